@@ -1,0 +1,1 @@
+//! NATS as confab uses it: connection, subjects, topology, request batches, the feed.

@@ -1,0 +1,1 @@
+//! A client of confab: HTTP and WebSocket, for programs, tests and the terminal.

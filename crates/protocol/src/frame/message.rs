@@ -1,0 +1,150 @@
+//! The fields of a message, the same in a `send` frame and in the body of `POST /v1/messages`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::ids::EventId;
+use crate::json::{Fields, JsonText};
+use crate::limits;
+use crate::resource::MessageBody;
+
+/// Reads a message's fields; what is wrong is noted in `fields`, and then there is none.
+pub fn read_body(fields: &mut Fields<'_>) -> Option<MessageBody> {
+    let kind = fields.require::<String>("kind");
+    if kind.as_deref().is_some_and(|kind| !is_kind(kind)) {
+        fields.reject(
+            "kind",
+            "must be text, image, file, audio, video or x-… of at most 64 of a-z 0-9 . _ -",
+        );
+        return None;
+    }
+    let content = fields.text("content", limits::CONTENT);
+    let encrypted_content = fields.take::<String>("encryptedContent");
+    let stated = fields.take::<u64>("payloadSizeBytes");
+    let reply_to = fields.take::<EventId>("replyTo");
+    let metadata = fields
+        .object("metadata", limits::MESSAGE_METADATA)
+        .unwrap_or_else(JsonText::empty_object);
+    let payload_size_bytes = match (&content, &encrypted_content) {
+        (Some(_), Some(_)) => {
+            fields.reject("encryptedContent", "must not be given beside content");
+            None
+        }
+        (None, None) => {
+            fields.reject("content", "must be given, or encryptedContent");
+            None
+        }
+        (Some(_), None) => {
+            if stated.is_some() {
+                fields.reject("payloadSizeBytes", "goes with encryptedContent");
+            }
+            None
+        }
+        (None, Some(encrypted)) => decoded_size(fields, encrypted, stated),
+    };
+    Some(MessageBody {
+        kind: kind?,
+        content,
+        encrypted_content,
+        payload_size_bytes,
+        reply_to,
+        metadata,
+    })
+}
+
+fn is_kind(kind: &str) -> bool {
+    let own = kind.strip_prefix("x-").is_some_and(|rest| {
+        (1..=62).contains(&rest.len())
+            && rest
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+    });
+    own || matches!(kind, "text" | "image" | "file" | "audio" | "video")
+}
+
+fn decoded_size(fields: &mut Fields<'_>, encrypted: &str, stated: Option<u64>) -> Option<u64> {
+    if encrypted.len() > limits::ENCRYPTED_CONTENT.div_ceil(3) * 4 {
+        fields.reject("encryptedContent", "must be at most 256 KiB, decoded");
+        return None;
+    }
+    let Ok(decoded) = STANDARD.decode(encrypted) else {
+        fields.reject(
+            "encryptedContent",
+            "must be base64 (RFC 4648 section 4, padded)",
+        );
+        return None;
+    };
+    let size = decoded.len() as u64;
+    if decoded.len() > limits::ENCRYPTED_CONTENT {
+        fields.reject("encryptedContent", "must be at most 256 KiB, decoded");
+    }
+    if stated.is_some_and(|stated| stated != size) {
+        fields.reject(
+            "payloadSizeBytes",
+            "must be the decoded size of encryptedContent",
+        );
+    }
+    Some(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<MessageBody, Vec<String>> {
+        let mut fields = Fields::parse(json.as_bytes()).unwrap();
+        let body = read_body(&mut fields);
+        let pointers =
+            |f: crate::error::Failure| f.extension.errors.into_iter().map(|e| e.pointer).collect();
+        fields.finish().map_err(pointers).map(|()| body.unwrap())
+    }
+
+    #[test]
+    fn a_message_has_exactly_one_content() {
+        assert!(read(r#"{"kind":"text","content":{"a":1}}"#).is_ok());
+        assert_eq!(
+            read(r#"{"kind":"x-a.b","encryptedContent":"AAEC"}"#)
+                .unwrap()
+                .payload_size_bytes,
+            Some(3)
+        );
+        assert_eq!(read(r#"{"kind":"text"}"#).unwrap_err(), ["/content"]);
+        assert_eq!(
+            read(r#"{"kind":"text","content":1,"encryptedContent":"AA=="}"#).unwrap_err(),
+            ["/encryptedContent"]
+        );
+        assert_eq!(
+            read(r#"{"kind":"nope","content":1}"#).unwrap_err()[0],
+            "/kind"
+        );
+        assert_eq!(
+            read(r#"{"kind":"text","encryptedContent":"*"}"#).unwrap_err(),
+            ["/encryptedContent"]
+        );
+        assert_eq!(
+            read(r#"{"kind":"text","encryptedContent":"AAEC","payloadSizeBytes":4}"#).unwrap_err(),
+            ["/payloadSizeBytes"]
+        );
+    }
+
+    #[test]
+    fn sizes_are_bounded_where_the_contract_says() {
+        let content = |n: usize| format!(r#"{{"kind":"text","content":"{}"}}"#, "a".repeat(n - 2));
+        assert!(read(&content(limits::CONTENT)).is_ok());
+        assert_eq!(
+            read(&content(limits::CONTENT + 1)).unwrap_err()[0],
+            "/content"
+        );
+        let encrypted = |n: usize| {
+            format!(
+                r#"{{"kind":"text","encryptedContent":"{}"}}"#,
+                STANDARD.encode(vec![0; n])
+            )
+        };
+        assert!(read(&encrypted(limits::ENCRYPTED_CONTENT)).is_ok());
+        assert_eq!(
+            read(&encrypted(limits::ENCRYPTED_CONTENT + 1)).unwrap_err(),
+            ["/encryptedContent"]
+        );
+    }
+}

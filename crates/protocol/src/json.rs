@@ -1,0 +1,377 @@
+//! JSON from outside: text that is kept byte for byte, and objects whose bad fields are all named at once.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::error::{Failure, FieldError};
+
+/// JSON text, kept byte for byte: raw in JSON, a string in MessagePack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonText(Box<str>);
+
+impl JsonText {
+    /// The text of `value`.
+    ///
+    /// # Errors
+    /// When the value has no JSON form.
+    pub fn of<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
+        serde_json::to_string(value).map(Self::trusted)
+    }
+
+    /// Text that is known to be JSON: written by us, or checked before it was stored.
+    #[must_use]
+    pub fn trusted(text: String) -> Self {
+        Self(text.into_boxed_str())
+    }
+
+    /// The empty object.
+    #[must_use]
+    pub fn empty_object() -> Self {
+        Self("{}".into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text, taken out.
+    #[must_use]
+    pub fn into_string(self) -> String {
+        self.0.into_string()
+    }
+}
+
+impl Serialize for JsonText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_str(&self.0);
+        }
+        let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for JsonText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return Box::<RawValue>::deserialize(deserializer).map(|raw| Self(raw.into()));
+        }
+        String::deserialize(deserializer).map(Self::trusted)
+    }
+}
+
+/// Refuses what Postgres, MessagePack or a strict reader could not hold: U+0000 and lone surrogates in any string or
+/// member name, numbers beyond an IEEE 754 double, nesting beyond 128.
+///
+/// # Errors
+/// What is wrong, in words for the caller.
+pub fn check(text: &str) -> Result<(), String> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    Checked
+        .deserialize(&mut reader)
+        .and_then(|()| reader.end())
+        .map_err(|error| {
+            let text = error.to_string();
+            text.split(" at line ")
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        })
+}
+
+/// The visitor behind [`check`]: it visits everything and keeps nothing.
+struct Checked;
+
+impl<'de> DeserializeSeed<'de> for Checked {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Checked {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        if text.contains('\0') {
+            Err(E::custom("must not contain U+0000"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while members.next_key_seed(Self)?.is_some() {
+            members.next_value_seed(Self)?;
+        }
+        Ok(())
+    }
+}
+
+/// The members of one JSON object, taken out one by one; every bad one is noted, and none is left over in silence.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+    prefix: &'static str,
+    errors: Vec<FieldError>,
+}
+
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name<'a>(Cow<'a, str>);
+        impl<'de> Deserialize<'de> for Name<'de> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct NameVisitor;
+                impl<'de> Visitor<'de> for NameVisitor {
+                    type Value = Name<'de>;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a member name")
+                    }
+                    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+                        Ok(Name(Cow::Borrowed(name)))
+                    }
+                    fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+                        Ok(Name(Cow::Owned(name.to_owned())))
+                    }
+                }
+                deserializer.deserialize_str(NameVisitor)
+            }
+        }
+        struct MembersVisitor;
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Name(name), value)) =
+                    map.next_entry::<Name<'de>, &'de RawValue>()?
+                {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// The members of the object that `bytes` hold.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` when they hold no JSON object, or one that names a member twice.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Failure> {
+        Self::parse_at(bytes, "")
+    }
+
+    /// The same for an object that stands at the JSON pointer `prefix` of the body.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_at(bytes: &'a [u8], prefix: &'static str) -> Result<Self, Failure> {
+        let Members(members) = serde_json::from_slice(bytes).map_err(|error| {
+            let what = if error.is_data() {
+                "must be a JSON object"
+            } else {
+                "is not valid JSON"
+            };
+            Failure::field(prefix, what)
+        })?;
+        let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_ref()).collect();
+        names.sort_unstable();
+        if let Some([twice, _]) = names.array_windows().find(|[a, b]| a == b) {
+            return Err(Failure::field(pointer(prefix, twice), "is there twice"));
+        }
+        Ok(Self {
+            members,
+            prefix,
+            errors: Vec::new(),
+        })
+    }
+
+    /// Takes the member out as it stands; null counts as absent.
+    pub fn raw(&mut self, name: &str) -> Option<&'a RawValue> {
+        let at = self.members.iter().position(|(member, _)| member == name)?;
+        let (_, value) = self.members.swap_remove(at);
+        (value.get() != "null").then_some(value)
+    }
+
+    /// Takes an optional member out. One of another type is noted.
+    pub fn take<T: Deserialize<'a>>(&mut self, name: &str) -> Option<T> {
+        let raw = self.raw(name)?;
+        match serde_json::from_str(raw.get()) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let text = error.to_string();
+                self.reject(
+                    name,
+                    text.split(" at line ").next().unwrap_or("is not valid"),
+                );
+                None
+            }
+        }
+    }
+
+    /// Takes a member out that must be there.
+    pub fn require<T: Deserialize<'a>>(&mut self, name: &str) -> Option<T> {
+        let before = self.errors.len();
+        let value = self.take(name);
+        if value.is_none() && self.errors.len() == before {
+            self.reject(name, "must be given");
+        }
+        value
+    }
+
+    /// Takes an optional member out whose JSON text is kept: checked as by [`check`], at most `limit` bytes.
+    pub fn text(&mut self, name: &str, limit: usize) -> Option<JsonText> {
+        let raw = self.raw(name)?;
+        if raw.get().len() > limit {
+            self.reject(name, format!("must be at most {limit} bytes of JSON"));
+            return None;
+        }
+        match check(raw.get()) {
+            Ok(()) => Some(JsonText(raw.get().into())),
+            Err(problem) => {
+                self.reject(name, problem);
+                None
+            }
+        }
+    }
+
+    /// As [`Self::text`], of a member that must be an object.
+    pub fn object(&mut self, name: &str, limit: usize) -> Option<JsonText> {
+        let text = self.text(name, limit)?;
+        if text.as_str().starts_with('{') {
+            return Some(text);
+        }
+        self.reject(name, "must be an object");
+        None
+    }
+
+    /// Notes that a member is bad.
+    pub fn reject(&mut self, name: &str, message: impl Into<String>) {
+        self.errors
+            .push(FieldError::new(pointer(self.prefix, name), message));
+    }
+
+    /// Takes over what was found wrong further inside.
+    pub fn absorb(&mut self, failure: Failure) {
+        self.errors.extend(failure.extension.errors);
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` that names every bad and every unknown member.
+    pub fn finish(mut self) -> Result<(), Failure> {
+        for (name, _) in &self.members {
+            self.errors.push(FieldError::new(
+                pointer(self.prefix, name),
+                "is not a known field",
+            ));
+        }
+        if self.errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Failure::validation(self.errors))
+        }
+    }
+}
+
+/// The JSON pointer (RFC 6901) of the member `name` below `prefix`.
+fn pointer(prefix: &str, name: &str) -> String {
+    let name: String = name.chars().take(64).collect();
+    format!("{prefix}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_store_can_hold_is_refused_wherever_it_stands() {
+        for good in ["{}", "[1,\"a\\u00e9\",1e300]", "\"\\ud83d\\ude00\"", "null"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in [
+            r#""\u0000""#,
+            r#"{"\u0000":1}"#,
+            r#"["a",{"b":"x\u0000"}]"#,
+            r#""\ud800""#,
+            "1e999",
+            "{",
+            "1 2",
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+        assert!(check(&"[".repeat(200)).is_err());
+    }
+
+    #[test]
+    fn every_bad_field_is_named_at_once() {
+        let mut fields = Fields::parse(br#"{"a":1,"b":"x","typo":2,"c":null}"#).unwrap();
+        assert_eq!(fields.take::<u32>("a"), Some(1));
+        assert_eq!(fields.take::<u32>("b"), None);
+        assert_eq!(fields.require::<u32>("c"), None);
+        let failure = fields.finish().unwrap_err();
+        let pointers: Vec<_> = failure
+            .extension
+            .errors
+            .iter()
+            .map(|e| e.pointer.as_str())
+            .collect();
+        assert_eq!(pointers, ["/b", "/c", "/typo"]);
+    }
+
+    #[test]
+    fn a_member_twice_is_no_object_of_ours() {
+        assert!(Fields::parse(br#"{"a":1,"\u0061":2}"#).is_err());
+        assert!(Fields::parse(b"[]").is_err());
+        assert!(Fields::parse(b"{} x").is_err());
+    }
+
+    #[test]
+    fn text_is_kept_byte_for_byte_on_both_wires() {
+        let text = JsonText::trusted(r#"{"b": 1.0, "a":"\u00e9"}"#.into());
+        let json = serde_json::to_string(&text).unwrap();
+        assert_eq!(json, text.as_str());
+        assert_eq!(serde_json::from_str::<JsonText>(&json).unwrap(), text);
+        let packed = crate::wire::encode(&text).unwrap();
+        assert_eq!(crate::wire::decode::<JsonText>(&packed).unwrap(), text);
+    }
+}

@@ -1,0 +1,12 @@
+//! The wire types of confab: ids, commands, events, frames, resources, errors. No IO, no async.
+
+pub mod command;
+pub mod error;
+pub mod event;
+pub mod frame;
+pub mod ids;
+pub mod json;
+pub mod limits;
+pub mod resource;
+pub mod timestamp;
+pub mod wire;

@@ -1,0 +1,206 @@
+//! What clients read: conversations, participants, messages (API.md, "Answers carry the resource by name").
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClientId, ConversationId, EventId, Seq, UserId};
+use crate::json::JsonText;
+use crate::timestamp::Timestamp;
+
+/// What kind of conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConversationType {
+    /// Two fixed members, both admins, one such conversation a pair.
+    Direct,
+    /// Up to 1,000 members; all may send.
+    Group,
+    /// Up to 100,000 members; only admins send.
+    Channel,
+}
+
+impl ConversationType {
+    /// The type as it stands on the wire and in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Group => "group",
+            Self::Channel => "channel",
+        }
+    }
+}
+
+/// What a member may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reads and, but in a channel, sends.
+    #[default]
+    Member,
+    /// Also changes the conversation and its members.
+    Admin,
+}
+
+impl std::str::FromStr for ConversationType {
+    type Err = UnknownName;
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        [Self::Direct, Self::Group, Self::Channel]
+            .into_iter()
+            .find(|t| t.as_str() == text)
+            .ok_or(UnknownName)
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = UnknownName;
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        [Self::Member, Self::Admin]
+            .into_iter()
+            .find(|r| r.as_str() == text)
+            .ok_or(UnknownName)
+    }
+}
+
+/// A name that is none of those known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not a known name")]
+pub struct UnknownName;
+
+impl Role {
+    /// The role as it stands on the wire and in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// A conversation, and what it is to the caller: null where the caller is no member (`confab:admin`) or none is meant (events).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Conversation {
+    /// Its id.
+    pub id: ConversationId,
+    /// Its type.
+    pub r#type: ConversationType,
+    /// Name, description, avatar, custom; never null, but `{}`.
+    pub metadata: JsonText,
+    /// Counts metadata changes, from 1.
+    pub version: u64,
+    /// Who created it.
+    pub created_by: UserId,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When its metadata last changed.
+    pub updated_at: Timestamp,
+    /// When it was deleted.
+    pub deleted_at: Option<Timestamp>,
+    /// The last event's number.
+    pub last_seq: Seq,
+    /// When the last event was appended.
+    pub last_event_at: Timestamp,
+    /// The caller's role.
+    pub role: Option<Role>,
+    /// When the caller's membership began.
+    pub joined_at: Option<Timestamp>,
+    /// Up to where the caller has read.
+    pub last_read_seq: Option<Seq>,
+    /// Messages of others above `last_read_seq`, counted up to 1,000.
+    pub unread_count: Option<u64>,
+    /// The last message, in lists; null elsewhere and where there is none.
+    pub last_message: Option<MessagePreview>,
+}
+
+/// What a list shows of a conversation's last message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessagePreview {
+    /// Its id.
+    pub id: EventId,
+    /// Its number.
+    pub seq: Seq,
+    /// Who sent it.
+    pub sender: UserId,
+    /// `text`, `image`, `file`, `audio`, `video` or `x-…`.
+    pub kind: String,
+    /// Its content where that is in clear and at most 1 KiB.
+    pub content: Option<JsonText>,
+    /// When it was stored.
+    pub created_at: Timestamp,
+    /// When it was deleted.
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// A membership as others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Participant {
+    /// Whose membership.
+    pub user_id: UserId,
+    /// What it may do.
+    pub role: Role,
+    /// When it began.
+    pub joined_at: Timestamp,
+    /// When it ended.
+    pub left_at: Option<Timestamp>,
+    /// Up to where the user has read.
+    pub last_read_seq: Seq,
+}
+
+/// What a sender gives of a message, and what the log keeps of it: the payload of a `message.created`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageBody {
+    /// `text`, `image`, `file`, `audio`, `video` or `x-…`.
+    pub kind: String,
+    /// The content in clear, byte for byte as it was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<JsonText>,
+    /// The content encrypted, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted_content: Option<String>,
+    /// The decoded size of `encrypted_content`, in bytes.
+    pub payload_size_bytes: Option<u64>,
+    /// The message that this one answers.
+    pub reply_to: Option<EventId>,
+    /// The sender's own fields; never null, but `{}`.
+    pub metadata: JsonText,
+}
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    /// Its id: that of its `message.created`.
+    pub id: EventId,
+    /// Where it was sent.
+    pub conversation_id: ConversationId,
+    /// Its number.
+    pub seq: Seq,
+    /// Who sent it.
+    pub sender: UserId,
+    /// The sender's id of it.
+    pub client_id: Option<ClientId>,
+    /// `text`, `image`, `file`, `audio`, `video` or `x-…`.
+    pub kind: String,
+    /// The content in clear; absent where it is encrypted or deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<JsonText>,
+    /// The content encrypted, in base64; absent where it is in clear or deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted_content: Option<String>,
+    /// The decoded size of `encrypted_content`, in bytes.
+    pub payload_size_bytes: Option<u64>,
+    /// The message that this one answers.
+    pub reply_to: Option<EventId>,
+    /// The sender's own fields; never null, but `{}`.
+    pub metadata: JsonText,
+    /// When it was stored.
+    pub created_at: Timestamp,
+    /// When it was last edited.
+    pub edited_at: Option<Timestamp>,
+    /// When it was deleted.
+    pub deleted_at: Option<Timestamp>,
+}

@@ -1,0 +1,85 @@
+//! How commands and answers travel between gateways and workers: MessagePack with named fields, so that a newer
+//! process may add one while an older still runs.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A message of the internal wire could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// A value has no MessagePack form.
+    #[error("cannot encode")]
+    Encode(#[from] rmp_serde::encode::Error),
+    /// Bytes are not the message that was expected.
+    #[error("cannot decode")]
+    Decode(#[from] rmp_serde::decode::Error),
+    /// MessagePack from a client has no JSON form, or JSON none in MessagePack.
+    #[error("cannot transcode")]
+    Transcode(#[from] serde_json::Error),
+}
+
+/// Encodes a message of the internal wire.
+///
+/// # Errors
+/// When a value has no MessagePack form.
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, WireError> {
+    Ok(rmp_serde::to_vec_named(value)?)
+}
+
+/// Decodes a message of the internal wire.
+///
+/// # Errors
+/// When the bytes are not such a message.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    Ok(rmp_serde::from_slice(bytes)?)
+}
+
+/// JSON text as MessagePack: what a client of `confab.v1.msgpack` is sent.
+///
+/// # Errors
+/// When the text is not JSON.
+pub fn msgpack_of_json(json: &[u8]) -> Result<Vec<u8>, WireError> {
+    let value: serde_json::Value = serde_json::from_slice(json)?;
+    Ok(rmp_serde::to_vec(&value)?)
+}
+
+/// MessagePack from a client as JSON text, so that both subprotocols are read by one decoder.
+///
+/// # Errors
+/// When the bytes are not MessagePack, hold something behind their value, or hold what JSON has not.
+pub fn json_of_msgpack(bytes: &[u8]) -> Result<Vec<u8>, WireError> {
+    let mut rest = bytes;
+    let mut reader = rmp_serde::Deserializer::new(&mut rest);
+    reader.set_max_depth(128);
+    let value: serde_json::Value = serde::Deserialize::deserialize(&mut reader)?;
+    drop(reader);
+    if !rest.is_empty() {
+        return Err(rmp_serde::decode::Error::LengthMismatch(1).into());
+    }
+    Ok(serde_json::to_vec(&value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_survives_messagepack() {
+        let json = br#"{"a":[1,-2,1.5,"x",null,true],"b":{"c":18446744073709551615}}"#;
+        let packed = msgpack_of_json(json).unwrap();
+        let back: serde_json::Value =
+            serde_json::from_slice(&json_of_msgpack(&packed).unwrap()).unwrap();
+        assert_eq!(
+            back,
+            serde_json::from_slice::<serde_json::Value>(json).unwrap()
+        );
+    }
+
+    #[test]
+    fn messagepack_with_a_tail_or_binary_is_refused() {
+        assert!(json_of_msgpack(&[0xc0, 0xc0]).is_err());
+        assert!(json_of_msgpack(&[0xc4, 1, 7]).is_err());
+        assert!(json_of_msgpack(&[]).is_err());
+        assert!(json_of_msgpack(&vec![0x91; 100_000]).is_err());
+    }
+}
