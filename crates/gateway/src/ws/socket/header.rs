@@ -1,4 +1,8 @@
 //! The header of a client's frame (RFC 6455 section 5.2), with every check that needs no more than the header.
+//!
+//! Of fastwebsockets the opcodes, the masking and the written header are used, not its `read_frame`: measured with 0.10, a
+//! connection keeps the memory of its largest message while idle, a header alone reserves all that it announces, and frames
+//! without a mask, padded lengths and long pongs pass.
 
 use bytes::{Buf, BytesMut};
 use fastwebsockets::OpCode;
