@@ -1,1 +1,15 @@
-//! NATS as confab uses it: connection, subjects, topology, request batches, the feed.
+//! NATS as confab uses it: connection, subjects, topology, request batches, the feed. The only user of async-nats.
+
+mod connection;
+mod error;
+pub mod feed;
+mod publish;
+pub mod rpc;
+mod subjects;
+mod topology;
+
+pub use connection::{Bus, Link, Settings};
+pub use error::{BusError, RpcError};
+pub use publish::{Outgoing, Publishing};
+pub use subjects::EVENTS_STREAM;
+pub use topology::StreamState;

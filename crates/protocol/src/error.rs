@@ -182,7 +182,7 @@ pub struct Failure {
     pub retry_after_ms: Option<u64>,
     /// What else the code says.
     #[serde(default)]
-    pub extension: Extension,
+    pub extension: Box<Extension>,
 }
 
 impl Failure {
@@ -193,7 +193,7 @@ impl Failure {
             code,
             detail: detail.into(),
             retry_after_ms: None,
-            extension: Extension::default(),
+            extension: Box::default(),
         }
     }
 
@@ -210,10 +210,10 @@ impl Failure {
             [one] => format!("{}: {}", one.pointer, one.message),
             many => format!("{} fields are not valid", many.len()),
         };
-        let extension = Extension {
+        let extension = Box::new(Extension {
             errors,
             ..Extension::default()
-        };
+        });
         Self {
             extension,
             ..Self::new(Code::Validation, detail)
@@ -224,6 +224,15 @@ impl Failure {
     #[must_use]
     pub fn field(pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Self::validation(vec![FieldError::new(pointer, message)])
+    }
+
+    /// The same, with what else the code says.
+    #[must_use]
+    pub fn with(self, extension: Extension) -> Self {
+        Self {
+            extension: Box::new(extension),
+            ..self
+        }
     }
 
     /// The same, to be tried again after `ms` milliseconds.

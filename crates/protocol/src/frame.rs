@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, Extension, Failure, FieldError};
+use crate::error::{Code, Failure, FieldError};
 use crate::event::Event;
 use crate::ids::{ClientId, ConversationId, EventId, Seq, SessionId, UserId};
 use crate::json::Fields;
@@ -335,7 +335,7 @@ impl ErrorFrame {
             code,
             detail,
             retry_after_ms,
-            extension: Extension { errors, .. },
+            extension,
         } = failure;
         Self {
             id,
@@ -343,7 +343,7 @@ impl ErrorFrame {
             detail,
             retry_after_ms,
             request_id,
-            errors,
+            errors: extension.errors,
         }
     }
 }

@@ -32,7 +32,12 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.format(MILLISECONDS).map_err(|_| fmt::Error)?)
+        f.write_str(
+            &self
+                .0
+                .format(MILLISECONDS)
+                .map_err(|_unprintable| fmt::Error)?,
+        )
     }
 }
 

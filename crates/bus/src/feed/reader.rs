@@ -1,0 +1,270 @@
+//! The loop that reads the stream, looks for breaks, and begins anew after one.
+
+use std::time::Duration;
+
+use async_nats::Subscriber;
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::consumer::push::{Ordered, OrderedConfig};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::watch::Position;
+use super::{Break, FeedEvent};
+use crate::connection::{Bus, Link};
+use crate::error::BusError;
+use crate::subjects;
+
+/// How often the stream is compared with what was read, when nothing else asks for it.
+const PERIOD: Duration = Duration::from_secs(5);
+/// How soon a comparison that failed is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+/// How long after a beginning the breaks that others announce are gathered: each gateway that finds one announces it.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// The whole feed, read by one ordered consumer.
+pub struct Feed {
+    bus: Bus,
+    messages: Ordered,
+    position: Position,
+    /// Whether the next message must be the one behind the position.
+    contiguous: bool,
+    link: tokio::sync::watch::Receiver<Link>,
+    breaks: Subscriber,
+    /// What this reader's own announcements carry, so that it does not heed them.
+    origin: Uuid,
+    /// When the reading last began; announcements soon after are heeded together, later.
+    began: Instant,
+    announced: bool,
+    checks: Interval,
+}
+
+/// What the feed gives.
+#[derive(Debug)]
+pub enum FeedItem {
+    /// An event, with how many wait behind it in the stream.
+    Event(FeedEvent, u64),
+    /// Something that is no event of ours; it is skipped.
+    Malformed,
+    /// The feed broke and begins anew with what is new: everything before must be read from a worker.
+    Broken(Break),
+}
+
+enum Wake {
+    Message(Option<Result<Box<Message>, String>>),
+    Check,
+    Announced(Bytes),
+    Due,
+}
+
+impl Feed {
+    /// Begins with what is new; the stream is made where there is none.
+    ///
+    /// # Errors
+    /// When JetStream is away.
+    pub async fn open(bus: &Bus) -> Result<Self, BusError> {
+        let breaks = bus
+            .client
+            .subscribe(subjects::BREAKS)
+            .await
+            .map_err(BusError::nats("listen for breaks"))?;
+        let mut link = bus.connection();
+        link.mark_unchanged();
+        let (messages, position) = begin(bus).await?;
+        let mut checks = tokio::time::interval_at(Instant::now() + PERIOD, PERIOD);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            bus: bus.clone(),
+            messages,
+            position,
+            contiguous: false,
+            link,
+            breaks,
+            origin: Uuid::now_v7(),
+            began: Instant::now(),
+            announced: false,
+            checks,
+        })
+    }
+
+    /// The next item. While NATS is away it waits. Not cancel-safe: a check that is cut off is lost until the next.
+    pub async fn next(&mut self) -> FeedItem {
+        loop {
+            let found = match self.wake().await {
+                Wake::Message(Some(Ok(message))) => match self.take(&message).await {
+                    Ok(item) => return item,
+                    Err(found) => Some(found),
+                },
+                Wake::Message(Some(Err(error))) => {
+                    debug!(%error, "the ordered consumer is made again");
+                    None
+                }
+                Wake::Message(None) => Some(Break::Dropped),
+                Wake::Announced(origin) => {
+                    self.announced |= origin != self.origin.as_bytes().as_slice();
+                    None
+                }
+                Wake::Due => Some(Break::Announced),
+                Wake::Check => self.check().await,
+            };
+            if let Some(found) = found {
+                warn!(kind = found.as_str(), "the feed broke");
+                self.begin_anew(found).await;
+                return FeedItem::Broken(found);
+            }
+        }
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let due = self.began + QUIET;
+        tokio::select! {
+            biased;
+            Ok(()) = self.link.changed() => Wake::Check,
+            Some(message) = self.breaks.next() => Wake::Announced(message.payload),
+            _ = self.checks.tick() => Wake::Check,
+            () = tokio::time::sleep_until(due), if self.announced => Wake::Due,
+            message = self.messages.next() => Wake::Message(message.map(|m| m.map(Box::new).map_err(|e| e.to_string()))),
+        }
+    }
+
+    /// Takes a message. The first one of a consumer that the library made again is taken only once the stream was found
+    /// to be the one that was read: it continues at a remembered sequence, whatever now stands below that.
+    async fn take(&mut self, message: &Message) -> Result<FeedItem, Break> {
+        let first_of_consumer = message.info().is_ok_and(|info| info.consumer_sequence == 1);
+        if first_of_consumer
+            && self.contiguous
+            && let Some(found) = self.compare_until_answered().await
+        {
+            return Err(found);
+        }
+        self.read(message)
+    }
+
+    fn read(&mut self, message: &Message) -> Result<FeedItem, Break> {
+        let Ok(info) = message.info() else {
+            return Ok(FeedItem::Malformed);
+        };
+        let (stream_seq, pending) = (info.stream_sequence, info.pending);
+        if self.contiguous && stream_seq != self.position.seq + 1 {
+            return Err(if stream_seq > self.position.seq {
+                Break::Skipped
+            } else {
+                Break::Replaced
+            });
+        }
+        let event = FeedEvent::read(
+            &message.subject,
+            message.headers.as_ref(),
+            message.payload.clone(),
+        );
+        self.contiguous = true;
+        self.position.seq = stream_seq;
+        self.position.id = event.as_ref().map(|event| event.id);
+        Ok(event.map_or(FeedItem::Malformed, |event| FeedItem::Event(event, pending)))
+    }
+
+    /// Compares the stream with what was read. What cannot be asked now is asked again soon.
+    async fn check(&mut self) -> Option<Break> {
+        if !self.link.borrow_and_update().connected {
+            return None;
+        }
+        match self.compare().await {
+            Ok(found) => found,
+            Err(error) => {
+                debug!(%error, "the stream could not be compared");
+                self.checks.reset_after(RETRY);
+                None
+            }
+        }
+    }
+
+    async fn compare_until_answered(&self) -> Option<Break> {
+        loop {
+            match self.compare().await {
+                Ok(found) => return found,
+                Err(error) => debug!(%error, "the stream could not be compared"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn compare(&self) -> Result<Option<Break>, BusError> {
+        let stream = match self.bus.stream_state().await {
+            Err(BusError::NoStream) => return Ok(Some(Break::Recreated)),
+            stream => stream?,
+        };
+        let comparable = stream.first <= self.position.seq && self.position.seq <= stream.last;
+        let there = if comparable && self.position.seq > 0 {
+            self.bus.event_id_at(self.position.seq).await?
+        } else {
+            None
+        };
+        Ok(self.position.compare(&stream, there))
+    }
+
+    /// Begins at what is new, however long it takes, and tells the others of a break that it found itself.
+    async fn begin_anew(&mut self, found: Break) {
+        let origin = Bytes::copy_from_slice(self.origin.as_bytes());
+        if found != Break::Announced
+            && let Err(error) = self.bus.announce_break_from(origin).await
+        {
+            debug!(%error, "the break could not be announced");
+        }
+        self.announced = false;
+        self.began = Instant::now();
+        self.link.mark_unchanged();
+        loop {
+            match begin(&self.bus).await {
+                Ok((messages, position)) => {
+                    (self.messages, self.position, self.contiguous) = (messages, position, false);
+                    self.checks.reset();
+                    return;
+                }
+                Err(error) => {
+                    debug!(%error, "the feed cannot begin anew yet");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+/// A consumer at new messages, and the position before them: read first, so that what comes between counts as unread.
+async fn begin(bus: &Bus) -> Result<(Ordered, Position), BusError> {
+    if !bus.is_connected() {
+        return Err(BusError::Disconnected);
+    }
+    let stream = bus.provision().await?;
+    let id = if stream.messages > 0 {
+        bus.event_id_at(stream.last).await?
+    } else {
+        None
+    };
+    let config = OrderedConfig {
+        deliver_subject: bus.client.new_inbox(),
+        description: Some("confab gateway: the feed".to_owned()),
+        deliver_policy: DeliverPolicy::New,
+        ..OrderedConfig::default()
+    };
+    let consumer = bus
+        .events()
+        .await?
+        .create_consumer(config)
+        .await
+        .map_err(BusError::nats("create the consumer"))?;
+    let messages = consumer
+        .messages()
+        .await
+        .map_err(BusError::nats("read the feed"))?;
+    Ok((
+        messages,
+        Position {
+            created: stream.created,
+            seq: stream.last,
+            id,
+        },
+    ))
+}

@@ -1,0 +1,223 @@
+//! The workers' side: a NATS micro service (NATS ADR-32), so that `nats micro ls|info|stats|ping` see it.
+
+use std::time::{Duration, Instant};
+
+use async_nats::service::endpoint::Endpoint;
+use async_nats::service::error::Error as ServiceError;
+use async_nats::service::{Request, ServiceExt as _};
+use bytes::Bytes;
+use confab_protocol::command::{Batch, QueryRequest, VERSION};
+use confab_protocol::wire;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, SelectAll};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tracing::{debug, warn};
+
+use super::WorkerId;
+use crate::connection::Bus;
+use crate::error::BusError;
+use crate::subjects;
+
+/// How long the subscriptions are waited for at the start.
+const START: Duration = Duration::from_secs(10);
+
+/// A worker's place among the others.
+pub struct Service {
+    bus: Bus,
+    id: WorkerId,
+    service: async_nats::service::Service,
+    requests: SelectAll<stream::BoxStream<'static, Raw>>,
+}
+
+enum Raw {
+    Command(Request),
+    Query(Request),
+}
+
+/// What a gateway asks.
+#[derive(Debug)]
+pub enum Incoming {
+    /// Commands, to be carried out in their order for each conversation.
+    Command(CommandIncoming),
+    /// A query.
+    Query(QueryIncoming),
+    /// What no gateway of this version sends; it was answered.
+    Malformed,
+}
+
+/// A batch of commands with where its outcomes go.
+#[derive(Debug)]
+pub struct CommandIncoming {
+    /// The commands.
+    pub batch: Batch,
+    /// Where the outcomes go.
+    pub reply: Reply,
+    /// When it came: the budget counts from here.
+    pub received: Instant,
+}
+
+/// A query with where its answer goes.
+#[derive(Debug)]
+pub struct QueryIncoming {
+    /// The query.
+    pub request: QueryRequest,
+    /// Where the answer goes.
+    pub reply: Reply,
+    /// When it came: the budget counts from here.
+    pub received: Instant,
+}
+
+/// Where an answer goes.
+pub struct Reply(Box<Request>);
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Reply").field(&self.0.message.reply).finish()
+    }
+}
+
+impl Reply {
+    /// Answers.
+    ///
+    /// # Errors
+    /// When the answer cannot be encoded, or NATS is away: then the gateway asks again.
+    pub async fn send<T: Serialize + Sync>(self, answer: &T) -> Result<(), BusError> {
+        let payload = wire::encode(answer)?;
+        self.0
+            .respond(Ok(payload.into()))
+            .await
+            .map_err(BusError::nats("answer a gateway"))
+    }
+}
+
+impl Service {
+    /// Takes its place in the queue group and on its own subject.
+    ///
+    /// # Errors
+    /// When NATS refuses or does not take the subscriptions in time.
+    pub async fn start(bus: &Bus, id: WorkerId, version: &str) -> Result<Self, BusError> {
+        tokio::time::timeout(START, Self::subscribe(bus, id, version))
+            .await
+            .map_err(|_elapsed| BusError::Timeout)?
+    }
+
+    async fn subscribe(bus: &Bus, id: WorkerId, version: &str) -> Result<Self, BusError> {
+        let service = bus
+            .client
+            .service_builder()
+            .description(
+                "confab: decides commands, group-commits them to Postgres, answers queries",
+            )
+            .queue_group(subjects::QUEUE_GROUP)
+            .metadata([("worker".to_owned(), id.to_string())].into())
+            .start(subjects::SERVICE, version)
+            .await
+            .map_err(BusError::nats("start the worker service"))?;
+        let add = async |name: &str, subject: String| -> Result<Endpoint, BusError> {
+            let endpoint = service.endpoint_builder().name(name);
+            endpoint
+                .add(subject)
+                .await
+                .map_err(BusError::nats("subscribe the worker"))
+        };
+        let shared = add("command", subjects::COMMAND.to_owned()).await?;
+        let own = add("command-direct", subjects::command_of(id)).await?;
+        let query = add("query", subjects::QUERY.to_owned()).await?;
+        let mut requests = SelectAll::new();
+        requests.push(shared.map(Raw::Command).boxed());
+        requests.push(own.map(Raw::Command).boxed());
+        requests.push(query.map(Raw::Query).boxed());
+        Ok(Self {
+            bus: bus.clone(),
+            id,
+            service,
+            requests,
+        })
+    }
+
+    /// The next thing asked; none after [`Self::stop`]. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Incoming> {
+        let raw = self.requests.next().await?;
+        let received = Instant::now();
+        let (request, problem) = match raw {
+            Raw::Command(request) => match decode::<Batch>(&request, |batch| batch.version) {
+                Ok(batch) => {
+                    return Some(Incoming::Command(CommandIncoming {
+                        batch,
+                        reply: Reply(Box::new(request)),
+                        received,
+                    }));
+                }
+                Err(problem) => (request, problem),
+            },
+            Raw::Query(raw) => match decode::<QueryRequest>(&raw, |query| query.version) {
+                Ok(request) => {
+                    return Some(Incoming::Query(QueryIncoming {
+                        request,
+                        reply: Reply(Box::new(raw)),
+                        received,
+                    }));
+                }
+                Err(problem) => (raw, problem),
+            },
+        };
+        refuse(&request, problem).await;
+        Some(Incoming::Malformed)
+    }
+
+    /// Says that this worker lives; to be called every second.
+    ///
+    /// # Errors
+    /// When NATS is away.
+    pub async fn announce(&self) -> Result<(), BusError> {
+        if !self.bus.is_connected() {
+            return Err(BusError::Disconnected);
+        }
+        let payload = Bytes::copy_from_slice(self.id.0.as_bytes());
+        self.bus
+            .client
+            .publish(subjects::WORKERS, payload)
+            .await
+            .map_err(BusError::nats("announce the worker"))
+    }
+
+    /// Leaves: nothing new comes; what was taken may still be answered.
+    ///
+    /// # Errors
+    /// When NATS is away, where nothing new comes either.
+    pub async fn stop(self) -> Result<(), BusError> {
+        self.service
+            .stop()
+            .await
+            .map_err(BusError::nats("stop the worker service"))?;
+        drop(self.requests);
+        self.bus
+            .client
+            .flush()
+            .await
+            .map_err(BusError::nats("stop the worker service"))
+    }
+}
+
+async fn refuse(request: &Request, problem: String) {
+    let (subject, bytes) = (&request.message.subject, request.message.payload.len());
+    warn!(%subject, bytes, problem, "a malformed request was refused");
+    if let Err(error) = request
+        .respond(Err(ServiceError {
+            code: 400,
+            status: problem,
+        }))
+        .await
+    {
+        debug!(%error, "a malformed request could not be answered");
+    }
+}
+
+fn decode<T: DeserializeOwned>(request: &Request, version: impl Fn(&T) -> u8) -> Result<T, String> {
+    let message: T = wire::decode(&request.message.payload).map_err(|error| error.to_string())?;
+    match version(&message) {
+        VERSION => Ok(message),
+        other => Err(format!("version {other} is not version {VERSION}")),
+    }
+}

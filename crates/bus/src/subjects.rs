@@ -1,0 +1,76 @@
+//! Every subject and stream name, in one place.
+
+use confab_protocol::event::EventType;
+use confab_protocol::ids::{ConversationId, TenantId};
+
+use crate::rpc::WorkerId;
+
+/// The stream that carries the feed.
+pub const EVENTS_STREAM: &str = "CONFAB_EVENTS";
+/// All events: `confab.v1.event.<lane>.<tenant>.<conversation>.<type>`.
+pub(crate) const EVENTS: &str = "confab.v1.event.>";
+/// Commands to any worker.
+pub(crate) const COMMAND: &str = "confab.v1.command";
+/// Queries to any worker.
+pub(crate) const QUERY: &str = "confab.v1.query";
+/// Workers say here that they live.
+pub(crate) const WORKERS: &str = "confab.v1.workers";
+/// Whoever finds a break in the feed says so here.
+pub(crate) const BREAKS: &str = "confab.v1.break";
+/// The micro service of the workers.
+pub(crate) const SERVICE: &str = "confab-worker";
+/// The queue group that spreads requests over the workers.
+pub(crate) const QUEUE_GROUP: &str = "workers";
+
+const EVENT_PREFIX: &str = "confab.v1.event.";
+
+/// Commands to one worker.
+pub(crate) fn command_of(worker: WorkerId) -> String {
+    format!("{COMMAND}.{}", worker.0.simple())
+}
+
+/// Where an event is published; the lane is 0 until lanes are needed.
+pub(crate) fn event(
+    tenant: &TenantId,
+    conversation: ConversationId,
+    event_type: EventType,
+) -> String {
+    format!(
+        "{EVENT_PREFIX}0.{tenant}.{conversation}.{}",
+        event_type.as_str()
+    )
+}
+
+/// What an event's subject says.
+pub(crate) fn parse_event(subject: &str) -> Option<(TenantId, ConversationId, EventType)> {
+    let mut levels = subject.strip_prefix(EVENT_PREFIX)?.splitn(4, '.');
+    let _lane: u32 = levels.next()?.parse().ok()?;
+    let tenant = levels.next()?.parse().ok()?;
+    let conversation = levels.next()?.parse().ok()?;
+    Some((tenant, conversation, levels.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_events_subject_says_what_it_is_about() {
+        let tenant: TenantId = "acme".parse().unwrap();
+        let conversation = ConversationId(uuid::Uuid::now_v7());
+        let subject = event(&tenant, conversation, EventType::MessageCreated);
+        assert!(subject.ends_with(".message.created"));
+        assert_eq!(
+            parse_event(&subject),
+            Some((tenant, conversation, EventType::MessageCreated))
+        );
+        for junk in [
+            "",
+            "confab.v1.event.0.acme",
+            "confab.v1.event.x.acme.y.message.created",
+            "other",
+        ] {
+            assert_eq!(parse_event(junk), None, "{junk}");
+        }
+    }
+}
