@@ -1,0 +1,317 @@
+use std::time::Duration;
+
+use confab_protocol::ids::{ConversationId, Seq, UserId};
+use confab_protocol::resource::{Message, Participant};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+mod body;
+
+use crate::{ClientError, Problem};
+pub use body::{
+    ConversationPage, ConversationView, MessagePage, NewConversation, NewMembers, NewMessage,
+    Removal, Replayable,
+};
+use body::{MessageAnswer, ParticipantsAnswer};
+
+/// How long a connection may take to stand.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a call may take in all.
+const CALL: Duration = Duration::from_secs(30);
+/// Messages of a history page, the most that a page may have.
+const PAGE: u32 = 200;
+
+/// The HTTP calls of one user to one gateway. Clones share their connections.
+#[derive(Clone)]
+pub struct Http {
+    client: reqwest::Client,
+    base: Url,
+    token: Option<String>,
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http")
+            .field("base", &self.base.as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer as it came.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// A header's value, the first where there are several, as far as it is text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body read as JSON.
+    ///
+    /// # Errors
+    /// When it is not what `T` wants.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        Ok(serde_json::from_slice(&self.body)?)
+    }
+
+    fn success(self) -> Result<Self, ClientError> {
+        if (200..300).contains(&self.status) {
+            return Ok(self);
+        }
+        Err(match Problem::of(&self) {
+            Some(problem) => Box::new(problem).into(),
+            None => ClientError::Foreign {
+                status: self.status,
+                body: String::from_utf8_lossy(&self.body).into_owned(),
+            },
+        })
+    }
+
+    fn replayable<T: DeserializeOwned>(self) -> Result<Replayable<T>, ClientError> {
+        Ok(Replayable {
+            answer: self.json()?,
+            replayed: self.header("idempotent-replayed") == Some("true"),
+        })
+    }
+}
+
+impl Http {
+    /// Calls to the gateway at `url`, such as `http://127.0.0.1:8080`, as the user that `token` names.
+    ///
+    /// # Errors
+    /// When the URL is none, or the machine's TLS roots cannot be read.
+    pub fn new(url: &str, token: &str) -> Result<Self, ClientError> {
+        let client = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .timeout(CALL)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self {
+            client,
+            base: parse(url)?,
+            token: Some(token.to_owned()),
+        })
+    }
+
+    /// The same to another gateway or as another user; the connections are shared.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub fn with(&self, url: &str, token: &str) -> Result<Self, ClientError> {
+        Ok(Self {
+            client: self.client.clone(),
+            base: parse(url)?,
+            token: Some(token.to_owned()),
+        })
+    }
+
+    /// Begins a conversation; a repeat with the same `key` is given the first answer again.
+    ///
+    /// # Errors
+    /// As every call: [`ClientError::Problem`] when refused, else what went wrong on the way.
+    pub async fn create_conversation(
+        &self,
+        conversation: &NewConversation,
+        key: Option<&str>,
+    ) -> Result<Replayable<ConversationView>, ClientError> {
+        let headers: Vec<_> = key.iter().map(|key| ("idempotency-key", *key)).collect();
+        let url = self.url("v1/conversations")?;
+        let answer = self.send(Method::POST, url, &headers, Some(conversation));
+        answer.await?.replayable()
+    }
+
+    /// Reads a conversation and its first participants.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn conversation(&self, id: ConversationId) -> Result<ConversationView, ClientError> {
+        self.get(self.url(&format!("v1/conversations/{id}"))?).await
+    }
+
+    /// Reads a page of the user's conversations, the last active first; `cursor` is the page before's `next_cursor`.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn conversations(
+        &self,
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<ConversationPage, ClientError> {
+        let mut url = self.url("v1/conversations")?;
+        query(&mut url, "limit", Some(limit));
+        query(&mut url, "cursor", cursor);
+        self.get(url).await
+    }
+
+    /// Adds members, all or none; they are answered in the order given.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn add_participants(
+        &self,
+        conversation: ConversationId,
+        members: &NewMembers,
+    ) -> Result<Vec<Participant>, ClientError> {
+        let url = self.url(&format!("v1/conversations/{conversation}/participants"))?;
+        let answer = self.send(Method::POST, url, &[], Some(members)).await?;
+        Ok(answer.json::<ParticipantsAnswer>()?.participants)
+    }
+
+    /// Ends a user's membership, or one's own.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn remove_participant(
+        &self,
+        conversation: ConversationId,
+        user: &UserId,
+    ) -> Result<Removal, ClientError> {
+        let mut url = self.url(&format!("v1/conversations/{conversation}/participants"))?;
+        url.path_segments_mut()
+            .map_err(|()| ClientError::Invalid("URL", "it has no path".into()))?
+            .push(user.as_str());
+        let answer = self.send(Method::DELETE, url, &[], None::<&()>).await?;
+        answer.json()
+    }
+
+    /// Sends a message; a repeat with the same `client_id` is given the stored message again.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn send_message(
+        &self,
+        message: &NewMessage,
+    ) -> Result<Replayable<Message>, ClientError> {
+        let url = self.url("v1/messages")?;
+        let answer = self.send(Method::POST, url, &[], Some(message)).await?;
+        let Replayable { answer, replayed } = answer.replayable::<MessageAnswer>()?;
+        Ok(Replayable {
+            answer: answer.message,
+            replayed,
+        })
+    }
+
+    /// Reads a page of a conversation's messages, newest first, only those below `before` where it is given. A page may
+    /// hold fewer than `limit`: more is there while it has a `next_cursor`.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn history_page(
+        &self,
+        conversation: ConversationId,
+        limit: u32,
+        before: Option<Seq>,
+    ) -> Result<MessagePage, ClientError> {
+        let mut url = self.url(&format!("v1/conversations/{conversation}/messages"))?;
+        query(&mut url, "limit", Some(limit));
+        query(&mut url, "before", before);
+        self.get(url).await
+    }
+
+    /// Reads all messages of a conversation, oldest first.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn history(&self, conversation: ConversationId) -> Result<Vec<Message>, ClientError> {
+        let mut messages: Vec<Message> = Vec::new();
+        loop {
+            let before = messages.last().map(|oldest| oldest.seq);
+            let page = self.history_page(conversation, PAGE, before).await?;
+            let ended = page.next_cursor.is_none() || page.messages.is_empty();
+            messages.extend(page.messages);
+            if ended {
+                messages.reverse();
+                return Ok(messages);
+            }
+        }
+    }
+
+    /// Makes a request with exactly these headers and this body, no token among them, and gives the answer as it came.
+    ///
+    /// # Errors
+    /// When no answer came, or a part has no form in HTTP; a refusal is an answer.
+    pub async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> Result<Response, ClientError> {
+        let method = method.parse().map_err(ClientError::invalid("method"))?;
+        let url = self.url(path.trim_start_matches('/'))?;
+        let request = self.client.request(method, url).body(body.into());
+        Self::exchange(request.headers(header_map(headers)?)).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, url: Url) -> Result<T, ClientError> {
+        self.send(Method::GET, url, &[], None::<&()>).await?.json()
+    }
+
+    async fn send<T: Serialize>(
+        &self,
+        method: Method,
+        url: Url,
+        headers: &[(&str, &str)],
+        body: Option<&T>,
+    ) -> Result<Response, ClientError> {
+        let mut request = self.client.request(method, url);
+        request = request.headers(header_map(headers)?);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        Self::exchange(request).await?.success()
+    }
+
+    async fn exchange(request: reqwest::RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await?;
+        Ok(Response {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.bytes().await?.into(),
+        })
+    }
+
+    fn url(&self, path: &str) -> Result<Url, ClientError> {
+        self.base.join(path).map_err(ClientError::invalid("path"))
+    }
+}
+
+/// A base ends with a slash, so that a path below a proxy's prefix keeps the prefix.
+fn parse(url: &str) -> Result<Url, ClientError> {
+    let url = format!("{}/", url.trim_end_matches('/'));
+    let url = Url::parse(&url).map_err(ClientError::invalid("URL"))?;
+    if url.cannot_be_a_base() {
+        return Err(ClientError::Invalid("URL", "it has no path".into()));
+    }
+    Ok(url)
+}
+
+fn query(url: &mut Url, name: &str, value: Option<impl ToString>) {
+    if let Some(value) = value {
+        url.query_pairs_mut().append_pair(name, &value.to_string());
+    }
+}
+
+fn header_map(headers: &[(&str, &str)]) -> Result<HeaderMap, ClientError> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let name: HeaderName = name.parse().map_err(ClientError::invalid("header"))?;
+        let value = HeaderValue::from_bytes(value.as_bytes());
+        map.append(name, value.map_err(ClientError::invalid("header"))?);
+    }
+    Ok(map)
+}

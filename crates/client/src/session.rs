@@ -1,0 +1,189 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_protocol::event::Event;
+use confab_protocol::frame::{Ack, ClientFrame, ErrorFrame, Goaway, Plain, Send, Welcome};
+use confab_protocol::ids::{ClientId, ConversationId};
+use confab_protocol::resource::MessageBody;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+mod driver;
+mod sends;
+
+use crate::ws::{Closed, Options, Ws, WsError};
+use sends::Sends;
+
+/// Notices that wait for the program before the socket is read no further.
+const NOTICES: usize = 1024;
+/// Frames that wait for the socket before a send waits.
+const FRAMES: usize = 1024;
+/// How long an acknowledgement may take.
+const ACK: Duration = Duration::from_secs(30);
+/// How long the gateway may take to answer a bye.
+const BYE: Duration = Duration::from_secs(5);
+
+/// What happens on a session, in the order heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// An event, each once and in order (API.md, "A client's whole duty").
+    Event(Event),
+    /// The gateway asks to connect elsewhere.
+    Goaway(Goaway),
+    /// A refusal that answers no send.
+    Error(ErrorFrame),
+    /// The end: nothing follows.
+    Closed(Closed),
+}
+
+/// Why a send is not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The service refused. The outcome is known, but for the code `TIMEOUT`.
+    #[error("refused: {}: {}", .0.code, .0.detail)]
+    Refused(Box<ErrorFrame>),
+    /// The connection ended first. The outcome is unknown.
+    #[error("the connection ended before the answer")]
+    Closed(#[source] Closed),
+    /// No answer in time. The outcome is unknown.
+    #[error("no answer in time")]
+    Timeout,
+}
+
+/// The sending side of an open session. The connection ends when it is dropped, and may be resumed; [`Self::bye`] ends
+/// the session for good.
+#[derive(Debug)]
+pub struct Session {
+    welcome: Welcome,
+    frames: mpsc::Sender<ClientFrame>,
+    sends: Arc<Sends>,
+    closed: watch::Receiver<Option<Closed>>,
+    _tasks: JoinSet<()>,
+}
+
+/// The hearing side of an open session. Who takes its notices too slowly stops the reading of the socket, and with it
+/// the acknowledgements; who drops it hears no more, and sends on.
+#[derive(Debug)]
+pub struct Events {
+    notices: mpsc::Receiver<Notice>,
+}
+
+impl Events {
+    /// Waits for what happens next; nothing comes after [`Notice::Closed`].
+    pub async fn next(&mut self) -> Option<Notice> {
+        self.notices.recv().await
+    }
+}
+
+/// A send on its way.
+#[derive(Debug)]
+pub struct Pending {
+    answer: oneshot::Receiver<Result<Ack, SendError>>,
+}
+
+impl Pending {
+    /// Waits for the acknowledgement.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn ack(self) -> Result<Ack, SendError> {
+        match tokio::time::timeout(ACK, self.answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(SendError::Timeout),
+        }
+    }
+}
+
+impl Session {
+    /// Connects to the gateway at `url` and opens a session there.
+    ///
+    /// # Errors
+    /// As [`Ws::connect`].
+    pub async fn open(url: &str, options: Options) -> Result<(Self, Events), WsError> {
+        let (welcome, ws) = Ws::connect(url, options).await?;
+        let (sender, receiver) = ws.split();
+        let (frames, queued) = mpsc::channel(FRAMES);
+        let (notify, notices) = mpsc::channel(NOTICES);
+        let (ended, closed) = watch::channel(None);
+        let sends = Arc::new(Sends::default());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(driver::write(sender, queued));
+        tasks.spawn(driver::read(receiver, Arc::clone(&sends), notify, ended));
+        let session = Self {
+            welcome,
+            frames,
+            sends,
+            closed,
+            _tasks: tasks,
+        };
+        Ok((session, Events { notices }))
+    }
+
+    /// What the gateway said at the opening.
+    #[must_use]
+    pub const fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Sends a message and waits for its acknowledgement.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn send(
+        &self,
+        conversation: ConversationId,
+        body: MessageBody,
+    ) -> Result<Ack, SendError> {
+        let id = ClientId(Uuid::now_v7());
+        self.submit(id, conversation, body).await?.ack().await
+    }
+
+    /// Hands a message to the connection without waiting for its acknowledgement. What is submitted to one conversation
+    /// is stored in the order submitted. Of two sends with one `id` at the same time only the later hears the answer.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] when the connection has ended.
+    pub async fn submit(
+        &self,
+        id: ClientId,
+        conversation: ConversationId,
+        body: MessageBody,
+    ) -> Result<Pending, SendError> {
+        let answer = self.sends.expect(id)?;
+        let frame = ClientFrame::Send(Send {
+            id,
+            conversation_id: conversation,
+            body,
+        });
+        // An error means that the connection is gone, which the answer says as soon as the reader has noticed.
+        let _gone = self.frames.send(frame).await.is_err();
+        Ok(Pending { answer })
+    }
+
+    /// How many events were ignored because their seq was not above the last one of their conversation.
+    #[must_use]
+    pub fn ignored(&self) -> u64 {
+        self.sends.ignored()
+    }
+
+    /// How the connection ended, once it has.
+    #[must_use]
+    pub fn is_closed(&self) -> Option<Closed> {
+        self.closed.borrow().clone()
+    }
+
+    /// Ends the session for good and waits for the gateway's close, for five seconds at most.
+    ///
+    /// # Errors
+    /// When no close came in that time.
+    pub async fn bye(mut self) -> Result<Closed, SendError> {
+        let bye = ClientFrame::Bye(Plain::default());
+        let _gone = self.frames.send(bye).await.is_err();
+        let closed = self.closed.wait_for(Option::is_some);
+        match tokio::time::timeout(BYE, closed).await {
+            Ok(Ok(closed)) => closed.clone().ok_or(SendError::Timeout),
+            Ok(Err(_)) | Err(_) => Err(SendError::Timeout),
+        }
+    }
+}

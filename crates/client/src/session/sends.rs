@@ -1,0 +1,91 @@
+//! The sends that wait for their answers.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use confab_protocol::frame::{Ack, ErrorFrame};
+use confab_protocol::ids::ClientId;
+use tokio::sync::oneshot;
+
+use super::SendError;
+use crate::ws::Closed;
+
+type Answer = oneshot::Sender<Result<Ack, SendError>>;
+
+/// Shared by who sends and who reads.
+#[derive(Debug, Default)]
+pub(super) struct Sends {
+    state: Mutex<State>,
+    ignored: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: HashMap<ClientId, Answer>,
+    closed: Option<Closed>,
+}
+
+impl Sends {
+    /// Notes that an answer to `id` is waited for.
+    pub(super) fn expect(
+        &self,
+        id: ClientId,
+    ) -> Result<oneshot::Receiver<Result<Ack, SendError>>, SendError> {
+        let (answer, waits) = oneshot::channel();
+        let mut state = self.state();
+        if let Some(closed) = &state.closed {
+            return Err(SendError::Closed(closed.clone()));
+        }
+        state.waiting.insert(id, answer);
+        Ok(waits)
+    }
+
+    pub(super) fn acknowledge(&self, ack: Ack) {
+        self.answer(ack.id, Ok(ack));
+    }
+
+    /// Hands a refusal to the send that it answers, or back where it answers none.
+    pub(super) fn refuse(&self, error: ErrorFrame) -> Option<ErrorFrame> {
+        let id = error.id.as_deref().and_then(|id| id.parse().ok());
+        match id.filter(|id| self.state().waiting.contains_key(id)) {
+            Some(id) => {
+                self.answer(id, Err(SendError::Refused(Box::new(error))));
+                None
+            }
+            None => Some(error),
+        }
+    }
+
+    /// Tells all that wait that nothing comes any more.
+    pub(super) fn close(&self, closed: &Closed) {
+        let waiting = {
+            let mut state = self.state();
+            state.closed = Some(closed.clone());
+            std::mem::take(&mut state.waiting)
+        };
+        for (_, answer) in waiting {
+            // Who stopped waiting needs no answer.
+            let _unheard = answer.send(Err(SendError::Closed(closed.clone()))).is_err();
+        }
+    }
+
+    pub(super) fn ignore(&self) {
+        self.ignored.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn ignored(&self) -> u64 {
+        self.ignored.load(Ordering::Relaxed)
+    }
+
+    fn answer(&self, id: ClientId, answer: Result<Ack, SendError>) {
+        let waiting = self.state().waiting.remove(&id);
+        if let Some(waiting) = waiting {
+            let _unheard = waiting.send(answer).is_err();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
