@@ -1,4 +1,236 @@
 //! The stateless gateway: HTTP and WebSocket in front, commands and the feed behind.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use confab_auth::Verifier;
+use confab_bus::rpc::Workers;
+use confab_bus::{Bus, BusError};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+mod commands;
 pub mod echo;
+mod fanout;
+mod feed;
+mod http;
+mod hub;
+mod metrics;
+mod sequencer;
+mod server;
+mod settings;
 mod ws;
+
+pub use settings::Settings;
+
+use commands::{CommandLoop, Commands};
+use fanout::{Fanout, FanoutLoop};
+use metrics::{AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, SocketMetrics};
+
+/// The gateway cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings of tokens are not usable.
+    #[error("settings of tokens")]
+    Auth(#[from] confab_auth::SettingsError),
+    /// NATS failed.
+    #[error("NATS")]
+    Bus(#[from] BusError),
+    /// The port cannot be listened on.
+    #[error("cannot listen on {0}")]
+    Listen(std::net::SocketAddr, #[source] std::io::Error),
+    /// A long-lived task ended.
+    #[error("the task {0} ended")]
+    TaskEnded(&'static str),
+}
+
+/// What a gateway may serve on: NATS connected, keys loaded, feed caught up.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    bus: Bus,
+    verifier: Arc<Verifier>,
+    feed: FeedMetrics,
+    stop: CancellationToken,
+}
+
+impl Readiness {
+    /// What is missing; nothing when the gateway may serve.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let conditions = [
+            ("stopping", !self.stop.is_cancelled()),
+            ("nats", self.bus.is_connected()),
+            ("keys", self.verifier.has_keys()),
+            ("feed", self.feed.is_caught_up()),
+        ];
+        conditions
+            .into_iter()
+            .filter(|(_, holds)| !holds)
+            .map(|(name, _)| name)
+            .collect()
+    }
+}
+
+/// A gateway that was built and not started: everything that settings can get wrong was found.
+pub struct Gateway {
+    settings: Settings,
+    bus: Bus,
+    verifier: Arc<Verifier>,
+    workers: Arc<Workers>,
+    commands: Commands,
+    command_loop: CommandLoop,
+    fanout: Fanout,
+    fanout_loop: FanoutLoop,
+    feed_metrics: FeedMetrics,
+    auth_metrics: AuthMetrics,
+    http_metrics: HttpMetrics,
+    socket_metrics: SocketMetrics,
+    stop: CancellationToken,
+}
+
+impl Gateway {
+    /// Builds a gateway that ends after `stop`.
+    ///
+    /// # Errors
+    /// When the settings are not usable.
+    pub async fn build(
+        settings: Settings,
+        registry: &mut Registry,
+        stop: CancellationToken,
+    ) -> Result<Self, Error> {
+        let verifier = Arc::new(Verifier::new(&settings.auth)?);
+        let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
+        let workers = Arc::new(Workers::new(bus.clone()));
+        let feed_metrics = FeedMetrics::new(registry);
+        let command_metrics = CommandMetrics::new(registry);
+        let (commands, command_loop) = Commands::new(
+            bus.clone(),
+            Arc::clone(&workers),
+            settings.command_limits(),
+            command_metrics,
+        );
+        let (fanout, fanout_loop) = Fanout::new(commands.clone(), feed_metrics.clone());
+        Ok(Self {
+            settings,
+            bus,
+            verifier,
+            workers,
+            commands,
+            command_loop,
+            fanout,
+            fanout_loop,
+            feed_metrics,
+            auth_metrics: AuthMetrics::new(registry),
+            http_metrics: HttpMetrics::new(registry),
+            socket_metrics: SocketMetrics::new(registry),
+            stop,
+        })
+    }
+
+    /// What the gateway may serve on.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        Readiness {
+            bus: self.bus.clone(),
+            verifier: Arc::clone(&self.verifier),
+            feed: self.feed_metrics.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+
+    /// Serves until the stop, then drains. `admin` has the routes of the process itself.
+    ///
+    /// # Errors
+    /// When the port cannot be listened on, or a long-lived task ends.
+    pub async fn run(self, admin: Router) -> Result<(), Error> {
+        let address = self.settings.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| Error::Listen(address, error))?;
+        info!(address = %address, "the gateway listens");
+        let connections = TaskTracker::new();
+        let router = self.router(admin, &connections);
+        let limits = self.settings.server_limits();
+        let behind = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let Self {
+            bus,
+            verifier,
+            workers,
+            command_loop,
+            fanout_loop,
+            feed_metrics,
+            stop,
+            ..
+        } = self;
+        let (events, from_feed) = mpsc::channel(feed::BUFFER);
+        let token = behind.clone();
+        tasks.spawn(async move {
+            verifier.run(token).await;
+            "keys"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
+            drop(workers.run(token).await);
+            "workers"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
+            command_loop.run(token).await;
+            "commands"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
+            fanout_loop.run(from_feed, token).await;
+            "fanout"
+        });
+        let (token, feed_bus) = (behind.clone(), bus.clone());
+        tasks.spawn(async move {
+            feed::run(feed_bus, events, feed_metrics, token).await;
+            "feed"
+        });
+        let served = tokio::select! {
+            () = server::serve(listener, router, limits, connections, stop) => Ok(()),
+            Some(ended) = tasks.join_next() => Err(Error::TaskEnded(ended.unwrap_or("panicked"))),
+        };
+        behind.cancel();
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(5), all)
+            .await
+            .is_err()
+        {
+            tracing::warn!("tasks were cut off at the end");
+        }
+        bus.close().await;
+        served
+    }
+
+    fn router(&self, admin: Router, connections: &TaskTracker) -> Router {
+        let app = http::App {
+            verifier: Arc::clone(&self.verifier),
+            commands: self.commands.clone(),
+            body_timeout: Duration::from_secs(self.settings.body_timeout),
+            auth_metrics: self.auth_metrics.clone(),
+            metrics: self.http_metrics.clone(),
+        };
+        let sockets = ws::Sockets {
+            verifier: Arc::clone(&self.verifier),
+            commands: self.commands.clone(),
+            fanout: self.fanout.clone(),
+            limits: self.settings.socket_limits(),
+            origins: self.settings.cors_origins.clone(),
+            permits: Arc::new(Semaphore::new(self.settings.max_connections)),
+            connections: connections.clone(),
+            drain: self.stop.clone(),
+            auth_metrics: self.auth_metrics.clone(),
+            metrics: self.socket_metrics.clone(),
+        };
+        http::router(Arc::new(app), Arc::new(sockets), admin)
+    }
+}

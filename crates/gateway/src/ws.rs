@@ -1,5 +1,196 @@
 //! The WebSocket side of the gateway.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::response::{IntoResponse, Response};
+use confab_auth::{Caller, Verifier};
+use confab_protocol::error::{Code, Failure};
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, debug, info_span};
+use uuid::Uuid;
+
+use crate::commands::Commands;
+use crate::fanout::Fanout;
+use crate::http::problem::Problem;
+use crate::metrics::{AuthMetrics, SocketMetrics};
+
+pub(crate) mod codec;
 pub(crate) mod frames;
+mod hello;
+pub(crate) mod outbox;
+mod sends;
+mod session;
 pub(crate) mod socket;
 pub(crate) mod upgrade;
+
+use upgrade::Handshake;
+
+/// What every socket of the gateway needs.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    /// Who is calling.
+    pub(crate) verifier: Arc<Verifier>,
+    /// The door to the workers.
+    pub(crate) commands: Commands,
+    /// The door to the hub.
+    pub(crate) fanout: Fanout,
+    /// Times and bounds.
+    pub(crate) limits: SocketLimits,
+    /// Origins that browsers may connect from; none given means the gateway's own.
+    pub(crate) origins: Vec<String>,
+    /// Sockets there may be.
+    pub(crate) permits: Arc<Semaphore>,
+    /// Every connection runs here, and is waited for at the end.
+    pub(crate) connections: TaskTracker,
+    /// The gateway drains: clients are told to go.
+    pub(crate) drain: CancellationToken,
+    /// Metrics of tokens.
+    pub(crate) auth_metrics: AuthMetrics,
+    /// Metrics of sockets.
+    pub(crate) metrics: SocketMetrics,
+}
+
+/// Times and bounds of a socket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SocketLimits {
+    /// How long a hello is waited for.
+    pub(crate) hello: Duration,
+    /// How often the server pings.
+    pub(crate) heartbeat: Duration,
+    /// How long a client may take nothing while something waits for it.
+    pub(crate) stall: Duration,
+    /// Bytes of events that may wait for a socket.
+    pub(crate) outbox_bytes: usize,
+    /// How long the memberships of a session are waited for.
+    pub(crate) open: Duration,
+    /// Over how long the sockets of a draining gateway are closed.
+    pub(crate) drain: Duration,
+}
+
+/// `GET /v1/ws`: checks origin, token and handshake, then leaves the connection to its session.
+pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Request) -> Response {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (parts, _body) = request.into_parts();
+    let handshake = match Handshake::from_parts(&parts) {
+        Ok(handshake) => handshake,
+        Err(rejection) => {
+            return (rejection.headers(), Problem::from(rejection.failure())).into_response();
+        }
+    };
+    let caller = match admit(&sockets, &parts.headers).await {
+        Ok(caller) => caller,
+        Err(failure) => return Problem::from(failure).into_response(),
+    };
+    let Ok(permit) = Arc::clone(&sockets.permits).try_acquire_owned() else {
+        let full = Failure::new(
+            Code::Overloaded,
+            "the gateway has as many connections as it may have",
+        );
+        return Problem::from(full.retry_after(1000)).into_response();
+    };
+    let encoding = handshake.encoding;
+    let span = info_span!("socket", connection.id = %Uuid::now_v7());
+    let shared = Arc::clone(&sockets);
+    let serve = async move {
+        match upgrade::upgraded(upgrade).await {
+            Ok((stream, read_ahead)) => {
+                session::serve(&shared, stream, &read_ahead, encoding, caller).await;
+            }
+            Err(error) => debug!(%error, "no WebSocket came of it"),
+        }
+        drop(permit);
+    };
+    sockets.connections.spawn(serve.instrument(span));
+    handshake.response()
+}
+
+/// Checks the origin, and the token where the header carries one.
+async fn admit(sockets: &Sockets, headers: &HeaderMap) -> Result<Option<Caller>, Failure> {
+    if !origin_allowed(&sockets.origins, headers) {
+        return Err(Failure::of(Code::OriginForbidden));
+    }
+    if !headers.contains_key(AUTHORIZATION) {
+        return Ok(None);
+    }
+    let values = headers
+        .get_all(AUTHORIZATION)
+        .iter()
+        .map(axum::http::HeaderValue::as_bytes);
+    let token = confab_auth::bearer(values).map_err(|error| Failure::of(error.code()))?;
+    verify(sockets, token).await.map(Some)
+}
+
+/// Verifies a token for a socket.
+async fn verify(sockets: &Sockets, token: &str) -> Result<Caller, Failure> {
+    let began = std::time::Instant::now();
+    let verified = sockets
+        .verifier
+        .verify(token, OffsetDateTime::now_utc())
+        .await;
+    let code = verified.as_ref().err().map(confab_auth::AuthError::code);
+    sockets
+        .auth_metrics
+        .observe("websocket", code, began.elapsed());
+    let caller = verified.map_err(|error| {
+        debug!(%error, "a token was refused");
+        Failure::of(error.code())
+    })?;
+    if caller.scope.can_read() {
+        Ok(caller)
+    } else {
+        Err(Failure::of(Code::InsufficientScope))
+    }
+}
+
+/// A browser names its page's origin (RFC 6454): it must be on the list, or, where there is none, the gateway's own host.
+fn origin_allowed(allowed: &[String], headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else {
+        return true;
+    };
+    let Ok(origin) = origin.to_str() else {
+        return false;
+    };
+    if !allowed.is_empty() {
+        return allowed
+            .iter()
+            .any(|one| one == "*" || one.eq_ignore_ascii_case(origin));
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let named = origin
+        .strip_prefix("https://")
+        .or_else(|| origin.strip_prefix("http://"));
+    named.is_some_and(|named| host.is_some_and(|host| host.eq_ignore_ascii_case(named)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_connects_from_where_it_is_allowed_to() {
+        let headers = |origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, "chat.example".parse().unwrap());
+            headers.extend(origin.map(|origin| (ORIGIN, origin.parse().unwrap())));
+            headers
+        };
+        let list = ["https://app.example".to_owned()];
+        assert!(origin_allowed(&list, &headers(None)));
+        assert!(origin_allowed(&list, &headers(Some("https://app.example"))));
+        assert!(!origin_allowed(
+            &list,
+            &headers(Some("https://chat.example"))
+        ));
+        assert!(origin_allowed(&[], &headers(Some("https://chat.example"))));
+        assert!(!origin_allowed(&[], &headers(Some("https://evil.example"))));
+        assert!(!origin_allowed(&[], &headers(Some("null"))));
+        assert!(origin_allowed(&["*".to_owned()], &headers(Some("null"))));
+    }
+}

@@ -136,7 +136,7 @@ impl Feed {
         let first_of_consumer = message.info().is_ok_and(|info| info.consumer_sequence == 1);
         if first_of_consumer
             && self.contiguous
-            && let Some(found) = self.compare_until_answered().await
+            && let Some(found) = compare_until_answered(&self.bus, self.position).await
         {
             return Err(found);
         }
@@ -171,7 +171,7 @@ impl Feed {
         if !self.link.borrow_and_update().connected {
             return None;
         }
-        match self.compare().await {
+        match compare(&self.bus, self.position).await {
             Ok(found) => found,
             Err(error) => {
                 debug!(%error, "the stream could not be compared");
@@ -179,30 +179,6 @@ impl Feed {
                 None
             }
         }
-    }
-
-    async fn compare_until_answered(&self) -> Option<Break> {
-        loop {
-            match self.compare().await {
-                Ok(found) => return found,
-                Err(error) => debug!(%error, "the stream could not be compared"),
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    }
-
-    async fn compare(&self) -> Result<Option<Break>, BusError> {
-        let stream = match self.bus.stream_state().await {
-            Err(BusError::NoStream) => return Ok(Some(Break::Recreated)),
-            stream => stream?,
-        };
-        let comparable = stream.first <= self.position.seq && self.position.seq <= stream.last;
-        let there = if comparable && self.position.seq > 0 {
-            self.bus.event_id_at(self.position.seq).await?
-        } else {
-            None
-        };
-        Ok(self.position.compare(&stream, there))
     }
 
     /// Begins at what is new, however long it takes, and tells the others of a break that it found itself.
@@ -267,4 +243,29 @@ async fn begin(bus: &Bus) -> Result<(Ordered, Position), BusError> {
             id,
         },
     ))
+}
+
+/// Compares the stream with what was read, however long it takes to be answered.
+async fn compare_until_answered(bus: &Bus, read: Position) -> Option<Break> {
+    loop {
+        match compare(bus, read).await {
+            Ok(found) => return found,
+            Err(error) => debug!(%error, "the stream could not be compared"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn compare(bus: &Bus, read: Position) -> Result<Option<Break>, BusError> {
+    let stream = match bus.stream_state().await {
+        Err(BusError::NoStream) => return Ok(Some(Break::Recreated)),
+        stream => stream?,
+    };
+    let comparable = stream.first <= read.seq && read.seq <= stream.last && read.seq > 0;
+    let there = if comparable {
+        bus.event_id_at(read.seq).await?
+    } else {
+        None
+    };
+    Ok(read.compare(&stream, there))
 }

@@ -61,7 +61,7 @@ pub struct CommandIncoming {
 #[derive(Debug)]
 pub struct QueryIncoming {
     /// The query.
-    pub request: QueryRequest,
+    pub request: Box<QueryRequest>,
     /// Where the answer goes.
     pub reply: Reply,
     /// When it came: the budget counts from here.
@@ -154,7 +154,7 @@ impl Service {
             Raw::Query(raw) => match decode::<QueryRequest>(&raw, |query| query.version) {
                 Ok(request) => {
                     return Some(Incoming::Query(QueryIncoming {
-                        request,
+                        request: Box::new(request),
                         reply: Reply(Box::new(raw)),
                         received,
                     }));

@@ -1,0 +1,215 @@
+//! The keys in use: one that was given, or a set from a URL that is fetched again and again, the last good one kept.
+
+mod fetch;
+mod key;
+mod set;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::algorithm::Algorithm;
+use crate::error::{AuthError, Defect};
+use crate::settings::{Pace, Settings, SettingsError, Source};
+use fetch::Remote;
+pub(crate) use key::KeyRefused;
+use key::VerificationKey;
+use set::KeySet;
+
+/// The wait after the first of several failures; it doubles with each.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// The keys in use. Only [`Keys::run`] fetches: one fetch at a time, which no caller who goes away can break off.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    remote: Option<Remote>,
+    pace: Pace,
+    state: watch::Sender<State>,
+    asked: Mutex<Asked>,
+    wanted: Notify,
+}
+
+/// What the last fetches gave.
+#[derive(Debug, Default)]
+struct State {
+    /// The last good set.
+    set: Option<Arc<KeySet>>,
+    /// The number of the last [`Asked`] that a fetch has answered, be it with a failure.
+    answered: u64,
+}
+
+/// The callers' requests for another fetch, by number.
+#[derive(Debug, Default)]
+struct Asked {
+    number: u64,
+    at: Option<Instant>,
+}
+
+impl Asked {
+    /// The number to wait for: that of a request on the way, or of a new one; none where the last is not long enough ago.
+    fn ask(&mut self, answered: u64, now: Instant, interval: Duration) -> Option<u64> {
+        if self.number > answered {
+            return Some(self.number);
+        }
+        if self
+            .at
+            .is_some_and(|at| now.saturating_duration_since(at) < interval)
+        {
+            return None;
+        }
+        self.number += 1;
+        self.at = Some(now);
+        Some(self.number)
+    }
+}
+
+impl Keys {
+    /// The keys that `settings` name: a public key is read now, a key set by [`Self::run`].
+    pub(crate) fn new(settings: &Settings) -> Result<Self, SettingsError> {
+        let pace = settings.pace();
+        let (remote, set) = match settings.source()? {
+            Source::Url(url) => (Some(Remote::new(url, pace.timeout)?), None),
+            Source::Key(text) => (None, Some(Arc::new(given(settings, text)?))),
+        };
+        Ok(Self {
+            remote,
+            pace,
+            state: watch::Sender::new(State { set, answered: 0 }),
+            asked: Mutex::default(),
+            wanted: Notify::new(),
+        })
+    }
+
+    /// The set in use.
+    pub(crate) fn current(&self) -> Result<Arc<KeySet>, AuthError> {
+        self.state
+            .borrow()
+            .set
+            .clone()
+            .ok_or(AuthError::Unavailable)
+    }
+
+    /// The key that a token with this header is to be verified with. An unknown `kid` may mean that the issuer has new keys: then
+    /// the set is fetched again, and waited for.
+    pub(crate) async fn find(
+        &self,
+        key_id: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<Arc<VerificationKey>, AuthError> {
+        let found = self.current()?.find(key_id, algorithm);
+        let unknown = matches!(found, Err(Defect::UnknownKey));
+        if !unknown || !self.fetched_again().await {
+            return Ok(found?);
+        }
+        Ok(self.current()?.find(key_id, algorithm)?)
+    }
+
+    /// Whether a fetch that began after this call has ended; false where the interval forbids one, or it takes too long.
+    async fn fetched_again(&self) -> bool {
+        let mut state = self.state.subscribe();
+        let answered = state.borrow().answered;
+        let number = self
+            .asked()
+            .ask(answered, Instant::now(), self.pace.interval);
+        let Some(number) = number else { return false };
+        self.wanted.notify_one();
+        let answer = state.wait_for(|state| state.answered >= number);
+        matches!(
+            tokio::time::timeout(self.pace.timeout, answer).await,
+            Ok(Ok(_))
+        )
+    }
+
+    /// Fetches the set at once, at its maximum age, and when asked for, until `stop`. After a failure it tries again sooner.
+    pub(crate) async fn run(&self, stop: &CancellationToken) {
+        let Some(remote) = &self.remote else {
+            return stop.cancelled().await;
+        };
+        let work = async {
+            let mut failures = 0;
+            loop {
+                failures = if self.refresh(remote).await {
+                    0
+                } else {
+                    failures + 1
+                };
+                let pause = tokio::time::sleep(pause(failures, self.pace));
+                tokio::select! {
+                    () = pause => {}
+                    () = self.asked_for() => {}
+                }
+            }
+        };
+        let _: Option<()> = stop.run_until_cancelled(work).await;
+    }
+
+    /// One fetch; whether it gave a good set.
+    async fn refresh(&self, remote: &Remote) -> bool {
+        let answered = self.asked().number;
+        let fetched = remote.fetch().await;
+        let good = fetched.is_ok();
+        match &fetched {
+            Ok(set) => tracing::debug!(keys = set.len(), "key set fetched"),
+            Err(error) => {
+                let error: &(dyn std::error::Error + 'static) = error;
+                let kept = self.current().is_ok();
+                tracing::warn!(error, kept, "the key set could not be fetched");
+            }
+        }
+        self.state.send_modify(|state| {
+            state.answered = answered;
+            if let Ok(set) = fetched {
+                state.set = Some(Arc::new(set));
+            }
+        });
+        good
+    }
+
+    /// Ends when a request waits that no fetch has answered.
+    async fn asked_for(&self) {
+        loop {
+            self.wanted.notified().await;
+            if self.asked().number > self.state.borrow().answered {
+                return;
+            }
+        }
+    }
+
+    fn asked(&self) -> std::sync::MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The time to the next fetch after so many `failures` in a row.
+fn pause(failures: u32, pace: Pace) -> Duration {
+    match failures.checked_sub(1) {
+        None => pace.max_age,
+        Some(doublings) => FIRST_RETRY
+            .saturating_mul(2_u32.saturating_pow(doublings))
+            .min(pace.interval)
+            .min(pace.max_age),
+    }
+}
+
+/// The set of the one key that the settings give, as a PEM or the path of one.
+fn given(settings: &Settings, text: &str) -> Result<KeySet, SettingsError> {
+    let is_pem = text.trim_start().starts_with("-----BEGIN");
+    let key = match is_pem {
+        true => VerificationKey::from_pem(text),
+        false => {
+            let file = std::fs::read_to_string(text).map_err(SettingsError::KeyFile)?;
+            VerificationKey::from_pem(&file)
+        }
+    };
+    let key = key.map_err(SettingsError::Key)?;
+    if !settings.algorithms.contains(&key.algorithm()) {
+        return Err(SettingsError::KeyAlgorithm(key.algorithm()));
+    }
+    Ok(KeySet::given(key))
+}
+
+#[cfg(test)]
+mod tests;

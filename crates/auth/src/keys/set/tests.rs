@@ -1,0 +1,212 @@
+use serde_json::json;
+
+use super::*;
+use crate::mint::{Key, jwks};
+
+/// The modulus of an RSA key of 1,024 bits.
+const SMALL: &str = "yJSrxxosCi1taMOQeE8ngLdz4X4rTKGDt_5WnNaL3_Q3OQAXHbFORaRV28-IxUhFVvSfkKrP16VeaWbDqV3wLWgfvpytTYOm73prov--wBlUj4wGw6Dmy7UhhKNy3zcc2TRK-fiPuWsZNLBxkqiocFuh8baA6TaaLtFzS6qn8UM";
+
+fn key() -> Key {
+    Key::generate().unwrap()
+}
+
+/// The public key of `key` with `changes` laid over its members; null takes one away.
+fn jwk(key: &Key, changes: Value) -> Value {
+    let mut jwk = key.jwk();
+    let members = jwk.as_object_mut().unwrap();
+    members.extend(changes.as_object().unwrap().clone());
+    members.retain(|_, value| !value.is_null());
+    jwk
+}
+
+fn parse(keys: &[Value]) -> Result<KeySet, SetRefused> {
+    KeySet::parse(json!({ "keys": keys }).to_string().as_bytes())
+}
+
+fn why(jwk: Value) -> KeyRefused {
+    VerificationKey::from_jwk(serde_json::from_value(jwk).unwrap()).unwrap_err()
+}
+
+#[test]
+fn a_key_is_found_by_its_id_for_its_own_algorithm() {
+    let keys = [
+        key(),
+        Key::generate_rsa().unwrap(),
+        Key::generate_ed25519().unwrap(),
+    ];
+    let set = KeySet::parse(jwks(&keys).as_bytes()).unwrap();
+    assert_eq!(set.len(), 3);
+    for key in &keys {
+        assert_eq!(
+            set.find(Some(key.kid()), key.algorithm()).unwrap().key_id(),
+            Some(key.kid())
+        );
+    }
+    let other = set.find(Some(keys[0].kid()), Algorithm::Rs256);
+    assert_eq!(other.unwrap_err(), Defect::NotTheKeysAlgorithm);
+    assert_eq!(
+        set.find(Some("x"), Algorithm::Es256).unwrap_err(),
+        Defect::UnknownKey
+    );
+}
+
+#[test]
+fn without_an_id_the_only_key_for_the_algorithm_is_meant() {
+    let (one, two, rsa) = (key(), key(), Key::generate_rsa().unwrap());
+    let set = KeySet::parse(jwks([&one, &two, &rsa]).as_bytes()).unwrap();
+    assert_eq!(
+        set.find(None, Algorithm::Rs256).unwrap().key_id(),
+        Some(rsa.kid())
+    );
+    assert_eq!(
+        set.find(None, Algorithm::Es256).unwrap_err(),
+        Defect::AmbiguousKey
+    );
+    assert_eq!(
+        set.find(None, Algorithm::EdDsa).unwrap_err(),
+        Defect::NotTheKeysAlgorithm
+    );
+}
+
+#[test]
+fn an_ambiguous_set_is_refused() {
+    let (one, two, rsa) = (key(), key(), Key::generate_rsa().unwrap());
+    let same = json!({"kid": "k"});
+    let alike = [jwk(&one, same.clone()), jwk(&rsa, same)];
+    assert!(matches!(parse(&alike), Err(SetRefused::Ambiguous(_))));
+    let nameless = |key| jwk(key, json!({"kid": null}));
+    assert!(matches!(
+        parse(&[nameless(&one), nameless(&two)]),
+        Err(SetRefused::Ambiguous(_))
+    ));
+    assert!(parse(&[nameless(&one), nameless(&rsa)]).is_ok());
+}
+
+#[test]
+fn a_key_for_encryption_may_share_its_id_with_one_for_signatures() {
+    let (one, two) = (key(), key());
+    let set = parse(&[
+        jwk(&one, json!({"kid": "k", "use": "enc"})),
+        jwk(&two, json!({"kid": "k"})),
+    ]);
+    assert_eq!(set.unwrap().len(), 1);
+}
+
+#[test]
+fn an_empty_or_broken_set_is_refused() {
+    assert!(matches!(parse(&[]), Err(SetRefused::Empty(0))));
+    for text in [
+        "",
+        "{}",
+        "[]",
+        r#"{"keys":{}}"#,
+        r#"{"keys":[]"#,
+        r#"{"keys":[],"keys":[]}"#,
+        "<html>",
+    ] {
+        assert!(
+            matches!(KeySet::parse(text.as_bytes()), Err(SetRefused::Broken(_))),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn keys_of_no_use_are_left_out_and_the_others_used() {
+    let bad = [
+        json!({"kty": "oct", "k": "c2VjcmV0", "kid": "s"}),
+        json!({}),
+        json!(1),
+    ];
+    assert!(matches!(parse(&bad), Err(SetRefused::Empty(3))));
+    let set = parse(&[&bad[..], &[key().jwk()]].concat()).unwrap();
+    assert_eq!(set.len(), 1);
+    assert_eq!(
+        set.find(Some("s"), Algorithm::Es256).unwrap_err(),
+        Defect::UnknownKey
+    );
+}
+
+#[test]
+fn symmetric_and_published_private_keys_are_refused() {
+    assert_eq!(
+        why(json!({"kty": "oct", "k": "c2VjcmV0"})),
+        KeyRefused::Symmetric
+    );
+    assert_eq!(
+        why(json!({"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"})),
+        KeyRefused::Symmetric
+    );
+    assert_eq!(
+        why(jwk(&key(), json!({"d": "AAAA"}))),
+        KeyRefused::PrivatePart
+    );
+}
+
+#[test]
+fn small_and_huge_rsa_keys_are_refused() {
+    let rsa = |n: &str| json!({"kty": "RSA", "n": n, "e": "AQAB"});
+    assert_eq!(why(rsa(SMALL)), KeyRefused::Size(1024));
+    let padded = format!("{}{SMALL}", "A".repeat(172));
+    assert!(
+        matches!(why(rsa(&padded)), KeyRefused::Size(0..2048)),
+        "leading zeros make no key larger"
+    );
+    assert_eq!(why(rsa(&"_".repeat(2000))), KeyRefused::Size(12_000));
+    assert_eq!(why(rsa("")), KeyRefused::Size(0));
+}
+
+#[test]
+fn keys_for_other_uses_or_algorithms_are_refused() {
+    let of = |changes| why(jwk(&key(), changes));
+    assert_eq!(of(json!({"use": "enc"})), KeyRefused::Use);
+    assert_eq!(of(json!({"key_ops": ["sign"]})), KeyRefused::Use);
+    assert_eq!(of(json!({"alg": "ES384"})), KeyRefused::Algorithm);
+    assert_eq!(of(json!({"alg": "es256"})), KeyRefused::Algorithm);
+    assert_eq!(of(json!({"crv": "P-384"})), KeyRefused::Kind);
+    assert_eq!(of(json!({"kty": "EC2"})), KeyRefused::Kind);
+    let verify = jwk(
+        &key(),
+        json!({"key_ops": ["verify"], "use": null, "alg": null}),
+    );
+    assert!(parse(&[verify]).is_ok());
+}
+
+#[test]
+fn keys_with_missing_or_wrong_members_are_refused() {
+    let of = |changes| why(jwk(&key(), changes));
+    assert_eq!(of(json!({"x": null})), KeyRefused::Broken);
+    assert_eq!(of(json!({"x": "AAAA"})), KeyRefused::Broken);
+    assert_eq!(of(json!({"x": "+/+/"})), KeyRefused::Broken);
+    assert_eq!(
+        of(json!({"y": "A".repeat(43)})),
+        KeyRefused::Broken,
+        "not on the curve"
+    );
+    let rsa = Key::generate_rsa().unwrap();
+    for e in ["AQ", "AAAA", ""] {
+        assert_eq!(why(jwk(&rsa, json!({ "e": e }))), KeyRefused::Broken, "{e}");
+    }
+    let short = jwk(&Key::generate_ed25519().unwrap(), json!({"x": "AAAA"}));
+    assert_eq!(why(short), KeyRefused::Broken);
+}
+
+#[test]
+fn a_pem_holds_one_public_key_of_a_kind_we_verify_with() {
+    let why = |pem: &str| VerificationKey::from_pem(pem).unwrap_err();
+    let (small, koblitz) = (include_str!("rsa_1024.pem"), include_str!("secp256k1.pem"));
+    assert_eq!(why(small), KeyRefused::Size(1024));
+    assert_eq!(why(koblitz), KeyRefused::Kind);
+    assert_eq!(
+        why(&crate::pem::encode("CERTIFICATE", b"")),
+        KeyRefused::NotPublic("CERTIFICATE".into())
+    );
+    for key in [
+        key(),
+        Key::generate_rsa().unwrap(),
+        Key::generate_ed25519().unwrap(),
+    ] {
+        let read = VerificationKey::from_pem(&key.public_pem().unwrap()).unwrap();
+        assert_eq!(read.algorithm(), key.algorithm());
+    }
+}

@@ -1,0 +1,416 @@
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use time::Duration;
+
+use super::*;
+use crate::Scope;
+use crate::mint::{Claims, Key, jwks};
+use crate::testing::server::{Answer, Server};
+use crate::testing::{NOW, Running, claims, verifier_of};
+
+const ALL: &[&str] = &["--jwt-algorithms", "RS256,ES256,EdDSA"];
+
+fn key() -> Key {
+    Key::generate().unwrap()
+}
+
+/// What a verifier with `arguments` says to these claims at `NOW`, signed as they should be.
+async fn judged_with(arguments: &[&str], claims: &Claims) -> Result<Caller, AuthError> {
+    let key = key();
+    verifier_of(&key, arguments)
+        .verify(&key.mint(claims).unwrap(), NOW)
+        .await
+}
+
+async fn judged(claims: &Claims) -> Result<Caller, AuthError> {
+    judged_with(&[], claims).await
+}
+
+/// Good claims with one changed; null takes it away.
+fn with(name: &str, value: impl Into<Value>) -> Claims {
+    let mut claims = claims();
+    claims.extra.insert(name.into(), value.into());
+    claims
+}
+
+fn missing(name: &str) -> Result<Caller, AuthError> {
+    Err(Defect::MissingClaim(name.into()).into())
+}
+
+fn bad(name: &str) -> Result<Caller, AuthError> {
+    Err(Defect::BadClaim(name.into()).into())
+}
+
+#[tokio::test]
+async fn a_good_token_says_who_is_calling() {
+    let tenant = Some("acme".to_owned());
+    let scope = Some("openid confab:read".to_owned());
+    let caller = judged(&Claims {
+        tenant,
+        scope,
+        ..claims()
+    })
+    .await
+    .unwrap();
+    assert_eq!(caller.tenant.as_str(), "acme");
+    assert_eq!(caller.user.as_str(), "alice");
+    assert_eq!(caller.device, "device");
+    assert_eq!(caller.login_session, "login");
+    assert_eq!(caller.issued_at, NOW);
+    assert_eq!(caller.expires_at, NOW + Duration::HOUR);
+    assert_eq!(caller.scope, Scope::parse("confab:read"));
+}
+
+#[tokio::test]
+async fn every_kind_of_key_verifies_its_own_tokens_and_no_others() {
+    let keys = [
+        Key::generate(),
+        Key::generate_rsa(),
+        Key::generate_ed25519(),
+    ]
+    .map(Result::unwrap);
+    for key in &keys {
+        let verifier = verifier_of(key, ALL);
+        assert!(
+            verifier
+                .verify(&key.mint(&claims()).unwrap(), NOW)
+                .await
+                .is_ok()
+        );
+        for other in keys.iter().filter(|other| other.kid() != key.kid()) {
+            let refused = verifier.verify(&other.mint(&claims()).unwrap(), NOW).await;
+            assert_eq!(refused, Err(Defect::NotTheKeysAlgorithm.into()));
+        }
+        let forged = json!({"alg": key.algorithm().name()});
+        let stranger = super::tests::key()
+            .sign(&forged, &claims().to_json())
+            .unwrap();
+        assert_eq!(
+            verifier.verify(&stranger, NOW).await,
+            Err(Defect::Signature.into())
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_without_what_is_required_is_invalid() {
+    for name in ["sub", "exp", "iat", "deviceId", "sessionId", "iss", "aud"] {
+        assert_eq!(judged(&with(name, Value::Null)).await, missing(name));
+    }
+}
+
+#[tokio::test]
+async fn a_claim_of_another_form_is_invalid() {
+    for name in ["sub", "deviceId", "sessionId", "tenant", "scope"] {
+        assert_eq!(judged(&with(name, 1)).await, bad(name));
+        assert_eq!(judged(&with(name, json!(["a"]))).await, bad(name));
+    }
+    for name in ["sub", "deviceId", "sessionId"] {
+        for text in ["", "a\n", "a\0", &"x".repeat(129)] {
+            assert_eq!(
+                judged(&with(name, text)).await,
+                bad(name),
+                "{name} {text:?}"
+            );
+        }
+        assert!(judged(&with(name, "ü".repeat(128))).await.is_ok());
+    }
+    for name in ["exp", "iat", "nbf"] {
+        assert_eq!(judged(&with(name, "1782900000")).await, bad(name));
+        assert_eq!(judged(&with(name, -1)).await, bad(name));
+    }
+    assert_eq!(judged(&with("tenant", "a.b")).await, bad("tenant"));
+    assert_eq!(judged(&with("aud", json!(["confab", 1]))).await, bad("aud"));
+}
+
+#[tokio::test]
+async fn a_token_of_another_issuer_or_for_another_audience_is_invalid() {
+    assert_eq!(
+        judged(&with("iss", "https://evil")).await,
+        Err(Defect::Issuer.into())
+    );
+    assert_eq!(
+        judged(&with("iss", "https://id/")).await,
+        Err(Defect::Issuer.into())
+    );
+    assert!(judged(&with("iss", "other")).await.is_ok());
+    for audience in [json!("CONFAB"), json!([]), json!(["a", "b"])] {
+        assert_eq!(
+            judged(&with("aud", audience)).await,
+            Err(Defect::Audience.into())
+        );
+    }
+    assert!(judged(&with("aud", json!(["a", "confab"]))).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_expires_at_exp_and_the_leeway() {
+    let ago = |seconds| Claims {
+        expires_at: NOW - Duration::seconds(seconds),
+        ..claims()
+    };
+    assert!(judged(&ago(29)).await.is_ok());
+    assert_eq!(judged(&ago(30)).await, Err(AuthError::Expired));
+    assert_eq!(
+        judged_with(&["--jwt-leeway", "0"], &ago(0)).await,
+        Err(AuthError::Expired)
+    );
+    assert!(judged_with(&["--jwt-leeway", "0"], &ago(-1)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_from_the_future_is_not_yet_valid() {
+    let ahead = |seconds| Some(NOW + Duration::seconds(seconds));
+    assert!(
+        judged(&Claims {
+            not_before: ahead(30),
+            ..claims()
+        })
+        .await
+        .is_ok()
+    );
+    let early = judged(&Claims {
+        not_before: ahead(31),
+        ..claims()
+    })
+    .await;
+    assert_eq!(early, Err(AuthError::NotYetValid("nbf")));
+    let issued = |seconds| Claims {
+        issued_at: NOW + Duration::seconds(seconds),
+        ..claims()
+    };
+    assert!(judged(&issued(30)).await.is_ok());
+    assert_eq!(
+        judged(&issued(31)).await,
+        Err(AuthError::NotYetValid("iat"))
+    );
+}
+
+#[tokio::test]
+async fn nbf_can_be_demanded() {
+    let demand = &["--jwt-require-nbf"];
+    assert_eq!(judged_with(demand, &claims()).await, missing("nbf"));
+    let there = Claims {
+        not_before: Some(NOW),
+        ..claims()
+    };
+    assert!(judged_with(demand, &there).await.is_ok());
+}
+
+#[tokio::test]
+async fn optional_claims_have_their_stand_ins_and_are_checked_when_there() {
+    let optional = &["--jwt-device-optional", "--jwt-session-optional"];
+    let mut neither = with("deviceId", Value::Null);
+    neither.extra.insert("sessionId".into(), Value::Null);
+    let caller = judged_with(optional, &neither).await.unwrap();
+    let texts = (
+        caller.tenant.as_str(),
+        caller.device.as_str(),
+        caller.login_session.as_str(),
+    );
+    assert_eq!(texts, ("default", "default", ""));
+    assert_eq!(
+        judged_with(optional, &with("sessionId", "")).await,
+        bad("sessionId")
+    );
+}
+
+#[tokio::test]
+async fn claims_can_have_other_names() {
+    let names = [
+        "--jwt-device-claim",
+        "did",
+        "--jwt-session-claim",
+        "sid",
+        "--jwt-tenant-claim",
+        "org",
+    ];
+    assert_eq!(judged_with(&names, &claims()).await, missing("did"));
+    let mut claims = claims();
+    claims.extra = json!({"did": "d", "sid": "s", "org": "o"})
+        .as_object()
+        .unwrap()
+        .clone();
+    let caller = judged_with(&names, &claims).await.unwrap();
+    assert_eq!(
+        (caller.device, caller.login_session),
+        ("d".into(), "s".into())
+    );
+    assert_eq!(caller.tenant.as_str(), "o");
+}
+
+/// A token of good claims with this header, signed with HMAC under `secret`.
+fn hmac_token(header: &Value, secret: &[u8]) -> String {
+    let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    let message = format!("{}.{}", part(header), part(&claims().to_json()));
+    let tag = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA256, secret),
+        message.as_bytes(),
+    );
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag))
+}
+
+#[tokio::test]
+async fn hmac_with_the_public_key_as_its_secret_is_invalid() {
+    for key in [key(), Key::generate_rsa().unwrap()] {
+        let verifier = verifier_of(&key, &[]);
+        let pem = key.public_pem().unwrap();
+        let (_, der) = crate::pem::decode(&pem).unwrap();
+        for secret in [pem.as_bytes(), pem.trim().as_bytes(), &der] {
+            let token = hmac_token(&json!({"alg": "HS256", "kid": key.kid()}), secret);
+            assert_eq!(
+                verifier.verify(&token, NOW).await,
+                Err(Defect::Algorithm.into())
+            );
+            let token = hmac_token(&json!({"alg": key.algorithm().name()}), secret);
+            assert_eq!(
+                verifier.verify(&token, NOW).await,
+                Err(Defect::Signature.into())
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn unsigned_tokens_are_invalid() {
+    let key = key();
+    let verifier = verifier_of(&key, &[]);
+    let signed = key.mint(&claims()).unwrap();
+    let (message, _) = signed.rsplit_once('.').unwrap();
+    assert_eq!(
+        verifier.verify(&format!("{message}."), NOW).await,
+        Err(Defect::Signature.into())
+    );
+    for alg in ["none", "None", "NONE", ""] {
+        let token = key.sign(&json!({"alg": alg}), &claims().to_json()).unwrap();
+        let (message, _) = token.rsplit_once('.').unwrap();
+        for token in [&token, &format!("{message}.")] {
+            assert_eq!(
+                verifier.verify(token, NOW).await,
+                Err(Defect::Algorithm.into())
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_that_a_header_brings_or_points_to_are_never_used() {
+    let (good, evil) = (key(), key());
+    let lure = Server::start(Answer::Body(jwks([&evil]))).await;
+    let header = json!({
+        "alg": "ES256", "kid": good.kid(), "jwk": evil.jwk(), "jku": lure.url, "x5u": lure.url, "x5c": ["AAAA"],
+    });
+    let server = Server::start(Answer::Body(jwks([&good]))).await;
+    let verifier = Running::ready(&server.url, &[]).await;
+    let forged = evil.sign(&header, &claims().to_json()).unwrap();
+    assert_eq!(
+        verifier.verify(&forged, NOW).await,
+        Err(Defect::Signature.into())
+    );
+    assert_eq!(lure.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_claim_that_comes_twice_is_invalid() {
+    let key = key();
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let payload = claims()
+        .to_json()
+        .to_string()
+        .replacen('{', r#"{"sub":"bob","#, 1);
+    let header = part(r#"{"alg":"ES256"}"#);
+    let token = key
+        .sign_text(&format!("{header}.{}", part(&payload)))
+        .unwrap();
+    let refused = verifier_of(&key, &[]).verify(&token, NOW).await;
+    assert_eq!(refused, Err(Defect::Json("payload").into()));
+}
+
+#[tokio::test]
+async fn a_refusal_never_shows_the_token() {
+    let key = key();
+    let token = key.mint(&with("exp", 1)).unwrap();
+    let verifier = verifier_of(&key, &[]);
+    let error = verifier.verify(&token, NOW).await.unwrap_err();
+    for part in token.split('.') {
+        assert!(!format!("{error} {error:?} {verifier:?}").contains(part));
+    }
+}
+
+/// A way to spoil a token.
+#[derive(Debug, Clone)]
+enum Spoil {
+    Replace(prop::sample::Index, u8),
+    Insert(prop::sample::Index, u8),
+    Remove(prop::sample::Index),
+    Cut(prop::sample::Index),
+    Swap(prop::sample::Index, prop::sample::Index),
+}
+
+fn spoils() -> impl Strategy<Value = Vec<Spoil>> {
+    let at = any::<prop::sample::Index>;
+    let byte = || prop_oneof![any::<u8>(), prop::sample::select(&b"AZaz09-_.=+/{}\""[..])];
+    let one = prop_oneof![
+        (at(), byte()).prop_map(|(at, byte)| Spoil::Replace(at, byte)),
+        (at(), byte()).prop_map(|(at, byte)| Spoil::Insert(at, byte)),
+        at().prop_map(Spoil::Remove),
+        at().prop_map(Spoil::Cut),
+        (at(), at()).prop_map(|(one, other)| Spoil::Swap(one, other)),
+    ];
+    prop::collection::vec(one, 1..4)
+}
+
+fn spoiled(token: &str, spoils: &[Spoil]) -> String {
+    let mut bytes = token.as_bytes().to_vec();
+    for spoil in spoils {
+        let length = bytes.len().max(1);
+        match spoil {
+            Spoil::Insert(at, byte) => bytes.insert(at.index(bytes.len() + 1), *byte),
+            _ if bytes.is_empty() => {}
+            Spoil::Replace(at, byte) => bytes[at.index(length)] = *byte,
+            Spoil::Remove(at) => drop(bytes.remove(at.index(length))),
+            Spoil::Cut(at) => bytes.truncate(at.index(length)),
+            Spoil::Swap(one, other) => bytes.swap(one.index(length), other.index(length)),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[test]
+fn no_spoiled_token_is_ever_good() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let keys = [
+        Key::generate(),
+        Key::generate_rsa(),
+        Key::generate_ed25519(),
+    ]
+    .map(Result::unwrap);
+    let made = keys
+        .each_ref()
+        .map(|key| (verifier_of(key, ALL), key.mint(&claims()).unwrap()));
+    proptest!(ProptestConfig::with_cases(1_000), |(spoils in spoils(), which in 0..3_usize)| {
+        let (verifier, token) = &made[which];
+        let changed = spoiled(token, &spoils);
+        let good = runtime.block_on(verifier.verify(&changed, NOW)).is_ok();
+        prop_assert_eq!(good, changed == *token);
+    });
+}
+
+#[test]
+fn no_text_makes_the_verifier_panic() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let verifier = verifier_of(&key(), ALL);
+    proptest!(|(header in "\\PC*", payload in "\\PC*", text in "\\PC*")| {
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let shaped = format!("{}.{}.{}", part(&header), part(&payload), part(&text));
+        prop_assert!(runtime.block_on(verifier.verify(&text, NOW)).is_err());
+        prop_assert!(runtime.block_on(verifier.verify(&shaped, NOW)).is_err());
+    });
+}

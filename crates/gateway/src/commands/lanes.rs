@@ -1,0 +1,252 @@
+//! What waits for each worker, and what goes in the next message to it. No IO.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use confab_bus::rpc::Target;
+use confab_protocol::command::Request;
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::ids::ConversationId;
+use confab_protocol::limits;
+use rustc_hash::FxHashMap;
+use tokio::sync::oneshot;
+
+use super::CommandOutcome;
+
+/// Commands in one message at most.
+const COMMANDS: usize = 1000;
+
+/// Commands that stay together and in order, and who waits for their outcomes.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) requests: Vec<Request>,
+    pub(super) deadline: Instant,
+    pub(super) attempts: u32,
+    /// Whether a worker may have them from an earlier attempt.
+    pub(super) handed_over: bool,
+    weight: usize,
+    answers: oneshot::Sender<Vec<CommandOutcome>>,
+}
+
+impl Submission {
+    pub(super) fn new(
+        requests: Vec<Request>,
+        deadline: Instant,
+        answers: oneshot::Sender<Vec<CommandOutcome>>,
+    ) -> Self {
+        let weight = requests
+            .iter()
+            .map(|request| request.command.weight())
+            .sum();
+        Self {
+            requests,
+            deadline,
+            attempts: 0,
+            handed_over: false,
+            weight,
+            answers,
+        }
+    }
+
+    pub(super) fn conversation(&self) -> Option<ConversationId> {
+        self.requests
+            .first()
+            .and_then(|request| request.command.conversation())
+    }
+
+    /// Answers with as many outcomes as there are commands. A caller that left needs none.
+    pub(super) fn answer(self, outcomes: &mut impl Iterator<Item = CommandOutcome>) {
+        let own = outcomes.take(self.requests.len()).collect();
+        drop(self.answers.send(own));
+    }
+
+    /// Answers every command with the same refusal.
+    pub(super) fn refuse(self, failure: &Failure) {
+        let count = self.requests.len();
+        drop(self.answers.send(vec![Err(failure.clone()); count]));
+    }
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    waiting: VecDeque<Submission>,
+    on_the_way: usize,
+}
+
+/// A queue a target, each with a bounded number of messages on the way.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    lanes: FxHashMap<Target, Lane>,
+    in_flight: usize,
+    waiting: usize,
+    waiting_bytes: usize,
+}
+
+impl Lanes {
+    pub(super) fn new(in_flight: usize) -> Self {
+        Self {
+            lanes: FxHashMap::default(),
+            in_flight,
+            waiting: 0,
+            waiting_bytes: 0,
+        }
+    }
+
+    /// Commands that wait.
+    pub(super) const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Bytes of the commands that wait.
+    pub(super) const fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    pub(super) fn push(&mut self, target: Target, submission: Submission) {
+        self.waiting += submission.requests.len();
+        self.waiting_bytes += submission.weight;
+        self.lanes
+            .entry(target)
+            .or_default()
+            .waiting
+            .push_back(submission);
+    }
+
+    /// The next message that may go: whole submissions, as many as fit. What waited too long is refused instead.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(Target, Vec<Submission>)> {
+        loop {
+            let in_flight = self.in_flight;
+            let is_due = |lane: &Lane| lane.on_the_way < in_flight && !lane.waiting.is_empty();
+            let target = self
+                .lanes
+                .iter()
+                .find(|(_, lane)| is_due(lane))
+                .map(|(target, _)| *target)?;
+            let taken = self.take(target, now);
+            if !taken.is_empty() {
+                return Some((target, taken));
+            }
+        }
+    }
+
+    fn take(&mut self, target: Target, now: Instant) -> Vec<Submission> {
+        let (mut taken, mut commands, mut bytes) = (Vec::new(), 0, 0);
+        let Some(lane) = self.lanes.get_mut(&target) else {
+            return taken;
+        };
+        while let Some(submission) = lane.waiting.pop_front_if(|next: &mut Submission| {
+            commands == 0
+                || (commands + next.requests.len() <= COMMANDS
+                    && bytes + next.weight <= limits::RPC)
+        }) {
+            self.waiting -= submission.requests.len();
+            self.waiting_bytes -= submission.weight;
+            if submission.deadline <= now {
+                let code = if submission.handed_over {
+                    Code::Timeout
+                } else {
+                    Code::Overloaded
+                };
+                submission.refuse(&Failure::of(code).retry_after(1000));
+                continue;
+            }
+            commands += submission.requests.len();
+            bytes += submission.weight;
+            taken.push(submission);
+        }
+        lane.on_the_way += usize::from(!taken.is_empty());
+        taken
+    }
+
+    /// A message to the target came to its end.
+    pub(super) fn finished(&mut self, target: Target) {
+        if let Some(lane) = self.lanes.get_mut(&target) {
+            lane.on_the_way -= 1;
+            if lane.on_the_way == 0 && lane.waiting.is_empty() {
+                self.lanes.remove(&target);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use confab_protocol::command::{Caller, Command, SendAnswer, SendMessage};
+    use confab_protocol::ids::ClientId;
+    use confab_protocol::json::JsonText;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn submission(
+        count: usize,
+        bytes: usize,
+        deadline: Instant,
+    ) -> (Submission, oneshot::Receiver<Vec<CommandOutcome>>) {
+        let request = Request {
+            request_id: String::new(),
+            traceparent: None,
+            caller: Caller {
+                tenant: "t".parse().unwrap(),
+                user: "u".parse().unwrap(),
+                admin: false,
+            },
+            command: Command::SendMessage(SendMessage {
+                conversation: ConversationId(Uuid::nil()),
+                client_id: ClientId(Uuid::nil()),
+                payload: JsonText::trusted("x".repeat(bytes)),
+                reply_to: None,
+                answer: SendAnswer::Ack,
+            }),
+        };
+        let (answers, outcomes) = oneshot::channel();
+        (
+            Submission::new(vec![request; count], deadline, answers),
+            outcomes,
+        )
+    }
+
+    #[test]
+    fn what_waits_while_messages_are_on_the_way_goes_together() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(5);
+        let mut lanes = Lanes::new(1);
+        lanes.push(Target::Any, submission(1, 10, later).0);
+        assert_eq!(lanes.next(now).unwrap().1.len(), 1);
+        lanes.push(Target::Any, submission(2, 10, later).0);
+        lanes.push(Target::Any, submission(3, 10, later).0);
+        assert!(lanes.next(now).is_none());
+        lanes.finished(Target::Any);
+        let (_, together) = lanes.next(now).unwrap();
+        assert_eq!(
+            together
+                .iter()
+                .map(|s| s.requests.len())
+                .collect::<Vec<_>>(),
+            [2, 3]
+        );
+        assert_eq!((lanes.waiting(), lanes.waiting_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_message_fits_nats_and_late_commands_are_refused() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(4);
+        let (late, mut outcome) = submission(1, 10, now);
+        lanes.push(Target::Any, late);
+        for _ in 0..3 {
+            lanes.push(
+                Target::Any,
+                submission(1, limits::RPC / 2, now + Duration::from_secs(1)).0,
+            );
+        }
+        assert_eq!(lanes.next(now).unwrap().1.len(), 1);
+        assert_eq!(
+            outcome.try_recv().unwrap()[0].as_ref().unwrap_err().code,
+            Code::Overloaded
+        );
+        assert_eq!(lanes.next(now).unwrap().1.len(), 1);
+    }
+}

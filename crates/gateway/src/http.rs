@@ -1,0 +1,126 @@
+//! The HTTP side of the gateway: one file a noun; every answer carries its request's id, every refusal is a problem.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::ACCEPT;
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use confab_auth::Verifier;
+use confab_protocol::error::{Code, Failure};
+use tracing::{Instrument as _, info_span};
+use uuid::Uuid;
+
+use crate::commands::Commands;
+use crate::metrics::{AuthMetrics, HttpMetrics};
+use crate::ws::{self, Sockets};
+
+mod body;
+mod conversations;
+mod idempotency;
+mod messages;
+mod metadata;
+mod params;
+mod participants;
+pub(crate) mod problem;
+mod who;
+
+use problem::{Accepts, Problem};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the routes need.
+#[derive(Debug)]
+pub(crate) struct App {
+    /// Who is calling.
+    pub(crate) verifier: Arc<Verifier>,
+    /// The door to the workers.
+    pub(crate) commands: Commands,
+    /// How long a body may take.
+    pub(crate) body_timeout: Duration,
+    /// Metrics of tokens.
+    pub(crate) auth_metrics: AuthMetrics,
+    /// Metrics of requests.
+    pub(crate) metrics: HttpMetrics,
+}
+
+/// The id of a request: the caller's, or made.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(pub(crate) String);
+
+/// All routes; `admin` are those of the process itself.
+pub(crate) fn router(app: Arc<App>, sockets: Arc<Sockets>, admin: Router) -> Router {
+    let socket = Router::new()
+        .route("/v1/ws", get(ws::connect))
+        .with_state(sockets);
+    Router::new()
+        .route(
+            "/v1/conversations",
+            post(conversations::create).get(conversations::list),
+        )
+        .route("/v1/conversations/{id}", get(conversations::show))
+        .route(
+            "/v1/conversations/{id}/participants",
+            post(participants::add),
+        )
+        .route(
+            "/v1/conversations/{id}/participants/{user}",
+            delete(participants::remove),
+        )
+        .route("/v1/conversations/{id}/messages", get(messages::history))
+        .route("/v1/messages", post(messages::send))
+        .route("/v1/messages/conversation/{id}", get(messages::history))
+        .with_state(Arc::clone(&app))
+        .merge(socket)
+        .merge(admin)
+        .fallback(async || Problem::from(Failure::of(Code::NotFound)))
+        .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)))
+        .layer(middleware::from_fn_with_state(app, observe))
+}
+
+/// Gives the request its id and span, and its answer the id, the problem's body and a metric.
+async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let id = request_id(&request);
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unmatched", MatchedPath::as_str)
+        .to_owned();
+    let method = if route == "unmatched" {
+        "any".to_owned()
+    } else {
+        request.method().to_string()
+    };
+    let accepts = Accepts::read(request.headers().get_all(ACCEPT));
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let span = info_span!("request", request.id = %id, http.route = %route, http.method = %method);
+    let answer = next.run(request).instrument(span).await;
+    let mut response = problem::render(answer, &id, accepts);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    app.metrics
+        .observe(&route, &method, response.status().as_u16(), began.elapsed());
+    response
+}
+
+fn request_id(request: &Request) -> String {
+    let given = request
+        .headers()
+        .get(X_REQUEST_ID)
+        .and_then(|value| value.to_str().ok());
+    let acceptable = |id: &&str| {
+        (1..=128).contains(&id.len())
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    given
+        .filter(acceptable)
+        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}

@@ -1,0 +1,113 @@
+//! Who makes a request, as its token says.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::FromRequestParts;
+use axum::http::header::{ACCEPT, AUTHORIZATION};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
+use confab_protocol::command::{Caller, Command, Request};
+use confab_protocol::error::{Code, Failure};
+use time::OffsetDateTime;
+use tracing::debug;
+
+use super::problem::{Problem, accepts_json};
+use super::{App, RequestId};
+
+/// The caller of a request whose token was verified.
+#[derive(Debug)]
+pub(super) struct Who {
+    caller: confab_auth::Caller,
+    /// The request's id.
+    pub(super) request_id: String,
+    /// The W3C trace context that came with it.
+    pub(super) traceparent: Option<String>,
+}
+
+impl Who {
+    /// The caller, when its scope lets it read.
+    pub(super) fn reads(&self) -> Result<Caller, Problem> {
+        self.allowed(self.caller.scope.can_read())
+    }
+
+    /// The caller, when its scope lets it write.
+    pub(super) fn writes(&self) -> Result<Caller, Problem> {
+        self.allowed(self.caller.scope.can_write())
+    }
+
+    fn allowed(&self, is_allowed: bool) -> Result<Caller, Problem> {
+        if !is_allowed {
+            return Err(Failure::of(Code::InsufficientScope).into());
+        }
+        let confab_auth::Caller {
+            tenant,
+            user,
+            scope,
+            ..
+        } = &self.caller;
+        Ok(Caller {
+            tenant: tenant.clone(),
+            user: user.clone(),
+            admin: scope.is_admin(),
+        })
+    }
+
+    /// A command of the caller's.
+    pub(super) fn request(self, caller: Caller, command: Command) -> Request {
+        Request {
+            request_id: self.request_id,
+            traceparent: self.traceparent,
+            caller,
+            command,
+        }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Who {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        if !accepts_json(parts.headers.get_all(ACCEPT)) {
+            return Err(Failure::of(Code::NotAcceptable).into());
+        }
+        let began = Instant::now();
+        let verified = verify(app, &parts.headers).await;
+        let code = verified.as_ref().err().map(confab_auth::AuthError::code);
+        app.auth_metrics.observe("http", code, began.elapsed());
+        let caller = verified.map_err(|error| {
+            debug!(%error, "a token was refused");
+            Failure::of(error.code())
+        })?;
+        let request_id = parts
+            .extensions
+            .get::<RequestId>()
+            .map(|id| id.0.clone())
+            .unwrap_or_default();
+        let traceparent = parts
+            .headers
+            .get("traceparent")
+            .and_then(|value| value.to_str().ok());
+        let traceparent = traceparent
+            .filter(|text| text.len() <= 128)
+            .map(str::to_owned);
+        Ok(Self {
+            caller,
+            request_id,
+            traceparent,
+        })
+    }
+}
+
+async fn verify(
+    app: &App,
+    headers: &HeaderMap,
+) -> Result<confab_auth::Caller, confab_auth::AuthError> {
+    let token = confab_auth::bearer(
+        headers
+            .get_all(AUTHORIZATION)
+            .iter()
+            .map(HeaderValue::as_bytes),
+    )?;
+    app.verifier.verify(token, OffsetDateTime::now_utc()).await
+}

@@ -1,0 +1,631 @@
+//! Who hears what: sessions, their memberships, and a cursor for each. No IO, no tasks; what must be done elsewhere is an
+//! [`Effect`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use confab_bus::feed::FeedEvent;
+use confab_protocol::command::{EncodedEvent, Membership, MembershipsOf, UserMemberships};
+use confab_protocol::event::MembershipChange;
+use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::sequencer::{LogEvent, Verdict};
+use crate::ws::outbox::Outbox;
+
+mod asking;
+mod conversation;
+mod heard;
+
+use conversation::{Conversation, Entry, Gap};
+use heard::Heard;
+
+/// A session on this gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SessionKey(pub(crate) u64);
+
+/// A user of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Account {
+    pub(crate) tenant: TenantId,
+    pub(crate) user: UserId,
+}
+
+/// What the hub wants done; the answer comes back through its methods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Read events of a log from a worker.
+    Read(Read),
+    /// Ask a worker for memberships.
+    Ask(Ask),
+    /// Come back with this later.
+    Later(Duration, Retry),
+    /// The session is open: its events wait behind the welcome. Told are the heads of its conversations.
+    Opened(SessionKey, Vec<(ConversationId, Seq)>),
+    /// Every user connected at the last break was asked for.
+    Reconciled,
+}
+
+/// Events to read: above `after`, up to and with `up_to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Read {
+    pub(crate) tenant: TenantId,
+    pub(crate) conversation: ConversationId,
+    pub(crate) after: Seq,
+    pub(crate) up_to: Seq,
+    pub(crate) reader: Reader,
+}
+
+/// Who lacks the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// The conversation's order: the feed has a gap.
+    Sequencer,
+    /// A session's membership that catches up.
+    Entry(SessionKey, Seq),
+}
+
+/// Memberships to ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ask {
+    pub(crate) of: Vec<MembershipsOf>,
+    pub(crate) purpose: Purpose,
+    /// The hub's epoch when it was asked: an answer from before a break proves nothing.
+    epoch: u64,
+}
+
+/// What memberships are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A session opens.
+    Opening(SessionKey),
+    /// An addition was heard of a conversation that had no local member. Each such question has its number.
+    Confirm(u64),
+    /// The feed broke.
+    Reconcile,
+}
+
+/// What is looked at again later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// Whether the conversation's order still has its gap.
+    Gap(ConversationId),
+    /// Whether the membership still has to catch up.
+    CatchUp(ConversationId, SessionKey, Seq),
+    /// Whether the memberships are still wanted.
+    Ask(Ask),
+}
+
+/// How long an event that came too early waits for the one before it to come by itself.
+const GAP_PATIENCE: Duration = Duration::from_millis(50);
+/// How soon what failed, or brought nothing new, is tried again.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How soon a socket that has too much waiting is looked at again.
+const PRESSED: Duration = Duration::from_millis(20);
+
+/// The sessions of this gateway and what each is to hear.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    conversations: FxHashMap<ConversationId, Conversation>,
+    sessions: FxHashMap<SessionKey, Session>,
+    present: FxHashMap<Arc<Account>, Vec<SessionKey>>,
+    heard: Heard,
+    /// Grows with every break of the feed.
+    epoch: u64,
+    /// Grows with every addition that is confirmed.
+    confirmations: u64,
+    /// Users still to be asked for after the last break, and how many were asked and did not answer yet.
+    to_reconcile: Vec<Arc<Account>>,
+    reconciling: usize,
+    effects: Vec<Effect>,
+    now: Instant,
+}
+
+#[derive(Debug)]
+struct Session {
+    account: Arc<Account>,
+    outbox: Arc<Outbox>,
+    conversations: FxHashSet<ConversationId>,
+    /// Up to where memberships ended: none that began before is entered again.
+    ended: FxHashMap<ConversationId, Seq>,
+    opening: Option<Opening>,
+    /// Additions that are being confirmed: until then, no later membership there may be heard.
+    confirming: FxHashMap<ConversationId, Vec<u64>>,
+    /// The hub's epoch in which the session was last told its memberships.
+    epoch: u64,
+}
+
+/// A session that waits for its memberships.
+#[derive(Debug, Default)]
+struct Opening {
+    memberships: Vec<Membership>,
+    ended: Vec<Membership>,
+    /// Additions heard meanwhile.
+    noted: FxHashMap<ConversationId, Seq>,
+}
+
+impl Session {
+    /// Whether a membership of the conversation may have begun and ended that the session was not told.
+    fn is_unsure(&self, id: ConversationId, epoch: u64) -> bool {
+        self.epoch < epoch || self.confirming.contains_key(&id)
+    }
+
+    /// An addition was confirmed, or is none any more.
+    fn confirmed(&mut self, id: ConversationId, number: u64) {
+        if let Some(numbers) = self.confirming.get_mut(&id) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.confirming.remove(&id);
+            }
+        }
+    }
+
+    /// Memberships that ended before the session opened: it is not owed them.
+    fn note_ended(&mut self, memberships: &[Membership]) {
+        for membership in memberships {
+            let ended = self.ended.entry(membership.conversation).or_default();
+            *ended = membership.left.unwrap_or_default().max(*ended);
+        }
+    }
+}
+
+impl Hub {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            conversations: FxHashMap::default(),
+            sessions: FxHashMap::default(),
+            present: FxHashMap::default(),
+            heard: Heard::new(now),
+            epoch: 0,
+            confirmations: 0,
+            to_reconcile: Vec::new(),
+            reconciling: 0,
+            effects: Vec::new(),
+            now,
+        }
+    }
+
+    /// It is `now`.
+    pub(crate) const fn tick(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// What must be done since this was last asked.
+    pub(crate) fn effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// How many conversations have local members.
+    pub(crate) fn conversation_count(&self) -> usize {
+        self.conversations.len()
+    }
+
+    /// An event came through the feed. Says what became of it.
+    pub(crate) fn heard(&mut self, event: &FeedEvent) -> &'static str {
+        let Some(conversation) = self.conversations.get_mut(&event.conversation) else {
+            self.heard.note(event.conversation, event.seq, self.now);
+            self.heard_of_addition(event);
+            return "unheard";
+        };
+        let log_event = LogEvent {
+            seq: event.seq,
+            r#type: event.r#type,
+            json: event.json.clone(),
+        };
+        match conversation.sequencer.offer(log_event) {
+            Verdict::Deliver(log_event) => {
+                self.deliver_all(event.conversation, Some(log_event));
+                "delivered"
+            }
+            Verdict::Duplicate => {
+                // The order here may have begun behind an addition that another session has not heard of yet.
+                self.heard_of_addition(event);
+                "duplicate"
+            }
+            Verdict::Gap => {
+                self.watch_gap(event.conversation);
+                "held"
+            }
+        }
+    }
+
+    /// An event that the order of local members does not deliver: it matters only when it adds a user who is here.
+    fn heard_of_addition(&mut self, event: &FeedEvent) {
+        if !event.r#type.changes_membership() {
+            return;
+        }
+        let Ok(Some(MembershipChange::Joined(users))) =
+            MembershipChange::parse(event.r#type, &event.json)
+        else {
+            return;
+        };
+        let mut of = Vec::new();
+        for user in users {
+            let account = Account {
+                tenant: event.tenant.clone(),
+                user,
+            };
+            if self.note_addition(&account, event.conversation, event.seq) {
+                of.push(asking::confirmation(
+                    &account,
+                    event.conversation,
+                    event.seq,
+                ));
+            }
+        }
+        self.confirm(of);
+    }
+
+    /// Sessions of the user that open now take note of the addition; says whether there are others that are open.
+    fn note_addition(&mut self, account: &Account, conversation: ConversationId, seq: Seq) -> bool {
+        let mut any_open = false;
+        for key in self.present.get(account).into_iter().flatten() {
+            match self
+                .sessions
+                .get_mut(key)
+                .map(|session| &mut session.opening)
+            {
+                Some(Some(opening)) => {
+                    let noted = opening.noted.entry(conversation).or_default();
+                    *noted = seq.max(*noted);
+                }
+                Some(None) => any_open |= !self.knows(*key, conversation, seq),
+                None => {}
+            }
+        }
+        any_open
+    }
+
+    /// Whether the session has the membership that began with `joined`, or a later one, or had it.
+    fn knows(&self, key: SessionKey, conversation: ConversationId, joined: Seq) -> bool {
+        let ended = self
+            .sessions
+            .get(&key)
+            .and_then(|session| session.ended.get(&conversation));
+        let entered = self
+            .conversations
+            .get(&conversation)
+            .and_then(|c| c.last_of(key));
+        ended.is_some_and(|ended| *ended >= joined)
+            || entered.is_some_and(|entered| entered >= joined)
+    }
+
+    /// Delivers `first` and whatever was held behind it.
+    fn deliver_all(&mut self, id: ConversationId, first: Option<LogEvent>) {
+        let mut next = first;
+        while let Some(event) = next {
+            self.deliver(id, &event);
+            next = self
+                .conversations
+                .get_mut(&id)
+                .and_then(|conversation| conversation.sequencer.next_held());
+        }
+        self.watch_gap(id);
+        self.forget_if_empty(id);
+    }
+
+    fn deliver(&mut self, id: ConversationId, event: &LogEvent) {
+        let change = event.membership_change();
+        if let Some(MembershipChange::Joined(users)) = &change {
+            self.add_members(id, users, event.seq);
+        }
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        match &change {
+            Some(MembershipChange::Left(user)) => conversation.end_of(user, event.seq),
+            Some(MembershipChange::Ended) => conversation.end_all(event.seq),
+            Some(MembershipChange::Joined(_)) | None => {}
+        }
+        let ended = conversation.push(event);
+        self.end_entries(id, &ended);
+    }
+
+    /// The sequencer delivers an addition: its local users' entries begin just before it.
+    fn add_members(&mut self, id: ConversationId, users: &[UserId], joined: Seq) {
+        let Some(tenant) = self
+            .conversations
+            .get(&id)
+            .map(|conversation| conversation.tenant.clone())
+        else {
+            return;
+        };
+        for user in users {
+            let account = Account {
+                tenant: tenant.clone(),
+                user: user.clone(),
+            };
+            self.note_addition(&account, id, joined);
+            for key in self.present.get(&account).cloned().unwrap_or_default() {
+                if self
+                    .sessions
+                    .get(&key)
+                    .is_some_and(|session| session.opening.is_none())
+                {
+                    let membership = Membership {
+                        conversation: id,
+                        joined,
+                        left: None,
+                        head: joined,
+                    };
+                    self.enter(key, membership, joined - 1);
+                }
+            }
+        }
+    }
+
+    /// Enters a membership of a session that has none with that joining yet.
+    fn enter(&mut self, key: SessionKey, membership: Membership, cursor: Seq) {
+        let Membership {
+            conversation: id,
+            joined,
+            left,
+            head,
+        } = membership;
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        if session.ended.get(&id).is_some_and(|ended| *ended >= joined) {
+            return;
+        }
+        let heard = self.heard.highest(id);
+        let conversation = self
+            .conversations
+            .entry(id)
+            .or_insert_with(|| Conversation::at(session.account.tenant.clone(), head.max(heard)));
+        conversation.sequencer.learn(head);
+        session.conversations.insert(id);
+        let mut entry = Entry::new(
+            key,
+            &session.account,
+            Arc::clone(&session.outbox),
+            joined,
+            left,
+            cursor,
+        );
+        entry.waiting = session.is_unsure(id, self.epoch);
+        conversation.enter(entry);
+        self.watch_gap(id);
+        self.catch_up(id, key, joined);
+    }
+
+    /// Nothing more is unsure: what waits for that may go.
+    fn release(&mut self, id: ConversationId, key: SessionKey) {
+        if let Some(joined) = self
+            .conversations
+            .get(&id)
+            .and_then(|conversation| conversation.first_of(key))
+        {
+            self.catch_up(id, key, joined);
+        }
+    }
+
+    /// Ends what was delivered to its end, and lets the session's next membership there begin.
+    fn end_entries(&mut self, id: ConversationId, ended: &[(SessionKey, Seq)]) {
+        for (key, left) in ended {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.ended.insert(id, *left);
+            }
+            let next = self
+                .conversations
+                .get(&id)
+                .and_then(|conversation| conversation.first_of(*key));
+            match next {
+                Some(joined) => self.catch_up(id, *key, joined),
+                None => {
+                    if let Some(session) = self.sessions.get_mut(key) {
+                        session.conversations.remove(&id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A conversation without local members is only remembered by how far it was heard.
+    fn forget_if_empty(&mut self, id: ConversationId) {
+        if let Some(conversation) = self.conversations.get(&id)
+            && conversation.is_empty()
+        {
+            self.heard
+                .note(id, conversation.sequencer.known(), self.now);
+            self.conversations.remove(&id);
+        }
+    }
+
+    /// Reads what the membership lacks, unless that is on its way, or must wait.
+    fn catch_up(&mut self, id: ConversationId, key: SessionKey, joined: Seq) {
+        let unsure = self
+            .sessions
+            .get(&key)
+            .is_none_or(|session| session.is_unsure(id, self.epoch));
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        let (tenant, position) = (
+            conversation.tenant.clone(),
+            conversation.sequencer.position(),
+        );
+        if conversation.first_of(key) != Some(joined) {
+            return;
+        }
+        let Some(entry) = conversation.entry(key, joined) else {
+            return;
+        };
+        if entry.waiting && unsure {
+            return;
+        }
+        entry.waiting = false;
+        let up_to = entry.left.map_or(position, |left| left.min(position));
+        if entry.reading || entry.cursor >= up_to {
+            return;
+        }
+        entry.reading = true;
+        if entry.outbox.is_pressed() {
+            self.effects
+                .push(Effect::Later(PRESSED, Retry::CatchUp(id, key, joined)));
+            return;
+        }
+        let reader = Reader::Entry(key, joined);
+        self.effects.push(Effect::Read(Read {
+            tenant,
+            conversation: id,
+            after: entry.cursor,
+            up_to,
+            reader,
+        }));
+    }
+
+    /// Events that were read have come.
+    pub(crate) fn events_read(&mut self, read: &Read, events: Vec<EncodedEvent>) {
+        let id = read.conversation;
+        let nothing = events.is_empty();
+        let events = events.into_iter().map(LogEvent::from);
+        match read.reader {
+            Reader::Sequencer => {
+                for event in events {
+                    let Some(conversation) = self.conversations.get_mut(&id) else {
+                        return;
+                    };
+                    if let Verdict::Deliver(event) = conversation.sequencer.offer(event) {
+                        self.deliver_all(id, Some(event));
+                    }
+                }
+                self.gap_was_read(id, nothing);
+            }
+            Reader::Entry(key, joined) => {
+                let Some(entry) = self
+                    .conversations
+                    .get_mut(&id)
+                    .and_then(|c| c.entry(key, joined))
+                else {
+                    return;
+                };
+                let ended = events.into_iter().find_map(|event| entry.replay(&event));
+                entry.reading = nothing && ended.is_none();
+                if let Some(left) = ended {
+                    if let Some(conversation) = self.conversations.get_mut(&id) {
+                        conversation.remove(key, joined);
+                    }
+                    self.end_entries(id, &[(key, left)]);
+                    self.forget_if_empty(id);
+                } else if nothing {
+                    self.effects
+                        .push(Effect::Later(AGAIN, Retry::CatchUp(id, key, joined)));
+                } else {
+                    self.catch_up(id, key, joined);
+                }
+            }
+        }
+    }
+
+    /// Events could not be read now.
+    pub(crate) fn read_failed(&mut self, read: &Read) {
+        let retry = match read.reader {
+            Reader::Sequencer => Retry::Gap(read.conversation),
+            Reader::Entry(key, joined) => Retry::CatchUp(read.conversation, key, joined),
+        };
+        self.effects.push(Effect::Later(AGAIN, retry));
+    }
+
+    /// The time of [`Effect::Later`] has come.
+    pub(crate) fn retry(&mut self, retry: Retry) {
+        match retry {
+            Retry::Gap(id) => self.read_gap(id),
+            Retry::CatchUp(id, key, joined) => {
+                if let Some(entry) = self
+                    .conversations
+                    .get_mut(&id)
+                    .and_then(|c| c.entry(key, joined))
+                {
+                    entry.reading = false;
+                }
+                self.catch_up(id, key, joined);
+            }
+            Retry::Ask(ask) => self.ask_again(ask),
+        }
+    }
+
+    fn watch_gap(&mut self, id: ConversationId) {
+        if let Some(conversation) = self.conversations.get_mut(&id)
+            && conversation.sequencer.has_gap()
+            && conversation.gap == Gap::None
+        {
+            conversation.gap = Gap::Watched;
+            self.effects
+                .push(Effect::Later(GAP_PATIENCE, Retry::Gap(id)));
+        }
+    }
+
+    fn read_gap(&mut self, id: ConversationId) {
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        let Some((after, up_to)) = conversation.sequencer.missing() else {
+            conversation.gap = Gap::None;
+            return;
+        };
+        let tenant = conversation.tenant.clone();
+        self.effects.push(Effect::Read(Read {
+            tenant,
+            conversation: id,
+            after,
+            up_to,
+            reader: Reader::Sequencer,
+        }));
+    }
+
+    fn gap_was_read(&mut self, id: ConversationId, nothing: bool) {
+        if nothing {
+            self.effects.push(Effect::Later(AGAIN, Retry::Gap(id)));
+        } else {
+            self.read_gap(id);
+        }
+    }
+
+    /// A session is gone.
+    pub(crate) fn close(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.remove(&key) else {
+            return;
+        };
+        if let Some(keys) = self.present.get_mut(&session.account) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.present.remove(&session.account);
+            }
+        }
+        for id in session.conversations {
+            if let Some(conversation) = self.conversations.get_mut(&id) {
+                conversation.remove_session(key);
+            }
+            self.forget_if_empty(id);
+        }
+    }
+}
+
+impl LogEvent {
+    /// What the event does to memberships. One of ours that cannot be parsed is a defect, and changes nothing.
+    fn membership_change(&self) -> Option<MembershipChange> {
+        MembershipChange::parse(self.r#type, &self.json).unwrap_or_else(|error| {
+            tracing::error!(%error, seq = self.seq, "a membership event cannot be parsed");
+            None
+        })
+    }
+}
+
+impl From<EncodedEvent> for LogEvent {
+    fn from(event: EncodedEvent) -> Self {
+        Self {
+            seq: event.seq,
+            r#type: event.r#type,
+            json: event.json.into_string().into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

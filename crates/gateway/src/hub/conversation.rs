@@ -1,0 +1,204 @@
+//! A conversation with local members: its order, and a cursor for each membership of each session.
+
+use std::sync::Arc;
+
+use confab_protocol::event::MembershipChange;
+use confab_protocol::ids::{Seq, TenantId, UserId};
+
+use super::{Account, SessionKey};
+use crate::sequencer::{LogEvent, Sequencer};
+use crate::ws::codec::Broadcast;
+use crate::ws::outbox::Outbox;
+
+/// A conversation with local members.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    pub(super) tenant: TenantId,
+    pub(super) sequencer: Sequencer,
+    pub(super) gap: Gap,
+    /// A session's entries stand in the order of their joining.
+    entries: Vec<Entry>,
+}
+
+/// Whether someone looks after the gap in the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gap {
+    /// There was none.
+    None,
+    /// It is watched, or being read.
+    Watched,
+}
+
+/// One membership of one session.
+#[derive(Debug)]
+pub(super) struct Entry {
+    session: SessionKey,
+    account: Arc<Account>,
+    pub(super) outbox: Arc<Outbox>,
+    joined: Seq,
+    pub(super) left: Option<Seq>,
+    /// The last seq pushed, or not owed.
+    pub(super) cursor: Seq,
+    /// Whether what it lacks is on its way.
+    pub(super) reading: bool,
+    /// Whether an earlier membership of the session here has not ended yet: nothing may come before its end.
+    pub(super) waiting: bool,
+}
+
+impl Entry {
+    pub(super) fn new(
+        session: SessionKey,
+        account: &Arc<Account>,
+        outbox: Arc<Outbox>,
+        joined: Seq,
+        left: Option<Seq>,
+        cursor: Seq,
+    ) -> Self {
+        Self {
+            session,
+            account: Arc::clone(account),
+            outbox,
+            joined,
+            left,
+            cursor,
+            reading: false,
+            waiting: false,
+        }
+    }
+
+    /// Pushes an event when it is the very next one; says whether the membership ends with it.
+    fn push(&mut self, seq: Seq, event: &Broadcast<'_>) -> bool {
+        if self.cursor + 1 != seq || self.waiting || self.left.is_some_and(|left| seq > left) {
+            return false;
+        }
+        self.outbox.push_event(event);
+        self.cursor = seq;
+        self.left == Some(seq)
+    }
+
+    /// Pushes an event that was read to catch up; says when the membership ended with it. An ending that stands there is
+    /// heeded: it may have committed before anyone here listened.
+    pub(super) fn replay(&mut self, event: &LogEvent) -> Option<Seq> {
+        if event.seq > self.joined && self.left.is_none() {
+            let ends = match event.membership_change() {
+                Some(MembershipChange::Left(user)) => user == self.account.user,
+                Some(MembershipChange::Ended) => true,
+                Some(MembershipChange::Joined(_)) | None => false,
+            };
+            self.left = ends.then_some(event.seq);
+        }
+        self.push(event.seq, &Broadcast::new(&event.json))
+            .then_some(event.seq)
+    }
+}
+
+impl Conversation {
+    /// A conversation whose order is known up to `position`.
+    pub(super) const fn at(tenant: TenantId, position: Seq) -> Self {
+        Self {
+            tenant,
+            sequencer: Sequencer::at(position),
+            gap: Gap::None,
+            entries: Vec::new(),
+        }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds an entry, unless the session has one with that joining: then only its end may be new.
+    pub(super) fn enter(&mut self, entry: Entry) {
+        if let Some(there) = self.entry(entry.session, entry.joined) {
+            there.left = there.left.or(entry.left);
+            return;
+        }
+        let at = self
+            .entries
+            .iter()
+            .position(|other| other.session == entry.session && other.joined > entry.joined);
+        let session = entry.session;
+        self.entries.insert(at.unwrap_or(self.entries.len()), entry);
+        for later in self
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.session == session)
+            .skip(1)
+        {
+            later.waiting = true;
+        }
+    }
+
+    /// The entry of a session with this joining.
+    pub(super) fn entry(&mut self, session: SessionKey, joined: Seq) -> Option<&mut Entry> {
+        self.entries
+            .iter_mut()
+            .find(|entry| entry.session == session && entry.joined == joined)
+    }
+
+    /// The joining of the session's first entry that has not ended: later ones wait for it.
+    pub(super) fn first_of(&self, session: SessionKey) -> Option<Seq> {
+        self.entries
+            .iter()
+            .find(|entry| entry.session == session)
+            .map(|entry| entry.joined)
+    }
+
+    /// The joining of the session's last entry.
+    pub(super) fn last_of(&self, session: SessionKey) -> Option<Seq> {
+        self.entries
+            .iter()
+            .rfind(|entry| entry.session == session)
+            .map(|entry| entry.joined)
+    }
+
+    /// The position up to which every entry of the account has been pushed.
+    pub(super) fn held_by(&self, account: &Account) -> Option<Seq> {
+        self.entries
+            .iter()
+            .filter(|entry| *entry.account == *account)
+            .map(|entry| entry.cursor)
+            .min()
+    }
+
+    /// A user's membership ends with `seq`.
+    pub(super) fn end_of(&mut self, user: &UserId, seq: Seq) {
+        self.end_where(seq, |entry| entry.account.user == *user);
+    }
+
+    /// All memberships end with `seq`.
+    pub(super) fn end_all(&mut self, seq: Seq) {
+        self.end_where(seq, |_| true);
+    }
+
+    fn end_where(&mut self, seq: Seq, is_meant: impl Fn(&Entry) -> bool) {
+        for entry in &mut self.entries {
+            if entry.joined < seq && entry.left.is_none() && is_meant(entry) {
+                entry.left = Some(seq);
+            }
+        }
+    }
+
+    /// Pushes an event to every entry whose very next one it is; gives those that ended with it, and ends them.
+    pub(super) fn push(&mut self, event: &LogEvent) -> Vec<(SessionKey, Seq)> {
+        let broadcast = Broadcast::new(&event.json);
+        let mut ended = Vec::new();
+        self.entries.retain_mut(|entry| {
+            let ends = entry.push(event.seq, &broadcast);
+            if ends {
+                ended.push((entry.session, event.seq));
+            }
+            !ends
+        });
+        ended
+    }
+
+    pub(super) fn remove(&mut self, session: SessionKey, joined: Seq) {
+        self.entries
+            .retain(|entry| entry.session != session || entry.joined != joined);
+    }
+
+    pub(super) fn remove_session(&mut self, session: SessionKey) {
+        self.entries.retain(|entry| entry.session != session);
+    }
+}

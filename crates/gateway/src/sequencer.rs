@@ -1,0 +1,169 @@
+//! One conversation's order: delivers seq after seq, drops what came before, holds what came too early. Stream order is
+//! not log order: two workers, the relay and publishing again can reverse or repeat events.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use confab_protocol::event::EventType;
+use confab_protocol::ids::Seq;
+
+/// An event as it is delivered: its JSON is not parsed but for membership.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogEvent {
+    pub(crate) seq: Seq,
+    pub(crate) r#type: EventType,
+    pub(crate) json: Bytes,
+}
+
+/// Events held for a conversation whose next one is missing; more are fetched again instead.
+const HELD_EVENTS: usize = 256;
+const HELD_BYTES: usize = 2 * 1024 * 1024;
+
+/// The order of one conversation.
+#[derive(Debug)]
+pub(crate) struct Sequencer {
+    position: Seq,
+    known: Seq,
+    held: BTreeMap<Seq, LogEvent>,
+    held_bytes: usize,
+}
+
+/// What becomes of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the next one.
+    Deliver(LogEvent),
+    /// It was delivered before.
+    Duplicate,
+    /// One before it is missing.
+    Gap,
+}
+
+impl Sequencer {
+    /// Everything up to `position` counts as delivered: it came from Postgres, or was heard before there were members.
+    pub(crate) const fn at(position: Seq) -> Self {
+        Self {
+            position,
+            known: position,
+            held: BTreeMap::new(),
+            held_bytes: 0,
+        }
+    }
+
+    /// The last seq delivered.
+    pub(crate) const fn position(&self) -> Seq {
+        self.position
+    }
+
+    /// The last seq known to exist.
+    pub(crate) const fn known(&self) -> Seq {
+        self.known
+    }
+
+    /// Whether an event that exists was not delivered yet.
+    pub(crate) const fn has_gap(&self) -> bool {
+        self.position < self.known
+    }
+
+    /// Takes note that `seq` exists.
+    pub(crate) fn learn(&mut self, seq: Seq) {
+        self.known = self.known.max(seq);
+    }
+
+    /// Takes an event, in whatever order they come. After a [`Verdict::Deliver`], [`Self::next_held`] may have more.
+    pub(crate) fn offer(&mut self, event: LogEvent) -> Verdict {
+        if event.seq <= self.position {
+            return Verdict::Duplicate;
+        }
+        self.learn(event.seq);
+        if event.seq == self.position + 1 {
+            self.position = event.seq;
+            return Verdict::Deliver(event);
+        }
+        if self.held.contains_key(&event.seq) {
+            return Verdict::Duplicate;
+        }
+        if self.held.len() < HELD_EVENTS && self.held_bytes + event.json.len() <= HELD_BYTES {
+            self.held_bytes += event.json.len();
+            self.held.insert(event.seq, event);
+        }
+        Verdict::Gap
+    }
+
+    /// The event that was held and is now the next one.
+    pub(crate) fn next_held(&mut self) -> Option<LogEvent> {
+        while let Some(entry) = self.held.first_entry() {
+            if *entry.key() > self.position + 1 {
+                return None;
+            }
+            let event = entry.remove();
+            self.held_bytes -= event.json.len();
+            if event.seq == self.position + 1 {
+                self.position = event.seq;
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    /// The first seqs that are missing: from behind the position to before what is held, or to what is known.
+    pub(crate) fn missing(&self) -> Option<(Seq, Seq)> {
+        let up_to = self
+            .held
+            .first_key_value()
+            .map_or(self.known, |(seq, _)| seq - 1);
+        self.has_gap().then_some((self.position, up_to))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(seq: Seq) -> LogEvent {
+        LogEvent {
+            seq,
+            r#type: EventType::MessageCreated,
+            json: Bytes::from(seq.to_string()),
+        }
+    }
+
+    fn delivered(sequencer: &mut Sequencer, seq: Seq) -> Vec<Seq> {
+        let Verdict::Deliver(first) = sequencer.offer(event(seq)) else {
+            return vec![];
+        };
+        let mut out = vec![first.seq];
+        out.extend(std::iter::from_fn(|| sequencer.next_held()).map(|e| e.seq));
+        out
+    }
+
+    #[test]
+    fn what_came_too_early_waits_for_what_is_missing() {
+        let mut sequencer = Sequencer::at(4);
+        assert_eq!(sequencer.offer(event(7)), Verdict::Gap);
+        assert_eq!(sequencer.missing(), Some((4, 6)));
+        assert_eq!(delivered(&mut sequencer, 5), [5]);
+        assert_eq!(sequencer.missing(), Some((5, 6)));
+        assert_eq!(delivered(&mut sequencer, 6), [6, 7]);
+        assert_eq!(sequencer.missing(), None);
+        assert_eq!(sequencer.offer(event(7)), Verdict::Duplicate);
+        sequencer.learn(9);
+        assert_eq!(sequencer.missing(), Some((7, 9)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_with_repeats_is_delivered_once_and_in_order(mut seqs in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(), repeats in prop::collection::vec(1..=60_u64, 0..40)) {
+            seqs.extend(repeats);
+            let mut sequencer = Sequencer::at(0);
+            let mut out = Vec::new();
+            for seq in seqs {
+                out.extend(delivered(&mut sequencer, seq));
+            }
+            prop_assert_eq!(out, (1..=60).collect::<Vec<_>>());
+            prop_assert!(!sequencer.has_gap());
+        }
+    }
+}

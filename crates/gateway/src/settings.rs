@@ -1,0 +1,89 @@
+//! The gateway's settings.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::commands::CommandLimits;
+use crate::server::ServerLimits;
+use crate::ws::SocketLimits;
+
+/// A gateway: HTTP and WebSocket for clients, without a database of its own.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// Where clients connect: HTTP, WebSocket, /health, /ready, /metrics.
+    #[arg(long, env = "CONFAB_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    #[command(flatten)]
+    pub nats: confab_bus::Settings,
+    #[command(flatten)]
+    pub auth: confab_auth::Settings,
+    /// Origins that browsers may open a WebSocket from, comma separated; `*` for all. Without any: the gateway's own.
+    #[arg(long, env = "CONFAB_CORS_ORIGINS", value_delimiter = ',')]
+    pub cors_origins: Vec<String>,
+    /// Connections at once; further ones wait to be accepted.
+    #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000)]
+    pub max_connections: usize,
+    /// Seconds that a request's headers may take.
+    #[arg(long, env = "CONFAB_HEADER_TIMEOUT", default_value_t = 10)]
+    pub header_timeout: u64,
+    /// Seconds that a request's body may take.
+    #[arg(long, env = "CONFAB_BODY_TIMEOUT", default_value_t = 30)]
+    pub body_timeout: u64,
+    /// Milliseconds that a command or query may take, its retry included.
+    #[arg(long, env = "CONFAB_REQUEST_BUDGET", default_value_t = 5000)]
+    pub request_budget: u64,
+    /// Requests to one worker on their way at once; what waits meanwhile goes in the next one.
+    #[arg(long, env = "CONFAB_WORKER_REQUESTS", default_value_t = 4)]
+    pub worker_requests: usize,
+    /// Commands that may wait in this gateway; beyond, they are refused as OVERLOADED.
+    #[arg(long, env = "CONFAB_QUEUE_COMMANDS", default_value_t = 16_384)]
+    pub queue_commands: usize,
+    /// Bytes of the commands that may wait in this gateway.
+    #[arg(long, env = "CONFAB_QUEUE_BYTES", default_value_t = 128 * 1024 * 1024)]
+    pub queue_bytes: usize,
+    /// Seconds within which a new socket must say hello.
+    #[arg(long, env = "CONFAB_HELLO_TIMEOUT", default_value_t = 5)]
+    pub hello_timeout: u64,
+    /// Seconds between the pings of a socket.
+    #[arg(long, env = "CONFAB_HEARTBEAT", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..))]
+    pub heartbeat: u64,
+    /// Seconds that a client may take nothing while something waits for it.
+    #[arg(long, env = "CONFAB_STALL_TIMEOUT", default_value_t = 30)]
+    pub stall_timeout: u64,
+    /// Bytes of events that may wait for one socket; beyond, it is closed as a slow consumer.
+    #[arg(long, env = "CONFAB_OUTBOX_BYTES", default_value_t = 2 * 1024 * 1024)]
+    pub outbox_bytes: usize,
+    /// Seconds over which a stopping gateway sends its clients away.
+    #[arg(long, env = "CONFAB_DRAIN", default_value_t = 10)]
+    pub drain: u64,
+}
+
+impl Settings {
+    pub(crate) const fn command_limits(&self) -> CommandLimits {
+        CommandLimits {
+            budget: Duration::from_millis(self.request_budget),
+            in_flight: self.worker_requests,
+            waiting: self.queue_commands,
+            waiting_bytes: self.queue_bytes,
+        }
+    }
+
+    pub(crate) const fn socket_limits(&self) -> SocketLimits {
+        SocketLimits {
+            hello: Duration::from_secs(self.hello_timeout),
+            heartbeat: Duration::from_secs(self.heartbeat),
+            stall: Duration::from_secs(self.stall_timeout),
+            outbox_bytes: self.outbox_bytes,
+            open: Duration::from_secs(10),
+            drain: Duration::from_secs(self.drain),
+        }
+    }
+
+    pub(crate) const fn server_limits(&self) -> ServerLimits {
+        ServerLimits {
+            connections: self.max_connections,
+            header_timeout: Duration::from_secs(self.header_timeout),
+            drain: Duration::from_secs(self.drain),
+        }
+    }
+}

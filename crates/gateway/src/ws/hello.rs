@@ -1,0 +1,142 @@
+//! The first frame: who the client is, and what it holds.
+
+use std::collections::BTreeMap;
+
+use confab_auth::Caller;
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::frame::{ClientFrame, Hello, Truncated};
+use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::limits;
+use tokio::time::Instant;
+
+use super::codec::{Decoded, decode};
+use super::session::{Connection, End};
+use super::socket::{Limits, Message};
+use super::{Sockets, verify};
+
+/// A client that said hello.
+pub(super) struct Greeted {
+    pub(super) caller: Caller,
+    pub(super) hello: Hello,
+    /// What it holds, from hello or from the `seen` behind it.
+    pub(super) seen: BTreeMap<ConversationId, Seq>,
+}
+
+/// Waits for the hello, and for the `seen` that it announces.
+///
+/// # Errors
+/// How the connection ends when none comes in time, or it is refused.
+pub(super) async fn greet(
+    sockets: &Sockets,
+    connection: &mut Connection,
+    from_header: Option<Caller>,
+) -> Result<Greeted, End> {
+    let deadline = Instant::now() + sockets.limits.hello;
+    let ClientFrame::Hello(mut hello) = connection.frame_by(deadline).await? else {
+        return Err(refused(
+            connection,
+            Failure::field("/type", "must be hello, first of all"),
+        ));
+    };
+    let caller = match (from_header, hello.token.take()) {
+        (Some(caller), None) => caller,
+        (None, Some(token)) => match verify(sockets, &token).await {
+            Ok(caller) => caller,
+            Err(failure) => return Err(refused(connection, failure)),
+        },
+        (None, None) => return Err(refused(connection, Failure::of(Code::MissingToken))),
+        (Some(_), Some(_)) => {
+            return Err(refused(
+                connection,
+                Failure::field("/token", "was given in the header already"),
+            ));
+        }
+    };
+    connection.reader.set_limits(Limits::bytes(limits::FRAME));
+    let mut seen = hello.seen.take().unwrap_or_default();
+    if hello.seen_follows == Some(true) {
+        let ClientFrame::Seen(more) = connection.frame_by(deadline).await? else {
+            return Err(refused(
+                connection,
+                Failure::field("/type", "must be seen, as hello announced"),
+            ));
+        };
+        seen.extend(more.positions);
+    }
+    Ok(Greeted {
+        caller,
+        hello,
+        seen,
+    })
+}
+
+/// The connection ends with an error frame before the close frame.
+fn refused(connection: &Connection, failure: Failure) -> End {
+    let code = failure.code;
+    connection.answer_error(None, failure);
+    End::of(code)
+}
+
+/// What a client that says what it holds must read over HTTP: nothing is replayed yet.
+pub(super) fn truncated(
+    seen: &BTreeMap<ConversationId, Seq>,
+    heads: &[(ConversationId, Seq)],
+) -> Vec<Truncated> {
+    let behind = |(conversation_id, head): &(ConversationId, Seq)| {
+        let seen = *seen.get(conversation_id)?;
+        let reset = (seen > *head).then_some(true);
+        let from_seq = if reset.is_some() { 1 } else { seen + 1 };
+        (seen != *head).then_some(Truncated {
+            conversation_id: *conversation_id,
+            from_seq,
+            head_seq: *head,
+            reset,
+        })
+    };
+    heads.iter().filter_map(behind).collect()
+}
+
+impl Connection {
+    /// The next frame of ours, whatever pings come between.
+    async fn frame_by(&mut self, deadline: Instant) -> Result<ClientFrame, End> {
+        loop {
+            let next = tokio::time::timeout_at(deadline, self.reader.next()).await;
+            let message = next
+                .map_err(|_late| End::of(Code::HelloTimeout))?
+                .map_err(|e| End::from(&e))?;
+            match message {
+                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Close { .. } => return Err(End::Closed),
+                Message::Text(_) | Message::Binary(_) => {
+                    return match decode(self.encoding, &message) {
+                        Decoded::Frame(frame) => Ok(frame),
+                        Decoded::Bad(bad) => {
+                            self.answer_error(bad.id, bad.failure);
+                            Err(End::of(Code::BadFrames))
+                        }
+                        Decoded::WrongKind => Err(End::wrong_kind()),
+                    };
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn what_a_client_lacks_is_named_and_what_it_cannot_have_is_void() {
+        let id = |n| ConversationId(Uuid::from_u128(n));
+        let seen = [(id(1), 5), (id(2), 3), (id(3), 9), (id(4), 1)].into();
+        let named = truncated(&seen, &[(id(1), 5), (id(2), 7), (id(3), 8), (id(5), 2)]);
+        let ranges: Vec<_> = named
+            .iter()
+            .map(|t| (t.conversation_id, t.from_seq, t.head_seq, t.reset))
+            .collect();
+        assert_eq!(ranges, [(id(2), 4, 7, None), (id(3), 1, 8, Some(true))]);
+    }
+}

@@ -1,0 +1,107 @@
+//! What one connection sends: at most one request per conversation is on its way, so that no send overtakes another; what
+//! comes meanwhile goes together in the next one.
+
+use confab_protocol::command::Request;
+use confab_protocol::ids::ConversationId;
+use rustc_hash::FxHashMap;
+
+/// The sends of one connection. A conversation that is a key has a request on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Sends {
+    waiting: FxHashMap<ConversationId, Vec<Request>>,
+    bytes: usize,
+}
+
+impl Sends {
+    /// Takes a send; gives what must go on its way now.
+    pub(crate) fn submit(
+        &mut self,
+        conversation: ConversationId,
+        request: Request,
+    ) -> Option<Vec<Request>> {
+        match self.waiting.get_mut(&conversation) {
+            Some(waiting) => {
+                self.bytes += request.command.weight();
+                waiting.push(request);
+                None
+            }
+            None => {
+                self.waiting.insert(conversation, Vec::new());
+                Some(vec![request])
+            }
+        }
+    }
+
+    /// The conversation's request was answered; gives what goes next.
+    pub(crate) fn answered(&mut self, conversation: ConversationId) -> Option<Vec<Request>> {
+        let waiting = self.waiting.get_mut(&conversation)?;
+        if waiting.is_empty() {
+            self.waiting.remove(&conversation);
+            return None;
+        }
+        let next = std::mem::take(waiting);
+        self.bytes -= next
+            .iter()
+            .map(|request| request.command.weight())
+            .sum::<usize>();
+        Some(next)
+    }
+
+    /// Bytes that wait: past a bound the gateway stops reading the socket.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_protocol::command::{Caller, Command, SendAnswer, SendMessage};
+    use confab_protocol::ids::ClientId;
+    use confab_protocol::json::JsonText;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn request(conversation: ConversationId, n: u128) -> Request {
+        Request {
+            request_id: n.to_string(),
+            traceparent: None,
+            caller: Caller {
+                tenant: "t".parse().unwrap(),
+                user: "u".parse().unwrap(),
+                admin: false,
+            },
+            command: Command::SendMessage(SendMessage {
+                conversation,
+                client_id: ClientId(Uuid::from_u128(n)),
+                payload: JsonText::empty_object(),
+                reply_to: None,
+                answer: SendAnswer::Ack,
+            }),
+        }
+    }
+
+    #[test]
+    fn one_request_a_conversation_and_the_rest_together_in_order() {
+        let (a, b) = (
+            ConversationId(Uuid::from_u128(1)),
+            ConversationId(Uuid::from_u128(2)),
+        );
+        let mut sends = Sends::default();
+        assert_eq!(sends.submit(a, request(a, 1)).unwrap().len(), 1);
+        assert_eq!(sends.submit(b, request(b, 2)).unwrap().len(), 1);
+        assert!(sends.submit(a, request(a, 3)).is_none());
+        assert!(sends.submit(a, request(a, 4)).is_none());
+        assert!(sends.bytes() > 0);
+        let next = sends.answered(a).unwrap();
+        assert_eq!(
+            next.iter()
+                .map(|r| r.request_id.as_str())
+                .collect::<Vec<_>>(),
+            ["3", "4"]
+        );
+        assert_eq!(sends.bytes(), 0);
+        assert!(sends.answered(a).is_none());
+        assert!(sends.submit(a, request(a, 5)).is_some());
+    }
+}
