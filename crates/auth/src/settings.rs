@@ -21,7 +21,8 @@ pub struct Settings {
     #[arg(
         long = "jwt-public-key",
         env = "CONFAB_JWT_PUBLIC_KEY",
-        value_name = "PATH|PEM"
+        value_name = "PATH|PEM",
+        allow_hyphen_values = true
     )]
     pub public_key: Option<String>,
 

@@ -139,10 +139,14 @@ impl VerificationKey {
     }
 
     fn rsa(n: &[u8], e: &[u8]) -> Result<Self, KeyRefused> {
-        let bits = n.len() * 8 - n.first().map_or(0, |first| first.leading_zeros() as usize);
+        let (n, e) = (significant(n), significant(e));
+        let bits = n
+            .first()
+            .map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
         if !RSA_BITS.contains(&bits) {
             return Err(KeyRefused::Size(bits));
         }
+        check_exponent(e)?;
         RsaPublicKeyComponents { n, e }
             .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
             .map_err(|_rejected| KeyRefused::Broken)?;
@@ -221,6 +225,21 @@ fn bytes(member: Option<&str>) -> Result<Vec<u8>, KeyRefused> {
     URL_SAFE_NO_PAD
         .decode(text)
         .map_err(|_bytes| KeyRefused::Broken)
+}
+
+/// A number without the zeros that some issuers put before it: they make no key larger.
+fn significant(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    number.get(zeros..).unwrap_or_default()
+}
+
+/// Checks that the exponent is odd, of at most 32 bits, and not 1, with which a signature is anybody's to make.
+fn check_exponent(e: &[u8]) -> Result<(), KeyRefused> {
+    let odd = e.last().is_some_and(|last| last % 2 == 1);
+    if odd && e != [1] && e.len() <= 4 {
+        return Ok(());
+    }
+    Err(KeyRefused::Broken)
 }
 
 /// Checks that `point` lies on the curve and has the length of its plain form.

@@ -148,9 +148,10 @@ fn small_and_huge_rsa_keys_are_refused() {
     let rsa = |n: &str| json!({"kty": "RSA", "n": n, "e": "AQAB"});
     assert_eq!(why(rsa(SMALL)), KeyRefused::Size(1024));
     let padded = format!("{}{SMALL}", "A".repeat(172));
-    assert!(
-        matches!(why(rsa(&padded)), KeyRefused::Size(0..2048)),
-        "leading zeros make no key larger"
+    assert_eq!(
+        why(rsa(&padded)),
+        KeyRefused::Size(1024),
+        "zeros make no key larger"
     );
     assert_eq!(why(rsa(&"_".repeat(2000))), KeyRefused::Size(12_000));
     assert_eq!(why(rsa("")), KeyRefused::Size(0));
@@ -184,7 +185,7 @@ fn keys_with_missing_or_wrong_members_are_refused() {
         "not on the curve"
     );
     let rsa = Key::generate_rsa().unwrap();
-    for e in ["AQ", "AAAA", ""] {
+    for e in ["AQ", "AAAB", "AAAA", "BA", "AQAAAAE", ""] {
         assert_eq!(why(jwk(&rsa, json!({ "e": e }))), KeyRefused::Broken, "{e}");
     }
     let short = jwk(&Key::generate_ed25519().unwrap(), json!({"x": "AAAA"}));
