@@ -11,6 +11,7 @@ use crate::keys::KeyRefused;
 
 /// Whose tokens are accepted, and what they must say.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 #[command(next_help_heading = "Tokens")]
 pub struct Settings {
     /// URL of the issuer's key set (RFC 7517). Either this or a public key is required.
