@@ -13,6 +13,7 @@ use crate::error::BusError;
 
 /// Where NATS is. A user and password may stand in the URL.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 pub struct Settings {
     /// NATS servers, comma separated.
     #[arg(

@@ -1,1 +1,211 @@
 //! The worker: decides commands, group-commits them to Postgres, publishes what was committed.
+
+use std::time::Duration;
+
+use confab_bus::Bus;
+use confab_bus::rpc::{Service, WorkerId};
+use prometheus_client::registry::Registry;
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+mod commit;
+mod conversations;
+mod database;
+mod dispatch;
+mod error;
+mod fault;
+mod messages;
+mod metrics;
+mod outbox;
+mod participants;
+mod planner;
+mod reads;
+mod settings;
+
+pub use database::migrate;
+pub use error::Error;
+pub use settings::Settings;
+
+use commit::Committer;
+use dispatch::Dispatch;
+use metrics::Metrics;
+use outbox::{Publisher, relay, verify};
+
+/// Connections beside those of commits: the relay, the marks, the comparison with the stream.
+const OTHER_CONNECTIONS: u32 = 4;
+/// How soon a service that could not start is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What a worker may serve on: NATS connected, Postgres reachable and migrated.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    bus: Bus,
+    pool: PgPool,
+    stop: CancellationToken,
+}
+
+impl Readiness {
+    /// What is missing; nothing when the worker may serve.
+    pub async fn missing(&self) -> Vec<&'static str> {
+        let look = sqlx::query("select 1 from outbox limit 1").execute(&self.pool);
+        let postgres = tokio::time::timeout(Duration::from_secs(2), look).await;
+        let conditions = [
+            ("stopping", !self.stop.is_cancelled()),
+            ("nats", self.bus.is_connected()),
+            ("postgres", matches!(postgres, Ok(Ok(_)))),
+        ];
+        conditions
+            .into_iter()
+            .filter(|(_, holds)| !holds)
+            .map(|(name, _)| name)
+            .collect()
+    }
+}
+
+/// A worker that was built and not started.
+pub struct Worker {
+    settings: Settings,
+    bus: Bus,
+    commits: PgPool,
+    reads: PgPool,
+    metrics: Metrics,
+    stop: CancellationToken,
+}
+
+impl Worker {
+    /// Builds a worker that ends after `stop`.
+    ///
+    /// # Errors
+    /// When the settings are not usable.
+    pub async fn build(
+        settings: Settings,
+        registry: &mut Registry,
+        stop: CancellationToken,
+    ) -> Result<Self, Error> {
+        let writers = settings.commit_lanes + settings.command_slots + OTHER_CONNECTIONS;
+        let commits = database::pool(&settings, writers, "commits")?;
+        let reads = database::pool(&settings, settings.queries, "reads")?;
+        let bus = Bus::connect(&settings.nats, "confab-worker").await?;
+        Ok(Self {
+            settings,
+            bus,
+            commits,
+            reads,
+            metrics: Metrics::new(registry),
+            stop,
+        })
+    }
+
+    /// What the worker may serve on.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        Readiness {
+            bus: self.bus.clone(),
+            pool: self.reads.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+
+    /// Serves until the stop; then finishes what it took, and publishes what it committed.
+    ///
+    /// # Errors
+    /// When a long-lived task ends.
+    pub async fn run(self) -> Result<(), Error> {
+        let Self {
+            settings,
+            bus,
+            commits,
+            reads,
+            metrics,
+            stop,
+        } = self;
+        let Some(service) = start(&bus, &stop).await else {
+            return Ok(());
+        };
+        let (publisher, committed) = Publisher::new();
+        let (created, seen) = watch::channel(None);
+        let behind = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let token = behind.clone();
+        let publish = outbox::run(
+            bus.clone(),
+            commits.clone(),
+            committed,
+            seen.clone(),
+            token.clone(),
+        );
+        tasks.spawn(async move {
+            publish.await;
+            "publisher"
+        });
+        let relay = relay::run(
+            bus.clone(),
+            commits.clone(),
+            seen,
+            metrics.clone(),
+            token.clone(),
+        );
+        tasks.spawn(async move {
+            relay.await;
+            "relay"
+        });
+        let verify = verify::run(
+            bus.clone(),
+            commits.clone(),
+            created,
+            metrics.clone(),
+            token,
+        );
+        tasks.spawn(async move {
+            verify.await;
+            "verify"
+        });
+        let committer = Committer::new(commits.clone(), metrics.clone());
+        let dispatch = Dispatch::new(
+            service,
+            committer,
+            publisher,
+            reads.clone(),
+            &settings,
+            metrics,
+        );
+        let served = tokio::select! {
+            () = dispatch.run(stop, settings.drain()) => Ok(()),
+            Some(ended) = tasks.join_next() => Err(Error::TaskEnded(ended.unwrap_or("panicked"))),
+        };
+        behind.cancel();
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(5), all)
+            .await
+            .is_err()
+        {
+            warn!("what was not published is left to the relay of another worker");
+        }
+        bus.close().await;
+        commits.close().await;
+        reads.close().await;
+        served
+    }
+}
+
+/// Takes the worker's place in the service, however long NATS is away; none when it is stopped before.
+async fn start(bus: &Bus, stop: &CancellationToken) -> Option<Service> {
+    let id = WorkerId(Uuid::now_v7());
+    loop {
+        match stop
+            .run_until_cancelled(Service::start(bus, id, env!("CARGO_PKG_VERSION")))
+            .await?
+        {
+            Ok(service) => {
+                info!(worker.id = %id, "the worker serves");
+                return Some(service);
+            }
+            Err(error) => warn!(%error, "the worker cannot serve yet"),
+        }
+        stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await?;
+    }
+}

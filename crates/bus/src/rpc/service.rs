@@ -26,7 +26,8 @@ const START: Duration = Duration::from_secs(10);
 pub struct Service {
     bus: Bus,
     id: WorkerId,
-    service: async_nats::service::Service,
+    /// Answers `nats micro` as long as it lives.
+    _service: async_nats::service::Service,
     requests: SelectAll<stream::BoxStream<'static, Raw>>,
 }
 
@@ -131,7 +132,7 @@ impl Service {
         Ok(Self {
             bus: bus.clone(),
             id,
-            service,
+            _service: service,
             requests,
         })
     }
@@ -186,12 +187,9 @@ impl Service {
     ///
     /// # Errors
     /// When NATS is away, where nothing new comes either.
-    pub async fn stop(self) -> Result<(), BusError> {
-        self.service
-            .stop()
-            .await
-            .map_err(BusError::nats("stop the worker service"))?;
-        drop(self.requests);
+    pub async fn leave(&mut self) -> Result<(), BusError> {
+        // Dropping the subscriptions ends them; the service's own answers to `nats micro` go with the connection.
+        self.requests.clear();
         self.bus
             .client
             .flush()

@@ -1,0 +1,103 @@
+//! The only place that writes the log: batches of messages in one call, other commands in a transaction each.
+
+use std::time::{Duration, Instant};
+
+use confab_protocol::command::{Outcome, Request};
+use confab_protocol::error::{Code, Failure};
+use sqlx::PgPool;
+use tracing::{debug, error, warn};
+
+use crate::error::{CommandError, Meaning, meaning};
+use crate::metrics::Metrics;
+use crate::outbox::Committed;
+
+mod append;
+mod batch;
+mod creation;
+mod membership;
+
+/// How soon a commit that failed is tried again.
+const AGAIN: Duration = Duration::from_millis(50);
+
+pub(crate) use append::role;
+pub(crate) use batch::Item;
+pub(crate) use creation::Shown;
+pub(crate) use membership::{ParticipantRow, participant};
+
+/// Commits; what was committed is for the publisher.
+#[derive(Debug, Clone)]
+pub(crate) struct Committer {
+    pool: PgPool,
+    metrics: Metrics,
+}
+
+/// A command's outcome.
+pub(crate) type CommandOutcome = Result<Outcome, Failure>;
+
+impl Committer {
+    pub(crate) const fn new(pool: PgPool, metrics: Metrics) -> Self {
+        Self { pool, metrics }
+    }
+
+    /// Carries out a command that goes alone. What fails for a passing reason is tried again until `deadline`: its key
+    /// finds a first execution whose end was not seen. What was committed is published after the answer was given.
+    pub(crate) async fn alone(
+        &self,
+        request: &Request,
+        deadline: Instant,
+    ) -> (CommandOutcome, Option<Committed>) {
+        let mut unknown = false;
+        loop {
+            let error = match self.transact(request).await {
+                Ok((outcome, committed)) => return (Ok(outcome), committed),
+                Err(error) => error,
+            };
+            let again = match &error {
+                CommandError::Postgres(cause) => {
+                    let meaning = meaning(cause);
+                    unknown |= meaning == Meaning::Unknown;
+                    debug!(error = %cause, ?meaning, "a command failed in Postgres");
+                    !matches!(meaning, Meaning::Data | Meaning::Defect)
+                }
+                CommandError::Refused(_) | CommandError::Json(_) | CommandError::Stored(_) => false,
+            };
+            if !again || Instant::now() + AGAIN >= deadline {
+                report(&error);
+                return (Err(in_progress(request, error, unknown)), None);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// A creation whose key is still locked when the budget ends has another one running.
+fn in_progress(request: &Request, error: CommandError, unknown: bool) -> Failure {
+    let waited = matches!(&error, CommandError::Postgres(sqlx::Error::Database(database))
+        if database.code().as_deref() == Some("55P03"));
+    let creates = matches!(
+        request.command,
+        confab_protocol::command::Command::CreateConversation(_)
+    );
+    if waited && creates && !unknown {
+        return Failure::of(Code::IdempotencyInProgress).retry_after(1000);
+    }
+    error.failure(unknown)
+}
+
+/// Says what a refusal cannot say: the caller is told no more than a code.
+fn report(error: &CommandError) {
+    match error {
+        CommandError::Refused(_) => {}
+        CommandError::Postgres(cause) => match meaning(cause) {
+            Meaning::Data => warn!(error = %cause, "Postgres refused a command's data"),
+            Meaning::Defect => error!(error = %cause, "a statement failed"),
+            Meaning::Again | Meaning::NotExecuted | Meaning::Unknown => {
+                warn!(error = %cause, "Postgres is away");
+            }
+        },
+        CommandError::Json(cause) => {
+            error!(error = %cause, "stored JSON cannot be read or written");
+        }
+        CommandError::Stored(what) => error!(what, "stored data is not ours"),
+    }
+}

@@ -1,0 +1,330 @@
+//! Creations: once for a key, for 24 hours.
+
+use confab_protocol::command::{Caller, CreateConversation, Created};
+use confab_protocol::error::{Code, Extension, Failure};
+use confab_protocol::event::{ConversationCreated, EventType, LogEntry};
+use confab_protocol::ids::{ClientId, ConversationId, EventId, UserId};
+use confab_protocol::json::JsonText;
+use confab_protocol::limits;
+use confab_protocol::resource::{Conversation, Participant};
+use confab_protocol::timestamp::Timestamp;
+use serde::Serialize;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::append::{Appender, Tx, insert_event, insert_outbox, lock_counts};
+use crate::conversations::{Beginning, begin, membership_limit};
+use crate::error::CommandError;
+use crate::outbox::{Committed, outgoing};
+use crate::participants::{Locked, within_limits};
+use crate::reads::participants_cursor;
+
+/// Creates a conversation, or gives what the key's first use gave: a refusal that was decided here is kept like a success.
+pub(super) async fn create(
+    tx: &mut Tx,
+    caller: &Caller,
+    command: &CreateConversation,
+) -> Result<(Result<Created, Failure>, Option<Committed>), CommandError> {
+    if let Some(first) = take_key(tx, caller, command).await? {
+        return Ok((first, None));
+    }
+    let decided = decide(tx, caller, command).await;
+    let (outcome, committed) = match decided {
+        Ok(beginning) => {
+            let (created, committed) = write(tx, caller, command, &beginning).await?;
+            (Ok(created), Some(committed))
+        }
+        Err(CommandError::Refused(failure)) => (Err(failure), None),
+        Err(error) => return Err(error),
+    };
+    keep(tx, caller, command, &outcome).await?;
+    Ok((outcome, committed))
+}
+
+/// Takes the key, or finds its first outcome. A use that still runs is waited for by the insert itself.
+async fn take_key(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    command: &CreateConversation,
+) -> Result<Option<Result<Created, Failure>>, CommandError> {
+    let lifetime = limits::CREATION_KEY_SECONDS.cast_signed();
+    let taken = sqlx::query(
+        "insert into creation_keys (tenant, user_id, key, request_hash, expires_at) \
+         values ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 second') \
+         on conflict (tenant, user_id, key) do update \
+            set request_hash = excluded.request_hash, expires_at = excluded.expires_at, outcome = null, conversation_id = null \
+            where creation_keys.expires_at < clock_timestamp()",
+    )
+    .bind(caller.tenant.as_str())
+    .bind(caller.user.as_str())
+    .bind(&command.key)
+    .bind(command.request_hash.as_slice())
+    .bind(lifetime)
+    .execute(&mut *tx)
+    .await?;
+    if taken.rows_affected() == 1 {
+        return Ok(None);
+    }
+    let (hash, conversation, outcome): (Vec<u8>, Option<Uuid>, Option<String>) = sqlx::query_as(
+        "select request_hash, conversation_id, outcome from creation_keys where tenant = $1 and user_id = $2 and key = $3",
+    )
+    .bind(caller.tenant.as_str())
+    .bind(caller.user.as_str())
+    .bind(&command.key)
+    .fetch_one(tx)
+    .await?;
+    if hash != command.request_hash {
+        return Ok(Some(Err(Failure::new(
+            Code::IdempotencyKeyReused,
+            "the key was used for another conversation",
+        ))));
+    }
+    let outcome = outcome.ok_or(CommandError::Stored("a creation without an outcome"))?;
+    Ok(Some(match conversation {
+        Some(id) => Ok(Created {
+            conversation: ConversationId(id),
+            body: JsonText::trusted(outcome),
+            replayed: true,
+        }),
+        None => Err(serde_json::from_str(&outcome)?),
+    }))
+}
+
+async fn decide(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    command: &CreateConversation,
+) -> Result<Beginning, CommandError> {
+    let beginning = begin(caller, command)?;
+    let counts = lock_counts(tx, caller, &beginning.members).await?;
+    within_limits(&counts, |user| membership_limit(caller, user))?;
+    // Last of all: what was taken here must not stay behind a refusal, which is committed with its key.
+    if let Some((low, high)) = &beginning.pair
+        && let Some(id) = existing_pair(tx, caller, low, high).await?
+    {
+        let extension = Extension {
+            conversation_id: Some(id),
+            ..Extension::default()
+        };
+        return Err(Failure::of(Code::DirectConversationExists)
+            .with(extension)
+            .into());
+    }
+    Ok(beginning)
+}
+
+/// Takes the pair, or finds whose it is. The conversation's id is entered with the conversation.
+async fn existing_pair(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    low: &UserId,
+    high: &UserId,
+) -> Result<Option<ConversationId>, CommandError> {
+    let id = Uuid::nil();
+    let taken = sqlx::query(
+        "insert into direct_pairs (tenant, user_a, user_b, conversation_id) values ($1, $2, $3, $4) on conflict do nothing",
+    )
+    .bind(caller.tenant.as_str())
+    .bind(low.as_str())
+    .bind(high.as_str())
+    .bind(id)
+    .execute(&mut *tx)
+    .await?;
+    if taken.rows_affected() == 1 {
+        return Ok(None);
+    }
+    let found: Option<(Uuid,)> =
+        sqlx::query_as("select conversation_id from direct_pairs where tenant = $1 and user_a = $2 and user_b = $3")
+            .bind(caller.tenant.as_str())
+            .bind(low.as_str())
+            .bind(high.as_str())
+            .fetch_optional(tx)
+            .await?;
+    Ok(found.map(|(id,)| ConversationId(id)))
+}
+
+async fn write(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    command: &CreateConversation,
+    beginning: &Beginning,
+) -> Result<(Created, Committed), CommandError> {
+    let (now,): (OffsetDateTime,) =
+        sqlx::query_as("select date_trunc('milliseconds', clock_timestamp())")
+            .fetch_one(&mut *tx)
+            .await?;
+    let now = Timestamp::new(now);
+    let id = ConversationId(Uuid::now_v7());
+    sqlx::query(
+        "insert into conversations \
+            (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, last_event_at, members) \
+         values ($1, $2, $3, $4, $5, $6, $6, 1, $6, 0)",
+    )
+    .bind(id.0)
+    .bind(caller.tenant.as_str())
+    .bind(command.r#type.as_str())
+    .bind(command.metadata.as_str())
+    .bind(caller.user.as_str())
+    .bind(now.to_datetime())
+    .execute(&mut *tx)
+    .await?;
+    let locked = Locked {
+        r#type: command.r#type,
+        last_seq: 0,
+        members: 0,
+        is_deleted: false,
+        role: None,
+        was_member: false,
+        now,
+    };
+    let key = ClientId(Uuid::now_v7());
+    let appender = Appender {
+        caller,
+        conversation: id,
+        client_id: key,
+        locked: &locked,
+    };
+    appender.join(tx, &beginning.members, 1).await?;
+    if let Some((low, high)) = &beginning.pair {
+        sqlx::query("update direct_pairs set conversation_id = $4 where tenant = $1 and user_a = $2 and user_b = $3")
+            .bind(caller.tenant.as_str())
+            .bind(low.as_str())
+            .bind(high.as_str())
+            .bind(id.0)
+            .execute(&mut *tx)
+            .await?;
+    }
+    let conversation = conversation(caller, command, id, now);
+    let data = ConversationCreated {
+        conversation: conversation.clone(),
+        participants: beginning.members.clone(),
+    };
+    let payload = serde_json::to_string(&data)?;
+    let entry = LogEntry {
+        conversation: id,
+        seq: 1,
+        id: EventId(Uuid::now_v7()),
+        event_type: EventType::ConversationCreated,
+        actor: &caller.user,
+        client_id: Some(key),
+        created_at: now,
+        edited_at: None,
+        deleted_at: None,
+        payload: &payload,
+    };
+    insert_event(tx, &entry).await?;
+    let row = insert_outbox(tx, id, 1, 1, &locked).await?;
+    let committed = Committed {
+        row,
+        events: vec![outgoing(&caller.tenant, &entry)],
+    };
+    let body = JsonText::of(&body(caller, conversation, beginning, now))?;
+    Ok((
+        Created {
+            conversation: id,
+            body,
+            replayed: false,
+        },
+        committed,
+    ))
+}
+
+fn conversation(
+    caller: &Caller,
+    command: &CreateConversation,
+    id: ConversationId,
+    now: Timestamp,
+) -> Conversation {
+    Conversation {
+        id,
+        r#type: command.r#type,
+        metadata: command.metadata.clone(),
+        version: 1,
+        created_by: caller.user.clone(),
+        created_at: now,
+        updated_at: now,
+        deleted_at: None,
+        last_seq: 1,
+        last_event_at: now,
+        role: None,
+        joined_at: None,
+        last_read_seq: None,
+        unread_count: None,
+        last_message: None,
+    }
+}
+
+/// A conversation with its first participants, as it is answered.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Shown {
+    pub(crate) conversation: Conversation,
+    pub(crate) participants: Vec<Participant>,
+    pub(crate) participants_next_cursor: Option<String>,
+}
+
+fn body(
+    caller: &Caller,
+    conversation: Conversation,
+    beginning: &Beginning,
+    now: Timestamp,
+) -> Shown {
+    let own = beginning
+        .members
+        .iter()
+        .find(|member| member.user_id == caller.user);
+    let conversation = Conversation {
+        role: own.map(|member| member.role),
+        joined_at: own.map(|_| now),
+        last_read_seq: own.map(|_| 1),
+        unread_count: own.map(|_| 0),
+        ..conversation
+    };
+    let shown = beginning
+        .members
+        .iter()
+        .take(limits::PARTICIPANTS_SHOWN)
+        .map(|member| Participant {
+            user_id: member.user_id.clone(),
+            role: member.role,
+            joined_at: now,
+            left_at: None,
+            last_read_seq: 1,
+        });
+    let participants: Vec<_> = shown.collect();
+    let last = participants.len().saturating_sub(1);
+    let participants_next_cursor =
+        (beginning.members.len() > participants.len()).then(|| participants_cursor(1, last as u64));
+    Shown {
+        conversation,
+        participants,
+        participants_next_cursor,
+    }
+}
+
+async fn keep(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    command: &CreateConversation,
+    outcome: &Result<Created, Failure>,
+) -> Result<(), CommandError> {
+    let (id, text) = match outcome {
+        Ok(created) => (
+            Some(created.conversation.0),
+            created.body.as_str().to_owned(),
+        ),
+        Err(failure) => (None, serde_json::to_string(failure)?),
+    };
+    sqlx::query(
+        "update creation_keys set conversation_id = $4, outcome = $5 where tenant = $1 and user_id = $2 and key = $3",
+    )
+    .bind(caller.tenant.as_str())
+    .bind(caller.user.as_str())
+    .bind(&command.key)
+    .bind(id)
+    .bind(text)
+    .execute(tx)
+    .await?;
+    Ok(())
+}

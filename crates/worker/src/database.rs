@@ -1,0 +1,66 @@
+//! Connections to Postgres, with the settings that the defaults get wrong for us.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, PgPool};
+
+use crate::error::Error;
+use crate::settings::Settings;
+
+/// How long a connection of the pool is waited for.
+const ACQUIRE: Duration = Duration::from_secs(2);
+/// How much longer than Postgres' own timeout a statement is waited for, before its connection counts as lost: sqlx sets no
+/// TCP keepalive, so that a connection whose peer vanished would be waited for without end.
+pub(crate) const SILENCE: Duration = Duration::from_secs(15);
+
+/// A pool of up to `connections`, which Postgres shows under `purpose`. None is opened yet.
+pub(crate) fn pool(settings: &Settings, connections: u32, purpose: &str) -> Result<PgPool, Error> {
+    let milliseconds = |ms: u64| format!("{ms}ms");
+    let options = PgConnectOptions::from_str(&settings.database_url)
+        .map_err(Error::DatabaseUrl)?
+        .application_name(&format!("confab-worker {purpose}"))
+        .options([
+            (
+                "statement_timeout",
+                milliseconds(settings.statement_timeout_ms),
+            ),
+            ("lock_timeout", milliseconds(settings.lock_timeout_ms)),
+            ("idle_in_transaction_session_timeout", "30s".to_owned()),
+            ("tcp_user_timeout", "10s".to_owned()),
+            ("tcp_keepalives_idle", "10".to_owned()),
+            ("tcp_keepalives_interval", "3".to_owned()),
+            ("tcp_keepalives_count", "3".to_owned()),
+            ("client_connection_check_interval", "1s".to_owned()),
+            // Plans must not depend on statistics: those of a new installation are of empty tables.
+            ("plan_cache_mode", "force_generic_plan".to_owned()),
+            ("enable_seqscan", "off".to_owned()),
+            ("jit", "off".to_owned()),
+        ])
+        .disable_statement_logging();
+    // A broken connection shows at its first use, and what failed is tried again on another: no ping before each use.
+    Ok(PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE)
+        .test_before_acquire(false)
+        .connect_lazy_with(options))
+}
+
+/// Brings the schema up to date; several may do so at once.
+///
+/// # Errors
+/// When Postgres is away, or its schema is not one of ours.
+pub async fn migrate(database_url: &str) -> Result<(), Error> {
+    let options = PgConnectOptions::from_str(database_url).map_err(Error::DatabaseUrl)?;
+    let options = options
+        .application_name("confab-migrate")
+        .disable_statement_logging();
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect_with(options)
+        .await?;
+    sqlx::migrate!("../../migrations").run(&pool).await?;
+    pool.close().await;
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! What can go wrong in a worker, and what an error of Postgres means for the command that met it.
+
+use confab_protocol::error::{Code, Failure};
+
+/// The worker cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database URL is not one.
+    #[error("the database URL is not usable")]
+    DatabaseUrl(#[source] sqlx::Error),
+    /// Postgres failed.
+    #[error("Postgres")]
+    Postgres(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("migrations")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// NATS failed.
+    #[error("NATS")]
+    Bus(#[from] confab_bus::BusError),
+    /// A long-lived task ended.
+    #[error("the task {0} ended")]
+    TaskEnded(&'static str),
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// It was decided so.
+    #[error("refused: {0}")]
+    Refused(Failure),
+    /// Postgres failed.
+    #[error("Postgres")]
+    Postgres(#[from] sqlx::Error),
+    /// What is stored cannot be read, or what is to be stored not written.
+    #[error("stored JSON")]
+    Json(#[from] serde_json::Error),
+    /// What is stored is not what this version stores.
+    #[error("stored data: {0}")]
+    Stored(&'static str),
+}
+
+impl From<Failure> for CommandError {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
+    }
+}
+
+impl CommandError {
+    /// What the caller is told once trying again is over; `unknown` when an earlier try may have committed.
+    pub(crate) fn failure(self, unknown: bool) -> Failure {
+        match self {
+            Self::Refused(failure) => failure,
+            Self::Postgres(error) => match meaning(&error) {
+                Meaning::Data => Failure::new(Code::Validation, "Postgres cannot store this"),
+                Meaning::Defect => Failure::of(Code::Internal),
+                Meaning::Again | Meaning::NotExecuted if !unknown => {
+                    Failure::new(Code::Unavailable, "Postgres is away; nothing was changed")
+                        .retry_after(1000)
+                }
+                Meaning::Again | Meaning::NotExecuted | Meaning::Unknown => {
+                    Failure::of(Code::Timeout)
+                }
+            },
+            Self::Json(_) | Self::Stored(_) => Failure::of(Code::Internal),
+        }
+    }
+}
+
+/// What an error of Postgres means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// The data is refused; trying again changes nothing.
+    Data,
+    /// It was rolled back and may succeed when tried again.
+    Again,
+    /// It did not reach Postgres.
+    NotExecuted,
+    /// The connection was lost: it may have committed.
+    Unknown,
+    /// The statement itself is wrong, or the schema is another.
+    Defect,
+}
+
+/// The meaning by SQLSTATE (PostgreSQL documentation, appendix A).
+pub(crate) fn meaning(error: &sqlx::Error) -> Meaning {
+    match error {
+        sqlx::Error::Database(database) => match database.code().as_deref() {
+            Some(code)
+                if code.starts_with("22") || code.starts_with("23") || code.starts_with("54") =>
+            {
+                Meaning::Data
+            }
+            // Serialization failure, deadlock, lock not available, query canceled (our own statement timeout).
+            Some("40001" | "40P01" | "55P03" | "57014") => Meaning::Again,
+            // A standby that cannot write, a server that starts, too little of connections, memory or disk.
+            Some(code) if code == "25006" || code == "57P03" || code.starts_with("53") => {
+                Meaning::Again
+            }
+            // The connection ended, at a moment that is not known.
+            Some(code) if code.starts_with("57P") || code.starts_with("08") || code == "25P03" => {
+                Meaning::Unknown
+            }
+            _ => Meaning::Defect,
+        },
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Meaning::NotExecuted,
+        sqlx::Error::Encode(_)
+        | sqlx::Error::Decode(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::RowNotFound => Meaning::Defect,
+        _ => Meaning::Unknown,
+    }
+}
+
+/// Whether the connection that met the error must not be used again: its server stops, or cannot write.
+pub(crate) fn poisons_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
+            code.starts_with("57P") || code == "25006" || code.starts_with("08")
+        }),
+        _ => true,
+    }
+}

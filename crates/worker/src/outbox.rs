@@ -1,0 +1,201 @@
+//! From the commit into the stream: published at once where that works, by a relay where it does not, and again where the
+//! stream lost what it had acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_bus::{Bus, BusError, Outgoing};
+use confab_protocol::event::LogEntry;
+use confab_protocol::ids::{EventId, TenantId};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+pub(crate) mod relay;
+pub(crate) mod verify;
+
+/// Commits whose events wait to be published; what does not fit is left to the relay.
+const WAITING: usize = 1024;
+/// Publishes of commits at once.
+const PUBLISHING: usize = 64;
+/// Marks written in one statement.
+const MARKS: usize = 256;
+
+/// An outbox row and the events of its commit.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) row: i64,
+    pub(crate) events: Vec<Outgoing>,
+}
+
+/// The event of a log entry, on its way into the stream.
+pub(crate) fn outgoing(tenant: &TenantId, entry: &LogEntry<'_>) -> Outgoing {
+    Outgoing {
+        tenant: tenant.clone(),
+        conversation: entry.conversation,
+        seq: entry.seq,
+        id: entry.id,
+        r#type: entry.event_type,
+        target_seq: None,
+        json: entry.encode().into(),
+    }
+}
+
+/// Where committed events go. Never in a sender's way: what it cannot take, the relay finds.
+#[derive(Debug, Clone)]
+pub(crate) struct Publisher(mpsc::Sender<Committed>);
+
+impl Publisher {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Committed>) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (Self(sender), receiver)
+    }
+
+    pub(crate) fn publish(&self, committed: Committed) {
+        if self.0.try_send(committed).is_err() {
+            debug!("a commit is left to the relay");
+        }
+    }
+}
+
+/// A commit all of whose events JetStream has acknowledged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    pub(crate) row: i64,
+    /// The highest sequence of any of its events, and that event.
+    pub(crate) stream_seq: u64,
+    pub(crate) event: EventId,
+}
+
+/// When the stream was made, as this process last saw it; none before.
+pub(crate) type StreamCreated = watch::Receiver<Option<OffsetDateTime>>;
+
+/// Publishes what was committed, in the order of the commits, and marks it, until `stop` and until nothing waits.
+pub(crate) async fn run(
+    bus: Bus,
+    pool: PgPool,
+    mut committed: mpsc::Receiver<Committed>,
+    created: StreamCreated,
+    stop: CancellationToken,
+) {
+    let bus = Arc::new(bus);
+    let mut publishing = FuturesUnordered::new();
+    let mut marks = Vec::new();
+    let mut stopped = false;
+    loop {
+        tokio::select! {
+            biased;
+            Some(mark) = publishing.next() => {
+                marks.extend(mark);
+                // Marks of one moment go together; the last one of a run is not kept waiting.
+                if marks.len() >= MARKS || publishing.is_empty() {
+                    write_marks(&pool, &mut marks, &created).await;
+                }
+            }
+            next = committed.recv(), if publishing.len() < PUBLISHING => match next {
+                Some(next) => {
+                    if let Some(sent) = send(&bus, &next.events).await {
+                        publishing.push(acknowledged(next.row, sent));
+                    }
+                }
+                None => stopped = true,
+            },
+            () = stop.cancelled(), if !stopped => {
+                committed.close();
+                stopped = true;
+            }
+        }
+        if stopped && publishing.is_empty() && committed.is_empty() {
+            write_marks(&pool, &mut marks, &created).await;
+            return;
+        }
+    }
+}
+
+/// Events that were handed to NATS, each with its acknowledgement to come.
+type Sent = Vec<(EventId, confab_bus::Publishing)>;
+
+/// Hands events to NATS, in their order; none where it does not take them.
+pub(crate) async fn send(bus: &Bus, events: &[Outgoing]) -> Option<Sent> {
+    let mut sent = Vec::with_capacity(events.len());
+    for event in events {
+        match tokio::time::timeout(Duration::from_secs(5), bus.publish(event)).await {
+            Ok(Ok(publishing)) => sent.push((event.id, publishing)),
+            Ok(Err(error)) => {
+                debug!(%error, "events are left to the relay");
+                return None;
+            }
+            Err(_stuck) => return None,
+        }
+    }
+    Some(sent)
+}
+
+/// Waits until JetStream has acknowledged all events of a commit.
+pub(crate) async fn acknowledged(row: i64, sent: Sent) -> Option<Mark> {
+    let mut highest: Option<Mark> = None;
+    for (event, publishing) in sent {
+        match publishing.ack().await {
+            Ok(stream_seq) if highest.is_none_or(|mark| mark.stream_seq < stream_seq) => {
+                highest = Some(Mark {
+                    row,
+                    stream_seq,
+                    event,
+                });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                debug!(%error, "an event was not acknowledged and is left to the relay");
+                return None;
+            }
+        }
+    }
+    highest
+}
+
+/// Marks commits as published. What cannot be marked is published once more by the relay.
+pub(crate) async fn write_marks(pool: &PgPool, marks: &mut Vec<Mark>, created: &StreamCreated) {
+    let created = *created.borrow();
+    let marks = std::mem::take(marks);
+    let Some(created) = created.filter(|_| !marks.is_empty()) else {
+        return;
+    };
+    if let Err(error) = mark(pool, &marks, created).await {
+        debug!(%error, "commits could not be marked as published");
+    }
+}
+
+async fn mark(pool: &PgPool, marks: &[Mark], created: OffsetDateTime) -> Result<(), sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    // A mark that is lost costs a second publishing, which JetStream recognizes: it need not wait for the disk.
+    sqlx::query("set local synchronous_commit = off")
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query(
+        "update outbox o set published_at = clock_timestamp(), stream_created = $4, stream_seq = m.seq, \
+            stream_event_id = m.event \
+         from unnest($1::bigint[], $2::bigint[], $3::uuid[]) as m(row, seq, event) where o.id = m.row",
+    )
+    .bind(marks.iter().map(|mark| mark.row).collect::<Vec<_>>())
+    .bind(marks.iter().map(|mark| mark.stream_seq.cast_signed()).collect::<Vec<_>>())
+    .bind(marks.iter().map(|mark| mark.event.0).collect::<Vec<_>>())
+    .bind(created)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await
+}
+
+/// Why the outbox could not be worked on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OutboxError {
+    #[error("Postgres")]
+    Postgres(#[from] sqlx::Error),
+    #[error("NATS")]
+    Bus(#[from] BusError),
+    #[error("what is stored cannot be read")]
+    Stored,
+}

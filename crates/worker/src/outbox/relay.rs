@@ -1,0 +1,151 @@
+//! Publishes what lingers: commits whose worker died, or whose events JetStream did not take. One in every worker; none
+//! waits for another (SKIP LOCKED).
+
+use std::time::Duration;
+
+use confab_bus::{Bus, Outgoing};
+use confab_protocol::event::LogEntry;
+use confab_protocol::ids::TenantId;
+use sqlx::PgPool;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use super::{OutboxError, StreamCreated, acknowledged, outgoing, send};
+use crate::metrics::Metrics;
+use crate::reads::{EventRow, entry_of};
+
+const PERIOD: Duration = Duration::from_millis(250);
+/// Commits taken at once.
+const ROWS: i64 = 20;
+/// How often what is long published, and creation keys that expired, are deleted.
+const SWEEP_EVERY: u32 = 120;
+
+/// Relays until `stop`.
+pub(crate) async fn run(
+    bus: Bus,
+    pool: PgPool,
+    created: StreamCreated,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut count = 0_u32;
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        count = count.wrapping_add(1);
+        let relay = async {
+            while bus.is_connected() && relay(&bus, &pool, &created, &metrics).await? {}
+            if count.is_multiple_of(SWEEP_EVERY) {
+                sweep(&pool).await?;
+            }
+            Ok::<_, OutboxError>(())
+        };
+        if let Some(Err(error)) = stop.run_until_cancelled(Box::pin(relay)).await {
+            debug!(%error, "the relay tries again");
+        }
+    }
+}
+
+/// Publishes some of what lingers; says whether there may be more.
+async fn relay(
+    bus: &Bus,
+    pool: &PgPool,
+    created: &StreamCreated,
+    metrics: &Metrics,
+) -> Result<bool, OutboxError> {
+    let Some(stream_created) = *created.borrow() else {
+        return Ok(false);
+    };
+    let mut tx = pool.begin().await?;
+    let rows: Vec<(i64, Vec<Uuid>, Vec<i64>)> = sqlx::query_as(
+        "select id, conversation_ids, seqs from outbox \
+         where published_at is null and created_at < clock_timestamp() - interval '1 second' \
+         order by created_at limit $1 for update skip locked",
+    )
+    .bind(ROWS)
+    .fetch_all(&mut *tx)
+    .await?;
+    metrics.lingering(rows.len());
+    let count = rows.len();
+    for (row, conversations, seqs) in rows {
+        let events = read(&mut tx, &conversations, &seqs).await?;
+        let Some(sent) = send(bus, &events).await else {
+            return Ok(false);
+        };
+        let Some(mark) = acknowledged(row, sent).await else {
+            return Ok(false);
+        };
+        sqlx::query(
+            "update outbox set published_at = clock_timestamp(), stream_created = $2, stream_seq = $3, \
+             stream_event_id = $4 where id = $1",
+        )
+        .bind(row)
+        .bind(stream_created)
+        .bind(mark.stream_seq.cast_signed())
+        .bind(mark.event.0)
+        .execute(&mut *tx)
+        .await?;
+        metrics.relayed(events.len());
+        info!(events = events.len(), "the relay published what lingered");
+    }
+    tx.commit().await?;
+    Ok(i64::try_from(count).is_ok_and(|count| count == ROWS))
+}
+
+async fn read(
+    tx: &mut sqlx::PgConnection,
+    conversations: &[Uuid],
+    seqs: &[i64],
+) -> Result<Vec<Outgoing>, OutboxError> {
+    let rows: Vec<(String, Uuid, EventRow)> = sqlx::query_as::<_, RelayRow>(
+        "select c.tenant, e.conversation_id, e.seq, e.id, e.type, e.actor, e.client_id, e.created_at, e.edited_at, \
+            e.deleted_at, e.payload \
+         from unnest($1::uuid[], $2::bigint[]) with ordinality as k(conversation, seq, n) \
+         join events e on e.conversation_id = k.conversation and e.seq = k.seq \
+         join conversations c on c.id = e.conversation_id order by k.n",
+    )
+    .bind(conversations)
+    .bind(seqs)
+    .fetch_all(tx)
+    .await?
+    .into_iter()
+    .map(|row| (row.tenant, row.conversation_id, row.event))
+    .collect();
+    rows.iter()
+        .map(|(tenant, conversation, row)| {
+            let tenant: TenantId = tenant.parse().map_err(|_bad| OutboxError::Stored)?;
+            let actor = row.actor.parse().map_err(|_bad| OutboxError::Stored)?;
+            let entry: LogEntry<'_> =
+                entry_of(*conversation, row, &actor).ok_or(OutboxError::Stored)?;
+            Ok(outgoing(&tenant, &entry))
+        })
+        .collect()
+}
+
+#[derive(sqlx::FromRow)]
+struct RelayRow {
+    tenant: String,
+    conversation_id: Uuid,
+    #[sqlx(flatten)]
+    event: EventRow,
+}
+
+/// Deletes what was published more than five minutes ago, well past JetStream's sync interval of two, and creation keys
+/// that expired.
+async fn sweep(pool: &PgPool) -> Result<(), OutboxError> {
+    sqlx::query(
+        "delete from outbox where id in (select id from outbox where published_at < clock_timestamp() - interval '5 minutes' \
+         order by published_at limit 10000 for update skip locked)",
+    )
+    .execute(pool)
+    .await?;
+    sqlx::query(
+        "delete from creation_keys where (tenant, user_id, key) in (select tenant, user_id, key from creation_keys \
+         where expires_at < clock_timestamp() limit 10000 for update skip locked)",
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}

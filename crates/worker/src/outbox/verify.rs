@@ -1,0 +1,165 @@
+//! Whether the stream still has what it acknowledged: a server that dies before its lazy fsync loses writes, and a stream
+//! may be erased or put back by hand. What it lost is published again.
+
+use std::time::Duration;
+
+use confab_bus::{Bus, BusError, StreamState};
+use confab_protocol::ids::EventId;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::OutboxError;
+use crate::metrics::Metrics;
+
+const PERIOD: Duration = Duration::from_secs(5);
+/// How soon a comparison that failed is tried again.
+const AGAIN: Duration = Duration::from_millis(250);
+/// The key of the advisory lock under which one worker goes down the marks.
+const LOCK: i64 = 0x636f_6e66_6162;
+/// Marks read at once on the way down.
+const MARKS: i64 = 500;
+
+/// Compares at the start, on every reconnect and every 5 s until `stop`.
+pub(crate) async fn run(
+    bus: Bus,
+    pool: PgPool,
+    created: watch::Sender<Option<OffsetDateTime>>,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let mut link = bus.connection();
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(()) = link.changed() => {}
+            _ = ticks.tick() => {}
+        }
+        if !link.borrow_and_update().connected {
+            continue;
+        }
+        match stop
+            .run_until_cancelled(Box::pin(verify(&bus, &pool, &created, &metrics)))
+            .await
+        {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                debug!(%error, "the stream could not be compared with what was published");
+                ticks.reset_after(AGAIN);
+            }
+            None => return,
+        }
+    }
+}
+
+async fn verify(
+    bus: &Bus,
+    pool: &PgPool,
+    created: &watch::Sender<Option<OffsetDateTime>>,
+    metrics: &Metrics,
+) -> Result<(), OutboxError> {
+    let stream = match bus.stream_state().await {
+        Err(BusError::NoStream) => bus.provision().await?,
+        stream => stream?,
+    };
+    created.send_replace(Some(micros(stream.created)));
+    let Some(top) = top(pool).await? else {
+        return Ok(());
+    };
+    if holds(bus, &stream, &top).await? {
+        return Ok(());
+    }
+    let mut tx = pool.begin().await?;
+    let (locked,): (bool,) = sqlx::query_as("select pg_try_advisory_xact_lock($1)")
+        .bind(LOCK)
+        .fetch_one(&mut *tx)
+        .await?;
+    if !locked {
+        return Ok(());
+    }
+    let kept = first_that_holds(bus, &mut tx, &stream).await?;
+    let lost = sqlx::query(
+        "update outbox set published_at = null, stream_created = null, stream_seq = null, stream_event_id = null \
+         where published_at is not null and (stream_created <> $1 or stream_seq > $2)",
+    )
+    .bind(micros(stream.created))
+    .bind(kept)
+    .execute(&mut *tx)
+    .await?
+    .rows_affected();
+    tx.commit().await?;
+    warn!(
+        commits = lost,
+        "the stream lost what it had acknowledged; it is published again"
+    );
+    metrics.found_break();
+    bus.announce_break().await?;
+    Ok(())
+}
+
+/// A commit as it was marked.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+struct Marked {
+    stream_created: OffsetDateTime,
+    stream_seq: i64,
+    stream_event_id: Uuid,
+}
+
+/// The mark with the highest sequence, not the one that was made last.
+async fn top(pool: &PgPool) -> Result<Option<Marked>, OutboxError> {
+    Ok(sqlx::query_as(
+        "select stream_created, stream_seq, stream_event_id from outbox where published_at is not null \
+         order by stream_created desc, stream_seq desc limit 1",
+    )
+    .fetch_optional(pool)
+    .await?)
+}
+
+/// Whether the stream has the marked event where it was acknowledged, or had it until it expired.
+async fn holds(bus: &Bus, stream: &StreamState, marked: &Marked) -> Result<bool, OutboxError> {
+    let seq = marked.stream_seq.cast_unsigned();
+    if marked.stream_created != micros(stream.created) || seq > stream.last {
+        return Ok(false);
+    }
+    Ok(seq < stream.first || bus.event_id_at(seq).await? == Some(EventId(marked.stream_event_id)))
+}
+
+/// Goes down the marks of this stream to the first one that still holds; 0 when none does.
+async fn first_that_holds(
+    bus: &Bus,
+    tx: &mut sqlx::PgConnection,
+    stream: &StreamState,
+) -> Result<i64, OutboxError> {
+    let mut below = i64::MAX;
+    loop {
+        let marks: Vec<Marked> = sqlx::query_as(
+            "select stream_created, stream_seq, stream_event_id from outbox \
+             where stream_created = $1 and stream_seq < $2 and published_at is not null order by stream_seq desc limit $3",
+        )
+        .bind(micros(stream.created))
+        .bind(below)
+        .bind(MARKS)
+        .fetch_all(&mut *tx)
+        .await?;
+        let Some(last) = marks.last() else {
+            return Ok(0);
+        };
+        below = last.stream_seq;
+        for marked in &marks {
+            if holds(bus, stream, marked).await? {
+                return Ok(marked.stream_seq);
+            }
+        }
+    }
+}
+
+/// Postgres keeps microseconds, NATS nanoseconds.
+fn micros(at: OffsetDateTime) -> OffsetDateTime {
+    at.replace_microsecond(at.microsecond()).unwrap_or(at)
+}

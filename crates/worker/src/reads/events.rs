@@ -1,0 +1,180 @@
+//! Reading logs: histories for people, ranges for gateways.
+
+use confab_protocol::command::{Answer, Caller, EncodedEvent, History, ReadEvents};
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::ids::{ConversationId, EventId};
+use confab_protocol::json::JsonText;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{EventRow, ROOM, entry_of};
+use crate::error::CommandError;
+
+/// Rows that a range of a log has at most; the payloads of those behind the byte bound are not read.
+const RANGE: &str = "\
+    select seq, id, type, actor, client_id, created_at, edited_at, deleted_at, payload from ( \
+        select e.*, sum(octet_length(e.payload) + 768) over (order by e.seq) as bytes from ( \
+            select e.* from events e join conversations c on c.id = e.conversation_id \
+            where e.conversation_id = $1 and c.tenant = $2 and e.seq > $3 and e.seq <= $4 order by e.seq limit 1000 \
+        ) e \
+    ) e where bytes <= $5 or seq = $3 + 1 order by seq";
+
+/// Events of a range, as many as fit.
+pub(super) async fn read(pool: &PgPool, read: &ReadEvents) -> Result<Answer, CommandError> {
+    let rows: Vec<EventRow> = sqlx::query_as(RANGE)
+        .bind(read.conversation.0)
+        .bind(read.tenant.as_str())
+        .bind(read.after.cast_signed())
+        .bind(i64::try_from(read.up_to).unwrap_or(i64::MAX))
+        .bind(i64::try_from(ROOM).unwrap_or(i64::MAX))
+        .fetch_all(pool)
+        .await?;
+    let events = rows
+        .iter()
+        .map(|row| encoded(read.conversation.0, row))
+        .collect::<Result<_, _>>()?;
+    Ok(Answer::Events { events })
+}
+
+fn encoded(conversation: Uuid, row: &EventRow) -> Result<EncodedEvent, CommandError> {
+    let actor = row
+        .actor
+        .parse()
+        .map_err(|_bad| CommandError::Stored("a user id"))?;
+    let entry =
+        entry_of(conversation, row, &actor).ok_or(CommandError::Stored("an event's type"))?;
+    Ok(EncodedEvent {
+        seq: entry.seq,
+        id: EventId(row.id),
+        r#type: entry.event_type,
+        json: JsonText::trusted(entry.encode()),
+    })
+}
+
+const HISTORY: &str = "\
+    select seq, id, type, actor, client_id, created_at, edited_at, deleted_at, payload from ( \
+        select e.*, sum(octet_length(e.payload) + 768) over (order by e.seq desc) as bytes, \
+            row_number() over (order by e.seq desc) as n from ( \
+            select e.* from events e where e.conversation_id = $1 and e.type = 'message.created' \
+                and e.seq < $2 and e.seq > $3 \
+                and ($4::text is null or e.actor = $4) and ($5::text is null or starts_with(e.payload, $5)) \
+                and ($6::timestamptz is null or e.created_at >= $6) and ($7::timestamptz is null or e.created_at < $7) \
+            order by e.seq desc limit $8 \
+        ) e \
+    ) e where bytes <= $9 or n = 1 order by seq desc";
+
+/// A conversation's messages, newest first: for its members only.
+pub(super) async fn history(pool: &PgPool, history: &History) -> Result<Answer, CommandError> {
+    let before = match &history.cursor {
+        Some(cursor) => Some(seq_of(cursor).ok_or_else(|| Failure::of(Code::InvalidCursor))?),
+        None => None,
+    };
+    let before = [before, history.before].into_iter().flatten().min();
+    let mut tx = pool
+        .begin_with("begin isolation level repeatable read read only")
+        .await?;
+    may_read(&mut tx, &history.caller, history.conversation).await?;
+    let kind = history
+        .kind
+        .as_deref()
+        .map(serde_json::to_string)
+        .transpose()?;
+    let limit = i64::from(history.limit);
+    let rows: Vec<EventRow> = sqlx::query_as(HISTORY)
+        .bind(history.conversation.0)
+        .bind(before.map_or(i64::MAX, |seq| i64::try_from(seq).unwrap_or(i64::MAX)))
+        .bind(
+            history
+                .after
+                .map_or(0, |seq| i64::try_from(seq).unwrap_or(i64::MAX)),
+        )
+        .bind(history.sender.as_ref().map(|sender| sender.as_str()))
+        .bind(kind.map(|kind| format!("{{\"kind\":{kind},")))
+        .bind(history.from.map(|from| from.to_datetime()))
+        .bind(history.to.map(|to| to.to_datetime()))
+        .bind(limit + 1)
+        .bind(i64::try_from(ROOM).unwrap_or(i64::MAX))
+        .fetch_all(&mut *tx)
+        .await?;
+    let limit = usize::try_from(history.limit).unwrap_or(usize::MAX);
+    let shown = rows.get(..limit.min(rows.len())).unwrap_or_default();
+    let items = shown
+        .iter()
+        .map(|row| message(history.conversation, row))
+        .collect::<Result<_, _>>()?;
+    // Fewer than asked may be a page cut by its bytes: only the log's own beginning is the end.
+    let more = rows.len() > limit || (!shown.is_empty() && is_cut(&mut tx, history, shown).await?);
+    let next_cursor = shown
+        .last()
+        .filter(|_| more)
+        .map(|row| format!("m{}", row.seq));
+    Ok(Answer::Page { items, next_cursor })
+}
+
+/// Whether a page that is not full was cut by its bytes.
+async fn is_cut(
+    tx: &mut sqlx::PgConnection,
+    history: &History,
+    shown: &[EventRow],
+) -> Result<bool, CommandError> {
+    let bytes: usize = shown.iter().map(|row| row.payload.len() + 768).sum();
+    if bytes < ROOM / 4 {
+        return Ok(false);
+    }
+    let last = shown.last().map(|row| row.seq).unwrap_or_default();
+    let (more,): (bool,) = sqlx::query_as(
+        "select exists (select 1 from events where conversation_id = $1 and seq < $2 and seq > $3 \
+         and type = 'message.created')",
+    )
+    .bind(history.conversation.0)
+    .bind(last)
+    .bind(
+        history
+            .after
+            .map_or(0, |seq| i64::try_from(seq).unwrap_or(i64::MAX)),
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(more)
+}
+
+fn message(conversation: ConversationId, row: &EventRow) -> Result<JsonText, CommandError> {
+    let actor = row
+        .actor
+        .parse()
+        .map_err(|_bad| CommandError::Stored("a user id"))?;
+    let entry =
+        entry_of(conversation.0, row, &actor).ok_or(CommandError::Stored("an event's type"))?;
+    Ok(JsonText::trusted(entry.encode_message()))
+}
+
+fn seq_of(cursor: &str) -> Option<u64> {
+    cursor.strip_prefix('m')?.parse().ok()
+}
+
+/// Refuses who is no member: nothing is told of a conversation to strangers, its deletion to those who were members.
+pub(super) async fn may_read(
+    tx: &mut sqlx::PgConnection,
+    caller: &Caller,
+    conversation: ConversationId,
+) -> Result<(), CommandError> {
+    let found: Option<(bool, bool, bool)> = sqlx::query_as(
+        "select c.deleted_at is not null, \
+            exists (select 1 from participants p \
+                where p.conversation_id = c.id and p.user_id = $3 and p.left_seq is null), \
+            exists (select 1 from participants p where p.conversation_id = c.id and p.user_id = $3) \
+         from conversations c where c.id = $1 and c.tenant = $2",
+    )
+    .bind(conversation.0)
+    .bind(caller.tenant.as_str())
+    .bind(caller.user.as_str())
+    .fetch_optional(tx)
+    .await?;
+    match found {
+        Some((true, _, was_member)) if was_member || caller.admin => {
+            Err(Failure::of(Code::ConversationDeleted).into())
+        }
+        Some((false, is_member, _)) if is_member || caller.admin => Ok(()),
+        Some(_) | None => Err(Failure::of(Code::ConversationNotFound).into()),
+    }
+}

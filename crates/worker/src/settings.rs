@@ -1,0 +1,64 @@
+//! A worker's settings.
+
+use std::time::Duration;
+
+use crate::planner::Caps;
+
+/// What a worker is told at its start.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// The Postgres primary: postgres://user:password@host:port/database?sslmode=verify-full. Standbys are refused at the first
+    /// write: their commits come in another order.
+    #[arg(long, env = "CONFAB_DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// NATS.
+    #[command(flatten)]
+    pub nats: confab_bus::Settings,
+    /// Messages that are committed together at most. 1 turns group commit off.
+    #[arg(long, env = "CONFAB_BATCH_EVENTS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub batch_events: u32,
+    /// Bytes of messages that are committed together at most; a larger one is committed alone.
+    #[arg(long, env = "CONFAB_BATCH_BYTES", default_value_t = 1 << 20)]
+    pub batch_bytes: usize,
+    /// Batches that are committed at the same time; each has a connection. A second one is used only while batches are full.
+    #[arg(long, env = "CONFAB_COMMIT_LANES", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub commit_lanes: u32,
+    /// Commands other than messages that are carried out at the same time; each has a connection.
+    #[arg(long, env = "CONFAB_COMMAND_SLOTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub command_slots: u32,
+    /// Queries that are answered at the same time; each has a connection.
+    #[arg(long, env = "CONFAB_QUERIES", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub queries: u32,
+    /// Commands that may wait; more are refused with OVERLOADED, as are those that could not be served in time.
+    #[arg(long, env = "CONFAB_QUEUE_EVENTS", default_value_t = 8192)]
+    pub queue_events: usize,
+    /// Bytes of commands that may wait.
+    #[arg(long, env = "CONFAB_QUEUE_BYTES", default_value_t = 64 << 20)]
+    pub queue_bytes: usize,
+    /// Milliseconds after which Postgres ends a statement.
+    #[arg(long, env = "CONFAB_STATEMENT_TIMEOUT_MS", default_value_t = 8000)]
+    pub statement_timeout_ms: u64,
+    /// Milliseconds that a statement waits for another's lock.
+    #[arg(long, env = "CONFAB_LOCK_TIMEOUT_MS", default_value_t = 3000)]
+    pub lock_timeout_ms: u64,
+    /// Seconds that a stopping worker takes to finish what it has begun.
+    #[arg(long, env = "CONFAB_WORKER_DRAIN", default_value_t = 10)]
+    pub drain: u64,
+}
+
+impl Settings {
+    pub(crate) const fn caps(&self) -> Caps {
+        Caps {
+            batch_events: self.batch_events as usize,
+            batch_bytes: self.batch_bytes,
+            lanes: self.commit_lanes as usize,
+            slots: self.command_slots as usize,
+            queue_events: self.queue_events,
+            queue_bytes: self.queue_bytes,
+        }
+    }
+
+    pub(crate) const fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain)
+    }
+}
