@@ -9,6 +9,7 @@ use crate::ws::SocketLimits;
 
 /// A gateway: HTTP and WebSocket for clients, without a database of its own.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 pub struct Settings {
     /// Where clients connect: HTTP, WebSocket, /health, /ready, /metrics.
     #[arg(long, env = "CONFAB_LISTEN", default_value = "0.0.0.0:8080")]

@@ -1,0 +1,34 @@
+//! `confab gateway`: the role that clients talk to.
+
+use std::future::ready;
+use std::time::Duration;
+
+use confab_gateway::{Gateway, Settings};
+use tokio_util::sync::CancellationToken;
+
+use crate::{admin, lifecycle, telemetry};
+
+/// Serve clients over HTTP and WebSocket. Needs NATS, and no database.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What a gateway may take beyond its drain time to end its tasks and its connection to NATS.
+const MARGIN: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let deadline = Duration::from_secs(args.settings.drain) + MARGIN;
+    let role = serve(args.settings, stop.clone());
+    lifecycle::run(stop, deadline, Box::pin(role)).await
+}
+
+async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut registry = telemetry::registry();
+    let gateway = Gateway::build(settings, &mut registry, stop).await?;
+    let readiness = gateway.readiness();
+    let admin = admin::router(registry, move || ready(readiness.missing()));
+    Ok(Box::pin(gateway.run(admin)).await?)
+}

@@ -1,0 +1,85 @@
+//! Logs, and the metrics that every process has.
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
+
+mod process;
+
+/// What is logged, and how. Logs go to standard error.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Logs")]
+#[group(skip)]
+pub(crate) struct Settings {
+    /// What is logged: a level, or levels by target, as in `info,confab_gateway=debug`.
+    #[arg(
+        long = "log",
+        env = "CONFAB_LOG",
+        value_name = "FILTER",
+        default_value = "info",
+        global = true
+    )]
+    filter: String,
+    /// How log lines look; `auto` is text on a terminal and JSON otherwise.
+    #[arg(
+        long = "log-format",
+        env = "CONFAB_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "auto",
+        global = true
+    )]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Auto,
+    Text,
+    Json,
+}
+
+/// Starts to log.
+///
+/// # Errors
+/// When the filter cannot be read.
+pub(crate) fn start(settings: &Settings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.filter)
+        .with_context(|| format!("--log {:?} is no filter", settings.filter))?;
+    let is_terminal = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = match settings.format {
+        Format::Auto if is_terminal => lines.try_init(),
+        Format::Text => lines.with_ansi(is_terminal).try_init(),
+        Format::Auto | Format::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot start to log: {error}"))
+}
+
+/// What was built: for `/version` and the metric `confab_build_info`.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from, where the build said so.
+pub(crate) const COMMIT: Option<&str> = option_env!("CONFAB_COMMIT");
+
+/// A registry with what every process tells of itself; its role adds the rest.
+pub(crate) fn registry() -> Registry {
+    let mut registry = Registry::default();
+    let commit = COMMIT.unwrap_or("unknown");
+    registry.register(
+        "confab_build",
+        "The version and commit that runs",
+        Info::new([("version", VERSION), ("commit", commit)]),
+    );
+    registry.register_collector(Box::new(process::Process));
+    registry
+}

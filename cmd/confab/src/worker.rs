@@ -1,0 +1,54 @@
+//! `confab worker`: the role that decides and stores.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use confab_worker::{Settings, Worker};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{admin, lifecycle, telemetry};
+
+/// Decide commands, commit them to Postgres, publish what was committed, answer queries. Needs NATS and Postgres.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where /health, /ready, /metrics and /version are served; no client connects here.
+    #[arg(long, env = "CONFAB_LISTEN", default_value = "0.0.0.0:8081")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What a worker may take beyond its drain time to publish what it committed and to close its connections.
+const MARGIN: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let deadline = Duration::from_secs(args.settings.drain) + MARGIN;
+    let role = serve(args, stop.clone());
+    lifecycle::run(stop, deadline, Box::pin(role)).await
+}
+
+async fn serve(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
+    let Args { listen, settings } = args;
+    let mut registry = telemetry::registry();
+    let worker = Worker::build(settings, &mut registry, stop).await?;
+    let readiness = worker.readiness();
+    let admin = admin::router(registry, move || {
+        let readiness = readiness.clone();
+        async move { readiness.missing().await }
+    });
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}"))?;
+    info!(address = %listen, "the worker's admin port listens");
+    tokio::select! {
+        ended = worker.run() => Ok(ended?),
+        ended = axum::serve(listener, admin) => {
+            ended.context("the admin port failed")?;
+            bail!("the admin port ended")
+        }
+    }
+}
