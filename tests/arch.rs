@@ -1,0 +1,162 @@
+//! Who may import whom. The table is the architecture (docs/architecture.md); an edge that is not in it does not build here.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+
+/// A crate, and the crates of ours that it may import.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("confab-protocol", &[]),
+    ("confab-auth", &["confab-protocol"]),
+    ("confab-bus", &["confab-protocol"]),
+    (
+        "confab-gateway",
+        &["confab-protocol", "confab-auth", "confab-bus"],
+    ),
+    ("confab-worker", &["confab-protocol", "confab-bus"]),
+    ("confab-client", &["confab-protocol"]),
+    ("confab-stack", &[]),
+    (
+        "confab-bench",
+        &[
+            "confab-protocol",
+            "confab-auth",
+            "confab-bus",
+            "confab-gateway",
+            "confab-worker",
+            "confab-client",
+            "confab-stack",
+        ],
+    ),
+    (
+        "confab",
+        &[
+            "confab-protocol",
+            "confab-auth",
+            "confab-bus",
+            "confab-gateway",
+            "confab-worker",
+            "confab-client",
+            "confab-stack",
+            "confab-bench",
+        ],
+    ),
+];
+
+/// A crate of others, and the only crates of ours that may know it. The bench measures the parts alone.
+const ALONE_IMPORTS: &[(&str, &[&str])] = &[
+    ("rmp-serde", &["confab-protocol"]),
+    ("jsonwebtoken", &["confab-auth"]),
+    ("async-nats", &["confab-bus", "confab-bench"]),
+    ("axum", &["confab-gateway", "confab"]),
+    ("fastwebsockets", &["confab-gateway", "confab-bench"]),
+    ("sqlx", &["confab-worker", "confab-bench"]),
+];
+
+/// What the tests of any crate may use beside what it may import.
+const FOR_TESTS: &[&str] = &["confab-stack", "confab-client", "confab-protocol"];
+
+/// What the end-to-end tests must not know, so that they survive a rewrite.
+const INSIDE: &[&str] = &[
+    "confab_auth",
+    "confab_bus",
+    "confab_gateway",
+    "confab_worker",
+    "confab_bench",
+];
+
+#[test]
+fn every_edge_between_our_crates_is_in_the_table() {
+    let metadata = metadata().unwrap();
+    for package in metadata.workspace_packages() {
+        let row = MAY_IMPORT
+            .iter()
+            .find(|(name, _)| *name == package.name.as_str());
+        let (_, allowed) = row.unwrap_or_else(|| panic!("{} is not in the table", package.name));
+        let more: &[&str] = &[];
+        assert_edges(package, DependencyKind::Normal, &[allowed, more]);
+        assert_edges(package, DependencyKind::Build, &[allowed, more]);
+        assert_edges(package, DependencyKind::Development, &[allowed, FOR_TESTS]);
+    }
+}
+
+fn assert_edges(package: &Package, kind: DependencyKind, allowed: &[&[&str]]) {
+    let ours = |name: &str| name == "confab" || name.starts_with("confab-");
+    let found: BTreeSet<&str> = imports(package, kind).filter(|name| ours(name)).collect();
+    let allowed: BTreeSet<&str> = allowed.iter().copied().flatten().copied().collect();
+    let extra: Vec<_> = found.difference(&allowed).collect();
+    assert!(
+        extra.is_empty(),
+        "{} imports {extra:?} ({kind})",
+        package.name
+    );
+}
+
+#[test]
+fn what_one_crate_owns_no_other_imports() {
+    let metadata = metadata().unwrap();
+    for package in metadata.workspace_packages() {
+        for (theirs, owners) in ALONE_IMPORTS {
+            let known = imports(package, DependencyKind::Normal).any(|name| name == *theirs);
+            assert!(
+                !known || owners.contains(&package.name.as_str()),
+                "{} imports {theirs}, which is for {owners:?}",
+                package.name
+            );
+        }
+    }
+}
+
+#[test]
+fn protocol_has_no_async_and_no_io() {
+    let metadata = metadata().unwrap();
+    let packages = metadata.workspace_packages();
+    let is_protocol = |package: &&&Package| package.name.as_str() == "confab-protocol";
+    let protocol = packages.iter().find(is_protocol).unwrap();
+    let found: Vec<_> = imports(protocol, DependencyKind::Normal)
+        .filter(|name| ["tokio", "futures-util", "hyper", "reqwest"].contains(name))
+        .collect();
+    assert!(found.is_empty(), "protocol imports {found:?}");
+}
+
+#[test]
+fn the_end_to_end_tests_see_the_service_from_outside_only() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/e2e");
+    for file in sources(&tests).unwrap() {
+        let source = std::fs::read_to_string(&file).unwrap();
+        for inside in INSIDE {
+            let used = source.contains(&format!("{inside}::"));
+            assert!(!used, "{} uses {inside}", file.display());
+        }
+    }
+}
+
+fn imports(package: &Package, kind: DependencyKind) -> impl Iterator<Item = &str> {
+    let of_kind = package
+        .dependencies
+        .iter()
+        .filter(move |found| found.kind == kind);
+    of_kind.map(|dependency| dependency.name.as_str())
+}
+
+fn metadata() -> Result<Metadata, cargo_metadata::Error> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let mut command = MetadataCommand::new();
+    command.manifest_path(manifest).no_deps();
+    command.exec()
+}
+
+/// All Rust files in a folder.
+fn sources(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(sources(&path)?);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,14 @@
+//! What confab promises, shown on real processes, a real NATS and a real Postgres: a file a promise.
+
+#[cfg(test)]
+mod crossing;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod membership;
+#[cfg(test)]
+mod outage;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod worker_killed;

@@ -1,0 +1,20 @@
+//! What every test here uses: a cluster of its own, users on its gateways, and an oracle that knows what they are owed.
+
+mod cluster;
+mod folder;
+mod jwks;
+mod member;
+mod oracle;
+mod postgres;
+mod record;
+mod tokens;
+mod traffic;
+mod wait;
+
+pub(crate) use cluster::{Cluster, Setup};
+pub(crate) use jwks::Jwks;
+pub(crate) use member::{Member, User, text};
+pub(crate) use oracle::{Owed, assert_hears_only, assert_log, assert_stored, membership};
+pub(crate) use tokens::{Key, claims, hs256, jwks, unsigned};
+pub(crate) use traffic::{Sent, Traffic};
+pub(crate) use wait::{eventually, soak};

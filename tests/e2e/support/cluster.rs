@@ -1,0 +1,251 @@
+//! A confab of a test's own: NATS, a database, workers and gateways, as processes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use confab_client::Http;
+use confab_stack::{Launch, Nats, NatsSettings, Process, Service, free_port};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+
+use super::folder::Folder;
+use super::postgres::{Database, programs};
+use super::tokens::{AUDIENCE, ISSUER};
+use super::{Key, User, claims};
+
+/// How long a process may take until it is ready, on a machine that runs other tests.
+const READY: Duration = Duration::from_secs(60);
+/// How long a process may take to end when asked.
+const END: Duration = Duration::from_secs(30);
+
+/// What a test wants.
+pub(crate) struct Setup {
+    pub(crate) gateways: usize,
+    pub(crate) workers: usize,
+    /// Variables of every gateway, over the usual ones; `None` takes one away.
+    pub(crate) gateway_env: Vec<(&'static str, Option<String>)>,
+    /// Variables of every worker, likewise.
+    pub(crate) worker_env: Vec<(&'static str, Option<String>)>,
+    /// A Postgres that the test may kill.
+    pub(crate) own_postgres: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            gateways: 2,
+            workers: 2,
+            gateway_env: Vec::new(),
+            worker_env: Vec::new(),
+            own_postgres: false,
+        }
+    }
+}
+
+/// A running confab. A test that passes must [`Cluster::end`] it, which looks for what it left behind.
+pub(crate) struct Cluster {
+    pub(crate) gateways: Vec<Service>,
+    pub(crate) workers: Vec<Service>,
+    pub(crate) nats: Nats,
+    pub(crate) database: Database,
+    /// The key that its tokens are signed with.
+    pub(crate) key: Key,
+    /// The test's own look into the store.
+    pub(crate) store: PgPool,
+    http: Http,
+    ended: bool,
+    // Behind the processes that write into it.
+    folder: Folder,
+}
+
+impl Cluster {
+    /// Starts everything and waits until it is ready.
+    pub(crate) async fn start(setup: Setup) -> Self {
+        let folder = Folder::of_test();
+        let nats = NatsSettings {
+            folder: folder.path().join("nats"),
+            port: free_port().unwrap(),
+            monitor: None,
+        };
+        let nats = Nats::start(&programs(), nats).await;
+        let database = if setup.own_postgres {
+            Database::own(folder.path()).await
+        } else {
+            Database::shared().await
+        };
+        let key = Key::es256("test-key");
+        let store = PgPoolOptions::new().max_connections(2);
+        let mut cluster = Self {
+            gateways: Vec::new(),
+            workers: Vec::new(),
+            nats: nats.unwrap_or_else(|error| panic!("{error}")),
+            store: store.connect_lazy(&database.url).unwrap(),
+            http: Http::new("http://127.0.0.1:1", "").unwrap(),
+            database,
+            key,
+            ended: false,
+            folder,
+        };
+        cluster.migrate().await;
+        cluster.spawn(setup);
+        cluster.ready().await;
+        cluster
+    }
+
+    async fn migrate(&self) {
+        let env = vec![("CONFAB_DATABASE_URL", Some(self.database.url.clone()))];
+        let mut migration = Process::spawn(self.launch("migrate", "migrate", env)).unwrap();
+        let status = migration.wait(READY).await.unwrap();
+        let log = std::fs::read_to_string(migration.log()).unwrap();
+        assert!(status.success(), "migrate ended with {status}:\n{log}");
+    }
+
+    fn spawn(&mut self, setup: Setup) {
+        for number in 0..setup.workers {
+            let env = self.worker_env(&setup.worker_env);
+            let worker = self.service("worker", number, env);
+            self.workers.push(worker);
+        }
+        for number in 0..setup.gateways {
+            let env = self.gateway_env(&setup.gateway_env);
+            let gateway = self.service("gateway", number, env);
+            self.gateways.push(gateway);
+        }
+    }
+
+    /// Waits until every process that should run is ready.
+    pub(crate) async fn ready(&mut self) {
+        for service in self.workers.iter_mut().chain(&mut self.gateways) {
+            let ready = service.ready(READY).await;
+            ready.unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+
+    /// A user whose tokens this cluster takes.
+    pub(crate) fn user(&self, name: &str) -> User {
+        self.user_of(&claims(name))
+    }
+
+    /// A user with claims of the test's own making.
+    pub(crate) fn user_of(&self, claims: &serde_json::Value) -> User {
+        let id = claims["sub"].as_str().unwrap().parse().unwrap();
+        let urls = self.gateways.iter().map(Service::url).collect();
+        User::new(id, self.key.token(claims), urls, self.http.clone())
+    }
+
+    /// Begins a worker anew, killing it first where it still runs, and waits until it is ready.
+    pub(crate) async fn restart_worker(&mut self, number: usize) {
+        let worker = &mut self.workers[number];
+        worker.respawn().unwrap();
+        worker
+            .ready(READY)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// As [`Self::restart_worker`], of a gateway.
+    pub(crate) async fn restart_gateway(&mut self, number: usize) {
+        let gateway = &mut self.gateways[number];
+        gateway.respawn().unwrap();
+        gateway
+            .ready(READY)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Stops everything orderly, and fails the test when something did not end well or is left over.
+    pub(crate) async fn end(mut self) {
+        self.store.close().await;
+        let mut pids = Vec::new();
+        for service in self.gateways.iter_mut().chain(&mut self.workers) {
+            pids.push(service.process().id());
+            end(service.process_mut()).await;
+        }
+        pids.extend(self.nats.process().ok().map(|process| process.id()));
+        self.nats.stop(END).await.unwrap();
+        self.ended = true;
+        let alive: Vec<_> = pids.into_iter().filter(|pid| is_alive(*pid)).collect();
+        assert!(alive.is_empty(), "left behind: processes {alive:?}");
+        self.database.end().await;
+        assert_no_panics(&self.folder.path().join("logs"));
+    }
+
+    fn worker_env(&self, more: &[(&'static str, Option<String>)]) -> Env {
+        let mut env = vec![
+            ("CONFAB_NATS_URL", Some(self.nats.url())),
+            ("CONFAB_DATABASE_URL", Some(self.database.url.clone())),
+        ];
+        env.extend_from_slice(more);
+        env
+    }
+
+    /// A gateway has no way to the database.
+    fn gateway_env(&self, more: &[(&'static str, Option<String>)]) -> Env {
+        let mut env = vec![
+            ("CONFAB_NATS_URL", Some(self.nats.url())),
+            ("CONFAB_DATABASE_URL", None),
+            ("CONFAB_JWT_PUBLIC_KEY", Some(self.key.public_pem())),
+            ("CONFAB_JWT_ISSUER", Some(ISSUER.to_owned())),
+            ("CONFAB_JWT_AUDIENCE", Some(AUDIENCE.to_owned())),
+        ];
+        env.extend_from_slice(more);
+        env
+    }
+
+    fn service(&self, role: &str, number: usize, mut env: Env) -> Service {
+        let port = free_port().unwrap();
+        env.insert(0, ("CONFAB_LISTEN", Some(format!("127.0.0.1:{port}"))));
+        let launch = self.launch(role, &format!("{role}-{number}"), env);
+        Service::spawn(launch, port).unwrap()
+    }
+
+    fn launch(&self, role: &str, name: &str, env: Env) -> Launch {
+        let named = |(name, value): (&str, Option<String>)| (name.to_owned(), value);
+        Launch {
+            name: name.to_owned(),
+            program: env!("CARGO_BIN_EXE_confab").into(),
+            args: vec![role.to_owned()],
+            env: env.into_iter().map(named).collect(),
+            log: self.folder.path().join("logs").join(format!("{name}.log")),
+        }
+    }
+}
+
+type Env = Vec<(&'static str, Option<String>)>;
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let passed = !std::thread::panicking();
+        assert!(!passed || self.ended, "the test did not end its cluster");
+    }
+}
+
+/// What the test has killed is gone already; what ended otherwise ended by itself, which no process may.
+async fn end(process: &mut Process) {
+    use std::os::unix::process::ExitStatusExt as _;
+    const SIGKILL: i32 = 9;
+    let name = process.name().to_owned();
+    let status = match process.ended().unwrap() {
+        Some(status) if status.signal() == Some(SIGKILL) => return,
+        Some(status) => panic!("{name} ended by itself: {status}"),
+        None => process
+            .stop(END)
+            .await
+            .unwrap_or_else(|error| panic!("{error}")),
+    };
+    assert!(status.success(), "{name} ended with {status}");
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
+fn assert_no_panics(logs: &Path) {
+    for entry in std::fs::read_dir(logs).unwrap() {
+        let path = entry.unwrap().path();
+        let log = std::fs::read(&path).unwrap();
+        let log = String::from_utf8_lossy(&log);
+        let panicked = log.lines().find(|line| line.contains("panicked at"));
+        assert_eq!(panicked, None, "in {}", path.display());
+    }
+}

@@ -1,0 +1,33 @@
+//! Waiting for things instead of for time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How often a condition is looked at.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// Waits until `look` finds something, and gives it.
+///
+/// # Panics
+/// When it has found nothing within `deadline`: `what` says what was waited for.
+pub(crate) async fn eventually<T>(
+    what: &str,
+    deadline: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let until = Instant::now() + deadline;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < until, "not within {deadline:?}: {what}");
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+/// A count: the issue's own with `CONFAB_TEST_SOAK=1`, else one that keeps the whole run short.
+pub(crate) fn soak(full: usize, small: usize) -> usize {
+    let asked = std::env::var_os("CONFAB_TEST_SOAK").is_some_and(|value| value == "1");
+    if asked { full } else { small }
+}
