@@ -56,7 +56,7 @@ impl Hub {
             let number = self.confirmations;
             for (account, id) in some.iter().flat_map(conversations) {
                 self.each_open(&account, |session| {
-                    session.confirming.entry(id).or_default().push(number)
+                    session.confirming.entry(id).or_default().push(number);
                 });
             }
             self.ask(some.to_vec(), Purpose::Confirm(number));
