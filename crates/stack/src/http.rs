@@ -1,0 +1,68 @@
+use std::io::{Error as IoError, ErrorKind};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::Error;
+
+/// The answer's status and body to a GET on a port of 127.0.0.1.
+///
+/// # Errors
+/// [`Error::NoAnswer`] when nothing listens, the answer is not HTTP, or `deadline` passes.
+pub async fn get(port: u16, path: &str, deadline: Duration) -> Result<(u16, String), Error> {
+    let answer = tokio::time::timeout(deadline, exchange(port, path)).await;
+    let answer = answer.unwrap_or_else(|late| Err(IoError::new(ErrorKind::TimedOut, late)));
+    answer
+        .and_then(|bytes| parse(&bytes))
+        .map_err(|source| Error::NoAnswer { port, source })
+}
+
+async fn exchange(port: u16, path: &str) -> Result<Vec<u8>, IoError> {
+    /// What a status page may have; more is cut off.
+    const LIMIT: u64 = 4 * 1024 * 1024;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(LIMIT).read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+fn parse(answer: &[u8]) -> Result<(u16, String), IoError> {
+    let text = String::from_utf8_lossy(answer);
+    let status = text
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3)?.parse().ok());
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    status
+        .zip(body)
+        .ok_or_else(|| IoError::new(ErrorKind::InvalidData, "not an HTTP/1.1 answer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn status_and_body_are_read() {
+        assert_eq!(
+            parse(b"HTTP/1.1 503 No\r\na: b\r\n\r\nwait").unwrap(),
+            (503, "wait".to_owned())
+        );
+    }
+
+    #[test]
+    fn what_is_not_http_is_an_error() {
+        for answer in [
+            &b""[..],
+            b"INFO {}\r\n\r\n",
+            b"HTTP/1.1 2",
+            b"HTTP/1.1 200 OK\r\n",
+        ] {
+            assert!(parse(answer).is_err());
+        }
+    }
+}

@@ -1,0 +1,27 @@
+use std::net::{Ipv4Addr, TcpListener};
+
+use rand::RngExt;
+
+use crate::Error;
+
+/// Below what systems hand out for outgoing connections, so that a server restarted on its port finds it free.
+const PORTS: std::ops::Range<u16> = 15_000..32_000;
+
+/// A port of 127.0.0.1 that nobody listens on.
+///
+/// # Errors
+/// When none is found in a thousand tries.
+pub fn free_port() -> Result<u16, Error> {
+    let mut random = rand::rng();
+    let tried = (0..1000)
+        .map(|_| random.random_range(PORTS))
+        .find(|port| is_free(*port));
+    tried.ok_or_else(|| {
+        Error::Misuse("no free port on 127.0.0.1: end some of the servers that run here".to_owned())
+    })
+}
+
+/// Whether a server could listen on this port of 127.0.0.1 now.
+pub fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}

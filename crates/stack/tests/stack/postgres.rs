@@ -1,0 +1,121 @@
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use confab_stack::Error;
+
+use crate::support::{SOON, lives, start_postgres, state};
+
+#[tokio::test]
+async fn commits_outlive_a_kill_and_the_url_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut postgres = start_postgres(folder.path()).await.unwrap();
+    let url = postgres.database("kept").await.unwrap();
+    assert_eq!(
+        postgres.database("kept").await.unwrap(),
+        url,
+        "a second time it is there already"
+    );
+    postgres
+        .sql(
+            "kept",
+            "CREATE TABLE t (n int); INSERT INTO t VALUES (41), (42)",
+        )
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let before = postgres.process().unwrap().id();
+        postgres.restart().await.unwrap();
+        assert!(!lives(before));
+        assert_eq!(
+            postgres
+                .sql("kept", "SELECT n FROM t ORDER BY n")
+                .await
+                .unwrap(),
+            "41\n42"
+        );
+    }
+    assert_eq!(postgres.database("kept").await.unwrap(), url);
+}
+
+#[tokio::test]
+async fn a_second_start_finds_the_data_also_where_only_root_may_enter() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut postgres = start_postgres(folder.path()).await.unwrap();
+    postgres.sql("postgres", "CREATE TABLE t ()").await.unwrap();
+    postgres.stop(SOON).await.unwrap();
+    drop(postgres);
+    let postgres = start_postgres(folder.path()).await.unwrap();
+    assert_eq!(
+        postgres
+            .sql("postgres", "SELECT count(*) FROM t")
+            .await
+            .unwrap(),
+        "0"
+    );
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_the_password_and_every_commit_is_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let postgres = start_postgres(folder.path()).await.unwrap();
+    let methods = postgres
+        .sql(
+            "postgres",
+            "SELECT DISTINCT auth_method FROM pg_hba_file_rules",
+        )
+        .await
+        .unwrap();
+    assert_eq!(methods, "scram-sha-256");
+    let password = folder.path().join("postgres/password");
+    assert_eq!(
+        std::fs::metadata(password).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    for (setting, value) in [
+        ("fsync", "on"),
+        ("synchronous_commit", "on"),
+        ("listen_addresses", "127.0.0.1"),
+    ] {
+        assert_eq!(
+            postgres
+                .sql("postgres", &format!("SHOW {setting}"))
+                .await
+                .unwrap(),
+            value
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_paused_server_answers_nobody_until_it_is_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut postgres = start_postgres(folder.path()).await.unwrap();
+    postgres.pause().unwrap();
+    let asked = tokio::time::timeout(
+        Duration::from_millis(300),
+        postgres.sql("postgres", "SELECT 1"),
+    )
+    .await;
+    assert!(asked.is_err());
+    postgres.resume().unwrap();
+    assert_eq!(postgres.sql("postgres", "SELECT 1").await.unwrap(), "1");
+    let pid = postgres.process().unwrap().id();
+    postgres.pause().unwrap();
+    drop(postgres);
+    assert_eq!(state(pid), None);
+}
+
+#[tokio::test]
+async fn what_postgres_refuses_is_an_error_with_its_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let postgres = start_postgres(folder.path()).await.unwrap();
+    let error = postgres.sql("postgres", "SELECT 1/0").await.unwrap_err();
+    assert!(error.to_string().contains("division by zero"), "{error}");
+    for name in ["", "Robert'); --", "a-b"] {
+        assert!(
+            matches!(postgres.database(name).await, Err(Error::Misuse(_))),
+            "{name}"
+        );
+    }
+}

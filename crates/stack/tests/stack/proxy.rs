@@ -1,0 +1,127 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use confab_stack::{Proxy, Traffic};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// Long enough for an answer that is on its way, short enough to wait for one that must not come.
+const MOMENT: Duration = Duration::from_millis(150);
+
+/// A server that sends back what it hears.
+async fn echo(tasks: &mut JoinSet<()>) -> Result<SocketAddr, std::io::Error> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    tasks.spawn(async move {
+        let mut links = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            links.spawn(async move {
+                let (mut read, mut write) = stream.split();
+                tokio::io::copy(&mut read, &mut write).await
+            });
+        }
+    });
+    Ok(address)
+}
+
+async fn connect(proxy: &Proxy) -> Result<TcpStream, std::io::Error> {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).await
+}
+
+async fn say(stream: &mut TcpStream, word: &[u8]) -> Result<Vec<u8>, std::io::Error> {
+    stream.write_all(word).await?;
+    hear(stream, word.len()).await
+}
+
+async fn hear(stream: &mut TcpStream, size: usize) -> Result<Vec<u8>, std::io::Error> {
+    let mut heard = vec![0; size];
+    tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut heard)).await??;
+    Ok(heard)
+}
+
+/// The end of a link, told as an end or as a reset.
+async fn is_cut(stream: &mut TcpStream) -> bool {
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await;
+    matches!(read, Ok(Err(_)))
+}
+
+#[tokio::test]
+async fn bytes_pass_and_an_end_is_handed_on() {
+    let mut tasks = JoinSet::new();
+    let proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
+    let mut stream = connect(&proxy).await.unwrap();
+    assert_eq!(say(&mut stream, b"hello").await.unwrap(), b"hello");
+    stream.write_all(b"last").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"last");
+}
+
+#[tokio::test]
+async fn a_stalled_link_delivers_all_when_it_passes_again() {
+    let mut tasks = JoinSet::new();
+    let mut proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
+    let mut stream = connect(&proxy).await.unwrap();
+    assert_eq!(say(&mut stream, b"one").await.unwrap(), b"one");
+    proxy.set(Traffic::Stall).await;
+    stream.write_all(b"two").await.unwrap();
+    let mut fresh = connect(&proxy).await.unwrap();
+    fresh.write_all(b"new").await.unwrap();
+    assert!(
+        tokio::time::timeout(MOMENT, stream.read_u8())
+            .await
+            .is_err()
+    );
+    proxy.set(Traffic::Pass).await;
+    assert_eq!(hear(&mut stream, 3).await.unwrap(), b"two");
+    assert_eq!(hear(&mut fresh, 3).await.unwrap(), b"new");
+}
+
+#[tokio::test]
+async fn a_link_that_lost_bytes_is_cut_when_it_would_pass_again() {
+    let mut tasks = JoinSet::new();
+    let mut proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
+    let (mut stream, mut quiet) = (
+        connect(&proxy).await.unwrap(),
+        connect(&proxy).await.unwrap(),
+    );
+    assert_eq!(say(&mut stream, b"one").await.unwrap(), b"one");
+    proxy.set(Traffic::Swallow).await;
+    stream.write_all(b"lost").await.unwrap();
+    assert!(
+        tokio::time::timeout(MOMENT, stream.read_u8())
+            .await
+            .is_err()
+    );
+    proxy.set(Traffic::Pass).await;
+    assert!(is_cut(&mut stream).await);
+    assert_eq!(say(&mut quiet, b"whole").await.unwrap(), b"whole");
+}
+
+#[tokio::test]
+async fn links_are_cut_and_new_ones_made() {
+    let mut tasks = JoinSet::new();
+    let proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
+    let mut stream = connect(&proxy).await.unwrap();
+    assert_eq!(say(&mut stream, b"one").await.unwrap(), b"one");
+    proxy.cut();
+    assert!(is_cut(&mut stream).await);
+    let mut stream = connect(&proxy).await.unwrap();
+    assert_eq!(say(&mut stream, b"two").await.unwrap(), b"two");
+}
+
+#[tokio::test]
+async fn refused_is_refused_until_it_passes_again() {
+    let mut tasks = JoinSet::new();
+    let mut proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
+    let mut stream = connect(&proxy).await.unwrap();
+    assert_eq!(say(&mut stream, b"one").await.unwrap(), b"one");
+    proxy.set(Traffic::Refuse).await;
+    assert!(is_cut(&mut stream).await);
+    assert!(connect(&proxy).await.is_err());
+    proxy.set(Traffic::Pass).await;
+    let mut stream = connect(&proxy).await.unwrap();
+    assert_eq!(say(&mut stream, b"two").await.unwrap(), b"two");
+}
