@@ -26,6 +26,8 @@ pub(crate) type CommandOutcome = Result<Outcome, Failure>;
 const INBOX: usize = 1024;
 /// Queries on their way at once.
 const QUERIES: usize = 256;
+/// How much longer than the budget a caller waits, so that a worker's own word at the end of it still comes through.
+const GRACE: Duration = Duration::from_millis(200);
 /// The first attempt has this share of a request's budget, in percent; the retry has the rest.
 const FIRST_ATTEMPT: u32 = 40;
 
@@ -121,9 +123,10 @@ impl Commands {
             .send(submission)
             .await
             .map_err(|_closed| stopping())?;
-        let outcomes = outcomes
-            .await
-            .map_err(|_dropped| Failure::of(Code::Timeout))?;
+        let answered = tokio::time::timeout(self.limits.budget + GRACE, outcomes).await;
+        let Ok(Ok(outcomes)) = answered else {
+            return Err(Failure::of(Code::Timeout));
+        };
         for (name, outcome) in names.into_iter().zip(&outcomes) {
             self.metrics.command(
                 name,
@@ -144,8 +147,12 @@ impl Commands {
         let began = Instant::now();
         let deadline = began + self.limits.budget;
         let name = query.name();
-        let Ok(_permit) = self.queries.acquire().await else {
-            return Err(Failure::of(Code::Internal));
+        let Ok(Ok(_permit)) =
+            tokio::time::timeout(self.limits.budget, self.queries.acquire()).await
+        else {
+            let full = Failure::new(Code::Overloaded, "too many queries wait in this gateway");
+            self.metrics.query(name, Some(full.code), began.elapsed());
+            return Err(full.retry_after(1000));
         };
         let mut request = QueryRequest {
             version: VERSION,
@@ -353,16 +360,12 @@ async fn attempt(
     target: Target,
     mut submissions: Vec<Submission>,
 ) -> Attempt {
-    let soonest = submissions
-        .iter()
-        .map(|submission| submission.deadline)
-        .min()
-        .unwrap_or_else(Instant::now);
+    // The last deadline: one that is about to pass must not cut the others short, and its caller has its own clock.
+    let deadlines = submissions.iter().map(|submission| submission.deadline);
+    let deadline = deadlines.max().unwrap_or_else(Instant::now);
     let earlier = submissions
-        .iter()
-        .map(|submission| submission.attempts)
-        .max()
-        .unwrap_or_default();
+        .first()
+        .map_or(0, |submission| submission.attempts);
     let requests: Vec<_> = submissions
         .iter()
         .flat_map(|submission| submission.requests.iter().cloned())
@@ -371,7 +374,7 @@ async fn attempt(
     for submission in &mut submissions {
         submission.attempts += 1;
     }
-    let Some(timeout) = attempt_timeout(budget, earlier, soonest) else {
+    let Some(timeout) = attempt_timeout(budget, earlier, deadline) else {
         return Attempt {
             target,
             submissions,

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::ACCEPT;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use confab_auth::Verifier;
 use confab_protocol::error::{Code, Failure};
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, info_span, warn};
 use uuid::Uuid;
 
 use crate::commands::Commands;
@@ -26,6 +26,7 @@ mod messages;
 mod metadata;
 mod params;
 mod participants;
+mod path;
 pub(crate) mod problem;
 mod who;
 
@@ -91,22 +92,40 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
         .get::<MatchedPath>()
         .map_or("unmatched", MatchedPath::as_str)
         .to_owned();
-    let method = if route == "unmatched" {
-        "any".to_owned()
-    } else {
-        request.method().to_string()
-    };
+    let method = method_label(request.method());
     let accepts = Accepts::read(request.headers().get_all(ACCEPT));
     request.extensions_mut().insert(RequestId(id.clone()));
     let span = info_span!("request", request.id = %id, http.route = %route, http.method = %method);
-    let answer = next.run(request).instrument(span).await;
+    let answer = next.run(request).instrument(span.clone()).await;
+    if answer.status().is_server_error() {
+        let refusal = answer.extensions().get::<Problem>();
+        let status = answer.status().as_u16();
+        span.in_scope(|| warn!(http.status = status, ?refusal, "a request failed"));
+    }
     let mut response = problem::render(answer, &id, accepts);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
     app.metrics
-        .observe(&route, &method, response.status().as_u16(), began.elapsed());
+        .observe(&route, method, response.status().as_u16(), began.elapsed());
     response
+}
+
+/// Methods are the clients' words: those without a meaning here share a label, so that metrics stay bounded.
+fn method_label(method: &Method) -> &'static str {
+    const KNOWN: [(&Method, &str); 7] = [
+        (&Method::GET, "GET"),
+        (&Method::HEAD, "HEAD"),
+        (&Method::POST, "POST"),
+        (&Method::PUT, "PUT"),
+        (&Method::PATCH, "PATCH"),
+        (&Method::DELETE, "DELETE"),
+        (&Method::OPTIONS, "OPTIONS"),
+    ];
+    KNOWN
+        .iter()
+        .find(|(known, _)| *known == method)
+        .map_or("other", |(_, label)| label)
 }
 
 fn request_id(request: &Request) -> String {

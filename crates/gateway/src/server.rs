@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,9 @@ pub(crate) struct ServerLimits {
 
 /// Bytes of a request's head, all headers together.
 const HEAD: usize = 64 * 1024;
+/// How long the peer's system may take nothing of what was written before the connection is given up: longer than any
+/// limit of ours on slow clients, for those who neither read an answer nor say anything more.
+const UNTAKEN: Duration = Duration::from_secs(60);
 /// How long the loop waits when the system has no more descriptors.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -79,6 +83,7 @@ async fn accept(
     let permit = Arc::clone(permits).acquire_owned().await.ok();
     let (stream, _peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_user_timeout(Some(UNTAKEN))?;
     Ok((stream, permit))
 }
 

@@ -1,7 +1,7 @@
 //! What waits for each worker, and what goes in the next message to it. No IO.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use confab_bus::rpc::Target;
 use confab_protocol::command::Request;
@@ -15,6 +15,9 @@ use super::CommandOutcome;
 
 /// Commands in one message at most.
 const COMMANDS: usize = 1000;
+
+/// What is left of a budget must be more than this to be worth a message.
+const LEAST: Duration = Duration::from_millis(5);
 
 /// Commands that stay together and in order, and who waits for their outcomes.
 #[derive(Debug)]
@@ -130,18 +133,19 @@ impl Lanes {
     }
 
     fn take(&mut self, target: Target, now: Instant) -> Vec<Submission> {
-        let (mut taken, mut commands, mut bytes) = (Vec::new(), 0, 0);
+        let (mut taken, mut commands, mut bytes, mut attempts) = (Vec::new(), 0, 0, 0);
         let Some(lane) = self.lanes.get_mut(&target) else {
             return taken;
         };
         while let Some(submission) = lane.waiting.pop_front_if(|next: &mut Submission| {
             commands == 0
                 || (commands + next.requests.len() <= COMMANDS
-                    && bytes + next.weight <= limits::RPC)
+                    && bytes + next.weight <= limits::RPC
+                    && next.attempts == attempts)
         }) {
             self.waiting -= submission.requests.len();
             self.waiting_bytes -= submission.weight;
-            if submission.deadline <= now {
+            if submission.deadline <= now + LEAST {
                 let code = if submission.handed_over {
                     Code::Timeout
                 } else {
@@ -152,6 +156,7 @@ impl Lanes {
             }
             commands += submission.requests.len();
             bytes += submission.weight;
+            attempts = submission.attempts;
             taken.push(submission);
         }
         lane.on_the_way += usize::from(!taken.is_empty());
@@ -171,8 +176,6 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use confab_protocol::command::{Caller, Command, SendAnswer, SendMessage};
     use confab_protocol::ids::ClientId;
     use confab_protocol::json::JsonText;
@@ -228,6 +231,21 @@ mod tests {
             [2, 3]
         );
         assert_eq!((lanes.waiting(), lanes.waiting_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_retry_has_a_message_of_its_own_for_its_time_is_another() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(5);
+        let mut lanes = Lanes::new(4);
+        for attempts in [0, 1, 1, 0] {
+            let (mut next, _outcomes) = submission(1, 10, later);
+            next.attempts = attempts;
+            lanes.push(Target::Any, next);
+        }
+        let messages: Vec<_> = std::iter::from_fn(|| lanes.next(now)).collect();
+        let sizes: Vec<_> = messages.iter().map(|(_, taken)| taken.len()).collect();
+        assert_eq!(sizes, [1, 2, 1]);
     }
 
     #[test]

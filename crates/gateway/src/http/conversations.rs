@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,7 @@ use confab_protocol::command::{
     Answer, Command, CreateConversation, ListConversations, ListOrder, Outcome, Query,
 };
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::ids::{ConversationId, UserId};
+use confab_protocol::ids::UserId;
 use confab_protocol::json::{Fields, JsonText};
 use confab_protocol::limits;
 use confab_protocol::resource::ConversationType;
@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use super::body::JsonBody;
 use super::params::Params;
+use super::path::InConversation;
 use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency, metadata};
@@ -90,7 +91,7 @@ fn read_creation(body: &[u8], key: String) -> Result<CreateConversation, Failure
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     who: Who,
-    Path(id): Path<String>,
+    InConversation(conversation): InConversation,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -98,7 +99,7 @@ pub(super) async fn show(
     Params::parse(query.as_deref()).finish()?;
     let query = Query::GetConversation {
         caller,
-        conversation: conversation(&id)?,
+        conversation,
     };
     let Answer::Object(body) = app
         .commands
@@ -130,14 +131,15 @@ pub(super) async fn list(
     let limit = params.limit(1..=100, 50);
     let cursor = params.text("cursor");
     let r#type = params.parsed("type", "must be direct, group or channel");
-    let order = params.text("order");
-    let order = match order.as_deref() {
-        None | Some("recent") => Some(ListOrder::Recent),
-        Some("created") => Some(ListOrder::Created),
-        Some(_) => None,
+    let order = match params.text("order").as_deref() {
+        None | Some("recent") => ListOrder::Recent,
+        Some("created") => ListOrder::Created,
+        Some(_) => {
+            params.reject("order", "must be recent or created");
+            ListOrder::Recent
+        }
     };
     params.finish()?;
-    let order = order.ok_or_else(|| Failure::field("order", "must be recent or created"))?;
     let query = Query::ListConversations(ListConversations {
         caller,
         limit,
@@ -150,12 +152,6 @@ pub(super) async fn list(
         .query(who.request_id, who.traceparent, query)
         .await?;
     page("conversations", answer)
-}
-
-/// The conversation that a path names. What is no id cannot be one: nothing is told.
-pub(super) fn conversation(id: &str) -> Result<ConversationId, Failure> {
-    id.parse()
-        .map_err(|_unreadable| Failure::of(Code::ConversationNotFound))
 }
 
 /// A page under the name of what it holds.

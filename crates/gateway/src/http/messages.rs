@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use confab_protocol::command::{Command, History, Outcome, Query, SendAnswer, SendMessage, Sent};
@@ -13,8 +13,9 @@ use confab_protocol::json::{Fields, JsonText};
 use uuid::{Uuid, uuid};
 
 use super::body::JsonBody;
-use super::conversations::{REPLAYED, conversation, json, page};
+use super::conversations::{REPLAYED, json, page};
 use super::params::Params;
+use super::path::InConversation;
 use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency};
@@ -75,14 +76,14 @@ fn read_message(body: &[u8], key: Option<String>) -> Result<SendMessage, Failure
 pub(super) async fn history(
     State(app): State<Arc<App>>,
     who: Who,
-    Path(id): Path<String>,
+    InConversation(conversation): InConversation,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let caller = who.reads()?;
     let mut params = Params::parse(query.as_deref());
     let history = History {
         caller,
-        conversation: conversation(&id)?,
+        conversation,
         limit: params.limit(1..=200, 50),
         before: params.parsed("before", "must be a seq"),
         after: params.parsed("after", "must be a seq"),

@@ -61,7 +61,8 @@ impl Params {
         limit
     }
 
-    fn reject(&mut self, name: &str, must: &str) {
+    /// Notes that a parameter is not what it `must` be.
+    pub(super) fn reject(&mut self, name: &str, must: &str) {
         self.errors.push(FieldError::new(name, must));
     }
 

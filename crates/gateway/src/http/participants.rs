@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use confab_protocol::command::{AddParticipants, Command, Outcome, RemoveParticipant};
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::App;
 use super::body::JsonBody;
-use super::conversations::conversation;
+use super::path::{InConversation, OfUser};
 use super::problem::Problem;
 use super::who::Who;
 
@@ -28,13 +28,13 @@ use super::who::Who;
 pub(super) async fn add(
     State(app): State<Arc<App>>,
     who: Who,
-    Path(id): Path<String>,
+    InConversation(conversation): InConversation,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
     let (participants, single) = read_additions(&body)?;
     let command = AddParticipants {
-        conversation: conversation(&id)?,
+        conversation,
         participants,
         client_id: new_key(),
     };
@@ -58,14 +58,12 @@ pub(super) async fn add(
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
     who: Who,
-    Path((id, user)): Path<(String, String)>,
+    InConversation(conversation): InConversation,
+    OfUser(user): OfUser,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
-    let user = user
-        .parse::<UserId>()
-        .map_err(|_unknown| Failure::of(Code::ParticipantNotFound))?;
     let command = RemoveParticipant {
-        conversation: conversation(&id)?,
+        conversation,
         user,
         client_id: new_key(),
     };
