@@ -8,6 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 mod body;
+#[cfg(test)]
+mod tests;
 
 use crate::{ClientError, Problem};
 pub use body::{

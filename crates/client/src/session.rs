@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 mod driver;
 mod sends;
+#[cfg(test)]
+mod tests;
 
 use crate::ws::{Closed, Options, Ws, WsError};
 use sends::Sends;
