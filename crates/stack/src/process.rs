@@ -190,8 +190,9 @@ impl Process {
         if self.ended()?.is_some() {
             return Ok(());
         }
-        self.signal(signal)?;
-        self.signal(Signal::SIGCONT)?;
+        // Not reaped before `wait`, so both reach it, even when the first has ended it already.
+        send(&self.launch.name, self.child.id(), signal)?;
+        send(&self.launch.name, self.child.id(), Signal::SIGCONT)?;
         self.child
             .wait()
             .map_err(Error::io(format!("wait for {}", self.launch.name)))?;

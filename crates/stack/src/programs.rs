@@ -20,7 +20,11 @@ impl Programs {
     /// # Errors
     /// [`Error::Missing`] says what is not here and how to get it.
     pub fn find(tools: &Path) -> Result<Self, Error> {
-        let tools = std::path::absolute(tools).map_err(Error::io("read the current folder"))?;
+        // Without links and dots, as the programs' own paths are, which are compared with it.
+        let tools = tools
+            .canonicalize()
+            .or_else(|_missing| std::path::absolute(tools));
+        let tools = tools.map_err(Error::io("read the current folder"))?;
         let nats_server = nats_candidates(&tools).find(|program| version(program) >= Some((2, 12)));
         let postgres = postgres_candidates(&tools).find(|folder| {
             let complete = ["initdb", "psql"]
