@@ -7,6 +7,7 @@ use confab_protocol::error::{Code, Failure};
 use sqlx::PgPool;
 use tracing::{debug, error, warn};
 
+use crate::database::ACQUIRE;
 use crate::error::{CommandError, Meaning, meaning};
 use crate::metrics::Metrics;
 use crate::outbox::Committed;
@@ -61,13 +62,18 @@ impl Committer {
                 }
                 CommandError::Refused(_) | CommandError::Json(_) | CommandError::Stored(_) => false,
             };
-            if !again || Instant::now() + AGAIN >= deadline {
+            if !again || gives_up(deadline, Instant::now() + AGAIN) {
                 report(&error);
                 return (Err(in_progress(request, error, unknown)), None);
             }
             tokio::time::sleep(AGAIN).await;
         }
     }
+}
+
+/// Whether too little is left of a budget for another try: the answer must come while the gateway waits for it.
+pub(crate) fn gives_up(deadline: Instant, now: Instant) -> bool {
+    now + ACQUIRE + AGAIN >= deadline
 }
 
 /// A creation whose key is still locked when the budget ends has another one running.

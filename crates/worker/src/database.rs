@@ -3,14 +3,16 @@
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, PgPool};
+use sqlx::{ConnectOptions as _, PgPool, Postgres};
 
 use crate::error::Error;
 use crate::settings::Settings;
 
-/// How long a connection of the pool is waited for.
-const ACQUIRE: Duration = Duration::from_secs(2);
+/// How long a connection of the pool is waited for: well within the budget of a gateway's first attempt, so that the answer
+/// while Postgres is away is that it is away, and no timeout.
+pub(crate) const ACQUIRE: Duration = Duration::from_secs(1);
 /// How much longer than Postgres' own timeout a statement is waited for, before its connection counts as lost: sqlx sets no
 /// TCP keepalive, so that a connection whose peer vanished would be waited for without end.
 pub(crate) const SILENCE: Duration = Duration::from_secs(15);
@@ -45,6 +47,17 @@ pub(crate) fn pool(settings: &Settings, connections: u32, purpose: &str) -> Resu
         .acquire_timeout(ACQUIRE)
         .test_before_acquire(false)
         .connect_lazy_with(options))
+}
+
+/// A connection of the pool.
+///
+/// # Errors
+/// `PoolTimedOut` for whatever kept it from being had: nothing was executed.
+pub(crate) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    pool.acquire().await.map_err(|error| {
+        tracing::debug!(%error, "no connection to Postgres");
+        sqlx::Error::PoolTimedOut
+    })
 }
 
 /// Brings the schema up to date; several may do so at once.

@@ -4,15 +4,12 @@ use confab_protocol::command::Caller;
 use confab_protocol::event::{LogEntry, Member};
 use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq, UserId};
 use confab_protocol::resource::Role;
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::error::CommandError;
 use crate::outbox::{Committed, outgoing};
 use crate::participants::{Append, Change, Locked};
-
-/// A transaction on the log.
-pub(super) type Tx = Transaction<'static, Postgres>;
 
 /// Where and by whom is appended.
 #[derive(Debug, Clone, Copy)]

@@ -12,8 +12,8 @@ use time::OffsetDateTime;
 use tracing::{debug, error};
 use uuid::Uuid;
 
-use super::{AGAIN, CommandOutcome, Committer};
-use crate::database::SILENCE;
+use super::{AGAIN, CommandOutcome, Committer, gives_up};
+use crate::database::{SILENCE, acquire};
 use crate::error::{CommandError, Meaning, meaning, poisons_connection};
 use crate::messages::{Append, Appended, Decision, Stored};
 use crate::outbox::Committed;
@@ -42,11 +42,12 @@ impl Committer {
         let mut outcomes: Vec<Option<CommandOutcome>> = items.iter().map(|_| None).collect();
         let mut committed = Vec::new();
         let mut unknown = false;
+        let mut is_late: fn(Instant, Instant) -> bool = |deadline, now| deadline <= now;
         while !open.is_empty() {
             let now = Instant::now();
             let (late, due): (Vec<_>, Vec<_>) = open
                 .into_iter()
-                .partition(|n| items.get(*n).is_none_or(|item| item.deadline <= now));
+                .partition(|n| items.get(*n).is_none_or(|item| is_late(item.deadline, now)));
             for n in late {
                 set(&mut outcomes, n, Err(given_up(unknown)));
             }
@@ -86,6 +87,7 @@ impl Committer {
                     meaning => {
                         debug!(%error, ?meaning, "a batch is run again");
                         unknown |= meaning == Meaning::Unknown;
+                        is_late = gives_up;
                         tokio::time::sleep(AGAIN).await;
                     }
                 },
@@ -118,7 +120,7 @@ impl Committer {
 
     async fn append(&self, batch: &[&Append]) -> Result<Vec<Appended>, sqlx::Error> {
         let began = Instant::now();
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = acquire(&self.pool).await?;
         let call = bind(batch).fetch_all(&mut *connection);
         // Postgres ends the statement itself well before this: what is silent for longer is lost.
         let result = match tokio::time::timeout(SILENCE, call).await {

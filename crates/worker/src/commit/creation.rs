@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::append::{Appender, Tx, insert_event, insert_outbox, lock_counts};
+use super::append::{Appender, insert_event, insert_outbox, lock_counts};
 use crate::conversations::{Beginning, begin, membership_limit};
 use crate::error::CommandError;
 use crate::outbox::{Committed, outgoing};
@@ -22,7 +22,7 @@ use crate::reads::participants_cursor;
 
 /// Creates a conversation, or gives what the key's first use gave: a refusal that was decided here is kept like a success.
 pub(super) async fn create(
-    tx: &mut Tx,
+    tx: &mut PgConnection,
     caller: &Caller,
     command: &CreateConversation,
 ) -> Result<(Result<Created, Failure>, Option<Committed>), CommandError> {

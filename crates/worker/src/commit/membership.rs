@@ -9,11 +9,12 @@ use confab_protocol::ids::{ClientId, ConversationId, UserId};
 use confab_protocol::limits;
 use confab_protocol::resource::Participant;
 use confab_protocol::timestamp::Timestamp;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use super::Committer;
-use super::append::{Appender, Tx, lock_counts, role};
+use super::append::{Appender, lock_counts, role};
+use crate::database::acquire;
 use crate::error::CommandError;
 use crate::outbox::Committed;
 use crate::participants::{self, Leaving, Locked, within_limits};
@@ -24,7 +25,8 @@ pub(super) type Done = (Outcome, Option<Committed>);
 impl Committer {
     /// Carries out a command in one transaction.
     pub(super) async fn transact(&self, request: &Request) -> Result<Done, CommandError> {
-        let mut tx = self.pool.begin().await?;
+        let mut connection = acquire(&self.pool).await?;
+        let mut tx = connection.begin().await?;
         let caller = &request.caller;
         let done = match &request.command {
             Command::AddParticipants(command) => add(&mut tx, caller, command).await?,
@@ -47,7 +49,7 @@ impl Committer {
 }
 
 async fn add(
-    tx: &mut Tx,
+    tx: &mut PgConnection,
     caller: &Caller,
     command: &AddParticipants,
 ) -> Result<Done, CommandError> {
@@ -102,7 +104,7 @@ async fn add(
 }
 
 async fn remove(
-    tx: &mut Tx,
+    tx: &mut PgConnection,
     caller: &Caller,
     command: &RemoveParticipant,
 ) -> Result<Done, CommandError> {

@@ -1,0 +1,32 @@
+# confab: `make help` says what there is. Set-up installs nothing outside the checkout but distribution packages, and says so.
+SHELL := /bin/bash
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup dev test soak lint deny clean-data
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## find or install what is needed: a linker, nats-server, PostgreSQL
+	@scripts/setup
+
+dev: setup ## a private NATS and Postgres, two workers, two gateways; Ctrl-C stops them (ARGS="--gateways 1")
+	@cargo build --locked -p confab
+	@exec target/debug/confab dev $(ARGS)
+
+test: setup ## all tests, with small counts
+	cargo test --locked --workspace
+
+soak: setup ## the same tests with full counts
+	CONFAB_TEST_SOAK=1 cargo test --locked --workspace
+
+lint: ## format and lints, as CI has them
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+deny: ## bans, licences and sources of dependencies (needs cargo-deny)
+	cargo deny --all-features check bans licenses sources
+
+clean-data: ## forget what `make dev` keeps
+	rm -rf .confab/data
