@@ -332,8 +332,12 @@ impl CommandLoop {
             Target::Worker(worker) => Some(worker),
             Target::Any => None,
         };
-        if let (Some(worker), true) = (not, gone) {
+        if let (Some(worker), RpcError::NoResponders | RpcError::Timeout) = (not, error) {
+            // Until it says again that it lives; what waits for it need not find out one after the other.
             self.workers.forget(worker);
+            for waiting in self.lanes.abandon(target) {
+                self.route(waiting, not);
+            }
         }
         for mut submission in submissions {
             submission.handed_over |= !error.not_handed_over();

@@ -12,7 +12,7 @@ use axum::response::Response;
 use axum::routing::{delete, get, post};
 use confab_auth::Verifier;
 use confab_protocol::error::{Code, Failure};
-use tracing::{Instrument as _, info_span, warn};
+use tracing::{Instrument as _, debug, info_span, warn};
 use uuid::Uuid;
 
 use crate::commands::Commands;
@@ -97,10 +97,8 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     request.extensions_mut().insert(RequestId(id.clone()));
     let span = info_span!("request", request.id = %id, http.route = %route, http.method = %method);
     let answer = next.run(request).instrument(span.clone()).await;
-    if answer.status().is_server_error() {
-        let refusal = answer.extensions().get::<Problem>();
-        let status = answer.status().as_u16();
-        span.in_scope(|| warn!(http.status = status, ?refusal, "a request failed"));
+    if let Some(Problem(failure)) = answer.extensions().get::<Problem>() {
+        span.in_scope(|| log_refusal(failure));
     }
     let mut response = problem::render(answer, &id, accepts);
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -109,6 +107,15 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     app.metrics
         .observe(&route, method, response.status().as_u16(), began.elapsed());
     response
+}
+
+/// A fault inside is for whoever runs this; what clients or an outage bring about is in the metrics, and too much to log.
+fn log_refusal(failure: &Failure) {
+    if failure.code == Code::Internal {
+        warn!(%failure, "a request failed");
+    } else {
+        debug!(%failure, "a request was refused");
+    }
 }
 
 /// Methods are the clients' words: those without a meaning here share a label, so that metrics stay bounded.

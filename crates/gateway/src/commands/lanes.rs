@@ -163,6 +163,17 @@ impl Lanes {
         taken
     }
 
+    /// Takes out what waits for a target, to go elsewhere.
+    pub(super) fn abandon(&mut self, target: Target) -> VecDeque<Submission> {
+        let lane = self.lanes.get_mut(&target);
+        let waiting = lane.map_or_else(VecDeque::new, |lane| std::mem::take(&mut lane.waiting));
+        for submission in &waiting {
+            self.waiting -= submission.requests.len();
+            self.waiting_bytes -= submission.weight;
+        }
+        waiting
+    }
+
     /// A message to the target came to its end.
     pub(super) fn finished(&mut self, target: Target) {
         if let Some(lane) = self.lanes.get_mut(&target) {
@@ -246,6 +257,23 @@ mod tests {
         let messages: Vec<_> = std::iter::from_fn(|| lanes.next(now)).collect();
         let sizes: Vec<_> = messages.iter().map(|(_, taken)| taken.len()).collect();
         assert_eq!(sizes, [1, 2, 1]);
+    }
+
+    #[test]
+    fn what_waits_for_a_worker_that_is_gone_can_go_elsewhere() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(1);
+        for _ in 0..3 {
+            lanes.push(
+                Target::Any,
+                submission(1, limits::RPC, now + Duration::from_secs(5)).0,
+            );
+        }
+        assert_eq!(lanes.next(now).unwrap().1.len(), 1);
+        assert_eq!(lanes.abandon(Target::Any).len(), 2);
+        assert_eq!((lanes.waiting(), lanes.waiting_bytes()), (0, 0));
+        lanes.finished(Target::Any);
+        assert!(lanes.abandon(Target::Any).is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// A refusal on its way out: its body is written when the request's id and what the client accepts are known.
 #[derive(Debug, Clone)]
-pub(crate) struct Problem(Failure);
+pub(crate) struct Problem(pub(super) Failure);
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
