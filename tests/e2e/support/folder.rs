@@ -1,9 +1,11 @@
 //! Where a test keeps its servers' data and logs: below the target folder, removed when the test has passed.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// A cluster's folder. It stays where it is when the test fails.
 pub(crate) struct Folder(PathBuf);
@@ -35,8 +37,8 @@ impl Drop for Folder {
     }
 }
 
-/// The folder of this test process. What processes that are gone left there is removed first, but for failed tests' logs of
-/// the last one.
+/// The folder of this test process. What processes that are gone left there is removed first, but for the data and logs of
+/// tests that failed lately.
 pub(crate) fn run() -> &'static Path {
     static RUN: OnceLock<PathBuf> = OnceLock::new();
     RUN.get_or_init(|| {
@@ -50,28 +52,30 @@ pub(crate) fn run() -> &'static Path {
 }
 
 fn sweep(all: &Path) {
-    let mut gone: Vec<_> = fs::read_dir(all)
-        .unwrap()
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let alive = Path::new("/proc").join(entry.file_name()).exists();
-            let changed = entry.metadata().ok()?.modified().ok()?;
-            (!alive).then(|| (changed, entry.path()))
-        })
-        .collect();
-    gone.sort();
-    let last = gone.pop();
-    for (_, folder) in gone {
-        remove(&folder);
-    }
-    if let Some((_, folder)) = last {
-        remove(&folder.join("postgres"));
+    /// How long the logs of a failed test are kept.
+    const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+    for entry in fs::read_dir(all).unwrap() {
+        let entry = entry.unwrap();
+        let run = entry.path();
+        if Path::new("/proc").join(entry.file_name()).exists() {
+            continue;
+        }
+        remove(&run.join("postgres"));
+        let changed = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_old = changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT));
+        let is_empty = fs::read_dir(&run).is_ok_and(|mut tests| tests.next().is_none());
+        if is_old || is_empty {
+            remove(&run);
+        }
     }
 }
 
-/// What cannot be removed, such as the data of another account, is in nobody's way.
+/// What cannot be removed is in nobody's way; another test process may have been faster.
 fn remove(folder: &Path) {
-    if let Err(error) = fs::remove_dir_all(folder) {
-        eprintln!("{} stays: {error}", folder.display());
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            eprintln!("{} stays: {error}", folder.display());
+        }
+        Ok(()) | Err(_) => {}
     }
 }
