@@ -135,9 +135,7 @@ impl ClientFrame {
     /// What is wrong with it, every bad field at once.
     pub fn decode(json: &[u8]) -> Result<Self, BadFrame> {
         let mut fields = Fields::parse(json).map_err(|failure| BadFrame { id: None, failure })?;
-        let id = fields
-            .take::<String>("id")
-            .filter(|id| id.len() <= ID && !id.contains('\0'));
+        let id = fields.take::<String>("id").filter(|id| id.len() <= ID);
         let bad = |failure| BadFrame {
             id: id.clone(),
             failure,
@@ -518,6 +516,8 @@ mod tests {
             r#"{"type":7}"#,
             r#"{"type":"nope"}"#,
             r#"{"type":"ping","typo":1}"#,
+            r#"{"type":"ping","id":"a\u0000"}"#,
+            r#"{"type":"hello","client":{"name":"a\u0000","version":null}}"#,
         ] {
             assert_eq!(
                 ClientFrame::decode(junk.as_bytes())

@@ -231,9 +231,16 @@ impl<'a> Fields<'a> {
         (value.get() != "null").then_some(value)
     }
 
-    /// Takes an optional member out. One of another type is noted.
+    /// Takes an optional member out. One of another type is noted, and so is one that [`check`] refuses for U+0000.
     pub fn take<T: Deserialize<'a>>(&mut self, name: &str) -> Option<T> {
         let raw = self.raw(name)?;
+        // A backslash may itself be escaped: the quick look only says whether a slow one is needed.
+        if raw.get().contains("\\u0000")
+            && let Err(problem) = check(raw.get())
+        {
+            self.reject(name, problem);
+            return None;
+        }
         match serde_json::from_str(raw.get()) {
             Ok(value) => Some(value),
             Err(error) => {
