@@ -1,14 +1,17 @@
 //! What the tests stand on is right itself.
 
+use std::panic::AssertUnwindSafe;
+
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
     VerificationAlgorithm,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use futures_util::FutureExt as _;
 use serde_json::Value;
 
-use crate::support::{Jwks, Key, claims, hs256, jwks, unsigned};
+use crate::support::{Cluster, Jwks, Key, Owed, Setup, assert_log, claims, hs256, jwks, unsigned};
 
 #[test]
 fn tokens_are_signed_by_the_key_whose_pem_is_given_out() {
@@ -58,4 +61,40 @@ async fn a_key_set_is_served_changed_and_taken_away() {
     assert!(reqwest::get(&server.url).await.is_err());
     server.up().await;
     assert!(reqwest::get(&server.url).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oracle_notices_what_was_not_owed_what_is_changed_and_what_is_missing() {
+    let setup = Setup {
+        gateways: 1,
+        workers: 1,
+        ..Setup::default()
+    };
+    let cluster = Cluster::start(setup).await;
+    let alice = cluster.user("alice").on(0).await;
+    let conversation = alice.create_group(std::slice::from_ref(&alice.id)).await;
+    let last = alice.say(conversation, "hello").await;
+    let is_content = async |from| {
+        let owed = [Owed {
+            from,
+            ..Owed::all(&alice)
+        }];
+        let asked = AssertUnwindSafe(assert_log(&cluster, conversation, &owed));
+        asked.catch_unwind().await.is_ok()
+    };
+    assert!(is_content(1).await);
+    assert!(!is_content(2).await, "heard before the joining");
+    let change = async |statement: &'static str| {
+        let seq = i64::try_from(last).unwrap();
+        let changed = sqlx::query(statement).bind(seq).execute(&cluster.store);
+        assert_eq!(changed.await.unwrap().rows_affected(), 1);
+    };
+    change("update events set payload = replace(payload, 'hello', 'jello') where seq = $1").await;
+    assert!(!is_content(1).await, "a message changed");
+    change("update events set payload = replace(payload, 'jello', 'hello') where seq = $1").await;
+    assert!(is_content(1).await);
+    change("delete from events where seq = $1 - 1").await;
+    assert!(!is_content(1).await, "an event is missing");
+    drop(alice);
+    cluster.end().await;
 }
