@@ -8,12 +8,14 @@ use clap::{Parser, Subcommand};
 use tracing::error;
 
 mod admin;
+mod dev;
 mod gateway;
 mod lifecycle;
 mod listen;
 mod migrate;
 mod send;
 mod telemetry;
+mod token;
 mod worker;
 
 /// A distributed conversation service: conversations, participants and messages, over HTTP and WebSocket.
@@ -33,6 +35,8 @@ struct Cli {
 enum Command {
     Gateway(Box<gateway::Args>),
     Worker(Box<worker::Args>),
+    Dev(dev::Args),
+    Token(token::Args),
     Migrate(migrate::Args),
     Send(send::Args),
     Listen(listen::Args),
@@ -48,6 +52,8 @@ impl Command {
         match self {
             Self::Gateway(args) => gateway::run(*args).await,
             Self::Worker(args) => worker::run(*args).await,
+            Self::Dev(args) => dev::run(args).await,
+            Self::Token(args) => token::run(args).await,
             Self::Migrate(args) => migrate::run(args).await,
             Self::Send(args) => send::run(args).await,
             Self::Listen(args) => listen::run(args).await,

@@ -1,0 +1,321 @@
+//! `confab dev`: a whole confab on this machine, from one command.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use confab_stack::{
+    Launch, Nats, NatsSettings, Postgres, PostgresSettings, Process, Programs, Service, free_port,
+    is_free,
+};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::lifecycle;
+
+pub(crate) mod key;
+mod tell;
+
+/// Start a private NATS and Postgres, workers and gateways, and print how to try them. Ctrl-C stops everything.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How many gateways.
+    #[arg(long, env = "CONFAB_DEV_GATEWAYS", default_value_t = 2)]
+    gateways: usize,
+    /// How many workers.
+    #[arg(long, env = "CONFAB_DEV_WORKERS", default_value_t = 2)]
+    workers: usize,
+    /// Where data, keys and logs are kept.
+    #[arg(long, env = "CONFAB_DEV_DATA_DIR", default_value = ".confab/data")]
+    data_dir: PathBuf,
+    /// Where nats-server and PostgreSQL are looked for when they are not on PATH.
+    #[arg(long, env = "CONFAB_DEV_TOOLS_DIR", default_value = ".confab/tools")]
+    tools_dir: PathBuf,
+    /// Write what was started, as JSON, to this file once everything is ready.
+    #[arg(long, env = "CONFAB_DEV_READY_FILE")]
+    ready_file: Option<PathBuf>,
+    /// Leave a process that dies dead.
+    #[arg(long, env = "CONFAB_DEV_NO_RESTART")]
+    no_restart: bool,
+}
+
+/// Users that get a token.
+const USERS: [&str; 2] = ["alice", "bob"];
+/// How long a process may take to be ready, and to stop.
+const READY: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(15);
+/// How often processes are looked after.
+const GLANCE: Duration = Duration::from_millis(200);
+/// How long a process that died waits for its new start.
+const RESTART: Duration = Duration::from_secs(1);
+const TOKEN_LIFETIME: time::Duration = time::Duration::days(30);
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    lifecycle::run(stop.clone(), READY + STOP * 4, Box::pin(up(args, stop))).await
+}
+
+async fn up(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
+    let data = folder(&args.data_dir)?;
+    let _lock = lock(&data)?;
+    let mut stack = match stop
+        .run_until_cancelled(Box::pin(Stack::start(&args, &data)))
+        .await
+    {
+        Some(started) => started?,
+        None => return Ok(()),
+    };
+    let told = stack.tell(&args, &data).await;
+    let ended = match told {
+        Ok(()) => stack.look_after(!args.no_restart, &stop).await,
+        Err(error) => Err(error),
+    };
+    tell::progress("stopping");
+    stack.stop().await;
+    ended
+}
+
+fn folder(path: &Path) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+    path.canonicalize()
+        .with_context(|| format!("cannot find {}", path.display()))
+}
+
+/// One `confab dev` a data folder: a second one would start Postgres over the same files.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_taken) => bail!(
+            "another `confab dev` uses {}; give this one --data-dir",
+            data.display()
+        ),
+    }
+}
+
+/// Ports that were free at the first start, kept so that printed lines stay good.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Ports {
+    nats: u16,
+    postgres: u16,
+    gateways: Vec<u16>,
+    workers: Vec<u16>,
+}
+
+impl Ports {
+    async fn of(args: &Args, data: &Path) -> anyhow::Result<Self> {
+        let path = data.join("ports.json");
+        let kept = tokio::fs::read(&path)
+            .await
+            .ok()
+            .and_then(|json| serde_json::from_slice(&json).ok());
+        let Self {
+            nats,
+            postgres,
+            gateways,
+            workers,
+        } = kept.unwrap_or_default();
+        let ports = Self {
+            nats: usable(nats)?,
+            postgres: usable(postgres)?,
+            gateways: several(&gateways, args.gateways)?,
+            workers: several(&workers, args.workers)?,
+        };
+        tokio::fs::write(&path, serde_json::to_vec_pretty(&ports)?).await?;
+        Ok(ports)
+    }
+}
+
+/// The kept port while nobody else has taken it, else another one.
+fn usable(kept: u16) -> anyhow::Result<u16> {
+    Ok(if kept != 0 && is_free(kept) {
+        kept
+    } else {
+        free_port()?
+    })
+}
+
+fn several(kept: &[u16], count: usize) -> anyhow::Result<Vec<u16>> {
+    (0..count)
+        .map(|n| usable(kept.get(n).copied().unwrap_or_default()))
+        .collect()
+}
+
+/// Everything that was started.
+struct Stack {
+    nats: Nats,
+    postgres: Postgres,
+    database: String,
+    workers: Vec<Service>,
+    gateways: Vec<Service>,
+    key: confab_auth::mint::Key,
+}
+
+impl Stack {
+    async fn start(args: &Args, data: &Path) -> anyhow::Result<Self> {
+        let programs = Programs::find(&args.tools_dir)?;
+        let ports = Ports::of(args, data).await?;
+        let key = key::read_or_make(data).await?;
+        tell::progress("starting NATS and Postgres");
+        let settings = NatsSettings {
+            folder: data.join("nats"),
+            port: ports.nats,
+            monitor: None,
+        };
+        let nats = Nats::start(&programs, settings).await?;
+        let settings = PostgresSettings {
+            folder: data.join("postgres"),
+            port: ports.postgres,
+        };
+        let postgres = Postgres::start(&programs, settings).await?;
+        let database = postgres.database("confab").await?;
+        let mut stack = Self {
+            nats,
+            postgres,
+            database,
+            workers: Vec::new(),
+            gateways: Vec::new(),
+            key,
+        };
+        tell::progress("bringing the schema up to date");
+        stack.migrate(data).await?;
+        tell::progress("starting workers and gateways");
+        for (n, port) in ports.workers.iter().enumerate() {
+            let launch = stack.launch(data, "worker", n, *port)?;
+            stack.workers.push(Service::spawn(launch, *port)?);
+        }
+        for (n, port) in ports.gateways.iter().enumerate() {
+            let launch = stack.launch(data, "gateway", n, *port)?;
+            stack.gateways.push(Service::spawn(launch, *port)?);
+        }
+        for service in stack.workers.iter_mut().chain(&mut stack.gateways) {
+            service.ready(READY).await?;
+        }
+        Ok(stack)
+    }
+
+    async fn migrate(&self, data: &Path) -> anyhow::Result<()> {
+        let mut migration = Process::spawn(self.launch(data, "migrate", 0, 0)?)?;
+        let status = migration.wait(READY).await?;
+        if status.success() {
+            Ok(())
+        } else {
+            bail!("the migration failed; see {}", migration.log().display())
+        }
+    }
+
+    /// A process of this very binary. Only workers and migrations are told where the database is.
+    fn launch(&self, data: &Path, role: &str, n: usize, port: u16) -> anyhow::Result<Launch> {
+        let mut env = vec![
+            ("CONFAB_NATS_URL".to_owned(), Some(self.nats.url())),
+            (
+                "CONFAB_DATABASE_URL".to_owned(),
+                (role != "gateway").then(|| self.database.clone()),
+            ),
+            (
+                "CONFAB_LISTEN".to_owned(),
+                Some(format!("127.0.0.1:{port}")),
+            ),
+        ];
+        if role == "gateway" {
+            let public = key::public(data).display().to_string();
+            env.push(("CONFAB_JWT_PUBLIC_KEY".to_owned(), Some(public)));
+            env.push(("CONFAB_JWT_ISSUER".to_owned(), Some(key::ISSUER.to_owned())));
+            env.push((
+                "CONFAB_JWT_AUDIENCE".to_owned(),
+                Some(key::AUDIENCE.to_owned()),
+            ));
+        }
+        Ok(Launch {
+            name: format!("{role}-{n}"),
+            program: std::env::current_exe()?,
+            args: vec![role.to_owned()],
+            env,
+            log: data.join("logs").join(format!("{role}-{n}.log")),
+        })
+    }
+
+    /// Prints how to try it, and writes the ready file.
+    async fn tell(&self, args: &Args, data: &Path) -> anyhow::Result<()> {
+        let now = OffsetDateTime::now_utc();
+        let mut tokens = Vec::new();
+        for user in USERS {
+            tokens.push((
+                user,
+                self.key.mint(&key::claims(user, now, TOKEN_LIFETIME))?,
+            ));
+        }
+        let told = tell::Told {
+            gateways: self.gateways.iter().map(tell::Running::of).collect(),
+            workers: self.workers.iter().map(tell::Running::of).collect(),
+            nats: self.nats.url(),
+            postgres: self.database.clone(),
+            tokens: tokens
+                .into_iter()
+                .map(|(user, token)| (user.to_owned(), token))
+                .collect(),
+        };
+        if let Some(path) = &args.ready_file {
+            tell::write(path, &told).await?;
+        }
+        writeln!(
+            std::io::stdout().lock(),
+            "{}",
+            told.lines(data, &std::env::current_exe()?)
+        )?;
+        Ok(())
+    }
+
+    /// Restarts what dies, until the stop.
+    async fn look_after(&mut self, restart: bool, stop: &CancellationToken) -> anyhow::Result<()> {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(GLANCE))
+            .await
+            .is_some()
+        {
+            for service in self.workers.iter_mut().chain(&mut self.gateways) {
+                if let Some(status) = service.process_mut().ended()?
+                    && restart
+                {
+                    warn!(process = service.process().name(), %status, "a process died and is started again");
+                    tokio::time::sleep(RESTART).await;
+                    service.respawn()?;
+                }
+            }
+            if restart && self.nats.process()?.ended()?.is_some() {
+                warn!("NATS died and is started again");
+                self.nats.restart().await?;
+            }
+            if restart && self.postgres.process()?.ended()?.is_some() {
+                warn!("Postgres died and is started again");
+                self.postgres.restart().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops everything, clients of others first.
+    async fn stop(&mut self) {
+        for services in [&mut self.gateways, &mut self.workers] {
+            let stops = services
+                .iter_mut()
+                .map(|service| service.process_mut().stop(STOP));
+            for stopped in futures_util::future::join_all(stops).await {
+                if let Err(error) = stopped {
+                    warn!(%error, "a process did not stop well");
+                }
+            }
+        }
+        for stopped in [self.nats.stop(STOP).await, self.postgres.stop(STOP).await] {
+            if let Err(error) = stopped {
+                warn!(%error, "a server did not stop well");
+            }
+        }
+        info!("everything was stopped");
+    }
+}
