@@ -35,6 +35,10 @@ impl Log {
         self.events.len() as Seq
     }
 
+    fn at(&self, seq: Seq) -> &Logged {
+        &self.events[usize::try_from(seq).unwrap() - 1]
+    }
+
     fn append(&mut self, r#type: EventType, data: String) -> Seq {
         self.events.push(Logged { r#type, data });
         self.head()
@@ -145,7 +149,7 @@ fn index(id: ConversationId) -> usize {
 }
 
 fn number(user: &UserId) -> usize {
-    user.as_str()[1..].parse().unwrap()
+    user.as_str().trim_start_matches('u').parse().unwrap()
 }
 
 impl World {
@@ -163,7 +167,7 @@ impl World {
     }
 
     fn json(&self, c: usize, seq: Seq) -> String {
-        let event = &self.logs[c].events[seq as usize - 1];
+        let event = self.logs[c].at(seq);
         format!(r#"{{"c":{c},"seq":{seq},"data":{}}}"#, event.data)
     }
 
@@ -174,7 +178,7 @@ impl World {
             conversation: conversation(c),
             seq,
             id: EventId(Uuid::from_u128(u128::from(seq))),
-            r#type: self.logs[c].events[seq as usize - 1].r#type,
+            r#type: self.logs[c].at(seq).r#type,
             target_seq: None,
             json: self.json(c, seq).into(),
         });
@@ -272,7 +276,7 @@ impl World {
                 let event = |seq| EncodedEvent {
                     seq,
                     id: EventId(Uuid::nil()),
-                    r#type: self.logs[c].events[seq as usize - 1].r#type,
+                    r#type: self.logs[c].at(seq).r#type,
                     json: JsonText::trusted(self.json(c, seq)),
                 };
                 let events = (read.after + 1..=up_to).map(event).collect();
@@ -393,9 +397,9 @@ impl World {
         for client in &self.clients {
             let (told, opened) = client.opened.as_ref().expect("every session opens");
             let heard = heard(&client.outbox);
-            for c in 0..CONVERSATIONS {
+            for (c, opened) in opened.iter().copied().enumerate() {
                 let heard = heard.get(&c).cloned().unwrap_or_default();
-                self.check_conversation(client, c, told.get(&c).copied(), opened[c], &heard);
+                self.check_conversation(client, c, told.get(&c).copied(), opened, &heard);
             }
         }
     }
