@@ -1,6 +1,8 @@
 //! What confab promises, shown on real processes, a real NATS and a real Postgres: a file a promise.
 
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod crossing;
 #[cfg(test)]
 mod harness;
@@ -10,5 +12,7 @@ mod membership;
 mod outage;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tokens;
 #[cfg(test)]
 mod worker_killed;
