@@ -19,6 +19,7 @@ pub struct Settings {
     #[arg(
         long,
         env = "CONFAB_NATS_URL",
+        hide_env_values = true,
         default_value = "nats://127.0.0.1:4222",
         value_delimiter = ','
     )]

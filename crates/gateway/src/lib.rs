@@ -224,7 +224,7 @@ impl Gateway {
             commands: self.commands.clone(),
             fanout: self.fanout.clone(),
             limits: self.settings.socket_limits(),
-            origins: self.settings.cors_origins.clone(),
+            origins: self.settings.origins(),
             permits: Arc::new(Semaphore::new(self.settings.max_connections)),
             connections: connections.clone(),
             drain: self.stop.clone(),

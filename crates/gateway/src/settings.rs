@@ -60,6 +60,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The allowlist; a variable that is set to nothing lists nothing.
+    pub(crate) fn origins(&self) -> Vec<String> {
+        self.cors_origins
+            .iter()
+            .filter(|origin| !origin.is_empty())
+            .cloned()
+            .collect()
+    }
+
     pub(crate) const fn command_limits(&self) -> CommandLimits {
         CommandLimits {
             budget: Duration::from_millis(self.request_budget),

@@ -207,6 +207,7 @@ impl Failure {
     #[must_use]
     pub fn validation(errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
+            [one] if one.pointer.is_empty() => format!("the body {}", one.message),
             [one] => format!("{}: {}", one.pointer, one.message),
             many => format!("{} fields are not valid", many.len()),
         };

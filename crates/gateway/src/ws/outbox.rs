@@ -112,6 +112,16 @@ impl Outbox {
         }
     }
 
+    /// Waits until the session must end, and says why. Cancel-safe.
+    pub(crate) async fn closed(&self) -> Code {
+        loop {
+            if let Some(code) = self.lock().closed {
+                return code;
+            }
+            self.wake.notified().await;
+        }
+    }
+
     /// Takes what waits, up to about `bytes`.
     ///
     /// # Errors

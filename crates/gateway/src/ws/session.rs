@@ -254,6 +254,7 @@ impl<'a> Session<'a> {
                 _ = heartbeat.tick() => self.beat(connection),
                 written = connection.writer.flush(), if writing.is_some() => written.map_err(|_lost| End::Lost),
                 () = connection.outbox.ready(), if writing.is_none() => take(connection),
+                code = connection.outbox.closed(), if writing.is_some() => Err(End::of(code)),
                 Some(answered) = self.on_the_way.next() => {
                     self.answer(connection, answered);
                     Ok(())
