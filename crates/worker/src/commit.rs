@@ -107,3 +107,6 @@ fn report(error: &CommandError) {
         CommandError::Stored(what) => error!(what, "stored data is not ours"),
     }
 }
+
+#[cfg(test)]
+mod tests;

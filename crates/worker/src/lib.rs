@@ -25,6 +25,8 @@ mod participants;
 mod planner;
 mod reads;
 mod settings;
+#[cfg(test)]
+mod testing;
 
 pub use database::migrate;
 pub use error::Error;

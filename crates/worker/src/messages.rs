@@ -70,7 +70,7 @@ impl std::str::FromStr for Decision {
 }
 
 /// What an event adds to its payload at most: ids, times, names, and the actor with every character escaped.
-const ENVELOPE: usize = 1024 + 128 * 6 * 2;
+pub(crate) const ENVELOPE: usize = 1024 + 128 * 6 * 2;
 
 /// Decides what can be decided without the store.
 ///

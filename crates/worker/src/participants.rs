@@ -298,7 +298,7 @@ mod tests {
         );
         let full = Locked {
             members: limits::GROUP_MEMBERS - 1,
-            ..admin.clone()
+            ..admin
         };
         assert!(add(&caller("a"), &full, &members(&["n"]), vec![]).is_ok());
         assert_eq!(
@@ -333,7 +333,7 @@ mod tests {
         );
         let last = Leaving {
             longest: None,
-            ..stays.clone()
+            ..stays
         };
         let append = remove(&caller("a"), &admin, &user("a"), &last).unwrap();
         assert_eq!(append.changes, [Change::Leave(user("a")), Change::Delete]);

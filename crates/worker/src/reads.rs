@@ -90,3 +90,6 @@ pub(crate) fn entry_of<'a>(
 pub(crate) fn participants_cursor(joined_seq: u64, position: u64) -> String {
     format!("p{joined_seq}-{position}")
 }
+
+#[cfg(test)]
+mod tests;

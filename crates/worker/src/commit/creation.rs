@@ -114,34 +114,27 @@ async fn decide(
     Ok(beginning)
 }
 
-/// Takes the pair, or finds whose it is. The conversation's id is entered with the conversation.
+/// Takes the pair, or finds whose it is, in one statement: its conversation may be deleted at any moment. The conversation's
+/// id is entered with the conversation.
 async fn existing_pair(
     tx: &mut PgConnection,
     caller: &Caller,
     low: &UserId,
     high: &UserId,
 ) -> Result<Option<ConversationId>, CommandError> {
-    let id = Uuid::nil();
-    let taken = sqlx::query(
-        "insert into direct_pairs (tenant, user_a, user_b, conversation_id) values ($1, $2, $3, $4) on conflict do nothing",
+    let taken = Uuid::nil();
+    let (id,): (Uuid,) = sqlx::query_as(
+        "insert into direct_pairs (tenant, user_a, user_b, conversation_id) values ($1, $2, $3, $4) \
+         on conflict (tenant, user_a, user_b) do update set conversation_id = direct_pairs.conversation_id \
+         returning conversation_id",
     )
     .bind(caller.tenant.as_str())
     .bind(low.as_str())
     .bind(high.as_str())
-    .bind(id)
-    .execute(&mut *tx)
+    .bind(taken)
+    .fetch_one(tx)
     .await?;
-    if taken.rows_affected() == 1 {
-        return Ok(None);
-    }
-    let found: Option<(Uuid,)> =
-        sqlx::query_as("select conversation_id from direct_pairs where tenant = $1 and user_a = $2 and user_b = $3")
-            .bind(caller.tenant.as_str())
-            .bind(low.as_str())
-            .bind(high.as_str())
-            .fetch_optional(tx)
-            .await?;
-    Ok(found.map(|(id,)| ConversationId(id)))
+    Ok((id != taken).then_some(ConversationId(id)))
 }
 
 async fn write(

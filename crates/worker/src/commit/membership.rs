@@ -4,7 +4,7 @@ use confab_protocol::command::{
     AddParticipants, Caller, Command, Outcome, RemoveParticipant, Request,
 };
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::event::{EventType, ParticipantAdded, ParticipantRemoved};
+use confab_protocol::event::{EventType, Member, ParticipantAdded, ParticipantRemoved};
 use confab_protocol::ids::{ClientId, ConversationId, UserId};
 use confab_protocol::limits;
 use confab_protocol::resource::Participant;
@@ -55,27 +55,15 @@ async fn add(
 ) -> Result<Done, CommandError> {
     let id = command.conversation;
     lock(tx, caller, id).await?;
-    if let Some((seq, _, data)) = first_execution(
-        tx,
-        caller,
-        id,
-        command.client_id,
-        EventType::ParticipantAdded,
-    )
-    .await?
-    {
-        let data: ParticipantAdded = serde_json::from_str(&data)?;
-        let users: Vec<_> = data
-            .participants
-            .into_iter()
-            .map(|member| member.user_id)
-            .collect();
-        return Ok((
-            Outcome::Added {
-                participants: joined_with(tx, id, seq, &users).await?,
-            },
-            None,
-        ));
+    let key = command.client_id;
+    if let Some(first) = first_execution(tx, caller, id, key, EventType::ParticipantAdded).await? {
+        let data: ParticipantAdded = serde_json::from_str(&first.payload)?;
+        let participants = joined(
+            data.participants,
+            first.seq,
+            Timestamp::new(first.created_at),
+        );
+        return Ok((Outcome::Added { participants }, None));
     }
     let locked = read(tx, caller, id).await?;
     let users: Vec<_> = command
@@ -90,17 +78,13 @@ async fn add(
     let appender = Appender {
         caller,
         conversation: id,
-        client_id: command.client_id,
+        client_id: key,
         locked: &locked,
     };
     let committed = appender.write(tx, &append).await?;
     let seq = locked.last_seq.cast_signed() + 1;
-    Ok((
-        Outcome::Added {
-            participants: joined_with(tx, id, seq, &users).await?,
-        },
-        Some(committed),
-    ))
+    let participants = joined(command.participants.clone(), seq, locked.now);
+    Ok((Outcome::Added { participants }, Some(committed)))
 }
 
 async fn remove(
@@ -110,17 +94,11 @@ async fn remove(
 ) -> Result<Done, CommandError> {
     let id = command.conversation;
     lock(tx, caller, id).await?;
-    if let Some((seq, _, data)) = first_execution(
-        tx,
-        caller,
-        id,
-        command.client_id,
-        EventType::ParticipantRemoved,
-    )
-    .await?
+    let key = command.client_id;
+    if let Some(first) = first_execution(tx, caller, id, key, EventType::ParticipantRemoved).await?
     {
-        let data: ParticipantRemoved = serde_json::from_str(&data)?;
-        return Ok((removed(tx, id, &data.user_id, seq).await?, None));
+        let data: ParticipantRemoved = serde_json::from_str(&first.payload)?;
+        return Ok((removed(tx, id, &data.user_id, first.seq).await?, None));
     }
     let locked = read(tx, caller, id).await?;
     let leaving = leaving(tx, id, &command.user).await?;
@@ -128,7 +106,7 @@ async fn remove(
     let appender = Appender {
         caller,
         conversation: id,
-        client_id: command.client_id,
+        client_id: key,
         locked: &locked,
     };
     let committed = appender.write(tx, &append).await?;
@@ -154,6 +132,16 @@ async fn lock(
         .ok_or_else(|| Failure::of(Code::ConversationNotFound).into())
 }
 
+/// What an earlier execution of a command appended.
+#[derive(sqlx::FromRow)]
+struct FirstExecution {
+    seq: i64,
+    #[sqlx(rename = "type")]
+    event_type: String,
+    created_at: OffsetDateTime,
+    payload: String,
+}
+
 /// The event that an earlier execution of the command appended.
 async fn first_execution(
     tx: &mut PgConnection,
@@ -161,9 +149,9 @@ async fn first_execution(
     id: ConversationId,
     key: ClientId,
     expected: EventType,
-) -> Result<Option<(i64, String, String)>, CommandError> {
-    let found: Option<(i64, String, String)> = sqlx::query_as(
-        "select seq, type, payload from events where conversation_id = $1 and actor = $2 and client_id = $3",
+) -> Result<Option<FirstExecution>, CommandError> {
+    let found: Option<FirstExecution> = sqlx::query_as(
+        "select seq, type, created_at, payload from events where conversation_id = $1 and actor = $2 and client_id = $3",
     )
     .bind(id.0)
     .bind(caller.user.as_str())
@@ -171,7 +159,7 @@ async fn first_execution(
     .fetch_optional(tx)
     .await?;
     match found {
-        Some((_, event_type, _)) if event_type != expected.as_str() => {
+        Some(first) if first.event_type != expected.as_str() => {
             Err(Failure::of(Code::IdempotencyKeyReused).into())
         }
         found => Ok(found),
@@ -284,25 +272,16 @@ pub(crate) fn participant(row: ParticipantRow) -> Result<Participant, CommandErr
     })
 }
 
-/// The memberships that began with the event `seq`, in the order of `users`.
-async fn joined_with(
-    tx: &mut PgConnection,
-    id: ConversationId,
-    seq: i64,
-    users: &[UserId],
-) -> Result<Vec<Participant>, CommandError> {
-    let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
-    let rows: Vec<ParticipantRow> = sqlx::query_as(
-        "select p.user_id, p.role, p.joined_at, p.left_at, p.last_read_seq \
-         from unnest($3::text[]) with ordinality as u(user_id, n) \
-         join participants p on p.conversation_id = $1 and p.user_id = u.user_id and p.joined_seq = $2 order by u.n",
-    )
-    .bind(id.0)
-    .bind(seq)
-    .bind(names)
-    .fetch_all(tx)
-    .await?;
-    rows.into_iter().map(participant).collect()
+/// Memberships as they began with the event `seq`: what an addition is answered with, whatever became of them since.
+fn joined(members: Vec<Member>, seq: i64, at: Timestamp) -> Vec<Participant> {
+    let participant = |member: Member| Participant {
+        user_id: member.user_id,
+        role: member.role,
+        joined_at: at,
+        left_at: None,
+        last_read_seq: seq.cast_unsigned(),
+    };
+    members.into_iter().map(participant).collect()
 }
 
 /// The membership that ended with the event `seq`, and whether the conversation ended right behind it.

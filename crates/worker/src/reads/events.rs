@@ -11,9 +11,11 @@ use super::{EventRow, ROOM, entry_of};
 use crate::error::CommandError;
 
 /// Rows that a range of a log has at most; the payloads of those behind the byte bound are not read.
+///
+/// Around its payload an encoded event has some 600 bytes, and its actor twice: a character may take two when escaped.
 const RANGE: &str = "\
     select seq, id, type, actor, client_id, created_at, edited_at, deleted_at, payload from ( \
-        select e.*, sum(octet_length(e.payload) + 768) over (order by e.seq) as bytes from ( \
+        select e.*, sum(octet_length(e.payload) + 4 * octet_length(e.actor) + 640) over (order by e.seq) as bytes from ( \
             select e.* from events e join conversations c on c.id = e.conversation_id \
             where e.conversation_id = $1 and c.tenant = $2 and e.seq > $3 and e.seq <= $4 order by e.seq limit 1000 \
         ) e \
@@ -51,10 +53,11 @@ fn encoded(conversation: Uuid, row: &EventRow) -> Result<EncodedEvent, CommandEr
     })
 }
 
+/// The bytes are those of [`RANGE`]; `found` counts what there is for the page, one more than asked included.
 const HISTORY: &str = "\
-    select seq, id, type, actor, client_id, created_at, edited_at, deleted_at, payload from ( \
-        select e.*, sum(octet_length(e.payload) + 768) over (order by e.seq desc) as bytes, \
-            row_number() over (order by e.seq desc) as n from ( \
+    select seq, id, type, actor, client_id, created_at, edited_at, deleted_at, payload, found from ( \
+        select e.*, sum(octet_length(e.payload) + 4 * octet_length(e.actor) + 640) over (order by e.seq desc) as bytes, \
+            row_number() over (order by e.seq desc) as n, count(*) over () as found from ( \
             select e.* from events e where e.conversation_id = $1 and e.type = 'message.created' \
                 and e.seq < $2 and e.seq > $3 \
                 and ($4::text is null or e.actor = $4) and ($5::text is null or starts_with(e.payload, $5)) \
@@ -80,7 +83,7 @@ pub(super) async fn history(pool: &PgPool, history: &History) -> Result<Answer, 
         .map(serde_json::to_string)
         .transpose()?;
     let limit = i64::from(history.limit);
-    let rows: Vec<EventRow> = sqlx::query_as(HISTORY)
+    let rows: Vec<Found> = sqlx::query_as(HISTORY)
         .bind(history.conversation.0)
         .bind(before.map_or(i64::MAX, |seq| i64::try_from(seq).unwrap_or(i64::MAX)))
         .bind(
@@ -97,45 +100,25 @@ pub(super) async fn history(pool: &PgPool, history: &History) -> Result<Answer, 
         .fetch_all(&mut *tx)
         .await?;
     let limit = usize::try_from(history.limit).unwrap_or(usize::MAX);
+    let found = rows.first().map_or(0, |row| row.found.cast_unsigned());
     let shown = rows.get(..limit.min(rows.len())).unwrap_or_default();
     let items = shown
         .iter()
-        .map(|row| message(history.conversation, row))
+        .map(|row| message(history.conversation, &row.event))
         .collect::<Result<_, _>>()?;
-    // Fewer than asked may be a page cut by its bytes: only the log's own beginning is the end.
-    let more = rows.len() > limit || (!shown.is_empty() && is_cut(&mut tx, history, shown).await?);
     let next_cursor = shown
         .last()
-        .filter(|_| more)
-        .map(|row| format!("m{}", row.seq));
+        .filter(|_| found > shown.len() as u64)
+        .map(|row| format!("m{}", row.event.seq));
     Ok(Answer::Page { items, next_cursor })
 }
 
-/// Whether a page that is not full was cut by its bytes.
-async fn is_cut(
-    tx: &mut sqlx::PgConnection,
-    history: &History,
-    shown: &[EventRow],
-) -> Result<bool, CommandError> {
-    let bytes: usize = shown.iter().map(|row| row.payload.len() + 768).sum();
-    if bytes < ROOM / 4 {
-        return Ok(false);
-    }
-    let last = shown.last().map(|row| row.seq).unwrap_or_default();
-    let (more,): (bool,) = sqlx::query_as(
-        "select exists (select 1 from events where conversation_id = $1 and seq < $2 and seq > $3 \
-         and type = 'message.created')",
-    )
-    .bind(history.conversation.0)
-    .bind(last)
-    .bind(
-        history
-            .after
-            .map_or(0, |seq| i64::try_from(seq).unwrap_or(i64::MAX)),
-    )
-    .fetch_one(tx)
-    .await?;
-    Ok(more)
+/// A row of [`HISTORY`].
+#[derive(sqlx::FromRow)]
+struct Found {
+    #[sqlx(flatten)]
+    event: EventRow,
+    found: i64,
 }
 
 fn message(conversation: ConversationId, row: &EventRow) -> Result<JsonText, CommandError> {

@@ -61,7 +61,8 @@ async fn page(
     of: &MembershipsOf,
     room: usize,
 ) -> Result<UserMemberships, CommandError> {
-    let is_first = of.only.is_none() && of.after.is_none();
+    // A question that found no room in an earlier answer begins above the lowest id.
+    let is_first = of.only.is_none() && of.after.is_none_or(|id| id.0.is_nil());
     let most = room.max(1000);
     let rows: Vec<Row> = sqlx::query_as(PAGE)
         .bind(of.tenant.as_str())

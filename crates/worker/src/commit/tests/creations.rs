@@ -1,0 +1,107 @@
+use confab_protocol::command::{Created, Outcome};
+use confab_protocol::error::Code;
+use confab_protocol::resource::ConversationType;
+use futures_util::future::join_all;
+
+use crate::commit::CommandOutcome;
+use crate::testing::{Fixture, code, creation, request, soon};
+
+#[tokio::test]
+async fn a_creation_key_used_concurrently_begins_one_conversation() {
+    let fixture = Fixture::new().await;
+    let workers = [fixture.committer.clone(), fixture.another_committer()];
+    let request = request(
+        "alice",
+        creation("k", ConversationType::Group, &["alice", "bob"]),
+    );
+    let all = (0..8).map(|n| workers[n % 2].alone(&request, soon()));
+    let outcomes = Box::pin(join_all(all)).await;
+
+    assert_eq!(
+        outcomes
+            .iter()
+            .filter(|(_, events)| events.is_some())
+            .count(),
+        1
+    );
+    let all: Vec<_> = outcomes.into_iter().map(|(one, _)| created(one)).collect();
+    assert_eq!(all.iter().filter(|created| !created.replayed).count(), 1);
+    for one in &all {
+        assert_eq!(one.conversation, all[0].conversation);
+        assert_eq!(one.body, all[0].body);
+    }
+    assert_eq!(fixture.log(all[0].conversation).await.len(), 1);
+    let (conversations,): (i64,) = sqlx::query_as("select count(*) from conversations")
+        .fetch_one(&fixture.pool)
+        .await
+        .unwrap();
+    assert_eq!(conversations, 1);
+}
+
+#[tokio::test]
+async fn a_creation_key_is_good_for_one_request_of_one_user() {
+    let fixture = Fixture::new().await;
+    let create = |user, users: &'static [&'static str]| {
+        fixture.alone(user, creation("k", ConversationType::Group, users))
+    };
+    let first = created(create("alice", &["alice", "bob"]).await.0);
+    let (other, events) = create("alice", &["alice", "bob", "carol"]).await;
+    assert_eq!((code(other), events), (Code::IdempotencyKeyReused, 0));
+    let again = created(create("alice", &["alice", "bob"]).await.0);
+    assert!(again.replayed);
+    assert_eq!(again.body, first.body);
+    let bobs = created(create("bob", &["alice", "bob"]).await.0);
+    assert!(!bobs.replayed);
+    assert_ne!(bobs.conversation, first.conversation);
+}
+
+#[tokio::test]
+async fn an_expired_creation_key_is_free_again() {
+    let fixture = Fixture::new().await;
+    let create = || {
+        let command = creation("k", ConversationType::Group, &["alice"]);
+        fixture.alone("alice", command)
+    };
+    let first = created(create().await.0);
+    sqlx::query("update creation_keys set expires_at = now() - interval '1 second'")
+        .execute(&fixture.pool)
+        .await
+        .unwrap();
+    let second = created(create().await.0);
+    assert!(!second.replayed);
+    assert_ne!(second.conversation, first.conversation);
+    assert_eq!(created(create().await.0).body, second.body);
+}
+
+#[tokio::test]
+async fn two_users_have_one_direct_conversation_whoever_begins_it() {
+    let fixture = Fixture::new().await;
+    let both = ["alice", "bob"];
+    let keys: Vec<_> = (0..8).map(|n| format!("k{n}")).collect();
+    let begin = |n: usize| {
+        let users = [both[n % 2], both[(n + 1) % 2]];
+        let command = creation(&keys[n], ConversationType::Direct, &users);
+        fixture.alone(users[0], command)
+    };
+    let outcomes: Vec<_> = Box::pin(join_all((0..8).map(begin))).await;
+    let begun: Vec<_> = outcomes.iter().filter(|(one, _)| one.is_ok()).collect();
+    let [(one, 1)] = begun.as_slice() else {
+        panic!("{begun:?}");
+    };
+    let first = created(one.clone());
+    for (n, (outcome, _)) in outcomes.into_iter().enumerate() {
+        let Err(failure) = outcome else { continue };
+        assert_eq!(failure.code, Code::DirectConversationExists);
+        assert_eq!(failure.extension.conversation_id, Some(first.conversation));
+        // A refusal that was decided under the key is what its repeat gets.
+        assert_eq!(begin(n).await.0.unwrap_err(), failure);
+    }
+    assert_eq!(fixture.log(first.conversation).await.len(), 1);
+}
+
+fn created(outcome: CommandOutcome) -> Created {
+    match outcome.unwrap() {
+        Outcome::Created(created) => created,
+        other => panic!("{other:?}"),
+    }
+}

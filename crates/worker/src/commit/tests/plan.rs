@@ -1,0 +1,78 @@
+use sqlx::{Connection as _, PgConnection};
+
+use crate::testing::{Fixture, eventually, key, keyed, message, sent, soak};
+
+#[tokio::test]
+async fn spread_over_many_conversations_no_batch_scans_a_table_that_was_never_analyzed() {
+    grows_without_scans(100).await;
+}
+
+#[tokio::test]
+async fn in_one_conversation_no_batch_scans_a_table_that_was_never_analyzed() {
+    grows_without_scans(1).await;
+}
+
+/// Grows a new installation's log by batches of every size, with repeats and replies among them.
+async fn grows_without_scans(conversations: usize) {
+    let fixture = Fixture::new().await;
+    for table in ["conversations", "participants", "events"] {
+        let off = format!("alter table {table} set (autovacuum_enabled = off)");
+        sqlx::query(sqlx::AssertSqlSafe(off))
+            .execute(&fixture.pool)
+            .await
+            .unwrap();
+    }
+    let mut groups = Vec::new();
+    for _ in 0..conversations {
+        groups.push(fixture.group(&["alice", "bob"]).await);
+    }
+    let (wanted, repeated) = (soak(200_000, 20_000), key());
+    let (mut stored, mut first) = (0, None);
+    for size in [1, 4, 16, 50, 200].into_iter().cycle() {
+        if stored >= wanted {
+            break;
+        }
+        let mut items: Vec<_> = (stored..stored + size)
+            .map(|n| message(groups[n % groups.len()], "alice", "hello"))
+            .collect();
+        items.push(keyed(groups[0], "alice", "first", repeated));
+        let mut reply = message(groups[0], "bob", "reply");
+        reply.append.message.reply_to = first;
+        items.push(reply);
+        let outcomes = fixture.committer.batch(&items).await.outcomes;
+        let answers: Vec<_> = outcomes.into_iter().map(sent).collect();
+        stored += answers.iter().filter(|sent| !sent.duplicate).count();
+        assert_eq!(answers[size].duplicate, first.is_some());
+        first = Some(answers[size].message_id);
+    }
+    let url = fixture.url.clone();
+    // What a connection counts is certain to be told when it closes.
+    fixture.pool.close().await;
+    assert_no_scans(&url, stored + conversations).await;
+}
+
+async fn assert_no_scans(url: &str, events: usize) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let inserted = "select n_tup_ins from pg_stat_user_tables where relname = 'events'";
+    eventually("statistics hold every event", async || {
+        let (found,): (i64,) = sqlx::query_as(inserted)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        (usize::try_from(found).unwrap() == events).then_some(())
+    })
+    .await;
+    let tables: Vec<(String, i64, i64, bool)> = sqlx::query_as(
+        "select s.relname::text, s.seq_tup_read, s.idx_scan, c.reltuples = -1 \
+         from pg_stat_user_tables s join pg_class c on c.oid = s.relid \
+         where s.relname in ('conversations', 'participants', 'events') order by 1",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(tables.len(), 3);
+    for (table, scanned, looked_up, never_analyzed) in tables {
+        assert_eq!(scanned, 0, "rows of {table} read by scanning it");
+        assert!(looked_up > 0 && never_analyzed, "{table}");
+    }
+}

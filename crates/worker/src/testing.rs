@@ -1,0 +1,264 @@
+//! What the tests of this crate stand on: one Postgres for all of them, and a migrated database for each.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser as _;
+use confab_protocol::command::{
+    Caller, Command, CreateConversation, Outcome, RemoveParticipant, Request, SendAnswer,
+    SendMessage, Sent,
+};
+use confab_protocol::error::Code;
+use confab_protocol::ids::{ClientId, ConversationId};
+use confab_protocol::json::JsonText;
+use confab_protocol::resource::ConversationType;
+use confab_stack::{Postgres, PostgresSettings, Programs, free_port};
+use prometheus_client::registry::Registry;
+use sqlx::PgPool;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use crate::commit::{CommandOutcome, Committer, Item};
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+use crate::{database, messages};
+
+/// How long a test waits for what comes at once on an idle machine.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A test's own database, and a worker's committer on it.
+pub(crate) struct Fixture {
+    pub(crate) url: String,
+    pub(crate) pool: PgPool,
+    pub(crate) committer: Committer,
+}
+
+impl Fixture {
+    pub(crate) async fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let url = server().await.database(&name).await.unwrap();
+        database::migrate(&url).await.unwrap();
+        let pool = pool(&url);
+        let committer = Committer::new(pool.clone(), Metrics::new(&mut Registry::default()));
+        Self {
+            url,
+            pool,
+            committer,
+        }
+    }
+
+    /// Another worker's committer, with connections of its own.
+    pub(crate) fn another_committer(&self) -> Committer {
+        Committer::new(pool(&self.url), Metrics::new(&mut Registry::default()))
+    }
+
+    /// A group; the first user begins it.
+    pub(crate) async fn group(&self, users: &[&str]) -> ConversationId {
+        let key = Uuid::now_v7().to_string();
+        let command = creation(&key, ConversationType::Group, users);
+        let (outcome, _) = self.alone(users[0], command).await;
+        match outcome.unwrap() {
+            Outcome::Created(created) => created.conversation,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Carries out a command that goes alone; says also how many events it appended.
+    pub(crate) async fn alone(&self, user: &str, command: Command) -> (CommandOutcome, usize) {
+        let request = request(user, command);
+        let (outcome, committed) = self.committer.alone(&request, soon()).await;
+        (
+            outcome,
+            committed.map_or(0, |committed| committed.events.len()),
+        )
+    }
+
+    /// Sends one message.
+    pub(crate) async fn send(&self, item: Item) -> CommandOutcome {
+        self.committer.batch(&[item]).await.outcomes.remove(0)
+    }
+
+    pub(crate) async fn remove(&self, by: &str, user: &str, from: ConversationId) {
+        let (outcome, _) = self.alone(by, removal(from, user)).await;
+        outcome.unwrap();
+    }
+
+    /// The types of a log's events, whose seqs have no gaps and end at the conversation's own.
+    pub(crate) async fn log(&self, conversation: ConversationId) -> Vec<String> {
+        let rows: Vec<(i64, String)> =
+            sqlx::query_as("select seq, type from events where conversation_id = $1 order by seq")
+                .bind(conversation.0)
+                .fetch_all(&self.pool)
+                .await
+                .unwrap();
+        let (last,): (i64,) = sqlx::query_as("select last_seq from conversations where id = $1")
+            .bind(conversation.0)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
+        assert!(rows.iter().map(|(seq, _)| *seq).eq(1..=last));
+        rows.into_iter().map(|(_, event_type)| event_type).collect()
+    }
+
+    /// Waits until this many statements wait for a lock.
+    pub(crate) async fn waiters(&self, count: i64) {
+        let waiting = "select count(*) from pg_stat_activity \
+            where datname = current_database() and wait_event_type = 'Lock'";
+        eventually("statements wait for a lock", async || {
+            let (found,): (i64,) = sqlx::query_as(waiting).fetch_one(&self.pool).await.unwrap();
+            (found == count).then_some(())
+        })
+        .await;
+    }
+}
+
+pub(crate) fn caller(user: &str) -> Caller {
+    Caller {
+        tenant: "default".parse().unwrap(),
+        user: user.parse().unwrap(),
+        admin: false,
+    }
+}
+
+pub(crate) fn request(user: &str, command: Command) -> Request {
+    Request {
+        request_id: "r-1".into(),
+        traceparent: None,
+        caller: caller(user),
+        command,
+    }
+}
+
+/// A creation whose request is told from another by its type and users.
+pub(crate) fn creation(key: &str, r#type: ConversationType, users: &[&str]) -> Command {
+    let mut hash = [0; 32];
+    hash[0] = u8::try_from(users.len()).unwrap();
+    hash[1] = r#type.as_str().as_bytes()[0];
+    Command::CreateConversation(CreateConversation {
+        key: key.to_owned(),
+        request_hash: hash,
+        r#type,
+        participants: users.iter().map(|user| user.parse().unwrap()).collect(),
+        metadata: JsonText::empty_object(),
+    })
+}
+
+pub(crate) fn removal(conversation: ConversationId, user: &str) -> Command {
+    Command::RemoveParticipant(RemoveParticipant {
+        conversation,
+        user: user.parse().unwrap(),
+        client_id: key(),
+    })
+}
+
+pub(crate) fn key() -> ClientId {
+    ClientId(Uuid::now_v7())
+}
+
+/// A message with a key of its own.
+pub(crate) fn message(conversation: ConversationId, user: &str, text: &str) -> Item {
+    keyed(conversation, user, text, key())
+}
+
+/// A message with this key; its text goes into the payload as it is.
+pub(crate) fn keyed(
+    conversation: ConversationId,
+    user: &str,
+    text: &str,
+    client_id: ClientId,
+) -> Item {
+    let payload = format!(r#"{{"kind":"text","content":"{text}","metadata":{{}}}}"#);
+    let message = SendMessage {
+        conversation,
+        client_id,
+        payload: JsonText::trusted(payload),
+        reply_to: None,
+        answer: SendAnswer::Message,
+    };
+    Item {
+        append: messages::send(caller(user), message).unwrap(),
+        deadline: soon(),
+    }
+}
+
+pub(crate) fn sent(outcome: CommandOutcome) -> Sent {
+    match outcome.unwrap() {
+        Outcome::Sent(sent) => sent,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) fn code(outcome: CommandOutcome) -> Code {
+    outcome.unwrap_err().code
+}
+
+/// The end of a generous budget.
+pub(crate) fn soon() -> Instant {
+    Instant::now() + DEADLINE
+}
+
+/// Waits until `look` finds something, and gives it.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let until = soon();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < until, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A count: the full one with `CONFAB_TEST_SOAK=1`, else one that keeps the whole run short.
+pub(crate) fn soak(full: usize, small: usize) -> usize {
+    let asked = std::env::var_os("CONFAB_TEST_SOAK").is_some_and(|value| value == "1");
+    if asked { full } else { small }
+}
+
+/// A pool as a worker has it, but for the patience with locks that a busy machine needs.
+pub(crate) fn pool(url: &str) -> PgPool {
+    #[derive(clap::Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        settings: Settings,
+    }
+    let arguments = ["worker", "--database-url", url, "--lock-timeout-ms", "8000"];
+    let settings = Arguments::parse_from(arguments).settings;
+    database::pool(&settings, 20, "tests").unwrap()
+}
+
+/// It ends with this process: who watches it sees our pipe close.
+async fn server() -> &'static Postgres {
+    static SERVER: OnceCell<Postgres> = OnceCell::const_new();
+    SERVER.get_or_init(start).await
+}
+
+async fn start() -> Postgres {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let programs = Programs::find(&checkout.join(".confab/tools"));
+    let settings = PostgresSettings {
+        folder: folder(),
+        port: free_port().unwrap(),
+    };
+    let started = Postgres::start(&programs.unwrap(), settings).await;
+    started.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A folder of this process below the target folder. Those of processes that are gone are removed first.
+fn folder() -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let target = program.ancestors().nth(3).unwrap();
+    let all = target.join("tmp/worker");
+    fs::create_dir_all(&all).unwrap();
+    for entry in fs::read_dir(&all).unwrap() {
+        let entry = entry.unwrap();
+        let lives = Path::new("/proc").join(entry.file_name()).exists();
+        if !lives && let Err(error) = fs::remove_dir_all(entry.path()) {
+            eprintln!("{} stays: {error}", entry.path().display());
+        }
+    }
+    all.join(std::process::id().to_string())
+}
