@@ -62,6 +62,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 async fn up(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let data = folder(&args.data_dir)?;
     let _lock = lock(&data)?;
+    forget_ready_file(&args).await;
     let mut stack = match stop
         .run_until_cancelled(Box::pin(Stack::start(&args, &data)))
         .await
@@ -69,14 +70,24 @@ async fn up(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         Some(started) => started?,
         None => return Ok(()),
     };
-    let told = stack.tell(&args, &data).await;
-    let ended = match told {
-        Ok(()) => stack.look_after(!args.no_restart, &stop).await,
+    let ended = match stack.tell(&args, &data).await {
+        Ok(()) => stack.look_after(&args, &stop).await,
         Err(error) => Err(error),
     };
+    forget_ready_file(&args).await;
     tell::progress("stopping");
     stack.stop().await;
     ended
+}
+
+/// A script that waits for the file must not find an old one.
+async fn forget_ready_file(args: &Args) {
+    if let Some(path) = &args.ready_file
+        && let Err(error) = tokio::fs::remove_file(path).await
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        warn!(%error, "the ready file could not be removed");
+    }
 }
 
 fn folder(path: &Path) -> anyhow::Result<PathBuf> {
@@ -120,9 +131,17 @@ impl Ports {
             gateways,
             workers,
         } = kept.unwrap_or_default();
+        let mut taken = Vec::new();
+        let mut usable = |kept: u16| usable(kept, &mut taken);
+        let mut several = |kept: &[u16], count: usize| {
+            (0..count)
+                .map(|n| usable(kept.get(n).copied().unwrap_or_default()))
+                .collect::<anyhow::Result<Vec<_>>>()
+        };
+        let servers = several(&[nats, postgres], 2)?;
         let ports = Self {
-            nats: usable(nats)?,
-            postgres: usable(postgres)?,
+            nats: servers.first().copied().unwrap_or_default(),
+            postgres: servers.last().copied().unwrap_or_default(),
             gateways: several(&gateways, args.gateways)?,
             workers: several(&workers, args.workers)?,
         };
@@ -131,19 +150,14 @@ impl Ports {
     }
 }
 
-/// The kept port while nobody else has taken it, else another one.
-fn usable(kept: u16) -> anyhow::Result<u16> {
-    Ok(if kept != 0 && is_free(kept) {
-        kept
-    } else {
-        free_port()?
-    })
-}
-
-fn several(kept: &[u16], count: usize) -> anyhow::Result<Vec<u16>> {
-    (0..count)
-        .map(|n| usable(kept.get(n).copied().unwrap_or_default()))
-        .collect()
+/// The kept port while nobody else has taken it, else another one; each only once.
+fn usable(kept: u16, taken: &mut Vec<u16>) -> anyhow::Result<u16> {
+    let mut port = kept;
+    while port == 0 || taken.contains(&port) || !is_free(port) {
+        port = free_port()?;
+    }
+    taken.push(port);
+    Ok(port)
 }
 
 /// Everything that was started.
@@ -240,29 +254,10 @@ impl Stack {
         })
     }
 
-    /// Prints how to try it, and writes the ready file.
+    /// Writes the ready file, and prints how to try it.
     async fn tell(&self, args: &Args, data: &Path) -> anyhow::Result<()> {
-        let now = OffsetDateTime::now_utc();
-        let mut tokens = Vec::new();
-        for user in USERS {
-            tokens.push((
-                user,
-                self.key.mint(&key::claims(user, now, TOKEN_LIFETIME))?,
-            ));
-        }
-        let told = tell::Told {
-            gateways: self.gateways.iter().map(tell::Running::of).collect(),
-            workers: self.workers.iter().map(tell::Running::of).collect(),
-            nats: self.nats.url(),
-            postgres: self.database.clone(),
-            tokens: tokens
-                .into_iter()
-                .map(|(user, token)| (user.to_owned(), token))
-                .collect(),
-        };
-        if let Some(path) = &args.ready_file {
-            tell::write(path, &told).await?;
-        }
+        self.write_ready_file(args).await?;
+        let told = self.told()?;
         writeln!(
             std::io::stdout().lock(),
             "{}",
@@ -271,32 +266,79 @@ impl Stack {
         Ok(())
     }
 
-    /// Restarts what dies, until the stop.
-    async fn look_after(&mut self, restart: bool, stop: &CancellationToken) -> anyhow::Result<()> {
+    async fn write_ready_file(&self, args: &Args) -> anyhow::Result<()> {
+        match &args.ready_file {
+            Some(path) => tell::write(path, &self.told()?).await,
+            None => Ok(()),
+        }
+    }
+
+    fn told(&self) -> anyhow::Result<tell::Told> {
+        let now = OffsetDateTime::now_utc();
+        let token = |user: &str| {
+            Ok((
+                user.to_owned(),
+                self.key.mint(&key::claims(user, now, TOKEN_LIFETIME))?,
+            ))
+        };
+        Ok(tell::Told {
+            gateways: self.gateways.iter().map(tell::Running::of).collect(),
+            workers: self.workers.iter().map(tell::Running::of).collect(),
+            nats: self.nats.url(),
+            postgres: self.database.clone(),
+            tokens: USERS
+                .into_iter()
+                .map(token)
+                .collect::<anyhow::Result<_>>()?,
+        })
+    }
+
+    /// Looks after what was started, until the stop.
+    async fn look_after(&mut self, args: &Args, stop: &CancellationToken) -> anyhow::Result<()> {
         while stop
             .run_until_cancelled(tokio::time::sleep(GLANCE))
             .await
             .is_some()
         {
-            for service in self.workers.iter_mut().chain(&mut self.gateways) {
-                if let Some(status) = service.process_mut().ended()?
-                    && restart
-                {
-                    warn!(process = service.process().name(), %status, "a process died and is started again");
-                    tokio::time::sleep(RESTART).await;
-                    service.respawn()?;
-                }
+            if args.no_restart {
+                continue;
             }
-            if restart && self.nats.process()?.ended()?.is_some() {
-                warn!("NATS died and is started again");
-                self.nats.restart().await?;
-            }
-            if restart && self.postgres.process()?.ended()?.is_some() {
-                warn!("Postgres died and is started again");
-                self.postgres.restart().await?;
+            match stop.run_until_cancelled(Box::pin(self.revive())).await {
+                Some(Ok(true)) => self.write_ready_file(args).await?,
+                Some(Ok(false)) => {}
+                Some(Err(error)) => warn!(%error, "what died could not be started yet"),
+                None => break,
             }
         }
         Ok(())
+    }
+
+    /// Starts again what died; says whether any process is another one now.
+    async fn revive(&mut self) -> anyhow::Result<bool> {
+        let mut revived = false;
+        if self.nats.process().map_or(Ok(true), |process| {
+            Ok::<_, anyhow::Error>(process.ended()?.is_some())
+        })? {
+            warn!("NATS died and is started again");
+            tokio::time::sleep(RESTART).await;
+            self.nats.restart().await?;
+        }
+        if self.postgres.process().map_or(Ok(true), |process| {
+            Ok::<_, anyhow::Error>(process.ended()?.is_some())
+        })? {
+            warn!("Postgres died and is started again");
+            tokio::time::sleep(RESTART).await;
+            self.postgres.restart().await?;
+        }
+        for service in self.workers.iter_mut().chain(&mut self.gateways) {
+            if let Some(status) = service.process_mut().ended()? {
+                warn!(process = service.process().name(), %status, "a process died and is started again");
+                tokio::time::sleep(RESTART).await;
+                service.respawn()?;
+                revived = true;
+            }
+        }
+        Ok(revived)
     }
 
     /// Stops everything, clients of others first.

@@ -11,8 +11,8 @@ use tracing::{info, warn};
 
 use crate::error::BusError;
 
-/// Where NATS is. A user and password may stand in the URL.
-#[derive(Debug, Clone, clap::Args)]
+/// Where NATS is, and as whom to connect.
+#[derive(Clone, clap::Args)]
 #[group(skip)]
 pub struct Settings {
     /// NATS servers, comma separated.
@@ -24,6 +24,17 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub nats_url: Vec<String>,
+    /// The user at NATS, where it wants one; a user in the URL is not heeded.
+    #[arg(long, env = "CONFAB_NATS_USER", requires = "nats_password")]
+    pub nats_user: Option<String>,
+    /// The user's password.
+    #[arg(
+        long,
+        env = "CONFAB_NATS_PASSWORD",
+        hide_env_values = true,
+        requires = "nats_user"
+    )]
+    pub nats_password: Option<String>,
     /// A credentials file (JWT and nkey seed) for NATS.
     #[arg(long, env = "CONFAB_NATS_CREDENTIALS")]
     pub nats_credentials: Option<PathBuf>,
@@ -36,6 +47,14 @@ pub struct Settings {
     /// How many bytes of events are kept in the stream at most; the oldest go first.
     #[arg(long, env = "CONFAB_EVENTS_MAX_BYTES", default_value_t = 1 << 30)]
     pub events_max_bytes: i64,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("nats_replicas", &self.nats_replicas)
+            .finish_non_exhaustive()
+    }
 }
 
 /// async-nats pings every 60 s by default, so that a link that swallows packets would go unnoticed for minutes.
@@ -89,6 +108,9 @@ impl Bus {
         if let Some(path) = &settings.nats_credentials {
             let unreadable = |e| BusError::Settings(format!("credentials {}: {e}", path.display()));
             options = options.credentials_file(path).await.map_err(unreadable)?;
+        }
+        if let (Some(user), Some(password)) = (&settings.nats_user, &settings.nats_password) {
+            options = options.user_and_password(user.clone(), password.clone());
         }
         let client = options
             .connect(settings.nats_url.as_slice())

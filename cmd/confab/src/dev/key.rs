@@ -31,7 +31,7 @@ pub(crate) async fn read(data: &Path) -> anyhow::Result<Key> {
 pub(super) async fn read_or_make(data: &Path) -> anyhow::Result<Key> {
     if !private(data).exists() {
         let key = Key::generate()?;
-        tokio::fs::write(private(data), key.private_pem()?).await?;
+        super::tell::write_private(&private(data), key.private_pem()?.as_bytes()).await?;
     }
     let key = read(data).await?;
     tokio::fs::write(public(data), key.public_pem()?).await?;

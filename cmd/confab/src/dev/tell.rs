@@ -40,11 +40,26 @@ pub(super) struct Told {
     pub(super) tokens: BTreeMap<String, String>,
 }
 
+/// Writes what only its owner may read: keys, tokens, passwords.
+pub(super) async fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use tokio::io::AsyncWriteExt as _;
+    let mut options = tokio::fs::OpenOptions::new();
+    let mut file = options
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .await?;
+    file.write_all(bytes).await?;
+    file.flush().await
+}
+
 /// Writes the ready file: whoever sees it sees all of it.
 pub(super) async fn write(path: &Path, told: &Told) -> anyhow::Result<()> {
     let beside = path.with_extension("part");
     let cannot = || format!("cannot write {}", path.display());
-    tokio::fs::write(&beside, serde_json::to_vec_pretty(told)?)
+    write_private(&beside, &serde_json::to_vec_pretty(told)?)
         .await
         .with_context(cannot)?;
     tokio::fs::rename(&beside, path).await.with_context(cannot)
