@@ -9,7 +9,15 @@ mod harness;
 #[cfg(test)]
 mod membership;
 #[cfg(test)]
+mod nats_faults;
+#[cfg(test)]
+mod order;
+#[cfg(test)]
 mod outage;
+#[cfg(test)]
+mod relay;
+#[cfg(test)]
+mod slow_consumer;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -366,7 +366,12 @@ async fn batch(
             send(reply, &outcomes).await;
         }
     }
-    publish(publisher, end.committed, items.iter().any(is_fault));
+    // Only where something was committed: the repeat of a message whose worker died finds it stored.
+    if crate::fault::exits_after_commit() && !end.committed.is_empty() && items.iter().any(is_fault)
+    {
+        std::process::abort();
+    }
+    publish(publisher, end.committed);
     Done::Batch(conversations, count, took)
 }
 
@@ -390,14 +395,11 @@ async fn alone(
     if let Some((reply, outcomes)) = slot.set(outcome) {
         send(reply, &outcomes).await;
     }
-    publish(publisher, committed, false);
+    publish(publisher, committed);
     Done::Alone(conversation)
 }
 
-fn publish(publisher: &Publisher, committed: impl IntoIterator<Item = Committed>, fault: bool) {
-    if fault && crate::fault::exits_after_commit() {
-        std::process::abort();
-    }
+fn publish(publisher: &Publisher, committed: impl IntoIterator<Item = Committed>) {
     for committed in committed {
         publisher.publish(committed);
     }

@@ -1,0 +1,241 @@
+//! What one connection sends is stored in the order sent, and what is sent again is stored once.
+
+use std::time::Duration;
+
+use confab_client::{ClientError, NewMessage, Pending, SendError};
+use confab_protocol::error::Code;
+use confab_protocol::ids::{ClientId, ConversationId, Seq};
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use crate::support::{Cluster, Member, Owed, Sent, Setup, assert_log, assert_stored, soak, text};
+
+const MESSAGES: usize = 1_000;
+/// Pads a message, so that the gateway takes a thousand of them in many requests, and a worker can die in their midst.
+const PADDING: usize = 12 * 1024;
+const PROGRESS: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_sends_without_waiting_are_stored_in_order_while_workers_are_killed() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    let alice = cluster.user("alice").on(0).await;
+    let bob = cluster.user("bob").on(1).await;
+
+    for _ in 0..soak(10, 1) {
+        let conversation = alice.create_group(std::slice::from_ref(&bob.id)).await;
+        let sending = send_all(&alice, conversation);
+        let killing = kill_in_turn(&mut cluster, &bob, conversation);
+        let (sent, ()) = tokio::join!(sending, killing);
+
+        let seqs: Vec<Seq> = sent.iter().map(|sent| sent.seq).collect();
+        let first = seqs[0];
+        let in_order: Vec<Seq> = (first..).take(MESSAGES).collect();
+        assert_eq!(seqs, in_order);
+        assert_stored(&cluster, &sent).await;
+        let owed = [Owed::all(&alice), Owed::all(&bob)];
+        assert_log(&cluster, conversation, &owed).await;
+    }
+    drop((alice, bob));
+    cluster.end().await;
+}
+
+/// Submits everything at once, and then waits for each acknowledgement.
+async fn send_all(member: &Member, conversation: ConversationId) -> Vec<Sent> {
+    let mut submitted: Vec<(ClientId, String, Pending)> = Vec::new();
+    for number in 0..MESSAGES {
+        let id = ClientId(Uuid::now_v7());
+        let words = format!("{number}{}", " and so on".repeat(PADDING / 10));
+        let pending = member.session.submit(id, conversation, text(&words));
+        submitted.push((id, words, pending.await.unwrap()));
+    }
+    let mut sent = Vec::new();
+    for (client_id, words, pending) in submitted {
+        let ack = pending.ack().await;
+        let ack = ack.unwrap_or_else(|error| panic!("after {} sends: {error}", sent.len()));
+        sent.push(Sent {
+            conversation,
+            sender: member.id.clone(),
+            client_id,
+            words,
+            seq: ack.seq,
+        });
+    }
+    sent
+}
+
+/// Kills one worker and then the other, each in the midst of the sends; the next one only when sends went on without it.
+async fn kill_in_turn(cluster: &mut Cluster, listener: &Member, conversation: ConversationId) {
+    for round in 0..4 {
+        let worker = round % cluster.workers.len();
+        reaches(listener, conversation, 100 + 200 * round as Seq).await;
+        cluster.workers[worker].process_mut().kill().unwrap();
+        let heard = listener.record.borrow().last(conversation);
+        assert!(heard < MESSAGES as Seq, "all was sent before the kill");
+        reaches(listener, conversation, heard + 20).await;
+        cluster.restart_worker(worker).await;
+    }
+}
+
+async fn reaches(listener: &Member, conversation: ConversationId, seq: Seq) {
+    // Behind the last one nothing more is to come.
+    listener
+        .hears(conversation, seq.min(MESSAGES as Seq), PROGRESS)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeats_of_a_send_over_both_gateways_and_transports_are_one_message_with_one_seq() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let user = cluster.user("alice");
+    let doors = [
+        user.on(0).await,
+        user.on(1).await,
+        user.on(0).await,
+        user.on(1).await,
+    ];
+    let conversation = doors[0].create_group(&["bob".parse().unwrap()]).await;
+
+    let mut sent = Vec::new();
+    for round in 0..soak(500, 50) {
+        let client_id = ClientId(Uuid::now_v7());
+        let words = format!("round {round}");
+        let answers = repeat(&doors, conversation, client_id, &[&words]).await;
+        let seqs: Vec<Seq> = answers
+            .iter()
+            .map(|(_, answer)| answer.unwrap().0)
+            .collect();
+        let fresh = answers
+            .iter()
+            .filter(|(_, answer)| !answer.unwrap().1)
+            .count();
+        assert!(seqs.iter().all(|seq| *seq == seqs[0]), "{seqs:?}");
+        // None is, where the gateway itself had to repeat the first one.
+        assert!(
+            fresh <= 1,
+            "{fresh} of {} were not duplicates",
+            answers.len()
+        );
+        for (_, answer) in repeat(&doors, conversation, client_id, &["something else"]).await {
+            assert_eq!(answer, Err(Code::IdempotencyKeyReused));
+        }
+        sent.push(stored(&doors[0], conversation, client_id, words, seqs[0]));
+    }
+    assert_stored(&cluster, &sent).await;
+    assert_count(&doors[0], conversation, sent.len()).await;
+    let owed: Vec<_> = doors.iter().map(Owed::all).collect();
+    assert_log(&cluster, conversation, &owed).await;
+    drop(doors);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_contents_with_one_client_id_at_once_one_is_stored_and_the_other_refused() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let user = cluster.user("alice");
+    let doors = [user.on(0).await, user.on(1).await];
+    let conversation = doors[0].create_group(&["bob".parse().unwrap()]).await;
+
+    let mut sent = Vec::new();
+    for round in 0..soak(500, 50) {
+        let client_id = ClientId(Uuid::now_v7());
+        let contents = [format!("one thing {round}"), format!("another {round}")];
+        let contents = [contents[0].as_str(), contents[1].as_str()];
+        let answers = repeat(&doors, conversation, client_id, &contents).await;
+        let (words, seq) = answers
+            .iter()
+            .find_map(|(words, answer)| answer.ok().map(|(seq, _)| (*words, seq)))
+            .unwrap();
+        for (content, answer) in &answers {
+            let answer = answer.map(|(seq, _)| seq);
+            let due = if *content == words {
+                Ok(seq)
+            } else {
+                Err(Code::IdempotencyKeyReused)
+            };
+            assert_eq!(answer, due, "{content}, where {words} is stored");
+        }
+        sent.push(stored(
+            &doors[0],
+            conversation,
+            client_id,
+            words.to_owned(),
+            seq,
+        ));
+    }
+    assert_stored(&cluster, &sent).await;
+    assert_count(&doors[0], conversation, sent.len()).await;
+    let owed: Vec<_> = doors.iter().map(Owed::all).collect();
+    assert_log(&cluster, conversation, &owed).await;
+    drop(doors);
+    cluster.end().await;
+}
+
+fn stored(
+    member: &Member,
+    conversation: ConversationId,
+    client_id: ClientId,
+    words: String,
+    seq: Seq,
+) -> Sent {
+    Sent {
+        conversation,
+        sender: member.id.clone(),
+        client_id,
+        words,
+        seq,
+    }
+}
+
+async fn assert_count(member: &Member, conversation: ConversationId, count: usize) {
+    let history = member.http.history(conversation).await.unwrap();
+    assert_eq!(history.len(), count);
+}
+
+/// The seq, and whether it was stored before; or why it was refused.
+type Answer = Result<(Seq, bool), Code>;
+
+/// Sends with one client id through all doors at once: over each WebSocket once, and over HTTP once for each content. The
+/// contents are dealt in turn.
+async fn repeat<'a>(
+    doors: &[Member],
+    conversation: ConversationId,
+    client_id: ClientId,
+    contents: &[&'a str],
+) -> Vec<(&'a str, Answer)> {
+    let over_websocket = doors.iter().enumerate().map(|(number, door)| {
+        let words = contents[number % contents.len()];
+        let send = send(door, conversation, client_id, words);
+        async move { (words, send.await) }
+    });
+    let over_http = doors.iter().flat_map(|door| {
+        contents.iter().map(move |words| {
+            let post = post(door, conversation, client_id, words);
+            async move { (*words, post.await) }
+        })
+    });
+    let (mut answers, more) = tokio::join!(join_all(over_websocket), join_all(over_http));
+    answers.extend(more);
+    answers
+}
+
+async fn send(door: &Member, conversation: ConversationId, id: ClientId, words: &str) -> Answer {
+    let pending = door.session.submit(id, conversation, text(words)).await;
+    match pending.unwrap().ack().await {
+        Ok(ack) => Ok((ack.seq, ack.duplicate)),
+        Err(SendError::Refused(refusal)) => Err(refusal.code),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn post(door: &Member, conversation: ConversationId, id: ClientId, words: &str) -> Answer {
+    let message = NewMessage {
+        conversation_id: conversation,
+        client_id: Some(id),
+        body: text(words),
+    };
+    match door.http.send_message(&message).await {
+        Ok(sent) => Ok((sent.answer.seq, sent.replayed)),
+        Err(ClientError::Problem(problem)) => Err(problem.code),
+        Err(error) => panic!("{error:?}"),
+    }
+}
