@@ -24,7 +24,7 @@ mod conversations;
 mod idempotency;
 mod messages;
 mod metadata;
-mod params;
+pub(crate) mod params;
 mod participants;
 mod path;
 pub(crate) mod problem;

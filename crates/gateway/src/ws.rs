@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::commands::Commands;
 use crate::fanout::Fanout;
+use crate::http::params::Params;
 use crate::http::problem::Problem;
 use crate::metrics::{AuthMetrics, SocketMetrics};
 
@@ -84,6 +85,10 @@ pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Re
             return (rejection.headers(), Problem::from(rejection.failure())).into_response();
         }
     };
+    // It takes no parameters: a token in a URL, say, would end up in logs.
+    if let Err(failure) = Params::parse(parts.uri.query()).finish() {
+        return Problem::from(failure).into_response();
+    }
     let caller = match admit(&sockets, &parts.headers).await {
         Ok(caller) => caller,
         Err(failure) => return Problem::from(failure).into_response(),

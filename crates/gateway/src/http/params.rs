@@ -7,13 +7,13 @@ use confab_protocol::error::{Failure, FieldError};
 
 /// The parameters of a query string.
 #[derive(Debug)]
-pub(super) struct Params {
+pub(crate) struct Params {
     pairs: Vec<(String, String)>,
     errors: Vec<FieldError>,
 }
 
 impl Params {
-    pub(super) fn parse(query: Option<&str>) -> Self {
+    pub(crate) fn parse(query: Option<&str>) -> Self {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
             .into_owned()
             .collect();
@@ -70,7 +70,7 @@ impl Params {
     ///
     /// # Errors
     /// `VALIDATION_ERROR` that names every bad and every unknown parameter.
-    pub(super) fn finish(mut self) -> Result<(), Failure> {
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
         for (name, _) in &self.pairs {
             let name: String = name.chars().take(64).collect();
             self.errors
