@@ -19,7 +19,7 @@ test: setup ## all tests, with small counts
 	cargo test --locked --workspace
 
 soak: setup ## the same tests with full counts
-	CONFAB_TEST_SOAK=1 cargo test --locked --workspace
+	ulimit -Sn $$(ulimit -Hn); CONFAB_TEST_SOAK=1 cargo test --locked --workspace
 
 lint: ## format and lints, as CI has them
 	cargo fmt --all --check

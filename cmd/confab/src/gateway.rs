@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use confab_gateway::{Gateway, Settings};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::{admin, lifecycle, telemetry};
 
@@ -25,7 +26,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     lifecycle::run(stop, deadline, Box::pin(role)).await
 }
 
+/// Every socket takes a descriptor, and systems start processes with few: as many as may be had are taken.
+fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    raise_descriptors();
     let mut registry = telemetry::registry();
     let gateway = Gateway::build(settings, &mut registry, stop).await?;
     let readiness = gateway.readiness();

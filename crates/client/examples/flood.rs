@@ -36,20 +36,37 @@ async fn main() -> Result<(), Failed> {
     while let Some(one) = senders.join_next().await {
         sent += one??;
     }
-    writeln!(std::io::stdout().lock(), "{} sends/s, {in_flight} in flight", sent / seconds)?;
+    writeln!(
+        std::io::stdout().lock(),
+        "{} sends/s, {in_flight} in flight",
+        sent / seconds
+    )?;
     Ok(())
 }
 
 /// Keeps `in_flight` messages of one user on their way for `length`; gives how many were acknowledged.
-async fn send(url: String, token: String, in_flight: usize, length: Duration) -> Result<u64, Failed> {
+async fn send(
+    url: String,
+    token: String,
+    in_flight: usize,
+    length: Duration,
+) -> Result<u64, Failed> {
     let http = Http::new(&url, &token)?;
     let group = NewConversation {
         r#type: ConversationType::Group,
         participants: vec!["flooded".parse()?],
         metadata: None,
     };
-    let conversation = http.create_conversation(&group, None).await?.answer.conversation.id;
-    let options = Options { encoding: Encoding::Json, ..Options::bearer(&token) };
+    let conversation = http
+        .create_conversation(&group, None)
+        .await?
+        .answer
+        .conversation
+        .id;
+    let options = Options {
+        encoding: Encoding::Json,
+        ..Options::bearer(&token)
+    };
     let (session, mut events) = Session::open(&url, options).await?;
     let mut heard = JoinSet::new();
     heard.spawn(async move { while events.next().await.is_some() {} });
@@ -68,12 +85,19 @@ async fn send(url: String, token: String, in_flight: usize, length: Duration) ->
 async fn one(session: &Session, conversation: ConversationId) -> Result<(), Failed> {
     let body = MessageBody {
         kind: "text".to_owned(),
-        content: Some(JsonText::trusted(format!("{{\"text\":\"{}\"}}", "x".repeat(280)))),
+        content: Some(JsonText::trusted(format!(
+            "{{\"text\":\"{}\"}}",
+            "x".repeat(280)
+        ))),
         encrypted_content: None,
         payload_size_bytes: None,
         reply_to: None,
         metadata: JsonText::empty_object(),
     };
-    session.submit(ClientId(Uuid::now_v7()), conversation, body).await?.ack().await?;
+    session
+        .submit(ClientId(Uuid::now_v7()), conversation, body)
+        .await?
+        .ack()
+        .await?;
     Ok(())
 }

@@ -135,7 +135,11 @@ impl ClientFrame {
     /// What is wrong with it, every bad field at once.
     pub fn decode(json: &[u8]) -> Result<Self, BadFrame> {
         let mut fields = Fields::parse(json).map_err(|failure| BadFrame { id: None, failure })?;
-        let id = fields.take::<String>("id").filter(|id| id.len() <= ID);
+        let given = fields.take::<String>("id");
+        if given.as_ref().is_some_and(|id| id.len() > ID) {
+            fields.reject("id", format!("must be at most {ID} bytes"));
+        }
+        let id = given.filter(|id| id.len() <= ID);
         let bad = |failure| BadFrame {
             id: id.clone(),
             failure,

@@ -1,12 +1,11 @@
 //! Which workers live, as they said lately, and which of them a conversation goes to.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use confab_protocol::ids::ConversationId;
 use futures_util::StreamExt as _;
-use rustc_hash::FxHasher;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -88,7 +87,8 @@ impl Workers {
 }
 
 fn weight(conversation: ConversationId, worker: WorkerId) -> u64 {
-    let mut hasher = FxHasher::default();
+    // Of weights that only multiply, the highest goes to few: rendezvous hashing needs a hash that mixes well.
+    let mut hasher = DefaultHasher::new();
     (conversation, worker).hash(&mut hasher);
     hasher.finish()
 }

@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::body::JsonBody;
-use super::params::Params;
+use super::params::{NoParams, Params};
 use super::path::InConversation;
 use super::problem::Problem;
 use super::who::Who;
@@ -38,6 +38,7 @@ pub(super) const REPLAYED: (HeaderName, HeaderValue) = (
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     who: Who,
+    _: NoParams,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {

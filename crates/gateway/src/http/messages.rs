@@ -14,7 +14,7 @@ use uuid::{Uuid, uuid};
 
 use super::body::JsonBody;
 use super::conversations::{REPLAYED, json, page};
-use super::params::Params;
+use super::params::{NoParams, Params};
 use super::path::InConversation;
 use super::problem::Problem;
 use super::who::Who;
@@ -27,6 +27,7 @@ const KEYS: Uuid = uuid!("6f1c7a52-8a2b-4c6e-9f54-7d1f0c6f3b1e");
 pub(super) async fn send(
     State(app): State<Arc<App>>,
     who: Who,
+    _: NoParams,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {

@@ -3,7 +3,11 @@
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use confab_protocol::error::{Failure, FieldError};
+
+use super::problem::Problem;
 
 /// The parameters of a query string.
 #[derive(Debug)]
@@ -81,6 +85,19 @@ impl Params {
         } else {
             Err(Failure::validation(self.errors))
         }
+    }
+}
+
+/// A request without query parameters: a route that knows none refuses them all.
+#[derive(Debug)]
+pub(super) struct NoParams;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoParams {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        Params::parse(parts.uri.query()).finish()?;
+        Ok(Self)
     }
 }
 

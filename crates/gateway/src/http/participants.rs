@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::App;
 use super::body::JsonBody;
+use super::params::NoParams;
 use super::path::{InConversation, OfUser};
 use super::problem::Problem;
 use super::who::Who;
@@ -28,6 +29,7 @@ use super::who::Who;
 pub(super) async fn add(
     State(app): State<Arc<App>>,
     who: Who,
+    _: NoParams,
     InConversation(conversation): InConversation,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
@@ -58,6 +60,7 @@ pub(super) async fn add(
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
     who: Who,
+    _: NoParams,
     InConversation(conversation): InConversation,
     OfUser(user): OfUser,
 ) -> Result<Response, Problem> {
