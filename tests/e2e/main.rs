@@ -17,6 +17,8 @@ mod outage;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
+mod routes;
+#[cfg(test)]
 mod slow_consumer;
 #[cfg(test)]
 mod support;
