@@ -1,6 +1,6 @@
 //! Queries: each in one snapshot, with membership checked in it, and bounded so that its answer fits one NATS message.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use confab_protocol::command::{Answer, Query, QueryOutcome};
 use confab_protocol::error::{Code, Failure};
@@ -13,7 +13,8 @@ use time::OffsetDateTime;
 use tracing::{debug, error};
 use uuid::Uuid;
 
-use crate::error::CommandError;
+use crate::commit::gives_up;
+use crate::error::{CommandError, Meaning, meaning};
 
 mod conversations;
 mod events;
@@ -22,20 +23,43 @@ mod memberships;
 /// What an answer may hold beside its envelope.
 const ROOM: usize = limits::RPC - 16 * 1024;
 
-/// Answers a query within `budget`.
+/// How soon a query that failed for a passing reason is asked again.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Answers a query within `budget`. It changes nothing, so that one whose connection broke is asked again on another.
 pub(crate) async fn answer(pool: &PgPool, query: &Query, budget: Duration) -> QueryOutcome {
-    match tokio::time::timeout(budget, read(pool, query)).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(CommandError::Refused(failure))) => Err(failure),
-        Ok(Err(error)) => {
-            debug!(error = ?error, query = query.name(), "a query failed");
-            if matches!(error, CommandError::Json(_) | CommandError::Stored(_)) {
-                error!(%error, query = query.name(), "stored data is not ours");
+    let deadline = Instant::now() + budget;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let error = match tokio::time::timeout(left, read(pool, query)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(_late) => return Err(Failure::of(Code::Timeout)),
+        };
+        debug!(error = ?error, query = query.name(), "a query failed");
+        match error {
+            CommandError::Refused(failure) => return Err(failure),
+            CommandError::Postgres(error) if is_passing(&error) => {
+                if gives_up(deadline, Instant::now() + AGAIN) {
+                    return Err(
+                        Failure::new(Code::Unavailable, "Postgres is away").retry_after(1000)
+                    );
+                }
+                tokio::time::sleep(AGAIN).await;
             }
-            Err(error.failure(false))
+            CommandError::Postgres(_) | CommandError::Json(_) | CommandError::Stored(_) => {
+                error!(error = ?error, query = query.name(), "a query cannot be answered");
+                return Err(error.failure(false));
+            }
         }
-        Err(_late) => Err(Failure::of(Code::Timeout)),
     }
+}
+
+fn is_passing(error: &sqlx::Error) -> bool {
+    matches!(
+        meaning(error),
+        Meaning::Again | Meaning::NotExecuted | Meaning::Unknown
+    )
 }
 
 async fn read(pool: &PgPool, query: &Query) -> Result<Answer, CommandError> {
