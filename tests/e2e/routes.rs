@@ -136,7 +136,7 @@ async fn a_direct_conversation_is_one_a_pair_and_its_members_are_fixed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_conversation_is_read_listed_and_left_by_its_members_only() {
+async fn a_conversation_is_read_and_listed_by_its_members_only() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob, eve) = (
         cluster.user("alice"),
@@ -220,6 +220,17 @@ async fn a_conversation_is_read_listed_and_left_by_its_members_only() {
             "{route}"
         );
     }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_added_all_or_none_and_leave_or_are_removed_by_admins() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let group = json!({"type": "group", "participants": ["bob"]});
+    let created = call(&alice, 0, "POST", "/v1/conversations", &[], Some(group)).await;
+    let id = body(&created)["conversation"]["id"].clone();
+    let path = format!("/v1/conversations/{}", id.as_str().unwrap());
     let people = format!("{path}/participants");
     let many = json!({"participants": [{"userId": "carol"}, {"userId": "dave", "role": "admin"}]});
     let added = call(&alice, 1, "POST", &people, &[], Some(many.clone())).await;
