@@ -7,7 +7,7 @@ use confab_protocol::error::{Code, Failure};
 use sqlx::PgPool;
 use tracing::{debug, error, warn};
 
-use crate::database::ACQUIRE;
+use crate::database::{ACQUIRE, SILENCE};
 use crate::error::{CommandError, Meaning, meaning};
 use crate::metrics::Metrics;
 use crate::outbox::Committed;
@@ -49,7 +49,10 @@ impl Committer {
     ) -> (CommandOutcome, Option<Committed>) {
         let mut unknown = false;
         loop {
-            let error = match self.transact(request).await {
+            // Postgres ends each statement itself well before this: what is silent for longer is lost.
+            let silent = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+            let transacted = tokio::time::timeout(SILENCE, Box::pin(self.transact(request))).await;
+            let error = match transacted.unwrap_or_else(|_silent| Err(silent().into())) {
                 Ok((outcome, committed)) => return (Ok(outcome), committed),
                 Err(error) => error,
             };
