@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_nats::{Request, RequestErrorKind};
 use bytes::Bytes;
-use confab_protocol::command::{Batch, Outcomes, QueryOutcome, QueryRequest};
+use confab_protocol::command::{Batch, Outcomes};
+use confab_protocol::query::{QueryOutcome, QueryRequest};
 use confab_protocol::wire;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

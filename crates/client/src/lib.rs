@@ -13,5 +13,5 @@ pub use http::{
     ConversationPage, ConversationView, Http, MessagePage, NewConversation, NewMembers, NewMessage,
     Removal, Replayable, Response,
 };
-pub use session::{Events, Notice, Pending, SendError, Session};
+pub use session::{Events, Notice, Pending, SendError, Session, Stored};
 pub use ws::{Closed, Encoding, Options, TokenIn, Ws, WsError, WsReceiver, WsSender};

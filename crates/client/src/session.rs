@@ -2,9 +2,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use confab_protocol::event::Event;
-use confab_protocol::frame::{Ack, ClientFrame, ErrorFrame, Goaway, Plain, Send, Welcome};
-use confab_protocol::ids::{ClientId, ConversationId};
-use confab_protocol::resource::MessageBody;
+use confab_protocol::frame::{
+    Ack, Auth, ClientFrame, Delete, Edit, ErrorFrame, Goaway, Plain, PresenceSignal, Read,
+    ReceiptSignal, Send, SetPresence, TokenExpiring, Typing, TypingSignal, Welcome,
+};
+use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq};
+use confab_protocol::resource::{MessageBody, MessageContent};
+use confab_protocol::signal::PresenceStatus;
+use confab_protocol::timestamp::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -33,6 +38,14 @@ pub enum Notice {
     Event(Event),
     /// The gateway asks to connect elsewhere.
     Goaway(Goaway),
+    /// A member types, or stopped to.
+    Typing(TypingSignal),
+    /// A member has read.
+    Receipt(ReceiptSignal),
+    /// A user came, went away or left.
+    Presence(PresenceSignal),
+    /// The token ends soon: [`Session::renew`] takes a fresh one.
+    TokenExpiring(TokenExpiring),
     /// A refusal that answers no send.
     Error(ErrorFrame),
     /// The end: nothing follows.
@@ -51,6 +64,39 @@ pub enum SendError {
     /// No answer in time. The outcome is unknown.
     #[error("no answer in time")]
     Timeout,
+    /// An acknowledgement came that lacks what the contract names.
+    #[error("an acknowledgement without its seq")]
+    Foreign,
+}
+
+/// What is stored: a message, its edit or its deletion.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stored {
+    /// The message's id.
+    pub message_id: EventId,
+    /// The event's number.
+    pub seq: Seq,
+    /// When it was stored.
+    pub created_at: Timestamp,
+    /// Whether it was stored before.
+    pub duplicate: bool,
+}
+
+impl Stored {
+    fn of(ack: &Ack) -> Result<Self, SendError> {
+        let (Some(message_id), Some(seq), Some(created_at)) =
+            (ack.message_id, ack.seq, ack.created_at)
+        else {
+            return Err(SendError::Foreign);
+        };
+        Ok(Self {
+            message_id,
+            seq,
+            created_at,
+            duplicate: ack.duplicate,
+        })
+    }
 }
 
 /// The sending side of an open session. The connection ends when it is dropped, and may be resumed; [`Self::bye`] ends
@@ -85,11 +131,15 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Waits for the acknowledgement.
+    /// Waits for the acknowledgement of something stored.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn ack(self) -> Result<Ack, SendError> {
+    pub async fn ack(self) -> Result<Stored, SendError> {
+        Stored::of(&self.done().await?)
+    }
+
+    async fn done(self) -> Result<Ack, SendError> {
         match tokio::time::timeout(ACK, self.answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(SendError::Timeout),
@@ -136,7 +186,7 @@ impl Session {
         &self,
         conversation: ConversationId,
         body: MessageBody,
-    ) -> Result<Ack, SendError> {
+    ) -> Result<Stored, SendError> {
         let id = ClientId(Uuid::now_v7());
         self.submit(id, conversation, body).await?.ack().await
     }
@@ -152,12 +202,102 @@ impl Session {
         conversation: ConversationId,
         body: MessageBody,
     ) -> Result<Pending, SendError> {
-        let answer = self.sends.expect(id)?;
         let frame = ClientFrame::Send(Send {
             id,
             conversation_id: conversation,
             body,
         });
+        self.expect(id.to_string(), frame).await
+    }
+
+    /// Replaces a message's content and waits for the acknowledgement.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn edit(
+        &self,
+        conversation: ConversationId,
+        message: EventId,
+        content: MessageContent,
+    ) -> Result<Stored, SendError> {
+        let id = Uuid::now_v7().to_string();
+        let frame = ClientFrame::Edit(Edit {
+            id: Some(id.clone()),
+            conversation_id: conversation,
+            message_id: message,
+            content,
+        });
+        self.expect(id, frame).await?.ack().await
+    }
+
+    /// Deletes a message and waits for the acknowledgement.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn delete(
+        &self,
+        conversation: ConversationId,
+        message: EventId,
+    ) -> Result<Stored, SendError> {
+        let id = Uuid::now_v7().to_string();
+        let frame = ClientFrame::Delete(Delete {
+            id: Some(id.clone()),
+            conversation_id: conversation,
+            message_id: message,
+        });
+        self.expect(id, frame).await?.ack().await
+    }
+
+    /// Moves the read mark of a conversation forward; gives where it stands.
+    ///
+    /// # Errors
+    /// Why there is no acknowledgement.
+    pub async fn read(
+        &self,
+        conversation: ConversationId,
+        up_to_seq: Seq,
+    ) -> Result<Seq, SendError> {
+        let id = Uuid::now_v7().to_string();
+        let frame = ClientFrame::Read(Read {
+            id: Some(id.clone()),
+            conversation_id: conversation,
+            up_to_seq,
+        });
+        let ack = self.expect(id, frame).await?.done().await?;
+        ack.seq.ok_or(SendError::Foreign)
+    }
+
+    /// Renews the session's token with one for the same user and device.
+    ///
+    /// # Errors
+    /// Why there is no acknowledgement.
+    pub async fn renew(&self, token: &str) -> Result<(), SendError> {
+        let id = Uuid::now_v7().to_string();
+        let frame = ClientFrame::Auth(Auth {
+            id: Some(id.clone()),
+            token: token.to_owned(),
+        });
+        self.expect(id, frame).await?.done().await.map(|_| ())
+    }
+
+    /// Says that the user types, or stopped to; a refusal comes as [`Notice::Error`].
+    pub async fn typing(&self, conversation: ConversationId, on: bool) {
+        let frame = ClientFrame::Typing(Typing {
+            id: None,
+            conversation_id: conversation,
+            on,
+        });
+        let _gone = self.frames.send(frame).await.is_err();
+    }
+
+    /// Says whether the user is there; a refusal comes as [`Notice::Error`].
+    pub async fn presence(&self, status: PresenceStatus) {
+        let frame = ClientFrame::Presence(SetPresence { id: None, status });
+        let _gone = self.frames.send(frame).await.is_err();
+    }
+
+    async fn expect(&self, id: String, frame: ClientFrame) -> Result<Pending, SendError> {
+        let answer = self.sends.expect(id)?;
         // An error means that the connection is gone, which the answer says as soon as the reader has noticed.
         let _gone = self.frames.send(frame).await.is_err();
         Ok(Pending { answer })

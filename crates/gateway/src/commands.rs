@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use confab_bus::rpc::{Target, WorkerId, Workers};
 use confab_bus::{Bus, RpcError};
-use confab_protocol::command::{Answer, Batch, Outcome, Query, QueryRequest, Request, VERSION};
+use confab_protocol::command::{Batch, Outcome, Request, VERSION};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::limits;
+use confab_protocol::query::{Answer, Query, QueryRequest};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use confab_bus::feed::FeedEvent;
-use confab_protocol::command::{Answer, EncodedEvent, Query, ReadEvents, UserMemberships};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::query::{Answer, EncodedEvent, Query, ReadEvents, UserMemberships};
 use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use confab_bus::feed::FeedEvent;
-use confab_protocol::command::{EncodedEvent, Membership, MembershipsOf, UserMemberships};
 use confab_protocol::event::MembershipChange;
 use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
+use confab_protocol::query::{EncodedEvent, Membership, MembershipsOf, UserMemberships};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::sequencer::{LogEvent, Verdict};
@@ -353,6 +353,7 @@ impl Hub {
                         joined,
                         left: None,
                         head: joined,
+                        members: 0,
                     };
                     self.enter(key, membership, joined - 1);
                 }
@@ -367,6 +368,7 @@ impl Hub {
             joined,
             left,
             head,
+            members: _,
         } = membership;
         let Some(session) = self.sessions.get_mut(&key) else {
             return;

@@ -1,12 +1,13 @@
-//! What gateways ask of workers: commands, which append to a log, and queries, which read.
+//! What gateways ask of workers to change: most commands append to a log.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
-use crate::event::{EventType, Member};
+use crate::event::Member;
 use crate::ids::{ClientId, ConversationId, EventId, Seq, TenantId, UserId};
 use crate::json::JsonText;
-use crate::resource::{ConversationType, Participant};
+use crate::resource::{ConversationType, Participant, Role};
+use crate::revocation::{Revocation, RevocationTarget};
 use crate::timestamp::Timestamp;
 
 /// The version of this wire; a worker refuses another.
@@ -47,28 +48,47 @@ pub struct Request {
     pub command: Command,
 }
 
-/// What appends to a log. Each has a key by which a second execution finds the first.
+/// What changes something. Each that appends to a log has a key by which a second execution finds the first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Begin a conversation.
     CreateConversation(CreateConversation),
+    /// Change a conversation's metadata.
+    UpdateConversation(UpdateConversation),
+    /// Delete a conversation.
+    DeleteConversation(DeleteConversation),
     /// Add members.
     AddParticipants(AddParticipants),
+    /// Change a member's role.
+    UpdateParticipant(UpdateParticipant),
     /// Remove a member, or leave.
     RemoveParticipant(RemoveParticipant),
     /// Send a message.
     SendMessage(SendMessage),
+    /// Replace a message's content.
+    EditMessage(EditMessage),
+    /// Delete a message.
+    DeleteMessage(DeleteMessage),
+    /// Move read marks forward. It appends nothing.
+    MarkRead(MarkRead),
+    /// Revoke a session, a login, or tokens. It appends nothing.
+    Revoke(Revoke),
 }
 
 impl Command {
-    /// The conversation whose log is appended to; a creation makes its own.
+    /// The conversation whose log is appended to, where the command names it; a creation makes its own.
     #[must_use]
     pub const fn conversation(&self) -> Option<ConversationId> {
         match self {
-            Self::CreateConversation(_) => None,
+            Self::CreateConversation(_) | Self::MarkRead(_) | Self::Revoke(_) => None,
+            Self::UpdateConversation(update) => Some(update.conversation),
+            Self::DeleteConversation(delete) => Some(delete.conversation),
             Self::AddParticipants(add) => Some(add.conversation),
+            Self::UpdateParticipant(update) => Some(update.conversation),
             Self::RemoveParticipant(remove) => Some(remove.conversation),
             Self::SendMessage(send) => Some(send.conversation),
+            Self::EditMessage(edit) => edit.conversation,
+            Self::DeleteMessage(delete) => delete.conversation,
         }
     }
 
@@ -77,9 +97,16 @@ impl Command {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::CreateConversation(_) => "create_conversation",
+            Self::UpdateConversation(_) => "update_conversation",
+            Self::DeleteConversation(_) => "delete_conversation",
             Self::AddParticipants(_) => "add_participants",
+            Self::UpdateParticipant(_) => "update_participant",
             Self::RemoveParticipant(_) => "remove_participant",
             Self::SendMessage(_) => "send_message",
+            Self::EditMessage(_) => "edit_message",
+            Self::DeleteMessage(_) => "delete_message",
+            Self::MarkRead(_) => "mark_read",
+            Self::Revoke(_) => "revoke",
         }
     }
 
@@ -90,9 +117,15 @@ impl Command {
             Self::CreateConversation(create) => {
                 create.metadata.as_str().len() + create.participants.len() * 140
             }
+            Self::UpdateConversation(update) => update.patch.as_str().len(),
+            Self::DeleteConversation(_) | Self::DeleteMessage(_) => 64,
             Self::AddParticipants(add) => add.participants.len() * 160,
-            Self::RemoveParticipant(_) => 140,
+            Self::UpdateParticipant(_) | Self::RemoveParticipant(_) => 140,
             Self::SendMessage(send) => send.payload.as_str().len(),
+            Self::EditMessage(edit) => edit.content.as_str().len(),
+            Self::MarkRead(MarkRead::UpTo { .. }) => 64,
+            Self::MarkRead(MarkRead::Messages(messages)) => messages.len() * 20,
+            Self::Revoke(_) => 512,
         }
     }
 }
@@ -110,6 +143,41 @@ pub struct CreateConversation {
     pub participants: Vec<UserId>,
     /// The checked metadata object.
     pub metadata: JsonText,
+}
+
+/// Change a conversation's metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateConversation {
+    /// Which.
+    pub conversation: ConversationId,
+    /// The checked JSON merge patch (RFC 7396) of the metadata object; null removes a member.
+    pub patch: JsonText,
+    /// The version that the conversation must have.
+    pub expected_version: Option<u64>,
+    /// The command's key.
+    pub client_id: ClientId,
+}
+
+/// Delete a conversation, softly: its log ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteConversation {
+    /// Which.
+    pub conversation: ConversationId,
+    /// The command's key.
+    pub client_id: ClientId,
+}
+
+/// Change a member's role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateParticipant {
+    /// Where.
+    pub conversation: ConversationId,
+    /// Whose.
+    pub user: UserId,
+    /// What it becomes.
+    pub role: Role,
+    /// The command's key.
+    pub client_id: ClientId,
 }
 
 /// Add members to a conversation, all or none, as one event.
@@ -149,6 +217,55 @@ pub struct SendMessage {
     pub answer: SendAnswer,
 }
 
+/// Replace a message's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EditMessage {
+    /// Where it is, where the caller says so: then it must be there.
+    pub conversation: Option<ConversationId>,
+    /// Which.
+    pub message: EventId,
+    /// The new [`MessageContent`](crate::resource::MessageContent) as JSON, encoded by the gateway, kept as it is.
+    pub content: JsonText,
+    /// The command's key.
+    pub client_id: ClientId,
+    /// What the caller wants to hear.
+    pub answer: SendAnswer,
+}
+
+/// Delete a message: it keeps its seq and loses its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteMessage {
+    /// Where it is, where the caller says so: then it must be there.
+    pub conversation: Option<ConversationId>,
+    /// Which.
+    pub message: EventId,
+    /// The command's key.
+    pub client_id: ClientId,
+    /// What the caller wants to hear.
+    pub answer: SendAnswer,
+}
+
+/// Move read marks forward.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MarkRead {
+    /// One conversation's, up to this seq, and never above its head.
+    UpTo {
+        /// Where.
+        conversation: ConversationId,
+        /// The last seq that was read.
+        seq: Seq,
+    },
+    /// Each message's conversation's, up to the message. All of them must be in conversations that the caller is in.
+    Messages(Vec<EventId>),
+}
+
+/// Revoke what a token or session gives. A repeat changes nothing but its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoke {
+    /// What.
+    pub target: RevocationTarget,
+}
+
 /// What a sender wants to hear of its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SendAnswer {
@@ -167,10 +284,25 @@ pub struct Outcomes(pub Vec<Result<Outcome, Failure>>);
 pub enum Outcome {
     /// The conversation began, now or when the key was first used.
     Created(Created),
+    /// The metadata changed.
+    Updated {
+        /// The conversation behind the change, as its caller sees it.
+        conversation: JsonText,
+    },
+    /// The conversation is deleted, now or before.
+    Deleted {
+        /// Since when.
+        deleted_at: Timestamp,
+    },
     /// The members were added.
     Added {
         /// In the request's order.
         participants: Vec<Participant>,
+    },
+    /// The member's role changed.
+    RoleChanged {
+        /// The membership with its role.
+        participant: Participant,
     },
     /// The membership ended.
     Removed {
@@ -179,8 +311,12 @@ pub enum Outcome {
         /// When the conversation was deleted because its last member left.
         conversation_deleted_at: Option<Timestamp>,
     },
-    /// The message is stored.
+    /// The message, its edit or its deletion is stored.
     Sent(Sent),
+    /// The read marks stand at least where they were asked to.
+    Read(Vec<ReadMark>),
+    /// What was revoked is revoked.
+    Revoked(Revocation),
 }
 
 /// A conversation began.
@@ -194,210 +330,35 @@ pub struct Created {
     pub replayed: bool,
 }
 
-/// A message is stored.
+/// A message, its edit or its deletion is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
-    /// Its id.
+    /// The message's id.
     pub message_id: EventId,
-    /// Its number.
+    /// Where it is.
+    pub conversation: ConversationId,
+    /// The event's number: of the message, or of its edit or deletion.
     pub seq: Seq,
-    /// When it was stored.
+    /// When the event was stored.
     pub created_at: Timestamp,
     /// Whether it was stored before.
     pub duplicate: bool,
-    /// The message, where it was asked for.
+    /// The message as it is now, where it was asked for.
     pub message: Option<JsonText>,
 }
 
-/// A query with who asks for it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct QueryRequest {
-    /// [`VERSION`].
-    pub version: u8,
-    /// How many milliseconds are left to answer, from the moment of sending.
-    pub budget_ms: u32,
-    /// The request's id, for logs.
-    pub request_id: String,
-    /// The W3C trace context's `traceparent`, where the caller gave one.
-    pub traceparent: Option<String>,
-    /// What is asked.
-    pub query: Query,
-}
-
-/// What reads. Membership is checked in the snapshot that reads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Query {
-    /// One conversation with its first participants: `{conversation, participants, participantsNextCursor}`.
-    GetConversation {
-        /// Who asks.
-        caller: Caller,
-        /// Which.
-        conversation: ConversationId,
-    },
-    /// The caller's conversations: `{conversations, nextCursor}`.
-    ListConversations(ListConversations),
-    /// A conversation's messages: `{messages, nextCursor}`.
-    History(History),
-    /// A gateway's own: events of a log, for its sequencer and its sessions that catch up.
-    ReadEvents(ReadEvents),
-    /// A gateway's own: which memberships its users have.
-    Memberships(Vec<MembershipsOf>),
-}
-
-impl Query {
-    /// The query's name in metrics and logs.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::GetConversation { .. } => "get_conversation",
-            Self::ListConversations(_) => "list_conversations",
-            Self::History(_) => "history",
-            Self::ReadEvents(_) => "read_events",
-            Self::Memberships(_) => "memberships",
-        }
-    }
-}
-
-/// How a list of conversations is ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ListOrder {
-    /// The last event first. One that moves may be missed, none comes twice.
-    #[default]
-    Recent,
-    /// The newest first, exact under changes.
-    Created,
-}
-
-/// The caller's conversations.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListConversations {
-    /// Who asks.
-    pub caller: Caller,
-    /// At most so many.
-    pub limit: u32,
-    /// The `nextCursor` of the page before.
-    pub cursor: Option<String>,
-    /// Only of this type.
-    pub r#type: Option<ConversationType>,
-    /// In which order.
-    pub order: ListOrder,
-}
-
-/// A conversation's messages, newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct History {
-    /// Who asks.
-    pub caller: Caller,
+/// Where a read mark stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadMark {
     /// Of which conversation.
     pub conversation: ConversationId,
-    /// At most so many.
-    pub limit: u32,
-    /// Only below this seq.
-    pub before: Option<Seq>,
-    /// Only above this seq.
-    pub after: Option<Seq>,
-    /// The `nextCursor` of the page before.
-    pub cursor: Option<String>,
-    /// Only of this sender.
-    pub sender: Option<UserId>,
-    /// Only of this kind.
-    pub kind: Option<String>,
-    /// Only stored at or after this time.
-    pub from: Option<Timestamp>,
-    /// Only stored before this time.
-    pub to: Option<Timestamp>,
-}
-
-/// Events of a log. The gateway delivers of them only what its users' memberships cover.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReadEvents {
-    /// The product.
-    pub tenant: TenantId,
-    /// Whose log.
-    pub conversation: ConversationId,
-    /// Only above this seq.
-    pub after: Seq,
-    /// Up to and with this seq.
+    /// Up to where the caller has read.
     pub up_to: Seq,
+    /// Whether this command moved it.
+    pub moved: bool,
+    /// How many members the conversation has: above [`SIGNAL_MEMBERS`](crate::limits::SIGNAL_MEMBERS) no receipt is told.
+    pub members: u64,
 }
-
-/// Whose memberships a gateway asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MembershipsOf {
-    /// The product.
-    pub tenant: TenantId,
-    /// The user.
-    pub user: UserId,
-    /// Only these conversations; all when absent.
-    pub only: Option<Vec<ConversationId>>,
-    /// What the gateway holds for the user: memberships that ended above these positions are told as well.
-    pub held: Vec<(ConversationId, Seq)>,
-    /// Only conversations above this one: the `next` of the page before.
-    pub after: Option<ConversationId>,
-}
-
-/// What a query is answered with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
-    /// An object ready to be sent as it is: `{conversation, …}`.
-    Object(JsonText),
-    /// A page: its items, ready to be sent as they are.
-    Page {
-        /// The items' JSON texts.
-        items: Vec<JsonText>,
-        /// Where the next page begins; none at the end.
-        next_cursor: Option<String>,
-    },
-    /// Events in order, fewer than asked where the answer was full.
-    Events {
-        /// In order of their seqs.
-        events: Vec<EncodedEvent>,
-    },
-    /// Memberships, one entry a [`MembershipsOf`], in its order.
-    Memberships(Vec<UserMemberships>),
-}
-
-/// An event as clients receive it, with what a gateway needs beside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EncodedEvent {
-    /// Its number.
-    pub seq: Seq,
-    /// Its id.
-    pub id: EventId,
-    /// What it says.
-    pub r#type: EventType,
-    /// The event's JSON.
-    pub json: JsonText,
-}
-
-/// A user's memberships, read in one snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserMemberships {
-    /// In order of conversation, then of joining.
-    pub memberships: Vec<Membership>,
-    /// Where the next page begins; none when this was the last.
-    pub next: Option<ConversationId>,
-    /// On the first page of a question for all: memberships that ended within the last day: a new session is not owed
-    /// them however late the feed tells of them, an older one is when it was not told.
-    pub ended: Vec<Membership>,
-}
-
-/// One membership, with its conversation's head in the same snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Membership {
-    /// Where.
-    pub conversation: ConversationId,
-    /// The event that names the user.
-    pub joined: Seq,
-    /// The event that ended it.
-    pub left: Option<Seq>,
-    /// The conversation's last seq.
-    pub head: Seq,
-}
-
-/// The answer to a [`QueryRequest`].
-pub type QueryOutcome = Result<Answer, Failure>;
 
 #[cfg(test)]
 mod tests {

@@ -250,6 +250,37 @@ pub struct ConversationDeleted {
     pub deleted_at: Timestamp,
 }
 
+/// The data of a `conversation.updated`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConversationUpdated {
+    /// All of it, after the change.
+    pub metadata: JsonText,
+    /// The version after the change.
+    pub version: u64,
+}
+
+/// The data of a `message.edited`. The log keeps only `targetSeq` of it: the message is that of its `message.created`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageEdited {
+    /// The seq of its `message.created`.
+    pub target_seq: Seq,
+    /// The message with its present content, or none.
+    pub message: JsonText,
+}
+
+/// The data of a `message.deleted`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageDeleted {
+    /// The seq of its `message.created`.
+    pub target_seq: Seq,
+    /// The message's id.
+    pub message_id: EventId,
+    /// When.
+    pub deleted_at: Timestamp,
+}
+
 /// What an event does to memberships.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MembershipChange {

@@ -40,3 +40,7 @@ pub const UNREAD: u64 = 1000;
 pub const IDEMPOTENCY_KEY: usize = 255;
 /// Seconds that a creation's outcome is kept for its key.
 pub const CREATION_KEY_SECONDS: u64 = 24 * 60 * 60;
+/// Messages named in one request to mark them as read.
+pub const READ_MESSAGES: usize = 100;
+/// Members up to which a conversation carries signals.
+pub const SIGNAL_MEMBERS: u64 = 100;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ClientId, ConversationId, EventId, Seq, UserId};
+use crate::ids::{ClientId, ConversationId, EventId, Seq, SessionId, UserId};
 use crate::json::JsonText;
 use crate::timestamp::Timestamp;
 
@@ -167,6 +167,36 @@ pub struct MessageBody {
     pub reply_to: Option<EventId>,
     /// The sender's own fields; never null, but `{}`.
     pub metadata: JsonText,
+}
+
+/// A message's content alone: what an edit replaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageContent {
+    /// The content in clear, byte for byte as it was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<JsonText>,
+    /// The content encrypted, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted_content: Option<String>,
+    /// The decoded size of `encrypted_content`, in bytes.
+    pub payload_size_bytes: Option<u64>,
+}
+
+/// A session that is open now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// The device, as its token says.
+    pub device_id: String,
+    /// The login, as its token says; empty where tokens name none.
+    pub login_session_id: String,
+    /// Since when the connection stands.
+    pub since: Timestamp,
+    /// When anything last came from the client.
+    pub last_seen_at: Timestamp,
 }
 
 /// A message.

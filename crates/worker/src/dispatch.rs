@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use confab_bus::rpc::{CommandIncoming, Incoming, QueryIncoming, Reply, Service};
-use confab_protocol::command::{Batch, Command, Outcomes, QueryOutcome, Request};
+use confab_protocol::command::{Batch, Command, Outcomes, Request};
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::query::QueryOutcome;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -302,9 +303,7 @@ impl Dispatch {
 fn waiting(request: Request, deadline: Instant, slot: Slot) -> Waiting<Pending> {
     let kind = match &request.command {
         Command::SendMessage(send) => Kind::Send(request.caller.user.clone(), send.client_id),
-        Command::CreateConversation(_)
-        | Command::AddParticipants(_)
-        | Command::RemoveParticipant(_) => Kind::Alone,
+        _ => Kind::Alone,
     };
     let (conversation, bytes) = (request.command.conversation(), request.command.weight());
     Waiting {

@@ -140,6 +140,7 @@ impl Append {
         };
         Sent {
             message_id: appended.id,
+            conversation: self.message.conversation,
             seq: appended.seq.cast_unsigned(),
             created_at: appended.created_at,
             // A batch that was run again finds what its own first run stored.

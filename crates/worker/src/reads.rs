@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use confab_protocol::command::{Answer, Query, QueryOutcome};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::event::LogEntry;
 use confab_protocol::ids::{ClientId, ConversationId, EventId, UserId};
 use confab_protocol::limits;
+use confab_protocol::query::{Answer, Query, QueryOutcome};
 use confab_protocol::timestamp::Timestamp;
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -71,6 +71,10 @@ async fn read(pool: &PgPool, query: &Query) -> Result<Answer, CommandError> {
         Query::ListConversations(list) => conversations::list(pool, list).await,
         Query::History(history) => events::history(pool, history).await,
         Query::ReadEvents(read) => events::read(pool, read).await,
+        Query::ListParticipants(_)
+        | Query::GetMessage { .. }
+        | Query::Log(_)
+        | Query::Revocations { .. } => Err(CommandError::Stored("not yet")),
         Query::Memberships(of) => memberships::read(pool, of).await.map(Answer::Memberships),
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Record {
     /// Refusals that answer no send.
     pub(crate) errors: Vec<ErrorFrame>,
     pub(crate) goaways: Vec<Goaway>,
+    /// What is not numbered, in the order heard.
+    pub(crate) signals: Vec<Notice>,
     /// How the connection ended, once it has.
     pub(crate) closed: Option<Closed>,
 }
@@ -37,6 +39,10 @@ impl Record {
             }
             Notice::Error(error) => self.errors.push(error),
             Notice::Goaway(goaway) => self.goaways.push(goaway),
+            Notice::Typing(_)
+            | Notice::Receipt(_)
+            | Notice::Presence(_)
+            | Notice::TokenExpiring(_) => self.signals.push(notice),
             Notice::Closed(closed) => self.closed = Some(closed),
         }
     }

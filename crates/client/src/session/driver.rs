@@ -71,6 +71,10 @@ fn answer(sends: &Sends, frame: ServerFrame) -> Option<Notice> {
         }
         ServerFrame::Error(error) => sends.refuse(error).map(Notice::Error),
         ServerFrame::Goaway(goaway) => Some(Notice::Goaway(goaway)),
+        ServerFrame::Typing(typing) => Some(Notice::Typing(typing)),
+        ServerFrame::Receipt(receipt) => Some(Notice::Receipt(receipt)),
+        ServerFrame::Presence(presence) => Some(Notice::Presence(presence)),
+        ServerFrame::TokenExpiring(expiring) => Some(Notice::TokenExpiring(expiring)),
         ServerFrame::Welcome(_) | ServerFrame::Pong { .. } => None,
     }
 }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use confab_protocol::frame::{Ack, ErrorFrame};
-use confab_protocol::ids::ClientId;
 use tokio::sync::oneshot;
 
 use super::SendError;
@@ -22,7 +21,7 @@ pub(super) struct Sends {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: HashMap<ClientId, Answer>,
+    waiting: HashMap<String, Answer>,
     closed: Option<Closed>,
 }
 
@@ -30,7 +29,7 @@ impl Sends {
     /// Notes that an answer to `id` is waited for.
     pub(super) fn expect(
         &self,
-        id: ClientId,
+        id: String,
     ) -> Result<oneshot::Receiver<Result<Ack, SendError>>, SendError> {
         let (answer, waits) = oneshot::channel();
         let mut state = self.state();
@@ -42,15 +41,17 @@ impl Sends {
     }
 
     pub(super) fn acknowledge(&self, ack: Ack) {
-        self.answer(ack.id, Ok(ack));
+        if let Some(id) = ack.id.clone() {
+            self.answer(&id, Ok(ack));
+        }
     }
 
     /// Hands a refusal to the send that it answers, or back where it answers none.
     pub(super) fn refuse(&self, error: ErrorFrame) -> Option<ErrorFrame> {
-        let id = error.id.as_deref().and_then(|id| id.parse().ok());
+        let id = error.id.clone();
         match id.filter(|id| self.state().waiting.contains_key(id)) {
             Some(id) => {
-                self.answer(id, Err(SendError::Refused(Box::new(error))));
+                self.answer(&id, Err(SendError::Refused(Box::new(error))));
                 None
             }
             None => Some(error),
@@ -78,8 +79,8 @@ impl Sends {
         self.ignored.load(Ordering::Relaxed)
     }
 
-    fn answer(&self, id: ClientId, answer: Result<Ack, SendError>) {
-        let waiting = self.state().waiting.remove(&id);
+    fn answer(&self, id: &str, answer: Result<Ack, SendError>) {
+        let waiting = self.state().waiting.remove(id);
         if let Some(waiting) = waiting {
             let _unheard = waiting.send(answer).is_err();
         }

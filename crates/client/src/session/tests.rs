@@ -131,11 +131,11 @@ fn body(words: &str) -> MessageBody {
 
 fn ack(id: ClientId, conversation: ConversationId, seq: Seq) -> String {
     let ack = Ack {
-        id,
-        conversation_id: conversation,
-        message_id: EventId(Uuid::now_v7()),
-        seq,
-        created_at: "2026-11-23T10:20:30.123Z".parse().unwrap(),
+        id: Some(id.to_string()),
+        conversation_id: Some(conversation),
+        message_id: Some(EventId(Uuid::now_v7())),
+        seq: Some(seq),
+        created_at: "2026-11-23T10:20:30.123Z".parse().ok(),
         duplicate: false,
     };
     ServerFrame::Ack(ack).encode().unwrap()

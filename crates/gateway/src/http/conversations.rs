@@ -9,13 +9,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use confab_protocol::command::{
-    Answer, Command, CreateConversation, ListConversations, ListOrder, Outcome, Query,
-};
+use confab_protocol::command::{Command, CreateConversation, Outcome};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::UserId;
 use confab_protocol::json::{Fields, JsonText};
 use confab_protocol::limits;
+use confab_protocol::query::{Answer, ListConversations, ListOrder, Query};
 use confab_protocol::resource::ConversationType;
 use rustc_hash::FxHashSet;
 use sha2::{Digest as _, Sha256};

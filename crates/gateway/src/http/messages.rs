@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use confab_protocol::command::{Command, History, Outcome, Query, SendAnswer, SendMessage, Sent};
+use confab_protocol::command::{Command, Outcome, SendAnswer, SendMessage, Sent};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::frame::read_body;
 use confab_protocol::ids::{ClientId, ConversationId};
 use confab_protocol::json::{Fields, JsonText};
+use confab_protocol::query::{History, Query};
 use uuid::{Uuid, uuid};
 
 use super::body::JsonBody;

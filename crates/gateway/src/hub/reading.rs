@@ -1,7 +1,7 @@
 //! What must be read from a worker: gaps in a conversation's order, and what a membership lacks.
 
-use confab_protocol::command::EncodedEvent;
 use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::query::EncodedEvent;
 
 use super::conversation::Gap;
 use super::{AGAIN, Effect, GAP_PATIENCE, Hub, PRESSED, Read, Reader, Retry, SessionKey};

@@ -315,6 +315,7 @@ impl World {
                         joined,
                         left,
                         head: log.head(),
+                        members: 2,
                     });
                 }
             }
@@ -338,6 +339,7 @@ impl World {
                     joined,
                     left,
                     head: log.head(),
+                    members: 2,
                 };
                 ended.extend(left.is_some().then_some(membership));
             }

@@ -330,6 +330,14 @@ impl<'a> Session<'a> {
             }
             // Positions serve a resume, which this gateway does not offer: nothing depends on them.
             ClientFrame::Seen(_) => {}
+            ClientFrame::Edit(_)
+            | ClientFrame::Delete(_)
+            | ClientFrame::Read(_)
+            | ClientFrame::Typing(_)
+            | ClientFrame::Presence(_)
+            | ClientFrame::Auth(_) => {
+                return self.refuse(connection, None, Failure::of(Code::Internal));
+            }
         }
         Ok(())
     }
@@ -412,11 +420,11 @@ impl<'a> Session<'a> {
         for (id, request_id, outcome) in answers {
             connection.answer(&match outcome {
                 Ok(Outcome::Sent(sent)) => ServerFrame::Ack(Ack {
-                    id,
-                    conversation_id,
-                    message_id: sent.message_id,
-                    seq: sent.seq,
-                    created_at: sent.created_at,
+                    id: Some(id.to_string()),
+                    conversation_id: Some(conversation_id),
+                    message_id: Some(sent.message_id),
+                    seq: Some(sent.seq),
+                    created_at: Some(sent.created_at),
                     duplicate: sent.duplicate,
                 }),
                 Ok(_) => ServerFrame::Error(ErrorFrame::new(
@@ -438,9 +446,7 @@ impl<'a> Session<'a> {
 fn client_id(request: &Request) -> Option<(ClientId, String)> {
     match &request.command {
         Command::SendMessage(send) => Some((send.client_id, request.request_id.clone())),
-        Command::CreateConversation(_)
-        | Command::AddParticipants(_)
-        | Command::RemoveParticipant(_) => None,
+        _ => None,
     }
 }
 

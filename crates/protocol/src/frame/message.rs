@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::ids::EventId;
 use crate::json::{Fields, JsonText};
 use crate::limits;
-use crate::resource::MessageBody;
+use crate::resource::{MessageBody, MessageContent};
 
 /// Reads a message's fields; what is wrong is noted in `fields`, and then there is none.
 pub fn read_body(fields: &mut Fields<'_>) -> Option<MessageBody> {
@@ -18,13 +18,26 @@ pub fn read_body(fields: &mut Fields<'_>) -> Option<MessageBody> {
         );
         return None;
     }
-    let content = fields.text("content", limits::CONTENT);
-    let encrypted_content = fields.take::<String>("encryptedContent");
-    let stated = fields.take::<u64>("payloadSizeBytes");
+    let content = read_content(fields);
     let reply_to = fields.take::<EventId>("replyTo");
     let metadata = fields
         .object("metadata", limits::MESSAGE_METADATA)
         .unwrap_or_else(JsonText::empty_object);
+    Some(MessageBody {
+        kind: kind?,
+        content: content.content,
+        encrypted_content: content.encrypted_content,
+        payload_size_bytes: content.payload_size_bytes,
+        reply_to,
+        metadata,
+    })
+}
+
+/// Reads the one content of a message; what is wrong is noted in `fields`.
+pub fn read_content(fields: &mut Fields<'_>) -> MessageContent {
+    let content = fields.text("content", limits::CONTENT);
+    let encrypted_content = fields.take::<String>("encryptedContent");
+    let stated = fields.take::<u64>("payloadSizeBytes");
     let payload_size_bytes = match (&content, &encrypted_content) {
         (Some(_), Some(_)) => {
             fields.reject("encryptedContent", "must not be given beside content");
@@ -42,14 +55,11 @@ pub fn read_body(fields: &mut Fields<'_>) -> Option<MessageBody> {
         }
         (None, Some(encrypted)) => decoded_size(fields, encrypted, stated),
     };
-    Some(MessageBody {
-        kind: kind?,
+    MessageContent {
         content,
         encrypted_content,
         payload_size_bytes,
-        reply_to,
-        metadata,
-    })
+    }
 }
 
 fn is_kind(kind: &str) -> bool {

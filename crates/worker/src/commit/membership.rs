@@ -42,6 +42,7 @@ impl Committer {
             Command::SendMessage(_) => {
                 return Err(CommandError::Stored("messages are committed in batches"));
             }
+            _ => return Err(CommandError::Stored("not yet")),
         };
         tx.commit().await?;
         Ok(done)

@@ -1,10 +1,11 @@
 //! One conversation, or the caller's list.
 
-use confab_protocol::command::{Answer, Caller, ListConversations, ListOrder};
+use confab_protocol::command::Caller;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, EventId, UserId};
 use confab_protocol::json::JsonText;
 use confab_protocol::limits;
+use confab_protocol::query::{Answer, ListConversations, ListOrder};
 use confab_protocol::resource::{Conversation, MessageBody, MessagePreview};
 use confab_protocol::timestamp::Timestamp;
 use sqlx::PgPool;

@@ -1,9 +1,10 @@
 //! Reading logs: histories for people, ranges for gateways.
 
-use confab_protocol::command::{Answer, Caller, EncodedEvent, History, ReadEvents};
+use confab_protocol::command::Caller;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, EventId};
 use confab_protocol::json::JsonText;
+use confab_protocol::query::{Answer, EncodedEvent, History, ReadEvents};
 use sqlx::PgPool;
 use uuid::Uuid;
 

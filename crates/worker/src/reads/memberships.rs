@@ -1,7 +1,7 @@
 //! Which memberships users have: for gateways, when a session opens, an addition is confirmed, or the feed broke.
 
-use confab_protocol::command::{Membership, MembershipsOf, UserMemberships};
 use confab_protocol::ids::ConversationId;
+use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -13,22 +13,22 @@ const MOST: usize = 7000;
 /// Present memberships, and those that ended above a position the gateway holds; on the first page of all, also those that
 /// ended within the last day (`is_late`).
 const PAGE: &str = "\
-    select p.conversation_id, p.joined_seq, p.left_seq, c.last_seq, false as is_late \
+    select p.conversation_id, p.joined_seq, p.left_seq, c.last_seq, c.members, false as is_late \
     from participants p join conversations c on c.id = p.conversation_id \
     where p.tenant = $1 and p.user_id = $2 and p.left_seq is null and p.conversation_id > $3 \
         and ($4::uuid[] is null or p.conversation_id = any($4)) \
     union all \
-    select p.conversation_id, p.joined_seq, p.left_seq, c.last_seq, false \
+    select p.conversation_id, p.joined_seq, p.left_seq, c.last_seq, c.members, false \
     from unnest($5::uuid[], $6::bigint[]) as h(conversation, seq) \
     join participants p on p.conversation_id = h.conversation and p.user_id = $2 and p.left_seq > h.seq \
     join conversations c on c.id = p.conversation_id \
     where p.tenant = $1 and p.conversation_id > $3 \
     union all \
-    (select p.conversation_id, p.joined_seq, p.left_seq, c.last_seq, true \
+    (select p.conversation_id, p.joined_seq, p.left_seq, c.last_seq, c.members, true \
     from participants p join conversations c on c.id = p.conversation_id \
     where $7 and p.tenant = $1 and p.user_id = $2 and p.left_at > clock_timestamp() - interval '1 day' \
     order by p.left_at desc limit 1000) \
-    order by 5 desc, 1, 2 limit $8";
+    order by 6 desc, 1, 2 limit $8";
 
 /// Answers each question in one snapshot of its own; what finds no room is left for a next page.
 pub(super) async fn read(
@@ -54,7 +54,7 @@ pub(super) async fn read(
     Ok(answers)
 }
 
-type Row = (Uuid, i64, Option<i64>, i64, bool);
+type Row = (Uuid, i64, Option<i64>, i64, i32, bool);
 
 async fn page(
     pool: &PgPool,
@@ -84,7 +84,7 @@ async fn page(
         .bind(i64::try_from(most + 1001).unwrap_or(i64::MAX))
         .fetch_all(pool)
         .await?;
-    let (ended, current): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.4);
+    let (ended, current): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.5);
     let mut memberships: Vec<_> = current.into_iter().map(membership).collect();
     let mut next = None;
     if memberships.len() > most {
@@ -102,11 +102,12 @@ async fn page(
     })
 }
 
-fn membership((conversation, joined, left, head, _): Row) -> Membership {
+fn membership((conversation, joined, left, head, members, _): Row) -> Membership {
     Membership {
         conversation: ConversationId(conversation),
         joined: joined.cast_unsigned(),
         left: left.map(i64::cast_unsigned),
         head: head.cast_unsigned(),
+        members: u64::try_from(members).unwrap_or_default(),
     }
 }

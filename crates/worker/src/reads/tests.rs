@@ -5,8 +5,8 @@ mod pages;
 
 use std::time::Duration;
 
-use confab_protocol::command::{Answer, Query, QueryOutcome};
 use confab_protocol::limits;
+use confab_protocol::query::{Answer, Query, QueryOutcome};
 use confab_protocol::wire::encode;
 
 use super::answer;

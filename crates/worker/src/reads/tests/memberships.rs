@@ -1,5 +1,5 @@
-use confab_protocol::command::{Answer, Membership, MembershipsOf, Query, UserMemberships};
 use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::query::{Answer, Membership, MembershipsOf, Query, UserMemberships};
 use uuid::Uuid;
 
 use super::ask;
@@ -30,6 +30,7 @@ async fn memberships_are_those_present_and_those_that_ended_above_what_is_held()
         joined: 1,
         left,
         head,
+        members: if left.is_some() { 1 } else { 2 },
     };
     let mut expected = [
         one(present, None, 1),

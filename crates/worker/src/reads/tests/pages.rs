@@ -1,10 +1,10 @@
-use confab_protocol::command::{
-    Answer, Command, CreateConversation, EncodedEvent, History, ListConversations, ListOrder,
-    Outcome, Query, ReadEvents,
-};
+use confab_protocol::command::{Command, CreateConversation, Outcome};
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::json::JsonText;
 use confab_protocol::limits;
+use confab_protocol::query::{
+    Answer, EncodedEvent, History, ListConversations, ListOrder, Query, ReadEvents,
+};
 use confab_protocol::resource::{Conversation, ConversationType, Message};
 
 use super::ask;

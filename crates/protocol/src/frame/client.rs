@@ -1,0 +1,379 @@
+//! Frames from a client.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Failure};
+use crate::frame::message::{read_body, read_content};
+use crate::ids::{ClientId, ConversationId, EventId, Seq};
+use crate::json::Fields;
+use crate::resource::{MessageBody, MessageContent};
+use crate::signal::PresenceStatus;
+
+/// A frame from a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum ClientFrame {
+    /// Opens the session; the first frame.
+    Hello(Hello),
+    /// Says what the client holds without a gap.
+    Seen(Seen),
+    /// Ends the session for good.
+    Bye(Plain),
+    /// Sends a message.
+    Send(Send),
+    /// Replaces a message's content.
+    Edit(Edit),
+    /// Deletes a message.
+    Delete(Delete),
+    /// Moves a read mark forward.
+    Read(Read),
+    /// Says that the user types, or stopped to.
+    Typing(Typing),
+    /// Says whether the user is there.
+    Presence(SetPresence),
+    /// Renews the session's token.
+    Auth(Auth),
+    /// Asks for a pong.
+    Ping(Plain),
+}
+
+/// A frame of nothing but an id.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Plain {
+    /// Echoed in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// The first frame.
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hello {
+    /// Echoed in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The JWT, where the upgrade's header carried none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The token of the session to resume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume_token: Option<String>,
+    /// The last seq, by conversation, up to which the client holds all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen: Option<BTreeMap<ConversationId, Seq>>,
+    /// Whether the next frame is a `seen` that belongs to this hello.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen_follows: Option<bool>,
+    /// Whether welcome shall name every conversation's head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<bool>,
+    /// Which client this is, for the logs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientInfo>,
+}
+
+impl std::fmt::Debug for Hello {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hello")
+            .field("seen", &self.seen)
+            .field("client", &self.client)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A client's name and version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientInfo {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: Option<String>,
+}
+
+/// What the client holds without a gap.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    /// Echoed in an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The last seq by conversation.
+    pub positions: BTreeMap<ConversationId, Seq>,
+}
+
+/// A message to send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Send {
+    /// The message's client id, echoed in the answer.
+    pub id: ClientId,
+    /// Where to.
+    pub conversation_id: ConversationId,
+    /// The message.
+    #[serde(flatten)]
+    pub body: MessageBody,
+}
+
+/// A message's new content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edit {
+    /// Echoed in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Where the message is.
+    pub conversation_id: ConversationId,
+    /// Which.
+    pub message_id: EventId,
+    /// The content.
+    #[serde(flatten)]
+    pub content: MessageContent,
+}
+
+/// A message to delete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Delete {
+    /// Echoed in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Where the message is.
+    pub conversation_id: ConversationId,
+    /// Which.
+    pub message_id: EventId,
+}
+
+/// How far the user has read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Read {
+    /// Echoed in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Where.
+    pub conversation_id: ConversationId,
+    /// The last seq that was read.
+    pub up_to_seq: Seq,
+}
+
+/// Whether the user types.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Typing {
+    /// Echoed in an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Where.
+    pub conversation_id: ConversationId,
+    /// Whether it types now.
+    pub on: bool,
+}
+
+/// Whether the user is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SetPresence {
+    /// Echoed in an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// `online` or `away`.
+    pub status: PresenceStatus,
+}
+
+/// A fresh token for the same user and device.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct Auth {
+    /// Echoed in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The JWT.
+    pub token: String,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auth")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A frame that cannot be carried out, with the id to answer to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadFrame {
+    /// The frame's id, where one could be read.
+    pub id: Option<String>,
+    /// What is wrong.
+    pub failure: Failure,
+}
+
+/// Longest `id` of a frame, in bytes.
+const ID: usize = 128;
+
+impl ClientFrame {
+    /// The frame as JSON.
+    ///
+    /// # Errors
+    /// Never for frames made by this crate's types.
+    pub fn encode(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// What is wrong with it, every bad field at once.
+    pub fn decode(json: &[u8]) -> Result<Self, BadFrame> {
+        let mut fields = Fields::parse(json).map_err(|failure| BadFrame { id: None, failure })?;
+        let given = fields.take::<String>("id");
+        if given.as_ref().is_some_and(|id| id.len() > ID) {
+            fields.reject("id", format!("must be at most {ID} bytes"));
+        }
+        let id = given.filter(|id| id.len() <= ID);
+        let bad = |failure| BadFrame {
+            id: id.clone(),
+            failure,
+        };
+        let Some(kind) = fields.require::<String>("type") else {
+            return Err(bad(fields
+                .finish()
+                .err()
+                .unwrap_or_else(|| Failure::field("/type", "must be given"))));
+        };
+        let read = match kind.as_str() {
+            "hello" => Self::hello(fields, id.clone()),
+            "seen" => Self::seen(fields, id.clone()),
+            "bye" => fields
+                .finish()
+                .map(|()| Self::Bye(Plain { id: id.clone() })),
+            "ping" => fields
+                .finish()
+                .map(|()| Self::Ping(Plain { id: id.clone() })),
+            "send" => Self::send(fields, id.as_deref()),
+            "edit" => Self::edit(fields, id.clone()),
+            "delete" => Self::delete(fields, id.clone()),
+            "read" => Self::read(fields, id.clone()),
+            "typing" => Self::typing(fields, id.clone()),
+            "presence" => Self::presence(fields, id.clone()),
+            "auth" => Self::auth(fields, id.clone()),
+            _ => Err(Failure::field("/type", "is not a known type of frame")),
+        };
+        read.map_err(bad)
+    }
+
+    fn hello(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
+        let hello = Hello {
+            id,
+            token: fields.take("token"),
+            resume_token: fields.take("resumeToken"),
+            seen: fields.take("seen"),
+            seen_follows: fields.take("seenFollows"),
+            heads: fields.take("heads"),
+            client: fields.take("client"),
+        };
+        fields.finish().map(|()| Self::Hello(hello))
+    }
+
+    fn seen(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
+        let positions = fields.require("positions");
+        fields.finish()?;
+        Ok(Self::Seen(Seen {
+            id,
+            positions: positions.unwrap_or_default(),
+        }))
+    }
+
+    fn send(mut fields: Fields<'_>, id: Option<&str>) -> Result<Self, Failure> {
+        let client_id = id.and_then(|id| id.parse::<ClientId>().ok());
+        if client_id.is_none() {
+            fields.reject("id", "must be a UUID: it is the message's clientId");
+        }
+        let conversation = fields.require::<ConversationId>("conversationId");
+        let body = read_body(&mut fields);
+        fields.finish()?;
+        match (client_id, conversation, body) {
+            (Some(id), Some(conversation_id), Some(body)) => Ok(Self::Send(Send {
+                id,
+                conversation_id,
+                body,
+            })),
+            _ => Err(Failure::of(Code::Validation)),
+        }
+    }
+
+    fn edit(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
+        let conversation = fields.require::<ConversationId>("conversationId");
+        let message = fields.require::<EventId>("messageId");
+        let content = read_content(&mut fields);
+        fields.finish()?;
+        match (conversation, message) {
+            (Some(conversation_id), Some(message_id)) => Ok(Self::Edit(Edit {
+                id,
+                conversation_id,
+                message_id,
+                content,
+            })),
+            _ => Err(Failure::of(Code::Validation)),
+        }
+    }
+
+    fn delete(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
+        let conversation = fields.require::<ConversationId>("conversationId");
+        let message = fields.require::<EventId>("messageId");
+        fields.finish()?;
+        match (conversation, message) {
+            (Some(conversation_id), Some(message_id)) => Ok(Self::Delete(Delete {
+                id,
+                conversation_id,
+                message_id,
+            })),
+            _ => Err(Failure::of(Code::Validation)),
+        }
+    }
+
+    fn read(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
+        let conversation = fields.require::<ConversationId>("conversationId");
+        let up_to = fields.require::<Seq>("upToSeq");
+        fields.finish()?;
+        match (conversation, up_to) {
+            (Some(conversation_id), Some(up_to_seq)) => Ok(Self::Read(Read {
+                id,
+                conversation_id,
+                up_to_seq,
+            })),
+            _ => Err(Failure::of(Code::Validation)),
+        }
+    }
+
+    fn typing(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
+        let conversation = fields.require::<ConversationId>("conversationId");
+        let on = fields.require::<bool>("on");
+        fields.finish()?;
+        match (conversation, on) {
+            (Some(conversation_id), Some(on)) => Ok(Self::Typing(Typing {
+                id,
+                conversation_id,
+                on,
+            })),
+            _ => Err(Failure::of(Code::Validation)),
+        }
+    }
+
+    fn presence(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
+        let status = fields.require::<PresenceStatus>("status");
+        if status == Some(PresenceStatus::Offline) {
+            fields.reject("status", "must be online or away");
+        }
+        fields.finish()?;
+        let status = status.ok_or_else(|| Failure::of(Code::Validation))?;
+        Ok(Self::Presence(SetPresence { id, status }))
+    }
+
+    fn auth(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
+        let token = fields.require::<String>("token");
+        fields.finish()?;
+        let token = token.ok_or_else(|| Failure::of(Code::Validation))?;
+        Ok(Self::Auth(Auth { id, token }))
+    }
+}

@@ -1,0 +1,234 @@
+//! Frames from a gateway, but for events, which are encoded by the worker.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Failure, FieldError};
+use crate::ids::{ConversationId, EventId, Seq, SessionId, UserId};
+use crate::signal::PresenceStatus;
+use crate::timestamp::Timestamp;
+
+/// A frame from a gateway, but for events, which are encoded by the worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum ServerFrame {
+    /// The session is open.
+    Welcome(Box<Welcome>),
+    /// What a frame asked for is done.
+    Ack(Ack),
+    /// Something was refused.
+    Error(ErrorFrame),
+    /// A member types, or stopped to.
+    Typing(TypingSignal),
+    /// A member has read.
+    Receipt(ReceiptSignal),
+    /// A user of the client's conversations came, went away or left.
+    Presence(PresenceSignal),
+    /// The token ends soon: the client should renew it.
+    TokenExpiring(TokenExpiring),
+    /// The client should connect elsewhere.
+    Goaway(Goaway),
+    /// The answer to a ping.
+    Pong {
+        /// The ping's id.
+        id: Option<String>,
+    },
+}
+
+/// The session is open; replayed events follow, then live ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Welcome {
+    /// The hello's id.
+    pub id: Option<String>,
+    /// This connection's life across resumes.
+    pub session_id: SessionId,
+    /// Who the client is, as its token says.
+    pub user_id: UserId,
+    /// Whether the session of the resume token goes on.
+    pub resumed: bool,
+    /// Why it does not.
+    pub reason: Option<String>,
+    /// How many events are replayed.
+    pub replayed: u64,
+    /// What is not replayed and must be read over HTTP.
+    pub truncated: Vec<Truncated>,
+    /// Every conversation's last seq, where hello asked for it.
+    pub heads: Option<BTreeMap<ConversationId, Seq>>,
+    /// What resumes this session.
+    pub resume_token: Option<String>,
+    /// For how long after the connection's end it can be resumed, in seconds.
+    pub resume_window_seconds: u64,
+    /// How often the server pings, in seconds.
+    pub heartbeat_seconds: u64,
+    /// What the client may send.
+    pub limits: WelcomeLimits,
+}
+
+/// What the client may send, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WelcomeLimits {
+    /// A frame.
+    pub frame_bytes: usize,
+    /// A message's content in clear.
+    pub content_bytes: usize,
+    /// A message's encrypted content, decoded.
+    pub encrypted_content_bytes: usize,
+}
+
+impl Default for WelcomeLimits {
+    fn default() -> Self {
+        Self {
+            frame_bytes: crate::limits::FRAME,
+            content_bytes: crate::limits::CONTENT,
+            encrypted_content_bytes: crate::limits::ENCRYPTED_CONTENT,
+        }
+    }
+}
+
+/// A range that is not sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Truncated {
+    /// Whose log.
+    pub conversation_id: ConversationId,
+    /// The first seq not sent.
+    pub from_seq: Seq,
+    /// The last seq not sent.
+    pub head_seq: Seq,
+    /// Whether what the client holds of it is void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<bool>,
+}
+
+/// What a `send`, `edit`, `delete`, `read` or `auth` asked for is done; what has no meaning for it is null.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ack {
+    /// The frame's id.
+    pub id: Option<String>,
+    /// Where it is stored.
+    pub conversation_id: Option<ConversationId>,
+    /// The message's id.
+    pub message_id: Option<EventId>,
+    /// The event's number: of the message, its edit or its deletion; of a `read`, where the read mark stands.
+    pub seq: Option<Seq>,
+    /// When the event was stored.
+    pub created_at: Option<Timestamp>,
+    /// Whether it was stored before.
+    pub duplicate: bool,
+}
+
+/// A member types, or stopped to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TypingSignal {
+    /// Where.
+    pub conversation_id: ConversationId,
+    /// Who.
+    pub user_id: UserId,
+    /// Whether it types now.
+    pub on: bool,
+}
+
+/// A member has read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReceiptSignal {
+    /// Where.
+    pub conversation_id: ConversationId,
+    /// Who.
+    pub user_id: UserId,
+    /// Up to where.
+    pub up_to_seq: Seq,
+}
+
+/// Whether a user is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PresenceSignal {
+    /// Who.
+    pub user_id: UserId,
+    /// `online`, `away` or `offline`.
+    pub status: PresenceStatus,
+}
+
+/// The token ends soon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenExpiring {
+    /// When: then the connection is closed.
+    pub expires_at: Timestamp,
+}
+
+/// Something was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorFrame {
+    /// The id of the frame that it answers.
+    pub id: Option<String>,
+    /// Which refusal.
+    pub code: Code,
+    /// What is wrong this time.
+    pub detail: String,
+    /// After how long trying again makes sense, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+    /// The id of the request in the gateway's logs.
+    pub request_id: String,
+    /// The bad fields.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+impl ErrorFrame {
+    /// The frame that answers with `failure`.
+    #[must_use]
+    pub fn new(id: Option<String>, failure: Failure, request_id: String) -> Self {
+        let Failure {
+            code,
+            detail,
+            retry_after_ms,
+            extension,
+        } = failure;
+        Self {
+            id,
+            code,
+            detail,
+            retry_after_ms,
+            request_id,
+            errors: extension.errors,
+        }
+    }
+}
+
+/// Why a client should connect elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GoawayReason {
+    /// This gateway ends; the socket closes.
+    Drain,
+    /// This gateway has lost the others; keep the connection until another welcomes.
+    Degraded,
+}
+
+/// The client should connect elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Goaway {
+    /// Why.
+    pub reason: GoawayReason,
+    /// After how long, in milliseconds.
+    pub reconnect_after_ms: u64,
+}
+
+impl ServerFrame {
+    /// The frame as JSON.
+    ///
+    /// # Errors
+    /// Never for frames made by this crate's types.
+    pub fn encode(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+}

@@ -1,0 +1,268 @@
+//! What gateways ask of workers that only reads.
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::Caller;
+use crate::error::Failure;
+use crate::event::EventType;
+use crate::ids::{ConversationId, EventId, Seq, TenantId, UserId};
+use crate::json::JsonText;
+use crate::resource::{ConversationType, Role};
+use crate::revocation::Revocation;
+use crate::timestamp::Timestamp;
+
+/// A query with who asks for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct QueryRequest {
+    /// [`VERSION`].
+    pub version: u8,
+    /// How many milliseconds are left to answer, from the moment of sending.
+    pub budget_ms: u32,
+    /// The request's id, for logs.
+    pub request_id: String,
+    /// The W3C trace context's `traceparent`, where the caller gave one.
+    pub traceparent: Option<String>,
+    /// What is asked.
+    pub query: Query,
+}
+
+/// What reads. Membership is checked in the snapshot that reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// One conversation with its first participants: `{conversation, participants, participantsNextCursor}`.
+    GetConversation {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        conversation: ConversationId,
+    },
+    /// The caller's conversations: `{conversations, nextCursor}`.
+    ListConversations(ListConversations),
+    /// A conversation's participants: `{participants, nextCursor}`.
+    ListParticipants(ListParticipants),
+    /// One message: `{message}`'s inside.
+    GetMessage {
+        /// Who asks.
+        caller: Caller,
+        /// Which.
+        message: EventId,
+    },
+    /// A conversation's messages: `{messages, nextCursor}`.
+    History(History),
+    /// A conversation's log as it is: `{events, headSeq}`.
+    Log(Log),
+    /// Revocations above a revision, in the order of their revisions.
+    Revocations {
+        /// The last revision that the gateway has.
+        after: u64,
+    },
+    /// A gateway's own: events of a log, for its sequencer and its sessions that catch up.
+    ReadEvents(ReadEvents),
+    /// A gateway's own: which memberships its users have.
+    Memberships(Vec<MembershipsOf>),
+}
+
+impl Query {
+    /// The query's name in metrics and logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::GetConversation { .. } => "get_conversation",
+            Self::ListConversations(_) => "list_conversations",
+            Self::ListParticipants(_) => "list_participants",
+            Self::GetMessage { .. } => "get_message",
+            Self::History(_) => "history",
+            Self::Log(_) => "log",
+            Self::Revocations { .. } => "revocations",
+            Self::ReadEvents(_) => "read_events",
+            Self::Memberships(_) => "memberships",
+        }
+    }
+}
+
+/// How a list of conversations is ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListOrder {
+    /// The last event first. One that moves may be missed, none comes twice.
+    #[default]
+    Recent,
+    /// The newest first, exact under changes.
+    Created,
+}
+
+/// The caller's conversations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListConversations {
+    /// Who asks.
+    pub caller: Caller,
+    /// At most so many.
+    pub limit: u32,
+    /// The `nextCursor` of the page before.
+    pub cursor: Option<String>,
+    /// Only of this type.
+    pub r#type: Option<ConversationType>,
+    /// In which order.
+    pub order: ListOrder,
+}
+
+/// A conversation's participants, by joining.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListParticipants {
+    /// Who asks.
+    pub caller: Caller,
+    /// Of which conversation.
+    pub conversation: ConversationId,
+    /// At most so many.
+    pub limit: u32,
+    /// The `nextCursor` of the page before.
+    pub cursor: Option<String>,
+    /// Whether memberships that ended are listed as well.
+    pub include_left: bool,
+    /// Only of this role.
+    pub role: Option<Role>,
+}
+
+/// A conversation's log, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// Who asks.
+    pub caller: Caller,
+    /// Of which conversation.
+    pub conversation: ConversationId,
+    /// Only above this seq.
+    pub after: Seq,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A conversation's messages, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Who asks.
+    pub caller: Caller,
+    /// Of which conversation.
+    pub conversation: ConversationId,
+    /// At most so many.
+    pub limit: u32,
+    /// Only below this seq.
+    pub before: Option<Seq>,
+    /// Only above this seq.
+    pub after: Option<Seq>,
+    /// The `nextCursor` of the page before.
+    pub cursor: Option<String>,
+    /// Only of this sender.
+    pub sender: Option<UserId>,
+    /// Only of this kind.
+    pub kind: Option<String>,
+    /// Only stored at or after this time.
+    pub from: Option<Timestamp>,
+    /// Only stored before this time.
+    pub to: Option<Timestamp>,
+}
+
+/// Events of a log. The gateway delivers of them only what its users' memberships cover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadEvents {
+    /// The product.
+    pub tenant: TenantId,
+    /// Whose log.
+    pub conversation: ConversationId,
+    /// Only above this seq.
+    pub after: Seq,
+    /// Up to and with this seq.
+    pub up_to: Seq,
+}
+
+/// Whose memberships a gateway asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembershipsOf {
+    /// The product.
+    pub tenant: TenantId,
+    /// The user.
+    pub user: UserId,
+    /// Only these conversations; all when absent.
+    pub only: Option<Vec<ConversationId>>,
+    /// What the gateway holds for the user: memberships that ended above these positions are told as well.
+    pub held: Vec<(ConversationId, Seq)>,
+    /// Only conversations above this one: the `next` of the page before.
+    pub after: Option<ConversationId>,
+}
+
+/// What a query is answered with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// An object ready to be sent as it is: `{conversation, …}`.
+    Object(JsonText),
+    /// A page: its items, ready to be sent as they are.
+    Page {
+        /// The items' JSON texts.
+        items: Vec<JsonText>,
+        /// Where the next page begins; none at the end.
+        next_cursor: Option<String>,
+    },
+    /// A part of a log: fewer events than asked where the answer was full.
+    Log {
+        /// The events' JSON texts, in order.
+        events: Vec<JsonText>,
+        /// The conversation's last seq in the same snapshot.
+        head: Seq,
+    },
+    /// Revocations in the order of their revisions.
+    Revocations {
+        /// Some.
+        revocations: Vec<Revocation>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// Events in order, fewer than asked where the answer was full.
+    Events {
+        /// In order of their seqs.
+        events: Vec<EncodedEvent>,
+    },
+    /// Memberships, one entry a [`MembershipsOf`], in its order.
+    Memberships(Vec<UserMemberships>),
+}
+
+/// An event as clients receive it, with what a gateway needs beside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncodedEvent {
+    /// Its number.
+    pub seq: Seq,
+    /// Its id.
+    pub id: EventId,
+    /// What it says.
+    pub r#type: EventType,
+    /// The event's JSON.
+    pub json: JsonText,
+}
+
+/// A user's memberships, read in one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserMemberships {
+    /// In order of conversation, then of joining.
+    pub memberships: Vec<Membership>,
+    /// Where the next page begins; none when this was the last.
+    pub next: Option<ConversationId>,
+    /// On the first page of a question for all: memberships that ended within the last day: a new session is not owed
+    /// them however late the feed tells of them, an older one is when it was not told.
+    pub ended: Vec<Membership>,
+}
+
+/// One membership, with its conversation's head in the same snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Where.
+    pub conversation: ConversationId,
+    /// The event that names the user.
+    pub joined: Seq,
+    /// The event that ended it.
+    pub left: Option<Seq>,
+    /// The conversation's last seq.
+    pub head: Seq,
+    /// How many members it has in the same snapshot.
+    pub members: u64,
+}
+
+/// The answer to a [`QueryRequest`].
+pub type QueryOutcome = Result<Answer, Failure>;
