@@ -117,6 +117,10 @@ impl Commands {
             .iter()
             .map(|request| request.command.name())
             .collect();
+        for request in &requests {
+            let command = &request.command;
+            self.metrics.payload(command.name(), command.weight());
+        }
         let (answers, outcomes) = oneshot::channel();
         let submission = Submission::new(requests, began + self.limits.budget, answers);
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
@@ -170,6 +174,9 @@ impl Commands {
             request.budget_ms = milliseconds(timeout);
             match self.bus.query(&request, timeout).await {
                 Ok(outcome) => {
+                    if let Ok(answer) = &outcome {
+                        self.metrics.answer(name, answer);
+                    }
                     self.metrics.query(
                         name,
                         outcome.as_ref().err().map(|failure| failure.code),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderName, HeaderValue, Method};
@@ -12,16 +13,21 @@ use axum::response::Response;
 use axum::routing::{delete, get, post};
 use confab_auth::Verifier;
 use confab_protocol::error::{Code, Failure};
+use tower_http::cors::CorsLayer;
 use tracing::{Instrument as _, debug, info_span, warn};
 use uuid::Uuid;
 
 use crate::commands::Commands;
-use crate::metrics::{AuthMetrics, HttpMetrics};
+use crate::limits::Limits;
+use crate::metrics::{Answered, AuthMetrics, HttpMetrics};
 use crate::ws::{self, Sockets};
 
 mod body;
+mod compression;
 mod conversations;
+pub(crate) mod cors;
 mod idempotency;
+pub(crate) mod manners;
 mod messages;
 mod metadata;
 pub(crate) mod params;
@@ -43,6 +49,10 @@ pub(crate) struct App {
     pub(crate) commands: Commands,
     /// How long a body may take.
     pub(crate) body_timeout: Duration,
+    /// How long a request may take in all.
+    pub(crate) longest: Duration,
+    /// Rate limits.
+    pub(crate) limits: Limits,
     /// Metrics of tokens.
     pub(crate) auth_metrics: AuthMetrics,
     /// Metrics of requests.
@@ -53,12 +63,17 @@ pub(crate) struct App {
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) String);
 
-/// All routes; `admin` are those of the process itself.
-pub(crate) fn router(app: Arc<App>, sockets: Arc<Sockets>, admin: Router) -> Router {
+/// All routes; `admin` are those of the process itself, `cors` the rules for pages of other origins.
+pub(crate) fn router(
+    app: Arc<App>,
+    sockets: Arc<Sockets>,
+    admin: Router,
+    cors: Option<CorsLayer>,
+) -> Router {
     let socket = Router::new()
         .route("/v1/ws", get(ws::connect))
         .with_state(sockets);
-    Router::new()
+    let routes = Router::new()
         .route(
             "/v1/conversations",
             post(conversations::create).get(conversations::list),
@@ -79,11 +94,27 @@ pub(crate) fn router(app: Arc<App>, sockets: Arc<Sockets>, admin: Router) -> Rou
         .merge(socket)
         .merge(admin)
         .fallback(async || Problem::from(Failure::of(Code::NotFound)))
-        .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)))
-        .layer(middleware::from_fn_with_state(app, observe))
+        .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)));
+    around(routes, app, cors)
 }
 
-/// Gives the request its id and span, and its answer the id, the problem's body and a metric.
+/// What goes around all routes, from the inside: what holds requests to their bounds, the rules for pages of other origins,
+/// what is told of every request, and compression, which the metrics are to know nothing of.
+fn around(routes: Router, app: Arc<App>, cors: Option<CorsLayer>) -> Router {
+    let held = routes.layer(middleware::from_fn_with_state(
+        Arc::clone(&app),
+        manners::hold,
+    ));
+    let ruled = match cors {
+        Some(rules) => held.layer(middleware::from_fn_with_state(rules, cors::apply)),
+        None => held,
+    };
+    ruled
+        .layer(middleware::from_fn_with_state(app, observe))
+        .layer(middleware::from_fn(compression::apply))
+}
+
+/// Gives the request its id and span, and its answer the id, the problem's body, what secures it, and a metric.
 async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(&request);
@@ -104,8 +135,14 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
-    app.metrics
-        .observe(&route, method, response.status().as_u16(), began.elapsed());
+    manners::secure(response.headers_mut());
+    app.metrics.answered(&Answered {
+        route: &route,
+        method,
+        status: response.status().as_u16(),
+        bytes: response.body().size_hint().exact(),
+        took: began.elapsed(),
+    });
     response
 }
 

@@ -21,17 +21,21 @@ mod fanout;
 mod feed;
 mod http;
 mod hub;
+mod limits;
 mod metrics;
 mod sequencer;
 mod server;
 mod settings;
 mod ws;
 
+pub use limits::{BadRateLimit, RateLimit};
+pub use metrics::METRICS;
 pub use settings::Settings;
 
 use commands::{CommandLoop, Commands};
 use fanout::{Fanout, FanoutLoop};
-use metrics::{AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, SocketMetrics};
+use limits::Limits;
+use metrics::{AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, LimitMetrics, SocketMetrics};
 
 /// The gateway cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,9 @@ pub enum Error {
     /// The settings of tokens are not usable.
     #[error("settings of tokens")]
     Auth(#[from] confab_auth::SettingsError),
+    /// An entry of the allowlist is neither an origin nor `*`.
+    #[error("CONFAB_CORS_ORIGINS: {0:?} is no origin, such as https://app.example")]
+    Origin(String),
     /// NATS failed.
     #[error("NATS")]
     Bus(#[from] BusError),
@@ -82,6 +89,8 @@ pub struct Gateway {
     settings: Settings,
     bus: Bus,
     verifier: Arc<Verifier>,
+    origins: Vec<String>,
+    limits: Limits,
     workers: Arc<Workers>,
     commands: Commands,
     command_loop: CommandLoop,
@@ -105,6 +114,12 @@ impl Gateway {
         stop: CancellationToken,
     ) -> Result<Self, Error> {
         let verifier = Arc::new(Verifier::new(&settings.auth)?);
+        let origins = settings.origins().map_err(Error::Origin)?;
+        let limits = Limits::new(
+            &settings.rate_limit,
+            settings.trusted_proxies,
+            LimitMetrics::new(registry),
+        );
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
         let feed_metrics = FeedMetrics::new(registry);
@@ -120,6 +135,8 @@ impl Gateway {
             settings,
             bus,
             verifier,
+            origins,
+            limits,
             workers,
             commands,
             command_loop,
@@ -156,12 +173,13 @@ impl Gateway {
         info!(address = %address, "the gateway listens");
         let connections = TaskTracker::new();
         let router = self.router(admin, &connections);
-        let limits = self.settings.server_limits();
+        let server_limits = self.settings.server_limits();
         let behind = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let Self {
             bus,
             verifier,
+            limits,
             workers,
             command_loop,
             fanout_loop,
@@ -174,6 +192,11 @@ impl Gateway {
         tasks.spawn(async move {
             verifier.run(token).await;
             "keys"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
+            limits.run(token).await;
+            "limits"
         });
         let token = behind.clone();
         tasks.spawn(async move {
@@ -196,7 +219,7 @@ impl Gateway {
             "feed"
         });
         let served = tokio::select! {
-            () = server::serve(listener, router, limits, connections, stop) => Ok(()),
+            () = server::serve(listener, router, server_limits, connections, stop) => Ok(()),
             Some(ended) = tasks.join_next() => Err(Error::TaskEnded(ended.unwrap_or("panicked"))),
         };
         behind.cancel();
@@ -216,6 +239,8 @@ impl Gateway {
             verifier: Arc::clone(&self.verifier),
             commands: self.commands.clone(),
             body_timeout: Duration::from_secs(self.settings.body_timeout),
+            longest: self.settings.longest(),
+            limits: self.limits.clone(),
             auth_metrics: self.auth_metrics.clone(),
             metrics: self.http_metrics.clone(),
         };
@@ -224,13 +249,15 @@ impl Gateway {
             commands: self.commands.clone(),
             fanout: self.fanout.clone(),
             limits: self.settings.socket_limits(),
-            origins: self.settings.origins(),
+            rates: self.limits.clone(),
+            origins: self.origins.clone(),
             permits: Arc::new(Semaphore::new(self.settings.max_connections)),
             connections: connections.clone(),
             drain: self.stop.clone(),
             auth_metrics: self.auth_metrics.clone(),
             metrics: self.socket_metrics.clone(),
         };
-        http::router(Arc::new(app), Arc::new(sockets), admin)
+        let cors = http::cors::rules(&self.origins);
+        http::router(Arc::new(app), Arc::new(sockets), admin, cors)
     }
 }

@@ -79,6 +79,7 @@ impl FromRequestParts<Arc<App>> for Who {
             debug!(%error, "a token was refused");
             Failure::of(error.code())
         })?;
+        app.limits.charge_caller(&caller, &parts.extensions)?;
         let request_id = parts
             .extensions
             .get::<RequestId>()
