@@ -7,13 +7,19 @@ mod crossing;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod manners;
+#[cfg(test)]
 mod membership;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod nats_faults;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
 mod outage;
+#[cfg(test)]
+mod rate_limits;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]

@@ -135,7 +135,7 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
-    manners::secure(response.headers_mut());
+    manners::secure(&mut response);
     app.metrics.answered(&Answered {
         route: &route,
         method,

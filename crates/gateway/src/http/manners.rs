@@ -8,7 +8,7 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Version};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use confab_protocol::error::{Code, Failure};
@@ -93,11 +93,13 @@ fn check_head(request: &Request) -> Result<(), Failure> {
 }
 
 /// Tells browsers and caches to make nothing of an answer but what it is. What a route says itself stands.
-pub(super) fn secure(headers: &mut HeaderMap) {
+pub(super) fn secure(response: &mut Response) {
     const NOTHING: HeaderValue =
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
     // A representation that has a validator is kept and asked for again with it (`If-None-Match`); no other is kept.
-    let caching = if headers.contains_key(ETAG) {
+    let is_read = matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED);
+    let headers = response.headers_mut();
+    let caching = if is_read && headers.contains_key(ETAG) {
         "private, no-cache"
     } else {
         "no-store"
@@ -116,7 +118,11 @@ pub(super) fn secure(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
     use axum::body::Body;
+    use axum::middleware::from_fn;
+    use axum::routing::get;
+    use tower::ServiceExt as _;
 
     use super::*;
 
@@ -153,16 +159,39 @@ mod tests {
 
     #[test]
     fn what_a_route_says_itself_stands() {
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("default-src 'self'"),
-        );
-        secure(&mut headers);
+        let policy = HeaderValue::from_static("default-src 'self'");
+        let mut response = ([(CONTENT_SECURITY_POLICY, policy)], "").into_response();
+        secure(&mut response);
+        let headers = response.headers();
         assert_eq!(headers[CONTENT_SECURITY_POLICY], "default-src 'self'");
         assert_eq!(headers[CACHE_CONTROL], "no-store");
-        let mut tagged = HeaderMap::from_iter([(ETAG, HeaderValue::from_static("\"a\""))]);
-        secure(&mut tagged);
-        assert_eq!(tagged[CACHE_CONTROL], "private, no-cache");
+    }
+
+    #[test]
+    fn what_has_a_validator_may_be_kept_once_it_was_read() {
+        let etag = || [(ETAG, HeaderValue::from_static("\"a\""))];
+        let caching = |status: StatusCode| {
+            let mut response = (status, etag()).into_response();
+            secure(&mut response);
+            response.headers()[CACHE_CONTROL].clone()
+        };
+        assert_eq!(caching(StatusCode::OK), "private, no-cache");
+        assert_eq!(caching(StatusCode::NOT_MODIFIED), "private, no-cache");
+        assert_eq!(caching(StatusCode::CREATED), "no-store");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_never_ends_is_told_so() {
+        let routes = Router::new().route("/", get(std::future::pending::<()>));
+        let longest = longest(Duration::from_secs(30), Duration::from_secs(5));
+        let bounded = routes.layer(from_fn(move |request: Request, next: Next| {
+            in_time(longest, request, next)
+        }));
+        let began = tokio::time::Instant::now();
+        let request = axum::http::Request::get("/").body(Body::empty()).unwrap();
+        let response = bounded.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(began.elapsed().as_secs(), 45);
+        assert!(response.extensions().get::<Problem>().is_some());
     }
 }
