@@ -4,7 +4,9 @@ mod connection;
 mod error;
 pub mod feed;
 mod publish;
+pub mod revocations;
 pub mod rpc;
+pub mod sessions;
 mod subjects;
 mod topology;
 
