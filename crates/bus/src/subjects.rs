@@ -15,6 +15,8 @@ pub(crate) const COMMAND: &str = "confab.v1.command";
 pub(crate) const QUERY: &str = "confab.v1.query";
 /// Workers say here that they live.
 pub(crate) const WORKERS: &str = "confab.v1.workers";
+/// Gateways say here that they live.
+pub(crate) const GATEWAYS: &str = "confab.v1.gateways";
 /// Whoever finds a break in the feed says so here.
 pub(crate) const BREAKS: &str = "confab.v1.break";
 /// Whoever revoked something says so here.

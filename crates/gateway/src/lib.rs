@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use confab_auth::Verifier;
 use confab_bus::rpc::Workers;
-use confab_bus::{Bus, BusError};
+use confab_bus::{Bus, BusError, Gateways};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -83,6 +83,7 @@ pub struct Gateway {
     bus: Bus,
     verifier: Arc<Verifier>,
     workers: Arc<Workers>,
+    gateways: Gateways,
     commands: Commands,
     command_loop: CommandLoop,
     fanout: Fanout,
@@ -107,6 +108,7 @@ impl Gateway {
         let verifier = Arc::new(Verifier::new(&settings.auth)?);
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
+        let gateways = Gateways::new(bus.clone());
         let feed_metrics = FeedMetrics::new(registry);
         let command_metrics = CommandMetrics::new(registry);
         let (commands, command_loop) = Commands::new(
@@ -121,6 +123,7 @@ impl Gateway {
             bus,
             verifier,
             workers,
+            gateways,
             commands,
             command_loop,
             fanout,
@@ -163,6 +166,7 @@ impl Gateway {
             bus,
             verifier,
             workers,
+            gateways,
             command_loop,
             fanout_loop,
             feed_metrics,
@@ -179,6 +183,11 @@ impl Gateway {
         tasks.spawn(async move {
             drop(workers.run(token).await);
             "workers"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
+            drop(gateways.run(token).await);
+            "gateways"
         });
         let token = behind.clone();
         tasks.spawn(async move {
