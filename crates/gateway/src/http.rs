@@ -10,13 +10,14 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
-use confab_auth::Verifier;
 use confab_protocol::error::{Code, Failure};
 use tracing::{Instrument as _, debug, info_span, warn};
 use uuid::Uuid;
 
+use crate::admission::Admission;
 use crate::commands::Commands;
-use crate::metrics::{AuthMetrics, HttpMetrics};
+use crate::metrics::HttpMetrics;
+use crate::sessions::Directory;
 use crate::ws::{self, Sockets};
 
 mod body;
@@ -28,6 +29,8 @@ pub(crate) mod params;
 mod participants;
 mod path;
 pub(crate) mod problem;
+mod revocations;
+mod sessions;
 mod who;
 
 use problem::{Accepts, Problem};
@@ -38,13 +41,13 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug)]
 pub(crate) struct App {
     /// Who is calling.
-    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) admission: Admission,
     /// The door to the workers.
     pub(crate) commands: Commands,
     /// How long a body may take.
     pub(crate) body_timeout: Duration,
-    /// Metrics of tokens.
-    pub(crate) auth_metrics: AuthMetrics,
+    /// The way to the sessions of all gateways.
+    pub(crate) directory: Directory,
     /// Metrics of requests.
     pub(crate) metrics: HttpMetrics,
 }
@@ -75,6 +78,9 @@ pub(crate) fn router(app: Arc<App>, sockets: Arc<Sockets>, admin: Router) -> Rou
         .route("/v1/conversations/{id}/messages", get(messages::history))
         .route("/v1/messages", post(messages::send))
         .route("/v1/messages/conversation/{id}", get(messages::history))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{id}", delete(sessions::revoke))
+        .route("/v1/revocations", post(revocations::create))
         .with_state(Arc::clone(&app))
         .merge(socket)
         .merge(admin)

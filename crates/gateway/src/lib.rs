@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+mod admission;
 mod commands;
 pub mod echo;
 mod fanout;
@@ -22,16 +23,23 @@ mod feed;
 mod http;
 mod hub;
 mod metrics;
+mod revocations;
 mod sequencer;
 mod server;
+mod sessions;
 mod settings;
 mod ws;
 
 pub use settings::Settings;
 
+use admission::Admission;
 use commands::{CommandLoop, Commands};
 use fanout::{Fanout, FanoutLoop};
-use metrics::{AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, SocketMetrics};
+use metrics::{
+    AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, RevocationMetrics, SocketMetrics,
+};
+use revocations::Revocations;
+use sessions::{Directory, Sessions};
 
 /// The gateway cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +58,13 @@ pub enum Error {
     TaskEnded(&'static str),
 }
 
-/// What a gateway may serve on: NATS connected, keys loaded, feed caught up.
+/// What a gateway may serve on: NATS connected, keys loaded, revocations read, feed caught up.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     bus: Bus,
     verifier: Arc<Verifier>,
     feed: FeedMetrics,
+    revocations: Revocations,
     stop: CancellationToken,
 }
 
@@ -67,6 +76,7 @@ impl Readiness {
             ("stopping", !self.stop.is_cancelled()),
             ("nats", self.bus.is_connected()),
             ("keys", self.verifier.has_keys()),
+            ("revocations", self.revocations.are_loaded()),
             ("feed", self.feed.is_caught_up()),
         ];
         conditions
@@ -89,7 +99,10 @@ pub struct Gateway {
     fanout: Fanout,
     fanout_loop: FanoutLoop,
     feed_metrics: FeedMetrics,
-    auth_metrics: AuthMetrics,
+    sessions: Sessions,
+    directory: Directory,
+    revocations: Revocations,
+    admission: Admission,
     http_metrics: HttpMetrics,
     socket_metrics: SocketMetrics,
     stop: CancellationToken,
@@ -117,19 +130,29 @@ impl Gateway {
             settings.command_limits(),
             command_metrics,
         );
+        let sessions = Sessions::default();
+        let revocations = Revocations::new(sessions.clone(), RevocationMetrics::new(registry));
+        let admission = Admission::new(
+            Arc::clone(&verifier),
+            revocations.clone(),
+            AuthMetrics::new(registry),
+        );
         let (fanout, fanout_loop) = Fanout::new(commands.clone(), feed_metrics.clone());
         Ok(Self {
             settings,
+            directory: Directory::new(bus.clone(), gateways.clone()),
             bus,
             verifier,
             workers,
             gateways,
+            sessions,
+            revocations,
+            admission,
             commands,
             command_loop,
             fanout,
             fanout_loop,
             feed_metrics,
-            auth_metrics: AuthMetrics::new(registry),
             http_metrics: HttpMetrics::new(registry),
             socket_metrics: SocketMetrics::new(registry),
             stop,
@@ -143,6 +166,7 @@ impl Gateway {
             bus: self.bus.clone(),
             verifier: Arc::clone(&self.verifier),
             feed: self.feed_metrics.clone(),
+            revocations: self.revocations.clone(),
             stop: self.stop.clone(),
         }
     }
@@ -167,6 +191,10 @@ impl Gateway {
             verifier,
             workers,
             gateways,
+            sessions,
+            directory,
+            revocations,
+            commands,
             command_loop,
             fanout_loop,
             feed_metrics,
@@ -188,6 +216,16 @@ impl Gateway {
         tasks.spawn(async move {
             drop(gateways.run(token).await);
             "gateways"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
+            sessions::run(directory, sessions, token).await;
+            "sessions"
+        });
+        let (token, revocations_bus) = (behind.clone(), bus.clone());
+        tasks.spawn(async move {
+            revocations::run(revocations, revocations_bus, commands, token).await;
+            "revocations"
         });
         let token = behind.clone();
         tasks.spawn(async move {
@@ -222,14 +260,14 @@ impl Gateway {
 
     fn router(&self, admin: Router, connections: &TaskTracker) -> Router {
         let app = http::App {
-            verifier: Arc::clone(&self.verifier),
+            admission: self.admission.clone(),
             commands: self.commands.clone(),
+            directory: self.directory.clone(),
             body_timeout: Duration::from_secs(self.settings.body_timeout),
-            auth_metrics: self.auth_metrics.clone(),
             metrics: self.http_metrics.clone(),
         };
         let sockets = ws::Sockets {
-            verifier: Arc::clone(&self.verifier),
+            admission: self.admission.clone(),
             commands: self.commands.clone(),
             fanout: self.fanout.clone(),
             limits: self.settings.socket_limits(),
@@ -237,7 +275,6 @@ impl Gateway {
             permits: Arc::new(Semaphore::new(self.settings.max_connections)),
             connections: connections.clone(),
             drain: self.stop.clone(),
-            auth_metrics: self.auth_metrics.clone(),
             metrics: self.socket_metrics.clone(),
         };
         http::router(Arc::new(app), Arc::new(sockets), admin)

@@ -184,7 +184,10 @@ async fn a_revocation_is_heard_at_once_kept_and_told_to_those_who_come_later() {
     hears(&mut later, &again).await;
     let stream = running.bus.revocations_bucket().await.unwrap();
     let info = stream.cached_info();
-    assert_eq!(info.state.messages, 1, "a repeat takes the place of the first");
+    assert_eq!(
+        info.state.messages, 1,
+        "a repeat takes the place of the first"
+    );
     assert_eq!(info.config.max_consumers, MAX_CONSUMERS);
     assert!(info.config.description.is_some());
 }
