@@ -17,7 +17,11 @@ mod outage;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
+mod revocation;
+#[cfg(test)]
 mod routes;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod slow_consumer;
 #[cfg(test)]
