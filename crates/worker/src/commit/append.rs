@@ -47,6 +47,8 @@ impl Appender<'_> {
                 edited_at: None,
                 deleted_at: None,
                 payload,
+                target_seq: None,
+                target: None,
             };
             insert_event(tx, &entry).await?;
             events.push(outgoing(&self.caller.tenant, &entry));

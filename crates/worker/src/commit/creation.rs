@@ -205,6 +205,8 @@ async fn write(
         edited_at: None,
         deleted_at: None,
         payload: &payload,
+        target_seq: None,
+        target: None,
     };
     insert_event(tx, &entry).await?;
     let row = insert_outbox(tx, id, 1, 1, &locked).await?;

@@ -8,23 +8,28 @@ use confab_protocol::query::{Answer, EncodedEvent, History, ReadEvents};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{EventRow, ROOM, entry_of};
+use super::{EVENT_COLUMNS, EVENT_TARGET, EventRow, ROOM, entry_of};
 use crate::error::CommandError;
 
 /// Rows that a range of a log has at most; the payloads of those behind the byte bound are not read.
 ///
-/// Around its payload an encoded event has some 600 bytes, and its actor twice: a character may take two when escaped.
-const RANGE: &str = "\
-    select seq, id, type, actor, client_id, created_at, edited_at, deleted_at, payload from ( \
-        select e.*, sum(octet_length(e.payload) + 4 * octet_length(e.actor) + 640) over (order by e.seq) as bytes from ( \
-            select e.* from events e join conversations c on c.id = e.conversation_id \
-            where e.conversation_id = $1 and c.tenant = $2 and e.seq > $3 and e.seq <= $4 order by e.seq limit 1000 \
-        ) e \
-    ) e where bytes <= $5 or seq = $3 + 1 order by seq";
+/// Around its payload an encoded event has some 600 bytes, and its actor twice: a character may take two when escaped. An edit
+/// carries the payload of its message.
+fn range() -> String {
+    format!(
+        "select * from ( \
+            select e.*, sum(octet_length(e.payload) + coalesce(octet_length(e.target_payload), 0) \
+                + 4 * octet_length(e.actor) + 700) over (order by e.seq) as bytes from ( \
+                select {EVENT_COLUMNS} from events e join conversations c on c.id = e.conversation_id {EVENT_TARGET} \
+                where e.conversation_id = $1 and c.tenant = $2 and e.seq > $3 and e.seq <= $4 order by e.seq limit 1000 \
+            ) e \
+        ) e where bytes <= $5 or seq = $3 + 1 order by seq"
+    )
+}
 
 /// Events of a range, as many as fit.
 pub(super) async fn read(pool: &PgPool, read: &ReadEvents) -> Result<Answer, CommandError> {
-    let rows: Vec<EventRow> = sqlx::query_as(RANGE)
+    let rows: Vec<EventRow> = sqlx::query_as(sqlx::AssertSqlSafe(range()))
         .bind(read.conversation.0)
         .bind(read.tenant.as_str())
         .bind(read.after.cast_signed())
@@ -54,7 +59,7 @@ fn encoded(conversation: Uuid, row: &EventRow) -> Result<EncodedEvent, CommandEr
     })
 }
 
-/// The bytes are those of [`RANGE`]; `found` counts what there is for the page, one more than asked included.
+/// The bytes are those of [`range`]; `found` counts what there is for the page, one more than asked included.
 const HISTORY: &str = "\
     select seq, id, type, actor, client_id, created_at, edited_at, deleted_at, payload, found from ( \
         select e.*, sum(octet_length(e.payload) + 4 * octet_length(e.actor) + 640) over (order by e.seq desc) as bytes, \
