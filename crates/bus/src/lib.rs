@@ -4,6 +4,7 @@ mod connection;
 mod error;
 pub mod feed;
 mod publish;
+mod revocations;
 pub mod rpc;
 mod subjects;
 mod topology;

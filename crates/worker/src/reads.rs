@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::event::{EventType, LogEntry};
 use confab_protocol::ids::{ClientId, ConversationId, EventId, UserId};
+use confab_protocol::json::JsonText;
 use confab_protocol::limits;
 use confab_protocol::query::{Answer, Query, QueryOutcome};
 use confab_protocol::timestamp::Timestamp;
@@ -18,7 +19,12 @@ use crate::error::{CommandError, Meaning, meaning};
 
 mod conversations;
 mod events;
+mod history;
+mod list;
 mod memberships;
+mod messages;
+mod participants;
+mod revocations;
 
 /// What an answer may hold beside its envelope.
 const ROOM: usize = limits::RPC - 16 * 1024;
@@ -68,13 +74,13 @@ async fn read(pool: &PgPool, query: &Query) -> Result<Answer, CommandError> {
             caller,
             conversation,
         } => conversations::get(pool, caller, *conversation).await,
-        Query::ListConversations(list) => conversations::list(pool, list).await,
-        Query::History(history) => events::history(pool, history).await,
+        Query::ListConversations(list) => list::read(pool, list).await,
+        Query::ListParticipants(list) => participants::list(pool, list).await,
+        Query::GetMessage { caller, message } => messages::get(pool, caller, *message).await,
+        Query::History(history) => history::read(pool, history).await,
+        Query::Log(log) => events::log(pool, log).await,
+        Query::Revocations { after } => revocations::read(pool, *after).await,
         Query::ReadEvents(read) => events::read(pool, read).await,
-        Query::ListParticipants(_)
-        | Query::GetMessage { .. }
-        | Query::Log(_)
-        | Query::Revocations { .. } => Err(CommandError::Stored("not yet")),
         Query::Memberships(of) => memberships::read(pool, of).await.map(Answer::Memberships),
     }
 }
@@ -166,6 +172,17 @@ fn target_of<'a>(conversation: Uuid, row: &'a EventRow, actor: &'a UserId) -> Op
         target_seq: None,
         target: None,
     })
+}
+
+/// The message of a `message.created`.
+fn message(conversation: ConversationId, row: &EventRow) -> Result<JsonText, CommandError> {
+    let actor = row
+        .actor
+        .parse()
+        .map_err(|_bad| CommandError::Stored("a user id"))?;
+    let entry =
+        entry_of(conversation.0, row, &actor).ok_or(CommandError::Stored("an event's type"))?;
+    Ok(JsonText::trusted(entry.encode_message()))
 }
 
 /// Where the participants behind this one begin.

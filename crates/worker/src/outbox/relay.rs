@@ -134,7 +134,7 @@ struct RelayRow {
 }
 
 /// Deletes what was published more than five minutes ago, well past JetStream's sync interval of two, and creation keys
-/// that expired.
+/// and revocations that expired.
 async fn sweep(pool: &PgPool) -> Result<(), OutboxError> {
     sqlx::query(
         "delete from outbox where id in (select id from outbox where published_at < clock_timestamp() - interval '5 minutes' \
@@ -148,5 +148,6 @@ async fn sweep(pool: &PgPool) -> Result<(), OutboxError> {
     )
     .execute(pool)
     .await?;
+    crate::revocations::sweep(pool).await?;
     Ok(())
 }
