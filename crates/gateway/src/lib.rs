@@ -217,15 +217,13 @@ impl Gateway {
             drop(gateways.run(token).await);
             "gateways"
         });
-        let token = behind.clone();
+        let (token, sessions_bus) = (behind.clone(), bus.clone());
         tasks.spawn(async move {
-            sessions::run(directory, sessions, token).await;
+            tokio::join!(
+                sessions::run(directory, sessions, token.clone()),
+                revocations::run(revocations, sessions_bus, commands, token)
+            );
             "sessions"
-        });
-        let (token, revocations_bus) = (behind.clone(), bus.clone());
-        tasks.spawn(async move {
-            revocations::run(revocations, revocations_bus, commands, token).await;
-            "revocations"
         });
         let token = behind.clone();
         tasks.spawn(async move {

@@ -134,7 +134,7 @@ async fn start() -> Running {
 fn listen(bus: Bus) -> (JoinSet<()>, mpsc::Receiver<Heard>) {
     let (gateway, heard) = mpsc::channel(64);
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { hear(&bus, gateway).await });
+    tasks.spawn(async move { Box::pin(hear(&bus, gateway)).await });
     (tasks, heard)
 }
 
