@@ -84,6 +84,19 @@ async fn taken_everywhere(user: &User, gateways: usize) {
     }
 }
 
+async fn assert_counted(user: &User) {
+    let http = user.http(0);
+    let metrics = http.raw("GET", "/metrics", &[], "").await.unwrap();
+    let metrics = String::from_utf8(metrics.body).unwrap();
+    for transport in ["http", "websocket"] {
+        let counted = metrics.lines().any(|line| {
+            let is_it = line.starts_with("confab_auth_requests_total{");
+            is_it && line.contains(transport) && line.contains("\"TOKEN_REVOKED\"")
+        });
+        assert!(counted, "{transport}: {metrics}");
+    }
+}
+
 async fn closes(member: &Member, deadline: Duration) {
     let end = member.closes(deadline).await;
     assert_eq!(
@@ -117,6 +130,7 @@ async fn a_revoked_login_is_refused_everywhere_and_the_users_other_logins_go_on(
     }
     taken_everywhere(&kept, 2).await;
     taken_everywhere(&foreign, 2).await;
+    assert_counted(&stolen).await;
     assert_open(&[&others[0], &others[1]]);
     drop((sockets, others));
     cluster.end().await;

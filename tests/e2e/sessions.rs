@@ -169,6 +169,23 @@ async fn sessions_are_listed_to_readers_and_ended_by_writers_and_named_by_their_
     assert_eq!(code(refused), scope);
 
     let bearer = format!("Bearer {}", writes.token);
+    let path = format!("/v1/sessions/{session}");
+    let headers = [("authorization", bearer.as_str())];
+    let answer = writes.http(0).raw("DELETE", &path, &headers, "").await;
+    let body: Value = answer.unwrap().json().unwrap();
+    let told = &body["revocation"];
+    let names: Vec<_> = told.as_object().unwrap().keys().collect();
+    let all = [
+        "createdAt",
+        "expiresAt",
+        "issuedBefore",
+        "loginSessionId",
+        "sessionId",
+        "userId",
+    ];
+    assert_eq!(names, all, "nothing is left out");
+    assert_eq!(told["sessionId"], session.to_string());
+    assert!(told["loginSessionId"].is_null() && told["issuedBefore"].is_null());
     for (path, pointer) in [
         ("/v1/sessions/no-id", "id"),
         (&format!("/v1/sessions/{session}?all=1") as &str, "all"),

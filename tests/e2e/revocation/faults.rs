@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use confab_protocol::error::Code;
 use confab_stack::Traffic;
+use serde_json::json;
 
 use super::{AT_ONCE, all_of, backend, closes, login, refused_everywhere, revoke, user};
 use crate::support::{Cluster, Setup, User, eventually};
-use serde_json::json;
 
 /// Within seconds of the return.
 const SECONDS: Duration = Duration::from_secs(10);
@@ -43,9 +44,9 @@ async fn a_gateway_that_starts_lets_nobody_in_who_was_revoked_also_before_it_is_
         eventually("the gateway answers", DEADLINE, async || {
             let refused = http.sessions().await.unwrap_err();
             match refused.code() {
-                Some(confab_protocol::error::Code::TokenRevoked) => Some(()),
+                Some(Code::TokenRevoked) => Some(()),
                 Some(code) => {
-                    assert_eq!(code, confab_protocol::error::Code::Unavailable);
+                    assert_eq!(code, Code::Unavailable);
                     None
                 }
                 None => None,
@@ -144,6 +145,40 @@ async fn a_killed_worker_takes_nothing_back_and_its_rows_are_read_from_another()
     cluster.restart_gateway(0).await;
     cluster.restart_gateway(1).await;
     still_refused(&users, AT_ONCE).await;
+    cluster.end().await;
+}
+
+/// A row that nobody broadcast and no bucket holds.
+async fn insert(cluster: &Cluster, login: &str) {
+    let inserted = sqlx::query(
+        "insert into revocations (tenant, kind, subject, user_id, revision, created_at, expires_at) \
+         values ('default', 'login', $1, '', nextval('revocation_revisions'), now(), now() + interval '1 hour')",
+    )
+    .bind(login)
+    .execute(&cluster.store);
+    inserted.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_postgres_knows_is_read_on_a_period_and_whole_at_the_start() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    let first = user(&cluster, "alice", &json!({"sessionId": "login-1"}));
+    let last = user(&cluster, "bob", &json!({"sessionId": "login-4000"}));
+    let (here, there) = (first.on(0).await, first.on(1).await);
+
+    insert(&cluster, "login-1").await;
+    closes(&here, SECONDS).await;
+    closes(&there, SECONDS).await;
+    refused_everywhere(&first, 2, AT_ONCE).await;
+
+    let many = "insert into revocations (tenant, kind, subject, user_id, revision, created_at, expires_at) \
+        select 'default', 'login', 'login-' || n, '', nextval('revocation_revisions'), now(), now() + interval '1 hour' \
+        from generate_series(2, 4000) n order by n";
+    sqlx::query(many).execute(&cluster.store).await.unwrap();
+    cluster.restart_gateway(0).await;
+    assert!(super::is_refused(last.url(0), &last.token).await);
+    still_refused(&[first, last], SECONDS).await;
+    drop((here, there));
     cluster.end().await;
 }
 
