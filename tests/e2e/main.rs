@@ -23,7 +23,11 @@ mod rate_limits;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
+mod revocation;
+#[cfg(test)]
 mod routes;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod slow_consumer;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 mod body;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ pub use body::{
     Removal, Replayable,
 };
 use body::{MessageAnswer, ParticipantsAnswer};
+pub use sessions::NewRevocation;
 
 /// How long a connection may take to stand.
 const CONNECT: Duration = Duration::from_secs(5);

@@ -11,7 +11,7 @@ mod ws;
 pub use error::{ClientError, Problem};
 pub use http::{
     ConversationPage, ConversationView, Http, MessagePage, NewConversation, NewMembers, NewMessage,
-    Removal, Replayable, Response,
+    NewRevocation, Removal, Replayable, Response,
 };
 pub use session::{Events, Notice, Pending, SendError, Session, Stored};
 pub use ws::{Closed, Encoding, Options, TokenIn, Ws, WsError, WsReceiver, WsSender};

@@ -11,15 +11,16 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
-use confab_auth::Verifier;
 use confab_protocol::error::{Code, Failure};
 use tower_http::cors::CorsLayer;
 use tracing::{Instrument as _, debug, info_span, warn};
 use uuid::Uuid;
 
+use crate::admission::Admission;
 use crate::commands::Commands;
 use crate::limits::Limits;
-use crate::metrics::{Answered, AuthMetrics, HttpMetrics};
+use crate::metrics::{Answered, HttpMetrics};
+use crate::sessions::Directory;
 use crate::ws::{self, Sockets};
 
 mod body;
@@ -34,6 +35,8 @@ pub(crate) mod params;
 mod participants;
 mod path;
 pub(crate) mod problem;
+mod revocations;
+mod sessions;
 mod who;
 
 use problem::{Accepts, Problem};
@@ -44,7 +47,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug)]
 pub(crate) struct App {
     /// Who is calling.
-    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) admission: Admission,
     /// The door to the workers.
     pub(crate) commands: Commands,
     /// How long a body may take.
@@ -53,8 +56,8 @@ pub(crate) struct App {
     pub(crate) longest: Duration,
     /// Rate limits.
     pub(crate) limits: Limits,
-    /// Metrics of tokens.
-    pub(crate) auth_metrics: AuthMetrics,
+    /// The way to the sessions of all gateways.
+    pub(crate) directory: Directory,
     /// Metrics of requests.
     pub(crate) metrics: HttpMetrics,
 }
@@ -90,6 +93,9 @@ pub(crate) fn router(
         .route("/v1/conversations/{id}/messages", get(messages::history))
         .route("/v1/messages", post(messages::send))
         .route("/v1/messages/conversation/{id}", get(messages::history))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{id}", delete(sessions::revoke))
+        .route("/v1/revocations", post(revocations::create))
         .with_state(Arc::clone(&app))
         .merge(socket)
         .merge(admin)

@@ -9,6 +9,7 @@ mod commands;
 mod feed;
 mod http;
 mod limits;
+mod revocations;
 mod sockets;
 mod table;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub(crate) use commands::CommandMetrics;
 pub(crate) use feed::FeedMetrics;
 pub(crate) use http::{Answered, HttpMetrics};
 pub(crate) use limits::LimitMetrics;
+pub(crate) use revocations::RevocationMetrics;
 pub(crate) use sockets::{FrameMetrics, SocketMetrics};
 pub use table::METRICS;
 

@@ -166,4 +166,18 @@ pub const METRICS: &[Metric] = &[
         labels: &["scope"],
         help: "Token buckets that are not full, and so are kept, by scope",
     },
+    Metric {
+        name: "confab_revocations",
+        unit: "",
+        kind: Gauge,
+        labels: &[],
+        help: "Revocations that this gateway knows and that have not expired",
+    },
+    Metric {
+        name: "confab_revocations_malformed",
+        unit: "",
+        kind: Counter,
+        labels: &[],
+        help: "Messages among the revocations that are none",
+    },
 ];

@@ -39,6 +39,9 @@ fn encoded() -> String {
     let limits = LimitMetrics::new(&mut registry);
     limits.refused("user");
     limits.buckets("user", 1);
+    let revocations = RevocationMetrics::new(&mut registry);
+    revocations.known(1);
+    assert!(revocations.malformed());
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     text
