@@ -3,11 +3,19 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod conversations;
+#[cfg(test)]
 mod crossing;
+#[cfg(test)]
+mod elsewhere;
+#[cfg(test)]
+mod events;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod membership;
+#[cfg(test)]
+mod messages;
 #[cfg(test)]
 mod nats_faults;
 #[cfg(test)]
@@ -15,9 +23,15 @@ mod order;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+mod participants;
+#[cfg(test)]
+mod problems;
+#[cfg(test)]
+mod reads;
+#[cfg(test)]
 mod relay;
 #[cfg(test)]
-mod routes;
+mod scopes;
 #[cfg(test)]
 mod slow_consumer;
 #[cfg(test)]
