@@ -3,13 +3,21 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod conversations;
+#[cfg(test)]
 mod crossing;
+#[cfg(test)]
+mod elsewhere;
+#[cfg(test)]
+mod events;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod manners;
 #[cfg(test)]
 mod membership;
+#[cfg(test)]
+mod messages;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
@@ -19,13 +27,19 @@ mod order;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+mod participants;
+#[cfg(test)]
+mod problems;
+#[cfg(test)]
 mod rate_limits;
+#[cfg(test)]
+mod reads;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
 mod revocation;
 #[cfg(test)]
-mod routes;
+mod scopes;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]

@@ -10,8 +10,9 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, patch, post};
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::query::{Answer, Query};
 use tower_http::cors::CorsLayer;
 use tracing::{Instrument as _, debug, info_span, warn};
 use uuid::Uuid;
@@ -23,23 +24,32 @@ use crate::metrics::{Answered, HttpMetrics};
 use crate::sessions::Directory;
 use crate::ws::{self, Sockets};
 
+mod answer;
 mod body;
 mod compression;
 mod conversations;
 pub(crate) mod cors;
+mod events;
 mod idempotency;
+mod if_match;
 pub(crate) mod manners;
 mod messages;
 mod metadata;
+mod pages;
 pub(crate) mod params;
 mod participants;
 mod path;
 pub(crate) mod problem;
+mod reads;
 mod revocations;
 mod sessions;
 mod who;
 
 use problem::{Accepts, Problem};
+use who::Who;
+
+const PARTICIPANTS: &str = "/v1/conversations/{id}/participants";
+const PARTICIPANT: &str = "/v1/conversations/{id}/participants/{user}";
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -62,6 +72,15 @@ pub(crate) struct App {
     pub(crate) metrics: HttpMetrics,
 }
 
+impl App {
+    /// Asks a worker on behalf of a request.
+    async fn ask(&self, who: &Who, query: Query) -> Result<Answer, Failure> {
+        self.commands
+            .query(who.request_id.clone(), who.traceparent.clone(), query)
+            .await
+    }
+}
+
 /// The id of a request: the caller's, or made.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) String);
@@ -77,25 +96,9 @@ pub(crate) fn router(
         .route("/v1/ws", get(ws::connect))
         .with_state(sockets);
     let routes = Router::new()
-        .route(
-            "/v1/conversations",
-            post(conversations::create).get(conversations::list),
-        )
-        .route("/v1/conversations/{id}", get(conversations::show))
-        .route(
-            "/v1/conversations/{id}/participants",
-            post(participants::add),
-        )
-        .route(
-            "/v1/conversations/{id}/participants/{user}",
-            delete(participants::remove),
-        )
-        .route("/v1/conversations/{id}/messages", get(messages::history))
-        .route("/v1/messages", post(messages::send))
-        .route("/v1/messages/conversation/{id}", get(messages::history))
-        .route("/v1/sessions", get(sessions::list))
-        .route("/v1/sessions/{id}", delete(sessions::revoke))
-        .route("/v1/revocations", post(revocations::create))
+        .merge(conversation_routes())
+        .merge(message_routes())
+        .merge(session_routes())
         .with_state(Arc::clone(&app))
         .merge(socket)
         .merge(admin)
@@ -118,6 +121,38 @@ fn around(routes: Router, app: Arc<App>, cors: Option<CorsLayer>) -> Router {
     ruled
         .layer(middleware::from_fn_with_state(app, observe))
         .layer(middleware::from_fn(compression::apply))
+}
+
+fn conversation_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/conversations", post(conversations::create))
+        .route("/v1/conversations", get(conversations::list))
+        .route("/v1/conversations/{id}", get(conversations::show))
+        .route("/v1/conversations/{id}", patch(conversations::update))
+        .route("/v1/conversations/{id}", delete(conversations::delete))
+        .route(PARTICIPANTS, get(participants::list))
+        .route(PARTICIPANTS, post(participants::add))
+        .route(PARTICIPANT, patch(participants::update))
+        .route(PARTICIPANT, delete(participants::remove))
+        .route("/v1/conversations/{id}/messages", get(messages::history))
+        .route("/v1/conversations/{id}/events", get(events::list))
+}
+
+fn message_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/messages", post(messages::send))
+        .route("/v1/messages/read", post(reads::mark))
+        .route("/v1/messages/{id}", get(messages::show))
+        .route("/v1/messages/{id}", patch(messages::edit))
+        .route("/v1/messages/{id}", delete(messages::delete))
+        .route("/v1/messages/conversation/{id}", get(messages::history))
+}
+
+fn session_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{id}", delete(sessions::revoke))
+        .route("/v1/revocations", post(revocations::create))
 }
 
 /// Gives the request its id and span, and its answer the id, the problem's body, what secures it, and a metric.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::ids::{ConversationId, SessionId, UserId};
+use confab_protocol::ids::{ConversationId, EventId, SessionId, UserId};
 
 use super::problem::Problem;
 
@@ -17,6 +17,10 @@ pub(super) struct InConversation(pub(super) ConversationId);
 #[derive(Debug)]
 pub(super) struct OfSession(pub(super) SessionId);
 
+/// The message that `{id}` names.
+#[derive(Debug)]
+pub(super) struct OfMessage(pub(super) EventId);
+
 /// The participant that `{user}` names.
 #[derive(Debug)]
 pub(super) struct OfUser(pub(super) UserId);
@@ -26,6 +30,16 @@ impl<S: Send + Sync> FromRequestParts<S> for InConversation {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         named(parts, state, "id", Code::ConversationNotFound)
+            .await
+            .map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OfMessage {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        named(parts, state, "id", Code::MessageNotFound)
             .await
             .map(Self)
     }
