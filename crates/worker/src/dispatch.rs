@@ -1,6 +1,6 @@
 //! Takes what gateways ask, plans it, has it committed or read, and answers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
@@ -25,7 +25,10 @@ use crate::planner::{Done, Item as Waiting, Kind, Planner, Work};
 use crate::reads;
 use crate::settings::Settings;
 
+mod answering;
 mod marks;
+
+use answering::Slot;
 
 /// How often a worker says that it lives.
 const ANNOUNCE: Duration = Duration::from_secs(1);
@@ -53,39 +56,6 @@ const ANSWERING: usize = 4096;
 struct Pending {
     request: Request,
     slot: Slot,
-}
-
-/// Where a command's outcome goes: into its batch's answer.
-#[derive(Debug, Clone)]
-struct Slot {
-    answering: Arc<Answering>,
-    place: usize,
-}
-
-/// The answer to a batch of a gateway's, sent when it is complete.
-#[derive(Debug)]
-struct Answering(Mutex<(Vec<Option<CommandOutcome>>, usize, Option<Reply>)>);
-
-impl Slot {
-    /// Sets the outcome; gives the whole answer when it was the last one.
-    fn set(&self, outcome: CommandOutcome) -> Option<(Reply, Outcomes)> {
-        let mut state = self
-            .answering
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let (outcomes, missing, reply) = &mut *state;
-        if let Some(slot) = outcomes.get_mut(self.place)
-            && slot.replace(outcome).is_none()
-        {
-            *missing -= 1;
-        }
-        if *missing > 0 {
-            return None;
-        }
-        let all = std::mem::take(outcomes).into_iter().flatten().collect();
-        Some((reply.take()?, Outcomes(all)))
-    }
 }
 
 /// What a task came back from.
@@ -231,11 +201,6 @@ impl Dispatch {
         } = incoming;
         let budget = Duration::from_millis(budget_ms.into());
         let count = requests.len();
-        let answering = Arc::new(Answering(Mutex::new((
-            vec![None; count],
-            count,
-            Some(reply),
-        ))));
         let (planned, bytes) = requests
             .iter()
             .filter(|request| !matches!(request.command, Command::MarkRead(_)))
@@ -243,11 +208,7 @@ impl Dispatch {
                 (count + 1, bytes + request.command.weight())
             });
         let admitted = self.planner.admit(planned, bytes, budget);
-        for (place, request) in requests.into_iter().enumerate() {
-            let slot = Slot {
-                answering: Arc::clone(&answering),
-                place,
-            };
+        for (slot, request) in Slot::each(count, reply).zip(requests) {
             if matches!(request.command, Command::MarkRead(_)) {
                 self.take_mark(received + budget, Pending { request, slot });
                 continue;

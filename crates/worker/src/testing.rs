@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use confab_protocol::command::{
-    Caller, Command, CreateConversation, Outcome, RemoveParticipant, Request, SendAnswer,
-    SendMessage, Sent,
+    AddParticipants, Caller, Command, CreateConversation, Outcome, RemoveParticipant, Request,
+    SendAnswer, SendMessage, Sent,
 };
 use confab_protocol::error::Code;
+use confab_protocol::event::Member;
 use confab_protocol::ids::{ClientId, ConversationId};
 use confab_protocol::json::JsonText;
-use confab_protocol::resource::ConversationType;
+use confab_protocol::resource::{ConversationType, Role};
 use confab_stack::{Postgres, PostgresSettings, Programs, free_port};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
@@ -151,6 +152,18 @@ pub(crate) fn creation(key: &str, r#type: ConversationType, users: &[&str]) -> C
         r#type,
         participants: users.iter().map(|user| user.parse().unwrap()).collect(),
         metadata: JsonText::empty_object(),
+    })
+}
+
+pub(crate) fn addition(conversation: ConversationId, users: &[&str]) -> Command {
+    let member = |user: &&str| Member {
+        user_id: user.parse().unwrap(),
+        role: Role::Member,
+    };
+    Command::AddParticipants(AddParticipants {
+        conversation,
+        participants: users.iter().map(member).collect(),
+        client_id: key(),
     })
 }
 

@@ -2,5 +2,7 @@
 
 mod batches;
 mod creations;
+mod marks;
 mod memberships;
 mod plan;
+mod revocations;

@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn the_kind_of_a_large_message_is_read_from_its_beginning() {
-        let beginning = r#"{"kind":"x-a"b","encryptedContent":"AAAAAAAA"#;
+        let beginning = r#"{"kind":"x-a\"b","encryptedContent":"AAAAAAAA"#;
         assert_eq!(kind_of(beginning).unwrap(), "x-a\"b");
         assert!(kind_of(r#"{"kind":"x-"#).is_err());
         assert!(kind_of("").is_err());

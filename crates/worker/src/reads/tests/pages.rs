@@ -13,7 +13,7 @@ use crate::messages::ENVELOPE;
 use crate::testing::{Fixture, caller, creation, message, sent};
 
 /// The longest user ids there are: by their own bytes, and by what JSON makes of them.
-fn longest() -> [String; 2] {
+pub(super) fn longest() -> [String; 2] {
     ["🜁".repeat(128), "\"".repeat(128)]
 }
 
@@ -88,7 +88,7 @@ async fn pages_of_a_list_follow_their_cursor_in_either_order() {
 }
 
 /// The largest message that is accepted.
-fn largest(conversation: ConversationId, user: &str) -> Item {
+pub(super) fn largest(conversation: ConversationId, user: &str) -> Item {
     let empty = message(conversation, user, "");
     let rest = limits::EVENT - ENVELOPE - empty.append.message.payload.as_str().len();
     message(conversation, user, &"x".repeat(rest))
