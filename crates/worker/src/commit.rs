@@ -14,8 +14,13 @@ use crate::outbox::Committed;
 
 mod append;
 mod batch;
+mod changes;
+mod conversation;
 mod creation;
+mod lock;
 mod membership;
+mod message;
+mod transact;
 
 /// How soon a commit that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(50);

@@ -303,7 +303,15 @@ impl Dispatch {
 fn waiting(request: Request, deadline: Instant, slot: Slot) -> Waiting<Pending> {
     let kind = match &request.command {
         Command::SendMessage(send) => Kind::Send(request.caller.user.clone(), send.client_id),
-        _ => Kind::Alone,
+        Command::CreateConversation(_)
+        | Command::UpdateConversation(_)
+        | Command::DeleteConversation(_)
+        | Command::AddParticipants(_)
+        | Command::UpdateParticipant(_)
+        | Command::RemoveParticipant(_)
+        | Command::EditMessage(_)
+        | Command::DeleteMessage(_) => Kind::Alone,
+        Command::MarkRead(_) | Command::Revoke(_) => Kind::Alone,
     };
     let (conversation, bytes) = (request.command.conversation(), request.command.weight());
     Waiting {

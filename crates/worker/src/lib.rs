@@ -15,6 +15,7 @@ use uuid::Uuid;
 mod commit;
 mod conversations;
 mod database;
+mod decision;
 mod dispatch;
 mod error;
 mod fault;

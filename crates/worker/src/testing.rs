@@ -13,7 +13,7 @@ use confab_protocol::command::{
 use confab_protocol::error::Code;
 use confab_protocol::ids::{ClientId, ConversationId};
 use confab_protocol::json::JsonText;
-use confab_protocol::resource::ConversationType;
+use confab_protocol::resource::{ConversationType, Role};
 use confab_stack::{Postgres, PostgresSettings, Programs, free_port};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
@@ -21,6 +21,8 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::commit::{CommandOutcome, Committer, Item};
+use crate::decision::Locked;
+use crate::error::CommandError;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::{database, messages};
@@ -120,6 +122,35 @@ pub(crate) fn caller(user: &str) -> Caller {
         tenant: "default".parse().unwrap(),
         user: user.parse().unwrap(),
         admin: false,
+    }
+}
+
+/// The product's own backend, with `confab:admin`.
+pub(crate) fn backend() -> Caller {
+    Caller {
+        admin: true,
+        ..caller("backend")
+    }
+}
+
+/// A group of three whose caller has this role.
+pub(crate) fn locked(role: Option<Role>) -> Locked {
+    Locked {
+        r#type: ConversationType::Group,
+        last_seq: 5,
+        members: 3,
+        deleted_at: None,
+        role,
+        was_member: role.is_some(),
+        now: "2026-11-23T10:20:30.123Z".parse().unwrap(),
+    }
+}
+
+/// Why it was refused.
+pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, CommandError>) -> Code {
+    match result.unwrap_err() {
+        CommandError::Refused(failure) => failure.code,
+        other => panic!("{other}"),
     }
 }
 

@@ -114,11 +114,7 @@ mod tests {
             (r#"{"a":"foo"}"#, r#""bar""#, r#""bar""#),
             (r#"{"e":null}"#, r#"{"a":1}"#, r#"{"e":null,"a":1}"#),
             ("[1,2]", r#"{"a":"b","c":null}"#, r#"{"a":"b"}"#),
-            (
-                "{}",
-                r#"{"a":{"bb":{"ccc":null}}}"#,
-                r#"{"a":{"bb":{}}}"#,
-            ),
+            ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
         ];
         for (target, patch, result) in examples {
             assert_eq!(merge(target, patch).unwrap(), result, "{target} {patch}");

@@ -13,11 +13,13 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::append::{Appender, insert_event, insert_outbox, lock_counts};
+use super::append::{Appender, insert_event, insert_outbox};
+use super::changes::lock_counts;
 use crate::conversations::{Beginning, begin, membership_limit};
+use crate::decision::Locked;
 use crate::error::CommandError;
 use crate::outbox::{Committed, outgoing};
-use crate::participants::{Locked, within_limits};
+use crate::participants::within_limits;
 use crate::reads::participants_cursor;
 
 /// Creates a conversation, or gives what the key's first use gave: a refusal that was decided here is kept like a success.
@@ -166,7 +168,7 @@ async fn write(
         r#type: command.r#type,
         last_seq: 0,
         members: 0,
-        is_deleted: false,
+        deleted_at: None,
         role: None,
         was_member: false,
         now,
