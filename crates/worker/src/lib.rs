@@ -31,6 +31,7 @@ mod testing;
 
 pub use database::migrate;
 pub use error::Error;
+pub use metrics::METRICS;
 pub use settings::Settings;
 
 use commit::Committer;

@@ -139,6 +139,22 @@ async fn existing_pair(
     Ok((id != taken).then_some(ConversationId(id)))
 }
 
+async fn enter_pair(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    (low, high): &(UserId, UserId),
+    id: ConversationId,
+) -> Result<(), CommandError> {
+    sqlx::query("update direct_pairs set conversation_id = $4 where tenant = $1 and user_a = $2 and user_b = $3")
+        .bind(caller.tenant.as_str())
+        .bind(low.as_str())
+        .bind(high.as_str())
+        .bind(id.0)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 async fn write(
     tx: &mut PgConnection,
     caller: &Caller,
@@ -181,14 +197,8 @@ async fn write(
         locked: &locked,
     };
     appender.join(tx, &beginning.members, 1).await?;
-    if let Some((low, high)) = &beginning.pair {
-        sqlx::query("update direct_pairs set conversation_id = $4 where tenant = $1 and user_a = $2 and user_b = $3")
-            .bind(caller.tenant.as_str())
-            .bind(low.as_str())
-            .bind(high.as_str())
-            .bind(id.0)
-            .execute(&mut *tx)
-            .await?;
+    if let Some(pair) = &beginning.pair {
+        enter_pair(tx, caller, pair, id).await?;
     }
     let conversation = conversation(caller, command, id, now);
     let data = ConversationCreated {
