@@ -27,6 +27,10 @@ use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::{database, messages};
 
+mod commands;
+
+pub(crate) use commands::{addition, deletion, edit, patch, patch_of_version, role_change, unsend};
+
 /// How long a test waits for what comes at once on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -59,8 +63,13 @@ impl Fixture {
 
     /// A group; the first user begins it.
     pub(crate) async fn group(&self, users: &[&str]) -> ConversationId {
+        self.begin(ConversationType::Group, users).await
+    }
+
+    /// A conversation; the first user begins it.
+    pub(crate) async fn begin(&self, r#type: ConversationType, users: &[&str]) -> ConversationId {
         let key = Uuid::now_v7().to_string();
-        let command = creation(&key, ConversationType::Group, users);
+        let command = creation(&key, r#type, users);
         let (outcome, _) = self.alone(users[0], command).await;
         match outcome.unwrap() {
             Outcome::Created(created) => created.conversation,
@@ -70,7 +79,19 @@ impl Fixture {
 
     /// Carries out a command that goes alone; says also how many events it appended.
     pub(crate) async fn alone(&self, user: &str, command: Command) -> (CommandOutcome, usize) {
-        let request = request(user, command);
+        self.alone_as(caller(user), command).await
+    }
+
+    /// The same by any caller.
+    pub(crate) async fn alone_as(
+        &self,
+        caller: Caller,
+        command: Command,
+    ) -> (CommandOutcome, usize) {
+        let request = Request {
+            caller,
+            ..request("nobody", command)
+        };
         let (outcome, committed) = self.committer.alone(&request, soon()).await;
         (
             outcome,
@@ -103,6 +124,35 @@ impl Fixture {
             .unwrap();
         assert!(rows.iter().map(|(seq, _)| *seq).eq(1..=last));
         rows.into_iter().map(|(_, event_type)| event_type).collect()
+    }
+
+    /// Makes sure that what counts members and memberships is what there are.
+    pub(crate) async fn assert_counts(&self) {
+        let (wrong,): (i64,) = sqlx::query_as(
+            "select (select count(*) from conversations c where members <> \
+                    (select count(*) from participants where conversation_id = c.id and left_seq is null)) \
+                + (select count(*) from user_counts u where memberships <> \
+                    (select count(*) from participants \
+                        where tenant = u.tenant and user_id = u.user_id and left_seq is null))",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .unwrap();
+        assert_eq!(wrong, 0);
+    }
+
+    /// Holds the conversation's lock until what it gives is rolled back. Postgres serves those who wait in their order.
+    pub(crate) async fn hold(
+        &self,
+        conversation: ConversationId,
+    ) -> sqlx::Transaction<'static, sqlx::Postgres> {
+        let mut holder = self.pool.begin().await.unwrap();
+        sqlx::query("select from conversations where id = $1 for no key update")
+            .bind(conversation.0)
+            .execute(&mut *holder)
+            .await
+            .unwrap();
+        holder
     }
 
     /// Waits until this many statements wait for a lock.
