@@ -113,16 +113,7 @@ async fn counts_of_members_and_memberships_follow_every_change() {
     more.unwrap();
     fixture.remove("alice", "bob", group).await;
     fixture.remove("dora", "dora", group).await;
-    let (wrong,): (i64,) = sqlx::query_as(
-        "select (select count(*) from conversations c where members <> \
-                (select count(*) from participants where conversation_id = c.id and left_seq is null)) \
-            + (select count(*) from user_counts u where memberships <> \
-                (select count(*) from participants where user_id = u.user_id and left_seq is null))",
-    )
-    .fetch_one(&fixture.pool)
-    .await
-    .unwrap();
-    assert_eq!(wrong, 0);
+    fixture.assert_counts().await;
 }
 
 fn added(outcome: CommandOutcome) -> Vec<Participant> {
