@@ -60,7 +60,7 @@ const CREATED: &str = "\
     ) p \
     cross join lateral (select c.id, c.last_event_at from conversations c \
         where c.id = p.conversation_id and c.type = any($3) limit 1) c \
-    order by c.id desc limit $5";
+    order by p.conversation_id desc limit $5";
 
 /// The last one that a page by creation has looked at; none where there were fewer.
 const LAST_EXAMINED: &str = "\

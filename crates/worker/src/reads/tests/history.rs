@@ -23,7 +23,7 @@ async fn a_filtered_history_looks_at_so_many_events_a_page_and_goes_on() {
         };
         let (seqs, pages) = all(&fixture, images).await;
         assert_eq!(seqs, every(500));
-        assert!(pages.iter().any(|page| *page < limit as usize));
+        assert!(limit < 200 || pages.iter().all(|page| (1..3).contains(page)));
         let bobs = History {
             sender: Some("bob".parse().unwrap()),
             ..history(group, limit)

@@ -59,6 +59,7 @@ async fn a_page_of_a_large_installation_touches_what_one_of_an_empty_one_does() 
 struct Case {
     user: &'static str,
     channel: ConversationId,
+    conversations: i32,
     events: i64,
     message: Uuid,
     connection_url: String,
@@ -87,6 +88,7 @@ impl Case {
         Self {
             user,
             channel,
+            conversations,
             events,
             message: message.0,
             connection_url: fixture.url.clone(),
@@ -135,7 +137,10 @@ impl Case {
                 "recent, deep",
                 list(ListOrder::Recent),
                 by_recent,
-                recent("now() - interval '60 minutes'"),
+                recent(&format!(
+                    "now() - {} * interval '5 seconds'",
+                    self.conversations
+                )),
             ),
             ("created", list(ListOrder::Created), by_created, created(51)),
             (
