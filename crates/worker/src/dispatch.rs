@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use confab_bus::rpc::{CommandIncoming, Incoming, QueryIncoming, Service};
-use confab_protocol::command::{Batch, Command};
+use confab_protocol::command::{Batch, Command, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::QueryOutcome;
 use sqlx::PgPool;
@@ -17,8 +17,8 @@ use tracing::{Instrument as _, debug, debug_span, error};
 mod answering;
 mod work;
 
-use answering::{Answering, Pending, Slot, code, send};
-use work::{alone, batch};
+use answering::Slot;
+use work::{alone, batch, code, send};
 
 use crate::commit::{CommandOutcome, Committer};
 use crate::metrics::Metrics;
@@ -45,6 +45,14 @@ pub(crate) struct Dispatch {
 
 /// Queries and answers on their way at once; further queries are refused.
 const ANSWERING: usize = 4096;
+
+/// A command, when it came, and where its outcome goes.
+#[derive(Debug)]
+struct Pending {
+    request: Request,
+    received: Instant,
+    slot: Slot,
+}
 
 /// What a task came back from.
 enum Ended {
@@ -177,17 +185,16 @@ impl Dispatch {
         } = incoming;
         let budget = Duration::from_millis(budget_ms.into());
         let count = requests.len();
-        let answering = Arc::new(Answering::new(count, reply));
         let bytes = requests
             .iter()
             .map(|request| request.command.weight())
             .sum();
         let admitted = self.planner.admit(count, bytes, budget);
-        for (place, request) in requests.into_iter().enumerate() {
+        for (slot, request) in Slot::each(count, reply).zip(requests) {
             let job = Pending {
                 request,
                 received,
-                slot: Slot::new(&answering, place),
+                slot,
             };
             match admitted {
                 Ok(()) => self.planner.push(waiting(job, received + budget)),
