@@ -13,9 +13,13 @@ mod events;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod manners;
+#[cfg(test)]
 mod membership;
 #[cfg(test)]
 mod messages;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod nats_faults;
 #[cfg(test)]
@@ -27,11 +31,17 @@ mod participants;
 #[cfg(test)]
 mod problems;
 #[cfg(test)]
+mod rate_limits;
+#[cfg(test)]
 mod reads;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
+mod revocation;
+#[cfg(test)]
 mod scopes;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod slow_consumer;
 #[cfg(test)]

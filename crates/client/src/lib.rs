@@ -12,7 +12,7 @@ pub use error::{ClientError, Problem};
 pub use http::{
     ConversationFilter, ConversationPage, ConversationView, EventPage, Http, MessageFilter,
     MessagePage, NewConversation, NewMembers, NewMessage, NewRevocation, ParticipantFilter,
-    ParticipantPage, Removal, Replayable, Response, RevocationView,
+    ParticipantPage, Removal, Replayable, Response,
 };
 pub use session::{Events, Notice, Pending, SendError, Session, Stored};
 pub use ws::{Closed, Encoding, Options, TokenIn, Ws, WsError, WsReceiver, WsSender};

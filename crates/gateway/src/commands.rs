@@ -109,6 +109,10 @@ impl Commands {
             .iter()
             .map(|request| request.command.name())
             .collect();
+        for request in &requests {
+            let command = &request.command;
+            self.metrics.payload(command.name(), command.weight());
+        }
         let (answers, outcomes) = oneshot::channel();
         let submission = Submission::new(requests, began + self.limits.budget, answers);
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
@@ -147,6 +151,9 @@ impl Commands {
             query,
         };
         let outcome = self.ask(request, began + self.limits.budget).await;
+        if let Ok(answer) = &outcome {
+            self.metrics.answer(name, answer);
+        }
         let code = outcome.as_ref().err().map(|failure| failure.code);
         self.metrics.query(name, code, began.elapsed());
         outcome

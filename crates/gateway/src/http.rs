@@ -4,28 +4,35 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{delete, get, patch, post};
-use confab_auth::Verifier;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::{Answer, Query};
+use tower_http::cors::CorsLayer;
 use tracing::{Instrument as _, debug, info_span, warn};
 use uuid::Uuid;
 
+use crate::admission::Admission;
 use crate::commands::Commands;
-use crate::metrics::{AuthMetrics, HttpMetrics};
+use crate::limits::Limits;
+use crate::metrics::{Answered, HttpMetrics};
+use crate::sessions::Directory;
 use crate::ws::{self, Sockets};
 
 mod answer;
 mod body;
+mod compression;
 mod conversations;
+pub(crate) mod cors;
 mod events;
 mod idempotency;
 mod if_match;
+pub(crate) mod manners;
 mod messages;
 mod metadata;
 mod pages;
@@ -34,6 +41,8 @@ mod participants;
 mod path;
 pub(crate) mod problem;
 mod reads;
+mod revocations;
+mod sessions;
 mod who;
 
 use problem::{Accepts, Problem};
@@ -48,13 +57,17 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug)]
 pub(crate) struct App {
     /// Who is calling.
-    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) admission: Admission,
     /// The door to the workers.
     pub(crate) commands: Commands,
     /// How long a body may take.
     pub(crate) body_timeout: Duration,
-    /// Metrics of tokens.
-    pub(crate) auth_metrics: AuthMetrics,
+    /// How long a request may take in all.
+    pub(crate) longest: Duration,
+    /// Rate limits.
+    pub(crate) limits: Limits,
+    /// The way to the sessions of all gateways.
+    pub(crate) directory: Directory,
     /// Metrics of requests.
     pub(crate) metrics: HttpMetrics,
 }
@@ -72,20 +85,42 @@ impl App {
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) String);
 
-/// All routes; `admin` are those of the process itself.
-pub(crate) fn router(app: Arc<App>, sockets: Arc<Sockets>, admin: Router) -> Router {
+/// All routes; `admin` are those of the process itself, `cors` the rules for pages of other origins.
+pub(crate) fn router(
+    app: Arc<App>,
+    sockets: Arc<Sockets>,
+    admin: Router,
+    cors: Option<CorsLayer>,
+) -> Router {
     let socket = Router::new()
         .route("/v1/ws", get(ws::connect))
         .with_state(sockets);
-    Router::new()
+    let routes = Router::new()
         .merge(conversation_routes())
         .merge(message_routes())
+        .merge(session_routes())
         .with_state(Arc::clone(&app))
         .merge(socket)
         .merge(admin)
         .fallback(async || Problem::from(Failure::of(Code::NotFound)))
-        .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)))
+        .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)));
+    around(routes, app, cors)
+}
+
+/// What goes around all routes, from the inside: what holds requests to their bounds, the rules for pages of other origins,
+/// what is told of every request, and compression, which the metrics are to know nothing of.
+fn around(routes: Router, app: Arc<App>, cors: Option<CorsLayer>) -> Router {
+    let held = routes.layer(middleware::from_fn_with_state(
+        Arc::clone(&app),
+        manners::hold,
+    ));
+    let ruled = match cors {
+        Some(rules) => held.layer(middleware::from_fn_with_state(rules, cors::apply)),
+        None => held,
+    };
+    ruled
         .layer(middleware::from_fn_with_state(app, observe))
+        .layer(middleware::from_fn(compression::apply))
 }
 
 fn conversation_routes() -> Router<Arc<App>> {
@@ -113,7 +148,14 @@ fn message_routes() -> Router<Arc<App>> {
         .route("/v1/messages/conversation/{id}", get(messages::history))
 }
 
-/// Gives the request its id and span, and its answer the id, the problem's body and a metric.
+fn session_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{id}", delete(sessions::revoke))
+        .route("/v1/revocations", post(revocations::create))
+}
+
+/// Gives the request its id and span, and its answer the id, the problem's body, what secures it, and a metric.
 async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(&request);
@@ -134,8 +176,14 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
-    app.metrics
-        .observe(&route, method, response.status().as_u16(), began.elapsed());
+    manners::secure(&mut response);
+    app.metrics.answered(&Answered {
+        route: &route,
+        method,
+        status: response.status().as_u16(),
+        bytes: response.body().size_hint().exact(),
+        took: began.elapsed(),
+    });
     response
 }
 

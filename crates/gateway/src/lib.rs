@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use confab_auth::Verifier;
 use confab_bus::rpc::Workers;
-use confab_bus::{Bus, BusError};
+use confab_bus::{Bus, BusError, Gateways};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -15,23 +15,36 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+mod admission;
 mod commands;
 pub mod echo;
 mod fanout;
 mod feed;
 mod http;
 mod hub;
+mod limits;
 mod metrics;
+mod revocations;
 mod sequencer;
 mod server;
+mod sessions;
 mod settings;
 mod ws;
 
+pub use limits::{BadRateLimit, RateLimit};
+pub use metrics::METRICS;
 pub use settings::Settings;
 
+use admission::Admission;
 use commands::{CommandLoop, Commands};
 use fanout::{Fanout, FanoutLoop};
-use metrics::{AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, SocketMetrics};
+use limits::Limits;
+use metrics::{
+    AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, LimitMetrics, RevocationMetrics,
+    SocketMetrics,
+};
+use revocations::Revocations;
+use sessions::{Directory, Sessions};
 
 /// The gateway cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +52,9 @@ pub enum Error {
     /// The settings of tokens are not usable.
     #[error("settings of tokens")]
     Auth(#[from] confab_auth::SettingsError),
+    /// An entry of the allowlist is neither an origin nor `*`.
+    #[error("CONFAB_CORS_ORIGINS: {0:?} is no origin, such as https://app.example")]
+    Origin(String),
     /// NATS failed.
     #[error("NATS")]
     Bus(#[from] BusError),
@@ -50,12 +66,13 @@ pub enum Error {
     TaskEnded(&'static str),
 }
 
-/// What a gateway may serve on: NATS connected, keys loaded, feed caught up.
+/// What a gateway may serve on: NATS connected, keys loaded, revocations read, feed caught up.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     bus: Bus,
     verifier: Arc<Verifier>,
     feed: FeedMetrics,
+    revocations: Revocations,
     stop: CancellationToken,
 }
 
@@ -67,6 +84,7 @@ impl Readiness {
             ("stopping", !self.stop.is_cancelled()),
             ("nats", self.bus.is_connected()),
             ("keys", self.verifier.has_keys()),
+            ("revocations", self.revocations.are_loaded()),
             ("feed", self.feed.is_caught_up()),
         ];
         conditions
@@ -82,13 +100,19 @@ pub struct Gateway {
     settings: Settings,
     bus: Bus,
     verifier: Arc<Verifier>,
+    origins: Vec<String>,
+    limits: Limits,
     workers: Arc<Workers>,
+    gateways: Gateways,
     commands: Commands,
     command_loop: CommandLoop,
     fanout: Fanout,
     fanout_loop: FanoutLoop,
     feed_metrics: FeedMetrics,
-    auth_metrics: AuthMetrics,
+    sessions: Sessions,
+    directory: Directory,
+    revocations: Revocations,
+    admission: Admission,
     http_metrics: HttpMetrics,
     socket_metrics: SocketMetrics,
     stop: CancellationToken,
@@ -105,8 +129,15 @@ impl Gateway {
         stop: CancellationToken,
     ) -> Result<Self, Error> {
         let verifier = Arc::new(Verifier::new(&settings.auth)?);
+        let origins = settings.origins().map_err(Error::Origin)?;
+        let limits = Limits::new(
+            &settings.rate_limit,
+            settings.trusted_proxies,
+            LimitMetrics::new(registry),
+        );
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
+        let gateways = Gateways::new(bus.clone());
         let feed_metrics = FeedMetrics::new(registry);
         let command_metrics = CommandMetrics::new(registry);
         let (commands, command_loop) = Commands::new(
@@ -115,18 +146,31 @@ impl Gateway {
             settings.command_limits(),
             command_metrics,
         );
+        let sessions = Sessions::default();
+        let revocations = Revocations::new(sessions.clone(), RevocationMetrics::new(registry));
+        let admission = Admission::new(
+            Arc::clone(&verifier),
+            revocations.clone(),
+            AuthMetrics::new(registry),
+        );
         let (fanout, fanout_loop) = Fanout::new(commands.clone(), feed_metrics.clone());
         Ok(Self {
             settings,
+            directory: Directory::new(bus.clone(), gateways.clone()),
             bus,
             verifier,
+            origins,
+            limits,
             workers,
+            gateways,
+            sessions,
+            revocations,
+            admission,
             commands,
             command_loop,
             fanout,
             fanout_loop,
             feed_metrics,
-            auth_metrics: AuthMetrics::new(registry),
             http_metrics: HttpMetrics::new(registry),
             socket_metrics: SocketMetrics::new(registry),
             stop,
@@ -140,6 +184,7 @@ impl Gateway {
             bus: self.bus.clone(),
             verifier: Arc::clone(&self.verifier),
             feed: self.feed_metrics.clone(),
+            revocations: self.revocations.clone(),
             stop: self.stop.clone(),
         }
     }
@@ -156,13 +201,19 @@ impl Gateway {
         info!(address = %address, "the gateway listens");
         let connections = TaskTracker::new();
         let router = self.router(admin, &connections);
-        let limits = self.settings.server_limits();
+        let server_limits = self.settings.server_limits();
         let behind = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let Self {
             bus,
             verifier,
+            limits,
             workers,
+            gateways,
+            sessions,
+            directory,
+            revocations,
+            commands,
             command_loop,
             fanout_loop,
             feed_metrics,
@@ -177,8 +228,26 @@ impl Gateway {
         });
         let token = behind.clone();
         tasks.spawn(async move {
+            limits.run(token).await;
+            "limits"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
             drop(workers.run(token).await);
             "workers"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
+            drop(gateways.run(token).await);
+            "gateways"
+        });
+        let (token, sessions_bus) = (behind.clone(), bus.clone());
+        tasks.spawn(async move {
+            tokio::join!(
+                sessions::run(directory, sessions, token.clone()),
+                revocations::run(revocations, sessions_bus, commands, token)
+            );
+            "sessions"
         });
         let token = behind.clone();
         tasks.spawn(async move {
@@ -196,7 +265,7 @@ impl Gateway {
             "feed"
         });
         let served = tokio::select! {
-            () = server::serve(listener, router, limits, connections, stop) => Ok(()),
+            () = server::serve(listener, router, server_limits, connections, stop) => Ok(()),
             Some(ended) = tasks.join_next() => Err(Error::TaskEnded(ended.unwrap_or("panicked"))),
         };
         behind.cancel();
@@ -213,24 +282,27 @@ impl Gateway {
 
     fn router(&self, admin: Router, connections: &TaskTracker) -> Router {
         let app = http::App {
-            verifier: Arc::clone(&self.verifier),
+            admission: self.admission.clone(),
             commands: self.commands.clone(),
+            directory: self.directory.clone(),
             body_timeout: Duration::from_secs(self.settings.body_timeout),
-            auth_metrics: self.auth_metrics.clone(),
+            longest: self.settings.longest(),
+            limits: self.limits.clone(),
             metrics: self.http_metrics.clone(),
         };
         let sockets = ws::Sockets {
-            verifier: Arc::clone(&self.verifier),
+            admission: self.admission.clone(),
             commands: self.commands.clone(),
             fanout: self.fanout.clone(),
             limits: self.settings.socket_limits(),
-            origins: self.settings.origins(),
+            rates: self.limits.clone(),
+            origins: self.origins.clone(),
             permits: Arc::new(Semaphore::new(self.settings.max_connections)),
             connections: connections.clone(),
             drain: self.stop.clone(),
-            auth_metrics: self.auth_metrics.clone(),
             metrics: self.socket_metrics.clone(),
         };
-        http::router(Arc::new(app), Arc::new(sockets), admin)
+        let cors = http::cors::rules(&self.origins);
+        http::router(Arc::new(app), Arc::new(sockets), admin, cors)
     }
 }

@@ -1,94 +1,70 @@
-//! Calls to `/v1/sessions` and `/v1/revocations`.
+//! A user's sessions, and what is revoked.
 
 use confab_protocol::ids::{SessionId, UserId};
 use confab_protocol::resource::Session;
+use confab_protocol::revocation::RevocationView;
 use confab_protocol::timestamp::Timestamp;
+use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
 use super::Http;
 use crate::ClientError;
 
-/// What the product's own backend revokes.
-#[derive(Debug, Clone, Serialize)]
-#[serde(untagged)]
-pub enum NewRevocation {
-    /// One connection's life across resumes.
-    #[serde(rename_all = "camelCase")]
-    Session {
-        /// Which.
-        session_id: SessionId,
-    },
-    /// Every token of a login.
-    #[serde(rename_all = "camelCase")]
-    Login {
-        /// Which.
-        login_session_id: String,
-    },
-    /// A user's tokens.
-    #[serde(rename_all = "camelCase")]
-    User {
-        /// Whose.
-        user_id: UserId,
-        /// Those issued before this time; all up to now when absent.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        issued_before: Option<Timestamp>,
-    },
-}
-
-/// A revocation: what it is not about is none.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// What a product's backend revokes: one of the first three, and of a user's tokens perhaps only those before a time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RevocationView {
-    /// The session that was revoked.
+pub struct NewRevocation {
+    /// A session.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<SessionId>,
-    /// The login whose tokens were.
+    /// A login, with every token of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub login_session_id: Option<String>,
-    /// The user whose session or tokens it covers.
+    /// A user, with every token issued before `issued_before`, or before now.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// Tokens issued before this time are refused.
+    /// Only with `user_id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_before: Option<Timestamp>,
-    /// Since when.
-    pub created_at: Timestamp,
-    /// Until when it is kept: by then every token that it covers has expired.
-    pub expires_at: Timestamp,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct SessionsAnswer {
     sessions: Vec<Session>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct RevocationAnswer {
     revocation: RevocationView,
 }
 
 impl Http {
-    /// Reads the user's open sessions.
+    /// Reads the user's open sessions at all gateways, the newest first.
     ///
     /// # Errors
     /// As every call.
     pub async fn sessions(&self) -> Result<Vec<Session>, ClientError> {
-        let url = self.url("v1/sessions")?;
-        Ok(self.get::<SessionsAnswer>(url).await?.sessions)
+        let answer: SessionsAnswer = self.get(self.url("v1/sessions")?).await?;
+        Ok(answer.sessions)
     }
 
-    /// Revokes one of the user's sessions: its connection is closed, and it cannot be resumed.
+    /// Ends one of the user's sessions for good, at whichever gateway it is. An id that is none of its sessions is no error.
     ///
     /// # Errors
     /// As every call.
-    pub async fn revoke_session(&self, id: SessionId) -> Result<RevocationView, ClientError> {
-        let url = self.url(&format!("v1/sessions/{id}"))?;
-        Ok(self.delete::<RevocationAnswer>(url).await?.revocation)
+    pub async fn revoke_session(&self, session: SessionId) -> Result<RevocationView, ClientError> {
+        let url = self.url(&format!("v1/sessions/{session}"))?;
+        let answer = self.send(Method::DELETE, url, &[], None::<&()>).await?;
+        Ok(answer.json::<RevocationAnswer>()?.revocation)
     }
 
-    /// Revokes a session, a login or a user's tokens, with a token of the scope `confab:admin`.
+    /// Revokes as the product's own backend (`confab:admin`).
     ///
     /// # Errors
     /// As every call.
     pub async fn revoke(&self, revocation: &NewRevocation) -> Result<RevocationView, ClientError> {
         let url = self.url("v1/revocations")?;
-        let answer = self.post::<RevocationAnswer>(url, revocation).await?;
-        Ok(answer.revocation)
+        let answer = self.send(Method::POST, url, &[], Some(revocation)).await?;
+        Ok(answer.json::<RevocationAnswer>()?.revocation)
     }
 }

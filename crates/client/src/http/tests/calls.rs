@@ -212,19 +212,23 @@ async fn sessions_are_told_and_revoked() {
     let user_id = "a".parse().unwrap();
     for (revocation, sent) in [
         (
-            NewRevocation::Session { session_id: id },
+            NewRevocation {
+                session_id: Some(id),
+                ..NewRevocation::default()
+            },
             format!(r#"{{"sessionId":"{ID}"}}"#),
         ),
         (
-            NewRevocation::Login {
-                login_session_id: "l".into(),
+            NewRevocation {
+                login_session_id: Some("l".into()),
+                ..NewRevocation::default()
             },
             r#"{"loginSessionId":"l"}"#.into(),
         ),
         (
-            NewRevocation::User {
-                user_id,
-                issued_before: None,
+            NewRevocation {
+                user_id: Some(user_id),
+                ..NewRevocation::default()
             },
             r#"{"userId":"a"}"#.into(),
         ),
