@@ -6,6 +6,7 @@ pub mod feed;
 mod gateways;
 mod publish;
 pub mod rpc;
+mod signals;
 mod subjects;
 mod topology;
 
@@ -13,5 +14,6 @@ pub use connection::{Bus, Link, Settings};
 pub use error::{BusError, RpcError};
 pub use gateways::{GatewayId, Gateways};
 pub use publish::{Outgoing, Publishing};
+pub use signals::{Signalled, Signals};
 pub use subjects::EVENTS_STREAM;
 pub use topology::StreamState;
