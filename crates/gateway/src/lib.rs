@@ -22,16 +22,22 @@ mod feed;
 mod http;
 mod hub;
 mod metrics;
+mod presence;
+mod reads;
 mod sequencer;
 mod server;
 mod settings;
+mod signals;
 mod ws;
 
 pub use settings::Settings;
 
 use commands::{CommandLoop, Commands};
-use fanout::{Fanout, FanoutLoop};
+use fanout::{Fanout, FanoutLoop, Neighbours};
 use metrics::{AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, SocketMetrics};
+use metrics::{CacheMetrics, SignalMetrics};
+use reads::{Reads, ReadsLoop};
+use signals::{Outbound, Signalling};
 
 /// The gateway cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +92,12 @@ pub struct Gateway {
     gateways: Gateways,
     commands: Commands,
     command_loop: CommandLoop,
+    reads: Reads,
+    reads_loop: ReadsLoop,
     fanout: Fanout,
     fanout_loop: FanoutLoop,
+    signals: Outbound,
+    signalling: Signalling,
     feed_metrics: FeedMetrics,
     auth_metrics: AuthMetrics,
     http_metrics: HttpMetrics,
@@ -117,7 +127,21 @@ impl Gateway {
             settings.command_limits(),
             command_metrics,
         );
-        let (fanout, fanout_loop) = Fanout::new(commands.clone(), feed_metrics.clone());
+        let (signals, signalling, said) =
+            Outbound::new(bus.clone(), gateways.clone(), SignalMetrics::new(registry));
+        let (reads, reads_loop) = Reads::new(commands.clone(), signals.clone());
+        let neighbours = Neighbours {
+            own: gateways.id(),
+            signals: signals.clone(),
+            said,
+            grace: Duration::from_secs(settings.presence_grace),
+        };
+        let (fanout, fanout_loop) = Fanout::new(
+            commands.clone(),
+            feed_metrics.clone(),
+            CacheMetrics::new(registry),
+            neighbours,
+        );
         Ok(Self {
             settings,
             bus,
@@ -126,8 +150,12 @@ impl Gateway {
             gateways,
             commands,
             command_loop,
+            reads,
+            reads_loop,
             fanout,
             fanout_loop,
+            signals,
+            signalling,
             feed_metrics,
             auth_metrics: AuthMetrics::new(registry),
             http_metrics: HttpMetrics::new(registry),
@@ -168,7 +196,9 @@ impl Gateway {
             workers,
             gateways,
             command_loop,
+            reads_loop,
             fanout_loop,
+            signalling,
             feed_metrics,
             stop,
             ..
@@ -188,6 +218,16 @@ impl Gateway {
         tasks.spawn(async move {
             drop(gateways.run(token).await);
             "gateways"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
+            signalling.run(token).await;
+            "signals"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
+            reads_loop.run(token).await;
+            "reads"
         });
         let token = behind.clone();
         tasks.spawn(async move {
@@ -231,7 +271,9 @@ impl Gateway {
         let sockets = ws::Sockets {
             verifier: Arc::clone(&self.verifier),
             commands: self.commands.clone(),
+            reads: self.reads.clone(),
             fanout: self.fanout.clone(),
+            signals: self.signals.clone(),
             limits: self.settings.socket_limits(),
             origins: self.settings.origins(),
             permits: Arc::new(Semaphore::new(self.settings.max_connections)),

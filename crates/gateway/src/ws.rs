@@ -21,14 +21,20 @@ use crate::fanout::Fanout;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
 use crate::metrics::{AuthMetrics, SocketMetrics};
+use crate::reads::Reads;
+use crate::signals::Outbound;
 
 pub(crate) mod codec;
+mod commands;
+mod connection;
 pub(crate) mod frames;
 mod hello;
 pub(crate) mod outbox;
+mod renewal;
 mod sends;
 mod session;
 pub(crate) mod socket;
+mod typing;
 pub(crate) mod upgrade;
 
 use upgrade::Handshake;
@@ -40,8 +46,12 @@ pub(crate) struct Sockets {
     pub(crate) verifier: Arc<Verifier>,
     /// The door to the workers.
     pub(crate) commands: Commands,
+    /// The door for read marks.
+    pub(crate) reads: Reads,
     /// The door to the hub.
     pub(crate) fanout: Fanout,
+    /// The door to the other gateways.
+    pub(crate) signals: Outbound,
     /// Times and bounds.
     pub(crate) limits: SocketLimits,
     /// Origins that browsers may connect from; none given means the gateway's own.
