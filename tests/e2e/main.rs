@@ -19,7 +19,11 @@ mod relay;
 #[cfg(test)]
 mod routes;
 #[cfg(test)]
+mod signals;
+#[cfg(test)]
 mod slow_consumer;
+#[cfg(test)]
+mod socket;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
