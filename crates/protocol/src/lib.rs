@@ -10,6 +10,7 @@ pub mod limits;
 pub mod query;
 pub mod resource;
 pub mod revocation;
+pub mod schema;
 pub mod signal;
 pub mod timestamp;
 pub mod wire;
