@@ -9,9 +9,10 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, patch, post};
 use confab_auth::Verifier;
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::query::{Answer, Query};
 use tracing::{Instrument as _, debug, info_span, warn};
 use uuid::Uuid;
 
@@ -19,18 +20,27 @@ use crate::commands::Commands;
 use crate::metrics::{AuthMetrics, HttpMetrics};
 use crate::ws::{self, Sockets};
 
+mod answer;
 mod body;
 mod conversations;
+mod events;
 mod idempotency;
+mod if_match;
 mod messages;
 mod metadata;
+mod pages;
 pub(crate) mod params;
 mod participants;
 mod path;
 pub(crate) mod problem;
+mod reads;
 mod who;
 
 use problem::{Accepts, Problem};
+use who::Who;
+
+const PARTICIPANTS: &str = "/v1/conversations/{id}/participants";
+const PARTICIPANT: &str = "/v1/conversations/{id}/participants/{user}";
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -49,6 +59,15 @@ pub(crate) struct App {
     pub(crate) metrics: HttpMetrics,
 }
 
+impl App {
+    /// Asks a worker on behalf of a request.
+    async fn ask(&self, who: &Who, query: Query) -> Result<Answer, Failure> {
+        self.commands
+            .query(who.request_id.clone(), who.traceparent.clone(), query)
+            .await
+    }
+}
+
 /// The id of a request: the caller's, or made.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) String);
@@ -59,28 +78,39 @@ pub(crate) fn router(app: Arc<App>, sockets: Arc<Sockets>, admin: Router) -> Rou
         .route("/v1/ws", get(ws::connect))
         .with_state(sockets);
     Router::new()
-        .route(
-            "/v1/conversations",
-            post(conversations::create).get(conversations::list),
-        )
-        .route("/v1/conversations/{id}", get(conversations::show))
-        .route(
-            "/v1/conversations/{id}/participants",
-            post(participants::add),
-        )
-        .route(
-            "/v1/conversations/{id}/participants/{user}",
-            delete(participants::remove),
-        )
-        .route("/v1/conversations/{id}/messages", get(messages::history))
-        .route("/v1/messages", post(messages::send))
-        .route("/v1/messages/conversation/{id}", get(messages::history))
+        .merge(conversation_routes())
+        .merge(message_routes())
         .with_state(Arc::clone(&app))
         .merge(socket)
         .merge(admin)
         .fallback(async || Problem::from(Failure::of(Code::NotFound)))
         .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)))
         .layer(middleware::from_fn_with_state(app, observe))
+}
+
+fn conversation_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/conversations", post(conversations::create))
+        .route("/v1/conversations", get(conversations::list))
+        .route("/v1/conversations/{id}", get(conversations::show))
+        .route("/v1/conversations/{id}", patch(conversations::update))
+        .route("/v1/conversations/{id}", delete(conversations::delete))
+        .route(PARTICIPANTS, get(participants::list))
+        .route(PARTICIPANTS, post(participants::add))
+        .route(PARTICIPANT, patch(participants::update))
+        .route(PARTICIPANT, delete(participants::remove))
+        .route("/v1/conversations/{id}/messages", get(messages::history))
+        .route("/v1/conversations/{id}/events", get(events::list))
+}
+
+fn message_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/messages", post(messages::send))
+        .route("/v1/messages/read", post(reads::mark))
+        .route("/v1/messages/{id}", get(messages::show))
+        .route("/v1/messages/{id}", patch(messages::edit))
+        .route("/v1/messages/{id}", delete(messages::delete))
+        .route("/v1/messages/conversation/{id}", get(messages::history))
 }
 
 /// Gives the request its id and span, and its answer the id, the problem's body and a metric.

@@ -224,6 +224,14 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// The member as it stands, left where it is: null is one too.
+    #[must_use]
+    pub fn peek(&self, name: &str) -> Option<&'a RawValue> {
+        let mut members = self.members.iter();
+        let (_, value) = members.find(|(member, _)| member == name)?;
+        Some(value)
+    }
+
     /// Takes the member out as it stands; null counts as absent.
     pub fn raw(&mut self, name: &str) -> Option<&'a RawValue> {
         let at = self.members.iter().position(|(member, _)| member == name)?;

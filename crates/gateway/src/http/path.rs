@@ -5,13 +5,17 @@ use std::str::FromStr;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::ids::{ConversationId, UserId};
+use confab_protocol::ids::{ConversationId, EventId, UserId};
 
 use super::problem::Problem;
 
 /// The conversation that `{id}` names.
 #[derive(Debug)]
 pub(super) struct InConversation(pub(super) ConversationId);
+
+/// The message that `{id}` names.
+#[derive(Debug)]
+pub(super) struct OfMessage(pub(super) EventId);
 
 /// The participant that `{user}` names.
 #[derive(Debug)]
@@ -22,6 +26,16 @@ impl<S: Send + Sync> FromRequestParts<S> for InConversation {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         named(parts, state, "id", Code::ConversationNotFound)
+            .await
+            .map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OfMessage {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        named(parts, state, "id", Code::MessageNotFound)
             .await
             .map(Self)
     }
