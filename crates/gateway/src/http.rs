@@ -9,11 +9,12 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{delete, get, patch, post};
 use confab_auth::Verifier;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::{Answer, Query};
 use tracing::{Instrument as _, debug, info_span, warn};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::commands::Commands;
@@ -23,11 +24,13 @@ use crate::ws::{self, Sockets};
 mod answer;
 mod body;
 mod conversations;
+mod docs;
 mod events;
 mod idempotency;
 mod if_match;
 mod messages;
 mod metadata;
+pub(crate) mod openapi;
 mod pages;
 pub(crate) mod params;
 mod participants;
@@ -38,9 +41,6 @@ mod who;
 
 use problem::{Accepts, Problem};
 use who::Who;
-
-const PARTICIPANTS: &str = "/v1/conversations/{id}/participants";
-const PARTICIPANT: &str = "/v1/conversations/{id}/participants/{user}";
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -74,43 +74,38 @@ pub(crate) struct RequestId(pub(crate) String);
 
 /// All routes; `admin` are those of the process itself.
 pub(crate) fn router(app: Arc<App>, sockets: Arc<Sockets>, admin: Router) -> Router {
-    let socket = Router::new()
-        .route("/v1/ws", get(ws::connect))
-        .with_state(sockets);
-    Router::new()
-        .merge(conversation_routes())
-        .merge(message_routes())
-        .with_state(Arc::clone(&app))
+    let (described, _) = routes().with_state(Arc::clone(&app)).split_for_parts();
+    let (socket, _) = socket_route().with_state(sockets).split_for_parts();
+    described
         .merge(socket)
+        .merge(docs::router())
         .merge(admin)
         .fallback(async || Problem::from(Failure::of(Code::NotFound)))
         .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)))
         .layer(middleware::from_fn_with_state(app, observe))
 }
 
-fn conversation_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/v1/conversations", post(conversations::create))
-        .route("/v1/conversations", get(conversations::list))
-        .route("/v1/conversations/{id}", get(conversations::show))
-        .route("/v1/conversations/{id}", patch(conversations::update))
-        .route("/v1/conversations/{id}", delete(conversations::delete))
-        .route(PARTICIPANTS, get(participants::list))
-        .route(PARTICIPANTS, post(participants::add))
-        .route(PARTICIPANT, patch(participants::update))
-        .route(PARTICIPANT, delete(participants::remove))
-        .route("/v1/conversations/{id}/messages", get(messages::history))
-        .route("/v1/conversations/{id}/events", get(events::list))
+/// The routes with their descriptions: one without the other does not compile.
+fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::default()
+        .routes(routes!(conversations::create, conversations::list))
+        .routes(routes!(
+            conversations::show,
+            conversations::update,
+            conversations::delete
+        ))
+        .routes(routes!(participants::list, participants::add))
+        .routes(routes!(participants::update, participants::remove))
+        .routes(routes!(messages::history))
+        .routes(routes!(events::list))
+        .routes(routes!(messages::send))
+        .routes(routes!(reads::mark))
+        .routes(routes!(messages::show, messages::edit, messages::delete))
+        .routes(routes!(messages::history_of))
 }
 
-fn message_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/v1/messages", post(messages::send))
-        .route("/v1/messages/read", post(reads::mark))
-        .route("/v1/messages/{id}", get(messages::show))
-        .route("/v1/messages/{id}", patch(messages::edit))
-        .route("/v1/messages/{id}", delete(messages::delete))
-        .route("/v1/messages/conversation/{id}", get(messages::history))
+fn socket_route() -> OpenApiRouter<Arc<Sockets>> {
+    OpenApiRouter::default().routes(routes!(ws::connect))
 }
 
 /// Gives the request its id and span, and its answer the id, the problem's body and a metric.
