@@ -3,13 +3,17 @@
 mod connection;
 mod error;
 pub mod feed;
+mod gateways;
 mod publish;
+pub mod revocations;
 pub mod rpc;
+pub mod sessions;
 mod subjects;
 mod topology;
 
 pub use connection::{Bus, Link, Settings};
 pub use error::{BusError, RpcError};
+pub use gateways::{GatewayId, Gateways};
 pub use publish::{Outgoing, Publishing};
 pub use subjects::EVENTS_STREAM;
 pub use topology::StreamState;

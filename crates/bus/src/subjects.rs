@@ -15,8 +15,16 @@ pub(crate) const COMMAND: &str = "confab.v1.command";
 pub(crate) const QUERY: &str = "confab.v1.query";
 /// Workers say here that they live.
 pub(crate) const WORKERS: &str = "confab.v1.workers";
+/// Gateways say here that they live.
+pub(crate) const GATEWAYS: &str = "confab.v1.gateways";
 /// Whoever finds a break in the feed says so here.
 pub(crate) const BREAKS: &str = "confab.v1.break";
+/// Whoever revoked something says so here.
+pub(crate) const REVOCATION: &str = "confab.v1.revocation";
+/// Gateways are asked here for the sessions of a user.
+pub(crate) const SESSIONS: &str = "confab.v1.sessions";
+/// The bucket of what was revoked.
+pub(crate) const REVOCATIONS_BUCKET: &str = "confab_revocations";
 /// The micro service of the workers.
 pub(crate) const SERVICE: &str = "confab-worker";
 /// The queue group that spreads requests over the workers.

@@ -9,7 +9,6 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use confab_auth::Verifier;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::{Answer, Query};
 use tracing::{Instrument as _, debug, info_span, warn};
@@ -17,8 +16,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::admission::Admission;
 use crate::commands::Commands;
-use crate::metrics::{AuthMetrics, HttpMetrics};
+use crate::metrics::HttpMetrics;
+use crate::sessions::Directory;
 use crate::ws::{self, Sockets};
 
 mod answer;
@@ -37,6 +38,8 @@ mod participants;
 mod path;
 pub(crate) mod problem;
 mod reads;
+mod revocations;
+mod sessions;
 mod who;
 
 use problem::{Accepts, Problem};
@@ -48,13 +51,13 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug)]
 pub(crate) struct App {
     /// Who is calling.
-    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) admission: Admission,
     /// The door to the workers.
     pub(crate) commands: Commands,
     /// How long a body may take.
     pub(crate) body_timeout: Duration,
-    /// Metrics of tokens.
-    pub(crate) auth_metrics: AuthMetrics,
+    /// The way to the sessions of all gateways.
+    pub(crate) directory: Directory,
     /// Metrics of requests.
     pub(crate) metrics: HttpMetrics,
 }
@@ -102,6 +105,9 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(reads::mark))
         .routes(routes!(messages::show, messages::edit, messages::delete))
         .routes(routes!(messages::history_of))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::revoke))
+        .routes(routes!(revocations::create))
 }
 
 fn socket_route() -> OpenApiRouter<Arc<Sockets>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use confab_auth::Verifier;
 use confab_bus::rpc::Workers;
-use confab_bus::{Bus, BusError};
+use confab_bus::{Bus, BusError, Gateways};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+mod admission;
 mod commands;
 pub mod echo;
 mod fanout;
@@ -22,16 +23,35 @@ mod feed;
 mod http;
 mod hub;
 mod metrics;
+mod revocations;
 mod sequencer;
 mod server;
+mod sessions;
 mod settings;
 mod ws;
 
 pub use settings::Settings;
 
+/// The OpenAPI description of HTTP, as JSON.
+#[must_use]
+pub fn openapi() -> serde_json::Value {
+    http::openapi::document()
+}
+
+/// The AsyncAPI description of the WebSocket, as JSON.
+#[must_use]
+pub fn asyncapi() -> serde_json::Value {
+    ws::asyncapi::document()
+}
+
+use admission::Admission;
 use commands::{CommandLoop, Commands};
 use fanout::{Fanout, FanoutLoop};
-use metrics::{AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, SocketMetrics};
+use metrics::{
+    AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, RevocationMetrics, SocketMetrics,
+};
+use revocations::Revocations;
+use sessions::{Directory, Sessions};
 
 /// The gateway cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +70,13 @@ pub enum Error {
     TaskEnded(&'static str),
 }
 
-/// What a gateway may serve on: NATS connected, keys loaded, feed caught up.
+/// What a gateway may serve on: NATS connected, keys loaded, revocations read, feed caught up.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     bus: Bus,
     verifier: Arc<Verifier>,
     feed: FeedMetrics,
+    revocations: Revocations,
     stop: CancellationToken,
 }
 
@@ -67,6 +88,7 @@ impl Readiness {
             ("stopping", !self.stop.is_cancelled()),
             ("nats", self.bus.is_connected()),
             ("keys", self.verifier.has_keys()),
+            ("revocations", self.revocations.are_loaded()),
             ("feed", self.feed.is_caught_up()),
         ];
         conditions
@@ -83,12 +105,16 @@ pub struct Gateway {
     bus: Bus,
     verifier: Arc<Verifier>,
     workers: Arc<Workers>,
+    gateways: Gateways,
     commands: Commands,
     command_loop: CommandLoop,
     fanout: Fanout,
     fanout_loop: FanoutLoop,
     feed_metrics: FeedMetrics,
-    auth_metrics: AuthMetrics,
+    sessions: Sessions,
+    directory: Directory,
+    revocations: Revocations,
+    admission: Admission,
     http_metrics: HttpMetrics,
     socket_metrics: SocketMetrics,
     stop: CancellationToken,
@@ -107,6 +133,7 @@ impl Gateway {
         let verifier = Arc::new(Verifier::new(&settings.auth)?);
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
+        let gateways = Gateways::new(bus.clone());
         let feed_metrics = FeedMetrics::new(registry);
         let command_metrics = CommandMetrics::new(registry);
         let (commands, command_loop) = Commands::new(
@@ -115,18 +142,29 @@ impl Gateway {
             settings.command_limits(),
             command_metrics,
         );
+        let sessions = Sessions::default();
+        let revocations = Revocations::new(sessions.clone(), RevocationMetrics::new(registry));
+        let admission = Admission::new(
+            Arc::clone(&verifier),
+            revocations.clone(),
+            AuthMetrics::new(registry),
+        );
         let (fanout, fanout_loop) = Fanout::new(commands.clone(), feed_metrics.clone());
         Ok(Self {
             settings,
+            directory: Directory::new(bus.clone(), gateways.clone()),
             bus,
             verifier,
             workers,
+            gateways,
+            sessions,
+            revocations,
+            admission,
             commands,
             command_loop,
             fanout,
             fanout_loop,
             feed_metrics,
-            auth_metrics: AuthMetrics::new(registry),
             http_metrics: HttpMetrics::new(registry),
             socket_metrics: SocketMetrics::new(registry),
             stop,
@@ -140,6 +178,7 @@ impl Gateway {
             bus: self.bus.clone(),
             verifier: Arc::clone(&self.verifier),
             feed: self.feed_metrics.clone(),
+            revocations: self.revocations.clone(),
             stop: self.stop.clone(),
         }
     }
@@ -163,6 +202,11 @@ impl Gateway {
             bus,
             verifier,
             workers,
+            gateways,
+            sessions,
+            directory,
+            revocations,
+            commands,
             command_loop,
             fanout_loop,
             feed_metrics,
@@ -179,6 +223,21 @@ impl Gateway {
         tasks.spawn(async move {
             drop(workers.run(token).await);
             "workers"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
+            drop(gateways.run(token).await);
+            "gateways"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
+            sessions::run(directory, sessions, token).await;
+            "sessions"
+        });
+        let (token, revocations_bus) = (behind.clone(), bus.clone());
+        tasks.spawn(async move {
+            revocations::run(revocations, revocations_bus, commands, token).await;
+            "revocations"
         });
         let token = behind.clone();
         tasks.spawn(async move {
@@ -213,14 +272,14 @@ impl Gateway {
 
     fn router(&self, admin: Router, connections: &TaskTracker) -> Router {
         let app = http::App {
-            verifier: Arc::clone(&self.verifier),
+            admission: self.admission.clone(),
             commands: self.commands.clone(),
+            directory: self.directory.clone(),
             body_timeout: Duration::from_secs(self.settings.body_timeout),
-            auth_metrics: self.auth_metrics.clone(),
             metrics: self.http_metrics.clone(),
         };
         let sockets = ws::Sockets {
-            verifier: Arc::clone(&self.verifier),
+            admission: self.admission.clone(),
             commands: self.commands.clone(),
             fanout: self.fanout.clone(),
             limits: self.settings.socket_limits(),
@@ -228,7 +287,6 @@ impl Gateway {
             permits: Arc::new(Semaphore::new(self.settings.max_connections)),
             connections: connections.clone(),
             drain: self.stop.clone(),
-            auth_metrics: self.auth_metrics.clone(),
             metrics: self.socket_metrics.clone(),
         };
         http::router(Arc::new(app), Arc::new(sockets), admin)

@@ -366,3 +366,40 @@ impl HttpMetrics {
             .observe(took.as_secs_f64());
     }
 }
+
+/// Metrics of revocations.
+#[derive(Debug, Clone)]
+pub(crate) struct RevocationMetrics {
+    known: Gauge,
+    malformed: Counter,
+}
+
+impl RevocationMetrics {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            known: Gauge::default(),
+            malformed: Counter::default(),
+        };
+        registry.register(
+            "confab_revocations",
+            "Revocations that this gateway knows and that have not expired",
+            metrics.known.clone(),
+        );
+        registry.register(
+            "confab_revocations_malformed",
+            "Messages among the revocations that are none",
+            metrics.malformed.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn known(&self, revocations: usize) {
+        self.known
+            .set(i64::try_from(revocations).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a malformed message; says whether it was the first, which alone is logged.
+    pub(crate) fn malformed(&self) -> bool {
+        self.malformed.inc() == 0
+    }
+}

@@ -232,6 +232,13 @@ impl<'a> Fields<'a> {
         Some(value)
     }
 
+    /// Whether the member is there; null counts as absent.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let mut members = self.members.iter();
+        members.any(|(member, value)| member == name && value.get() != "null")
+    }
+
     /// Takes the member out as it stands; null counts as absent.
     pub fn raw(&mut self, name: &str) -> Option<&'a RawValue> {
         let at = self.members.iter().position(|(member, _)| member == name)?;

@@ -17,8 +17,8 @@ pub const KIND: &str = "^(text|image|file|audio|video|x-[a-z0-9._-]{1,62})$";
 /// Base64 (RFC 4648 section 4), padded, without stray bits at its end.
 pub const BASE64: &str =
     "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
-/// A text without control characters: a user id.
-const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
+/// A text without control characters: a user id, a login.
+pub const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
 
 fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)

@@ -89,7 +89,7 @@ pub(super) async fn create(
     Ok(response)
 }
 
-fn read_creation(body: &[u8], key: String) -> Result<CreateConversation, Failure> {
+pub(super) fn read_creation(body: &[u8], key: String) -> Result<CreateConversation, Failure> {
     let mut fields = Fields::parse(body)?;
     let r#type = fields.require::<ConversationType>("type");
     let listed = fields.require::<Vec<UserId>>("participants");

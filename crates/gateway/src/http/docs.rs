@@ -39,7 +39,10 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/openapi.json", get(async || json(&OPENAPI)))
         .route("/asyncapi.json", get(async || json(&ASYNCAPI)))
-        .route("/docs", get(async || page("text/html; charset=utf-8", PAGE)))
+        .route(
+            "/docs",
+            get(async || page("text/html; charset=utf-8", PAGE)),
+        )
         .route("/docs/", get(async || Redirect::permanent("../docs")))
         .route("/docs/{file}", get(asset))
 }
@@ -50,7 +53,10 @@ fn json(document: &Bytes) -> Response {
 
 fn page(media_type: &'static str, text: &'static str) -> Response {
     (
-        [(CONTENT_TYPE, HeaderValue::from_static(media_type)), (CONTENT_SECURITY_POLICY, POLICY)],
+        [
+            (CONTENT_TYPE, HeaderValue::from_static(media_type)),
+            (CONTENT_SECURITY_POLICY, POLICY),
+        ],
         text,
     )
         .into_response()

@@ -77,7 +77,10 @@ pub(super) async fn send(
 }
 
 /// The message, and whether its client gave a key by which it may be repeated.
-fn read_message(body: &[u8], key: Option<String>) -> Result<(SendMessage, bool), Failure> {
+pub(super) fn read_message(
+    body: &[u8],
+    key: Option<String>,
+) -> Result<(SendMessage, bool), Failure> {
     let mut fields = Fields::parse(body)?;
     let conversation = fields.require::<ConversationId>("conversationId");
     let given = fields.take::<ClientId>("clientId");
@@ -202,7 +205,7 @@ fn changed(outcome: Outcome) -> Result<Response, Problem> {
     Ok(answer::named(StatusCode::OK, "message", &message))
 }
 
-fn read_edit(body: &[u8]) -> Result<JsonText, Failure> {
+pub(super) fn read_edit(body: &[u8]) -> Result<JsonText, Failure> {
     let mut fields = Fields::parse(body)?;
     let content = read_content(&mut fields);
     fields.finish()?;

@@ -1,7 +1,12 @@
 //! The OpenAPI description: what the routes say of themselves, and what is true of all of them.
 
+use confab_protocol::ids::UserId;
+use confab_protocol::query::ListOrder;
+use confab_protocol::resource::{ConversationType, Role};
+use confab_protocol::timestamp::Timestamp;
 use serde_json::{Map, Value, json};
-use utoipa::ToSchema as _;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema as _, ToSchema};
 
 pub(super) mod answers;
 pub(super) mod bodies;
@@ -9,6 +14,7 @@ mod content;
 mod examples;
 mod links;
 mod problems;
+pub(crate) mod samples;
 mod service;
 
 /// What the description says before its routes.
@@ -22,7 +28,7 @@ pub(crate) fn document() -> Value {
     let described = serde_json::to_value(api).unwrap_or_default();
     let mut paths = taken(&described, "/paths");
     let mut schemas = taken(&described, "/components/schemas");
-    name_all(&mut schemas);
+    add_schemas(&mut schemas);
     content::exactly_one(&mut schemas);
     for item in paths.values_mut().filter_map(Value::as_object_mut) {
         for (method, operation) in item {
@@ -62,6 +68,13 @@ pub(crate) fn document() -> Value {
     })
 }
 
+/// The schema of a body that carries a message's content: in clear, or encrypted.
+pub(crate) fn content_body(name: &str) -> Value {
+    let (send, edit) = (bodies::SendMessage::schema(), bodies::EditMessage::schema());
+    let schema = if name == "SendMessage" { send } else { edit };
+    content::split(&serde_json::to_value(schema).unwrap_or_default())
+}
+
 /// The object at `pointer`, empty where there is none.
 fn taken(document: &Value, pointer: &str) -> Map<String, Value> {
     let found = document.pointer(pointer).and_then(Value::as_object);
@@ -73,7 +86,11 @@ fn complete(operation: &mut Value) {
     let Some(operation) = operation.as_object_mut() else {
         return;
     };
-    let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let id = operation
+        .get("operationId")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     operation.insert("security".to_owned(), security(&id));
     let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
     if let Some(parameters) = parameters.as_array_mut() {
@@ -135,7 +152,11 @@ fn put_examples(holder: &mut Value, examples: Option<Value>) {
     let (Some(examples), Some(content)) = (examples, holder.get_mut("content")) else {
         return;
     };
-    for media_type in content.as_object_mut().into_iter().flat_map(Map::values_mut) {
+    for media_type in content
+        .as_object_mut()
+        .into_iter()
+        .flat_map(Map::values_mut)
+    {
         media_type["examples"] = examples.clone();
     }
 }
@@ -144,19 +165,36 @@ fn put_headers(response: &mut Value) {
     let own = response["headers"].take();
     let mut all = own.as_object().cloned().unwrap_or_default();
     for name in ["X-Request-Id", "RateLimit", "RateLimit-Policy"] {
-        all.insert(name.to_owned(), json!({ "$ref": format!("#/components/headers/{name}") }));
+        all.insert(
+            name.to_owned(),
+            json!({ "$ref": format!("#/components/headers/{name}") }),
+        );
     }
     response["headers"] = all.into();
 }
 
-/// Types that are referred to from others only by name.
-fn name_all(schemas: &mut Map<String, Value>) {
-    let mut named = Vec::new();
-    bodies::Addition::schemas(&mut named);
-    named.push((bodies::Addition::name().into_owned(), <bodies::Addition as utoipa::PartialSchema>::schema()));
-    for (name, schema) in named {
-        schemas.entry(name).or_insert_with(|| serde_json::to_value(schema).unwrap_or_default());
+/// Adds the types that only parameters and bounded lists refer to: they are not found by themselves.
+fn add_schemas(schemas: &mut Map<String, Value>) {
+    let mut found = Vec::new();
+    bodies::Additions::schemas(&mut found);
+    bodies::Addition::schemas(&mut found);
+    found.extend([
+        named::<bodies::Addition>(),
+        named::<ConversationType>(),
+        named::<ListOrder>(),
+        named::<Role>(),
+        named::<Timestamp>(),
+        named::<UserId>(),
+    ]);
+    for (name, schema) in found {
+        schemas
+            .entry(name)
+            .or_insert_with(|| serde_json::to_value(schema).unwrap_or_default());
     }
+}
+
+fn named<T: ToSchema>() -> (String, RefOr<Schema>) {
+    (T::name().into_owned(), T::schema())
 }
 
 fn request_id_parameter() -> Value {

@@ -221,7 +221,7 @@ struct Addition {
     role: Option<Role>,
 }
 
-fn read_role(body: &[u8]) -> Result<Role, Failure> {
+pub(super) fn read_role(body: &[u8]) -> Result<Role, Failure> {
     let mut fields = Fields::parse(body)?;
     let role = fields.require::<Role>("role");
     fields.finish()?;
@@ -229,7 +229,7 @@ fn read_role(body: &[u8]) -> Result<Role, Failure> {
 }
 
 /// The members to add, and whether the body named one by itself.
-fn read_additions(body: &[u8]) -> Result<(Vec<Member>, bool), Failure> {
+pub(super) fn read_additions(body: &[u8]) -> Result<(Vec<Member>, bool), Failure> {
     let mut fields = Fields::parse(body)?;
     let Some(listed) = fields.take::<Vec<Addition>>("participants") else {
         let user_id = fields.require::<UserId>("userId");

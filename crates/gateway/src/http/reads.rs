@@ -57,7 +57,7 @@ struct Marked {
 }
 
 /// What the body asks for: one conversation up to a seq, or messages.
-fn read_mark(body: &[u8]) -> Result<MarkRead, Failure> {
+pub(super) fn read_mark(body: &[u8]) -> Result<MarkRead, Failure> {
     let mut fields = Fields::parse(body)?;
     if fields
         .peek("messageIds")

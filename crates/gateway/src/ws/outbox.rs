@@ -88,6 +88,16 @@ impl Outbox {
         self.wake.notify_one();
     }
 
+    /// Ends the session with `code`: what waits is dropped, and nothing is queued any more.
+    pub(crate) fn close(&self, code: Code) {
+        let mut state = self.lock();
+        state.closed.get_or_insert(code);
+        state.frames.clear();
+        (state.event_bytes, state.answer_bytes) = (0, 0);
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// Bytes of the answers that wait: past a bound the gateway stops reading the socket.
     pub(crate) fn answer_bytes(&self) -> usize {
         self.lock().answer_bytes

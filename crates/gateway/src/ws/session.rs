@@ -33,6 +33,7 @@ use super::sends::Sends;
 use super::socket::{self, Limits, Message, ReadError, Reader, Writer};
 use super::upgrade::Encoding;
 use crate::hub::Account;
+use crate::sessions::Registered;
 
 /// How long the closing handshake may take.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -141,6 +142,16 @@ async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: G
         }
     };
     let session_id = SessionId(Uuid::now_v7());
+    let outbox = Arc::clone(&connection.outbox);
+    let place = match sockets.admission.open(session_id, &caller, outbox) {
+        Ok(place) => place,
+        Err(failure) => {
+            sockets.fanout.close(key).await;
+            let code = failure.code;
+            connection.answer_error(hello.id, failure);
+            return End::of(code);
+        }
+    };
     info!(session.id = %session_id, tenant = %caller.tenant, user.id = %caller.user, "a session opened");
     let welcome = Welcome {
         id: hello.id,
@@ -157,7 +168,7 @@ async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: G
         limits: WelcomeLimits::default(),
     };
     connection.welcome(welcome);
-    let end = Session::new(sockets, caller).run(connection).await;
+    let end = Session::new(sockets, caller, place).run(connection).await;
     sockets.fanout.close(key).await;
     info!(session.id = %session_id, ?end, "a session ended");
     end
@@ -217,6 +228,8 @@ type Answered = (
 struct Session<'a> {
     sockets: &'a Sockets,
     caller: Caller,
+    /// Its place among the open sessions.
+    place: Registered,
     sends: Sends,
     on_the_way: FuturesUnordered<BoxFuture<'static, Answered>>,
     bad_frames: VecDeque<Instant>,
@@ -225,10 +238,11 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(sockets: &'a Sockets, caller: Caller) -> Self {
+    fn new(sockets: &'a Sockets, caller: Caller, place: Registered) -> Self {
         Self {
             sockets,
             caller,
+            place,
             sends: Sends::default(),
             on_the_way: FuturesUnordered::new(),
             bad_frames: VecDeque::new(),
@@ -273,7 +287,7 @@ impl<'a> Session<'a> {
     /// When the token ends, with the clock skew that its verification allows.
     fn expiry(&self) -> Instant {
         let left =
-            self.caller.expires_at + self.sockets.verifier.leeway() - OffsetDateTime::now_utc();
+            self.caller.expires_at + self.sockets.admission.leeway() - OffsetDateTime::now_utc();
         let left = Duration::try_from(left).unwrap_or_default();
         Instant::now() + left.min(Duration::from_secs(365 * 24 * 3600))
     }
@@ -303,6 +317,7 @@ impl<'a> Session<'a> {
 
     fn hear(&mut self, connection: &Connection, message: &Message) -> Result<(), End> {
         self.heard = Instant::now();
+        self.place.seen();
         match message {
             Message::Ping(payload) => connection.outbox.push_answer(Frame::pong(payload)),
             Message::Pong(_) => {}

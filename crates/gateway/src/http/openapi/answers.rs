@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use confab_protocol::event::Event;
-use confab_protocol::ids::{ConversationId, SessionId, UserId};
-use confab_protocol::resource::{Conversation, Message, Participant, Session};
+use confab_protocol::ids::ConversationId;
+use confab_protocol::resource::{Conversation, Message, Participant};
 use confab_protocol::timestamp::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -129,41 +129,4 @@ pub(crate) struct EventPage {
 pub(crate) struct ReadMarks {
     /// By conversation, the seq up to which the caller has read.
     pub(super) read: BTreeMap<ConversationId, u64>,
-}
-
-/// The caller's live sessions.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Sessions {
-    /// The sessions.
-    pub(super) sessions: Vec<Session>,
-}
-
-/// What was revoked.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct RevocationAlone {
-    /// The revocation.
-    pub(super) revocation: RevocationMade,
-}
-
-/// A revocation: what it is about is named, the rest is null.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Revocation)]
-pub(crate) struct RevocationMade {
-    /// The session.
-    #[schema(required)]
-    pub(super) session_id: Option<SessionId>,
-    /// The login.
-    #[schema(required)]
-    pub(super) login_session_id: Option<String>,
-    /// The user.
-    #[schema(required)]
-    pub(super) user_id: Option<UserId>,
-    /// Tokens of the user that were issued before this time are refused.
-    #[schema(required)]
-    pub(super) issued_before: Option<Timestamp>,
-    /// Since when.
-    pub(super) created_at: Timestamp,
-    /// Until when it is kept: by then every token that it covers has expired.
-    pub(super) expires_at: Timestamp,
 }

@@ -250,13 +250,17 @@ fn metadata() -> RefOr<Schema> {
 
 fn seq() -> RefOr<Schema> {
     let number = ObjectBuilder::new().schema_type(Type::Integer);
-    let described = number.description(Some("The last seq that was read; beyond the conversation's last one it counts as that."));
+    let described = number.description(Some(
+        "The last seq that was read; beyond the conversation's last one it counts as that.",
+    ));
     described.minimum(Some(0)).into()
 }
 
 fn login() -> RefOr<Schema> {
     let text = ObjectBuilder::new().schema_type(Type::String);
-    text.min_length(Some(1)).max_length(Some(256)).into()
+    let described = text.description(Some("Which: the tokens' claim `sessionId`."));
+    let bounded = described.min_length(Some(1)).max_length(Some(128));
+    bounded.pattern(Some(schema::PRINTABLE)).into()
 }
 
 fn listed<T: ToSchema>(most: usize) -> RefOr<Schema> {

@@ -16,7 +16,7 @@ pub(super) fn exactly_one(schemas: &mut Map<String, Value>) {
 }
 
 /// The body in clear, or encrypted.
-pub(crate) fn split(schema: &Value) -> Value {
+pub(super) fn split(schema: &Value) -> Value {
     let parts = schema["allOf"].as_array().map(Vec::as_slice);
     let mut properties = Map::new();
     let mut required = Vec::new();
@@ -37,14 +37,25 @@ pub(crate) fn split(schema: &Value) -> Value {
 fn content() -> Map<String, Value> {
     let schema = <super::bodies::Content as utoipa::PartialSchema>::schema();
     let schema = serde_json::to_value(schema).unwrap_or_default();
-    schema["properties"].as_object().cloned().unwrap_or_default()
+    schema["properties"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default()
 }
 
 /// A body that has `one` content, and in place of the `others` nothing.
-fn variant(title: &str, properties: &Map<String, Value>, required: &[Value], (one, others): (&str, &[&str])) -> Value {
+fn variant(
+    title: &str,
+    properties: &Map<String, Value>,
+    required: &[Value],
+    (one, others): (&str, &[&str]),
+) -> Value {
     let mut properties = properties.clone();
     for other in others {
-        properties.insert((*other).to_owned(), json!({ "type": "null", "description": "Not given here." }));
+        properties.insert(
+            (*other).to_owned(),
+            json!({ "type": "null", "description": "Not given here." }),
+        );
     }
     let mut required = required.to_vec();
     required.push(json!(one));

@@ -2,25 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use confab_protocol::event::{Event, EventType};
-use confab_protocol::ids::{ClientId, ConversationId, EventId, SessionId, UserId};
-use confab_protocol::json::JsonText;
-use confab_protocol::resource::{
-    Conversation, ConversationType, Message, MessagePreview, Participant, Role, Session,
-};
-use confab_protocol::timestamp::Timestamp;
+use confab_protocol::event::EventType;
+use confab_protocol::resource::{ConversationType, Participant, Role};
 use serde::Serialize;
 use serde_json::{Value, json};
-use time::macros::datetime;
-use uuid::uuid;
 
+use super::super::sessions::{RevocationAnswer, SessionsAnswer};
+use super::samples::{
+    CLIENT, CONVERSATION, MESSAGE, SESSION, at, conversation, deleted, event, later, listed,
+    message, participant, revocation, session, user,
+};
 use super::{answers, bodies};
-
-pub(crate) const CONVERSATION: ConversationId =
-    ConversationId(uuid!("01890a5d-ac96-774b-bcce-b302099a8057"));
-pub(crate) const MESSAGE: EventId = EventId(uuid!("01890a5d-ac96-774b-bcce-b302099a8058"));
-pub(crate) const CLIENT: ClientId = ClientId(uuid!("0190163d-8694-739b-aea5-966c26f8ad91"));
-pub(crate) const SESSION: SessionId = SessionId(uuid!("01890a5d-ac96-774b-bcce-b302099a8059"));
 
 /// The request bodies of an operation.
 pub(super) fn request(operation: &str) -> Option<Value> {
@@ -28,9 +20,17 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "createConversation" => creations(),
         "updateConversation" => named([("rename", value(&change()))]),
         "addParticipants" => additions(),
-        "updateParticipant" => named([("promote", value(&bodies::UpdateParticipant { role: Role::Admin }))]),
+        "updateParticipant" => named([(
+            "promote",
+            value(&bodies::UpdateParticipant { role: Role::Admin }),
+        )]),
         "sendMessage" => named([("inClear", in_clear()), ("encrypted", encrypted())]),
-        "editMessage" => named([("inClear", value(&bodies::EditMessage { content: clear("hello all") }))]),
+        "editMessage" => named([(
+            "inClear",
+            value(&bodies::EditMessage {
+                content: clear("hello all"),
+            }),
+        )]),
         "markRead" => marks(),
         "revoke" => revocations(),
         _ => None,
@@ -39,39 +39,77 @@ pub(super) fn request(operation: &str) -> Option<Value> {
 
 /// The bodies of an operation's success.
 pub(super) fn response(operation: &str) -> Option<Value> {
-    let message = || answers::MessageAlone { message: message() };
+    let whole = || answers::MessageAlone { message: message() };
     match operation {
         "createConversation" | "getConversation" => one(&answers::ConversationWithParticipants {
             conversation: conversation(),
-            participants: vec![participant("alice", Role::Admin), participant("bob", Role::Member)],
+            participants: vec![
+                participant("alice", Role::Admin),
+                participant("bob", Role::Member),
+            ],
             participants_next_cursor: None,
         }),
-        "updateConversation" => one(&answers::ConversationAlone { conversation: conversation() }),
+        "updateConversation" => one(&answers::ConversationAlone {
+            conversation: conversation(),
+        }),
         "listConversations" => one(&answers::ConversationPage {
             conversations: vec![listed()],
             next_cursor: None,
         }),
-        "deleteConversation" => one(&answers::ConversationDeletion { deleted: true, deleted_at: later() }),
+        "deleteConversation" => one(&answers::ConversationDeletion {
+            deleted: true,
+            deleted_at: later(),
+        }),
         "listParticipants" => one(&answers::ParticipantPage {
             participants: vec![participant("bob", Role::Member)],
             next_cursor: None,
         }),
-        "addParticipants" => added(),
-        "updateParticipant" => one(&answers::ParticipantAlone { participant: participant("bob", Role::Admin) }),
+        "addParticipants" => named([
+            (
+                "one",
+                value(&answers::ParticipantAlone {
+                    participant: participant("carol", Role::Member),
+                }),
+            ),
+            (
+                "several",
+                value(&answers::Participants {
+                    participants: vec![
+                        participant("carol", Role::Member),
+                        participant("dave", Role::Admin),
+                    ],
+                }),
+            ),
+        ]),
+        "updateParticipant" => one(&answers::ParticipantAlone {
+            participant: participant("bob", Role::Admin),
+        }),
         "removeParticipant" => one(&answers::ParticipantRemoval {
-            participant: Participant { left_at: Some(later()), ..participant("bob", Role::Member) },
+            participant: Participant {
+                left_at: Some(later()),
+                ..participant("bob", Role::Member)
+            },
             conversation_deleted_at: None,
         }),
-        "sendMessage" | "getMessage" | "editMessage" => one(&message()),
+        "sendMessage" | "getMessage" | "editMessage" => one(&whole()),
         "deleteMessage" => one(&answers::MessageAlone { message: deleted() }),
         "listMessages" | "listMessagesOfConversation" => one(&answers::MessagePage {
-            messages: vec![self::message()],
+            messages: vec![message()],
             next_cursor: None,
         }),
-        "listEvents" => one(&answers::EventPage { events: vec![event()], head_seq: 2 }),
-        "markRead" => one(&answers::ReadMarks { read: BTreeMap::from([(CONVERSATION, 2)]) }),
-        "listSessions" => one(&answers::Sessions { sessions: vec![session()] }),
-        "revokeSession" | "revoke" => one(&answers::RevocationAlone { revocation: revocation() }),
+        "listEvents" => one(&answers::EventPage {
+            events: vec![event(EventType::MessageCreated, &message())],
+            head_seq: 2,
+        }),
+        "markRead" => one(&answers::ReadMarks {
+            read: BTreeMap::from([(CONVERSATION, 2)]),
+        }),
+        "listSessions" => one(&SessionsAnswer {
+            sessions: vec![session()],
+        }),
+        "revokeSession" | "revoke" => one(&RevocationAnswer {
+            revocation: revocation(),
+        }),
         _ => None,
     }
 }
@@ -93,23 +131,11 @@ fn one(example: &impl Serialize) -> Option<Value> {
     named([("example", value(example))])
 }
 
-fn user(name: &str) -> Option<UserId> {
-    name.parse().ok()
-}
-
-pub(crate) fn at() -> Timestamp {
-    Timestamp::new(datetime!(2026-11-23 10:20:30.123 UTC))
-}
-
-fn later() -> Timestamp {
-    Timestamp::new(datetime!(2026-11-23 11:00:00 UTC))
-}
-
 fn creations() -> Option<Value> {
     let create = |r#type, names: &[&str], metadata| {
         value(&bodies::CreateConversation {
             r#type,
-            participants: names.iter().filter_map(|name| user(name)).collect(),
+            participants: names.iter().copied().map(user).collect(),
             metadata,
         })
     };
@@ -118,8 +144,14 @@ fn creations() -> Option<Value> {
         ..bodies::NewMetadata::default()
     };
     named([
-        ("group", create(ConversationType::Group, &["bob"], Some(metadata))),
-        ("direct", create(ConversationType::Direct, &["alice", "bob"], None)),
+        (
+            "group",
+            create(ConversationType::Group, &["bob"], Some(metadata)),
+        ),
+        (
+            "direct",
+            create(ConversationType::Direct, &["alice", "bob"], None),
+        ),
     ])
 }
 
@@ -132,11 +164,17 @@ fn change() -> bodies::UpdateConversation {
 }
 
 fn additions() -> Option<Value> {
-    let addition = |name, role| user(name).map(|user_id| bodies::Addition { user_id, role });
-    let participants = [addition("carol", None), addition("dave", Some(Role::Admin))];
-    let several = bodies::Additions { participants: participants.into_iter().flatten().collect() };
+    let addition = |name, role| bodies::Addition {
+        user_id: user(name),
+        role,
+    };
+    let participants = vec![addition("carol", None), addition("dave", Some(Role::Admin))];
+    let several = bodies::Additions { participants };
     named([
-        ("one", value(&bodies::AddParticipants::One(addition("carol", None)?))),
+        (
+            "one",
+            value(&bodies::AddParticipants::One(addition("carol", None))),
+        ),
         ("several", value(&bodies::AddParticipants::Many(several))),
     ])
 }
@@ -172,8 +210,13 @@ fn encrypted() -> Value {
 }
 
 fn marks() -> Option<Value> {
-    let up_to = bodies::UpTo { conversation_id: CONVERSATION, up_to_seq: 2 };
-    let messages = bodies::Messages { message_ids: vec![MESSAGE] };
+    let up_to = bodies::UpTo {
+        conversation_id: CONVERSATION,
+        up_to_seq: 2,
+    };
+    let messages = bodies::Messages {
+        message_ids: vec![MESSAGE],
+    };
     named([
         ("upTo", value(&bodies::MarkRead::UpTo(up_to))),
         ("messages", value(&bodies::MarkRead::Messages(messages))),
@@ -181,9 +224,16 @@ fn marks() -> Option<Value> {
 }
 
 fn revocations() -> Option<Value> {
-    let session = bodies::RevokeSession { session_id: SESSION };
-    let login = bodies::RevokeLogin { login_session_id: "login-7" };
-    let user = bodies::RevokeUser { user_id: user("bob")?, issued_before: Some(at()) };
+    let session = bodies::RevokeSession {
+        session_id: SESSION,
+    };
+    let login = bodies::RevokeLogin {
+        login_session_id: "login-7",
+    };
+    let user = bodies::RevokeUser {
+        user_id: user("bob"),
+        issued_before: Some(at()),
+    };
     named([
         ("session", value(&bodies::Revoke::Session(session))),
         ("login", value(&bodies::Revoke::Login(login))),

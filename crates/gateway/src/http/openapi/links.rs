@@ -30,7 +30,11 @@ pub(super) fn of(operation: &str, status: &str) -> Option<Value> {
     match operation {
         "createConversation" | "getConversation" => {
             in_conversation(&mut links, CONVERSATION);
-            with_participant(&mut links, CONVERSATION, "$response.body#/participants/0/userId");
+            with_participant(
+                &mut links,
+                CONVERSATION,
+                "$response.body#/participants/0/userId",
+            );
         }
         "updateConversation" => in_conversation(&mut links, CONVERSATION),
         "listConversations" => {
@@ -38,23 +42,42 @@ pub(super) fn of(operation: &str, status: &str) -> Option<Value> {
             next_page(&mut links, operation, &[]);
         }
         "deleteConversation" => {
-            link(&mut links, "deleteConversation", "deleteConversation", &[("id", IN_PATH)]);
+            link(
+                &mut links,
+                "deleteConversation",
+                "deleteConversation",
+                &[("id", IN_PATH)],
+            );
         }
-        "addParticipants" => with_participant(&mut links, IN_PATH, "$response.body#/participant/userId"),
+        "addParticipants" => {
+            with_participant(&mut links, IN_PATH, "$response.body#/participant/userId")
+        }
         "listParticipants" => {
             with_participant(&mut links, IN_PATH, "$response.body#/participants/0/userId");
             next_page(&mut links, operation, &[("id", IN_PATH)]);
         }
-        "updateParticipant" => with_participant(&mut links, IN_PATH, "$response.body#/participant/userId"),
+        "updateParticipant" => {
+            with_participant(&mut links, IN_PATH, "$response.body#/participant/userId")
+        }
         "sendMessage" | "getMessage" | "editMessage" | "deleteMessage" => {
             with_message(&mut links, MESSAGE);
-            link(&mut links, "listMessages", "listMessages", &[("id", "$response.body#/message/conversationId")]);
+            link(
+                &mut links,
+                "listMessages",
+                "listMessages",
+                &[("id", "$response.body#/message/conversationId")],
+            );
         }
         "listMessages" => {
             with_message(&mut links, FIRST_MESSAGE);
             next_page(&mut links, operation, &[("id", IN_PATH)]);
         }
-        "listSessions" => link(&mut links, "revokeSession", "revokeSession", &[("id", "$response.body#/sessions/0/id")]),
+        "listSessions" => link(
+            &mut links,
+            "revokeSession",
+            "revokeSession",
+            &[("id", "$response.body#/sessions/0/id")],
+        ),
         _ => {}
     }
     (!links.is_empty()).then_some(links.into())
@@ -65,7 +88,10 @@ fn link(links: &mut Map<String, Value>, name: &str, operation: &str, parameters:
         .iter()
         .map(|(name, from)| ((*name).to_owned(), json!(from)))
         .collect();
-    links.insert(name.to_owned(), json!({ "operationId": operation, "parameters": parameters }));
+    links.insert(
+        name.to_owned(),
+        json!({ "operationId": operation, "parameters": parameters }),
+    );
 }
 
 fn in_conversation(links: &mut Map<String, Value>, id: &str) {
@@ -74,7 +100,10 @@ fn in_conversation(links: &mut Map<String, Value>, id: &str) {
     }
     let to = json!({ "conversationId": id });
     for (operation, body) in [("sendMessage", &to), ("markRead", &to)] {
-        links.insert(operation.to_owned(), json!({ "operationId": operation, "requestBody": body }));
+        links.insert(
+            operation.to_owned(),
+            json!({ "operationId": operation, "requestBody": body }),
+        );
     }
 }
 

@@ -22,13 +22,28 @@ const OWN: &[(&str, &[Code])] = &[
         ],
     ),
     ("listConversations", &[InvalidCursor]),
-    ("getConversation", &[ConversationNotFound, ConversationDeleted]),
+    (
+        "getConversation",
+        &[ConversationNotFound, ConversationDeleted],
+    ),
     (
         "updateConversation",
-        &[InvalidIfMatch, InsufficientPermissions, ConversationNotFound, VersionConflict, ConversationDeleted],
+        &[
+            InvalidIfMatch,
+            InsufficientPermissions,
+            ConversationNotFound,
+            VersionConflict,
+            ConversationDeleted,
+        ],
     ),
-    ("deleteConversation", &[InsufficientPermissions, ConversationNotFound]),
-    ("listParticipants", &[InvalidCursor, ConversationNotFound, ConversationDeleted]),
+    (
+        "deleteConversation",
+        &[InsufficientPermissions, ConversationNotFound],
+    ),
+    (
+        "listParticipants",
+        &[InvalidCursor, ConversationNotFound, ConversationDeleted],
+    ),
     (
         "addParticipants",
         &[
@@ -74,19 +89,51 @@ const OWN: &[(&str, &[Code])] = &[
         ],
     ),
     ("getMessage", &[MessageNotFound, ConversationDeleted]),
-    ("editMessage", &[InsufficientPermissions, MessageNotFound, ConversationDeleted]),
-    ("deleteMessage", &[InsufficientPermissions, MessageNotFound, ConversationDeleted]),
-    ("listMessages", &[InvalidCursor, ConversationNotFound, ConversationDeleted]),
-    ("listMessagesOfConversation", &[InvalidCursor, ConversationNotFound, ConversationDeleted]),
+    (
+        "editMessage",
+        &[
+            InsufficientPermissions,
+            MessageNotFound,
+            ConversationDeleted,
+        ],
+    ),
+    (
+        "deleteMessage",
+        &[
+            InsufficientPermissions,
+            MessageNotFound,
+            ConversationDeleted,
+        ],
+    ),
+    (
+        "listMessages",
+        &[InvalidCursor, ConversationNotFound, ConversationDeleted],
+    ),
+    (
+        "listMessagesOfConversation",
+        &[InvalidCursor, ConversationNotFound, ConversationDeleted],
+    ),
     ("listEvents", &[ConversationNotFound, ConversationDeleted]),
-    ("markRead", &[ConversationNotFound, MessageNotFound, ConversationDeleted]),
+    (
+        "markRead",
+        &[ConversationNotFound, MessageNotFound, ConversationDeleted],
+    ),
     ("listSessions", &[]),
     ("revokeSession", &[]),
     ("revoke", &[]),
 ];
 /// Codes that any operation with a token may answer with, by the name of their shared response.
 const ANY: [(&str, &[Code]); 6] = [
-    ("Unauthorized", &[MissingToken, InvalidToken, TokenExpired, TokenNotYetValid, TokenRevoked]),
+    (
+        "Unauthorized",
+        &[
+            MissingToken,
+            InvalidToken,
+            TokenExpired,
+            TokenNotYetValid,
+            TokenRevoked,
+        ],
+    ),
     ("NotAcceptable", &[NotAcceptable]),
     ("RateLimited", &[RateLimited]),
     ("Internal", &[Internal]),
@@ -113,16 +160,23 @@ pub(super) fn of(operation: &str, has_body: bool) -> Map<String, Value> {
     let shared = ANY.iter().chain(ANY_WITH_BODY.iter().filter(|_| has_body));
     let shared = shared.filter_map(|(name, codes)| {
         let status = codes.first()?.status().to_string();
-        Some((status, json!({ "$ref": format!("#/components/responses/{name}") })))
+        Some((
+            status,
+            json!({ "$ref": format!("#/components/responses/{name}") }),
+        ))
     });
-    let own = by_status.iter().map(|(status, codes)| (status.to_string(), response(codes)));
+    let own = by_status
+        .iter()
+        .map(|(status, codes)| (status.to_string(), response(codes)));
     own.chain(shared).collect()
 }
 
 /// The responses that operations share.
 pub(super) fn shared() -> Value {
     let all = ANY.iter().chain(&ANY_WITH_BODY);
-    all.map(|(name, codes)| ((*name).to_owned(), response(codes))).collect::<Map<_, _>>().into()
+    all.map(|(name, codes)| ((*name).to_owned(), response(codes)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// The schemas of refusals.
@@ -135,7 +189,10 @@ pub(super) fn add_schemas(schemas: &mut Map<String, Value>) {
 
 fn response(codes: &[Code]) -> Value {
     let names: Vec<_> = codes.iter().map(|code| code.as_str()).collect();
-    let lines: Vec<_> = codes.iter().map(|code| format!("`{code}`: {}.", code.title())).collect();
+    let lines: Vec<_> = codes
+        .iter()
+        .map(|code| format!("`{code}`: {}.", code.title()))
+        .collect();
     let schema = json!({
         "allOf": [{ "$ref": "#/components/schemas/Problem" }],
         "properties": { "code": { "enum": names } },
@@ -181,7 +238,9 @@ fn examples(codes: &[Code]) -> Value {
                 value["errors"] = json!([{ "pointer": "/kind", "message": "must be given" }]);
             }
             TooManyConversations | AlreadyParticipant => value["userIds"] = json!(["bob"]),
-            DirectConversationExists => value["conversationId"] = json!("01890a5d-ac96-774b-bcce-b302099a8057"),
+            DirectConversationExists => {
+                value["conversationId"] = json!("01890a5d-ac96-774b-bcce-b302099a8057")
+            }
             VersionConflict => value["currentVersion"] = json!(3),
             _ => {}
         }

@@ -12,8 +12,18 @@ pub(super) fn paths() -> Map<String, Value> {
     put("/ready", ready());
     put("/metrics", metrics());
     put("/version", version());
-    put("/openapi.json", description("getOpenApi", "This description.", "OpenAPI 3.1"));
-    put("/asyncapi.json", description("getAsyncApi", "The WebSocket's description.", "AsyncAPI 3.0"));
+    put(
+        "/openapi.json",
+        description("getOpenApi", "This description.", "OpenAPI 3.1"),
+    );
+    put(
+        "/asyncapi.json",
+        description(
+            "getAsyncApi",
+            "The WebSocket's description.",
+            "AsyncAPI 3.0",
+        ),
+    );
     paths
 }
 
@@ -43,7 +53,12 @@ fn health() -> Value {
         "properties": { "status": { "type": "string", "enum": ["alive"] } },
     });
     let alive = answer("It lives.", &schema, &json!({ "status": "alive" }));
-    operation("getHealth", "Whether the process lives.", "Restart it when this does not answer.", &json!({ "200": alive }))
+    operation(
+        "getHealth",
+        "Whether the process lives.",
+        "Restart it when this does not answer.",
+        &json!({ "200": alive }),
+    )
 }
 
 fn ready() -> Value {
@@ -78,7 +93,12 @@ fn metrics() -> Value {
             },
         },
     });
-    operation("getMetrics", "Metrics for Prometheus.", "OpenMetrics text.", &json!({ "200": text }))
+    operation(
+        "getMetrics",
+        "Metrics for Prometheus.",
+        "OpenMetrics text.",
+        &json!({ "200": text }),
+    )
 }
 
 fn version() -> Value {
@@ -89,10 +109,24 @@ fn version() -> Value {
     });
     let example = json!({ "version": env!("CARGO_PKG_VERSION"), "commit": "0123abc" });
     let build = answer("The build.", &schema, &example);
-    operation("getVersion", "Which build runs.", "Its version, and the commit it was built from.", &json!({ "200": build }))
+    operation(
+        "getVersion",
+        "Which build runs.",
+        "Its version, and the commit it was built from.",
+        &json!({ "200": build }),
+    )
 }
 
 fn description(id: &str, summary: &str, format: &str) -> Value {
-    let document = answer("The document.", &json!({ "type": "object" }), &json!({ "info": { "title": "confab" } }));
-    operation(id, summary, &format!("{format}, generated from the service's own types."), &json!({ "200": document }))
+    let document = answer(
+        "The document.",
+        &json!({ "type": "object" }),
+        &json!({ "info": { "title": "confab" } }),
+    );
+    operation(
+        id,
+        summary,
+        &format!("{format}, generated from the service's own types."),
+        &json!({ "200": document }),
+    )
 }

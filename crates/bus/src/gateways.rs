@@ -1,0 +1,173 @@
+//! Which gateways live, as they said lately.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::connection::Bus;
+use crate::error::BusError;
+use crate::subjects;
+
+/// How often a gateway says that it lives.
+const ANNOUNCE: Duration = Duration::from_secs(1);
+/// A gateway that was not heard for this long is dead.
+const LATELY: Duration = Duration::from_secs(5);
+/// More would be a flood of strangers, not gateways.
+const MOST: usize = 4096;
+
+/// A gateway process, made anew at each start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GatewayId(pub Uuid);
+
+impl std::fmt::Display for GatewayId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.simple())
+    }
+}
+
+/// The gateways heard of lately, this one among them. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Gateways {
+    bus: Bus,
+    id: GatewayId,
+    heard: Arc<Mutex<Heard>>,
+}
+
+impl Gateways {
+    /// A gateway with a fresh id; it knows of no other until [`Self::run`] has heard of some.
+    #[must_use]
+    pub fn new(bus: Bus) -> Self {
+        Self {
+            bus,
+            id: GatewayId(Uuid::now_v7()),
+            heard: Arc::default(),
+        }
+    }
+
+    /// This gateway.
+    #[must_use]
+    pub const fn id(&self) -> GatewayId {
+        self.id
+    }
+
+    /// Says every second that this gateway lives, and listens to the others, until `stop`. While NATS is away it says
+    /// nothing and hears nobody, and goes on when NATS is back.
+    ///
+    /// # Errors
+    /// When NATS refuses the subscription.
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), BusError> {
+        let subscribe = self.bus.client.subscribe(subjects::GATEWAYS);
+        let mut messages = subscribe
+            .await
+            .map_err(BusError::nats("listen to the gateways"))?;
+        let mut announcements = interval(ANNOUNCE);
+        announcements.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = announcements.tick() => {
+                    if let Err(error) = self.announce().await {
+                        debug!(%error, "this gateway cannot say that it lives");
+                    }
+                }
+                message = messages.next() => {
+                    let Some(message) = message else { return Ok(()) };
+                    if let Ok(id) = Uuid::from_slice(&message.payload) {
+                        self.lock().note(GatewayId(id), Instant::now());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The gateways heard within 5 s, by id; this one is always among them.
+    #[must_use]
+    pub fn alive(&self) -> Vec<GatewayId> {
+        let mut alive = self.lock().alive(Instant::now());
+        if let Err(place) = alive.binary_search(&self.id) {
+            alive.insert(place, self.id);
+        }
+        alive
+    }
+
+    async fn announce(&self) -> Result<(), BusError> {
+        if !self.bus.is_connected() {
+            return Err(BusError::Disconnected);
+        }
+        let payload = Bytes::copy_from_slice(self.id.0.as_bytes());
+        self.bus
+            .client
+            .publish(subjects::GATEWAYS, payload)
+            .await
+            .map_err(BusError::nats("announce the gateway"))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who was heard when.
+#[derive(Debug, Default)]
+struct Heard(Vec<(GatewayId, Instant)>);
+
+impl Heard {
+    fn note(&mut self, gateway: GatewayId, now: Instant) {
+        match self.0.iter_mut().find(|(id, _)| *id == gateway) {
+            Some((_, at)) => *at = now,
+            None => {
+                self.0.retain(|(_, at)| now.duration_since(*at) < LATELY);
+                if self.0.len() < MOST {
+                    self.0.push((gateway, now));
+                }
+            }
+        }
+    }
+
+    fn alive(&self, now: Instant) -> Vec<GatewayId> {
+        let lately =
+            |(id, at): &(GatewayId, Instant)| (now.duration_since(*at) < LATELY).then_some(*id);
+        let mut alive: Vec<_> = self.0.iter().filter_map(lately).collect();
+        alive.sort_unstable();
+        alive
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_unheard_for_five_seconds_is_dead_and_lives_again_when_it_speaks() {
+        let id = |n| GatewayId(Uuid::from_u128(n));
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut heard = Heard::default();
+        heard.note(id(2), at(0));
+        heard.note(id(1), at(1000));
+        assert_eq!(heard.alive(at(4999)), [id(1), id(2)]);
+        assert_eq!(heard.alive(at(5000)), [id(1)]);
+        heard.note(id(2), at(5500));
+        assert_eq!(heard.alive(at(5600)), [id(1), id(2)]);
+    }
+
+    #[test]
+    fn strangers_without_end_take_no_memory_without_end() {
+        let now = Instant::now();
+        let mut heard = Heard::default();
+        for n in 0..2 * MOST as u128 {
+            heard.note(GatewayId(Uuid::from_u128(n)), now);
+        }
+        assert_eq!(heard.0.len(), MOST);
+        heard.note(GatewayId(Uuid::max()), now + LATELY);
+        assert_eq!(heard.alive(now + LATELY), [GatewayId(Uuid::max())]);
+    }
+}
