@@ -9,6 +9,8 @@ pub mod revocations;
 pub mod rpc;
 pub mod sessions;
 mod subjects;
+#[cfg(test)]
+mod testing;
 mod topology;
 
 pub use connection::{Bus, Link, Settings};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderName, HeaderValue, Method};
@@ -11,6 +12,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::{Answer, Query};
+use tower_http::cors::CorsLayer;
 use tracing::{Instrument as _, debug, info_span, warn};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,17 +20,21 @@ use uuid::Uuid;
 
 use crate::admission::Admission;
 use crate::commands::Commands;
-use crate::metrics::HttpMetrics;
+use crate::limits::Limits;
+use crate::metrics::{Answered, HttpMetrics};
 use crate::sessions::Directory;
 use crate::ws::{self, Sockets};
 
 mod answer;
 mod body;
+mod compression;
 mod conversations;
+pub(crate) mod cors;
 mod docs;
 mod events;
 mod idempotency;
 mod if_match;
+pub(crate) mod manners;
 mod messages;
 mod metadata;
 pub(crate) mod openapi;
@@ -56,6 +62,10 @@ pub(crate) struct App {
     pub(crate) commands: Commands,
     /// How long a body may take.
     pub(crate) body_timeout: Duration,
+    /// How long a request may take in all.
+    pub(crate) longest: Duration,
+    /// Rate limits.
+    pub(crate) limits: Limits,
     /// The way to the sessions of all gateways.
     pub(crate) directory: Directory,
     /// Metrics of requests.
@@ -75,17 +85,38 @@ impl App {
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) String);
 
-/// All routes; `admin` are those of the process itself.
-pub(crate) fn router(app: Arc<App>, sockets: Arc<Sockets>, admin: Router) -> Router {
+/// All routes; `admin` are those of the process itself, `cors` the rules for pages of other origins.
+pub(crate) fn router(
+    app: Arc<App>,
+    sockets: Arc<Sockets>,
+    admin: Router,
+    cors: Option<CorsLayer>,
+) -> Router {
     let (described, _) = routes().with_state(Arc::clone(&app)).split_for_parts();
     let (socket, _) = socket_route().with_state(sockets).split_for_parts();
-    described
+    let routes = described
         .merge(socket)
         .merge(docs::router())
         .merge(admin)
         .fallback(async || Problem::from(Failure::of(Code::NotFound)))
-        .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)))
+        .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)));
+    around(routes, app, cors)
+}
+
+/// What goes around all routes, from the inside: what holds requests to their bounds, the rules for pages of other origins,
+/// what is told of every request, and compression, which the metrics are to know nothing of.
+fn around(routes: Router, app: Arc<App>, cors: Option<CorsLayer>) -> Router {
+    let held = routes.layer(middleware::from_fn_with_state(
+        Arc::clone(&app),
+        manners::hold,
+    ));
+    let ruled = match cors {
+        Some(rules) => held.layer(middleware::from_fn_with_state(rules, cors::apply)),
+        None => held,
+    };
+    ruled
         .layer(middleware::from_fn_with_state(app, observe))
+        .layer(middleware::from_fn(compression::apply))
 }
 
 /// The routes with their descriptions: one without the other does not compile.
@@ -114,7 +145,7 @@ fn socket_route() -> OpenApiRouter<Arc<Sockets>> {
     OpenApiRouter::default().routes(routes!(ws::connect))
 }
 
-/// Gives the request its id and span, and its answer the id, the problem's body and a metric.
+/// Gives the request its id and span, and its answer the id, the problem's body, what secures it, and a metric.
 async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(&request);
@@ -135,8 +166,14 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
-    app.metrics
-        .observe(&route, method, response.status().as_u16(), began.elapsed());
+    manners::secure(&mut response);
+    app.metrics.answered(&Answered {
+        route: &route,
+        method,
+        status: response.status().as_u16(),
+        bytes: response.body().size_hint().exact(),
+        took: began.elapsed(),
+    });
     response
 }
 

@@ -22,6 +22,7 @@ mod fanout;
 mod feed;
 mod http;
 mod hub;
+mod limits;
 mod metrics;
 mod revocations;
 mod sequencer;
@@ -30,6 +31,8 @@ mod sessions;
 mod settings;
 mod ws;
 
+pub use limits::{BadRateLimit, RateLimit};
+pub use metrics::METRICS;
 pub use settings::Settings;
 
 /// The OpenAPI description of HTTP, as JSON.
@@ -47,8 +50,10 @@ pub fn asyncapi() -> serde_json::Value {
 use admission::Admission;
 use commands::{CommandLoop, Commands};
 use fanout::{Fanout, FanoutLoop};
+use limits::Limits;
 use metrics::{
-    AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, RevocationMetrics, SocketMetrics,
+    AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, LimitMetrics, RevocationMetrics,
+    SocketMetrics,
 };
 use revocations::Revocations;
 use sessions::{Directory, Sessions};
@@ -59,6 +64,9 @@ pub enum Error {
     /// The settings of tokens are not usable.
     #[error("settings of tokens")]
     Auth(#[from] confab_auth::SettingsError),
+    /// An entry of the allowlist is neither an origin nor `*`.
+    #[error("CONFAB_CORS_ORIGINS: {0:?} is no origin, such as https://app.example")]
+    Origin(String),
     /// NATS failed.
     #[error("NATS")]
     Bus(#[from] BusError),
@@ -104,6 +112,8 @@ pub struct Gateway {
     settings: Settings,
     bus: Bus,
     verifier: Arc<Verifier>,
+    origins: Vec<String>,
+    limits: Limits,
     workers: Arc<Workers>,
     gateways: Gateways,
     commands: Commands,
@@ -131,6 +141,12 @@ impl Gateway {
         stop: CancellationToken,
     ) -> Result<Self, Error> {
         let verifier = Arc::new(Verifier::new(&settings.auth)?);
+        let origins = settings.origins().map_err(Error::Origin)?;
+        let limits = Limits::new(
+            &settings.rate_limit,
+            settings.trusted_proxies,
+            LimitMetrics::new(registry),
+        );
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
         let gateways = Gateways::new(bus.clone());
@@ -155,6 +171,8 @@ impl Gateway {
             directory: Directory::new(bus.clone(), gateways.clone()),
             bus,
             verifier,
+            origins,
+            limits,
             workers,
             gateways,
             sessions,
@@ -195,12 +213,13 @@ impl Gateway {
         info!(address = %address, "the gateway listens");
         let connections = TaskTracker::new();
         let router = self.router(admin, &connections);
-        let limits = self.settings.server_limits();
+        let server_limits = self.settings.server_limits();
         let behind = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let Self {
             bus,
             verifier,
+            limits,
             workers,
             gateways,
             sessions,
@@ -221,6 +240,11 @@ impl Gateway {
         });
         let token = behind.clone();
         tasks.spawn(async move {
+            limits.run(token).await;
+            "limits"
+        });
+        let token = behind.clone();
+        tasks.spawn(async move {
             drop(workers.run(token).await);
             "workers"
         });
@@ -229,15 +253,13 @@ impl Gateway {
             drop(gateways.run(token).await);
             "gateways"
         });
-        let token = behind.clone();
+        let (token, sessions_bus) = (behind.clone(), bus.clone());
         tasks.spawn(async move {
-            sessions::run(directory, sessions, token).await;
+            tokio::join!(
+                sessions::run(directory, sessions, token.clone()),
+                revocations::run(revocations, sessions_bus, commands, token)
+            );
             "sessions"
-        });
-        let (token, revocations_bus) = (behind.clone(), bus.clone());
-        tasks.spawn(async move {
-            revocations::run(revocations, revocations_bus, commands, token).await;
-            "revocations"
         });
         let token = behind.clone();
         tasks.spawn(async move {
@@ -255,7 +277,7 @@ impl Gateway {
             "feed"
         });
         let served = tokio::select! {
-            () = server::serve(listener, router, limits, connections, stop) => Ok(()),
+            () = server::serve(listener, router, server_limits, connections, stop) => Ok(()),
             Some(ended) = tasks.join_next() => Err(Error::TaskEnded(ended.unwrap_or("panicked"))),
         };
         behind.cancel();
@@ -276,6 +298,8 @@ impl Gateway {
             commands: self.commands.clone(),
             directory: self.directory.clone(),
             body_timeout: Duration::from_secs(self.settings.body_timeout),
+            longest: self.settings.longest(),
+            limits: self.limits.clone(),
             metrics: self.http_metrics.clone(),
         };
         let sockets = ws::Sockets {
@@ -283,12 +307,14 @@ impl Gateway {
             commands: self.commands.clone(),
             fanout: self.fanout.clone(),
             limits: self.settings.socket_limits(),
-            origins: self.settings.origins(),
+            rates: self.limits.clone(),
+            origins: self.origins.clone(),
             permits: Arc::new(Semaphore::new(self.settings.max_connections)),
             connections: connections.clone(),
             drain: self.stop.clone(),
             metrics: self.socket_metrics.clone(),
         };
-        http::router(Arc::new(app), Arc::new(sockets), admin)
+        let cors = http::cors::rules(&self.origins);
+        http::router(Arc::new(app), Arc::new(sockets), admin, cors)
     }
 }

@@ -236,3 +236,6 @@ impl Keeper {
         }));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,30 +179,37 @@ impl Registry {
 
     fn covered(&self, revocation: &Revocation) -> Vec<Arc<Outbox>> {
         let tenant = &revocation.tenant;
-        let none = &Vec::new();
-        let (ids, covers): (&[SessionId], &dyn Fn(&Caller) -> bool) = match &revocation.target {
-            RevocationTarget::Session { session, user } => (std::slice::from_ref(session), &|c| {
-                c.tenant == *tenant && user.as_ref().is_none_or(|user| *user == c.user)
-            }),
+        let ids = match &revocation.target {
+            RevocationTarget::Session { session, .. } => Some(std::slice::from_ref(session)),
             RevocationTarget::Login(login) => {
                 let key = (tenant.clone(), login.clone());
-                (self.logins.get(&key).unwrap_or(none), &|_| true)
+                self.logins.get(&key).map(Vec::as_slice)
             }
-            RevocationTarget::User {
-                user,
-                issued_before,
-            } => {
-                let before = issued_before.unwrap_or(revocation.created_at).to_datetime();
+            RevocationTarget::User { user, .. } => {
                 let key = (tenant.clone(), user.clone());
-                (self.users.get(&key).unwrap_or(none), &move |c: &Caller| {
-                    c.issued_at < before
-                })
+                self.users.get(&key).map(Vec::as_slice)
             }
         };
-        let open = ids.iter().filter_map(|id| self.open.get(id));
-        open.filter(|open| covers(&open.caller))
+        let named = ids.into_iter().flatten().filter_map(|id| self.open.get(id));
+        named
+            .filter(|open| covers(revocation, &open.caller))
             .map(|open| Arc::clone(&open.outbox))
             .collect()
+    }
+}
+
+/// Whether a session of `caller`'s, found by what the revocation names, is meant.
+fn covers(revocation: &Revocation, caller: &Caller) -> bool {
+    match &revocation.target {
+        RevocationTarget::Session { user, .. } => {
+            caller.tenant == revocation.tenant
+                && user.as_ref().is_none_or(|user| *user == caller.user)
+        }
+        RevocationTarget::Login(_) => true,
+        RevocationTarget::User { issued_before, .. } => {
+            let before = issued_before.unwrap_or(revocation.created_at);
+            caller.issued_at < before.to_datetime()
+        }
     }
 }
 

@@ -20,12 +20,14 @@ use crate::commands::Commands;
 use crate::fanout::Fanout;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
+use crate::limits::Limits;
 use crate::metrics::SocketMetrics;
 
 pub(crate) mod asyncapi;
 pub(crate) mod codec;
 pub(crate) mod frames;
 mod hello;
+mod meter;
 pub(crate) mod outbox;
 mod sends;
 mod session;
@@ -45,6 +47,8 @@ pub(crate) struct Sockets {
     pub(crate) fanout: Fanout,
     /// Times and bounds.
     pub(crate) limits: SocketLimits,
+    /// Rate limits.
+    pub(crate) rates: Limits,
     /// Origins that browsers may connect from; none given means the gateway's own.
     pub(crate) origins: Vec<String>,
     /// Sockets there may be.

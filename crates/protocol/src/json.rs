@@ -224,19 +224,19 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// Whether the member is there; null counts as absent.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let mut members = self.members.iter();
+        members.any(|(member, value)| member == name && value.get() != "null")
+    }
+
     /// The member as it stands, left where it is: null is one too.
     #[must_use]
     pub fn peek(&self, name: &str) -> Option<&'a RawValue> {
         let mut members = self.members.iter();
         let (_, value) = members.find(|(member, _)| member == name)?;
         Some(value)
-    }
-
-    /// Whether the member is there; null counts as absent.
-    #[must_use]
-    pub fn has(&self, name: &str) -> bool {
-        let mut members = self.members.iter();
-        members.any(|(member, value)| member == name && value.get() != "null")
     }
 
     /// Takes the member out as it stands; null counts as absent.

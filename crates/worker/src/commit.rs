@@ -15,7 +15,9 @@ use crate::outbox::Committed;
 mod append;
 mod batch;
 mod creation;
+mod marks;
 mod membership;
+mod revocation;
 
 /// How soon a commit that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -23,6 +25,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub(crate) use append::role;
 pub(crate) use batch::Item;
 pub(crate) use creation::Shown;
+pub(crate) use marks::Mark;
 pub(crate) use membership::{ParticipantRow, participant};
 
 /// Commits; what was committed is for the publisher.
@@ -30,14 +33,20 @@ pub(crate) use membership::{ParticipantRow, participant};
 pub(crate) struct Committer {
     pool: PgPool,
     metrics: Metrics,
+    /// How long a token is valid at most: so long is a revocation kept.
+    token_max_lifetime: Duration,
 }
 
 /// A command's outcome.
 pub(crate) type CommandOutcome = Result<Outcome, Failure>;
 
 impl Committer {
-    pub(crate) const fn new(pool: PgPool, metrics: Metrics) -> Self {
-        Self { pool, metrics }
+    pub(crate) const fn new(pool: PgPool, metrics: Metrics, token_max_lifetime: Duration) -> Self {
+        Self {
+            pool,
+            metrics,
+            token_max_lifetime,
+        }
     }
 
     /// Carries out a command that goes alone. What fails for a passing reason is tried again until `deadline`: its key

@@ -38,6 +38,9 @@ pub(crate) fn pool(settings: &Settings, connections: u32, purpose: &str) -> Resu
             // Plans must not depend on statistics: those of a new installation are of empty tables.
             ("plan_cache_mode", "force_generic_plan".to_owned()),
             ("enable_seqscan", "off".to_owned()),
+            ("enable_bitmapscan", "off".to_owned()),
+            ("enable_hashjoin", "off".to_owned()),
+            ("enable_mergejoin", "off".to_owned()),
             ("jit", "off".to_owned()),
         ])
         .disable_statement_logging();

@@ -3,18 +3,21 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use confab_bus::Bus;
 use confab_bus::rpc::{CommandIncoming, Incoming, QueryIncoming, Reply, Service};
-use confab_protocol::command::{Batch, Command, Outcomes, Request};
+use confab_protocol::command::{Batch, Command, Outcome, Outcomes, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::QueryOutcome;
+use confab_protocol::revocation::Revocation;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, debug_span, error};
+use tracing::{Instrument as _, debug, debug_span, error, warn};
 
 use crate::commit::{CommandOutcome, Committer, Item};
+use crate::marks::Marks;
 use crate::messages;
 use crate::metrics::Metrics;
 use crate::outbox::{Committed, Publisher};
@@ -22,17 +25,21 @@ use crate::planner::{Done, Item as Waiting, Kind, Planner, Work};
 use crate::reads;
 use crate::settings::Settings;
 
+mod marks;
+
 /// How often a worker says that it lives.
 const ANNOUNCE: Duration = Duration::from_secs(1);
 
 /// The loop between gateways and Postgres.
 pub(crate) struct Dispatch {
+    bus: Bus,
     service: Service,
     committer: Committer,
     publisher: Publisher,
     reads: PgPool,
     queries: Arc<Semaphore>,
     planner: Planner<Pending>,
+    marks: Marks<Pending>,
     tasks: JoinSet<Ended>,
     answering: usize,
     metrics: Metrics,
@@ -84,12 +91,13 @@ impl Slot {
 /// What a task came back from.
 enum Ended {
     Work(Done),
+    Marks,
     Answer,
 }
 
 impl Dispatch {
     pub(crate) fn new(
-        service: Service,
+        (bus, service): (Bus, Service),
         committer: Committer,
         publisher: Publisher,
         reads: PgPool,
@@ -97,12 +105,14 @@ impl Dispatch {
         metrics: Metrics,
     ) -> Self {
         Self {
+            bus,
             service,
             committer,
             publisher,
             reads,
             queries: Arc::new(Semaphore::new(settings.queries as usize)),
             planner: Planner::new(settings.caps()),
+            marks: Marks::new(),
             tasks: JoinSet::new(),
             answering: 0,
             metrics,
@@ -153,6 +163,7 @@ impl Dispatch {
         while let Some(work) = self.planner.next(Instant::now()) {
             self.carry_out(work);
         }
+        self.start_marks();
         self.metrics.waiting(self.planner.waiting());
     }
 
@@ -162,6 +173,7 @@ impl Dispatch {
             self.publisher.clone(),
             self.metrics.clone(),
         );
+        let bus = self.bus.clone();
         match work {
             Work::Batch(items) => {
                 self.tasks.spawn(async move {
@@ -170,8 +182,9 @@ impl Dispatch {
             }
             Work::Alone(item) => {
                 let span = debug_span!("command", request.id = %item.job.request.request_id);
-                let alone =
-                    async move { Ended::Work(alone(&committer, &publisher, &metrics, item).await) };
+                let alone = async move {
+                    Ended::Work(alone(&committer, &publisher, &bus, &metrics, item).await)
+                };
                 self.tasks.spawn(alone.instrument(span));
             }
             Work::Expired(items) => {
@@ -189,6 +202,7 @@ impl Dispatch {
     fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
             Ok(Ended::Work(done)) => self.planner.finish(done),
+            Ok(Ended::Marks) => self.marks.finish(),
             Ok(Ended::Answer) => self.answering -= 1,
             Err(error) => error!(%error, "a task died"),
         }
@@ -202,7 +216,8 @@ impl Dispatch {
         }
     }
 
-    /// Admits a gateway's batch as a whole, or refuses it as a whole: what one connection sent keeps its order.
+    /// Admits a gateway's batch as a whole, or refuses it as a whole: what one connection sent keeps its order. Read marks have
+    /// none, and a lane of their own.
     fn take_commands(&mut self, incoming: CommandIncoming) {
         let CommandIncoming {
             batch:
@@ -221,16 +236,22 @@ impl Dispatch {
             count,
             Some(reply),
         ))));
-        let bytes = requests
+        let (planned, bytes) = requests
             .iter()
-            .map(|request| request.command.weight())
-            .sum();
-        let admitted = self.planner.admit(count, bytes, budget);
+            .filter(|request| !matches!(request.command, Command::MarkRead(_)))
+            .fold((0, 0), |(count, bytes), request| {
+                (count + 1, bytes + request.command.weight())
+            });
+        let admitted = self.planner.admit(planned, bytes, budget);
         for (place, request) in requests.into_iter().enumerate() {
             let slot = Slot {
                 answering: Arc::clone(&answering),
                 place,
             };
+            if matches!(request.command, Command::MarkRead(_)) {
+                self.take_mark(received + budget, Pending { request, slot });
+                continue;
+            }
             match admitted {
                 Ok(()) => self.planner.push(waiting(request, received + budget, slot)),
                 Err(wait) => {
@@ -377,6 +398,7 @@ async fn batch(
 async fn alone(
     committer: &Committer,
     publisher: &Publisher,
+    bus: &Bus,
     metrics: &Metrics,
     item: Waiting<Pending>,
 ) -> Done {
@@ -391,11 +413,28 @@ async fn alone(
         request.command.name(),
         outcome.as_ref().err().map(|failure| failure.code),
     );
+    let revoked = match &outcome {
+        Ok(Outcome::Revoked(revocation)) => Some(revocation.clone()),
+        _ => None,
+    };
     if let Some((reply, outcomes)) = slot.set(outcome) {
         send(reply, &outcomes).await;
     }
     publish(publisher, committed);
+    if let Some(revocation) = revoked {
+        announce(bus, &revocation).await;
+    }
     Done::Alone(conversation)
+}
+
+/// Tells gateways of a revocation at once. It stands in Postgres, where they look for it every few seconds all the same.
+async fn announce(bus: &Bus, revocation: &Revocation) {
+    let announced = tokio::time::timeout(ANNOUNCE, bus.announce_revocation(revocation)).await;
+    match announced {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "gateways learn of a revocation later"),
+        Err(_late) => warn!("gateways learn of a revocation later: NATS takes nothing"),
+    }
 }
 
 fn publish(publisher: &Publisher, committed: impl IntoIterator<Item = Committed>) {

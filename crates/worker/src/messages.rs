@@ -107,6 +107,8 @@ impl Append {
             edited_at: stored.and_then(|stored| stored.edited_at),
             deleted_at: stored.and_then(|stored| stored.deleted_at),
             payload: stored.map_or(self.message.payload.as_str(), |stored| &stored.payload),
+            target_seq: None,
+            target: None,
         }
     }
 

@@ -42,7 +42,7 @@ impl Fixture {
         let url = server().await.database(&name).await.unwrap();
         database::migrate(&url).await.unwrap();
         let pool = pool(&url);
-        let committer = Committer::new(pool.clone(), Metrics::new(&mut Registry::default()));
+        let committer = committer(pool.clone());
         Self {
             url,
             pool,
@@ -52,7 +52,7 @@ impl Fixture {
 
     /// Another worker's committer, with connections of its own.
     pub(crate) fn another_committer(&self) -> Committer {
-        Committer::new(pool(&self.url), Metrics::new(&mut Registry::default()))
+        committer(pool(&self.url))
     }
 
     /// A group; the first user begins it.
@@ -113,6 +113,14 @@ impl Fixture {
         })
         .await;
     }
+}
+
+/// How long the tests' tokens are valid at most.
+pub(crate) const TOKEN_MAX_LIFETIME: Duration = Duration::from_secs(1000);
+
+fn committer(pool: PgPool) -> Committer {
+    let metrics = Metrics::new(&mut Registry::default());
+    Committer::new(pool, metrics, TOKEN_MAX_LIFETIME)
 }
 
 pub(crate) fn caller(user: &str) -> Caller {

@@ -1,18 +1,14 @@
-use std::path::Path;
 use std::time::Duration;
 
 use confab_protocol::ids::SessionId;
 use confab_protocol::timestamp::Timestamp;
-use confab_stack::{Nats, NatsSettings, Programs, free_port};
-use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::*;
-
-const SOON: Duration = Duration::from_secs(20);
+use crate::testing::{SOON, Server};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -85,48 +81,20 @@ fn a_key_holds_any_text_and_nobody_takes_anothers_place() {
 /// A NATS server, a bus connected to it, and a gateway that hears of revocations.
 struct Running {
     bus: Bus,
-    nats: Nats,
+    server: Server,
     heard: mpsc::Receiver<Heard>,
     _tasks: JoinSet<()>,
-    _folder: TempDir,
-}
-
-async fn connect(nats: &Nats) -> Bus {
-    let settings = Settings {
-        nats_url: vec![nats.url()],
-        nats_user: None,
-        nats_password: None,
-        nats_credentials: None,
-        nats_replicas: 1,
-        events_max_age: 60,
-        events_max_bytes: 1 << 20,
-    };
-    let bus = Bus::connect(&settings, "test").await.unwrap();
-    let mut link = bus.connection();
-    let connected = link.wait_for(|link| link.connected);
-    timeout(SOON, connected).await.unwrap().unwrap();
-    bus
 }
 
 async fn start() -> Running {
-    let folder = tempfile::tempdir().unwrap();
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.confab/tools");
-    let settings = NatsSettings {
-        folder: folder.path().join("nats"),
-        port: free_port().unwrap(),
-        monitor: None,
-    };
-    let nats = Nats::start(&Programs::find(&tools).unwrap(), settings)
-        .await
-        .unwrap();
-    let bus = connect(&nats).await;
+    let server = Server::start().await;
+    let bus = server.connect().await;
     let (tasks, heard) = listen(bus.clone());
     Running {
         bus,
-        nats,
+        server,
         heard,
         _tasks: tasks,
-        _folder: folder,
     }
 }
 
@@ -134,7 +102,7 @@ async fn start() -> Running {
 fn listen(bus: Bus) -> (JoinSet<()>, mpsc::Receiver<Heard>) {
     let (gateway, heard) = mpsc::channel(64);
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { hear(&bus, gateway).await });
+    tasks.spawn(async move { Box::pin(hear(&bus, gateway)).await });
     (tasks, heard)
 }
 
@@ -180,7 +148,7 @@ async fn a_revocation_is_heard_at_once_kept_and_told_to_those_who_come_later() {
         ..first.clone()
     };
     announce(&running.bus, &again).await;
-    let (_tasks, mut later) = listen(connect(&running.nats).await);
+    let (_tasks, mut later) = listen(running.server.connect().await);
     hears(&mut later, &again).await;
     let stream = running.bus.revocations_bucket().await.unwrap();
     let info = stream.cached_info();
@@ -228,9 +196,9 @@ async fn after_a_restart_with_an_erased_store_a_gateway_reads_again_and_hears_ag
     announce(&running.bus, &first).await;
     hears(&mut running.heard, &first).await;
 
-    running.nats.kill().unwrap();
-    running.nats.erase_store().unwrap();
-    running.nats.up().await.unwrap();
+    running.server.nats.kill().unwrap();
+    running.server.nats.erase_store().unwrap();
+    running.server.nats.up().await.unwrap();
     let reads = async { while !matches!(running.heard.recv().await, Some(Heard::ReadAgain)) {} };
     timeout(SOON, reads).await.unwrap();
     let second = login(2, "second");

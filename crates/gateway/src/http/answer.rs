@@ -50,7 +50,7 @@ pub(super) fn list(name: &str, items: &[JsonText], beside: (&str, &str)) -> Resp
     json(StatusCode::OK, body)
 }
 
-/// An answer with the ETag of its body.
+/// An answer with the `ETag` of its body.
 pub(super) fn with_etag(status: StatusCode, body: JsonText) -> Response {
     let digest = Sha256::digest(body.as_str().as_bytes());
     let etag = format!(

@@ -75,6 +75,7 @@ impl FromRequestParts<Arc<App>> for Who {
         }
         let admitting = app.admission.admit_header(&parts.headers, Transport::Http);
         let caller = admitting.await?;
+        app.limits.charge_caller(&caller, &parts.extensions)?;
         let request_id = parts
             .extensions
             .get::<RequestId>()

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::codec::Broadcast;
 use super::frames::Frame;
 use super::upgrade::Encoding;
+use crate::metrics::FrameMetrics;
 
 /// The queue between the hub, the session and the socket.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(crate) struct Outbox {
     capacity: usize,
     state: Mutex<State>,
     wake: Notify,
+    metrics: FrameMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +45,18 @@ impl Outbox {
             capacity,
             state: Mutex::default(),
             wake: Notify::new(),
+            metrics: FrameMetrics::default(),
         }
+    }
+
+    /// The same, whose frames are counted here.
+    pub(crate) fn counting(self, metrics: FrameMetrics) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Where its frames are counted.
+    pub(crate) const fn metrics(&self) -> &FrameMetrics {
+        &self.metrics
     }
 
     /// Puts the welcome before whatever came already, and lets the socket have it.
@@ -71,6 +84,7 @@ impl Outbox {
         } else {
             state.event_bytes += bytes;
             state.frames.push_back((frame, Kind::Event));
+            self.metrics.event(bytes);
         }
         let wakes = state.started || state.closed.is_some();
         drop(state);

@@ -28,6 +28,7 @@ use super::Sockets;
 use super::codec::{Decoded, decode, encode};
 use super::frames::Frame;
 use super::hello::{Greeted, greet, truncated};
+use super::meter::{Meter, Refused};
 use super::outbox::Outbox;
 use super::sends::Sends;
 use super::socket::{self, Limits, Message, ReadError, Reader, Writer};
@@ -104,7 +105,8 @@ pub(super) async fn serve(
             return;
         }
     };
-    let outbox = Arc::new(Outbox::new(encoding, sockets.limits.outbox_bytes));
+    let outbox = Outbox::new(encoding, sockets.limits.outbox_bytes);
+    let outbox = Arc::new(outbox.counting(sockets.metrics.frames.clone()));
     let mut connection = Connection {
         reader,
         writer,
@@ -176,17 +178,39 @@ async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: G
 
 impl Connection {
     fn welcome(&self, welcome: Welcome) {
-        match encode(self.encoding, &ServerFrame::Welcome(Box::new(welcome))) {
-            Ok(frame) => self.outbox.start(frame),
+        let welcome = ServerFrame::Welcome(Box::new(welcome));
+        match encode(self.encoding, &welcome) {
+            Ok(frame) => {
+                self.outbox.metrics().told(&welcome, frame.as_bytes().len());
+                self.outbox.start(frame);
+            }
             Err(error) => warn!(%error, "a welcome cannot be encoded"),
         }
     }
 
     fn answer(&self, frame: &ServerFrame) {
         match encode(self.encoding, frame) {
-            Ok(frame) => self.outbox.push_answer(frame),
+            Ok(encoded) => {
+                self.outbox.metrics().told(frame, encoded.as_bytes().len());
+                self.outbox.push_answer(encoded);
+            }
             Err(error) => warn!(%error, "an answer cannot be encoded"),
         }
+    }
+
+    /// Reads a frame, and counts it.
+    pub(super) fn decode(&self, message: &Message) -> Decoded {
+        let decoded = decode(self.encoding, message);
+        let frame = match &decoded {
+            Decoded::Frame(frame) => Some(frame),
+            Decoded::Bad(_) | Decoded::WrongKind => None,
+        };
+        let bytes = match message {
+            Message::Text(payload) | Message::Binary(payload) => payload.len(),
+            _ => 0,
+        };
+        self.outbox.metrics().heard(frame, bytes);
+        decoded
     }
 
     pub(super) fn answer_error(&self, id: Option<String>, failure: Failure) {
@@ -233,6 +257,7 @@ struct Session<'a> {
     sends: Sends,
     on_the_way: FuturesUnordered<BoxFuture<'static, Answered>>,
     bad_frames: VecDeque<Instant>,
+    meter: Meter,
     heard: Instant,
     taken: u64,
 }
@@ -246,6 +271,7 @@ impl<'a> Session<'a> {
             sends: Sends::default(),
             on_the_way: FuturesUnordered::new(),
             bad_frames: VecDeque::new(),
+            meter: Meter::new(sockets.rates.clone()),
             heard: Instant::now(),
             taken: 0,
         }
@@ -322,8 +348,13 @@ impl<'a> Session<'a> {
             Message::Ping(payload) => connection.outbox.push_answer(Frame::pong(payload)),
             Message::Pong(_) => {}
             Message::Close { .. } => return Err(End::Closed),
-            Message::Text(_) | Message::Binary(_) => match decode(connection.encoding, message) {
-                Decoded::Frame(frame) => return self.carry_out(connection, frame),
+            Message::Text(_) | Message::Binary(_) => match connection.decode(message) {
+                Decoded::Frame(frame) => {
+                    return match self.meter.charge(&self.caller, &frame) {
+                        Ok(()) => self.carry_out(connection, frame),
+                        Err(refused) => limited(connection, refused),
+                    };
+                }
                 Decoded::Bad(bad) => return self.refuse(connection, bad.id, bad.failure),
                 Decoded::WrongKind => return Err(End::wrong_kind()),
             },
@@ -455,6 +486,17 @@ impl<'a> Session<'a> {
         if let Some(requests) = self.sends.answered(conversation_id) {
             self.dispatch(conversation_id, requests);
         }
+    }
+}
+
+/// Answers a frame that was one too many; ends the connection that goes on so.
+fn limited(connection: &Connection, refused: Refused) -> Result<(), End> {
+    let code = refused.failure.code;
+    connection.answer_error(refused.id, refused.failure);
+    if refused.ends {
+        Err(End::of(code))
+    } else {
+        Ok(())
     }
 }
 

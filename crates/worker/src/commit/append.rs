@@ -11,6 +11,10 @@ use crate::error::CommandError;
 use crate::outbox::{Committed, outgoing};
 use crate::participants::{Append, Change, Locked};
 
+/// Members above which a conversation is large. Measured: an append whose minute is over writes 7 µs a member, so that 200 such
+/// conversations of 100 members hold a batch up for 140 ms once a minute; of 1,000 members it would be 1.4 s.
+const LARGE: i32 = 100;
+
 /// Where and by whom is appended.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Appender<'a> {
@@ -47,18 +51,38 @@ impl Appender<'_> {
                 edited_at: None,
                 deleted_at: None,
                 payload,
+                target_seq: None,
+                target: None,
             };
             insert_event(tx, &entry).await?;
             events.push(outgoing(&self.caller.tenant, &entry));
         }
-        sqlx::query("update conversations set last_seq = $2, last_event_at = $3 where id = $1")
-            .bind(self.conversation.0)
-            .bind(last.cast_signed())
-            .bind(self.locked.now.to_datetime())
-            .execute(&mut *tx)
-            .await?;
+        self.advance(tx, last).await?;
         let row = insert_outbox(tx, self.conversation, first, last, self.locked).await?;
         Ok(Committed { row, events })
+    }
+
+    /// Moves the conversation's head, and in `recents` the time of all its members, where that is a minute old: as
+    /// `append_messages` does it.
+    async fn advance(&self, tx: &mut PgConnection, last: Seq) -> Result<(), CommandError> {
+        let (is_due,): (bool,) = sqlx::query_as(
+            "update conversations set last_seq = $2, last_event_at = $3, \
+                active_at = case when $3 >= active_at + interval '1 minute' then $3 else active_at end \
+             where id = $1 returning active_at = $3",
+        )
+        .bind(self.conversation.0)
+        .bind(last.cast_signed())
+        .bind(self.locked.now.to_datetime())
+        .fetch_one(&mut *tx)
+        .await?;
+        if is_due {
+            sqlx::query("update recents set active_at = $2 where conversation_id = $1")
+                .bind(self.conversation.0)
+                .bind(self.locked.now.to_datetime())
+                .execute(tx)
+                .await?;
+        }
+        Ok(())
     }
 
     async fn change(
@@ -85,6 +109,10 @@ impl Appender<'_> {
                     .bind(self.conversation.0)
                     .bind(self.locked.now.to_datetime())
                     .bind(last.cast_signed())
+                    .execute(&mut *tx)
+                    .await?;
+                sqlx::query("delete from recents where conversation_id = $1")
+                    .bind(self.conversation.0)
                     .execute(&mut *tx)
                     .await?;
                 sqlx::query("delete from direct_pairs where conversation_id = $1")
@@ -124,14 +152,41 @@ impl Appender<'_> {
         .await?;
         sqlx::query("update user_counts set memberships = memberships + 1 where tenant = $1 and user_id = any($2)")
             .bind(self.caller.tenant.as_str())
-            .bind(users)
+            .bind(&users)
             .execute(&mut *tx)
             .await?;
-        sqlx::query("update conversations set members = members + $2 where id = $1")
-            .bind(self.conversation.0)
-            .bind(i32::try_from(members.len()).unwrap_or(i32::MAX))
-            .execute(tx)
-            .await?;
+        self.list(tx, &users).await
+    }
+
+    /// Counts new members, and enters them into `recents`. A conversation that grows large is there at infinity from now on, which
+    /// every list looks at: its appends write nothing for their members.
+    async fn list(&self, tx: &mut PgConnection, users: &[&str]) -> Result<(), CommandError> {
+        let (grew_large,): (bool,) = sqlx::query_as(
+            "update conversations set members = members + $2, \
+                active_at = case when members + $2 > $3 then 'infinity' else active_at end \
+             where id = $1 returning members > $3 and members - $2 <= $3",
+        )
+        .bind(self.conversation.0)
+        .bind(i32::try_from(users.len()).unwrap_or(i32::MAX))
+        .bind(LARGE)
+        .fetch_one(&mut *tx)
+        .await?;
+        if grew_large {
+            sqlx::query("update recents set active_at = 'infinity' where conversation_id = $1")
+                .bind(self.conversation.0)
+                .execute(&mut *tx)
+                .await?;
+        }
+        sqlx::query(
+            "insert into recents (conversation_id, user_id, tenant, type, active_at) \
+             select c.id, u.id, c.tenant, c.type, c.active_at from conversations c \
+             cross join unnest($2::text[]) as u(id) where c.id = $1 \
+             on conflict (conversation_id, user_id) do update set active_at = excluded.active_at",
+        )
+        .bind(self.conversation.0)
+        .bind(users)
+        .execute(tx)
+        .await?;
         Ok(())
     }
 
@@ -151,6 +206,11 @@ impl Appender<'_> {
         .bind(self.locked.now.to_datetime())
         .execute(&mut *tx)
         .await?;
+        sqlx::query("delete from recents where conversation_id = $1 and user_id = $2")
+            .bind(self.conversation.0)
+            .bind(user.as_str())
+            .execute(&mut *tx)
+            .await?;
         sqlx::query("update user_counts set memberships = memberships - 1 where tenant = $1 and user_id = $2")
             .bind(self.caller.tenant.as_str())
             .bind(user.as_str())

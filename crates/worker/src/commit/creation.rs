@@ -151,8 +151,8 @@ async fn write(
     let id = ConversationId(Uuid::now_v7());
     sqlx::query(
         "insert into conversations \
-            (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, last_event_at, members) \
-         values ($1, $2, $3, $4, $5, $6, $6, 1, $6, 0)",
+            (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, last_event_at, active_at, members) \
+         values ($1, $2, $3, $4, $5, $6, $6, 1, $6, $6, 0)",
     )
     .bind(id.0)
     .bind(caller.tenant.as_str())
@@ -205,6 +205,8 @@ async fn write(
         edited_at: None,
         deleted_at: None,
         payload: &payload,
+        target_seq: None,
+        target: None,
     };
     insert_event(tx, &entry).await?;
     let row = insert_outbox(tx, id, 1, 1, &locked).await?;

@@ -42,6 +42,9 @@ impl Committer {
             Command::SendMessage(_) => {
                 return Err(CommandError::Stored("messages are committed in batches"));
             }
+            Command::Revoke(command) => {
+                super::revocation::revoke(&mut tx, caller, command, self.token_max_lifetime).await?
+            }
             _ => return Err(CommandError::Stored("not yet")),
         };
         tx.commit().await?;
@@ -185,7 +188,7 @@ async fn read(
             (select p.role from participants p \
                 where p.conversation_id = c.id and p.user_id = $2 and p.left_seq is null limit 1), \
             exists (select 1 from participants p where p.conversation_id = c.id and p.user_id = $2), \
-            date_trunc('milliseconds', clock_timestamp()) \
+            greatest(date_trunc('milliseconds', clock_timestamp()), c.last_event_at) \
          from conversations c where c.id = $1",
     )
     .bind(id.0)

@@ -64,23 +64,7 @@ pub(super) fn response(operation: &str) -> Option<Value> {
             participants: vec![participant("bob", Role::Member)],
             next_cursor: None,
         }),
-        "addParticipants" => named([
-            (
-                "one",
-                value(&answers::ParticipantAlone {
-                    participant: participant("carol", Role::Member),
-                }),
-            ),
-            (
-                "several",
-                value(&answers::Participants {
-                    participants: vec![
-                        participant("carol", Role::Member),
-                        participant("dave", Role::Admin),
-                    ],
-                }),
-            ),
-        ]),
+        "addParticipants" => added(),
         "updateParticipant" => one(&answers::ParticipantAlone {
             participant: participant("bob", Role::Admin),
         }),
@@ -112,6 +96,22 @@ pub(super) fn response(operation: &str) -> Option<Value> {
         }),
         _ => None,
     }
+}
+
+fn added() -> Option<Value> {
+    let one = answers::ParticipantAlone {
+        participant: participant("carol", Role::Member),
+    };
+    let several = answers::Participants {
+        participants: vec![
+            participant("carol", Role::Member),
+            participant("dave", Role::Admin),
+        ],
+    };
+    named([
+        ("one", value(&answers::ParticipantsAdded::One(one))),
+        ("several", value(&answers::ParticipantsAdded::Many(several))),
+    ])
 }
 
 /// A body, as it goes over the wire.

@@ -123,7 +123,7 @@ const OWN: &[(&str, &[Code])] = &[
     ("revoke", &[]),
 ];
 /// Codes that any operation with a token may answer with, by the name of their shared response.
-const ANY: [(&str, &[Code]); 6] = [
+const ANY: [(&str, &[Code]); 8] = [
     (
         "Unauthorized",
         &[
@@ -135,7 +135,9 @@ const ANY: [(&str, &[Code]); 6] = [
         ],
     ),
     ("NotAcceptable", &[NotAcceptable]),
+    ("UriTooLong", &[UriTooLong]),
     ("RateLimited", &[RateLimited]),
+    ("HeadersTooLarge", &[HeadersTooLarge]),
     ("Internal", &[Internal]),
     ("Unavailable", &[Unavailable, Overloaded, AuthUnavailable]),
     ("Timeout", &[Timeout]),
