@@ -55,7 +55,8 @@ pub(crate) fn document() -> Value {
             "schemas": schemas,
             "parameters": { "RequestId": request_id_parameter() },
             "headers": headers(),
-            "responses": problems::shared(),
+            "responses": problems::responses(),
+            "examples": problems::all_examples(),
             "securitySchemes": {
                 "bearer": {
                     "type": "http",

@@ -150,35 +150,47 @@ const ANY_WITH_BODY: [(&str, &[Code]); 2] = [
 
 /// The refusals of an operation, by status.
 pub(super) fn of(operation: &str, has_body: bool) -> Map<String, Value> {
-    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    let with_body = ANY_WITH_BODY.iter().filter(|_| has_body);
+    let shared = ANY.iter().chain(with_body).filter_map(|(name, codes)| {
+        let status = codes.first()?.status();
+        Some((status, (*name).to_owned()))
+    });
     let row = OWN.iter().find(|(id, _)| *id == operation);
-    let own = row.map_or(&[] as &[Code], |(_, codes)| codes);
+    let own = by_status(row.map_or(&[], |(_, codes)| codes));
+    own.into_iter()
+        .map(|(status, codes)| (status, name_of(&codes)))
+        .chain(shared)
+        .map(|(status, name)| {
+            let reference = json!({ "$ref": format!("#/components/responses/{name}") });
+            (status.to_string(), reference)
+        })
+        .collect()
+}
+
+/// The responses that operations refer to: each is there once.
+pub(super) fn responses() -> Value {
+    let shared = ANY.iter().chain(&ANY_WITH_BODY);
+    let shared = shared.map(|(name, codes)| ((*name).to_owned(), response(codes)));
+    let own = OWN.iter().flat_map(|(_, codes)| by_status(codes));
+    let own = own.map(|(_, codes)| (name_of(&codes), response(&codes)));
+    own.chain(shared).collect::<Map<_, _>>().into()
+}
+
+/// The codes of an operation's own by their statuses, with those that all such operations have in common.
+fn by_status(own: &[Code]) -> BTreeMap<u16, Vec<Code>> {
+    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     // A path that names nothing that exists may also be no route at all: `%2F` in an id, say.
     let absent = own.iter().any(|code| code.status() == 404);
     let always = [Validation, InsufficientScope];
     for code in always.iter().chain(own).chain(absent.then_some(&NotFound)) {
         by_status.entry(code.status()).or_default().push(*code);
     }
-    let shared = ANY.iter().chain(ANY_WITH_BODY.iter().filter(|_| has_body));
-    let shared = shared.filter_map(|(name, codes)| {
-        let status = codes.first()?.status().to_string();
-        Some((
-            status,
-            json!({ "$ref": format!("#/components/responses/{name}") }),
-        ))
-    });
-    let own = by_status
-        .iter()
-        .map(|(status, codes)| (status.to_string(), response(codes)));
-    own.chain(shared).collect()
+    by_status
 }
 
-/// The responses that operations share.
-pub(super) fn shared() -> Value {
-    let all = ANY.iter().chain(&ANY_WITH_BODY);
-    all.map(|(name, codes)| ((*name).to_owned(), response(codes)))
-        .collect::<Map<_, _>>()
-        .into()
+fn name_of(codes: &[Code]) -> String {
+    let names: Vec<_> = codes.iter().map(|code| code.as_str()).collect();
+    names.join(".")
 }
 
 /// The schemas of refusals.
@@ -226,29 +238,45 @@ fn response(codes: &[Code]) -> Value {
 
 fn examples(codes: &[Code]) -> Value {
     let named = codes.iter().map(|code| {
-        let mut value = json!({
-            "type": format!("urn:confab:problem:{code}"),
-            "title": code.title(),
-            "status": code.status(),
-            "detail": code.title(),
-            "code": code,
-            "requestId": "01890a5d-ac96-774b-bcce-b302099a8060",
-        });
-        match code {
-            Validation => {
-                value["detail"] = json!("/kind: must be given");
-                value["errors"] = json!([{ "pointer": "/kind", "message": "must be given" }]);
-            }
-            TooManyConversations | AlreadyParticipant => value["userIds"] = json!(["bob"]),
-            DirectConversationExists => {
-                value["conversationId"] = json!("01890a5d-ac96-774b-bcce-b302099a8057")
-            }
-            VersionConflict => value["currentVersion"] = json!(3),
-            _ => {}
-        }
-        (code.to_string(), json!({ "value": value }))
+        let name = code.as_str();
+        (
+            name.to_owned(),
+            json!({ "$ref": format!("#/components/examples/{name}") }),
+        )
     });
     named.collect::<Map<_, _>>().into()
+}
+
+/// How the refusal of each code might look.
+pub(super) fn all_examples() -> Value {
+    let all = Code::ALL
+        .iter()
+        .map(|code| (code.to_string(), example(*code)));
+    all.collect::<Map<_, _>>().into()
+}
+
+fn example(code: Code) -> Value {
+    let mut value = json!({
+        "type": format!("urn:confab:problem:{code}"),
+        "title": code.title(),
+        "status": code.status(),
+        "detail": code.title(),
+        "code": code,
+        "requestId": "01890a5d-ac96-774b-bcce-b302099a8060",
+    });
+    match code {
+        Validation => {
+            value["detail"] = json!("/kind: must be given");
+            value["errors"] = json!([{ "pointer": "/kind", "message": "must be given" }]);
+        }
+        TooManyConversations | AlreadyParticipant => value["userIds"] = json!(["bob"]),
+        DirectConversationExists => {
+            value["conversationId"] = json!("01890a5d-ac96-774b-bcce-b302099a8057");
+        }
+        VersionConflict => value["currentVersion"] = json!(3),
+        _ => {}
+    }
+    json!({ "value": value })
 }
 
 /// A refusal (RFC 9457), with the extension members of its code.

@@ -70,7 +70,7 @@ fn every_operation_with_a_token_says_which_codes_are_its_own() {
 
 #[test]
 fn every_code_of_an_answer_over_http_is_described() {
-    let text = document()["paths"].to_string() + &problems::shared().to_string();
+    let text = problems::responses().to_string();
     // What only ends a socket, and what answers no operation of ours.
     let elsewhere = [
         Code::SlowConsumer,

@@ -74,7 +74,8 @@ pub(super) fn with_type(mut schema: Value, name: &str) -> Value {
     schema["properties"]["type"] = json!({ "type": "string", "const": name });
     let required = schema["required"].take();
     let mut names = vec![json!("type")];
-    names.extend(required.as_array().cloned().unwrap_or_default());
+    let others = required.as_array().into_iter().flatten();
+    names.extend(others.filter(|name| *name != "type").cloned());
     schema["required"] = names.into();
     schema
 }
