@@ -80,7 +80,7 @@ pub(super) fn read_mark(body: &[u8]) -> Result<MarkRead, Failure> {
         return Ok(MarkRead::Messages(messages));
     }
     let conversation = fields.require::<ConversationId>("conversationId");
-    let seq = fields.require::<Seq>("upToSeq");
+    let seq = fields.require_integer("upToSeq");
     fields.finish()?;
     match (conversation, seq) {
         (Some(conversation), Some(seq)) => Ok(MarkRead::UpTo { conversation, seq }),

@@ -340,7 +340,7 @@ impl ClientFrame {
 
     fn read(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
         let conversation = fields.require::<ConversationId>("conversationId");
-        let up_to = fields.require::<Seq>("upToSeq");
+        let up_to = fields.require_integer("upToSeq");
         fields.finish()?;
         match (conversation, up_to) {
             (Some(conversation_id), Some(up_to_seq)) => Ok(Self::Read(Read {

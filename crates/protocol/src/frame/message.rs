@@ -37,7 +37,7 @@ pub fn read_body(fields: &mut Fields<'_>) -> Option<MessageBody> {
 pub fn read_content(fields: &mut Fields<'_>) -> MessageContent {
     let content = fields.text("content", limits::CONTENT);
     let encrypted_content = fields.take::<String>("encryptedContent");
-    let stated = fields.take::<u64>("payloadSizeBytes");
+    let stated = fields.integer("payloadSizeBytes");
     let payload_size_bytes = match (&content, &encrypted_content) {
         (Some(_), Some(_)) => {
             fields.reject("encryptedContent", "must not be given beside content");

@@ -253,7 +253,7 @@ fn seq() -> RefOr<Schema> {
     let described = number.description(Some(
         "The last seq that was read; beyond the conversation's last one it counts as that.",
     ));
-    described.minimum(Some(0)).into()
+    described.minimum(Some(0)).maximum(Some(u64::MAX)).into()
 }
 
 fn login() -> RefOr<Schema> {

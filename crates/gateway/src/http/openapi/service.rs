@@ -105,7 +105,7 @@ fn version() -> Value {
     let schema = json!({
         "type": "object",
         "required": ["version", "commit"],
-        "properties": { "version": { "type": "string" }, "commit": { "type": "string" } },
+        "properties": { "version": { "type": "string" }, "commit": { "type": ["string", "null"], "description": "null where it is not known." } },
     });
     let example = json!({ "version": env!("CARGO_PKG_VERSION"), "commit": "0123abc" });
     let build = answer("The build.", &schema, &example);
