@@ -3,7 +3,7 @@ SHELL := /bin/bash
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test soak lint deny clean-data
+.PHONY: help setup dev test soak contract lint deny clean-data
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,10 @@ test: setup ## all tests, with small counts
 
 soak: setup ## the same tests with full counts
 	ulimit -Sn $$(ulimit -Hn); CONFAB_TEST_SOAK=1 cargo test --locked --workspace
+
+contract: setup ## the running service against its own description: validators and schemathesis
+	cargo build --locked -p confab
+	scripts/contract
 
 lint: ## format and lints, as CI has them
 	cargo fmt --all --check

@@ -13,6 +13,7 @@ mod gateway;
 mod lifecycle;
 mod listen;
 mod migrate;
+mod openapi;
 mod send;
 mod telemetry;
 mod token;
@@ -40,6 +41,10 @@ enum Command {
     Migrate(migrate::Args),
     Send(send::Args),
     Listen(listen::Args),
+    #[command(name = "openapi")]
+    OpenApi(openapi::OpenApi),
+    #[command(name = "asyncapi")]
+    AsyncApi(openapi::AsyncApi),
 }
 
 impl Command {
@@ -57,6 +62,8 @@ impl Command {
             Self::Migrate(args) => migrate::run(args).await,
             Self::Send(args) => send::run(args).await,
             Self::Listen(args) => listen::run(args).await,
+            Self::OpenApi(_) => openapi::print(&confab_gateway::openapi()),
+            Self::AsyncApi(_) => openapi::print(&confab_gateway::asyncapi()),
         }
     }
 }

@@ -10,11 +10,12 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{delete, get, patch, post};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::{Answer, Query};
 use tower_http::cors::CorsLayer;
 use tracing::{Instrument as _, debug, info_span, warn};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::admission::Admission;
@@ -30,12 +31,14 @@ mod body;
 mod compression;
 mod conversations;
 pub(crate) mod cors;
+mod docs;
 mod events;
 mod idempotency;
 mod if_match;
 pub(crate) mod manners;
 mod messages;
 mod metadata;
+pub(crate) mod openapi;
 mod pages;
 pub(crate) mod params;
 mod participants;
@@ -48,9 +51,6 @@ mod who;
 
 use problem::{Accepts, Problem};
 use who::Who;
-
-const PARTICIPANTS: &str = "/v1/conversations/{id}/participants";
-const PARTICIPANT: &str = "/v1/conversations/{id}/participants/{user}";
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -95,15 +95,11 @@ pub(crate) fn router(
     admin: Router,
     cors: Option<CorsLayer>,
 ) -> Router {
-    let socket = Router::new()
-        .route("/v1/ws", get(ws::connect))
-        .with_state(sockets);
-    let routes = Router::new()
-        .merge(conversation_routes())
-        .merge(message_routes())
-        .merge(session_routes())
-        .with_state(Arc::clone(&app))
+    let (described, _) = routes().with_state(Arc::clone(&app)).split_for_parts();
+    let (socket, _) = socket_route().with_state(sockets).split_for_parts();
+    let routes = described
         .merge(socket)
+        .merge(docs::router())
         .merge(admin)
         .fallback(async || Problem::from(Failure::of(Code::NotFound)))
         .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)));
@@ -126,36 +122,30 @@ fn around(routes: Router, app: Arc<App>, cors: Option<CorsLayer>) -> Router {
         .layer(middleware::from_fn(compression::apply))
 }
 
-fn conversation_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/v1/conversations", post(conversations::create))
-        .route("/v1/conversations", get(conversations::list))
-        .route("/v1/conversations/{id}", get(conversations::show))
-        .route("/v1/conversations/{id}", patch(conversations::update))
-        .route("/v1/conversations/{id}", delete(conversations::delete))
-        .route(PARTICIPANTS, get(participants::list))
-        .route(PARTICIPANTS, post(participants::add))
-        .route(PARTICIPANT, patch(participants::update))
-        .route(PARTICIPANT, delete(participants::remove))
-        .route("/v1/conversations/{id}/messages", get(messages::history))
-        .route("/v1/conversations/{id}/events", get(events::list))
+/// The routes with their descriptions: one without the other does not compile.
+fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::default()
+        .routes(routes!(conversations::create, conversations::list))
+        .routes(routes!(
+            conversations::show,
+            conversations::update,
+            conversations::delete
+        ))
+        .routes(routes!(participants::list, participants::add))
+        .routes(routes!(participants::update, participants::remove))
+        .routes(routes!(messages::history))
+        .routes(routes!(events::list))
+        .routes(routes!(messages::send))
+        .routes(routes!(reads::mark))
+        .routes(routes!(messages::show, messages::edit, messages::delete))
+        .routes(routes!(messages::history_of))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::revoke))
+        .routes(routes!(revocations::create))
 }
 
-fn message_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/v1/messages", post(messages::send))
-        .route("/v1/messages/read", post(reads::mark))
-        .route("/v1/messages/{id}", get(messages::show))
-        .route("/v1/messages/{id}", patch(messages::edit))
-        .route("/v1/messages/{id}", delete(messages::delete))
-        .route("/v1/messages/conversation/{id}", get(messages::history))
-}
-
-fn session_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/v1/sessions", get(sessions::list))
-        .route("/v1/sessions/{id}", delete(sessions::revoke))
-        .route("/v1/revocations", post(revocations::create))
+fn socket_route() -> OpenApiRouter<Arc<Sockets>> {
+    OpenApiRouter::default().routes(routes!(ws::connect))
 }
 
 /// Gives the request its id and span, and its answer the id, the problem's body, what secures it, and a metric.

@@ -38,6 +38,18 @@ pub use limits::{BadRateLimit, RateLimit};
 pub use metrics::METRICS;
 pub use settings::Settings;
 
+/// The OpenAPI description of HTTP, as JSON.
+#[must_use]
+pub fn openapi() -> serde_json::Value {
+    http::openapi::document()
+}
+
+/// The AsyncAPI description of the WebSocket, as JSON.
+#[must_use]
+pub fn asyncapi() -> serde_json::Value {
+    ws::asyncapi::document()
+}
+
 use admission::Admission;
 use commands::{CommandLoop, Commands};
 use fanout::{Fanout, FanoutLoop, Neighbours};

@@ -25,6 +25,7 @@ use crate::metrics::SocketMetrics;
 use crate::reads::Reads;
 use crate::signals::Outbound;
 
+pub(crate) mod asyncapi;
 pub(crate) mod codec;
 mod commands;
 mod connection;
@@ -87,7 +88,29 @@ pub(crate) struct SocketLimits {
     pub(crate) drain: Duration,
 }
 
-/// `GET /v1/ws`: checks origin, token and handshake, then leaves the connection to its session.
+/// The WebSocket.
+///
+/// Checks origin, token and handshake, then switches protocols: what is said then is in the AsyncAPI description,
+/// `/asyncapi.json`. The token comes in the `Authorization` header, or, for browsers, in the `hello` frame; never in the URL.
+#[utoipa::path(
+    get,
+    path = "/v1/ws",
+    operation_id = "connect",
+    tag = "websocket",
+    params(
+        ("Upgrade" = String, Header, description = "`websocket`."),
+        ("Connection" = String, Header, description = "`Upgrade`."),
+        ("Sec-WebSocket-Version" = String, Header, description = "`13`."),
+        ("Sec-WebSocket-Key" = String, Header, description = "16 random bytes in base64."),
+        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`confab.v1.json` (also when none is offered) or `confab.v1.msgpack`: of several the first that is known."),
+        ("Origin" = Option<String>, Header, description = "What a browser says of its page: on the allowlist, or, where there is none, the gateway's own.")
+    ),
+    responses((
+        status = 101,
+        description = "The connection is a WebSocket from here on.",
+        headers(("Sec-WebSocket-Protocol" = String, description = "The subprotocol that was chosen, where one was offered."))
+    ))
+)]
 pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Request) -> Response {
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, _body) = request.into_parts();

@@ -1,6 +1,7 @@
 //! The one table of error codes: each with its HTTP status, WebSocket close code, and whether trying again helps.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::ids::{ConversationId, UserId};
 
@@ -133,7 +134,7 @@ impl std::fmt::Display for Code {
 }
 
 /// One bad field of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldError {
     /// Where in the body it stands: a JSON pointer (RFC 6901), or the name of a query parameter or header.
     pub pointer: String,

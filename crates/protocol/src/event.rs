@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::ids::{ClientId, ConversationId, EventId, Seq, UserId};
 use crate::json::JsonText;
-use crate::resource::{Conversation, Role, UnknownName};
+use crate::resource::{Conversation, Message, Role, UnknownName};
+use crate::schema;
 use crate::timestamp::Timestamp;
 
 macro_rules! event_types {
@@ -18,6 +20,9 @@ macro_rules! event_types {
         }
 
         impl EventType {
+            /// Every type.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
             /// The type as it stands on the wire, in the store and at the end of the subject (its dot is a level there).
             #[must_use]
             pub const fn as_str(self) -> &'static str {
@@ -176,7 +181,7 @@ fn push_string(out: &mut String, text: &str) {
 }
 
 /// An event as clients read it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// What it says.
@@ -184,6 +189,7 @@ pub struct Event {
     /// The conversation it belongs to.
     pub conversation_id: ConversationId,
     /// Its number there.
+    #[schema(value_type = u64)]
     pub seq: Seq,
     /// Its id.
     pub id: EventId,
@@ -192,11 +198,12 @@ pub struct Event {
     /// When it was stored.
     pub created_at: Timestamp,
     /// What it says in full, by type.
+    #[schema(value_type = Object)]
     pub data: JsonText,
 }
 
 /// A member in an event's data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Member {
     /// Who.
@@ -206,7 +213,7 @@ pub struct Member {
 }
 
 /// The data of a `conversation.created`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ConversationCreated {
     /// The conversation as it began.
     pub conversation: Conversation,
@@ -215,14 +222,14 @@ pub struct ConversationCreated {
 }
 
 /// The data of a `participant.added`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ParticipantAdded {
     /// All that were added at once.
     pub participants: Vec<Member>,
 }
 
 /// The data of a `participant.updated`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ParticipantUpdated {
     /// Whose role changed.
@@ -232,7 +239,7 @@ pub struct ParticipantUpdated {
 }
 
 /// Why a membership ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RemovalReason {
     /// The member left.
@@ -242,7 +249,7 @@ pub enum RemovalReason {
 }
 
 /// The data of a `participant.removed`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ParticipantRemoved {
     /// Whose membership ended.
@@ -252,7 +259,7 @@ pub struct ParticipantRemoved {
 }
 
 /// The data of a `conversation.deleted`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConversationDeleted {
     /// When.
@@ -260,29 +267,33 @@ pub struct ConversationDeleted {
 }
 
 /// The data of a `conversation.updated`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ConversationUpdated {
     /// All of it, after the change.
+    #[schema(schema_with = schema::conversation_metadata)]
     pub metadata: JsonText,
     /// The version after the change.
     pub version: u64,
 }
 
 /// The data of a `message.edited`. The log keeps only `targetSeq` of it: the message is that of its `message.created`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageEdited {
     /// The seq of its `message.created`.
+    #[schema(value_type = u64)]
     pub target_seq: Seq,
     /// The message with its present content, or none.
+    #[schema(value_type = Message)]
     pub message: JsonText,
 }
 
 /// The data of a `message.deleted`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageDeleted {
     /// The seq of its `message.created`.
+    #[schema(value_type = u64)]
     pub target_seq: Seq,
     /// The message's id.
     pub message_id: EventId,
@@ -347,7 +358,7 @@ impl MembershipChange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::{Message, MessageBody};
+    use crate::resource::MessageBody;
 
     fn entry<'a>(actor: &'a UserId, event_type: EventType, payload: &'a str) -> LogEntry<'a> {
         LogEntry {

@@ -13,6 +13,9 @@ mod merge;
 
 pub use merge::merge_patch;
 
+/// Up to here every whole number is an IEEE 754 double.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// JSON text, kept byte for byte: raw in JSON, a string in MessagePack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonText(Box<str>);
@@ -283,6 +286,31 @@ impl<'a> Fields<'a> {
         value
     }
 
+    /// Takes an optional whole number out, however it is written: `75.0` and `7.5e1` are 75 (JSON Schema, `integer`).
+    pub fn integer(&mut self, name: &str) -> Option<u64> {
+        let raw = self.raw(name)?;
+        let number = serde_json::from_str(raw.get()).ok().or_else(|| {
+            let number: f64 = serde_json::from_str(raw.get()).ok()?;
+            let is_exact = number.fract() == 0.0 && (0.0..=EXACT).contains(&number);
+            is_exact.then(|| format!("{number:.0}").parse().ok())?
+        });
+        if number.is_none() {
+            self.reject(name, "must be a whole number, not below 0");
+        }
+        number
+    }
+
+    /// Takes a whole number out that must be there.
+    pub fn require_integer(&mut self, name: &str) -> Option<u64> {
+        if self.has(name) {
+            return self.integer(name);
+        }
+        // Taken out where it is null, so that it is not unknown as well.
+        self.raw(name);
+        self.reject(name, "must be given");
+        None
+    }
+
     /// Takes an optional member out whose JSON text is kept: checked as by [`check`], at most `limit` bytes.
     pub fn text(&mut self, name: &str, limit: usize) -> Option<JsonText> {
         let raw = self.raw(name)?;
@@ -382,6 +410,31 @@ mod tests {
             .map(|e| e.pointer.as_str())
             .collect();
         assert_eq!(pointers, ["/b", "/c", "/typo"]);
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        let read = |text: &str| {
+            let body = format!("{{\"n\":{text}}}");
+            let mut fields = Fields::parse(body.as_bytes()).unwrap();
+            let number = fields.require_integer("n");
+            fields.finish().ok().and(number)
+        };
+        assert_eq!(read("75"), Some(75));
+        assert_eq!(read("75.0"), Some(75));
+        assert_eq!(read("7.5e1"), Some(75));
+        assert_eq!(read("18446744073709551615"), Some(u64::MAX));
+        for bad in [
+            "-1",
+            "0.5",
+            "1e300",
+            "18446744073709551616",
+            "\"1\"",
+            "null",
+            "true",
+        ] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
     }
 
     #[test]

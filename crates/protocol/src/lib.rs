@@ -11,6 +11,7 @@ pub mod metric;
 pub mod query;
 pub mod resource;
 pub mod revocation;
+pub mod schema;
 pub mod signal;
 pub mod timestamp;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! What gateways ask of workers that only reads.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::command::Caller;
 use crate::error::Failure;
@@ -81,7 +82,7 @@ impl Query {
 }
 
 /// How a list of conversations is ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ListOrder {
     /// The last event first. One that moves may be missed, none comes twice.

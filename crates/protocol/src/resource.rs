@@ -1,13 +1,15 @@
 //! What clients read: conversations, participants, messages (API.md, "Answers carry the resource by name").
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::ids::{ClientId, ConversationId, EventId, Seq, SessionId, UserId};
 use crate::json::JsonText;
+use crate::schema;
 use crate::timestamp::Timestamp;
 
 /// What kind of conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ConversationType {
     /// Two fixed members, both admins, one such conversation a pair.
@@ -31,7 +33,7 @@ impl ConversationType {
 }
 
 /// What a member may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Reads and, but in a channel, sends.
@@ -78,7 +80,7 @@ impl Role {
 }
 
 /// A conversation, and what it is to the caller: null where the caller is no member (`confab:admin`) or none is meant (events).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Conversation {
     /// Its id.
@@ -86,6 +88,7 @@ pub struct Conversation {
     /// Its type.
     pub r#type: ConversationType,
     /// Name, description, avatar, custom; never null, but `{}`.
+    #[schema(schema_with = schema::conversation_metadata)]
     pub metadata: JsonText,
     /// Counts metadata changes, from 1.
     pub version: u64,
@@ -96,45 +99,56 @@ pub struct Conversation {
     /// When its metadata last changed.
     pub updated_at: Timestamp,
     /// When it was deleted.
+    #[schema(required)]
     pub deleted_at: Option<Timestamp>,
     /// The last event's number.
+    #[schema(value_type = u64)]
     pub last_seq: Seq,
     /// When the last event was appended.
     pub last_event_at: Timestamp,
     /// The caller's role.
+    #[schema(required)]
     pub role: Option<Role>,
     /// When the caller's membership began.
+    #[schema(required)]
     pub joined_at: Option<Timestamp>,
     /// Up to where the caller has read.
+    #[schema(required, value_type = Option<u64>)]
     pub last_read_seq: Option<Seq>,
-    /// Messages of others above `last_read_seq`, counted up to 1,000, among the next 2,000 events.
+    /// Messages of others above `lastReadSeq`, counted up to 1,000, among the next 2,000 events.
+    #[schema(required)]
     pub unread_count: Option<u64>,
     /// The last message, in lists; null elsewhere and where there is none.
+    #[schema(required)]
     pub last_message: Option<MessagePreview>,
 }
 
 /// What a list shows of a conversation's last message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MessagePreview {
     /// Its id.
     pub id: EventId,
     /// Its number.
+    #[schema(value_type = u64)]
     pub seq: Seq,
     /// Who sent it.
     pub sender: UserId,
     /// `text`, `image`, `file`, `audio`, `video` or `x-…`.
+    #[schema(schema_with = schema::message_kind)]
     pub kind: String,
     /// Its content where that is in clear and at most 1 KiB.
+    #[schema(required, schema_with = schema::preview_content)]
     pub content: Option<JsonText>,
     /// When it was stored.
     pub created_at: Timestamp,
     /// When it was deleted.
+    #[schema(required)]
     pub deleted_at: Option<Timestamp>,
 }
 
 /// A membership as others see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Participant {
     /// Whose membership.
@@ -144,8 +158,10 @@ pub struct Participant {
     /// When it began.
     pub joined_at: Timestamp,
     /// When it ended.
+    #[schema(required)]
     pub left_at: Option<Timestamp>,
     /// Up to where the user has read.
+    #[schema(value_type = u64)]
     pub last_read_seq: Seq,
 }
 
@@ -184,7 +200,7 @@ pub struct MessageContent {
 }
 
 /// A session that is open now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Session {
     /// Its id.
@@ -200,7 +216,7 @@ pub struct Session {
 }
 
 /// A message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Message {
     /// Its id: that of its `message.created`.
@@ -208,29 +224,39 @@ pub struct Message {
     /// Where it was sent.
     pub conversation_id: ConversationId,
     /// Its number.
+    #[schema(value_type = u64)]
     pub seq: Seq,
     /// Who sent it.
     pub sender: UserId,
     /// The sender's id of it.
+    #[schema(required)]
     pub client_id: Option<ClientId>,
     /// `text`, `image`, `file`, `audio`, `video` or `x-…`.
+    #[schema(schema_with = schema::message_kind)]
     pub kind: String,
     /// The content in clear; absent where it is encrypted or deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::content)]
     pub content: Option<JsonText>,
     /// The content encrypted, in base64; absent where it is in clear or deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::encrypted_content)]
     pub encrypted_content: Option<String>,
-    /// The decoded size of `encrypted_content`, in bytes.
+    /// The decoded size of `encryptedContent`, in bytes.
+    #[schema(required)]
     pub payload_size_bytes: Option<u64>,
     /// The message that this one answers.
+    #[schema(required)]
     pub reply_to: Option<EventId>,
     /// The sender's own fields; never null, but `{}`.
+    #[schema(schema_with = schema::message_metadata)]
     pub metadata: JsonText,
     /// When it was stored.
     pub created_at: Timestamp,
     /// When it was last edited.
+    #[schema(required)]
     pub edited_at: Option<Timestamp>,
     /// When it was deleted.
+    #[schema(required)]
     pub deleted_at: Option<Timestamp>,
 }

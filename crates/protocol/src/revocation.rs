@@ -1,6 +1,7 @@
 //! What was revoked: a session, a login, or a user's tokens up to a time (API.md, Revocations).
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::ids::{SessionId, TenantId, UserId};
 use crate::timestamp::Timestamp;
@@ -42,16 +43,20 @@ pub struct Revocation {
 }
 
 /// A revocation as its caller and the operator see it: of the three, what was revoked is not null.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RevocationView {
     /// The session.
+    #[schema(required)]
     pub session_id: Option<SessionId>,
     /// The login.
+    #[schema(required)]
     pub login_session_id: Option<String>,
     /// The user; of a session, whose it must be.
+    #[schema(required)]
     pub user_id: Option<UserId>,
     /// Of a user's tokens: those issued before this time.
+    #[schema(required)]
     pub issued_before: Option<Timestamp>,
     /// Since when it is revoked.
     pub created_at: Timestamp,

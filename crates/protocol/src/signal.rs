@@ -1,11 +1,14 @@
 //! Signals between gateways: typing, receipts, presence. Best effort, not numbered, not replayed.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::ids::{ConversationId, Seq, TenantId, UserId};
 
 /// What a user's sessions say of it together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum PresenceStatus {
     /// No session, for longer than the grace period.

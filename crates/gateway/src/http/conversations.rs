@@ -11,7 +11,7 @@ use confab_protocol::command::{
     Command, CreateConversation, DeleteConversation, Outcome, UpdateConversation,
 };
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::ids::UserId;
+use confab_protocol::ids::{ConversationId, UserId};
 use confab_protocol::json::Fields;
 use confab_protocol::limits;
 use confab_protocol::query::{Answer, ListConversations, ListOrder, Query};
@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::answer::{self, REPLAYED};
 use super::body::{JsonBody, PatchBody};
+use super::openapi::{answers, bodies};
 use super::pages::gather;
 use super::params::{NoParams, Params};
 use super::path::InConversation;
@@ -31,7 +32,34 @@ use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency, if_match, metadata};
 
-/// `POST /v1/conversations`
+/// Begin a conversation.
+///
+/// The caller is always a member and admin, but with the scope `confab:admin`, which creates for others. A direct
+/// conversation has its two users listed, the caller among them, one undeleted such conversation a pair; both are
+/// admins. A group has up to 1,000 members, and all may send; a channel up to 100,000, and only admins send.
+///
+/// With an `Idempotency-Key`, the same user, key and body within 24 hours get the first answer again, status, `Location`
+/// and `ETag` included, with `Idempotent-Replayed: true`; without one every request begins another conversation. Kept are
+/// successes and the refusals that were decided where the conversation would be stored; not those of tokens, limits or
+/// bodies, nor faults. The body is compared byte for byte.
+#[utoipa::path(
+    post,
+    path = "/v1/conversations",
+    operation_id = "createConversation",
+    tag = "conversations",
+    params(("Idempotency-Key" = Option<String>, Header, pattern = "^([!#-~][!-~]{0,254}|\"[!#-\\[\\]-~]{1,255}\")$", description = "Makes the creation idempotent for 24 hours: 1 to 255 visible ASCII characters; the quoted form and the bare one are the same key.")),
+    request_body(content = bodies::CreateConversation, description = "What begins."),
+    responses((
+        status = 201,
+        body = answers::ConversationWithParticipants,
+        description = "It began, now or when the key was first used.",
+        headers(
+            ("Location" = String, description = "The conversation's path."),
+            ("ETag" = String, description = "The body's entity tag."),
+            ("Idempotent-Replayed" = String, description = "`true` where the key was used before.")
+        )
+    ))
+)]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     who: Who,
@@ -61,7 +89,7 @@ pub(super) async fn create(
     Ok(response)
 }
 
-fn read_creation(body: &[u8], key: String) -> Result<CreateConversation, Failure> {
+pub(super) fn read_creation(body: &[u8], key: String) -> Result<CreateConversation, Failure> {
     let mut fields = Fields::parse(body)?;
     let r#type = fields.require::<ConversationType>("type");
     let listed = fields.require::<Vec<UserId>>("participants");
@@ -88,7 +116,33 @@ fn read_creation(body: &[u8], key: String) -> Result<CreateConversation, Failure
     })
 }
 
-/// `GET /v1/conversations/{id}`
+/// A conversation, with its first participants.
+///
+/// For members, and with the scope `confab:admin`. The entity tag covers the whole body, so that it changes with every
+/// event and read mark, not with the `version` alone: `If-Match` of a change takes the version, not this tag.
+#[utoipa::path(
+    get,
+    path = "/v1/conversations/{id}",
+    operation_id = "getConversation",
+    tag = "conversations",
+    params(
+        ("id" = ConversationId, Path, description = "The conversation."),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags that the client has: where one of them is still right, the answer is 304.")
+    ),
+    responses(
+        (
+            status = 200,
+            body = answers::ConversationWithParticipants,
+            description = "The conversation as the caller sees it.",
+            headers(("ETag" = String, description = "The body's entity tag."))
+        ),
+        (
+            status = 304,
+            description = "The client has it already.",
+            headers(("ETag" = String, description = "The body's entity tag."))
+        )
+    )
+)]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     who: Who,
@@ -108,7 +162,25 @@ pub(super) async fn show(
     Ok(answer::unless_unchanged(&headers, response))
 }
 
-/// `GET /v1/conversations`
+/// The caller's conversations.
+///
+/// Those that were deleted, or that it has left, are not listed. Each has its last message's preview, of which `content` is
+/// null where it is encrypted, deleted or longer than 1 KiB. In the order `created` a walk through the pages is exact under
+/// changes; in `recent` one that moves meanwhile may be missed, and none comes twice. A page may hold fewer than `limit`
+/// also when more follow: only a `nextCursor` of null is the end.
+#[utoipa::path(
+    get,
+    path = "/v1/conversations",
+    operation_id = "listConversations",
+    tag = "conversations",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "How many at most, 1 to 100; 50 when it is not given. One out of its range is refused."),
+        ("cursor" = Option<String>, Query, description = "The `nextCursor` of the page before, with the same other parameters."),
+        ("type" = Option<ConversationType>, Query, description = "Only of this type."),
+        ("order" = Option<ListOrder>, Query, description = "`recent` (when it is not given): the last event first; `created`: the newest first.")
+    ),
+    responses((status = 200, body = answers::ConversationPage, description = "A page."))
+)]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     who: Who,
@@ -141,7 +213,29 @@ pub(super) async fn list(
     Ok(page.under("conversations"))
 }
 
-/// `PATCH /v1/conversations/{id}`
+/// Change a conversation's metadata.
+///
+/// A JSON merge patch (RFC 7396) of the metadata, for admins; in a direct conversation for both. Every success appends a
+/// `conversation.updated` and counts `version` up, also when nothing differs. `custom` is merged as deep as it goes, and is at
+/// most 16 KiB behind the change as well.
+#[utoipa::path(
+    patch,
+    path = "/v1/conversations/{id}",
+    operation_id = "updateConversation",
+    tag = "conversations",
+    params(
+        ("id" = ConversationId, Path, description = "The conversation."),
+        ("If-Match" = Option<String>, Header, pattern = "^(\\*|(0|[1-9][0-9]{0,18})|\"(0|[1-9][0-9]{0,18})\")$", description = "The `version` that the conversation must have, quoted or bare (not the entity tag), or `*`. VERSION_CONFLICT names the present one.")
+    ),
+    request_body(
+        content(
+            (bodies::UpdateConversation = "application/json"),
+            (bodies::UpdateConversation = "application/merge-patch+json")
+        ),
+        description = "What changes."
+    ),
+    responses((status = 200, body = answers::ConversationAlone, description = "The conversation behind the change."))
+)]
 pub(super) async fn update(
     State(app): State<Arc<App>>,
     who: Who,
@@ -165,7 +259,19 @@ pub(super) async fn update(
     Ok(answer::named(StatusCode::OK, "conversation", &conversation))
 }
 
-/// `DELETE /v1/conversations/{id}`
+/// Delete a conversation.
+///
+/// For admins. It ends all memberships: every member's last event is the `conversation.deleted`. From then on every
+/// other route answers its former members with CONVERSATION_DELETED, and strangers as ever with CONVERSATION_NOT_FOUND.
+/// Repeating it gives the same answer to every former member.
+#[utoipa::path(
+    delete,
+    path = "/v1/conversations/{id}",
+    operation_id = "deleteConversation",
+    tag = "conversations",
+    params(("id" = ConversationId, Path, description = "The conversation.")),
+    responses((status = 200, body = answers::ConversationDeletion, description = "It is deleted, now or before."))
+)]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     who: Who,

@@ -10,13 +10,15 @@ use confab_protocol::command::{
 };
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::frame::{read_body, read_content};
-use confab_protocol::ids::{ClientId, ConversationId};
+use confab_protocol::ids::{ClientId, ConversationId, EventId, UserId};
 use confab_protocol::json::{Fields, JsonText};
 use confab_protocol::query::{Answer, History, Query};
+use confab_protocol::timestamp::Timestamp;
 use uuid::{Uuid, uuid};
 
 use super::answer::{self, REPLAYED};
 use super::body::JsonBody;
+use super::openapi::{answers, bodies};
 use super::pages::gather;
 use super::params::{NoParams, Params};
 use super::path::{InConversation, OfMessage};
@@ -27,7 +29,28 @@ use super::{App, idempotency};
 /// The namespace in which an Idempotency-Key becomes a clientId (RFC 9562, section 5.5).
 const KEYS: Uuid = uuid!("6f1c7a52-8a2b-4c6e-9f54-7d1f0c6f3b1e");
 
-/// `POST /v1/messages`
+/// Send a message.
+///
+/// For members; in a channel for its admins; with the scope `confab:admin` for anyone. The sender is the token's user. A
+/// `clientId` makes it idempotent, by sender and conversation, for good: the same message is stored once and answered each
+/// time with its present state and `Idempotent-Replayed: true`, also to one who has left since; another message under the
+/// same id is refused. An `Idempotency-Key` becomes the `clientId` (UUIDv5 of it); giving both is refused.
+///
+/// A message is `content` (any JSON but null) or `encryptedContent`, never both, and its event at most 512 KiB.
+#[utoipa::path(
+    post,
+    path = "/v1/messages",
+    operation_id = "sendMessage",
+    tag = "messages",
+    params(("Idempotency-Key" = Option<String>, Header, pattern = "^([!#-~][!-~]{0,254}|\"[!#-\\[\\]-~]{1,255}\")$", description = "Becomes the clientId: 1 to 255 visible ASCII characters; the quoted form and the bare one are the same key. Not beside a clientId.")),
+    request_body(content = bodies::SendMessage, description = "The message."),
+    responses((
+        status = 201,
+        body = answers::MessageAlone,
+        description = "It is stored, now or before.",
+        headers(("Idempotent-Replayed" = String, description = "`true` where it was stored before."))
+    ))
+)]
 pub(super) async fn send(
     State(app): State<Arc<App>>,
     who: Who,
@@ -54,7 +77,10 @@ pub(super) async fn send(
 }
 
 /// The message, and whether its client gave a key by which it may be repeated.
-fn read_message(body: &[u8], key: Option<String>) -> Result<(SendMessage, bool), Failure> {
+pub(super) fn read_message(
+    body: &[u8],
+    key: Option<String>,
+) -> Result<(SendMessage, bool), Failure> {
     let mut fields = Fields::parse(body)?;
     let conversation = fields.require::<ConversationId>("conversationId");
     let given = fields.take::<ClientId>("clientId");
@@ -79,7 +105,18 @@ fn read_message(body: &[u8], key: Option<String>) -> Result<(SendMessage, bool),
     Ok((message, client_key.is_some()))
 }
 
-/// `GET /v1/messages/{id}`
+/// A message.
+///
+/// For present members of its conversation, and with the scope `confab:admin`. One that was deleted keeps its seq and has no
+/// content.
+#[utoipa::path(
+    get,
+    path = "/v1/messages/{id}",
+    operation_id = "getMessage",
+    tag = "messages",
+    params(("id" = EventId, Path, description = "The message.")),
+    responses((status = 200, body = answers::MessageAlone, description = "The message as it is now."))
+)]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     who: Who,
@@ -94,7 +131,20 @@ pub(super) async fn show(
     Ok(answer::named(StatusCode::OK, "message", &message))
 }
 
-/// `PATCH /v1/messages/{id}`
+/// Edit a message.
+///
+/// For its sender, who must be a member now, and in a channel still an admin; `confab:admin` edits nobody else's. Only the
+/// content changes: kind, reply and metadata stay. The edit is an event; from then on the message has its new content wherever it is
+/// served, and the one before is nowhere.
+#[utoipa::path(
+    patch,
+    path = "/v1/messages/{id}",
+    operation_id = "editMessage",
+    tag = "messages",
+    params(("id" = EventId, Path, description = "The message.")),
+    request_body(content = bodies::EditMessage, description = "The new content."),
+    responses((status = 200, body = answers::MessageAlone, description = "The message behind the edit."))
+)]
 pub(super) async fn edit(
     State(app): State<Arc<App>>,
     who: Who,
@@ -114,7 +164,18 @@ pub(super) async fn edit(
     changed(outcome)
 }
 
-/// `DELETE /v1/messages/{id}`
+/// Delete a message.
+///
+/// For its sender, who must be a member now, for the conversation's admins, and with the scope `confab:admin`. The message keeps
+/// its seq, and loses its content and metadata wherever it is served. A repeat gives the same answer.
+#[utoipa::path(
+    delete,
+    path = "/v1/messages/{id}",
+    operation_id = "deleteMessage",
+    tag = "messages",
+    params(("id" = EventId, Path, description = "The message.")),
+    responses((status = 200, body = answers::MessageAlone, description = "What is left of the message."))
+)]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     who: Who,
@@ -144,14 +205,36 @@ fn changed(outcome: Outcome) -> Result<Response, Problem> {
     Ok(answer::named(StatusCode::OK, "message", &message))
 }
 
-fn read_edit(body: &[u8]) -> Result<JsonText, Failure> {
+pub(super) fn read_edit(body: &[u8]) -> Result<JsonText, Failure> {
     let mut fields = Fields::parse(body)?;
     let content = read_content(&mut fields);
     fields.finish()?;
     JsonText::of(&content).map_err(|_unprintable| Failure::of(Code::Internal))
 }
 
-/// `GET /v1/conversations/{id}/messages`
+/// A conversation's messages, the newest first.
+///
+/// For present members, who may read all of it, what came before their joining included, and with the scope
+/// `confab:admin`. Filters go together. A page may hold fewer than `limit` also when more follow: only a `nextCursor` of
+/// null is the end.
+#[utoipa::path(
+    get,
+    path = "/v1/conversations/{id}/messages",
+    operation_id = "listMessages",
+    tag = "messages",
+    params(
+        ("id" = ConversationId, Path, description = "The conversation."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "How many at most, 1 to 200; 50 when it is not given. One out of its range is refused."),
+        ("cursor" = Option<String>, Query, description = "The `nextCursor` of the page before, with the same other parameters."),
+        ("before" = Option<u64>, Query, description = "Only below this seq."),
+        ("after" = Option<u64>, Query, description = "Only above this seq."),
+        ("sender" = Option<UserId>, Query, description = "Only of this user."),
+        ("kind" = Option<String>, Query, description = "Only of this kind."),
+        ("from" = Option<Timestamp>, Query, description = "Only stored at or after this time."),
+        ("to" = Option<Timestamp>, Query, description = "Only stored before this time.")
+    ),
+    responses((status = 200, body = answers::MessagePage, description = "A page."))
+)]
 pub(super) async fn history(
     State(app): State<Arc<App>>,
     who: Who,
@@ -183,6 +266,36 @@ pub(super) async fn history(
     };
     let page = gather(&app, &who, limit, cursor, question).await?;
     Ok(page.under("messages"))
+}
+
+/// A conversation's messages, the newest first.
+///
+/// The same as `GET /v1/conversations/{id}/messages`, under another path.
+#[utoipa::path(
+    get,
+    path = "/v1/messages/conversation/{id}",
+    operation_id = "listMessagesOfConversation",
+    tag = "messages",
+    params(
+        ("id" = ConversationId, Path, description = "The conversation."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "How many at most, 1 to 200; 50 when it is not given. One out of its range is refused."),
+        ("cursor" = Option<String>, Query, description = "The `nextCursor` of the page before, with the same other parameters."),
+        ("before" = Option<u64>, Query, description = "Only below this seq."),
+        ("after" = Option<u64>, Query, description = "Only above this seq."),
+        ("sender" = Option<UserId>, Query, description = "Only of this user."),
+        ("kind" = Option<String>, Query, description = "Only of this kind."),
+        ("from" = Option<Timestamp>, Query, description = "Only stored at or after this time."),
+        ("to" = Option<Timestamp>, Query, description = "Only stored before this time.")
+    ),
+    responses((status = 200, body = answers::MessagePage, description = "A page."))
+)]
+pub(super) async fn history_of(
+    state: State<Arc<App>>,
+    who: Who,
+    conversation: InConversation,
+    query: RawQuery,
+) -> Result<Response, Problem> {
+    history(state, who, conversation, query).await
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use confab_protocol::command::{
 };
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::event::Member;
-use confab_protocol::ids::UserId;
+use confab_protocol::ids::{ConversationId, UserId};
 use confab_protocol::json::Fields;
 use confab_protocol::limits;
 use confab_protocol::query::{ListParticipants, Query};
@@ -21,6 +21,7 @@ use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
 use super::body::JsonBody;
+use super::openapi::{answers, bodies};
 use super::pages::gather;
 use super::params::{NoParams, Params};
 use super::path::{InConversation, OfUser};
@@ -28,7 +29,24 @@ use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency};
 
-/// `GET /v1/conversations/{id}/participants`
+/// A conversation's participants, in the order of their joining.
+///
+/// With `includeLeft` the memberships that ended are listed as well, each by itself: who left and joined again is there
+/// twice.
+#[utoipa::path(
+    get,
+    path = "/v1/conversations/{id}/participants",
+    operation_id = "listParticipants",
+    tag = "participants",
+    params(
+        ("id" = ConversationId, Path, description = "The conversation."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most, 1 to 1000; 100 when it is not given. One out of its range is refused."),
+        ("cursor" = Option<String>, Query, description = "The `nextCursor` of the page before, with the same other parameters."),
+        ("includeLeft" = Option<bool>, Query, description = "Whether memberships that ended are listed as well; `false` when it is not given."),
+        ("role" = Option<Role>, Query, description = "Only of this role.")
+    ),
+    responses((status = 200, body = answers::ParticipantPage, description = "A page."))
+)]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     who: Who,
@@ -56,7 +74,19 @@ pub(super) async fn list(
     Ok(page.under("participants"))
 }
 
-/// `POST /v1/conversations/{id}/participants`
+/// Add participants.
+///
+/// For admins. One user, or up to 1,000 at once: all or none, in one event. Who was a member before gets a new membership,
+/// and hears nothing of the time between. Nobody is added to a direct conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/conversations/{id}/participants",
+    operation_id = "addParticipants",
+    tag = "participants",
+    params(("id" = ConversationId, Path, description = "The conversation.")),
+    request_body(content = bodies::AddParticipants, description = "Whom to add."),
+    responses((status = 201, body = answers::ParticipantsAdded, description = "They are members."))
+)]
 pub(super) async fn add(
     State(app): State<Arc<App>>,
     who: Who,
@@ -87,7 +117,19 @@ pub(super) async fn add(
     })
 }
 
-/// `PATCH /v1/conversations/{id}/participants/{user}`
+/// Change a participant's role.
+///
+/// For admins. The last admin cannot step down while others remain. Every success appends a `participant.updated`, also
+/// when the role was the same. Roles in a direct conversation do not change.
+#[utoipa::path(
+    patch,
+    path = "/v1/conversations/{id}/participants/{userId}",
+    operation_id = "updateParticipant",
+    tag = "participants",
+    params(("id" = ConversationId, Path, description = "The conversation."), ("userId" = UserId, Path, description = "The participant.")),
+    request_body(content = bodies::UpdateParticipant, description = "The role."),
+    responses((status = 200, body = answers::ParticipantAlone, description = "The membership with its role."))
+)]
 pub(super) async fn update(
     State(app): State<Arc<App>>,
     who: Who,
@@ -114,7 +156,19 @@ pub(super) async fn update(
     .into_response())
 }
 
-/// `DELETE /v1/conversations/{id}/participants/{user}`
+/// Remove a participant, or leave.
+///
+/// Admins remove whom they like, and everyone may leave. A last admin who leaves hands the role to the longest-standing
+/// member. The last member to leave deletes the conversation. A repeat is PARTICIPANT_NOT_FOUND to those who may still
+/// look, and CONVERSATION_NOT_FOUND to who left. Nobody leaves a direct conversation.
+#[utoipa::path(
+    delete,
+    path = "/v1/conversations/{id}/participants/{userId}",
+    operation_id = "removeParticipant",
+    tag = "participants",
+    params(("id" = ConversationId, Path, description = "The conversation."), ("userId" = UserId, Path, description = "The participant.")),
+    responses((status = 200, body = answers::ParticipantRemoval, description = "The membership ended."))
+)]
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
     who: Who,
@@ -167,7 +221,7 @@ struct Addition {
     role: Option<Role>,
 }
 
-fn read_role(body: &[u8]) -> Result<Role, Failure> {
+pub(super) fn read_role(body: &[u8]) -> Result<Role, Failure> {
     let mut fields = Fields::parse(body)?;
     let role = fields.require::<Role>("role");
     fields.finish()?;
@@ -175,7 +229,7 @@ fn read_role(body: &[u8]) -> Result<Role, Failure> {
 }
 
 /// The members to add, and whether the body named one by itself.
-fn read_additions(body: &[u8]) -> Result<(Vec<Member>, bool), Failure> {
+pub(super) fn read_additions(body: &[u8]) -> Result<(Vec<Member>, bool), Failure> {
     let mut fields = Fields::parse(body)?;
     let Some(listed) = fields.take::<Vec<Addition>>("participants") else {
         let user_id = fields.require::<UserId>("userId");

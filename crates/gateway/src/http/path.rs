@@ -21,7 +21,7 @@ pub(super) struct OfSession(pub(super) SessionId);
 #[derive(Debug)]
 pub(super) struct OfMessage(pub(super) EventId);
 
-/// The participant that `{user}` names.
+/// The participant that `{userId}` names.
 #[derive(Debug)]
 pub(super) struct OfUser(pub(super) UserId);
 
@@ -49,7 +49,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OfUser {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        named(parts, state, "user", Code::ParticipantNotFound)
+        named(parts, state, "userId", Code::ParticipantNotFound)
             .await
             .map(Self)
     }
@@ -95,7 +95,7 @@ mod tests {
 
     async fn status(path: &str) -> u16 {
         let router = Router::new().route(
-            "/{id}/{user}",
+            "/{id}/{userId}",
             get(async |_: InConversation, OfUser(user): OfUser| user.to_string()),
         );
         let request = Request::get(path).body(Body::empty()).unwrap();

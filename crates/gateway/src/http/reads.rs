@@ -15,11 +15,24 @@ use serde::Serialize;
 
 use super::App;
 use super::body::JsonBody;
+use super::openapi::{answers, bodies};
 use super::params::NoParams;
 use super::problem::Problem;
 use super::who::Who;
 
-/// `POST /v1/messages/read`
+/// Mark messages as read.
+///
+/// One conversation up to a seq, or up to 100 messages, each of which marks its conversation up to itself. Marks only move
+/// forward, and never beyond the conversation's last seq; the answer says where they stand. If any message is unknown, or of a
+/// conversation that the caller is not in, nothing is marked. Nothing is appended to the log; the members hear a `receipt`.
+#[utoipa::path(
+    post,
+    path = "/v1/messages/read",
+    operation_id = "markRead",
+    tag = "messages",
+    request_body(content = bodies::MarkRead, description = "What was read."),
+    responses((status = 200, body = answers::ReadMarks, description = "Where the read marks stand."))
+)]
 pub(super) async fn mark(
     State(app): State<Arc<App>>,
     who: Who,
@@ -44,7 +57,7 @@ struct Marked {
 }
 
 /// What the body asks for: one conversation up to a seq, or messages.
-fn read_mark(body: &[u8]) -> Result<MarkRead, Failure> {
+pub(super) fn read_mark(body: &[u8]) -> Result<MarkRead, Failure> {
     let mut fields = Fields::parse(body)?;
     if fields
         .peek("messageIds")
@@ -67,7 +80,7 @@ fn read_mark(body: &[u8]) -> Result<MarkRead, Failure> {
         return Ok(MarkRead::Messages(messages));
     }
     let conversation = fields.require::<ConversationId>("conversationId");
-    let seq = fields.require::<Seq>("upToSeq");
+    let seq = fields.require_integer("upToSeq");
     fields.finish()?;
     match (conversation, seq) {
         (Some(conversation), Some(seq)) => Ok(MarkRead::UpTo { conversation, seq }),

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 use super::App;
 use super::body::JsonBody;
+use super::openapi::bodies;
 use super::params::NoParams;
 use super::problem::Problem;
 use super::sessions::{RevocationAnswer, execute};
@@ -22,7 +23,19 @@ use super::who::Who;
 /// The longest login, in characters, as in a token.
 const LOGIN_CHARS: usize = 128;
 
-/// `POST /v1/revocations`
+/// Revoke a session, a login, or a user's tokens.
+///
+/// Only with the scope `confab:admin`. Within a second every gateway that has NATS refuses what is revoked, and closes
+/// its sockets. Kept until the newest token that it covers has expired. A repeat is answered like the first time. `issuedBefore`
+/// must not lie in the future.
+#[utoipa::path(
+    post,
+    path = "/v1/revocations",
+    operation_id = "revoke",
+    tag = "sessions",
+    request_body(content = bodies::Revoke, description = "What is revoked."),
+    responses((status = 201, body = RevocationAnswer, description = "It is revoked, now or before."))
+)]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     who: Who,
@@ -35,7 +48,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-fn read_target(body: &[u8], now: OffsetDateTime) -> Result<RevocationTarget, Failure> {
+pub(super) fn read_target(body: &[u8], now: OffsetDateTime) -> Result<RevocationTarget, Failure> {
     let mut fields = Fields::parse(body)?;
     let named: Vec<_> = ["sessionId", "loginSessionId", "userId"]
         .into_iter()

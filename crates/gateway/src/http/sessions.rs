@@ -6,9 +6,11 @@ use axum::Json;
 use axum::extract::State;
 use confab_protocol::command::{Caller, Command, Outcome, Revoke};
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::ids::SessionId;
 use confab_protocol::resource::Session;
 use confab_protocol::revocation::{RevocationTarget, RevocationView};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::App;
 use super::params::NoParams;
@@ -17,18 +19,30 @@ use super::problem::Problem;
 use super::who::Who;
 
 /// The caller's open sessions, the newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SessionsAnswer {
-    sessions: Vec<Session>,
+    /// The sessions.
+    pub(super) sessions: Vec<Session>,
 }
 
 /// What is revoked, now or since before.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RevocationAnswer {
-    revocation: RevocationView,
+    /// The revocation.
+    pub(super) revocation: RevocationView,
 }
 
-/// `GET /v1/sessions`
+/// The caller's open sessions, the newest first.
+///
+/// Every gateway is asked, and those that answer within a second are heard: a session at one that is cut off meanwhile may be
+/// missing.
+#[utoipa::path(
+    get,
+    path = "/v1/sessions",
+    operation_id = "listSessions",
+    tag = "sessions",
+    responses((status = 200, body = SessionsAnswer, description = "The sessions."))
+)]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     who: Who,
@@ -39,7 +53,18 @@ pub(super) async fn list(
     Ok(Json(SessionsAnswer { sessions }))
 }
 
-/// `DELETE /v1/sessions/{id}`. It is bound to the caller's user: another's session stays, and nothing is told of it.
+/// Revoke one of the caller's sessions.
+///
+/// Its socket closes at whichever gateway holds it, and it cannot be resumed; its token stays good for a new one. The revocation is bound to
+/// the caller's user: another's session stays, and nothing is told of it, nor whether a session was there at all.
+#[utoipa::path(
+    delete,
+    path = "/v1/sessions/{id}",
+    operation_id = "revokeSession",
+    tag = "sessions",
+    params(("id" = SessionId, Path, description = "The session.")),
+    responses((status = 200, body = RevocationAnswer, description = "It is revoked, now or before."))
+)]
 pub(super) async fn revoke(
     State(app): State<Arc<App>>,
     who: Who,

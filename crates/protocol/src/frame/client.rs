@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::{Code, Failure};
 use crate::frame::message::{read_body, read_content};
 use crate::ids::{ClientId, ConversationId, EventId, Seq};
 use crate::json::Fields;
 use crate::resource::{MessageBody, MessageContent};
+use crate::schema;
 use crate::signal::PresenceStatus;
 
 /// A frame from a client.
@@ -40,7 +42,7 @@ pub enum ClientFrame {
 }
 
 /// A frame of nothing but an id.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Plain {
     /// Echoed in the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +50,7 @@ pub struct Plain {
 }
 
 /// The first frame.
-#[derive(Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
     /// Echoed in the answer.
@@ -62,6 +64,7 @@ pub struct Hello {
     pub resume_token: Option<String>,
     /// The last seq, by conversation, up to which the client holds all.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<ConversationId, u64>>)]
     pub seen: Option<BTreeMap<ConversationId, Seq>>,
     /// Whether the next frame is a `seen` that belongs to this hello.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,7 +87,7 @@ impl std::fmt::Debug for Hello {
 }
 
 /// A client's name and version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientInfo {
     /// Its name.
@@ -94,12 +97,13 @@ pub struct ClientInfo {
 }
 
 /// What the client holds without a gap.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Seen {
     /// Echoed in an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// The last seq by conversation.
+    #[schema(value_type = BTreeMap<ConversationId, u64>)]
     pub positions: BTreeMap<ConversationId, Seq>,
 }
 
@@ -133,7 +137,7 @@ pub struct Edit {
 }
 
 /// A message to delete.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Delete {
     /// Echoed in the answer.
@@ -146,7 +150,7 @@ pub struct Delete {
 }
 
 /// How far the user has read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Read {
     /// Echoed in the answer.
@@ -155,11 +159,12 @@ pub struct Read {
     /// Where.
     pub conversation_id: ConversationId,
     /// The last seq that was read.
+    #[schema(value_type = u64)]
     pub up_to_seq: Seq,
 }
 
 /// Whether the user types.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Typing {
     /// Echoed in an error.
@@ -172,17 +177,18 @@ pub struct Typing {
 }
 
 /// Whether the user is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SetPresence {
     /// Echoed in an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// `online` or `away`.
+    #[schema(schema_with = schema::own_presence)]
     pub status: PresenceStatus,
 }
 
 /// A fresh token for the same user and device.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Auth {
     /// Echoed in the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -334,7 +340,7 @@ impl ClientFrame {
 
     fn read(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
         let conversation = fields.require::<ConversationId>("conversationId");
-        let up_to = fields.require::<Seq>("upToSeq");
+        let up_to = fields.require_integer("upToSeq");
         fields.finish()?;
         match (conversation, up_to) {
             (Some(conversation_id), Some(up_to_seq)) => Ok(Self::Read(Read {

@@ -40,7 +40,7 @@ pub fn read_content(fields: &mut Fields<'_>) -> MessageContent {
     let given = (is_given("content"), is_given("encryptedContent"));
     let content = fields.text("content", limits::CONTENT);
     let encrypted_content = fields.take::<String>("encryptedContent");
-    let stated = fields.take::<u64>("payloadSizeBytes");
+    let stated = fields.integer("payloadSizeBytes");
     match given {
         (true, true) => fields.reject("encryptedContent", "must not be given beside content"),
         (false, false) => fields.reject("content", "must be given, or encryptedContent"),

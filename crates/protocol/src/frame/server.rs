@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::{Code, Failure, FieldError};
 use crate::ids::{ConversationId, EventId, Seq, SessionId, UserId};
@@ -37,10 +38,11 @@ pub enum ServerFrame {
 }
 
 /// The session is open; replayed events follow, then live ones.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Welcome {
     /// The hello's id.
+    #[schema(required)]
     pub id: Option<String>,
     /// This connection's life across resumes.
     pub session_id: SessionId,
@@ -49,14 +51,17 @@ pub struct Welcome {
     /// Whether the session of the resume token goes on.
     pub resumed: bool,
     /// Why it does not.
+    #[schema(required)]
     pub reason: Option<String>,
     /// How many events are replayed.
     pub replayed: u64,
     /// What is not replayed and must be read over HTTP.
     pub truncated: Vec<Truncated>,
     /// Every conversation's last seq, where hello asked for it.
+    #[schema(required, value_type = Option<BTreeMap<ConversationId, u64>>)]
     pub heads: Option<BTreeMap<ConversationId, Seq>>,
     /// What resumes this session.
+    #[schema(required)]
     pub resume_token: Option<String>,
     /// For how long after the connection's end it can be resumed, in seconds.
     pub resume_window_seconds: u64,
@@ -67,7 +72,7 @@ pub struct Welcome {
 }
 
 /// What the client may send, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WelcomeLimits {
     /// A frame.
@@ -89,14 +94,16 @@ impl Default for WelcomeLimits {
 }
 
 /// A range that is not sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Truncated {
     /// Whose log.
     pub conversation_id: ConversationId,
     /// The first seq not sent.
+    #[schema(value_type = u64)]
     pub from_seq: Seq,
     /// The last seq not sent.
+    #[schema(value_type = u64)]
     pub head_seq: Seq,
     /// Whether what the client holds of it is void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,25 +111,30 @@ pub struct Truncated {
 }
 
 /// What a `send`, `edit`, `delete`, `read` or `auth` asked for is done; what has no meaning for it is null.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ack {
     /// The frame's id.
+    #[schema(required)]
     pub id: Option<String>,
     /// Where it is stored.
+    #[schema(required)]
     pub conversation_id: Option<ConversationId>,
     /// The message's id.
+    #[schema(required)]
     pub message_id: Option<EventId>,
     /// The event's number: of the message, its edit or its deletion; of a `read`, where the read mark stands.
+    #[schema(required, value_type = Option<u64>)]
     pub seq: Option<Seq>,
     /// When the event was stored.
+    #[schema(required)]
     pub created_at: Option<Timestamp>,
     /// Whether it was stored before.
     pub duplicate: bool,
 }
 
 /// A member types, or stopped to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TypingSignal {
     /// Where.
@@ -134,7 +146,7 @@ pub struct TypingSignal {
 }
 
 /// A member has read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReceiptSignal {
     /// Where.
@@ -142,11 +154,12 @@ pub struct ReceiptSignal {
     /// Who.
     pub user_id: UserId,
     /// Up to where.
+    #[schema(value_type = u64)]
     pub up_to_seq: Seq,
 }
 
 /// Whether a user is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PresenceSignal {
     /// Who.
@@ -156,7 +169,7 @@ pub struct PresenceSignal {
 }
 
 /// The token ends soon.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenExpiring {
     /// Its `exp`: then the connection is closed, or as much later as clocks may differ.
@@ -164,16 +177,18 @@ pub struct TokenExpiring {
 }
 
 /// Something was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorFrame {
     /// The id of the frame that it answers.
+    #[schema(required)]
     pub id: Option<String>,
     /// Which refusal.
     pub code: Code,
     /// What is wrong this time.
     pub detail: String,
     /// After how long trying again makes sense, in milliseconds.
+    #[schema(required)]
     pub retry_after_ms: Option<u64>,
     /// The id of the request in the gateway's logs.
     pub request_id: String,
@@ -204,7 +219,7 @@ impl ErrorFrame {
 }
 
 /// Why a client should connect elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GoawayReason {
     /// This gateway ends; the socket closes.
@@ -214,7 +229,7 @@ pub enum GoawayReason {
 }
 
 /// The client should connect elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Goaway {
     /// Why.

@@ -1,0 +1,79 @@
+//! The descriptions, and a page to browse them: everything comes from this binary, nothing from the internet.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use confab_protocol::error::{Code, Failure};
+use utoipa_swagger_ui::Config;
+
+use super::openapi;
+use super::problem::Problem;
+use crate::ws::asyncapi;
+
+/// The page loads scripts, styles and descriptions from its own origin only. What the browser makes of styles set by
+/// script is not covered by `style-src`; Swagger UI's own pictures are data in its style sheet.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+const PAGE: &str = include_str!("docs/index.html");
+const START: &str = include_str!("docs/start.js");
+/// What the page needs of Swagger UI's files.
+const ASSETS: [&str; 4] = [
+    "swagger-ui.css",
+    "swagger-ui-bundle.js",
+    "favicon-16x16.png",
+    "favicon-32x32.png",
+];
+
+static OPENAPI: LazyLock<Bytes> = LazyLock::new(|| openapi::document().to_string().into());
+static ASYNCAPI: LazyLock<Bytes> = LazyLock::new(|| asyncapi::document().to_string().into());
+
+pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new()
+        .route("/openapi.json", get(async || json(&OPENAPI)))
+        .route("/asyncapi.json", get(async || json(&ASYNCAPI)))
+        .route(
+            "/docs",
+            get(async || page("text/html; charset=utf-8", PAGE)),
+        )
+        .route("/docs/", get(async || Redirect::permanent("../docs")))
+        .route("/docs/{file}", get(asset))
+}
+
+fn json(document: &Bytes) -> Response {
+    ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()
+}
+
+fn page(media_type: &'static str, text: &'static str) -> Response {
+    (
+        [
+            (CONTENT_TYPE, HeaderValue::from_static(media_type)),
+            (CONTENT_SECURITY_POLICY, POLICY),
+        ],
+        text,
+    )
+        .into_response()
+}
+
+async fn asset(Path(file): Path<String>) -> Response {
+    if file == "start.js" {
+        return page("text/javascript; charset=utf-8", START);
+    }
+    let known = ASSETS.contains(&file.as_str());
+    let found = known.then(|| utoipa_swagger_ui::serve(&file, Arc::new(Config::default())));
+    let Some(Ok(Some(found))) = found else {
+        return Problem::from(Failure::of(Code::NotFound)).into_response();
+    };
+    let head = [
+        (CONTENT_TYPE, found.content_type),
+        (CACHE_CONTROL, "public, max-age=86400".to_owned()),
+    ];
+    (StatusCode::OK, head, found.bytes.into_owned()).into_response()
+}

@@ -1,0 +1,69 @@
+//! A message has exactly one of `content` and `encryptedContent`: as one type it can only be said in words.
+
+use serde_json::{Map, Value, json};
+
+/// Bodies that carry a message's content.
+const BODIES: [&str; 2] = ["SendMessage", "EditMessage"];
+
+/// Says of the bodies with content that they are one of two.
+pub(super) fn exactly_one(schemas: &mut Map<String, Value>) {
+    schemas.remove("Content");
+    for name in BODIES {
+        if let Some(schema) = schemas.get_mut(name) {
+            *schema = split(schema);
+        }
+    }
+}
+
+/// The body in clear, or encrypted.
+pub(super) fn split(schema: &Value) -> Value {
+    let parts = schema["allOf"].as_array().map(Vec::as_slice);
+    let mut properties = Map::new();
+    let mut required = Vec::new();
+    for part in parts.unwrap_or_else(|| std::slice::from_ref(schema)) {
+        properties.extend(part["properties"].as_object().cloned().unwrap_or_default());
+        required.extend(part["required"].as_array().cloned().unwrap_or_default());
+    }
+    properties.extend(content());
+    json!({
+        "description": schema["description"],
+        "oneOf": [
+            variant("In clear.", &properties, &required, ("content", &["encryptedContent", "payloadSizeBytes"])),
+            variant("Encrypted.", &properties, &required, ("encryptedContent", &["content"])),
+        ],
+    })
+}
+
+fn content() -> Map<String, Value> {
+    let schema = <super::bodies::Content as utoipa::PartialSchema>::schema();
+    let schema = serde_json::to_value(schema).unwrap_or_default();
+    schema["properties"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default()
+}
+
+/// A body that has `one` content, and in place of the `others` nothing.
+fn variant(
+    title: &str,
+    properties: &Map<String, Value>,
+    required: &[Value],
+    (one, others): (&str, &[&str]),
+) -> Value {
+    let mut properties = properties.clone();
+    for other in others {
+        properties.insert(
+            (*other).to_owned(),
+            json!({ "type": "null", "description": "Not given here." }),
+        );
+    }
+    let mut required = required.to_vec();
+    required.push(json!(one));
+    json!({
+        "type": "object",
+        "title": title,
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}

@@ -1,0 +1,322 @@
+//! Refusals: which operation may answer with which codes.
+
+use std::collections::BTreeMap;
+
+use confab_protocol::error::Code::{self, *};
+use confab_protocol::error::FieldError;
+use serde_json::{Map, Value, json};
+use utoipa::{PartialSchema as _, ToSchema as _};
+
+/// Codes of one operation, beside those that any operation may answer with.
+const OWN: &[(&str, &[Code])] = &[
+    ("connect", &[OriginForbidden, UpgradeRequired]),
+    (
+        "createConversation",
+        &[
+            InvalidIdempotencyKey,
+            InvalidDirectConversation,
+            TooManyConversations,
+            DirectConversationExists,
+            IdempotencyInProgress,
+            IdempotencyKeyReused,
+        ],
+    ),
+    ("listConversations", &[InvalidCursor]),
+    (
+        "getConversation",
+        &[ConversationNotFound, ConversationDeleted],
+    ),
+    (
+        "updateConversation",
+        &[
+            InvalidIfMatch,
+            InsufficientPermissions,
+            ConversationNotFound,
+            VersionConflict,
+            ConversationDeleted,
+        ],
+    ),
+    (
+        "deleteConversation",
+        &[InsufficientPermissions, ConversationNotFound],
+    ),
+    (
+        "listParticipants",
+        &[InvalidCursor, ConversationNotFound, ConversationDeleted],
+    ),
+    (
+        "addParticipants",
+        &[
+            InsufficientPermissions,
+            ConversationNotFound,
+            AlreadyParticipant,
+            ConversationFull,
+            TooManyConversations,
+            DirectConversationFixed,
+            ConversationDeleted,
+        ],
+    ),
+    (
+        "updateParticipant",
+        &[
+            InsufficientPermissions,
+            ConversationNotFound,
+            ParticipantNotFound,
+            LastAdmin,
+            DirectConversationFixed,
+            ConversationDeleted,
+        ],
+    ),
+    (
+        "removeParticipant",
+        &[
+            InsufficientPermissions,
+            ConversationNotFound,
+            ParticipantNotFound,
+            DirectConversationFixed,
+            ConversationDeleted,
+        ],
+    ),
+    (
+        "sendMessage",
+        &[
+            InvalidIdempotencyKey,
+            InsufficientPermissions,
+            ConversationNotFound,
+            MessageNotFound,
+            ConversationDeleted,
+            IdempotencyKeyReused,
+        ],
+    ),
+    ("getMessage", &[MessageNotFound, ConversationDeleted]),
+    (
+        "editMessage",
+        &[
+            InsufficientPermissions,
+            MessageNotFound,
+            ConversationDeleted,
+        ],
+    ),
+    (
+        "deleteMessage",
+        &[
+            InsufficientPermissions,
+            MessageNotFound,
+            ConversationDeleted,
+        ],
+    ),
+    (
+        "listMessages",
+        &[InvalidCursor, ConversationNotFound, ConversationDeleted],
+    ),
+    (
+        "listMessagesOfConversation",
+        &[InvalidCursor, ConversationNotFound, ConversationDeleted],
+    ),
+    ("listEvents", &[ConversationNotFound, ConversationDeleted]),
+    (
+        "markRead",
+        &[ConversationNotFound, MessageNotFound, ConversationDeleted],
+    ),
+    ("listSessions", &[]),
+    ("revokeSession", &[]),
+    ("revoke", &[]),
+];
+/// Codes that any operation with a token may answer with, by the name of their shared response.
+const ANY: [(&str, &[Code]); 8] = [
+    (
+        "Unauthorized",
+        &[
+            MissingToken,
+            InvalidToken,
+            TokenExpired,
+            TokenNotYetValid,
+            TokenRevoked,
+        ],
+    ),
+    ("NotAcceptable", &[NotAcceptable]),
+    ("UriTooLong", &[UriTooLong]),
+    ("RateLimited", &[RateLimited]),
+    ("HeadersTooLarge", &[HeadersTooLarge]),
+    ("Internal", &[Internal]),
+    ("Unavailable", &[Unavailable, Overloaded, AuthUnavailable]),
+    ("Timeout", &[Timeout]),
+];
+/// Codes that any operation with a body may answer with.
+const ANY_WITH_BODY: [(&str, &[Code]); 2] = [
+    ("PayloadTooLarge", &[PayloadTooLarge]),
+    ("UnsupportedMediaType", &[UnsupportedMediaType]),
+];
+
+/// The refusals of an operation, by status.
+pub(super) fn of(operation: &str, has_body: bool) -> Map<String, Value> {
+    let with_body = ANY_WITH_BODY.iter().filter(|_| has_body);
+    let shared = ANY.iter().chain(with_body).filter_map(|(name, codes)| {
+        let status = codes.first()?.status();
+        Some((status, (*name).to_owned()))
+    });
+    let row = OWN.iter().find(|(id, _)| *id == operation);
+    let own = by_status(row.map_or(&[], |(_, codes)| codes));
+    own.into_iter()
+        .map(|(status, codes)| (status, name_of(&codes)))
+        .chain(shared)
+        .map(|(status, name)| {
+            let reference = json!({ "$ref": format!("#/components/responses/{name}") });
+            (status.to_string(), reference)
+        })
+        .collect()
+}
+
+/// The responses that operations refer to: each is there once.
+pub(super) fn responses() -> Value {
+    let shared = ANY.iter().chain(&ANY_WITH_BODY);
+    let shared = shared.map(|(name, codes)| ((*name).to_owned(), response(codes)));
+    let own = OWN.iter().flat_map(|(_, codes)| by_status(codes));
+    let own = own.map(|(_, codes)| (name_of(&codes), response(&codes)));
+    own.chain(shared).collect::<Map<_, _>>().into()
+}
+
+/// The codes of an operation's own by their statuses, with those that all such operations have in common.
+fn by_status(own: &[Code]) -> BTreeMap<u16, Vec<Code>> {
+    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    // A path that names nothing that exists may also be no route at all: `%2F` in an id, say.
+    let absent = own.iter().any(|code| code.status() == 404);
+    let always = [Validation, InsufficientScope];
+    for code in always.iter().chain(own).chain(absent.then_some(&NotFound)) {
+        by_status.entry(code.status()).or_default().push(*code);
+    }
+    by_status
+}
+
+fn name_of(codes: &[Code]) -> String {
+    let names: Vec<_> = codes.iter().map(|code| code.as_str()).collect();
+    names.join(".")
+}
+
+/// The schemas of refusals.
+pub(super) fn add_schemas(schemas: &mut Map<String, Value>) {
+    let value = |schema| serde_json::to_value(schema).unwrap_or_default();
+    schemas.insert("Code".to_owned(), value(Code::schema()));
+    schemas.insert(FieldError::name().into_owned(), value(FieldError::schema()));
+    schemas.insert("Problem".to_owned(), problem());
+}
+
+fn response(codes: &[Code]) -> Value {
+    let names: Vec<_> = codes.iter().map(|code| code.as_str()).collect();
+    let lines: Vec<_> = codes
+        .iter()
+        .map(|code| format!("`{code}`: {}.", code.title()))
+        .collect();
+    let schema = json!({
+        "allOf": [{ "$ref": "#/components/schemas/Problem" }],
+        "properties": { "code": { "enum": names } },
+    });
+    let content = json!({ "schema": schema, "examples": examples(codes) });
+    let mut headers = json!({ "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" } });
+    let status = codes.first().map_or(0, |code| code.status());
+    let more: &[&str] = match status {
+        401 => &["WWW-Authenticate"],
+        429 => &["Retry-After", "RateLimit", "RateLimit-Policy"],
+        503 => &["Retry-After"],
+        _ => &[],
+    };
+    for name in more {
+        headers[name] = json!({ "$ref": format!("#/components/headers/{name}") });
+    }
+    if codes.contains(&DirectConversationExists) {
+        headers["Location"] = json!({
+            "description": "The direct conversation that is there (of DIRECT_CONVERSATION_EXISTS).",
+            "schema": { "type": "string" },
+        });
+    }
+    json!({
+        "description": lines.join(" "),
+        "headers": headers,
+        "content": { "application/problem+json": content.clone(), "application/json": content },
+    })
+}
+
+fn examples(codes: &[Code]) -> Value {
+    let named = codes.iter().map(|code| {
+        let name = code.as_str();
+        (
+            name.to_owned(),
+            json!({ "$ref": format!("#/components/examples/{name}") }),
+        )
+    });
+    named.collect::<Map<_, _>>().into()
+}
+
+/// How the refusal of each code might look.
+pub(super) fn all_examples() -> Value {
+    let all = Code::ALL
+        .iter()
+        .map(|code| (code.to_string(), example(*code)));
+    all.collect::<Map<_, _>>().into()
+}
+
+fn example(code: Code) -> Value {
+    let mut value = json!({
+        "type": format!("urn:confab:problem:{code}"),
+        "title": code.title(),
+        "status": code.status(),
+        "detail": code.title(),
+        "code": code,
+        "requestId": "01890a5d-ac96-774b-bcce-b302099a8060",
+    });
+    match code {
+        Validation => {
+            value["detail"] = json!("/kind: must be given");
+            value["errors"] = json!([{ "pointer": "/kind", "message": "must be given" }]);
+        }
+        TooManyConversations | AlreadyParticipant => value["userIds"] = json!(["bob"]),
+        DirectConversationExists => {
+            value["conversationId"] = json!("01890a5d-ac96-774b-bcce-b302099a8057");
+        }
+        VersionConflict => value["currentVersion"] = json!(3),
+        _ => {}
+    }
+    json!({ "value": value })
+}
+
+/// A refusal (RFC 9457), with the extension members of its code.
+fn problem() -> Value {
+    json!({
+        "type": "object",
+        "description": "A refusal (RFC 9457): branch on `code`.",
+        "required": ["type", "title", "status", "detail", "code", "requestId"],
+        "properties": {
+            "type": { "type": "string", "format": "uri", "description": "`urn:confab:problem:` and the code." },
+            "title": { "type": "string", "description": "What the code means, the same each time." },
+            "status": { "type": "integer", "description": "The HTTP status." },
+            "detail": { "type": "string", "description": "What is wrong this time." },
+            "code": { "$ref": "#/components/schemas/Code" },
+            "requestId": { "type": "string", "description": "The request's id, as in X-Request-Id." },
+            "errors": {
+                "type": "array",
+                "items": { "$ref": "#/components/schemas/FieldError" },
+                "description": "Of VALIDATION_ERROR: every bad field.",
+            },
+            "userIds": {
+                "type": "array",
+                "items": { "$ref": "#/components/schemas/UserId" },
+                "description": "Of TOO_MANY_CONVERSATIONS and ALREADY_PARTICIPANT: whom it is about.",
+            },
+            "conversationId": {
+                "$ref": "#/components/schemas/ConversationId",
+                "description": "Of DIRECT_CONVERSATION_EXISTS: the one that is there.",
+            },
+            "currentVersion": {
+                "type": "integer",
+                "minimum": 1,
+                "description": "Of VERSION_CONFLICT: the present version.",
+            },
+        },
+    })
+}
+
+/// The operations that have a row.
+#[cfg(test)]
+pub(super) fn operations() -> impl Iterator<Item = &'static str> {
+    OWN.iter().map(|(operation, _)| *operation)
+}

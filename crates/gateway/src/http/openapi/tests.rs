@@ -1,0 +1,221 @@
+use std::collections::BTreeSet;
+
+use confab_protocol::error::{Code, Failure};
+use time::OffsetDateTime;
+
+use super::*;
+use crate::http::{conversations, messages, metadata, participants, reads, revocations};
+
+/// All operations, each with its path and method.
+fn operations(document: &Value) -> Vec<(String, String, &Value)> {
+    let paths = document["paths"].as_object().unwrap();
+    let mut all = Vec::new();
+    for (path, item) in paths {
+        for (method, operation) in item.as_object().unwrap() {
+            all.push((path.clone(), method.clone(), operation));
+        }
+    }
+    all
+}
+
+#[test]
+fn the_description_of_http() {
+    insta::assert_snapshot!(format!("{:#}", document()));
+}
+
+#[test]
+fn every_operation_is_named_and_described_and_has_an_example() {
+    let document = document();
+    for (path, method, operation) in operations(&document) {
+        let at = format!("{method} {path}");
+        for text in ["operationId", "summary", "description"] {
+            let said = operation[text].as_str().unwrap_or_default();
+            assert!(!said.is_empty(), "{at} has no {text}");
+        }
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let said = parameter["description"].is_string() || parameter["$ref"].is_string();
+            assert!(said, "{at}: {}", parameter["name"]);
+        }
+        for body in operation["requestBody"]["content"]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
+            assert!(
+                body.1["examples"].is_object(),
+                "{at} has no example of its body"
+            );
+        }
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            for media in response["content"].as_object().into_iter().flatten() {
+                assert!(
+                    media.1["examples"].is_object(),
+                    "{at} has no example of {status}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_operation_with_a_token_says_which_codes_are_its_own() {
+    let document = document();
+    let described: BTreeSet<_> = operations(&document)
+        .into_iter()
+        .filter(|(path, ..)| path.starts_with("/v1/"))
+        .map(|(_, _, operation)| operation["operationId"].as_str().unwrap())
+        .collect();
+    assert_eq!(described, problems::operations().collect());
+}
+
+#[test]
+fn every_code_of_an_answer_over_http_is_described() {
+    let text = problems::responses().to_string();
+    // What only ends a socket, and what answers no operation of ours.
+    let elsewhere = [
+        Code::SlowConsumer,
+        Code::SessionReplaced,
+        Code::HelloTimeout,
+        Code::BadFrames,
+        Code::MethodNotAllowed,
+    ];
+    for code in Code::ALL.iter().filter(|code| !elsewhere.contains(code)) {
+        assert!(text.contains(&format!("`{code}`")), "{code}");
+    }
+}
+
+#[test]
+fn every_link_leads_to_an_operation_and_gives_it_what_it_takes() {
+    let document = document();
+    let all = operations(&document);
+    for (_, _, operation) in &all {
+        for (_, response) in operation["responses"].as_object().unwrap() {
+            for (name, link) in response["links"].as_object().into_iter().flatten() {
+                let to = all
+                    .iter()
+                    .find(|(_, _, other)| other["operationId"] == link["operationId"]);
+                let (_, _, to) = to.unwrap_or_else(|| panic!("{name} leads nowhere"));
+                let taken: Vec<_> = to["parameters"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|p| &p["name"])
+                    .collect();
+                for parameter in link["parameters"].as_object().into_iter().flatten() {
+                    assert!(
+                        taken.contains(&&json!(parameter.0)),
+                        "{name}: {}",
+                        parameter.0
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    let document = document();
+    let text = document.to_string();
+    for part in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = part.split('"').next().unwrap();
+        assert!(document.pointer(pointer).is_some(), "{pointer}");
+    }
+}
+
+type Parser = fn(&[u8]) -> Result<(), Failure>;
+
+/// A body's schema, and what reads it.
+const BODIES: [(&str, Parser); 8] = [
+    ("CreateConversation", |body| {
+        conversations::read_creation(body, "k".into()).map(drop)
+    }),
+    ("UpdateConversation", |body| {
+        metadata::read_patch(body).map(drop)
+    }),
+    ("AddParticipants", |body| {
+        participants::read_additions(body).map(drop)
+    }),
+    ("UpdateParticipant", |body| {
+        participants::read_role(body).map(drop)
+    }),
+    ("SendMessage", |body| {
+        messages::read_message(body, None).map(drop)
+    }),
+    ("EditMessage", |body| messages::read_edit(body).map(drop)),
+    ("MarkRead", |body| reads::read_mark(body).map(drop)),
+    ("Revoke", |body| {
+        revocations::read_target(body, OffsetDateTime::UNIX_EPOCH).map(drop)
+    }),
+];
+
+/// The names of a schema's properties, of all its variants.
+fn properties(schemas: &Value, schema: &Value) -> BTreeSet<String> {
+    if let Some(name) = schema["$ref"].as_str() {
+        return properties(schemas, &schemas[name.rsplit('/').next().unwrap()]);
+    }
+    let own = schema["properties"].as_object().into_iter().flatten();
+    let variants = schema["oneOf"].as_array().into_iter().flatten();
+    own.map(|(name, _)| name.clone())
+        .chain(variants.flat_map(|variant| properties(schemas, variant)))
+        .collect()
+}
+
+fn is_known(parse: Parser, body: &str, pointer: &str) -> bool {
+    let errors = match parse(body.as_bytes()) {
+        Ok(()) => return true,
+        Err(failure) => failure.extension.errors,
+    };
+    !errors
+        .iter()
+        .any(|error| error.pointer == pointer && error.message == "is not a known field")
+}
+
+#[test]
+fn a_body_takes_the_fields_that_its_schema_has_and_no_other() {
+    let document = document();
+    let schemas = &document["components"]["schemas"];
+    let names = |name: &str| properties(schemas, &schemas[name]);
+    let mut all: BTreeSet<_> = BODIES.iter().flat_map(|(name, _)| names(name)).collect();
+    all.insert("typo".to_owned());
+    for (name, parse) in BODIES {
+        let taken = names(name);
+        assert!(!taken.is_empty(), "{name}");
+        for field in &all {
+            let known = is_known(parse, &format!("{{\"{field}\":0}}"), &format!("/{field}"));
+            assert_eq!(known, taken.contains(field), "{name}: {field}");
+        }
+    }
+    let (_, create) = BODIES[0];
+    for (name, parse) in [("NewMetadata", create), ("MetadataPatch", BODIES[1].1)] {
+        let mut fields = names(name);
+        assert_eq!(fields.len(), 4);
+        fields.insert("typo".to_owned());
+        for field in fields {
+            let body = format!("{{\"metadata\":{{\"{field}\":0}}}}");
+            let known = is_known(parse, &body, &format!("/metadata/{field}"));
+            assert_eq!(known, field != "typo", "{name}: {field}");
+        }
+    }
+}
+
+#[test]
+fn what_a_body_takes_is_bounded_by_the_limits_of_the_wire() {
+    let document = document();
+    let schemas = &document["components"]["schemas"];
+    let users = &schemas["CreateConversation"]["properties"]["participants"];
+    assert_eq!(
+        users["maxItems"],
+        confab_protocol::limits::PARTICIPANTS_PER_REQUEST
+    );
+    let closed = |name: &str| schemas[name]["additionalProperties"] == false;
+    for name in [
+        "CreateConversation",
+        "NewMetadata",
+        "UpdateConversation",
+        "MetadataPatch",
+        "Addition",
+    ] {
+        assert!(closed(name), "{name}");
+    }
+}

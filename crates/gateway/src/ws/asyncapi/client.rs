@@ -1,0 +1,228 @@
+//! What a client says.
+
+use confab_protocol::frame::{
+    Auth, ClientFrame, ClientInfo, Delete, Edit, Hello, Plain, Read, Seen, Send, SetPresence,
+    Typing,
+};
+use confab_protocol::ids::{ConversationId, EventId};
+use confab_protocol::json::JsonText;
+use confab_protocol::resource::{MessageBody, MessageContent};
+use confab_protocol::signal::PresenceStatus;
+use serde_json::{Value, json};
+
+use super::Described;
+use super::schemas::{frame_id, heard, with_type};
+use crate::http::openapi::{content_body, samples};
+
+const ACK: &[&str] = &["ack", "error"];
+const ERROR: &[&str] = &["error"];
+
+/// Every frame of a client.
+pub(super) fn frames() -> Vec<Described> {
+    samples().iter().map(describe).collect()
+}
+
+fn describe(frame: &ClientFrame) -> Described {
+    let example = serde_json::to_value(frame).unwrap_or_default();
+    let name = example["type"].as_str().unwrap_or_default().to_owned();
+    let payload = payload(frame, &name);
+    let (summary, description, answers) = texts(frame);
+    Described {
+        name,
+        summary,
+        description,
+        payload,
+        example,
+        answers,
+    }
+}
+
+fn payload(frame: &ClientFrame, name: &str) -> Value {
+    match frame {
+        ClientFrame::Hello(_) => heard::<Hello>(name),
+        ClientFrame::Seen(_) => heard::<Seen>(name),
+        ClientFrame::Bye(_) | ClientFrame::Ping(_) => heard::<Plain>(name),
+        ClientFrame::Send(_) => send(name),
+        ClientFrame::Edit(_) => edit(name),
+        ClientFrame::Delete(_) => heard::<Delete>(name),
+        ClientFrame::Read(_) => heard::<Read>(name),
+        ClientFrame::Typing(_) => heard::<Typing>(name),
+        ClientFrame::Presence(_) => heard::<SetPresence>(name),
+        ClientFrame::Auth(_) => heard::<Auth>(name),
+    }
+}
+
+const fn texts(frame: &ClientFrame) -> (&'static str, &'static str, &'static [&'static str]) {
+    match frame {
+        ClientFrame::Hello(_) => (
+            "Opens the session; the first frame.",
+            "`token` where the upgrade's header carried none. `seen` says what the client holds, with or without a `resumeToken`: what is above is replayed, or named in `truncated`. It is believed.",
+            &["welcome", "error"],
+        ),
+        ClientFrame::Seen(_) => (
+            "Says what the client holds without a gap.",
+            "Directly behind a hello that announced it by `seenFollows`, or at any time later: after reading a truncated range it must, to move its position. A later one never moves delivery.",
+            ERROR,
+        ),
+        ClientFrame::Bye(_) => (
+            "Ends the session for good.",
+            "The gateway closes with 1000, and the session cannot be resumed. Any other end leaves it resumable.",
+            &[],
+        ),
+        ClientFrame::Send(_) => (
+            "Sends a message.",
+            "`id` is the message's clientId: a repeat is stored once, and acknowledged each time with the same seq. The other fields are those of `POST /v1/messages`.",
+            ACK,
+        ),
+        ClientFrame::Edit(_) => (
+            "Replaces a message's content.",
+            "For its sender, while a member, in a channel while an admin. In one order with the connection's sends to that conversation.",
+            ACK,
+        ),
+        ClientFrame::Delete(_) => (
+            "Deletes a message.",
+            "For its sender, the conversation's admins and `confab:admin`. In one order with the connection's sends to that conversation. A repeat is acknowledged as `duplicate`.",
+            ACK,
+        ),
+        ClientFrame::Read(_) => (
+            "Moves a read mark forward.",
+            "Never back, and never beyond the conversation's last seq: the ack's `seq` says where it stands.",
+            ACK,
+        ),
+        ClientFrame::Typing(_) => (
+            "Says that the user types, or stopped to.",
+            "It lasts 6 s unless it is said again. Not answered unless it is refused; in a conversation of more than 100 members it is told to nobody.",
+            ERROR,
+        ),
+        ClientFrame::Presence(_) => (
+            "Says whether the user is there.",
+            "A new session is `online`. A user is `away` when all of its sessions are. Not answered unless it is refused.",
+            ERROR,
+        ),
+        ClientFrame::Auth(_) => (
+            "Renews the session's token.",
+            "A fresh one for the same tenant, user and device, before the old one expires.",
+            ACK,
+        ),
+        ClientFrame::Ping(_) => (
+            "Asks for a pong.",
+            "For clients that cannot send the protocol's own pings.",
+            &["pong"],
+        ),
+    }
+}
+
+/// The fields of `POST /v1/messages`, with the clientId as `id`.
+fn send(name: &str) -> Value {
+    each_variant(content_body("SendMessage"), name, |properties| {
+        properties["id"] = json!({
+            "type": "string",
+            "format": "uuid",
+            "description": "The message's clientId, echoed in the answer.",
+        });
+        if let Some(properties) = properties.as_object_mut() {
+            properties.remove("clientId");
+        }
+        &["id"]
+    })
+}
+
+/// The fields of `PATCH /v1/messages/{id}`, with where the message is.
+fn edit(name: &str) -> Value {
+    each_variant(content_body("EditMessage"), name, |properties| {
+        properties["id"] = frame_id();
+        properties["conversationId"] = json!({ "$ref": "#/components/schemas/ConversationId" });
+        properties["messageId"] = json!({ "$ref": "#/components/schemas/EventId" });
+        &["conversationId", "messageId"]
+    })
+}
+
+/// Makes a frame of each variant of a body; `add` says which of the properties that it adds are required.
+fn each_variant(
+    mut body: Value,
+    name: &str,
+    add: impl Fn(&mut Value) -> &'static [&'static str],
+) -> Value {
+    for variant in body["oneOf"].as_array_mut().into_iter().flatten() {
+        let required = add(&mut variant["properties"]);
+        if let Some(names) = variant["required"].as_array_mut() {
+            names.extend(required.iter().map(|name| json!(name)));
+        }
+        *variant = with_type(variant.take(), name);
+    }
+    body["description"] = Value::Null;
+    if let Some(body) = body.as_object_mut() {
+        body.remove("description");
+    }
+    body
+}
+
+/// A frame of every kind.
+fn samples() -> Vec<ClientFrame> {
+    let id = || Some("7".to_owned());
+    let conversation_id: ConversationId = samples::CONVERSATION;
+    let message_id: EventId = samples::MESSAGE;
+    let content = || Some(JsonText::trusted(r#"{"text":"hello"}"#.to_owned()));
+    vec![
+        ClientFrame::Hello(Hello {
+            token: Some("eyJhbGciOiJFUzI1NiJ9.e30.c2lnbmF0dXJl".to_owned()),
+            seen: Some([(conversation_id, 41)].into()),
+            client: Some(ClientInfo {
+                name: "web".to_owned(),
+                version: Some("1.4.0".to_owned()),
+            }),
+            ..Hello::default()
+        }),
+        ClientFrame::Seen(Seen {
+            id: None,
+            positions: [(conversation_id, 60)].into(),
+        }),
+        ClientFrame::Bye(Plain::default()),
+        ClientFrame::Send(Send {
+            id: samples::CLIENT,
+            conversation_id,
+            body: MessageBody {
+                kind: "text".to_owned(),
+                content: content(),
+                encrypted_content: None,
+                payload_size_bytes: None,
+                reply_to: None,
+                metadata: JsonText::empty_object(),
+            },
+        }),
+        ClientFrame::Edit(Edit {
+            id: id(),
+            conversation_id,
+            message_id,
+            content: MessageContent {
+                content: content(),
+                encrypted_content: None,
+                payload_size_bytes: None,
+            },
+        }),
+        ClientFrame::Delete(Delete {
+            id: id(),
+            conversation_id,
+            message_id,
+        }),
+        ClientFrame::Read(Read {
+            id: id(),
+            conversation_id,
+            up_to_seq: 60,
+        }),
+        ClientFrame::Typing(Typing {
+            id: None,
+            conversation_id,
+            on: true,
+        }),
+        ClientFrame::Presence(SetPresence {
+            id: None,
+            status: PresenceStatus::Away,
+        }),
+        ClientFrame::Auth(Auth {
+            id: id(),
+            token: "eyJhbGciOiJFUzI1NiJ9.e30.bmV3ZXI".to_owned(),
+        }),
+        ClientFrame::Ping(Plain { id: id() }),
+    ]
+}
