@@ -3,11 +3,23 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod conversations;
+#[cfg(test)]
 mod crossing;
+#[cfg(test)]
+mod elsewhere;
+#[cfg(test)]
+mod events;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod manners;
+#[cfg(test)]
 mod membership;
+#[cfg(test)]
+mod messages;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod nats_faults;
 #[cfg(test)]
@@ -15,9 +27,21 @@ mod order;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+mod participants;
+#[cfg(test)]
+mod problems;
+#[cfg(test)]
+mod rate_limits;
+#[cfg(test)]
+mod reads;
+#[cfg(test)]
 mod relay;
 #[cfg(test)]
-mod routes;
+mod revocation;
+#[cfg(test)]
+mod scopes;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod signals;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What every test here uses: a cluster of its own, users on its gateways, and an oracle that knows what they are owed.
 
+mod call;
 mod cluster;
 mod folder;
 mod jwks;
@@ -12,6 +13,7 @@ mod tokens;
 mod traffic;
 mod wait;
 
+pub(crate) use call::{Answer, id_of};
 pub(crate) use cluster::{Cluster, Setup};
 pub(crate) use jwks::Jwks;
 pub(crate) use member::{Member, User, text};

@@ -210,7 +210,7 @@ async fn assert_accepted(url: &str, token: &str) {
 }
 
 /// The code that a read is refused with; none when it is answered. What is wrong inside a token stays untold.
-async fn over_http(url: &str, token: &str) -> Option<Code> {
+pub(crate) async fn over_http(url: &str, token: &str) -> Option<Code> {
     let bearer = format!("Bearer {token}");
     let answer = Http::new(url, "").unwrap();
     let answer = answer
@@ -245,7 +245,7 @@ async fn over_http(url: &str, token: &str) -> Option<Code> {
 }
 
 /// The code that a WebSocket is refused with, and the close code where it was open for that; none when it is welcomed.
-async fn opened(url: &str, token: TokenIn) -> Option<(Code, Option<u16>)> {
+pub(crate) async fn opened(url: &str, token: TokenIn) -> Option<(Code, Option<u16>)> {
     match Ws::connect(url, options(token)).await {
         Ok(_) => None,
         Err(WsError::Refused(problem)) => {

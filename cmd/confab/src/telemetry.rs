@@ -3,10 +3,13 @@
 use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
+use confab_protocol::metric::{Metric, MetricKind};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
+#[cfg(test)]
+mod catalogue;
 mod process;
 
 /// What is logged, and how. Logs go to standard error.
@@ -71,13 +74,22 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit it was built from, where the build said so.
 pub(crate) const COMMIT: Option<&str> = option_env!("CONFAB_COMMIT");
 
+/// What is built, as an info metric: a gauge that is 1, under its name with `_info`.
+const BUILD: Metric = Metric {
+    name: "confab_build",
+    unit: "info",
+    kind: MetricKind::Gauge,
+    labels: &["version", "commit"],
+    help: "The version and commit that runs",
+};
+
 /// A registry with what every process tells of itself; its role adds the rest.
 pub(crate) fn registry() -> Registry {
     let mut registry = Registry::default();
     let commit = COMMIT.unwrap_or("unknown");
     registry.register(
-        "confab_build",
-        "The version and commit that runs",
+        BUILD.name,
+        BUILD.help,
         Info::new([("version", VERSION), ("commit", commit)]),
     );
     registry.register_collector(Box::new(process::Process));

@@ -93,6 +93,8 @@ pub(crate) struct Rules {
     pub(crate) audiences: Option<Vec<String>>,
     /// How far the clocks may be apart.
     pub(crate) leeway: Duration,
+    /// The longest time from `iat` to `exp`: a revocation is kept for as long, and must outlive what it covers.
+    pub(crate) max_lifetime: Duration,
     pub(crate) device: Named,
     pub(crate) session: Named,
     pub(crate) tenant: String,
@@ -129,6 +131,9 @@ impl Rules {
             expires_at: numeric_date(claims, "exp")?,
             scope: scope(claims)?,
         };
+        if caller.expires_at - caller.issued_at > self.max_lifetime {
+            return Err(Defect::Lifetime.into());
+        }
         self.check_times(&caller, not_before, now)?;
         Ok(caller)
     }

@@ -84,6 +84,9 @@ pub enum Defect {
     /// A claim that does not have the form it must have.
     #[error("bad claim {0:?}")]
     BadClaim(String),
+    /// From `iat` to `exp` is longer than allowed.
+    #[error("good for longer than tokens may be")]
+    Lifetime,
     /// `iss` is not one of ours.
     #[error("another issuer")]
     Issuer,

@@ -112,6 +112,17 @@ pub struct Settings {
     #[arg(long = "jwt-require-nbf", env = "CONFAB_JWT_REQUIRE_NBF", value_parser = BoolishValueParser::new())]
     pub require_nbf: bool,
 
+    /// Longest time from `iat` to `exp` that a token may have, in seconds. Workers keep revocations for as long: their
+    /// setting of this name must not be lower.
+    #[arg(
+        long = "token-max-lifetime",
+        env = "CONFAB_TOKEN_MAX_LIFETIME",
+        value_name = "SECONDS",
+        default_value_t = 31_622_400,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub max_lifetime: u32,
+
     /// Shortest time between two fetches of the key set for unknown key ids, in seconds.
     #[arg(
         long = "jwt-jwks-interval",
@@ -213,6 +224,7 @@ impl Settings {
             issuers: listed("issuer", &self.issuer, self.any_issuer)?,
             audiences: listed("audience", &self.audience, self.any_audience)?,
             leeway: time::Duration::seconds(self.leeway.into()),
+            max_lifetime: time::Duration::seconds(self.max_lifetime.into()),
             device: named("device-claim", &self.device_claim, self.device_optional)?,
             session: named("session-claim", &self.session_claim, self.session_optional)?,
             tenant: named("tenant-claim", &self.tenant_claim, true)?.name,

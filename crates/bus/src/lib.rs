@@ -5,9 +5,13 @@ mod error;
 pub mod feed;
 mod gateways;
 mod publish;
+pub mod revocations;
 pub mod rpc;
+pub mod sessions;
 mod signals;
 mod subjects;
+#[cfg(test)]
+mod testing;
 mod topology;
 
 pub use connection::{Bus, Link, Settings};

@@ -21,6 +21,12 @@ pub(crate) const GATEWAYS: &str = "confab.v1.gateways";
 pub(crate) const SIGNALS: &str = "confab.v1.signal.>";
 /// Whoever finds a break in the feed says so here.
 pub(crate) const BREAKS: &str = "confab.v1.break";
+/// Whoever revoked something says so here.
+pub(crate) const REVOCATION: &str = "confab.v1.revocation";
+/// Gateways are asked here for the sessions of a user.
+pub(crate) const SESSIONS: &str = "confab.v1.sessions";
+/// The bucket of what was revoked.
+pub(crate) const REVOCATIONS_BUCKET: &str = "confab_revocations";
 /// The micro service of the workers.
 pub(crate) const SERVICE: &str = "confab-worker";
 /// The queue group that spreads requests over the workers.

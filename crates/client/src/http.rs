@@ -1,29 +1,29 @@
 use std::time::Duration;
 
-use confab_protocol::ids::{ConversationId, Seq, UserId};
-use confab_protocol::resource::{Message, Participant};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-mod body;
+mod conversations;
+mod events;
+mod messages;
+mod participants;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
 use crate::{ClientError, Problem};
-pub use body::{
-    ConversationPage, ConversationView, MessagePage, NewConversation, NewMembers, NewMessage,
-    Removal, Replayable,
-};
-use body::{MessageAnswer, ParticipantsAnswer};
+pub use conversations::{ConversationFilter, ConversationPage, ConversationView, NewConversation};
+pub use events::EventPage;
+pub use messages::{MessageFilter, MessagePage, NewMessage};
+pub use participants::{NewMembers, ParticipantFilter, ParticipantPage, Removal};
+pub use sessions::NewRevocation;
 
 /// How long a connection may take to stand.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a call may take in all.
 const CALL: Duration = Duration::from_secs(30);
-/// Messages of a history page, the most that a page may have.
-const PAGE: u32 = 200;
 
 /// The HTTP calls of one user to one gateway. Clones share their connections.
 #[derive(Clone)]
@@ -39,6 +39,15 @@ impl std::fmt::Debug for Http {
             .field("base", &self.base.as_str())
             .finish_non_exhaustive()
     }
+}
+
+/// An answer that a repeat is given again.
+#[derive(Debug, Clone)]
+pub struct Replayable<T> {
+    /// The answer.
+    pub answer: T,
+    /// Whether it was given before (`Idempotent-Replayed`).
+    pub replayed: bool,
 }
 
 /// An answer as it came.
@@ -118,127 +127,6 @@ impl Http {
         })
     }
 
-    /// Begins a conversation; a repeat with the same `key` is given the first answer again.
-    ///
-    /// # Errors
-    /// As every call: [`ClientError::Problem`] when refused, else what went wrong on the way.
-    pub async fn create_conversation(
-        &self,
-        conversation: &NewConversation,
-        key: Option<&str>,
-    ) -> Result<Replayable<ConversationView>, ClientError> {
-        let headers: Vec<_> = key.iter().map(|key| ("idempotency-key", *key)).collect();
-        let url = self.url("v1/conversations")?;
-        let answer = self.send(Method::POST, url, &headers, Some(conversation));
-        answer.await?.replayable()
-    }
-
-    /// Reads a conversation and its first participants.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn conversation(&self, id: ConversationId) -> Result<ConversationView, ClientError> {
-        self.get(self.url(&format!("v1/conversations/{id}"))?).await
-    }
-
-    /// Reads a page of the user's conversations, the last active first; `cursor` is the page before's `next_cursor`.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn conversations(
-        &self,
-        limit: u32,
-        cursor: Option<&str>,
-    ) -> Result<ConversationPage, ClientError> {
-        let mut url = self.url("v1/conversations")?;
-        query(&mut url, "limit", Some(limit));
-        query(&mut url, "cursor", cursor);
-        self.get(url).await
-    }
-
-    /// Adds members, all or none; they are answered in the order given.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn add_participants(
-        &self,
-        conversation: ConversationId,
-        members: &NewMembers,
-    ) -> Result<Vec<Participant>, ClientError> {
-        let url = self.url(&format!("v1/conversations/{conversation}/participants"))?;
-        let answer = self.send(Method::POST, url, &[], Some(members)).await?;
-        Ok(answer.json::<ParticipantsAnswer>()?.participants)
-    }
-
-    /// Ends a user's membership, or one's own.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn remove_participant(
-        &self,
-        conversation: ConversationId,
-        user: &UserId,
-    ) -> Result<Removal, ClientError> {
-        let mut url = self.url(&format!("v1/conversations/{conversation}/participants"))?;
-        url.path_segments_mut()
-            .map_err(|()| ClientError::Invalid("URL", "it has no path".into()))?
-            .push(user.as_str());
-        let answer = self.send(Method::DELETE, url, &[], None::<&()>).await?;
-        answer.json()
-    }
-
-    /// Sends a message; a repeat with the same `client_id` is given the stored message again.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn send_message(
-        &self,
-        message: &NewMessage,
-    ) -> Result<Replayable<Message>, ClientError> {
-        let url = self.url("v1/messages")?;
-        let answer = self.send(Method::POST, url, &[], Some(message)).await?;
-        let Replayable { answer, replayed } = answer.replayable::<MessageAnswer>()?;
-        Ok(Replayable {
-            answer: answer.message,
-            replayed,
-        })
-    }
-
-    /// Reads a page of a conversation's messages, newest first, only those below `before` where it is given. A page may
-    /// hold fewer than `limit`: more is there while it has a `next_cursor`.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn history_page(
-        &self,
-        conversation: ConversationId,
-        limit: u32,
-        before: Option<Seq>,
-    ) -> Result<MessagePage, ClientError> {
-        let mut url = self.url(&format!("v1/conversations/{conversation}/messages"))?;
-        query(&mut url, "limit", Some(limit));
-        query(&mut url, "before", before);
-        self.get(url).await
-    }
-
-    /// Reads all messages of a conversation, oldest first.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn history(&self, conversation: ConversationId) -> Result<Vec<Message>, ClientError> {
-        let mut messages: Vec<Message> = Vec::new();
-        loop {
-            let before = messages.last().map(|oldest| oldest.seq);
-            let page = self.history_page(conversation, PAGE, before).await?;
-            let ended = page.next_cursor.is_none() || page.messages.is_empty();
-            messages.extend(page.messages);
-            if ended {
-                messages.reverse();
-                return Ok(messages);
-            }
-        }
-    }
-
     /// Makes a request with exactly these headers and this body, no token among them, and gives the answer as it came.
     ///
     /// # Errors
@@ -258,6 +146,27 @@ impl Http {
 
     async fn get<T: DeserializeOwned>(&self, url: Url) -> Result<T, ClientError> {
         self.send(Method::GET, url, &[], None::<&()>).await?.json()
+    }
+
+    async fn delete<T: DeserializeOwned>(&self, url: Url) -> Result<T, ClientError> {
+        let answer = self.send(Method::DELETE, url, &[], None::<&()>);
+        answer.await?.json()
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        url: Url,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.send(Method::POST, url, &[], Some(body)).await?.json()
+    }
+
+    async fn patch<T: DeserializeOwned>(
+        &self,
+        url: Url,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.send(Method::PATCH, url, &[], Some(body)).await?.json()
     }
 
     async fn send<T: Serialize>(

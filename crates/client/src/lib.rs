@@ -10,8 +10,9 @@ mod ws;
 
 pub use error::{ClientError, Problem};
 pub use http::{
-    ConversationPage, ConversationView, Http, MessagePage, NewConversation, NewMembers, NewMessage,
-    Removal, Replayable, Response,
+    ConversationFilter, ConversationPage, ConversationView, EventPage, Http, MessageFilter,
+    MessagePage, NewConversation, NewMembers, NewMessage, NewRevocation, ParticipantFilter,
+    ParticipantPage, Removal, Replayable, Response,
 };
 pub use session::{Events, Notice, Pending, SendError, Session, Stored};
 pub use ws::{Closed, Encoding, Options, TokenIn, Ws, WsError, WsReceiver, WsSender};

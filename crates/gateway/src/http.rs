@@ -4,33 +4,53 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
-use confab_auth::Verifier;
+use axum::routing::{delete, get, patch, post};
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::query::{Answer, Query};
+use tower_http::cors::CorsLayer;
 use tracing::{Instrument as _, debug, info_span, warn};
 use uuid::Uuid;
 
+use crate::admission::Admission;
 use crate::commands::Commands;
-use crate::metrics::{AuthMetrics, HttpMetrics};
+use crate::limits::Limits;
+use crate::metrics::{Answered, HttpMetrics};
+use crate::reads::Reads;
+use crate::sessions::Directory;
 use crate::ws::{self, Sockets};
 
+mod answer;
 mod body;
+mod compression;
 mod conversations;
+pub(crate) mod cors;
+mod events;
 mod idempotency;
+mod if_match;
+pub(crate) mod manners;
 mod messages;
 mod metadata;
+mod pages;
 pub(crate) mod params;
 mod participants;
 mod path;
 pub(crate) mod problem;
+mod reads;
+mod revocations;
+mod sessions;
 mod who;
 
 use problem::{Accepts, Problem};
+use who::Who;
+
+const PARTICIPANTS: &str = "/v1/conversations/{id}/participants";
+const PARTICIPANT: &str = "/v1/conversations/{id}/participants/{user}";
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -38,52 +58,107 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug)]
 pub(crate) struct App {
     /// Who is calling.
-    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) admission: Admission,
     /// The door to the workers.
     pub(crate) commands: Commands,
+    /// The door for read marks.
+    pub(crate) reads: Reads,
     /// How long a body may take.
     pub(crate) body_timeout: Duration,
-    /// Metrics of tokens.
-    pub(crate) auth_metrics: AuthMetrics,
+    /// How long a request may take in all.
+    pub(crate) longest: Duration,
+    /// Rate limits.
+    pub(crate) limits: Limits,
+    /// The way to the sessions of all gateways.
+    pub(crate) directory: Directory,
     /// Metrics of requests.
     pub(crate) metrics: HttpMetrics,
+}
+
+impl App {
+    /// Asks a worker on behalf of a request.
+    async fn ask(&self, who: &Who, query: Query) -> Result<Answer, Failure> {
+        self.commands
+            .query(who.request_id.clone(), who.traceparent.clone(), query)
+            .await
+    }
 }
 
 /// The id of a request: the caller's, or made.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) String);
 
-/// All routes; `admin` are those of the process itself.
-pub(crate) fn router(app: Arc<App>, sockets: Arc<Sockets>, admin: Router) -> Router {
+/// All routes; `admin` are those of the process itself, `cors` the rules for pages of other origins.
+pub(crate) fn router(
+    app: Arc<App>,
+    sockets: Arc<Sockets>,
+    admin: Router,
+    cors: Option<CorsLayer>,
+) -> Router {
     let socket = Router::new()
         .route("/v1/ws", get(ws::connect))
         .with_state(sockets);
-    Router::new()
-        .route(
-            "/v1/conversations",
-            post(conversations::create).get(conversations::list),
-        )
-        .route("/v1/conversations/{id}", get(conversations::show))
-        .route(
-            "/v1/conversations/{id}/participants",
-            post(participants::add),
-        )
-        .route(
-            "/v1/conversations/{id}/participants/{user}",
-            delete(participants::remove),
-        )
-        .route("/v1/conversations/{id}/messages", get(messages::history))
-        .route("/v1/messages", post(messages::send))
-        .route("/v1/messages/conversation/{id}", get(messages::history))
+    let routes = Router::new()
+        .merge(conversation_routes())
+        .merge(message_routes())
+        .merge(session_routes())
         .with_state(Arc::clone(&app))
         .merge(socket)
         .merge(admin)
         .fallback(async || Problem::from(Failure::of(Code::NotFound)))
-        .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)))
-        .layer(middleware::from_fn_with_state(app, observe))
+        .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)));
+    around(routes, app, cors)
 }
 
-/// Gives the request its id and span, and its answer the id, the problem's body and a metric.
+/// What goes around all routes, from the inside: what holds requests to their bounds, the rules for pages of other origins,
+/// what is told of every request, and compression, which the metrics are to know nothing of.
+fn around(routes: Router, app: Arc<App>, cors: Option<CorsLayer>) -> Router {
+    let held = routes.layer(middleware::from_fn_with_state(
+        Arc::clone(&app),
+        manners::hold,
+    ));
+    let ruled = match cors {
+        Some(rules) => held.layer(middleware::from_fn_with_state(rules, cors::apply)),
+        None => held,
+    };
+    ruled
+        .layer(middleware::from_fn_with_state(app, observe))
+        .layer(middleware::from_fn(compression::apply))
+}
+
+fn conversation_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/conversations", post(conversations::create))
+        .route("/v1/conversations", get(conversations::list))
+        .route("/v1/conversations/{id}", get(conversations::show))
+        .route("/v1/conversations/{id}", patch(conversations::update))
+        .route("/v1/conversations/{id}", delete(conversations::delete))
+        .route(PARTICIPANTS, get(participants::list))
+        .route(PARTICIPANTS, post(participants::add))
+        .route(PARTICIPANT, patch(participants::update))
+        .route(PARTICIPANT, delete(participants::remove))
+        .route("/v1/conversations/{id}/messages", get(messages::history))
+        .route("/v1/conversations/{id}/events", get(events::list))
+}
+
+fn message_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/messages", post(messages::send))
+        .route("/v1/messages/read", post(reads::mark))
+        .route("/v1/messages/{id}", get(messages::show))
+        .route("/v1/messages/{id}", patch(messages::edit))
+        .route("/v1/messages/{id}", delete(messages::delete))
+        .route("/v1/messages/conversation/{id}", get(messages::history))
+}
+
+fn session_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{id}", delete(sessions::revoke))
+        .route("/v1/revocations", post(revocations::create))
+}
+
+/// Gives the request its id and span, and its answer the id, the problem's body, what secures it, and a metric.
 async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(&request);
@@ -104,8 +179,14 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
-    app.metrics
-        .observe(&route, method, response.status().as_u16(), began.elapsed());
+    manners::secure(&mut response);
+    app.metrics.answered(&Answered {
+        route: &route,
+        method,
+        status: response.status().as_u16(),
+        bytes: response.body().size_hint().exact(),
+        took: began.elapsed(),
+    });
     response
 }
 

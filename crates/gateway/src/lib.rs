@@ -10,34 +10,47 @@ use confab_bus::{Bus, BusError, Gateways};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+mod admission;
 mod commands;
 pub mod echo;
 mod fanout;
 mod feed;
 mod http;
 mod hub;
+mod limits;
 mod metrics;
 mod presence;
 mod reads;
+mod revocations;
 mod sequencer;
 mod server;
+mod sessions;
 mod settings;
 mod signals;
+mod tasks;
 mod ws;
 
+pub use limits::{BadRateLimit, RateLimit};
+pub use metrics::METRICS;
 pub use settings::Settings;
 
+use admission::Admission;
 use commands::{CommandLoop, Commands};
 use fanout::{Fanout, FanoutLoop, Neighbours};
-use metrics::{AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, SocketMetrics};
-use metrics::{CacheMetrics, SignalMetrics};
+use limits::Limits;
+use metrics::{
+    AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics, LimitMetrics,
+    RevocationMetrics, SignalMetrics, SocketMetrics,
+};
 use reads::{Reads, ReadsLoop};
+use revocations::Revocations;
+use sessions::{Directory, Sessions};
 use signals::{Outbound, Signalling};
+use tasks::Tasks;
 
 /// The gateway cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +58,9 @@ pub enum Error {
     /// The settings of tokens are not usable.
     #[error("settings of tokens")]
     Auth(#[from] confab_auth::SettingsError),
+    /// An entry of the allowlist is neither an origin nor `*`.
+    #[error("CONFAB_CORS_ORIGINS: {0:?} is no origin, such as https://app.example")]
+    Origin(String),
     /// NATS failed.
     #[error("NATS")]
     Bus(#[from] BusError),
@@ -56,12 +72,13 @@ pub enum Error {
     TaskEnded(&'static str),
 }
 
-/// What a gateway may serve on: NATS connected, keys loaded, feed caught up.
+/// What a gateway may serve on: NATS connected, keys loaded, revocations read, feed caught up.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     bus: Bus,
     verifier: Arc<Verifier>,
     feed: FeedMetrics,
+    revocations: Revocations,
     stop: CancellationToken,
 }
 
@@ -73,6 +90,7 @@ impl Readiness {
             ("stopping", !self.stop.is_cancelled()),
             ("nats", self.bus.is_connected()),
             ("keys", self.verifier.has_keys()),
+            ("revocations", self.revocations.are_loaded()),
             ("feed", self.feed.is_caught_up()),
         ];
         conditions
@@ -88,6 +106,8 @@ pub struct Gateway {
     settings: Settings,
     bus: Bus,
     verifier: Arc<Verifier>,
+    origins: Vec<String>,
+    limits: Limits,
     workers: Arc<Workers>,
     gateways: Gateways,
     commands: Commands,
@@ -99,7 +119,10 @@ pub struct Gateway {
     signals: Outbound,
     signalling: Signalling,
     feed_metrics: FeedMetrics,
-    auth_metrics: AuthMetrics,
+    sessions: Sessions,
+    directory: Directory,
+    revocations: Revocations,
+    admission: Admission,
     http_metrics: HttpMetrics,
     socket_metrics: SocketMetrics,
     stop: CancellationToken,
@@ -116,6 +139,12 @@ impl Gateway {
         stop: CancellationToken,
     ) -> Result<Self, Error> {
         let verifier = Arc::new(Verifier::new(&settings.auth)?);
+        let origins = settings.origins().map_err(Error::Origin)?;
+        let limits = Limits::new(
+            &settings.rate_limit,
+            settings.trusted_proxies,
+            LimitMetrics::new(registry),
+        );
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
         let gateways = Gateways::new(bus.clone());
@@ -126,6 +155,13 @@ impl Gateway {
             Arc::clone(&workers),
             settings.command_limits(),
             command_metrics,
+        );
+        let sessions = Sessions::default();
+        let revocations = Revocations::new(sessions.clone(), RevocationMetrics::new(registry));
+        let admission = Admission::new(
+            Arc::clone(&verifier),
+            revocations.clone(),
+            AuthMetrics::new(registry),
         );
         let (signals, signalling, said) =
             Outbound::new(bus.clone(), gateways.clone(), SignalMetrics::new(registry));
@@ -144,10 +180,16 @@ impl Gateway {
         );
         Ok(Self {
             settings,
+            directory: Directory::new(bus.clone(), gateways.clone()),
             bus,
             verifier,
+            origins,
+            limits,
             workers,
             gateways,
+            sessions,
+            revocations,
+            admission,
             commands,
             command_loop,
             reads,
@@ -157,7 +199,6 @@ impl Gateway {
             signals,
             signalling,
             feed_metrics,
-            auth_metrics: AuthMetrics::new(registry),
             http_metrics: HttpMetrics::new(registry),
             socket_metrics: SocketMetrics::new(registry),
             stop,
@@ -171,6 +212,7 @@ impl Gateway {
             bus: self.bus.clone(),
             verifier: Arc::clone(&self.verifier),
             feed: self.feed_metrics.clone(),
+            revocations: self.revocations.clone(),
             stop: self.stop.clone(),
         }
     }
@@ -187,14 +229,18 @@ impl Gateway {
         info!(address = %address, "the gateway listens");
         let connections = TaskTracker::new();
         let router = self.router(admin, &connections);
-        let limits = self.settings.server_limits();
-        let behind = CancellationToken::new();
-        let mut tasks = JoinSet::new();
+        let server_limits = self.settings.server_limits();
+        let mut tasks = Tasks::default();
         let Self {
             bus,
             verifier,
+            limits,
             workers,
             gateways,
+            sessions,
+            directory,
+            revocations,
+            commands,
             command_loop,
             reads_loop,
             fanout_loop,
@@ -204,84 +250,61 @@ impl Gateway {
             ..
         } = self;
         let (events, from_feed) = mpsc::channel(feed::BUFFER);
-        let token = behind.clone();
-        tasks.spawn(async move {
-            verifier.run(token).await;
-            "keys"
+        let (revocations_bus, feed_bus) = (bus.clone(), bus.clone());
+        tasks.start("keys", |stop| async move { verifier.run(stop).await });
+        tasks.start("limits", |stop| async move { limits.run(stop).await });
+        tasks.start("workers", |stop| async move {
+            drop(workers.run(stop).await);
         });
-        let token = behind.clone();
-        tasks.spawn(async move {
-            drop(workers.run(token).await);
-            "workers"
+        tasks.start("gateways", |stop| async move {
+            drop(gateways.run(stop).await);
         });
-        let token = behind.clone();
-        tasks.spawn(async move {
-            drop(gateways.run(token).await);
-            "gateways"
+        tasks.start("sessions", |stop| sessions::run(directory, sessions, stop));
+        tasks.start("revocations", |stop| {
+            revocations::run(revocations, revocations_bus, commands, stop)
         });
-        let token = behind.clone();
-        tasks.spawn(async move {
-            signalling.run(token).await;
-            "signals"
-        });
-        let token = behind.clone();
-        tasks.spawn(async move {
-            reads_loop.run(token).await;
-            "reads"
-        });
-        let token = behind.clone();
-        tasks.spawn(async move {
-            command_loop.run(token).await;
-            "commands"
-        });
-        let token = behind.clone();
-        tasks.spawn(async move {
-            fanout_loop.run(from_feed, token).await;
-            "fanout"
-        });
-        let (token, feed_bus) = (behind.clone(), bus.clone());
-        tasks.spawn(async move {
-            feed::run(feed_bus, events, feed_metrics, token).await;
-            "feed"
+        tasks.start("signals", |stop| signalling.run(stop));
+        tasks.start("reads", |stop| reads_loop.run(stop));
+        tasks.start("commands", |stop| command_loop.run(stop));
+        tasks.start("fanout", |stop| fanout_loop.run(from_feed, stop));
+        tasks.start("feed", |stop| {
+            feed::run(feed_bus, events, feed_metrics, stop)
         });
         let served = tokio::select! {
-            () = server::serve(listener, router, limits, connections, stop) => Ok(()),
-            Some(ended) = tasks.join_next() => Err(Error::TaskEnded(ended.unwrap_or("panicked"))),
+            () = server::serve(listener, router, server_limits, connections, stop) => Ok(()),
+            ended = tasks.ended() => Err(Error::TaskEnded(ended)),
         };
-        behind.cancel();
-        let all = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(Duration::from_secs(5), all)
-            .await
-            .is_err()
-        {
-            tracing::warn!("tasks were cut off at the end");
-        }
+        tasks.end().await;
         bus.close().await;
         served
     }
 
     fn router(&self, admin: Router, connections: &TaskTracker) -> Router {
         let app = http::App {
-            verifier: Arc::clone(&self.verifier),
+            admission: self.admission.clone(),
             commands: self.commands.clone(),
+            reads: self.reads.clone(),
+            directory: self.directory.clone(),
             body_timeout: Duration::from_secs(self.settings.body_timeout),
-            auth_metrics: self.auth_metrics.clone(),
+            longest: self.settings.longest(),
+            limits: self.limits.clone(),
             metrics: self.http_metrics.clone(),
         };
         let sockets = ws::Sockets {
-            verifier: Arc::clone(&self.verifier),
+            admission: self.admission.clone(),
             commands: self.commands.clone(),
             reads: self.reads.clone(),
             fanout: self.fanout.clone(),
             signals: self.signals.clone(),
             limits: self.settings.socket_limits(),
-            origins: self.settings.origins(),
+            rates: self.limits.clone(),
+            origins: self.origins.clone(),
             permits: Arc::new(Semaphore::new(self.settings.max_connections)),
             connections: connections.clone(),
             drain: self.stop.clone(),
-            auth_metrics: self.auth_metrics.clone(),
             metrics: self.socket_metrics.clone(),
         };
-        http::router(Arc::new(app), Arc::new(sockets), admin)
+        let cors = http::cors::rules(&self.origins);
+        http::router(Arc::new(app), Arc::new(sockets), admin, cors)
     }
 }

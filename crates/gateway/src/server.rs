@@ -20,6 +20,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use crate::limits::Peer;
+
 /// Bounds of the server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServerLimits {
@@ -49,7 +51,7 @@ pub(crate) async fn serve(
 ) {
     let permits = Arc::new(Semaphore::new(limits.connections));
     while let Some(accepted) = stop.run_until_cancelled(accept(&listener, &permits)).await {
-        let (stream, permit) = match accepted {
+        let (stream, peer, permit) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
@@ -59,7 +61,7 @@ pub(crate) async fn serve(
         };
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
-            connection(stream, router, limits, stop).await;
+            connection(stream, peer, router, limits, stop).await;
             drop(permit);
         });
     }
@@ -79,23 +81,26 @@ pub(crate) async fn serve(
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, Option<tokio::sync::OwnedSemaphorePermit>)> {
+) -> io::Result<(TcpStream, Peer, Option<tokio::sync::OwnedSemaphorePermit>)> {
     let permit = Arc::clone(permits).acquire_owned().await.ok();
-    let (stream, _peer) = listener.accept().await?;
+    let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_user_timeout(Some(UNTAKEN))?;
-    Ok((stream, permit))
+    Ok((stream, Peer(peer.ip()), permit))
 }
 
 async fn connection(
     stream: TcpStream,
+    peer: Peer,
     router: Router,
     limits: ServerLimits,
     stop: CancellationToken,
 ) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
-        async move { Ok::<_, Infallible>(answer(router, request.map(Body::new)).await) }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
+        async move { Ok::<_, Infallible>(answer(router, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::commands::CommandLimits;
+use crate::http::{cors, manners};
+use crate::limits::RateLimit;
 use crate::server::ServerLimits;
 use crate::ws::SocketLimits;
 
@@ -18,9 +20,17 @@ pub struct Settings {
     pub nats: confab_bus::Settings,
     #[command(flatten)]
     pub auth: confab_auth::Settings,
-    /// Origins that browsers may open a WebSocket from, comma separated; `*` for all. Without any: the gateway's own.
+    /// Origins of pages that may call (CORS) and open a WebSocket, comma separated, such as `https://app.example`; `*` for
+    /// all. Without any: none may call, and a WebSocket is taken from the gateway's own.
     #[arg(long, env = "CONFAB_CORS_ORIGINS", value_delimiter = ',')]
     pub cors_origins: Vec<String>,
+    /// Rate limits of this gateway: `off`, `lenient`, `strict`, or `user=R/B,device=R/B,address=R/B`: R requests and frames
+    /// a second, B at once. Gateways do not share them.
+    #[arg(long, env = "CONFAB_RATE_LIMIT", default_value = "off")]
+    pub rate_limit: RateLimit,
+    /// Proxies in front that each write the address they were asked from into X-Forwarded-For, at its right end.
+    #[arg(long, env = "CONFAB_TRUSTED_PROXIES", default_value_t = 0)]
+    pub trusted_proxies: usize,
     /// Connections at once; further ones wait to be accepted.
     #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000)]
     pub max_connections: usize,
@@ -64,12 +74,20 @@ pub struct Settings {
 
 impl Settings {
     /// The allowlist; a variable that is set to nothing lists nothing.
-    pub(crate) fn origins(&self) -> Vec<String> {
-        self.cors_origins
-            .iter()
-            .filter(|origin| !origin.is_empty())
-            .cloned()
+    ///
+    /// # Errors
+    /// The entry that is no origin.
+    pub(crate) fn origins(&self) -> Result<Vec<String>, String> {
+        let given = self.cors_origins.iter().filter(|entry| !entry.is_empty());
+        given
+            .map(|entry| cors::origin(entry).ok_or_else(|| entry.clone()))
             .collect()
+    }
+
+    /// How long a request may take in all.
+    pub(crate) fn longest(&self) -> Duration {
+        let body = Duration::from_secs(self.body_timeout);
+        manners::longest(body, self.command_limits().budget)
     }
 
     pub(crate) const fn command_limits(&self) -> CommandLimits {

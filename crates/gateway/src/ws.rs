@@ -7,20 +7,21 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::response::{IntoResponse, Response};
-use confab_auth::{Caller, Verifier};
+use confab_auth::Caller;
 use confab_protocol::error::{Code, Failure};
-use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug, info_span};
 use uuid::Uuid;
 
+use crate::admission::{Admission, Transport};
 use crate::commands::Commands;
 use crate::fanout::Fanout;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
-use crate::metrics::{AuthMetrics, SocketMetrics};
+use crate::limits::Limits;
+use crate::metrics::SocketMetrics;
 use crate::reads::Reads;
 use crate::signals::Outbound;
 
@@ -29,6 +30,7 @@ mod commands;
 mod connection;
 pub(crate) mod frames;
 mod hello;
+mod meter;
 pub(crate) mod outbox;
 mod renewal;
 mod sends;
@@ -43,7 +45,7 @@ use upgrade::Handshake;
 #[derive(Debug)]
 pub(crate) struct Sockets {
     /// Who is calling.
-    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) admission: Admission,
     /// The door to the workers.
     pub(crate) commands: Commands,
     /// The door for read marks.
@@ -54,6 +56,8 @@ pub(crate) struct Sockets {
     pub(crate) signals: Outbound,
     /// Times and bounds.
     pub(crate) limits: SocketLimits,
+    /// Rate limits.
+    pub(crate) rates: Limits,
     /// Origins that browsers may connect from; none given means the gateway's own.
     pub(crate) origins: Vec<String>,
     /// Sockets there may be.
@@ -62,8 +66,6 @@ pub(crate) struct Sockets {
     pub(crate) connections: TaskTracker,
     /// The gateway drains: clients are told to go.
     pub(crate) drain: CancellationToken,
-    /// Metrics of tokens.
-    pub(crate) auth_metrics: AuthMetrics,
     /// Metrics of sockets.
     pub(crate) metrics: SocketMetrics,
 }
@@ -134,29 +136,20 @@ async fn admit(sockets: &Sockets, headers: &HeaderMap) -> Result<Option<Caller>,
     if !headers.contains_key(AUTHORIZATION) {
         return Ok(None);
     }
-    let values = headers
-        .get_all(AUTHORIZATION)
-        .iter()
-        .map(axum::http::HeaderValue::as_bytes);
-    let token = confab_auth::bearer(values).map_err(|error| Failure::of(error.code()))?;
-    verify(sockets, token).await.map(Some)
+    let admitting = sockets
+        .admission
+        .admit_header(headers, Transport::WebSocket);
+    readers(admitting.await?).map(Some)
 }
 
 /// Verifies a token for a socket.
 async fn verify(sockets: &Sockets, token: &str) -> Result<Caller, Failure> {
-    let began = std::time::Instant::now();
-    let verified = sockets
-        .verifier
-        .verify(token, OffsetDateTime::now_utc())
-        .await;
-    let code = verified.as_ref().err().map(confab_auth::AuthError::code);
-    sockets
-        .auth_metrics
-        .observe("websocket", code, began.elapsed());
-    let caller = verified.map_err(|error| {
-        debug!(%error, "a token was refused");
-        Failure::of(error.code())
-    })?;
+    let admitting = sockets.admission.admit(token, Transport::WebSocket);
+    readers(admitting.await?)
+}
+
+/// A socket is for those who may read.
+fn readers(caller: Caller) -> Result<Caller, Failure> {
     if caller.scope.can_read() {
         Ok(caller)
     } else {

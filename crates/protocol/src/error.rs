@@ -63,10 +63,12 @@ codes! {
     IdempotencyInProgress "IDEMPOTENCY_IN_PROGRESS" 409 true "A request with this key is still running";
     ConversationDeleted "CONVERSATION_DELETED" 410 false "The conversation was deleted";
     PayloadTooLarge "PAYLOAD_TOO_LARGE" 413 false "The body is too large";
+    UriTooLong "URI_TOO_LONG" 414 false "The URI is too long";
     UnsupportedMediaType "UNSUPPORTED_MEDIA_TYPE" 415 false "The media type is not supported";
     IdempotencyKeyReused "IDEMPOTENCY_KEY_REUSED" 422 false "The key was used for another request";
     UpgradeRequired "UPGRADE_REQUIRED" 426 false "WebSocket version 13 is required";
     RateLimited "RATE_LIMITED" 429 true "Too many requests";
+    HeadersTooLarge "HEADERS_TOO_LARGE" 431 false "The request has too many headers, or too large ones";
     SlowConsumer "SLOW_CONSUMER" 500 true "The client took its events too slowly";
     SessionReplaced "SESSION_REPLACED" 409 false "The session was resumed elsewhere";
     HelloTimeout "HELLO_TIMEOUT" 408 true "No hello came in time";

@@ -90,8 +90,13 @@ pub struct LogEntry<'a> {
     pub edited_at: Option<Timestamp>,
     /// When a message was deleted.
     pub deleted_at: Option<Timestamp>,
-    /// What is kept of it: of a `message.created` a [`MessageBody`](crate::resource::MessageBody), else the event's `data`.
+    /// What is kept of it: of a `message.created` a [`MessageBody`](crate::resource::MessageBody), of a `message.edited` nothing
+    /// (`{}`), else the event's `data`.
     pub payload: &'a str,
+    /// Of a `message.edited` or `message.deleted` the seq of its `message.created`.
+    pub target_seq: Option<Seq>,
+    /// Of a `message.edited` the `message.created` that it is about, as that is now.
+    pub target: Option<Box<Self>>,
 }
 
 impl LogEntry<'_> {
@@ -109,10 +114,14 @@ impl LogEntry<'_> {
         );
         push_string(&mut out, self.actor.as_str());
         let _infallible = write!(out, r#","createdAt":"{}","data":"#, self.created_at);
-        if self.event_type == EventType::MessageCreated {
-            self.push_message(&mut out);
-        } else {
-            out.push_str(self.payload);
+        match (self.event_type, &self.target) {
+            (EventType::MessageCreated, _) => self.push_message(&mut out),
+            (EventType::MessageEdited, Some(target)) => {
+                let _infallible = write!(out, r#"{{"targetSeq":{},"message":"#, target.seq);
+                target.push_message(&mut out);
+                out.push('}');
+            }
+            _ => out.push_str(self.payload),
         }
         out.push('}');
         out
@@ -352,7 +361,31 @@ mod tests {
             edited_at: None,
             deleted_at: None,
             payload,
+            target_seq: None,
+            target: None,
         }
+    }
+
+    #[test]
+    fn an_edit_carries_its_message_as_that_is_now() {
+        let actor: UserId = "alice".parse().unwrap();
+        let payload = r#"{"kind":"text","content":"now","payloadSizeBytes":null,"replyTo":null,"metadata":{}}"#;
+        let message = LogEntry {
+            seq: 3,
+            edited_at: Some("2026-11-23T10:20:31.456Z".parse().unwrap()),
+            ..entry(&actor, EventType::MessageCreated, payload)
+        };
+        let edit = LogEntry {
+            target_seq: Some(3),
+            target: Some(Box::new(message.clone())),
+            ..entry(&actor, EventType::MessageEdited, "{}")
+        };
+        let text = edit.encode();
+        insta::assert_snapshot!(text);
+        let event: Event = serde_json::from_str(&text).unwrap();
+        let data: MessageEdited = serde_json::from_str(event.data.as_str()).unwrap();
+        assert_eq!((event.seq, data.target_seq), (7, 3));
+        assert_eq!(data.message.as_str(), message.encode_message());
     }
 
     #[test]

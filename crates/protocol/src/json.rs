@@ -9,6 +9,10 @@ use serde_json::value::RawValue;
 
 use crate::error::{Failure, FieldError};
 
+mod merge;
+
+pub use merge::merge_patch;
+
 /// JSON text, kept byte for byte: raw in JSON, a string in MessagePack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonText(Box<str>);
@@ -222,6 +226,21 @@ impl<'a> Fields<'a> {
             prefix,
             errors: Vec::new(),
         })
+    }
+
+    /// Whether the member is there; null counts as absent.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let mut members = self.members.iter();
+        members.any(|(member, value)| member == name && value.get() != "null")
+    }
+
+    /// The member as it stands, left where it is: null is one too.
+    #[must_use]
+    pub fn peek(&self, name: &str) -> Option<&'a RawValue> {
+        let mut members = self.members.iter();
+        let (_, value) = members.find(|(member, _)| member == name)?;
+        Some(value)
     }
 
     /// Takes the member out as it stands; null counts as absent.

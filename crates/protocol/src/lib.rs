@@ -7,6 +7,7 @@ pub mod frame;
 pub mod ids;
 pub mod json;
 pub mod limits;
+pub mod metric;
 pub mod query;
 pub mod resource;
 pub mod revocation;

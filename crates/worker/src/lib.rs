@@ -15,21 +15,25 @@ use uuid::Uuid;
 mod commit;
 mod conversations;
 mod database;
+mod decision;
 mod dispatch;
 mod error;
 mod fault;
+mod marks;
 mod messages;
 mod metrics;
 mod outbox;
 mod participants;
 mod planner;
 mod reads;
+mod revocations;
 mod settings;
 #[cfg(test)]
 mod testing;
 
 pub use database::migrate;
 pub use error::Error;
+pub use metrics::METRICS;
 pub use settings::Settings;
 
 use commit::Committer;
@@ -37,8 +41,8 @@ use dispatch::Dispatch;
 use metrics::Metrics;
 use outbox::{Publisher, relay, verify};
 
-/// Connections beside those of commits: the relay, the marks, the comparison with the stream.
-const OTHER_CONNECTIONS: u32 = 4;
+/// Connections beside those of commits: read marks, the relay, the outbox's marks, the comparison with the stream.
+const OTHER_CONNECTIONS: u32 = 5;
 /// How soon a service that could not start is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -166,9 +170,13 @@ impl Worker {
             verify.await;
             "verify"
         });
-        let committer = Committer::new(commits.clone(), metrics.clone());
+        let committer = Committer::new(
+            commits.clone(),
+            metrics.clone(),
+            settings.token_max_lifetime(),
+        );
         let dispatch = Dispatch::new(
-            service,
+            (bus.clone(), service),
             committer,
             publisher,
             reads.clone(),

@@ -40,7 +40,7 @@ pub(crate) fn outgoing(tenant: &TenantId, entry: &LogEntry<'_>) -> Outgoing {
         seq: entry.seq,
         id: entry.id,
         r#type: entry.event_type,
-        target_seq: None,
+        target_seq: entry.target_seq,
         json: entry.encode().into(),
     }
 }

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::event::LogEntry;
+use confab_protocol::event::{EventType, LogEntry};
 use confab_protocol::ids::{ClientId, ConversationId, EventId, UserId};
+use confab_protocol::json::JsonText;
 use confab_protocol::limits;
 use confab_protocol::query::{Answer, Query, QueryOutcome};
 use confab_protocol::timestamp::Timestamp;
@@ -18,7 +19,12 @@ use crate::error::{CommandError, Meaning, meaning};
 
 mod conversations;
 mod events;
+mod history;
+mod list;
 mod memberships;
+mod messages;
+mod participants;
+mod revocations;
 
 /// What an answer may hold beside its envelope.
 const ROOM: usize = limits::RPC - 16 * 1024;
@@ -68,16 +74,28 @@ async fn read(pool: &PgPool, query: &Query) -> Result<Answer, CommandError> {
             caller,
             conversation,
         } => conversations::get(pool, caller, *conversation).await,
-        Query::ListConversations(list) => conversations::list(pool, list).await,
-        Query::History(history) => events::history(pool, history).await,
+        Query::ListConversations(list) => list::read(pool, list).await,
+        Query::ListParticipants(list) => participants::list(pool, list).await,
+        Query::GetMessage { caller, message } => messages::get(pool, caller, *message).await,
+        Query::History(history) => history::read(pool, history).await,
+        Query::Log(log) => events::log(pool, log).await,
+        Query::Revocations { after } => revocations::read(pool, *after).await,
         Query::ReadEvents(read) => events::read(pool, read).await,
-        Query::ListParticipants(_)
-        | Query::GetMessage { .. }
-        | Query::Log(_)
-        | Query::Revocations { .. } => Err(CommandError::Stored("not yet")),
         Query::Memberships(of) => memberships::read(pool, of).await.map(Answer::Memberships),
     }
 }
+
+/// The columns of an [`EventRow`] in a statement that has `events e` and, behind it, [`EVENT_TARGET`].
+pub(crate) const EVENT_COLUMNS: &str = "e.seq, e.id, e.type, e.actor, e.client_id, e.created_at, e.edited_at, e.deleted_at, \
+    e.payload, e.target_seq, t.target_id, t.target_client_id, t.target_created_at, t.target_edited_at, t.target_deleted_at, \
+    t.target_payload";
+
+/// The message that each `message.edited` of `events e` is about. Looked up one by one: whatever the planner takes a log's size for, it
+/// is not read as a whole.
+pub(crate) const EVENT_TARGET: &str = "left join lateral (select t.id as target_id, t.client_id as target_client_id, \
+    t.created_at as target_created_at, t.edited_at as target_edited_at, t.deleted_at as target_deleted_at, \
+    t.payload as target_payload from events t \
+    where e.type = 'message.edited' and t.conversation_id = e.conversation_id and t.seq = e.target_seq limit 1) t on true";
 
 /// An event as it is stored.
 #[derive(Debug, sqlx::FromRow)]
@@ -92,26 +110,79 @@ pub(crate) struct EventRow {
     pub(crate) edited_at: Option<OffsetDateTime>,
     pub(crate) deleted_at: Option<OffsetDateTime>,
     pub(crate) payload: String,
+    #[sqlx(default)]
+    pub(crate) target_seq: Option<i64>,
+    #[sqlx(flatten)]
+    pub(crate) target: TargetRow,
 }
 
-/// The entry of a row; none where the row is not ours.
+/// The message that a `message.edited` is about; nothing where the event is another, or was read without its target.
+#[derive(Debug, Default, sqlx::FromRow)]
+#[sqlx(default)]
+pub(crate) struct TargetRow {
+    pub(crate) target_id: Option<Uuid>,
+    pub(crate) target_client_id: Option<Uuid>,
+    pub(crate) target_created_at: Option<OffsetDateTime>,
+    pub(crate) target_edited_at: Option<OffsetDateTime>,
+    pub(crate) target_deleted_at: Option<OffsetDateTime>,
+    pub(crate) target_payload: Option<String>,
+}
+
+/// The entry of a row; none where the row is not ours, or that of an edit without its message.
 pub(crate) fn entry_of<'a>(
     conversation: Uuid,
     row: &'a EventRow,
     actor: &'a UserId,
 ) -> Option<LogEntry<'a>> {
+    let event_type = row.event_type.parse().ok()?;
+    let target = match event_type {
+        EventType::MessageEdited => Some(Box::new(target_of(conversation, row, actor)?)),
+        _ => None,
+    };
     Some(LogEntry {
         conversation: ConversationId(conversation),
         seq: row.seq.cast_unsigned(),
         id: EventId(row.id),
-        event_type: row.event_type.parse().ok()?,
+        event_type,
         actor,
         client_id: row.client_id.map(ClientId),
         created_at: Timestamp::new(row.created_at),
         edited_at: row.edited_at.map(Timestamp::new),
         deleted_at: row.deleted_at.map(Timestamp::new),
         payload: &row.payload,
+        target_seq: row.target_seq.map(i64::cast_unsigned),
+        target,
     })
+}
+
+/// The message that an edit is about. Only senders edit: its sender is the edit's actor.
+fn target_of<'a>(conversation: Uuid, row: &'a EventRow, actor: &'a UserId) -> Option<LogEntry<'a>> {
+    let target = &row.target;
+    Some(LogEntry {
+        conversation: ConversationId(conversation),
+        seq: row.target_seq?.cast_unsigned(),
+        id: EventId(target.target_id?),
+        event_type: EventType::MessageCreated,
+        actor,
+        client_id: target.target_client_id.map(ClientId),
+        created_at: Timestamp::new(target.target_created_at?),
+        edited_at: target.target_edited_at.map(Timestamp::new),
+        deleted_at: target.target_deleted_at.map(Timestamp::new),
+        payload: target.target_payload.as_deref()?,
+        target_seq: None,
+        target: None,
+    })
+}
+
+/// The message of a `message.created`.
+fn message(conversation: ConversationId, row: &EventRow) -> Result<JsonText, CommandError> {
+    let actor = row
+        .actor
+        .parse()
+        .map_err(|_bad| CommandError::Stored("a user id"))?;
+    let entry =
+        entry_of(conversation.0, row, &actor).ok_or(CommandError::Stored("an event's type"))?;
+    Ok(JsonText::trusted(entry.encode_message()))
 }
 
 /// Where the participants behind this one begin.

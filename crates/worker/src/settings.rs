@@ -41,6 +41,9 @@ pub struct Settings {
     /// Milliseconds that a statement waits for another's lock.
     #[arg(long, env = "CONFAB_LOCK_TIMEOUT_MS", default_value_t = 3000)]
     pub lock_timeout_ms: u64,
+    /// Seconds that a token is valid at most, as the gateways' setting of this name: so long is a revocation kept.
+    #[arg(long, env = "CONFAB_TOKEN_MAX_LIFETIME", default_value_t = 31_622_400, value_parser = clap::value_parser!(u64).range(60..=315_576_000))]
+    pub token_max_lifetime: u64,
     /// Seconds that a stopping worker takes to finish what it has begun.
     #[arg(long, env = "CONFAB_WORKER_DRAIN", default_value_t = 10)]
     pub drain: u64,
@@ -56,6 +59,10 @@ impl Settings {
             queue_events: self.queue_events,
             queue_bytes: self.queue_bytes,
         }
+    }
+
+    pub(crate) const fn token_max_lifetime(&self) -> Duration {
+        Duration::from_secs(self.token_max_lifetime)
     }
 
     pub(crate) const fn drain(&self) -> Duration {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use confab_client::Http;
-use confab_stack::{Launch, Nats, NatsSettings, Process, Service, free_port};
+use confab_stack::{Launch, Nats, NatsSettings, Process, Proxy, Service, free_port};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
@@ -28,6 +28,8 @@ pub(crate) struct Setup {
     pub(crate) worker_env: Vec<(&'static str, Option<String>)>,
     /// A Postgres that the test may kill.
     pub(crate) own_postgres: bool,
+    /// Every gateway has a link of its own to NATS that the test may cut.
+    pub(crate) links: bool,
 }
 
 impl Default for Setup {
@@ -38,6 +40,7 @@ impl Default for Setup {
             gateway_env: Vec::new(),
             worker_env: Vec::new(),
             own_postgres: false,
+            links: false,
         }
     }
 }
@@ -47,6 +50,8 @@ pub(crate) struct Cluster {
     pub(crate) gateways: Vec<Service>,
     pub(crate) workers: Vec<Service>,
     pub(crate) nats: Nats,
+    /// The gateways' links to NATS, where the test asked for some.
+    pub(crate) links: Vec<Proxy>,
     pub(crate) database: Database,
     /// The key that its tokens are signed with.
     pub(crate) key: Key,
@@ -78,6 +83,7 @@ impl Cluster {
         let mut cluster = Self {
             gateways: Vec::new(),
             workers: Vec::new(),
+            links: Vec::new(),
             nats: nats.unwrap_or_else(|error| panic!("{error}")),
             store: store.connect_lazy(&database.url).unwrap(),
             http: Http::new("http://127.0.0.1:1", "").unwrap(),
@@ -87,7 +93,7 @@ impl Cluster {
             folder,
         };
         cluster.migrate().await;
-        cluster.spawn(setup);
+        cluster.spawn(setup).await;
         cluster.ready().await;
         cluster
     }
@@ -100,14 +106,21 @@ impl Cluster {
         assert!(status.success(), "migrate ended with {status}:\n{log}");
     }
 
-    fn spawn(&mut self, setup: Setup) {
+    async fn spawn(&mut self, setup: Setup) {
         for number in 0..setup.workers {
             let env = self.worker_env(&setup.worker_env);
             let worker = self.service("worker", number, env);
             self.workers.push(worker);
         }
         for number in 0..setup.gateways {
-            let env = self.gateway_env(&setup.gateway_env);
+            let mut env = self.gateway_env(&setup.gateway_env);
+            if setup.links {
+                let nats = ([127, 0, 0, 1], self.nats.port()).into();
+                let link = Proxy::start(nats).await.unwrap();
+                let url = format!("nats://127.0.0.1:{}", link.port());
+                env.push(("CONFAB_NATS_URL", Some(url)));
+                self.links.push(link);
+            }
             let gateway = self.service("gateway", number, env);
             self.gateways.push(gateway);
         }

@@ -63,20 +63,30 @@ impl Raw {
         self.answer().await.expect("an answer")
     }
 
+    /// The next answer's status, whose body is none or does not matter; none at the connection's end.
+    pub(crate) async fn status(&mut self) -> Option<u16> {
+        Some(self.head().await?.0)
+    }
+
     /// The next answer's status and body; none at the connection's end.
     pub(crate) async fn answer(&mut self) -> Option<(u16, String)> {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(self.stream.read_u8().await.ok()?);
-        }
-        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let (status, head) = self.head().await?;
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length: "));
         let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
         self.stream.read_exact(&mut body).await.ok()?;
         Some((status, String::from_utf8(body).unwrap()))
+    }
+
+    async fn head(&mut self) -> Option<(u16, String)> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.stream.read_u8().await.ok()?);
+        }
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Some((status, head))
     }
 
     /// Writes bytes.

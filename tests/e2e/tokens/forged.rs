@@ -43,6 +43,7 @@ fn bad_claims(key: &Key) -> Vec<Case> {
         json!({"deviceId": ""}),
         json!({"sessionId": ["x"]}),
         json!({"exp": "soon"}),
+        json!({"exp": now() + 400 * 24 * 3600}),
         json!({"exp": -1}),
         json!({"iat": null}),
         json!({"nbf": "now"}),

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use confab_protocol::metric::{Metric, MetricKind};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -11,44 +12,58 @@ use prometheus_client::registry::Unit;
 /// The ticks of /proc/self/stat: `USER_HZ`, which Linux keeps at 100 for its programs whatever the kernel uses itself.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Memory in RAM.
+pub(super) const MEMORY: Metric = Metric {
+    name: "process_resident_memory",
+    unit: "bytes",
+    kind: MetricKind::Gauge,
+    labels: &[],
+    help: "Memory that the process holds in RAM",
+};
+/// Open files and sockets.
+pub(super) const DESCRIPTORS: Metric = Metric {
+    name: "process_open_fds",
+    unit: "",
+    kind: MetricKind::Gauge,
+    labels: &[],
+    help: "File descriptors that are open",
+};
+/// Time on processors.
+pub(super) const PROCESSOR: Metric = Metric {
+    name: "process_cpu",
+    unit: "seconds",
+    kind: MetricKind::Counter,
+    labels: &[],
+    help: "Processor time used, of the kernel for the process included",
+};
+
 /// Reads /proc at every scrape; what cannot be read is left out.
 #[derive(Debug)]
 pub(super) struct Process;
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut gauge = |name: &str, help: &str, unit: Option<&Unit>, value: Option<u64>| {
+        let mut gauge = |declared: Metric, unit: Option<&Unit>, value: Option<u64>| {
             let Some(value) = value.and_then(|value| i64::try_from(value).ok()) else {
                 return Ok(());
             };
             let gauge = ConstGauge::new(value);
-            let metric = encoder.encode_descriptor(name, help, unit, gauge.metric_type())?;
+            let kind = gauge.metric_type();
+            let metric = encoder.encode_descriptor(declared.name, declared.help, unit, kind)?;
             gauge.encode(metric)
         };
-        let memory = fs::read_to_string("/proc/self/status").ok();
-        gauge(
-            "process_resident_memory",
-            "Memory that the process holds in RAM",
-            Some(&Unit::Bytes),
-            memory.as_deref().and_then(resident_bytes),
-        )?;
-        gauge(
-            "process_open_fds",
-            "File descriptors that are open",
-            None,
-            fs::read_dir("/proc/self/fd")
-                .ok()
-                .map(|descriptors| descriptors.count() as u64),
-        )?;
+        let status = fs::read_to_string("/proc/self/status").ok();
+        let memory = status.as_deref().and_then(resident_bytes);
+        gauge(MEMORY, Some(&Unit::Bytes), memory)?;
+        let descriptors = fs::read_dir("/proc/self/fd").ok();
+        let descriptors = descriptors.map(|descriptors| descriptors.count() as u64);
+        gauge(DESCRIPTORS, None, descriptors)?;
         let stat = fs::read_to_string("/proc/self/stat").ok();
         if let Some(seconds) = stat.as_deref().and_then(cpu_seconds) {
             let counter = ConstCounter::new(seconds);
-            let metric = encoder.encode_descriptor(
-                "process_cpu",
-                "Processor time used, of the kernel for the process included",
-                Some(&Unit::Seconds),
-                counter.metric_type(),
-            )?;
+            let (name, help) = (PROCESSOR.name, PROCESSOR.help);
+            let kind = counter.metric_type();
+            let metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
             counter.encode(metric)?;
         }
         Ok(())

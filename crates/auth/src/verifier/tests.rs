@@ -166,6 +166,20 @@ async fn a_token_expires_at_exp_and_the_leeway() {
 }
 
 #[tokio::test]
+async fn a_token_that_would_outlive_its_revocation_is_invalid() {
+    let lasting = |seconds| Claims {
+        expires_at: NOW + Duration::seconds(seconds),
+        ..claims()
+    };
+    let refused = Err(Defect::Lifetime.into());
+    assert!(judged(&lasting(366 * 24 * 3600)).await.is_ok());
+    assert_eq!(judged(&lasting(366 * 24 * 3600 + 1)).await, refused);
+    let hour = ["--token-max-lifetime", "3600"];
+    assert!(judged_with(&hour, &lasting(3600)).await.is_ok());
+    assert_eq!(judged_with(&hour, &lasting(3601)).await, refused);
+}
+
+#[tokio::test]
 async fn a_token_from_the_future_is_not_yet_valid() {
     let ahead = |seconds| Some(NOW + Duration::seconds(seconds));
     assert!(

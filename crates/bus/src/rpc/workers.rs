@@ -66,6 +66,17 @@ impl Workers {
         best.map_or(Target::Any, |(id, _)| Target::Worker(*id))
     }
 
+    /// Whether a worker besides `than` said lately that it lives; where it is not known which, whether two did.
+    #[must_use]
+    pub fn has_another(&self, than: Option<WorkerId>) -> bool {
+        let now = Instant::now();
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = heard
+            .iter()
+            .filter(|(id, at)| now.duration_since(*at) < LATELY && Some(*id) != than);
+        others.count() > usize::from(than.is_none())
+    }
+
     /// A worker was not there: it is not picked again until it says that it lives.
     pub fn forget(&self, worker: WorkerId) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,10 +1,13 @@
 //! Calls against a server of the test's own, which answers what the test wants and tells what it was asked.
 
 use confab_protocol::error::Code;
+use confab_protocol::resource::Message;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
+
+mod calls;
 
 /// Answers one request, and gives it.
 async fn serve(listener: &TcpListener, answer: String) -> String {
@@ -43,6 +46,7 @@ async fn listen() -> (TcpListener, Http) {
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
+/// A message as it is answered.
 fn message(seq: u64) -> String {
     format!(
         r#"{{"id":"{ID}","conversationId":"{ID}","seq":{seq},"sender":"alice","clientId":null,"kind":"text","content":{{"b":  1}},"payloadSizeBytes":null,"replyTo":null,"metadata":{{}},"createdAt":"2026-11-23T10:20:30.123Z","editedAt":null,"deletedAt":null}}"#

@@ -4,71 +4,17 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use confab_bus::rpc::Target;
-use confab_protocol::command::Request;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::ids::ConversationId;
 use confab_protocol::limits;
 use rustc_hash::FxHashMap;
-use tokio::sync::oneshot;
 
-use super::CommandOutcome;
+use super::submission::Submission;
 
 /// Commands in one message at most.
 const COMMANDS: usize = 1000;
 
 /// What is left of a budget must be more than this to be worth a message.
 const LEAST: Duration = Duration::from_millis(5);
-
-/// Commands that stay together and in order, and who waits for their outcomes.
-#[derive(Debug)]
-pub(super) struct Submission {
-    pub(super) requests: Vec<Request>,
-    pub(super) deadline: Instant,
-    pub(super) attempts: u32,
-    /// Whether a worker may have them from an earlier attempt.
-    pub(super) handed_over: bool,
-    weight: usize,
-    answers: oneshot::Sender<Vec<CommandOutcome>>,
-}
-
-impl Submission {
-    pub(super) fn new(
-        requests: Vec<Request>,
-        deadline: Instant,
-        answers: oneshot::Sender<Vec<CommandOutcome>>,
-    ) -> Self {
-        let weight = requests
-            .iter()
-            .map(|request| request.command.weight())
-            .sum();
-        Self {
-            requests,
-            deadline,
-            attempts: 0,
-            handed_over: false,
-            weight,
-            answers,
-        }
-    }
-
-    pub(super) fn conversation(&self) -> Option<ConversationId> {
-        self.requests
-            .first()
-            .and_then(|request| request.command.conversation())
-    }
-
-    /// Answers with as many outcomes as there are commands. A caller that left needs none.
-    pub(super) fn answer(self, outcomes: &mut impl Iterator<Item = CommandOutcome>) {
-        let own = outcomes.take(self.requests.len()).collect();
-        drop(self.answers.send(own));
-    }
-
-    /// Answers every command with the same refusal.
-    pub(super) fn refuse(self, failure: &Failure) {
-        let count = self.requests.len();
-        drop(self.answers.send(vec![Err(failure.clone()); count]));
-    }
-}
 
 #[derive(Debug, Default)]
 struct Lane {
@@ -187,40 +133,8 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
-    use confab_protocol::command::{Caller, Command, SendAnswer, SendMessage};
-    use confab_protocol::ids::ClientId;
-    use confab_protocol::json::JsonText;
-    use uuid::Uuid;
-
+    use super::super::submission::tests::submission;
     use super::*;
-
-    fn submission(
-        count: usize,
-        bytes: usize,
-        deadline: Instant,
-    ) -> (Submission, oneshot::Receiver<Vec<CommandOutcome>>) {
-        let request = Request {
-            request_id: String::new(),
-            traceparent: None,
-            caller: Caller {
-                tenant: "t".parse().unwrap(),
-                user: "u".parse().unwrap(),
-                admin: false,
-            },
-            command: Command::SendMessage(SendMessage {
-                conversation: ConversationId(Uuid::nil()),
-                client_id: ClientId(Uuid::nil()),
-                payload: JsonText::trusted("x".repeat(bytes)),
-                reply_to: None,
-                answer: SendAnswer::Ack,
-            }),
-        };
-        let (answers, outcomes) = oneshot::channel();
-        (
-            Submission::new(vec![request; count], deadline, answers),
-            outcomes,
-        )
-    }
 
     #[test]
     fn what_waits_while_messages_are_on_the_way_goes_together() {

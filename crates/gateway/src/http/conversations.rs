@@ -1,37 +1,35 @@
-//! `/v1/conversations`: create, get, list.
+//! `/v1/conversations`: create, get, list, change, delete.
 
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use confab_protocol::command::{Command, CreateConversation, Outcome};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use confab_protocol::command::{
+    Command, CreateConversation, DeleteConversation, Outcome, UpdateConversation,
+};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::UserId;
-use confab_protocol::json::{Fields, JsonText};
+use confab_protocol::json::Fields;
 use confab_protocol::limits;
 use confab_protocol::query::{Answer, ListConversations, ListOrder, Query};
 use confab_protocol::resource::ConversationType;
+use confab_protocol::timestamp::Timestamp;
 use rustc_hash::FxHashSet;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::body::JsonBody;
+use super::answer::{self, REPLAYED};
+use super::body::{JsonBody, PatchBody};
+use super::pages::gather;
 use super::params::{NoParams, Params};
 use super::path::InConversation;
 use super::problem::Problem;
 use super::who::Who;
-use super::{App, idempotency, metadata};
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-pub(super) const REPLAYED: (HeaderName, HeaderValue) = (
-    HeaderName::from_static("idempotent-replayed"),
-    HeaderValue::from_static("true"),
-);
+use super::{App, idempotency, if_match, metadata};
 
 /// `POST /v1/conversations`
 pub(super) async fn create(
@@ -42,21 +40,24 @@ pub(super) async fn create(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
-    let key = idempotency::key(&headers)?.unwrap_or_else(|| Uuid::now_v7().to_string());
+    let given = idempotency::key(&headers)?;
+    let is_keyed = given.is_some();
+    let key = given.unwrap_or_else(|| Uuid::now_v7().to_string());
     let command = Command::CreateConversation(read_creation(&body, key)?);
     let Outcome::Created(created) = app.commands.execute(who.request(caller, command)).await?
     else {
         return Err(Failure::of(Code::Internal).into());
     };
     let location = format!("/v1/conversations/{}", created.conversation);
-    let mut response = with_etag(StatusCode::CREATED, created.body);
+    let mut response = answer::with_etag(StatusCode::CREATED, created.body);
     let headers = response.headers_mut();
     headers.extend(
         HeaderValue::from_str(&location)
             .ok()
             .map(|location| (LOCATION, location)),
     );
-    headers.extend(created.replayed.then_some(REPLAYED));
+    // What this gateway itself tried again is no repeat of the client's.
+    headers.extend((is_keyed && created.replayed).then_some(REPLAYED));
     Ok(response)
 }
 
@@ -92,32 +93,19 @@ pub(super) async fn show(
     State(app): State<Arc<App>>,
     who: Who,
     InConversation(conversation): InConversation,
-    RawQuery(query): RawQuery,
+    _: NoParams,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = who.reads()?;
-    Params::parse(query.as_deref()).finish()?;
     let query = Query::GetConversation {
         caller,
         conversation,
     };
-    let Answer::Object(body) = app
-        .commands
-        .query(who.request_id, who.traceparent, query)
-        .await?
-    else {
+    let Answer::Object(body) = app.ask(&who, query).await? else {
         return Err(Failure::of(Code::Internal).into());
     };
-    let response = with_etag(StatusCode::OK, body);
-    if is_unchanged(&headers, response.headers().get(ETAG)) {
-        let etag = response.headers().get(ETAG).cloned();
-        let mut unchanged = StatusCode::NOT_MODIFIED.into_response();
-        unchanged
-            .headers_mut()
-            .extend(etag.map(|etag| (ETAG, etag)));
-        return Ok(unchanged);
-    }
-    Ok(response)
+    let response = answer::with_etag(StatusCode::OK, body);
+    Ok(answer::unless_unchanged(&headers, response))
 }
 
 /// `GET /v1/conversations`
@@ -140,72 +128,70 @@ pub(super) async fn list(
         }
     };
     params.finish()?;
-    let query = Query::ListConversations(ListConversations {
-        caller,
-        limit,
-        cursor,
-        r#type,
-        order,
-    });
-    let answer = app
-        .commands
-        .query(who.request_id, who.traceparent, query)
-        .await?;
-    page("conversations", answer)
+    let question = |limit, cursor| {
+        Query::ListConversations(ListConversations {
+            caller: caller.clone(),
+            limit,
+            cursor,
+            r#type,
+            order,
+        })
+    };
+    let page = gather(&app, &who, limit, cursor, question).await?;
+    Ok(page.under("conversations"))
 }
 
-/// A page under the name of what it holds.
-pub(super) fn page(name: &str, answer: Answer) -> Result<Response, Problem> {
-    let Answer::Page { items, next_cursor } = answer else {
+/// `PATCH /v1/conversations/{id}`
+pub(super) async fn update(
+    State(app): State<Arc<App>>,
+    who: Who,
+    _: NoParams,
+    InConversation(conversation): InConversation,
+    headers: HeaderMap,
+    PatchBody(body): PatchBody,
+) -> Result<Response, Problem> {
+    let caller = who.writes()?;
+    let command = Command::UpdateConversation(UpdateConversation {
+        conversation,
+        expected_version: if_match::version(&headers)?,
+        patch: metadata::read_patch(&body)?,
+        client_id: idempotency::own_key(),
+    });
+    let Outcome::Updated { conversation } =
+        app.commands.execute(who.request(caller, command)).await?
+    else {
         return Err(Failure::of(Code::Internal).into());
     };
-    let size = items
-        .iter()
-        .map(|item| item.as_str().len() + 1)
-        .sum::<usize>();
-    let mut body = String::with_capacity(size + 128);
-    body.push_str("{\"");
-    body.push_str(name);
-    body.push_str("\":[");
-    for (n, item) in items.iter().enumerate() {
-        if n > 0 {
-            body.push(',');
-        }
-        body.push_str(item.as_str());
-    }
-    body.push_str("],\"nextCursor\":");
-    body.push_str(&next_cursor.map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\"")));
-    body.push('}');
-    Ok(json(StatusCode::OK, body))
+    Ok(answer::named(StatusCode::OK, "conversation", &conversation))
 }
 
-/// An answer whose body is JSON text.
-pub(super) fn json(status: StatusCode, body: String) -> Response {
-    (status, [(CONTENT_TYPE, JSON)], Body::from(body)).into_response()
-}
-
-fn with_etag(status: StatusCode, body: JsonText) -> Response {
-    let digest = Sha256::digest(body.as_str().as_bytes());
-    let etag = format!(
-        "\"{}\"",
-        URL_SAFE_NO_PAD.encode(digest.get(..16).unwrap_or_default())
-    );
-    let mut response = json(status, body.into_string());
-    response
-        .headers_mut()
-        .extend(HeaderValue::from_str(&etag).ok().map(|etag| (ETAG, etag)));
-    response
-}
-
-/// Whether the client has this representation already (RFC 9110, section 13.1.2: compared weakly).
-fn is_unchanged(headers: &HeaderMap, etag: Option<&HeaderValue>) -> bool {
-    let Some(etag) = etag.and_then(|etag| etag.to_str().ok()) else {
-        return false;
+/// `DELETE /v1/conversations/{id}`
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    who: Who,
+    _: NoParams,
+    InConversation(conversation): InConversation,
+) -> Result<Response, Problem> {
+    let caller = who.writes()?;
+    let command = Command::DeleteConversation(DeleteConversation {
+        conversation,
+        client_id: idempotency::own_key(),
+    });
+    let Outcome::Deleted { deleted_at } =
+        app.commands.execute(who.request(caller, command)).await?
+    else {
+        return Err(Failure::of(Code::Internal).into());
     };
-    let values = headers
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
-    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+    Ok(Json(Deleted {
+        deleted: true,
+        deleted_at,
+    })
+    .into_response())
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Deleted {
+    deleted: bool,
+    deleted_at: Timestamp,
 }

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use confab_protocol::command::{Command, Outcome, SendAnswer, SendMessage, Sent};
+use confab_protocol::command::{
+    Command, DeleteMessage, EditMessage, Outcome, SendAnswer, SendMessage, Sent,
+};
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::frame::read_body;
+use confab_protocol::frame::{read_body, read_content};
 use confab_protocol::ids::{ClientId, ConversationId};
 use confab_protocol::json::{Fields, JsonText};
-use confab_protocol::query::{History, Query};
+use confab_protocol::query::{Answer, History, Query};
 use uuid::{Uuid, uuid};
 
+use super::answer::{self, REPLAYED};
 use super::body::JsonBody;
-use super::conversations::{REPLAYED, json, page};
+use super::pages::gather;
 use super::params::{NoParams, Params};
-use super::path::InConversation;
+use super::path::{InConversation, OfMessage};
 use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency};
@@ -33,7 +36,8 @@ pub(super) async fn send(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
-    let command = Command::SendMessage(read_message(&body, idempotency::key(&headers)?)?);
+    let (message, is_keyed) = read_message(&body, idempotency::key(&headers)?)?;
+    let command = Command::SendMessage(message);
     let Outcome::Sent(Sent {
         message: Some(message),
         duplicate,
@@ -42,15 +46,15 @@ pub(super) async fn send(
     else {
         return Err(Failure::of(Code::Internal).into());
     };
-    let mut response = json(
-        StatusCode::CREATED,
-        format!("{{\"message\":{}}}", message.as_str()),
-    );
-    response.headers_mut().extend(duplicate.then_some(REPLAYED));
+    let mut response = answer::named(StatusCode::CREATED, "message", &message);
+    // What this gateway itself tried again is no repeat of the client's.
+    let replayed = (is_keyed && duplicate).then_some(REPLAYED);
+    response.headers_mut().extend(replayed);
     Ok(response)
 }
 
-fn read_message(body: &[u8], key: Option<String>) -> Result<SendMessage, Failure> {
+/// The message, and whether its client gave a key by which it may be repeated.
+fn read_message(body: &[u8], key: Option<String>) -> Result<(SendMessage, bool), Failure> {
     let mut fields = Fields::parse(body)?;
     let conversation = fields.require::<ConversationId>("conversationId");
     let given = fields.take::<ClientId>("clientId");
@@ -63,15 +67,88 @@ fn read_message(body: &[u8], key: Option<String>) -> Result<SendMessage, Failure
         return Err(Failure::of(Code::Validation));
     };
     let keyed = key.map(|key| ClientId(Uuid::new_v5(&KEYS, key.as_bytes())));
-    let client_id = given.or(keyed).unwrap_or_else(|| ClientId(Uuid::now_v7()));
+    let client_key = given.or(keyed);
     let payload = JsonText::of(&message).map_err(|_unprintable| Failure::of(Code::Internal))?;
-    Ok(SendMessage {
+    let message = SendMessage {
         conversation,
-        client_id,
+        client_id: client_key.unwrap_or_else(idempotency::own_key),
         payload,
         reply_to: message.reply_to,
         answer: SendAnswer::Message,
-    })
+    };
+    Ok((message, client_key.is_some()))
+}
+
+/// `GET /v1/messages/{id}`
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    who: Who,
+    _: NoParams,
+    OfMessage(message): OfMessage,
+) -> Result<Response, Problem> {
+    let caller = who.reads()?;
+    let Answer::Object(message) = app.ask(&who, Query::GetMessage { caller, message }).await?
+    else {
+        return Err(Failure::of(Code::Internal).into());
+    };
+    Ok(answer::named(StatusCode::OK, "message", &message))
+}
+
+/// `PATCH /v1/messages/{id}`
+pub(super) async fn edit(
+    State(app): State<Arc<App>>,
+    who: Who,
+    _: NoParams,
+    OfMessage(message): OfMessage,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    let caller = who.writes()?;
+    let command = Command::EditMessage(EditMessage {
+        conversation: None,
+        message,
+        content: read_edit(&body)?,
+        client_id: idempotency::own_key(),
+        answer: SendAnswer::Message,
+    });
+    let outcome = app.commands.execute(who.request(caller, command)).await?;
+    changed(outcome)
+}
+
+/// `DELETE /v1/messages/{id}`
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    who: Who,
+    _: NoParams,
+    OfMessage(message): OfMessage,
+) -> Result<Response, Problem> {
+    let caller = who.writes()?;
+    let command = Command::DeleteMessage(DeleteMessage {
+        conversation: None,
+        message,
+        client_id: idempotency::own_key(),
+        answer: SendAnswer::Message,
+    });
+    let outcome = app.commands.execute(who.request(caller, command)).await?;
+    changed(outcome)
+}
+
+/// The message as it is behind its edit or deletion.
+fn changed(outcome: Outcome) -> Result<Response, Problem> {
+    let Outcome::Sent(Sent {
+        message: Some(message),
+        ..
+    }) = outcome
+    else {
+        return Err(Failure::of(Code::Internal).into());
+    };
+    Ok(answer::named(StatusCode::OK, "message", &message))
+}
+
+fn read_edit(body: &[u8]) -> Result<JsonText, Failure> {
+    let mut fields = Fields::parse(body)?;
+    let content = read_content(&mut fields);
+    fields.finish()?;
+    JsonText::of(&content).map_err(|_unprintable| Failure::of(Code::Internal))
 }
 
 /// `GET /v1/conversations/{id}/messages`
@@ -96,11 +173,16 @@ pub(super) async fn history(
         to: params.parsed("to", "must be an RFC 3339 time"),
     };
     params.finish()?;
-    let answer = app
-        .commands
-        .query(who.request_id, who.traceparent, Query::History(history))
-        .await?;
-    page("messages", answer)
+    let (limit, cursor) = (history.limit, history.cursor.clone());
+    let question = |limit, cursor| {
+        Query::History(History {
+            limit,
+            cursor,
+            ..history.clone()
+        })
+    };
+    let page = gather(&app, &who, limit, cursor, question).await?;
+    Ok(page.under("messages"))
 }
 
 #[cfg(test)]
@@ -113,13 +195,14 @@ mod tests {
     fn a_key_becomes_the_client_id_and_the_same_key_the_same_one() {
         let body = format!(r#"{{"conversationId":"{ID}","kind":"text","content":1}}"#);
         let read = |key: Option<&str>| {
-            read_message(body.as_bytes(), key.map(str::to_owned))
+            let read = read_message(body.as_bytes(), key.map(str::to_owned));
+            read.map(|(message, is_keyed)| (message.client_id, is_keyed))
                 .unwrap()
-                .client_id
         };
         assert_eq!(read(Some("k")), read(Some("k")));
         assert_ne!(read(Some("k")), read(Some("l")));
         assert_ne!(read(None), read(None));
+        assert_eq!((read(None).1, read(Some("k")).1), (false, true));
         let both =
             format!(r#"{{"conversationId":"{ID}","kind":"text","content":1,"clientId":"{ID}"}}"#);
         assert_eq!(
@@ -132,5 +215,24 @@ mod tests {
             format!(r#"{{"conversationId":"{ID}","kind":"text","content":1,"sender":"eve"}}"#);
         let failure = read_message(sender.as_bytes(), None).unwrap_err();
         assert_eq!(failure.extension.errors[0].pointer, "/sender");
+    }
+
+    #[test]
+    fn an_edit_is_content_and_nothing_else() {
+        let read = |body: &str| read_edit(body.as_bytes()).map(JsonText::into_string);
+        assert_eq!(
+            read(r#"{"content":{"b":  1}}"#).unwrap(),
+            r#"{"content":{"b":  1},"payloadSizeBytes":null}"#
+        );
+        let encrypted = r#"{"encryptedContent":"AAAA","payloadSizeBytes":3}"#;
+        assert_eq!(read(encrypted).unwrap(), encrypted);
+        for bad in [
+            "{}",
+            r#"{"content":1,"encryptedContent":"AAAA"}"#,
+            r#"{"content":1,"kind":"text"}"#,
+            r#"{"encryptedContent":"AAAA","payloadSizeBytes":4}"#,
+        ] {
+            assert_eq!(read(bad).unwrap_err().code, Code::Validation, "{bad}");
+        }
     }
 }

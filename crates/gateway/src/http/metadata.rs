@@ -1,21 +1,31 @@
 //! A conversation's metadata: name, description, avatar, custom.
 
-use confab_protocol::error::Failure;
+use confab_protocol::error::{Code, Failure};
 use confab_protocol::json::{Fields, JsonText};
 use confab_protocol::limits;
 use serde::Serialize;
+
+/// What becomes of a member.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Change<T> {
+    /// It goes: null in a merge patch (RFC 7396).
+    Remove,
+    /// It becomes this.
+    Set(T),
+}
 
 /// The members that were given, in one order.
 #[derive(Debug, Default, Serialize)]
 struct Metadata {
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
+    name: Option<Change<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<String>,
+    description: Option<Change<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    avatar: Option<String>,
+    avatar: Option<Change<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    custom: Option<JsonText>,
+    custom: Option<Change<JsonText>>,
 }
 
 /// Takes `metadata` out of a body; what is wrong is noted in `fields`.
@@ -23,43 +33,86 @@ pub(super) fn take(fields: &mut Fields<'_>) -> JsonText {
     let Some(raw) = fields.raw("metadata") else {
         return JsonText::empty_object();
     };
-    match read(raw.get().as_bytes()) {
-        Ok(metadata) => metadata,
-        Err(failure) => {
-            fields.absorb(failure);
-            JsonText::empty_object()
-        }
-    }
+    let given = read(raw.get().as_bytes()).map(|metadata| Metadata {
+        name: set(metadata.name),
+        description: set(metadata.description),
+        avatar: set(metadata.avatar),
+        custom: set(metadata.custom),
+    });
+    noted(fields, given)
 }
 
-fn read(json: &[u8]) -> Result<JsonText, Failure> {
+/// Reads a change of metadata: its JSON merge patch, whose nulls stay.
+pub(super) fn read_patch(body: &[u8]) -> Result<JsonText, Failure> {
+    let mut fields = Fields::parse(body)?;
+    let Some(raw) = fields.raw("metadata") else {
+        fields.reject("metadata", "must be given");
+        fields.finish()?;
+        return Err(Failure::of(Code::Validation));
+    };
+    let patch = noted(&mut fields, read(raw.get().as_bytes()));
+    fields.finish()?;
+    Ok(patch)
+}
+
+fn noted(fields: &mut Fields<'_>, read: Result<Metadata, Failure>) -> JsonText {
+    let text = match read {
+        Ok(metadata) => JsonText::of(&metadata).ok(),
+        Err(failure) => {
+            fields.absorb(failure);
+            None
+        }
+    };
+    text.unwrap_or_else(JsonText::empty_object)
+}
+
+/// A null says nothing where there is nothing yet.
+fn set<T>(change: Option<Change<T>>) -> Option<Change<T>> {
+    change.filter(|change| matches!(change, Change::Set(_)))
+}
+
+fn read(json: &[u8]) -> Result<Metadata, Failure> {
     let mut fields = Fields::parse_at(json, "/metadata")?;
     let metadata = Metadata {
         name: text(&mut fields, "name", limits::NAME_CHARS),
         description: text(&mut fields, "description", limits::DESCRIPTION_CHARS),
         avatar: text(&mut fields, "avatar", limits::AVATAR_CHARS),
-        custom: fields.object("custom", limits::CUSTOM),
+        custom: change(&mut fields, "custom", |fields| {
+            fields.object("custom", limits::CUSTOM)
+        }),
     };
-    if metadata
-        .avatar
-        .as_deref()
-        .is_some_and(|url| !is_web_address(url))
+    if let Some(Change::Set(url)) = &metadata.avatar
+        && !is_web_address(url)
     {
         fields.reject("avatar", "must be an http or https URL");
     }
     fields.finish()?;
-    Ok(JsonText::of(&metadata).unwrap_or_else(|_unprintable| JsonText::empty_object()))
+    Ok(metadata)
 }
 
-fn text(fields: &mut Fields<'_>, name: &str, chars: usize) -> Option<String> {
-    let text = fields.take::<String>(name)?;
+/// Takes a member out: a null is a change too.
+fn change<T>(
+    fields: &mut Fields<'_>,
+    name: &str,
+    take: impl FnOnce(&mut Fields<'_>) -> Option<T>,
+) -> Option<Change<T>> {
+    let removes = fields.peek(name).is_some_and(|raw| raw.get() == "null");
+    let given = take(fields).map(Change::Set);
+    given.or_else(|| removes.then_some(Change::Remove))
+}
+
+fn text(fields: &mut Fields<'_>, name: &str, chars: usize) -> Option<Change<String>> {
+    let given = change(fields, name, |fields| fields.take::<String>(name))?;
+    let Change::Set(text) = &given else {
+        return Some(given);
+    };
     if text.chars().nth(chars).is_some() {
         fields.reject(name, format!("must be at most {chars} characters"));
     }
     if text.contains('\0') {
         fields.reject(name, "must not contain U+0000");
     }
-    Some(text)
+    Some(given)
 }
 
 fn is_web_address(url: &str) -> bool {
@@ -111,6 +164,44 @@ mod tests {
         assert_eq!(
             taken(r#"{"name":"a\u0000"}"#).unwrap_err(),
             ["/metadata/name"]
+        );
+    }
+
+    #[test]
+    fn a_patch_keeps_its_nulls_and_must_be_an_object() {
+        let read = |json: &str| {
+            let pointers = |f: Failure| -> Vec<_> {
+                f.extension.errors.into_iter().map(|e| e.pointer).collect()
+            };
+            read_patch(json.as_bytes())
+                .map(JsonText::into_string)
+                .map_err(pointers)
+        };
+        assert_eq!(read(r#"{"metadata":{}}"#).unwrap(), "{}");
+        assert_eq!(
+            read(r#"{"metadata":{"custom":{"a":null,"b": {"c":null}},"avatar":null,"name":"x"}}"#)
+                .unwrap(),
+            r#"{"name":"x","avatar":null,"custom":{"a":null,"b": {"c":null}}}"#
+        );
+        assert_eq!(
+            read(r#"{"metadata":{"custom":null}}"#).unwrap(),
+            r#"{"custom":null}"#
+        );
+        for bad in [
+            "{}",
+            r#"{"metadata":null}"#,
+            r#"{"metadata":[]}"#,
+            r#"{"metadata":1}"#,
+        ] {
+            assert_eq!(read(bad).unwrap_err(), ["/metadata"], "{bad}");
+        }
+        assert_eq!(
+            read(r#"{"metadata":{"name":1,"typo":null},"name":"x"}"#).unwrap_err(),
+            ["/metadata/name", "/metadata/typo", "/name"]
+        );
+        assert_eq!(
+            taken(r#"{"name":null,"custom":{"a":null}}"#).unwrap(),
+            r#"{"custom":{"a":null}}"#
         );
     }
 }

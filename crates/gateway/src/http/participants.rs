@@ -1,29 +1,60 @@
-//! `/v1/conversations/{id}/participants`: add, remove.
+//! `/v1/conversations/{id}/participants`: list, add, change a role, remove.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use confab_protocol::command::{AddParticipants, Command, Outcome, RemoveParticipant};
+use confab_protocol::command::{
+    AddParticipants, Command, Outcome, RemoveParticipant, UpdateParticipant,
+};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::event::Member;
-use confab_protocol::ids::{ClientId, UserId};
+use confab_protocol::ids::UserId;
 use confab_protocol::json::Fields;
 use confab_protocol::limits;
+use confab_protocol::query::{ListParticipants, Query};
 use confab_protocol::resource::{Participant, Role};
 use confab_protocol::timestamp::Timestamp;
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
-use super::App;
 use super::body::JsonBody;
-use super::params::NoParams;
+use super::pages::gather;
+use super::params::{NoParams, Params};
 use super::path::{InConversation, OfUser};
 use super::problem::Problem;
 use super::who::Who;
+use super::{App, idempotency};
+
+/// `GET /v1/conversations/{id}/participants`
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    who: Who,
+    InConversation(conversation): InConversation,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let caller = who.reads()?;
+    let mut params = Params::parse(query.as_deref());
+    let limit = params.limit(1..=1000, 100);
+    let cursor = params.text("cursor");
+    let include_left = params.parsed("includeLeft", "must be true or false");
+    let role = params.parsed("role", "must be member or admin");
+    params.finish()?;
+    let question = |limit, cursor| {
+        Query::ListParticipants(ListParticipants {
+            caller: caller.clone(),
+            conversation,
+            limit,
+            cursor,
+            include_left: include_left.unwrap_or_default(),
+            role,
+        })
+    };
+    let page = gather(&app, &who, limit, cursor, question).await?;
+    Ok(page.under("participants"))
+}
 
 /// `POST /v1/conversations/{id}/participants`
 pub(super) async fn add(
@@ -38,7 +69,7 @@ pub(super) async fn add(
     let command = AddParticipants {
         conversation,
         participants,
-        client_id: new_key(),
+        client_id: idempotency::own_key(),
     };
     let request = who.request(caller, Command::AddParticipants(command));
     let Outcome::Added { participants } = app.commands.execute(request).await? else {
@@ -56,6 +87,33 @@ pub(super) async fn add(
     })
 }
 
+/// `PATCH /v1/conversations/{id}/participants/{user}`
+pub(super) async fn update(
+    State(app): State<Arc<App>>,
+    who: Who,
+    _: NoParams,
+    InConversation(conversation): InConversation,
+    OfUser(user): OfUser,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    let caller = who.writes()?;
+    let command = Command::UpdateParticipant(UpdateParticipant {
+        conversation,
+        user,
+        role: read_role(&body)?,
+        client_id: idempotency::own_key(),
+    });
+    let Outcome::RoleChanged { participant } =
+        app.commands.execute(who.request(caller, command)).await?
+    else {
+        return Err(Failure::of(Code::Internal).into());
+    };
+    Ok(Json(One {
+        participant: &participant,
+    })
+    .into_response())
+}
+
 /// `DELETE /v1/conversations/{id}/participants/{user}`
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
@@ -68,7 +126,7 @@ pub(super) async fn remove(
     let command = RemoveParticipant {
         conversation,
         user,
-        client_id: new_key(),
+        client_id: idempotency::own_key(),
     };
     let request = who.request(caller, Command::RemoveParticipant(command));
     let Outcome::Removed {
@@ -83,11 +141,6 @@ pub(super) async fn remove(
         conversation_deleted_at,
     })
     .into_response())
-}
-
-/// The key by which a retry of this gateway's finds the first execution.
-fn new_key() -> ClientId {
-    ClientId(Uuid::now_v7())
 }
 
 #[derive(Serialize)]
@@ -112,6 +165,13 @@ struct Removed {
 struct Addition {
     user_id: UserId,
     role: Option<Role>,
+}
+
+fn read_role(body: &[u8]) -> Result<Role, Failure> {
+    let mut fields = Fields::parse(body)?;
+    let role = fields.require::<Role>("role");
+    fields.finish()?;
+    role.ok_or_else(|| Failure::of(Code::Validation))
 }
 
 /// The members to add, and whether the body named one by itself.

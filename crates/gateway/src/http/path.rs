@@ -5,13 +5,21 @@ use std::str::FromStr;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::ids::{ConversationId, UserId};
+use confab_protocol::ids::{ConversationId, EventId, SessionId, UserId};
 
 use super::problem::Problem;
 
 /// The conversation that `{id}` names.
 #[derive(Debug)]
 pub(super) struct InConversation(pub(super) ConversationId);
+
+/// The session that `{id}` names. What is no id is refused: of a session that is not there nothing is told either.
+#[derive(Debug)]
+pub(super) struct OfSession(pub(super) SessionId);
+
+/// The message that `{id}` names.
+#[derive(Debug)]
+pub(super) struct OfMessage(pub(super) EventId);
 
 /// The participant that `{user}` names.
 #[derive(Debug)]
@@ -27,6 +35,16 @@ impl<S: Send + Sync> FromRequestParts<S> for InConversation {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for OfMessage {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        named(parts, state, "id", Code::MessageNotFound)
+            .await
+            .map(Self)
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for OfUser {
     type Rejection = Problem;
 
@@ -34,6 +52,17 @@ impl<S: Send + Sync> FromRequestParts<S> for OfUser {
         named(parts, state, "user", Code::ParticipantNotFound)
             .await
             .map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OfSession {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        named(parts, state, "id", Code::Validation)
+            .await
+            .map(Self)
+            .map_err(|_absent| Failure::field("id", "must be a session's id").into())
     }
 }
 

@@ -1,19 +1,16 @@
 //! Who makes a request, as its token says.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::FromRequestParts;
-use axum::http::header::{ACCEPT, AUTHORIZATION};
+use axum::http::header::ACCEPT;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue};
 use confab_protocol::command::{Caller, Command, Request};
 use confab_protocol::error::{Code, Failure};
-use time::OffsetDateTime;
-use tracing::debug;
 
 use super::problem::{Problem, accepts_json};
 use super::{App, RequestId};
+use crate::admission::Transport;
 
 /// The caller of a request whose token was verified.
 #[derive(Debug)]
@@ -34,6 +31,11 @@ impl Who {
     /// The caller, when its scope lets it write.
     pub(super) fn writes(&self) -> Result<Caller, Problem> {
         self.allowed(self.caller.scope.can_write())
+    }
+
+    /// The caller, when it is the product's own backend.
+    pub(super) fn administers(&self) -> Result<Caller, Problem> {
+        self.allowed(self.caller.scope.is_admin())
     }
 
     fn allowed(&self, is_allowed: bool) -> Result<Caller, Problem> {
@@ -71,14 +73,9 @@ impl FromRequestParts<Arc<App>> for Who {
         if !accepts_json(parts.headers.get_all(ACCEPT)) {
             return Err(Failure::of(Code::NotAcceptable).into());
         }
-        let began = Instant::now();
-        let verified = verify(app, &parts.headers).await;
-        let code = verified.as_ref().err().map(confab_auth::AuthError::code);
-        app.auth_metrics.observe("http", code, began.elapsed());
-        let caller = verified.map_err(|error| {
-            debug!(%error, "a token was refused");
-            Failure::of(error.code())
-        })?;
+        let admitting = app.admission.admit_header(&parts.headers, Transport::Http);
+        let caller = admitting.await?;
+        app.limits.charge_caller(&caller, &parts.extensions)?;
         let request_id = parts
             .extensions
             .get::<RequestId>()
@@ -97,17 +94,4 @@ impl FromRequestParts<Arc<App>> for Who {
             traceparent,
         })
     }
-}
-
-async fn verify(
-    app: &App,
-    headers: &HeaderMap,
-) -> Result<confab_auth::Caller, confab_auth::AuthError> {
-    let token = confab_auth::bearer(
-        headers
-            .get_all(AUTHORIZATION)
-            .iter()
-            .map(HeaderValue::as_bytes),
-    )?;
-    app.verifier.verify(token, OffsetDateTime::now_utc()).await
 }

@@ -5,6 +5,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
+use super::register;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SignalLabels {
     kind: &'static str,
@@ -24,14 +26,10 @@ impl SignalMetrics {
             signals: Family::default(),
             malformed: Counter::default(),
         };
-        registry.register(
-            "confab_signals",
-            "Signals by kind (typing, receipt, presence) and what became of them: sent, throttled, dropped, heard",
-            metrics.signals.clone(),
-        );
-        registry.register(
+        register(registry, "confab_signals", metrics.signals.clone());
+        register(
+            registry,
             "confab_signals_malformed",
-            "Messages on the signals' subjects that are no signals",
             metrics.malformed.clone(),
         );
         metrics
@@ -64,19 +62,19 @@ impl CacheMetrics {
             misses: Counter::default(),
             stale: Counter::default(),
         };
-        registry.register(
+        register(
+            registry,
             "confab_participant_cache_hits",
-            "Questions for a membership that the gateway knew",
             metrics.hits.clone(),
         );
-        registry.register(
+        register(
+            registry,
             "confab_participant_cache_misses",
-            "Questions for a membership that the gateway did not know, so that a worker was asked",
             metrics.misses.clone(),
         );
-        registry.register(
+        register(
+            registry,
             "confab_participant_cache_stale",
-            "Misses of which the worker said that there is such a membership",
             metrics.stale.clone(),
         );
         metrics

@@ -10,10 +10,10 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::Sockets;
-use super::codec::encode;
+use super::codec::{Decoded, decode, encode};
 use super::frames::Frame;
 use super::outbox::Outbox;
-use super::socket::{self, ReadError, Reader, Writer};
+use super::socket::{self, Message, ReadError, Reader, Writer};
 use super::upgrade::Encoding;
 
 /// How long the closing handshake may take.
@@ -63,17 +63,39 @@ impl From<&ReadError> for End {
 impl Connection {
     /// Puts the welcome before whatever waits already.
     pub(super) fn welcome(&self, welcome: Welcome) {
-        match encode(self.encoding, &ServerFrame::Welcome(Box::new(welcome))) {
-            Ok(frame) => self.outbox.start(frame),
+        let welcome = ServerFrame::Welcome(Box::new(welcome));
+        match encode(self.encoding, &welcome) {
+            Ok(frame) => {
+                self.outbox.metrics().told(&welcome, frame.as_bytes().len());
+                self.outbox.start(frame);
+            }
             Err(error) => warn!(%error, "a welcome cannot be encoded"),
         }
     }
 
     pub(super) fn answer(&self, frame: &ServerFrame) {
         match encode(self.encoding, frame) {
-            Ok(frame) => self.outbox.push_answer(frame),
+            Ok(encoded) => {
+                self.outbox.metrics().told(frame, encoded.as_bytes().len());
+                self.outbox.push_answer(encoded);
+            }
             Err(error) => warn!(%error, "an answer cannot be encoded"),
         }
+    }
+
+    /// Reads a frame, and counts it.
+    pub(super) fn decode(&self, message: &Message) -> Decoded {
+        let decoded = decode(self.encoding, message);
+        let frame = match &decoded {
+            Decoded::Frame(frame) => Some(frame),
+            Decoded::Bad(_) | Decoded::WrongKind => None,
+        };
+        let bytes = match message {
+            Message::Text(payload) | Message::Binary(payload) => payload.len(),
+            _ => 0,
+        };
+        self.outbox.metrics().heard(frame, bytes);
+        decoded
     }
 
     pub(super) fn answer_error(&self, id: Option<String>, failure: Failure) {

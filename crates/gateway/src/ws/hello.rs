@@ -9,7 +9,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::limits;
 use tokio::time::Instant;
 
-use super::codec::{Decoded, decode};
+use super::codec::Decoded;
 use super::connection::{Connection, End};
 use super::socket::{Limits, Message};
 use super::{Sockets, verify};
@@ -108,7 +108,7 @@ impl Connection {
                 Message::Ping(_) | Message::Pong(_) => {}
                 Message::Close { .. } => return Err(End::Closed),
                 Message::Text(_) | Message::Binary(_) => {
-                    return match decode(self.encoding, &message) {
+                    return match self.decode(&message) {
                         Decoded::Frame(frame) => Ok(frame),
                         Decoded::Bad(bad) => {
                             self.answer_error(bad.id, bad.failure);

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::codec::Broadcast;
 use super::frames::Frame;
 use super::upgrade::Encoding;
+use crate::metrics::FrameMetrics;
 
 /// Signals that wait for one socket; beyond, the oldest is dropped.
 const SIGNALS: usize = 64;
@@ -29,6 +30,7 @@ pub(crate) struct Outbox {
     capacity: usize,
     state: Mutex<State>,
     wake: Notify,
+    metrics: FrameMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +65,18 @@ impl Outbox {
             capacity,
             state: Mutex::default(),
             wake: Notify::new(),
+            metrics: FrameMetrics::default(),
         }
+    }
+
+    /// The same, whose frames are counted here.
+    pub(crate) fn counting(self, metrics: FrameMetrics) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Where its frames are counted.
+    pub(crate) const fn metrics(&self) -> &FrameMetrics {
+        &self.metrics
     }
 
     /// Puts the welcome before whatever came already, and lets the socket have it.
@@ -92,6 +105,7 @@ impl Outbox {
         } else {
             state.event_bytes += bytes;
             state.frames.push_back((frame, Kind::Event));
+            self.metrics.event(bytes);
         }
         let wakes = state.started || state.closed.is_some();
         drop(state);
@@ -128,6 +142,17 @@ impl Outbox {
         let mut state = self.lock();
         state.answer_bytes += frame.as_bytes().len();
         state.frames.push_back((frame, Kind::Answer));
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Ends the session with `code`: what waits is dropped, and nothing is queued any more.
+    pub(crate) fn close(&self, code: Code) {
+        let mut state = self.lock();
+        state.closed.get_or_insert(code);
+        state.frames.clear();
+        state.signals.clear();
+        (state.event_bytes, state.answer_bytes) = (0, 0);
         drop(state);
         self.wake.notify_one();
     }

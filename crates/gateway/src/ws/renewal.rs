@@ -61,17 +61,33 @@ impl Session<'_> {
         self.renewing = false;
         match verified {
             Ok(caller) if is_same(&self.caller, &caller) => {
-                self.caller = caller;
-                connection.answer(&ServerFrame::Ack(Ack {
-                    id,
-                    ..Ack::default()
-                }));
+                match self.sockets.admission.renewed(&self.place, &caller) {
+                    Ok(()) => {
+                        self.caller = caller;
+                        connection.answer(&ServerFrame::Ack(Ack {
+                            id,
+                            ..Ack::default()
+                        }));
+                    }
+                    Err(failure) => {
+                        connection.answer_error(id, failure);
+                        self.go_on_as_before(connection);
+                    }
+                }
             }
             Ok(_other) => {
                 let other = "the token must be of the same user and device";
                 connection.answer_error(id, Failure::new(Code::InvalidToken, other));
             }
             Err(failure) => connection.answer_error(id, failure),
+        }
+    }
+
+    /// The fresh token was revoked while it was looked at: the session has the old one, unless that was too.
+    fn go_on_as_before(&self, connection: &Connection) {
+        let admission = &self.sockets.admission;
+        if let Err(failure) = admission.renewed(&self.place, &self.caller) {
+            connection.outbox.close(failure.code);
         }
     }
 }

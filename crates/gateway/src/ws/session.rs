@@ -19,11 +19,12 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::Sockets;
-use super::codec::{Decoded, decode};
+use super::codec::Decoded;
 use super::commands::Done;
 use super::connection::{Connection, End};
 use super::frames::Frame;
 use super::hello::{Greeted, greet, truncated};
+use super::meter::{Meter, Refused};
 use super::outbox::Outbox;
 use super::renewal::{expiry, warning};
 use super::sends::Sends;
@@ -31,6 +32,7 @@ use super::socket::{self, Limits, Message};
 use super::typing::Typist;
 use super::upgrade::Encoding;
 use crate::hub::{Account, SessionKey};
+use crate::sessions::Registered;
 
 /// Answers and sends that may wait before the socket is read no further, in bytes.
 const PENDING: usize = 1024 * 1024;
@@ -60,7 +62,8 @@ pub(super) async fn serve(
             return;
         }
     };
-    let outbox = Arc::new(Outbox::new(encoding, sockets.limits.outbox_bytes));
+    let outbox = Outbox::new(encoding, sockets.limits.outbox_bytes);
+    let outbox = Arc::new(outbox.counting(sockets.metrics.frames.clone()));
     let mut connection = Connection {
         reader,
         writer,
@@ -98,6 +101,16 @@ async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: G
         }
     };
     let session_id = SessionId(Uuid::now_v7());
+    let outbox = Arc::clone(&connection.outbox);
+    let place = match sockets.admission.open(session_id, &caller, outbox) {
+        Ok(place) => place,
+        Err(failure) => {
+            sockets.fanout.close(key).await;
+            let code = failure.code;
+            connection.answer_error(hello.id, failure);
+            return End::of(code);
+        }
+    };
     info!(session.id = %session_id, tenant = %caller.tenant, user.id = %caller.user, "a session opened");
     let welcome = Welcome {
         id: hello.id,
@@ -114,7 +127,7 @@ async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: G
         limits: WelcomeLimits::default(),
     };
     connection.welcome(welcome);
-    let mut session = Session::new(sockets, key, caller);
+    let mut session = Session::new(sockets, key, caller, place);
     let end = session.run(connection).await;
     session.stop_typing();
     sockets.fanout.close(key).await;
@@ -129,6 +142,8 @@ pub(super) struct Session<'a> {
     pub(super) key: SessionKey,
     /// What its token says: the last one.
     pub(super) caller: Caller,
+    /// Its place among the open sessions.
+    pub(super) place: Registered,
     pub(super) sends: Sends,
     pub(super) typist: Typist,
     /// What was asked of workers and of the hub, until it is answered.
@@ -138,22 +153,25 @@ pub(super) struct Session<'a> {
     /// A fresh token is looked at: what it allows decides over the frames behind it.
     pub(super) renewing: bool,
     bad_frames: VecDeque<Instant>,
+    meter: Meter,
     heard: Instant,
     taken: u64,
 }
 
 impl<'a> Session<'a> {
-    fn new(sockets: &'a Sockets, key: SessionKey, caller: Caller) -> Self {
+    fn new(sockets: &'a Sockets, key: SessionKey, caller: Caller, place: Registered) -> Self {
         Self {
             sockets,
             key,
             caller,
+            place,
             sends: Sends::default(),
             typist: Typist::default(),
             on_the_way: FuturesUnordered::new(),
             pending_frames: 0,
             renewing: false,
             bad_frames: VecDeque::new(),
+            meter: Meter::new(sockets.rates.clone()),
             heard: Instant::now(),
             taken: 0,
         }
@@ -161,7 +179,7 @@ impl<'a> Session<'a> {
 
     async fn run(&mut self, connection: &mut Connection) -> End {
         let limits = &self.sockets.limits;
-        let leeway = self.sockets.verifier.leeway();
+        let leeway = self.sockets.admission.leeway();
         let first = Instant::now() + limits.heartbeat.mul_f64(rand::random::<f64>());
         let mut heartbeat = interval_at(first, limits.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -225,12 +243,18 @@ impl<'a> Session<'a> {
 
     async fn hear(&mut self, connection: &Connection, message: &Message) -> Result<(), End> {
         self.heard = Instant::now();
+        self.place.seen();
         match message {
             Message::Ping(payload) => connection.outbox.push_answer(Frame::pong(payload)),
             Message::Pong(_) => {}
             Message::Close { .. } => return Err(End::Closed),
-            Message::Text(_) | Message::Binary(_) => match decode(connection.encoding, message) {
-                Decoded::Frame(frame) => return self.carry_out(connection, frame).await,
+            Message::Text(_) | Message::Binary(_) => match connection.decode(message) {
+                Decoded::Frame(frame) => {
+                    return match self.meter.charge(&self.caller, &frame) {
+                        Ok(()) => self.carry_out(connection, frame).await,
+                        Err(refused) => limited(connection, refused),
+                    };
+                }
                 Decoded::Bad(bad) => return self.refuse(connection, bad.id, bad.failure),
                 Decoded::WrongKind => return Err(End::wrong_kind()),
             },
@@ -260,6 +284,17 @@ impl<'a> Session<'a> {
         } else {
             Err(End::of(Code::BadFrames))
         }
+    }
+}
+
+/// Answers a frame that was one too many; ends the connection that goes on so.
+fn limited(connection: &Connection, refused: Refused) -> Result<(), End> {
+    let code = refused.failure.code;
+    connection.answer_error(refused.id, refused.failure);
+    if refused.ends {
+        Err(End::of(code))
+    } else {
+        Ok(())
     }
 }
 

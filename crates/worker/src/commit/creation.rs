@@ -13,11 +13,13 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::append::{Appender, insert_event, insert_outbox, lock_counts};
+use super::append::{Appender, insert_event, insert_outbox};
+use super::changes::lock_counts;
 use crate::conversations::{Beginning, begin, membership_limit};
+use crate::decision::Locked;
 use crate::error::CommandError;
 use crate::outbox::{Committed, outgoing};
-use crate::participants::{Locked, within_limits};
+use crate::participants::within_limits;
 use crate::reads::participants_cursor;
 
 /// Creates a conversation, or gives what the key's first use gave: a refusal that was decided here is kept like a success.
@@ -137,6 +139,22 @@ async fn existing_pair(
     Ok((id != taken).then_some(ConversationId(id)))
 }
 
+async fn enter_pair(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    (low, high): &(UserId, UserId),
+    id: ConversationId,
+) -> Result<(), CommandError> {
+    sqlx::query("update direct_pairs set conversation_id = $4 where tenant = $1 and user_a = $2 and user_b = $3")
+        .bind(caller.tenant.as_str())
+        .bind(low.as_str())
+        .bind(high.as_str())
+        .bind(id.0)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 async fn write(
     tx: &mut PgConnection,
     caller: &Caller,
@@ -151,8 +169,8 @@ async fn write(
     let id = ConversationId(Uuid::now_v7());
     sqlx::query(
         "insert into conversations \
-            (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, last_event_at, members) \
-         values ($1, $2, $3, $4, $5, $6, $6, 1, $6, 0)",
+            (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, last_event_at, active_at, members) \
+         values ($1, $2, $3, $4, $5, $6, $6, 1, $6, $6, 0)",
     )
     .bind(id.0)
     .bind(caller.tenant.as_str())
@@ -166,7 +184,7 @@ async fn write(
         r#type: command.r#type,
         last_seq: 0,
         members: 0,
-        is_deleted: false,
+        deleted_at: None,
         role: None,
         was_member: false,
         now,
@@ -179,14 +197,8 @@ async fn write(
         locked: &locked,
     };
     appender.join(tx, &beginning.members, 1).await?;
-    if let Some((low, high)) = &beginning.pair {
-        sqlx::query("update direct_pairs set conversation_id = $4 where tenant = $1 and user_a = $2 and user_b = $3")
-            .bind(caller.tenant.as_str())
-            .bind(low.as_str())
-            .bind(high.as_str())
-            .bind(id.0)
-            .execute(&mut *tx)
-            .await?;
+    if let Some(pair) = &beginning.pair {
+        enter_pair(tx, caller, pair, id).await?;
     }
     let conversation = conversation(caller, command, id, now);
     let data = ConversationCreated {
@@ -205,6 +217,8 @@ async fn write(
         edited_at: None,
         deleted_at: None,
         payload: &payload,
+        target_seq: None,
+        target: None,
     };
     insert_event(tx, &entry).await?;
     let row = insert_outbox(tx, id, 1, 1, &locked).await?;

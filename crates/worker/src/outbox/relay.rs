@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{OutboxError, StreamCreated, acknowledged, outgoing, send};
 use crate::metrics::Metrics;
-use crate::reads::{EventRow, entry_of};
+use crate::reads::{EVENT_COLUMNS, EVENT_TARGET, EventRow, entry_of};
 
 const PERIOD: Duration = Duration::from_millis(250);
 /// Commits taken at once.
@@ -94,31 +94,33 @@ async fn relay(
     Ok(i64::try_from(count).is_ok_and(|count| count == ROWS))
 }
 
-async fn read(
+/// The events of an outbox row, as they are to be published now: an edit with the message as that is by now.
+pub(crate) async fn read(
     tx: &mut sqlx::PgConnection,
     conversations: &[Uuid],
     seqs: &[i64],
 ) -> Result<Vec<Outgoing>, OutboxError> {
-    let rows: Vec<(String, Uuid, EventRow)> = sqlx::query_as::<_, RelayRow>(
-        "select c.tenant, e.conversation_id, e.seq, e.id, e.type, e.actor, e.client_id, e.created_at, e.edited_at, \
-            e.deleted_at, e.payload \
+    let text = format!(
+        "select c.tenant, e.conversation_id, {EVENT_COLUMNS} \
          from unnest($1::uuid[], $2::bigint[]) with ordinality as k(conversation, seq, n) \
          join events e on e.conversation_id = k.conversation and e.seq = k.seq \
-         join conversations c on c.id = e.conversation_id order by k.n",
-    )
-    .bind(conversations)
-    .bind(seqs)
-    .fetch_all(tx)
-    .await?
-    .into_iter()
-    .map(|row| (row.tenant, row.conversation_id, row.event))
-    .collect();
+         join conversations c on c.id = e.conversation_id {EVENT_TARGET} order by k.n"
+    );
+    let rows: Vec<RelayRow> = sqlx::query_as(sqlx::AssertSqlSafe(text))
+        .bind(conversations)
+        .bind(seqs)
+        .fetch_all(tx)
+        .await?;
     rows.iter()
-        .map(|(tenant, conversation, row)| {
-            let tenant: TenantId = tenant.parse().map_err(|_bad| OutboxError::Stored)?;
-            let actor = row.actor.parse().map_err(|_bad| OutboxError::Stored)?;
+        .map(|row| {
+            let tenant: TenantId = row.tenant.parse().map_err(|_bad| OutboxError::Stored)?;
+            let actor = row
+                .event
+                .actor
+                .parse()
+                .map_err(|_bad| OutboxError::Stored)?;
             let entry: LogEntry<'_> =
-                entry_of(*conversation, row, &actor).ok_or(OutboxError::Stored)?;
+                entry_of(row.conversation_id, &row.event, &actor).ok_or(OutboxError::Stored)?;
             Ok(outgoing(&tenant, &entry))
         })
         .collect()
@@ -133,7 +135,7 @@ struct RelayRow {
 }
 
 /// Deletes what was published more than five minutes ago, well past JetStream's sync interval of two, and creation keys
-/// that expired.
+/// and revocations that expired.
 async fn sweep(pool: &PgPool) -> Result<(), OutboxError> {
     sqlx::query(
         "delete from outbox where id in (select id from outbox where published_at < clock_timestamp() - interval '5 minutes' \
@@ -147,5 +149,6 @@ async fn sweep(pool: &PgPool) -> Result<(), OutboxError> {
     )
     .execute(pool)
     .await?;
+    crate::revocations::sweep(pool).await?;
     Ok(())
 }

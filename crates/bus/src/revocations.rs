@@ -1,0 +1,167 @@
+//! Revocations on their fast way to the gateways: a broadcast, and a bucket for those who missed it. The rows in Postgres
+//! are the truth; whatever is lost here is read from a worker.
+
+use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_TTL;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType, Stream};
+use bytes::Bytes;
+use confab_protocol::ids::TenantId;
+use confab_protocol::revocation::{Revocation, RevocationTarget, RevocationView};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::connection::{Bus, Settings};
+use crate::error::BusError;
+use crate::subjects::{REVOCATION, REVOCATIONS_BUCKET};
+
+mod hear;
+
+pub use hear::{Heard, hear};
+
+/// The version of the record; another is not heeded.
+const VERSION: u8 = 1;
+/// NATS 2.15 allows 1,000 consumers unless the stream says another number; a gateway's watch is one.
+const MAX_CONSUMERS: i32 = 20_000;
+
+/// What is broadcast and kept in the bucket, as JSON: `nats kv get confab_revocations <key>` shows it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    version: u8,
+    revision: u64,
+    tenant: TenantId,
+    #[serde(flatten)]
+    view: RevocationView,
+}
+
+fn encode(revocation: &Revocation) -> Result<Bytes, BusError> {
+    let record = Record {
+        version: VERSION,
+        revision: revocation.revision,
+        tenant: revocation.tenant.clone(),
+        view: RevocationView::from(revocation),
+    };
+    serde_json::to_vec(&record)
+        .map(Bytes::from)
+        .map_err(BusError::nats("encode a revocation"))
+}
+
+/// None when the bytes are no record of this version.
+fn decode(bytes: &[u8]) -> Option<Revocation> {
+    let record: Record = serde_json::from_slice(bytes).ok()?;
+    let (created_at, expires_at) = (record.view.created_at, record.view.expires_at);
+    Some(Revocation {
+        revision: record.revision,
+        tenant: record.tenant,
+        target: record.view.target().filter(|_| record.version == VERSION)?,
+        created_at,
+        expires_at,
+    })
+}
+
+/// `<tenant>.<kind>.<subject>`: what is any text stands there in hex. A session that must be one user's has that user
+/// behind it, so that who names another's session takes nobody's place.
+fn key(revocation: &Revocation) -> String {
+    let tenant = &revocation.tenant;
+    match &revocation.target {
+        RevocationTarget::Session {
+            session,
+            user: None,
+        } => format!("{tenant}.session.{session}"),
+        RevocationTarget::Session {
+            session,
+            user: Some(user),
+        } => {
+            format!("{tenant}.session.{session}.{}", hex(user.as_str()))
+        }
+        RevocationTarget::Login(login) => format!("{tenant}.login.{}", hex(login)),
+        RevocationTarget::User { user, .. } => format!("{tenant}.user.{}", hex(user.as_str())),
+    }
+}
+
+fn hex(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _infallible = write!(hex, "{byte:02x}").is_ok();
+        hex
+    })
+}
+
+/// The stream below the bucket, as NATS clients make it (NATS ADR-8), with a number of consumers, which a bucket's own
+/// configuration cannot say.
+fn bucket_config(settings: &Settings) -> Config {
+    Config {
+        name: format!("KV_{REVOCATIONS_BUCKET}"),
+        description: Some(
+            "confab: what was revoked, on its fast way to gateways; the truth is in Postgres"
+                .to_owned(),
+        ),
+        subjects: vec![format!("$KV.{REVOCATIONS_BUCKET}.>")],
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        max_bytes: -1,
+        max_messages: -1,
+        max_messages_per_subject: 1,
+        max_consumers: MAX_CONSUMERS,
+        num_replicas: settings.nats_replicas,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        allow_message_ttl: true,
+        ..Config::default()
+    }
+}
+
+impl Bus {
+    /// Tells every gateway what was revoked, and keeps it in the bucket until it expires.
+    ///
+    /// # Errors
+    /// When NATS is away, or the bucket did not take it: then gateways read it from a worker.
+    pub async fn announce_revocation(&self, revocation: &Revocation) -> Result<(), BusError> {
+        if !self.is_connected() {
+            return Err(BusError::Disconnected);
+        }
+        let record = encode(revocation)?;
+        self.client
+            .publish(REVOCATION, record.clone())
+            .await
+            .map_err(BusError::nats("announce a revocation"))?;
+        let has_ttl = self
+            .revocations_bucket()
+            .await?
+            .cached_info()
+            .config
+            .allow_message_ttl;
+        let mut headers = HeaderMap::new();
+        if has_ttl {
+            let left = revocation.expires_at.to_datetime() - OffsetDateTime::now_utc();
+            let seconds = left.whole_seconds().max(1);
+            headers.insert(NATS_MESSAGE_TTL, format!("{seconds}s"));
+        }
+        let subject = format!("$KV.{REVOCATIONS_BUCKET}.{}", key(revocation));
+        let publishing = self
+            .jetstream
+            .publish_with_headers(subject, headers, record)
+            .await;
+        publishing
+            .map_err(BusError::nats("keep a revocation"))?
+            .await
+            .map_err(BusError::nats("keep a revocation"))?;
+        Ok(())
+    }
+
+    /// The bucket's stream, made where there is none. One that is there is left as its operator has set it.
+    async fn revocations_bucket(&self) -> Result<Stream, BusError> {
+        if !self.is_connected() {
+            return Err(BusError::Disconnected);
+        }
+        self.jetstream
+            .get_or_create_stream(bucket_config(&self.settings))
+            .await
+            .map_err(BusError::nats("provision the bucket of revocations"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! Which sessions a user has: one question to all gateways, each of which answers from its memory.
+
+use std::time::Duration;
+
+use async_nats::{Subject, Subscriber};
+use confab_protocol::ids::{TenantId, UserId};
+use confab_protocol::resource::Session;
+use confab_protocol::wire;
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::connection::Bus;
+use crate::error::BusError;
+use crate::gateways::GatewayId;
+use crate::subjects;
+
+/// The version of this wire; a gateway does not answer another.
+const VERSION: u8 = 1;
+/// How long gateways that live are waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Sessions in an answer at most, of one gateway and of all: the newest.
+pub const LISTED: usize = 200;
+
+/// Whose sessions are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionsOf {
+    version: u8,
+    /// The product.
+    pub tenant: TenantId,
+    /// The user.
+    pub user: UserId,
+}
+
+impl SessionsOf {
+    /// A question of this version.
+    #[must_use]
+    pub const fn new(tenant: TenantId, user: UserId) -> Self {
+        Self {
+            version: VERSION,
+            tenant,
+            user,
+        }
+    }
+}
+
+/// A gateway's answer.
+#[derive(Debug, Serialize, Deserialize)]
+struct Told {
+    gateway: GatewayId,
+    sessions: Vec<Session>,
+}
+
+impl Bus {
+    /// The sessions that gateways have of a user, the newest first, at most [`LISTED`]. The gateways in `alive` are waited
+    /// for, a second at most, and the whole second where none is named: then it is not known whom to wait for.
+    ///
+    /// # Errors
+    /// When NATS is away or fails.
+    pub async fn sessions_of(
+        &self,
+        of: &SessionsOf,
+        alive: &[GatewayId],
+    ) -> Result<Vec<Session>, BusError> {
+        if !self.is_connected() {
+            return Err(BusError::Disconnected);
+        }
+        let question = wire::encode(of)?;
+        let inbox = self.client.new_inbox();
+        let mut answers = self
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(BusError::nats("listen for sessions"))?;
+        self.client
+            .publish_with_reply(subjects::SESSIONS, inbox, question.into())
+            .await
+            .map_err(BusError::nats("ask for sessions"))?;
+        let mut gathered = Gathered::of(alive);
+        // Who has not answered when the time is over is left out.
+        let _late = tokio::time::timeout(PATIENCE, gathered.gather(&mut answers))
+            .await
+            .is_err();
+        Ok(gathered.newest())
+    }
+
+    /// A gateway's place among those that are asked.
+    ///
+    /// # Errors
+    /// When NATS refuses the subscription.
+    pub async fn session_questions(&self) -> Result<Questions, BusError> {
+        let messages = self
+            .client
+            .subscribe(subjects::SESSIONS)
+            .await
+            .map_err(BusError::nats("listen for questions about sessions"))?;
+        Ok(Questions {
+            bus: self.clone(),
+            messages,
+        })
+    }
+}
+
+/// What gateways are asked.
+#[derive(Debug)]
+pub struct Questions {
+    bus: Bus,
+    messages: Subscriber,
+}
+
+/// A question with where its answer goes.
+#[derive(Debug)]
+pub struct Question {
+    /// Whose sessions are asked for.
+    pub of: SessionsOf,
+    reply: Subject,
+}
+
+impl Questions {
+    /// The next one; none when the connection was closed. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Question> {
+        loop {
+            let message = self.messages.next().await?;
+            let question = wire::decode::<SessionsOf>(&message.payload).ok();
+            match (question, message.reply) {
+                (Some(of), Some(reply)) if of.version == VERSION => {
+                    return Some(Question { of, reply });
+                }
+                _ => warn!(
+                    bytes = message.payload.len(),
+                    "a question about sessions is not of this version"
+                ),
+            }
+        }
+    }
+
+    /// Answers as `gateway`.
+    ///
+    /// # Errors
+    /// When NATS is away: who asked does without.
+    pub async fn answer(
+        &self,
+        question: Question,
+        gateway: GatewayId,
+        sessions: Vec<Session>,
+    ) -> Result<(), BusError> {
+        let told = wire::encode(&Told { gateway, sessions })?;
+        self.bus
+            .client
+            .publish(question.reply, told.into())
+            .await
+            .map_err(BusError::nats("tell sessions"))
+    }
+}
+
+/// What was answered so far.
+#[derive(Debug)]
+struct Gathered {
+    sessions: Vec<Session>,
+    /// Who has not answered yet; none when that is not known.
+    missing: Option<Vec<GatewayId>>,
+}
+
+impl Gathered {
+    fn of(alive: &[GatewayId]) -> Self {
+        Self {
+            sessions: Vec::new(),
+            missing: (!alive.is_empty()).then(|| alive.to_vec()),
+        }
+    }
+
+    async fn gather(&mut self, answers: &mut Subscriber) {
+        while !self.is_complete() {
+            let Some(message) = answers.next().await else {
+                return;
+            };
+            if let Ok(told) = wire::decode(&message.payload) {
+                self.take(told);
+            }
+        }
+    }
+
+    fn take(&mut self, told: Told) {
+        self.sessions.extend(told.sessions);
+        if let Some(missing) = &mut self.missing {
+            missing.retain(|gateway| *gateway != told.gateway);
+        }
+        // So many gateways may answer, each with so many: only the newest are kept on the way.
+        if self.sessions.len() > 4 * LISTED {
+            self.cut();
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.missing.as_ref().is_some_and(Vec::is_empty)
+    }
+
+    fn cut(&mut self) {
+        self.sessions
+            .sort_unstable_by_key(|session| std::cmp::Reverse((session.since, session.id)));
+        self.sessions.truncate(LISTED);
+    }
+
+    fn newest(mut self) -> Vec<Session> {
+        self.cut();
+        self.sessions
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! The one way in for tokens, over HTTP and WebSocket: verified, not revoked, counted.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue};
+use confab_auth::{AuthError, Caller, Verifier};
+use confab_protocol::error::Failure;
+use confab_protocol::ids::SessionId;
+use time::{Duration, OffsetDateTime};
+use tracing::debug;
+
+use crate::metrics::AuthMetrics;
+use crate::revocations::Revocations;
+use crate::sessions::{Registered, Sessions};
+use crate::ws::outbox::Outbox;
+
+/// Over what a token came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// A request of HTTP.
+    Http,
+    /// A WebSocket: in its upgrade, its hello or later.
+    WebSocket,
+}
+
+impl Transport {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::WebSocket => "websocket",
+        }
+    }
+}
+
+/// The admission of tokens. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission {
+    verifier: Arc<Verifier>,
+    revocations: Revocations,
+    metrics: AuthMetrics,
+}
+
+impl Admission {
+    pub(crate) const fn new(
+        verifier: Arc<Verifier>,
+        revocations: Revocations,
+        metrics: AuthMetrics,
+    ) -> Self {
+        Self {
+            verifier,
+            revocations,
+            metrics,
+        }
+    }
+
+    /// How long after `exp` a token is still good.
+    pub(crate) fn leeway(&self) -> Duration {
+        self.verifier.leeway()
+    }
+
+    /// What is revoked.
+    pub(crate) const fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// Who calls with `token`, when it is good and not revoked.
+    ///
+    /// # Errors
+    /// The code with which the caller is refused.
+    pub(crate) async fn admit(&self, token: &str, transport: Transport) -> Result<Caller, Failure> {
+        self.judge(Ok(token), transport).await
+    }
+
+    /// The same for the token of an `Authorization` header.
+    ///
+    /// # Errors
+    /// The code with which the caller is refused.
+    pub(crate) async fn admit_header(
+        &self,
+        headers: &HeaderMap,
+        transport: Transport,
+    ) -> Result<Caller, Failure> {
+        let values = headers.get_all(AUTHORIZATION).iter();
+        let token = confab_auth::bearer(values.map(HeaderValue::as_bytes));
+        self.judge(token, transport).await
+    }
+
+    /// Gives a session, which closes by its `outbox`, its place among the open ones. The revocations are looked at again
+    /// once it is there, so that none slips between its admission and its opening.
+    ///
+    /// # Errors
+    /// `TOKEN_REVOKED`.
+    pub(crate) fn open(
+        &self,
+        session: SessionId,
+        caller: &Caller,
+        outbox: Arc<Outbox>,
+    ) -> Result<Registered, Failure> {
+        let place = self.sessions().register(session, caller.clone(), outbox);
+        self.revocations.check_session(caller, session)?;
+        Ok(place)
+    }
+
+    /// Goes on with a session by a fresh token, which was admitted.
+    ///
+    /// # Errors
+    /// `TOKEN_REVOKED`, when it was revoked since.
+    pub(crate) fn renewed(&self, place: &Registered, caller: &Caller) -> Result<(), Failure> {
+        place.renewed(caller);
+        self.revocations.check_session(caller, place.id())
+    }
+
+    const fn sessions(&self) -> &Sessions {
+        self.revocations.sessions()
+    }
+
+    async fn judge(
+        &self,
+        token: Result<&str, AuthError>,
+        transport: Transport,
+    ) -> Result<Caller, Failure> {
+        let began = Instant::now();
+        let admitted = match token {
+            Ok(token) => self.verify(token).await,
+            Err(error) => Err(refused(&error)),
+        };
+        let code = admitted.as_ref().err().map(|failure| failure.code);
+        self.metrics
+            .observe(transport.label(), code, began.elapsed());
+        admitted
+    }
+
+    async fn verify(&self, token: &str) -> Result<Caller, Failure> {
+        let verified = self.verifier.verify(token, OffsetDateTime::now_utc());
+        let caller = verified.await.map_err(|error| refused(&error))?;
+        self.revocations.check(&caller)?;
+        Ok(caller)
+    }
+}
+
+/// What is wrong inside a token goes to the log, not to the caller.
+fn refused(error: &AuthError) -> Failure {
+    debug!(%error, "a token was refused");
+    Failure::of(error.code())
+}

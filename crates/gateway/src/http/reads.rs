@@ -1,0 +1,117 @@
+//! `/v1/messages/read`: read marks, which only move forward.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use confab_protocol::command::{Command, MarkRead, Outcome};
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::ids::{ConversationId, EventId, Seq};
+use confab_protocol::json::Fields;
+use confab_protocol::limits;
+use serde::Serialize;
+
+use super::App;
+use super::body::JsonBody;
+use super::params::NoParams;
+use super::problem::Problem;
+use super::who::Who;
+
+/// `POST /v1/messages/read`
+pub(super) async fn mark(
+    State(app): State<Arc<App>>,
+    who: Who,
+    _: NoParams,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    let caller = who.writes()?;
+    let command = Command::MarkRead(read_mark(&body)?);
+    let Outcome::Read(marks) = app.reads.execute(who.request(caller, command)).await? else {
+        return Err(Failure::of(Code::Internal).into());
+    };
+    let read = marks.iter().map(|mark| (mark.conversation, mark.up_to));
+    Ok(Json(Marked {
+        read: read.collect(),
+    })
+    .into_response())
+}
+
+#[derive(Serialize)]
+struct Marked {
+    read: BTreeMap<ConversationId, Seq>,
+}
+
+/// What the body asks for: one conversation up to a seq, or messages.
+fn read_mark(body: &[u8]) -> Result<MarkRead, Failure> {
+    let mut fields = Fields::parse(body)?;
+    if fields
+        .peek("messageIds")
+        .is_some_and(|raw| raw.get() != "null")
+    {
+        let mut messages = fields
+            .take::<Vec<EventId>>("messageIds")
+            .unwrap_or_default();
+        for other in ["conversationId", "upToSeq"] {
+            if fields.raw(other).is_some() {
+                fields.reject(other, "must not be given beside messageIds");
+            }
+        }
+        fields.finish()?;
+        if !(1..=limits::READ_MESSAGES).contains(&messages.len()) {
+            return Err(Failure::field("/messageIds", "must name 1 to 100 messages"));
+        }
+        messages.sort_unstable();
+        messages.dedup();
+        return Ok(MarkRead::Messages(messages));
+    }
+    let conversation = fields.require::<ConversationId>("conversationId");
+    let seq = fields.require::<Seq>("upToSeq");
+    fields.finish()?;
+    match (conversation, seq) {
+        (Some(conversation), Some(seq)) => Ok(MarkRead::UpTo { conversation, seq }),
+        _ => Err(Failure::of(Code::Validation)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+    fn pointers(body: &str) -> Vec<String> {
+        let failure = read_mark(body.as_bytes()).unwrap_err();
+        let errors = failure.extension.errors;
+        errors.into_iter().map(|error| error.pointer).collect()
+    }
+
+    #[test]
+    fn one_conversation_or_some_messages_are_read_not_both() {
+        let one = format!(r#"{{"conversationId":"{ID}","upToSeq":7}}"#);
+        assert!(matches!(
+            read_mark(one.as_bytes()),
+            Ok(MarkRead::UpTo { seq: 7, .. })
+        ));
+        let some = format!(r#"{{"messageIds":["{ID}","{ID}"]}}"#);
+        assert!(
+            matches!(read_mark(some.as_bytes()), Ok(MarkRead::Messages(ids)) if ids.len() == 1)
+        );
+
+        assert_eq!(pointers("{}"), ["/conversationId", "/upToSeq"]);
+        for bad in ["[]", "1", "[1]", r#"["x"]"#] {
+            let body = format!(r#"{{"messageIds":{bad}}}"#);
+            assert_eq!(pointers(&body), ["/messageIds"], "{bad}");
+        }
+        let both = format!(r#"{{"messageIds":["{ID}"],"conversationId":"{ID}","upToSeq":1}}"#);
+        assert_eq!(pointers(&both), ["/conversationId", "/upToSeq"]);
+        let many = vec![format!("\"{ID}\""); 101].join(",");
+        assert_eq!(
+            pointers(&format!(r#"{{"messageIds":[{many}]}}"#)),
+            ["/messageIds"]
+        );
+        let negative = format!(r#"{{"conversationId":"{ID}","upToSeq":-1,"typo":1}}"#);
+        assert_eq!(pointers(&negative), ["/upToSeq", "/typo"]);
+    }
+}

@@ -1,0 +1,78 @@
+//! Where a request comes from.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::http::{Extensions, HeaderMap, HeaderName};
+
+/// The other end of the connection, as the accept loop saw it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The address that a request is counted for: the peer's, or, behind trusted proxies, the one that the outermost of them
+/// wrote into `X-Forwarded-For`: the `trusted_proxies`-th from the right, for what stands left of it is the client's word.
+/// Where that is none, the request did not come through them all, and is its peer's. One host has a whole /64 of IPv6.
+pub(super) fn of(extensions: &Extensions, headers: &HeaderMap, trusted_proxies: usize) -> IpAddr {
+    let peer = extensions
+        .get::<Peer>()
+        .map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
+    let forwarded = trusted_proxies
+        .checked_sub(1)
+        .and_then(|behind| forwarded(headers, behind));
+    network(forwarded.unwrap_or(peer))
+}
+
+fn forwarded(headers: &HeaderMap, behind: usize) -> Option<IpAddr> {
+    let values = headers
+        .get_all(X_FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let entries: Vec<_> = values.flat_map(|value| value.split(',')).collect();
+    let entry = entries.iter().rev().nth(behind)?.trim();
+    let address = entry.parse::<IpAddr>().ok();
+    // Some proxies write the port as well.
+    address.or_else(|| entry.parse::<SocketAddr>().ok().map(|with| with.ip()))
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(peer: &str, forwarded: &[&'static str], trusted_proxies: usize) -> String {
+        let mut extensions = Extensions::new();
+        extensions.insert(Peer(peer.parse().unwrap()));
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append(X_FORWARDED_FOR, value.parse().unwrap());
+        }
+        of(&extensions, &headers, trusted_proxies).to_string()
+    }
+
+    #[test]
+    fn only_trusted_proxies_say_where_a_request_comes_from() {
+        let said = ["6.6.6.6, 1.1.1.1", "2.2.2.2"];
+        assert_eq!(address("9.9.9.9", &said, 0), "9.9.9.9");
+        assert_eq!(address("9.9.9.9", &said, 1), "2.2.2.2");
+        assert_eq!(address("9.9.9.9", &said, 2), "1.1.1.1");
+        assert_eq!(address("9.9.9.9", &said, 4), "9.9.9.9", "not through all");
+        assert_eq!(address("9.9.9.9", &[], 1), "9.9.9.9");
+        assert_eq!(address("9.9.9.9", &["unknown"], 1), "9.9.9.9");
+        assert_eq!(address("9.9.9.9", &["1.1.1.1:4711"], 1), "1.1.1.1");
+    }
+
+    #[test]
+    fn one_host_has_a_network_of_ipv6() {
+        assert_eq!(address("2001:db8:1:2:3:4:5:6", &[], 0), "2001:db8:1:2::");
+        assert_eq!(address("::ffff:1.2.3.4", &[], 0), "1.2.3.4");
+        let said = ["[2001:db8:1:2::9]:443"];
+        assert_eq!(address("::1", &said, 1), "2001:db8:1:2::");
+    }
+}

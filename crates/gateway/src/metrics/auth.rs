@@ -1,0 +1,47 @@
+//! Metrics of tokens.
+
+use std::time::Duration;
+
+use confab_protocol::error::Code;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::{name, register, seconds};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AuthLabels {
+    transport: &'static str,
+    result: &'static str,
+}
+
+/// Metrics of tokens.
+#[derive(Debug, Clone)]
+pub(crate) struct AuthMetrics {
+    requests: Family<AuthLabels, Counter>,
+    latency: Histogram,
+}
+
+impl AuthMetrics {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            requests: Family::default(),
+            latency: seconds(),
+        };
+        register(registry, "confab_auth_requests", metrics.requests.clone());
+        register(registry, "confab_auth_latency", metrics.latency.clone());
+        metrics
+    }
+
+    pub(crate) fn observe(&self, transport: &'static str, code: Option<Code>, took: Duration) {
+        self.requests
+            .get_or_create(&AuthLabels {
+                transport,
+                result: name(code),
+            })
+            .inc();
+        self.latency.observe(took.as_secs_f64());
+    }
+}

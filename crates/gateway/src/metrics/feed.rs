@@ -1,0 +1,106 @@
+//! Metrics of the feed and the hub.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use confab_bus::feed::Break;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::register;
+
+/// More events than this unread in the stream: the gateway lags by seconds, and is not ready.
+const LAG: u64 = 50_000;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+/// Metrics of the feed and the hub, and whether the feed is caught up.
+#[derive(Debug, Clone)]
+pub(crate) struct FeedMetrics {
+    events: Family<KindLabel, Counter>,
+    breaks: Family<KindLabel, Counter>,
+    questions: Family<KindLabel, Counter>,
+    malformed: Counter,
+    lag: Gauge,
+    sessions: Gauge,
+    conversations: Gauge,
+    reconciled: Arc<AtomicBool>,
+    pending: Arc<AtomicU64>,
+}
+
+impl FeedMetrics {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            events: Family::default(),
+            breaks: Family::default(),
+            questions: Family::default(),
+            malformed: Counter::default(),
+            lag: Gauge::default(),
+            sessions: Gauge::default(),
+            conversations: Gauge::default(),
+            reconciled: Arc::default(),
+            pending: Arc::default(),
+        };
+        register(registry, "confab_feed_events", metrics.events.clone());
+        register(registry, "confab_feed_breaks", metrics.breaks.clone());
+        register(registry, "confab_hub_questions", metrics.questions.clone());
+        register(registry, "confab_feed_malformed", metrics.malformed.clone());
+        register(registry, "confab_feed_lag", metrics.lag.clone());
+        register(registry, "confab_sessions", metrics.sessions.clone());
+        register(
+            registry,
+            "confab_hub_conversations",
+            metrics.conversations.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn event(&self, kind: &'static str, pending: u64) {
+        self.events.get_or_create(&KindLabel { kind }).inc();
+        self.lag.set(pending.cast_signed());
+        self.pending.store(pending, Ordering::Relaxed);
+    }
+
+    pub(crate) fn question(&self, kind: &'static str) {
+        self.questions.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    pub(crate) fn broken(&self, kind: Break) {
+        self.breaks
+            .get_or_create(&KindLabel {
+                kind: kind.as_str(),
+            })
+            .inc();
+    }
+
+    /// Counts a malformed message; says whether it was the first, which alone is logged.
+    pub(crate) fn malformed(&self) -> bool {
+        self.malformed.inc() == 0
+    }
+
+    pub(crate) fn observe(&self, sessions: usize, conversations: usize) {
+        self.sessions
+            .set(i64::try_from(sessions).unwrap_or(i64::MAX));
+        self.conversations
+            .set(i64::try_from(conversations).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn reconciling(&self) {
+        self.reconciled.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reconciled(&self) {
+        self.reconciled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the feed was reconciled after its last beginning, and does not lag by seconds.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.reconciled.load(Ordering::Relaxed) && self.pending.load(Ordering::Relaxed) < LAG
+    }
+}

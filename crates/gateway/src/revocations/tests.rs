@@ -1,0 +1,128 @@
+use clap::Parser;
+use confab_auth::mint::{Claims, Key};
+use confab_auth::{Scope, Verifier};
+use confab_protocol::revocation::RevocationTarget;
+use confab_protocol::timestamp::Timestamp;
+use prometheus_client::registry::Registry;
+
+use super::*;
+use crate::admission::{Admission, Transport};
+use crate::metrics::AuthMetrics;
+use crate::ws::outbox::Outbox;
+use crate::ws::upgrade::Encoding;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    settings: confab_auth::Settings,
+}
+
+fn revocations() -> Revocations {
+    let metrics = RevocationMetrics::new(&mut Registry::default());
+    Revocations::new(Sessions::default(), metrics)
+}
+
+fn admission(key: &Key, revocations: &Revocations) -> Admission {
+    let pem = key.public_pem().unwrap();
+    let any = ["--jwt-any-issuer", "--jwt-any-audience"];
+    let key = ["confab", "--jwt-public-key", pem.as_str()];
+    let cli = Cli::try_parse_from(key.into_iter().chain(any)).unwrap();
+    Admission::new(
+        Arc::new(Verifier::new(&cli.settings).unwrap()),
+        revocations.clone(),
+        AuthMetrics::new(&mut Registry::default()),
+    )
+}
+
+fn of_login(name: &str) -> Revocation {
+    let now = OffsetDateTime::now_utc();
+    Revocation {
+        revision: 1,
+        tenant: "default".parse().unwrap(),
+        target: RevocationTarget::Login(name.to_owned()),
+        created_at: Timestamp::new(now),
+        expires_at: Timestamp::new(now + time::Duration::HOUR),
+    }
+}
+
+fn caller(login: &str) -> Caller {
+    let now = OffsetDateTime::now_utc();
+    Caller {
+        tenant: "default".parse().unwrap(),
+        user: "alice".parse().unwrap(),
+        device: "device".to_owned(),
+        login_session: login.to_owned(),
+        issued_at: now,
+        expires_at: now + time::Duration::HOUR,
+        scope: Scope::parse(""),
+    }
+}
+
+fn outbox() -> Arc<Outbox> {
+    Arc::new(Outbox::new(Encoding::Json, 1000))
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_before_it_is_known_what_is_revoked_and_the_revoked_never() {
+    let (key, revocations) = (Key::generate().unwrap(), revocations());
+    let admission = admission(&key, &revocations);
+    let mut claims = Claims::new("alice", OffsetDateTime::now_utc(), time::Duration::HOUR);
+    let mut token = |login: &str| {
+        claims.session_id = login.to_owned();
+        key.mint(&claims).unwrap()
+    };
+    let (good, stolen) = (token("good"), token("stolen"));
+    let code = async |token: &str| {
+        let admitted = admission.admit(token, Transport::WebSocket).await;
+        admitted.err().map(|failure| failure.code)
+    };
+    assert_eq!(code(&good).await, Some(Code::Unavailable));
+    assert_eq!(code("nonsense").await, Some(Code::InvalidToken));
+    revocations.apply(&of_login("stolen"));
+    assert_eq!(code(&stolen).await, Some(Code::TokenRevoked));
+
+    revocations.loaded.store(true, Ordering::Release);
+    assert_eq!(code(&good).await, None);
+    assert_eq!(code(&stolen).await, Some(Code::TokenRevoked));
+    assert_eq!(code("").await, Some(Code::MissingToken));
+}
+
+#[test]
+fn a_token_that_was_revoked_behind_its_admission_opens_nothing_and_renews_nothing() {
+    let (key, revocations) = (Key::generate().unwrap(), revocations());
+    let admission = admission(&key, &revocations);
+    let session = SessionId(Uuid::from_u128(1));
+    let place = admission.open(session, &caller("good"), outbox()).unwrap();
+    revocations.apply(&of_login("stolen"));
+    let refused = |result: Result<(), Failure>| result.unwrap_err().code;
+    let renewed = admission.renewed(&place, &caller("stolen"));
+    assert_eq!(refused(renewed), Code::TokenRevoked);
+    let other = SessionId(Uuid::from_u128(2));
+    let opened = admission.open(other, &caller("stolen"), outbox());
+    assert_eq!(refused(opened.map(drop)), Code::TokenRevoked);
+    let listed = revocations
+        .sessions()
+        .of(&"default".parse().unwrap(), &"alice".parse().unwrap());
+    let ids: Vec<_> = listed.iter().map(|session| session.id).collect();
+    assert_eq!(ids, [session], "what was refused has no place");
+}
+
+#[test]
+fn no_revocation_slips_between_an_admission_and_its_place_among_the_open() {
+    let (key, revocations) = (Key::generate().unwrap(), revocations());
+    let admission = admission(&key, &revocations);
+    revocations.loaded.store(true, Ordering::Release);
+    for round in 0..2000 {
+        let login = format!("login-{round}");
+        let (caller, outbox) = (caller(&login), outbox());
+        let session = SessionId(Uuid::from_u128(round));
+        let place = std::thread::scope(|scope| {
+            scope.spawn(|| revocations.apply(&of_login(&login)));
+            let checked = revocations.check(&caller);
+            checked.and_then(|()| admission.open(session, &caller, Arc::clone(&outbox)))
+        });
+        if place.is_ok() {
+            assert_eq!(outbox.take(1), Err(Code::TokenRevoked), "round {round}");
+        }
+    }
+}

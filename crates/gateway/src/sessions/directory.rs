@@ -1,0 +1,99 @@
+//! A user's sessions at all gateways: asked of each, itself included, and answered from memory.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use confab_bus::sessions::{Questions, SessionsOf};
+use confab_bus::{Bus, BusError, Gateways};
+use confab_protocol::command::Caller;
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::resource::Session;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::Sessions;
+
+/// Gateways say every second that they live: before so much time has passed, not all that live were heard.
+const ALL_HEARD: Duration = Duration::from_secs(2);
+/// How soon a subscription that was refused is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// The way to the sessions of all gateways. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Directory {
+    bus: Bus,
+    gateways: Gateways,
+    /// Since when the others could be heard without a break.
+    connected: Arc<Mutex<Instant>>,
+}
+
+impl Directory {
+    pub(crate) fn new(bus: Bus, gateways: Gateways) -> Self {
+        Self {
+            bus,
+            gateways,
+            connected: Arc::new(Mutex::new(Instant::now())),
+        }
+    }
+
+    /// The caller's open sessions, the newest first.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when the other gateways cannot be asked.
+    pub(crate) async fn sessions(&self, caller: Caller) -> Result<Vec<Session>, Failure> {
+        let since = *self
+            .connected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let alive = if since.elapsed() < ALL_HEARD {
+            Vec::new()
+        } else {
+            self.gateways.alive()
+        };
+        let of = SessionsOf::new(caller.tenant, caller.user);
+        self.bus.sessions_of(&of, &alive).await.map_err(|error| {
+            debug!(%error, "the gateways cannot be asked for sessions");
+            let away = "the other gateways cannot be reached";
+            Failure::new(Code::Unavailable, away).retry_after(1000)
+        })
+    }
+
+    async fn watch_link(&self) {
+        let mut link = self.bus.connection();
+        while link.changed().await.is_ok() {
+            *self
+                .connected
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+    }
+
+    async fn answer(&self, sessions: &Sessions) {
+        loop {
+            match self.bus.session_questions().await {
+                Ok(questions) => self.answer_all(questions, sessions).await,
+                Err(error) => debug!(%error, "questions about sessions cannot be heard yet"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn answer_all(&self, mut questions: Questions, sessions: &Sessions) {
+        while let Some(question) = questions.next().await {
+            let own = sessions.of(&question.of.tenant, &question.of.user);
+            let answered: Result<(), BusError> =
+                questions.answer(question, self.gateways.id(), own).await;
+            if let Err(error) = answered {
+                debug!(%error, "a question about sessions was not answered");
+            }
+        }
+    }
+}
+
+/// Answers what gateways ask, until `stop`.
+pub(crate) async fn run(directory: Directory, sessions: Sessions, stop: CancellationToken) {
+    let both = Box::pin(async {
+        tokio::join!(directory.answer(&sessions), directory.watch_link());
+    });
+    stop.run_until_cancelled(both).await;
+}

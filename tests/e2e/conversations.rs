@@ -1,0 +1,348 @@
+//! Conversations over HTTP, at any gateway: begun once, found, read and listed by their members, and full at their bounds.
+
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, Setup, claims, id_of};
+
+mod deletion;
+mod metadata;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_begins_one_conversation_whatever_gateway_hears_it_and_however_often() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let alice = cluster.user("alice");
+    let group = json!({"type": "group", "participants": ["bob", "bob", "alice"], "metadata": {"name": "one"}});
+    let create = async |gateway: usize, key: &str, body: &Value| {
+        let key = [("idempotency-key", key)];
+        let body = Some(body.clone());
+        alice
+            .call(gateway, "POST", "/v1/conversations", &key, body)
+            .await
+    };
+    let (one, other) = tokio::join!(create(0, "k-1", &group), create(1, "\"k-1\"", &group));
+    assert_eq!((one.status, other.status), (201, 201));
+    assert_eq!(one.response.body, other.response.body);
+    assert_eq!(one.header("etag"), other.header("etag"));
+    assert_eq!(one.header("location"), other.header("location"));
+    let replays = [&one, &other].map(|r| r.header("idempotent-replayed") == Some("true"));
+    assert_ne!(replays[0], replays[1]);
+    assert_eq!(one.each("participants", "userId"), ["alice", "bob"]);
+
+    let other = json!({"type": "group", "participants": ["carol"]});
+    create(1, "k-1", &other)
+        .await
+        .refused(422, "IDEMPOTENCY_KEY_REUSED");
+    create(0, "", &group)
+        .await
+        .refused(400, "INVALID_IDEMPOTENCY_KEY");
+    // A refusal that was decided in the transaction is kept as well.
+    alice.begins(0, "direct", &["alice", "bob"]).await;
+    let direct = json!({"type": "direct", "participants": ["alice", "bob"]});
+    let first = create(0, "k-2", &direct)
+        .await
+        .refused(409, "DIRECT_CONVERSATION_EXISTS");
+    let kept = first["conversationId"].as_str().unwrap();
+    alice
+        .delete(1, &format!("/v1/conversations/{kept}"))
+        .await
+        .ok(200);
+    create(1, "k-2", &direct)
+        .await
+        .refused(409, "DIRECT_CONVERSATION_EXISTS");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_conversation_is_refused_with_every_bad_field() {
+    let setup = Setup {
+        gateways: 1,
+        workers: 1,
+        ..Setup::default()
+    };
+    let cluster = Cluster::start(setup).await;
+    let alice = cluster.user("alice");
+    let path = "/v1/conversations";
+    let bad = json!({"type": "crowd", "participants": [], "metadata": {"name": 1, "avatar": "x"}, "sender": "eve"});
+    let pointers = [
+        "/metadata/avatar",
+        "/metadata/name",
+        "/participants",
+        "/sender",
+        "/type",
+    ];
+    alice.post(0, path, bad).await.invalid(&pointers);
+    alice.post(0, path, json!([])).await.invalid(&[""]);
+    alice
+        .get(0, "/v1/conversations?limit=0&order=x&typo=1")
+        .await
+        .invalid(&["limit", "order", "typo"]);
+    alice
+        .get(0, "/v1/conversations?limit=101&type=crowd")
+        .await
+        .invalid(&["limit", "type"]);
+    alice
+        .get(0, "/v1/conversations?cursor=x")
+        .await
+        .refused(400, "INVALID_CURSOR");
+    alice
+        .get(0, "/v1/conversations/1")
+        .await
+        .refused(404, "CONVERSATION_NOT_FOUND");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direct_conversation_is_one_a_pair_and_its_members_are_fixed() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let direct = json!({"type": "direct", "participants": ["alice", "bob"]});
+    let first = alice
+        .post(0, "/v1/conversations", direct.clone())
+        .await
+        .ok(201);
+    assert_eq!(first.each("participants", "role"), ["admin", "admin"]);
+    let second = bob.post(1, "/v1/conversations", direct.clone()).await;
+    let second = second.refused(409, "DIRECT_CONVERSATION_EXISTS");
+    assert_eq!(second["conversationId"], first["conversation"]["id"]);
+    assert_eq!(second.header("location"), first.header("location"));
+    for listed in [
+        json!(["bob", "carol"]),
+        json!(["alice"]),
+        json!(["alice", "bob", "carol"]),
+    ] {
+        let body = json!({"type": "direct", "participants": listed});
+        let refused = alice.post(0, "/v1/conversations", body).await;
+        refused.refused(400, "INVALID_DIRECT_CONVERSATION");
+    }
+
+    let path = first.header("location").unwrap();
+    let people = format!("{path}/participants");
+    let fixed = "DIRECT_CONVERSATION_FIXED";
+    alice
+        .post(1, &people, json!({"userId": "carol"}))
+        .await
+        .refused(409, fixed);
+    bob.delete(0, &format!("{people}/bob"))
+        .await
+        .refused(409, fixed);
+    alice
+        .delete(0, &format!("{people}/bob"))
+        .await
+        .refused(409, fixed);
+    alice
+        .patch(1, &format!("{people}/bob"), json!({"role": "member"}))
+        .await
+        .refused(409, fixed);
+
+    // Either may delete it, and then there is room for another.
+    bob.delete(1, path).await.ok(200);
+    let anew = alice.post(0, "/v1/conversations", direct).await.ok(201);
+    assert_ne!(anew.header("location"), first.header("location"));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_is_read_by_its_members_and_its_etag_changes_with_it() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let path = alice.begins(0, "group", &["bob"]).await;
+    let shown = bob.get(1, &path).await.ok(200);
+    let mut etag = shown.header("etag").unwrap().to_owned();
+    let changes = [
+        (
+            "POST",
+            "/v1/messages".to_owned(),
+            json!({"conversationId": id_of(&path), "kind": "text", "content": 1}),
+        ),
+        ("PATCH", path.clone(), json!({"metadata": {"name": "trio"}})),
+        (
+            "POST",
+            format!("{path}/participants"),
+            json!({"userId": "carol"}),
+        ),
+        (
+            "PATCH",
+            format!("{path}/participants/carol"),
+            json!({"role": "admin"}),
+        ),
+    ];
+    for (method, route, body) in changes {
+        let held = [("if-none-match", etag.as_str())];
+        let unchanged = bob.call(0, "GET", &path, &held, None).await;
+        assert_eq!(
+            (unchanged.status, unchanged.header("etag")),
+            (304, Some(etag.as_str()))
+        );
+        assert!(unchanged.response.body.is_empty());
+        let done = alice.call(1, method, &route, &[], Some(body)).await;
+        assert!(matches!(done.status, 200 | 201), "{done:?}");
+        let changed = bob.call(0, "GET", &path, &held, None).await.ok(200);
+        assert_ne!(
+            changed.header("etag"),
+            Some(etag.as_str()),
+            "{method} {route}"
+        );
+        etag = changed.header("etag").unwrap().to_owned();
+    }
+    let read = bob.get(1, &path).await;
+    assert_eq!(read["conversation"]["unreadCount"], 1);
+    assert_eq!(read["conversation"]["role"], "member");
+    assert_eq!(read["conversation"]["lastMessage"], Value::Null);
+    assert_eq!(
+        read.each("participants", "userId"),
+        ["alice", "bob", "carol"]
+    );
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_s_conversations_are_listed_in_either_order_with_what_is_unread() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let first = alice.begins(0, "group", &["bob"]).await;
+    let second = alice.begins(1, "channel", &["bob"]).await;
+    let third = alice.begins(0, "direct", &["alice", "bob"]).await;
+    alice.says(1, &first, "hi").await;
+
+    let ids =
+        |paths: &[&String]| -> Vec<Value> { paths.iter().map(|path| json!(id_of(path))).collect() };
+    let recent = bob.get(1, "/v1/conversations").await.ok(200);
+    assert_eq!(
+        recent.each("conversations", "id"),
+        ids(&[&first, &third, &second])
+    );
+    let preview = &recent["conversations"][0];
+    assert_eq!(preview["lastMessage"]["content"]["text"], "hi");
+    assert_eq!(
+        (&preview["unreadCount"], &preview["lastReadSeq"]),
+        (&json!(1), &json!(0))
+    );
+    assert_eq!(recent["nextCursor"], Value::Null);
+
+    let mut created = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = bob
+            .get(
+                0,
+                &format!("/v1/conversations?order=created&limit=1{cursor}"),
+            )
+            .await
+            .ok(200);
+        created.extend(page.each("conversations", "id"));
+        let Some(next) = page["nextCursor"].as_str() else {
+            break;
+        };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(created, ids(&[&third, &second, &first]));
+    let channels = bob.get(0, "/v1/conversations?type=channel").await.ok(200);
+    assert_eq!(channels.each("conversations", "id"), ids(&[&second]));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_many_conversations_are_refused_with_the_users_who_have_them() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let path = alice.begins(0, "group", &["carol"]).await;
+    let have = async |user: &str, count: i32| {
+        let sql = "insert into user_counts values ('default', $1, $2) \
+            on conflict (tenant, user_id) do update set memberships = $2";
+        sqlx::query(sql)
+            .bind(user)
+            .bind(count)
+            .execute(&cluster.store)
+            .await
+            .unwrap();
+    };
+    for user in ["bob", "dave"] {
+        have(user, 8_000).await;
+    }
+    let people =
+        json!({"participants": [{"userId": "bob"}, {"userId": "eve"}, {"userId": "dave"}]});
+    let added = alice.post(1, &format!("{path}/participants"), people).await;
+    let mut users = added
+        .refused(409, "TOO_MANY_CONVERSATIONS")
+        .list("userIds")
+        .to_vec();
+    users.sort_by_key(Value::to_string);
+    assert_eq!(users, ["bob", "dave"]);
+    let group = json!({"type": "group", "participants": ["bob"]});
+    let created = alice.post(0, "/v1/conversations", group.clone()).await;
+    assert_eq!(
+        created.refused(409, "TOO_MANY_CONVERSATIONS")["userIds"],
+        json!(["bob"])
+    );
+
+    // One's own go further.
+    bob.post(
+        1,
+        "/v1/conversations",
+        json!({"type": "group", "participants": ["bob"]}),
+    )
+    .await
+    .ok(201);
+    have("bob", 10_000).await;
+    let created = bob.post(0, "/v1/conversations", group).await;
+    assert_eq!(
+        created.refused(409, "TOO_MANY_CONVERSATIONS")["userIds"],
+        json!(["bob"])
+    );
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_product_s_own_backend_acts_in_any_conversation_of_its_tenant() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let mut admin = claims("backend");
+    admin["scope"] = "confab:admin".into();
+    let backend = cluster.user_of(&admin);
+    admin["tenant"] = "elsewhere".into();
+    let foreign = cluster.user_of(&admin);
+    let alice = cluster.user("alice");
+    let path = backend.begins(0, "group", &["alice", "bob"]).await;
+    let created = backend.get(1, &path).await.ok(200);
+    assert_eq!(created.each("participants", "userId"), ["alice", "bob"]);
+    assert_eq!(created["conversation"]["role"], Value::Null);
+
+    let people = format!("{path}/participants");
+    backend
+        .patch(1, &path, json!({"metadata": {"name": "x"}}))
+        .await
+        .ok(200);
+    backend
+        .post(0, &people, json!({"userId": "carol"}))
+        .await
+        .ok(201);
+    backend
+        .patch(1, &format!("{people}/carol"), json!({"role": "admin"}))
+        .await
+        .ok(200);
+    backend.delete(0, &format!("{people}/carol")).await.ok(200);
+    backend.says(1, &path, "from the house").await;
+    let hello = alice.says(0, &path, "hello").await;
+    let message = format!("/v1/messages/{}", hello["id"].as_str().unwrap());
+    backend.get(0, &message).await.ok(200);
+    let edit = json!({"content": 1});
+    backend
+        .patch(1, &message, edit)
+        .await
+        .refused(403, "INSUFFICIENT_PERMISSIONS");
+    backend.delete(1, &message).await.ok(200);
+    let log = backend.get(0, &format!("{path}/events")).await.ok(200);
+    let actors = log.each("events", "actor");
+    assert_eq!(actors.iter().filter(|actor| *actor == "backend").count(), 7);
+
+    foreign
+        .get(0, &path)
+        .await
+        .refused(404, "CONVERSATION_NOT_FOUND");
+    foreign
+        .get(0, &message)
+        .await
+        .refused(404, "MESSAGE_NOT_FOUND");
+    let deleted = backend.delete(1, &path).await.ok(200);
+    assert_eq!(alice.delete(0, &path).await.ok(200).body, deleted.body);
+    cluster.end().await;
+}

@@ -1,0 +1,171 @@
+//! What one worker does not do another does, and nobody is told of the second try.
+
+use std::time::Duration;
+
+use async_nats::{Client, Message};
+use confab_protocol::command::{Batch, Outcomes};
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::wire;
+use futures_util::StreamExt as _;
+use serde_json::json;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::support::{Cluster, Setup, id_of};
+
+/// A worker that says that it lives and takes what its share of the conversations asks, and answers as a test wants.
+struct Stranger {
+    nats: Client,
+    tasks: JoinSet<()>,
+}
+
+impl Stranger {
+    async fn start<F: Future<Output = ()> + Send + 'static>(
+        cluster: &Cluster,
+        answer: impl Fn(Client, Message) -> F + Send + 'static,
+    ) -> Self {
+        let nats = async_nats::connect(cluster.nats.url()).await.unwrap();
+        let id = Uuid::now_v7();
+        let own = format!("confab.v1.command.{}", id.simple());
+        let mut commands = nats.subscribe(own).await.unwrap();
+        let mut tasks = JoinSet::new();
+        let client = nats.clone();
+        tasks.spawn(async move {
+            while let Some(message) = commands.next().await {
+                answer(client.clone(), message).await;
+            }
+        });
+        let client = nats.clone();
+        tasks.spawn(async move {
+            loop {
+                let says = client.publish("confab.v1.workers", id.as_bytes().to_vec().into());
+                says.await.unwrap();
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Self { nats, tasks }
+    }
+
+    async fn end(mut self) {
+        self.tasks.shutdown().await;
+        self.nats.drain().await.unwrap();
+    }
+}
+
+/// Refuses a whole batch.
+async fn refuse(nats: Client, message: Message, code: Code) {
+    let batch: Batch = wire::decode(&message.payload).unwrap();
+    let outcomes = Outcomes(
+        batch
+            .requests
+            .iter()
+            .map(|_| Err(Failure::of(code)))
+            .collect(),
+    );
+    let bytes = wire::encode(&outcomes).unwrap();
+    nats.publish(message.reply.unwrap(), bytes.into())
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_worker_refuses_to_begin_another_does() {
+    let setup = Setup {
+        gateways: 1,
+        workers: 1,
+        ..Setup::default()
+    };
+    let cluster = Cluster::start(setup).await;
+    let alice = cluster.user("alice");
+    let mut paths = Vec::new();
+    for _ in 0..16 {
+        paths.push(alice.begins(0, "group", &["bob"]).await);
+    }
+    for code in [Code::Overloaded, Code::Unavailable] {
+        let stranger =
+            Stranger::start(&cluster, move |nats, message| refuse(nats, message, code)).await;
+        for path in &paths {
+            alice.says(0, path, "hi").await;
+            alice
+                .patch(0, path, json!({"metadata": {"name": "x"}}))
+                .await
+                .ok(200);
+        }
+        stranger.end().await;
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_s_own_second_try_answers_as_the_first_did() {
+    let setup = Setup {
+        gateways: 1,
+        workers: 1,
+        ..Setup::default()
+    };
+    let cluster = Cluster::start(setup).await;
+    let alice = cluster.user("alice");
+    let mut paths = Vec::new();
+    for _ in 0..6 {
+        paths.push(alice.begins(0, "group", &["bob"]).await);
+    }
+    // It has everything done, and tells nobody.
+    let stranger = Stranger::start(&cluster, |nats, message| async move {
+        nats.request("confab.v1.command", message.payload)
+            .await
+            .unwrap();
+    })
+    .await;
+    let calls = paths.iter().map(|path| {
+        let alice = &alice;
+        async move {
+            let message = json!({"conversationId": id_of(path), "kind": "text", "content": 1});
+            let sent = alice.post(0, "/v1/messages", message).await.ok(201);
+            assert_eq!(
+                (&sent["message"]["seq"], sent.header("idempotent-replayed")),
+                (&json!(2), None)
+            );
+            let changed = alice
+                .patch(0, path, json!({"metadata": {"name": "x"}}))
+                .await
+                .ok(200);
+            assert_eq!(
+                (
+                    &changed["conversation"]["version"],
+                    &changed["conversation"]["lastSeq"]
+                ),
+                (&json!(2), &json!(3))
+            );
+            let people = format!("{path}/participants");
+            alice
+                .post(0, &people, json!({"userId": "carol"}))
+                .await
+                .ok(201);
+            alice
+                .patch(0, &format!("{people}/carol"), json!({"role": "admin"}))
+                .await
+                .ok(200);
+            alice.delete(0, &format!("{people}/carol")).await.ok(200);
+            let message = format!("/v1/messages/{}", sent.text("/message/id"));
+            alice
+                .patch(0, &message, json!({"content": 2}))
+                .await
+                .ok(200);
+            alice.delete(0, &message).await.ok(200);
+            alice.delete(0, path).await.ok(200);
+        }
+    });
+    futures_util::future::join_all(calls).await;
+    stranger.end().await;
+    for path in &paths {
+        let last: i64 =
+            sqlx::query_scalar("select last_seq from conversations where id = $1::uuid")
+                .bind(id_of(path))
+                .fetch_one(&cluster.store)
+                .await
+                .unwrap();
+        assert_eq!(last, 9);
+    }
+    cluster.end().await;
+}

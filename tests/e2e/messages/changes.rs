@@ -1,0 +1,194 @@
+//! Messages are edited by their senders and deleted by them or an admin; from then on nothing old is served anywhere.
+
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, Setup, User, id_of};
+
+/// Everything that is served of a conversation and of one message in it.
+async fn everything(user: &User, gateway: usize, path: &str, message: &str) -> [Value; 4] {
+    let get = async |route: &str| user.get(gateway, route).await.ok(200).body;
+    [
+        get(message).await["message"].clone(),
+        get(&format!("{path}/messages")).await["messages"][0].clone(),
+        get(&format!("{path}/events?after=1&limit=1")).await["events"][0]["data"].clone(),
+        get("/v1/conversations").await["conversations"][0]["lastMessage"].clone(),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edited_message_is_served_with_its_present_content_everywhere() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let path = alice.begins(0, "group", &["bob"]).await;
+    let client_id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let send = json!({"conversationId": id_of(&path), "clientId": client_id, "kind": "text", "content": "old", "metadata": {"m": 1}});
+    let sent = alice.post(0, "/v1/messages", send.clone()).await.ok(201);
+    let route = format!("/v1/messages/{}", sent.text("/message/id"));
+    let first = alice
+        .patch(1, &route, json!({"content": "newer"}))
+        .await
+        .ok(200);
+    let edited = alice
+        .patch(0, &route, json!({"content": {"b":  1}}))
+        .await
+        .ok(200);
+
+    let mut expected = sent["message"].clone();
+    expected["content"] = json!({"b": 1});
+    expected["editedAt"] = edited["message"]["editedAt"].clone();
+    assert!(expected["editedAt"].as_str() >= first["message"]["editedAt"].as_str());
+    assert_eq!(edited["message"], expected);
+    for gateway in 0..2 {
+        let [one, history, log, preview] = everything(&bob, gateway, &path, &route).await;
+        assert_eq!([&one, &history, &log], [&expected; 3]);
+        assert_eq!(preview["content"], json!({"b": 1}));
+    }
+    let log = bob.get(1, &format!("{path}/events?after=2")).await.ok(200);
+    for event in log.list("events") {
+        assert_eq!(
+            (&event["type"], &event["actor"]),
+            (&json!("message.edited"), &json!("alice"))
+        );
+        assert_eq!(event["data"], json!({"targetSeq": 2, "message": expected}));
+    }
+    // The repeat of its send is acknowledged as ever, with what it is now.
+    let repeated = alice.post(1, "/v1/messages", send).await.ok(201);
+    assert_eq!(
+        (&repeated["message"], repeated.header("idempotent-replayed")),
+        (&expected, Some("true"))
+    );
+    // Content may become encrypted.
+    let sealed = alice
+        .patch(1, &route, json!({"encryptedContent": "AAEC"}))
+        .await
+        .ok(200);
+    assert_eq!(sealed["message"]["payloadSizeBytes"], 3);
+    assert!(sealed["message"].get("content").is_none());
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_message_keeps_its_seq_and_its_content_is_nowhere() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let path = alice.begins(0, "group", &["bob"]).await;
+    let client_id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let send = json!({"conversationId": id_of(&path), "clientId": client_id, "kind": "text", "content": "sEcReT-1", "metadata": {"m": "sEcReT-2"}});
+    let sent = alice.post(0, "/v1/messages", send.clone()).await.ok(201);
+    let route = format!("/v1/messages/{}", sent.text("/message/id"));
+    alice
+        .patch(1, &route, json!({"content": "sEcReT-3"}))
+        .await
+        .ok(200);
+    let deleted = alice.delete(0, &route).await.ok(200);
+    let message = &deleted["message"];
+    assert!(message["deletedAt"].is_string(), "{message}");
+    assert_eq!(
+        (&message["seq"], &message["kind"], &message["metadata"]),
+        (&json!(2), &json!("text"), &json!({}))
+    );
+    assert!(message.get("content").is_none() && message.get("encryptedContent").is_none());
+    assert_eq!(alice.delete(1, &route).await.ok(200).body, deleted.body);
+
+    let repeated = alice.post(1, "/v1/messages", send).await.ok(201);
+    assert_eq!(&repeated["message"], message);
+    for gateway in 0..2 {
+        let [one, history, log, preview] = everything(&bob, gateway, &path, &route).await;
+        assert_eq!([&one, &history, &log], [message; 3]);
+        assert_eq!(
+            (&preview["content"], &preview["deletedAt"]),
+            (&Value::Null, &message["deletedAt"])
+        );
+        let whole = bob.get(gateway, &format!("{path}/events")).await.body;
+        assert!(!whole.to_string().contains("sEcReT"), "{whole}");
+        assert_eq!(
+            whole["events"][2]["data"],
+            json!({"targetSeq": 2, "message": message})
+        );
+        let data =
+            json!({"targetSeq": 2, "messageId": message["id"], "deletedAt": message["deletedAt"]});
+        assert_eq!(whole["events"][3]["data"], data);
+        assert_eq!(whole["headSeq"], 4);
+    }
+    alice
+        .patch(0, &route, json!({"content": 1}))
+        .await
+        .refused(404, "MESSAGE_NOT_FOUND");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_are_edited_by_their_senders_and_deleted_by_them_or_an_admin() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let (alice, bob, carol) = (
+        cluster.user("alice"),
+        cluster.user("bob"),
+        cluster.user("carol"),
+    );
+    let path = alice.begins(0, "group", &["bob", "carol"]).await;
+    let of_bob = bob.says(1, &path, "bob's").await;
+    let of_alice = alice.says(0, &path, "alice's").await;
+    let route = |message: &Value| format!("/v1/messages/{}", message["id"].as_str().unwrap());
+    let edit = || json!({"content": 1});
+    for other in [&alice, &carol] {
+        other
+            .patch(1, &route(&of_bob), edit())
+            .await
+            .refused(403, "INSUFFICIENT_PERMISSIONS");
+    }
+    carol
+        .delete(0, &route(&of_bob))
+        .await
+        .refused(403, "INSUFFICIENT_PERMISSIONS");
+    bob.delete(1, &route(&of_alice))
+        .await
+        .refused(403, "INSUFFICIENT_PERMISSIONS");
+    bob.patch(0, &route(&of_bob), edit()).await.ok(200);
+    alice.delete(1, &route(&of_bob)).await.ok(200);
+
+    let bad = json!({"content": 1, "encryptedContent": "AAAA", "kind": "text"});
+    alice
+        .patch(0, &route(&of_alice), bad)
+        .await
+        .invalid(&["/encryptedContent", "/kind"]);
+    alice
+        .patch(0, &route(&of_alice), json!({}))
+        .await
+        .invalid(&["/content"]);
+    // An event that is no message has no such route.
+    let log = alice.get(0, &format!("{path}/events?limit=1")).await;
+    let created = format!("/v1/messages/{}", log.text("/events/0/id"));
+    alice
+        .get(1, &created)
+        .await
+        .refused(404, "MESSAGE_NOT_FOUND");
+    alice
+        .delete(1, &created)
+        .await
+        .refused(404, "MESSAGE_NOT_FOUND");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_channel_who_is_no_admin_any_more_edits_nothing() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let path = alice.begins(0, "channel", &["bob"]).await;
+    let of_bob = format!("{path}/participants/bob");
+    alice
+        .patch(1, &of_bob, json!({"role": "admin"}))
+        .await
+        .ok(200);
+    let message = bob.says(0, &path, "hi").await;
+    let route = format!("/v1/messages/{}", message["id"].as_str().unwrap());
+    bob.patch(1, &route, json!({"content": 1})).await.ok(200);
+    alice
+        .patch(0, &of_bob, json!({"role": "member"}))
+        .await
+        .ok(200);
+    bob.patch(1, &route, json!({"content": 2}))
+        .await
+        .refused(403, "INSUFFICIENT_PERMISSIONS");
+    bob.delete(0, &route).await.ok(200);
+    cluster.end().await;
+}

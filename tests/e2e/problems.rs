@@ -1,0 +1,209 @@
+//! The framework's own refusals are problems like all others, on every route.
+
+use serde_json::json;
+
+use crate::support::{Cluster, Setup, User, id_of};
+
+async fn one_of_each() -> (Cluster, User) {
+    let setup = Setup {
+        gateways: 1,
+        workers: 1,
+        ..Setup::default()
+    };
+    let cluster = Cluster::start(setup).await;
+    let alice = cluster.user("alice");
+    (cluster, alice)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_route_is_not_found_and_a_method_that_a_route_does_not_know_is_told_which_it_does()
+ {
+    let (cluster, alice) = one_of_each().await;
+    let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    for path in [
+        "/",
+        "/v1",
+        "/v2/messages",
+        "/v1/conversations/",
+        "/v1/messages/x/y",
+        "/v1/Messages",
+    ] {
+        for method in ["GET", "POST", "DELETE"] {
+            alice
+                .call(0, method, path, &[], None)
+                .await
+                .refused(404, "NOT_FOUND");
+        }
+    }
+    for (path, allowed) in [
+        ("/v1/conversations", "GET,HEAD,POST"),
+        (&format!("/v1/conversations/{id}"), "DELETE,GET,HEAD,PATCH"),
+        (
+            &format!("/v1/conversations/{id}/participants"),
+            "GET,HEAD,POST",
+        ),
+        (
+            &format!("/v1/conversations/{id}/participants/bob"),
+            "DELETE,PATCH",
+        ),
+        (&format!("/v1/conversations/{id}/messages"), "GET,HEAD"),
+        (&format!("/v1/conversations/{id}/events"), "GET,HEAD"),
+        ("/v1/messages", "POST"),
+        ("/v1/messages/read", "POST"),
+        (&format!("/v1/messages/{id}"), "DELETE,GET,HEAD,PATCH"),
+        (&format!("/v1/messages/conversation/{id}"), "GET,HEAD"),
+        ("/v1/ws", "GET,HEAD"),
+    ] {
+        for method in ["PUT", "TRACE", "X-OWN"] {
+            let refused = alice
+                .call(0, method, path, &[], None)
+                .await
+                .refused(405, "METHOD_NOT_ALLOWED");
+            let allow = refused
+                .header("allow")
+                .unwrap_or_else(|| panic!("{method} {path}"));
+            let mut methods: Vec<_> = allow.split(',').map(str::trim).collect();
+            methods.sort_unstable();
+            assert_eq!(methods.join(","), allowed, "{method} {path}");
+        }
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_of_another_type_too_large_or_broken_are_refused_on_every_route_that_takes_one() {
+    let (cluster, alice) = one_of_each().await;
+    let path = alice.begins(0, "group", &["bob"]).await;
+    let message = alice.says(0, &path, "hi").await;
+    let bearer = format!("Bearer {}", alice.token);
+    let merge = format!("/v1/messages/{}", message["id"].as_str().unwrap());
+    for (method, route) in [
+        ("POST", "/v1/conversations"),
+        ("PATCH", &path),
+        ("POST", &format!("{path}/participants")),
+        ("PATCH", &format!("{path}/participants/bob")),
+        ("POST", "/v1/messages"),
+        ("POST", "/v1/messages/read"),
+        ("PATCH", &merge),
+    ] {
+        for media_type in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/jsonx",
+            "",
+        ] {
+            let header = [("content-type", media_type)];
+            let refused = alice.call(0, method, route, &header, Some(json!({}))).await;
+            refused.refused(415, "UNSUPPORTED_MEDIA_TYPE");
+        }
+        let large = json!({"a": "x".repeat(513 * 1024)});
+        alice
+            .call(0, method, route, &[], Some(large))
+            .await
+            .refused(413, "PAYLOAD_TOO_LARGE");
+        for broken in ["", "{", "[1]", "null", "{\"a\":1,\"a\":2}", "\u{feff}{}"] {
+            let headers = [
+                ("authorization", bearer.as_str()),
+                ("content-type", "application/json"),
+            ];
+            let answer = alice
+                .http(0)
+                .raw(method, route, &headers, broken)
+                .await
+                .unwrap();
+            let problem: serde_json::Value = answer.json().unwrap();
+            assert_eq!(
+                (answer.status, &problem["code"]),
+                (400, &json!("VALIDATION_ERROR")),
+                "{broken}"
+            );
+        }
+    }
+    let merge_patch = [("content-type", "application/merge-patch+json")];
+    let body = Some(json!({"content": 1}));
+    alice
+        .call(0, "PATCH", &merge, &merge_patch, body)
+        .await
+        .refused(415, "UNSUPPORTED_MEDIA_TYPE");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_accepts_no_json_is_refused_and_who_accepts_no_problem_gets_it_as_json() {
+    let (cluster, alice) = one_of_each().await;
+    let path = alice.begins(0, "group", &["bob"]).await;
+    for accepted in [
+        "text/html",
+        "application/json;q=0",
+        "application/problem+json",
+    ] {
+        let header = [("accept", accepted)];
+        alice
+            .call(0, "GET", &path, &header, None)
+            .await
+            .refused(406, "NOT_ACCEPTABLE");
+        let body = Some(json!({"metadata": {}}));
+        alice
+            .call(0, "PATCH", &path, &header, body)
+            .await
+            .refused(406, "NOT_ACCEPTABLE");
+    }
+    let header = [
+        ("accept", "application/json"),
+        ("x-request-id", "mine-1.2_3"),
+    ];
+    let refused = alice.call(0, "GET", "/v1/messages/x", &header, None).await;
+    assert_eq!(
+        (refused.status, &refused["code"]),
+        (404, &json!("MESSAGE_NOT_FOUND"))
+    );
+    assert_eq!(refused.header("content-type"), Some("application/json"));
+    assert_eq!(
+        (refused.header("x-request-id"), &refused["requestId"]),
+        (Some("mine-1.2_3"), &json!("mine-1.2_3"))
+    );
+    for bad in ["a b", &"x".repeat(129), ""] {
+        let answer = alice
+            .call(0, "GET", &path, &[("x-request-id", bad)], None)
+            .await
+            .ok(200);
+        assert_ne!(answer.header("x-request-id"), Some(bad));
+        assert!(answer.header("x-request-id").is_some());
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn head_answers_as_get_without_a_body() {
+    let (cluster, alice) = one_of_each().await;
+    let path = alice.begins(0, "group", &["bob"]).await;
+    let message = alice.says(0, &path, "hi").await;
+    for route in [
+        "/v1/conversations".to_owned(),
+        path.clone(),
+        format!("{path}/participants"),
+        format!("{path}/messages"),
+        format!("{path}/events"),
+        format!("/v1/messages/{}", message["id"].as_str().unwrap()),
+        format!("/v1/messages/conversation/{}", id_of(&path)),
+        "/v1/messages/nothing".to_owned(),
+    ] {
+        let got = alice.get(0, &route).await;
+        let head = alice.call(0, "HEAD", &route, &[], None).await;
+        assert_eq!(
+            (head.status, head.response.body.len()),
+            (got.status, 0),
+            "{route}"
+        );
+        for name in ["content-type", "etag"] {
+            assert_eq!(head.header(name), got.header(name), "{route}");
+        }
+        assert!(head.header("x-request-id").is_some());
+    }
+    let etag = alice.get(0, &path).await.header("etag").unwrap().to_owned();
+    let unchanged = alice
+        .call(0, "HEAD", &path, &[("if-none-match", &etag)], None)
+        .await;
+    assert_eq!(unchanged.status, 304);
+    cluster.end().await;
+}

@@ -1,0 +1,243 @@
+//! Rate limits: who asks too much is told when to come again, and nobody else is held up by it.
+
+use std::time::Duration;
+
+use confab_client::Response;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::{Cluster, Raw, Setup, User, claims};
+
+const LISTS: &str = "/v1/conversations";
+const JSON: &str = "confab.v1.json";
+const DEADLINE: Duration = Duration::from_secs(20);
+
+async fn cluster(limits: &str, trusted_proxies: usize) -> Cluster {
+    let env = vec![
+        ("CONFAB_RATE_LIMIT", Some(limits.to_owned())),
+        ("CONFAB_TRUSTED_PROXIES", Some(trusted_proxies.to_string())),
+    ];
+    Cluster::start(Setup {
+        gateways: 1,
+        workers: 1,
+        gateway_env: env,
+        ..Setup::default()
+    })
+    .await
+}
+
+async fn list(user: &User, headers: &[(&str, &str)]) -> Response {
+    let bearer = format!("Bearer {}", user.token);
+    let headers = [headers, &[("authorization", bearer.as_str())]].concat();
+    let http = user.http(0);
+    http.raw("GET", LISTS, &headers, Vec::new()).await.unwrap()
+}
+
+/// Asks until a refusal; gives the answers before it, and the refusal. A bucket of `burst` fills by one a second.
+async fn until_refused(
+    burst: usize,
+    mut ask: impl AsyncFnMut() -> Response,
+) -> (Vec<Response>, Response) {
+    let began = Instant::now();
+    let mut before = Vec::new();
+    loop {
+        let answer = ask().await;
+        if answer.status == 429 {
+            let most = burst + usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
+            let count = before.len();
+            assert!(count <= most, "{count} were answered of {burst}");
+            return (before, answer);
+        }
+        before.push(answer);
+        assert!(began.elapsed() < DEADLINE, "{} were answered", before.len());
+    }
+}
+
+fn assert_limited(answer: &Response, scope: &str) {
+    let problem: Value = answer.json().unwrap();
+    assert_eq!(
+        (answer.status, &problem["code"]),
+        (429, &"RATE_LIMITED".into())
+    );
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    let limit = answer.header("ratelimit").unwrap();
+    assert!(limit.starts_with(&format!("\"{scope}\";r=0;t=")), "{limit}");
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert!(answer.header("x-request-id").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_and_then_its_user_are_limited_and_nobody_else_is() {
+    let cluster = cluster("user=1/12,device=1/6,address=1000/1000", 0).await;
+    let phone = cluster.user("alice");
+    let mut other = claims("alice");
+    other["deviceId"] = json!("laptop");
+    let laptop = cluster.user_of(&other);
+
+    let (before, refusal) = until_refused(6, async || list(&phone, &[]).await).await;
+    assert!(before.len() >= 6, "{}", before.len());
+    let policy = r#""user";q=12;w=12, "device";q=6;w=6, "address";q=1000;w=1"#;
+    for answer in before.iter().chain([&refusal]) {
+        assert_eq!(answer.header("ratelimit-policy"), Some(policy));
+    }
+    assert_eq!(before[0].header("ratelimit"), Some(r#""device";r=5;t=1"#));
+    assert_limited(&refusal, "device");
+    // A device's refusals use up nothing of its user's.
+    for _ in 0..30 {
+        list(&phone, &[]).await;
+    }
+
+    let (before, refusal) = until_refused(6, async || list(&laptop, &[]).await).await;
+    assert!(before.len() >= 4, "{}", before.len());
+    let scope = refusal.header("ratelimit").unwrap();
+    assert!(scope.starts_with("\"user\"") || scope.starts_with("\"device\""));
+    assert_eq!(list(&cluster.user("bob"), &[]).await.status, 200);
+    sleep(Duration::from_millis(1100)).await;
+    assert_eq!(list(&laptop, &[]).await.status, 200, "after Retry-After");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_is_limited_before_its_tokens_are_looked_at_whatever_it_says_it_is() {
+    let cluster = cluster("address=1/8", 0).await;
+    let alice = cluster.user("alice");
+    let mut number = 0;
+    let lies = async || {
+        number += 1;
+        let lie = format!("10.0.0.{number}");
+        let headers = [("x-forwarded-for", lie.as_str())];
+        let http = alice.http(0);
+        http.raw("GET", LISTS, &headers, Vec::new()).await.unwrap()
+    };
+    let (before, refusal) = until_refused(8, lies).await;
+    assert!(before.len() >= 8, "{}", before.len());
+    assert!(before.iter().all(|answer| answer.status == 401));
+    assert_limited(&refusal, "address");
+    let policy = Some(r#""address";q=8;w=8"#);
+    assert_eq!(refusal.header("ratelimit-policy"), policy);
+    let mut upgrade = Raw::connect(cluster.gateways[0].port()).await;
+    let (status, body) = upgrade.upgrade("/v1/ws", JSON, &[]).await;
+    assert_eq!(status, 429, "{body}");
+    for _ in 0..20 {
+        let health = alice.http(0).raw("GET", "/health", &[], Vec::new()).await;
+        let health = health.unwrap();
+        assert_eq!(health.status, 200, "orchestrators are never limited");
+        assert_eq!(health.header("ratelimit"), None);
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_trusted_proxies_an_address_is_what_the_outermost_of_them_saw() {
+    let cluster = cluster("address=1/8", 2).await;
+    let alice = cluster.user("alice");
+    let through = async |said: &str| list(&alice, &[("x-forwarded-for", said)]).await;
+    let mut number = 0;
+    let lies = async || {
+        number += 1;
+        through(&format!("10.0.0.{number}, 192.0.2.1, 203.0.113.7")).await
+    };
+    let (before, refusal) = until_refused(8, lies).await;
+    assert!(before.len() >= 8, "{}", before.len());
+    assert_limited(&refusal, "address");
+    assert_eq!(through("192.0.2.2, 203.0.113.7").await.status, 200);
+    // One host has a whole /64, and may not use its addresses one after the other.
+    let mut host = 0;
+    let v6 = async || {
+        host += 1;
+        through(&format!("2001:db8:0:1::{host:x}, 203.0.113.7")).await
+    };
+    let (_, refusal) = until_refused(8, v6).await;
+    assert_limited(&refusal, "address");
+    assert_eq!(through("2001:db8:0:2::1, 203.0.113.7").await.status, 200);
+    cluster.end().await;
+}
+
+async fn welcomed(cluster: &Cluster, user: &User) -> Raw {
+    let bearer = [format!("Authorization: Bearer {}", user.token)];
+    let mut raw = Raw::upgraded(cluster.gateways[0].port(), JSON, &bearer).await;
+    raw.text(r#"{"type":"hello"}"#).await;
+    assert_eq!(raw.json().await["type"], "welcome");
+    raw
+}
+
+/// A send to nowhere: what it is answered with is no event that comes between.
+fn send() -> String {
+    let id = uuid::Uuid::now_v7();
+    let to = uuid::Uuid::now_v7();
+    json!({"type": "send", "id": id, "conversationId": to, "kind": "text", "content": 1})
+        .to_string()
+}
+
+/// Sends, and gives the answer.
+async fn sent(raw: &mut Raw) -> Value {
+    raw.text(&send()).await;
+    raw.json().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_too_many_is_refused_the_connection_lives_and_reconnecting_refills_nothing() {
+    let cluster = cluster("user=1/1000,device=1/5", 0).await;
+    let alice = cluster.user("alice");
+    let mut raw = welcomed(&cluster, &alice).await;
+    let began = Instant::now();
+    let mut answered = 0;
+    let refusal = loop {
+        let answer = sent(&mut raw).await;
+        if answer["code"] == "RATE_LIMITED" {
+            break answer;
+        }
+        assert_eq!(answer["code"], "CONVERSATION_NOT_FOUND", "{answer}");
+        answered += 1;
+        assert!(began.elapsed() < DEADLINE);
+    };
+    let empty = Instant::now();
+    assert!(answered >= 5, "{answered}");
+    assert_eq!(refusal["type"], "error");
+    assert!(refusal["id"].is_string(), "{refusal}");
+    let wait = refusal["retryAfterMs"].as_u64().unwrap();
+    assert!((1..=1000).contains(&wait), "{wait}");
+    for _ in 0..20 {
+        raw.text(r#"{"type":"ping","id":"free"}"#).await;
+        assert_eq!(raw.json().await["type"], "pong");
+    }
+    drop(raw);
+
+    // What came back meanwhile is one a second, and not the five of a fresh bucket.
+    let mut raw = welcomed(&cluster, &alice).await;
+    let mut more = 0;
+    while sent(&mut raw).await["code"] != "RATE_LIMITED" {
+        more += 1;
+    }
+    let most = empty.elapsed().as_secs() + 1;
+    assert!(more <= most, "{more} within {:?}", empty.elapsed());
+    // HTTP and WebSocket share the bucket.
+    let (_, refusal) = until_refused(0, async || list(&alice, &[]).await).await;
+    assert_limited(&refusal, "device");
+    sleep(Duration::from_millis(1100)).await;
+    assert_eq!(sent(&mut raw).await["code"], "CONVERSATION_NOT_FOUND");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_goes_on_after_a_hundred_refusals_is_closed_with_4429() {
+    let cluster = cluster("user=1/3", 0).await;
+    let alice = cluster.user("alice");
+    let mut raw = welcomed(&cluster, &alice).await;
+    for _ in 0..130 {
+        // The connection may end while more is written to it.
+        let bytes = crate::support::frame(crate::support::TEXT, send().as_bytes());
+        if raw.write(&bytes).await.is_err() {
+            break;
+        }
+    }
+    let end = timeout(DEADLINE, raw.ended()).await.unwrap();
+    assert_eq!(end.close, Some((4429, "RATE_LIMITED".to_owned())));
+    let refused = end
+        .before
+        .iter()
+        .filter(|frame| frame["code"] == "RATE_LIMITED");
+    assert_eq!(refused.count(), 100);
+    cluster.end().await;
+}
