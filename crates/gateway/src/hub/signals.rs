@@ -160,10 +160,15 @@ impl Hub {
     /// Whether a session's user is a member of a conversation.
     pub(crate) fn standing(&self, key: SessionKey, id: ConversationId) -> Option<Standing> {
         let session = self.sessions.get(&key)?;
-        if let Some(conversation) = self.conversations.get(&id)
-            && conversation.listeners(None).any(|e| e.session() == key)
-        {
-            return Some(Standing::Member(conversation.members.count()));
+        let conversation = self.conversations.get(&id);
+        let conversation = conversation.filter(|_| session.conversations.contains(&id));
+        if let Some(conversation) = conversation {
+            // Of a large conversation it does not matter who listens, and there may be many to look through.
+            let is_member = !conversation.carries_signals()
+                || conversation.listeners(None).any(|e| e.session() == key);
+            if is_member {
+                return Some(Standing::Member(conversation.members.count()));
+            }
         }
         // Of memberships that began and ended meanwhile, none must be passed over by the present one.
         let keys = self.present.get(&session.account).into_iter().flatten();
