@@ -107,7 +107,7 @@ pub struct Conversation {
     pub joined_at: Option<Timestamp>,
     /// Up to where the caller has read.
     pub last_read_seq: Option<Seq>,
-    /// Messages of others above `last_read_seq`, counted up to 1,000.
+    /// Messages of others above `last_read_seq`, counted up to 1,000, among the next 2,000 events.
     pub unread_count: Option<u64>,
     /// The last message, in lists; null elsewhere and where there is none.
     pub last_message: Option<MessagePreview>,
