@@ -53,12 +53,31 @@ impl User {
 
     /// Opens a session at a gateway.
     pub(crate) async fn speaking(&self, encoding: Encoding, gateway: usize) -> Member {
+        let hello = Hello {
+            heads: Some(true),
+            ..Hello::default()
+        };
+        self.greeting(hello, encoding, gateway).await
+    }
+
+    /// Opens a session at a gateway that replays the whole log of a conversation.
+    pub(crate) async fn from_the_beginning(
+        &self,
+        conversation: ConversationId,
+        gateway: usize,
+    ) -> Member {
+        let hello = Hello {
+            heads: Some(true),
+            seen: Some([(conversation, 0)].into()),
+            ..Hello::default()
+        };
+        self.greeting(hello, Encoding::Json, gateway).await
+    }
+
+    async fn greeting(&self, hello: Hello, encoding: Encoding, gateway: usize) -> Member {
         let options = Options {
             encoding,
-            hello: Hello {
-                heads: Some(true),
-                ..Hello::default()
-            },
+            hello,
             ..Options::bearer(&self.token)
         };
         let opened = Session::open(self.url(gateway), options).await;
