@@ -23,8 +23,13 @@ insert into recents (conversation_id, user_id, tenant, type, active_at)
 select p.conversation_id, p.user_id, p.tenant, c.type, c.active_at
 from participants p join conversations c on c.id = p.conversation_id where p.left_seq is null and c.deleted_at is null;
 
--- Ended memberships among the others, by joining; and the present admins, who are few among many.
-create index participants_ever_by_joining on participants (conversation_id, joined_seq, position);
+-- Memberships by joining: the present ones, all of them, and the present admins, who are few among many. No position is below 0: the
+-- condition is there so that only who asks for it gets the index. Without it, where conversations had some one member on average, the one
+-- membership of a user in a conversation was looked up by reading all of that conversation's (10,000 rows), at what looked like the same cost.
+drop index participants_by_joining;
+create index participants_by_joining on participants (conversation_id, joined_seq, position)
+    where left_seq is null and position >= 0;
+create index participants_ever_by_joining on participants (conversation_id, joined_seq, position) where position >= 0;
 create index participants_admins on participants (conversation_id, joined_seq, position) where left_seq is null and role = 'admin';
 
 -- The first seq of a conversation stored at or after a time; one above the head where there is none. Times never go down within a

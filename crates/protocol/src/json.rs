@@ -9,6 +9,10 @@ use serde_json::value::RawValue;
 
 use crate::error::{Failure, FieldError};
 
+mod merge;
+
+pub use merge::merge_patch;
+
 /// JSON text, kept byte for byte: raw in JSON, a string in MessagePack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonText(Box<str>);

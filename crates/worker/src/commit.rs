@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use confab_protocol::command::{Outcome, Request};
+use confab_protocol::command::{Command, Outcome, Request};
 use confab_protocol::error::{Code, Failure};
 use sqlx::PgPool;
 use tracing::{debug, error, warn};
@@ -14,10 +14,15 @@ use crate::outbox::Committed;
 
 mod append;
 mod batch;
+mod changes;
+mod conversation;
 mod creation;
+mod lock;
 mod marks;
 mod membership;
+mod message;
 mod revocation;
+mod transact;
 
 /// How soon a commit that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -62,7 +67,10 @@ impl Committer {
             let silent = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
             let transacted = tokio::time::timeout(SILENCE, Box::pin(self.transact(request))).await;
             let error = match transacted.unwrap_or_else(|_silent| Err(silent().into())) {
-                Ok((outcome, committed)) => return (Ok(outcome), committed),
+                Ok((outcome, committed)) => {
+                    self.count(request, &outcome, committed.as_ref());
+                    return (Ok(outcome), committed);
+                }
                 Err(error) => error,
             };
             let again = match &error {
@@ -81,6 +89,19 @@ impl Committer {
             tokio::time::sleep(AGAIN).await;
         }
     }
+
+    /// Counts conversations that began or ended; what a repeat found is neither.
+    fn count(&self, request: &Request, outcome: &Outcome, committed: Option<&Committed>) {
+        if let (Command::CreateConversation(create), Outcome::Created(created)) =
+            (&request.command, outcome)
+            && !created.replayed
+        {
+            self.metrics.created(create.r#type);
+        }
+        if let Some(committed) = committed {
+            self.metrics.deleted(&committed.events);
+        }
+    }
 }
 
 /// Whether too little is left of a budget for another try: the answer must come while the gateway waits for it.
@@ -92,10 +113,7 @@ pub(crate) fn gives_up(deadline: Instant, now: Instant) -> bool {
 fn in_progress(request: &Request, error: CommandError, unknown: bool) -> Failure {
     let waited = matches!(&error, CommandError::Postgres(sqlx::Error::Database(database))
         if database.code().as_deref() == Some("55P03"));
-    let creates = matches!(
-        request.command,
-        confab_protocol::command::Command::CreateConversation(_)
-    );
+    let creates = matches!(request.command, Command::CreateConversation(_));
     if waited && creates && !unknown {
         return Failure::of(Code::IdempotencyInProgress).retry_after(1000);
     }

@@ -1,12 +1,15 @@
-//! Beginning a conversation: who its members are, and what its first event says.
+//! Beginning a conversation, changing its metadata, deleting it: rules that need no database.
 
-use confab_protocol::command::{Caller, CreateConversation};
-use confab_protocol::error::{Code, Failure};
-use confab_protocol::event::Member;
+use confab_protocol::command::{Caller, CreateConversation, UpdateConversation};
+use confab_protocol::error::{Code, Extension, Failure};
+use confab_protocol::event::{ConversationDeleted, ConversationUpdated, EventType, Member};
 use confab_protocol::ids::UserId;
+use confab_protocol::json::{Fields, JsonText, merge_patch};
 use confab_protocol::limits;
 use confab_protocol::resource::{ConversationType, Role};
 
+use crate::decision::{Append, Change, Locked, NewEvent, administers, visible};
+use crate::error::CommandError;
 use crate::participants::capacity;
 
 /// A conversation that is to begin.
@@ -83,76 +86,77 @@ pub(crate) fn membership_limit(caller: &Caller, user: &UserId) -> u64 {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use confab_protocol::json::JsonText;
-
-    use super::*;
-
-    fn begin_with(
-        r#type: ConversationType,
-        admin: bool,
-        users: &[&str],
-    ) -> Result<Beginning, Code> {
-        let caller = Caller {
-            tenant: "t".parse().unwrap(),
-            user: "me".parse().unwrap(),
-            admin,
-        };
-        let create = CreateConversation {
-            key: "k".into(),
-            request_hash: [0; 32],
-            r#type,
-            participants: users.iter().map(|user| user.parse().unwrap()).collect(),
-            metadata: JsonText::empty_object(),
-        };
-        begin(&caller, &create).map_err(|failure| failure.code)
-    }
-
-    fn names(beginning: &Beginning) -> Vec<(&str, Role)> {
-        beginning
-            .members
-            .iter()
-            .map(|member| (member.user_id.as_str(), member.role))
-            .collect()
-    }
-
-    #[test]
-    fn the_caller_is_a_member_and_admin_listed_or_not() {
-        for users in [&["b"][..], &["b", "me"]] {
-            let beginning = begin_with(ConversationType::Group, false, users).unwrap();
-            assert_eq!(
-                names(&beginning),
-                [("me", Role::Admin), ("b", Role::Member)]
-            );
-        }
-        let beginning = begin_with(ConversationType::Group, true, &["a", "b"]).unwrap();
-        assert_eq!(names(&beginning), [("a", Role::Admin), ("b", Role::Member)]);
-    }
-
-    #[test]
-    fn a_direct_conversation_has_its_two_members_listed() {
-        let beginning = begin_with(ConversationType::Direct, false, &["me", "b"]).unwrap();
-        assert_eq!(names(&beginning), [("me", Role::Admin), ("b", Role::Admin)]);
-        assert_eq!(beginning.pair.unwrap().0.as_str(), "b");
-        for users in [&["me"][..], &["a", "b"], &["me", "a", "b"]] {
-            assert_eq!(
-                begin_with(ConversationType::Direct, false, users),
-                Err(Code::InvalidDirectConversation)
-            );
-        }
-        assert!(begin_with(ConversationType::Direct, true, &["a", "b"]).is_ok());
-    }
-
-    #[test]
-    fn a_group_has_room_for_a_thousand() {
-        let users: Vec<_> = (0..1000).map(|n| format!("u{n}")).collect();
-        let users: Vec<_> = users.iter().map(String::as_str).collect();
-        assert_eq!(
-            begin_with(ConversationType::Group, false, &users),
-            Err(Code::ConversationFull)
-        );
-        assert!(begin_with(ConversationType::Group, true, &users).is_ok());
-        assert!(begin_with(ConversationType::Channel, false, &users).is_ok());
-    }
+/// A conversation's metadata, and how often it changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Described {
+    pub(crate) metadata: JsonText,
+    pub(crate) version: u64,
 }
+
+/// Merges a patch into the metadata. Its version goes up also where nothing differs: a retry finds the event.
+pub(crate) fn update(
+    caller: &Caller,
+    locked: &Locked,
+    command: &UpdateConversation,
+    described: &Described,
+) -> Result<Append, CommandError> {
+    visible(caller, locked)?;
+    if !administers(caller, locked) {
+        return Err(Failure::new(
+            Code::InsufficientPermissions,
+            "only admins change a conversation",
+        )
+        .into());
+    }
+    if command
+        .expected_version
+        .is_some_and(|version| version != described.version)
+    {
+        let extension = Extension {
+            current_version: Some(described.version),
+            ..Extension::default()
+        };
+        return Err(Failure::of(Code::VersionConflict).with(extension).into());
+    }
+    let metadata = merge_patch(&described.metadata, &command.patch)?;
+    if custom_size(&metadata)? > limits::CUSTOM {
+        let message = format!("must be at most {} bytes of JSON", limits::CUSTOM);
+        return Err(Failure::field("/metadata/custom", message).into());
+    }
+    let version = described.version + 1;
+    let data = ConversationUpdated {
+        metadata: metadata.clone(),
+        version,
+    };
+    Ok(Append {
+        events: vec![NewEvent::of(EventType::ConversationUpdated, &data)?],
+        changes: vec![Change::SetMetadata(metadata, version)],
+    })
+}
+
+fn custom_size(metadata: &JsonText) -> Result<usize, Failure> {
+    let mut fields = Fields::parse_at(metadata.as_str().as_bytes(), "/metadata")?;
+    Ok(fields.raw("custom").map_or(0, |custom| custom.get().len()))
+}
+
+/// Deletes a conversation.
+pub(crate) fn delete(caller: &Caller, locked: &Locked) -> Result<Append, CommandError> {
+    visible(caller, locked)?;
+    if !administers(caller, locked) {
+        return Err(Failure::new(
+            Code::InsufficientPermissions,
+            "only admins delete a conversation",
+        )
+        .into());
+    }
+    let data = ConversationDeleted {
+        deleted_at: locked.now,
+    };
+    Ok(Append {
+        events: vec![NewEvent::of(EventType::ConversationDeleted, &data)?],
+        changes: vec![Change::Delete],
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,17 @@ pub(crate) const ACQUIRE: Duration = Duration::from_secs(1);
 /// TCP keepalive, so that a connection whose peer vanished would be waited for without end.
 pub(crate) const SILENCE: Duration = Duration::from_secs(15);
 
+/// Plans must not depend on statistics: those of a new installation are of empty tables. Every statement of a worker looks rows up by an
+/// index, and the pages of lists come in an index's order: whatever could replace that is off.
+pub(crate) const PLANS: [(&str, &str); 6] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
+
 /// A pool of up to `connections`, which Postgres shows under `purpose`. None is opened yet.
 pub(crate) fn pool(settings: &Settings, connections: u32, purpose: &str) -> Result<PgPool, Error> {
     let milliseconds = |ms: u64| format!("{ms}ms");
@@ -35,14 +46,8 @@ pub(crate) fn pool(settings: &Settings, connections: u32, purpose: &str) -> Resu
             ("tcp_keepalives_interval", "3".to_owned()),
             ("tcp_keepalives_count", "3".to_owned()),
             ("client_connection_check_interval", "1s".to_owned()),
-            // Plans must not depend on statistics: those of a new installation are of empty tables.
-            ("plan_cache_mode", "force_generic_plan".to_owned()),
-            ("enable_seqscan", "off".to_owned()),
-            ("enable_bitmapscan", "off".to_owned()),
-            ("enable_hashjoin", "off".to_owned()),
-            ("enable_mergejoin", "off".to_owned()),
-            ("jit", "off".to_owned()),
         ])
+        .options(PLANS)
         .disable_statement_logging();
     // A broken connection shows at its first use, and what failed is tried again on another: no ping before each use.
     Ok(PgPoolOptions::new()

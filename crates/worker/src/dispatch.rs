@@ -1,31 +1,34 @@
 //! Takes what gateways ask, plans it, has it committed or read, and answers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
-use confab_bus::rpc::{CommandIncoming, Incoming, QueryIncoming, Reply, Service};
-use confab_protocol::command::{Batch, Command, Outcome, Outcomes, Request};
+use confab_bus::rpc::{CommandIncoming, Incoming, QueryIncoming, Service};
+use confab_protocol::command::{Batch, Command};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::QueryOutcome;
-use confab_protocol::revocation::Revocation;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, debug_span, error, warn};
+use tracing::{Instrument as _, debug, debug_span, error};
 
-use crate::commit::{CommandOutcome, Committer, Item};
+mod answering;
+mod marks;
+mod work;
+
+use answering::{Answering, Pending, Slot, code, send};
+use work::{alone, batch};
+
+use crate::commit::{CommandOutcome, Committer};
 use crate::marks::Marks;
-use crate::messages;
 use crate::metrics::Metrics;
-use crate::outbox::{Committed, Publisher};
+use crate::outbox::Publisher;
 use crate::planner::{Done, Item as Waiting, Kind, Planner, Work};
 use crate::reads;
 use crate::settings::Settings;
-
-mod marks;
 
 /// How often a worker says that it lives.
 const ANNOUNCE: Duration = Duration::from_secs(1);
@@ -47,46 +50,6 @@ pub(crate) struct Dispatch {
 
 /// Queries and answers on their way at once; further queries are refused.
 const ANSWERING: usize = 4096;
-
-/// A command, and where its outcome goes.
-#[derive(Debug)]
-struct Pending {
-    request: Request,
-    slot: Slot,
-}
-
-/// Where a command's outcome goes: into its batch's answer.
-#[derive(Debug, Clone)]
-struct Slot {
-    answering: Arc<Answering>,
-    place: usize,
-}
-
-/// The answer to a batch of a gateway's, sent when it is complete.
-#[derive(Debug)]
-struct Answering(Mutex<(Vec<Option<CommandOutcome>>, usize, Option<Reply>)>);
-
-impl Slot {
-    /// Sets the outcome; gives the whole answer when it was the last one.
-    fn set(&self, outcome: CommandOutcome) -> Option<(Reply, Outcomes)> {
-        let mut state = self
-            .answering
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let (outcomes, missing, reply) = &mut *state;
-        if let Some(slot) = outcomes.get_mut(self.place)
-            && slot.replace(outcome).is_none()
-        {
-            *missing -= 1;
-        }
-        if *missing > 0 {
-            return None;
-        }
-        let all = std::mem::take(outcomes).into_iter().flatten().collect();
-        Some((reply.take()?, Outcomes(all)))
-    }
-}
 
 /// What a task came back from.
 enum Ended {
@@ -173,7 +136,6 @@ impl Dispatch {
             self.publisher.clone(),
             self.metrics.clone(),
         );
-        let bus = self.bus.clone();
         match work {
             Work::Batch(items) => {
                 self.tasks.spawn(async move {
@@ -182,18 +144,15 @@ impl Dispatch {
             }
             Work::Alone(item) => {
                 let span = debug_span!("command", request.id = %item.job.request.request_id);
+                let bus = self.bus.clone();
                 let alone = async move {
                     Ended::Work(alone(&committer, &publisher, &bus, &metrics, item).await)
                 };
                 self.tasks.spawn(alone.instrument(span));
             }
             Work::Expired(items) => {
-                for Waiting {
-                    job: Pending { request, slot },
-                    ..
-                } in items
-                {
-                    self.answer(&request, &slot, Err(Failure::of(Code::Timeout)));
+                for Waiting { job, .. } in items {
+                    self.answer(&job, Err(Failure::of(Code::Timeout)));
                 }
             }
         }
@@ -230,48 +189,43 @@ impl Dispatch {
             received,
         } = incoming;
         let budget = Duration::from_millis(budget_ms.into());
-        let count = requests.len();
-        let answering = Arc::new(Answering(Mutex::new((
-            vec![None; count],
-            count,
-            Some(reply),
-        ))));
-        let (planned, bytes) = requests
+        let answering = Arc::new(Answering::new(requests.len(), reply));
+        let (count, bytes) = requests
             .iter()
             .filter(|request| !matches!(request.command, Command::MarkRead(_)))
             .fold((0, 0), |(count, bytes), request| {
                 (count + 1, bytes + request.command.weight())
             });
-        let admitted = self.planner.admit(planned, bytes, budget);
+        let admitted = self.planner.admit(count, bytes, budget);
         for (place, request) in requests.into_iter().enumerate() {
-            let slot = Slot {
-                answering: Arc::clone(&answering),
-                place,
+            let job = Pending {
+                request,
+                received,
+                slot: Slot::new(&answering, place),
             };
-            if matches!(request.command, Command::MarkRead(_)) {
-                self.take_mark(received + budget, Pending { request, slot });
+            if matches!(job.request.command, Command::MarkRead(_)) {
+                self.take_mark(received + budget, job);
                 continue;
             }
             match admitted {
-                Ok(()) => self.planner.push(waiting(request, received + budget, slot)),
+                Ok(()) => self.planner.push(waiting(job, received + budget)),
                 Err(wait) => {
                     let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                    self.answer(
-                        &request,
-                        &slot,
-                        Err(Failure::of(Code::Overloaded).retry_after(wait)),
-                    );
+                    self.answer(&job, Err(Failure::of(Code::Overloaded).retry_after(wait)));
                 }
             }
         }
     }
 
-    fn answer(&mut self, request: &Request, slot: &Slot, outcome: CommandOutcome) {
+    fn answer(&mut self, job: &Pending, outcome: CommandOutcome) {
+        let command = &job.request.command;
         self.metrics.command(
-            request.command.name(),
-            outcome.as_ref().err().map(|failure| failure.code),
+            command.name(),
+            code(&outcome),
+            job.received.elapsed(),
+            command.weight(),
         );
-        if let Some((reply, outcomes)) = slot.set(outcome) {
+        if let Some((reply, outcomes)) = job.slot.set(outcome) {
             self.answering += 1;
             self.tasks.spawn(async move {
                 send(reply, &outcomes).await;
@@ -297,6 +251,7 @@ impl Dispatch {
         let span =
             debug_span!("query", request.id = %request.request_id, query = request.query.name());
         let answer = async move {
+            let name = request.query.name();
             let outcome: QueryOutcome = if overloaded {
                 Err(Failure::of(Code::Overloaded).retry_after(500))
             } else {
@@ -305,15 +260,17 @@ impl Dispatch {
                 match deadline.checked_duration_since(began) {
                     Some(left) => {
                         let outcome = reads::answer(&pool, &request.query, left).await;
-                        metrics.query(request.query.name(), began.elapsed());
+                        metrics.query_read(name, began.elapsed());
                         outcome
                     }
                     // Nobody waits for it any more.
                     None => Err(Failure::of(Code::Timeout)),
                 }
             };
-            if let Err(error) = reply.send(&outcome).await {
-                debug!(%error, "a query could not be answered");
+            metrics.query(name, code(&outcome));
+            match reply.send(&outcome).await {
+                Ok(bytes) => metrics.query_answer(name, bytes),
+                Err(error) => debug!(%error, "a query could not be answered"),
             }
             Ended::Answer
         };
@@ -321,133 +278,25 @@ impl Dispatch {
     }
 }
 
-fn waiting(request: Request, deadline: Instant, slot: Slot) -> Waiting<Pending> {
+fn waiting(job: Pending, deadline: Instant) -> Waiting<Pending> {
+    let request = &job.request;
     let kind = match &request.command {
         Command::SendMessage(send) => Kind::Send(request.caller.user.clone(), send.client_id),
-        _ => Kind::Alone,
+        Command::CreateConversation(_)
+        | Command::UpdateConversation(_)
+        | Command::DeleteConversation(_)
+        | Command::AddParticipants(_)
+        | Command::UpdateParticipant(_)
+        | Command::RemoveParticipant(_)
+        | Command::EditMessage(_)
+        | Command::DeleteMessage(_) => Kind::Alone,
+        Command::MarkRead(_) | Command::Revoke(_) => Kind::Alone,
     };
-    let (conversation, bytes) = (request.command.conversation(), request.command.weight());
     Waiting {
-        conversation,
+        conversation: request.command.conversation(),
         kind,
-        bytes,
+        bytes: request.command.weight(),
         deadline,
-        job: Pending { request, slot },
+        job,
     }
-}
-
-async fn send(reply: Reply, outcomes: &Outcomes) {
-    if let Err(error) = reply.send(outcomes).await {
-        debug!(%error, "commands could not be answered");
-    }
-}
-
-/// Commits a batch of messages; the senders are answered first, then the events are published.
-async fn batch(
-    committer: &Committer,
-    publisher: &Publisher,
-    metrics: &Metrics,
-    waiting: Vec<Waiting<Pending>>,
-) -> Done {
-    let (began, count) = (Instant::now(), waiting.len());
-    let mut conversations: Vec<_> = waiting
-        .iter()
-        .filter_map(|item| item.conversation)
-        .collect();
-    conversations.sort_unstable();
-    conversations.dedup();
-    let (mut items, mut slots, mut done) = (Vec::new(), Vec::new(), Vec::new());
-    for Waiting {
-        deadline,
-        job: Pending { request, slot },
-        ..
-    } in waiting
-    {
-        let Command::SendMessage(message) = request.command else {
-            continue;
-        };
-        match messages::send(request.caller, message) {
-            Ok(append) => {
-                items.push(Item { append, deadline });
-                slots.push(slot);
-            }
-            Err(failure) => done.push((slot, Err(failure))),
-        }
-    }
-    let end = committer.batch(&items).await;
-    let took = began.elapsed();
-    done.extend(slots.into_iter().zip(end.outcomes));
-    for (slot, outcome) in done {
-        metrics.command(
-            "send_message",
-            outcome.as_ref().err().map(|failure| failure.code),
-        );
-        if let Some((reply, outcomes)) = slot.set(outcome) {
-            send(reply, &outcomes).await;
-        }
-    }
-    // Only where something was committed: the repeat of a message whose worker died finds it stored.
-    if crate::fault::exits_after_commit() && !end.committed.is_empty() && items.iter().any(is_fault)
-    {
-        std::process::abort();
-    }
-    publish(publisher, end.committed);
-    Done::Batch(conversations, count, took)
-}
-
-async fn alone(
-    committer: &Committer,
-    publisher: &Publisher,
-    bus: &Bus,
-    metrics: &Metrics,
-    item: Waiting<Pending>,
-) -> Done {
-    let Waiting {
-        deadline,
-        conversation,
-        job: Pending { request, slot },
-        ..
-    } = item;
-    let (outcome, committed) = committer.alone(&request, deadline).await;
-    metrics.command(
-        request.command.name(),
-        outcome.as_ref().err().map(|failure| failure.code),
-    );
-    let revoked = match &outcome {
-        Ok(Outcome::Revoked(revocation)) => Some(revocation.clone()),
-        _ => None,
-    };
-    if let Some((reply, outcomes)) = slot.set(outcome) {
-        send(reply, &outcomes).await;
-    }
-    publish(publisher, committed);
-    if let Some(revocation) = revoked {
-        announce(bus, &revocation).await;
-    }
-    Done::Alone(conversation)
-}
-
-/// Tells gateways of a revocation at once. It stands in Postgres, where they look for it every few seconds all the same.
-async fn announce(bus: &Bus, revocation: &Revocation) {
-    let announced = tokio::time::timeout(ANNOUNCE, bus.announce_revocation(revocation)).await;
-    match announced {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(%error, "gateways learn of a revocation later"),
-        Err(_late) => warn!("gateways learn of a revocation later: NATS takes nothing"),
-    }
-}
-
-fn publish(publisher: &Publisher, committed: impl IntoIterator<Item = Committed>) {
-    for committed in committed {
-        publisher.publish(committed);
-    }
-}
-
-/// Whether a message asks for a death between its commit and its publishing; heeded only where tests compiled that in.
-fn is_fault(item: &Item) -> bool {
-    item.append
-        .message
-        .payload
-        .as_str()
-        .starts_with(r#"{"kind":"x-fault""#)
 }

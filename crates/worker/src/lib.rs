@@ -15,6 +15,7 @@ use uuid::Uuid;
 mod commit;
 mod conversations;
 mod database;
+mod decision;
 mod dispatch;
 mod error;
 mod fault;
@@ -32,6 +33,7 @@ mod testing;
 
 pub use database::migrate;
 pub use error::Error;
+pub use metrics::METRICS;
 pub use settings::Settings;
 
 use commit::Committer;

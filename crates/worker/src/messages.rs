@@ -1,13 +1,18 @@
-//! Sending a message: what is appended, and what its sender is told.
+//! Sending a message, editing and deleting it: what is appended, and what its sender is told.
 
 use confab_protocol::command::{Caller, Outcome, SendAnswer, SendMessage, Sent};
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::event::{EventType, LogEntry};
+use confab_protocol::event::{EventType, LogEntry, MessageDeleted};
 use confab_protocol::ids::EventId;
+use confab_protocol::json::JsonText;
 use confab_protocol::limits;
+use confab_protocol::resource::{ConversationType, MessageBody, MessageContent};
 use confab_protocol::timestamp::Timestamp;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
+
+use crate::decision::{self, Locked, NewEvent, StoredMessage, administers, visible};
+use crate::error::CommandError;
 
 /// A message that is to be appended.
 #[derive(Debug, Clone)]
@@ -77,12 +82,7 @@ pub(crate) const ENVELOPE: usize = 1024 + 128 * 6 * 2;
 /// # Errors
 /// `PAYLOAD_TOO_LARGE` when the event would be larger than an event may be.
 pub(crate) fn send(caller: Caller, message: SendMessage) -> Result<Append, Failure> {
-    if message.payload.as_str().len() + ENVELOPE > limits::EVENT {
-        return Err(Failure::new(
-            Code::PayloadTooLarge,
-            "the message is larger than an event may be",
-        ));
-    }
+    fits(message.payload.as_str())?;
     let hash = Sha256::digest(message.payload.as_str().as_bytes()).into();
     Ok(Append {
         caller,
@@ -90,6 +90,16 @@ pub(crate) fn send(caller: Caller, message: SendMessage) -> Result<Append, Failu
         id: EventId(Uuid::now_v7()),
         hash,
     })
+}
+
+fn fits(payload: &str) -> Result<(), Failure> {
+    if payload.len() + ENVELOPE > limits::EVENT {
+        return Err(Failure::new(
+            Code::PayloadTooLarge,
+            "the message is larger than an event may be",
+        ));
+    }
+    Ok(())
 }
 
 impl Append {
@@ -136,9 +146,7 @@ impl Append {
     fn sent(&self, appended: &Appended) -> Sent {
         let message = match self.message.answer {
             SendAnswer::Ack => None,
-            SendAnswer::Message => Some(confab_protocol::json::JsonText::trusted(
-                self.entry(appended).encode_message(),
-            )),
+            SendAnswer::Message => Some(JsonText::trusted(self.entry(appended).encode_message())),
         };
         Sent {
             message_id: appended.id,
@@ -151,3 +159,93 @@ impl Append {
         }
     }
 }
+
+/// Replaces a message's content: only its sender does, and in a channel only while it may send there. `message` is what stands
+/// in the conversation, if anything.
+pub(crate) fn edit(
+    caller: &Caller,
+    locked: &Locked,
+    message: Option<StoredMessage>,
+    content: &JsonText,
+) -> Result<decision::Append, CommandError> {
+    visible(caller, locked)?;
+    let message = message
+        .filter(|message| message.deleted_at.is_none())
+        .ok_or_else(|| Failure::of(Code::MessageNotFound))?;
+    if message.sender != caller.user {
+        let why = "only its sender edits a message";
+        return Err(Failure::new(Code::InsufficientPermissions, why).into());
+    }
+    if locked.r#type == ConversationType::Channel && !administers(caller, locked) {
+        let why = "only admins edit in a channel";
+        return Err(Failure::new(Code::InsufficientPermissions, why).into());
+    }
+    let body: MessageBody = serde_json::from_str(&message.payload)?;
+    let content: MessageContent = serde_json::from_str(content.as_str())?;
+    let payload = serde_json::to_string(&MessageBody {
+        content: content.content,
+        encrypted_content: content.encrypted_content,
+        payload_size_bytes: content.payload_size_bytes,
+        ..body
+    })?;
+    fits(&payload)?;
+    let event = NewEvent {
+        event_type: EventType::MessageEdited,
+        // Its content is that of the message, which a later change rewrites.
+        payload: "{}".to_owned(),
+        rewrites: Some(StoredMessage {
+            payload,
+            edited_at: Some(locked.now),
+            ..message
+        }),
+    };
+    Ok(decision::Append {
+        events: vec![event],
+        changes: Vec::new(),
+    })
+}
+
+/// Deletes a message: its sender does, or an admin. Nothing is appended where it is deleted already.
+pub(crate) fn delete(
+    caller: &Caller,
+    locked: &Locked,
+    message: Option<StoredMessage>,
+) -> Result<Option<decision::Append>, CommandError> {
+    visible(caller, locked)?;
+    let message = message.ok_or_else(|| Failure::of(Code::MessageNotFound))?;
+    if message.sender != caller.user && !administers(caller, locked) {
+        let why = "only admins delete what others sent";
+        return Err(Failure::new(Code::InsufficientPermissions, why).into());
+    }
+    if message.deleted_at.is_some() {
+        return Ok(None);
+    }
+    let data = MessageDeleted {
+        target_seq: message.seq,
+        message_id: message.id,
+        deleted_at: locked.now,
+    };
+    let body: MessageBody = serde_json::from_str(&message.payload)?;
+    let payload = serde_json::to_string(&MessageBody {
+        content: None,
+        encrypted_content: None,
+        payload_size_bytes: None,
+        metadata: JsonText::empty_object(),
+        ..body
+    })?;
+    let event = NewEvent {
+        rewrites: Some(StoredMessage {
+            payload,
+            deleted_at: Some(locked.now),
+            ..message
+        }),
+        ..NewEvent::of(EventType::MessageDeleted, &data)?
+    };
+    Ok(Some(decision::Append {
+        events: vec![event],
+        changes: Vec::new(),
+    }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,26 @@
-//! Every metric of a worker, declared once with its name, unit, labels and meaning.
+//! Every metric of a worker, declared once with its name, unit, labels and meaning, and registered from that.
 
 use std::time::Duration;
 
+use confab_bus::Outgoing;
 use confab_protocol::error::Code;
+use confab_protocol::event::EventType;
+use confab_protocol::metric::Metric;
+use confab_protocol::resource::ConversationType;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric as Collector, Registry, Unit};
+
+mod table;
+
+pub use table::METRICS;
+use table::{
+    BATCH_EVENTS, BATCH_LATENCY, BREAKS, COMMAND_LATENCY, COMMAND_PAYLOAD, COMMANDS, CREATED,
+    DELETED, LINGERING, MALFORMED, QUERIES, QUERY_LATENCY, QUERY_PAYLOAD, RELAYED, WAITING,
+};
 
 /// Seconds, from a fast commit to the end of every budget.
 const SECONDS: [f64; 12] = [
@@ -16,9 +28,27 @@ const SECONDS: [f64; 12] = [
 ];
 /// Messages in one commit.
 const EVENTS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
+/// Bytes, from a bare command to the largest message between gateway and worker.
+const BYTES: [f64; 8] = [
+    256.0,
+    512.0,
+    1024.0,
+    4096.0,
+    16384.0,
+    65536.0,
+    262_144.0,
+    1_048_576.0,
+];
+
+/// A family of histograms, whose buckets are those of its constructor.
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 fn seconds() -> Histogram {
     Histogram::new(SECONDS)
+}
+
+fn bytes() -> Histogram {
+    Histogram::new(BYTES)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -28,18 +58,40 @@ struct CommandLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CommandLabel {
+    command: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueryLabels {
+    query: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QueryLabel {
     query: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TypeLabel {
+    r#type: &'static str,
 }
 
 /// The worker's metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     commands: Family<CommandLabels, Counter>,
+    command_latency: Histograms<CommandLabel>,
+    command_payload: Histograms<CommandLabel>,
+    queries: Family<QueryLabels, Counter>,
+    query_latency: Histograms<QueryLabel>,
+    query_payload: Histograms<QueryLabel>,
     batch_events: Histogram,
     batch_latency: Histogram,
     waiting: Gauge,
-    queries: Family<QueryLabel, Histogram, fn() -> Histogram>,
+    created: Family<TypeLabel, Counter>,
+    deleted: Counter,
     malformed: Counter,
     relayed: Counter,
     breaks: Counter,
@@ -48,77 +100,90 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
+        let seconds = seconds as fn() -> Histogram;
+        let bytes = bytes as fn() -> Histogram;
         let metrics = Self {
             commands: Family::default(),
+            command_latency: Family::new_with_constructor(seconds),
+            command_payload: Family::new_with_constructor(bytes),
+            queries: Family::default(),
+            query_latency: Family::new_with_constructor(seconds),
+            query_payload: Family::new_with_constructor(bytes),
             batch_events: Histogram::new(EVENTS),
             batch_latency: seconds(),
             waiting: Gauge::default(),
-            queries: Family::new_with_constructor(seconds as fn() -> Histogram),
+            created: Family::default(),
+            deleted: Counter::default(),
             malformed: Counter::default(),
             relayed: Counter::default(),
             breaks: Counter::default(),
             lingering: Gauge::default(),
         };
-        registry.register(
-            "confab_worker_commands",
-            "Commands answered, by name and result (OK or the error code)",
-            metrics.commands.clone(),
-        );
-        registry.register(
-            "confab_commit_batch_events",
-            "Messages in one commit",
-            metrics.batch_events.clone(),
-        );
-        registry.register_with_unit(
-            "confab_commit_batch_latency",
-            "Time of one commit of messages",
-            Unit::Seconds,
-            metrics.batch_latency.clone(),
-        );
-        registry.register(
-            "confab_commit_waiting",
-            "Commands that wait to be committed",
-            metrics.waiting.clone(),
-        );
-        registry.register_with_unit(
-            "confab_query_latency",
-            "Time of a query in Postgres, by name",
-            Unit::Seconds,
-            metrics.queries.clone(),
-        );
-        registry.register(
-            "confab_worker_malformed",
-            "Requests that no gateway of this version sends",
-            metrics.malformed.clone(),
-        );
-        registry.register(
-            "confab_outbox_relayed",
-            "Events published by the relay",
-            metrics.relayed.clone(),
-        );
-        registry.register(
-            "confab_outbox_breaks",
-            "Losses of the stream that were found",
-            metrics.breaks.clone(),
-        );
-        registry.register(
-            "confab_outbox_lingering",
-            "Commits that were not published within a second, as last seen",
-            metrics.lingering.clone(),
-        );
+        register(registry, COMMANDS, &metrics.commands);
+        register(registry, COMMAND_LATENCY, &metrics.command_latency);
+        register(registry, COMMAND_PAYLOAD, &metrics.command_payload);
+        register(registry, QUERIES, &metrics.queries);
+        register(registry, QUERY_LATENCY, &metrics.query_latency);
+        register(registry, QUERY_PAYLOAD, &metrics.query_payload);
+        register(registry, BATCH_EVENTS, &metrics.batch_events);
+        register(registry, BATCH_LATENCY, &metrics.batch_latency);
+        register(registry, WAITING, &metrics.waiting);
+        register(registry, CREATED, &metrics.created);
+        register(registry, DELETED, &metrics.deleted);
+        register(registry, MALFORMED, &metrics.malformed);
+        register(registry, RELAYED, &metrics.relayed);
+        register(registry, BREAKS, &metrics.breaks);
+        register(registry, LINGERING, &metrics.lingering);
         metrics
     }
 
-    pub(crate) fn command(&self, command: &'static str, code: Option<Code>) {
-        let result = code.map_or("OK", Code::as_str);
-        self.commands
-            .get_or_create(&CommandLabels { command, result })
-            .inc();
+    /// A command was answered, so long after it came.
+    pub(crate) fn command(
+        &self,
+        command: &'static str,
+        code: Option<Code>,
+        took: Duration,
+        bytes: usize,
+    ) {
+        let labels = CommandLabels {
+            command,
+            result: result(code),
+        };
+        self.commands.get_or_create(&labels).inc();
+        let label = CommandLabel { command };
+        self.command_latency
+            .get_or_create(&label)
+            .observe(took.as_secs_f64());
+        self.command_payload
+            .get_or_create(&label)
+            .observe(float(bytes));
+    }
+
+    /// A query was answered.
+    pub(crate) fn query(&self, query: &'static str, code: Option<Code>) {
+        let labels = QueryLabels {
+            query,
+            result: result(code),
+        };
+        self.queries.get_or_create(&labels).inc();
+    }
+
+    /// A query was read, in this time.
+    pub(crate) fn query_read(&self, query: &'static str, took: Duration) {
+        self.query_latency
+            .get_or_create(&QueryLabel { query })
+            .observe(took.as_secs_f64());
+    }
+
+    /// A query's answer went out with so many bytes.
+    pub(crate) fn query_answer(&self, query: &'static str, bytes: usize) {
+        self.query_payload
+            .get_or_create(&QueryLabel { query })
+            .observe(float(bytes));
     }
 
     pub(crate) fn batch(&self, events: usize, took: Duration) {
-        self.batch_events
-            .observe(f64::from(u32::try_from(events).unwrap_or(u32::MAX)));
+        self.batch_events.observe(float(events));
         self.batch_latency.observe(took.as_secs_f64());
     }
 
@@ -127,10 +192,17 @@ impl Metrics {
             .set(i64::try_from(commands).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn query(&self, query: &'static str, took: Duration) {
-        self.queries
-            .get_or_create(&QueryLabel { query })
-            .observe(took.as_secs_f64());
+    /// A conversation began.
+    pub(crate) fn created(&self, r#type: ConversationType) {
+        let r#type = r#type.as_str();
+        self.created.get_or_create(&TypeLabel { r#type }).inc();
+    }
+
+    /// Counts the conversations whose end is among what was committed.
+    pub(crate) fn deleted(&self, events: &[Outgoing]) {
+        let is_end = |event: &&Outgoing| event.r#type == EventType::ConversationDeleted;
+        let ends = events.iter().filter(is_end).count();
+        self.deleted.inc_by(ends as u64);
     }
 
     pub(crate) fn malformed(&self) {
@@ -149,3 +221,33 @@ impl Metrics {
         self.lingering.set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 }
+
+/// Registers what counts a metric as that is declared.
+fn register<C: Collector + Clone>(registry: &mut Registry, metric: Metric, collector: &C) {
+    let Metric {
+        name, unit, help, ..
+    } = metric;
+    let collector = collector.clone();
+    match unit {
+        "" => registry.register(name, help, collector),
+        "seconds" => registry.register_with_unit(name, help, Unit::Seconds, collector),
+        "bytes" => registry.register_with_unit(name, help, Unit::Bytes, collector),
+        other => {
+            registry.register_with_unit(name, help, Unit::Other(other.to_owned()), collector);
+        }
+    }
+}
+
+const fn result(code: Option<Code>) -> &'static str {
+    match code {
+        None => "OK",
+        Some(code) => code.as_str(),
+    }
+}
+
+fn float(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,65 +1,17 @@
-//! Adding and removing members: rules that need no database.
+//! Adding and removing members, and their roles: rules that need no database.
 
-use confab_protocol::command::Caller;
+use confab_protocol::command::{Caller, UpdateParticipant};
 use confab_protocol::error::{Code, Extension, Failure};
 use confab_protocol::event::{
     ConversationDeleted, EventType, Member, ParticipantAdded, ParticipantRemoved,
     ParticipantUpdated, RemovalReason,
 };
-use confab_protocol::ids::{Seq, UserId};
+use confab_protocol::ids::UserId;
 use confab_protocol::limits;
 use confab_protocol::resource::{ConversationType, Role};
-use confab_protocol::timestamp::Timestamp;
 
-/// What is known of a conversation under its lock.
-#[derive(Debug, Clone)]
-pub(crate) struct Locked {
-    pub(crate) r#type: ConversationType,
-    pub(crate) last_seq: Seq,
-    pub(crate) members: u64,
-    pub(crate) is_deleted: bool,
-    /// The caller's role; none where it is no member.
-    pub(crate) role: Option<Role>,
-    /// Whether the caller ever was a member.
-    pub(crate) was_member: bool,
-    /// The time of the transaction.
-    pub(crate) now: Timestamp,
-}
-
-/// What is appended to a log, and what that does to the projections: all in one transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Append {
-    /// In their order; the first one carries the command's key.
-    pub(crate) events: Vec<(EventType, String)>,
-    pub(crate) changes: Vec<Change>,
-}
-
-/// A change of a projection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// These memberships begin with the first event.
-    Join(Vec<Member>),
-    /// This user's membership ends with the first event.
-    Leave(UserId),
-    /// This member's role is another.
-    SetRole(UserId, Role),
-    /// The conversation is deleted with the last event.
-    Delete,
-}
-
-/// Whether the caller may see the conversation at all.
-pub(crate) fn visible(caller: &Caller, locked: &Locked) -> Result<(), Failure> {
-    let is_known = caller.admin || locked.was_member;
-    if locked.is_deleted && is_known {
-        return Err(Failure::of(Code::ConversationDeleted));
-    }
-    let is_visible = !locked.is_deleted && (caller.admin || locked.role.is_some());
-    if is_visible {
-        Ok(())
-    } else {
-        Err(Failure::of(Code::ConversationNotFound))
-    }
-}
+use crate::decision::{Append, Change, Locked, NewEvent, administers, visible};
+use crate::error::CommandError;
 
 fn fixed(locked: &Locked) -> Result<(), Failure> {
     if locked.r#type == ConversationType::Direct {
@@ -84,10 +36,10 @@ pub(crate) fn add(
     locked: &Locked,
     members: &[Member],
     present: Vec<UserId>,
-) -> Result<Append, CannotAdd> {
+) -> Result<Append, CommandError> {
     visible(caller, locked)?;
     fixed(locked)?;
-    if !caller.admin && locked.role != Some(Role::Admin) {
+    if !administers(caller, locked) {
         return Err(Failure::new(Code::InsufficientPermissions, "only admins add members").into());
     }
     if !present.is_empty() {
@@ -108,15 +60,11 @@ pub(crate) fn add(
     let data = ParticipantAdded {
         participants: members.to_vec(),
     };
-    let events = vec![(EventType::ParticipantAdded, serde_json::to_string(&data)?)];
     Ok(Append {
-        events,
+        events: vec![NewEvent::of(EventType::ParticipantAdded, &data)?],
         changes: vec![Change::Join(members.to_vec())],
     })
 }
-
-/// Why members are not added or removed.
-pub(crate) type CannotAdd = crate::error::CommandError;
 
 /// Refuses who is in too many conversations. `counts` are the memberships of each named user.
 pub(crate) fn within_limits(
@@ -134,15 +82,44 @@ pub(crate) fn within_limits(
     }))
 }
 
-/// Who is there when a member goes.
+/// A member among the others.
 #[derive(Debug, Clone)]
-pub(crate) struct Leaving {
-    /// The role of the one who goes; none where there is no such member.
+pub(crate) struct Standing {
+    /// Its role; none where there is no such member.
     pub(crate) role: Option<Role>,
-    /// How many other admins stay.
+    /// How many other admins there are.
     pub(crate) other_admins: u64,
-    /// Who among those that stay is a member for longest.
+    /// Who among the others is a member for longest; none where there are no others.
     pub(crate) longest: Option<UserId>,
+}
+
+/// Gives a member another role, or the same: also then an event says so, which is what a retry finds.
+pub(crate) fn update(
+    caller: &Caller,
+    locked: &Locked,
+    command: &UpdateParticipant,
+    standing: &Standing,
+) -> Result<Append, CommandError> {
+    visible(caller, locked)?;
+    fixed(locked)?;
+    if !administers(caller, locked) {
+        return Err(Failure::new(Code::InsufficientPermissions, "only admins change roles").into());
+    }
+    let Some(role) = standing.role else {
+        return Err(Failure::of(Code::ParticipantNotFound).into());
+    };
+    let steps_down = role == Role::Admin && command.role != Role::Admin;
+    if steps_down && standing.other_admins == 0 && standing.longest.is_some() {
+        return Err(Failure::of(Code::LastAdmin).into());
+    }
+    let data = ParticipantUpdated {
+        user_id: command.user.clone(),
+        role: command.role,
+    };
+    Ok(Append {
+        events: vec![NewEvent::of(EventType::ParticipantUpdated, &data)?],
+        changes: vec![Change::SetRole(command.user.clone(), command.role)],
+    })
 }
 
 /// Removes a member, or lets it leave. The last one who goes takes the conversation along; a last admin hands its role over.
@@ -150,17 +127,17 @@ pub(crate) fn remove(
     caller: &Caller,
     locked: &Locked,
     user: &UserId,
-    leaving: &Leaving,
-) -> Result<Append, CannotAdd> {
+    standing: &Standing,
+) -> Result<Append, CommandError> {
     visible(caller, locked)?;
     fixed(locked)?;
     let oneself = caller.user == *user;
-    if !caller.admin && !oneself && locked.role != Some(Role::Admin) {
+    if !oneself && !administers(caller, locked) {
         return Err(
             Failure::new(Code::InsufficientPermissions, "only admins remove others").into(),
         );
     }
-    let Some(role) = leaving.role else {
+    let Some(role) = standing.role else {
         return Err(Failure::of(Code::ParticipantNotFound).into());
     };
     let reason = if oneself {
@@ -172,25 +149,22 @@ pub(crate) fn remove(
         user_id: user.clone(),
         reason,
     };
-    let mut events = vec![(EventType::ParticipantRemoved, serde_json::to_string(&data)?)];
+    let mut events = vec![NewEvent::of(EventType::ParticipantRemoved, &data)?];
     let mut changes = vec![Change::Leave(user.clone())];
-    match &leaving.longest {
+    match &standing.longest {
         None => {
             let data = ConversationDeleted {
                 deleted_at: locked.now,
             };
-            events.push((
-                EventType::ConversationDeleted,
-                serde_json::to_string(&data)?,
-            ));
+            events.push(NewEvent::of(EventType::ConversationDeleted, &data)?);
             changes.push(Change::Delete);
         }
-        Some(heir) if role == Role::Admin && leaving.other_admins == 0 => {
+        Some(heir) if role == Role::Admin && standing.other_admins == 0 => {
             let data = ParticipantUpdated {
                 user_id: heir.clone(),
                 role: Role::Admin,
             };
-            events.push((EventType::ParticipantUpdated, serde_json::to_string(&data)?));
+            events.push(NewEvent::of(EventType::ParticipantUpdated, &data)?);
             changes.push(Change::SetRole(heir.clone(), Role::Admin));
         }
         Some(_) => {}
@@ -199,183 +173,4 @@ pub(crate) fn remove(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::CommandError;
-
-    fn user(name: &str) -> UserId {
-        name.parse().unwrap()
-    }
-
-    fn caller(name: &str) -> Caller {
-        Caller {
-            tenant: "t".parse().unwrap(),
-            user: user(name),
-            admin: false,
-        }
-    }
-
-    fn locked(role: Option<Role>) -> Locked {
-        Locked {
-            r#type: ConversationType::Group,
-            last_seq: 5,
-            members: 3,
-            is_deleted: false,
-            role,
-            was_member: role.is_some(),
-            now: "2026-11-23T10:20:30.123Z".parse().unwrap(),
-        }
-    }
-
-    fn code<T: std::fmt::Debug>(result: Result<T, CommandError>) -> Code {
-        match result.unwrap_err() {
-            CommandError::Refused(failure) => failure.code,
-            other => panic!("{other}"),
-        }
-    }
-
-    fn members(names: &[&str]) -> Vec<Member> {
-        names
-            .iter()
-            .map(|name| Member {
-                user_id: user(name),
-                role: Role::Member,
-            })
-            .collect()
-    }
-
-    #[test]
-    fn only_admins_add_and_strangers_learn_nothing() {
-        let new = members(&["n"]);
-        assert!(add(&caller("a"), &locked(Some(Role::Admin)), &new, vec![]).is_ok());
-        assert_eq!(
-            code(add(&caller("a"), &locked(Some(Role::Member)), &new, vec![])),
-            Code::InsufficientPermissions
-        );
-        assert_eq!(
-            code(add(&caller("a"), &locked(None), &new, vec![])),
-            Code::ConversationNotFound
-        );
-        let product = Caller {
-            admin: true,
-            ..caller("backend")
-        };
-        assert!(add(&product, &locked(None), &new, vec![]).is_ok());
-        let deleted = Locked {
-            is_deleted: true,
-            was_member: true,
-            ..locked(None)
-        };
-        assert_eq!(
-            code(add(&caller("a"), &deleted, &new, vec![])),
-            Code::ConversationDeleted
-        );
-        assert_eq!(
-            code(add(
-                &caller("x"),
-                &Locked {
-                    was_member: false,
-                    ..deleted
-                },
-                &new,
-                vec![]
-            )),
-            Code::ConversationNotFound
-        );
-    }
-
-    #[test]
-    fn additions_are_all_or_none() {
-        let admin = locked(Some(Role::Admin));
-        assert_eq!(
-            code(add(
-                &caller("a"),
-                &admin,
-                &members(&["b", "n"]),
-                vec![user("b")]
-            )),
-            Code::AlreadyParticipant
-        );
-        let full = Locked {
-            members: limits::GROUP_MEMBERS - 1,
-            ..admin
-        };
-        assert!(add(&caller("a"), &full, &members(&["n"]), vec![]).is_ok());
-        assert_eq!(
-            code(add(&caller("a"), &full, &members(&["n", "m"]), vec![])),
-            Code::ConversationFull
-        );
-        let direct = Locked {
-            r#type: ConversationType::Direct,
-            ..admin
-        };
-        assert_eq!(
-            code(add(&caller("a"), &direct, &members(&["n"]), vec![])),
-            Code::DirectConversationFixed
-        );
-    }
-
-    #[test]
-    fn a_last_admin_hands_over_and_the_last_member_takes_the_conversation_along() {
-        let admin = locked(Some(Role::Admin));
-        let stays = Leaving {
-            role: Some(Role::Admin),
-            other_admins: 0,
-            longest: Some(user("b")),
-        };
-        let append = remove(&caller("a"), &admin, &user("a"), &stays).unwrap();
-        assert_eq!(
-            append.changes,
-            [
-                Change::Leave(user("a")),
-                Change::SetRole(user("b"), Role::Admin)
-            ]
-        );
-        let last = Leaving {
-            longest: None,
-            ..stays
-        };
-        let append = remove(&caller("a"), &admin, &user("a"), &last).unwrap();
-        assert_eq!(append.changes, [Change::Leave(user("a")), Change::Delete]);
-        assert_eq!(append.events[1].0, EventType::ConversationDeleted);
-        let other = Leaving {
-            other_admins: 1,
-            ..stays
-        };
-        assert_eq!(
-            remove(&caller("a"), &admin, &user("a"), &other)
-                .unwrap()
-                .changes
-                .len(),
-            1
-        );
-    }
-
-    #[test]
-    fn oneself_may_leave_and_only_admins_remove_others() {
-        let member = locked(Some(Role::Member));
-        let leaving = Leaving {
-            role: Some(Role::Member),
-            other_admins: 1,
-            longest: Some(user("b")),
-        };
-        assert!(remove(&caller("a"), &member, &user("a"), &leaving).is_ok());
-        assert_eq!(
-            code(remove(&caller("a"), &member, &user("b"), &leaving)),
-            Code::InsufficientPermissions
-        );
-        let nobody = Leaving {
-            role: None,
-            ..leaving
-        };
-        assert_eq!(
-            code(remove(
-                &caller("a"),
-                &locked(Some(Role::Admin)),
-                &user("x"),
-                &nobody
-            )),
-            Code::ParticipantNotFound
-        );
-    }
-}
+mod tests;

@@ -42,7 +42,7 @@ pub(crate) enum Kind {
 /// A command that waits.
 #[derive(Debug)]
 pub(crate) struct Item<J> {
-    /// Whose log it appends to; a creation makes its own.
+    /// Whose log it appends to; none where the command does not say: then it has no place in any queue.
     pub(crate) conversation: Option<ConversationId>,
     /// How it runs.
     pub(crate) kind: Kind,
@@ -77,7 +77,7 @@ pub(crate) enum Done {
 #[derive(Debug)]
 enum Single<J> {
     Of(ConversationId),
-    Creation(Item<J>),
+    Unplaced(Item<J>),
 }
 
 #[derive(Debug)]
@@ -93,7 +93,7 @@ pub(crate) struct Planner<J> {
     conversations: FxHashMap<ConversationId, Queue<J>>,
     /// Conversations that are not busy and begin with a send, each once.
     ready: VecDeque<ConversationId>,
-    /// The same for those that begin with another command, and the creations.
+    /// The same for those that begin with another command, and the commands without a place.
     singles: VecDeque<Single<J>>,
     /// Found while a batch was taken, and told next.
     expired: Vec<Item<J>>,
@@ -156,7 +156,7 @@ impl<J> Planner<J> {
         self.waiting += 1;
         self.bytes += item.bytes;
         let Some(id) = item.conversation else {
-            self.singles.push_back(Single::Creation(item));
+            self.singles.push_back(Single::Unplaced(item));
             return;
         };
         let queue = self.conversations.entry(id).or_insert_with(Queue::empty);
@@ -251,7 +251,7 @@ impl<J> Planner<J> {
 
     fn take_single(&mut self, now: Instant) -> Option<Work<J>> {
         let item = match self.singles.pop_front()? {
-            Single::Creation(item) => item,
+            Single::Unplaced(item) => item,
             Single::Of(id) => {
                 let queue = self.conversations.get_mut(&id)?;
                 let item = queue.items.pop_front()?;

@@ -13,7 +13,7 @@ use confab_protocol::command::{
 use confab_protocol::error::Code;
 use confab_protocol::ids::{ClientId, ConversationId};
 use confab_protocol::json::JsonText;
-use confab_protocol::resource::ConversationType;
+use confab_protocol::resource::{ConversationType, Role};
 use confab_stack::{Postgres, PostgresSettings, Programs, free_port};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
@@ -21,9 +21,15 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::commit::{CommandOutcome, Committer, Item};
+use crate::decision::Locked;
+use crate::error::CommandError;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::{database, messages};
+
+mod commands;
+
+pub(crate) use commands::{addition, deletion, edit, patch, patch_of_version, role_change, unsend};
 
 /// How long a test waits for what comes at once on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -57,8 +63,13 @@ impl Fixture {
 
     /// A group; the first user begins it.
     pub(crate) async fn group(&self, users: &[&str]) -> ConversationId {
+        self.begin(ConversationType::Group, users).await
+    }
+
+    /// A conversation; the first user begins it.
+    pub(crate) async fn begin(&self, r#type: ConversationType, users: &[&str]) -> ConversationId {
         let key = Uuid::now_v7().to_string();
-        let command = creation(&key, ConversationType::Group, users);
+        let command = creation(&key, r#type, users);
         let (outcome, _) = self.alone(users[0], command).await;
         match outcome.unwrap() {
             Outcome::Created(created) => created.conversation,
@@ -68,7 +79,19 @@ impl Fixture {
 
     /// Carries out a command that goes alone; says also how many events it appended.
     pub(crate) async fn alone(&self, user: &str, command: Command) -> (CommandOutcome, usize) {
-        let request = request(user, command);
+        self.alone_as(caller(user), command).await
+    }
+
+    /// The same by any caller.
+    pub(crate) async fn alone_as(
+        &self,
+        caller: Caller,
+        command: Command,
+    ) -> (CommandOutcome, usize) {
+        let request = Request {
+            caller,
+            ..request("nobody", command)
+        };
         let (outcome, committed) = self.committer.alone(&request, soon()).await;
         (
             outcome,
@@ -103,6 +126,35 @@ impl Fixture {
         rows.into_iter().map(|(_, event_type)| event_type).collect()
     }
 
+    /// Makes sure that what counts members and memberships is what there are.
+    pub(crate) async fn assert_counts(&self) {
+        let (wrong,): (i64,) = sqlx::query_as(
+            "select (select count(*) from conversations c where members <> \
+                    (select count(*) from participants where conversation_id = c.id and left_seq is null)) \
+                + (select count(*) from user_counts u where memberships <> \
+                    (select count(*) from participants \
+                        where tenant = u.tenant and user_id = u.user_id and left_seq is null))",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .unwrap();
+        assert_eq!(wrong, 0);
+    }
+
+    /// Holds the conversation's lock until what it gives is rolled back. Postgres serves those who wait in their order.
+    pub(crate) async fn hold(
+        &self,
+        conversation: ConversationId,
+    ) -> sqlx::Transaction<'static, sqlx::Postgres> {
+        let mut holder = self.pool.begin().await.unwrap();
+        sqlx::query("select from conversations where id = $1 for no key update")
+            .bind(conversation.0)
+            .execute(&mut *holder)
+            .await
+            .unwrap();
+        holder
+    }
+
     /// Waits until this many statements wait for a lock.
     pub(crate) async fn waiters(&self, count: i64) {
         let waiting = "select count(*) from pg_stat_activity \
@@ -128,6 +180,35 @@ pub(crate) fn caller(user: &str) -> Caller {
         tenant: "default".parse().unwrap(),
         user: user.parse().unwrap(),
         admin: false,
+    }
+}
+
+/// The product's own backend, with `confab:admin`.
+pub(crate) fn backend() -> Caller {
+    Caller {
+        admin: true,
+        ..caller("backend")
+    }
+}
+
+/// A group of three whose caller has this role.
+pub(crate) fn locked(role: Option<Role>) -> Locked {
+    Locked {
+        r#type: ConversationType::Group,
+        last_seq: 5,
+        members: 3,
+        deleted_at: None,
+        role,
+        was_member: role.is_some(),
+        now: "2026-11-23T10:20:30.123Z".parse().unwrap(),
+    }
+}
+
+/// Why it was refused.
+pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, CommandError>) -> Code {
+    match result.unwrap_err() {
+        CommandError::Refused(failure) => failure.code,
+        other => panic!("{other}"),
     }
 }
 

@@ -80,16 +80,18 @@ impl std::fmt::Debug for Reply {
 }
 
 impl Reply {
-    /// Answers.
+    /// Answers; gives the answer's size in bytes.
     ///
     /// # Errors
     /// When the answer cannot be encoded, or NATS is away: then the gateway asks again.
-    pub async fn send<T: Serialize + Sync>(self, answer: &T) -> Result<(), BusError> {
+    pub async fn send<T: Serialize + Sync>(self, answer: &T) -> Result<usize, BusError> {
         let payload = wire::encode(answer)?;
+        let bytes = payload.len();
         self.0
             .respond(Ok(payload.into()))
             .await
-            .map_err(BusError::nats("answer a gateway"))
+            .map_err(BusError::nats("answer a gateway"))?;
+        Ok(bytes)
     }
 }
 

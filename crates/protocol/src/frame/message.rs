@@ -10,14 +10,14 @@ use crate::resource::{MessageBody, MessageContent};
 
 /// Reads a message's fields; what is wrong is noted in `fields`, and then there is none.
 pub fn read_body(fields: &mut Fields<'_>) -> Option<MessageBody> {
-    let kind = fields.require::<String>("kind");
-    if kind.as_deref().is_some_and(|kind| !is_kind(kind)) {
+    let given = fields.require::<String>("kind");
+    if given.as_deref().is_some_and(|kind| !is_kind(kind)) {
         fields.reject(
             "kind",
             "must be text, image, file, audio, video or x-… of at most 64 of a-z 0-9 . _ -",
         );
-        return None;
     }
+    let kind = given.filter(|kind| is_kind(kind));
     let content = read_content(fields);
     let reply_to = fields.take::<EventId>("replyTo");
     let metadata = fields
@@ -124,8 +124,8 @@ mod tests {
             ["/encryptedContent"]
         );
         assert_eq!(
-            read(r#"{"kind":"nope","content":1}"#).unwrap_err()[0],
-            "/kind"
+            read(r#"{"kind":"nope","metadata":1,"replyTo":null}"#).unwrap_err(),
+            ["/kind", "/content", "/metadata"]
         );
         assert_eq!(
             read(r#"{"kind":"text","encryptedContent":"*"}"#).unwrap_err(),

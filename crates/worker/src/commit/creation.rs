@@ -13,11 +13,13 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::append::{Appender, insert_event, insert_outbox, lock_counts};
+use super::append::{Appender, insert_event, insert_outbox};
+use super::changes::lock_counts;
 use crate::conversations::{Beginning, begin, membership_limit};
+use crate::decision::Locked;
 use crate::error::CommandError;
 use crate::outbox::{Committed, outgoing};
-use crate::participants::{Locked, within_limits};
+use crate::participants::within_limits;
 use crate::reads::participants_cursor;
 
 /// Creates a conversation, or gives what the key's first use gave: a refusal that was decided here is kept like a success.
@@ -137,6 +139,22 @@ async fn existing_pair(
     Ok((id != taken).then_some(ConversationId(id)))
 }
 
+async fn enter_pair(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    (low, high): &(UserId, UserId),
+    id: ConversationId,
+) -> Result<(), CommandError> {
+    sqlx::query("update direct_pairs set conversation_id = $4 where tenant = $1 and user_a = $2 and user_b = $3")
+        .bind(caller.tenant.as_str())
+        .bind(low.as_str())
+        .bind(high.as_str())
+        .bind(id.0)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 async fn write(
     tx: &mut PgConnection,
     caller: &Caller,
@@ -166,7 +184,7 @@ async fn write(
         r#type: command.r#type,
         last_seq: 0,
         members: 0,
-        is_deleted: false,
+        deleted_at: None,
         role: None,
         was_member: false,
         now,
@@ -179,14 +197,8 @@ async fn write(
         locked: &locked,
     };
     appender.join(tx, &beginning.members, 1).await?;
-    if let Some((low, high)) = &beginning.pair {
-        sqlx::query("update direct_pairs set conversation_id = $4 where tenant = $1 and user_a = $2 and user_b = $3")
-            .bind(caller.tenant.as_str())
-            .bind(low.as_str())
-            .bind(high.as_str())
-            .bind(id.0)
-            .execute(&mut *tx)
-            .await?;
+    if let Some(pair) = &beginning.pair {
+        enter_pair(tx, caller, pair, id).await?;
     }
     let conversation = conversation(caller, command, id, now);
     let data = ConversationCreated {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use confab_protocol::command::{Caller, Outcome, Revoke};
 use sqlx::PgConnection;
 
-use super::membership::Done;
+use super::transact::Done;
 use crate::error::CommandError;
 use crate::revocations::{COLUMNS, RevocationRow, entry, revocation};
 

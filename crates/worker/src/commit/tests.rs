@@ -1,6 +1,13 @@
 //! Commits against a real Postgres.
 
 mod batches;
+mod content;
+mod conversations;
 mod creations;
+mod marks;
 mod memberships;
+mod messages;
 mod plan;
+mod races;
+mod revocations;
+mod roles;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use confab_protocol::command::{Command, MarkRead};
 use confab_protocol::error::{Code, Failure};
 
-use super::{Dispatch, Ended, Pending, send};
+use super::{Dispatch, Ended, Pending, code, send};
 use crate::commit::Mark;
 use crate::marks::Waiting;
 
@@ -26,7 +26,7 @@ impl Dispatch {
         };
         if let Err(Waiting { job, .. }) = self.marks.push(waiting) {
             let failure = Failure::of(Code::Overloaded).retry_after(AGAIN);
-            self.answer(&job.request, &job.slot, Err(failure));
+            self.answer(&job, Err(failure));
         }
     }
 
@@ -36,18 +36,23 @@ impl Dispatch {
             return;
         };
         for Waiting { job, .. } in together.expired {
-            self.answer(&job.request, &job.slot, Err(Failure::of(Code::Timeout)));
+            self.answer(&job, Err(Failure::of(Code::Timeout)));
         }
         let (mut marks, mut slots) = (Vec::new(), Vec::new());
         for Waiting { deadline, job, .. } in together.due {
-            let Pending { request, slot } = job;
+            let Pending {
+                request,
+                received,
+                slot,
+            } = job;
+            let bytes = request.command.weight();
             if let Command::MarkRead(read) = request.command {
                 marks.push(Mark {
                     caller: request.caller,
                     read,
                     deadline,
                 });
-                slots.push(slot);
+                slots.push((slot, received, bytes));
             }
         }
         if marks.is_empty() {
@@ -56,9 +61,8 @@ impl Dispatch {
         let (committer, metrics) = (self.committer.clone(), self.metrics.clone());
         self.tasks.spawn(async move {
             let outcomes = committer.mark(&marks).await;
-            for (slot, outcome) in slots.into_iter().zip(outcomes) {
-                let code = outcome.as_ref().err().map(|failure| failure.code);
-                metrics.command("mark_read", code);
+            for ((slot, received, bytes), outcome) in slots.into_iter().zip(outcomes) {
+                metrics.command("mark_read", code(&outcome), received.elapsed(), bytes);
                 if let Some((reply, outcomes)) = slot.set(outcome) {
                     send(reply, &outcomes).await;
                 }

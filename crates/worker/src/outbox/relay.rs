@@ -94,7 +94,8 @@ async fn relay(
     Ok(i64::try_from(count).is_ok_and(|count| count == ROWS))
 }
 
-async fn read(
+/// The events of an outbox row, as they are to be published now: an edit with the message as that is by now.
+pub(crate) async fn read(
     tx: &mut sqlx::PgConnection,
     conversations: &[Uuid],
     seqs: &[i64],

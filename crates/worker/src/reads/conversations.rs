@@ -74,6 +74,14 @@ pub(super) fn conversation(row: ConversationRow) -> Result<Conversation, Command
     })
 }
 
+/// One conversation.
+pub(super) fn statement() -> String {
+    format!(
+        "select {COLUMNS} from conversations c left join lateral (select p.* from participants p \
+            where p.conversation_id = c.id and p.user_id = $2 and p.left_seq is null limit 1) p on true where c.id = $1"
+    )
+}
+
 /// One conversation with its first participants.
 pub(super) async fn get(
     pool: &PgPool,
@@ -84,11 +92,7 @@ pub(super) async fn get(
         .begin_with("begin isolation level repeatable read read only")
         .await?;
     may_read(&mut tx, caller, id).await?;
-    let text = format!(
-        "select {COLUMNS} from conversations c \
-         left join participants p on p.conversation_id = c.id and p.user_id = $2 and p.left_seq is null where c.id = $1"
-    );
-    let row: ConversationRow = sqlx::query_as(sqlx::AssertSqlSafe(text))
+    let row: ConversationRow = sqlx::query_as(sqlx::AssertSqlSafe(statement()))
         .bind(id.0)
         .bind(caller.user.as_str())
         .fetch_one(&mut *tx)
@@ -129,7 +133,7 @@ async fn participants(
     }
     let rows: Vec<Row> = sqlx::query_as(
         "select user_id, role, joined_at, left_at, last_read_seq, joined_seq, position from participants \
-         where conversation_id = $1 and left_seq is null order by joined_seq, position limit $2",
+         where conversation_id = $1 and left_seq is null and position >= 0 order by joined_seq, position limit $2",
     )
     .bind(id.0)
     .bind(i64::try_from(limits::PARTICIPANTS_SHOWN).unwrap_or(i64::MAX))

@@ -23,8 +23,9 @@ pub(super) fn range() -> String {
         "select * from ( \
             select e.*, sum(octet_length(e.payload) + coalesce(octet_length(e.target_payload), 0) \
                 + 4 * octet_length(e.actor) + 700) over (order by e.seq) as bytes from ( \
-                select {EVENT_COLUMNS} from events e join conversations c on c.id = e.conversation_id {EVENT_TARGET} \
-                where e.conversation_id = $1 and c.tenant = $2 and e.seq > $3 and e.seq <= $4 order by e.seq limit $6 \
+                select {EVENT_COLUMNS} from events e {EVENT_TARGET} \
+                where e.conversation_id = (select c.id from conversations c where c.id = $1 and c.tenant = $2) \
+                    and e.seq > $3 and e.seq <= $4 order by e.seq limit $6 \
             ) e \
         ) e where bytes <= $5 or seq - 1 = $3 order by seq"
     )

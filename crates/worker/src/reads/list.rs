@@ -60,7 +60,7 @@ const CREATED: &str = "\
     ) p \
     cross join lateral (select c.id, c.last_event_at from conversations c \
         where c.id = p.conversation_id and c.type = any($3) limit 1) c \
-    order by c.id desc limit $5";
+    order by p.conversation_id desc limit $5";
 
 /// The last one that a page by creation has looked at; none where there were fewer.
 const LAST_EXAMINED: &str = "\
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn the_kind_of_a_large_message_is_read_from_its_beginning() {
-        let beginning = r#"{"kind":"x-a"b","encryptedContent":"AAAAAAAA"#;
+        let beginning = r#"{"kind":"x-a\"b","encryptedContent":"AAAAAAAA"#;
         assert_eq!(kind_of(beginning).unwrap(), "x-a\"b");
         assert!(kind_of(r#"{"kind":"x-"#).is_err());
         assert!(kind_of("").is_err());

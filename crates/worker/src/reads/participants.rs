@@ -67,7 +67,7 @@ const fn which(include_left: bool, role: Option<Role>) -> (&'static str, bool) {
 pub(super) fn statement(which: &str) -> String {
     format!(
         "select user_id, role, joined_at, left_at, last_read_seq, joined_seq, position from participants \
-         where conversation_id = $1 and (joined_seq, position) > ($2, $3) and {which} \
+         where conversation_id = $1 and (joined_seq, position) > ($2, $3) and position >= 0 and {which} \
          order by joined_seq, position limit $4"
     )
 }

@@ -1,10 +1,17 @@
 //! Queries against a real Postgres.
 
+mod history;
+mod log;
 mod memberships;
+mod messages;
 mod pages;
+mod participants;
+mod recent;
+mod scale;
 
 use std::time::Duration;
 
+use confab_protocol::error::Code;
 use confab_protocol::limits;
 use confab_protocol::query::{Answer, Query, QueryOutcome};
 use confab_protocol::wire::encode;
@@ -18,4 +25,10 @@ async fn ask(fixture: &Fixture, query: Query) -> Answer {
     let bytes = encode(&outcome).unwrap().len();
     assert!(bytes <= limits::RPC, "{} took {bytes} bytes", query.name());
     outcome.unwrap()
+}
+
+/// The code that a query is refused with.
+async fn refused(fixture: &Fixture, query: Query) -> Code {
+    let outcome = answer(&fixture.pool, &query, Duration::from_secs(20)).await;
+    outcome.unwrap_err().code
 }

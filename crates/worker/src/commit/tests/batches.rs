@@ -13,14 +13,9 @@ use crate::testing::{Fixture, code, key, keyed, message, removal, request, sent,
 async fn a_send_that_waited_while_its_sender_was_removed_is_refused() {
     let fixture = Fixture::new().await;
     let group = fixture.group(&["alice", "bob"]).await;
-    let mut holder = fixture.pool.begin().await.unwrap();
-    sqlx::query("select from conversations where id = $1 for no key update")
-        .bind(group.0)
-        .execute(&mut *holder)
-        .await
-        .unwrap();
+    let holder = fixture.hold(group).await;
 
-    // Postgres serves those who wait for a row in their order: the removal first, the batch behind it.
+    // The removal first, the batch behind it.
     let request = request("alice", removal(group, "bob"));
     let removed = fixture.committer.alone(&request, soon());
     let items = [

@@ -1,12 +1,10 @@
-use confab_protocol::command::{AddParticipants, Command, Outcome};
+use confab_protocol::command::Outcome;
 use confab_protocol::error::Code;
-use confab_protocol::event::Member;
-use confab_protocol::ids::ConversationId;
-use confab_protocol::resource::{Participant, Role};
+use confab_protocol::resource::Participant;
 use confab_protocol::timestamp::Timestamp;
 
 use crate::commit::CommandOutcome;
-use crate::testing::{Fixture, code, key, message, removal, sent};
+use crate::testing::{Fixture, addition, code, message, removal, sent};
 
 #[tokio::test]
 async fn a_second_execution_of_an_addition_answers_as_the_first() {
@@ -115,28 +113,7 @@ async fn counts_of_members_and_memberships_follow_every_change() {
     more.unwrap();
     fixture.remove("alice", "bob", group).await;
     fixture.remove("dora", "dora", group).await;
-    let (wrong,): (i64,) = sqlx::query_as(
-        "select (select count(*) from conversations c where members <> \
-                (select count(*) from participants where conversation_id = c.id and left_seq is null)) \
-            + (select count(*) from user_counts u where memberships <> \
-                (select count(*) from participants where user_id = u.user_id and left_seq is null))",
-    )
-    .fetch_one(&fixture.pool)
-    .await
-    .unwrap();
-    assert_eq!(wrong, 0);
-}
-
-fn addition(conversation: ConversationId, users: &[&str]) -> Command {
-    let member = |user: &&str| Member {
-        user_id: user.parse().unwrap(),
-        role: Role::Member,
-    };
-    Command::AddParticipants(AddParticipants {
-        conversation,
-        participants: users.iter().map(member).collect(),
-        client_id: key(),
-    })
+    fixture.assert_counts().await;
 }
 
 fn added(outcome: CommandOutcome) -> Vec<Participant> {

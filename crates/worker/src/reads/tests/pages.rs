@@ -1,19 +1,20 @@
 use confab_protocol::command::{Command, CreateConversation, Outcome};
+use confab_protocol::error::Code;
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::json::JsonText;
 use confab_protocol::limits;
 use confab_protocol::query::{
     Answer, EncodedEvent, History, ListConversations, ListOrder, Query, ReadEvents,
 };
-use confab_protocol::resource::{Conversation, ConversationType, Message};
+use confab_protocol::resource::{Conversation, ConversationType, Message, MessageBody};
 
 use super::ask;
 use crate::commit::Item;
 use crate::messages::ENVELOPE;
-use crate::testing::{Fixture, caller, creation, message, sent};
+use crate::testing::{Fixture, caller, code, creation, edit, message, sent};
 
 /// The longest user ids there are: by their own bytes, and by what JSON makes of them.
-fn longest() -> [String; 2] {
+pub(super) fn longest() -> [String; 2] {
     ["🜁".repeat(128), "\"".repeat(128)]
 }
 
@@ -32,6 +33,28 @@ async fn pages_of_the_largest_messages_fit_and_add_up() {
         }
         assert_eq!(assert_log(&fixture, group, 6).await, 5);
         assert_history(&fixture, group, &user, 200, 5).await;
+    }
+}
+
+#[tokio::test]
+async fn edits_of_the_largest_messages_fit_and_add_up() {
+    let fixture = Fixture::new().await;
+    for user in longest() {
+        let group = fixture.group(&[&user]).await;
+        let id = sent(fixture.send(largest(group, &user)).await).message_id;
+        let message = message(group, &user, "");
+        let body: MessageBody =
+            serde_json::from_str(message.append.message.payload.as_str()).unwrap();
+        let rest = limits::EVENT - ENVELOPE - serde_json::to_string(&body).unwrap().len();
+        for text in [rest, rest - 1] {
+            let command = edit(Some(group), id, &"y".repeat(text));
+            sent(fixture.alone(&user, command).await.0);
+        }
+        let (larger, _) = fixture
+            .alone(&user, edit(Some(group), id, &"y".repeat(rest + 1)))
+            .await;
+        assert_eq!(code(larger), Code::PayloadTooLarge);
+        assert_eq!(assert_log(&fixture, group, 4).await, 4 - 1);
     }
 }
 
@@ -88,7 +111,7 @@ async fn pages_of_a_list_follow_their_cursor_in_either_order() {
 }
 
 /// The largest message that is accepted.
-fn largest(conversation: ConversationId, user: &str) -> Item {
+pub(super) fn largest(conversation: ConversationId, user: &str) -> Item {
     let empty = message(conversation, user, "");
     let rest = limits::EVENT - ENVELOPE - empty.append.message.payload.as_str().len();
     message(conversation, user, &"x".repeat(rest))

@@ -1,0 +1,130 @@
+//! What every command that goes alone does first: lock the conversation, look for an earlier execution, read.
+
+use confab_protocol::command::Caller;
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::event::EventType;
+use confab_protocol::ids::{ClientId, ConversationId, Seq};
+use confab_protocol::timestamp::Timestamp;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::append::role;
+use crate::decision::Locked;
+use crate::error::CommandError;
+
+/// Locks the conversation's row, in a statement of its own: what follows sees all that committed while this waited.
+pub(super) async fn lock(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    id: ConversationId,
+) -> Result<(), CommandError> {
+    let found: Option<(bool,)> = sqlx::query_as(
+        "select true from conversations where id = $1 and tenant = $2 for no key update",
+    )
+    .bind(id.0)
+    .bind(caller.tenant.as_str())
+    .fetch_optional(tx)
+    .await?;
+    found
+        .map(|_| ())
+        .ok_or_else(|| Failure::of(Code::ConversationNotFound).into())
+}
+
+/// The event that an earlier execution of a command appended.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct FirstExecution {
+    seq: i64,
+    #[sqlx(rename = "type")]
+    event_type: String,
+    created_at: OffsetDateTime,
+    target_seq: Option<i64>,
+    /// The event's data.
+    pub(super) payload: String,
+}
+
+impl FirstExecution {
+    /// The event's number.
+    pub(super) const fn seq(&self) -> Seq {
+        self.seq.cast_unsigned()
+    }
+
+    /// When the event was stored.
+    pub(super) fn at(&self) -> Timestamp {
+        Timestamp::new(self.created_at)
+    }
+
+    /// The message that it is about.
+    pub(super) fn target(&self) -> Option<Seq> {
+        self.target_seq.map(i64::cast_unsigned)
+    }
+}
+
+/// Looks for an earlier execution by the command's key. Before anything else is asked: it answers as it did, whatever became of its
+/// caller since.
+pub(super) async fn first_execution(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    id: ConversationId,
+    key: ClientId,
+    expected: EventType,
+) -> Result<Option<FirstExecution>, CommandError> {
+    let found: Option<FirstExecution> = sqlx::query_as(
+        "select seq, type, created_at, target_seq, payload from events \
+         where conversation_id = $1 and actor = $2 and client_id = $3",
+    )
+    .bind(id.0)
+    .bind(caller.user.as_str())
+    .bind(key.0)
+    .fetch_optional(tx)
+    .await?;
+    match found {
+        Some(first) if first.event_type != expected.as_str() => {
+            Err(Failure::of(Code::IdempotencyKeyReused).into())
+        }
+        found => Ok(found),
+    }
+}
+
+/// Reads what the command is decided on. No event is older than the one before it, whatever the clock says: times of one conversation
+/// can be turned into seqs.
+pub(super) async fn read(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    id: ConversationId,
+) -> Result<Locked, CommandError> {
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        #[sqlx(rename = "type")]
+        conversation_type: String,
+        last_seq: i64,
+        members: i32,
+        deleted_at: Option<OffsetDateTime>,
+        own_role: Option<String>,
+        was_member: bool,
+        now: OffsetDateTime,
+    }
+    let row: Row = sqlx::query_as(
+        "select c.type, c.last_seq, c.members, c.deleted_at, \
+            (select p.role from participants p \
+                where p.conversation_id = c.id and p.user_id = $2 and p.left_seq is null limit 1) as own_role, \
+            exists (select 1 from participants p where p.conversation_id = c.id and p.user_id = $2) as was_member, \
+            greatest(date_trunc('milliseconds', clock_timestamp()), c.last_event_at) as now \
+         from conversations c where c.id = $1",
+    )
+    .bind(id.0)
+    .bind(caller.user.as_str())
+    .fetch_one(tx)
+    .await?;
+    Ok(Locked {
+        r#type: row
+            .conversation_type
+            .parse()
+            .map_err(|_unknown| CommandError::Stored("a conversation's type"))?,
+        last_seq: row.last_seq.cast_unsigned(),
+        members: u64::try_from(row.members).unwrap_or_default(),
+        deleted_at: row.deleted_at.map(Timestamp::new),
+        role: row.own_role.as_deref().map(role).transpose()?,
+        was_member: row.was_member,
+        now: Timestamp::new(row.now),
+    })
+}

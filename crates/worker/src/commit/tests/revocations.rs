@@ -1,0 +1,161 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use confab_protocol::command::{Caller, Command, Outcome, Revoke};
+use confab_protocol::error::Code;
+use confab_protocol::ids::SessionId;
+use confab_protocol::query::{Answer, Query};
+use confab_protocol::revocation::{Revocation, RevocationTarget};
+use confab_protocol::timestamp::Timestamp;
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use crate::commit::CommandOutcome;
+use crate::reads;
+use crate::testing::{Fixture, TOKEN_MAX_LIFETIME, code, eventually, request, soak, soon};
+
+#[tokio::test]
+async fn a_revocation_is_kept_until_every_token_that_it_covers_has_expired() {
+    let fixture = Fixture::new().await;
+    let login = revoked(by_admin(&fixture, RevocationTarget::Login("l".into())).await);
+    assert_eq!(lifetime(&login), TOKEN_MAX_LIFETIME);
+    let now = revoked(by_admin(&fixture, tokens("alice", None)).await);
+    assert_eq!(now.target, tokens("alice", Some(now.created_at)));
+    assert_eq!(lifetime(&now), TOKEN_MAX_LIFETIME);
+
+    // Tokens that are issued later than now are covered as well.
+    let hour = now.created_at.to_datetime() + Duration::from_secs(3600);
+    let target = tokens("alice", Some(Timestamp::new(hour)));
+    let later = revoked(by_admin(&fixture, target.clone()).await);
+    assert_eq!(later.target, target);
+    let kept = (later.expires_at.to_datetime() - hour).unsigned_abs();
+    assert_eq!(kept, TOKEN_MAX_LIFETIME);
+    // What was revoked stays revoked.
+    let again = revoked(by_admin(&fixture, tokens("alice", None)).await);
+    assert_eq!(again.target, target);
+    assert_eq!(again.expires_at, later.expires_at);
+    assert!(again.revision > later.revision && later.revision > now.revision);
+    assert_eq!(all(&fixture).await, [login, again]);
+
+    let end = tokens("bob", Some("9999-12-31T23:59:59Z".parse().unwrap()));
+    assert_eq!(revoked(by_admin(&fixture, end.clone()).await).target, end);
+}
+
+#[tokio::test]
+async fn who_names_a_foreign_session_does_not_touch_its_revocation() {
+    let fixture = Fixture::new().await;
+    let session = SessionId(Uuid::now_v7());
+    let own = |user: &str| RevocationTarget::Session {
+        session,
+        user: Some(user.parse().unwrap()),
+    };
+    let bobs = revoked(fixture.alone("bob", revoke(own("bob"))).await.0);
+    let alices = revoked(fixture.alone("alice", revoke(own("alice"))).await.0);
+    let again = revoked(fixture.alone("bob", revoke(own("bob"))).await.0);
+    assert!(bobs.revision < alices.revision && alices.revision < again.revision);
+    assert_eq!(all(&fixture).await, [alices, again]);
+    let foreign = fixture.alone("alice", revoke(own("bob"))).await.0;
+    assert_eq!(code(foreign), Code::InsufficientScope);
+}
+
+#[tokio::test]
+async fn who_has_read_up_to_a_revision_misses_none_below_it() {
+    let fixture = Fixture::new().await;
+    let count = soak(60, 6);
+    let (workers, done) = (8, std::sync::atomic::AtomicBool::new(false));
+    let revoking = join_all((0..workers).map(|worker| {
+        let fixture = &fixture;
+        async move {
+            for n in 0..count {
+                let login = RevocationTarget::Login(format!("{worker}-{n}"));
+                revoked(by_admin(fixture, login).await);
+            }
+        }
+    }));
+    let revoking = async {
+        revoking.await;
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+    };
+    let reading = async {
+        let (mut seen, mut after) = (BTreeSet::new(), 0);
+        loop {
+            let is_last = done.load(std::sync::atomic::Ordering::SeqCst);
+            let (page, more) = page(&fixture, after).await;
+            assert!(page.is_sorted_by_key(|one| one.revision));
+            after = page.last().map_or(after, |one| one.revision);
+            seen.extend(page.into_iter().map(|one| one.revision));
+            if is_last && !more {
+                return seen;
+            }
+        }
+    };
+    let (seen, ()) = Box::pin(async { tokio::join!(reading, revoking) }).await;
+    assert_eq!(seen.len(), workers * count);
+}
+
+#[tokio::test]
+async fn what_expired_is_swept_and_its_revision_never_given_again() {
+    let fixture = Fixture::new().await;
+    let first = revoked(by_admin(&fixture, RevocationTarget::Login("a".into())).await);
+    sqlx::query("update revocations set expires_at = now() - interval '1 second'")
+        .execute(&fixture.pool)
+        .await
+        .unwrap();
+    crate::revocations::sweep(&fixture.pool).await.unwrap();
+    assert_eq!(all(&fixture).await, []);
+    let second = revoked(by_admin(&fixture, RevocationTarget::Login("a".into())).await);
+    assert!(second.revision > first.revision);
+    crate::revocations::sweep(&fixture.pool).await.unwrap();
+    eventually("it is read", async || {
+        (all(&fixture).await == [second.clone()]).then_some(())
+    })
+    .await;
+}
+
+fn revoke(target: RevocationTarget) -> Command {
+    Command::Revoke(Revoke { target })
+}
+
+fn tokens(user: &str, issued_before: Option<Timestamp>) -> RevocationTarget {
+    RevocationTarget::User {
+        user: user.parse().unwrap(),
+        issued_before,
+    }
+}
+
+async fn by_admin(fixture: &Fixture, target: RevocationTarget) -> CommandOutcome {
+    let mut request = request("backend", revoke(target));
+    request.caller = Caller {
+        admin: true,
+        ..request.caller
+    };
+    fixture.committer.alone(&request, soon()).await.0
+}
+
+fn revoked(outcome: CommandOutcome) -> Revocation {
+    match outcome.unwrap() {
+        Outcome::Revoked(revocation) => revocation,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn lifetime(revocation: &Revocation) -> Duration {
+    let kept = revocation.expires_at.to_datetime() - revocation.created_at.to_datetime();
+    kept.unsigned_abs()
+}
+
+async fn page(fixture: &Fixture, after: u64) -> (Vec<Revocation>, bool) {
+    let query = Query::Revocations { after };
+    let answer = reads::answer(&fixture.pool, &query, Duration::from_secs(20)).await;
+    match answer.unwrap() {
+        Answer::Revocations { revocations, more } => (revocations, more),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All revocations, which fit one answer.
+async fn all(fixture: &Fixture) -> Vec<Revocation> {
+    let (revocations, more) = page(fixture, 0).await;
+    assert!(!more);
+    revocations
+}

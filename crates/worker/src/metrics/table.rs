@@ -1,0 +1,144 @@
+//! The declarations: what is not here is not registered, and what is not registered is not here.
+
+use confab_protocol::metric::{Metric, MetricKind};
+
+const fn metric(
+    name: &'static str,
+    unit: &'static str,
+    kind: MetricKind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        unit,
+        kind,
+        labels,
+        help,
+    }
+}
+
+pub(super) const COMMANDS: Metric = metric(
+    "confab_worker_commands",
+    "",
+    MetricKind::Counter,
+    &["command", "result"],
+    "Commands answered, by name and result (OK or the error code)",
+);
+pub(super) const COMMAND_LATENCY: Metric = metric(
+    "confab_worker_command_latency",
+    "seconds",
+    MetricKind::Histogram,
+    &["command"],
+    "Time from a command's arrival to its outcome, by name",
+);
+pub(super) const COMMAND_PAYLOAD: Metric = metric(
+    "confab_worker_command_payload",
+    "bytes",
+    MetricKind::Histogram,
+    &["command"],
+    "About how many bytes a command takes on the wire, by name",
+);
+pub(super) const QUERIES: Metric = metric(
+    "confab_worker_queries",
+    "",
+    MetricKind::Counter,
+    &["query", "result"],
+    "Queries answered, by name and result (OK or the error code)",
+);
+pub(super) const QUERY_LATENCY: Metric = metric(
+    "confab_query_latency",
+    "seconds",
+    MetricKind::Histogram,
+    &["query"],
+    "Time of a query in Postgres, by name",
+);
+pub(super) const QUERY_PAYLOAD: Metric = metric(
+    "confab_worker_query_payload",
+    "bytes",
+    MetricKind::Histogram,
+    &["query"],
+    "Size of a query's answer, by name",
+);
+pub(super) const BATCH_EVENTS: Metric = metric(
+    "confab_commit_batch_events",
+    "",
+    MetricKind::Histogram,
+    &[],
+    "Messages in one commit",
+);
+pub(super) const BATCH_LATENCY: Metric = metric(
+    "confab_commit_batch_latency",
+    "seconds",
+    MetricKind::Histogram,
+    &[],
+    "Time of one commit of messages",
+);
+pub(super) const WAITING: Metric = metric(
+    "confab_commit_waiting",
+    "",
+    MetricKind::Gauge,
+    &[],
+    "Commands that wait to be committed",
+);
+pub(super) const CREATED: Metric = metric(
+    "confab_conversations_created",
+    "",
+    MetricKind::Counter,
+    &["type"],
+    "Conversations created, by type",
+);
+pub(super) const DELETED: Metric = metric(
+    "confab_conversations_deleted",
+    "",
+    MetricKind::Counter,
+    &[],
+    "Conversations deleted, by an admin or with their last member",
+);
+pub(super) const MALFORMED: Metric = metric(
+    "confab_worker_malformed",
+    "",
+    MetricKind::Counter,
+    &[],
+    "Requests that no gateway of this version sends",
+);
+pub(super) const RELAYED: Metric = metric(
+    "confab_outbox_relayed",
+    "",
+    MetricKind::Counter,
+    &[],
+    "Events published by the relay",
+);
+pub(super) const BREAKS: Metric = metric(
+    "confab_outbox_breaks",
+    "",
+    MetricKind::Counter,
+    &[],
+    "Losses of the stream that were found",
+);
+pub(super) const LINGERING: Metric = metric(
+    "confab_outbox_lingering",
+    "",
+    MetricKind::Gauge,
+    &[],
+    "Commits that were not published within a second, as last seen",
+);
+
+/// Every metric of a worker.
+pub const METRICS: &[Metric] = &[
+    COMMANDS,
+    COMMAND_LATENCY,
+    COMMAND_PAYLOAD,
+    QUERIES,
+    QUERY_LATENCY,
+    QUERY_PAYLOAD,
+    BATCH_EVENTS,
+    BATCH_LATENCY,
+    WAITING,
+    CREATED,
+    DELETED,
+    MALFORMED,
+    RELAYED,
+    BREAKS,
+    LINGERING,
+];
