@@ -1,4 +1,4 @@
-//! Many messages, changed by their senders at the same time over both transports, while others read.
+//! Many messages, changed by their senders at the same time at both gateways, while others read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,23 +10,23 @@ use confab_protocol::resource::{Message, MessageContent};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Cluster, Member, Setup, soak, text};
+use crate::support::{Cluster, Member, Setup, User, soak, text};
 
 const ARRIVAL: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_order_edits_and_deletions_come_in_all_are_told_the_same_of_each_message() {
     let cluster = Cluster::start(Setup::default()).await;
+    let users = ["alice", "bob", "carol"].map(|name| cluster.user(name));
     let mut members = Vec::new();
-    for (number, name) in ["alice", "bob", "carol"].into_iter().enumerate() {
-        members.push(cluster.user(name).on(number % 2).await);
+    for (number, user) in users.iter().enumerate() {
+        members.push(user.on(number % 2).await);
     }
     let ids: Vec<_> = members.iter().map(|member| member.id.clone()).collect();
     let conversation = members[0].create_group(&ids).await;
     let each = soak(150, 15);
-    let writers = members
-        .iter()
-        .map(|member| write(member, conversation, each));
+    let both = members.iter().zip(&users);
+    let writers = both.map(|(member, user)| write(member, user, conversation, each));
     join_all(writers).await;
 
     let log = members[0].http.events(conversation, 0).await.unwrap();
@@ -49,51 +49,38 @@ async fn whatever_order_edits_and_deletions_come_in_all_are_told_the_same_of_eac
         assert_eq!(applied(heard), told, "{}", member.id);
     }
     for gateway in 0..2 {
-        let late = cluster.user("alice");
-        let late = late.from_the_beginning(conversation, gateway).await;
-        late.hears(conversation, head, ARRIVAL).await;
-        assert_eq!(late.record.borrow().events[&conversation], log);
+        let late = users[gateway].comes_late(conversation, gateway).await;
+        assert_eq!(late, log);
     }
     drop(members);
     cluster.end().await;
 }
 
 /// Sends messages and changes each: an edit, two edits, a deletion, an edit and a deletion, or nothing.
-async fn write(member: &Member, conversation: ConversationId, count: usize) {
+async fn write(member: &Member, user: &User, conversation: ConversationId, count: usize) {
     for number in 0..count {
-        let words = format!("{} {number}", member.id);
+        let words = format!("{} {number}", user.id);
         let sent = member.session.send(conversation, text(&words)).await;
         let id = sent.unwrap().message_id;
         let edits = [1, 2, 0, 1, 0][number % 5];
-        let is_deleted = [false, false, true, true, false][number % 5];
-        let changes = (0..edits).map(|edit| edit_once(member, conversation, id, number + edit));
-        // Both at once: either comes first.
-        join_all(changes).await;
-        match (is_deleted, number % 2) {
-            (true, 0) => {
-                member.http.delete_message(id).await.unwrap();
-            }
-            (true, _) => {
-                member.session.delete(conversation, id).await.unwrap();
-            }
-            (false, _) => {}
+        // Two at once, at two gateways: either comes first.
+        join_all((0..edits).map(|edit| edit_once(user, id, number + edit))).await;
+        if [false, false, true, true, false][number % 5] {
+            let deleted = user.http(number % 2).delete_message(id).await;
+            deleted.unwrap();
         }
     }
 }
 
-async fn edit_once(member: &Member, conversation: ConversationId, id: EventId, number: usize) {
-    let words = json!({ "text": format!("edit {number} by {}", member.id) });
+async fn edit_once(user: &User, id: EventId, number: usize) {
+    let words = json!({ "text": format!("edit {number} by {}", user.id) });
     let content = MessageContent {
         content: Some(JsonText::of(&words).unwrap()),
         encrypted_content: None,
         payload_size_bytes: None,
     };
-    if number.is_multiple_of(2) {
-        member.http.edit_message(id, &content).await.unwrap();
-    } else {
-        let edited = member.session.edit(conversation, id, content).await;
-        edited.unwrap();
-    }
+    let edited = user.http(number % 2).edit_message(id, &content).await;
+    edited.unwrap();
 }
 
 /// The messages as the log tells them; each edit in it tells its message as it is now as well.
