@@ -99,7 +99,7 @@ async fn visit(
     for member in [first, second, also] {
         member.hears(conversation, last, ARRIVAL).await;
     }
-    let is_sent_away = round % 3 == 0;
+    let is_sent_away = round.is_multiple_of(3);
     let removed = async |member: &Member| {
         let http = if is_sent_away {
             &alice.http

@@ -48,8 +48,8 @@ async fn whatever_order_edits_and_deletions_come_in_all_are_told_the_same_of_eac
         assert_eq!(seqs, (1..=head).collect::<Vec<_>>());
         assert_eq!(applied(heard), told, "{}", member.id);
     }
-    for gateway in 0..2 {
-        let late = users[gateway].comes_late(conversation, gateway).await;
+    for (gateway, user) in users.iter().take(2).enumerate() {
+        let late = user.comes_late(conversation, gateway).await;
         assert_eq!(late, log);
     }
     drop(members);

@@ -58,7 +58,7 @@ async fn pages_of_the_largest_messages_of_both_kinds_add_up() {
 
 /// 64 KiB in clear, or 256 KiB encrypted.
 fn largest(number: usize) -> MessageBody {
-    let is_clear = number % 3 > 0;
+    let is_clear = !number.is_multiple_of(3);
     // With its quotes it has exactly 64 KiB.
     let content = format!("{number:0>width$}", width = 64 * 1024 - 2);
     let content = JsonText::of(&content).unwrap();
