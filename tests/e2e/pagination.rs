@@ -89,7 +89,7 @@ async fn participants_are_read_once_each_while_others_join_and_leave() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice").on(0).await;
     let reader = cluster.user("reader");
-    let count = soak(500, 60);
+    let count = soak(300, 60);
     let names = |prefix: &str| -> Vec<UserId> {
         (0..count)
             .map(|number| format!("{prefix}-{number}").parse().unwrap())
