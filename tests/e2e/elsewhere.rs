@@ -231,11 +231,12 @@ async fn without_a_worker_all_is_unavailable_and_one_that_has_too_much_to_do_say
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_fails_inside_tells_nothing_of_the_inside() {
     let (cluster, alice, path) = with_a_group().await;
-    sqlx::query("update conversations set metadata = 'no JSON'")
+    alice.says(0, &path, "hi").await;
+    sqlx::query("update events set actor = ''")
         .execute(&cluster.store)
         .await
         .unwrap();
-    let refused = alice.patch(0, &path, json!({"metadata": {}})).await;
+    let refused = alice.get(0, &format!("{path}/messages")).await;
     let refused = refused.refused(500, "INTERNAL");
     assert_eq!(refused["detail"], "Something failed inside");
     cluster.end().await;
