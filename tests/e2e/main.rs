@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod content;
+#[cfg(test)]
 mod conversations;
 #[cfg(test)]
 mod crossing;
@@ -17,6 +19,8 @@ mod manners;
 #[cfg(test)]
 mod membership;
 #[cfg(test)]
+mod membership_rounds;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod metrics;
@@ -27,6 +31,8 @@ mod order;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+mod pagination;
+#[cfg(test)]
 mod participants;
 #[cfg(test)]
 mod problems;
@@ -36,6 +42,8 @@ mod rate_limits;
 mod reads;
 #[cfg(test)]
 mod relay;
+#[cfg(test)]
+mod retries;
 #[cfg(test)]
 mod revocation;
 #[cfg(test)]
