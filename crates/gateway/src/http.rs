@@ -61,8 +61,6 @@ pub(crate) struct App {
     pub(crate) admission: Admission,
     /// The door to the workers.
     pub(crate) commands: Commands,
-    /// The door for read marks.
-    pub(crate) reads: Reads,
     /// How long a body may take.
     pub(crate) body_timeout: Duration,
     /// How long a request may take in all.
