@@ -9,7 +9,9 @@ use crate::support::{Cluster, Setup, soak};
 
 mod command;
 mod compare;
+mod concurrent;
 mod deeds;
+mod replay;
 mod shown;
 mod stage;
 mod world;
@@ -23,6 +25,17 @@ async fn what_is_answered_kept_and_heard_is_what_a_plain_model_says() {
     let cluster = Cluster::start(Setup::default()).await;
     for seed in seeds(soak(60, 3)) {
         Box::pin(one_after_the_other(&cluster, seed, soak(600, 200))).await;
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_many_were_granted_at_once_is_in_the_log_once_and_in_an_order_that_the_model_explains()
+{
+    let cluster = Cluster::start(Setup::default()).await;
+    for seed in seeds(soak(60, 2)) {
+        let _told = Seed(seed);
+        Box::pin(concurrent::all_at_once(&cluster, seed, soak(200, 60))).await;
     }
     cluster.end().await;
 }

@@ -91,6 +91,19 @@ pub(super) struct Hint {
     pub(super) is_deleted: bool,
 }
 
+impl Hint {
+    /// Of one that has just begun: all may be its members.
+    pub(super) fn beginning() -> Self {
+        Self {
+            members: USERS.to_vec(),
+            version: 1,
+            head: 1,
+            messages: Vec::new(),
+            is_deleted: false,
+        }
+    }
+}
+
 /// What there is to draw from.
 #[derive(Debug, Default)]
 pub(super) struct Scene {

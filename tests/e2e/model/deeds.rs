@@ -189,7 +189,7 @@ impl Conversation {
     }
 
     fn edit(&mut self, who: Who, seq: Seq, content: &Content) -> Outcome {
-        self.message_visible(who)?;
+        self.message_visible(who, seq)?;
         let is_channel = self.r#type == "channel";
         let administers = self.administers(who);
         let message = self.messages.get_mut(&seq).filter(|one| !one.is_deleted);
@@ -207,7 +207,7 @@ impl Conversation {
     }
 
     fn unsend(&mut self, who: Who, seq: Seq) -> Outcome {
-        self.message_visible(who)?;
+        self.message_visible(who, seq)?;
         let administers = self.administers(who);
         let Some(message) = self.messages.get_mut(&seq) else {
             return Err(refused(404, "MESSAGE_NOT_FOUND"));
@@ -272,10 +272,14 @@ impl Conversation {
         Ok(())
     }
 
-    /// On a route that names a message alone a stranger is told of no conversation.
-    pub(super) fn message_visible(&self, who: Who) -> Result<(), Answer> {
+    /// On a route that names a message alone a stranger is told of no conversation, and nobody of one where there is no message.
+    fn message_visible(&self, who: Who, seq: Seq) -> Result<(), Answer> {
+        let not_found = refused(404, "MESSAGE_NOT_FOUND");
+        if !self.messages.contains_key(&seq) {
+            return Err(not_found);
+        }
         self.visible(who).map_err(|refusal| match refusal.status {
-            404 => refused(404, "MESSAGE_NOT_FOUND"),
+            404 => not_found,
             _ => refusal,
         })
     }

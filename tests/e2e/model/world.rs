@@ -50,7 +50,7 @@ pub(super) struct Conversation {
     pub(super) memberships: Vec<Membership>,
     pub(super) messages: BTreeMap<Seq, Message>,
     pub(super) is_deleted: bool,
-    /// Grows from append to append, over all conversations.
+    /// Grows from append to append, over all conversations; 0 where nobody knows.
     pub(super) touched: u64,
 }
 
@@ -94,6 +94,14 @@ pub(super) struct Message {
 }
 
 impl World {
+    /// Conversations of which nobody knows in which order they were appended to.
+    pub(super) fn of(conversations: Vec<Conversation>) -> Self {
+        Self {
+            conversations,
+            ..Self::default()
+        }
+    }
+
     /// Carries out a command.
     pub(super) fn apply(&mut self, who: Who, command: &Command) -> Answer {
         let heads: Vec<Seq> = self.conversations.iter().map(Conversation::head).collect();
@@ -137,30 +145,17 @@ impl World {
     }
 
     fn create(&mut self, who: Who, create: &Create) -> Answer {
-        let mut users = create.users.clone();
-        let mut seen = Vec::new();
-        users.retain(|user| {
-            !seen.contains(user) && {
-                seen.push(*user);
-                true
-            }
-        });
-        if create.r#type == "direct" {
-            if users.len() != 2 || (who != BACKEND && !users.contains(&who)) {
-                return refused(400, "INVALID_DIRECT_CONVERSATION");
-            }
-            let same = |other: &&Conversation| {
-                other.r#type == "direct"
-                    && !other.is_deleted
-                    && users.iter().all(|user| other.present(user).is_some())
-            };
-            if let Some(other) = self.conversations.iter().find(same) {
-                let code = "DIRECT_CONVERSATION_EXISTS";
-                return ok(409, json!({"code": code, "conversationId": other.name}));
-            }
-        } else if who != BACKEND {
-            users.retain(|user| *user != who);
-            users.insert(0, who);
+        let users = match create.first_members(who) {
+            Ok(users) => users,
+            Err(refusal) => return refusal,
+        };
+        let same = |other: &&Conversation| {
+            let is_direct = create.r#type == "direct" && other.r#type == "direct";
+            is_direct && users.iter().all(|user| other.present(user).is_some())
+        };
+        if let Some(other) = self.conversations.iter().find(same) {
+            let code = "DIRECT_CONVERSATION_EXISTS";
+            return ok(409, json!({"code": code, "conversationId": other.name}));
         }
         let name = format!("c{}", self.conversations.len());
         let conversation = Conversation::begun(name, who, create, &users);
@@ -193,6 +188,29 @@ impl World {
             read[conversation.name.clone()] = conversation.mark(who, seq).into();
         }
         ok(200, json!({ "read": read }))
+    }
+}
+
+impl Create {
+    /// The members to begin with, in their order.
+    pub(super) fn first_members(&self, who: Who) -> Result<Vec<Who>, Answer> {
+        let mut users = Vec::new();
+        for user in &self.users {
+            if !users.contains(user) {
+                users.push(*user);
+            }
+        }
+        if self.r#type == "direct" {
+            if users.len() == 2 && (who == BACKEND || users.contains(&who)) {
+                return Ok(users);
+            }
+            return Err(refused(400, "INVALID_DIRECT_CONVERSATION"));
+        }
+        if who != BACKEND {
+            users.retain(|user| *user != who);
+            users.insert(0, who);
+        }
+        Ok(users)
     }
 }
 
