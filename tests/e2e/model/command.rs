@@ -148,6 +148,7 @@ impl Scene {
             },
             42..46 => Deed::Remove { user: who },
             46..54 => return self.repeat(rng, who, at, &hint),
+            54..70 if hint.messages.is_empty() => return self.send(rng, who, at, &hint),
             54..64 => self.edit(rng, who, &hint),
             64..70 => Deed::Unsend {
                 seq: a_message(rng, who, &hint),

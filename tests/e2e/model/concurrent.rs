@@ -252,8 +252,10 @@ impl Scene {
         while self.conversations.len() < known {
             self.conversations.push(super::command::Hint::beginning());
         }
-        let Command::In(at, deed) = command else {
-            return;
+        let (at, deed) = match command {
+            Command::Create(_) => return self.note_beginning(&answer.body),
+            Command::ReadMessages(_) => return,
+            Command::In(at, deed) => (at, deed),
         };
         let hint = &mut self.conversations[*at];
         let body = &answer.body;
@@ -285,5 +287,17 @@ impl Scene {
             | Deed::Unsend { .. }
             | Deed::Read { .. } => {}
         }
+    }
+    fn note_beginning(&mut self, body: &Value) {
+        let Some(name) = body.pointer("/conversation/id").and_then(Value::as_str) else {
+            return;
+        };
+        let at: usize = name[1..].parse().unwrap();
+        let members = body["participants"].as_array().unwrap().iter();
+        let named: Vec<&Value> = members.map(|member| &member["userId"]).collect();
+        self.conversations[at].members = USERS
+            .into_iter()
+            .filter(|user| named.iter().any(|named| **named == *user))
+            .collect();
     }
 }
