@@ -12,11 +12,13 @@ mod compare;
 mod concurrent;
 mod deeds;
 mod replay;
+mod scene;
 mod shown;
 mod stage;
+mod told;
 mod world;
 
-use command::{Scene, anyone};
+use scene::{Scene, anyone};
 use stage::{Stage, Way};
 use world::{Answer, World};
 

@@ -7,7 +7,8 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{BACKEND, Command, Content, Create, Hint, Sending, Who};
+use super::command::{BACKEND, Command, Content, Create, Sending, Who};
+use super::scene::Hint;
 
 /// What a command is answered with.
 #[derive(Debug, Clone, PartialEq)]
