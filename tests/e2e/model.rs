@@ -25,8 +25,8 @@ use world::{Answer, World};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_answered_kept_and_heard_is_what_a_plain_model_says() {
     let cluster = Cluster::start(Setup::default()).await;
-    for seed in seeds(soak(60, 3)) {
-        Box::pin(one_after_the_other(&cluster, seed, soak(600, 200))).await;
+    for seed in seeds(soak(30, 2)) {
+        Box::pin(one_after_the_other(&cluster, seed, soak(400, 150))).await;
     }
     cluster.end().await;
 }
@@ -35,9 +35,9 @@ async fn what_is_answered_kept_and_heard_is_what_a_plain_model_says() {
 async fn what_many_were_granted_at_once_is_in_the_log_once_and_in_an_order_that_the_model_explains()
 {
     let cluster = Cluster::start(Setup::default()).await;
-    for seed in seeds(soak(60, 2)) {
+    for seed in seeds(soak(30, 2)) {
         let _told = Seed(seed);
-        Box::pin(concurrent::all_at_once(&cluster, seed, soak(200, 60))).await;
+        Box::pin(concurrent::all_at_once(&cluster, seed, soak(150, 45))).await;
     }
     cluster.end().await;
 }
