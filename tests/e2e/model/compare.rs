@@ -7,6 +7,7 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 
 use super::command::{BACKEND, USERS, Who};
+use super::shown::with_times;
 use super::stage::Stage;
 use super::world::{Answer, Conversation, World};
 use crate::support::{Cluster, Member, User};
@@ -17,17 +18,18 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 /// Asserts it all, over both gateways.
 pub(super) async fn everything(cluster: &Cluster, stage: &Stage, world: &World) {
     hears(stage, &world.conversations).await;
+    let times = times(cluster, stage).await;
     for (at, conversation) in world.conversations.iter().enumerate() {
         for who in USERS.into_iter().chain([BACKEND]) {
-            served(stage, at, conversation, who).await;
+            served(stage, at, conversation, who, &times[at]).await;
         }
         stored(cluster, stage, at, conversation).await;
     }
     for who in USERS.into_iter().chain([BACKEND]) {
-        listed(stage, world, who).await;
+        listed(stage, world, who, &times).await;
     }
     counted(cluster, stage, world).await;
-    heard(stage, &world.conversations);
+    heard(stage, &world.conversations, &times);
 }
 
 /// Waits until everyone has heard the last that is owed to it of each conversation.
@@ -45,8 +47,37 @@ pub(super) async fn hears(stage: &Stage, conversations: &[Conversation]) {
     }
 }
 
+/// When each event of each conversation was stored, as the service writes it.
+type Times = Vec<Vec<String>>;
+
+async fn times(cluster: &Cluster, stage: &Stage) -> Times {
+    let ids = stage.names.lock().unwrap().conversations.clone();
+    let mut times = Vec::new();
+    for id in ids {
+        let of_one = sqlx::query_scalar(
+            "select to_char(created_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') from events \
+             where conversation_id = $1 order by seq",
+        );
+        times.push(of_one.bind(id.0).fetch_all(&cluster.store).await.unwrap());
+    }
+    times
+}
+
+/// What the model says of a conversation, at the log's times.
+fn timed(due: &Value, times: &[String]) -> Value {
+    let form = |time: &str| {
+        let seq: usize = time[1..].parse().unwrap();
+        times[seq - 1].clone()
+    };
+    with_times(due, &form)
+}
+
+fn all_timed(dues: Vec<Value>, times: &[String]) -> Vec<Value> {
+    dues.iter().map(|due| timed(due, times)).collect()
+}
+
 /// What one user reads of a conversation.
-async fn served(stage: &Stage, at: usize, conversation: &Conversation, who: Who) {
+async fn served(stage: &Stage, at: usize, conversation: &Conversation, who: Who, times: &[String]) {
     let id = stage.names.lock().unwrap().conversations[at];
     let user = &stage.players[who].user;
     let path = format!("/v1/conversations/{id}");
@@ -60,31 +91,34 @@ async fn served(stage: &Stage, at: usize, conversation: &Conversation, who: Who)
     }
     let name = &conversation.name;
     let view = reader.get(at + 1, &path).await;
-    assert_eq!(view.body, conversation.view(who), "{name} as {who}");
+    let due = timed(&conversation.view(who), times);
+    assert_eq!(view.body, due, "{name} as {who}");
     let events = reader.log(at, &path, 7).await;
-    assert_eq!(events, conversation.events(), "log of {name} as {who}");
+    let due = all_timed(conversation.events(), times);
+    assert_eq!(events, due, "log of {name} as {who}");
     let route = format!("{path}/messages?limit=4");
     let history = reader.pages(at + 1, &route, "messages").await;
     assert_eq!(
         history,
-        conversation.history(),
+        all_timed(conversation.history(), times),
         "history of {name} as {who}"
     );
     for with_left in [false, true] {
         let route = format!("{path}/participants?limit=2&includeLeft={with_left}");
         let shown = reader.pages(at, &route, "participants").await;
-        let due = conversation.participants(with_left);
+        let due = all_timed(conversation.participants(with_left), times);
         assert_eq!(shown, due, "participants of {name} as {who}, {with_left}");
     }
     for seq in conversation.messages.keys() {
         let message = stage.names.lock().unwrap().message(at, *seq);
         let answer = reader.get(at + 1, &format!("/v1/messages/{message}")).await;
-        assert_eq!(answer.body, json!({"message": conversation.message(*seq)}));
+        let due = timed(&conversation.message(*seq), times);
+        assert_eq!(answer.body, json!({ "message": due }));
     }
 }
 
 /// The lists of one user, in both orders.
-async fn listed(stage: &Stage, world: &World, who: Who) {
+async fn listed(stage: &Stage, world: &World, who: Who, times: &Times) {
     let reader = Reader {
         stage,
         user: &stage.players[who].user,
@@ -98,7 +132,11 @@ async fn listed(stage: &Stage, world: &World, who: Who) {
         let by_name = |one: &Value| one["id"].as_str().unwrap().to_owned();
         let mut sorted = shown.clone();
         sorted.sort_by_key(by_name);
-        let mut due: Vec<Value> = mine.iter().map(|one| one.listed(who)).collect();
+        let due = world.conversations.iter().zip(times);
+        let due = due.filter(|(one, _)| one.present(who).is_some());
+        let mut due: Vec<Value> = due
+            .map(|(one, times)| timed(&one.listed(who), times))
+            .collect();
         due.sort_by_key(by_name);
         assert_eq!(sorted, due, "{order} list of {who}");
         for pair in raw.windows(2) {
@@ -164,7 +202,7 @@ async fn counted(cluster: &Cluster, stage: &Stage, world: &World) {
 }
 
 /// Every socket heard of every membership what it is owed, in order and once, and nothing else.
-pub(super) fn heard(stage: &Stage, conversations: &[Conversation]) {
+fn heard(stage: &Stage, conversations: &[Conversation], times: &Times) {
     for who in USERS {
         for socket in &stage.players[who].sockets {
             assert_eq!(socket.session.ignored(), 0, "{who} heard something twice");
@@ -179,14 +217,20 @@ pub(super) fn heard(stage: &Stage, conversations: &[Conversation]) {
             );
             drop(record);
             for (at, conversation) in conversations.iter().enumerate() {
-                heard_of(stage, at, conversation, who, socket);
+                heard_of(stage, (at, conversation), who, socket, &times[at]);
             }
         }
     }
 }
 
 /// What is owed of a membership that ended may be skipped from any point to the event that ended it.
-fn heard_of(stage: &Stage, at: usize, conversation: &Conversation, who: Who, socket: &Member) {
+fn heard_of(
+    stage: &Stage,
+    (at, conversation): (usize, &Conversation),
+    who: Who,
+    socket: &Member,
+    times: &[String],
+) {
     let names = stage.names.lock().unwrap();
     let record = socket.record.borrow();
     let heard = record.events.get(&names.conversations[at]);
@@ -213,7 +257,7 @@ fn heard_of(stage: &Stage, at: usize, conversation: &Conversation, who: Who, soc
                     conversation.name
                 );
             };
-            let hearable = conversation.hearable(seq);
+            let hearable = all_timed(conversation.hearable(seq), times);
             assert!(
                 hearable.contains(&event),
                 "{who}: {event} is none of {hearable:?}"

@@ -17,7 +17,7 @@ use super::is_same;
 use super::replay::{Row, replay};
 use super::scene::Scene;
 use super::stage::{Stage, Way};
-use super::world::{Answer, Conversation, World, refused};
+use super::world::{Answer, Conversation, World, ok, refused};
 use crate::support::Cluster;
 
 /// What somebody asked for, and was told.
@@ -187,8 +187,8 @@ fn begun(stage: &Stage, told: &[Told]) -> BTreeMap<usize, Conversation> {
             (Err(refusal), _) => assert_eq!(one.answer, refusal, "{one:?}"),
             (Ok(users), Some(name)) => {
                 let new = Conversation::begun(name.to_owned(), one.who, create, &users);
-                let due = new.view(one.who);
-                assert_eq!(one.answer.body, due, "{one:?}");
+                let due = ok(201, new.view(one.who));
+                assert!(is_same(&one.answer, &due), "{one:?} and not {due:?}");
                 let at = name[1..].parse().unwrap();
                 assert!(begun.insert(at, new).is_none(), "begun twice: {one:?}");
             }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::command::{BACKEND, Content, Deed, Sending, Who};
+use super::shown::at;
 use super::world::{Answer, Conversation, Data, Message, named, ok, refused};
 
 /// An answer, or a refusal: both are one.
@@ -41,23 +42,23 @@ impl Conversation {
         merge(&mut self.metadata, patch);
         self.version += 1;
         let data = json!({"metadata": self.metadata, "version": self.version});
-        self.append("conversation.updated", who, Data::Plain(data));
+        self.updated = self.append("conversation.updated", who, Data::Plain(data));
         Ok(ok(200, json!({"conversation": self.shown(who)})))
     }
 
     fn delete(&mut self, who: Who) -> Outcome {
-        let deleted = ok(200, json!({"deleted": true, "deletedAt": "T"}));
+        let deleted = |end| ok(200, json!({"deleted": true, "deletedAt": at(end)}));
         if self.is_deleted && (who == BACKEND || self.was_member(who)) {
-            return Ok(deleted);
+            return Ok(deleted(self.head()));
         }
         self.visible(who)?;
         self.only_admins(who)?;
         self.end(who);
-        Ok(deleted)
+        Ok(deleted(self.head()))
     }
 
     fn end(&mut self, who: Who) {
-        let data = Data::Plain(json!({"deletedAt": "T"}));
+        let data = Data::Plain(json!({"deletedAt": at(self.head() + 1)}));
         let seq = self.append("conversation.deleted", who, data);
         self.is_deleted = true;
         for membership in &mut self.memberships {
@@ -138,7 +139,7 @@ impl Conversation {
             let heir = present.next().map(|one| one.user).unwrap();
             self.give(who, heir, "admin");
         }
-        let ended = (others == 0).then_some("T");
+        let ended = (others == 0).then(|| at(self.head()));
         let body = json!({"participant": shown, "conversationDeletedAt": ended});
         Ok(ok(200, body))
     }
@@ -179,8 +180,8 @@ impl Conversation {
             client_id,
             sent: message.clone(),
             content: message.content.clone(),
-            is_edited: false,
-            is_deleted: false,
+            edited: None,
+            deleted: None,
             versions: Vec::new(),
         };
         self.messages.insert(seq, message);
@@ -191,8 +192,9 @@ impl Conversation {
     fn edit(&mut self, who: Who, seq: Seq, content: &Content) -> Outcome {
         self.message_visible(who, seq)?;
         let is_channel = self.r#type == "channel";
-        let administers = self.administers(who);
-        let message = self.messages.get_mut(&seq).filter(|one| !one.is_deleted);
+        let (administers, head) = (self.administers(who), self.head() + 1);
+        let message = self.messages.get_mut(&seq);
+        let message = message.filter(|one| one.deleted.is_none());
         let Some(message) = message else {
             return Err(refused(404, "MESSAGE_NOT_FOUND"));
         };
@@ -200,7 +202,7 @@ impl Conversation {
             return Err(refused(403, "INSUFFICIENT_PERMISSIONS"));
         }
         message.content = content.clone();
-        message.is_edited = true;
+        message.edited = Some(head);
         self.append("message.edited", who, Data::Edited(seq));
         self.note(seq);
         Ok(ok(200, json!({"message": self.message(seq)})))
@@ -208,17 +210,17 @@ impl Conversation {
 
     fn unsend(&mut self, who: Who, seq: Seq) -> Outcome {
         self.message_visible(who, seq)?;
-        let administers = self.administers(who);
+        let (administers, head) = (self.administers(who), self.head() + 1);
         let Some(message) = self.messages.get_mut(&seq) else {
             return Err(refused(404, "MESSAGE_NOT_FOUND"));
         };
         if message.sender != who && !administers {
             return Err(refused(403, "INSUFFICIENT_PERMISSIONS"));
         }
-        if !message.is_deleted {
-            message.is_deleted = true;
+        if message.deleted.is_none() {
+            message.deleted = Some(head);
             let id = self.message_name(seq);
-            let data = json!({"targetSeq": seq, "messageId": id, "deletedAt": "T"});
+            let data = json!({"targetSeq": seq, "messageId": id, "deletedAt": at(head)});
             self.append("message.deleted", who, Data::Plain(data));
             self.note(seq);
         }

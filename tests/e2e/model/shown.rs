@@ -6,6 +6,29 @@ use serde_json::{Value, json};
 use super::command::{Content, Who};
 use super::world::{Conversation, Data, Membership};
 
+/// When the event of this seq was stored.
+pub(super) fn at(seq: Seq) -> String {
+    format!("T{seq}")
+}
+
+/// A body with each of its times in another form.
+pub(super) fn with_times(value: &Value, form: &impl Fn(&str) -> String) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members = members.iter().map(|(name, value)| {
+                let formed = match value {
+                    Value::String(time) if name.ends_with("At") => form(time).into(),
+                    _ => with_times(value, form),
+                };
+                (name.clone(), formed)
+            });
+            Value::Object(members.collect())
+        }
+        Value::Array(elements) => elements.iter().map(|one| with_times(one, form)).collect(),
+        _ => value.clone(),
+    }
+}
+
 impl Conversation {
     /// The conversation, as its caller sees it alone.
     pub(super) fn shown(&self, who: Who) -> Value {
@@ -16,13 +39,13 @@ impl Conversation {
             "metadata": self.metadata,
             "version": self.version,
             "createdBy": self.created_by,
-            "createdAt": "T",
-            "updatedAt": "T",
+            "createdAt": at(1),
+            "updatedAt": at(self.updated),
             "deletedAt": null,
             "lastSeq": self.head(),
-            "lastEventAt": "T",
+            "lastEventAt": at(self.head()),
             "role": own.map(|own| own.role),
-            "joinedAt": own.map(|_| "T"),
+            "joinedAt": own.map(|own| at(own.joined)),
             "lastReadSeq": own.map(|own| own.read),
             "unreadCount": own.map(|own| self.unread(own)),
             "lastMessage": null,
@@ -50,7 +73,7 @@ impl Conversation {
         let mut listed = self.shown(who);
         if let Some((seq, message)) = self.messages.last_key_value() {
             let content = match &message.content {
-                Content::Clear(content) if !message.is_deleted => content,
+                Content::Clear(content) if message.deleted.is_none() => content,
                 _ => &Value::Null,
             };
             listed["lastMessage"] = json!({
@@ -59,8 +82,8 @@ impl Conversation {
                 "sender": message.sender,
                 "kind": message.sent.kind,
                 "content": content,
-                "createdAt": "T",
-                "deletedAt": message.is_deleted.then_some("T"),
+                "createdAt": at(*seq),
+                "deletedAt": message.deleted.map(at),
             });
         }
         listed
@@ -91,12 +114,12 @@ impl Conversation {
             "payloadSizeBytes": null,
             "replyTo": message.sent.reply_to.map(|seq| self.message_name(seq)),
             "metadata": message.sent.metadata,
-            "createdAt": "T",
-            "editedAt": message.is_edited.then_some("T"),
-            "deletedAt": message.is_deleted.then_some("T"),
+            "createdAt": at(seq),
+            "editedAt": message.edited.map(at),
+            "deletedAt": message.deleted.map(at),
         });
         match &message.content {
-            _ if message.is_deleted => shown["metadata"] = json!({}),
+            _ if message.deleted.is_some() => shown["metadata"] = json!({}),
             Content::Clear(content) => shown["content"] = content.clone(),
             Content::Sealed(text, size) => {
                 shown["encryptedContent"] = (*text).into();
@@ -129,7 +152,7 @@ impl Conversation {
             "seq": seq,
             "id": id,
             "actor": event.actor,
-            "createdAt": "T",
+            "createdAt": at(seq),
             "data": data,
         })
     }
@@ -164,8 +187,8 @@ impl Membership {
         json!({
             "userId": self.user,
             "role": self.role,
-            "joinedAt": "T",
-            "leftAt": self.left.map(|_| "T"),
+            "joinedAt": at(self.joined),
+            "leftAt": self.left.map(at),
             "lastReadSeq": self.read,
         })
     }

@@ -310,7 +310,6 @@ impl Names {
                     .filter(|(name, _)| !(is_problem && said.contains(&name.as_str())));
                 let plain = members.map(|(name, value)| {
                     let plain = match (name.as_str(), value) {
-                        (_, Value::String(_)) if name.ends_with("At") => "T".into(),
                         ("id", Value::String(id)) => named(id).unwrap_or("?".to_owned()).into(),
                         _ => self.plain(value),
                     };

@@ -1,5 +1,5 @@
 //! The service as it should be: plain values, one command after the other, nothing that could go wrong. Answers are whole bodies,
-//! in which a time is `"T"`, a conversation is its name (`c0`), and a message that of its conversation and its seq (`c0/5`).
+//! in which a time is that of an event (`T5`), a conversation is its name (`c0`), and a message that of its conversation and its seq (`c0/5`).
 
 use std::collections::BTreeMap;
 
@@ -45,6 +45,8 @@ pub(super) struct Conversation {
     pub(super) created_by: Who,
     pub(super) metadata: Value,
     pub(super) version: u64,
+    /// The seq of its last change of metadata.
+    pub(super) updated: Seq,
     /// The event of seq n at n − 1.
     pub(super) log: Vec<Event>,
     /// All that ever were, by joining.
@@ -88,8 +90,8 @@ pub(super) struct Message {
     pub(super) sent: Sending,
     /// As it is now.
     pub(super) content: Content,
-    pub(super) is_edited: bool,
-    pub(super) is_deleted: bool,
+    pub(super) edited: Option<Seq>,
+    pub(super) deleted: Option<Seq>,
     /// What it was from each of these seqs on.
     pub(super) versions: Vec<(Seq, Value)>,
 }
@@ -224,6 +226,7 @@ impl Conversation {
             created_by: who,
             metadata: create.metadata.clone(),
             version: 1,
+            updated: 1,
             log: Vec::new(),
             memberships: Vec::new(),
             messages: BTreeMap::new(),
