@@ -66,7 +66,7 @@ async fn times(cluster: &Cluster, stage: &Stage) -> Times {
 /// What the model says of a conversation, at the log's times.
 fn timed(due: &Value, times: &[String]) -> Value {
     let form = |time: &str| {
-        let seq: usize = time[1..].parse().unwrap();
+        let seq: usize = time.trim_start_matches('T').parse().unwrap();
         times[seq - 1].clone()
     };
     with_times(due, &form)

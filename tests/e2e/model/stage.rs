@@ -99,10 +99,7 @@ impl Stage {
             (way, command)
             && let Some(socket) = player.sockets.get(number)
         {
-            let message = NewMessage {
-                client_id: Some(ClientId(*client_id)),
-                ..self.message(*at, *client_id, message)
-            };
+            let message = self.new_message(*at, *client_id, message);
             return self.submit(socket, *at, message).await;
         }
         let (method, path, headers, body) = self.request(command);
@@ -121,6 +118,11 @@ impl Stage {
             replayed: answer.header("idempotent-replayed") == Some("true"),
             body: names.plain(&answer.body),
         }
+    }
+
+    fn new_message(&self, at: usize, client_id: Uuid, message: &Sending) -> NewMessage {
+        let names = self.names.lock().unwrap();
+        names.new_message(at, client_id, message)
     }
 
     /// A send over a socket, whose acknowledgement is less than HTTP's answer.
@@ -151,26 +153,6 @@ impl Stage {
         }
     }
 
-    fn message(&self, at: usize, client_id: Uuid, message: &Sending) -> NewMessage {
-        let names = self.names.lock().unwrap();
-        let content = content(&message.content);
-        let body = MessageBody {
-            kind: message.kind.to_owned(),
-            content: content
-                .get("content")
-                .map(|content| JsonText::of(content).unwrap()),
-            encrypted_content: content["encryptedContent"].as_str().map(str::to_owned),
-            payload_size_bytes: None,
-            reply_to: message.reply_to.map(|seq| names.message(at, seq)),
-            metadata: JsonText::of(&message.metadata).unwrap(),
-        };
-        NewMessage {
-            conversation_id: names.conversations[at],
-            client_id: Some(ClientId(client_id)),
-            body,
-        }
-    }
-
     fn request(&self, command: &Command) -> Request {
         let (at, deed) = match command {
             Command::Create(create) => return creation(create),
@@ -182,12 +164,6 @@ impl Stage {
             }
             Command::In(at, deed) => (*at, deed),
         };
-        if let Deed::Send { client_id, message } = deed {
-            let message = self.message(at, *client_id, message);
-            let body = serde_json::to_string(&message).unwrap();
-            let body = serde_json::from_str(&body).unwrap();
-            return post("/v1/messages".to_owned(), body);
-        }
         let names = self.names.lock().unwrap();
         let id = names.conversations[at];
         let path = format!("/v1/conversations/{id}");
@@ -218,7 +194,14 @@ impl Stage {
                 "/v1/messages/read".to_owned(),
                 json!({"conversationId": id, "upToSeq": up_to}),
             ),
-            Deed::Send { .. } => unreachable!("it is above"),
+            Deed::Send { client_id, message } => {
+                let message = names.new_message(at, *client_id, message);
+                let body = serde_json::to_string(&message).unwrap();
+                post(
+                    "/v1/messages".to_owned(),
+                    serde_json::from_str(&body).unwrap(),
+                )
+            }
         }
     }
 }
@@ -291,6 +274,25 @@ impl Names {
         assert!(known.is_none_or(|known| known.to_string() == id), "{name}");
         let before = self.by_id.insert(id.to_owned(), name.clone());
         assert!(before.is_none_or(|before| before == name), "{name}");
+    }
+
+    fn new_message(&self, at: usize, client_id: Uuid, message: &Sending) -> NewMessage {
+        let content = content(&message.content);
+        let body = MessageBody {
+            kind: message.kind.to_owned(),
+            content: content
+                .get("content")
+                .map(|content| JsonText::of(content).unwrap()),
+            encrypted_content: content["encryptedContent"].as_str().map(str::to_owned),
+            payload_size_bytes: None,
+            reply_to: message.reply_to.map(|seq| self.message(at, seq)),
+            metadata: JsonText::of(&message.metadata).unwrap(),
+        };
+        NewMessage {
+            conversation_id: self.conversations[at],
+            client_id: Some(ClientId(client_id)),
+            body,
+        }
     }
 
     pub(super) fn message(&self, at: usize, seq: Seq) -> EventId {

@@ -53,7 +53,7 @@ impl Scene {
         let Some(name) = body.pointer("/conversation/id").and_then(Value::as_str) else {
             return;
         };
-        let at: usize = name[1..].parse().unwrap();
+        let at: usize = name.trim_start_matches('c').parse().unwrap();
         let members = body["participants"].as_array().unwrap().iter();
         let named: Vec<&Value> = members.map(|member| &member["userId"]).collect();
         self.conversations[at].members = USERS
