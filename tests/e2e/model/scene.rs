@@ -65,7 +65,7 @@ impl Scene {
         };
         let hint = self.conversations[at].clone();
         let deed = match rng.random_range(0..100) {
-            0..8 if self.conversations.len() < CONVERSATIONS => return self.creation(rng, who),
+            0..8 if self.may_create(who) => return self.creation(rng, who),
             0..16 => self.patch(rng, &hint),
             16..18 => Deed::Delete,
             18..29 => addition(rng, &hint),
@@ -107,9 +107,16 @@ impl Scene {
         if is_own { own } else { any }.choose(rng).copied()
     }
 
+    /// Where there is enough of them, with a key that was used before.
+    fn may_create(&self, who: Who) -> bool {
+        let has_keys = self.creations.iter().any(|(by, _)| *by == who);
+        has_keys || self.conversations.len() < CONVERSATIONS
+    }
+
     fn creation(&mut self, rng: &mut StdRng, who: Who) -> Command {
         let earlier: Vec<_> = self.creations.iter().filter(|(by, _)| *by == who).collect();
-        if rng.random_ratio(1, 5)
+        let is_full = self.conversations.len() >= CONVERSATIONS;
+        if (is_full || rng.random_ratio(1, 3))
             && let Some((_, create)) = earlier.choose(rng)
         {
             let mut create = create.clone();
