@@ -25,6 +25,8 @@ mod messages;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod nats_faults;
 #[cfg(test)]
 mod order;
