@@ -172,7 +172,7 @@ fn begun(stage: &Stage, told: &[Told]) -> BTreeMap<usize, Conversation> {
             match keys.get(&(one.who, key.as_str())) {
                 Some((first, answer)) if *first == create => {
                     assert_eq!(one.answer.body, answer.body, "{one:?}");
-                    assert_eq!(one.answer.replayed, answer.status == 201, "{one:?}");
+                    assert!(one.answer.replayed, "{one:?}");
                     continue;
                 }
                 Some(_) => {

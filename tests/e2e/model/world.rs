@@ -134,8 +134,7 @@ impl World {
         let key = (who, key.clone());
         match self.keys.get(&key) {
             Some((first, answer)) if first == create => Answer {
-                // Of a refusal nothing says so.
-                replayed: answer.status == 201,
+                replayed: true,
                 ..answer.clone()
             },
             Some(_) => refused(422, "IDEMPOTENCY_KEY_REUSED"),
