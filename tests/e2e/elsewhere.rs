@@ -1,4 +1,4 @@
-//! What one worker does not do another does, and nobody is told of the second try.
+//! What one worker does not do another does, and nobody is told of the second try; where no worker does it, the code says why.
 
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::support::{Cluster, Setup, id_of};
+use crate::support::{Answer, Cluster, Setup, User, eventually, id_of};
+
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A worker that says that it lives and takes what its share of the conversations asks, and answers as a test wants.
 struct Stranger {
@@ -167,5 +169,75 @@ async fn a_gateway_s_own_second_try_answers_as_the_first_did() {
                 .unwrap();
         assert_eq!(last, 9);
     }
+    cluster.end().await;
+}
+
+/// One gateway, one worker, and a group.
+async fn with_a_group() -> (Cluster, User, String) {
+    let setup = Setup {
+        gateways: 1,
+        workers: 1,
+        ..Setup::default()
+    };
+    let cluster = Cluster::start(setup).await;
+    let alice = cluster.user("alice");
+    let path = alice.begins(0, "group", &["bob"]).await;
+    (cluster, alice, path)
+}
+
+/// A send to the conversation at `path`, and a look at it.
+async fn send_and_look(alice: &User, path: &str) -> [Answer; 2] {
+    let message = json!({"conversationId": id_of(path), "kind": "text", "content": 1});
+    let (sent, shown) = tokio::join!(alice.post(0, "/v1/messages", message), alice.get(0, path));
+    [sent, shown]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_answers_in_time_has_an_outcome_that_is_not_known() {
+    let (mut cluster, alice, path) = with_a_group().await;
+    cluster.workers[0].process_mut().pause().unwrap();
+    for answer in send_and_look(&alice, &path).await {
+        answer.refused(504, "TIMEOUT");
+    }
+    cluster.workers[0].process_mut().resume().unwrap();
+    alice.says(0, &path, "hi").await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_worker_all_is_unavailable_and_one_that_has_too_much_to_do_says_so() {
+    let (mut cluster, alice, path) = with_a_group().await;
+    cluster.workers[0].process_mut().kill().unwrap();
+    let gone = async || {
+        let [sent, shown] = send_and_look(&alice, &path).await;
+        let away = |answer: &Answer| answer["code"] == "UNAVAILABLE";
+        (away(&sent) && away(&shown)).then_some([sent, shown])
+    };
+    for answer in eventually("no worker", DEADLINE, gone).await {
+        let answer = answer.refused(503, "UNAVAILABLE");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    let stranger = Stranger::start(&cluster, |nats, message| {
+        refuse(nats, message, Code::Overloaded)
+    })
+    .await;
+    let [sent, _] = send_and_look(&alice, &path).await;
+    let refused = sent.refused(503, "OVERLOADED");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    stranger.end().await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_inside_tells_nothing_of_the_inside() {
+    let (cluster, alice, path) = with_a_group().await;
+    alice.says(0, &path, "hi").await;
+    sqlx::query("update events set actor = ''")
+        .execute(&cluster.store)
+        .await
+        .unwrap();
+    let refused = alice.get(0, &format!("{path}/messages")).await;
+    let refused = refused.refused(500, "INTERNAL");
+    assert_eq!(refused["detail"], "Something failed inside");
     cluster.end().await;
 }

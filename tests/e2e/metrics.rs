@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::support::{Cluster, Setup};
 
-async fn scrape(cluster: &Cluster) -> String {
-    let http = cluster.user("prometheus").http(0);
+async fn scrape(cluster: &Cluster, url: &str) -> String {
+    let user = cluster.user("prometheus");
+    let http = user.http(0).with(url, &user.token).unwrap();
     let answer = http.raw("GET", "/metrics", &[], Vec::new()).await.unwrap();
     assert_eq!(answer.status, 200);
     String::from_utf8(answer.body).unwrap()
@@ -49,7 +50,8 @@ async fn every_family_that_is_scraped_is_documented() {
         listed.await.unwrap();
     }
 
-    let text = scrape(&cluster).await;
+    let text = scrape(&cluster, &cluster.gateways[0].url()).await;
+    let of_worker = scrape(&cluster, &cluster.workers[0].url()).await;
 
     let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
     let docs = std::fs::read_to_string(docs).unwrap();
@@ -58,13 +60,16 @@ async fn every_family_that_is_scraped_is_documented() {
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
         .map(|(name, _)| name.trim_end_matches("_total"))
         .collect();
-    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let scraped = text.lines().chain(of_worker.lines());
+    let families = scraped.filter_map(|line| line.strip_prefix("# TYPE "));
     for family in families.filter_map(|line| line.split(' ').next()) {
         let info = format!("{family}_info");
         let known = documented.contains(family) || documented.contains(info.as_str());
         assert!(known, "{family} is not in docs/metrics.md");
     }
     assert_counts(&text);
+    let created = "confab_conversations_created_total";
+    assert_eq!(value(&of_worker, created, &[r#"type="group""#]), Some(1.0));
     cluster.end().await;
 }
 

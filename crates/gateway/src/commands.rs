@@ -173,7 +173,7 @@ impl Commands {
             };
             request.budget_ms = milliseconds(timeout);
             failure = match self.bus.query(&request, timeout).await {
-                Ok(Err(refusal)) if is_undone(&refusal) && self.workers.has_another(None) => {
+                Ok(Err(refusal)) if is_undone(&refusal) && self.workers.has_others(2, &[]) => {
                     refusal
                 }
                 Ok(outcome) => return outcome,

@@ -92,7 +92,8 @@ pub enum ListOrder {
     Created,
 }
 
-/// The caller's conversations.
+/// The caller's conversations. By creation and with a type a page looks at 1,000 of them at most: it may have fewer than asked for, or
+/// none, and a cursor to go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListConversations {
     /// Who asks.
@@ -107,7 +108,8 @@ pub struct ListConversations {
     pub order: ListOrder,
 }
 
-/// A conversation's participants, by joining.
+/// A conversation's participants, by joining. With a role a page looks at 2,000 memberships at most: it may have fewer than asked for, or
+/// none, and a cursor to go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListParticipants {
     /// Who asks.
@@ -137,7 +139,8 @@ pub struct Log {
     pub limit: u32,
 }
 
-/// A conversation's messages, newest first.
+/// A conversation's messages, newest first. A page looks at 1,000 events at most: it may have fewer than asked for, or none, and a cursor
+/// to go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// Who asks.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
 use confab_bus::rpc::{CommandIncoming, Incoming, QueryIncoming, Service};
-use confab_protocol::command::{Batch, Command};
+use confab_protocol::command::{Batch, Command, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::QueryOutcome;
 use sqlx::PgPool;
@@ -19,8 +19,8 @@ mod answering;
 mod marks;
 mod work;
 
-use answering::{Answering, Pending, Slot, code, send};
-use work::{alone, batch};
+use answering::Slot;
+use work::{alone, batch, code, send};
 
 use crate::commit::{CommandOutcome, Committer};
 use crate::marks::Marks;
@@ -50,6 +50,14 @@ pub(crate) struct Dispatch {
 
 /// Queries and answers on their way at once; further queries are refused.
 const ANSWERING: usize = 4096;
+
+/// A command, when it came, and where its outcome goes.
+#[derive(Debug)]
+struct Pending {
+    request: Request,
+    received: Instant,
+    slot: Slot,
+}
 
 /// What a task came back from.
 enum Ended {
@@ -189,7 +197,7 @@ impl Dispatch {
             received,
         } = incoming;
         let budget = Duration::from_millis(budget_ms.into());
-        let answering = Arc::new(Answering::new(requests.len(), reply));
+        let places = Slot::each(requests.len(), reply);
         let (count, bytes) = requests
             .iter()
             .filter(|request| !matches!(request.command, Command::MarkRead(_)))
@@ -197,11 +205,11 @@ impl Dispatch {
                 (count + 1, bytes + request.command.weight())
             });
         let admitted = self.planner.admit(count, bytes, budget);
-        for (place, request) in requests.into_iter().enumerate() {
+        for (slot, request) in places.zip(requests) {
             let job = Pending {
                 request,
                 received,
-                slot: Slot::new(&answering, place),
+                slot,
             };
             if matches!(job.request.command, Command::MarkRead(_)) {
                 self.take_mark(received + budget, job);

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use confab_protocol::command::{
-    Caller, Command, CreateConversation, Outcome, RemoveParticipant, Request, SendAnswer,
-    SendMessage, Sent,
+    AddParticipants, Caller, Command, CreateConversation, Outcome, RemoveParticipant, Request,
+    SendAnswer, SendMessage, Sent,
 };
 use confab_protocol::error::Code;
+use confab_protocol::event::Member;
 use confab_protocol::ids::{ClientId, ConversationId};
 use confab_protocol::json::JsonText;
 use confab_protocol::resource::{ConversationType, Role};
@@ -29,7 +30,7 @@ use crate::{database, messages};
 
 mod commands;
 
-pub(crate) use commands::{addition, deletion, edit, patch, patch_of_version, role_change, unsend};
+pub(crate) use commands::{deletion, edit, patch, patch_of_version, role_change, unsend};
 
 /// How long a test waits for what comes at once on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -232,6 +233,18 @@ pub(crate) fn creation(key: &str, r#type: ConversationType, users: &[&str]) -> C
         r#type,
         participants: users.iter().map(|user| user.parse().unwrap()).collect(),
         metadata: JsonText::empty_object(),
+    })
+}
+
+pub(crate) fn addition(conversation: ConversationId, users: &[&str]) -> Command {
+    let member = |user: &&str| Member {
+        user_id: user.parse().unwrap(),
+        role: Role::Member,
+    };
+    Command::AddParticipants(AddParticipants {
+        conversation,
+        participants: users.iter().map(member).collect(),
+        client_id: key(),
     })
 }
 

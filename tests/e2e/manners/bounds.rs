@@ -86,8 +86,8 @@ async fn bodies_above_their_routes_limit_are_refused_before_they_come() {
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
     let routes = [
         ("/v1/messages".to_owned(), 512 * 1024),
-        ("/v1/conversations".to_owned(), 256 * 1024),
-        (format!("/v1/conversations/{id}/participants"), 256 * 1024),
+        ("/v1/conversations".to_owned(), 640 * 1024),
+        (format!("/v1/conversations/{id}/participants"), 640 * 1024),
     ];
     for (path, limit) in &routes {
         let head = |more: &str| {

@@ -16,7 +16,11 @@ const PROCESS: &[Metric] = &[
 ];
 
 /// Whose metrics are listed.
-const ROLES: [(&str, &[Metric]); 2] = [("gateway", confab_gateway::METRICS), ("any", PROCESS)];
+const ROLES: [(&str, &[Metric]); 3] = [
+    ("gateway", confab_gateway::METRICS),
+    ("worker", confab_worker::METRICS),
+    ("any", PROCESS),
+];
 
 const HEAD: &str = "\
 # Metrics

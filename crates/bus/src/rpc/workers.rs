@@ -53,28 +53,28 @@ impl Workers {
         Ok(())
     }
 
-    /// The worker of a conversation: every gateway that heard the same picks the same, by rendezvous hashing. `not` has
-    /// just failed to answer.
+    /// The worker of a conversation: every gateway that heard the same picks the same, by rendezvous hashing. Those in
+    /// `not` have just failed it.
     #[must_use]
-    pub fn pick(&self, conversation: ConversationId, not: Option<WorkerId>) -> Target {
+    pub fn pick(&self, conversation: ConversationId, not: &[WorkerId]) -> Target {
         let now = Instant::now();
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = heard
             .iter()
-            .filter(|(id, at)| now.duration_since(*at) < LATELY && Some(*id) != not);
+            .filter(|(id, at)| now.duration_since(*at) < LATELY && !not.contains(id));
         let best = alive.max_by_key(|(id, _)| (weight(conversation, *id), *id));
         best.map_or(Target::Any, |(id, _)| Target::Worker(*id))
     }
 
-    /// Whether a worker besides `than` said lately that it lives; where it is not known which, whether two did.
+    /// Whether so many workers besides those in `not` said lately that they live.
     #[must_use]
-    pub fn has_another(&self, than: Option<WorkerId>) -> bool {
+    pub fn has_others(&self, count: usize, not: &[WorkerId]) -> bool {
         let now = Instant::now();
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let others = heard
             .iter()
-            .filter(|(id, at)| now.duration_since(*at) < LATELY && Some(*id) != than);
-        others.count() > usize::from(than.is_none())
+            .filter(|(id, at)| now.duration_since(*at) < LATELY && !not.contains(id));
+        others.count() >= count
     }
 
     /// A worker was not there: it is not picked again until it says that it lives.

@@ -77,12 +77,13 @@ impl CommandLoop {
             submission.refuse(&full.retry_after(1000));
             return;
         }
-        self.route(submission, None);
+        self.route(submission);
     }
 
-    fn route(&mut self, submission: Submission, not: Option<WorkerId>) {
+    fn route(&mut self, submission: Submission) {
         let conversation = submission.conversation();
-        let target = conversation.map_or(Target::Any, |id| self.workers.pick(id, not));
+        let pick = |id| self.workers.pick(id, &submission.not);
+        let target = conversation.map_or(Target::Any, pick);
         self.lanes.push(target, submission);
     }
 
@@ -129,13 +130,19 @@ impl CommandLoop {
         submissions: Vec<Submission>,
         outcomes: Vec<CommandOutcome>,
     ) {
-        let not = worker_of(target);
-        let has_another = self.workers.has_another(not);
+        let worker = worker_of(target);
+        // Where it is not known which one it was, it counts as one of those heard of.
+        let count = if worker.is_some() { 1 } else { 2 };
         let mut outcomes = outcomes.into_iter();
-        for submission in submissions {
+        for mut submission in submissions {
             let own: Vec<_> = outcomes.by_ref().take(submission.requests.len()).collect();
-            if has_another && submission.may_go_elsewhere(&own) {
-                self.route(submission, not);
+            if !submission.may_go_elsewhere(&own) {
+                submission.answer(own);
+                continue;
+            }
+            submission.not.extend(worker);
+            if self.workers.has_others(count, &submission.not) {
+                self.route(submission);
             } else {
                 submission.answer(own);
             }
@@ -145,16 +152,17 @@ impl CommandLoop {
     /// Tries once more elsewhere; a worker that was not there costs no attempt, for it has nothing.
     fn failed(&mut self, target: Target, submissions: Vec<Submission>, error: &RpcError) {
         let gone = matches!((target, error), (Target::Worker(_), RpcError::NoResponders));
-        let not = worker_of(target);
-        if let (Some(worker), RpcError::NoResponders | RpcError::Timeout) = (not, error) {
+        let worker = worker_of(target);
+        if let (Some(worker), RpcError::NoResponders | RpcError::Timeout) = (worker, error) {
             // Until it says again that it lives; what waits for it need not find out one after the other.
             self.workers.forget(worker);
             for waiting in self.lanes.abandon(target) {
-                self.route(waiting, not);
+                self.route(waiting);
             }
         }
         for mut submission in submissions {
             submission.handed_over |= !error.not_handed_over();
+            submission.not.extend(worker);
             let ends = matches!(error, RpcError::TooLarge | RpcError::Disconnected)
                 || submission.attempts >= ATTEMPTS;
             if ends && !gone {
@@ -166,7 +174,7 @@ impl CommandLoop {
                 submission.refuse(&failure);
             } else {
                 submission.attempts -= u32::from(gone && submission.attempts > 0);
-                self.route(submission, not);
+                self.route(submission);
             }
         }
     }

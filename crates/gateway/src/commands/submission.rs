@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use confab_bus::rpc::WorkerId;
 use confab_protocol::command::Request;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::ConversationId;
@@ -20,6 +21,8 @@ pub(super) struct Submission {
     pub(super) attempts: u32,
     /// Whether a worker may have them from an earlier attempt.
     pub(super) handed_over: bool,
+    /// The workers that failed it.
+    pub(super) not: Vec<WorkerId>,
     pub(super) weight: usize,
     answers: oneshot::Sender<Vec<CommandOutcome>>,
 }
@@ -39,6 +42,7 @@ impl Submission {
             deadline,
             attempts: 0,
             handed_over: false,
+            not: Vec::new(),
             weight,
             answers,
         }
@@ -60,12 +64,12 @@ impl Submission {
     /// Answers with an outcome a command. A caller that left needs none.
     pub(super) fn answer(self, mut outcomes: Vec<CommandOutcome>) {
         if self.handed_over {
-            // That the last attempt did nothing does not say what an earlier one did.
+            // That the last attempt did nothing does not say what an earlier one did, or still does.
             for failure in outcomes
                 .iter_mut()
                 .filter_map(|outcome| outcome.as_mut().err())
             {
-                if is_undone(failure) {
+                if is_undone(failure) || failure.code == Code::IdempotencyInProgress {
                     *failure = Failure::of(Code::Timeout);
                 }
             }
@@ -152,16 +156,20 @@ pub(super) mod tests {
 
     #[test]
     fn nobody_is_told_that_nothing_was_done_when_an_earlier_attempt_may_have_done_it() {
-        for (handed_over, told) in [(false, Code::Unavailable), (true, Code::Timeout)] {
-            let (mut sends, mut outcomes) = submission(2, 10, later());
-            sends.handed_over = handed_over;
-            sends.answer(vec![
-                Ok(Outcome::Read(Vec::new())),
-                Err(Failure::of(Code::Unavailable)),
-            ]);
-            let outcomes = outcomes.try_recv().unwrap();
-            assert!(outcomes[0].is_ok());
-            assert_eq!(outcomes[1].as_ref().unwrap_err().code, told);
+        for (code, told) in [
+            (Code::Unavailable, Code::Timeout),
+            (Code::IdempotencyInProgress, Code::Timeout),
+            (Code::LastAdmin, Code::LastAdmin),
+        ] {
+            for handed_over in [false, true] {
+                let (mut sends, mut outcomes) = submission(2, 10, later());
+                sends.handed_over = handed_over;
+                sends.answer(vec![Ok(Outcome::Read(Vec::new())), Err(Failure::of(code))]);
+                let outcomes = outcomes.try_recv().unwrap();
+                assert!(outcomes[0].is_ok());
+                let told = if handed_over { told } else { code };
+                assert_eq!(outcomes[1].as_ref().unwrap_err().code, told);
+            }
         }
     }
 }

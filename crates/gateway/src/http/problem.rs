@@ -1,7 +1,7 @@
 //! Refusals as `application/problem+json` (RFC 9457).
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use confab_protocol::error::{Code, Extension, Failure};
@@ -36,6 +36,10 @@ fn set_headers(headers: &mut HeaderMap, failure: &Failure) {
     if matches!(failure.code.status(), 429 | 503) {
         let seconds = failure.retry_after_ms.unwrap_or(1000).div_ceil(1000).max(1);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if failure.code == Code::PayloadTooLarge {
+        // The rest of the body is not read, so that the connection ends: no request may follow on it.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(id) = failure.extension.conversation_id
         && let Ok(location) = HeaderValue::from_str(&format!("/v1/conversations/{id}"))

@@ -10,14 +10,14 @@ use crate::resource::{MessageBody, MessageContent};
 
 /// Reads a message's fields; what is wrong is noted in `fields`, and then there is none.
 pub fn read_body(fields: &mut Fields<'_>) -> Option<MessageBody> {
-    let kind = fields.require::<String>("kind");
-    if kind.as_deref().is_some_and(|kind| !is_kind(kind)) {
+    let given = fields.require::<String>("kind");
+    if given.as_deref().is_some_and(|kind| !is_kind(kind)) {
         fields.reject(
             "kind",
             "must be text, image, file, audio, video or x-… of at most 64 of a-z 0-9 . _ -",
         );
-        return None;
     }
+    let kind = given.filter(|kind| is_kind(kind));
     let content = read_content(fields);
     let reply_to = fields.take::<EventId>("replyTo");
     let metadata = fields
@@ -35,25 +35,23 @@ pub fn read_body(fields: &mut Fields<'_>) -> Option<MessageBody> {
 
 /// Reads the one content of a message; what is wrong is noted in `fields`.
 pub fn read_content(fields: &mut Fields<'_>) -> MessageContent {
+    // One that is there and bad has an error of its own.
+    let is_given = |name| fields.peek(name).is_some_and(|raw| raw.get() != "null");
+    let given = (is_given("content"), is_given("encryptedContent"));
     let content = fields.text("content", limits::CONTENT);
     let encrypted_content = fields.take::<String>("encryptedContent");
     let stated = fields.integer("payloadSizeBytes");
+    match given {
+        (true, true) => fields.reject("encryptedContent", "must not be given beside content"),
+        (false, false) => fields.reject("content", "must be given, or encryptedContent"),
+        (true, false) if stated.is_some() => {
+            fields.reject("payloadSizeBytes", "goes with encryptedContent");
+        }
+        (true, false) | (false, true) => {}
+    }
     let payload_size_bytes = match (&content, &encrypted_content) {
-        (Some(_), Some(_)) => {
-            fields.reject("encryptedContent", "must not be given beside content");
-            None
-        }
-        (None, None) => {
-            fields.reject("content", "must be given, or encryptedContent");
-            None
-        }
-        (Some(_), None) => {
-            if stated.is_some() {
-                fields.reject("payloadSizeBytes", "goes with encryptedContent");
-            }
-            None
-        }
         (None, Some(encrypted)) => decoded_size(fields, encrypted, stated),
+        _ => None,
     };
     MessageContent {
         content,
@@ -120,12 +118,20 @@ mod tests {
         );
         assert_eq!(read(r#"{"kind":"text"}"#).unwrap_err(), ["/content"]);
         assert_eq!(
+            read(r#"{"kind":"text","content":"\u0000"}"#).unwrap_err(),
+            ["/content"]
+        );
+        assert_eq!(
+            read(r#"{"kind":"text","encryptedContent":1,"payloadSizeBytes":1}"#).unwrap_err(),
+            ["/encryptedContent"]
+        );
+        assert_eq!(
             read(r#"{"kind":"text","content":1,"encryptedContent":"AA=="}"#).unwrap_err(),
             ["/encryptedContent"]
         );
         assert_eq!(
-            read(r#"{"kind":"nope","content":1}"#).unwrap_err()[0],
-            "/kind"
+            read(r#"{"kind":"nope","metadata":1,"replyTo":null}"#).unwrap_err(),
+            ["/kind", "/content", "/metadata"]
         );
         assert_eq!(
             read(r#"{"kind":"text","encryptedContent":"*"}"#).unwrap_err(),

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
-use confab_protocol::command::{Command, Outcome};
+use confab_bus::rpc::Reply;
+use confab_protocol::command::{Command, Outcome, Outcomes};
+use confab_protocol::error::{Code, Failure};
 use confab_protocol::revocation::Revocation;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::answering::{Pending, code, send};
+use super::Pending;
 use crate::commit::{Committer, Item};
 use crate::messages;
 use crate::metrics::Metrics;
@@ -131,4 +133,16 @@ fn is_fault(item: &Item) -> bool {
         .payload
         .as_str()
         .starts_with(r#"{"kind":"x-fault""#)
+}
+
+/// Sends an answer; a gateway that does not get it asks again.
+pub(super) async fn send(reply: Reply, outcomes: &Outcomes) {
+    if let Err(error) = reply.send(outcomes).await {
+        debug!(%error, "commands could not be answered");
+    }
+}
+
+/// The refusal of an outcome, for metrics.
+pub(super) fn code<T>(outcome: &Result<T, Failure>) -> Option<Code> {
+    outcome.as_ref().err().map(|failure| failure.code)
 }

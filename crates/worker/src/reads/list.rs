@@ -24,7 +24,8 @@ const WHOLE: usize = PREVIEW + limits::MESSAGE_METADATA + 1024;
 /// Conversations that a page by creation looks at when only those of one type are asked for.
 const EXAMINED: u32 = 1000;
 
-/// The page by the last event, as (id, last_event_at): $1 tenant, $2 user, $3 types, $4 and $6 the id and time to stay below, $5 how many.
+/// The page by the last event, as (`id`, `last_event_at`): $1 tenant, $2 user, $3 types, $4 and $6 the id and time to stay below,
+/// $5 how many.
 ///
 /// `recents` has a time for each membership, and the last event lies within the minute that begins there (migrations/0005). So many as are
 /// wanted have their last event at or after the lowest time of the first so many, read downwards; what could come before them began at
@@ -51,7 +52,7 @@ const RECENT: &str = "\
         where c.id = r.conversation_id and (c.last_event_at, c.id) < ($6, $4) limit 1) c \
     order by c.last_event_at desc, c.id desc limit $5";
 
-/// The page by creation, as (id, last_event_at): $6 is how many are looked at.
+/// The page by creation, as (`id`, `last_event_at`): $6 is how many are looked at.
 const CREATED: &str = "\
     select c.id, c.last_event_at from ( \
         select p.conversation_id from participants p \

@@ -1,27 +1,14 @@
 //! Commands as tests give them.
 
 use confab_protocol::command::{
-    AddParticipants, Command, DeleteConversation, DeleteMessage, EditMessage, SendAnswer,
-    UpdateConversation, UpdateParticipant,
+    Command, DeleteConversation, DeleteMessage, EditMessage, SendAnswer, UpdateConversation,
+    UpdateParticipant,
 };
-use confab_protocol::event::Member;
 use confab_protocol::ids::{ConversationId, EventId};
 use confab_protocol::json::JsonText;
 use confab_protocol::resource::Role;
 
 use super::key;
-
-pub(crate) fn addition(conversation: ConversationId, users: &[&str]) -> Command {
-    let member = |user: &&str| Member {
-        user_id: user.parse().unwrap(),
-        role: Role::Member,
-    };
-    Command::AddParticipants(AddParticipants {
-        conversation,
-        participants: users.iter().map(member).collect(),
-        client_id: key(),
-    })
-}
 
 pub(crate) fn patch(conversation: ConversationId, patch: &str) -> Command {
     patch_of_version(conversation, patch, None)

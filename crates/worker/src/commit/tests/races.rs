@@ -4,7 +4,8 @@ use confab_protocol::command::Command;
 use confab_protocol::error::Code;
 use confab_protocol::ids::ConversationId;
 use confab_protocol::resource::Role;
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use time::OffsetDateTime;
 
 use crate::commit::{CommandOutcome, Committer};
@@ -188,12 +189,16 @@ async fn a_log_is_whole_whatever_happens_at_once() {
     }
     commands.push(("alice", unsend(Some(group), id)));
     commands.push(("carol", deletion(other)));
-    let all = commands
-        .into_iter()
-        .enumerate()
-        .map(|(n, (user, command))| carry_out(&workers[n % 2], user, command));
-    let sends = (0..20).map(|_| fixture.send(message(group, "alice", "more")));
-    Box::pin(async { tokio::join!(join_all(all), join_all(sends)) }).await;
+    // As many at a time as two workers have slots.
+    let all = stream::iter(commands.into_iter().enumerate())
+        .map(|(n, (user, command))| carry_out(&workers[n % 2], user, command))
+        .buffer_unordered(8)
+        .collect::<()>();
+    let sends = stream::iter(0..20)
+        .map(|_| fixture.send(message(group, "alice", "more")))
+        .buffer_unordered(2)
+        .collect::<Vec<_>>();
+    Box::pin(async { tokio::join!(all, sends) }).await;
 
     fixture.assert_counts().await;
     for id in [group, other] {

@@ -110,6 +110,33 @@ async fn pages_of_a_list_follow_their_cursor_in_either_order() {
     assert_eq!(list(&fixture, ListOrder::Recent).await, begun);
 }
 
+#[tokio::test]
+async fn a_large_last_message_is_shown_by_its_kind() {
+    let fixture = Fixture::new().await;
+    for (text, shown) in [
+        ("x".repeat(1022), true),
+        ("x".repeat(1023), false),
+        ("x".repeat(limits::CONTENT), false),
+    ] {
+        let group = fixture.group(&["alice"]).await;
+        sent(fixture.send(message(group, "alice", &text)).await);
+        let query = Query::ListConversations(ListConversations {
+            caller: caller("alice"),
+            limit: 1,
+            cursor: None,
+            r#type: None,
+            order: ListOrder::Recent,
+        });
+        let Answer::Page { items, .. } = ask(&fixture, query).await else {
+            panic!("a page");
+        };
+        let listed: Conversation = serde_json::from_str(items[0].as_str()).unwrap();
+        let preview = listed.last_message.unwrap();
+        assert_eq!((listed.id, preview.kind.as_str()), (group, "text"));
+        assert_eq!(preview.content.is_some(), shown);
+    }
+}
+
 /// The largest message that is accepted.
 pub(super) fn largest(conversation: ConversationId, user: &str) -> Item {
     let empty = message(conversation, user, "");

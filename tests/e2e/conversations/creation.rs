@@ -1,0 +1,111 @@
+//! A conversation is begun once, whatever gateway hears of it and however often.
+
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, Setup};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_begins_one_conversation_whatever_gateway_hears_it_and_however_often() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let alice = cluster.user("alice");
+    let group = json!({"type": "group", "participants": ["bob", "bob", "alice"], "metadata": {"name": "one"}});
+    let create = async |gateway: usize, key: &str, body: &Value| {
+        let key = [("idempotency-key", key)];
+        let body = Some(body.clone());
+        alice
+            .call(gateway, "POST", "/v1/conversations", &key, body)
+            .await
+    };
+    let (one, other) = tokio::join!(create(0, "k-1", &group), create(1, "\"k-1\"", &group));
+    assert_eq!((one.status, other.status), (201, 201));
+    assert_eq!(one.response.body, other.response.body);
+    assert_eq!(one.header("etag"), other.header("etag"));
+    assert_eq!(one.header("location"), other.header("location"));
+    let replays = [&one, &other].map(|r| r.header("idempotent-replayed") == Some("true"));
+    assert_ne!(replays[0], replays[1]);
+    assert_eq!(one.each("participants", "userId"), ["alice", "bob"]);
+
+    let other = json!({"type": "group", "participants": ["carol"]});
+    create(1, "k-1", &other)
+        .await
+        .refused(422, "IDEMPOTENCY_KEY_REUSED");
+    create(0, "", &group)
+        .await
+        .refused(400, "INVALID_IDEMPOTENCY_KEY");
+    // A refusal that was decided in the transaction is kept as well.
+    alice.begins(0, "direct", &["alice", "bob"]).await;
+    let direct = json!({"type": "direct", "participants": ["alice", "bob"]});
+    let first = create(0, "k-2", &direct)
+        .await
+        .refused(409, "DIRECT_CONVERSATION_EXISTS");
+    let kept = first["conversationId"].as_str().unwrap();
+    alice
+        .delete(1, &format!("/v1/conversations/{kept}"))
+        .await
+        .ok(200);
+    create(1, "k-2", &direct)
+        .await
+        .refused(409, "DIRECT_CONVERSATION_EXISTS");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_conversation_is_refused_with_every_bad_field() {
+    let setup = Setup {
+        gateways: 1,
+        workers: 1,
+        ..Setup::default()
+    };
+    let cluster = Cluster::start(setup).await;
+    let alice = cluster.user("alice");
+    let path = "/v1/conversations";
+    let bad = json!({"type": "crowd", "participants": [], "metadata": {"name": 1, "avatar": "x"}, "sender": "eve"});
+    let pointers = [
+        "/metadata/avatar",
+        "/metadata/name",
+        "/participants",
+        "/sender",
+        "/type",
+    ];
+    alice.post(0, path, bad).await.invalid(&pointers);
+    alice.post(0, path, json!([])).await.invalid(&[""]);
+    alice
+        .get(0, "/v1/conversations?limit=0&order=x&typo=1")
+        .await
+        .invalid(&["limit", "order", "typo"]);
+    alice
+        .get(0, "/v1/conversations?limit=101&type=crowd")
+        .await
+        .invalid(&["limit", "type"]);
+    alice
+        .get(0, "/v1/conversations?cursor=x")
+        .await
+        .refused(400, "INVALID_CURSOR");
+    alice
+        .get(0, "/v1/conversations/1")
+        .await
+        .refused(404, "CONVERSATION_NOT_FOUND");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_of_a_creation_that_still_runs_is_told_so() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let alice = cluster.user("alice");
+    let mut running = cluster.store.begin().await.unwrap();
+    let sql = "insert into creation_keys (tenant, user_id, key, request_hash, expires_at) \
+        values ('default', 'alice', 'k', '', now() + interval '1 day')";
+    sqlx::query(sql).execute(&mut *running).await.unwrap();
+    let create = async || {
+        let group = json!({"type": "group", "participants": ["bob"]});
+        let key = [("idempotency-key", "k")];
+        alice
+            .call(1, "POST", "/v1/conversations", &key, Some(group))
+            .await
+    };
+    create().await.refused(409, "IDEMPOTENCY_IN_PROGRESS");
+    running.rollback().await.unwrap();
+    let created = create().await.ok(201);
+    assert_eq!(created.header("idempotent-replayed"), None);
+    cluster.end().await;
+}
