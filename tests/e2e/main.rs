@@ -43,7 +43,11 @@ mod scopes;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
+mod signals;
+#[cfg(test)]
 mod slow_consumer;
+#[cfg(test)]
+mod socket;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -2,12 +2,14 @@
 
 use confab_client::{Http, Options, TokenIn, Ws, WsError};
 use confab_protocol::error::Code;
+use confab_protocol::frame::{Heard, ServerFrame};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, Raw, Setup, claims};
 
 mod forged;
 mod keys;
+mod live;
 
 fn small(gateway_env: Vec<(&'static str, Option<String>)>) -> Setup {
     Setup {
@@ -136,7 +138,13 @@ async fn a_hello_needs_one_token_and_a_session_ends_with_its_token() {
     let (_, mut ws) = Ws::connect(&url, options(TokenIn::Hello(brief)))
         .await
         .unwrap();
-    let closed = ws.next().await.unwrap_err();
+    let closed = loop {
+        match ws.next().await {
+            Ok(Heard::Frame(ServerFrame::TokenExpiring(_))) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(closed) => break closed,
+        }
+    };
     assert_eq!(
         (closed.code, closed.reason.as_str()),
         (Some(4401), "TOKEN_EXPIRED")

@@ -8,6 +8,7 @@ mod publish;
 pub mod revocations;
 pub mod rpc;
 pub mod sessions;
+mod signals;
 mod subjects;
 #[cfg(test)]
 mod testing;
@@ -17,5 +18,6 @@ pub use connection::{Bus, Link, Settings};
 pub use error::{BusError, RpcError};
 pub use gateways::{GatewayId, Gateways};
 pub use publish::{Outgoing, Publishing};
+pub use signals::{Signalled, Signals};
 pub use subjects::EVENTS_STREAM;
 pub use topology::StreamState;

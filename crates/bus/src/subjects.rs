@@ -17,6 +17,8 @@ pub(crate) const QUERY: &str = "confab.v1.query";
 pub(crate) const WORKERS: &str = "confab.v1.workers";
 /// Gateways say here that they live.
 pub(crate) const GATEWAYS: &str = "confab.v1.gateways";
+/// All signals: `confab.v1.signal.<tenant>.<conversation>`, and `confab.v1.signal.<tenant>.presence`.
+pub(crate) const SIGNALS: &str = "confab.v1.signal.>";
 /// Whoever finds a break in the feed says so here.
 pub(crate) const BREAKS: &str = "confab.v1.break";
 /// Whoever revoked something says so here.
@@ -31,6 +33,8 @@ pub(crate) const SERVICE: &str = "confab-worker";
 pub(crate) const QUEUE_GROUP: &str = "workers";
 
 const EVENT_PREFIX: &str = "confab.v1.event.";
+const SIGNAL_PREFIX: &str = "confab.v1.signal.";
+const PRESENCE: &str = "presence";
 
 /// Commands to one worker.
 pub(crate) fn command_of(worker: WorkerId) -> String {
@@ -56,6 +60,33 @@ pub(crate) fn parse_event(subject: &str) -> Option<(TenantId, ConversationId, Ev
     let tenant = levels.next()?.parse().ok()?;
     let conversation = levels.next()?.parse().ok()?;
     Some((tenant, conversation, levels.next()?.parse().ok()?))
+}
+
+/// Where signals about a conversation are published.
+pub(crate) fn signal(tenant: &TenantId, conversation: ConversationId) -> String {
+    format!("{SIGNAL_PREFIX}{tenant}.{conversation}")
+}
+
+/// Where news of the presence of a tenant's users are published.
+pub(crate) fn presence(tenant: &TenantId) -> String {
+    format!("{SIGNAL_PREFIX}{tenant}.{PRESENCE}")
+}
+
+/// What a signal's subject says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SignalSubject {
+    Presence(TenantId),
+    Conversation(TenantId, ConversationId),
+}
+
+/// What a signal's subject says.
+pub(crate) fn parse_signal(subject: &str) -> Option<SignalSubject> {
+    let (tenant, about) = subject.strip_prefix(SIGNAL_PREFIX)?.split_once('.')?;
+    let tenant = tenant.parse().ok()?;
+    Some(match about {
+        PRESENCE => SignalSubject::Presence(tenant),
+        _ => SignalSubject::Conversation(tenant, about.parse().ok()?),
+    })
 }
 
 #[cfg(test)]

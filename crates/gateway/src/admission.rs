@@ -107,10 +107,6 @@ impl Admission {
     ///
     /// # Errors
     /// `TOKEN_REVOKED`, when it was revoked since.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the frame auth, which is not answered yet")
-    )]
     pub(crate) fn renewed(&self, place: &Registered, caller: &Caller) -> Result<(), Failure> {
         place.renewed(caller);
         self.revocations.check_session(caller, place.id())

@@ -1,24 +1,33 @@
 //! The loop around the hub: everything that can wake it, and what it wants done.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use confab_bus::GatewayId;
 use confab_bus::feed::FeedEvent;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::ids::{ConversationId, Seq, TenantId};
 use confab_protocol::query::{Answer, EncodedEvent, Query, ReadEvents, UserMemberships};
+use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use uuid::Uuid;
 
 use crate::commands::Commands;
-use crate::hub::{Account, Ask, Effect, Hub, Read, Retry, SessionKey};
+use crate::hub::{Account, Ask, Effect, Hub, Read, Retry, SessionKey, Standing};
 use crate::metrics::FeedMetrics;
+use crate::presence::Presences;
+use crate::signals::{FromGateways, Outbound};
 use crate::ws::outbox::Outbox;
+
+mod door;
+mod signals;
+
+pub(crate) use door::Fanout;
 
 /// Sessions that may wait to be noted.
 const INBOX: usize = 1024;
@@ -26,6 +35,8 @@ const INBOX: usize = 1024;
 const QUESTIONS: usize = 32;
 /// Events taken from the feed at once.
 const RUN: usize = 256;
+/// How often presence is said and told.
+const PRESENCE: Duration = Duration::from_millis(250);
 
 /// What the feed's reader tells the hub.
 #[derive(Debug)]
@@ -39,77 +50,24 @@ pub(crate) enum FromFeed {
 enum Input {
     Open(SessionKey, Account, Arc<Outbox>, oneshot::Sender<Heads>),
     Close(SessionKey),
+    Presence(SessionKey, PresenceStatus),
+    Standing(SessionKey, ConversationId, oneshot::Sender<Standing>),
+    Answered(Ask, Vec<UserMemberships>),
 }
 
 /// The last seq of each of a session's conversations when it opened.
 pub(crate) type Heads = Vec<(ConversationId, Seq)>;
 
-/// The sessions' door to the hub.
-#[derive(Debug, Clone)]
-pub(crate) struct Fanout {
-    inbox: mpsc::Sender<Input>,
-    keys: Arc<AtomicU64>,
-}
-
-impl Fanout {
-    /// The door, and the loop behind it.
-    pub(crate) fn new(commands: Commands, metrics: FeedMetrics) -> (Self, FanoutLoop) {
-        let (inbox, inputs) = mpsc::channel(INBOX);
-        let fanout = Self {
-            inbox,
-            keys: Arc::new(AtomicU64::new(1)),
-        };
-        let hub = Hub::new(Instant::now());
-        let questions = Arc::new(Semaphore::new(QUESTIONS));
-        let state = FanoutLoop {
-            hub,
-            inputs,
-            commands,
-            metrics,
-            questions,
-            opening: FxHashMap::default(),
-            tasks: JoinSet::new(),
-        };
-        (fanout, state)
-    }
-
-    /// Opens a session: from the returned heads on, its events come into `outbox`.
-    ///
-    /// # Errors
-    /// `UNAVAILABLE` when its memberships did not come within `patience`.
-    pub(crate) async fn open(
-        &self,
-        account: Account,
-        outbox: Arc<Outbox>,
-        patience: Duration,
-    ) -> Result<(SessionKey, Heads), Failure> {
-        let key = SessionKey(self.keys.fetch_add(1, Ordering::Relaxed));
-        let (opened, heads) = oneshot::channel();
-        let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
-        self.inbox
-            .send(Input::Open(key, account, outbox, opened))
-            .await
-            .map_err(|_closed| stopping())?;
-        match tokio::time::timeout(patience, heads).await {
-            Ok(Ok(heads)) => Ok((key, heads)),
-            Ok(Err(_stopped)) => Err(stopping()),
-            Err(_late) => {
-                self.close(key).await;
-                Err(Failure::new(
-                    Code::Unavailable,
-                    "the memberships could not be read in time",
-                )
-                .retry_after(1000))
-            }
-        }
-    }
-
-    /// Ends a session.
-    pub(crate) async fn close(&self, key: SessionKey) {
-        if self.inbox.send(Input::Close(key)).await.is_err() {
-            debug!("a session ends behind the hub");
-        }
-    }
+/// What the hub tells other gateways, and for how long it waits for someone to come back.
+pub(crate) struct Neighbours {
+    /// This gateway among them.
+    pub(crate) own: GatewayId,
+    /// The way to them.
+    pub(crate) signals: Outbound,
+    /// What they say.
+    pub(crate) said: mpsc::Receiver<FromGateways>,
+    /// How long a user without sessions is not told to be offline.
+    pub(crate) grace: Duration,
 }
 
 /// What a question to a worker, or a wait, comes back with.
@@ -128,17 +86,26 @@ pub(crate) struct FanoutLoop {
     questions: Arc<Semaphore>,
     opening: FxHashMap<SessionKey, oneshot::Sender<Heads>>,
     tasks: JoinSet<Done>,
+    presences: Presences,
+    own: GatewayId,
+    signals: Outbound,
+    said: mpsc::Receiver<FromGateways>,
+    /// Conversations whose members' presence the other gateways are to repeat.
+    wanted: Vec<(TenantId, ConversationId)>,
 }
 
 impl FanoutLoop {
     /// Runs until `stop`, or until the feed's reader ends.
     pub(crate) async fn run(mut self, mut feed: mpsc::Receiver<FromFeed>, stop: CancellationToken) {
         let mut events = Vec::with_capacity(RUN);
+        let mut presence = interval(PRESENCE);
+        presence.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 Some(done) = self.tasks.join_next() => self.done(done),
+                _ = presence.tick() => self.keep_presence(),
                 Some(input) = self.inputs.recv() => self.input(input),
                 count = feed.recv_many(&mut events, RUN) => {
                     if count == 0 {
@@ -148,7 +115,9 @@ impl FanoutLoop {
                     for event in events.drain(..) {
                         self.heard(event);
                     }
+                    self.hear_gateways();
                 }
+                Some(said) = self.said.recv() => self.hear_gateway(said),
             }
             self.carry_out();
             self.metrics
@@ -177,8 +146,18 @@ impl FanoutLoop {
             }
             Input::Close(key) => {
                 self.opening.remove(&key);
+                self.presences.closed(key);
                 self.hub.close(key);
             }
+            Input::Presence(key, status) => self.presences.set(key, status),
+            Input::Standing(key, conversation, answer) => {
+                if let Some(standing) = self.hub.standing(key, conversation)
+                    && answer.send(standing).is_err()
+                {
+                    debug!("a session left before it had its answer");
+                }
+            }
+            Input::Answered(ask, answers) => self.hub.memberships(ask, answers),
         }
     }
 
@@ -233,6 +212,9 @@ impl FanoutLoop {
                         && opened.send(heads).is_err()
                     {
                         debug!("a session left before it was open");
+                    }
+                    if let Some(account) = self.hub.account(key) {
+                        self.presences.opened(key, account);
                     }
                 }
                 Effect::Reconciled => {

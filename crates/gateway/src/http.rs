@@ -22,6 +22,7 @@ use crate::admission::Admission;
 use crate::commands::Commands;
 use crate::limits::Limits;
 use crate::metrics::{Answered, HttpMetrics};
+use crate::reads::Reads;
 use crate::sessions::Directory;
 use crate::ws::{self, Sockets};
 
@@ -66,6 +67,8 @@ pub(crate) struct App {
     pub(crate) longest: Duration,
     /// Rate limits.
     pub(crate) limits: Limits,
+    /// The door for read marks.
+    pub(crate) reads: Reads,
     /// The way to the sessions of all gateways.
     pub(crate) directory: Directory,
     /// Metrics of requests.

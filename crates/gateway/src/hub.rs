@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use confab_bus::feed::FeedEvent;
 use confab_protocol::event::MembershipChange;
 use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
-use confab_protocol::query::{EncodedEvent, Membership, MembershipsOf, UserMemberships};
+use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::sequencer::{LogEvent, Verdict};
@@ -15,11 +15,15 @@ use crate::ws::outbox::Outbox;
 
 mod asking;
 mod conversation;
+mod delivery;
 mod heard;
+mod members;
 mod reading;
+mod signals;
 
-use conversation::{Conversation, Entry};
+use conversation::Conversation;
 use heard::Heard;
+pub(crate) use signals::Standing;
 
 /// A session on this gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +88,8 @@ pub(crate) enum Purpose {
     Confirm(u64),
     /// The feed broke.
     Reconcile,
+    /// Whether a user is a member, where the hub knows of no membership.
+    Standing,
 }
 
 /// What is looked at again later.
@@ -118,6 +124,9 @@ pub(crate) struct Hub {
     /// Users still to be asked for after the last break, and how many were asked and did not answer yet.
     to_reconcile: Vec<Arc<Account>>,
     reconciling: usize,
+    /// Conversations with their first members here, and users with new ones, until someone asks.
+    hosted: Vec<(TenantId, ConversationId)>,
+    joined: FxHashSet<Arc<Account>>,
     effects: Vec<Effect>,
     now: Instant,
 }
@@ -181,6 +190,8 @@ impl Hub {
             confirmations: 0,
             to_reconcile: Vec::new(),
             reconciling: 0,
+            hosted: Vec::new(),
+            joined: FxHashSet::default(),
             effects: Vec::new(),
             now,
         }
@@ -296,150 +307,6 @@ impl Hub {
             || entered.is_some_and(|entered| entered >= joined)
     }
 
-    /// Delivers `first` and whatever was held behind it.
-    fn deliver_all(&mut self, id: ConversationId, first: Option<LogEvent>) {
-        let mut next = first;
-        while let Some(event) = next {
-            self.deliver(id, &event);
-            next = self
-                .conversations
-                .get_mut(&id)
-                .and_then(|conversation| conversation.sequencer.next_held());
-        }
-        self.watch_gap(id);
-        self.forget_if_empty(id);
-    }
-
-    fn deliver(&mut self, id: ConversationId, event: &LogEvent) {
-        let change = event.membership_change();
-        if let Some(MembershipChange::Joined(users)) = &change {
-            self.add_members(id, users, event.seq);
-        }
-        let Some(conversation) = self.conversations.get_mut(&id) else {
-            return;
-        };
-        match &change {
-            Some(MembershipChange::Left(user)) => conversation.end_of(user, event.seq),
-            Some(MembershipChange::Ended) => conversation.end_all(event.seq),
-            Some(MembershipChange::Joined(_)) | None => {}
-        }
-        let ended = conversation.push(event);
-        self.end_entries(id, &ended);
-    }
-
-    /// The sequencer delivers an addition: its local users' entries begin just before it.
-    fn add_members(&mut self, id: ConversationId, users: &[UserId], joined: Seq) {
-        let Some(tenant) = self
-            .conversations
-            .get(&id)
-            .map(|conversation| conversation.tenant.clone())
-        else {
-            return;
-        };
-        for user in users {
-            let account = Account {
-                tenant: tenant.clone(),
-                user: user.clone(),
-            };
-            self.note_addition(&account, id, joined);
-            for key in self.present.get(&account).cloned().unwrap_or_default() {
-                if self
-                    .sessions
-                    .get(&key)
-                    .is_some_and(|session| session.opening.is_none())
-                {
-                    let membership = Membership {
-                        conversation: id,
-                        joined,
-                        left: None,
-                        head: joined,
-                        members: 0,
-                    };
-                    self.enter(key, membership, joined - 1);
-                }
-            }
-        }
-    }
-
-    /// Enters a membership of a session that has none with that joining yet.
-    fn enter(&mut self, key: SessionKey, membership: Membership, cursor: Seq) {
-        let Membership {
-            conversation: id,
-            joined,
-            left,
-            head,
-            members: _,
-        } = membership;
-        let Some(session) = self.sessions.get_mut(&key) else {
-            return;
-        };
-        if session.ended.get(&id).is_some_and(|ended| *ended >= joined) {
-            return;
-        }
-        let heard = self.heard.highest(id);
-        let conversation = self
-            .conversations
-            .entry(id)
-            .or_insert_with(|| Conversation::at(session.account.tenant.clone(), head.max(heard)));
-        conversation.sequencer.learn(head);
-        session.conversations.insert(id);
-        let mut entry = Entry::new(
-            key,
-            &session.account,
-            Arc::clone(&session.outbox),
-            joined,
-            left,
-            cursor,
-        );
-        entry.waiting = session.is_unsure(id, self.epoch);
-        conversation.enter(entry);
-        self.watch_gap(id);
-        self.catch_up(id, key, joined);
-    }
-
-    /// Nothing more is unsure: what waits for that may go.
-    fn release(&mut self, id: ConversationId, key: SessionKey) {
-        if let Some(joined) = self
-            .conversations
-            .get(&id)
-            .and_then(|conversation| conversation.first_of(key))
-        {
-            self.catch_up(id, key, joined);
-        }
-    }
-
-    /// Ends what was delivered to its end, and lets the session's next membership there begin.
-    fn end_entries(&mut self, id: ConversationId, ended: &[(SessionKey, Seq)]) {
-        for (key, left) in ended {
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.ended.insert(id, *left);
-            }
-            let next = self
-                .conversations
-                .get(&id)
-                .and_then(|conversation| conversation.first_of(*key));
-            match next {
-                Some(joined) => self.catch_up(id, *key, joined),
-                None => {
-                    if let Some(session) = self.sessions.get_mut(key) {
-                        session.conversations.remove(&id);
-                    }
-                }
-            }
-        }
-    }
-
-    /// A conversation without local members is only remembered by how far it was heard.
-    fn forget_if_empty(&mut self, id: ConversationId) {
-        if let Some(conversation) = self.conversations.get(&id)
-            && conversation.is_empty()
-        {
-            self.heard
-                .note(id, conversation.sequencer.known(), self.now);
-            self.conversations.remove(&id);
-        }
-    }
-
     /// A session is gone.
     pub(crate) fn close(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.remove(&key) else {
@@ -456,26 +323,6 @@ impl Hub {
                 conversation.remove_session(key);
             }
             self.forget_if_empty(id);
-        }
-    }
-}
-
-impl LogEvent {
-    /// What the event does to memberships. One of ours that cannot be parsed is a defect, and changes nothing.
-    fn membership_change(&self) -> Option<MembershipChange> {
-        MembershipChange::parse(self.r#type, &self.json).unwrap_or_else(|error| {
-            tracing::error!(%error, seq = self.seq, "a membership event cannot be parsed");
-            None
-        })
-    }
-}
-
-impl From<EncodedEvent> for LogEvent {
-    fn from(event: EncodedEvent) -> Self {
-        Self {
-            seq: event.seq,
-            r#type: event.r#type,
-            json: event.json.into_string().into(),
         }
     }
 }

@@ -10,7 +10,6 @@ use confab_bus::{Bus, BusError, Gateways};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -24,11 +23,15 @@ mod http;
 mod hub;
 mod limits;
 mod metrics;
+mod presence;
+mod reads;
 mod revocations;
 mod sequencer;
 mod server;
 mod sessions;
 mod settings;
+mod signals;
+mod tasks;
 mod ws;
 
 pub use limits::{BadRateLimit, RateLimit};
@@ -49,14 +52,17 @@ pub fn asyncapi() -> serde_json::Value {
 
 use admission::Admission;
 use commands::{CommandLoop, Commands};
-use fanout::{Fanout, FanoutLoop};
+use fanout::{Fanout, FanoutLoop, Neighbours};
 use limits::Limits;
 use metrics::{
-    AuthMetrics, CommandMetrics, FeedMetrics, HttpMetrics, LimitMetrics, RevocationMetrics,
-    SocketMetrics,
+    AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics, LimitMetrics,
+    RevocationMetrics, SignalMetrics, SocketMetrics,
 };
+use reads::{Reads, ReadsLoop};
 use revocations::Revocations;
 use sessions::{Directory, Sessions};
+use signals::{Outbound, Signalling};
+use tasks::Tasks;
 
 /// The gateway cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -118,8 +124,12 @@ pub struct Gateway {
     gateways: Gateways,
     commands: Commands,
     command_loop: CommandLoop,
+    reads: Reads,
+    reads_loop: ReadsLoop,
     fanout: Fanout,
     fanout_loop: FanoutLoop,
+    signals: Outbound,
+    signalling: Signalling,
     feed_metrics: FeedMetrics,
     sessions: Sessions,
     directory: Directory,
@@ -165,7 +175,21 @@ impl Gateway {
             revocations.clone(),
             AuthMetrics::new(registry),
         );
-        let (fanout, fanout_loop) = Fanout::new(commands.clone(), feed_metrics.clone());
+        let (signals, signalling, said) =
+            Outbound::new(bus.clone(), gateways.clone(), SignalMetrics::new(registry));
+        let (reads, reads_loop) = Reads::new(commands.clone(), signals.clone());
+        let neighbours = Neighbours {
+            own: gateways.id(),
+            signals: signals.clone(),
+            said,
+            grace: Duration::from_secs(settings.presence_grace),
+        };
+        let (fanout, fanout_loop) = Fanout::new(
+            commands.clone(),
+            feed_metrics.clone(),
+            CacheMetrics::new(registry),
+            neighbours,
+        );
         Ok(Self {
             settings,
             directory: Directory::new(bus.clone(), gateways.clone()),
@@ -180,8 +204,12 @@ impl Gateway {
             admission,
             commands,
             command_loop,
+            reads,
+            reads_loop,
             fanout,
             fanout_loop,
+            signals,
+            signalling,
             feed_metrics,
             http_metrics: HttpMetrics::new(registry),
             socket_metrics: SocketMetrics::new(registry),
@@ -214,8 +242,19 @@ impl Gateway {
         let connections = TaskTracker::new();
         let router = self.router(admin, &connections);
         let server_limits = self.settings.server_limits();
-        let behind = CancellationToken::new();
-        let mut tasks = JoinSet::new();
+        let (bus, stop) = (self.bus.clone(), self.stop.clone());
+        let mut tasks = self.start();
+        let served = tokio::select! {
+            () = server::serve(listener, router, server_limits, connections, stop) => Ok(()),
+            ended = tasks.ended() => Err(Error::TaskEnded(ended)),
+        };
+        tasks.end().await;
+        bus.close().await;
+        served
+    }
+
+    /// Starts everything that runs behind the server.
+    fn start(self) -> Tasks {
         let Self {
             bus,
             verifier,
@@ -227,75 +266,38 @@ impl Gateway {
             revocations,
             commands,
             command_loop,
+            reads_loop,
             fanout_loop,
+            signalling,
             feed_metrics,
-            stop,
             ..
         } = self;
         let (events, from_feed) = mpsc::channel(feed::BUFFER);
-        let token = behind.clone();
-        tasks.spawn(async move {
-            verifier.run(token).await;
-            "keys"
+        let (revocations_bus, feed_bus) = (bus.clone(), bus);
+        let mut tasks = Tasks::default();
+        tasks.spawn("keys", async move |stop| verifier.run(stop).await);
+        tasks.spawn("limits", async move |stop| limits.run(stop).await);
+        tasks.spawn("workers", async move |stop| workers.run(stop).await);
+        tasks.spawn("gateways", async move |stop| gateways.run(stop).await);
+        tasks.spawn("sessions", |stop| sessions::run(directory, sessions, stop));
+        tasks.spawn("revocations", |stop| {
+            revocations::run(revocations, revocations_bus, commands, stop)
         });
-        let token = behind.clone();
-        tasks.spawn(async move {
-            limits.run(token).await;
-            "limits"
+        tasks.spawn("signals", |stop| signalling.run(stop));
+        tasks.spawn("reads", |stop| reads_loop.run(stop));
+        tasks.spawn("commands", |stop| command_loop.run(stop));
+        tasks.spawn("fanout", |stop| fanout_loop.run(from_feed, stop));
+        tasks.spawn("feed", |stop| {
+            feed::run(feed_bus, events, feed_metrics, stop)
         });
-        let token = behind.clone();
-        tasks.spawn(async move {
-            drop(workers.run(token).await);
-            "workers"
-        });
-        let token = behind.clone();
-        tasks.spawn(async move {
-            drop(gateways.run(token).await);
-            "gateways"
-        });
-        let (token, sessions_bus) = (behind.clone(), bus.clone());
-        tasks.spawn(async move {
-            tokio::join!(
-                sessions::run(directory, sessions, token.clone()),
-                revocations::run(revocations, sessions_bus, commands, token)
-            );
-            "sessions"
-        });
-        let token = behind.clone();
-        tasks.spawn(async move {
-            command_loop.run(token).await;
-            "commands"
-        });
-        let token = behind.clone();
-        tasks.spawn(async move {
-            fanout_loop.run(from_feed, token).await;
-            "fanout"
-        });
-        let (token, feed_bus) = (behind.clone(), bus.clone());
-        tasks.spawn(async move {
-            feed::run(feed_bus, events, feed_metrics, token).await;
-            "feed"
-        });
-        let served = tokio::select! {
-            () = server::serve(listener, router, server_limits, connections, stop) => Ok(()),
-            Some(ended) = tasks.join_next() => Err(Error::TaskEnded(ended.unwrap_or("panicked"))),
-        };
-        behind.cancel();
-        let all = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(Duration::from_secs(5), all)
-            .await
-            .is_err()
-        {
-            tracing::warn!("tasks were cut off at the end");
-        }
-        bus.close().await;
-        served
+        tasks
     }
 
     fn router(&self, admin: Router, connections: &TaskTracker) -> Router {
         let app = http::App {
             admission: self.admission.clone(),
             commands: self.commands.clone(),
+            reads: self.reads.clone(),
             directory: self.directory.clone(),
             body_timeout: Duration::from_secs(self.settings.body_timeout),
             longest: self.settings.longest(),
@@ -305,7 +307,9 @@ impl Gateway {
         let sockets = ws::Sockets {
             admission: self.admission.clone(),
             commands: self.commands.clone(),
+            reads: self.reads.clone(),
             fanout: self.fanout.clone(),
+            signals: self.signals.clone(),
             limits: self.settings.socket_limits(),
             rates: self.limits.clone(),
             origins: self.origins.clone(),

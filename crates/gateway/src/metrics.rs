@@ -10,6 +10,7 @@ mod feed;
 mod http;
 mod limits;
 mod revocations;
+mod signals;
 mod sockets;
 mod table;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub(crate) use feed::FeedMetrics;
 pub(crate) use http::{Answered, HttpMetrics};
 pub(crate) use limits::LimitMetrics;
 pub(crate) use revocations::RevocationMetrics;
+pub(crate) use signals::{CacheMetrics, SignalMetrics};
 pub(crate) use sockets::{FrameMetrics, SocketMetrics};
 pub use table::METRICS;
 

@@ -64,6 +64,9 @@ pub struct Settings {
     /// Bytes of events that may wait for one socket; beyond, it is closed as a slow consumer.
     #[arg(long, env = "CONFAB_OUTBOX_BYTES", default_value_t = 2 * 1024 * 1024)]
     pub outbox_bytes: usize,
+    /// Seconds without any session after which a user counts as offline.
+    #[arg(long, env = "CONFAB_PRESENCE_GRACE", default_value_t = 10)]
+    pub presence_grace: u64,
     /// Seconds over which a stopping gateway sends its clients away.
     #[arg(long, env = "CONFAB_DRAIN", default_value_t = 10)]
     pub drain: u64,

@@ -22,16 +22,22 @@ use crate::http::params::Params;
 use crate::http::problem::Problem;
 use crate::limits::Limits;
 use crate::metrics::SocketMetrics;
+use crate::reads::Reads;
+use crate::signals::Outbound;
 
 pub(crate) mod asyncapi;
 pub(crate) mod codec;
+mod commands;
+mod connection;
 pub(crate) mod frames;
 mod hello;
 mod meter;
 pub(crate) mod outbox;
+mod renewal;
 mod sends;
 mod session;
 pub(crate) mod socket;
+mod typing;
 pub(crate) mod upgrade;
 
 use upgrade::Handshake;
@@ -43,8 +49,12 @@ pub(crate) struct Sockets {
     pub(crate) admission: Admission,
     /// The door to the workers.
     pub(crate) commands: Commands,
+    /// The door for read marks.
+    pub(crate) reads: Reads,
     /// The door to the hub.
     pub(crate) fanout: Fanout,
+    /// The door to the other gateways.
+    pub(crate) signals: Outbound,
     /// Times and bounds.
     pub(crate) limits: SocketLimits,
     /// Rate limits.

@@ -53,3 +53,50 @@ pub struct Presence {
     /// In which conversations that is to be told.
     pub conversations: Vec<ConversationId>,
 }
+
+/// What a gateway says at once of the presence of its users of one product.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceNews {
+    /// Which gateway: its words are forgotten when it dies.
+    pub gateway: uuid::Uuid,
+    /// What changed.
+    pub changes: Vec<Presence>,
+    /// What did not change, for those who do not know it yet; nobody is told of it.
+    pub repeats: Vec<Presence>,
+    /// Conversations that the gateway hosts since now: the others repeat what they know of their members.
+    pub wanted: Vec<ConversationId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{decode, encode};
+
+    #[test]
+    fn signals_and_news_of_presence_survive_the_wire_and_are_small() {
+        let conversation = ConversationId(uuid::Uuid::now_v7());
+        let (tenant, user): (TenantId, UserId) = ("t".parse().unwrap(), "alice".parse().unwrap());
+        let signal = Signal {
+            tenant: tenant.clone(),
+            conversation,
+            user: user.clone(),
+            kind: SignalKind::Receipt(7),
+        };
+        let bytes = encode(&signal).unwrap();
+        assert_eq!(decode::<Signal>(&bytes).unwrap(), signal);
+        let news = PresenceNews {
+            gateway: uuid::Uuid::now_v7(),
+            changes: vec![Presence {
+                tenant,
+                user,
+                status: PresenceStatus::Away,
+                conversations: vec![conversation; 100],
+            }],
+            repeats: vec![],
+            wanted: vec![conversation],
+        };
+        let bytes = encode(&news).unwrap();
+        assert!(bytes.len() < 101 * 18 + 200, "{}", bytes.len());
+        assert_eq!(decode::<PresenceNews>(&bytes).unwrap(), news);
+    }
+}

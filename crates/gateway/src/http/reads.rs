@@ -41,7 +41,7 @@ pub(super) async fn mark(
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
     let command = Command::MarkRead(read_mark(&body)?);
-    let Outcome::Read(marks) = app.commands.execute(who.request(caller, command)).await? else {
+    let Outcome::Read(marks) = app.reads.execute(who.request(caller, command)).await? else {
         return Err(Failure::of(Code::Internal).into());
     };
     let read = marks.iter().map(|mark| (mark.conversation, mark.up_to));

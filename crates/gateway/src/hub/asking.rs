@@ -93,6 +93,11 @@ impl Hub {
                     self.opening_page(key, answer);
                 }
             }
+            Purpose::Standing => {
+                for (of, answer) in ask.of.iter().zip(&answers) {
+                    self.learn_standing(of, answer);
+                }
+            }
             Purpose::Confirm(number) => {
                 for (of, answer) in ask.of.iter().zip(answers) {
                     self.learn(&account_of(of), &answer.memberships);
@@ -169,7 +174,8 @@ impl Hub {
             }
             // One from before the last break is covered by the asking that the break began.
             Purpose::Reconcile if current => self.ask(ask.of, Purpose::Reconcile),
-            Purpose::Reconcile => {}
+            // Whoever asked for a standing has its answer, and the index will learn of it by the feed.
+            Purpose::Reconcile | Purpose::Standing => {}
         }
     }
 
@@ -200,6 +206,7 @@ impl Hub {
             .collect();
         for membership in memberships {
             self.enter(key, membership, membership.head);
+            self.count(&membership);
         }
         let is_unknown = |(id, seq): &(ConversationId, Seq)| {
             heads.get(id).is_none_or(|head| head < seq) && !self.knows(key, *id, *seq)
@@ -214,7 +221,7 @@ impl Hub {
     }
 
     /// Memberships that the user's open sessions may not know: they are entered from their joining on.
-    fn learn(&mut self, account: &Account, memberships: &[Membership]) {
+    pub(super) fn learn(&mut self, account: &Account, memberships: &[Membership]) {
         for key in self.present.get(account).cloned().unwrap_or_default() {
             if self
                 .sessions
@@ -226,6 +233,9 @@ impl Hub {
             for membership in memberships {
                 self.enter(key, *membership, membership.joined - 1);
             }
+        }
+        for membership in memberships {
+            self.count(membership);
         }
     }
 
@@ -297,14 +307,14 @@ fn conversations(of: &MembershipsOf) -> impl Iterator<Item = (Account, Conversat
     of.only.iter().flatten().map(|id| (account_of(of), *id))
 }
 
-fn account_of(of: &MembershipsOf) -> Account {
+pub(super) fn account_of(of: &MembershipsOf) -> Account {
     Account {
         tenant: of.tenant.clone(),
         user: of.user.clone(),
     }
 }
 
-fn memberships_of(account: &Account) -> MembershipsOf {
+pub(super) fn memberships_of(account: &Account) -> MembershipsOf {
     MembershipsOf {
         tenant: account.tenant.clone(),
         user: account.user.clone(),

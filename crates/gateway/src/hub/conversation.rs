@@ -5,6 +5,7 @@ use std::sync::Arc;
 use confab_protocol::event::MembershipChange;
 use confab_protocol::ids::{Seq, TenantId, UserId};
 
+use super::members::Members;
 use super::{Account, SessionKey};
 use crate::sequencer::{LogEvent, Sequencer};
 use crate::ws::codec::Broadcast;
@@ -16,6 +17,7 @@ pub(super) struct Conversation {
     pub(super) tenant: TenantId,
     pub(super) sequencer: Sequencer,
     pub(super) gap: Gap,
+    pub(super) members: Members,
     /// A session's entries stand in the order of their joining.
     entries: Vec<Entry>,
 }
@@ -66,6 +68,14 @@ impl Entry {
         }
     }
 
+    pub(super) const fn session(&self) -> SessionKey {
+        self.session
+    }
+
+    pub(super) const fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
     /// Pushes an event when it is the very next one; says whether the membership ends with it.
     fn push(&mut self, seq: Seq, event: &Broadcast<'_>) -> bool {
         if self.cursor + 1 != seq || self.waiting || self.left.is_some_and(|left| seq > left) {
@@ -94,17 +104,23 @@ impl Entry {
 
 impl Conversation {
     /// A conversation whose order is known up to `position`.
-    pub(super) const fn at(tenant: TenantId, position: Seq) -> Self {
+    pub(super) const fn at(tenant: TenantId, position: Seq, members: Members) -> Self {
         Self {
             tenant,
             sequencer: Sequencer::at(position),
             gap: Gap::None,
+            members,
             entries: Vec::new(),
         }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Every membership of every session.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// Adds an entry, unless the session has one with that joining: then only its end may be new.

@@ -69,15 +69,21 @@ impl Hub {
                 self.gap_was_read(id, nothing);
             }
             Reader::Entry(key, joined) => {
-                let Some(entry) = self
-                    .conversations
-                    .get_mut(&id)
-                    .and_then(|c| c.entry(key, joined))
-                else {
+                let Some(conversation) = self.conversations.get_mut(&id) else {
                     return;
                 };
-                let ended = events.into_iter().find_map(|event| entry.replay(&event));
+                let mut members = conversation.members;
+                let Some(entry) = conversation.entry(key, joined) else {
+                    return;
+                };
+                let ended = events.into_iter().find_map(|event| {
+                    if members.lacks(event.seq) {
+                        members.fill(event.membership_change().as_ref());
+                    }
+                    entry.replay(&event)
+                });
                 entry.reading = nothing && ended.is_none();
+                conversation.members = members;
                 if let Some(left) = ended {
                     if let Some(conversation) = self.conversations.get_mut(&id) {
                         conversation.remove(key, joined);

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use confab_protocol::event::EventType;
 use confab_protocol::ids::EventId;
 use confab_protocol::json::JsonText;
+use confab_protocol::query::EncodedEvent;
+use confab_protocol::signal::{Signal, SignalKind};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -49,6 +51,11 @@ impl Log {
             .get(&user)
             .and_then(|all| all.last())
             .is_some_and(|(_, left)| left.is_none())
+    }
+
+    fn members(&self) -> u64 {
+        let users = self.memberships.keys();
+        users.filter(|user| self.is_member(**user)).count() as u64
     }
 
     fn add(&mut self, user: usize) -> Option<Seq> {
@@ -315,7 +322,7 @@ impl World {
                         joined,
                         left,
                         head: log.head(),
-                        members: 2,
+                        members: log.members(),
                     });
                 }
             }
@@ -339,7 +346,7 @@ impl World {
                     joined,
                     left,
                     head: log.head(),
-                    members: 2,
+                    members: log.members(),
                 };
                 ended.extend(left.is_some().then_some(membership));
             }
@@ -403,6 +410,32 @@ impl World {
                 let heard = heard.get(&c).cloned().unwrap_or_default();
                 self.check_conversation(client, c, told.get(&c).copied(), opened, &heard);
             }
+        }
+        for (c, log) in self.logs.iter().enumerate() {
+            self.check_signals(c, log);
+        }
+    }
+
+    /// A signal reaches the sessions of present members and no other, and members are counted right.
+    fn check_signals(&self, c: usize, log: &Log) {
+        let id = conversation(c);
+        if let Some(hosted) = self.hub.conversations.get(&id) {
+            assert_eq!(hosted.members.count(), log.members(), "in {log:?}");
+        }
+        let sender = "u0".parse().unwrap();
+        self.hub.signal(&Signal {
+            tenant: "t".parse().unwrap(),
+            conversation: id,
+            user: sender,
+            kind: SignalKind::Typing(true),
+        });
+        for client in &self.clients {
+            let told = !client.outbox.take(usize::MAX).unwrap().is_empty();
+            let member = log.is_member(client.user);
+            assert_eq!(told, member && client.user != 0, "u{}", client.user);
+            let standing = self.hub.standing(client.key, id);
+            let is_known = matches!(standing, Some(Standing::Member(n)) if n == log.members());
+            assert_eq!(is_known, member);
         }
     }
 

@@ -39,6 +39,10 @@ fn encoded() -> String {
     let limits = LimitMetrics::new(&mut registry);
     limits.refused("user");
     limits.buckets("user", 1);
+    let signals = SignalMetrics::new(&mut registry);
+    signals.count("typing", "sent");
+    assert!(signals.malformed());
+    CacheMetrics::new(&mut registry).hits.inc();
     let revocations = RevocationMetrics::new(&mut registry);
     revocations.known(1);
     assert!(revocations.malformed());

@@ -10,7 +10,7 @@ use confab_protocol::limits;
 use tokio::time::Instant;
 
 use super::codec::Decoded;
-use super::session::{Connection, End};
+use super::connection::{Connection, End};
 use super::socket::{Limits, Message};
 use super::{Sockets, verify};
 

@@ -1,15 +1,27 @@
-//! What waits for one socket: events bounded in bytes, answers never dropped.
+//! What waits for one socket: events bounded in bytes, answers never dropped, signals few and the newest only.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use confab_protocol::error::Code;
+use confab_protocol::ids::{ConversationId, UserId};
 use tokio::sync::Notify;
 
 use super::codec::Broadcast;
 use super::frames::Frame;
 use super::upgrade::Encoding;
 use crate::metrics::FrameMetrics;
+
+/// Signals that wait for one socket; beyond, the oldest is dropped.
+const SIGNALS: usize = 64;
+
+/// What a signal is about: a newer one takes its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SignalKey {
+    Typing(ConversationId, UserId),
+    Receipt(ConversationId, UserId),
+    Presence(UserId),
+}
 
 /// The queue between the hub, the session and the socket.
 #[derive(Debug)]
@@ -28,7 +40,15 @@ struct State {
     frames: VecDeque<(Frame, Kind)>,
     event_bytes: usize,
     answer_bytes: usize,
+    /// They go when nothing else waits.
+    signals: VecDeque<(SignalKey, Frame)>,
     closed: Option<Code>,
+}
+
+impl State {
+    fn has_any(&self) -> bool {
+        !self.frames.is_empty() || !self.signals.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +100,7 @@ impl Outbox {
         if state.event_bytes + bytes > self.capacity {
             state.closed = Some(Code::SlowConsumer);
             state.frames.clear();
+            state.signals.clear();
             (state.event_bytes, state.answer_bytes) = (0, 0);
         } else {
             state.event_bytes += bytes;
@@ -87,6 +108,29 @@ impl Outbox {
             self.metrics.event(bytes);
         }
         let wakes = state.started || state.closed.is_some();
+        drop(state);
+        if wakes {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Queues a signal in the place of an older one of its key. It never ends a session.
+    pub(crate) fn push_signal(&self, key: &SignalKey, signal: &Broadcast<'_>) {
+        let frame = signal.frame(self.encoding);
+        let mut state = self.lock();
+        if state.closed.is_some() {
+            return;
+        }
+        match state.signals.iter_mut().find(|(other, _)| other == key) {
+            Some((_, older)) => *older = frame,
+            None => {
+                if state.signals.len() >= SIGNALS {
+                    state.signals.pop_front();
+                }
+                state.signals.push_back((key.clone(), frame));
+            }
+        }
+        let wakes = state.started;
         drop(state);
         if wakes {
             self.wake.notify_one();
@@ -128,7 +172,7 @@ impl Outbox {
         loop {
             {
                 let state = self.lock();
-                if state.closed.is_some() || (state.started && !state.frames.is_empty()) {
+                if state.closed.is_some() || (state.started && state.has_any()) {
                     return;
                 }
             }
@@ -168,6 +212,12 @@ impl Outbox {
             left = left.saturating_sub(size);
             taken.push(frame);
         }
+        while left > 0
+            && let Some((_, frame)) = state.signals.pop_front()
+        {
+            left = left.saturating_sub(frame.as_bytes().len());
+            taken.push(frame);
+        }
         Ok(taken)
     }
 
@@ -203,6 +253,29 @@ mod tests {
         event(&outbox, "1234");
         assert_eq!(outbox.take(100), Err(Code::SlowConsumer));
         assert!(outbox.lock().frames.is_empty());
+    }
+
+    fn signal(outbox: &Outbox, user: usize, text: String) {
+        let key = SignalKey::Presence(format!("u{user}").parse().unwrap());
+        outbox.push_signal(&key, &Broadcast::new(&Bytes::from(text)));
+    }
+
+    #[test]
+    fn signals_stand_behind_all_else_the_newest_of_each_and_never_end_a_session() {
+        let outbox = Outbox::new(Encoding::Json, 8);
+        outbox.start(Frame::text(b"w"));
+        for user in 0..2 * SIGNALS {
+            signal(&outbox, user, format!("old {user}"));
+        }
+        signal(&outbox, 2 * SIGNALS - 1, "new".to_owned());
+        event(&outbox, "1");
+        outbox.push_answer(Frame::text(b"a"));
+        assert_eq!(outbox.take(7).unwrap().len(), 3, "no signal among them");
+        let frames = outbox.take(10_000).unwrap();
+        assert_eq!(frames.len(), SIGNALS);
+        assert_eq!(frames[0], Frame::text(format!("old {SIGNALS}").as_bytes()));
+        assert_eq!(frames[SIGNALS - 1], Frame::text(b"new"));
+        assert_eq!(outbox.take(10_000).unwrap(), []);
     }
 
     #[test]

@@ -1,39 +1,46 @@
-//! What one connection sends: at most one request per conversation is on its way, so that no send overtakes another; what
-//! comes meanwhile goes together in the next one.
+//! What one connection sends, edits and deletes: at most one request per conversation is on its way, so that none overtakes
+//! another; what comes meanwhile goes together in the next one.
 
 use confab_protocol::command::Request;
 use confab_protocol::ids::ConversationId;
 use rustc_hash::FxHashMap;
 
-/// The sends of one connection. A conversation that is a key has a request on its way.
+/// A command with the id of the frame that asked for it.
+#[derive(Debug)]
+pub(crate) struct Submitted {
+    pub(crate) id: Option<String>,
+    pub(crate) request: Request,
+}
+
+/// The commands of one connection, by conversation. A conversation that is a key has a request on its way.
 #[derive(Debug, Default)]
 pub(crate) struct Sends {
-    waiting: FxHashMap<ConversationId, Vec<Request>>,
+    waiting: FxHashMap<ConversationId, Vec<Submitted>>,
     bytes: usize,
 }
 
 impl Sends {
-    /// Takes a send; gives what must go on its way now.
+    /// Takes a command; gives what must go on its way now.
     pub(crate) fn submit(
         &mut self,
         conversation: ConversationId,
-        request: Request,
-    ) -> Option<Vec<Request>> {
+        submitted: Submitted,
+    ) -> Option<Vec<Submitted>> {
         match self.waiting.get_mut(&conversation) {
             Some(waiting) => {
-                self.bytes += request.command.weight();
-                waiting.push(request);
+                self.bytes += submitted.request.command.weight();
+                waiting.push(submitted);
                 None
             }
             None => {
                 self.waiting.insert(conversation, Vec::new());
-                Some(vec![request])
+                Some(vec![submitted])
             }
         }
     }
 
     /// The conversation's request was answered; gives what goes next.
-    pub(crate) fn answered(&mut self, conversation: ConversationId) -> Option<Vec<Request>> {
+    pub(crate) fn answered(&mut self, conversation: ConversationId) -> Option<Vec<Submitted>> {
         let waiting = self.waiting.get_mut(&conversation)?;
         if waiting.is_empty() {
             self.waiting.remove(&conversation);
@@ -42,7 +49,7 @@ impl Sends {
         let next = std::mem::take(waiting);
         self.bytes -= next
             .iter()
-            .map(|request| request.command.weight())
+            .map(|submitted| submitted.request.command.weight())
             .sum::<usize>();
         Some(next)
     }
@@ -62,8 +69,8 @@ mod tests {
 
     use super::*;
 
-    fn request(conversation: ConversationId, n: u128) -> Request {
-        Request {
+    fn submitted(conversation: ConversationId, n: u128) -> Submitted {
+        let request = Request {
             request_id: n.to_string(),
             traceparent: None,
             caller: Caller {
@@ -78,7 +85,8 @@ mod tests {
                 reply_to: None,
                 answer: SendAnswer::Ack,
             }),
-        }
+        };
+        Submitted { id: None, request }
     }
 
     #[test]
@@ -88,20 +96,20 @@ mod tests {
             ConversationId(Uuid::from_u128(2)),
         );
         let mut sends = Sends::default();
-        assert_eq!(sends.submit(a, request(a, 1)).unwrap().len(), 1);
-        assert_eq!(sends.submit(b, request(b, 2)).unwrap().len(), 1);
-        assert!(sends.submit(a, request(a, 3)).is_none());
-        assert!(sends.submit(a, request(a, 4)).is_none());
+        assert_eq!(sends.submit(a, submitted(a, 1)).unwrap().len(), 1);
+        assert_eq!(sends.submit(b, submitted(b, 2)).unwrap().len(), 1);
+        assert!(sends.submit(a, submitted(a, 3)).is_none());
+        assert!(sends.submit(a, submitted(a, 4)).is_none());
         assert!(sends.bytes() > 0);
         let next = sends.answered(a).unwrap();
         assert_eq!(
             next.iter()
-                .map(|r| r.request_id.as_str())
+                .map(|next| next.request.request_id.as_str())
                 .collect::<Vec<_>>(),
             ["3", "4"]
         );
         assert_eq!(sends.bytes(), 0);
         assert!(sends.answered(a).is_none());
-        assert!(sends.submit(a, request(a, 5)).is_some());
+        assert!(sends.submit(a, submitted(a, 5)).is_some());
     }
 }

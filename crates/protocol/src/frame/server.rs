@@ -172,7 +172,7 @@ pub struct PresenceSignal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenExpiring {
-    /// When: then the connection is closed.
+    /// Its `exp`: then the connection is closed, or as much later as clocks may differ.
     pub expires_at: Timestamp,
 }
 

@@ -1,0 +1,125 @@
+//! Signals between gateways, over core NATS: best effort, not numbered, not replayed.
+
+use async_nats::Subscriber;
+use confab_protocol::ids::TenantId;
+use confab_protocol::signal::{PresenceNews, Signal};
+use confab_protocol::wire;
+use futures_util::StreamExt as _;
+
+use crate::connection::Bus;
+use crate::error::BusError;
+use crate::subjects::{self, SignalSubject};
+
+/// What another gateway, or this one, published.
+#[derive(Debug)]
+pub enum Signalled {
+    /// A signal about one conversation.
+    Signal(Signal),
+    /// News of the presence of users.
+    Presence(PresenceNews),
+    /// What no gateway of this version sends.
+    Malformed,
+}
+
+/// Every signal of every gateway.
+#[derive(Debug)]
+pub struct Signals(Subscriber);
+
+impl Signals {
+    /// Subscribes; while NATS is away, it hears nothing, and goes on when NATS is back.
+    ///
+    /// # Errors
+    /// When NATS refuses the subscription.
+    pub async fn open(bus: &Bus) -> Result<Self, BusError> {
+        let subscribe = bus.client.subscribe(subjects::SIGNALS);
+        Ok(Self(
+            subscribe
+                .await
+                .map_err(BusError::nats("listen to signals"))?,
+        ))
+    }
+
+    /// The next one; none when the connection was closed. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Signalled> {
+        let message = self.0.next().await?;
+        Some(read(&message.subject, &message.payload).unwrap_or(Signalled::Malformed))
+    }
+}
+
+/// What a message says; it must be about what its subject names.
+fn read(subject: &str, payload: &[u8]) -> Option<Signalled> {
+    match subjects::parse_signal(subject)? {
+        SignalSubject::Presence(tenant) => {
+            let news: PresenceNews = wire::decode(payload).ok()?;
+            let mut words = news.changes.iter().chain(&news.repeats);
+            let is_about = words.all(|word| word.tenant == tenant);
+            is_about.then_some(Signalled::Presence(news))
+        }
+        SignalSubject::Conversation(tenant, conversation) => {
+            let signal: Signal = wire::decode(payload).ok()?;
+            let is_about = signal.tenant == tenant && signal.conversation == conversation;
+            is_about.then_some(Signalled::Signal(signal))
+        }
+    }
+}
+
+impl Bus {
+    /// Hands a signal to NATS.
+    ///
+    /// # Errors
+    /// When NATS is away: then the signal is lost.
+    pub async fn signal(&self, signal: &Signal) -> Result<(), BusError> {
+        let subject = subjects::signal(&signal.tenant, signal.conversation);
+        self.publish_signal(subject, wire::encode(signal)?).await
+    }
+
+    /// Hands news of the presence of a tenant's users to NATS; they must fit one message.
+    ///
+    /// # Errors
+    /// When NATS is away: then they are lost.
+    pub async fn presence(&self, tenant: &TenantId, news: &PresenceNews) -> Result<(), BusError> {
+        let payload = wire::encode(news)?;
+        self.publish_signal(subjects::presence(tenant), payload)
+            .await
+    }
+
+    async fn publish_signal(&self, subject: String, payload: Vec<u8>) -> Result<(), BusError> {
+        // The library would keep it until NATS is back, when nobody wants it any more.
+        if !self.is_connected() {
+            return Err(BusError::Disconnected);
+        }
+        self.client
+            .publish(subject, payload.into())
+            .await
+            .map_err(BusError::nats("publish a signal"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_protocol::ids::ConversationId;
+    use confab_protocol::signal::SignalKind;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_that_is_not_about_its_subject_or_is_none_is_malformed() {
+        let tenant: TenantId = "acme".parse().unwrap();
+        let conversation = ConversationId(Uuid::now_v7());
+        let signal = Signal {
+            tenant: tenant.clone(),
+            conversation,
+            user: "alice".parse().unwrap(),
+            kind: SignalKind::Typing(true),
+        };
+        let payload = wire::encode(&signal).unwrap();
+        let own = subjects::signal(&tenant, conversation);
+        assert!(matches!(read(&own, &payload), Some(Signalled::Signal(heard)) if heard == signal));
+        let elsewhere = subjects::signal(&"other".parse().unwrap(), conversation);
+        assert!(read(&elsewhere, &payload).is_none());
+        assert!(read(&subjects::presence(&tenant), &payload).is_none());
+        assert!(read(&own, b"junk").is_none());
+        assert!(read("confab.v1.signal.acme", &payload).is_none());
+    }
+}

@@ -1,0 +1,183 @@
+//! The order delivers: events to entries, additions to users who are here, ends to those who left.
+
+use std::sync::Arc;
+
+use confab_protocol::event::MembershipChange;
+use confab_protocol::ids::{ConversationId, Seq, UserId};
+use confab_protocol::query::{EncodedEvent, Membership};
+
+use super::conversation::{Conversation, Entry};
+use super::members::Members;
+use super::{Account, Hub, SessionKey};
+use crate::sequencer::LogEvent;
+
+impl Hub {
+    /// Delivers `first` and whatever was held behind it.
+    pub(super) fn deliver_all(&mut self, id: ConversationId, first: Option<LogEvent>) {
+        let mut next = first;
+        while let Some(event) = next {
+            self.deliver(id, &event);
+            next = self
+                .conversations
+                .get_mut(&id)
+                .and_then(|conversation| conversation.sequencer.next_held());
+        }
+        self.watch_gap(id);
+        self.forget_if_empty(id);
+    }
+
+    pub(super) fn deliver(&mut self, id: ConversationId, event: &LogEvent) {
+        let change = event.membership_change();
+        if let Some(MembershipChange::Joined(users)) = &change {
+            self.add_members(id, users, event.seq);
+        }
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        conversation.members.delivered(event.seq, change.as_ref());
+        match &change {
+            Some(MembershipChange::Left(user)) => conversation.end_of(user, event.seq),
+            Some(MembershipChange::Ended) => conversation.end_all(event.seq),
+            Some(MembershipChange::Joined(_)) | None => {}
+        }
+        let ended = conversation.push(event);
+        self.end_entries(id, &ended);
+    }
+
+    /// The sequencer delivers an addition: its local users' entries begin just before it.
+    pub(super) fn add_members(&mut self, id: ConversationId, users: &[UserId], joined: Seq) {
+        let Some(tenant) = self
+            .conversations
+            .get(&id)
+            .map(|conversation| conversation.tenant.clone())
+        else {
+            return;
+        };
+        for user in users {
+            let account = Account {
+                tenant: tenant.clone(),
+                user: user.clone(),
+            };
+            self.note_addition(&account, id, joined);
+            for key in self.present.get(&account).cloned().unwrap_or_default() {
+                if self
+                    .sessions
+                    .get(&key)
+                    .is_some_and(|session| session.opening.is_none())
+                {
+                    let membership = Membership {
+                        conversation: id,
+                        joined,
+                        left: None,
+                        head: joined,
+                        members: 0,
+                    };
+                    self.enter(key, membership, joined - 1);
+                }
+            }
+        }
+    }
+
+    /// Enters a membership of a session that has none with that joining yet.
+    pub(super) fn enter(&mut self, key: SessionKey, membership: Membership, cursor: Seq) {
+        let Membership {
+            conversation: id,
+            joined,
+            left,
+            head,
+            members,
+        } = membership;
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        if session.ended.get(&id).is_some_and(|ended| *ended >= joined) {
+            return;
+        }
+        let heard = self.heard.highest(id);
+        let conversation = self.conversations.entry(id).or_insert_with(|| {
+            let tenant = session.account.tenant.clone();
+            self.hosted.push((tenant.clone(), id));
+            let members = Members::at(members, head, head.max(heard));
+            Conversation::at(tenant, head.max(heard), members)
+        });
+        conversation.sequencer.learn(head);
+        if session.conversations.insert(id) {
+            self.joined.insert(Arc::clone(&session.account));
+        }
+        let mut entry = Entry::new(
+            key,
+            &session.account,
+            Arc::clone(&session.outbox),
+            joined,
+            left,
+            cursor,
+        );
+        entry.waiting = session.is_unsure(id, self.epoch);
+        conversation.enter(entry);
+        self.watch_gap(id);
+        self.catch_up(id, key, joined);
+    }
+
+    /// Nothing more is unsure: what waits for that may go.
+    pub(super) fn release(&mut self, id: ConversationId, key: SessionKey) {
+        if let Some(joined) = self
+            .conversations
+            .get(&id)
+            .and_then(|conversation| conversation.first_of(key))
+        {
+            self.catch_up(id, key, joined);
+        }
+    }
+
+    /// Ends what was delivered to its end, and lets the session's next membership there begin.
+    pub(super) fn end_entries(&mut self, id: ConversationId, ended: &[(SessionKey, Seq)]) {
+        for (key, left) in ended {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.ended.insert(id, *left);
+            }
+            let next = self
+                .conversations
+                .get(&id)
+                .and_then(|conversation| conversation.first_of(*key));
+            match next {
+                Some(joined) => self.catch_up(id, *key, joined),
+                None => {
+                    if let Some(session) = self.sessions.get_mut(key) {
+                        session.conversations.remove(&id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A conversation without local members is only remembered by how far it was heard.
+    pub(super) fn forget_if_empty(&mut self, id: ConversationId) {
+        if let Some(conversation) = self.conversations.get(&id)
+            && conversation.is_empty()
+        {
+            self.heard
+                .note(id, conversation.sequencer.known(), self.now);
+            self.conversations.remove(&id);
+        }
+    }
+}
+
+impl LogEvent {
+    /// What the event does to memberships. One of ours that cannot be parsed is a defect, and changes nothing.
+    pub(super) fn membership_change(&self) -> Option<MembershipChange> {
+        MembershipChange::parse(self.r#type, &self.json).unwrap_or_else(|error| {
+            tracing::error!(%error, seq = self.seq, "a membership event cannot be parsed");
+            None
+        })
+    }
+}
+
+impl From<EncodedEvent> for LogEvent {
+    fn from(event: EncodedEvent) -> Self {
+        Self {
+            seq: event.seq,
+            r#type: event.r#type,
+            json: event.json.into_string().into(),
+        }
+    }
+}

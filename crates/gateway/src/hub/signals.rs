@@ -1,0 +1,216 @@
+//! Signals to sessions, and what the hub knows for them: who is a member, and of how large a conversation.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use confab_protocol::frame::{PresenceSignal, ReceiptSignal, ServerFrame, TypingSignal};
+use confab_protocol::ids::{ConversationId, TenantId, UserId};
+use confab_protocol::limits;
+use confab_protocol::query::MembershipsOf;
+use confab_protocol::signal::{Presence, Signal, SignalKind};
+use rustc_hash::FxHashSet;
+
+use super::conversation::{Conversation, Entry};
+use super::{Account, Ask, Hub, Membership, Purpose, SessionKey, UserMemberships, asking};
+use crate::ws::codec::Broadcast;
+use crate::ws::outbox::SignalKey;
+
+/// Whether a session's user is a member, as far as the hub knows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is, in a conversation of so many.
+    Member(u64),
+    /// The hub knows of no membership: a worker must be asked.
+    Unknown(Ask),
+}
+
+impl Conversation {
+    /// Whether it has so few members that it carries signals.
+    fn carries_signals(&self) -> bool {
+        self.members.count() <= limits::SIGNAL_MEMBERS
+    }
+
+    /// The sessions of present members, but for those of one user.
+    fn listeners<'a>(&'a self, but: Option<&'a UserId>) -> impl Iterator<Item = &'a Entry> {
+        let present = self.entries().iter().filter(|entry| entry.left.is_none());
+        present.filter(move |entry| but != Some(&entry.account().user))
+    }
+}
+
+impl Hub {
+    /// A signal about a conversation was heard: its present members' sessions are told, and those of its own user where
+    /// it is a receipt, which they want to know of each other.
+    pub(crate) fn signal(&self, signal: &Signal) {
+        let Some(conversation) = self.carrying(signal.conversation, &signal.tenant) else {
+            return;
+        };
+        let (conversation_id, user_id) = (signal.conversation, signal.user.clone());
+        let user = user_id.clone();
+        let (frame, key, but) = match signal.kind {
+            SignalKind::Typing(on) => (
+                ServerFrame::Typing(TypingSignal {
+                    conversation_id,
+                    user_id,
+                    on,
+                }),
+                SignalKey::Typing(conversation_id, user),
+                Some(&signal.user),
+            ),
+            SignalKind::Receipt(up_to_seq) => (
+                ServerFrame::Receipt(ReceiptSignal {
+                    conversation_id,
+                    user_id,
+                    up_to_seq,
+                }),
+                SignalKey::Receipt(conversation_id, user),
+                None,
+            ),
+        };
+        let Some(json) = encode(&frame) else { return };
+        let broadcast = Broadcast::new(&json);
+        // A session that was a member before may still have an ended entry beside the present one.
+        for entry in conversation.listeners(but) {
+            entry.outbox.push_signal(&key, &broadcast);
+        }
+    }
+
+    /// The presence of a user changed: each session that shares one of the conversations is told once.
+    pub(crate) fn tell(&self, presence: &Presence) {
+        let frame = ServerFrame::Presence(PresenceSignal {
+            user_id: presence.user.clone(),
+            status: presence.status,
+        });
+        let Some(json) = encode(&frame) else { return };
+        let (key, broadcast) = (
+            SignalKey::Presence(presence.user.clone()),
+            Broadcast::new(&json),
+        );
+        let mut told = FxHashSet::default();
+        for id in &presence.conversations {
+            let Some(conversation) = self.carrying(*id, &presence.tenant) else {
+                continue;
+            };
+            for entry in conversation.listeners(Some(&presence.user)) {
+                if told.insert(entry.session()) {
+                    entry.outbox.push_signal(&key, &broadcast);
+                }
+            }
+        }
+    }
+
+    fn carrying(&self, id: ConversationId, tenant: &TenantId) -> Option<&Conversation> {
+        let conversation = self.conversations.get(&id)?;
+        (conversation.tenant == *tenant && conversation.carries_signals()).then_some(conversation)
+    }
+
+    /// Whether the conversation has members here and carries signals.
+    pub(crate) fn carries(&self, id: ConversationId) -> bool {
+        self.conversations
+            .get(&id)
+            .is_some_and(Conversation::carries_signals)
+    }
+
+    /// Those of a user's conversations that carry signals.
+    pub(crate) fn carrying_of(&self, account: &Account) -> Vec<ConversationId> {
+        let keys = self.present.get(account).into_iter().flatten();
+        let sessions = keys.filter_map(|key| Some((*key, self.sessions.get(key)?)));
+        let mut ids = FxHashSet::default();
+        for (key, session) in sessions {
+            ids.extend(session.conversations.iter().filter(|id| {
+                let conversation = self.conversations.get(id);
+                conversation.is_some_and(|conversation| {
+                    conversation.carries_signals()
+                        && conversation.listeners(None).any(|e| e.session() == key)
+                })
+            }));
+        }
+        ids.into_iter().collect()
+    }
+
+    /// The present members of a conversation that have sessions here.
+    pub(crate) fn members_here(&self, id: ConversationId) -> Vec<Arc<Account>> {
+        let conversation = self.conversations.get(&id);
+        let here = conversation.into_iter().flat_map(|c| c.listeners(None));
+        let accounts: FxHashSet<_> = here.map(|entry| Arc::clone(entry.account())).collect();
+        accounts.into_iter().collect()
+    }
+
+    /// Whose session it is.
+    pub(crate) fn account(&self, key: SessionKey) -> Option<&Arc<Account>> {
+        self.sessions.get(&key).map(|session| &session.account)
+    }
+
+    /// The conversations that have their first members here since this was last asked, with their tenants.
+    pub(crate) fn take_hosted(&mut self) -> Vec<(TenantId, ConversationId)> {
+        std::mem::take(&mut self.hosted)
+    }
+
+    /// Every conversation that has members here.
+    pub(crate) fn all_hosted(&self) -> Vec<(TenantId, ConversationId)> {
+        let all = self.conversations.iter();
+        all.map(|(id, conversation)| (conversation.tenant.clone(), *id))
+            .collect()
+    }
+
+    /// The users whose open sessions have new conversations since this was last asked.
+    pub(crate) fn take_joined(&mut self) -> FxHashSet<Arc<Account>> {
+        std::mem::take(&mut self.joined)
+    }
+
+    /// Whether a session's user is a member of a conversation.
+    pub(crate) fn standing(&self, key: SessionKey, id: ConversationId) -> Option<Standing> {
+        let session = self.sessions.get(&key)?;
+        let conversation = self.conversations.get(&id);
+        let conversation = conversation.filter(|_| session.conversations.contains(&id));
+        if let Some(conversation) = conversation {
+            // Of a large conversation it does not matter who listens, and there may be many to look through.
+            let is_member = !conversation.carries_signals()
+                || conversation.listeners(None).any(|e| e.session() == key);
+            if is_member {
+                return Some(Standing::Member(conversation.members.count()));
+            }
+        }
+        // Of memberships that began and ended meanwhile, none must be passed over by the present one.
+        let keys = self.present.get(&session.account).into_iter().flatten();
+        let ended = keys.filter_map(|key| self.sessions.get(key));
+        let ended = ended.map(|session| session.ended.get(&id).copied().unwrap_or_default());
+        let of = MembershipsOf {
+            only: Some(vec![id]),
+            held: vec![(id, ended.min().unwrap_or_default())],
+            ..asking::memberships_of(&session.account)
+        };
+        Some(Standing::Unknown(Ask {
+            of: vec![of],
+            purpose: Purpose::Standing,
+            epoch: self.epoch,
+        }))
+    }
+
+    /// A worker was asked for a standing. The present membership is entered, unless there is more to it, which the feed
+    /// tells in its order.
+    pub(super) fn learn_standing(&mut self, of: &MembershipsOf, answer: &UserMemberships) {
+        if let [membership @ Membership { left: None, .. }] = *answer.memberships {
+            self.learn(&asking::account_of(of), &[membership]);
+        }
+    }
+
+    /// A worker's snapshot says how many members a conversation has.
+    pub(super) fn count(&mut self, membership: &Membership) {
+        if let Some(conversation) = self.conversations.get_mut(&membership.conversation) {
+            let position = conversation.sequencer.position();
+            conversation
+                .members
+                .learn(membership.members, membership.head, position);
+        }
+    }
+}
+
+fn encode(frame: &ServerFrame) -> Option<Bytes> {
+    match frame.encode() {
+        Ok(json) => Some(json.into()),
+        Err(error) => {
+            tracing::error!(%error, "a signal cannot be encoded");
+            None
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Who is there: what this gateway's sessions and the other gateways say of users, and what is told of it. No IO; the time
+//! is a value.
+//!
+//! Each gateway has one word on each of its users; the highest of all words counts. A word ends by another, or with its
+//! gateway. Without any word a user is offline, which is told after a grace period, so that who reconnects was never away.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use confab_bus::GatewayId;
+use confab_protocol::ids::ConversationId;
+use confab_protocol::signal::{Presence, PresenceStatus};
+use rustc_hash::FxHashMap;
+
+use crate::hub::{Account, SessionKey};
+
+mod gateways;
+mod local;
+
+use gateways::Speakers;
+use local::Local;
+
+/// A gateway's words on one user: one a second, the newest winning.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Users of whom something is said at once.
+const AT_ONCE: usize = 2000;
+/// Users that are looked at at once, whether any of their conversations is still here.
+const SWEPT: usize = 1000;
+/// Users that are known; of more nothing is told.
+const KNOWN: usize = 200_000;
+
+/// What is known of everyone who shares a conversation with a session here.
+#[derive(Debug)]
+pub(crate) struct Presences {
+    own: GatewayId,
+    grace: Duration,
+    sessions: FxHashMap<SessionKey, Arc<Account>>,
+    locals: FxHashMap<Arc<Account>, Local>,
+    /// Local users of whom something may be to say.
+    unsaid: VecDeque<Arc<Account>>,
+    known: FxHashMap<Arc<Account>, Known>,
+    /// Every known user once, by number, in the order in which they are swept.
+    swept: VecDeque<(u64, Arc<Account>)>,
+    /// Grows with every user that becomes known.
+    numbers: u64,
+    /// Users who may be offline then. All wait as long, so the first to begin is the first to end.
+    leaving: VecDeque<(Instant, Arc<Account>)>,
+    speakers: Speakers,
+    /// What is to be told here.
+    told: Vec<Presence>,
+}
+
+/// A user that shares a conversation with a session here.
+#[derive(Debug, Default)]
+struct Known {
+    /// Tells the user from itself when it was forgotten and known again meanwhile.
+    number: u64,
+    /// What each gateway says; none says `offline`.
+    words: Vec<(GatewayId, PresenceStatus)>,
+    /// The conversations here in which changes are told.
+    conversations: Vec<ConversationId>,
+    /// What was told last, or was known without being told.
+    status: Option<PresenceStatus>,
+    /// Since when no gateway has the user.
+    gone_at: Option<Instant>,
+}
+
+impl Known {
+    fn highest(&self) -> PresenceStatus {
+        let words = self.words.iter().map(|(_, status)| *status);
+        words.max().unwrap_or(PresenceStatus::Offline)
+    }
+
+    fn set(&mut self, gateway: GatewayId, status: PresenceStatus) {
+        self.words.retain(|(other, _)| *other != gateway);
+        if status != PresenceStatus::Offline {
+            self.words.push((gateway, status));
+        }
+    }
+}
+
+/// What this gateway says to the others.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// What changed.
+    pub(crate) changes: Vec<Presence>,
+    /// What did not, for those who do not know it.
+    pub(crate) repeats: Vec<Presence>,
+}
+
+/// Whether a word is news, or for those who do not know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It changed.
+    Change,
+    /// It did not: whoever did not know it takes note and tells nobody.
+    Repeat,
+}
+
+impl Presences {
+    /// Nobody is there yet.
+    pub(crate) fn new(own: GatewayId, grace: Duration) -> Self {
+        Self {
+            own,
+            grace,
+            sessions: FxHashMap::default(),
+            locals: FxHashMap::default(),
+            unsaid: VecDeque::new(),
+            known: FxHashMap::default(),
+            swept: VecDeque::new(),
+            numbers: 0,
+            leaving: VecDeque::new(),
+            speakers: Speakers::default(),
+            told: Vec::new(),
+        }
+    }
+
+    /// A gateway said something of a user. `is_here` says whether a conversation has members here and carries signals.
+    pub(crate) fn heard(
+        &mut self,
+        gateway: GatewayId,
+        presence: &Presence,
+        word: Word,
+        now: Instant,
+        is_here: impl Fn(ConversationId) -> bool,
+    ) {
+        if gateway == self.own {
+            return;
+        }
+        self.speakers.spoke(gateway, now);
+        let account = Arc::new(Account {
+            tenant: presence.tenant.clone(),
+            user: presence.user.clone(),
+        });
+        // Whoever says that a user is gone does not know that it is here as well.
+        if presence.status == PresenceStatus::Offline {
+            self.repeat(&account);
+        }
+        let ids = presence.conversations.iter().copied();
+        let here = ids.filter(|id| is_here(*id)).collect();
+        self.note(&account, (gateway, presence.status), word, here);
+        self.settle(&account, now);
+    }
+
+    /// Takes note of a gateway's word on a user, and of the conversations here in which it matters.
+    fn note(
+        &mut self,
+        account: &Arc<Account>,
+        (gateway, status): (GatewayId, PresenceStatus),
+        word: Word,
+        here: Vec<ConversationId>,
+    ) {
+        if !self.known.contains_key(account) {
+            if here.is_empty() || self.known.len() >= KNOWN {
+                return;
+            }
+            self.numbers += 1;
+            let number = self.numbers;
+            let known = Known {
+                number,
+                ..Known::default()
+            };
+            self.known.insert(Arc::clone(account), known);
+            self.swept.push_back((number, Arc::clone(account)));
+        }
+        let Some(known) = self.known.get_mut(account) else {
+            return;
+        };
+        known.set(gateway, status);
+        if status == PresenceStatus::Offline {
+            // Those who were told that the user came are told that it left.
+            let new = here.iter().filter(|id| !known.conversations.contains(id));
+            let new: Vec<_> = new.copied().collect();
+            known.conversations.extend(new);
+        } else {
+            known.conversations = here;
+        }
+        if word == Word::Repeat && known.status.is_none() {
+            known.status = Some(known.highest());
+        }
+    }
+
+    /// Tells what the words say now, where it is another than was told.
+    fn settle(&mut self, account: &Arc<Account>, now: Instant) {
+        let Some(known) = self.known.get_mut(account) else {
+            return;
+        };
+        let highest = known.highest();
+        if highest == PresenceStatus::Offline {
+            if known.gone_at.is_none() {
+                known.gone_at = Some(now);
+                self.leaving
+                    .push_back((now + self.grace, Arc::clone(account)));
+            }
+            return;
+        }
+        known.gone_at = None;
+        if known.status.replace(highest) != Some(highest) {
+            self.told.push(known.tell(account, highest));
+        }
+    }
+
+    /// This gateway says of a user what it said before, for those who do not know it.
+    pub(crate) fn repeat(&mut self, account: &Account) {
+        if let Some((account, local)) = self.locals.get_key_value(account) {
+            let account = Arc::clone(account);
+            if local.said.is_some() {
+                self.say_of(&account, Word::Repeat);
+            }
+        }
+    }
+
+    /// This gateway was cut off from the others: it repeats all that it says.
+    pub(crate) fn repeat_all(&mut self) {
+        let accounts: Vec<_> = self.locals.keys().cloned().collect();
+        for account in accounts {
+            self.repeat(&account);
+        }
+    }
+
+    /// The gateways that live. The words of one that does no longer are forgotten. Says whether one is back that counted
+    /// as dead: what it said was forgotten too early.
+    pub(crate) fn alive(&mut self, alive: &[GatewayId], now: Instant) -> bool {
+        let (dead, is_back) = self.speakers.compare(alive, now);
+        if dead.is_empty() {
+            return is_back;
+        }
+        let mut left = Vec::new();
+        for (account, known) in &mut self.known {
+            let before = known.words.len();
+            known.words.retain(|(gateway, _)| !dead.contains(gateway));
+            if known.words.len() != before {
+                left.push(Arc::clone(account));
+            }
+        }
+        for account in left {
+            self.settle(&account, now);
+        }
+        is_back
+    }
+
+    /// What is to be told here since this was last asked: each to the members of its conversations, once.
+    pub(crate) fn told(&mut self, now: Instant) -> Vec<Presence> {
+        while let Some((end, account)) = self.leaving.pop_front_if(|(end, _)| *end <= now) {
+            let Some(known) = self.known.get(&account) else {
+                continue;
+            };
+            if known.gone_at.map(|gone| gone + self.grace) != Some(end) {
+                continue;
+            }
+            if known.status != Some(PresenceStatus::Offline) {
+                let offline = known.tell(&account, PresenceStatus::Offline);
+                self.told.push(offline);
+            }
+            self.known.remove(&account);
+        }
+        std::mem::take(&mut self.told)
+    }
+
+    /// Forgets some of the users who share no conversation with a session here any more.
+    pub(crate) fn sweep(&mut self, is_here: impl Fn(ConversationId) -> bool) {
+        for _ in 0..SWEPT.min(self.swept.len()) {
+            let Some((number, account)) = self.swept.pop_front() else {
+                return;
+            };
+            let known = self.known.get_mut(&account);
+            let Some(known) = known.filter(|known| known.number == number) else {
+                continue;
+            };
+            known.conversations.retain(|id| is_here(*id));
+            if known.conversations.is_empty() {
+                self.known.remove(&account);
+            } else {
+                self.swept.push_back((number, account));
+            }
+        }
+    }
+}
+
+impl Known {
+    fn tell(&self, account: &Account, status: PresenceStatus) -> Presence {
+        Presence {
+            tenant: account.tenant.clone(),
+            user: account.user.clone(),
+            status,
+            conversations: self.conversations.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,336 @@
+//! The machine in steps, and several of them against a model: whatever connects, dies and is lost, each gateway ends up
+//! telling what is so.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+const GRACE: Duration = Duration::from_secs(10);
+const ROOM: ConversationId = ConversationId(Uuid::from_u128(1));
+
+fn gateway(n: u128) -> GatewayId {
+    GatewayId(Uuid::from_u128(n))
+}
+
+fn account(name: &str) -> Arc<Account> {
+    Arc::new(Account {
+        tenant: "t".parse().unwrap(),
+        user: name.parse().unwrap(),
+    })
+}
+
+fn word(name: &str, status: PresenceStatus) -> Presence {
+    Presence {
+        tenant: "t".parse().unwrap(),
+        user: name.parse().unwrap(),
+        status,
+        conversations: vec![ROOM, ConversationId(Uuid::from_u128(99))],
+    }
+}
+
+/// One gateway's machine, with its clock.
+struct Here {
+    presences: Presences,
+    start: Instant,
+}
+
+impl Here {
+    fn new() -> Self {
+        Self {
+            presences: Presences::new(gateway(0), GRACE),
+            start: Instant::now(),
+        }
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.start + Duration::from_millis(ms)
+    }
+
+    fn hears(&mut self, from: u128, name: &str, status: PresenceStatus, kind: Word, ms: u64) {
+        let now = self.at(ms);
+        let word = word(name, status);
+        self.presences
+            .heard(gateway(from), &word, kind, now, |id| id == ROOM);
+    }
+
+    fn told(&mut self, ms: u64) -> Vec<(String, PresenceStatus)> {
+        let told = self.presences.told(self.at(ms)).into_iter();
+        told.map(|presence| {
+            assert_eq!(presence.conversations, [ROOM]);
+            (presence.user.as_str().to_owned(), presence.status)
+        })
+        .collect()
+    }
+
+    fn says(&mut self, ms: u64) -> Said {
+        self.presences.say(self.at(ms), |_| vec![ROOM])
+    }
+}
+
+fn one(name: &str, status: PresenceStatus) -> Vec<(String, PresenceStatus)> {
+    vec![(name.to_owned(), status)]
+}
+
+use PresenceStatus::{Away, Offline, Online};
+
+#[test]
+fn changes_are_told_once_and_offline_after_the_grace_period() {
+    let mut here = Here::new();
+    here.hears(1, "alice", Online, Word::Change, 0);
+    here.hears(2, "alice", Away, Word::Change, 0);
+    assert_eq!(here.told(0), one("alice", Online));
+    here.hears(1, "alice", Offline, Word::Change, 100);
+    assert_eq!(here.told(100), one("alice", Away), "at the other gateway");
+    here.hears(2, "alice", Offline, Word::Change, 200);
+    assert_eq!(here.told(10_199), []);
+    assert_eq!(here.told(10_200), one("alice", Offline));
+    assert!(here.presences.known.is_empty());
+}
+
+#[test]
+fn who_is_back_within_the_grace_period_was_never_away() {
+    let mut here = Here::new();
+    here.hears(1, "alice", Online, Word::Change, 0);
+    here.told(0);
+    here.hears(1, "alice", Offline, Word::Change, 100);
+    here.hears(2, "alice", Online, Word::Change, 9000);
+    here.hears(2, "alice", Offline, Word::Change, 9500);
+    assert_eq!(here.told(19_499), []);
+    assert_eq!(here.told(19_500), one("alice", Offline));
+}
+
+#[test]
+fn a_dead_gateways_words_end_with_it() {
+    let mut here = Here::new();
+    here.hears(1, "alice", Online, Word::Change, 0);
+    here.hears(1, "bob", Online, Word::Change, 0);
+    here.hears(2, "bob", Away, Word::Change, 0);
+    here.told(0);
+    let (now, both) = (here.at(1000), [gateway(0), gateway(1), gateway(2)]);
+    assert!(!here.presences.alive(&both, now));
+    let now = here.at(4000);
+    here.presences.alive(&[gateway(0)], now);
+    assert_eq!(here.told(4000), [], "it spoke a moment ago");
+    let now = here.at(6000);
+    here.presences.alive(&[gateway(0), gateway(2)], now);
+    assert_eq!(here.told(6000), one("bob", Away));
+    assert_eq!(here.told(16_000), one("alice", Offline));
+    let now = here.at(17_000);
+    assert!(here.presences.alive(&both, now), "it was only cut off");
+    assert!(!here.presences.alive(&both, now));
+}
+
+#[test]
+fn a_repeat_is_for_those_who_do_not_know_and_is_told_to_nobody() {
+    let mut here = Here::new();
+    here.hears(1, "alice", Online, Word::Repeat, 0);
+    assert_eq!(here.told(0), []);
+    here.hears(1, "alice", Away, Word::Repeat, 10);
+    assert_eq!(here.told(10), one("alice", Away), "its change was missed");
+    let now = here.at(6000);
+    here.presences.alive(&[gateway(0)], now);
+    assert_eq!(here.told(16_000), one("alice", Offline));
+}
+
+#[test]
+fn a_gateway_says_what_its_sessions_say_together_and_at_most_once_a_second() {
+    let mut here = Here::new();
+    let alice = account("alice");
+    let (phone, laptop) = (SessionKey(1), SessionKey(2));
+    here.presences.opened(phone, &alice);
+    here.presences.opened(laptop, &alice);
+    let said = here.says(0);
+    assert_eq!(said.changes.len(), 1);
+    assert_eq!(said.changes[0].status, Online);
+    assert_eq!(here.told(0), one("alice", Online));
+    here.presences.set(phone, Away);
+    assert_eq!(here.says(1000), Said::default(), "the laptop is online");
+    for status in [Away, Online, Away] {
+        here.presences.set(laptop, status);
+    }
+    assert_eq!(here.says(1001).changes[0].status, Away);
+    here.presences.set(laptop, Online);
+    assert_eq!(here.says(1500), Said::default());
+    assert_eq!(here.says(2001).changes[0].status, Online);
+    here.presences.closed(phone);
+    here.presences.closed(laptop);
+    assert_eq!(here.says(3001).changes[0].status, Offline);
+    assert_eq!(here.says(4001), Said::default());
+    assert!(here.presences.locals.is_empty() && here.presences.unsaid.is_empty());
+    here.told(3001);
+    assert_eq!(here.told(13_001), one("alice", Offline));
+}
+
+#[test]
+fn a_gateway_that_hears_its_user_called_offline_says_otherwise() {
+    let mut here = Here::new();
+    here.presences.opened(SessionKey(1), &account("alice"));
+    here.says(0);
+    here.hears(1, "alice", Offline, Word::Change, 2000);
+    let said = here.says(2000);
+    assert_eq!((said.changes.len(), said.repeats.len()), (0, 1));
+    assert_eq!(said.repeats[0].status, Online);
+    here.presences.repeat_all();
+    assert_eq!(here.says(3000).repeats.len(), 1);
+}
+
+#[test]
+fn strangers_and_those_whose_conversations_left_are_not_kept() {
+    let mut here = Here::new();
+    let stranger = Presence {
+        conversations: vec![ConversationId(Uuid::from_u128(99))],
+        ..word("eve", Online)
+    };
+    let now = here.at(0);
+    here.presences
+        .heard(gateway(1), &stranger, Word::Change, now, |id| id == ROOM);
+    here.hears(1, "alice", Online, Word::Change, 0);
+    assert_eq!(here.told(0), one("alice", Online));
+    here.presences.sweep(|_| true);
+    assert_eq!(here.presences.known.len(), 1);
+    here.presences.sweep(|_| false);
+    assert!(here.presences.known.is_empty() && here.presences.swept.is_empty());
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Open(usize, usize),
+    Close(usize),
+    Set(usize, bool),
+    Kill(usize),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3_usize, 0..3_usize).prop_map(|(g, u)| Step::Open(g, u)),
+        3 => (0..6_usize).prop_map(Step::Close),
+        2 => (0..6_usize, any::<bool>()).prop_map(|(n, away)| Step::Set(n, away)),
+        1 => (0..3_usize).prop_map(Step::Kill),
+        6 => (0..8000_u64).prop_map(Step::Wait),
+    ]
+}
+
+/// Three gateways in one room, with what each was last told.
+struct World {
+    gateways: Vec<Option<Presences>>,
+    told: Vec<BTreeMap<String, PresenceStatus>>,
+    sessions: Vec<(usize, SessionKey, String, PresenceStatus)>,
+    now: Instant,
+    keys: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let machine = |n| Some(Presences::new(gateway(n), GRACE));
+        Self {
+            gateways: (0..3).map(machine).collect(),
+            told: vec![BTreeMap::new(); 3],
+            sessions: vec![],
+            now: Instant::now(),
+            keys: 0,
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Open(g, user) => {
+                if let Some(machine) = &mut self.gateways[g] {
+                    self.keys += 1;
+                    let (key, name) = (SessionKey(self.keys), format!("u{user}"));
+                    machine.opened(key, &account(&name));
+                    self.sessions.push((g, key, name, Online));
+                }
+            }
+            Step::Close(n) if n < self.sessions.len() => {
+                let (g, key, ..) = self.sessions.remove(n);
+                self.gateways[g].as_mut().unwrap().closed(key);
+            }
+            Step::Set(n, away) if n < self.sessions.len() => {
+                let session = &mut self.sessions[n];
+                session.3 = if away { Away } else { Online };
+                let machine = self.gateways[session.0].as_mut().unwrap();
+                machine.set(session.1, session.3);
+            }
+            Step::Kill(g) => {
+                self.gateways[g] = None;
+                self.sessions.retain(|(at, ..)| *at != g);
+            }
+            Step::Wait(ms) => {
+                for _ in 0..ms / 250 {
+                    self.now += Duration::from_millis(250);
+                    self.turn();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Everyone says what is to say, hears the others, and tells.
+    fn turn(&mut self) {
+        let alive: Vec<_> = (0..3_usize)
+            .filter(|g| self.gateways[*g].is_some())
+            .map(|g| gateway(g as u128))
+            .collect();
+        for g in 0..3 {
+            let Some(machine) = &mut self.gateways[g] else {
+                continue;
+            };
+            let said = machine.say(self.now, |_| vec![ROOM]);
+            for other in self.gateways.iter_mut().flatten() {
+                for (words, kind) in [(&said.changes, Word::Change), (&said.repeats, Word::Repeat)]
+                {
+                    for word in words {
+                        other.heard(gateway(g as u128), word, kind, self.now, |_| true);
+                    }
+                }
+            }
+        }
+        for g in 0..3 {
+            let Some(machine) = &mut self.gateways[g] else {
+                continue;
+            };
+            machine.alive(&alive, self.now);
+            for presence in machine.told(self.now) {
+                let user = presence.user.as_str().to_owned();
+                let before = self.told[g].insert(user, presence.status);
+                assert_ne!(before, Some(presence.status), "told twice");
+            }
+        }
+    }
+
+    fn check(&self) {
+        let mut truth = BTreeMap::new();
+        for (_, _, name, status) in &self.sessions {
+            let highest = truth.entry(name.clone()).or_insert(*status);
+            *highest = (*status).max(*highest);
+        }
+        for (g, machine) in self.gateways.iter().enumerate() {
+            let Some(machine) = machine else { continue };
+            let mut told = self.told[g].clone();
+            told.retain(|_, status| *status != Offline);
+            assert_eq!(told, truth, "gateway {g}");
+            assert_eq!(machine.known.len(), truth.len());
+            assert_eq!(machine.swept.len(), machine.known.len());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #[test]
+    fn every_gateway_ends_up_having_told_what_is_so(steps in prop::collection::vec(step(), 1..60)) {
+        let mut world = World::new();
+        for step in steps {
+            world.take(step);
+        }
+        world.take(Step::Wait(40_000));
+        for machine in world.gateways.iter_mut().flatten() {
+            machine.sweep(|_| true);
+        }
+        world.check();
+    }
+}

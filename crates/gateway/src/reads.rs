@@ -1,0 +1,160 @@
+//! Read marks on their way to a worker, for HTTP and WebSocket: merged where they wait, and told as receipts.
+
+use confab_protocol::command::{Caller, Outcome, ReadMark, Request};
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::limits;
+use confab_protocol::signal::{Signal, SignalKind};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::commands::{CommandOutcome, Commands};
+use crate::signals::Outbound;
+
+mod merging;
+
+use merging::{Mark, Merging, Write};
+
+/// Requests between their callers and the loop.
+const INBOX: usize = 1024;
+/// Requests that may wait for a write which has not begun; beyond, they are refused as OVERLOADED.
+const WAITING: usize = 16 * 1024;
+
+type Waiter = oneshot::Sender<CommandOutcome>;
+
+/// The door. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Reads {
+    inbox: mpsc::Sender<(Request, Waiter)>,
+}
+
+impl Reads {
+    /// The door, and the loop behind it.
+    pub(crate) fn new(commands: Commands, signals: Outbound) -> (Self, ReadsLoop) {
+        let (inbox, requests) = mpsc::channel(INBOX);
+        let state = ReadsLoop {
+            requests,
+            merging: Merging::default(),
+            writes: JoinSet::new(),
+            commands,
+            signals,
+        };
+        (Self { inbox }, state)
+    }
+
+    /// Carries out a `MarkRead`, as [`Commands::execute`] would. Of those up to a seq, what waits for the same user and
+    /// conversation is one write; everyone who waits hears its answer. What moved is told as a receipt.
+    pub(crate) async fn execute(&self, request: Request) -> CommandOutcome {
+        let (waiter, outcome) = oneshot::channel();
+        let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
+        let sent = self.inbox.send((request, waiter)).await;
+        sent.map_err(|_closed| stopping())?;
+        // The write behind it has a deadline of its own.
+        outcome.await.unwrap_or_else(|_stopped| Err(stopping()))
+    }
+}
+
+/// A write that was answered, and whom its outcome is for.
+struct Written {
+    mark: Option<Mark>,
+    caller: Caller,
+    outcome: CommandOutcome,
+    waiters: Vec<Waiter>,
+}
+
+/// Gathers the read marks that callers submit, and writes each user's one by one.
+pub(crate) struct ReadsLoop {
+    requests: mpsc::Receiver<(Request, Waiter)>,
+    merging: Merging<Waiter>,
+    writes: JoinSet<Written>,
+    commands: Commands,
+    signals: Outbound,
+}
+
+impl ReadsLoop {
+    /// Runs until `stop`; what is on its way then is answered first.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                Some(written) = self.writes.join_next() => self.written(written),
+                Some((request, waiter)) = self.requests.recv() => self.take(request, waiter),
+                () = stop.cancelled() => break,
+            }
+        }
+        while let Some(written) = self.writes.join_next().await {
+            self.written(written);
+        }
+    }
+
+    fn take(&mut self, request: Request, waiter: Waiter) {
+        let Some((mark, seq)) = Mark::of(&request) else {
+            let waiters = vec![waiter];
+            self.write(None, Write { request, waiters });
+            return;
+        };
+        if self.merging.waiting() >= WAITING {
+            let full = Failure::new(Code::Overloaded, "too many read marks wait in this gateway");
+            drop(waiter.send(Err(full.retry_after(1000))));
+            return;
+        }
+        if let Some(write) = self.merging.submit(mark.clone(), seq, request, waiter) {
+            self.write(Some(mark), write);
+        }
+    }
+
+    fn write(&mut self, mark: Option<Mark>, write: Write<Waiter>) {
+        let commands = self.commands.clone();
+        self.writes.spawn(async move {
+            let Write { request, waiters } = write;
+            let caller = request.caller.clone();
+            let outcome = commands.execute(request).await;
+            Written {
+                mark,
+                caller,
+                outcome,
+                waiters,
+            }
+        });
+    }
+
+    fn written(&mut self, written: Result<Written, tokio::task::JoinError>) {
+        let Written {
+            mark,
+            caller,
+            outcome,
+            waiters,
+        } = match written {
+            Ok(written) => written,
+            Err(error) => {
+                warn!(%error, "a write of a read mark died");
+                return;
+            }
+        };
+        if let Ok(Outcome::Read(marks)) = &outcome {
+            for mark in marks {
+                self.tell(&caller, *mark);
+            }
+        }
+        for waiter in waiters {
+            // A caller that left needs no answer.
+            drop(waiter.send(outcome.clone()));
+        }
+        if let Some(mark) = mark
+            && let Some(next) = self.merging.answered(&mark)
+        {
+            self.write(Some(mark), next);
+        }
+    }
+
+    fn tell(&self, caller: &Caller, mark: ReadMark) {
+        if mark.moved && mark.members <= limits::SIGNAL_MEMBERS {
+            self.signals.signal(Signal {
+                tenant: caller.tenant.clone(),
+                conversation: mark.conversation,
+                user: caller.user.clone(),
+                kind: SignalKind::Receipt(mark.up_to),
+            });
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Read marks of one user and conversation that wait for each other become one write. No IO.
+
+use confab_protocol::command::{Command, MarkRead, Request};
+use confab_protocol::ids::{ConversationId, Seq};
+use rustc_hash::FxHashMap;
+
+use crate::hub::Account;
+
+/// Whose read mark, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Mark {
+    account: Account,
+    conversation: ConversationId,
+}
+
+impl Mark {
+    /// The mark that a request is about, and how far it is to be moved; none where it names messages instead.
+    pub(super) fn of(request: &Request) -> Option<(Self, Seq)> {
+        let Command::MarkRead(MarkRead::UpTo { conversation, seq }) = request.command else {
+            return None;
+        };
+        let account = Account {
+            tenant: request.caller.tenant.clone(),
+            user: request.caller.user.clone(),
+        };
+        let mark = Self {
+            account,
+            conversation,
+        };
+        Some((mark, seq))
+    }
+}
+
+/// One write, and who waits for its answer.
+#[derive(Debug)]
+pub(super) struct Write<W> {
+    pub(super) request: Request,
+    pub(super) waiters: Vec<W>,
+}
+
+/// The marks that are being written; of each, what goes next.
+#[derive(Debug)]
+pub(super) struct Merging<W> {
+    on_the_way: FxHashMap<Mark, Option<Write<W>>>,
+    waiting: usize,
+}
+
+impl<W> Default for Merging<W> {
+    fn default() -> Self {
+        Self {
+            on_the_way: FxHashMap::default(),
+            waiting: 0,
+        }
+    }
+}
+
+impl<W> Merging<W> {
+    /// How many wait for a write that has not begun.
+    pub(super) const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Takes a request to move `mark` to `seq`; gives the write that must begin now.
+    pub(super) fn submit(
+        &mut self,
+        mark: Mark,
+        seq: Seq,
+        request: Request,
+        waiter: W,
+    ) -> Option<Write<W>> {
+        let Some(next) = self.on_the_way.get_mut(&mark) else {
+            self.on_the_way.insert(mark, None);
+            let waiters = vec![waiter];
+            return Some(Write { request, waiters });
+        };
+        self.waiting += 1;
+        match next {
+            Some(write) => {
+                if Mark::of(&write.request).is_none_or(|(_, before)| before < seq) {
+                    write.request = request;
+                }
+                write.waiters.push(waiter);
+            }
+            None => {
+                let waiters = vec![waiter];
+                *next = Some(Write { request, waiters });
+            }
+        }
+        None
+    }
+
+    /// The mark's write was answered; gives the one that goes next.
+    pub(super) fn answered(&mut self, mark: &Mark) -> Option<Write<W>> {
+        let next = self.on_the_way.get_mut(mark)?.take();
+        match &next {
+            Some(write) => self.waiting -= write.waiters.len(),
+            None => {
+                self.on_the_way.remove(mark);
+            }
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_protocol::command::Caller;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn request(user: u8, seq: Seq) -> Request {
+        Request {
+            request_id: format!("{user}-{seq}"),
+            traceparent: None,
+            caller: Caller {
+                tenant: "t".parse().unwrap(),
+                user: format!("u{user}").parse().unwrap(),
+                admin: false,
+            },
+            command: Command::MarkRead(MarkRead::UpTo {
+                conversation: ConversationId(Uuid::from_u128(1)),
+                seq,
+            }),
+        }
+    }
+
+    fn submit(merging: &mut Merging<Seq>, user: u8, seq: Seq) -> Option<Write<Seq>> {
+        let request = request(user, seq);
+        let (mark, seq) = Mark::of(&request).unwrap();
+        merging.submit(mark, seq, request, seq)
+    }
+
+    fn mark(user: u8) -> Mark {
+        Mark::of(&request(user, 0)).unwrap().0
+    }
+
+    fn seq(write: &Write<Seq>) -> Seq {
+        Mark::of(&write.request).unwrap().1
+    }
+
+    #[test]
+    fn what_comes_while_a_write_is_on_its_way_is_the_next_one() {
+        let mut merging = Merging::default();
+        assert_eq!(submit(&mut merging, 1, 3).unwrap().waiters, [3]);
+        assert!(submit(&mut merging, 1, 9).is_none());
+        assert!(submit(&mut merging, 1, 5).is_none());
+        assert!(submit(&mut merging, 2, 1).is_some(), "another user's");
+        assert_eq!(merging.waiting(), 2);
+        let next = merging.answered(&mark(1)).unwrap();
+        assert_eq!((seq(&next), next.waiters), (9, vec![9, 5]));
+        assert_eq!(merging.waiting(), 0);
+        assert!(merging.answered(&mark(1)).is_none());
+        assert!(submit(&mut merging, 1, 10).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn everyone_is_answered_by_a_write_that_covers_it_one_at_a_time(steps in prop::collection::vec((0..2_u8, prop::option::of(1..100_u64)), 1..100)) {
+            let mut merging = Merging::default();
+            let mut on_the_way: FxHashMap<u8, Write<Seq>> = FxHashMap::default();
+            let (mut asked, mut answered) = (0, 0);
+            let rest = (0..200).map(|n| (n % 2, None));
+            for (user, step) in steps.into_iter().chain(rest) {
+                let begun = match step {
+                    Some(seq) => {
+                        asked += 1;
+                        submit(&mut merging, user, seq)
+                    }
+                    None => {
+                        let Some(write) = on_the_way.remove(&user) else { continue };
+                        prop_assert!(write.waiters.iter().all(|waited| *waited <= seq(&write)));
+                        answered += write.waiters.len();
+                        merging.answered(&mark(user))
+                    }
+                };
+                if let Some(write) = begun {
+                    prop_assert!(on_the_way.insert(user, write).is_none(), "two at once");
+                }
+            }
+            prop_assert_eq!(asked, answered);
+            prop_assert!(merging.on_the_way.is_empty() && merging.waiting() == 0);
+        }
+    }
+}

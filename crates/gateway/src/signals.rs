@@ -1,0 +1,261 @@
+//! Signals on their way between gateways: typing, receipts, presence (DESIGN.md section 2).
+
+use std::time::{Duration, Instant};
+
+use confab_bus::{Bus, BusError, GatewayId, Gateways, Signalled, Signals};
+use confab_protocol::ids::TenantId;
+use confab_protocol::signal::{PresenceNews, Signal, SignalKind};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::metrics::SignalMetrics;
+
+mod throttle;
+
+use throttle::{Throttle, Verdict};
+
+/// Signals between their sessions and NATS, and between NATS and the hub; more are dropped.
+const BUFFER: usize = 4096;
+/// How often the hub hears which gateways live.
+const GLANCE: Duration = Duration::from_secs(1);
+/// How long NATS must have been connected until silence means death: longer than a gateway's word that it lives is good for.
+const TRUST: Duration = Duration::from_secs(6);
+
+enum Out {
+    Signal(Signal),
+    Presence(TenantId, PresenceNews),
+}
+
+/// The door to the other gateways, this one included. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbound {
+    inbox: mpsc::Sender<Out>,
+    metrics: SignalMetrics,
+}
+
+impl std::fmt::Debug for Out {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind())
+    }
+}
+
+impl Out {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Signal(signal) => kind_of(signal),
+            Self::Presence(..) => "presence",
+        }
+    }
+}
+
+impl Outbound {
+    /// The door, the tasks behind it, and what the hub hears.
+    pub(crate) fn new(
+        bus: Bus,
+        gateways: Gateways,
+        metrics: SignalMetrics,
+    ) -> (Self, Signalling, mpsc::Receiver<FromGateways>) {
+        let (inbox, signals) = mpsc::channel(BUFFER);
+        let (hub, said) = mpsc::channel(BUFFER);
+        let outbound = OutboundLoop {
+            bus: bus.clone(),
+            signals,
+            throttle: Throttle::default(),
+            metrics: metrics.clone(),
+        };
+        let inbound = InboundLoop {
+            bus,
+            gateways,
+            hub,
+            metrics: metrics.clone(),
+        };
+        let signalling = Signalling { outbound, inbound };
+        (Self { inbox, metrics }, signalling, said)
+    }
+
+    /// Publishes a signal, or drops it: it is best effort. Of those of one user, conversation and kind one goes a second.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.hand_over(Out::Signal(signal));
+    }
+
+    /// Publishes news of the presence of a tenant's users.
+    pub(crate) fn presence(&self, tenant: TenantId, news: PresenceNews) {
+        self.hand_over(Out::Presence(tenant, news));
+    }
+
+    fn hand_over(&self, out: Out) {
+        let kind = out.kind();
+        if self.inbox.try_send(out).is_err() {
+            self.metrics.count(kind, "dropped");
+        }
+    }
+}
+
+/// What sends and hears signals.
+pub(crate) struct Signalling {
+    outbound: OutboundLoop,
+    inbound: InboundLoop,
+}
+
+impl Signalling {
+    /// Runs until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        tokio::select! {
+            () = Box::pin(self.outbound.run()) => {}
+            ended = Box::pin(self.inbound.run()) => {
+                if let Err(error) = ended {
+                    warn!(%error, "signals cannot be heard");
+                }
+            }
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Throttles and publishes.
+struct OutboundLoop {
+    bus: Bus,
+    signals: mpsc::Receiver<Out>,
+    throttle: Throttle,
+    metrics: SignalMetrics,
+}
+
+impl OutboundLoop {
+    async fn run(mut self) {
+        loop {
+            // Whatever waits, something is looked at once a minute.
+            let next = self.throttle.next();
+            let next = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
+            tokio::select! {
+                Some(out) = self.signals.recv() => self.take(out).await,
+                () = sleep_until(next.into()) => {}
+            }
+            for signal in self.throttle.due(Instant::now()) {
+                self.publish(&signal).await;
+            }
+        }
+    }
+
+    async fn take(&mut self, out: Out) {
+        match out {
+            Out::Signal(signal) => {
+                let kind = kind_of(&signal);
+                match self.throttle.offer(signal, Instant::now()) {
+                    Verdict::Go(signal) => self.publish(&signal).await,
+                    Verdict::Waits => self.metrics.count(kind, "throttled"),
+                    Verdict::Dropped => self.metrics.count(kind, "dropped"),
+                }
+            }
+            Out::Presence(tenant, news) => {
+                let sent = self.bus.presence(&tenant, &news).await;
+                self.sent("presence", sent);
+            }
+        }
+    }
+
+    async fn publish(&self, signal: &Signal) {
+        let sent = self.bus.signal(signal).await;
+        self.sent(kind_of(signal), sent);
+    }
+
+    fn sent(&self, kind: &'static str, sent: Result<(), BusError>) {
+        match sent {
+            Ok(()) => self.metrics.count(kind, "sent"),
+            Err(error) => {
+                debug!(%error, "a signal is lost");
+                self.metrics.count(kind, "dropped");
+            }
+        }
+    }
+}
+
+const fn kind_of(signal: &Signal) -> &'static str {
+    match signal.kind {
+        SignalKind::Typing(_) => "typing",
+        SignalKind::Receipt(_) => "receipt",
+    }
+}
+
+/// What the hub hears of other gateways, and of this one.
+#[derive(Debug)]
+pub(crate) enum FromGateways {
+    /// A signal about a conversation.
+    Signal(Signal),
+    /// News of presence.
+    Presence(PresenceNews),
+    /// The gateways that live; said only while silence means death.
+    Alive(Vec<GatewayId>),
+    /// NATS was away, or messages were dropped: what was said meanwhile was not heard.
+    Back,
+}
+
+/// Hears the signals of all gateways, and which of them live.
+struct InboundLoop {
+    bus: Bus,
+    gateways: Gateways,
+    hub: mpsc::Sender<FromGateways>,
+    metrics: SignalMetrics,
+}
+
+impl InboundLoop {
+    /// Runs until the connection is closed.
+    async fn run(self) -> Result<(), BusError> {
+        let mut signals = Signals::open(&self.bus).await?;
+        let mut link = self.bus.connection();
+        let mut since = Instant::now();
+        let mut glances = interval(GLANCE);
+        glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = glances.tick() => {
+                    if !self.bus.is_connected() {
+                        since = Instant::now();
+                    }
+                    if since.elapsed() >= TRUST {
+                        self.tell(FromGateways::Alive(self.gateways.alive()), None);
+                    }
+                }
+                Ok(()) = link.changed() => {
+                    since = Instant::now();
+                    if link.borrow_and_update().connected {
+                        self.tell(FromGateways::Back, None);
+                    }
+                }
+                heard = signals.next() => match heard {
+                    Some(signalled) => self.heard(signalled),
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn heard(&self, signalled: Signalled) {
+        match signalled {
+            Signalled::Signal(signal) => {
+                let kind = kind_of(&signal);
+                self.tell(FromGateways::Signal(signal), Some(kind));
+            }
+            Signalled::Presence(news) => {
+                self.tell(FromGateways::Presence(news), Some("presence"));
+            }
+            Signalled::Malformed => {
+                if self.metrics.malformed() {
+                    warn!(
+                        "a message on the signals' subjects is no signal; such are skipped and counted"
+                    );
+                }
+            }
+        }
+    }
+
+    /// A hub that has too much to do hears fewer signals, and later which gateways live.
+    fn tell(&self, said: FromGateways, kind: Option<&'static str>) {
+        let is_heard = self.hub.try_send(said).is_ok();
+        if let Some(kind) = kind {
+            let result = if is_heard { "heard" } else { "dropped" };
+            self.metrics.count(kind, result);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! At most one signal a second per user, conversation and kind; the newest wins. No IO.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use confab_protocol::ids::{ConversationId, TenantId, UserId};
+use confab_protocol::signal::{Signal, SignalKind};
+use rustc_hash::FxHashMap;
+
+/// How long after a signal the next one of its user, conversation and kind goes.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Users, conversations and kinds that sent within the last second; more are dropped.
+const MOST: usize = 64 * 1024;
+
+/// What counts as the same signal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    tenant: TenantId,
+    conversation: ConversationId,
+    user: UserId,
+    is_typing: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    sent: SignalKind,
+    waiting: Option<SignalKind>,
+}
+
+/// What was sent within the last second, and what waits for its end.
+#[derive(Debug, Default)]
+pub(super) struct Throttle {
+    slots: FxHashMap<Key, Slot>,
+    /// When each slot's second ends. All last as long, so the first to begin is the first to end.
+    ends: VecDeque<(Instant, Key)>,
+}
+
+/// What becomes of a signal.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It goes now.
+    Go(Signal),
+    /// It waits, or what was sent says the same.
+    Waits,
+    /// There is no room.
+    Dropped,
+}
+
+impl Throttle {
+    /// Takes a signal.
+    pub(super) fn offer(&mut self, signal: Signal, now: Instant) -> Verdict {
+        let key = Key::of(&signal);
+        if let Some(slot) = self.slots.get_mut(&key) {
+            let newest = newest(slot.waiting, signal.kind);
+            slot.waiting = (newest != slot.sent).then_some(newest);
+            return Verdict::Waits;
+        }
+        if self.slots.len() >= MOST {
+            return Verdict::Dropped;
+        }
+        self.begin(key, signal.kind, now);
+        Verdict::Go(signal)
+    }
+
+    /// What has waited until now.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Signal> {
+        let mut due = Vec::new();
+        while let Some((_, key)) = self.ends.pop_front_if(|(end, _)| *end <= now) {
+            let Some(slot) = self.slots.remove(&key) else {
+                continue;
+            };
+            if let Some(kind) = slot.waiting {
+                due.push(key.signal(kind));
+                self.begin(key, kind, now);
+            }
+        }
+        due
+    }
+
+    /// When [`Self::due`] must be asked again.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.ends.front().map(|(end, _)| *end)
+    }
+
+    fn begin(&mut self, key: Key, sent: SignalKind, now: Instant) {
+        self.ends.push_back((now + PAUSE, key.clone()));
+        let waiting = None;
+        self.slots.insert(key, Slot { sent, waiting });
+    }
+}
+
+/// A read mark only moves forward, whatever order its answers came in.
+fn newest(waiting: Option<SignalKind>, kind: SignalKind) -> SignalKind {
+    match (waiting, kind) {
+        (Some(SignalKind::Receipt(before)), SignalKind::Receipt(now)) => {
+            SignalKind::Receipt(now.max(before))
+        }
+        _ => kind,
+    }
+}
+
+impl Key {
+    fn of(signal: &Signal) -> Self {
+        Self {
+            tenant: signal.tenant.clone(),
+            conversation: signal.conversation,
+            user: signal.user.clone(),
+            is_typing: matches!(signal.kind, SignalKind::Typing(_)),
+        }
+    }
+
+    fn signal(&self, kind: SignalKind) -> Signal {
+        Signal {
+            tenant: self.tenant.clone(),
+            conversation: self.conversation,
+            user: self.user.clone(),
+            kind,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn signal(user: u8, kind: SignalKind) -> Signal {
+        Signal {
+            tenant: "t".parse().unwrap(),
+            conversation: ConversationId(Uuid::from_u128(1)),
+            user: format!("u{user}").parse().unwrap(),
+            kind,
+        }
+    }
+
+    #[test]
+    fn the_first_goes_at_once_and_the_newest_of_its_second_at_its_end() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut throttle = Throttle::default();
+        let typing = |on| signal(1, SignalKind::Typing(on));
+        assert_eq!(
+            throttle.offer(typing(true), at(0)),
+            Verdict::Go(typing(true))
+        );
+        assert_eq!(throttle.offer(typing(false), at(100)), Verdict::Waits);
+        assert_eq!(throttle.offer(typing(true), at(200)), Verdict::Waits);
+        assert_eq!(throttle.due(at(1000)), [], "it says what was sent");
+        assert_eq!(
+            throttle.offer(typing(true), at(1000)),
+            Verdict::Go(typing(true))
+        );
+        assert_eq!(throttle.offer(typing(false), at(1001)), Verdict::Waits);
+        assert_eq!(throttle.due(at(1999)), []);
+        assert_eq!(throttle.next(), Some(at(2000)));
+        assert_eq!(throttle.due(at(2000)), [typing(false)]);
+        let receipt = |seq| signal(1, SignalKind::Receipt(seq));
+        assert_eq!(
+            throttle.offer(receipt(5), at(2001)),
+            Verdict::Go(receipt(5))
+        );
+        assert_eq!(throttle.offer(receipt(9), at(2002)), Verdict::Waits);
+        assert_eq!(throttle.offer(receipt(7), at(2003)), Verdict::Waits);
+        assert_eq!(throttle.due(at(3001)), [receipt(9)]);
+    }
+
+    #[test]
+    fn a_flood_of_users_is_dropped_and_leaves_nothing_behind() {
+        let now = Instant::now();
+        let mut throttle = Throttle::default();
+        for n in 0..MOST as u128 + 10 {
+            let conversation = ConversationId(Uuid::from_u128(n));
+            let signal = Signal {
+                conversation,
+                ..signal(1, SignalKind::Typing(true))
+            };
+            let verdict = throttle.offer(signal, now);
+            assert_eq!(verdict == Verdict::Dropped, n >= MOST as u128);
+        }
+        assert_eq!(throttle.due(now + PAUSE), []);
+        assert_eq!((throttle.slots.len(), throttle.ends.len()), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn never_two_within_a_second_and_the_last_word_always_comes(steps in prop::collection::vec((0..3_u8, any::<bool>(), 0..700_u64), 1..80)) {
+            let mut now = Instant::now();
+            let mut throttle = Throttle::default();
+            let mut sent: FxHashMap<UserId, Vec<(Instant, SignalKind)>> = FxHashMap::default();
+            let mut last: FxHashMap<UserId, SignalKind> = FxHashMap::default();
+            let mut note = |signals: Vec<Signal>, now| {
+                for signal in signals {
+                    sent.entry(signal.user).or_default().push((now, signal.kind));
+                }
+            };
+            for (user, on, wait) in steps {
+                now += Duration::from_millis(wait);
+                note(throttle.due(now), now);
+                let signal = signal(user, SignalKind::Typing(on));
+                last.insert(signal.user.clone(), signal.kind);
+                if let Verdict::Go(signal) = throttle.offer(signal, now) {
+                    note(vec![signal], now);
+                }
+            }
+            for _ in 0..2 {
+                now += PAUSE;
+                note(throttle.due(now), now);
+            }
+            for (user, sent) in &sent {
+                prop_assert!(sent.windows(2).all(|two| two[1].0 - two[0].0 >= PAUSE));
+                prop_assert_eq!(sent.last().map(|(_, kind)| kind), last.get(user));
+            }
+            prop_assert!(throttle.slots.is_empty());
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! A session's frames become commands, and what they are answered with.
+
+use confab_auth::Caller;
+use confab_protocol::command::{
+    self, Command, DeleteMessage, EditMessage, MarkRead, Outcome, Request, SendAnswer, SendMessage,
+};
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::frame::{Ack, ClientFrame, Delete, Edit, ErrorFrame, Read, Send, ServerFrame};
+use confab_protocol::ids::{ClientId, ConversationId};
+use confab_protocol::json::JsonText;
+use serde::Serialize;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::connection::{Connection, End};
+use super::sends::Submitted;
+use super::session::Session;
+use crate::commands::CommandOutcome;
+
+/// What comes back to a session of what it asked.
+pub(super) enum Done {
+    /// The answers to commands of a conversation that went to a worker together.
+    Stored(ConversationId, Vec<Answered>),
+    /// The answer to a `read`.
+    Read(ConversationId, Answered),
+    /// Whether the user may say in a conversation that it types, and how many members that has.
+    MayType(ConversationId, Result<u64, Failure>),
+    /// What a fresh token says.
+    Verified(Option<String>, Result<Caller, Failure>),
+}
+
+/// The answer to a frame.
+pub(super) struct Answered {
+    /// The frame's id.
+    id: Option<String>,
+    request_id: String,
+    outcome: CommandOutcome,
+}
+
+impl Session<'_> {
+    /// Carries out a frame, or sends what it asks for on its way.
+    pub(super) async fn carry_out(
+        &mut self,
+        connection: &Connection,
+        frame: ClientFrame,
+    ) -> Result<(), End> {
+        match frame {
+            ClientFrame::Send(send) => self.send(connection, send),
+            ClientFrame::Edit(edit) => self.edit(connection, edit),
+            ClientFrame::Delete(delete) => self.delete(connection, delete),
+            ClientFrame::Read(read) => self.read(connection, read),
+            ClientFrame::Typing(typing) => self.typing(connection, typing),
+            ClientFrame::Presence(presence) => {
+                if self.may_write(connection, presence.id.as_deref()) {
+                    self.sockets
+                        .fanout
+                        .presence(self.key, presence.status)
+                        .await;
+                }
+            }
+            ClientFrame::Auth(auth) => self.renew(auth),
+            ClientFrame::Ping(ping) => connection.answer(&ServerFrame::Pong { id: ping.id }),
+            ClientFrame::Bye(_) => return Err(End::Close(1000, "")),
+            ClientFrame::Hello(hello) => {
+                return self.refuse(
+                    connection,
+                    hello.id,
+                    Failure::field("/type", "hello was said already"),
+                );
+            }
+            // Positions serve a resume, which this gateway does not offer: nothing depends on them.
+            ClientFrame::Seen(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the token allows to change or signal anything; the frame is answered where it does not.
+    pub(super) fn may_write(&self, connection: &Connection, id: Option<&str>) -> bool {
+        let may = self.caller.scope.can_write();
+        if !may {
+            let id = id.map(str::to_owned);
+            connection.answer_error(id, Failure::of(Code::InsufficientScope));
+        }
+        may
+    }
+
+    fn send(&mut self, connection: &Connection, send: Send) {
+        let Send {
+            id,
+            conversation_id,
+            body,
+        } = send;
+        let frame = Some(id.to_string());
+        let reply_to = body.reply_to;
+        self.submit(connection, conversation_id, frame, &body, |payload| {
+            Command::SendMessage(SendMessage {
+                conversation: conversation_id,
+                client_id: id,
+                payload,
+                reply_to,
+                answer: SendAnswer::Ack,
+            })
+        });
+    }
+
+    fn edit(&mut self, connection: &Connection, edit: Edit) {
+        let Edit {
+            id,
+            conversation_id,
+            message_id,
+            content,
+        } = edit;
+        self.submit(connection, conversation_id, id, &content, |content| {
+            Command::EditMessage(EditMessage {
+                conversation: Some(conversation_id),
+                message: message_id,
+                content,
+                client_id: ClientId(Uuid::now_v7()),
+                answer: SendAnswer::Ack,
+            })
+        });
+    }
+
+    fn delete(&mut self, connection: &Connection, delete: Delete) {
+        let Delete {
+            id,
+            conversation_id,
+            message_id,
+        } = delete;
+        self.submit(connection, conversation_id, id, &(), |_nothing| {
+            Command::DeleteMessage(DeleteMessage {
+                conversation: Some(conversation_id),
+                message: message_id,
+                client_id: ClientId(Uuid::now_v7()),
+                answer: SendAnswer::Ack,
+            })
+        });
+    }
+
+    /// Puts a command behind those of its conversation that came before.
+    fn submit<T: Serialize>(
+        &mut self,
+        connection: &Connection,
+        conversation: ConversationId,
+        id: Option<String>,
+        content: &T,
+        command: impl FnOnce(JsonText) -> Command,
+    ) {
+        if !self.may_write(connection, id.as_deref()) {
+            return;
+        }
+        let content = match JsonText::of(content) {
+            Ok(content) => content,
+            Err(error) => {
+                warn!(%error, "a message cannot be encoded");
+                connection.answer_error(id, Failure::of(Code::Internal));
+                return;
+            }
+        };
+        let request = self.request(command(content));
+        let submitted = Submitted { id, request };
+        if let Some(next) = self.sends.submit(conversation, submitted) {
+            self.dispatch(conversation, next);
+        }
+    }
+
+    fn request(&self, command: Command) -> Request {
+        Request {
+            request_id: Uuid::now_v7().to_string(),
+            traceparent: None,
+            caller: command::Caller {
+                tenant: self.caller.tenant.clone(),
+                user: self.caller.user.clone(),
+                admin: self.caller.scope.is_admin(),
+            },
+            command,
+        }
+    }
+
+    fn dispatch(&self, conversation: ConversationId, submitted: Vec<Submitted>) {
+        let commands = self.sockets.commands.clone();
+        self.on_the_way.push(Box::pin(async move {
+            let mut frames = Vec::with_capacity(submitted.len());
+            let mut requests = Vec::with_capacity(submitted.len());
+            for Submitted { id, request } in submitted {
+                frames.push((id, request.request_id.clone()));
+                requests.push(request);
+            }
+            let outcomes = commands.execute_in_order(requests).await;
+            let answers = frames.into_iter().zip(outcomes);
+            let answers = answers.map(|((id, request_id), outcome)| Answered {
+                id,
+                request_id,
+                outcome,
+            });
+            Done::Stored(conversation, answers.collect())
+        }));
+    }
+
+    fn read(&mut self, connection: &Connection, read: Read) {
+        let Read {
+            id,
+            conversation_id,
+            up_to_seq,
+        } = read;
+        if !self.may_write(connection, id.as_deref()) {
+            return;
+        }
+        let request = self.request(Command::MarkRead(MarkRead::UpTo {
+            conversation: conversation_id,
+            seq: up_to_seq,
+        }));
+        let reads = self.sockets.reads.clone();
+        self.pending_frames += 1;
+        self.on_the_way.push(Box::pin(async move {
+            let request_id = request.request_id.clone();
+            let outcome = reads.execute(request).await;
+            let answered = Answered {
+                id,
+                request_id,
+                outcome,
+            };
+            Done::Read(conversation_id, answered)
+        }));
+    }
+
+    /// Something that was asked has its answer.
+    pub(super) fn done(&mut self, connection: &Connection, done: Done) {
+        match done {
+            Done::Stored(conversation, answers) => {
+                for answered in answers {
+                    connection.answer(&answered.frame(conversation));
+                }
+                if let Some(next) = self.sends.answered(conversation) {
+                    self.dispatch(conversation, next);
+                }
+            }
+            Done::Read(conversation, answered) => {
+                self.pending_frames -= 1;
+                connection.answer(&answered.frame(conversation));
+            }
+            Done::MayType(conversation, answer) => {
+                self.pending_frames -= 1;
+                self.may_type(connection, conversation, answer);
+            }
+            Done::Verified(id, verified) => self.renewed(connection, id, verified),
+        }
+    }
+}
+
+impl Answered {
+    fn frame(self, conversation: ConversationId) -> ServerFrame {
+        let Self {
+            id,
+            request_id,
+            outcome,
+        } = self;
+        let failure = match outcome {
+            Ok(Outcome::Sent(sent)) => {
+                return ServerFrame::Ack(Ack {
+                    id,
+                    conversation_id: Some(conversation),
+                    message_id: Some(sent.message_id),
+                    seq: Some(sent.seq),
+                    created_at: Some(sent.created_at),
+                    duplicate: sent.duplicate,
+                });
+            }
+            Ok(Outcome::Read(marks)) => {
+                let mark = marks.iter().find(|mark| mark.conversation == conversation);
+                return ServerFrame::Ack(Ack {
+                    id,
+                    conversation_id: Some(conversation),
+                    seq: mark.map(|mark| mark.up_to),
+                    ..Ack::default()
+                });
+            }
+            Ok(_) => Failure::of(Code::Internal),
+            Err(failure) => failure,
+        };
+        ServerFrame::Error(ErrorFrame::new(id, failure, request_id))
+    }
+}

@@ -1,0 +1,135 @@
+//! A socket with what waits for it, and how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::frame::{ErrorFrame, ServerFrame, Welcome};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::Sockets;
+use super::codec::{Decoded, decode, encode};
+use super::frames::Frame;
+use super::outbox::Outbox;
+use super::socket::{self, Message, ReadError, Reader, Writer};
+use super::upgrade::Encoding;
+
+/// How long the closing handshake may take.
+const CLOSING: Duration = Duration::from_secs(2);
+/// What one write takes at most, in bytes.
+const WRITE: usize = 128 * 1024;
+
+/// A socket with what waits for it.
+pub(super) struct Connection {
+    pub(super) reader: Reader<OwnedReadHalf>,
+    pub(super) writer: Writer<OwnedWriteHalf>,
+    pub(super) encoding: Encoding,
+    pub(super) outbox: Arc<Outbox>,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// With a close frame of the gateway's.
+    Close(u16, &'static str),
+    /// The client closed.
+    Closed,
+    /// The connection is lost.
+    Lost,
+}
+
+impl End {
+    pub(super) const fn of(code: Code) -> Self {
+        Self::Close(code.close_code(), code.as_str())
+    }
+
+    pub(super) const fn wrong_kind() -> Self {
+        Self::Close(1003, Code::Validation.as_str())
+    }
+}
+
+impl From<&ReadError> for End {
+    fn from(error: &ReadError) -> Self {
+        match error {
+            ReadError::Violation(_) => Self::Close(error.close_code(), error.code().as_str()),
+            ReadError::Io(_) => Self::Lost,
+            ReadError::Ended => Self::Closed,
+        }
+    }
+}
+
+impl Connection {
+    /// Puts the welcome before whatever waits already.
+    pub(super) fn welcome(&self, welcome: Welcome) {
+        let welcome = ServerFrame::Welcome(Box::new(welcome));
+        match encode(self.encoding, &welcome) {
+            Ok(frame) => {
+                self.outbox.metrics().told(&welcome, frame.as_bytes().len());
+                self.outbox.start(frame);
+            }
+            Err(error) => warn!(%error, "a welcome cannot be encoded"),
+        }
+    }
+
+    pub(super) fn answer(&self, frame: &ServerFrame) {
+        match encode(self.encoding, frame) {
+            Ok(encoded) => {
+                self.outbox.metrics().told(frame, encoded.as_bytes().len());
+                self.outbox.push_answer(encoded);
+            }
+            Err(error) => warn!(%error, "an answer cannot be encoded"),
+        }
+    }
+
+    /// Reads a frame, and counts it.
+    pub(super) fn decode(&self, message: &Message) -> Decoded {
+        let decoded = decode(self.encoding, message);
+        let frame = match &decoded {
+            Decoded::Frame(frame) => Some(frame),
+            Decoded::Bad(_) | Decoded::WrongKind => None,
+        };
+        let bytes = match message {
+            Message::Text(payload) | Message::Binary(payload) => payload.len(),
+            _ => 0,
+        };
+        self.outbox.metrics().heard(frame, bytes);
+        decoded
+    }
+
+    pub(super) fn answer_error(&self, id: Option<String>, failure: Failure) {
+        self.answer(&ServerFrame::Error(ErrorFrame::new(
+            id,
+            failure,
+            Uuid::now_v7().to_string(),
+        )));
+    }
+
+    /// Hands what waits to the writer.
+    pub(super) fn take(&mut self) -> Result<(), End> {
+        let frames = self.outbox.take(WRITE).map_err(End::of)?;
+        self.writer.push(frames);
+        Ok(())
+    }
+
+    /// Writes the answers that still wait, and closes.
+    pub(super) async fn end(mut self, sockets: &Sockets, end: End) {
+        sockets.metrics.ended(match end {
+            End::Close(code, _) => code,
+            End::Closed => 1000,
+            End::Lost => 1006,
+        });
+        let frame = match end {
+            End::Close(code, reason) => Frame::close(code, reason),
+            End::Closed => Frame::close(1000, ""),
+            End::Lost => return,
+        };
+        if let Ok(answers) = self.outbox.take(usize::MAX) {
+            self.writer.push(answers);
+        }
+        if !socket::close(&mut self.reader, &mut self.writer, frame, CLOSING).await {
+            debug!("the client did not close in time");
+        }
+    }
+}

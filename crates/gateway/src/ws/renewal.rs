@@ -1,0 +1,124 @@
+//! A session's token: when it ends, and how a fresh one takes its place.
+
+use std::time::Duration;
+
+use confab_auth::Caller;
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::frame::{Ack, Auth, ServerFrame, TokenExpiring};
+use confab_protocol::timestamp::Timestamp;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::commands::Done;
+use super::connection::Connection;
+use super::session::Session;
+use super::verify;
+
+/// How long before its token ends a client is told so.
+const AHEAD: time::Duration = time::Duration::SECOND.saturating_mul(60);
+/// No clock is set for later than this.
+const LATEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// When a connection whose token ends at `expires_at` is closed: with the clock skew that verification allows.
+pub(super) fn expiry(expires_at: OffsetDateTime, leeway: time::Duration) -> Instant {
+    until(expires_at.saturating_add(leeway), OffsetDateTime::now_utc())
+}
+
+/// When the client is told that its token ends: at once where less is left.
+pub(super) fn warning(expires_at: OffsetDateTime) -> Instant {
+    until(expires_at.saturating_sub(AHEAD), OffsetDateTime::now_utc())
+}
+
+fn until(at: OffsetDateTime, now: OffsetDateTime) -> Instant {
+    let left = Duration::try_from(at - now).unwrap_or_default();
+    Instant::now() + left.min(LATEST)
+}
+
+impl Session<'_> {
+    pub(super) fn warn_of_expiry(&self, connection: &Connection) {
+        connection.answer(&ServerFrame::TokenExpiring(TokenExpiring {
+            expires_at: Timestamp::new(self.caller.expires_at),
+        }));
+    }
+
+    /// Looks at a fresh token. The socket is read no further meanwhile.
+    pub(super) fn renew(&mut self, auth: Auth) {
+        let sockets = self.sockets;
+        self.renewing = true;
+        self.on_the_way.push(Box::pin(async move {
+            let verified = verify(sockets, &auth.token).await;
+            Done::Verified(auth.id, verified)
+        }));
+    }
+
+    /// A fresh token was looked at. One that is refused changes nothing.
+    pub(super) fn renewed(
+        &mut self,
+        connection: &Connection,
+        id: Option<String>,
+        verified: Result<Caller, Failure>,
+    ) {
+        self.renewing = false;
+        match verified {
+            Ok(caller) if is_same(&self.caller, &caller) => {
+                // Revoked since it was looked at: nothing is left that the session could stand on.
+                if let Err(failure) = self.sockets.admission.renewed(&self.place, &caller) {
+                    connection.outbox.close(failure.code);
+                    return;
+                }
+                self.caller = caller;
+                connection.answer(&ServerFrame::Ack(Ack {
+                    id,
+                    ..Ack::default()
+                }));
+            }
+            Ok(_other) => {
+                let other = "the token must be of the same user and device";
+                connection.answer_error(id, Failure::new(Code::InvalidToken, other));
+            }
+            Err(failure) => connection.answer_error(id, failure),
+        }
+    }
+}
+
+/// Whether two tokens are of one user on one device.
+fn is_same(before: &Caller, now: &Caller) -> bool {
+    (&before.tenant, &before.user, &before.device) == (&now.tenant, &now.user, &now.device)
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_auth::Scope;
+
+    use super::*;
+
+    #[test]
+    fn a_fresh_token_may_differ_in_all_but_whose_it_is() {
+        let caller = |tenant: &str, user: &str, device: &str, login: &str| Caller {
+            tenant: tenant.parse().unwrap(),
+            user: user.parse().unwrap(),
+            device: device.to_owned(),
+            login_session: login.to_owned(),
+            issued_at: OffsetDateTime::UNIX_EPOCH,
+            expires_at: OffsetDateTime::now_utc(),
+            scope: Scope::parse(""),
+        };
+        let before = caller("t", "alice", "phone", "1");
+        assert!(is_same(&before, &caller("t", "alice", "phone", "2")));
+        assert!(!is_same(&before, &caller("u", "alice", "phone", "1")));
+        assert!(!is_same(&before, &caller("t", "bob", "phone", "1")));
+        assert!(!is_same(&before, &caller("t", "alice", "laptop", "1")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn times_that_have_passed_are_now_and_those_of_the_next_century_are_bounded() {
+        let now = OffsetDateTime::now_utc();
+        let start = Instant::now();
+        assert_eq!(until(now - time::Duration::HOUR, now), start);
+        assert_eq!(until(now + AHEAD, now), start + Duration::from_secs(60));
+        assert_eq!(
+            until(now + time::Duration::weeks(52_000), now),
+            start + LATEST
+        );
+    }
+}

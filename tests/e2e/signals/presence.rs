@@ -1,0 +1,120 @@
+//! Presence is told on change, per user, and ends with the user's last session, or with its gateway.
+
+use std::time::Duration;
+
+use confab_client::Notice;
+use confab_protocol::frame::PresenceSignal;
+use confab_protocol::ids::UserId;
+use confab_protocol::signal::PresenceStatus::{self, Away, Offline, Online};
+
+use super::{SOON, hears, hears_within};
+use crate::support::{Cluster, Member, Setup};
+
+fn is(user: &UserId, status: PresenceStatus) -> Notice {
+    Notice::Presence(PresenceSignal {
+        user_id: user.clone(),
+        status,
+    })
+}
+
+/// What a member heard of a user's presence.
+fn heard(member: &Member, user: &UserId) -> Vec<PresenceStatus> {
+    let record = member.record.borrow();
+    let of = record.signals.iter().filter_map(|notice| match notice {
+        Notice::Presence(signal) if signal.user_id == *user => Some(signal.status),
+        _ => None,
+    });
+    of.collect()
+}
+
+fn setup(grace: &str) -> Setup {
+    Setup {
+        gateway_env: vec![("CONFAB_PRESENCE_GRACE", Some(grace.to_owned()))],
+        ..Setup::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_told_once_however_many_conversations_are_shared_and_not_to_strangers() {
+    let cluster = Cluster::start(setup("1")).await;
+    let bob = cluster.user("bob").on(1).await;
+    let carol = cluster.user("carol").on(0).await;
+    let eve = cluster.user("eve").on(1).await;
+    let alice = cluster.user("alice");
+    for _ in 0..3 {
+        let others = [alice.id.clone(), carol.id.clone()];
+        let conversation = bob.create_group(&others).await;
+        bob.hears(conversation, 1, SOON).await;
+        carol.hears(conversation, 1, SOON).await;
+    }
+    let first = alice.on(0).await;
+    for member in [&bob, &carol] {
+        hears(member, &is(&alice.id, Online)).await;
+    }
+    let second = alice.on(1).await;
+    first.session.presence(Away).await;
+    second.session.presence(Away).await;
+    for member in [&bob, &carol] {
+        hears(member, &is(&alice.id, Away)).await;
+    }
+    drop(second);
+    first.session.bye().await.unwrap();
+    for member in [&bob, &carol] {
+        hears(member, &is(&alice.id, Offline)).await;
+        assert_eq!(heard(member, &alice.id), [Online, Away, Offline]);
+        assert_eq!(heard(member, &member.id), [], "its own");
+    }
+    assert_eq!(heard(&eve, &alice.id), []);
+    drop((bob, carol, eve));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_back_within_the_grace_period_at_another_gateway_was_never_away() {
+    let cluster = Cluster::start(setup("4")).await;
+    let bob = cluster.user("bob").on(1).await;
+    let alice = cluster.user("alice");
+    let conversation = bob.create_group(std::slice::from_ref(&alice.id)).await;
+    bob.hears(conversation, 1, SOON).await;
+    let first = alice.on(0).await;
+    hears(&bob, &is(&alice.id, Online)).await;
+
+    drop(first);
+    let second = alice.on(1).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+
+    assert_eq!(heard(&bob, &alice.id), [Online]);
+    drop(second);
+    hears(&bob, &is(&alice.id, Offline)).await;
+    drop(bob);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn presence_is_gone_with_its_gateway_also_that_of_users_who_were_there_first() {
+    let mut cluster = Cluster::start(setup("1")).await;
+    let alice = cluster.user("alice").on(0).await;
+    let dave = cluster.user("dave").on(0).await;
+    let bob = cluster.user("bob").on(1).await;
+    let others = [bob.id.clone(), dave.id.clone()];
+    let conversation = alice.create_group(&others).await;
+    for member in [&alice, &bob, &dave] {
+        member.hears(conversation, 1, SOON).await;
+    }
+    // Dave's word is heard behind what the gateways said of the new conversation.
+    dave.session.presence(Away).await;
+    hears(&bob, &is(&dave.id, Away)).await;
+
+    cluster.gateways[0].process_mut().kill().unwrap();
+
+    // Five seconds until the gateway counts as dead, one of grace.
+    for user in [&alice.id, &dave.id] {
+        hears_within(&bob, &is(user, Offline), Duration::from_secs(20)).await;
+    }
+    assert_eq!(heard(&bob, &dave.id), [Away, Offline]);
+    cluster.restart_gateway(0).await;
+    let alice_again = cluster.user("alice").on(0).await;
+    hears(&bob, &is(&alice_again.id, Online)).await;
+    drop((alice, dave, bob, alice_again));
+    cluster.end().await;
+}
