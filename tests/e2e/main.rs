@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod content;
+#[cfg(test)]
 mod conversations;
 #[cfg(test)]
 mod crossing;
@@ -17,15 +19,21 @@ mod manners;
 #[cfg(test)]
 mod membership;
 #[cfg(test)]
+mod membership_rounds;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod nats_faults;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
 mod outage;
+#[cfg(test)]
+mod pagination;
 #[cfg(test)]
 mod participants;
 #[cfg(test)]
@@ -36,6 +44,8 @@ mod rate_limits;
 mod reads;
 #[cfg(test)]
 mod relay;
+#[cfg(test)]
+mod retries;
 #[cfg(test)]
 mod revocation;
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! What was committed is delivered, also when its worker dies before it could publish.
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use confab_client::NewMessage;
@@ -12,7 +10,6 @@ use uuid::Uuid;
 use crate::support::{Cluster, Member, Owed, Setup, assert_log, eventually, soak, text};
 
 const DEADLINE: Duration = Duration::from_secs(10);
-const SIGABRT: i32 = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_dies_between_commit_and_publish_has_its_events_delivered_by_another() {
@@ -27,7 +24,9 @@ async fn a_worker_that_dies_between_commit_and_publish_has_its_events_delivered_
             0 => send_around(&alice, conversation).await,
             _ => post(&alice, conversation).await,
         };
-        let dead = died(&mut cluster).await;
+        let dead = cluster
+            .worker_died("the worker that committed it died")
+            .await;
         alice.hears(conversation, seq, DEADLINE).await;
         bob.hears(conversation, seq, DEADLINE).await;
         eventually("the relay has counted it", DEADLINE, async || {
@@ -80,18 +79,6 @@ async fn post(member: &Member, conversation: ConversationId) -> Seq {
         body: deadly(),
     };
     member.http.send_message(&message).await.unwrap().answer.seq
-}
-
-/// Waits for the death of a worker by its own hand, and says which one.
-async fn died(cluster: &mut Cluster) -> usize {
-    eventually("a worker died", DEADLINE, async || {
-        let mut ended = cluster
-            .workers
-            .iter_mut()
-            .map(|worker| worker.process_mut().ended().unwrap());
-        ended.position(|status| status.as_ref().and_then(ExitStatus::signal) == Some(SIGABRT))
-    })
-    .await
 }
 
 /// How many events a worker's relay has published, as its metrics say.

@@ -17,7 +17,9 @@ pub(crate) use call::{Answer, id_of};
 pub(crate) use cluster::{Cluster, Setup};
 pub(crate) use jwks::Jwks;
 pub(crate) use member::{Member, User, text};
-pub(crate) use oracle::{Owed, assert_hears_only, assert_log, assert_stored, membership};
+pub(crate) use oracle::{
+    Owed, assert_hears_only, assert_log, assert_memberships, assert_stored, membership, memberships,
+};
 pub(crate) use raw::{BINARY, CLOSE, Ended, Raw, TEXT, frame, frame_head};
 pub(crate) use tokens::{Key, claims, hs256, jwks, unsigned};
 pub(crate) use traffic::{Sent, Traffic};

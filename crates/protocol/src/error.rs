@@ -186,6 +186,9 @@ pub struct Failure {
     /// What else the code says.
     #[serde(default)]
     pub extension: Box<Extension>,
+    /// Whether it was decided before, when the request's key was first used.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replayed: bool,
 }
 
 impl Failure {
@@ -197,6 +200,7 @@ impl Failure {
             detail: detail.into(),
             retry_after_ms: None,
             extension: Box::default(),
+            replayed: false,
         }
     }
 

@@ -248,8 +248,8 @@ pub struct UserMemberships {
     pub memberships: Vec<Membership>,
     /// Where the next page begins; none when this was the last.
     pub next: Option<ConversationId>,
-    /// On the first page of a question for all: memberships that ended within the last day: a new session is not owed
-    /// them however late the feed tells of them, an older one is when it was not told.
+    /// On the first page: memberships that ended within the last day: a new session is not owed them however late the
+    /// feed tells of them, an older one is when it was not told.
     pub ended: Vec<Membership>,
 }
 

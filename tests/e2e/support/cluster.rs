@@ -11,12 +11,15 @@ use sqlx::postgres::PgPoolOptions;
 use super::folder::Folder;
 use super::postgres::{Database, programs};
 use super::tokens::{AUDIENCE, ISSUER};
-use super::{Key, User, claims};
+use super::{Key, User, claims, eventually};
 
 /// How long a process may take until it is ready, on a machine that runs other tests.
 const READY: Duration = Duration::from_secs(60);
 /// How long a process may take to end when asked.
 const END: Duration = Duration::from_secs(30);
+
+/// How long a worker that dies by its own hand may take to be gone.
+const DEATH: Duration = Duration::from_secs(10);
 
 /// What a test wants.
 pub(crate) struct Setup {
@@ -154,6 +157,20 @@ impl Cluster {
             .ready(READY)
             .await
             .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Waits for the death of a worker by its own hand, and says which one: `what` says why it should die.
+    pub(crate) async fn worker_died(&mut self, what: &str) -> usize {
+        use std::os::unix::process::ExitStatusExt as _;
+        const SIGABRT: i32 = 6;
+        eventually(what, DEATH, async || {
+            let mut ended = self
+                .workers
+                .iter_mut()
+                .map(|worker| worker.process_mut().ended().unwrap());
+            ended.position(|status| status.and_then(|status| status.signal()) == Some(SIGABRT))
+        })
+        .await
     }
 
     /// As [`Self::restart_worker`], of a gateway.

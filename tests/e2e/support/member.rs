@@ -5,7 +5,7 @@ use std::time::Duration;
 use confab_client::{
     Closed, Encoding, Http, NewConversation, NewMembers, NewMessage, Options, Session,
 };
-use confab_protocol::event::Member as NewMember;
+use confab_protocol::event::{Event, Member as NewMember};
 use confab_protocol::frame::Hello;
 use confab_protocol::ids::{ClientId, ConversationId, Seq, UserId};
 use confab_protocol::json::JsonText;
@@ -16,6 +16,9 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::record::{Record, keep};
+
+/// How long what is replayed may take.
+const ARRIVAL: Duration = Duration::from_secs(10);
 
 /// Someone with a token, nowhere yet.
 #[derive(Clone)]
@@ -53,12 +56,41 @@ impl User {
 
     /// Opens a session at a gateway.
     pub(crate) async fn speaking(&self, encoding: Encoding, gateway: usize) -> Member {
+        let hello = Hello {
+            heads: Some(true),
+            ..Hello::default()
+        };
+        self.greeting(hello, encoding, gateway).await
+    }
+
+    /// What a client has of a conversation that comes to a gateway with nothing of it: told or read, as welcome says.
+    pub(crate) async fn comes_late(
+        &self,
+        conversation: ConversationId,
+        gateway: usize,
+    ) -> Vec<Event> {
+        let hello = Hello {
+            heads: Some(true),
+            seen: Some([(conversation, 0)].into()),
+            ..Hello::default()
+        };
+        let late = self.greeting(hello, Encoding::Json, gateway).await;
+        let truncated = &late.session.welcome().truncated;
+        let unsent = truncated.iter().find(|t| t.conversation_id == conversation);
+        if let Some(unsent) = unsent {
+            assert_eq!(unsent.from_seq, 1);
+            let log = late.http.events(conversation, unsent.from_seq - 1).await;
+            return log.unwrap();
+        }
+        let head = late.cursor(conversation).unwrap();
+        late.hears(conversation, head, ARRIVAL).await;
+        late.record.borrow().events[&conversation].clone()
+    }
+
+    async fn greeting(&self, hello: Hello, encoding: Encoding, gateway: usize) -> Member {
         let options = Options {
             encoding,
-            hello: Hello {
-                heads: Some(true),
-                ..Hello::default()
-            },
+            hello,
             ..Options::bearer(&self.token)
         };
         let opened = Session::open(self.url(gateway), options).await;

@@ -162,6 +162,63 @@ pub(crate) async fn membership(
     (seq(joined), left.map(seq))
 }
 
+/// When each of a user's memberships of a conversation began, and when it ended, the first one first.
+pub(crate) async fn memberships(
+    cluster: &Cluster,
+    conversation: ConversationId,
+    user: &UserId,
+) -> Vec<(Seq, Option<Seq>)> {
+    let rows: Vec<(i64, Option<i64>)> = sqlx::query_as(
+        "select joined_seq, left_seq from participants where conversation_id = $1 and user_id = $2 order by joined_seq",
+    )
+    .bind(conversation.0)
+    .bind(user.as_str())
+    .fetch_all(&cluster.store)
+    .await
+    .unwrap();
+    let seq = |number: i64| Seq::try_from(number).unwrap();
+    rows.into_iter()
+        .map(|(joined, left)| (seq(joined), left.map(seq)))
+        .collect()
+}
+
+/// Asserts that a connection which stood before its user first joined heard exactly what the user's memberships allow: each
+/// from the addition that names it to its own removal.
+pub(crate) async fn assert_memberships(
+    cluster: &Cluster,
+    conversation: ConversationId,
+    member: &Member,
+) {
+    let log = read_log(cluster, conversation).await;
+    let head = Seq::try_from(log.len()).unwrap();
+    let memberships = memberships(cluster, conversation, &member.id).await;
+    let mut owed: Vec<&Row> = Vec::new();
+    for (joined, left) in memberships {
+        let last = left.unwrap_or(head);
+        let part = log
+            .iter()
+            .filter(|row| (joined..=last).contains(&row.seq()));
+        let part: Vec<&Row> = part.collect();
+        assert_names(part[0], EventType::ParticipantAdded, &member.id);
+        if left.is_some() {
+            let end = part[part.len() - 1];
+            assert_names(end, EventType::ParticipantRemoved, &member.id);
+        }
+        owed.extend(part);
+    }
+    let last = owed.last().map_or(0, |row| row.seq());
+    member.hears(conversation, last, ARRIVAL).await;
+    assert_heard(member, conversation, &owed);
+}
+
+fn assert_names(row: &Row, r#type: EventType, user: &UserId) {
+    let named = format!("\"userId\":\"{user}\"");
+    assert!(
+        row.event_type() == r#type && row.payload.contains(&named),
+        "{user}: {row:?}"
+    );
+}
+
 async fn read_log(cluster: &Cluster, conversation: ConversationId) -> Vec<Row> {
     let rows: Vec<Columns> = sqlx::query_as(
         "select seq, id, type, actor, client_id, payload from events where conversation_id = $1 order by seq",

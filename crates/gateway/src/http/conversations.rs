@@ -72,8 +72,13 @@ pub(super) async fn create(
     let is_keyed = given.is_some();
     let key = given.unwrap_or_else(|| Uuid::now_v7().to_string());
     let command = Command::CreateConversation(read_creation(&body, key)?);
-    let Outcome::Created(created) = app.commands.execute(who.request(caller, command)).await?
-    else {
+    let outcome = app.commands.execute(who.request(caller, command)).await;
+    // What this gateway itself tried again is no repeat of the client's.
+    let outcome = outcome.map_err(|failure| Failure {
+        replayed: is_keyed && failure.replayed,
+        ..failure
+    });
+    let Outcome::Created(created) = outcome? else {
         return Err(Failure::of(Code::Internal).into());
     };
     let location = format!("/v1/conversations/{}", created.conversation);
@@ -84,7 +89,6 @@ pub(super) async fn create(
             .ok()
             .map(|location| (LOCATION, location)),
     );
-    // What this gateway itself tried again is no repeat of the client's.
     headers.extend((is_keyed && created.replayed).then_some(REPLAYED));
     Ok(response)
 }

@@ -7,6 +7,8 @@ use axum::response::{IntoResponse, Response};
 use confab_protocol::error::{Code, Extension, Failure};
 use serde::Serialize;
 
+use super::answer::REPLAYED;
+
 /// A refusal on its way out: its body is written when the request's id and what the client accepts are known.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem(pub(super) Failure);
@@ -36,6 +38,9 @@ fn set_headers(headers: &mut HeaderMap, failure: &Failure) {
     if matches!(failure.code.status(), 429 | 503) {
         let seconds = failure.retry_after_ms.unwrap_or(1000).div_ceil(1000).max(1);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if failure.replayed {
+        headers.extend([REPLAYED]);
     }
     if failure.code == Code::PayloadTooLarge {
         // The rest of the body is not read, so that the connection ends: no request may follow on it.

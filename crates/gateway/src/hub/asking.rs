@@ -100,6 +100,8 @@ impl Hub {
             }
             Purpose::Confirm(number) => {
                 for (of, answer) in ask.of.iter().zip(answers) {
+                    // An earlier membership may have begun and ended unheard: its end comes before the later one's beginning.
+                    self.learn(&account_of(of), &answer.ended);
                     self.learn(&account_of(of), &answer.memberships);
                     for (account, id) in conversations(of) {
                         self.each_open(&account, |session| session.confirmed(id, number));

@@ -332,7 +332,11 @@ impl World {
             .logs
             .iter()
             .enumerate()
-            .filter(|_| of.only.is_none() && of.after.is_none())
+            .filter(|_| of.after.is_none())
+            .filter(|(c, _)| {
+                let only = of.only.as_ref();
+                only.is_none_or(|only| only.contains(&conversation(*c)))
+            })
         {
             for (joined, left) in log
                 .memberships

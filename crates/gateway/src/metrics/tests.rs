@@ -46,6 +46,10 @@ fn encoded() -> String {
     let revocations = RevocationMetrics::new(&mut registry);
     revocations.known(1);
     assert!(revocations.malformed());
+    let signals = SignalMetrics::new(&mut registry);
+    signals.count("typing", "sent");
+    assert!(signals.malformed());
+    CacheMetrics::new(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     text

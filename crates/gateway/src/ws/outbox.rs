@@ -151,6 +151,7 @@ impl Outbox {
         let mut state = self.lock();
         state.closed.get_or_insert(code);
         state.frames.clear();
+        state.signals.clear();
         (state.event_bytes, state.answer_bytes) = (0, 0);
         drop(state);
         self.wake.notify_one();

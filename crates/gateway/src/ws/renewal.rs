@@ -61,22 +61,33 @@ impl Session<'_> {
         self.renewing = false;
         match verified {
             Ok(caller) if is_same(&self.caller, &caller) => {
-                // Revoked since it was looked at: nothing is left that the session could stand on.
-                if let Err(failure) = self.sockets.admission.renewed(&self.place, &caller) {
-                    connection.outbox.close(failure.code);
-                    return;
+                match self.sockets.admission.renewed(&self.place, &caller) {
+                    Ok(()) => {
+                        self.caller = caller;
+                        connection.answer(&ServerFrame::Ack(Ack {
+                            id,
+                            ..Ack::default()
+                        }));
+                    }
+                    Err(failure) => {
+                        connection.answer_error(id, failure);
+                        self.go_on_as_before(connection);
+                    }
                 }
-                self.caller = caller;
-                connection.answer(&ServerFrame::Ack(Ack {
-                    id,
-                    ..Ack::default()
-                }));
             }
             Ok(_other) => {
                 let other = "the token must be of the same user and device";
                 connection.answer_error(id, Failure::new(Code::InvalidToken, other));
             }
             Err(failure) => connection.answer_error(id, failure),
+        }
+    }
+
+    /// The fresh token was revoked while it was looked at: the session has the old one, unless that was too.
+    fn go_on_as_before(&self, connection: &Connection) {
+        let admission = &self.sockets.admission;
+        if let Err(failure) = admission.renewed(&self.place, &self.caller) {
+            connection.outbox.close(failure.code);
         }
     }
 }

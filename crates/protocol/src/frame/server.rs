@@ -206,6 +206,7 @@ impl ErrorFrame {
             detail,
             retry_after_ms,
             extension,
+            replayed: _,
         } = failure;
         Self {
             id,

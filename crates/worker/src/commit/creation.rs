@@ -93,7 +93,10 @@ async fn take_key(
             body: JsonText::trusted(outcome),
             replayed: true,
         }),
-        None => Err(serde_json::from_str(&outcome)?),
+        None => Err(Failure {
+            replayed: true,
+            ..serde_json::from_str(&outcome)?
+        }),
     }))
 }
 

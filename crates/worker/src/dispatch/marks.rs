@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use confab_protocol::command::{Command, MarkRead};
+use confab_protocol::command::{Command, MarkRead, Outcome};
 use confab_protocol::error::{Code, Failure};
 
 use super::{Dispatch, Ended, Pending, code, send};
-use crate::commit::Mark;
+use crate::commit::{CommandOutcome, Mark};
+use crate::fault;
 use crate::marks::Waiting;
 
 /// After how long a refused mark is worth another try, in milliseconds.
@@ -38,7 +39,7 @@ impl Dispatch {
         for Waiting { job, .. } in together.expired {
             self.answer(&job, Err(Failure::of(Code::Timeout)));
         }
-        let (mut marks, mut slots) = (Vec::new(), Vec::new());
+        let (mut marks, mut slots, mut dies) = (Vec::new(), Vec::new(), false);
         for Waiting { deadline, job, .. } in together.due {
             let Pending {
                 request,
@@ -46,6 +47,7 @@ impl Dispatch {
                 slot,
             } = job;
             let bytes = request.command.weight();
+            dies |= fault::exits_before_answer(&request);
             if let Command::MarkRead(read) = request.command {
                 marks.push(Mark {
                     caller: request.caller,
@@ -61,6 +63,9 @@ impl Dispatch {
         let (committer, metrics) = (self.committer.clone(), self.metrics.clone());
         self.tasks.spawn(async move {
             let outcomes = committer.mark(&marks).await;
+            if dies && outcomes.iter().any(moves) {
+                std::process::abort();
+            }
             for ((slot, received, bytes), outcome) in slots.into_iter().zip(outcomes) {
                 metrics.command("mark_read", code(&outcome), received.elapsed(), bytes);
                 if let Some((reply, outcomes)) = slot.set(outcome) {
@@ -70,4 +75,9 @@ impl Dispatch {
             Ended::Marks
         });
     }
+}
+
+/// Whether a mark stands further than before: the repeat of one whose worker died does not.
+fn moves(outcome: &CommandOutcome) -> bool {
+    matches!(outcome, Ok(Outcome::Read(marks)) if marks.iter().any(|mark| mark.moved))
 }

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::Pending;
 use crate::commit::{Committer, Item};
+use crate::fault;
 use crate::messages;
 use crate::metrics::Metrics;
 use crate::outbox::{Committed, Publisher};
@@ -33,6 +34,9 @@ pub(super) async fn batch(
         .collect();
     conversations.sort_unstable();
     conversations.dedup();
+    let dies = waiting
+        .iter()
+        .any(|item| fault::exits_before_answer(&item.job.request));
     let (mut items, mut slots, mut done) = (Vec::new(), Vec::new(), Vec::new());
     for Waiting {
         deadline,
@@ -59,6 +63,10 @@ pub(super) async fn batch(
     }
     let end = committer.batch(&items).await;
     let took = began.elapsed();
+    // Only where something was committed: the repeat of a command whose worker died finds it done.
+    if dies && !end.committed.is_empty() {
+        std::process::abort();
+    }
     done.extend(slots.into_iter().zip(end.outcomes));
     for ((slot, received, bytes), outcome) in done {
         metrics.command("send_message", code(&outcome), received.elapsed(), bytes);
@@ -66,9 +74,7 @@ pub(super) async fn batch(
             send(reply, &outcomes).await;
         }
     }
-    // Only where something was committed: the repeat of a message whose worker died finds it stored.
-    if crate::fault::exits_after_commit() && !end.committed.is_empty() && items.iter().any(is_fault)
-    {
+    if fault::exits_after_commit() && !end.committed.is_empty() && items.iter().any(is_fault) {
         std::process::abort();
     }
     publish(publisher, end.committed);
@@ -95,6 +101,9 @@ pub(super) async fn alone(
         ..
     } = item;
     let (outcome, committed) = committer.alone(&request, deadline).await;
+    if committed.is_some() && fault::exits_before_answer(&request) {
+        std::process::abort();
+    }
     let name = request.command.name();
     metrics.command(name, code(&outcome), received.elapsed(), bytes);
     let revoked = match &outcome {

@@ -64,12 +64,14 @@ async fn verify(
     created: &watch::Sender<Option<OffsetDateTime>>,
     metrics: &Metrics,
 ) -> Result<(), OutboxError> {
+    // The mark first: what is acknowledged while the stream is asked would look lost to who asks for marks behind it.
+    let top = top(pool).await?;
     let stream = match bus.stream_state().await {
         Err(BusError::NoStream) => bus.provision().await?,
         stream => stream?,
     };
     created.send_replace(Some(micros(stream.created)));
-    let Some(top) = top(pool).await? else {
+    let Some(top) = top else {
         return Ok(());
     };
     if holds(bus, &stream, &top).await? {

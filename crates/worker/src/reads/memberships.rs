@@ -10,8 +10,8 @@ use crate::error::CommandError;
 /// Memberships in one answer at most: some 90 bytes each.
 const MOST: usize = 7000;
 
-/// Present memberships, and those that ended above a position the gateway holds; on the first page of all, also those that
-/// ended within the last day (`is_late`).
+/// Present memberships, and those that ended above a position the gateway holds; on the first page, also those that ended
+/// within the last day (`is_late`).
 const PAGE: &str = "\
     select p.conversation_id, p.joined_seq, p.left_seq, c.last_seq, c.members, false as is_late \
     from participants p join conversations c on c.id = p.conversation_id \
@@ -27,6 +27,7 @@ const PAGE: &str = "\
     (select p.conversation_id, p.joined_seq, p.left_seq, c.last_seq, c.members, true \
     from participants p join conversations c on c.id = p.conversation_id \
     where $7 and p.tenant = $1 and p.user_id = $2 and p.left_at > clock_timestamp() - interval '1 day' \
+        and ($4::uuid[] is null or p.conversation_id = any($4)) \
     order by p.left_at desc limit 1000) \
     order by 6 desc, 1, 2 limit $8";
 
@@ -62,7 +63,7 @@ async fn page(
     room: usize,
 ) -> Result<UserMemberships, CommandError> {
     // A question that found no room in an earlier answer begins above the lowest id.
-    let is_first = of.only.is_none() && of.after.is_none_or(|id| id.0.is_nil());
+    let is_first = of.after.is_none_or(|id| id.0.is_nil());
     let most = room.max(1000);
     let rows: Vec<Row> = sqlx::query_as(PAGE)
         .bind(of.tenant.as_str())

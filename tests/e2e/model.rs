@@ -1,0 +1,103 @@
+//! The service and a plain model are asked for the same, at random, and must say the same: in each answer, and at the end in all
+//! that is served, stored and was heard. A failure says the seed, with which `CONFAB_TEST_SEED` plays the history again.
+
+use rand::RngExt as _;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use crate::support::{Cluster, Setup, soak};
+
+mod command;
+mod compare;
+mod concurrent;
+mod deeds;
+mod replay;
+mod scene;
+mod shown;
+mod stage;
+mod told;
+mod world;
+
+use scene::{Scene, anyone};
+use shown::with_times;
+use stage::{Stage, Way};
+use world::{Answer, World};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_answered_kept_and_heard_is_what_a_plain_model_says() {
+    let cluster = Cluster::start(Setup::default()).await;
+    for seed in seeds(soak(30, 2)) {
+        Box::pin(one_after_the_other(&cluster, seed, soak(400, 150))).await;
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_many_were_granted_at_once_is_in_the_log_once_and_in_an_order_that_the_model_explains()
+{
+    let cluster = Cluster::start(Setup::default()).await;
+    for seed in seeds(soak(30, 2)) {
+        let _told = Seed(seed);
+        Box::pin(concurrent::all_at_once(&cluster, seed, soak(150, 45))).await;
+    }
+    cluster.end().await;
+}
+
+async fn one_after_the_other(cluster: &Cluster, seed: u64, commands: usize) {
+    let _told = Seed(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let stage = Stage::set(cluster, format!("model-{seed}")).await;
+    let (mut world, mut scene) = (World::default(), Scene::default());
+    for number in 0..commands {
+        let who = anyone(&mut rng);
+        let command = scene.draw(&mut rng, who);
+        let way = Way::any(&mut rng);
+        let due = world.apply(who, &command);
+        let answer = stage.perform(who, &command, way).await;
+        assert!(
+            is_same(&answer, &due),
+            "seed {seed}, {number}: {who} {way:?} {command:?}\nis told {answer:?}\nand not {due:?}",
+        );
+        scene.conversations = world.hints();
+        if rng.random_bool(0.5) {
+            compare::hears(&stage, &world.conversations).await;
+        }
+    }
+    compare::everything(cluster, &stage, &world).await;
+}
+
+/// An acknowledgement has less to say than the answer of HTTP.
+fn is_same(answer: &Answer, due: &Answer) -> bool {
+    let Some(seq) = answer.body.get("ack") else {
+        return timeless(answer) == timeless(due);
+    };
+    due.status == 201 && answer.replayed == due.replayed && *seq == due.body["message"]["seq"]
+}
+
+/// When something was, is compared at the end, with the log's times.
+fn timeless(answer: &Answer) -> Answer {
+    Answer {
+        body: with_times(&answer.body, &|_| "T".to_owned()),
+        ..answer.clone()
+    }
+}
+
+/// As many seeds, or the one that is asked for.
+fn seeds(count: usize) -> Vec<u64> {
+    let asked = std::env::var_os("CONFAB_TEST_SEED");
+    if let Some(asked) = asked {
+        return vec![asked.to_str().unwrap().parse().unwrap()];
+    }
+    (0..count).map(|_| rand::random()).collect()
+}
+
+/// Says the seed when its history fails, wherever that is.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("CONFAB_TEST_SEED={} plays this history again", self.0);
+        }
+    }
+}

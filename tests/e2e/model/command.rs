@@ -1,0 +1,77 @@
+//! What users ask for.
+
+use confab_protocol::ids::Seq;
+use serde_json::Value;
+use uuid::Uuid;
+
+/// A user, by name.
+pub(super) type Who = &'static str;
+/// Whose token has `confab:admin`: never a member.
+pub(super) const BACKEND: Who = "backend";
+pub(super) const USERS: [Who; 5] = ["alice", "bob", "carol", "dave", "erin"];
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Command {
+    Create(Create),
+    /// In the conversation of this number.
+    In(usize, Deed),
+    /// Messages, by their conversations' numbers and their seqs.
+    ReadMessages(Vec<(usize, Seq)>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Create {
+    pub(super) r#type: &'static str,
+    pub(super) users: Vec<Who>,
+    pub(super) metadata: Value,
+    pub(super) key: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Deed {
+    Patch {
+        patch: Value,
+        /// `If-Match`, as it is sent, and the version that it demands.
+        if_match: Option<(String, Option<u64>)>,
+    },
+    Delete,
+    Add {
+        members: Vec<(Who, &'static str)>,
+    },
+    SetRole {
+        user: Who,
+        role: &'static str,
+    },
+    Remove {
+        user: Who,
+    },
+    Send {
+        client_id: Uuid,
+        message: Sending,
+    },
+    Edit {
+        seq: Seq,
+        content: Content,
+    },
+    Unsend {
+        seq: Seq,
+    },
+    Read {
+        up_to: Seq,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Sending {
+    pub(super) kind: &'static str,
+    pub(super) content: Content,
+    pub(super) reply_to: Option<Seq>,
+    pub(super) metadata: Value,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Content {
+    Clear(Value),
+    /// In base64, with how many bytes it is of.
+    Sealed(&'static str, u64),
+}

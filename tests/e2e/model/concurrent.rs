@@ -1,0 +1,247 @@
+//! Everyone at once. What the log then says is played through the model in its order, each event by the next thing that its actor was
+//! granted: so each of them is in the log once, in its user's order, and nothing else is. What was refused, or granted without an event,
+//! must have been so at some moment between asking and hearing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+
+use confab_protocol::ids::Seq;
+use futures_util::future::join_all;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+
+use super::command::{BACKEND, Command, Create, USERS, Who};
+use super::compare;
+use super::is_same;
+use super::replay::{Row, replay};
+use super::scene::Scene;
+use super::stage::{Stage, Way};
+use super::world::{Answer, Conversation, World, ok, refused};
+use crate::support::Cluster;
+
+/// What somebody asked for, and was told.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) who: Who,
+    pub(super) command: Command,
+    pub(super) answer: Answer,
+    /// A head of the conversation that was known before it was asked for.
+    pub(super) from: Seq,
+    /// Its head when the answer had come.
+    pub(super) to: Seq,
+}
+
+pub(super) async fn all_at_once(cluster: &Cluster, seed: u64, commands: usize) {
+    let stage = Stage::set(cluster, format!("at-once-{seed}")).await;
+    let scene = Mutex::new(Scene::default());
+    let mut told = Vec::new();
+    for create in beginnings() {
+        let command = Command::Create(create);
+        told.push(ask(cluster, &stage, &scene, "alice", command, Way::Http(0)).await);
+    }
+    let everyone = USERS.into_iter().chain([BACKEND]);
+    let asking = everyone.zip(seed..).map(|(who, seed)| {
+        let (stage, scene) = (&stage, &scene);
+        async move {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut told = Vec::new();
+            for _ in 0..commands {
+                let command = scene.lock().unwrap().draw(&mut rng, who);
+                let way = Way::any(&mut rng);
+                told.push(ask(cluster, stage, scene, who, command, way).await);
+            }
+            told
+        }
+    });
+    let all = Box::pin(join_all(asking)).await;
+    told.extend(all.into_iter().flatten());
+    let world = World::of(conversations(cluster, &stage, &told).await);
+    assert_pairs(&world);
+    compare::everything(cluster, &stage, &world).await;
+}
+
+/// Conversations in which all of them are, so that they meet.
+fn beginnings() -> [Create; 4] {
+    let all = USERS.to_vec();
+    let of = |r#type, users| Create {
+        r#type,
+        users,
+        metadata: json!({}),
+        key: None,
+    };
+    [
+        of("group", all.clone()),
+        of("channel", all.clone()),
+        of("group", all),
+        of("direct", vec!["alice", "bob"]),
+    ]
+}
+
+async fn ask(
+    cluster: &Cluster,
+    stage: &Stage,
+    scene: &Mutex<Scene>,
+    who: Who,
+    command: Command,
+    way: Way,
+) -> Told {
+    let from = match &command {
+        Command::In(at, _) => scene.lock().unwrap().conversations[*at].head,
+        Command::Create(_) | Command::ReadMessages(_) => 0,
+    };
+    let answer = stage.perform(who, &command, way).await;
+    let known = stage.names.lock().unwrap().conversations.len();
+    scene.lock().unwrap().note(known, who, &command, &answer);
+    let to = match &command {
+        Command::In(at, _) => head(cluster, stage, *at).await,
+        Command::Create(_) | Command::ReadMessages(_) => 0,
+    };
+    Told {
+        who,
+        command,
+        answer,
+        from,
+        to,
+    }
+}
+
+async fn head(cluster: &Cluster, stage: &Stage, at: usize) -> Seq {
+    let id = stage.names.lock().unwrap().conversations[at];
+    let head: i64 = sqlx::query_scalar("select last_seq from conversations where id = $1")
+        .bind(id.0)
+        .fetch_one(&cluster.store)
+        .await
+        .unwrap();
+    head.try_into().unwrap()
+}
+
+/// What each conversation has become, by its log and by what everyone was told.
+async fn conversations(cluster: &Cluster, stage: &Stage, told: &[Told]) -> Vec<Conversation> {
+    let begun = begun(stage, told);
+    let ids = stage.names.lock().unwrap().conversations.clone();
+    assert_eq!(begun.len(), ids.len(), "conversations, and who began them");
+    let mut all = Vec::new();
+    for (at, id) in ids.into_iter().enumerate() {
+        let rows: Vec<(i64, String, String)> = sqlx::query_as(
+            "select seq, type, actor from events where conversation_id = $1 order by seq",
+        )
+        .bind(id.0)
+        .fetch_all(&cluster.store)
+        .await
+        .unwrap();
+        let row = |(seq, r#type, actor): (i64, String, String)| Row {
+            seq: seq.try_into().unwrap(),
+            r#type,
+            actor,
+        };
+        let rows: Vec<Row> = rows.into_iter().map(row).collect();
+        let mut queues: BTreeMap<Who, VecDeque<&Told>> = BTreeMap::new();
+        for one in told {
+            if matches!(&one.command, Command::In(place, _) if *place == at) {
+                queues.entry(one.who).or_default().push_back(one);
+            }
+        }
+        let mut conversation = replay(begun[&at].clone(), &rows, queues);
+        for membership in &mut conversation.memberships {
+            let ends = membership.left.unwrap_or(Seq::MAX);
+            let marks = told.iter().filter(|one| one.who == membership.user);
+            let marks = marks.filter_map(|one| mark(&one.answer, &conversation.name));
+            let own = marks.filter(|mark| (membership.joined..ends).contains(mark));
+            membership.read = own.max().unwrap_or(membership.joined);
+        }
+        all.push(conversation);
+    }
+    all
+}
+
+/// Where a read mark of a conversation stands by an answer.
+fn mark(answer: &Answer, conversation: &str) -> Option<Seq> {
+    answer.body.get("read")?.get(conversation)?.as_u64()
+}
+
+/// The conversations as they began. A key gives the first answer again, whatever that was.
+fn begun(stage: &Stage, told: &[Told]) -> BTreeMap<usize, Conversation> {
+    let mut begun = BTreeMap::new();
+    let mut keys: BTreeMap<(Who, &str), (&Create, &Answer)> = BTreeMap::new();
+    for one in told {
+        let Command::Create(create) = &one.command else {
+            continue;
+        };
+        if let Some(key) = &create.key {
+            match keys.get(&(one.who, key.as_str())) {
+                Some((first, answer)) if *first == create => {
+                    assert_eq!(one.answer.body, answer.body, "{one:?}");
+                    assert!(one.answer.replayed, "{one:?}");
+                    continue;
+                }
+                Some(_) => {
+                    assert_eq!(one.answer, refused(422, "IDEMPOTENCY_KEY_REUSED"));
+                    continue;
+                }
+                None => keys.insert((one.who, key), (create, &one.answer)),
+            };
+        }
+        let name = one.answer.body.pointer("/conversation/id");
+        match (create.first_members(one.who), name.and_then(Value::as_str)) {
+            (Err(refusal), _) => assert_eq!(one.answer, refusal, "{one:?}"),
+            (Ok(users), Some(name)) => {
+                let new = Conversation::begun(name.to_owned(), one.who, create, &users);
+                let due = ok(201, new.view(one.who));
+                assert!(is_same(&one.answer, &due), "{one:?} and not {due:?}");
+                let at = name.trim_start_matches('c').parse().unwrap();
+                assert!(begun.insert(at, new).is_none(), "begun twice: {one:?}");
+            }
+            (Ok(_), None) => {
+                let body = stage.names.lock().unwrap().plain(&one.answer.body);
+                let code = "DIRECT_CONVERSATION_EXISTS";
+                assert_eq!((one.answer.status, &body["code"]), (409, &json!(code)));
+                let other = body["conversationId"].as_str().unwrap();
+                assert!(other.starts_with('c'), "nobody began {other}");
+            }
+        }
+    }
+    begun
+}
+
+/// Two users have one direct conversation at most.
+fn assert_pairs(world: &World) {
+    let mut pairs = Vec::new();
+    let direct = world
+        .conversations
+        .iter()
+        .filter(|one| one.r#type == "direct");
+    for conversation in direct.filter(|one| !one.is_deleted) {
+        let mut pair: Vec<Who> = conversation
+            .memberships
+            .iter()
+            .map(|one| one.user)
+            .collect();
+        pair.sort_unstable();
+        assert!(!pairs.contains(&pair), "{pair:?} twice");
+        pairs.push(pair);
+    }
+}
+
+/// Whether an answer is what the model says, but for read marks, which stand in no log.
+pub(super) fn is_alike(answer: &Answer, due: &Answer) -> bool {
+    let unread = |answer: &Answer| Answer {
+        body: without_marks(&answer.body),
+        ..answer.clone()
+    };
+    is_same(&unread(answer), &unread(due))
+}
+
+fn without_marks(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members = members
+                .iter()
+                .filter(|(name, _)| !matches!(name.as_str(), "lastReadSeq" | "unreadCount"));
+            let members = members.map(|(name, value)| (name.clone(), without_marks(value)));
+            Value::Object(members.collect())
+        }
+        Value::Array(elements) => elements.iter().map(without_marks).collect(),
+        _ => value.clone(),
+    }
+}

@@ -1,0 +1,124 @@
+//! A log, played through the model with what everyone was told.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use confab_protocol::ids::Seq;
+
+use super::command::{Command, Deed, Who};
+use super::concurrent::{Told, is_alike};
+use super::world::{Answer, Conversation};
+
+/// An event as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Row {
+    pub(super) seq: Seq,
+    pub(super) r#type: String,
+    pub(super) actor: String,
+}
+
+/// What the conversation has become. `queues` are what each user asked for here, in its order.
+pub(super) fn replay(
+    begun: Conversation,
+    rows: &[Row],
+    mut queues: BTreeMap<Who, VecDeque<&Told>>,
+) -> Conversation {
+    let name = begun.name.clone();
+    assert_eq!(rows.first(), Some(&row(&begun, 1)), "{name}");
+    let mut states = vec![begun];
+    let mut silent = Vec::new();
+    loop {
+        let state = states.last().unwrap();
+        let head = usize::try_from(state.head()).unwrap();
+        let Some(next) = rows.get(head) else { break };
+        let queue = queues.iter_mut().find(|(who, _)| **who == next.actor);
+        let (_, queue) = queue.unwrap_or_else(|| panic!("nobody did {next:?} in {name}"));
+        let (told, after, due) = loop {
+            let told = queue.pop_front();
+            let told = told.unwrap_or_else(|| panic!("{name}: {next:?} was granted to nobody"));
+            match granted(state, told) {
+                Some((after, due)) => break (told, after, due),
+                None => silent.push(told),
+            }
+        };
+        assert!(
+            is_alike(&told.answer, &due),
+            "{name}: {told:?}, not {due:?}"
+        );
+        let appended = (state.head() + 1..=after.head()).map(|seq| row(&after, seq));
+        let appended: Vec<Row> = appended.collect();
+        let stored = rows.get(head..head + appended.len());
+        assert_eq!(stored, Some(&appended[..]), "{name}: {told:?}");
+        assert!(
+            told.to >= after.head(),
+            "{name}: told before it was: {told:?}"
+        );
+        states.push(after);
+    }
+    silent.extend(queues.into_values().flatten());
+    for told in silent {
+        assert_explained(&states, told);
+    }
+    states.pop().unwrap()
+}
+
+fn row(conversation: &Conversation, seq: Seq) -> Row {
+    let event = &conversation.log[usize::try_from(seq).unwrap() - 1];
+    Row {
+        seq,
+        r#type: event.r#type.to_owned(),
+        actor: event.actor.to_owned(),
+    }
+}
+
+/// What becomes of a conversation by something that was granted; none where that appends nothing.
+fn granted(state: &Conversation, told: &Told) -> Option<(Conversation, Answer)> {
+    let Command::In(_, deed) = &told.command else {
+        return None;
+    };
+    if told.answer.status >= 300 || told.answer.replayed {
+        return None;
+    }
+    let mut after = state.clone();
+    let due = after.apply(told.who, deed);
+    (after.head() > state.head()).then_some((after, due))
+}
+
+/// Asserts that what appended nothing was answered so by one of the states between asking and hearing.
+fn assert_explained(states: &[Conversation], told: &Told) {
+    let Command::In(_, deed) = &told.command else {
+        return;
+    };
+    let first = states.partition_point(|state| state.head() <= told.from) - 1;
+    let behind = states.partition_point(|state| state.head() <= told.to);
+    let possible = &states[first..behind];
+    let explains = |state: &Conversation| {
+        let mut after = state.clone();
+        let due = after.apply(told.who, deed);
+        let is_silent = after.head() == state.head();
+        is_silent && (is_alike(&told.answer, &due) || is_mark(&told.answer, &due, deed, state))
+    };
+    let dues = || {
+        let dues = possible.iter();
+        let dues = dues.map(|state| (state.head(), state.clone().apply(told.who, deed)));
+        dues.collect::<Vec<_>>()
+    };
+    let name = &states[0].name;
+    assert!(
+        possible.iter().any(explains),
+        "{name}: {told:?} is none of {:?}",
+        dues()
+    );
+}
+
+/// Where a mark stands depends on those before it: it is never below what was asked for, and never above the head.
+fn is_mark(answer: &Answer, due: &Answer, deed: &Deed, state: &Conversation) -> bool {
+    let (Deed::Read { .. }, 200, 200) = (deed, answer.status, due.status) else {
+        return false;
+    };
+    let mark = |answer: &Answer| {
+        answer.body["read"][&state.name]
+            .as_u64()
+            .unwrap_or_default()
+    };
+    (mark(due)..=state.head()).contains(&mark(answer))
+}

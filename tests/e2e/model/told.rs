@@ -1,0 +1,64 @@
+//! What an answer tells those who draw next, where nobody knows everything.
+
+use serde_json::Value;
+
+use super::command::{Command, Deed, USERS, Who};
+use super::scene::{Hint, Scene};
+use super::world::Answer;
+
+impl Scene {
+    /// Notes what an answer says of a conversation; of `known` there are names.
+    pub(super) fn note(&mut self, known: usize, who: Who, command: &Command, answer: &Answer) {
+        let is_granted = answer.status < 300;
+        while self.conversations.len() < known {
+            self.conversations.push(Hint::beginning());
+        }
+        let (at, deed) = match command {
+            Command::Create(_) => return self.note_beginning(&answer.body),
+            Command::ReadMessages(_) => return,
+            Command::In(at, deed) => (at, deed),
+        };
+        let hint = &mut self.conversations[*at];
+        let body = &answer.body;
+        hint.is_deleted |= body["code"] == "CONVERSATION_DELETED";
+        if !is_granted {
+            return;
+        }
+        let seq = [
+            &body["ack"],
+            &body["message"]["seq"],
+            &body["conversation"]["lastSeq"],
+        ];
+        let seq = seq.into_iter().find_map(Value::as_u64).unwrap_or_default();
+        hint.head = hint.head.max(seq);
+        match deed {
+            Deed::Send { .. } if !answer.replayed => hint.messages.push((seq, who)),
+            Deed::Patch { .. } => {
+                hint.version = body["conversation"]["version"].as_u64().unwrap();
+            }
+            Deed::Delete => hint.is_deleted = true,
+            Deed::Add { members } => hint.members.extend(members.iter().map(|(user, _)| user)),
+            Deed::Remove { user } => {
+                hint.members.retain(|member| member != user);
+                hint.is_deleted |= !body["conversationDeletedAt"].is_null();
+            }
+            Deed::SetRole { .. }
+            | Deed::Send { .. }
+            | Deed::Edit { .. }
+            | Deed::Unsend { .. }
+            | Deed::Read { .. } => {}
+        }
+    }
+    fn note_beginning(&mut self, body: &Value) {
+        let Some(name) = body.pointer("/conversation/id").and_then(Value::as_str) else {
+            return;
+        };
+        let at: usize = name.trim_start_matches('c').parse().unwrap();
+        let members = body["participants"].as_array().unwrap().iter();
+        let named: Vec<&Value> = members.map(|member| &member["userId"]).collect();
+        self.conversations[at].members = USERS
+            .into_iter()
+            .filter(|user| named.iter().any(|named| **named == *user))
+            .collect();
+    }
+}
