@@ -266,7 +266,7 @@ pub(super) async fn update(
 /// Delete a conversation.
 ///
 /// For admins. It ends all memberships: every member's last event is the `conversation.deleted`. From then on every
-/// other route answers its former members with CONVERSATION_DELETED, and strangers as ever with CONVERSATION_NOT_FOUND.
+/// other route answers its former members with `CONVERSATION_DELETED`, and strangers as ever with `CONVERSATION_NOT_FOUND`.
 /// Repeating it gives the same answer to every former member.
 #[utoipa::path(
     delete,

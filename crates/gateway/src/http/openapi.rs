@@ -1,5 +1,10 @@
 //! The OpenAPI description: what the routes say of themselves, and what is true of all of them.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a JSON value read by a name that is not there is null, and those written to are objects made here"
+)]
+
 use confab_protocol::ids::UserId;
 use confab_protocol::query::ListOrder;
 use confab_protocol::resource::{ConversationType, Role};

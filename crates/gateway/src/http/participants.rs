@@ -159,8 +159,8 @@ pub(super) async fn update(
 /// Remove a participant, or leave.
 ///
 /// Admins remove whom they like, and everyone may leave. A last admin who leaves hands the role to the longest-standing
-/// member. The last member to leave deletes the conversation. A repeat is PARTICIPANT_NOT_FOUND to those who may still
-/// look, and CONVERSATION_NOT_FOUND to who left. Nobody leaves a direct conversation.
+/// member. The last member to leave deletes the conversation. A repeat is `PARTICIPANT_NOT_FOUND` to those who may still
+/// look, and `CONVERSATION_NOT_FOUND` to who left. Nobody leaves a direct conversation.
 #[utoipa::path(
     delete,
     path = "/v1/conversations/{id}/participants/{userId}",

@@ -50,14 +50,14 @@ pub(super) fn of(operation: &str, status: &str) -> Option<Value> {
             );
         }
         "addParticipants" => {
-            with_participant(&mut links, IN_PATH, "$response.body#/participant/userId")
+            with_participant(&mut links, IN_PATH, "$response.body#/participant/userId");
         }
         "listParticipants" => {
             with_participant(&mut links, IN_PATH, "$response.body#/participants/0/userId");
             next_page(&mut links, operation, &[("id", IN_PATH)]);
         }
         "updateParticipant" => {
-            with_participant(&mut links, IN_PATH, "$response.body#/participant/userId")
+            with_participant(&mut links, IN_PATH, "$response.body#/participant/userId");
         }
         "sendMessage" | "getMessage" | "editMessage" | "deleteMessage" => {
             with_message(&mut links, MESSAGE);

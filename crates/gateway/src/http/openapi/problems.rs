@@ -2,121 +2,142 @@
 
 use std::collections::BTreeMap;
 
-use confab_protocol::error::Code::{self, *};
-use confab_protocol::error::FieldError;
+use confab_protocol::error::{Code, FieldError};
 use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema as _, ToSchema as _};
 
 /// Codes of one operation, beside those that any operation may answer with.
 const OWN: &[(&str, &[Code])] = &[
-    ("connect", &[OriginForbidden, UpgradeRequired]),
+    ("connect", &[Code::OriginForbidden, Code::UpgradeRequired]),
     (
         "createConversation",
         &[
-            InvalidIdempotencyKey,
-            InvalidDirectConversation,
-            TooManyConversations,
-            DirectConversationExists,
-            IdempotencyInProgress,
-            IdempotencyKeyReused,
+            Code::InvalidIdempotencyKey,
+            Code::InvalidDirectConversation,
+            Code::TooManyConversations,
+            Code::DirectConversationExists,
+            Code::IdempotencyInProgress,
+            Code::IdempotencyKeyReused,
         ],
     ),
-    ("listConversations", &[InvalidCursor]),
+    ("listConversations", &[Code::InvalidCursor]),
     (
         "getConversation",
-        &[ConversationNotFound, ConversationDeleted],
+        &[Code::ConversationNotFound, Code::ConversationDeleted],
     ),
     (
         "updateConversation",
         &[
-            InvalidIfMatch,
-            InsufficientPermissions,
-            ConversationNotFound,
-            VersionConflict,
-            ConversationDeleted,
+            Code::InvalidIfMatch,
+            Code::InsufficientPermissions,
+            Code::ConversationNotFound,
+            Code::VersionConflict,
+            Code::ConversationDeleted,
         ],
     ),
     (
         "deleteConversation",
-        &[InsufficientPermissions, ConversationNotFound],
+        &[Code::InsufficientPermissions, Code::ConversationNotFound],
     ),
     (
         "listParticipants",
-        &[InvalidCursor, ConversationNotFound, ConversationDeleted],
+        &[
+            Code::InvalidCursor,
+            Code::ConversationNotFound,
+            Code::ConversationDeleted,
+        ],
     ),
     (
         "addParticipants",
         &[
-            InsufficientPermissions,
-            ConversationNotFound,
-            AlreadyParticipant,
-            ConversationFull,
-            TooManyConversations,
-            DirectConversationFixed,
-            ConversationDeleted,
+            Code::InsufficientPermissions,
+            Code::ConversationNotFound,
+            Code::AlreadyParticipant,
+            Code::ConversationFull,
+            Code::TooManyConversations,
+            Code::DirectConversationFixed,
+            Code::ConversationDeleted,
         ],
     ),
     (
         "updateParticipant",
         &[
-            InsufficientPermissions,
-            ConversationNotFound,
-            ParticipantNotFound,
-            LastAdmin,
-            DirectConversationFixed,
-            ConversationDeleted,
+            Code::InsufficientPermissions,
+            Code::ConversationNotFound,
+            Code::ParticipantNotFound,
+            Code::LastAdmin,
+            Code::DirectConversationFixed,
+            Code::ConversationDeleted,
         ],
     ),
     (
         "removeParticipant",
         &[
-            InsufficientPermissions,
-            ConversationNotFound,
-            ParticipantNotFound,
-            DirectConversationFixed,
-            ConversationDeleted,
+            Code::InsufficientPermissions,
+            Code::ConversationNotFound,
+            Code::ParticipantNotFound,
+            Code::DirectConversationFixed,
+            Code::ConversationDeleted,
         ],
     ),
     (
         "sendMessage",
         &[
-            InvalidIdempotencyKey,
-            InsufficientPermissions,
-            ConversationNotFound,
-            MessageNotFound,
-            ConversationDeleted,
-            IdempotencyKeyReused,
+            Code::InvalidIdempotencyKey,
+            Code::InsufficientPermissions,
+            Code::ConversationNotFound,
+            Code::MessageNotFound,
+            Code::ConversationDeleted,
+            Code::IdempotencyKeyReused,
         ],
     ),
-    ("getMessage", &[MessageNotFound, ConversationDeleted]),
+    (
+        "getMessage",
+        &[Code::MessageNotFound, Code::ConversationDeleted],
+    ),
     (
         "editMessage",
         &[
-            InsufficientPermissions,
-            MessageNotFound,
-            ConversationDeleted,
+            Code::InsufficientPermissions,
+            Code::MessageNotFound,
+            Code::ConversationDeleted,
         ],
     ),
     (
         "deleteMessage",
         &[
-            InsufficientPermissions,
-            MessageNotFound,
-            ConversationDeleted,
+            Code::InsufficientPermissions,
+            Code::MessageNotFound,
+            Code::ConversationDeleted,
         ],
     ),
     (
         "listMessages",
-        &[InvalidCursor, ConversationNotFound, ConversationDeleted],
+        &[
+            Code::InvalidCursor,
+            Code::ConversationNotFound,
+            Code::ConversationDeleted,
+        ],
     ),
     (
         "listMessagesOfConversation",
-        &[InvalidCursor, ConversationNotFound, ConversationDeleted],
+        &[
+            Code::InvalidCursor,
+            Code::ConversationNotFound,
+            Code::ConversationDeleted,
+        ],
     ),
-    ("listEvents", &[ConversationNotFound, ConversationDeleted]),
+    (
+        "listEvents",
+        &[Code::ConversationNotFound, Code::ConversationDeleted],
+    ),
     (
         "markRead",
-        &[ConversationNotFound, MessageNotFound, ConversationDeleted],
+        &[
+            Code::ConversationNotFound,
+            Code::MessageNotFound,
+            Code::ConversationDeleted,
+        ],
     ),
     ("listSessions", &[]),
     ("revokeSession", &[]),
@@ -127,25 +148,28 @@ const ANY: [(&str, &[Code]); 8] = [
     (
         "Unauthorized",
         &[
-            MissingToken,
-            InvalidToken,
-            TokenExpired,
-            TokenNotYetValid,
-            TokenRevoked,
+            Code::MissingToken,
+            Code::InvalidToken,
+            Code::TokenExpired,
+            Code::TokenNotYetValid,
+            Code::TokenRevoked,
         ],
     ),
-    ("NotAcceptable", &[NotAcceptable]),
-    ("UriTooLong", &[UriTooLong]),
-    ("RateLimited", &[RateLimited]),
-    ("HeadersTooLarge", &[HeadersTooLarge]),
-    ("Internal", &[Internal]),
-    ("Unavailable", &[Unavailable, Overloaded, AuthUnavailable]),
-    ("Timeout", &[Timeout]),
+    ("NotAcceptable", &[Code::NotAcceptable]),
+    ("UriTooLong", &[Code::UriTooLong]),
+    ("RateLimited", &[Code::RateLimited]),
+    ("HeadersTooLarge", &[Code::HeadersTooLarge]),
+    ("Internal", &[Code::Internal]),
+    (
+        "Unavailable",
+        &[Code::Unavailable, Code::Overloaded, Code::AuthUnavailable],
+    ),
+    ("Timeout", &[Code::Timeout]),
 ];
 /// Codes that any operation with a body may answer with.
 const ANY_WITH_BODY: [(&str, &[Code]); 2] = [
-    ("PayloadTooLarge", &[PayloadTooLarge]),
-    ("UnsupportedMediaType", &[UnsupportedMediaType]),
+    ("PayloadTooLarge", &[Code::PayloadTooLarge]),
+    ("UnsupportedMediaType", &[Code::UnsupportedMediaType]),
 ];
 
 /// The refusals of an operation, by status.
@@ -181,8 +205,12 @@ fn by_status(own: &[Code]) -> BTreeMap<u16, Vec<Code>> {
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     // A path that names nothing that exists may also be no route at all: `%2F` in an id, say.
     let absent = own.iter().any(|code| code.status() == 404);
-    let always = [Validation, InsufficientScope];
-    for code in always.iter().chain(own).chain(absent.then_some(&NotFound)) {
+    let always = [Code::Validation, Code::InsufficientScope];
+    for code in always
+        .iter()
+        .chain(own)
+        .chain(absent.then_some(&Code::NotFound))
+    {
         by_status.entry(code.status()).or_default().push(*code);
     }
     by_status
@@ -223,7 +251,7 @@ fn response(codes: &[Code]) -> Value {
     for name in more {
         headers[name] = json!({ "$ref": format!("#/components/headers/{name}") });
     }
-    if codes.contains(&DirectConversationExists) {
+    if codes.contains(&Code::DirectConversationExists) {
         headers["Location"] = json!({
             "description": "The direct conversation that is there (of DIRECT_CONVERSATION_EXISTS).",
             "schema": { "type": "string" },
@@ -232,7 +260,7 @@ fn response(codes: &[Code]) -> Value {
     json!({
         "description": lines.join(" "),
         "headers": headers,
-        "content": { "application/problem+json": content.clone(), "application/json": content },
+        "content": { "application/problem+json": &content, "application/json": &content },
     })
 }
 
@@ -265,15 +293,15 @@ fn example(code: Code) -> Value {
         "requestId": "01890a5d-ac96-774b-bcce-b302099a8060",
     });
     match code {
-        Validation => {
+        Code::Validation => {
             value["detail"] = json!("/kind: must be given");
             value["errors"] = json!([{ "pointer": "/kind", "message": "must be given" }]);
         }
-        TooManyConversations | AlreadyParticipant => value["userIds"] = json!(["bob"]),
-        DirectConversationExists => {
+        Code::TooManyConversations | Code::AlreadyParticipant => value["userIds"] = json!(["bob"]),
+        Code::DirectConversationExists => {
             value["conversationId"] = json!("01890a5d-ac96-774b-bcce-b302099a8057");
         }
-        VersionConflict => value["currentVersion"] = json!(3),
+        Code::VersionConflict => value["currentVersion"] = json!(3),
         _ => {}
     }
     json!({ "value": value })
