@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use confab_auth::Caller;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::frame::{ServerFrame, Welcome, WelcomeLimits};
+use confab_protocol::frame::{Welcome, WelcomeLimits};
 use confab_protocol::ids::SessionId;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;

@@ -1,5 +1,5 @@
 use confab_protocol::command::{Created, Outcome};
-use confab_protocol::error::Code;
+use confab_protocol::error::{Code, Failure};
 use confab_protocol::resource::ConversationType;
 use futures_util::future::join_all;
 
@@ -93,8 +93,16 @@ async fn two_users_have_one_direct_conversation_whoever_begins_it() {
         let Err(failure) = outcome else { continue };
         assert_eq!(failure.code, Code::DirectConversationExists);
         assert_eq!(failure.extension.conversation_id, Some(first.conversation));
-        // A refusal that was decided under the key is what its repeat gets.
-        assert_eq!(begin(n).await.0.unwrap_err(), failure);
+        assert!(!failure.replayed);
+        // A refusal that was decided under the key is what its repeat gets, which says that it is one.
+        let again = begin(n).await.0.unwrap_err();
+        assert_eq!(
+            again,
+            Failure {
+                replayed: true,
+                ..failure
+            }
+        );
     }
     assert_eq!(fixture.log(first.conversation).await.len(), 1);
 }

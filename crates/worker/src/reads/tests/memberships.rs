@@ -55,14 +55,17 @@ async fn a_question_about_some_conversations_is_answered_about_those() {
     let fixture = Fixture::new().await;
     let (one, other) = (fixture.group(&["bob"]).await, fixture.group(&["bob"]).await);
     let gone = left(&fixture).await;
-    for (only, told) in [(vec![one], vec![one]), (vec![other, gone], vec![other])] {
+    for (only, told, ended) in [
+        (vec![one], vec![one], vec![]),
+        (vec![other, gone], vec![other], vec![gone]),
+    ] {
         let question = MembershipsOf {
             only: Some(only),
             ..question("bob", Vec::new())
         };
         let answer = memberships(&fixture, question).await;
         assert_eq!(ids(&answer.memberships), told);
-        assert_eq!(answer.ended, []);
+        assert_eq!(ids(&answer.ended), ended);
     }
 }
 
