@@ -77,3 +77,58 @@ async fn asset(Path(file): Path<String>) -> Response {
     ];
     (StatusCode::OK, head, found.bytes.into_owned()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn get_page(path: &str) -> (Response, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router::<()>().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, 10_000_000).await.unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        (Response::from_parts(parts, Body::empty()), text)
+    }
+
+    #[tokio::test]
+    async fn the_page_and_all_that_it_loads_come_from_here() {
+        let (response, page) = get_page("/docs").await;
+        let policy = response.headers()[CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap();
+        assert!(policy.starts_with("default-src 'none'"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        let loaded = page
+            .split(['"', '\''])
+            .filter(|text| text.starts_with("docs/"));
+        let loaded: Vec<_> = loaded.collect();
+        assert_eq!(loaded.len(), ASSETS.len() + 1);
+        for path in loaded {
+            let (response, text) = get_page(&format!("/{path}")).await;
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+            assert!(!text.is_empty(), "{path}");
+        }
+        for text in [PAGE, START] {
+            assert!(!text.contains("//cdn") && !text.contains("http:") && !text.contains("https:"));
+        }
+        for other in ["/docs/index.html", "/docs/..%2Fsecret"] {
+            assert_eq!(get_page(other).await.0.status(), StatusCode::NOT_FOUND);
+        }
+    }
+
+    #[tokio::test]
+    async fn both_descriptions_are_served() {
+        for (path, field) in [("/openapi.json", "openapi"), ("/asyncapi.json", "asyncapi")] {
+            let (response, text) = get_page(path).await;
+            assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+            let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert!(document[field].is_string(), "{path}");
+            assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        }
+    }
+}
