@@ -225,7 +225,7 @@ async fn write(
         target: None,
     };
     insert_event(tx, &entry).await?;
-    let row = insert_outbox(tx, id, 1, 1, &locked).await?;
+    let row = insert_outbox(tx, id, 1, 1).await?;
     let committed = Committed {
         row,
         events: vec![outgoing(&caller.tenant, &entry)],
