@@ -1,6 +1,10 @@
 //! Clocks that stand, servers that cannot write, and locks that somebody else holds.
 
-use crate::testing::{Fixture, message, patch, sent, unsend};
+use std::time::{Duration, Instant};
+
+use confab_protocol::error::Code;
+
+use crate::testing::{Fixture, code, message, patch, request, sent, unsend};
 
 #[tokio::test]
 async fn what_lingers_is_due_by_the_clock_and_not_by_the_log() {
@@ -22,4 +26,30 @@ async fn what_lingers_is_due_by_the_clock_and_not_by_the_log() {
             .await
             .unwrap();
     assert_eq!(late, 0);
+}
+
+#[tokio::test]
+async fn a_connection_to_a_server_that_cannot_write_is_not_used_again() {
+    let fixture = Fixture::new().await;
+    let group = fixture.group(&["alice"]).await;
+    let worker = fixture.another_committer();
+    let read_only = async |value| {
+        let text = format!(
+            "do $$ begin execute format('alter database %I set default_transaction_read_only = {value}', \
+             current_database()); end $$"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(text))
+            .execute(&fixture.pool)
+            .await
+            .unwrap();
+    };
+    read_only("on").await;
+    let request = request("alice", patch(group, "{}"));
+    let (away, _) = worker.alone(&request, Instant::now()).await;
+    assert_eq!(code(away), Code::Unavailable);
+    read_only("off").await;
+    let (outcome, _) = worker
+        .alone(&request, Instant::now() + Duration::from_secs(5))
+        .await;
+    outcome.unwrap();
 }
