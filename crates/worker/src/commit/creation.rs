@@ -10,6 +10,7 @@ use confab_protocol::resource::{Conversation, Participant};
 use confab_protocol::timestamp::Timestamp;
 use serde::Serialize;
 use sqlx::PgConnection;
+use sqlx::error::DatabaseError;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -68,7 +69,8 @@ async fn take_key(
     .bind(command.request_hash.as_slice())
     .bind(lifetime)
     .execute(&mut *tx)
-    .await?;
+    .await
+    .map_err(in_use)?;
     if taken.rows_affected() == 1 {
         return Ok(None);
     }
@@ -95,6 +97,16 @@ async fn take_key(
         }),
         None => Err(serde_json::from_str(&outcome)?),
     }))
+}
+
+/// A key that could not be had in time is that of a creation that still runs.
+fn in_use(error: sqlx::Error) -> CommandError {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    if code.as_deref() == Some("55P03") {
+        CommandError::KeyInUse(error)
+    } else {
+        error.into()
+    }
 }
 
 async fn decide(

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use confab_protocol::error::Code;
+use confab_protocol::resource::ConversationType;
+use sqlx::{Postgres, Transaction};
 
-use crate::testing::{Fixture, code, message, patch, request, sent, unsend};
+use crate::testing::{Fixture, code, creation, message, patch, request, sent, unsend};
 
 #[tokio::test]
 async fn what_lingers_is_due_by_the_clock_and_not_by_the_log() {
@@ -52,4 +54,37 @@ async fn a_connection_to_a_server_that_cannot_write_is_not_used_again() {
         .alone(&request, Instant::now() + Duration::from_secs(5))
         .await;
     outcome.unwrap();
+}
+
+#[tokio::test]
+async fn only_a_creation_whose_key_is_in_use_is_told_so() {
+    let fixture = Fixture::new().await;
+    fixture.group(&["alice"]).await;
+    let key = "insert into creation_keys (tenant, user_id, key, request_hash, expires_at) \
+        values ('default', 'alice', 'k', '', now() + interval '1 day')";
+    let count = "select from user_counts where user_id = 'alice' for no key update";
+    for (held, told) in [
+        (key, Code::IdempotencyInProgress),
+        (count, Code::Unavailable),
+    ] {
+        let holder = hold(&fixture, held).await;
+        let command = creation("k", ConversationType::Group, &["alice", "bob"]);
+        let request = request("alice", command);
+        let (outcome, _) = fixture
+            .committer
+            .alone(&request, Instant::now() + Duration::from_secs(2))
+            .await;
+        assert_eq!(code(outcome), told);
+        holder.rollback().await.unwrap();
+    }
+}
+
+/// Runs a statement and keeps its locks.
+async fn hold(fixture: &Fixture, text: &str) -> Transaction<'static, Postgres> {
+    let mut holder = fixture.pool.begin().await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(text.to_owned()))
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    holder
 }
