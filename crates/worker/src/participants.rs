@@ -165,7 +165,9 @@ pub(crate) fn remove(
                 role: Role::Admin,
             };
             events.push(NewEvent::of(EventType::ParticipantUpdated, &data)?);
-            changes.push(Change::SetRole(heir.clone(), Role::Admin));
+            // In the order of users, in which read marks lock memberships.
+            let place = usize::from(heir.as_str() > user.as_str());
+            changes.insert(place, Change::SetRole(heir.clone(), Role::Admin));
         }
         Some(_) => {}
     }

@@ -3,10 +3,14 @@
 use std::time::{Duration, Instant};
 
 use confab_protocol::error::Code;
+use confab_protocol::ids::ConversationId;
 use confab_protocol::resource::ConversationType;
 use sqlx::{Postgres, Transaction};
 
-use crate::testing::{Fixture, code, creation, message, patch, request, sent, unsend};
+use crate::commit::CommandOutcome;
+use crate::testing::{
+    Fixture, code, creation, message, patch, removal, request, sent, soon, unsend,
+};
 
 #[tokio::test]
 async fn what_lingers_is_due_by_the_clock_and_not_by_the_log() {
@@ -77,6 +81,39 @@ async fn only_a_creation_whose_key_is_in_use_is_told_so() {
         assert_eq!(code(outcome), told);
         holder.rollback().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_last_admin_who_leaves_locks_its_heir_as_read_marks_do() {
+    let fixture = Fixture::new().await;
+    let group = fixture.group(&["zed", "alice"]).await;
+    // A mark of both holds the first one, and comes to the second one.
+    let membership = |user| {
+        format!(
+            "select from participants where user_id = '{user}' and left_seq is null for no key update nowait"
+        )
+    };
+    let mut marks = hold(&fixture, &membership("alice")).await;
+    let marked = async {
+        fixture.waiters(1).await;
+        let marked = sqlx::query(sqlx::AssertSqlSafe(membership("zed")))
+            .execute(&mut *marks)
+            .await;
+        marks.rollback().await.unwrap();
+        marked.unwrap();
+    };
+    let left = leave(&fixture, group, "zed");
+    let (left, ()) = Box::pin(async { tokio::join!(left, marked) }).await;
+    left.unwrap();
+    assert_eq!(
+        fixture.log(group).await[1..],
+        ["participant.removed", "participant.updated"]
+    );
+}
+
+async fn leave(fixture: &Fixture, group: ConversationId, user: &str) -> CommandOutcome {
+    let request = request(user, removal(group, user));
+    fixture.committer.alone(&request, soon()).await.0
 }
 
 /// Runs a statement and keeps its locks.
