@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::append::{Appender, insert_event, insert_outbox};
 use super::changes::lock_counts;
 use crate::conversations::{Beginning, begin, membership_limit};
-use crate::decision::Locked;
+use crate::decision::{Locked, fits};
 use crate::error::CommandError;
 use crate::outbox::{Committed, outgoing};
 use crate::participants::within_limits;
@@ -222,6 +222,7 @@ async fn write(
         participants: beginning.members.clone(),
     };
     let payload = serde_json::to_string(&data)?;
+    fits(&payload)?;
     let entry = LogEntry {
         conversation: id,
         seq: 1,

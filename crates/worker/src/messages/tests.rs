@@ -1,4 +1,5 @@
 use confab_protocol::ids::{ConversationId, UserId};
+use confab_protocol::limits;
 use confab_protocol::resource::Role;
 
 use super::*;
