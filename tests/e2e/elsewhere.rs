@@ -124,7 +124,8 @@ async fn a_gateway_s_own_second_try_answers_as_the_first_did() {
     let calls = paths.iter().map(|path| {
         let alice = &alice;
         async move {
-            let message = json!({"conversationId": id_of(path), "kind": "text", "content": 1});
+            let id = Uuid::now_v7();
+            let message = json!({"conversationId": id_of(path), "kind": "text", "content": 1, "clientId": id});
             let sent = alice.post(0, "/v1/messages", message).await.ok(201);
             assert_eq!(
                 (&sent["message"]["seq"], sent.header("idempotent-replayed")),

@@ -6,6 +6,7 @@ use crate::error::Failure;
 use crate::event::Member;
 use crate::ids::{ClientId, ConversationId, EventId, Seq, TenantId, UserId};
 use crate::json::JsonText;
+use crate::limits;
 use crate::resource::{ConversationType, Participant, Role};
 use crate::revocation::{Revocation, RevocationTarget};
 use crate::timestamp::Timestamp;
@@ -115,12 +116,21 @@ impl Command {
     pub fn weight(&self) -> usize {
         256 + match self {
             Self::CreateConversation(create) => {
-                create.metadata.as_str().len() + create.participants.len() * 140
+                let users = create.participants.iter().map(|user| user.as_str().len());
+                create.metadata.as_str().len()
+                    + create.key.len()
+                    + users.map(|user| user + 8).sum::<usize>()
             }
             Self::UpdateConversation(update) => update.patch.as_str().len(),
             Self::DeleteConversation(_) | Self::DeleteMessage(_) => 64,
-            Self::AddParticipants(add) => add.participants.len() * 160,
-            Self::UpdateParticipant(_) | Self::RemoveParticipant(_) => 140,
+            Self::AddParticipants(add) => {
+                let users = add
+                    .participants
+                    .iter()
+                    .map(|member| member.user_id.as_str().len());
+                users.map(|user| user + 32).sum()
+            }
+            Self::UpdateParticipant(_) | Self::RemoveParticipant(_) => 512,
             Self::SendMessage(send) => send.payload.as_str().len(),
             Self::EditMessage(edit) => edit.content.as_str().len(),
             Self::MarkRead(MarkRead::UpTo { .. }) => 64,
@@ -128,11 +138,57 @@ impl Command {
             Self::Revoke(_) => 512,
         }
     }
+
+    /// About how many bytes its answer takes at most: answers travel together as commands do.
+    #[must_use]
+    pub fn answer_weight(&self) -> usize {
+        const DESCRIPTION: usize =
+            6 * (limits::NAME_CHARS + limits::DESCRIPTION_CHARS) + limits::AVATAR_CHARS;
+        const MESSAGE: usize = 1536;
+        256 + match self {
+            Self::CreateConversation(create) => {
+                let shown = create.participants.iter().take(limits::PARTICIPANTS_SHOWN);
+                create.metadata.as_str().len()
+                    + shown.map(|user| user.as_str().len() + 128).sum::<usize>()
+            }
+            Self::UpdateConversation(_) => limits::CUSTOM + DESCRIPTION,
+            Self::AddParticipants(add) => {
+                let users = add
+                    .participants
+                    .iter()
+                    .map(|member| member.user_id.as_str().len());
+                users.map(|user| user + 128).sum()
+            }
+            Self::SendMessage(SendMessage {
+                answer: SendAnswer::Message,
+                payload,
+                ..
+            }) => MESSAGE + payload.as_str().len(),
+            Self::EditMessage(EditMessage {
+                answer: SendAnswer::Message,
+                content,
+                ..
+            }) => MESSAGE + content.as_str().len() + limits::MESSAGE_METADATA,
+            Self::DeleteMessage(DeleteMessage {
+                answer: SendAnswer::Message,
+                ..
+            }) => MESSAGE,
+            Self::UpdateParticipant(_) | Self::RemoveParticipant(_) | Self::Revoke(_) => 768,
+            Self::MarkRead(MarkRead::Messages(messages)) => messages.len() * 80,
+            Self::DeleteConversation(_)
+            | Self::SendMessage(_)
+            | Self::EditMessage(_)
+            | Self::DeleteMessage(_)
+            | Self::MarkRead(MarkRead::UpTo { .. }) => 0,
+        }
+    }
 }
 
 /// Begin a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateConversation {
+    /// The id that it gets, made by the gateway: a second try of the gateway's own is told from a repeat by it.
+    pub conversation: ConversationId,
     /// The idempotency key, the caller's or the gateway's: unique by tenant and user for 24 hours.
     pub key: String,
     /// SHA-256 of the request's body: what a repeat is compared with.
@@ -207,6 +263,8 @@ pub struct RemoveParticipant {
 pub struct SendMessage {
     /// Where to.
     pub conversation: ConversationId,
+    /// The id that the message gets, made by the gateway: a second try of the gateway's own is told from a repeat by it.
+    pub message: EventId,
     /// The command's key.
     pub client_id: ClientId,
     /// The [`MessageBody`](crate::resource::MessageBody) as JSON, encoded by the gateway, kept as it is.
@@ -379,6 +437,7 @@ mod tests {
             },
             command: Command::SendMessage(SendMessage {
                 conversation,
+                message: EventId(conversation.0),
                 client_id: ClientId(uuid::Uuid::now_v7()),
                 payload: JsonText::trusted(r#"{"kind":"text", "content":1}"#.into()),
                 reply_to: None,
@@ -392,7 +451,30 @@ mod tests {
         };
         let bytes = encode(&batch).unwrap();
         assert!(bytes.len() <= request.command.weight() + 256);
-        assert_eq!(decode::<Batch>(&bytes).unwrap().requests, vec![request]);
+        assert_eq!(
+            decode::<Batch>(&bytes).unwrap().requests,
+            vec![request.clone()]
+        );
+
+        let longest = |n| {
+            format!("{n:03}{}", "🜁".repeat(125))
+                .parse::<UserId>()
+                .unwrap()
+        };
+        let addition = Request {
+            command: Command::AddParticipants(AddParticipants {
+                conversation,
+                participants: (0..1000)
+                    .map(|n| Member {
+                        user_id: longest(n),
+                        role: Role::Member,
+                    })
+                    .collect(),
+                client_id: ClientId(uuid::Uuid::now_v7()),
+            }),
+            ..request
+        };
+        assert!(encode(&addition).unwrap().len() <= addition.command.weight() + 256);
 
         let outcomes = vec![
             Ok(Outcome::Added {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use confab_protocol::command::{Command, Outcome, Request};
-use confab_protocol::error::{Code, Failure};
+use confab_protocol::error::Failure;
 use sqlx::PgPool;
 use tracing::{debug, error, warn};
 
@@ -80,11 +80,12 @@ impl Committer {
                     debug!(error = %cause, ?meaning, "a command failed in Postgres");
                     !matches!(meaning, Meaning::Data | Meaning::Defect)
                 }
+                CommandError::KeyInUse(_) => true,
                 CommandError::Refused(_) | CommandError::Json(_) | CommandError::Stored(_) => false,
             };
             if !again || gives_up(deadline, Instant::now() + AGAIN) {
                 report(&error);
-                return (Err(in_progress(request, error, unknown)), None);
+                return (Err(error.failure(unknown)), None);
             }
             tokio::time::sleep(AGAIN).await;
         }
@@ -109,21 +110,10 @@ pub(crate) fn gives_up(deadline: Instant, now: Instant) -> bool {
     now + ACQUIRE + AGAIN >= deadline
 }
 
-/// A creation whose key is still locked when the budget ends has another one running.
-fn in_progress(request: &Request, error: CommandError, unknown: bool) -> Failure {
-    let waited = matches!(&error, CommandError::Postgres(sqlx::Error::Database(database))
-        if database.code().as_deref() == Some("55P03"));
-    let creates = matches!(request.command, Command::CreateConversation(_));
-    if waited && creates && !unknown {
-        return Failure::of(Code::IdempotencyInProgress).retry_after(1000);
-    }
-    error.failure(unknown)
-}
-
 /// Says what a refusal cannot say: the caller is told no more than a code.
 fn report(error: &CommandError) {
     match error {
-        CommandError::Refused(_) => {}
+        CommandError::Refused(_) | CommandError::KeyInUse(_) => {}
         CommandError::Postgres(cause) => match meaning(cause) {
             Meaning::Data => warn!(error = %cause, "Postgres refused a command's data"),
             Meaning::Defect => error!(error = %cause, "a statement failed"),

@@ -5,6 +5,7 @@ use confab_protocol::error::{Code, Failure};
 use confab_protocol::event::{EventType, LogEntry, Member};
 use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq, UserId};
 use confab_protocol::json::JsonText;
+use confab_protocol::limits;
 use confab_protocol::resource::{ConversationType, Role};
 use confab_protocol::timestamp::Timestamp;
 use serde::Serialize;
@@ -104,6 +105,21 @@ impl StoredMessage {
             target: None,
         }
     }
+}
+
+/// What an event adds to its payload at most: ids, times, names, and the actor with every character escaped.
+pub(crate) const ENVELOPE: usize = 1024 + 128 * 6 * 2;
+
+/// Whether an event with this payload is as small as it has to be.
+///
+/// # Errors
+/// `PAYLOAD_TOO_LARGE`.
+pub(crate) fn fits(payload: &str) -> Result<(), Failure> {
+    if payload.len() + ENVELOPE > limits::EVENT {
+        let why = "it is more than an event may hold";
+        return Err(Failure::new(Code::PayloadTooLarge, why));
+    }
+    Ok(())
 }
 
 /// Whether the caller may see the conversation at all.

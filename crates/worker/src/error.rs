@@ -31,6 +31,9 @@ pub(crate) enum CommandError {
     /// Postgres failed.
     #[error("Postgres")]
     Postgres(#[from] sqlx::Error),
+    /// Another creation with its key runs.
+    #[error("the key is in use")]
+    KeyInUse(#[source] sqlx::Error),
     /// What is stored cannot be read, or what is to be stored not written.
     #[error("stored JSON")]
     Json(#[from] serde_json::Error),
@@ -61,6 +64,8 @@ impl CommandError {
                     Failure::of(Code::Timeout)
                 }
             },
+            Self::KeyInUse(_) if unknown => Failure::of(Code::Timeout),
+            Self::KeyInUse(_) => Failure::of(Code::IdempotencyInProgress).retry_after(1000),
             Self::Json(_) | Self::Stored(_) => Failure::of(Code::Internal),
         }
     }

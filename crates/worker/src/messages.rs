@@ -5,13 +5,11 @@ use confab_protocol::error::{Code, Failure};
 use confab_protocol::event::{EventType, LogEntry, MessageDeleted};
 use confab_protocol::ids::EventId;
 use confab_protocol::json::JsonText;
-use confab_protocol::limits;
 use confab_protocol::resource::{ConversationType, MessageBody, MessageContent};
 use confab_protocol::timestamp::Timestamp;
 use sha2::{Digest as _, Sha256};
-use uuid::Uuid;
 
-use crate::decision::{self, Locked, NewEvent, StoredMessage, administers, visible};
+use crate::decision::{self, Locked, NewEvent, StoredMessage, administers, fits, visible};
 use crate::error::CommandError;
 
 /// A message that is to be appended.
@@ -74,9 +72,6 @@ impl std::str::FromStr for Decision {
     }
 }
 
-/// What an event adds to its payload at most: ids, times, names, and the actor with every character escaped.
-pub(crate) const ENVELOPE: usize = 1024 + 128 * 6 * 2;
-
 /// Decides what can be decided without the store.
 ///
 /// # Errors
@@ -86,20 +81,10 @@ pub(crate) fn send(caller: Caller, message: SendMessage) -> Result<Append, Failu
     let hash = Sha256::digest(message.payload.as_str().as_bytes()).into();
     Ok(Append {
         caller,
+        id: message.message,
         message,
-        id: EventId(Uuid::now_v7()),
         hash,
     })
-}
-
-fn fits(payload: &str) -> Result<(), Failure> {
-    if payload.len() + ENVELOPE > limits::EVENT {
-        return Err(Failure::new(
-            Code::PayloadTooLarge,
-            "the message is larger than an event may be",
-        ));
-    }
-    Ok(())
 }
 
 impl Append {

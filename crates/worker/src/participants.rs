@@ -10,7 +10,7 @@ use confab_protocol::ids::UserId;
 use confab_protocol::limits;
 use confab_protocol::resource::{ConversationType, Role};
 
-use crate::decision::{Append, Change, Locked, NewEvent, administers, visible};
+use crate::decision::{Append, Change, Locked, NewEvent, administers, fits, visible};
 use crate::error::CommandError;
 
 fn fixed(locked: &Locked) -> Result<(), Failure> {
@@ -60,8 +60,10 @@ pub(crate) fn add(
     let data = ParticipantAdded {
         participants: members.to_vec(),
     };
+    let event = NewEvent::of(EventType::ParticipantAdded, &data)?;
+    fits(&event.payload)?;
     Ok(Append {
-        events: vec![NewEvent::of(EventType::ParticipantAdded, &data)?],
+        events: vec![event],
         changes: vec![Change::Join(members.to_vec())],
     })
 }
@@ -165,7 +167,9 @@ pub(crate) fn remove(
                 role: Role::Admin,
             };
             events.push(NewEvent::of(EventType::ParticipantUpdated, &data)?);
-            changes.push(Change::SetRole(heir.clone(), Role::Admin));
+            // In the order of users, in which read marks lock memberships.
+            let place = usize::from(heir.as_str() > user.as_str());
+            changes.insert(place, Change::SetRole(heir.clone(), Role::Admin));
         }
         Some(_) => {}
     }

@@ -53,7 +53,10 @@ pub(crate) async fn answer(pool: &PgPool, query: &Query, budget: Duration) -> Qu
                 }
                 tokio::time::sleep(AGAIN).await;
             }
-            CommandError::Postgres(_) | CommandError::Json(_) | CommandError::Stored(_) => {
+            CommandError::Postgres(_)
+            | CommandError::KeyInUse(_)
+            | CommandError::Json(_)
+            | CommandError::Stored(_) => {
                 error!(error = ?error, query = query.name(), "a query cannot be answered");
                 return Err(error.failure(false));
             }

@@ -12,7 +12,7 @@ use confab_protocol::command::{
 };
 use confab_protocol::error::Code;
 use confab_protocol::event::Member;
-use confab_protocol::ids::{ClientId, ConversationId};
+use confab_protocol::ids::{ClientId, ConversationId, EventId};
 use confab_protocol::json::JsonText;
 use confab_protocol::resource::{ConversationType, Role};
 use confab_stack::{Postgres, PostgresSettings, Programs, free_port};
@@ -228,6 +228,7 @@ pub(crate) fn creation(key: &str, r#type: ConversationType, users: &[&str]) -> C
     hash[0] = u8::try_from(users.len()).unwrap();
     hash[1] = r#type.as_str().as_bytes()[0];
     Command::CreateConversation(CreateConversation {
+        conversation: ConversationId(Uuid::now_v7()),
         key: key.to_owned(),
         request_hash: hash,
         r#type,
@@ -275,6 +276,7 @@ pub(crate) fn keyed(
     let payload = format!(r#"{{"kind":"text","content":"{text}","metadata":{{}}}}"#);
     let message = SendMessage {
         conversation,
+        message: EventId(Uuid::now_v7()),
         client_id,
         payload: JsonText::trusted(payload),
         reply_to: None,

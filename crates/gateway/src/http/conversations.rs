@@ -112,6 +112,7 @@ pub(super) fn read_creation(body: &[u8], key: String) -> Result<CreateConversati
     participants.retain(|user| seen.insert(user.clone()));
     let request_hash = Sha256::digest(body).into();
     Ok(CreateConversation {
+        conversation: ConversationId(Uuid::now_v7()),
         key,
         request_hash,
         r#type,

@@ -97,6 +97,7 @@ pub(super) fn read_message(
     let payload = JsonText::of(&message).map_err(|_unprintable| Failure::of(Code::Internal))?;
     let message = SendMessage {
         conversation,
+        message: EventId(Uuid::now_v7()),
         client_id: client_key.unwrap_or_else(idempotency::own_key),
         payload,
         reply_to: message.reply_to,

@@ -6,7 +6,7 @@ use confab_protocol::command::{
 };
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::frame::{Ack, ClientFrame, Delete, Edit, ErrorFrame, Read, Send, ServerFrame};
-use confab_protocol::ids::{ClientId, ConversationId};
+use confab_protocol::ids::{ClientId, ConversationId, EventId};
 use confab_protocol::json::JsonText;
 use serde::Serialize;
 use tracing::warn;
@@ -95,6 +95,7 @@ impl Session<'_> {
         self.submit(connection, conversation_id, frame, &body, |payload| {
             Command::SendMessage(SendMessage {
                 conversation: conversation_id,
+                message: EventId(Uuid::now_v7()),
                 client_id: id,
                 payload,
                 reply_to,

@@ -89,6 +89,7 @@ mod tests {
             },
             command: Command::SendMessage(SendMessage {
                 conversation,
+                message: confab_protocol::ids::EventId(Uuid::nil()),
                 client_id: ClientId(Uuid::from_u128(n)),
                 payload: JsonText::empty_object(),
                 reply_to: None,

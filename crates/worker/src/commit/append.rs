@@ -60,7 +60,7 @@ impl Appender<'_> {
             events.push(outgoing(&self.caller.tenant, &entry));
         }
         self.advance(tx, last).await?;
-        let row = insert_outbox(tx, self.conversation, first, last, self.locked).await?;
+        let row = insert_outbox(tx, self.conversation, first, last).await?;
         Ok(Committed { row, events })
     }
 
@@ -111,19 +111,17 @@ pub(super) async fn insert_event(
     Ok(())
 }
 
-/// Notes that the events from `first` to `last` are to be published.
+/// Notes that the events from `first` to `last` are to be published: from now on by the clock, which the log may be ahead of.
 pub(super) async fn insert_outbox(
     tx: &mut PgConnection,
     conversation: ConversationId,
     first: Seq,
     last: Seq,
-    locked: &Locked,
 ) -> Result<i64, CommandError> {
     let seqs: Vec<i64> = (first..=last).map(u64::cast_signed).collect();
     let (id,): (i64,) = sqlx::query_as(
-        "insert into outbox (created_at, conversation_ids, seqs) values ($1, $2, $3) returning id",
+        "insert into outbox (created_at, conversation_ids, seqs) values (clock_timestamp(), $1, $2) returning id",
     )
-    .bind(locked.now.to_datetime())
     .bind(vec![conversation.0; seqs.len()])
     .bind(seqs)
     .fetch_one(tx)

@@ -10,13 +10,14 @@ use confab_protocol::resource::{Conversation, Participant};
 use confab_protocol::timestamp::Timestamp;
 use serde::Serialize;
 use sqlx::PgConnection;
+use sqlx::error::DatabaseError;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::append::{Appender, insert_event, insert_outbox};
 use super::changes::lock_counts;
 use crate::conversations::{Beginning, begin, membership_limit};
-use crate::decision::Locked;
+use crate::decision::{Locked, fits};
 use crate::error::CommandError;
 use crate::outbox::{Committed, outgoing};
 use crate::participants::within_limits;
@@ -68,7 +69,8 @@ async fn take_key(
     .bind(command.request_hash.as_slice())
     .bind(lifetime)
     .execute(&mut *tx)
-    .await?;
+    .await
+    .map_err(in_use)?;
     if taken.rows_affected() == 1 {
         return Ok(None);
     }
@@ -91,13 +93,23 @@ async fn take_key(
         Some(id) => Ok(Created {
             conversation: ConversationId(id),
             body: JsonText::trusted(outcome),
-            replayed: true,
+            replayed: ConversationId(id) != command.conversation,
         }),
         None => Err(Failure {
             replayed: true,
             ..serde_json::from_str(&outcome)?
         }),
     }))
+}
+
+/// A key that could not be had in time is that of a creation that still runs.
+fn in_use(error: sqlx::Error) -> CommandError {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    if code.as_deref() == Some("55P03") {
+        CommandError::KeyInUse(error)
+    } else {
+        error.into()
+    }
 }
 
 async fn decide(
@@ -173,7 +185,7 @@ async fn write(
             .fetch_one(&mut *tx)
             .await?;
     let now = Timestamp::new(now);
-    let id = ConversationId(Uuid::now_v7());
+    let id = command.conversation;
     sqlx::query(
         "insert into conversations \
             (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, last_event_at, active_at, members) \
@@ -213,6 +225,7 @@ async fn write(
         participants: beginning.members.clone(),
     };
     let payload = serde_json::to_string(&data)?;
+    fits(&payload)?;
     let entry = LogEntry {
         conversation: id,
         seq: 1,
@@ -228,7 +241,7 @@ async fn write(
         target: None,
     };
     insert_event(tx, &entry).await?;
-    let row = insert_outbox(tx, id, 1, 1, &locked).await?;
+    let row = insert_outbox(tx, id, 1, 1).await?;
     let committed = Committed {
         row,
         events: vec![outgoing(&caller.tenant, &entry)],

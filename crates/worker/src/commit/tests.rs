@@ -7,6 +7,7 @@ mod creations;
 mod marks;
 mod memberships;
 mod messages;
+mod outages;
 mod plan;
 mod races;
 mod revocations;

@@ -1,11 +1,11 @@
 //! Which command is carried out by what: each in one transaction.
 
 use confab_protocol::command::{Command, Outcome, Request};
-use sqlx::Connection as _;
+use sqlx::{Connection as _, PgConnection};
 
 use super::{Committer, conversation, creation, membership, message, revocation};
 use crate::database::acquire;
-use crate::error::CommandError;
+use crate::error::{CommandError, poisons_connection};
 use crate::outbox::Committed;
 
 /// What a transaction gives: the outcome, and what is to be published.
@@ -15,6 +15,20 @@ impl Committer {
     /// Carries out a command in one transaction.
     pub(super) async fn transact(&self, request: &Request) -> Result<Done, CommandError> {
         let mut connection = acquire(&self.pool).await?;
+        let done = self.transact_on(&mut connection, request).await;
+        if let Err(CommandError::Postgres(error)) = &done
+            && poisons_connection(error)
+        {
+            connection.close_on_drop();
+        }
+        done
+    }
+
+    async fn transact_on(
+        &self,
+        connection: &mut PgConnection,
+        request: &Request,
+    ) -> Result<Done, CommandError> {
         let mut tx = connection.begin().await?;
         let caller = &request.caller;
         let done = match &request.command {

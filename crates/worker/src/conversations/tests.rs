@@ -12,6 +12,7 @@ fn begin_with(r#type: ConversationType, admin: bool, users: &[&str]) -> Result<B
         admin,
     };
     let create = CreateConversation {
+        conversation: ConversationId(Uuid::now_v7()),
         key: "k".into(),
         request_hash: [0; 32],
         r#type,

@@ -1,5 +1,8 @@
 use confab_protocol::ids::{ConversationId, UserId};
+use confab_protocol::limits;
 use confab_protocol::resource::Role;
+
+use uuid::Uuid;
 
 use super::*;
 use crate::testing::{backend, caller, locked, refusal};

@@ -86,6 +86,22 @@ fn additions_are_all_or_none() {
 }
 
 #[test]
+fn an_addition_is_not_larger_than_an_event_may_be() {
+    let names: Vec<_> = (0..1000)
+        .map(|n| format!("{n:03}{}", "🜁".repeat(125)))
+        .collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let channel = Locked {
+        r#type: ConversationType::Channel,
+        ..locked(Some(Role::Admin))
+    };
+    let add = |count| add(&caller("a"), &channel, &members(&names[..count]), vec![]);
+    let event = add(950).unwrap().events.remove(0);
+    assert!(event.payload.len() + crate::decision::ENVELOPE <= limits::EVENT);
+    assert_eq!(refusal(add(1000)), Code::PayloadTooLarge);
+}
+
+#[test]
 fn a_last_admin_hands_over_and_the_last_member_takes_the_conversation_along() {
     let admin = locked(Some(Role::Admin));
     let stays = Standing {

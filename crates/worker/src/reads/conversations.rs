@@ -37,13 +37,13 @@ pub(super) struct ConversationRow {
     unread: Option<i64>,
 }
 
-/// Unread messages are those of others above what was read: counted up to 1,000, among the next 2,000 events. So a page of a list costs the
+/// Unread messages are those of others above what was read: counted up to 1,000, among the next 10,000 events. So a page of a list costs the
 /// same however much its reader left unread.
 pub(super) const COLUMNS: &str = "c.id, c.type, c.metadata, c.version, c.created_by, c.created_at, c.updated_at, c.deleted_at, \
     c.last_seq, c.last_event_at, c.members, p.role, p.joined_at, p.last_read_seq, \
     case when p.role is null then null else (select count(*) from ( \
         select 1 from (select e.type, e.actor from events e \
-            where e.conversation_id = c.id and e.seq > p.last_read_seq order by e.seq limit 2000) e \
+            where e.conversation_id = c.id and e.seq > p.last_read_seq order by e.seq limit 10000) e \
         where e.type = 'message.created' and e.actor <> $2 limit 1000) u) end as unread";
 
 pub(super) fn conversation(row: ConversationRow) -> Result<Conversation, CommandError> {

@@ -20,7 +20,9 @@ const PAGE: &str = "\
     union all \
     select p.conversation_id, p.joined_seq, p.left_seq, c.last_seq, c.members, false \
     from unnest($5::uuid[], $6::bigint[]) as h(conversation, seq) \
-    join participants p on p.conversation_id = h.conversation and p.user_id = $2 and p.left_seq > h.seq \
+    cross join lateral (select p.* from participants p \
+        where p.conversation_id = h.conversation and p.user_id = $2 and p.left_seq > h.seq \
+        order by p.joined_seq desc limit $9) p \
     join conversations c on c.id = p.conversation_id \
     where p.tenant = $1 and p.conversation_id > $3 \
     union all \
@@ -83,6 +85,7 @@ async fn page(
         )
         .bind(is_first)
         .bind(i64::try_from(most + 1001).unwrap_or(i64::MAX))
+        .bind(i64::try_from(MOST - 1).unwrap_or(i64::MAX))
         .fetch_all(pool)
         .await?;
     let (ended, current): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.5);
@@ -94,7 +97,9 @@ async fn page(
             .get(most)
             .map(|membership| membership.conversation);
         memberships.retain(|membership| Some(membership.conversation) < cut);
-        next = memberships.last().map(|membership| membership.conversation);
+        let last = memberships.last().map(|membership| membership.conversation);
+        // One conversation alone that is more than fits is left for a page of its own, which it does fit.
+        next = last.or(Some(of.after.unwrap_or(ConversationId(Uuid::nil()))));
     }
     Ok(UserMemberships {
         memberships,

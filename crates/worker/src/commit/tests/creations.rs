@@ -1,5 +1,6 @@
-use confab_protocol::command::{Created, Outcome};
+use confab_protocol::command::{Command, CreateConversation, Created, Outcome};
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::json::JsonText;
 use confab_protocol::resource::ConversationType;
 use futures_util::future::join_all;
 
@@ -105,6 +106,32 @@ async fn two_users_have_one_direct_conversation_whoever_begins_it() {
         );
     }
     assert_eq!(fixture.log(first.conversation).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_creation_larger_than_an_event_may_be_is_refused_and_leaves_nothing() {
+    let fixture = Fixture::new().await;
+    let names: Vec<_> = (0..1000)
+        .map(|n| format!("{n:03}{}", "🜁".repeat(125)))
+        .collect();
+    let participants = names.iter().map(|name| name.parse().unwrap()).collect();
+    let command = Command::CreateConversation(CreateConversation {
+        conversation: confab_protocol::ids::ConversationId(uuid::Uuid::now_v7()),
+        key: "k".to_owned(),
+        request_hash: [0; 32],
+        r#type: ConversationType::Channel,
+        participants,
+        metadata: JsonText::empty_object(),
+    });
+    let (outcome, events) = fixture.alone("alice", command).await;
+    assert_eq!((code(outcome), events), (Code::PayloadTooLarge, 0));
+    let (left,): (i64,) = sqlx::query_as(
+        "select (select count(*) from conversations) + (select count(*) from creation_keys)",
+    )
+    .fetch_one(&fixture.pool)
+    .await
+    .unwrap();
+    assert_eq!(left, 0);
 }
 
 fn created(outcome: CommandOutcome) -> Created {

@@ -135,6 +135,38 @@ async fn what_ended_lately_is_told_also_to_who_found_no_room_at_first() {
     assert_eq!(ids(&memberships(&fixture, again).await.ended), [late]);
 }
 
+#[tokio::test]
+async fn who_joined_one_conversation_often_is_told_all_of_it_and_what_comes_behind() {
+    let fixture = Fixture::new().await;
+    let often = fixture.group(&["alice"]).await;
+    let behind = fixture.group(&["bob"]).await;
+    join_and_leave(&fixture, often, "bob", 1500).await;
+    begin_many(&fixture, "carol", 6500).await;
+    let held = vec![(often, 0)];
+    let first = question("carol", Vec::new());
+    let mut questions = vec![first, question("bob", held.clone())];
+    let mut told = Vec::new();
+    loop {
+        let Answer::Memberships(mut answers) = ask(&fixture, Query::Memberships(questions)).await
+        else {
+            panic!("memberships");
+        };
+        let answer = answers.pop().unwrap();
+        told.extend(answer.memberships);
+        if answer.next.is_none() {
+            break;
+        }
+        let after = answer.next;
+        questions = vec![MembershipsOf {
+            after,
+            ..question("bob", held.clone())
+        }];
+    }
+    assert_eq!(told.len(), 1501);
+    assert!(told.iter().take(1500).all(|one| one.conversation == often));
+    assert_eq!(told[1500].conversation, behind);
+}
+
 /// A group that bob left with seq 2, and that went on.
 async fn left(fixture: &Fixture) -> ConversationId {
     let group = fixture.group(&["alice", "bob"]).await;
@@ -151,6 +183,22 @@ async fn end_two_days_ago(fixture: &Fixture, group: ConversationId) {
         .execute(&fixture.pool)
         .await
         .unwrap();
+}
+
+/// Memberships that ended long ago, each but for one event behind the other.
+async fn join_and_leave(fixture: &Fixture, group: ConversationId, user: &str, count: i32) {
+    sqlx::query(
+        "insert into participants (conversation_id, user_id, joined_seq, tenant, role, position, joined_at, left_seq, left_at, \
+            last_read_seq) \
+         select $1, $2, n * 2, 'default', 'member', 0, now() - interval '3 days', n * 2 + 1, now() - interval '2 days', n * 2 \
+         from generate_series(1, $3) n",
+    )
+    .bind(group.0)
+    .bind(user)
+    .bind(count)
+    .execute(&fixture.pool)
+    .await
+    .unwrap();
 }
 
 async fn begin_many(fixture: &Fixture, user: &str, count: i32) {

@@ -10,7 +10,7 @@ use confab_protocol::resource::{Conversation, ConversationType, Message, Message
 
 use super::ask;
 use crate::commit::Item;
-use crate::messages::ENVELOPE;
+use crate::decision::ENVELOPE;
 use crate::testing::{Fixture, caller, code, creation, edit, message, sent};
 
 /// The longest user ids there are: by their own bytes, and by what JSON makes of them.
@@ -223,6 +223,7 @@ async fn begin_with_metadata(fixture: &Fixture, key: &str) -> ConversationId {
     };
     let custom = format!(r#"{{"custom":{{"x":"{}"}}}}"#, "x".repeat(limits::CUSTOM));
     let command = CreateConversation {
+        conversation: ConversationId(uuid::Uuid::now_v7()),
         metadata: JsonText::trusted(custom),
         ..create
     };

@@ -181,7 +181,7 @@ async fn channel(fixture: &Fixture, names: &[String]) -> ConversationId {
     let confab_protocol::command::Outcome::Created(created) = outcome.unwrap() else {
         panic!("created");
     };
-    for some in names[1..].chunks(1000) {
+    for some in names[1..].chunks(900) {
         let add = addition(created.conversation, some);
         fixture.alone(names[0], add).await.0.unwrap();
     }
