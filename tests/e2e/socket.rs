@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use confab_client::SendError;
 use confab_protocol::error::Code;
-use confab_protocol::event::EventType;
+use confab_protocol::event::{Event, EventType};
 use confab_protocol::ids::{ClientId, EventId};
 use confab_protocol::json::JsonText;
 use confab_protocol::resource::MessageContent;
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Cluster, Setup, text};
+use crate::support::{CLOSE, Cluster, Raw, Setup, TEXT, frame, text};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -151,5 +151,63 @@ async fn read_marks_sent_at_once_are_few_writes_that_cover_all_and_never_go_back
     let writes: u64 = writes.sum();
     assert!((1..250).contains(&writes), "{writes} writes for 501 marks");
     drop((alice, bob));
+    cluster.end().await;
+}
+
+/// The acks of the frames that come until the close frame, and its code.
+async fn acks_until_close(raw: &mut Raw) -> (usize, Option<u16>) {
+    let mut acks = 0;
+    while let Some((first, payload)) = raw.frame().await {
+        match first {
+            CLOSE => {
+                let code = payload.first_chunk().copied().map(u16::from_be_bytes);
+                return (acks, code);
+            }
+            TEXT => {
+                let frame: Value = serde_json::from_slice(&payload).unwrap();
+                acks += usize::from(frame["type"] == "ack");
+            }
+            _ => {}
+        }
+    }
+    (acks, None)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_before_the_end_is_stored_and_acknowledged() {
+    const SENDS: usize = 20;
+    let cluster = Cluster::start(small()).await;
+    let alice = cluster.user("alice").on(0).await;
+    let token = cluster.user("alice").token;
+    let bearer = [format!("Authorization: Bearer {token}")];
+    for end in [
+        frame(TEXT, br#"{"type":"bye"}"#),
+        frame(CLOSE, &1000_u16.to_be_bytes()),
+    ] {
+        let conversation = alice.create_group(std::slice::from_ref(&alice.id)).await;
+        let port = cluster.gateways[0].port();
+        let mut raw = Raw::upgraded(port, "confab.v1.json", &bearer).await;
+        raw.text(r#"{"type":"hello"}"#).await;
+        let (_, welcome) = raw.frame().await.unwrap();
+        assert!(welcome.starts_with(br#"{"type":"welcome""#));
+
+        // All in one write, so that the gateway has read the end before it has any answer.
+        let mut bytes = Vec::new();
+        for n in 0..SENDS {
+            let send = json!({
+                "type": "send", "id": Uuid::now_v7(), "conversationId": conversation,
+                "kind": "text", "content": n,
+            });
+            bytes.extend(frame(TEXT, send.to_string().as_bytes()));
+        }
+        bytes.extend(end);
+        raw.write(&bytes).await.unwrap();
+
+        assert_eq!(acks_until_close(&mut raw).await, (SENDS, Some(1000)));
+        let log = alice.http.events(conversation, 0).await.unwrap();
+        let is_message = |event: &&Event| event.r#type == EventType::MessageCreated;
+        assert_eq!(log.iter().filter(is_message).count(), SENDS);
+    }
+    drop(alice);
     cluster.end().await;
 }

@@ -29,6 +29,7 @@ pub(crate) mod asyncapi;
 pub(crate) mod codec;
 mod commands;
 mod connection;
+mod ending;
 pub(crate) mod frames;
 mod hello;
 mod meter;

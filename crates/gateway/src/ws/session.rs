@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use confab_auth::Caller;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::frame::{Goaway, GoawayReason, ServerFrame, Welcome, WelcomeLimits};
+use confab_protocol::frame::{Welcome, WelcomeLimits};
 use confab_protocol::ids::SessionId;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{debug, info};
 use uuid::Uuid;
 
@@ -22,6 +22,7 @@ use super::Sockets;
 use super::codec::Decoded;
 use super::commands::Done;
 use super::connection::{Connection, End};
+use super::ending::{drained, goaway};
 use super::frames::Frame;
 use super::hello::{Greeted, greet, truncated};
 use super::meter::{Meter, Refused};
@@ -128,7 +129,10 @@ async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: G
     };
     connection.welcome(welcome);
     let mut session = Session::new(sockets, key, caller, place);
-    let end = session.run(connection).await;
+    let mut end = session.run(connection).await;
+    if let Some(other) = session.settle(connection, end).await {
+        end = other;
+    }
     session.stop_typing();
     sockets.fanout.close(key).await;
     info!(session.id = %session_id, ?end, "a session ended");
@@ -298,26 +302,10 @@ fn limited(connection: &Connection, refused: Refused) -> Result<(), End> {
     }
 }
 
-fn goaway(connection: &Connection) -> End {
-    let reconnect_after_ms = rand::random_range(0..1000);
-    connection.answer(&ServerFrame::Goaway(Goaway {
-        reason: GoawayReason::Drain,
-        reconnect_after_ms,
-    }));
-    End::Close(1001, "DRAIN")
-}
-
 /// Comes when the client has taken nothing for `patience` although something waits.
 async fn stalled(since: Option<Instant>, patience: Duration) {
     match since {
         Some(since) => sleep_until(since + patience).await,
         None => pending().await,
     }
-}
-
-/// Comes at this connection's own point of the drain time, so that clients do not all reconnect at once.
-async fn drained(sockets: &Sockets) {
-    sockets.drain.cancelled().await;
-    let share = sockets.limits.drain.mul_f64(rand::random::<f64>() * 0.8);
-    let _elapsed = timeout(share, pending::<()>()).await;
 }
