@@ -15,8 +15,15 @@ pub(crate) struct Submitted {
 /// The commands of one connection, by conversation. A conversation that is a key has a request on its way.
 #[derive(Debug, Default)]
 pub(crate) struct Sends {
-    waiting: FxHashMap<ConversationId, Vec<Submitted>>,
+    conversations: FxHashMap<ConversationId, Sending>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Sending {
+    /// Bytes of what is on its way.
+    on_the_way: usize,
+    waiting: Vec<Submitted>,
 }
 
 impl Sends {
@@ -26,35 +33,37 @@ impl Sends {
         conversation: ConversationId,
         submitted: Submitted,
     ) -> Option<Vec<Submitted>> {
-        match self.waiting.get_mut(&conversation) {
-            Some(waiting) => {
-                self.bytes += submitted.request.command.weight();
-                waiting.push(submitted);
-                None
-            }
-            None => {
-                self.waiting.insert(conversation, Vec::new());
-                Some(vec![submitted])
-            }
+        let bytes = submitted.request.command.weight();
+        self.bytes += bytes;
+        if let Some(sending) = self.conversations.get_mut(&conversation) {
+            sending.waiting.push(submitted);
+            return None;
         }
+        let sending = Sending {
+            on_the_way: bytes,
+            waiting: Vec::new(),
+        };
+        self.conversations.insert(conversation, sending);
+        Some(vec![submitted])
     }
 
     /// The conversation's request was answered; gives what goes next.
     pub(crate) fn answered(&mut self, conversation: ConversationId) -> Option<Vec<Submitted>> {
-        let waiting = self.waiting.get_mut(&conversation)?;
-        if waiting.is_empty() {
-            self.waiting.remove(&conversation);
+        let sending = self.conversations.get_mut(&conversation)?;
+        self.bytes -= sending.on_the_way;
+        if sending.waiting.is_empty() {
+            self.conversations.remove(&conversation);
             return None;
         }
-        let next = std::mem::take(waiting);
-        self.bytes -= next
+        let next = std::mem::take(&mut sending.waiting);
+        sending.on_the_way = next
             .iter()
             .map(|submitted| submitted.request.command.weight())
-            .sum::<usize>();
+            .sum();
         Some(next)
     }
 
-    /// Bytes that wait: past a bound the gateway stops reading the socket.
+    /// Bytes that have no answer yet, on their way or waiting: past a bound the gateway stops reading the socket.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -108,8 +117,27 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["3", "4"]
         );
-        assert_eq!(sends.bytes(), 0);
         assert!(sends.answered(a).is_none());
         assert!(sends.submit(a, submitted(a, 5)).is_some());
+    }
+
+    #[test]
+    fn what_has_no_answer_yet_counts_in_however_many_conversations() {
+        let conversation = |n| ConversationId(Uuid::from_u128(n));
+        let mut sends = Sends::default();
+        let weight = submitted(conversation(0), 0).request.command.weight();
+        for n in 0..100 {
+            let id = conversation(n % 50);
+            sends.submit(id, submitted(id, n));
+        }
+        assert_eq!(sends.bytes(), 100 * weight);
+        for n in 0..50 {
+            assert_eq!(sends.answered(conversation(n)).unwrap().len(), 1);
+        }
+        assert_eq!(sends.bytes(), 50 * weight);
+        for n in 0..50 {
+            assert!(sends.answered(conversation(n)).is_none());
+        }
+        assert_eq!(sends.bytes(), 0);
     }
 }
