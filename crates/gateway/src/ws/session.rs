@@ -199,7 +199,8 @@ impl<'a> Session<'a> {
                 && !self.renewing;
             let step = tokio::select! {
                 () = &mut drain => Err(goaway(connection)),
-                () = &mut expired => Err(End::of(Code::TokenExpired)),
+                // A fresh token that came before the old one ended is looked at first.
+                () = &mut expired, if !self.renewing => Err(End::of(Code::TokenExpired)),
                 () = &mut expires, if !warned => {
                     warned = true;
                     self.warn_of_expiry(connection);
