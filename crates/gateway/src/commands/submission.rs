@@ -33,10 +33,7 @@ impl Submission {
         deadline: Instant,
         answers: oneshot::Sender<Vec<CommandOutcome>>,
     ) -> Self {
-        let weight = requests
-            .iter()
-            .map(|request| request.command.weight())
-            .sum();
+        let weight = requests.iter().map(|request| request.weight()).sum();
         Self {
             requests,
             deadline,
