@@ -88,9 +88,12 @@ impl Bus {
         let request = Request::new()
             .payload(payload.into())
             .timeout(Some(timeout));
-        match self.client.send_request(subject, request).await {
-            Ok(message) => Ok(message.payload),
-            Err(error) => Err(match error.kind() {
+        // The library counts the time from when it has the request. A connection that takes nothing may never have it.
+        let asked = tokio::time::timeout(timeout, self.client.send_request(subject, request));
+        match asked.await {
+            Err(_late) => Err(RpcError::Timeout),
+            Ok(Ok(message)) => Ok(message.payload),
+            Ok(Err(error)) => Err(match error.kind() {
                 RequestErrorKind::TimedOut => RpcError::Timeout,
                 RequestErrorKind::NoResponders => RpcError::NoResponders,
                 RequestErrorKind::MaxPayloadExceeded => RpcError::TooLarge,
@@ -99,5 +102,49 @@ impl Bus {
                 }
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use confab_protocol::query::Query;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::sessions::SessionsOf;
+    use crate::testing::Server;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_request_ends_in_its_time_also_where_the_connection_takes_nothing() {
+        let mut server = Server::start().await;
+        let bus = server.connect().await;
+        server.nats.process().unwrap().pause().unwrap();
+        // More than the library and the system take for a server that reads nothing.
+        let mut flood = JoinSet::new();
+        let payload = Bytes::from(vec![0; 64 * 1024]);
+        for _ in 0..4000 {
+            let (client, payload) = (bus.client.clone(), payload.clone());
+            flood.spawn(async move { client.publish("flood", payload).await });
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let request = QueryRequest {
+            version: 1,
+            budget_ms: 100,
+            request_id: String::new(),
+            traceparent: None,
+            query: Query::Revocations { after: 0 },
+        };
+        assert!(bus.is_connected(), "it is not noticed yet");
+        let began = Instant::now();
+        let asked = bus.query(&request, Duration::from_millis(100)).await;
+        assert!(matches!(asked, Err(RpcError::Timeout)), "{asked:?}");
+        assert!(began.elapsed() < Duration::from_secs(1));
+
+        let of = SessionsOf::new("t".parse().unwrap(), "u".parse().unwrap());
+        assert!(bus.sessions_of(&of, &[]).await.is_err());
+        assert!(began.elapsed() < Duration::from_secs(3));
+        server.nats.process().unwrap().resume().unwrap();
     }
 }

@@ -56,7 +56,7 @@ impl Bus {
     /// for, a second at most, and the whole second where none is named: then it is not known whom to wait for.
     ///
     /// # Errors
-    /// When NATS is away or fails.
+    /// When NATS is away, takes nothing in time, or fails.
     pub async fn sessions_of(
         &self,
         of: &SessionsOf,
@@ -65,9 +65,21 @@ impl Bus {
         if !self.is_connected() {
             return Err(BusError::Disconnected);
         }
+        let asked = tokio::time::timeout(PATIENCE, self.ask_gateways(of));
+        let mut answers = asked.await.map_err(|_late| BusError::Timeout)??;
+        let mut gathered = Gathered::of(alive);
+        // Who has not answered when the time is over is left out.
+        let _late = tokio::time::timeout(PATIENCE, gathered.gather(&mut answers))
+            .await
+            .is_err();
+        Ok(gathered.newest())
+    }
+
+    /// Puts the question; what comes back are the answers.
+    async fn ask_gateways(&self, of: &SessionsOf) -> Result<Subscriber, BusError> {
         let question = wire::encode(of)?;
         let inbox = self.client.new_inbox();
-        let mut answers = self
+        let answers = self
             .client
             .subscribe(inbox.clone())
             .await
@@ -76,12 +88,7 @@ impl Bus {
             .publish_with_reply(subjects::SESSIONS, inbox, question.into())
             .await
             .map_err(BusError::nats("ask for sessions"))?;
-        let mut gathered = Gathered::of(alive);
-        // Who has not answered when the time is over is left out.
-        let _late = tokio::time::timeout(PATIENCE, gathered.gather(&mut answers))
-            .await
-            .is_err();
-        Ok(gathered.newest())
+        Ok(answers)
     }
 
     /// A gateway's place among those that are asked.

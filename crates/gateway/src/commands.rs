@@ -193,7 +193,7 @@ fn split(requests: Vec<Request>) -> Vec<Vec<Request>> {
     let mut parts = vec![Vec::new()];
     let mut bytes = 0;
     for request in requests {
-        let weight = request.command.weight();
+        let weight = request.weight();
         if bytes + weight > limits::RPC && bytes > 0 {
             parts.push(Vec::new());
             bytes = 0;

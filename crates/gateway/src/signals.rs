@@ -69,6 +69,7 @@ impl Outbound {
             bus,
             gateways,
             hub,
+            missed: false,
             metrics: metrics.clone(),
         };
         let signalling = Signalling { outbound, inbound };
@@ -196,12 +197,14 @@ struct InboundLoop {
     bus: Bus,
     gateways: Gateways,
     hub: mpsc::Sender<FromGateways>,
+    /// Whether the hub is still to be told that something was not heard.
+    missed: bool,
     metrics: SignalMetrics,
 }
 
 impl InboundLoop {
     /// Runs until the connection is closed.
-    async fn run(self) -> Result<(), BusError> {
+    async fn run(mut self) -> Result<(), BusError> {
         let mut signals = Signals::open(&self.bus).await?;
         let mut link = self.bus.connection();
         let mut since = Instant::now();
@@ -210,6 +213,7 @@ impl InboundLoop {
         loop {
             tokio::select! {
                 _ = glances.tick() => {
+                    self.tell_missed();
                     if !self.bus.is_connected() {
                         since = Instant::now();
                     }
@@ -219,9 +223,8 @@ impl InboundLoop {
                 }
                 Ok(()) = link.changed() => {
                     since = Instant::now();
-                    if link.borrow_and_update().connected {
-                        self.tell(FromGateways::Back, None);
-                    }
+                    self.missed |= link.borrow_and_update().connected;
+                    self.tell_missed();
                 }
                 heard = signals.next() => match heard {
                     Some(signalled) => self.heard(signalled),
@@ -250,12 +253,56 @@ impl InboundLoop {
         }
     }
 
-    /// A hub that has too much to do hears fewer signals, and later which gateways live.
-    fn tell(&self, said: FromGateways, kind: Option<&'static str>) {
+    /// What was not heard is asked for again by nobody but the hub, so that it must learn of it, however much it has to do:
+    /// messages are dropped when there are many.
+    fn tell_missed(&mut self) {
+        self.missed = self.missed && !self.tell(FromGateways::Back, None);
+    }
+
+    /// A hub that has too much to do hears fewer signals, and later which gateways live. Says whether it hears this.
+    fn tell(&self, said: FromGateways, kind: Option<&'static str>) -> bool {
         let is_heard = self.hub.try_send(said).is_ok();
         if let Some(kind) = kind {
             let result = if is_heard { "heard" } else { "dropped" };
             self.metrics.count(kind, result);
         }
+        is_heard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hub_with_too_much_to_do_learns_later_that_something_was_not_heard() {
+        let nowhere = confab_bus::Settings {
+            nats_url: vec!["nats://127.0.0.1:1".to_owned()],
+            nats_user: None,
+            nats_password: None,
+            nats_credentials: None,
+            nats_replicas: 1,
+            events_max_age: 60,
+            events_max_bytes: 1 << 20,
+        };
+        let bus = Bus::connect(&nowhere, "test").await.unwrap();
+        let (hub, mut said) = mpsc::channel(1);
+        let mut inbound = InboundLoop {
+            gateways: Gateways::new(bus.clone()),
+            bus,
+            hub,
+            missed: true,
+            metrics: SignalMetrics::new(&mut Registry::default()),
+        };
+        inbound.tell(FromGateways::Alive(Vec::new()), None);
+        inbound.tell_missed();
+        assert!(matches!(said.try_recv(), Ok(FromGateways::Alive(_))));
+        assert!(said.try_recv().is_err(), "there was no room");
+        inbound.tell_missed();
+        assert!(matches!(said.try_recv(), Ok(FromGateways::Back)));
+        inbound.tell_missed();
+        assert!(said.try_recv().is_err(), "once is enough");
     }
 }

@@ -13,6 +13,9 @@ mod merge;
 
 pub use merge::merge_patch;
 
+/// How deep a JSON text from outside may be nested. Readers give up at 128, and the text stands some objects deep in events,
+/// answers and frames.
+const DEPTH: usize = 100;
 /// Up to here every whole number is an IEEE 754 double.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -74,13 +77,13 @@ impl<'de> Deserialize<'de> for JsonText {
 }
 
 /// Refuses what Postgres, MessagePack or a strict reader could not hold: U+0000 and lone surrogates in any string or
-/// member name, numbers beyond an IEEE 754 double, nesting beyond 128.
+/// member name, numbers beyond an IEEE 754 double, nesting beyond 100.
 ///
 /// # Errors
 /// What is wrong, in words for the caller.
 pub fn check(text: &str) -> Result<(), String> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    Checked
+    Checked(DEPTH)
         .deserialize(&mut reader)
         .and_then(|()| reader.end())
         .map_err(|error| {
@@ -92,8 +95,16 @@ pub fn check(text: &str) -> Result<(), String> {
         })
 }
 
-/// The visitor behind [`check`]: it visits everything and keeps nothing.
-struct Checked;
+/// The visitor behind [`check`]: it visits everything and keeps nothing but how deep it may still go.
+struct Checked(usize);
+
+impl Checked {
+    fn inside<E: serde::de::Error>(&self) -> Result<usize, E> {
+        self.0
+            .checked_sub(1)
+            .ok_or_else(|| E::custom(format!("must not be nested deeper than {DEPTH}")))
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for Checked {
     type Value = ();
@@ -134,13 +145,15 @@ impl<'de> Visitor<'de> for Checked {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Self)?.is_some() {}
+        let depth = self.inside()?;
+        while items.next_element_seed(Self(depth))?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        while members.next_key_seed(Self)?.is_some() {
-            members.next_value_seed(Self)?;
+        let depth = self.inside()?;
+        while members.next_key_seed(Self(depth))?.is_some() {
+            members.next_value_seed(Self(depth))?;
         }
         Ok(())
     }
@@ -394,6 +407,21 @@ mod tests {
             assert!(check(bad).is_err(), "{bad}");
         }
         assert!(check(&"[".repeat(200)).is_err());
+    }
+
+    #[test]
+    fn what_is_taken_is_not_too_deep_for_those_who_read_it_in_an_event() {
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(check(&nested(DEPTH)), Ok(()));
+        let refused = check(&nested(DEPTH + 1)).unwrap_err();
+        assert_eq!(refused, "must not be nested deeper than 100");
+        let objects = format!("{}1{}", r#"{"a":"#.repeat(DEPTH), "}".repeat(DEPTH));
+        assert_eq!(check(&objects), Ok(()));
+        let event =
+            format!(r#"{{"data":{{"conversation":{{"metadata":{{"custom":{objects}}}}}}}}}"#);
+        let packed = crate::wire::msgpack_of_json(event.as_bytes()).unwrap();
+        let back = crate::wire::json_of_msgpack(&packed).unwrap();
+        assert!(serde_json::from_slice::<serde_json::Value>(&back).is_ok());
     }
 
     #[test]

@@ -79,8 +79,7 @@ impl Lanes {
     }
 
     fn take(&mut self, target: Target, now: Instant) -> Vec<Submission> {
-        let (mut taken, mut commands, mut attempts) = (Vec::new(), 0, 0);
-        let (mut bytes, mut answer_bytes) = (0, 0);
+        let (mut taken, mut commands, mut bytes, mut attempts) = (Vec::new(), 0, 0, 0);
         let Some(lane) = self.lanes.get_mut(&target) else {
             return taken;
         };
@@ -88,7 +87,6 @@ impl Lanes {
             commands == 0
                 || (commands + next.requests.len() <= COMMANDS
                     && bytes + next.weight <= limits::RPC
-                    && answer_bytes + next.answer_weight <= limits::RPC
                     && next.attempts == attempts)
         }) {
             self.waiting -= submission.requests.len();
@@ -104,7 +102,6 @@ impl Lanes {
             }
             commands += submission.requests.len();
             bytes += submission.weight;
-            answer_bytes += submission.answer_weight;
             attempts = submission.attempts;
             taken.push(submission);
         }
@@ -159,18 +156,6 @@ mod tests {
             [2, 3]
         );
         assert_eq!((lanes.waiting(), lanes.waiting_bytes()), (0, 0));
-    }
-
-    #[test]
-    fn answers_fit_one_message_as_commands_do() {
-        let mut lanes = Lanes::new(1);
-        for _ in 0..60 {
-            let later = Instant::now() + Duration::from_secs(5);
-            let (mut patch, _outcomes) = submission(1, 10, later);
-            patch.answer_weight = limits::CUSTOM;
-            lanes.push(Target::Any, patch);
-        }
-        assert_eq!(lanes.next(Instant::now()).unwrap().1.len(), 48);
     }
 
     #[test]

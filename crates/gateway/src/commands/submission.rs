@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use confab_bus::rpc::WorkerId;
-use confab_protocol::command::{Command, Request};
+use confab_protocol::command::Request;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::ConversationId;
 use tokio::sync::oneshot;
@@ -24,8 +24,6 @@ pub(super) struct Submission {
     /// The workers that failed it.
     pub(super) not: Vec<WorkerId>,
     pub(super) weight: usize,
-    /// What the answer to them takes at most: it fits one message, too.
-    pub(super) answer_weight: usize,
     answers: oneshot::Sender<Vec<CommandOutcome>>,
 }
 
@@ -35,9 +33,7 @@ impl Submission {
         deadline: Instant,
         answers: oneshot::Sender<Vec<CommandOutcome>>,
     ) -> Self {
-        let commands = || requests.iter().map(|request| &request.command);
-        let weight = commands().map(Command::weight).sum();
-        let answer_weight = commands().map(Command::answer_weight).sum();
+        let weight = requests.iter().map(|request| request.weight()).sum();
         Self {
             requests,
             deadline,
@@ -45,7 +41,6 @@ impl Submission {
             handed_over: false,
             not: Vec::new(),
             weight,
-            answer_weight,
             answers,
         }
     }
@@ -95,7 +90,7 @@ pub(super) const fn is_undone(failure: &Failure) -> bool {
 pub(super) mod tests {
     use std::time::Duration;
 
-    use confab_protocol::command::{Caller, Outcome, SendAnswer, SendMessage};
+    use confab_protocol::command::{Caller, Command, Outcome, SendAnswer, SendMessage};
     use confab_protocol::ids::ClientId;
     use confab_protocol::json::JsonText;
     use uuid::Uuid;

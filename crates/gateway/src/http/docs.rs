@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -62,7 +63,8 @@ fn page(media_type: &'static str, text: &'static str) -> Response {
         .into_response()
 }
 
-async fn asset(Path(file): Path<String>) -> Response {
+async fn asset(path: Result<Path<String>, PathRejection>) -> Response {
+    let file = path.map_or_else(|_no_text| String::new(), |Path(file)| file);
     if file == "start.js" {
         return page("text/javascript; charset=utf-8", START);
     }
@@ -129,6 +131,15 @@ mod tests {
             let document: serde_json::Value = serde_json::from_str(&text).unwrap();
             assert!(document[field].is_string(), "{path}");
             assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_there_is_a_problem_however_it_is_called() {
+        for path in ["/docs/other.js", "/docs/%ff", "/docs/%2e%2e%2fx"] {
+            let (response, _) = get_page(path).await;
+            assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
+            assert!(response.extensions().get::<Problem>().is_some(), "{path}");
         }
     }
 }

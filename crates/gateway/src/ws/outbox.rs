@@ -191,7 +191,7 @@ impl Outbox {
         }
     }
 
-    /// Takes what waits, up to about `bytes`.
+    /// Takes what waits, up to about `bytes`: answers alone before the welcome.
     ///
     /// # Errors
     /// Why the session must end.
@@ -199,6 +199,12 @@ impl Outbox {
         let mut state = self.lock();
         if let Some(code) = state.closed {
             return Err(code);
+        }
+        if !state.started {
+            // It ends before its welcome: what came for a session that never was is nobody's.
+            state.frames.retain(|(_, kind)| *kind == Kind::Answer);
+            state.signals.clear();
+            state.event_bytes = 0;
         }
         let mut taken = Vec::new();
         let mut left = bytes;
@@ -277,6 +283,15 @@ mod tests {
         assert_eq!(frames[0], Frame::text(format!("old {SIGNALS}").as_bytes()));
         assert_eq!(frames[SIGNALS - 1], Frame::text(b"new"));
         assert_eq!(outbox.take(10_000).unwrap(), []);
+    }
+
+    #[test]
+    fn without_a_welcome_there_are_answers_and_nothing_else() {
+        let outbox = Outbox::new(Encoding::Json, 1000);
+        event(&outbox, "1");
+        signal(&outbox, 1, "s".to_owned());
+        outbox.push_answer(Frame::text(b"refused"));
+        assert_eq!(outbox.take(usize::MAX), Ok(vec![Frame::text(b"refused")]));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Sends {
         conversation: ConversationId,
         submitted: Submitted,
     ) -> Option<Vec<Submitted>> {
-        let bytes = submitted.request.command.weight();
+        let bytes = submitted.request.weight();
         self.bytes += bytes;
         if let Some(sending) = self.conversations.get_mut(&conversation) {
             sending.waiting.push(submitted);
@@ -58,7 +58,7 @@ impl Sends {
         let next = std::mem::take(&mut sending.waiting);
         sending.on_the_way = next
             .iter()
-            .map(|submitted| submitted.request.command.weight())
+            .map(|submitted| submitted.request.weight())
             .sum();
         Some(next)
     }
@@ -126,16 +126,19 @@ mod tests {
     fn what_has_no_answer_yet_counts_in_however_many_conversations() {
         let conversation = |n| ConversationId(Uuid::from_u128(n));
         let mut sends = Sends::default();
-        let weight = submitted(conversation(0), 0).request.command.weight();
+        let weight = |from, to| -> usize {
+            let all = (from..to).map(|n| submitted(conversation(n % 50), n));
+            all.map(|one| one.request.weight()).sum()
+        };
         for n in 0..100 {
             let id = conversation(n % 50);
             sends.submit(id, submitted(id, n));
         }
-        assert_eq!(sends.bytes(), 100 * weight);
+        assert_eq!(sends.bytes(), weight(0, 100));
         for n in 0..50 {
             assert_eq!(sends.answered(conversation(n)).unwrap().len(), 1);
         }
-        assert_eq!(sends.bytes(), 50 * weight);
+        assert_eq!(sends.bytes(), weight(50, 100));
         for n in 0..50 {
             assert!(sends.answered(conversation(n)).is_none());
         }
