@@ -4,6 +4,10 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+mod any;
+
+use any::Any;
+
 /// A message of the internal wire could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
@@ -51,7 +55,7 @@ pub fn json_of_msgpack(bytes: &[u8]) -> Result<Vec<u8>, WireError> {
     let mut rest = bytes;
     let mut reader = rmp_serde::Deserializer::new(&mut rest);
     reader.set_max_depth(128);
-    let value: serde_json::Value = serde::Deserialize::deserialize(&mut reader)?;
+    let value: Any = serde::Deserialize::deserialize(&mut reader)?;
     drop(reader);
     if !rest.is_empty() {
         return Err(rmp_serde::decode::Error::LengthMismatch(1).into());
@@ -81,5 +85,17 @@ mod tests {
         assert!(json_of_msgpack(&[0xc4, 1, 7]).is_err());
         assert!(json_of_msgpack(&[]).is_err());
         assert!(json_of_msgpack(&vec![0x91; 100_000]).is_err());
+    }
+
+    #[test]
+    fn what_json_has_not_is_refused_and_a_member_given_twice_stays_two() {
+        for number in [f64::NAN, f64::INFINITY] {
+            assert!(json_of_msgpack(&rmp_serde::to_vec(&[number]).unwrap()).is_err());
+        }
+        // {"a": 1, "a": 2.5}
+        let twice = [
+            0x82, 0xa1, b'a', 1, 0xa1, b'a', 0xcb, 0x40, 4, 0, 0, 0, 0, 0, 0,
+        ];
+        assert_eq!(json_of_msgpack(&twice).unwrap(), br#"{"a":1,"a":2.5}"#);
     }
 }
