@@ -114,19 +114,27 @@ fn bucket_config(settings: &Settings) -> Config {
 }
 
 impl Bus {
+    /// Tells every gateway that listens now what was revoked.
+    ///
+    /// # Errors
+    /// When NATS is away: then gateways read it from a worker.
+    pub async fn tell_revocation(&self, revocation: &Revocation) -> Result<(), BusError> {
+        if !self.is_connected() {
+            return Err(BusError::Disconnected);
+        }
+        self.client
+            .publish(REVOCATION, encode(revocation)?)
+            .await
+            .map_err(BusError::nats("announce a revocation"))
+    }
+
     /// Tells every gateway what was revoked, and keeps it in the bucket until it expires.
     ///
     /// # Errors
     /// When NATS is away, or the bucket did not take it: then gateways read it from a worker.
     pub async fn announce_revocation(&self, revocation: &Revocation) -> Result<(), BusError> {
-        if !self.is_connected() {
-            return Err(BusError::Disconnected);
-        }
+        self.tell_revocation(revocation).await?;
         let record = encode(revocation)?;
-        self.client
-            .publish(REVOCATION, record.clone())
-            .await
-            .map_err(BusError::nats("announce a revocation"))?;
         let has_ttl = self
             .revocations_bucket()
             .await?

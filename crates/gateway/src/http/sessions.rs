@@ -90,6 +90,7 @@ pub(super) async fn execute(
         return Err(Failure::of(Code::Internal).into());
     };
     app.admission.revocations().apply(&revocation);
+    app.directory.tell(&revocation).await;
     let revocation = RevocationView::from(&revocation);
     Ok(RevocationAnswer { revocation })
 }

@@ -8,6 +8,7 @@ use confab_bus::{Bus, BusError, Gateways};
 use confab_protocol::command::Caller;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::resource::Session;
+use confab_protocol::revocation::Revocation;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -17,6 +18,8 @@ use super::Sessions;
 const ALL_HEARD: Duration = Duration::from_secs(2);
 /// How soon a subscription that was refused is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long NATS may take to be handed a word.
+const TELLING: Duration = Duration::from_secs(1);
 
 /// The way to the sessions of all gateways. Clones share it.
 #[derive(Debug, Clone)]
@@ -56,6 +59,16 @@ impl Directory {
             let away = "the other gateways cannot be reached";
             Failure::new(Code::Unavailable, away).retry_after(1000)
         })
+    }
+
+    /// Tells the other gateways what was revoked: the worker does so too, unless it dies between its commit and that.
+    pub(crate) async fn tell(&self, revocation: &Revocation) {
+        let telling = tokio::time::timeout(TELLING, self.bus.tell_revocation(revocation));
+        match telling.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "a revocation is left to the worker to tell"),
+            Err(_late) => debug!("a revocation could not be told in time"),
+        }
     }
 
     async fn watch_link(&self) {
