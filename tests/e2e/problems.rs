@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Cluster, Setup, User, id_of};
+use crate::support::{Cluster, Raw, Setup, User, id_of};
 
 async fn one_of_each() -> (Cluster, User) {
     let setup = Setup {
@@ -205,5 +205,31 @@ async fn head_answers_as_get_without_a_body() {
         .call(0, "HEAD", &path, &[("if-none-match", &etag)], None)
         .await;
     assert_eq!(unchanged.status, 304);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_of_another_version_or_from_a_foreign_page_is_refused_before_it_is_one() {
+    let (cluster, alice) = one_of_each().await;
+    let port = cluster.gateways[0].port();
+    let refused = async |version: &str, origin: Option<&str>| {
+        let mut headers = vec![
+            format!("Authorization: Bearer {}", alice.token),
+            "Connection: Upgrade".to_owned(),
+            "Upgrade: websocket".to_owned(),
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==".to_owned(),
+            "Sec-WebSocket-Protocol: confab.v1.json".to_owned(),
+            format!("Sec-WebSocket-Version: {version}"),
+        ];
+        headers.extend(origin.map(|origin| format!("Origin: {origin}")));
+        let mut raw = Raw::connect(port).await;
+        let (status, body) = raw.request("GET", "/v1/ws", &headers, "").await;
+        let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+        (status, problem["code"].as_str().unwrap().to_owned())
+    };
+    let code = |status, code: &str| (status, code.to_owned());
+    assert_eq!(refused("12", None).await, code(426, "UPGRADE_REQUIRED"));
+    let foreign = refused("13", Some("https://evil.example")).await;
+    assert_eq!(foreign, code(403, "ORIGIN_FORBIDDEN"));
     cluster.end().await;
 }
