@@ -248,7 +248,7 @@ pub struct UserMemberships {
     pub memberships: Vec<Membership>,
     /// Where the next page begins; none when this was the last.
     pub next: Option<ConversationId>,
-    /// On the first page: memberships that ended within the last day: a new session is not owed them however late the
+    /// On the first and the last page: memberships that ended within the last day: a new session is not owed them however late the
     /// feed tells of them, an older one is when it was not told.
     pub ended: Vec<Membership>,
 }

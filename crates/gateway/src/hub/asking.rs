@@ -196,11 +196,12 @@ impl Hub {
         }
         let account = Arc::clone(&session.account);
         let Opening {
-            memberships,
+            mut memberships,
             ended,
             noted,
         } = session.opening.take().unwrap_or_default();
-        session.note_ended(&ended);
+        let Behind { over, later } = end_told(&mut memberships, ended);
+        session.note_ended(&over);
         session.epoch = self.epoch;
         let heads: FxHashMap<_, _> = memberships
             .iter()
@@ -209,6 +210,9 @@ impl Hub {
         for membership in memberships {
             self.enter(key, membership, membership.head);
             self.count(&membership);
+        }
+        for membership in later {
+            self.enter(key, membership, membership.joined - 1);
         }
         let is_unknown = |(id, seq): &(ConversationId, Seq)| {
             heads.get(id).is_none_or(|head| head < seq) && !self.knows(key, *id, *seq)
@@ -288,6 +292,41 @@ impl Hub {
             ..memberships_of(account)
         }
     }
+}
+
+/// What ended while a session's memberships were read page by page.
+#[derive(Default)]
+struct Behind {
+    /// What was over before: it is not owed.
+    over: Vec<Membership>,
+    /// What began behind one that was told as present.
+    later: Vec<Membership>,
+}
+
+/// A membership that ended behind the page that told it as present is owed its end, and so are those between that and the
+/// last page. Pages come in the order of conversation and joining.
+fn end_told(memberships: &mut [Membership], ended: Vec<Membership>) -> Behind {
+    let place = |m: &Membership| (m.conversation, m.joined);
+    let mut behind = Behind::default();
+    for one in ended {
+        match memberships.binary_search_by_key(&place(&one), place) {
+            Ok(at) => {
+                if let Some(told) = memberships.get_mut(at) {
+                    told.left = one.left;
+                }
+            }
+            Err(at) => {
+                let before = at.checked_sub(1).and_then(|before| memberships.get(before));
+                if before.is_some_and(|told| told.conversation == one.conversation) {
+                    behind.later.push(one);
+                } else {
+                    behind.over.push(one);
+                }
+            }
+        }
+    }
+    behind.later.sort_unstable_by_key(place);
+    behind
 }
 
 /// The question whether an addition that was heard still holds. A membership that began with it and ended meanwhile is

@@ -39,6 +39,8 @@ pub(super) struct Entry {
     pub(super) outbox: Arc<Outbox>,
     joined: Seq,
     pub(super) left: Option<Seq>,
+    /// Whether the session opened with it.
+    opened: bool,
     /// The last seq pushed, or not owed.
     pub(super) cursor: Seq,
     /// Whether what it lacks is on its way.
@@ -62,6 +64,8 @@ impl Entry {
             outbox,
             joined,
             left,
+            // Every other membership is entered from just before its joining.
+            opened: cursor >= joined,
             cursor,
             reading: false,
             waiting: false,
@@ -158,6 +162,12 @@ impl Conversation {
             .iter()
             .find(|entry| entry.session == session)
             .map(|entry| entry.joined)
+    }
+
+    /// Whether the session opened as a member by a later joining: what was over by then it is not owed.
+    pub(super) fn opened_behind(&self, session: SessionKey, joined: Seq) -> bool {
+        let mut own = self.entries.iter().filter(|e| e.session == session);
+        own.any(|entry| entry.opened && entry.joined > joined)
     }
 
     /// The joining of the session's last entry.

@@ -90,7 +90,10 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
-        if session.ended.get(&id).is_some_and(|ended| *ended >= joined) {
+        let there = self.conversations.get(&id);
+        let is_over = session.ended.get(&id).is_some_and(|ended| *ended >= joined)
+            || there.is_some_and(|there| there.opened_behind(key, joined));
+        if is_over {
             return;
         }
         let heard = self.heard.highest(id);
@@ -150,10 +153,12 @@ impl Hub {
         }
     }
 
-    /// A conversation without local members is only remembered by how far it was heard.
+    /// A conversation without local members is only remembered by how far it was heard. One whose order has a gap stays until
+    /// that is filled: what is held behind it may be the addition of a user who is here.
     pub(super) fn forget_if_empty(&mut self, id: ConversationId) {
         if let Some(conversation) = self.conversations.get(&id)
             && conversation.is_empty()
+            && !conversation.sequencer.has_gap()
         {
             self.heard
                 .note(id, conversation.sequencer.known(), self.now);

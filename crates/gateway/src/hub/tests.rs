@@ -328,16 +328,10 @@ impl World {
             }
         }
         let mut ended = Vec::new();
-        for (c, log) in self
-            .logs
-            .iter()
-            .enumerate()
-            .filter(|_| of.after.is_none())
-            .filter(|(c, _)| {
-                let only = of.only.as_ref();
-                only.is_none_or(|only| only.contains(&conversation(*c)))
-            })
-        {
+        for (c, log) in self.logs.iter().enumerate().filter(|(c, _)| {
+            let only = of.only.as_ref();
+            only.is_none_or(|only| only.contains(&conversation(*c)))
+        }) {
             for (joined, left) in log
                 .memberships
                 .get(&number(&of.user))
@@ -359,6 +353,9 @@ impl World {
         let first = memberships.first().map(|m| m.conversation);
         let next = first.filter(|id| memberships.iter().any(|m| m.conversation != *id));
         memberships.retain(|m| Some(m.conversation) == first);
+        if of.after.is_some() && next.is_some() {
+            ended.clear();
+        }
         UserMemberships {
             memberships,
             next,

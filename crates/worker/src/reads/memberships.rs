@@ -10,8 +10,8 @@ use crate::error::CommandError;
 /// Memberships in one answer at most: some 90 bytes each.
 const MOST: usize = 7000;
 
-/// Present memberships, and those that ended above a position the gateway holds; on the first page, also those that ended
-/// within the last day (`is_late`).
+/// Present memberships, and those that ended above a position the gateway holds; also those that ended within the last
+/// day (`is_late`), which are told on the first page and, since memberships may end between two pages, on the last.
 const PAGE: &str = "\
     select p.conversation_id, p.joined_seq, p.left_seq, c.last_seq, c.members, false as is_late \
     from participants p join conversations c on c.id = p.conversation_id \
@@ -22,16 +22,16 @@ const PAGE: &str = "\
     from unnest($5::uuid[], $6::bigint[]) as h(conversation, seq) \
     cross join lateral (select p.* from participants p \
         where p.conversation_id = h.conversation and p.user_id = $2 and p.left_seq > h.seq \
-        order by p.joined_seq desc limit $9) p \
+        order by p.joined_seq desc limit $8) p \
     join conversations c on c.id = p.conversation_id \
     where p.tenant = $1 and p.conversation_id > $3 \
     union all \
     (select p.conversation_id, p.joined_seq, p.left_seq, c.last_seq, c.members, true \
     from participants p join conversations c on c.id = p.conversation_id \
-    where $7 and p.tenant = $1 and p.user_id = $2 and p.left_at > clock_timestamp() - interval '1 day' \
+    where p.tenant = $1 and p.user_id = $2 and p.left_at > clock_timestamp() - interval '1 day' \
         and ($4::uuid[] is null or p.conversation_id = any($4)) \
     order by p.left_at desc limit 1000) \
-    order by 6 desc, 1, 2 limit $8";
+    order by 6 desc, 1, 2 limit $7";
 
 /// Answers each question in one snapshot of its own; what finds no room is left for a next page.
 pub(super) async fn read(
@@ -83,7 +83,6 @@ async fn page(
                 .map(|(_, seq)| seq.cast_signed())
                 .collect::<Vec<_>>(),
         )
-        .bind(is_first)
         .bind(i64::try_from(most + 1001).unwrap_or(i64::MAX))
         .bind(i64::try_from(MOST - 1).unwrap_or(i64::MAX))
         .fetch_all(pool)
@@ -101,10 +100,12 @@ async fn page(
         // One conversation alone that is more than fits is left for a page of its own, which it does fit.
         next = last.or(Some(of.after.unwrap_or(ConversationId(Uuid::nil()))));
     }
+    let is_told = is_first || next.is_none();
+    let ended = ended.into_iter().filter(|_| is_told).map(membership);
     Ok(UserMemberships {
         memberships,
         next,
-        ended: ended.into_iter().map(membership).collect(),
+        ended: ended.collect(),
     })
 }
 
