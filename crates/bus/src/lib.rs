@@ -5,6 +5,7 @@ mod error;
 pub mod feed;
 mod gateways;
 mod publish;
+pub mod records;
 pub mod revocations;
 pub mod rpc;
 pub mod sessions;

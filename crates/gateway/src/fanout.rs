@@ -1,10 +1,12 @@
 //! The loop around the hub: everything that can wake it, and what it wants done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use confab_bus::GatewayId;
 use confab_bus::feed::FeedEvent;
+use confab_bus::records::Position;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, Seq, TenantId};
 use confab_protocol::query::{Answer, EncodedEvent, Query, ReadEvents, UserMemberships};
@@ -18,11 +20,10 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use crate::commands::Commands;
-use crate::hub::{Account, Ask, Effect, Hub, Read, Retry, SessionKey, Standing};
+use crate::hub::{Ask, Effect, Hub, Opened, Opening, Read, Retry, SessionKey, Standing};
 use crate::metrics::FeedMetrics;
 use crate::presence::Presences;
 use crate::signals::{FromGateways, Outbound};
-use crate::ws::outbox::Outbox;
 
 mod door;
 mod signals;
@@ -48,15 +49,15 @@ pub(crate) enum FromFeed {
 }
 
 enum Input {
-    Open(SessionKey, Account, Arc<Outbox>, oneshot::Sender<Heads>),
-    Close(SessionKey),
+    Open(Opening, oneshot::Sender<Opened>),
+    Close(SessionKey, oneshot::Sender<Vec<Position>>),
+    Positions(SessionKey, oneshot::Sender<Vec<Position>>),
+    Seen(SessionKey, BTreeMap<ConversationId, Seq>),
+    Drained(SessionKey),
     Presence(SessionKey, PresenceStatus),
     Standing(SessionKey, ConversationId, oneshot::Sender<Standing>),
     Answered(Ask, Vec<UserMemberships>),
 }
-
-/// The last seq of each of a session's conversations when it opened.
-pub(crate) type Heads = Vec<(ConversationId, Seq)>;
 
 /// What the hub tells other gateways, and for how long it waits for someone to come back.
 pub(crate) struct Neighbours {
@@ -84,7 +85,7 @@ pub(crate) struct FanoutLoop {
     commands: Commands,
     metrics: FeedMetrics,
     questions: Arc<Semaphore>,
-    opening: FxHashMap<SessionKey, oneshot::Sender<Heads>>,
+    opening: FxHashMap<SessionKey, oneshot::Sender<Opened>>,
     tasks: JoinSet<Done>,
     presences: Presences,
     own: GatewayId,
@@ -140,15 +141,22 @@ impl FanoutLoop {
 
     fn input(&mut self, input: Input) {
         match input {
-            Input::Open(key, account, outbox, opened) => {
-                self.opening.insert(key, opened);
-                self.hub.open(key, account, outbox);
+            Input::Open(opening, opened) => {
+                self.opening.insert(opening.key, opened);
+                self.hub.open(opening);
             }
-            Input::Close(key) => {
+            Input::Close(key, positions) => {
                 self.opening.remove(&key);
                 self.presences.closed(key);
-                self.hub.close(key);
+                let left = self.hub.close(key);
+                self.give(positions, left);
             }
+            Input::Positions(key, positions) => {
+                let now = self.hub.positions(key);
+                self.give(positions, now);
+            }
+            Input::Seen(key, seen) => self.hub.seen(key, &seen),
+            Input::Drained(key) => self.hub.drained(key),
             Input::Presence(key, status) => self.presences.set(key, status),
             Input::Standing(key, conversation, answer) => {
                 if let Some(standing) = self.hub.standing(key, conversation)
@@ -158,6 +166,12 @@ impl FanoutLoop {
                 }
             }
             Input::Answered(ask, answers) => self.hub.memberships(ask, answers),
+        }
+    }
+
+    fn give(&self, to: oneshot::Sender<Vec<Position>>, positions: Vec<Position>) {
+        if to.send(positions).is_err() {
+            debug!("nobody waits for a session's positions any more");
         }
     }
 
@@ -207,9 +221,9 @@ impl FanoutLoop {
                         Done::Retry(retry)
                     });
                 }
-                Effect::Opened(key, heads) => {
-                    if let Some(opened) = self.opening.remove(&key)
-                        && opened.send(heads).is_err()
+                Effect::Opened(key, opened) => {
+                    if let Some(waiting) = self.opening.remove(&key)
+                        && waiting.send(opened).is_err()
                     {
                         debug!("a session left before it was open");
                     }

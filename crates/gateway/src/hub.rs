@@ -1,11 +1,14 @@
 //! Who hears what: sessions, their memberships, and a cursor for each. No IO, no tasks; what must be done elsewhere is an
 //! [`Effect`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use confab_bus::feed::FeedEvent;
+use confab_bus::records::Position;
 use confab_protocol::event::MembershipChange;
+use confab_protocol::frame::Truncated;
 use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -36,6 +39,38 @@ pub(crate) struct Account {
     pub(crate) user: UserId,
 }
 
+/// From where a session begins to hear.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// Whether a session goes on; else what is not in `seen` counts from its head.
+    pub(crate) resumed: bool,
+    /// What its record says that the client has.
+    pub(crate) positions: Vec<Position>,
+    /// What the client says that it has.
+    pub(crate) seen: BTreeMap<ConversationId, Seq>,
+}
+
+/// A session that opens.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) key: SessionKey,
+    pub(crate) account: Account,
+    /// Where its events go.
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) start: Start,
+}
+
+/// What is known of a session when it is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Opened {
+    /// The last seq of each of its conversations.
+    pub(crate) heads: Vec<(ConversationId, Seq)>,
+    /// What is not replayed.
+    pub(crate) truncated: Vec<Truncated>,
+    /// How many events are replayed.
+    pub(crate) replayed: u64,
+}
+
 /// What the hub wants done; the answer comes back through its methods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
@@ -46,7 +81,7 @@ pub(crate) enum Effect {
     /// Come back with this later.
     Later(Duration, Retry),
     /// The session is open: its events wait behind the welcome. Told are the heads of its conversations.
-    Opened(SessionKey, Vec<(ConversationId, Seq)>),
+    Opened(SessionKey, Opened),
     /// Every user connected at the last break was asked for.
     Reconciled,
 }
@@ -138,7 +173,7 @@ struct Session {
     conversations: FxHashSet<ConversationId>,
     /// Up to where memberships ended: none that began before is entered again.
     ended: FxHashMap<ConversationId, Seq>,
-    opening: Option<Opening>,
+    opening: Option<Asking>,
     /// Additions that are being confirmed: until then, no later membership there may be heard.
     confirming: FxHashMap<ConversationId, Vec<u64>>,
     /// The hub's epoch in which the session was last told its memberships.
@@ -147,7 +182,7 @@ struct Session {
 
 /// A session that waits for its memberships.
 #[derive(Debug, Default)]
-struct Opening {
+struct Asking {
     memberships: Vec<Membership>,
     ended: Vec<Membership>,
     /// Additions heard meanwhile.
@@ -307,10 +342,22 @@ impl Hub {
             || entered.is_some_and(|entered| entered >= joined)
     }
 
-    /// A session is gone.
-    pub(crate) fn close(&mut self, key: SessionKey) {
+    /// What a session's client is proven to have.
+    pub(crate) fn positions(&self, _key: SessionKey) -> Vec<Position> {
+        Vec::new()
+    }
+
+    /// A session's client says what it has.
+    pub(crate) fn seen(&mut self, _key: SessionKey, _seen: &BTreeMap<ConversationId, Seq>) {}
+
+    /// A session's outbox has room for what was held back.
+    pub(crate) fn drained(&mut self, _key: SessionKey) {}
+
+    /// A session is gone; gives what its client is proven to have.
+    pub(crate) fn close(&mut self, key: SessionKey) -> Vec<Position> {
+        let positions = self.positions(key);
         let Some(session) = self.sessions.remove(&key) else {
-            return;
+            return Vec::new();
         };
         if let Some(keys) = self.present.get_mut(&session.account) {
             keys.retain(|other| *other != key);
@@ -324,6 +371,7 @@ impl Hub {
             }
             self.forget_if_empty(id);
         }
+        positions
     }
 }
 

@@ -14,7 +14,7 @@ pub use client::{
 };
 pub use message::{read_body, read_content};
 pub use server::{
-    Ack, ErrorFrame, Goaway, GoawayReason, PresenceSignal, ReceiptSignal, ServerFrame,
+    Ack, ErrorFrame, Goaway, GoawayReason, PresenceSignal, ReceiptSignal, ResumeToken, ServerFrame,
     TokenExpiring, Truncated, TypingSignal, Welcome, WelcomeLimits,
 };
 

@@ -59,6 +59,8 @@ pub enum Query {
     },
     /// A gateway's own: events of a log, for its sequencer and its sessions that catch up.
     ReadEvents(ReadEvents),
+    /// A gateway's own: events of several logs at once, for a session that catches up.
+    ReadRanges(ReadRanges),
     /// A gateway's own: which memberships its users have.
     Memberships(Vec<MembershipsOf>),
 }
@@ -76,6 +78,7 @@ impl Query {
             Self::Log(_) => "log",
             Self::Revocations { .. } => "revocations",
             Self::ReadEvents(_) => "read_events",
+            Self::ReadRanges(_) => "read_ranges",
             Self::Memberships(_) => "memberships",
         }
     }
@@ -178,6 +181,26 @@ pub struct ReadEvents {
     pub up_to: Seq,
 }
 
+/// Ranges of several logs. The gateway delivers of them only what its users' memberships cover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadRanges {
+    /// The product.
+    pub tenant: TenantId,
+    /// Which ranges, each of another log.
+    pub ranges: Vec<LogRange>,
+}
+
+/// A range of one log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRange {
+    /// Whose log.
+    pub conversation: ConversationId,
+    /// Only above this seq.
+    pub after: Seq,
+    /// Up to and with this seq.
+    pub up_to: Seq,
+}
+
 /// Whose memberships a gateway asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembershipsOf {
@@ -224,6 +247,9 @@ pub enum Answer {
         /// In order of their seqs.
         events: Vec<EncodedEvent>,
     },
+    /// Events in order, one entry a [`LogRange`], in its order: fewer than asked, or none, where the answer was full. The
+    /// first range that has any event has one here.
+    Ranges(Vec<Vec<EncodedEvent>>),
     /// Memberships, one entry a [`MembershipsOf`], in its order.
     Memberships(Vec<UserMemberships>),
 }

@@ -84,6 +84,7 @@ async fn read(pool: &PgPool, query: &Query) -> Result<Answer, CommandError> {
         Query::Log(log) => events::log(pool, log).await,
         Query::Revocations { after } => revocations::read(pool, *after).await,
         Query::ReadEvents(read) => events::read(pool, read).await,
+        Query::ReadRanges(read) => events::ranges(pool, read).await,
         Query::Memberships(of) => memberships::read(pool, of).await.map(Answer::Memberships),
     }
 }

@@ -75,7 +75,10 @@ fn answer(sends: &Sends, frame: ServerFrame) -> Option<Notice> {
         ServerFrame::Receipt(receipt) => Some(Notice::Receipt(receipt)),
         ServerFrame::Presence(presence) => Some(Notice::Presence(presence)),
         ServerFrame::TokenExpiring(expiring) => Some(Notice::TokenExpiring(expiring)),
-        ServerFrame::Welcome(_) | ServerFrame::Pong { .. } => None,
+        ServerFrame::Welcome(_)
+        | ServerFrame::Truncated(_)
+        | ServerFrame::ResumeToken(_)
+        | ServerFrame::Pong { .. } => None,
     }
 }
 

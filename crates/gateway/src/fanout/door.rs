@@ -1,20 +1,22 @@
 //! The sessions' door to the hub.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use confab_bus::records::Position;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::ids::ConversationId;
+use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use super::{FanoutLoop, Heads, INBOX, Input, Neighbours, QUESTIONS, memberships};
+use super::{FanoutLoop, INBOX, Input, Neighbours, QUESTIONS, memberships};
 use crate::commands::Commands;
-use crate::hub::{Account, Hub, SessionKey, Standing};
+use crate::hub::{Account, Hub, Opened, Opening, SessionKey, Standing, Start};
 use crate::metrics::{CacheMetrics, FeedMetrics};
 use crate::presence::Presences;
 use crate::ws::outbox::Outbox;
@@ -68,7 +70,7 @@ impl Fanout {
         (fanout, state)
     }
 
-    /// Opens a session: from the returned heads on, its events come into `outbox`.
+    /// Opens a session: from `start` on, its events come into `outbox`.
     ///
     /// # Errors
     /// `UNAVAILABLE` when its memberships did not come within `patience`.
@@ -76,20 +78,27 @@ impl Fanout {
         &self,
         account: Account,
         outbox: Arc<Outbox>,
+        start: Start,
         patience: Duration,
-    ) -> Result<(SessionKey, Heads), Failure> {
+    ) -> Result<(SessionKey, Opened), Failure> {
         let key = SessionKey(self.keys.fetch_add(1, Ordering::Relaxed));
-        let (opened, heads) = oneshot::channel();
+        let (opened, is_open) = oneshot::channel();
+        let opening = Opening {
+            key,
+            account,
+            outbox,
+            start,
+        };
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
         self.inbox
-            .send(Input::Open(key, account, outbox, opened))
+            .send(Input::Open(opening, opened))
             .await
             .map_err(|_closed| stopping())?;
-        match tokio::time::timeout(patience, heads).await {
-            Ok(Ok(heads)) => Ok((key, heads)),
+        match tokio::time::timeout(patience, is_open).await {
+            Ok(Ok(opened)) => Ok((key, opened)),
             Ok(Err(_stopped)) => Err(stopping()),
             Err(_late) => {
-                self.close(key).await;
+                let _positions = self.close(key).await;
                 Err(Failure::new(
                     Code::Unavailable,
                     "the memberships could not be read in time",
@@ -99,10 +108,38 @@ impl Fanout {
         }
     }
 
-    /// Ends a session.
-    pub(crate) async fn close(&self, key: SessionKey) {
-        if self.inbox.send(Input::Close(key)).await.is_err() {
-            debug!("a session ends behind the hub");
+    /// Ends a session; gives what its client is proven to have.
+    pub(crate) async fn close(&self, key: SessionKey) -> Vec<Position> {
+        self.ask(|positions| Input::Close(key, positions)).await
+    }
+
+    /// What a session's client is proven to have by now.
+    pub(crate) async fn positions(&self, key: SessionKey) -> Vec<Position> {
+        self.ask(|positions| Input::Positions(key, positions)).await
+    }
+
+    async fn ask(
+        &self,
+        question: impl FnOnce(oneshot::Sender<Vec<Position>>) -> Input,
+    ) -> Vec<Position> {
+        let (answer, positions) = oneshot::channel();
+        if self.inbox.send(question(answer)).await.is_err() {
+            debug!("a session is asked for behind the hub");
+        }
+        positions.await.unwrap_or_default()
+    }
+
+    /// A session's client says what it has.
+    pub(crate) async fn seen(&self, key: SessionKey, seen: BTreeMap<ConversationId, Seq>) {
+        if self.inbox.send(Input::Seen(key, seen)).await.is_err() {
+            debug!("a session speaks behind the hub");
+        }
+    }
+
+    /// A session's outbox has room for what was held back.
+    pub(crate) async fn drained(&self, key: SessionKey) {
+        if self.inbox.send(Input::Drained(key)).await.is_err() {
+            debug!("a session speaks behind the hub");
         }
     }
 

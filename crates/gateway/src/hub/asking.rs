@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AGAIN, Account, Ask, ConversationId, Effect, FxHashMap, FxHashSet, Hub, Membership,
-    MembershipsOf, Opening, Outbox, Purpose, Retry, Seq, Session, SessionKey, UserMemberships,
+    AGAIN, Account, Ask, Asking, ConversationId, Effect, FxHashMap, FxHashSet, Hub, Membership,
+    MembershipsOf, Opened, Opening, Purpose, Retry, Seq, Session, SessionKey, UserMemberships,
 };
 
 /// Users in one question after a break, and how many such questions are on their way at once.
@@ -13,7 +13,13 @@ const RECONCILE_ASKS: usize = 4;
 
 impl Hub {
     /// A session opens: it is present from now on, and asks for its memberships.
-    pub(crate) fn open(&mut self, key: SessionKey, account: Account, outbox: Arc<Outbox>) {
+    pub(crate) fn open(&mut self, opening: Opening) {
+        let Opening {
+            key,
+            account,
+            outbox,
+            start: _,
+        } = opening;
         let account = Arc::new(account);
         self.present
             .entry(Arc::clone(&account))
@@ -24,7 +30,7 @@ impl Hub {
             outbox,
             conversations: FxHashSet::default(),
             ended: FxHashMap::default(),
-            opening: Some(Opening::default()),
+            opening: Some(Asking::default()),
             confirming: FxHashMap::default(),
             epoch: self.epoch,
         };
@@ -195,7 +201,7 @@ impl Hub {
             return;
         }
         let account = Arc::clone(&session.account);
-        let Opening {
+        let Asking {
             mut memberships,
             ended,
             noted,
@@ -222,8 +228,12 @@ impl Hub {
             .map(|(id, seq)| confirmation(&account, id, seq))
             .collect();
         self.confirm(of);
-        self.effects
-            .push(Effect::Opened(key, heads.into_iter().collect()));
+        let opened = Opened {
+            heads: heads.into_iter().collect(),
+            truncated: Vec::new(),
+            replayed: 0,
+        };
+        self.effects.push(Effect::Opened(key, opened));
     }
 
     /// Memberships that the user's open sessions may not know: they are entered from their joining on.

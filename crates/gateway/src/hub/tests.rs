@@ -262,7 +262,12 @@ impl World {
             tenant: "t".parse().unwrap(),
             user: format!("u{user}").parse().unwrap(),
         };
-        self.hub.open(key, account, Arc::clone(&outbox));
+        self.hub.open(Opening {
+            key,
+            account,
+            outbox: Arc::clone(&outbox),
+            start: Start::default(),
+        });
         self.clients.push(Client {
             key,
             user,
@@ -374,6 +379,7 @@ impl World {
                     if let Some(client) = self.clients.iter_mut().find(|client| client.key == key) {
                         client.outbox.start(Frame::text(b"{}"));
                         let told = heads
+                            .heads
                             .into_iter()
                             .map(|(id, head)| (index(id), head))
                             .collect();

@@ -105,6 +105,10 @@ fn weight(answer: &Answer) -> usize {
         Answer::Page { items, .. } => texts(items),
         Answer::Log { events, .. } => texts(events),
         Answer::Events { events } => events.iter().map(|event| event.json.as_str().len()).sum(),
+        Answer::Ranges(ranges) => {
+            let events = ranges.iter().flatten();
+            events.map(|event| event.json.as_str().len()).sum()
+        }
         Answer::Revocations { revocations, .. } => size_of_val(revocations.as_slice()),
         Answer::Memberships(users) => users
             .iter()

@@ -145,6 +145,8 @@ const fn server_type(frame: &ServerFrame) -> &'static str {
         ServerFrame::Typing(_) => "typing",
         ServerFrame::Receipt(_) => "receipt",
         ServerFrame::Presence(_) => "presence",
+        ServerFrame::Truncated(_) => "truncated",
+        ServerFrame::ResumeToken(_) => "resumeToken",
         ServerFrame::TokenExpiring(_) => "tokenExpiring",
         ServerFrame::Goaway(_) => "goaway",
         ServerFrame::Pong { .. } => "pong",

@@ -32,7 +32,7 @@ use super::sends::Sends;
 use super::socket::{self, Limits, Message};
 use super::typing::Typist;
 use super::upgrade::Encoding;
-use crate::hub::{Account, SessionKey};
+use crate::hub::{Account, SessionKey, Start};
 use crate::sessions::Registered;
 
 /// Answers and sends that may wait before the socket is read no further, in bytes.
@@ -90,10 +90,13 @@ async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: G
         tenant: caller.tenant.clone(),
         user: caller.user.clone(),
     };
-    let opening = sockets
-        .fanout
-        .open(account, Arc::clone(&connection.outbox), sockets.limits.open);
-    let (key, heads) = match opening.await {
+    let opening = sockets.fanout.open(
+        account,
+        Arc::clone(&connection.outbox),
+        Start::default(),
+        sockets.limits.open,
+    );
+    let (key, opened_at) = match opening.await {
         Ok(opened) => opened,
         Err(failure) => {
             let code = failure.code;
@@ -106,7 +109,7 @@ async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: G
     let place = match sockets.admission.open(session_id, &caller, outbox) {
         Ok(place) => place,
         Err(failure) => {
-            sockets.fanout.close(key).await;
+            let _positions = sockets.fanout.close(key).await;
             let code = failure.code;
             connection.answer_error(hello.id, failure);
             return End::of(code);
@@ -120,8 +123,8 @@ async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: G
         resumed: false,
         reason: hello.resume_token.map(|_| "not_supported".to_owned()),
         replayed: 0,
-        truncated: truncated(&seen, &heads),
-        heads: (hello.heads == Some(true)).then(|| heads.into_iter().collect()),
+        truncated: truncated(&seen, &opened_at.heads),
+        heads: (hello.heads == Some(true)).then(|| opened_at.heads.into_iter().collect()),
         resume_token: None,
         resume_window_seconds: 0,
         heartbeat_seconds: sockets.limits.heartbeat.as_secs(),
@@ -134,7 +137,7 @@ async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: G
         end = other;
     }
     session.stop_typing();
-    sockets.fanout.close(key).await;
+    let _positions = sockets.fanout.close(key).await;
     info!(session.id = %session_id, ?end, "a session ended");
     end
 }
@@ -242,7 +245,7 @@ impl<'a> Session<'a> {
         if now.duration_since(self.heard) > self.sockets.limits.heartbeat * 2 {
             return Err(End::of(Code::SlowConsumer));
         }
-        connection.outbox.push_answer(Frame::ping(&[]));
+        connection.outbox.push_ping();
         Ok(())
     }
 

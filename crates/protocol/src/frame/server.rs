@@ -26,6 +26,10 @@ pub enum ServerFrame {
     Receipt(ReceiptSignal),
     /// A user of the client's conversations came, went away or left.
     Presence(PresenceSignal),
+    /// A range that is not sent, found after the welcome.
+    Truncated(Truncated),
+    /// What resumes the session from now on.
+    ResumeToken(ResumeToken),
     /// The token ends soon: the client should renew it.
     TokenExpiring(TokenExpiring),
     /// The client should connect elsewhere.
@@ -108,6 +112,20 @@ pub struct Truncated {
     /// Whether what the client holds of it is void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset: Option<bool>,
+}
+
+/// What resumes the session from now on: it replaces the token of the welcome.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResumeToken {
+    /// The token.
+    pub resume_token: String,
+}
+
+impl std::fmt::Debug for ResumeToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResumeToken").finish_non_exhaustive()
+    }
 }
 
 /// What a `send`, `edit`, `delete`, `read` or `auth` asked for is done; what has no meaning for it is null.

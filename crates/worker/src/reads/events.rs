@@ -4,7 +4,7 @@ use confab_protocol::command::Caller;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, EventId, Seq};
 use confab_protocol::json::JsonText;
-use confab_protocol::query::{Answer, EncodedEvent, Log, ReadEvents};
+use confab_protocol::query::{Answer, EncodedEvent, Log, ReadEvents, ReadRanges};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -47,6 +47,12 @@ pub(super) async fn read(pool: &PgPool, read: &ReadEvents) -> Result<Answer, Com
         .map(|row| encoded(read.conversation.0, row))
         .collect::<Result<_, _>>()?;
     Ok(Answer::Events { events })
+}
+
+/// Events of several ranges, as many as fit.
+pub(super) async fn ranges(pool: &PgPool, read: &ReadRanges) -> Result<Answer, CommandError> {
+    let _ = (pool, read);
+    Err(CommandError::Stored("ranges"))
 }
 
 fn encoded(conversation: Uuid, row: &EventRow) -> Result<EncodedEvent, CommandError> {

@@ -15,6 +15,9 @@ pub(crate) const CONVERSATION: ConversationId =
     ConversationId(uuid!("01890a5d-ac96-774b-bcce-b302099a8057"));
 pub(crate) const MESSAGE: EventId = EventId(uuid!("01890a5d-ac96-774b-bcce-b302099a8058"));
 pub(crate) const CLIENT: ClientId = ClientId(uuid!("0190163d-8694-739b-aea5-966c26f8ad91"));
+/// A resume token.
+pub(crate) const RESUME_TOKEN: &str =
+    "AYkKXayWd0u8zrMCCaCAWWJ1dCBub3QgYSByZWFsIHRva2VuLCBvZiBjb3Vyc2U";
 pub(crate) const SESSION: SessionId = SessionId(uuid!("01890a5d-ac96-774b-bcce-b302099a8059"));
 
 /// The user of this name.

@@ -2,7 +2,7 @@
 
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::frame::{
-    Ack, ErrorFrame, Goaway, GoawayReason, PresenceSignal, ReceiptSignal, ServerFrame,
+    Ack, ErrorFrame, Goaway, GoawayReason, PresenceSignal, ReceiptSignal, ResumeToken, ServerFrame,
     TokenExpiring, Truncated, TypingSignal, Welcome, WelcomeLimits,
 };
 use confab_protocol::signal::PresenceStatus;
@@ -40,6 +40,8 @@ fn payload(frame: &ServerFrame, name: &str) -> Value {
         ServerFrame::Typing(_) => said::<TypingSignal>(name),
         ServerFrame::Receipt(_) => said::<ReceiptSignal>(name),
         ServerFrame::Presence(_) => said::<PresenceSignal>(name),
+        ServerFrame::Truncated(_) => said::<Truncated>(name),
+        ServerFrame::ResumeToken(_) => said::<ResumeToken>(name),
         ServerFrame::TokenExpiring(_) => said::<TokenExpiring>(name),
         ServerFrame::Goaway(_) => said::<Goaway>(name),
         ServerFrame::Pong { .. } => with_type(
@@ -78,6 +80,14 @@ const fn texts(frame: &ServerFrame) -> (&'static str, &'static str) {
         ServerFrame::Presence(_) => (
             "A user of the client's conversations came, went away or left.",
             "Told on change only, by conversations of at most 100 members. `offline` comes after a grace period in which the user might have come back.",
+        ),
+        ServerFrame::Truncated(_) => (
+            "A range that is not sent, found after the welcome.",
+            "As in welcome: read it over HTTP with `after` = fromSeq − 1, then say so with `seen`. With `reset` what the client holds of the conversation is void.",
+        ),
+        ServerFrame::ResumeToken(_) => (
+            "What resumes the session from now on.",
+            "It replaces the former one, or comes when the welcome could not have one yet.",
         ),
         ServerFrame::TokenExpiring(_) => (
             "The token ends soon.",
@@ -141,6 +151,15 @@ fn samples() -> Vec<ServerFrame> {
         ServerFrame::Presence(PresenceSignal {
             user_id: samples::user("bob"),
             status: PresenceStatus::Online,
+        }),
+        ServerFrame::Truncated(Truncated {
+            conversation_id,
+            from_seq: 42,
+            head_seq: 60,
+            reset: None,
+        }),
+        ServerFrame::ResumeToken(ResumeToken {
+            resume_token: samples::RESUME_TOKEN.to_owned(),
         }),
         ServerFrame::TokenExpiring(TokenExpiring {
             expires_at: samples::later(),
