@@ -46,6 +46,10 @@ pub(crate) enum FromFeed {
     Began,
     /// An event, with how many wait behind it in the stream.
     Event(FeedEvent, u64),
+    /// An event of before the feed began, for the replay window.
+    Past(FeedEvent),
+    /// There is nothing more of before.
+    Filled,
 }
 
 enum Input {
@@ -136,6 +140,8 @@ impl FanoutLoop {
                 let verdict = self.hub.heard(&event);
                 self.metrics.event(verdict, pending);
             }
+            FromFeed::Past(_) => {}
+            FromFeed::Filled => self.metrics.filled(),
         }
     }
 

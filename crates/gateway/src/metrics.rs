@@ -4,6 +4,7 @@ use confab_protocol::error::Code;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{self, Registry, Unit};
 
+mod arrivals;
 mod auth;
 mod commands;
 mod feed;
@@ -16,6 +17,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use arrivals::ArrivalMetrics;
 pub(crate) use auth::AuthMetrics;
 pub(crate) use commands::CommandMetrics;
 pub(crate) use feed::FeedMetrics;

@@ -3,11 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use confab_bus::feed::Reach;
+
+use crate::arrivals::Rates;
 use crate::commands::CommandLimits;
 use crate::http::{cors, manners};
 use crate::limits::RateLimit;
 use crate::server::ServerLimits;
 use crate::ws::SocketLimits;
+
+/// By how many seconds the replay window reaches further back than a session may be resumed.
+const WINDOW_MARGIN: u64 = 5 * 60;
 
 /// A gateway: HTTP and WebSocket for clients, without a database of its own.
 #[derive(Debug, Clone, clap::Args)]
@@ -61,9 +67,24 @@ pub struct Settings {
     /// Seconds that a client may take nothing while something waits for it.
     #[arg(long, env = "CONFAB_STALL_TIMEOUT", default_value_t = 30)]
     pub stall_timeout: u64,
-    /// Bytes of events that may wait for one socket; beyond, it is closed as a slow consumer.
-    #[arg(long, env = "CONFAB_OUTBOX_BYTES", default_value_t = 2 * 1024 * 1024)]
+    /// Bytes of events that may wait for one socket; beyond, its session catches up from the replay window, at the pace
+    /// of its client.
+    #[arg(long, env = "CONFAB_OUTBOX_BYTES", default_value_t = 256 * 1024)]
     pub outbox_bytes: usize,
+    /// Seconds within which a client that lost its connection may resume its session. CONFAB_EVENTS_MAX_AGE should be five
+    /// minutes more; with less, a gateway that started lately asks workers for what it does not have.
+    #[arg(long, env = "CONFAB_RESUME_WINDOW", default_value_t = 900, value_parser = clap::value_parser!(u64).range(10..))]
+    pub resume_window: u64,
+    /// Bytes of recent events that are kept for those who resume or are slow; 0 for none, then workers are asked for all.
+    #[arg(long, env = "CONFAB_WINDOW_BYTES", default_value_t = 256 * 1024 * 1024)]
+    pub window_bytes: usize,
+    /// Resuming connections that are let in a second, before all others; those who would wait for more than three
+    /// seconds are told to come again.
+    #[arg(long, env = "CONFAB_RESUME_RATE", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub resume_rate: u32,
+    /// Other connections that are let in a second, likewise.
+    #[arg(long, env = "CONFAB_CONNECT_RATE", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connect_rate: u32,
     /// Seconds without any session after which a user counts as offline.
     #[arg(long, env = "CONFAB_PRESENCE_GRACE", default_value_t = 10)]
     pub presence_grace: u64,
@@ -99,6 +120,32 @@ impl Settings {
         }
     }
 
+    /// How old the events of the replay window may be: who resumes at the end of its time still finds all it missed.
+    pub(crate) const fn window_age(&self) -> Duration {
+        Duration::from_secs(self.resume_window + WINDOW_MARGIN)
+    }
+
+    /// How far back the stream is read at a start; none where nothing is kept.
+    pub(crate) fn window_reach(&self) -> Option<Reach> {
+        let bytes = u64::try_from(self.window_bytes).unwrap_or(u64::MAX);
+        (bytes > 0).then(|| Reach {
+            age: self.window_age(),
+            bytes,
+        })
+    }
+
+    /// Whether the stream keeps events for as long as the replay window wants them at a start.
+    pub(crate) const fn stream_fills_window(&self) -> bool {
+        self.window_bytes == 0 || self.nats.events_max_age >= self.resume_window + WINDOW_MARGIN
+    }
+
+    pub(crate) const fn arrival_rates(&self) -> Rates {
+        Rates {
+            resumes: self.resume_rate,
+            fresh: self.connect_rate,
+        }
+    }
+
     pub(crate) const fn socket_limits(&self) -> SocketLimits {
         SocketLimits {
             hello: Duration::from_secs(self.hello_timeout),
@@ -107,6 +154,7 @@ impl Settings {
             outbox_bytes: self.outbox_bytes,
             open: Duration::from_secs(10),
             drain: Duration::from_secs(self.drain),
+            resume_rate: self.resume_rate,
         }
     }
 

@@ -69,6 +69,13 @@ pub const METRICS: &[Metric] = &[
         help: "Messages of the feed that are no events",
     },
     Metric {
+        name: "confab_feed_past",
+        unit: "",
+        kind: Counter,
+        labels: &[],
+        help: "Events of before the gateway's start that were read into its replay window",
+    },
+    Metric {
         name: "confab_feed_lag",
         unit: "",
         kind: Gauge,
@@ -123,6 +130,20 @@ pub const METRICS: &[Metric] = &[
         kind: Counter,
         labels: &["direction", "type"],
         help: "Payload of these frames; of those out with their headers of 2 to 10 bytes",
+    },
+    Metric {
+        name: "confab_arrivals",
+        unit: "",
+        kind: Counter,
+        labels: &["kind", "result"],
+        help: "Connections that said hello, by kind (resume, fresh) and whether they were let in: admitted, refused",
+    },
+    Metric {
+        name: "confab_arrival_wait",
+        unit: "seconds",
+        kind: Histogram,
+        labels: &[],
+        help: "Time that connections which were let in waited for their turn",
     },
     Metric {
         name: "confab_http_requests",
