@@ -3,7 +3,6 @@
 //! come again.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use confab_protocol::error::{Code, Failure};
 use tokio::time::Instant;
@@ -92,6 +91,8 @@ impl Arrivals {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use prometheus_client::registry::Registry;
 
     use super::*;

@@ -46,7 +46,7 @@ pub(crate) async fn found(degraded: &mut watch::Receiver<bool>) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]

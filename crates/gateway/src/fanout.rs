@@ -89,7 +89,8 @@ pub(crate) struct FanoutLoop {
     commands: Commands,
     metrics: FeedMetrics,
     questions: Arc<Semaphore>,
-    opening: FxHashMap<SessionKey, oneshot::Sender<Opened>>,
+    /// Who waits for a session to be open, and what the session then says of its user.
+    opening: FxHashMap<SessionKey, (oneshot::Sender<Opened>, PresenceStatus)>,
     tasks: JoinSet<Done>,
     presences: Presences,
     own: GatewayId,
@@ -148,7 +149,8 @@ impl FanoutLoop {
     fn input(&mut self, input: Input) {
         match input {
             Input::Open(opening, opened) => {
-                self.opening.insert(opening.key, opened);
+                let presence = opening.start.presence.unwrap_or(PresenceStatus::Online);
+                self.opening.insert(opening.key, (opened, presence));
                 self.hub.open(opening);
             }
             Input::Close(key, positions) => {
@@ -163,7 +165,10 @@ impl FanoutLoop {
             }
             Input::Seen(key, seen) => self.hub.seen(key, &seen),
             Input::Drained(key) => self.hub.drained(key),
-            Input::Presence(key, status) => self.presences.set(key, status),
+            Input::Presence(key, status) => {
+                let hub = &self.hub;
+                self.presences.set(key, status, |of| hub.carrying_of(of));
+            }
             Input::Standing(key, conversation, answer) => {
                 if let Some(standing) = self.hub.standing(key, conversation)
                     && answer.send(standing).is_err()
@@ -228,13 +233,16 @@ impl FanoutLoop {
                     });
                 }
                 Effect::Opened(key, opened) => {
-                    if let Some(waiting) = self.opening.remove(&key)
-                        && waiting.send(opened).is_err()
-                    {
+                    let Some((waiting, presence)) = self.opening.remove(&key) else {
+                        continue;
+                    };
+                    if waiting.send(opened).is_err() {
                         debug!("a session left before it was open");
                     }
                     if let Some(account) = self.hub.account(key) {
-                        self.presences.opened(key, account);
+                        let hub = &self.hub;
+                        self.presences
+                            .opened_with(key, account, presence, |of| hub.carrying_of(of));
                     }
                 }
                 Effect::Reconciled => {

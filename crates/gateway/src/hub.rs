@@ -11,6 +11,7 @@ use confab_protocol::event::MembershipChange;
 use confab_protocol::frame::Truncated;
 use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
+use confab_protocol::signal::PresenceStatus;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::sequencer::{LogEvent, Verdict};
@@ -48,6 +49,8 @@ pub(crate) struct Start {
     pub(crate) positions: Vec<Position>,
     /// What the client says that it has.
     pub(crate) seen: BTreeMap<ConversationId, Seq>,
+    /// What it says of its user; else it is online.
+    pub(crate) presence: Option<PresenceStatus>,
 }
 
 /// A session that opens.

@@ -109,7 +109,7 @@ impl Past {
             if self.read >= Some(self.end) {
                 return PastItem::End(PastEnd::Whole);
             }
-            match self.run().await {
+            match Box::pin(self.run()).await {
                 Ok((events, malformed)) if !events.is_empty() || malformed > 0 => {
                     self.failed = 0;
                     return PastItem::Run(events, malformed);

@@ -60,7 +60,7 @@ async fn read(mut past: Past) -> (Vec<Seq>, u64, PastEnd) {
             }
         }
     };
-    let end = timeout(SOON, reading).await.unwrap();
+    let end = timeout(SOON, Box::pin(reading)).await.unwrap();
     (seqs, malformed, end)
 }
 
