@@ -71,7 +71,7 @@ pub struct Settings {
     /// of its client.
     #[arg(long, env = "CONFAB_OUTBOX_BYTES", default_value_t = 256 * 1024)]
     pub outbox_bytes: usize,
-    /// Seconds within which a client that lost its connection may resume its session. CONFAB_EVENTS_MAX_AGE should be five
+    /// Seconds within which a client that lost its connection may resume its session. `CONFAB_EVENTS_MAX_AGE` should be five
     /// minutes more; with less, a gateway that started lately asks workers for what it does not have.
     #[arg(long, env = "CONFAB_RESUME_WINDOW", default_value_t = 900, value_parser = clap::value_parser!(u64).range(10..))]
     pub resume_window: u64,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::codec::Decoded;
 use super::connection::{Connection, End};
+use super::ending::{drained, goaway};
 use super::socket::{Limits, Message};
 use super::{Sockets, verify};
 use crate::arrivals::Kind;
@@ -74,7 +75,7 @@ pub(super) async fn greet(
 /// Waits for the turn of a client that said hello.
 ///
 /// # Errors
-/// How the connection ends when too many come.
+/// How the connection ends when too many come, or the gateway drains meanwhile.
 pub(super) async fn arrive(
     sockets: &Sockets,
     connection: &Connection,
@@ -84,8 +85,11 @@ pub(super) async fn arrive(
         Some(_) => Kind::Resume,
         None => Kind::Fresh,
     };
-    let admitting = sockets.arrivals.admit(kind).await;
-    admitting.map_err(|failure| {
+    let admitted = tokio::select! {
+        admitted = sockets.arrivals.admit(kind) => admitted,
+        () = drained(sockets) => return Err(goaway(sockets, connection)),
+    };
+    admitted.map_err(|failure| {
         let code = failure.code;
         connection.answer_error(hello.id.clone(), failure);
         End::of(code)
