@@ -1,7 +1,7 @@
 //! Who hears what: sessions, their memberships, and a cursor for each. No IO, no tasks; what must be done elsewhere is an
 //! [`Effect`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::sequencer::{LogEvent, Verdict};
+use crate::window::{Bounds, Window};
 use crate::ws::outbox::Outbox;
 
 mod asking;
@@ -21,8 +22,11 @@ mod conversation;
 mod delivery;
 mod heard;
 mod members;
+mod opening;
+mod positions;
 mod reading;
 mod signals;
+mod truncating;
 
 use conversation::Conversation;
 use heard::Heard;
@@ -115,10 +119,10 @@ pub(crate) struct Ask {
 }
 
 /// What memberships are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A session opens.
-    Opening(SessionKey),
+    /// Sessions open.
+    Opening(Vec<SessionKey>),
     /// An addition was heard of a conversation that had no local member. Each such question has its number.
     Confirm(u64),
     /// The feed broke.
@@ -136,14 +140,18 @@ pub(crate) enum Retry {
     CatchUp(ConversationId, SessionKey, Seq),
     /// Whether the memberships are still wanted.
     Ask(Ask),
+    /// Whether sessions still wait for their memberships.
+    Open(Vec<SessionKey>),
+    /// Whether a session that goes on still waits: it need not.
+    OpenWithout(SessionKey),
 }
 
 /// How long an event that came too early waits for the one before it to come by itself.
 const GAP_PATIENCE: Duration = Duration::from_millis(50);
 /// How soon what failed, or brought nothing new, is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
-/// How soon a socket that has too much waiting is looked at again.
-const PRESSED: Duration = Duration::from_millis(20);
+/// How long a session that goes on waits for a worker's word before it opens by its record alone.
+const WITHOUT_WORKERS: Duration = Duration::from_secs(2);
 
 /// The sessions of this gateway and what each is to hear.
 #[derive(Debug)]
@@ -152,6 +160,13 @@ pub(crate) struct Hub {
     sessions: FxHashMap<SessionKey, Session>,
     present: FxHashMap<Arc<Account>, Vec<SessionKey>>,
     heard: Heard,
+    window: Window,
+    /// Events that were replayed from the window.
+    window_events: u64,
+    limits: ReplayLimits,
+    /// Sessions whose memberships are still to be asked for, and how many such questions have no answer yet.
+    to_open: VecDeque<SessionKey>,
+    opening_asks: usize,
     /// Grows with every break of the feed.
     epoch: u64,
     /// Grows with every addition that is confirmed.
@@ -178,15 +193,44 @@ struct Session {
     confirming: FxHashMap<ConversationId, Vec<u64>>,
     /// The hub's epoch in which the session was last told its memberships.
     epoch: u64,
+    /// Conversations whose events wait for room in the outbox.
+    behind: FxHashSet<ConversationId>,
+    /// What the client lacks of what was truncated, until it says otherwise.
+    kept: FxHashMap<ConversationId, Kept>,
+    /// What was claimed when the session opened without a worker's word.
+    claims: FxHashMap<ConversationId, Seq>,
+    /// Bytes that may still be replayed.
+    replay_bytes: usize,
+}
+
+/// A range that the client is to read over HTTP.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    /// Up to here it has the conversation.
+    position: Seq,
+    /// The range's end.
+    head: Seq,
 }
 
 /// A session that waits for its memberships.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Asking {
+    start: Start,
     memberships: Vec<Membership>,
     ended: Vec<Membership>,
     /// Additions heard meanwhile.
     noted: FxHashMap<ConversationId, Seq>,
+    /// Where the next page begins.
+    after: Option<ConversationId>,
+    /// The hub's epoch of the pages so far.
+    epoch: u64,
+}
+
+/// How much is replayed of what a session missed; the rest is named in `truncated`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReplayLimits {
+    pub(crate) events: u64,
+    pub(crate) bytes: usize,
 }
 
 impl Session {
@@ -215,13 +259,18 @@ impl Session {
 }
 
 impl Hub {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(bounds: Bounds, limits: ReplayLimits, now: Instant) -> Self {
         Self {
             conversations: FxHashMap::default(),
             sessions: FxHashMap::default(),
             present: FxHashMap::default(),
             heard: Heard::new(now),
-            epoch: 0,
+            window: Window::new(bounds),
+            window_events: 0,
+            limits,
+            to_open: VecDeque::new(),
+            opening_asks: 0,
+            epoch: 1,
             confirmations: 0,
             to_reconcile: Vec::new(),
             reconciling: 0,
@@ -233,8 +282,20 @@ impl Hub {
     }
 
     /// It is `now`.
-    pub(crate) const fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         self.now = now;
+        self.window.expire(now);
+    }
+
+    /// The replay window.
+    pub(crate) const fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// An event of the stream's past, for the window alone.
+    pub(crate) fn fill(&mut self, event: &FeedEvent) {
+        self.window
+            .note(event.conversation, &LogEvent::from(event), self.now);
     }
 
     /// What must be done since this was last asked.
@@ -254,15 +315,12 @@ impl Hub {
 
     /// An event came through the feed. Says what became of it.
     pub(crate) fn heard(&mut self, event: &FeedEvent) -> &'static str {
+        let log_event = LogEvent::from(event);
+        self.window.note(event.conversation, &log_event, self.now);
         let Some(conversation) = self.conversations.get_mut(&event.conversation) else {
             self.heard.note(event.conversation, event.seq, self.now);
             self.heard_of_addition(event);
             return "unheard";
-        };
-        let log_event = LogEvent {
-            seq: event.seq,
-            r#type: event.r#type,
-            json: event.json.clone(),
         };
         match conversation.sequencer.offer(log_event) {
             Verdict::Deliver(log_event) => {
@@ -341,17 +399,6 @@ impl Hub {
         ended.is_some_and(|ended| *ended >= joined)
             || entered.is_some_and(|entered| entered >= joined)
     }
-
-    /// What a session's client is proven to have.
-    pub(crate) fn positions(&self, _key: SessionKey) -> Vec<Position> {
-        Vec::new()
-    }
-
-    /// A session's client says what it has.
-    pub(crate) fn seen(&mut self, _key: SessionKey, _seen: &BTreeMap<ConversationId, Seq>) {}
-
-    /// A session's outbox has room for what was held back.
-    pub(crate) fn drained(&mut self, _key: SessionKey) {}
 
     /// A session is gone; gives what its client is proven to have.
     pub(crate) fn close(&mut self, key: SessionKey) -> Vec<Position> {

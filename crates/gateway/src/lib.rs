@@ -32,6 +32,7 @@ mod sessions;
 mod settings;
 mod signals;
 mod tasks;
+mod window;
 mod ws;
 
 pub use limits::{BadRateLimit, RateLimit};
@@ -189,6 +190,7 @@ impl Gateway {
             feed_metrics.clone(),
             CacheMetrics::new(registry),
             neighbours,
+            settings.replay(),
         );
         Ok(Self {
             settings,

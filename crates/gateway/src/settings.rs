@@ -4,10 +4,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::commands::CommandLimits;
+use crate::fanout::Replay;
 use crate::http::{cors, manners};
+use crate::hub::ReplayLimits;
 use crate::limits::RateLimit;
 use crate::server::ServerLimits;
+use crate::window::Bounds;
 use crate::ws::SocketLimits;
+
+/// For how much longer than the resume window events are kept, in seconds.
+pub(crate) const WINDOW_MARGIN: u64 = 300;
 
 /// A gateway: HTTP and WebSocket for clients, without a database of its own.
 #[derive(Debug, Clone, clap::Args)]
@@ -64,6 +70,18 @@ pub struct Settings {
     /// Bytes of events that may wait for one socket; beyond, it is closed as a slow consumer.
     #[arg(long, env = "CONFAB_OUTBOX_BYTES", default_value_t = 2 * 1024 * 1024)]
     pub outbox_bytes: usize,
+    /// Seconds after its end within which a connection's session can be resumed.
+    #[arg(long, env = "CONFAB_RESUME_WINDOW", default_value_t = 900, value_parser = clap::value_parser!(u64).range(10..))]
+    pub resume_window: u64,
+    /// Bytes of memory for recent events, from which those who come back are caught up; 0 keeps none, and workers are asked.
+    #[arg(long, env = "CONFAB_WINDOW_BYTES", default_value_t = 256 * 1024 * 1024)]
+    pub window_bytes: usize,
+    /// Events replayed to a session that comes back; of more, whole conversations are left to be read over HTTP.
+    #[arg(long, env = "CONFAB_REPLAY_EVENTS", default_value_t = 5000)]
+    pub replay_events: u64,
+    /// Bytes replayed to a session that comes back.
+    #[arg(long, env = "CONFAB_REPLAY_BYTES", default_value_t = 5 * 1024 * 1024)]
+    pub replay_bytes: usize,
     /// Seconds without any session after which a user counts as offline.
     #[arg(long, env = "CONFAB_PRESENCE_GRACE", default_value_t = 10)]
     pub presence_grace: u64,
@@ -107,6 +125,20 @@ impl Settings {
             outbox_bytes: self.outbox_bytes,
             open: Duration::from_secs(10),
             drain: Duration::from_secs(self.drain),
+        }
+    }
+
+    /// How much of what was missed is replayed, and from what.
+    pub(crate) const fn replay(&self) -> Replay {
+        Replay {
+            window: Bounds {
+                age: Duration::from_secs(self.resume_window + WINDOW_MARGIN),
+                bytes: self.window_bytes,
+            },
+            limits: ReplayLimits {
+                events: self.replay_events,
+                bytes: self.replay_bytes,
+            },
         }
     }
 

@@ -34,6 +34,7 @@ pub(crate) mod frames;
 mod hello;
 mod meter;
 pub(crate) mod outbox;
+pub(crate) mod proofs;
 mod renewal;
 mod sends;
 mod session;

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use confab_bus::feed::FeedEvent;
 use confab_protocol::event::MembershipChange;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::query::{EncodedEvent, Membership};
 
-use super::conversation::{Conversation, Entry};
+use super::conversation::{Begin, Conversation, Entry};
 use super::members::Members;
 use super::{Account, Hub, SessionKey};
 use crate::sequencer::LogEvent;
+use crate::ws::codec::Broadcast;
 
 impl Hub {
     /// Delivers `first` and whatever was held behind it.
@@ -40,8 +42,11 @@ impl Hub {
             Some(MembershipChange::Ended) => conversation.end_all(event.seq),
             Some(MembershipChange::Joined(_)) | None => {}
         }
-        let ended = conversation.push(event);
-        self.end_entries(id, &ended);
+        let delivered = conversation.push(id, event);
+        for key in delivered.behind {
+            self.is_behind(id, key);
+        }
+        self.end_entries(id, &delivered.ended);
     }
 
     /// The sequencer delivers an addition: its local users' entries begin just before it.
@@ -72,14 +77,14 @@ impl Hub {
                         head: joined,
                         members: 0,
                     };
-                    self.enter(key, membership, joined - 1);
+                    self.enter(key, membership, Begin::at(joined - 1));
                 }
             }
         }
     }
 
     /// Enters a membership of a session that has none with that joining yet.
-    pub(super) fn enter(&mut self, key: SessionKey, membership: Membership, cursor: Seq) {
+    pub(super) fn enter(&mut self, key: SessionKey, membership: Membership, begin: Begin) {
         let Membership {
             conversation: id,
             joined,
@@ -113,9 +118,9 @@ impl Hub {
             Arc::clone(&session.outbox),
             joined,
             left,
-            cursor,
+            begin,
         );
-        entry.waiting = session.is_unsure(id, self.epoch);
+        entry.waiting = session.is_unsure(id, self.epoch) && !begin.by_record;
         conversation.enter(entry);
         self.watch_gap(id);
         self.catch_up(id, key, joined);
@@ -170,10 +175,21 @@ impl Hub {
 impl LogEvent {
     /// What the event does to memberships. One of ours that cannot be parsed is a defect, and changes nothing.
     pub(super) fn membership_change(&self) -> Option<MembershipChange> {
-        MembershipChange::parse(self.r#type, &self.json).unwrap_or_else(|error| {
+        MembershipChange::parse(self.r#type, self.body.json()).unwrap_or_else(|error| {
             tracing::error!(%error, seq = self.seq, "a membership event cannot be parsed");
             None
         })
+    }
+}
+
+impl From<&FeedEvent> for LogEvent {
+    fn from(event: &FeedEvent) -> Self {
+        Self {
+            seq: event.seq,
+            r#type: event.r#type,
+            target: event.target_seq,
+            body: Arc::new(Broadcast::new(&event.json)),
+        }
     }
 }
 
@@ -182,7 +198,8 @@ impl From<EncodedEvent> for LogEvent {
         Self {
             seq: event.seq,
             r#type: event.r#type,
-            json: event.json.into_string().into(),
+            target: None,
+            body: Arc::new(Broadcast::new(event.json.as_str().as_bytes())),
         }
     }
 }
