@@ -169,6 +169,8 @@ pub(crate) struct Hub {
     opening_asks: usize,
     /// Grows with every break of the feed.
     epoch: u64,
+    /// Grows with every conversation that begins here.
+    clock: u64,
     /// Grows with every addition that is confirmed.
     confirmations: u64,
     /// Users still to be asked for after the last break, and how many were asked and did not answer yet.
@@ -189,6 +191,8 @@ struct Session {
     /// Up to where memberships ended: none that began before is entered again.
     ended: FxHashMap<ConversationId, Seq>,
     opening: Option<Asking>,
+    /// When it opened, by the hub's clock.
+    opened: u64,
     /// Additions that are being confirmed: until then, no later membership there may be heard.
     confirming: FxHashMap<ConversationId, Vec<u64>>,
     /// The hub's epoch in which the session was last told its memberships.
@@ -271,6 +275,7 @@ impl Hub {
             to_open: VecDeque::new(),
             opening_asks: 0,
             epoch: 1,
+            clock: 0,
             confirmations: 0,
             to_reconcile: Vec::new(),
             reconciling: 0,

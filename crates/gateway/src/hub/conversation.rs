@@ -18,6 +18,8 @@ pub(super) struct Conversation {
     pub(super) sequencer: Sequencer,
     pub(super) gap: Gap,
     pub(super) members: Members,
+    /// When its order began here, by the hub's clock.
+    pub(super) begun: u64,
     /// A session's entries stand in the order of their joining.
     entries: Vec<Entry>,
 }
@@ -184,12 +186,13 @@ impl Entry {
 
 impl Conversation {
     /// A conversation whose order is known up to `position`.
-    pub(super) const fn at(tenant: TenantId, position: Seq, members: Members) -> Self {
+    pub(super) const fn at(tenant: TenantId, position: Seq, members: Members, begun: u64) -> Self {
         Self {
             tenant,
             sequencer: Sequencer::at(position),
             gap: Gap::None,
             members,
+            begun,
             entries: Vec::new(),
         }
     }

@@ -7,6 +7,7 @@ use confab_protocol::event::MembershipChange;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::query::{EncodedEvent, Membership};
 
+use super::asking::confirmation;
 use super::conversation::{Begin, Conversation, Entry};
 use super::members::Members;
 use super::{Account, Hub, SessionKey};
@@ -64,6 +65,9 @@ impl Hub {
                 user: user.clone(),
             };
             self.note_addition(&account, id, joined);
+            if self.may_have_been_in(&account, id) {
+                self.confirm(vec![confirmation(&account, id, joined)]);
+            }
             for key in self.present.get(&account).cloned().unwrap_or_default() {
                 if self
                     .sessions
@@ -81,6 +85,22 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// Whether a session of the user may have had a membership here that nobody told: its order began here when the session
+    /// was open already, behind events of which the session heard nothing.
+    fn may_have_been_in(&self, account: &Account, id: ConversationId) -> bool {
+        let Some(conversation) = self.conversations.get(&id) else {
+            return false;
+        };
+        let keys = self.present.get(account).into_iter().flatten();
+        let mut sessions = keys.filter_map(|key| Some((*key, self.sessions.get(key)?)));
+        sessions.any(|(key, session)| {
+            session.opening.is_none()
+                && session.opened < conversation.begun
+                && !session.ended.contains_key(&id)
+                && conversation.first_of(key).is_none()
+        })
     }
 
     /// Enters a membership of a session that has none with that joining yet.
@@ -106,7 +126,8 @@ impl Hub {
             let tenant = session.account.tenant.clone();
             self.hosted.push((tenant.clone(), id));
             let members = Members::at(members, head, head.max(heard));
-            Conversation::at(tenant, head.max(heard), members)
+            self.clock += 1;
+            Conversation::at(tenant, head.max(heard), members, self.clock)
         });
         conversation.sequencer.learn(head);
         if session.conversations.insert(id) {

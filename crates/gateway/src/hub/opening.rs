@@ -79,6 +79,7 @@ impl Hub {
             conversations: FxHashSet::default(),
             ended: FxHashMap::default(),
             opening: Some(Asking::new(start, self.epoch)),
+            opened: 0,
             confirming: FxHashMap::default(),
             epoch: self.epoch,
             behind: FxHashSet::default(),
@@ -167,6 +168,7 @@ impl Hub {
             return;
         }
         session.epoch = self.epoch;
+        session.opened = self.clock;
         if let Some(asking) = session.opening.take() {
             self.enter_all(key, asking);
         }

@@ -97,6 +97,7 @@ impl Hub {
             return;
         };
         session.epoch = self.epoch - 1;
+        session.opened = self.clock;
         session.claims = asking.start.held();
         let account = Arc::clone(&session.account);
         let mut begins = Vec::new();

@@ -177,6 +177,10 @@ impl Client {
         any
     }
 
+    pub(super) const fn never_left(&self) -> bool {
+        self.lives == 1
+    }
+
     pub(super) const fn has_all(&self) -> bool {
         self.idle || !self.is_open
     }
