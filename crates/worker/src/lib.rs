@@ -39,7 +39,7 @@ pub use settings::Settings;
 use commit::Committer;
 use dispatch::Dispatch;
 use metrics::Metrics;
-use outbox::{Publisher, relay, verify};
+use outbox::{Publisher, Standing, relay, verify};
 
 /// Connections beside those of commits: read marks, the relay, the outbox's marks, the comparison with the stream.
 const OTHER_CONNECTIONS: u32 = 5;
@@ -133,7 +133,8 @@ impl Worker {
             return Ok(());
         };
         let (publisher, committed) = Publisher::new();
-        let (created, seen) = watch::channel(None);
+        let (compared, seen) = watch::channel(None);
+        let standing = Standing::new(&bus, seen);
         let behind = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let token = behind.clone();
@@ -141,7 +142,7 @@ impl Worker {
             bus.clone(),
             commits.clone(),
             committed,
-            seen.clone(),
+            standing.clone(),
             token.clone(),
         );
         tasks.spawn(async move {
@@ -151,7 +152,7 @@ impl Worker {
         let relay = relay::run(
             bus.clone(),
             commits.clone(),
-            seen,
+            standing,
             metrics.clone(),
             token.clone(),
         );
@@ -162,7 +163,7 @@ impl Worker {
         let verify = verify::run(
             bus.clone(),
             commits.clone(),
-            created,
+            compared,
             metrics.clone(),
             token,
         );

@@ -340,14 +340,18 @@ async fn server() -> &'static Postgres {
     SERVER.get_or_init(start).await
 }
 
-async fn start() -> Postgres {
+/// The servers' programs.
+pub(crate) fn programs() -> Programs {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let programs = Programs::find(&checkout.join(".confab/tools"));
+    Programs::find(&checkout.join(".confab/tools")).unwrap()
+}
+
+async fn start() -> Postgres {
     let settings = PostgresSettings {
         folder: folder(),
         port: free_port().unwrap(),
     };
-    let started = Postgres::start(&programs.unwrap(), settings).await;
+    let started = Postgres::start(&programs(), settings).await;
     started.unwrap_or_else(|error| panic!("{error}"))
 }
 
