@@ -6,7 +6,6 @@ use confab_bus::Bus;
 use confab_bus::rpc::{Service, WorkerId};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -133,8 +132,7 @@ impl Worker {
             return Ok(());
         };
         let (publisher, committed) = Publisher::new();
-        let (compared, seen) = watch::channel(None);
-        let standing = Standing::new(&bus, seen);
+        let (compared, standing) = Standing::new(&bus);
         let behind = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let token = behind.clone();

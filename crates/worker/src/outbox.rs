@@ -93,11 +93,11 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    pub(crate) fn new(bus: &Bus, compared: watch::Receiver<Option<Compared>>) -> Self {
-        Self {
-            link: bus.connection(),
-            compared,
-        }
+    /// Told by who compares.
+    pub(crate) fn new(bus: &Bus) -> (watch::Sender<Option<Compared>>, Self) {
+        let (sender, compared) = watch::channel(None);
+        let link = bus.connection();
+        (sender, Self { link, compared })
     }
 
     /// The stream, where it was compared on the connection that is.
