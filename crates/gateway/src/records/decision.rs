@@ -111,11 +111,11 @@ mod tests {
         };
         let gateway = |n| GatewayId(Uuid::from_u128(n));
         let of = |own, process| Found::Entry {
-            entry: Entry::Live(Record {
+            entry: Entry::Live(Box::new(Record {
                 owner: own,
                 gateway: gateway(process),
                 ..record("alice", "phone", hash(1))
-            }),
+            })),
             revision: 7,
         };
         let over = Decision::WriteOver(7);

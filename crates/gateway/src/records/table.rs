@@ -345,7 +345,7 @@ impl Held {
 
     fn entry(&self) -> Entry {
         match self.state {
-            State::Live { .. } | State::Ended(_) => Entry::Live(self.record.clone()),
+            State::Live { .. } | State::Ended(_) => Entry::Live(Box::new(self.record.clone())),
             State::Finished(_) => Entry::Ended {
                 generation: self.record.owner.generation,
             },

@@ -67,7 +67,7 @@ impl Claimant<'_> {
             Some(Entry::Ended { .. }) => Ok(Claim::No("ended")),
             Some(Entry::Live(record)) => match judge(record, &self.hash, self.caller) {
                 verdict @ (Verdict::Newest | Verdict::Former) => {
-                    Ok(Claim::Good(Box::new(record.clone()), verdict))
+                    Ok(Claim::Good(record.clone(), verdict))
                 }
                 Verdict::Foreign => Ok(Claim::No("foreign")),
                 Verdict::Used => Err("used"),
@@ -288,7 +288,7 @@ impl Records {
         record: &Record,
         revision: u64,
     ) -> Result<Option<u64>, Failure> {
-        let entry = Entry::Live(record.clone());
+        let entry = Entry::Live(Box::new(record.clone()));
         match self.0.bucket.put(session, &entry, revision).await {
             Put::Stored(revision) => Ok(Some(revision)),
             Put::Refused => Ok(None),

@@ -80,7 +80,8 @@ pub(super) async fn serve(
 }
 
 async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: Greeted) -> End {
-    let mut session = match open(sockets, connection, greeted).await {
+    // What opening takes is not kept for the connection's life.
+    let mut session = match Box::pin(open(sockets, connection, greeted)).await {
         Ok(session) => session,
         Err(end) => return end,
     };
