@@ -1,6 +1,8 @@
 //! What confab promises, shown on real processes, a real NATS and a real Postgres: a file a promise.
 
 #[cfg(test)]
+mod arrivals;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod content;
@@ -8,6 +10,10 @@ mod content;
 mod conversations;
 #[cfg(test)]
 mod crossing;
+#[cfg(test)]
+mod degraded;
+#[cfg(test)]
+mod drain;
 #[cfg(test)]
 mod elsewhere;
 #[cfg(test)]
@@ -64,5 +70,7 @@ mod socket;
 mod support;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod window;
 #[cfg(test)]
 mod worker_killed;

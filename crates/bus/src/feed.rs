@@ -8,9 +8,11 @@ use confab_protocol::ids::{ConversationId, EventId, Seq, TenantId};
 
 use crate::subjects;
 
+mod past;
 mod reader;
 mod watch;
 
+pub use past::{Past, PastEnd, PastItem, Reach};
 pub use reader::{Feed, FeedItem};
 pub use watch::Break;
 
@@ -32,7 +34,7 @@ pub struct FeedEvent {
     pub id: EventId,
     /// What it says.
     pub r#type: EventType,
-    /// The message that an edit or deletion is about.
+    /// The message that an edit or deletion is about: every one of those says so.
     pub target_seq: Option<Seq>,
     /// The event as clients receive it.
     pub json: Bytes,
@@ -48,13 +50,22 @@ impl FeedEvent {
                 .get(name)
                 .and_then(|value| value.as_str().parse::<Seq>().ok())
         };
+        let target_seq = number(TARGET_SEQ);
+        // Whoever keeps events must know which of them it overrules.
+        let changes = matches!(
+            event_type,
+            EventType::MessageEdited | EventType::MessageDeleted
+        );
+        if changes && target_seq.is_none() {
+            return None;
+        }
         Some(Self {
             tenant,
             conversation,
             seq: number(SEQ).filter(|seq| *seq > 0)?,
             id: headers.get(NATS_MESSAGE_ID)?.as_str().parse().ok()?,
             r#type: event_type,
-            target_seq: number(TARGET_SEQ),
+            target_seq,
             json,
         })
     }

@@ -86,8 +86,13 @@ impl Bus {
     /// # Errors
     /// [`BusError::NoStream`] when it does not exist; else when JetStream is away.
     pub async fn stream_state(&self) -> Result<StreamState, BusError> {
+        Ok(StreamState::from(&self.stream_info().await?))
+    }
+
+    /// All that the stream's leader says of it; fails as [`Self::stream_state`].
+    pub(crate) async fn stream_info(&self) -> Result<Info, BusError> {
         match self.events().await?.get_info().await {
-            Ok(info) => Ok(StreamState::from(&info)),
+            Ok(info) => Ok(info),
             Err(error) => {
                 let answer = error
                     .source()

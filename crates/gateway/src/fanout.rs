@@ -22,7 +22,7 @@ use crate::commands::Commands;
 use crate::hub::{
     Ask, Effect, Hub, Opened, Opening, Read, Reader, ReplayLimits, Retry, SessionKey, Standing,
 };
-use crate::metrics::FeedMetrics;
+use crate::metrics::{FeedMetrics, WindowMetrics};
 use crate::presence::Presences;
 use crate::signals::{FromGateways, Outbound};
 use crate::window::Bounds;
@@ -49,6 +49,10 @@ pub(crate) enum FromFeed {
     Began,
     /// An event, with how many wait behind it in the stream.
     Event(FeedEvent, u64),
+    /// An event of before the feed began, for the replay window.
+    Past(FeedEvent),
+    /// There is nothing more of before.
+    Filled,
 }
 
 enum Input {
@@ -75,8 +79,9 @@ pub(crate) struct Neighbours {
 }
 
 /// What is kept for those who come back, and how much of it they are replayed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Replay {
+    pub(crate) metrics: WindowMetrics,
     pub(crate) window: Bounds,
     pub(crate) limits: ReplayLimits,
 }
@@ -95,8 +100,10 @@ pub(crate) struct FanoutLoop {
     inputs: mpsc::Receiver<Input>,
     commands: Commands,
     metrics: FeedMetrics,
+    replays: WindowMetrics,
     questions: Arc<Semaphore>,
-    opening: FxHashMap<SessionKey, oneshot::Sender<Opened>>,
+    /// Who waits for a session to be open, and what the session then says of its user.
+    opening: FxHashMap<SessionKey, (oneshot::Sender<Opened>, PresenceStatus)>,
     tasks: JoinSet<Done>,
     presences: Presences,
     own: GatewayId,
@@ -120,6 +127,8 @@ impl FanoutLoop {
                 _ = presence.tick() => {
                     self.hub.tick(Instant::now());
                     self.keep_presence();
+                    let replays = self.hub.take_replays();
+                    self.replays.observe(self.hub.window(), replays);
                 }
                 Some(input) = self.inputs.recv() => self.input(input),
                 count = feed.recv_many(&mut events, RUN) => {
@@ -150,13 +159,16 @@ impl FanoutLoop {
                 let verdict = self.hub.heard(&event);
                 self.metrics.event(verdict, pending);
             }
+            FromFeed::Past(event) => self.hub.fill(&event),
+            FromFeed::Filled => self.metrics.filled(),
         }
     }
 
     fn input(&mut self, input: Input) {
         match input {
             Input::Open(opening, opened) => {
-                self.opening.insert(opening.key, opened);
+                let presence = opening.start.presence.unwrap_or(PresenceStatus::Online);
+                self.opening.insert(opening.key, (opened, presence));
                 self.hub.open(opening);
             }
             Input::Close(key, positions) => {
@@ -171,7 +183,10 @@ impl FanoutLoop {
             }
             Input::Seen(key, seen) => self.hub.seen(key, &seen),
             Input::Drained(key) => self.hub.drained(key),
-            Input::Presence(key, status) => self.presences.set(key, status),
+            Input::Presence(key, status) => {
+                let hub = &self.hub;
+                self.presences.set(key, status, |of| hub.carrying_of(of));
+            }
             Input::Standing(key, conversation, answer) => {
                 if let Some(standing) = self.hub.standing(key, conversation)
                     && answer.send(standing).is_err()
@@ -223,13 +238,16 @@ impl FanoutLoop {
                     });
                 }
                 Effect::Opened(key, opened) => {
-                    if let Some(waiting) = self.opening.remove(&key)
-                        && waiting.send(opened).is_err()
-                    {
+                    let Some((waiting, presence)) = self.opening.remove(&key) else {
+                        continue;
+                    };
+                    if waiting.send(opened).is_err() {
                         debug!("a session left before it was open");
                     }
                     if let Some(account) = self.hub.account(key) {
-                        self.presences.opened(key, account);
+                        let hub = &self.hub;
+                        self.presences
+                            .opened_with(key, account, presence, |of| hub.carrying_of(of));
                     }
                 }
                 Effect::Reconciled => {

@@ -11,6 +11,7 @@ use confab_protocol::event::MembershipChange;
 use confab_protocol::frame::Truncated;
 use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
+use confab_protocol::signal::PresenceStatus;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::sequencer::{LogEvent, Verdict};
@@ -52,6 +53,8 @@ pub(crate) struct Start {
     pub(crate) positions: Vec<Position>,
     /// What the client says that it has.
     pub(crate) seen: BTreeMap<ConversationId, Seq>,
+    /// What it says of its user; else it is online.
+    pub(crate) presence: Option<PresenceStatus>,
 }
 
 /// A session that opens.
@@ -161,8 +164,7 @@ pub(crate) struct Hub {
     present: FxHashMap<Arc<Account>, Vec<SessionKey>>,
     heard: Heard,
     window: Window,
-    /// Events that were replayed from the window.
-    window_events: u64,
+    replays: Replays,
     limits: ReplayLimits,
     /// Sessions whose memberships are still to be asked for, and how many such questions have no answer yet.
     to_open: VecDeque<SessionKey>,
@@ -230,6 +232,17 @@ struct Asking {
     epoch: u64,
 }
 
+/// What was replayed since this was last asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Replays {
+    /// Events from the window.
+    pub(crate) window: u64,
+    /// Events from a worker.
+    pub(crate) worker: u64,
+    /// Ranges that were named instead.
+    pub(crate) truncated: u64,
+}
+
 /// How much is replayed of what a session missed; the rest is named in `truncated`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReplayLimits {
@@ -270,7 +283,7 @@ impl Hub {
             present: FxHashMap::default(),
             heard: Heard::new(now),
             window: Window::new(bounds),
-            window_events: 0,
+            replays: Replays::default(),
             limits,
             to_open: VecDeque::new(),
             opening_asks: 0,
@@ -295,6 +308,11 @@ impl Hub {
     /// The replay window.
     pub(crate) const fn window(&self) -> &Window {
         &self.window
+    }
+
+    /// What was replayed since this was last asked.
+    pub(crate) fn take_replays(&mut self) -> Replays {
+        std::mem::take(&mut self.replays)
     }
 
     /// An event of the stream's past, for the window alone.

@@ -9,13 +9,15 @@ use confab_bus::rpc::Workers;
 use confab_bus::{Bus, BusError, Gateways};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
 mod admission;
+mod arrivals;
 mod commands;
+mod degraded;
 pub mod echo;
 mod fanout;
 mod feed;
@@ -53,12 +55,13 @@ pub fn asyncapi() -> serde_json::Value {
 }
 
 use admission::Admission;
+use arrivals::Arrivals;
 use commands::{CommandLoop, Commands};
 use fanout::{Fanout, FanoutLoop, Neighbours};
 use limits::Limits;
 use metrics::{
-    AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics, LimitMetrics,
-    RecordMetrics, RevocationMetrics, SignalMetrics, SocketMetrics,
+    ArrivalMetrics, AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics,
+    LimitMetrics, RecordMetrics, RevocationMetrics, SignalMetrics, SocketMetrics, WindowMetrics,
 };
 use reads::{Reads, ReadsLoop};
 use records::Records;
@@ -87,7 +90,8 @@ pub enum Error {
     TaskEnded(&'static str),
 }
 
-/// What a gateway may serve on: NATS connected, keys loaded, revocations read, feed caught up.
+/// What a gateway may serve on: NATS connected, keys loaded, revocations read, feed caught up, replay
+/// window filled.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     bus: Bus,
@@ -107,6 +111,7 @@ impl Readiness {
             ("keys", self.verifier.has_keys()),
             ("revocations", self.revocations.are_loaded()),
             ("feed", self.feed.is_caught_up()),
+            ("window", self.feed.is_filled()),
         ];
         conditions
             .into_iter()
@@ -139,6 +144,9 @@ pub struct Gateway {
     directory: Directory,
     revocations: Revocations,
     admission: Admission,
+    arrivals: Arrivals,
+    /// Whether the gateway is cut off from NATS.
+    degraded: watch::Sender<bool>,
     http_metrics: HttpMetrics,
     socket_metrics: SocketMetrics,
     stop: CancellationToken,
@@ -161,6 +169,7 @@ impl Gateway {
             settings.trusted_proxies,
             LimitMetrics::new(registry),
         );
+        settings.advise();
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
         let gateways = Gateways::new(bus.clone());
@@ -199,8 +208,9 @@ impl Gateway {
             feed_metrics.clone(),
             CacheMetrics::new(registry),
             neighbours,
-            settings.replay(),
+            settings.replay(WindowMetrics::new(registry)),
         );
+        let arrivals = Arrivals::new(settings.arrival_rates(), ArrivalMetrics::new(registry));
         Ok(Self {
             settings,
             directory: Directory::new(bus.clone(), gateways.clone()),
@@ -213,6 +223,8 @@ impl Gateway {
             sessions,
             revocations,
             admission,
+            arrivals,
+            degraded: watch::Sender::new(false),
             commands,
             command_loop,
             reads,
@@ -271,6 +283,7 @@ impl Gateway {
     /// Starts everything that runs behind the server.
     fn start(self) -> Tasks {
         let Self {
+            settings,
             bus,
             verifier,
             limits,
@@ -287,9 +300,12 @@ impl Gateway {
             fanout_loop,
             signalling,
             feed_metrics,
+            degraded,
             ..
         } = self;
         let (events, from_feed) = mpsc::channel(feed::BUFFER);
+        let link = bus.connection();
+        let reach = settings.window_reach();
         let (revocations_bus, feed_bus) = (bus.clone(), bus);
         let mut tasks = Tasks::default();
         tasks.spawn("keys", async move |stop| verifier.run(stop).await);
@@ -306,8 +322,9 @@ impl Gateway {
         tasks.spawn("commands", |stop| command_loop.run(stop));
         tasks.spawn("fanout", |stop| fanout_loop.run(from_feed, stop));
         tasks.spawn("feed", |stop| {
-            feed::run(feed_bus, events, feed_metrics, stop)
+            feed::run(feed_bus, events, reach, feed_metrics, stop)
         });
+        tasks.spawn("degraded", |stop| degraded::run(link, degraded, stop));
         tasks
     }
 
@@ -329,6 +346,8 @@ impl Gateway {
             fanout: self.fanout.clone(),
             records: self.records.clone(),
             signals: self.signals.clone(),
+            arrivals: self.arrivals.clone(),
+            degraded: self.degraded.subscribe(),
             limits: self.settings.socket_limits(),
             rates: self.limits.clone(),
             origins: self.origins.clone(),

@@ -4,6 +4,7 @@ use confab_protocol::error::Code;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{self, Registry, Unit};
 
+mod arrivals;
 mod auth;
 mod commands;
 mod feed;
@@ -16,7 +17,9 @@ mod sockets;
 mod table;
 #[cfg(test)]
 mod tests;
+mod window;
 
+pub(crate) use arrivals::ArrivalMetrics;
 pub(crate) use auth::AuthMetrics;
 pub(crate) use commands::CommandMetrics;
 pub(crate) use feed::FeedMetrics;
@@ -27,6 +30,7 @@ pub(crate) use revocations::RevocationMetrics;
 pub(crate) use signals::{CacheMetrics, SignalMetrics};
 pub(crate) use sockets::{FrameMetrics, SocketMetrics};
 pub use table::METRICS;
+pub(crate) use window::WindowMetrics;
 
 /// Seconds, from a fast answer to the end of every budget.
 const SECONDS: [f64; 12] = [

@@ -3,17 +3,22 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use confab_bus::feed::Reach;
+use tracing::warn;
+
+use crate::arrivals::Rates;
 use crate::commands::CommandLimits;
 use crate::fanout::Replay;
 use crate::http::{cors, manners};
 use crate::hub::ReplayLimits;
 use crate::limits::RateLimit;
+use crate::metrics::WindowMetrics;
 use crate::server::ServerLimits;
 use crate::window::Bounds;
 use crate::ws::SocketLimits;
 
-/// For how much longer than the resume window events are kept, in seconds.
-pub(crate) const WINDOW_MARGIN: u64 = 300;
+/// By how many seconds the replay window reaches further back than a session may be resumed.
+const WINDOW_MARGIN: u64 = 5 * 60;
 
 /// A gateway: HTTP and WebSocket for clients, without a database of its own.
 #[derive(Debug, Clone, clap::Args)]
@@ -67,13 +72,15 @@ pub struct Settings {
     /// Seconds that a client may take nothing while something waits for it.
     #[arg(long, env = "CONFAB_STALL_TIMEOUT", default_value_t = 30)]
     pub stall_timeout: u64,
-    /// Bytes of events that may wait for one socket; beyond, it is closed as a slow consumer.
-    #[arg(long, env = "CONFAB_OUTBOX_BYTES", default_value_t = 2 * 1024 * 1024)]
+    /// Bytes of events that may wait for one socket; beyond, its session catches up from the replay window, at the pace
+    /// of its client.
+    #[arg(long, env = "CONFAB_OUTBOX_BYTES", default_value_t = 256 * 1024)]
     pub outbox_bytes: usize,
-    /// Seconds after its end within which a connection's session can be resumed.
+    /// Seconds within which a client that lost its connection may resume its session. `CONFAB_EVENTS_MAX_AGE` should be five
+    /// minutes more; with less, a gateway that started lately asks workers for what it does not have.
     #[arg(long, env = "CONFAB_RESUME_WINDOW", default_value_t = 900, value_parser = clap::value_parser!(u64).range(10..))]
     pub resume_window: u64,
-    /// Bytes of memory for recent events, from which those who come back are caught up; 0 keeps none, and workers are asked.
+    /// Bytes of recent events that are kept for those who resume or are slow; 0 for none, then workers are asked for all.
     #[arg(long, env = "CONFAB_WINDOW_BYTES", default_value_t = 256 * 1024 * 1024)]
     pub window_bytes: usize,
     /// Events replayed to a session that comes back; of more, whole conversations are left to be read over HTTP.
@@ -82,12 +89,16 @@ pub struct Settings {
     /// Bytes replayed to a session that comes back.
     #[arg(long, env = "CONFAB_REPLAY_BYTES", default_value_t = 5 * 1024 * 1024)]
     pub replay_bytes: usize,
+    /// Resuming connections that are let in a second, before all others; those who would wait for more than three
+    /// seconds are told to come again.
+    #[arg(long, env = "CONFAB_RESUME_RATE", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub resume_rate: u32,
+    /// Other connections that are let in a second, likewise.
+    #[arg(long, env = "CONFAB_CONNECT_RATE", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connect_rate: u32,
     /// Seconds without any session after which a user counts as offline.
     #[arg(long, env = "CONFAB_PRESENCE_GRACE", default_value_t = 10)]
     pub presence_grace: u64,
-    /// Seconds after the end of its connection within which a session can be resumed.
-    #[arg(long, env = "CONFAB_RESUME_WINDOW", default_value_t = 15 * 60, value_parser = clap::value_parser!(u64).range(3..))]
-    pub resume_window: u64,
     /// Seconds over which a stopping gateway sends its clients away.
     #[arg(long, env = "CONFAB_DRAIN", default_value_t = 10)]
     pub drain: u64,
@@ -120,6 +131,35 @@ impl Settings {
         }
     }
 
+    /// How old the events of the replay window may be: who resumes at the end of its time still finds all it missed.
+    pub(crate) const fn window_age(&self) -> Duration {
+        Duration::from_secs(self.resume_window + WINDOW_MARGIN)
+    }
+
+    /// How far back the stream is read at a start; none where nothing is kept.
+    pub(crate) fn window_reach(&self) -> Option<Reach> {
+        let bytes = u64::try_from(self.window_bytes).unwrap_or(u64::MAX);
+        (bytes > 0).then(|| Reach {
+            age: self.window_age(),
+            bytes,
+        })
+    }
+
+    /// Warns where the stream does not keep events for as long as the replay window wants them at a start.
+    pub(crate) fn advise(&self) {
+        let wanted = self.resume_window + WINDOW_MARGIN;
+        if self.window_bytes > 0 && self.nats.events_max_age < wanted {
+            warn!("CONFAB_EVENTS_MAX_AGE is below CONFAB_RESUME_WINDOW and its margin: see --help");
+        }
+    }
+
+    pub(crate) const fn arrival_rates(&self) -> Rates {
+        Rates {
+            resumes: self.resume_rate,
+            fresh: self.connect_rate,
+        }
+    }
+
     pub(crate) const fn socket_limits(&self) -> SocketLimits {
         SocketLimits {
             hello: Duration::from_secs(self.hello_timeout),
@@ -128,14 +168,16 @@ impl Settings {
             outbox_bytes: self.outbox_bytes,
             open: Duration::from_secs(10),
             drain: Duration::from_secs(self.drain),
+            resume_rate: self.resume_rate,
         }
     }
 
     /// How much of what was missed is replayed, and from what.
-    pub(crate) const fn replay(&self) -> Replay {
+    pub(crate) const fn replay(&self, metrics: WindowMetrics) -> Replay {
         Replay {
+            metrics,
             window: Bounds {
-                age: Duration::from_secs(self.resume_window + WINDOW_MARGIN),
+                age: self.window_age(),
                 bytes: self.window_bytes,
             },
             limits: ReplayLimits {

@@ -9,13 +9,14 @@ use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::response::{IntoResponse, Response};
 use confab_auth::Caller;
 use confab_protocol::error::{Code, Failure};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug, info_span};
 use uuid::Uuid;
 
 use crate::admission::{Admission, Transport};
+use crate::arrivals::Arrivals;
 use crate::commands::Commands;
 use crate::fanout::Fanout;
 use crate::http::params::Params;
@@ -61,6 +62,10 @@ pub(crate) struct Sockets {
     pub(crate) records: Records,
     /// The door to the other gateways.
     pub(crate) signals: Outbound,
+    /// The gate for those who come.
+    pub(crate) arrivals: Arrivals,
+    /// Whether the gateway is cut off: clients are told to try elsewhere.
+    pub(crate) degraded: watch::Receiver<bool>,
     /// Times and bounds.
     pub(crate) limits: SocketLimits,
     /// Rate limits.
@@ -92,6 +97,8 @@ pub(crate) struct SocketLimits {
     pub(crate) open: Duration,
     /// Over how long the sockets of a draining gateway are closed.
     pub(crate) drain: Duration,
+    /// How many sessions a second another gateway lets go on.
+    pub(crate) resume_rate: u32,
 }
 
 /// The WebSocket.

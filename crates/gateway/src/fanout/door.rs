@@ -60,6 +60,7 @@ impl Fanout {
             inputs,
             commands,
             metrics,
+            replays: replay.metrics,
             questions,
             opening: FxHashMap::default(),
             tasks: JoinSet::new(),

@@ -8,7 +8,6 @@ use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::asking::{NAMED, confirmation, memberships_of};
-use super::conversation::Begin;
 use super::truncating::Missed;
 use super::{
     AGAIN, Account, Asking, Effect, Hub, Opened, Opening, Purpose, Retry, Session, SessionKey,
@@ -200,6 +199,7 @@ impl Hub {
             kept,
             replayed,
         } = self.missed(&start, owed);
+        self.replays.truncated += u64::try_from(truncated.len()).unwrap_or(u64::MAX);
         if let Some(session) = self.sessions.get_mut(&key) {
             session.kept = kept;
         }

@@ -86,7 +86,7 @@ impl Hub {
         }
         let held = self.window.behind(id, entry.cursor);
         let replayed = replay(conversation, (id, key, joined), position, held);
-        self.window_events += replayed.events;
+        self.replays.window += replayed.events;
         if !self.is_over(id, key, joined, replayed) {
             self.read_rest(id, key, joined, tenant);
         }
@@ -176,6 +176,7 @@ impl Hub {
                 entry.reading = false;
                 let events: Vec<_> = events.collect();
                 let replayed = replay(conversation, (id, key, joined), position, events.iter());
+                self.replays.worker += replayed.events;
                 if self.is_over(id, key, joined, replayed) {
                     return;
                 }

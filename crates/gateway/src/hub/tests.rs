@@ -1,8 +1,6 @@
 //! The hub against a model: random logs, feeds that reorder, repeat and break, answers that are old or fail, sessions that
 //! come and go. Whatever the interleaving, every session hears exactly what it is owed (DESIGN.md, promise 4).
 
-use std::collections::BTreeMap;
-
 use confab_protocol::event::EventType;
 use confab_protocol::ids::EventId;
 use confab_protocol::json::JsonText;
@@ -223,7 +221,7 @@ impl World {
     }
 
     fn open(&mut self, user: usize) {
-        let client = Client::new(user, self.clients.len() % 2 == 0, self.heads());
+        let client = Client::new(user, self.clients.len().is_multiple_of(2), self.heads());
         self.clients.push(client);
         self.connect(self.clients.len() - 1, Start::default());
     }
@@ -235,6 +233,7 @@ impl World {
             resumed: true,
             positions: client.record.clone(),
             seen: seen.filter(|_| client.says_seen).collect(),
+            presence: None,
         };
         self.connect(n, start);
     }

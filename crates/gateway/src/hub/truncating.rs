@@ -183,6 +183,7 @@ impl Hub {
         };
         let kept = session.kept.entry(id).or_insert(Kept { position, head });
         (kept.position, kept.head) = (kept.position.min(position), head);
+        self.replays.truncated += 1;
         session.outbox.tell(&ServerFrame::Truncated(Truncated {
             conversation_id: id,
             from_seq: if reset.is_some() { 1 } else { position + 1 },

@@ -27,10 +27,12 @@ pub(crate) struct FeedMetrics {
     breaks: Family<KindLabel, Counter>,
     questions: Family<KindLabel, Counter>,
     malformed: Counter,
+    past: Counter,
     lag: Gauge,
     sessions: Gauge,
     conversations: Gauge,
     reconciled: Arc<AtomicBool>,
+    filled: Arc<AtomicBool>,
     pending: Arc<AtomicU64>,
 }
 
@@ -41,16 +43,19 @@ impl FeedMetrics {
             breaks: Family::default(),
             questions: Family::default(),
             malformed: Counter::default(),
+            past: Counter::default(),
             lag: Gauge::default(),
             sessions: Gauge::default(),
             conversations: Gauge::default(),
             reconciled: Arc::default(),
+            filled: Arc::default(),
             pending: Arc::default(),
         };
         register(registry, "confab_feed_events", metrics.events.clone());
         register(registry, "confab_feed_breaks", metrics.breaks.clone());
         register(registry, "confab_hub_questions", metrics.questions.clone());
         register(registry, "confab_feed_malformed", metrics.malformed.clone());
+        register(registry, "confab_feed_past", metrics.past.clone());
         register(registry, "confab_feed_lag", metrics.lag.clone());
         register(registry, "confab_sessions", metrics.sessions.clone());
         register(
@@ -79,9 +84,24 @@ impl FeedMetrics {
             .inc();
     }
 
-    /// Counts a malformed message; says whether it was the first, which alone is logged.
-    pub(crate) fn malformed(&self) -> bool {
-        self.malformed.inc() == 0
+    /// Counts malformed messages; says whether they are the first, which alone are logged.
+    pub(crate) fn malformed(&self, count: u64) -> bool {
+        self.malformed.inc_by(count) == 0 && count > 0
+    }
+
+    /// Events of the stream's past were read.
+    pub(crate) fn past(&self, events: u64) {
+        self.past.inc_by(events);
+    }
+
+    /// The replay window has what the stream kept of before the start.
+    pub(crate) fn filled(&self) {
+        self.filled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the replay window was filled once.
+    pub(crate) fn is_filled(&self) -> bool {
+        self.filled.load(Ordering::Relaxed)
     }
 
     pub(crate) fn observe(&self, sessions: usize, conversations: usize) {

@@ -22,7 +22,9 @@ fn encoded() -> String {
     feed.event("delivered", 0);
     feed.question("memberships");
     feed.broken(Break::Recreated);
-    assert!(feed.malformed());
+    assert!(feed.malformed(1));
+    feed.past(1);
+    ArrivalMetrics::new(&mut registry).admitted("fresh", took);
     let sockets = SocketMetrics::new(&mut registry);
     sockets.ended(1000);
     sockets.frames.heard(None, 2);

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use confab_protocol::ids::ConversationId;
 use confab_protocol::signal::{Presence, PresenceStatus};
+use rustc_hash::FxHashSet;
 
 use super::{AT_ONCE, PAUSE, Presences, Said, Word};
 use crate::hub::{Account, SessionKey};
@@ -17,6 +18,8 @@ pub(super) struct Local {
     pub(super) said: Option<PresenceStatus>,
     spoke: Option<Instant>,
     conversations: Vec<ConversationId>,
+    /// In which conversations a change that is not said yet came about; none where it is to be told in all.
+    changed_in: Option<Vec<ConversationId>>,
     /// Whether it stands in the queue of those of whom something may be to say.
     queued: bool,
     /// Whether it is to be said although it did not change.
@@ -29,26 +32,62 @@ impl Local {
         let statuses = self.sessions.iter().map(|(_, status)| *status);
         statuses.max().unwrap_or(PresenceStatus::Offline)
     }
+
+    /// Those of `conversations` in which the change that is said now is to be told; whether others are left.
+    fn take_changed_in(
+        &mut self,
+        conversations: Vec<ConversationId>,
+    ) -> (Vec<ConversationId>, bool) {
+        let Some(changed_in) = self.changed_in.take() else {
+            return (conversations, false);
+        };
+        let before: FxHashSet<_> = changed_in.into_iter().collect();
+        let count = conversations.len();
+        let told = conversations.into_iter().filter(|id| before.contains(id));
+        let told: Vec<_> = told.collect();
+        let others = told.len() < count;
+        (told, others)
+    }
 }
 
 impl Presences {
-    /// A session of a user is open, and online.
-    pub(crate) fn opened(&mut self, key: SessionKey, account: &Arc<Account>) {
+    /// A session of a user is open, with what it says: one that goes on says what it said before. `conversations_of` gives
+    /// those of a user's conversations in which it may be told: in those that come later it is no change.
+    pub(crate) fn opened_with(
+        &mut self,
+        key: SessionKey,
+        account: &Arc<Account>,
+        status: PresenceStatus,
+        conversations_of: impl Fn(&Account) -> Vec<ConversationId>,
+    ) {
         self.sessions.insert(key, Arc::clone(account));
         let local = self.locals.entry(Arc::clone(account)).or_default();
-        local.sessions.push((key, PresenceStatus::Online));
+        let before = local.status();
+        local.sessions.push((key, status));
+        if local.status() != before {
+            local.changed_in = Some(conversations_of(account));
+        }
         self.say_of(account, Word::Change);
     }
 
     /// A session says whether its user is there.
-    pub(crate) fn set(&mut self, key: SessionKey, status: PresenceStatus) {
+    pub(crate) fn set(
+        &mut self,
+        key: SessionKey,
+        status: PresenceStatus,
+        conversations_of: impl Fn(&Account) -> Vec<ConversationId>,
+    ) {
         let Some(account) = self.sessions.get(&key).cloned() else {
             return;
         };
         if let Some(local) = self.locals.get_mut(&account) {
+            let before = local.status();
             let session = local.sessions.iter_mut().find(|(other, _)| *other == key);
-            if let Some((_, before)) = session {
-                *before = status;
+            if let Some((_, said)) = session {
+                *said = status;
+            }
+            if local.status() != before {
+                local.changed_in = Some(conversations_of(&account));
             }
         }
         self.say_of(&account, Word::Change);
@@ -60,7 +99,11 @@ impl Presences {
             return;
         };
         if let Some(local) = self.locals.get_mut(&account) {
+            let before = local.status();
             local.sessions.retain(|(other, _)| *other != key);
+            if local.status() != before {
+                local.changed_in = None;
+            }
         }
         self.say_of(&account, Word::Change);
     }
@@ -99,14 +142,19 @@ impl Presences {
             let status = local.status();
             let repeat = std::mem::take(&mut local.repeat);
             let before = local.said.unwrap_or(PresenceStatus::Offline);
+            if status == before {
+                local.changed_in = None;
+            }
             if status == before && (!repeat || status == PresenceStatus::Offline) {
                 if local.sessions.is_empty() {
                     self.locals.remove(&account);
                 }
                 continue;
             }
+            let mut others = false;
             if status != PresenceStatus::Offline {
-                local.conversations = conversations_of(&account);
+                let all = conversations_of(&account);
+                (local.conversations, others) = local.take_changed_in(all);
             }
             (local.said, local.spoke) = (Some(status), Some(now));
             let presence = Presence {
@@ -123,6 +171,10 @@ impl Presences {
             if status == PresenceStatus::Offline {
                 // So that it is forgotten when its second is over.
                 self.say_of(&account, Word::Change);
+            }
+            if others {
+                // In the conversations that came since it changed, it is no news.
+                self.say_of(&account, Word::Repeat);
             }
             let here = presence.conversations.clone();
             self.note(&account, (self.own, status), word, here);

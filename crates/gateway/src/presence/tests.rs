@@ -31,6 +31,11 @@ fn word(name: &str, status: PresenceStatus) -> Presence {
     }
 }
 
+/// The conversations of everyone.
+fn in_room(_: &Account) -> Vec<ConversationId> {
+    vec![ROOM]
+}
+
 /// One gateway's machine, with its clock.
 struct Here {
     presences: Presences,
@@ -63,6 +68,10 @@ impl Here {
             (presence.user.as_str().to_owned(), presence.status)
         })
         .collect()
+    }
+
+    fn opens(&mut self, key: SessionKey, account: &Arc<Account>) {
+        self.presences.opened_with(key, account, Online, in_room);
     }
 
     fn says(&mut self, ms: u64) -> Said {
@@ -140,19 +149,19 @@ fn a_gateway_says_what_its_sessions_say_together_and_at_most_once_a_second() {
     let mut here = Here::new();
     let alice = account("alice");
     let (phone, laptop) = (SessionKey(1), SessionKey(2));
-    here.presences.opened(phone, &alice);
-    here.presences.opened(laptop, &alice);
+    here.opens(phone, &alice);
+    here.opens(laptop, &alice);
     let said = here.says(0);
     assert_eq!(said.changes.len(), 1);
     assert_eq!(said.changes[0].status, Online);
     assert_eq!(here.told(0), one("alice", Online));
-    here.presences.set(phone, Away);
+    here.presences.set(phone, Away, in_room);
     assert_eq!(here.says(1000), Said::default(), "the laptop is online");
     for status in [Away, Online, Away] {
-        here.presences.set(laptop, status);
+        here.presences.set(laptop, status, in_room);
     }
     assert_eq!(here.says(1001).changes[0].status, Away);
-    here.presences.set(laptop, Online);
+    here.presences.set(laptop, Online, in_room);
     assert_eq!(here.says(1500), Said::default());
     assert_eq!(here.says(2001).changes[0].status, Online);
     here.presences.closed(phone);
@@ -167,7 +176,7 @@ fn a_gateway_says_what_its_sessions_say_together_and_at_most_once_a_second() {
 #[test]
 fn a_gateway_that_hears_its_user_called_offline_says_otherwise() {
     let mut here = Here::new();
-    here.presences.opened(SessionKey(1), &account("alice"));
+    here.opens(SessionKey(1), &account("alice"));
     here.says(0);
     here.hears(1, "alice", Offline, Word::Change, 2000);
     let said = here.says(2000);
@@ -175,6 +184,53 @@ fn a_gateway_that_hears_its_user_called_offline_says_otherwise() {
     assert_eq!(said.repeats[0].status, Online);
     here.presences.repeat_all();
     assert_eq!(here.says(3000).repeats.len(), 1);
+}
+
+#[test]
+fn what_changed_before_a_conversation_began_is_no_news_in_it() {
+    let (mut here, mut there) = (Here::new(), Here::new());
+    there.presences.own = gateway(1);
+    let (alice, key) = (account("alice"), SessionKey(1));
+    here.presences.opened_with(key, &alice, Online, |_| vec![]);
+    // The room begins before the gateway has said that she came.
+    here.presences.repeat(&alice);
+    let said = here.says(100);
+    assert_eq!(said.changes[0].conversations, []);
+    let tell = |there: &mut Here, said: &Said, ms| {
+        for (words, kind) in [(&said.changes, Word::Change), (&said.repeats, Word::Repeat)] {
+            for word in words {
+                let now = there.at(ms);
+                there.presences.heard(gateway(0), word, kind, now, |_| true);
+            }
+        }
+        there.told(ms)
+    };
+    assert_eq!(tell(&mut there, &said, 100), []);
+    let said = here.says(1100);
+    assert_eq!((said.changes.len(), said.repeats.len()), (0, 1));
+    assert_eq!(said.repeats[0].conversations, [ROOM]);
+    assert_eq!(tell(&mut there, &said, 1100), []);
+    here.presences.set(key, Away, in_room);
+    let said = here.says(2100);
+    assert_eq!(tell(&mut there, &said, 2100), one("alice", Away));
+    assert_eq!(here.told(2100), one("alice", Away));
+}
+
+#[test]
+fn a_session_that_goes_on_elsewhere_says_what_it_said_whichever_gateway_is_heard_first() {
+    for fenced_first in [true, false] {
+        let (mut here, alice) = (Here::new(), account("alice"));
+        here.hears(1, "alice", Away, Word::Change, 0);
+        assert_eq!(here.told(0), one("alice", Away));
+        if fenced_first {
+            here.hears(1, "alice", Offline, Word::Change, 5000);
+        }
+        here.presences
+            .opened_with(SessionKey(1), &alice, Away, in_room);
+        assert_eq!(here.says(5500).changes[0].status, Away);
+        here.hears(1, "alice", Offline, Word::Change, 6000);
+        assert_eq!(here.told(60_000), []);
+    }
 }
 
 #[test]
@@ -241,7 +297,7 @@ impl World {
                 if let Some(machine) = &mut self.gateways[g] {
                     self.keys += 1;
                     let (key, name) = (SessionKey(self.keys), format!("u{user}"));
-                    machine.opened(key, &account(&name));
+                    machine.opened_with(key, &account(&name), Online, in_room);
                     self.sessions.push((g, key, name, Online));
                 }
             }
@@ -253,7 +309,7 @@ impl World {
                 let session = &mut self.sessions[n];
                 session.3 = if away { Away } else { Online };
                 let machine = self.gateways[session.0].as_mut().unwrap();
-                machine.set(session.1, session.3);
+                machine.set(session.1, session.3, in_room);
             }
             Step::Kill(g) => {
                 self.gateways[g] = None;

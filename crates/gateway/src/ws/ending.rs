@@ -19,6 +19,11 @@ use super::session::Session;
 const SETTLING: Duration = Duration::from_secs(2);
 /// The answer to `bye`.
 pub(super) const BYE: End = End::Close(1000, "");
+/// The part of the drain time over which clients are sent away.
+const SHARE: f64 = 0.8;
+/// Clients that are sent away come back elsewhere within so long at least, and at most.
+const SOONEST: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_secs(30);
 /// The close code of a drain.
 const DRAIN: u16 = 1001;
 
@@ -92,18 +97,55 @@ fn patience(end: End, drain: Duration) -> Option<Duration> {
 }
 
 /// Tells the client where to: anywhere else, after a moment of its own.
-pub(super) fn goaway(connection: &Connection) -> End {
-    let reconnect_after_ms = rand::random_range(0..1000);
-    connection.answer(&ServerFrame::Goaway(Goaway {
-        reason: GoawayReason::Drain,
-        reconnect_after_ms,
-    }));
+pub(super) fn goaway(sockets: &Sockets, connection: &Connection) -> End {
+    send_away(sockets, connection, GoawayReason::Drain);
     End::Close(DRAIN, "DRAIN")
+}
+
+/// The gateway has lost the others: the client should look for another, and keep this connection until it has one.
+pub(super) fn try_elsewhere(sockets: &Sockets, connection: &Connection) {
+    send_away(sockets, connection, GoawayReason::Degraded);
+}
+
+fn send_away(sockets: &Sockets, connection: &Connection, reason: GoawayReason) {
+    let spread_already = match reason {
+        GoawayReason::Drain => sockets.limits.drain.mul_f64(SHARE),
+        GoawayReason::Degraded => Duration::ZERO,
+    };
+    let open = sockets.connections.len();
+    let within = spread(open, sockets.limits.resume_rate, spread_already);
+    let after = within.mul_f64(rand::random::<f64>());
+    connection.answer(&ServerFrame::Goaway(Goaway {
+        reason,
+        reconnect_after_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
+    }));
+}
+
+/// Within what time so many clients should come to another gateway, so that it lets them in as they come.
+fn spread(open: usize, rate: u32, already: Duration) -> Duration {
+    let open = u32::try_from(open).unwrap_or(u32::MAX);
+    let needed = Duration::from_secs(1) * open / rate.max(1);
+    needed.saturating_sub(already).clamp(SOONEST, LATEST)
 }
 
 /// Comes at this connection's own point of the drain time, so that clients do not all reconnect at once.
 pub(super) async fn drained(sockets: &Sockets) {
     sockets.drain.cancelled().await;
-    let share = sockets.limits.drain.mul_f64(rand::random::<f64>() * 0.8);
+    let share = sockets.limits.drain.mul_f64(rand::random::<f64>() * SHARE);
     let _elapsed = timeout(share, pending::<()>()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_come_back_no_faster_than_another_gateway_lets_them_in() {
+        let seconds = Duration::from_secs;
+        assert_eq!(spread(10, 5000, Duration::ZERO), seconds(1));
+        assert_eq!(spread(50_000, 5000, Duration::ZERO), seconds(10));
+        assert_eq!(spread(50_000, 5000, seconds(8)), seconds(2));
+        assert_eq!(spread(50_000, 5000, seconds(24)), seconds(1));
+        assert_eq!(spread(usize::MAX, 1, Duration::ZERO), LATEST);
+    }
 }

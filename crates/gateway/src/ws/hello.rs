@@ -13,6 +13,7 @@ use super::codec::Decoded;
 use super::connection::{Connection, End};
 use super::socket::{Limits, Message};
 use super::{Sockets, verify};
+use crate::arrivals::Kind;
 
 /// A client that said hello.
 pub(super) struct Greeted {
@@ -67,6 +68,27 @@ pub(super) async fn greet(
         caller,
         hello,
         seen,
+    })
+}
+
+/// Waits for the turn of a client that said hello.
+///
+/// # Errors
+/// How the connection ends when too many come.
+pub(super) async fn arrive(
+    sockets: &Sockets,
+    connection: &Connection,
+    hello: &Hello,
+) -> Result<(), End> {
+    let kind = match hello.resume_token {
+        Some(_) => Kind::Resume,
+        None => Kind::Fresh,
+    };
+    let admitting = sockets.arrivals.admit(kind).await;
+    admitting.map_err(|failure| {
+        let code = failure.code;
+        connection.answer_error(hello.id.clone(), failure);
+        End::of(code)
     })
 }
 

@@ -9,7 +9,6 @@ use confab_auth::Caller;
 use confab_protocol::error::Failure;
 use confab_protocol::frame::{ResumeToken, ServerFrame, Welcome, WelcomeLimits};
 use confab_protocol::ids::{ConversationId, Seq, SessionId};
-use confab_protocol::signal::PresenceStatus;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, info};
@@ -131,6 +130,7 @@ async fn enter(
         resumed: resumed.is_some(),
         positions,
         seen,
+        presence: resumed.as_ref().map(|resumed| resumed.presence),
     };
     let outbox = || Arc::clone(&connection.outbox);
     let opening = sockets
@@ -151,9 +151,6 @@ async fn enter(
     let (holder, token, later) = match resumed {
         Some(resumed) => {
             resumed.holder.opened(key);
-            if resumed.presence != PresenceStatus::Online {
-                sockets.fanout.presence(key, resumed.presence).await;
-            }
             (resumed.holder, Some(resumed.token), None)
         }
         None => begin(sockets, session, caller, (outbox(), key)).await,

@@ -19,9 +19,9 @@ use super::Sockets;
 use super::codec::Decoded;
 use super::commands::Done;
 use super::connection::{Connection, End};
-use super::ending::{drained, goaway};
+use super::ending::{drained, goaway, try_elsewhere};
 use super::frames::Frame;
-use super::hello::{Greeted, greet};
+use super::hello::{Greeted, arrive, greet};
 use super::meter::{Meter, Refused};
 use super::opening::{LaterToken, open, token_that_stands};
 use super::outbox::Outbox;
@@ -30,6 +30,7 @@ use super::sends::Sends;
 use super::socket::{self, Limits, Message};
 use super::typing::Typist;
 use super::upgrade::Encoding;
+use crate::degraded;
 use crate::hub::SessionKey;
 use crate::records::Holder;
 use crate::sessions::Registered;
@@ -80,6 +81,9 @@ pub(super) async fn serve(
 }
 
 async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: Greeted) -> End {
+    if let Err(end) = arrive(sockets, connection, &greeted.hello).await {
+        return end;
+    }
     // What opening takes is not kept for the connection's life.
     let mut session = match Box::pin(open(sockets, connection, greeted)).await {
         Ok(session) => session,
@@ -158,13 +162,18 @@ impl<'a> Session<'a> {
         let mut expires = pin!(sleep_until(warning(token_ends)));
         let mut warned = false;
         let mut drain = pin!(drained(self.sockets));
+        let mut degraded = self.sockets.degraded.clone();
         loop {
             let writing = connection.writer.stalled_since();
             let reads = connection.outbox.answer_bytes() + self.sends.bytes() < PENDING
                 && self.pending_frames < PENDING_FRAMES
                 && !self.renewing;
             let step = tokio::select! {
-                () = &mut drain => Err(goaway(connection)),
+                () = &mut drain => Err(goaway(self.sockets, connection)),
+                () = degraded::found(&mut degraded) => {
+                    try_elsewhere(self.sockets, connection);
+                    Ok(())
+                }
                 // A fresh token that came before the old one ended is looked at first.
                 () = &mut expired, if !self.renewing => Err(End::of(Code::TokenExpired)),
                 () = &mut expires, if !warned => {

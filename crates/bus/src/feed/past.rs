@@ -1,0 +1,251 @@
+//! What the stream kept of before: read once, by a consumer of its own, as fast as its reader asks for more.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::pull::Config;
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
+use futures_util::StreamExt as _;
+use time::OffsetDateTime;
+use tracing::debug;
+
+use super::FeedEvent;
+use crate::connection::Bus;
+use crate::error::BusError;
+use crate::topology::StreamState;
+
+/// Messages that are read at once: little enough when each is as large as an event may be.
+const RUN: usize = 128;
+/// How long one run may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How soon a run that failed is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+/// Runs that may fail one after another while NATS is connected.
+const TRIES: u32 = 40;
+/// How long the consumer outlives a reader that asks for nothing more.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How far back is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// Events up to this much older than the newest.
+    pub age: Duration,
+    /// About so many bytes of events, the newest.
+    pub bytes: u64,
+}
+
+/// What reading the past gives.
+#[derive(Debug)]
+pub enum PastItem {
+    /// Events in the stream's order, and how many messages among them were none.
+    Run(Vec<FeedEvent>, u64),
+    /// There is nothing more.
+    End(PastEnd),
+}
+
+/// How the past ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PastEnd {
+    /// All was read.
+    Whole,
+    /// The stream is another, or lost its tail: of what it held, nothing more can be had.
+    Erased,
+    /// It could not be read, however often that was tried.
+    Unreadable,
+}
+
+/// The stream's past, from where [`Reach`] says up to the end that the stream had at the opening. What a feed that was
+/// open by then gives comes behind that, or twice.
+#[derive(Debug)]
+pub struct Past {
+    bus: Bus,
+    reach: Reach,
+    /// The stream's creation time.
+    created: OffsetDateTime,
+    /// When the newest message came, by the stream's own clock.
+    newest: OffsetDateTime,
+    /// About how many messages the reach in bytes is.
+    most: u64,
+    /// The last sequence that was read; none before the first run.
+    read: Option<u64>,
+    /// The last sequence to read.
+    end: u64,
+    consumer: Option<Reading>,
+    failed: u32,
+}
+
+#[derive(Debug)]
+struct Reading {
+    consumer: Consumer<Config>,
+    /// How many messages it gave.
+    given: u64,
+}
+
+impl Past {
+    /// Begins, without reading yet.
+    ///
+    /// # Errors
+    /// When JetStream is away, or there is no stream.
+    pub async fn open(bus: &Bus, reach: Reach) -> Result<Self, BusError> {
+        let info = bus.stream_info().await?;
+        let (state, stream) = (&info.state, StreamState::from(&info));
+        let average = state.bytes / state.messages.max(1);
+        Ok(Self {
+            bus: bus.clone(),
+            reach,
+            created: stream.created,
+            newest: state.last_timestamp,
+            most: (reach.bytes / average.max(1)).max(1),
+            read: (stream.messages == 0).then_some(stream.last),
+            end: stream.last,
+            consumer: None,
+            failed: 0,
+        })
+    }
+
+    /// The next run. While NATS is away it waits.
+    pub async fn next(&mut self) -> PastItem {
+        loop {
+            if self.read >= Some(self.end) {
+                return PastItem::End(PastEnd::Whole);
+            }
+            match Box::pin(self.run()).await {
+                Ok((events, malformed)) if !events.is_empty() || malformed > 0 => {
+                    self.failed = 0;
+                    return PastItem::Run(events, malformed);
+                }
+                Ok(_nothing) => debug!("a run of the past brought nothing"),
+                Err(error) => debug!(%error, "a run of the past failed"),
+            }
+            self.consumer = None;
+            if let Some(end) = self.gone().await {
+                return PastItem::End(end);
+            }
+        }
+    }
+
+    /// After a run that brought nothing: whether what is missing is still there.
+    async fn gone(&mut self) -> Option<PastEnd> {
+        match self.bus.stream_state().await {
+            Err(BusError::NoStream) => return Some(PastEnd::Erased),
+            Ok(stream) if stream.created != self.created || stream.last < self.end => {
+                return Some(PastEnd::Erased);
+            }
+            // What was to be read has expired.
+            Ok(stream) if stream.messages == 0 || stream.first > self.end => {
+                return Some(PastEnd::Whole);
+            }
+            Ok(_) => self.failed += 1,
+            Err(error) => {
+                debug!(%error, "the stream could not be asked for its state");
+                self.failed += u32::from(self.bus.is_connected());
+            }
+        }
+        if self.failed >= TRIES {
+            return Some(PastEnd::Unreadable);
+        }
+        tokio::time::sleep(RETRY).await;
+        None
+    }
+
+    async fn run(&mut self) -> Result<(Vec<FeedEvent>, u64), BusError> {
+        let mut reading = match self.consumer.take() {
+            Some(reading) => reading,
+            None => self.begin().await?,
+        };
+        let fetch = reading.consumer.fetch().max_messages(RUN).expires(PATIENCE);
+        let mut messages = fetch
+            .messages()
+            .await
+            .map_err(BusError::nats("read the stream's past"))?;
+        let (mut events, mut malformed) = (Vec::with_capacity(RUN), 0);
+        let whole = tokio::time::timeout(PATIENCE, async {
+            while let Some(message) = messages.next().await {
+                let Ok(message) = message else { return false };
+                match self.take(&mut reading, &message) {
+                    Taken::Event(event) => events.push(event),
+                    Taken::Malformed => malformed += 1,
+                    Taken::Behind => return true,
+                    Taken::Lost => return false,
+                }
+            }
+            true
+        });
+        if whole.await == Ok(true) {
+            self.consumer = Some(reading);
+        }
+        Ok((events, malformed))
+    }
+
+    /// Takes a message, where it is the next one.
+    fn take(&mut self, reading: &mut Reading, message: &Message) -> Taken {
+        let Ok(info) = message.info() else {
+            return Taken::Lost;
+        };
+        if info.consumer_sequence != reading.given + 1 {
+            return Taken::Lost;
+        }
+        reading.given += 1;
+        self.read = Some(info.stream_sequence);
+        if info.stream_sequence > self.end {
+            return Taken::Behind;
+        }
+        let (subject, headers) = (&message.subject, message.headers.as_ref());
+        match FeedEvent::read(subject, headers, message.payload.clone()) {
+            Some(event) => Taken::Event(event),
+            None => Taken::Malformed,
+        }
+    }
+
+    /// A consumer at what comes next; at first as far back as the reach goes.
+    async fn begin(&self) -> Result<Reading, BusError> {
+        let start_time = self.newest - self.reach.age;
+        let policy = self
+            .read
+            .map_or(DeliverPolicy::ByStartTime { start_time }, from_behind);
+        let mut consumer = self.consume(policy).await?;
+        let unread = consumer.cached_info().num_pending;
+        if self.read.is_none() && unread > self.most {
+            let newest = from_behind(self.end.saturating_sub(self.most));
+            consumer = self.consume(newest).await?;
+        }
+        Ok(Reading { consumer, given: 0 })
+    }
+
+    async fn consume(&self, deliver_policy: DeliverPolicy) -> Result<Consumer<Config>, BusError> {
+        let config = Config {
+            description: Some("confab gateway: the feed's past".to_owned()),
+            deliver_policy,
+            ack_policy: AckPolicy::None,
+            inactive_threshold: IDLE,
+            num_replicas: 1,
+            memory_storage: true,
+            ..Config::default()
+        };
+        self.bus
+            .events()
+            .await?
+            .create_consumer(config)
+            .await
+            .map_err(BusError::nats("create the consumer of the past"))
+    }
+}
+
+/// The policy of a consumer that begins behind a sequence.
+const fn from_behind(seq: u64) -> DeliverPolicy {
+    DeliverPolicy::ByStartSequence {
+        start_sequence: seq + 1,
+    }
+}
+
+enum Taken {
+    Event(FeedEvent),
+    Malformed,
+    /// It came after the opening: the feed has it.
+    Behind,
+    /// Something before it was not heard, or it is no message of the stream's.
+    Lost,
+}
+
+#[cfg(test)]
+mod tests;

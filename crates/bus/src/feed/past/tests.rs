@@ -1,0 +1,148 @@
+use bytes::Bytes;
+use confab_protocol::event::EventType;
+use confab_protocol::ids::{ConversationId, EventId, Seq};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::*;
+use crate::publish::Outgoing;
+use crate::testing::{SOON, Server};
+
+const ALL: Reach = Reach {
+    age: Duration::from_secs(60),
+    bytes: 1 << 20,
+};
+
+async fn started() -> (Server, Bus) {
+    let server = Server::start().await;
+    let bus = server.connect().await;
+    bus.provision().await.unwrap();
+    (server, bus)
+}
+
+fn message(conversation: ConversationId, seq: Seq) -> Outgoing {
+    Outgoing {
+        tenant: "acme".parse().unwrap(),
+        conversation,
+        seq,
+        id: EventId(Uuid::now_v7()),
+        r#type: EventType::MessageCreated,
+        target_seq: None,
+        json: Bytes::from(format!(r#"{{"seq":{seq}}}"#)),
+    }
+}
+
+/// Publishes events of one conversation into the stream.
+async fn publish(bus: &Bus, seqs: impl IntoIterator<Item = Seq>) {
+    let conversation = ConversationId(Uuid::now_v7());
+    for seq in seqs {
+        put(bus, &message(conversation, seq)).await;
+    }
+}
+
+async fn put(bus: &Bus, event: &Outgoing) {
+    let publishing = bus.publish(event).await.unwrap();
+    publishing.ack().await.unwrap();
+}
+
+/// Reads to the end; gives the seqs, how many were no events, and the end.
+async fn read(mut past: Past) -> (Vec<Seq>, u64, PastEnd) {
+    let (mut seqs, mut malformed) = (Vec::new(), 0);
+    let reading = async {
+        loop {
+            match past.next().await {
+                PastItem::Run(events, bad) => {
+                    assert!(events.len() <= RUN);
+                    seqs.extend(events.iter().map(|event| event.seq));
+                    malformed += bad;
+                }
+                PastItem::End(end) => return end,
+            }
+        }
+    };
+    let end = timeout(SOON, Box::pin(reading)).await.unwrap();
+    (seqs, malformed, end)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_is_read_in_order_up_to_the_opening_and_no_further() {
+    let (_server, bus) = started().await;
+    let empty = Past::open(&bus, ALL).await.unwrap();
+    assert_eq!(read(empty).await, (vec![], 0, PastEnd::Whole));
+    publish(&bus, 1..=300).await;
+    let past = Past::open(&bus, ALL).await.unwrap();
+    publish(&bus, 301..=310).await;
+    let all: Vec<_> = (1..=300).collect();
+    assert_eq!(read(past).await, (all, 0, PastEnd::Whole));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_name_their_message_and_what_is_no_event_is_passed_over() {
+    let (_server, bus) = started().await;
+    let conversation = ConversationId(Uuid::now_v7());
+    let change = |seq, event_type, target_seq| Outgoing {
+        r#type: event_type,
+        target_seq,
+        ..message(conversation, seq)
+    };
+    put(&bus, &message(conversation, 1)).await;
+    put(&bus, &change(2, EventType::MessageEdited, Some(1))).await;
+    put(&bus, &change(3, EventType::MessageEdited, None)).await;
+    put(&bus, &change(4, EventType::MessageDeleted, Some(1))).await;
+    let mut past = Past::open(&bus, ALL).await.unwrap();
+    let PastItem::Run(events, malformed) = past.next().await else {
+        panic!("nothing was read");
+    };
+    let targets: Vec<_> = events.iter().map(|e| (e.seq, e.target_seq)).collect();
+    assert_eq!(targets, [(1, None), (2, Some(1)), (4, Some(1))]);
+    assert_eq!(malformed, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oldest_are_left_out_by_age_and_by_bytes() {
+    let (_server, bus) = started().await;
+    publish(&bus, 1..=20).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    publish(&bus, 21..=40).await;
+    let young = Reach {
+        age: Duration::from_secs(1),
+        ..ALL
+    };
+    let past = Past::open(&bus, young).await.unwrap();
+    let newest: Vec<_> = (21..=40).collect();
+    assert_eq!(read(past).await, (newest, 0, PastEnd::Whole));
+    let info = bus.stream_info().await.unwrap();
+    let few = Reach {
+        bytes: info.state.bytes / 4,
+        ..ALL
+    };
+    let past = Past::open(&bus, few).await.unwrap();
+    let newest: Vec<_> = (31..=40).collect();
+    assert_eq!(read(past).await, (newest, 0, PastEnd::Whole));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_ends_when_the_stream_is_erased_under_it_and_goes_on_after_a_restart() {
+    let (mut server, bus) = started().await;
+    let count = 3 * u64::try_from(RUN).unwrap();
+    publish(&bus, 1..=count).await;
+    let mut past = Past::open(&bus, ALL).await.unwrap();
+    let PastItem::Run(first, 0) = past.next().await else {
+        panic!("nothing was read");
+    };
+    server.nats.restart().await.unwrap();
+    let (seqs, 0, PastEnd::Whole) = read(past).await else {
+        panic!("a restart ended it");
+    };
+    let rest: Vec<_> = (1..=count).skip(first.len()).collect();
+    assert_eq!(seqs, rest);
+
+    let mut past = Past::open(&bus, ALL).await.unwrap();
+    assert!(matches!(past.next().await, PastItem::Run(..)));
+    server.nats.kill().unwrap();
+    server.nats.erase_store().unwrap();
+    server.nats.up().await.unwrap();
+    let (_some, 0, PastEnd::Erased) = read(past).await else {
+        panic!("it read on in another stream");
+    };
+}

@@ -1,0 +1,130 @@
+//! Arrivals of all patterns: whatever comes, the rates, the waits and the order hold.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const RATES: Rates = Rates {
+    resumes: 50,
+    fresh: 20,
+};
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Someone who came, and what it was told.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    kind: Kind,
+    at: Duration,
+    turn: Turn,
+}
+
+fn arrive_all(steps: &[(bool, u64, f64)]) -> Vec<Arrival> {
+    let mut gate = Gate::new(RATES);
+    let mut at = Duration::ZERO;
+    let arrivals = steps.iter().map(|(resumes, later, chance)| {
+        at += ms(*later);
+        let kind = if *resumes { Kind::Resume } else { Kind::Fresh };
+        let turn = gate.arrive(kind, at, *chance);
+        Arrival { kind, at, turn }
+    });
+    arrivals.collect()
+}
+
+/// When those of a kind come in, in their order.
+fn entries(arrivals: &[Arrival], kind: Kind) -> Vec<Duration> {
+    let of = arrivals.iter().filter(|arrival| arrival.kind == kind);
+    of.filter_map(|arrival| match arrival.turn {
+        Turn::In(wait) => Some(arrival.at + wait),
+        Turn::Again(_) => None,
+    })
+    .collect()
+}
+
+/// Storms, trickles and pauses.
+fn steps() -> impl Strategy<Value = Vec<(bool, u64, f64)>> {
+    let later = prop_oneof![6 => Just(0_u64), 3 => 0..30_u64, 1 => 0..3000_u64];
+    prop::collection::vec((any::<bool>(), later, 0.0..1.0_f64), 1..600)
+}
+
+proptest! {
+    #[test]
+    fn no_kind_comes_in_faster_than_its_rate(steps in steps()) {
+        let arrivals = arrive_all(&steps);
+        for (kind, rate) in [(Kind::Resume, RATES.resumes), (Kind::Fresh, RATES.fresh)] {
+            let entries = entries(&arrivals, kind);
+            prop_assert!(entries.is_sorted(), "first come, first in");
+            let pace = Duration::from_secs(1) / rate;
+            for (n, first) in entries.iter().enumerate() {
+                for (m, last) in entries.iter().enumerate().skip(n + 1) {
+                    let least = (pace * u32::try_from(m - n).unwrap()).saturating_sub(LEEWAY);
+                    prop_assert!(*last - *first >= least);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn waits_are_bounded_and_who_is_sent_away_could_not_have_come_in(steps in steps()) {
+        for arrival in arrive_all(&steps) {
+            match arrival.turn {
+                Turn::In(wait) => prop_assert!(wait <= PATIENCE),
+                Turn::Again(after) => {
+                    prop_assert!(after >= PATIENCE.mul_f64(0.75));
+                    prop_assert!(after <= AGAIN.mul_f64(1.25));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn resumes_do_not_notice_fresh_ones_which_come_in_behind_those_who_wait(steps in steps()) {
+        let arrivals = arrive_all(&steps);
+        let mut alone = Gate::new(RATES);
+        let mut resumes_until = Duration::ZERO;
+        for (arrival, (.., chance)) in arrivals.iter().zip(&steps) {
+            match (arrival.kind, arrival.turn) {
+                (Kind::Resume, turn) => {
+                    prop_assert_eq!(turn, alone.arrive(Kind::Resume, arrival.at, *chance));
+                    if let Turn::In(wait) = turn {
+                        resumes_until = arrival.at + wait;
+                    }
+                }
+                (Kind::Fresh, Turn::In(wait)) => prop_assert!(arrival.at + wait >= resumes_until),
+                (Kind::Fresh, Turn::Again(_)) => {}
+            }
+        }
+    }
+
+    #[test]
+    fn who_comes_no_faster_than_the_rate_does_not_wait(gaps in prop::collection::vec(20..200_u64, 1..100)) {
+        let steps: Vec<_> = gaps.iter().map(|gap| (true, *gap, 0.5)).collect();
+        for arrival in arrive_all(&steps) {
+            prop_assert_eq!(arrival.turn, Turn::In(Duration::ZERO));
+        }
+    }
+}
+
+#[test]
+fn a_storm_comes_in_at_the_rate_however_often_it_is_sent_away() {
+    let mut gate = Gate::new(RATES);
+    // Everyone comes at once, and comes again when told to; entries are counted by second.
+    let mut waiting: Vec<_> = (0..1000).map(|n| (Duration::ZERO, n)).collect();
+    let (mut entered, mut tries) = (Vec::new(), 0);
+    while let Some((at, n)) = waiting.pop() {
+        tries += 1;
+        let chance = f64::from(n % 100) / 100.0;
+        match gate.arrive(Kind::Resume, at, chance) {
+            Turn::In(wait) => entered.push(at + wait),
+            Turn::Again(after) => waiting.push((at + after, n)),
+        }
+        waiting.sort_unstable_by(|a, b| b.cmp(a));
+    }
+    let last = entered.iter().max().unwrap();
+    assert_eq!(entered.len(), 1000);
+    assert!(*last >= Duration::from_secs(19), "{last:?}");
+    assert!(*last < Duration::from_secs(40), "{last:?}: turns are lost");
+    assert!(tries < 3000, "{tries}: they come again in vain");
+}

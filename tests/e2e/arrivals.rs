@@ -1,0 +1,66 @@
+//! Who comes while many come waits for a bounded time or is told when to come again; who resumes goes first.
+
+use std::time::Duration;
+
+use confab_client::{Options, Ws, WsError};
+use confab_protocol::error::Code;
+use confab_protocol::frame::Hello;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::support::{Cluster, Setup};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_than_may_come_wait_a_little_or_are_told_to_come_again_and_resumes_go_first() {
+    let cluster = Cluster::start(Setup {
+        gateways: 1,
+        workers: 1,
+        gateway_env: vec![("CONFAB_CONNECT_RATE", Some("1".to_owned()))],
+        ..Setup::default()
+    })
+    .await;
+    let alice = cluster.user("alice");
+    let mut tasks = JoinSet::new();
+    for _ in 0..20 {
+        let (url, options) = (alice.url(0).to_owned(), Options::bearer(&alice.token));
+        tasks.spawn(async move { Ws::connect(&url, options).await });
+    }
+    let resuming = Options {
+        hello: Hello {
+            resume_token: Some("A".repeat(64)),
+            ..Hello::default()
+        },
+        ..Options::bearer(&alice.token)
+    };
+    let begin = Instant::now();
+    let mut resumed = Vec::new();
+    for _ in 0..5 {
+        resumed.push(Ws::connect(alice.url(0), resuming.clone()).await.unwrap());
+    }
+    let took = begin.elapsed();
+    assert!(
+        took < Duration::from_secs(4),
+        "of five seconds at the others' rate: {took:?}"
+    );
+
+    let (mut open, mut delays) = (Vec::new(), Vec::new());
+    while let Some(outcome) = tasks.join_next().await {
+        match outcome.unwrap() {
+            Ok(opened) => open.push(opened),
+            Err(WsError::Rejected { error, closed }) => {
+                assert_eq!((error.code, closed.code), (Code::Overloaded, Some(1013)));
+                delays.push(error.retry_after_ms.unwrap());
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert!(open.len() >= 4, "one at once, and three seconds of waiting");
+    assert!(delays.len() >= 8, "{} came in", open.len());
+    let (first, last) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
+    assert!(*first >= 2000 && last - first >= 2000, "spread: {delays:?}");
+
+    tokio::time::sleep(Duration::from_millis(*first)).await;
+    let again = Ws::connect(alice.url(0), Options::bearer(&alice.token)).await;
+    drop((open, resumed, again.unwrap()));
+    cluster.end().await;
+}

@@ -1,0 +1,78 @@
+//! A gateway that lost NATS, also where packets vanish, says so to its clients, keeps them, and goes on when it is back.
+
+use std::time::Duration;
+
+use confab_protocol::error::Code;
+use confab_protocol::frame::GoawayReason;
+use confab_stack::{Traffic, get};
+use tokio::time::Instant;
+
+use crate::support::{Cluster, Member, Owed, Setup, assert_log, eventually, text};
+
+/// What the issue promises: the time to find it.
+const FOUND: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
+
+fn goaways(member: &Member) -> usize {
+    let record = member.record.borrow();
+    for goaway in &record.goaways {
+        assert_eq!(goaway.reason, GoawayReason::Degraded);
+        assert!(goaway.reconnect_after_ms <= 1000, "{goaway:?}");
+    }
+    assert!(record.closed.is_none(), "{:?}", record.closed);
+    record.goaways.len()
+}
+
+async fn is_ready(cluster: &Cluster, gateway: usize) -> bool {
+    let port = cluster.gateways[gateway].port();
+    matches!(get(port, "/ready", SOON).await, Ok((200, _)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_whose_packets_vanish_sends_its_clients_elsewhere_and_keeps_them() {
+    let mut cluster = Cluster::start(Setup {
+        links: true,
+        ..Setup::default()
+    })
+    .await;
+    let alice = cluster.user("alice").on(0).await;
+    let also = cluster.user("alice").on(0).await;
+    let bob = cluster.user("bob").on(1).await;
+    let conversation = alice.create_group(std::slice::from_ref(&bob.id)).await;
+    bob.hears(conversation, 1, SOON).await;
+
+    for round in 1..=2 {
+        let begin = Instant::now();
+        cluster.links[0].set(Traffic::Stall).await;
+        for member in [&alice, &also] {
+            eventually("a goaway", FOUND, async || {
+                (goaways(member) == round).then_some(())
+            })
+            .await;
+        }
+        assert!(begin.elapsed() < FOUND, "{:?}", begin.elapsed());
+        assert!(!is_ready(&cluster, 0).await);
+        assert!(is_ready(&cluster, 1).await);
+        let sent = alice.session.send(conversation, text("to nobody")).await;
+        let Err(confab_client::SendError::Refused(refusal)) = sent else {
+            panic!("{sent:?}");
+        };
+        assert_eq!(refusal.code, Code::Unavailable);
+        let meanwhile = bob.say(conversation, "meanwhile").await;
+
+        cluster.links[0].set(Traffic::Pass).await;
+        for member in [&alice, &also, &bob] {
+            member.hears(conversation, meanwhile, SOON).await;
+        }
+        cluster.ready().await;
+        alice.say(conversation, "back").await;
+        for member in [&alice, &also] {
+            assert_eq!(goaways(member), round, "its return is not told");
+        }
+    }
+    assert_eq!(goaways(&bob), 0);
+    let owed = [Owed::all(&alice), Owed::all(&also), Owed::all(&bob)];
+    assert_log(&cluster, conversation, &owed).await;
+    drop((alice, also, bob));
+    cluster.end().await;
+}
