@@ -51,6 +51,8 @@ mod reads;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
+mod resume;
+#[cfg(test)]
 mod retries;
 #[cfg(test)]
 mod revocation;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use confab_bus::GatewayId;
 use confab_bus::feed::FeedEvent;
 use confab_bus::records::Position;
-use confab_protocol::error::{Code, Failure};
+use confab_protocol::error::Failure;
 use confab_protocol::ids::{ConversationId, Seq, TenantId};
-use confab_protocol::query::{Answer, EncodedEvent, Query, ReadEvents, UserMemberships};
+use confab_protocol::query::{EncodedEvent, UserMemberships};
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -17,15 +17,18 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
-use uuid::Uuid;
 
 use crate::commands::Commands;
-use crate::hub::{Ask, Effect, Hub, Opened, Opening, Read, Retry, SessionKey, Standing};
-use crate::metrics::FeedMetrics;
+use crate::hub::{
+    Ask, Effect, Hub, Opened, Opening, Read, Reader, ReplayLimits, Retry, SessionKey, Standing,
+};
+use crate::metrics::{FeedMetrics, WindowMetrics};
 use crate::presence::Presences;
 use crate::signals::{FromGateways, Outbound};
+use crate::window::Bounds;
 
 mod door;
+mod questions;
 mod signals;
 
 pub(crate) use door::Fanout;
@@ -75,9 +78,18 @@ pub(crate) struct Neighbours {
     pub(crate) grace: Duration,
 }
 
+/// What is kept for those who come back, and how much of it they are replayed.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    pub(crate) metrics: WindowMetrics,
+    pub(crate) window: Bounds,
+    pub(crate) limits: ReplayLimits,
+}
+
 /// What a question to a worker, or a wait, comes back with.
 enum Done {
     Read(Read, Result<Vec<EncodedEvent>, Failure>),
+    Ranges(Vec<Read>, Result<Vec<Vec<EncodedEvent>>, Failure>),
     Asked(Ask, Result<Vec<UserMemberships>, Failure>),
     Retry(Retry),
 }
@@ -88,6 +100,7 @@ pub(crate) struct FanoutLoop {
     inputs: mpsc::Receiver<Input>,
     commands: Commands,
     metrics: FeedMetrics,
+    replays: WindowMetrics,
     questions: Arc<Semaphore>,
     /// Who waits for a session to be open, and what the session then says of its user.
     opening: FxHashMap<SessionKey, (oneshot::Sender<Opened>, PresenceStatus)>,
@@ -111,7 +124,12 @@ impl FanoutLoop {
                 biased;
                 () = stop.cancelled() => return,
                 Some(done) = self.tasks.join_next() => self.done(done),
-                _ = presence.tick() => self.keep_presence(),
+                _ = presence.tick() => {
+                    self.hub.tick(Instant::now());
+                    self.keep_presence();
+                    let replays = self.hub.take_replays();
+                    self.replays.observe(self.hub.window(), replays);
+                }
                 Some(input) = self.inputs.recv() => self.input(input),
                 count = feed.recv_many(&mut events, RUN) => {
                     if count == 0 {
@@ -141,7 +159,7 @@ impl FanoutLoop {
                 let verdict = self.hub.heard(&event);
                 self.metrics.event(verdict, pending);
             }
-            FromFeed::Past(_) => {}
+            FromFeed::Past(event) => self.hub.fill(&event),
             FromFeed::Filled => self.metrics.filled(),
         }
     }
@@ -193,6 +211,7 @@ impl FanoutLoop {
                 debug!(%failure, conversation.id = %read.conversation, "events could not be read");
                 self.hub.read_failed(&read);
             }
+            Ok(Done::Ranges(reads, answer)) => self.ranges_read(reads, answer),
             Ok(Done::Asked(ask, Ok(answers))) => self.hub.memberships(ask, answers),
             Ok(Done::Asked(ask, Err(failure))) => {
                 debug!(%failure, "memberships could not be asked for");
@@ -204,28 +223,14 @@ impl FanoutLoop {
     }
 
     fn carry_out(&mut self) {
+        let mut reads: FxHashMap<SessionKey, Vec<Read>> = FxHashMap::default();
         for effect in self.hub.effects() {
             match effect {
-                Effect::Read(read) => {
-                    self.metrics.question("read_events");
-                    let (commands, questions) =
-                        (self.commands.clone(), Arc::clone(&self.questions));
-                    self.tasks.spawn(async move {
-                        let _permit = questions.acquire_owned().await;
-                        let answer = read_events(&commands, &read).await;
-                        Done::Read(read, answer)
-                    });
-                }
-                Effect::Ask(ask) => {
-                    self.metrics.question("memberships");
-                    let (commands, questions) =
-                        (self.commands.clone(), Arc::clone(&self.questions));
-                    self.tasks.spawn(async move {
-                        let _permit = questions.acquire_owned().await;
-                        let answer = memberships(&commands, &ask).await;
-                        Done::Asked(ask, answer)
-                    });
-                }
+                Effect::Read(read) => match read.reader {
+                    Reader::Sequencer => self.ask_for_gap(read),
+                    Reader::Entry(key, _) => reads.entry(key).or_default().push(read),
+                },
+                Effect::Ask(ask) => self.ask_for_memberships(ask),
                 Effect::Later(delay, retry) => {
                     self.tasks.spawn(async move {
                         tokio::time::sleep(delay).await;
@@ -251,35 +256,8 @@ impl FanoutLoop {
                 }
             }
         }
-    }
-}
-
-async fn read_events(commands: &Commands, read: &Read) -> Result<Vec<EncodedEvent>, Failure> {
-    let query = Query::ReadEvents(ReadEvents {
-        tenant: read.tenant.clone(),
-        conversation: read.conversation,
-        after: read.after,
-        up_to: read.up_to,
-    });
-    match commands
-        .query(Uuid::now_v7().to_string(), None, query)
-        .await?
-    {
-        Answer::Events { events } => Ok(events),
-        _ => Err(Failure::of(Code::Internal)),
-    }
-}
-
-async fn memberships(commands: &Commands, ask: &Ask) -> Result<Vec<UserMemberships>, Failure> {
-    match commands
-        .query(
-            Uuid::now_v7().to_string(),
-            None,
-            Query::Memberships(ask.of.clone()),
-        )
-        .await?
-    {
-        Answer::Memberships(answers) => Ok(answers),
-        _ => Err(Failure::of(Code::Internal)),
+        for reads in reads.into_values() {
+            self.ask_for_ranges(reads);
+        }
     }
 }

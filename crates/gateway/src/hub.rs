@@ -1,7 +1,7 @@
 //! Who hears what: sessions, their memberships, and a cursor for each. No IO, no tasks; what must be done elsewhere is an
 //! [`Effect`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use confab_protocol::signal::PresenceStatus;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::sequencer::{LogEvent, Verdict};
+use crate::window::{Bounds, Window};
 use crate::ws::outbox::Outbox;
 
 mod asking;
@@ -22,8 +23,11 @@ mod conversation;
 mod delivery;
 mod heard;
 mod members;
+mod opening;
+mod positions;
 mod reading;
 mod signals;
+mod truncating;
 
 use conversation::Conversation;
 use heard::Heard;
@@ -118,10 +122,10 @@ pub(crate) struct Ask {
 }
 
 /// What memberships are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A session opens.
-    Opening(SessionKey),
+    /// Sessions open.
+    Opening(Vec<SessionKey>),
     /// An addition was heard of a conversation that had no local member. Each such question has its number.
     Confirm(u64),
     /// The feed broke.
@@ -139,14 +143,18 @@ pub(crate) enum Retry {
     CatchUp(ConversationId, SessionKey, Seq),
     /// Whether the memberships are still wanted.
     Ask(Ask),
+    /// Whether sessions still wait for their memberships.
+    Open(Vec<SessionKey>),
+    /// Whether a session that goes on still waits: it need not.
+    OpenWithout(SessionKey),
 }
 
 /// How long an event that came too early waits for the one before it to come by itself.
 const GAP_PATIENCE: Duration = Duration::from_millis(50);
 /// How soon what failed, or brought nothing new, is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
-/// How soon a socket that has too much waiting is looked at again.
-const PRESSED: Duration = Duration::from_millis(20);
+/// How long a session that goes on waits for a worker's word before it opens by its record alone.
+const WITHOUT_WORKERS: Duration = Duration::from_secs(2);
 
 /// The sessions of this gateway and what each is to hear.
 #[derive(Debug)]
@@ -155,8 +163,16 @@ pub(crate) struct Hub {
     sessions: FxHashMap<SessionKey, Session>,
     present: FxHashMap<Arc<Account>, Vec<SessionKey>>,
     heard: Heard,
+    window: Window,
+    replays: Replays,
+    limits: ReplayLimits,
+    /// Sessions whose memberships are still to be asked for, and how many such questions have no answer yet.
+    to_open: VecDeque<SessionKey>,
+    opening_asks: usize,
     /// Grows with every break of the feed.
     epoch: u64,
+    /// Grows with every conversation that begins here.
+    clock: u64,
     /// Grows with every addition that is confirmed.
     confirmations: u64,
     /// Users still to be asked for after the last break, and how many were asked and did not answer yet.
@@ -177,19 +193,61 @@ struct Session {
     /// Up to where memberships ended: none that began before is entered again.
     ended: FxHashMap<ConversationId, Seq>,
     opening: Option<Asking>,
+    /// When it opened, by the hub's clock.
+    opened: u64,
     /// Additions that are being confirmed: until then, no later membership there may be heard.
     confirming: FxHashMap<ConversationId, Vec<u64>>,
     /// The hub's epoch in which the session was last told its memberships.
     epoch: u64,
+    /// Conversations whose events wait for room in the outbox.
+    behind: FxHashSet<ConversationId>,
+    /// What the client lacks of what was truncated, until it says otherwise.
+    kept: FxHashMap<ConversationId, Kept>,
+    /// What was claimed when the session opened without a worker's word.
+    claims: FxHashMap<ConversationId, Seq>,
+    /// Bytes that may still be replayed.
+    replay_bytes: usize,
+}
+
+/// A range that the client is to read over HTTP.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    /// Up to here it has the conversation.
+    position: Seq,
+    /// The range's end.
+    head: Seq,
 }
 
 /// A session that waits for its memberships.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Asking {
+    start: Start,
     memberships: Vec<Membership>,
     ended: Vec<Membership>,
     /// Additions heard meanwhile.
     noted: FxHashMap<ConversationId, Seq>,
+    /// Where the next page begins.
+    after: Option<ConversationId>,
+    /// The hub's epoch of the pages so far.
+    epoch: u64,
+}
+
+/// What was replayed since this was last asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Replays {
+    /// Events from the window.
+    pub(crate) window: u64,
+    /// Events from a worker.
+    pub(crate) worker: u64,
+    /// Ranges that were named instead.
+    pub(crate) truncated: u64,
+}
+
+/// How much is replayed of what a session missed; the rest is named in `truncated`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReplayLimits {
+    pub(crate) events: u64,
+    pub(crate) bytes: usize,
 }
 
 impl Session {
@@ -218,13 +276,19 @@ impl Session {
 }
 
 impl Hub {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(bounds: Bounds, limits: ReplayLimits, now: Instant) -> Self {
         Self {
             conversations: FxHashMap::default(),
             sessions: FxHashMap::default(),
             present: FxHashMap::default(),
             heard: Heard::new(now),
-            epoch: 0,
+            window: Window::new(bounds),
+            replays: Replays::default(),
+            limits,
+            to_open: VecDeque::new(),
+            opening_asks: 0,
+            epoch: 1,
+            clock: 0,
             confirmations: 0,
             to_reconcile: Vec::new(),
             reconciling: 0,
@@ -236,8 +300,25 @@ impl Hub {
     }
 
     /// It is `now`.
-    pub(crate) const fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         self.now = now;
+        self.window.expire(now);
+    }
+
+    /// The replay window.
+    pub(crate) const fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// What was replayed since this was last asked.
+    pub(crate) fn take_replays(&mut self) -> Replays {
+        std::mem::take(&mut self.replays)
+    }
+
+    /// An event of the stream's past, for the window alone.
+    pub(crate) fn fill(&mut self, event: &FeedEvent) {
+        self.window
+            .note(event.conversation, &LogEvent::from(event), self.now);
     }
 
     /// What must be done since this was last asked.
@@ -257,15 +338,12 @@ impl Hub {
 
     /// An event came through the feed. Says what became of it.
     pub(crate) fn heard(&mut self, event: &FeedEvent) -> &'static str {
+        let log_event = LogEvent::from(event);
+        self.window.note(event.conversation, &log_event, self.now);
         let Some(conversation) = self.conversations.get_mut(&event.conversation) else {
             self.heard.note(event.conversation, event.seq, self.now);
             self.heard_of_addition(event);
             return "unheard";
-        };
-        let log_event = LogEvent {
-            seq: event.seq,
-            r#type: event.r#type,
-            json: event.json.clone(),
         };
         match conversation.sequencer.offer(log_event) {
             Verdict::Deliver(log_event) => {
@@ -344,17 +422,6 @@ impl Hub {
         ended.is_some_and(|ended| *ended >= joined)
             || entered.is_some_and(|entered| entered >= joined)
     }
-
-    /// What a session's client is proven to have.
-    pub(crate) fn positions(&self, _key: SessionKey) -> Vec<Position> {
-        Vec::new()
-    }
-
-    /// A session's client says what it has.
-    pub(crate) fn seen(&mut self, _key: SessionKey, _seen: &BTreeMap<ConversationId, Seq>) {}
-
-    /// A session's outbox has room for what was held back.
-    pub(crate) fn drained(&mut self, _key: SessionKey) {}
 
     /// A session is gone; gives what its client is proven to have.
     pub(crate) fn close(&mut self, key: SessionKey) -> Vec<Position> {

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 
 mod admission;
 mod arrivals;
@@ -27,6 +27,7 @@ mod limits;
 mod metrics;
 mod presence;
 mod reads;
+mod records;
 mod revocations;
 mod sequencer;
 mod server;
@@ -34,6 +35,7 @@ mod sessions;
 mod settings;
 mod signals;
 mod tasks;
+mod window;
 mod ws;
 
 pub use limits::{BadRateLimit, RateLimit};
@@ -59,9 +61,10 @@ use fanout::{Fanout, FanoutLoop, Neighbours};
 use limits::Limits;
 use metrics::{
     ArrivalMetrics, AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics,
-    LimitMetrics, RevocationMetrics, SignalMetrics, SocketMetrics,
+    LimitMetrics, RecordMetrics, RevocationMetrics, SignalMetrics, SocketMetrics, WindowMetrics,
 };
 use reads::{Reads, ReadsLoop};
+use records::Records;
 use revocations::Revocations;
 use sessions::{Directory, Sessions};
 use signals::{Outbound, Signalling};
@@ -131,6 +134,7 @@ pub struct Gateway {
     command_loop: CommandLoop,
     reads: Reads,
     reads_loop: ReadsLoop,
+    records: Records,
     fanout: Fanout,
     fanout_loop: FanoutLoop,
     signals: Outbound,
@@ -165,9 +169,7 @@ impl Gateway {
             settings.trusted_proxies,
             LimitMetrics::new(registry),
         );
-        if !settings.stream_fills_window() {
-            warn!("CONFAB_EVENTS_MAX_AGE is below CONFAB_RESUME_WINDOW and its margin: see --help");
-        }
+        settings.advise();
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
         let gateways = Gateways::new(bus.clone());
@@ -189,6 +191,12 @@ impl Gateway {
         let (signals, signalling, said) =
             Outbound::new(bus.clone(), gateways.clone(), SignalMetrics::new(registry));
         let (reads, reads_loop) = Reads::new(commands.clone(), signals.clone());
+        let records = Records::new(
+            bus.clone(),
+            gateways.clone(),
+            Duration::from_secs(settings.resume_window),
+            RecordMetrics::new(registry),
+        );
         let neighbours = Neighbours {
             own: gateways.id(),
             signals: signals.clone(),
@@ -200,6 +208,7 @@ impl Gateway {
             feed_metrics.clone(),
             CacheMetrics::new(registry),
             neighbours,
+            settings.replay(WindowMetrics::new(registry)),
         );
         let arrivals = Arrivals::new(settings.arrival_rates(), ArrivalMetrics::new(registry));
         Ok(Self {
@@ -220,6 +229,7 @@ impl Gateway {
             command_loop,
             reads,
             reads_loop,
+            records,
             fanout,
             fanout_loop,
             signals,
@@ -257,11 +267,14 @@ impl Gateway {
         let router = self.router(admin, &connections);
         let server_limits = self.settings.server_limits();
         let (bus, stop) = (self.bus.clone(), self.stop.clone());
+        let (records, drain) = (self.records.clone(), server_limits.drain);
         let mut tasks = self.start();
         let served = tokio::select! {
             () = server::serve(listener, router, server_limits, connections, stop) => Ok(()),
             ended = tasks.ended() => Err(Error::TaskEnded(ended)),
         };
+        // The connections have ended; what they left behind is written while there is still someone to write it.
+        records.flush(drain).await;
         tasks.end().await;
         bus.close().await;
         served
@@ -282,6 +295,8 @@ impl Gateway {
             commands,
             command_loop,
             reads_loop,
+            records,
+            fanout,
             fanout_loop,
             signalling,
             feed_metrics,
@@ -303,6 +318,7 @@ impl Gateway {
         });
         tasks.spawn("signals", |stop| signalling.run(stop));
         tasks.spawn("reads", |stop| reads_loop.run(stop));
+        tasks.spawn("records", |stop| records::run(records, fanout, stop));
         tasks.spawn("commands", |stop| command_loop.run(stop));
         tasks.spawn("fanout", |stop| fanout_loop.run(from_feed, stop));
         tasks.spawn("feed", |stop| {
@@ -328,6 +344,7 @@ impl Gateway {
             commands: self.commands.clone(),
             reads: self.reads.clone(),
             fanout: self.fanout.clone(),
+            records: self.records.clone(),
             signals: self.signals.clone(),
             arrivals: self.arrivals.clone(),
             degraded: self.degraded.subscribe(),

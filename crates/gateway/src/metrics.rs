@@ -10,12 +10,14 @@ mod commands;
 mod feed;
 mod http;
 mod limits;
+mod records;
 mod revocations;
 mod signals;
 mod sockets;
 mod table;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub(crate) use arrivals::ArrivalMetrics;
 pub(crate) use auth::AuthMetrics;
@@ -23,10 +25,12 @@ pub(crate) use commands::CommandMetrics;
 pub(crate) use feed::FeedMetrics;
 pub(crate) use http::{Answered, HttpMetrics};
 pub(crate) use limits::LimitMetrics;
+pub(crate) use records::RecordMetrics;
 pub(crate) use revocations::RevocationMetrics;
 pub(crate) use signals::{CacheMetrics, SignalMetrics};
 pub(crate) use sockets::{FrameMetrics, SocketMetrics};
 pub use table::METRICS;
+pub(crate) use window::WindowMetrics;
 
 /// Seconds, from a fast answer to the end of every budget.
 const SECONDS: [f64; 12] = [

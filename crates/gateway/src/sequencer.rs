@@ -2,17 +2,28 @@
 //! not log order: two workers, the relay and publishing again can reverse or repeat events.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use confab_protocol::event::EventType;
 use confab_protocol::ids::Seq;
 
-/// An event as it is delivered: its JSON is not parsed but for membership.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use crate::ws::codec::Broadcast;
+
+/// An event as it is delivered: its JSON is not parsed but for membership. Clones share it.
+#[derive(Debug, Clone)]
 pub(crate) struct LogEvent {
     pub(crate) seq: Seq,
     pub(crate) r#type: EventType,
-    pub(crate) json: Bytes,
+    /// The message that an edit or deletion is about.
+    pub(crate) target: Option<Seq>,
+    pub(crate) body: Arc<Broadcast>,
+}
+
+impl LogEvent {
+    /// How many bytes its JSON has.
+    pub(crate) fn bytes(&self) -> usize {
+        self.body.json().len()
+    }
 }
 
 /// Events held for a conversation whose next one is missing; more are fetched again instead.
@@ -29,7 +40,7 @@ pub(crate) struct Sequencer {
 }
 
 /// What becomes of an event.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Verdict {
     /// It is the next one.
     Deliver(LogEvent),
@@ -83,8 +94,8 @@ impl Sequencer {
         if self.held.contains_key(&event.seq) {
             return Verdict::Duplicate;
         }
-        if self.held.len() < HELD_EVENTS && self.held_bytes + event.json.len() <= HELD_BYTES {
-            self.held_bytes += event.json.len();
+        if self.held.len() < HELD_EVENTS && self.held_bytes + event.bytes() <= HELD_BYTES {
+            self.held_bytes += event.bytes();
             self.held.insert(event.seq, event);
         }
         Verdict::Gap
@@ -97,7 +108,7 @@ impl Sequencer {
                 return None;
             }
             let event = entry.remove();
-            self.held_bytes -= event.json.len();
+            self.held_bytes -= event.bytes();
             if event.seq == self.position + 1 {
                 self.position = event.seq;
                 return Some(event);
@@ -126,7 +137,8 @@ mod tests {
         LogEvent {
             seq,
             r#type: EventType::MessageCreated,
-            json: Bytes::from(seq.to_string()),
+            target: None,
+            body: Arc::new(Broadcast::new(seq.to_string().as_bytes())),
         }
     }
 
@@ -142,13 +154,13 @@ mod tests {
     #[test]
     fn what_came_too_early_waits_for_what_is_missing() {
         let mut sequencer = Sequencer::at(4);
-        assert_eq!(sequencer.offer(event(7)), Verdict::Gap);
+        assert!(matches!(sequencer.offer(event(7)), Verdict::Gap));
         assert_eq!(sequencer.missing(), Some((4, 6)));
         assert_eq!(delivered(&mut sequencer, 5), [5]);
         assert_eq!(sequencer.missing(), Some((5, 6)));
         assert_eq!(delivered(&mut sequencer, 6), [6, 7]);
         assert_eq!(sequencer.missing(), None);
-        assert_eq!(sequencer.offer(event(7)), Verdict::Duplicate);
+        assert!(matches!(sequencer.offer(event(7)), Verdict::Duplicate));
         sequencer.learn(9);
         assert_eq!(sequencer.missing(), Some((7, 9)));
     }

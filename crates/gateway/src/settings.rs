@@ -4,12 +4,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use confab_bus::feed::Reach;
+use tracing::warn;
 
 use crate::arrivals::Rates;
 use crate::commands::CommandLimits;
+use crate::fanout::Replay;
 use crate::http::{cors, manners};
+use crate::hub::ReplayLimits;
 use crate::limits::RateLimit;
+use crate::metrics::WindowMetrics;
 use crate::server::ServerLimits;
+use crate::window::Bounds;
 use crate::ws::SocketLimits;
 
 /// By how many seconds the replay window reaches further back than a session may be resumed.
@@ -78,6 +83,12 @@ pub struct Settings {
     /// Bytes of recent events that are kept for those who resume or are slow; 0 for none, then workers are asked for all.
     #[arg(long, env = "CONFAB_WINDOW_BYTES", default_value_t = 256 * 1024 * 1024)]
     pub window_bytes: usize,
+    /// Events replayed to a session that comes back; of more, whole conversations are left to be read over HTTP.
+    #[arg(long, env = "CONFAB_REPLAY_EVENTS", default_value_t = 5000)]
+    pub replay_events: u64,
+    /// Bytes replayed to a session that comes back.
+    #[arg(long, env = "CONFAB_REPLAY_BYTES", default_value_t = 5 * 1024 * 1024)]
+    pub replay_bytes: usize,
     /// Resuming connections that are let in a second, before all others; those who would wait for more than three
     /// seconds are told to come again.
     #[arg(long, env = "CONFAB_RESUME_RATE", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -134,9 +145,12 @@ impl Settings {
         })
     }
 
-    /// Whether the stream keeps events for as long as the replay window wants them at a start.
-    pub(crate) const fn stream_fills_window(&self) -> bool {
-        self.window_bytes == 0 || self.nats.events_max_age >= self.resume_window + WINDOW_MARGIN
+    /// Warns where the stream does not keep events for as long as the replay window wants them at a start.
+    pub(crate) fn advise(&self) {
+        let wanted = self.resume_window + WINDOW_MARGIN;
+        if self.window_bytes > 0 && self.nats.events_max_age < wanted {
+            warn!("CONFAB_EVENTS_MAX_AGE is below CONFAB_RESUME_WINDOW and its margin: see --help");
+        }
     }
 
     pub(crate) const fn arrival_rates(&self) -> Rates {
@@ -155,6 +169,21 @@ impl Settings {
             open: Duration::from_secs(10),
             drain: Duration::from_secs(self.drain),
             resume_rate: self.resume_rate,
+        }
+    }
+
+    /// How much of what was missed is replayed, and from what.
+    pub(crate) const fn replay(&self, metrics: WindowMetrics) -> Replay {
+        Replay {
+            metrics,
+            window: Bounds {
+                age: self.window_age(),
+                bytes: self.window_bytes,
+            },
+            limits: ReplayLimits {
+                events: self.replay_events,
+                bytes: self.replay_bytes,
+            },
         }
     }
 

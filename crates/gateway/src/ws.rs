@@ -24,6 +24,7 @@ use crate::http::problem::Problem;
 use crate::limits::Limits;
 use crate::metrics::SocketMetrics;
 use crate::reads::Reads;
+use crate::records::Records;
 use crate::signals::Outbound;
 
 pub(crate) mod asyncapi;
@@ -34,7 +35,9 @@ mod ending;
 pub(crate) mod frames;
 mod hello;
 mod meter;
+mod opening;
 pub(crate) mod outbox;
+pub(crate) mod proofs;
 mod renewal;
 mod sends;
 mod session;
@@ -55,6 +58,8 @@ pub(crate) struct Sockets {
     pub(crate) reads: Reads,
     /// The door to the hub.
     pub(crate) fanout: Fanout,
+    /// The records of sessions.
+    pub(crate) records: Records,
     /// The door to the other gateways.
     pub(crate) signals: Outbound,
     /// The gate for those who come.

@@ -61,6 +61,12 @@ event_types! {
 }
 
 impl EventType {
+    /// Whether the event changes a message, which it names by its seq.
+    #[must_use]
+    pub const fn changes_message(self) -> bool {
+        matches!(self, Self::MessageEdited | Self::MessageDeleted)
+    }
+
     /// Whether the event begins or ends memberships: the only ones that a gateway parses.
     #[must_use]
     pub const fn changes_membership(self) -> bool {

@@ -274,8 +274,8 @@ pub struct UserMemberships {
     pub memberships: Vec<Membership>,
     /// Where the next page begins; none when this was the last.
     pub next: Option<ConversationId>,
-    /// On the first and the last page: memberships that ended within the last day: a new session is not owed them however late the
-    /// feed tells of them, an older one is when it was not told.
+    /// Memberships that ended within the last day, each with the page of its conversation, the newest 1,000 on the first and the last
+    /// page as well: a new session is not owed them however late the feed tells of them, an older one is when it was not told.
     pub ended: Vec<Membership>,
 }
 

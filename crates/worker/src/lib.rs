@@ -6,7 +6,6 @@ use confab_bus::Bus;
 use confab_bus::rpc::{Service, WorkerId};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -39,7 +38,7 @@ pub use settings::Settings;
 use commit::Committer;
 use dispatch::Dispatch;
 use metrics::Metrics;
-use outbox::{Publisher, relay, verify};
+use outbox::{Publisher, Standing, relay, verify};
 
 /// Connections beside those of commits: read marks, the relay, the outbox's marks, the comparison with the stream.
 const OTHER_CONNECTIONS: u32 = 5;
@@ -133,7 +132,7 @@ impl Worker {
             return Ok(());
         };
         let (publisher, committed) = Publisher::new();
-        let (created, seen) = watch::channel(None);
+        let (compared, standing) = Standing::new(&bus);
         let behind = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let token = behind.clone();
@@ -141,7 +140,7 @@ impl Worker {
             bus.clone(),
             commits.clone(),
             committed,
-            seen.clone(),
+            standing.clone(),
             token.clone(),
         );
         tasks.spawn(async move {
@@ -151,7 +150,7 @@ impl Worker {
         let relay = relay::run(
             bus.clone(),
             commits.clone(),
-            seen,
+            standing,
             metrics.clone(),
             token.clone(),
         );
@@ -162,7 +161,7 @@ impl Worker {
         let verify = verify::run(
             bus.clone(),
             commits.clone(),
-            created,
+            compared,
             metrics.clone(),
             token,
         );

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use confab_bus::{Bus, BusError, Outgoing};
+use confab_bus::{Bus, BusError, Link, Outgoing};
 use confab_protocol::event::LogEntry;
 use confab_protocol::ids::{EventId, TenantId};
 use futures_util::StreamExt as _;
@@ -66,20 +66,54 @@ impl Publisher {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mark {
     pub(crate) row: i64,
+    /// The stream as it was when its events were handed over.
+    pub(crate) stream: Compared,
     /// The highest sequence of any of its events, and that event.
     pub(crate) stream_seq: u64,
     pub(crate) event: EventId,
 }
 
-/// When the stream was made, as this process last saw it; none before.
-pub(crate) type StreamCreated = watch::Receiver<Option<OffsetDateTime>>;
+/// A stream that was found to have what is marked as published into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Compared {
+    /// When it was made.
+    pub(crate) created: OffsetDateTime,
+    /// The connection on which it was compared.
+    pub(crate) epoch: u64,
+}
+
+/// Whether commits may be marked as published now, and forgotten.
+///
+/// A server that comes back may have lost what it had acknowledged. New events take the sequences of those, so that marks made before
+/// the comparison would hide what lies below them: until then there are none, and the relay publishes once more.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    link: watch::Receiver<Link>,
+    compared: watch::Receiver<Option<Compared>>,
+}
+
+impl Standing {
+    /// Told by who compares.
+    pub(crate) fn new(bus: &Bus) -> (watch::Sender<Option<Compared>>, Self) {
+        let (sender, compared) = watch::channel(None);
+        let link = bus.connection();
+        (sender, Self { link, compared })
+    }
+
+    /// The stream, where it was compared on the connection that is.
+    pub(crate) fn now(&self) -> Option<Compared> {
+        let link = *self.link.borrow();
+        let compared = *self.compared.borrow();
+        compared.filter(|compared| link.connected && link.epoch == compared.epoch)
+    }
+}
 
 /// Publishes what was committed, in the order of the commits, and marks it, until `stop` and until nothing waits.
 pub(crate) async fn run(
     bus: Bus,
     pool: PgPool,
     mut committed: mpsc::Receiver<Committed>,
-    created: StreamCreated,
+    standing: Standing,
     stop: CancellationToken,
 ) {
     let bus = Arc::new(bus);
@@ -93,13 +127,14 @@ pub(crate) async fn run(
                 marks.extend(mark);
                 // Marks of one moment go together; the last one of a run is not kept waiting.
                 if marks.len() >= MARKS || publishing.is_empty() {
-                    write_marks(&pool, &mut marks, &created).await;
+                    write_marks(&pool, &mut marks, &standing).await;
                 }
             }
             next = committed.recv(), if publishing.len() < PUBLISHING => match next {
                 Some(next) => {
+                    let stream = standing.now();
                     if let Some(sent) = send(&bus, &next.events).await {
-                        publishing.push(acknowledged(next.row, sent));
+                        publishing.push(acknowledged(next.row, sent, stream));
                     }
                 }
                 None => stopped = true,
@@ -110,7 +145,7 @@ pub(crate) async fn run(
             }
         }
         if stopped && publishing.is_empty() && committed.is_empty() {
-            write_marks(&pool, &mut marks, &created).await;
+            write_marks(&pool, &mut marks, &standing).await;
             return;
         }
     }
@@ -135,36 +170,38 @@ pub(crate) async fn send(bus: &Bus, events: &[Outgoing]) -> Option<Sent> {
     Some(sent)
 }
 
-/// Waits until JetStream has acknowledged all events of a commit.
-pub(crate) async fn acknowledged(row: i64, sent: Sent) -> Option<Mark> {
-    let mut highest: Option<Mark> = None;
+/// Waits until JetStream has acknowledged all events of a commit; gives its mark, where the stream that they were handed to is known.
+pub(crate) async fn acknowledged(row: i64, sent: Sent, stream: Option<Compared>) -> Option<Mark> {
+    let mut highest: Option<(u64, EventId)> = None;
     for (event, publishing) in sent {
         match publishing.ack().await {
-            Ok(stream_seq) if highest.is_none_or(|mark| mark.stream_seq < stream_seq) => {
-                highest = Some(Mark {
-                    row,
-                    stream_seq,
-                    event,
-                });
-            }
-            Ok(_) => {}
+            Ok(stream_seq) => highest = highest.max(Some((stream_seq, event))),
             Err(error) => {
                 debug!(%error, "an event was not acknowledged and is left to the relay");
                 return None;
             }
         }
     }
-    highest
+    let (stream_seq, event) = highest?;
+    Some(Mark {
+        row,
+        stream: stream?,
+        stream_seq,
+        event,
+    })
 }
 
 /// Marks commits as published. What cannot be marked is published once more by the relay.
-pub(crate) async fn write_marks(pool: &PgPool, marks: &mut Vec<Mark>, created: &StreamCreated) {
-    let created = *created.borrow();
-    let marks = std::mem::take(marks);
-    let Some(created) = created.filter(|_| !marks.is_empty()) else {
+pub(crate) async fn write_marks(pool: &PgPool, marks: &mut Vec<Mark>, standing: &Standing) {
+    let mut marks = std::mem::take(marks);
+    let Some(stream) = standing.now() else {
         return;
     };
-    if let Err(error) = mark(pool, &marks, created).await {
+    marks.retain(|mark| mark.stream == stream);
+    if marks.is_empty() {
+        return;
+    }
+    if let Err(error) = mark(pool, &marks, stream.created).await {
         debug!(%error, "commits could not be marked as published");
     }
 }
@@ -198,4 +235,9 @@ pub(crate) enum OutboxError {
     Bus(#[from] BusError),
     #[error("what is stored cannot be read")]
     Stored,
+    #[error("another worker looks for what the stream has lost")]
+    Busy,
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,8 @@ mod messages;
 mod participants;
 mod revocations;
 
+pub(crate) use conversations::unread;
+
 /// What an answer may hold beside its envelope.
 const ROOM: usize = limits::RPC - 16 * 1024;
 

@@ -1,7 +1,5 @@
 //! What the tests of this crate stand on: one Postgres for all of them, and a migrated database for each.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,10 +13,8 @@ use confab_protocol::event::Member;
 use confab_protocol::ids::{ClientId, ConversationId, EventId};
 use confab_protocol::json::JsonText;
 use confab_protocol::resource::{ConversationType, Role};
-use confab_stack::{Postgres, PostgresSettings, Programs, free_port};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
-use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::commit::{CommandOutcome, Committer, Item};
@@ -29,8 +25,11 @@ use crate::settings::Settings;
 use crate::{database, messages};
 
 mod commands;
+mod servers;
 
 pub(crate) use commands::{deletion, edit, patch, patch_of_version, role_change, unsend};
+pub(crate) use servers::programs;
+use servers::server;
 
 /// How long a test waits for what comes at once on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -332,37 +331,4 @@ pub(crate) fn pool(url: &str) -> PgPool {
     let arguments = ["worker", "--database-url", url, "--lock-timeout-ms", "8000"];
     let settings = Arguments::parse_from(arguments).settings;
     database::pool(&settings, 20, "tests").unwrap()
-}
-
-/// It ends with this process: who watches it sees our pipe close.
-async fn server() -> &'static Postgres {
-    static SERVER: OnceCell<Postgres> = OnceCell::const_new();
-    SERVER.get_or_init(start).await
-}
-
-async fn start() -> Postgres {
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let programs = Programs::find(&checkout.join(".confab/tools"));
-    let settings = PostgresSettings {
-        folder: folder(),
-        port: free_port().unwrap(),
-    };
-    let started = Postgres::start(&programs.unwrap(), settings).await;
-    started.unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// A folder of this process below the target folder. Those of processes that are gone are removed first.
-fn folder() -> PathBuf {
-    let program = std::env::current_exe().unwrap();
-    let target = program.ancestors().nth(3).unwrap();
-    let all = target.join("tmp/worker");
-    fs::create_dir_all(&all).unwrap();
-    for entry in fs::read_dir(&all).unwrap() {
-        let entry = entry.unwrap();
-        let lives = Path::new("/proc").join(entry.file_name()).exists();
-        if !lives && let Err(error) = fs::remove_dir_all(entry.path()) {
-            eprintln!("{} stays: {error}", entry.path().display());
-        }
-    }
-    all.join(std::process::id().to_string())
 }

@@ -14,7 +14,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use super::{FanoutLoop, INBOX, Input, Neighbours, QUESTIONS, memberships};
+use super::questions::memberships;
+use super::{FanoutLoop, INBOX, Input, Neighbours, QUESTIONS, Replay};
 use crate::commands::Commands;
 use crate::hub::{Account, Hub, Opened, Opening, SessionKey, Standing, Start};
 use crate::metrics::{CacheMetrics, FeedMetrics};
@@ -37,6 +38,7 @@ impl Fanout {
         metrics: FeedMetrics,
         cache: CacheMetrics,
         neighbours: Neighbours,
+        replay: Replay,
     ) -> (Self, FanoutLoop) {
         let (inbox, inputs) = mpsc::channel(INBOX);
         let fanout = Self {
@@ -51,13 +53,14 @@ impl Fanout {
             said,
             grace,
         } = neighbours;
-        let hub = Hub::new(Instant::now());
+        let hub = Hub::new(replay.window, replay.limits, Instant::now());
         let questions = Arc::new(Semaphore::new(QUESTIONS));
         let state = FanoutLoop {
             hub,
             inputs,
             commands,
             metrics,
+            replays: replay.metrics,
             questions,
             opening: FxHashMap::default(),
             tasks: JoinSet::new(),

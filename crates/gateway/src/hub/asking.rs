@@ -3,58 +3,17 @@
 use std::sync::Arc;
 
 use super::{
-    AGAIN, Account, Ask, Asking, ConversationId, Effect, FxHashMap, FxHashSet, Hub, Membership,
-    MembershipsOf, Opened, Opening, Purpose, Retry, Seq, Session, SessionKey, UserMemberships,
+    AGAIN, Account, Ask, ConversationId, Effect, FxHashMap, FxHashSet, Hub, Membership,
+    MembershipsOf, Purpose, Retry, Seq, Session, UserMemberships,
 };
 
 /// Users in one question after a break, and how many such questions are on their way at once.
 const RECONCILE_USERS: usize = 100;
 const RECONCILE_ASKS: usize = 4;
+/// Positions named in one question, about: a question fits one message of NATS many times.
+pub(super) const NAMED: usize = 10_000;
 
 impl Hub {
-    /// A session opens: it is present from now on, and asks for its memberships.
-    pub(crate) fn open(&mut self, opening: Opening) {
-        let Opening {
-            key,
-            account,
-            outbox,
-            start: _,
-        } = opening;
-        let account = Arc::new(account);
-        self.present
-            .entry(Arc::clone(&account))
-            .or_default()
-            .push(key);
-        let session = Session {
-            account,
-            outbox,
-            conversations: FxHashSet::default(),
-            ended: FxHashMap::default(),
-            opening: Some(Asking::default()),
-            confirming: FxHashMap::default(),
-            epoch: self.epoch,
-        };
-        self.sessions.insert(key, session);
-        self.ask_for_opening(key, None);
-    }
-
-    fn ask_for_opening(&mut self, key: SessionKey, after: Option<ConversationId>) {
-        let Some(session) = self.sessions.get_mut(&key) else {
-            return;
-        };
-        if after.is_none()
-            && let Some(opening) = &mut session.opening
-        {
-            opening.memberships.clear();
-            opening.ended.clear();
-        }
-        let of = vec![MembershipsOf {
-            after,
-            ..memberships_of(&session.account)
-        }];
-        self.ask(of, Purpose::Opening(key));
-    }
-
     /// Asks whether additions that were heard still hold.
     pub(super) fn confirm(&mut self, of: Vec<MembershipsOf>) {
         for some in of.chunks(RECONCILE_USERS) {
@@ -79,7 +38,7 @@ impl Hub {
         }
     }
 
-    fn ask(&mut self, of: Vec<MembershipsOf>, purpose: Purpose) {
+    pub(super) fn ask(&mut self, of: Vec<MembershipsOf>, purpose: Purpose) {
         self.effects.push(Effect::Ask(Ask {
             of,
             purpose,
@@ -94,11 +53,7 @@ impl Hub {
             return;
         }
         match ask.purpose {
-            Purpose::Opening(key) => {
-                for answer in answers {
-                    self.opening_page(key, answer);
-                }
-            }
+            Purpose::Opening(keys) => self.openings_answered(keys, answers),
             Purpose::Standing => {
                 for (of, answer) in ask.of.iter().zip(&answers) {
                     self.learn_standing(of, answer);
@@ -138,7 +93,10 @@ impl Hub {
             });
         }
         let epoch = self.epoch;
-        self.each_open(&account, |session| session.epoch = epoch);
+        self.each_open(&account, |session| {
+            session.epoch = epoch;
+            session.claims = FxHashMap::default();
+        });
         self.release_all(&account, None);
         None
     }
@@ -162,6 +120,10 @@ impl Hub {
 
     /// The memberships could not be asked for now.
     pub(crate) fn ask_failed(&mut self, ask: Ask) {
+        if let Purpose::Opening(keys) = ask.purpose {
+            self.openings_failed(keys);
+            return;
+        }
         self.effects.push(Effect::Later(AGAIN, Retry::Ask(ask)));
     }
 
@@ -169,10 +131,7 @@ impl Hub {
     pub(super) fn ask_again(&mut self, ask: Ask) {
         let current = ask.epoch == self.epoch;
         match ask.purpose {
-            Purpose::Opening(key) => {
-                let after = ask.of.first().and_then(|of| of.after).filter(|_| current);
-                self.ask_for_opening(key, after);
-            }
+            Purpose::Opening(keys) => self.openings_again(keys),
             Purpose::Confirm(_) => {
                 let is_here = |of: &MembershipsOf| self.present.contains_key(&account_of(of));
                 let of: Vec<_> = ask.of.into_iter().filter(is_here).collect();
@@ -187,55 +146,6 @@ impl Hub {
         }
     }
 
-    fn opening_page(&mut self, key: SessionKey, answer: UserMemberships) {
-        let Some(session) = self.sessions.get_mut(&key) else {
-            return;
-        };
-        let Some(opening) = &mut session.opening else {
-            return;
-        };
-        opening.memberships.extend(answer.memberships);
-        opening.ended.extend(answer.ended);
-        if answer.next.is_some() {
-            self.ask_for_opening(key, answer.next);
-            return;
-        }
-        let account = Arc::clone(&session.account);
-        let Asking {
-            mut memberships,
-            ended,
-            noted,
-        } = session.opening.take().unwrap_or_default();
-        let Behind { over, later } = end_told(&mut memberships, ended);
-        session.note_ended(&over);
-        session.epoch = self.epoch;
-        let heads: FxHashMap<_, _> = memberships
-            .iter()
-            .map(|m| (m.conversation, m.head))
-            .collect();
-        for membership in memberships {
-            self.enter(key, membership, membership.head);
-            self.count(&membership);
-        }
-        for membership in later {
-            self.enter(key, membership, membership.joined - 1);
-        }
-        let is_unknown = |(id, seq): &(ConversationId, Seq)| {
-            heads.get(id).is_none_or(|head| head < seq) && !self.knows(key, *id, *seq)
-        };
-        let unknown = noted.into_iter().filter(is_unknown);
-        let of = unknown
-            .map(|(id, seq)| confirmation(&account, id, seq))
-            .collect();
-        self.confirm(of);
-        let opened = Opened {
-            heads: heads.into_iter().collect(),
-            truncated: Vec::new(),
-            replayed: 0,
-        };
-        self.effects.push(Effect::Opened(key, opened));
-    }
-
     /// Memberships that the user's open sessions may not know: they are entered from their joining on.
     pub(super) fn learn(&mut self, account: &Account, memberships: &[Membership]) {
         for key in self.present.get(account).cloned().unwrap_or_default() {
@@ -247,7 +157,8 @@ impl Hub {
                 continue;
             }
             for membership in memberships {
-                self.enter(key, *membership, membership.joined - 1);
+                self.check_claim(key, membership);
+                self.enter_unknown(key, *membership);
             }
         }
         for membership in memberships {
@@ -264,18 +175,27 @@ impl Hub {
         self.reconcile_more(Vec::new());
     }
 
+    /// A user's sessions opened without a worker's word: it is asked for again and again until one answers.
+    pub(super) fn reconcile_also(&mut self, account: Arc<Account>) {
+        self.to_reconcile.push(account);
+        self.reconcile_more(Vec::new());
+    }
+
     fn reconcile_more(&mut self, more: Vec<MembershipsOf>) {
         if !more.is_empty() {
             self.reconciling += 1;
             self.ask(more, Purpose::Reconcile);
         }
         while self.reconciling < RECONCILE_ASKS && !self.to_reconcile.is_empty() {
-            let from = self.to_reconcile.len().saturating_sub(RECONCILE_USERS);
-            let accounts = self.to_reconcile.split_off(from);
-            let of = accounts
-                .iter()
-                .map(|account| self.held_by(account))
-                .collect();
+            let (mut of, mut named) = (Vec::new(), 0);
+            while of.len() < RECONCILE_USERS
+                && named < NAMED
+                && let Some(account) = self.to_reconcile.pop()
+            {
+                let one = self.held_by(&account);
+                named += one.held.len();
+                of.push(one);
+            }
             self.reconciling += 1;
             self.ask(of, Purpose::Reconcile);
         }
@@ -302,41 +222,6 @@ impl Hub {
             ..memberships_of(account)
         }
     }
-}
-
-/// What ended while a session's memberships were read page by page.
-#[derive(Default)]
-struct Behind {
-    /// What was over before: it is not owed.
-    over: Vec<Membership>,
-    /// What began behind one that was told as present.
-    later: Vec<Membership>,
-}
-
-/// A membership that ended behind the page that told it as present is owed its end, and so are those between that and the
-/// last page. Pages come in the order of conversation and joining.
-fn end_told(memberships: &mut [Membership], ended: Vec<Membership>) -> Behind {
-    let place = |m: &Membership| (m.conversation, m.joined);
-    let mut behind = Behind::default();
-    for one in ended {
-        match memberships.binary_search_by_key(&place(&one), place) {
-            Ok(at) => {
-                if let Some(told) = memberships.get_mut(at) {
-                    told.left = one.left;
-                }
-            }
-            Err(at) => {
-                let before = at.checked_sub(1).and_then(|before| memberships.get(before));
-                if before.is_some_and(|told| told.conversation == one.conversation) {
-                    behind.later.push(one);
-                } else {
-                    behind.over.push(one);
-                }
-            }
-        }
-    }
-    behind.later.sort_unstable_by_key(place);
-    behind
 }
 
 /// The question whether an addition that was heard still holds. A membership that began with it and ended meanwhile is

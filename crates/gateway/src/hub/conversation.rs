@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use confab_protocol::event::MembershipChange;
-use confab_protocol::ids::{Seq, TenantId, UserId};
+use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 
 use super::members::Members;
 use super::{Account, SessionKey};
 use crate::sequencer::{LogEvent, Sequencer};
 use crate::ws::codec::Broadcast;
-use crate::ws::outbox::Outbox;
+use crate::ws::outbox::{Outbox, Place};
 
 /// A conversation with local members.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(super) struct Conversation {
     pub(super) sequencer: Sequencer,
     pub(super) gap: Gap,
     pub(super) members: Members,
+    /// When its order began here, by the hub's clock.
+    pub(super) begun: u64,
     /// A session's entries stand in the order of their joining.
     entries: Vec<Entry>,
 }
@@ -29,6 +31,51 @@ pub(super) enum Gap {
     None,
     /// It is watched, or being read.
     Watched,
+}
+
+/// From where an entry begins to hear.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Begin {
+    /// The last seq that is not owed.
+    pub(super) cursor: Seq,
+    /// Up to here the client has it, whatever the cursor says: nothing of that is queued.
+    pub(super) skip: Seq,
+    /// Up to here it replays what was missed while the session was away.
+    pub(super) replay_to: Seq,
+    /// Whether the session's record says so, and no worker did yet.
+    pub(super) by_record: bool,
+}
+
+impl Begin {
+    pub(super) const fn at(cursor: Seq) -> Self {
+        Self {
+            cursor,
+            skip: 0,
+            replay_to: 0,
+            by_record: false,
+        }
+    }
+}
+
+/// What became of an event at an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It is not the next one there, or may not come yet.
+    NotNext,
+    /// It is the next one, and the client is behind: it comes again when there is room.
+    NoRoom,
+    Queued,
+    /// It is queued, and the membership ended with it.
+    Ended,
+}
+
+/// What became of an event at all entries of a conversation.
+#[derive(Debug, Default)]
+pub(super) struct Delivered {
+    /// Those that ended with it, and where.
+    pub(super) ended: Vec<(SessionKey, Seq)>,
+    /// Those that had no room for it.
+    pub(super) behind: Vec<SessionKey>,
 }
 
 /// One membership of one session.
@@ -43,6 +90,10 @@ pub(super) struct Entry {
     opened: bool,
     /// The last seq pushed, or not owed.
     pub(super) cursor: Seq,
+    /// Up to here the client has it, whatever the cursor says: nothing of that is queued.
+    pub(super) skip: Seq,
+    /// Up to here it replays what was missed while the session was away.
+    pub(super) replay_to: Seq,
     /// Whether what it lacks is on its way.
     pub(super) reading: bool,
     /// Whether an earlier membership of the session here has not ended yet: nothing may come before its end.
@@ -56,8 +107,14 @@ impl Entry {
         outbox: Arc<Outbox>,
         joined: Seq,
         left: Option<Seq>,
-        cursor: Seq,
+        begin: Begin,
     ) -> Self {
+        let Begin {
+            cursor,
+            skip,
+            replay_to,
+            by_record: _,
+        } = begin;
         Self {
             session,
             account: Arc::clone(account),
@@ -67,6 +124,8 @@ impl Entry {
             // Every other membership is entered from just before its joining.
             opened: cursor >= joined,
             cursor,
+            skip,
+            replay_to,
             reading: false,
             waiting: false,
         }
@@ -80,19 +139,39 @@ impl Entry {
         &self.account
     }
 
-    /// Pushes an event when it is the very next one; says whether the membership ends with it.
-    fn push(&mut self, seq: Seq, event: &Broadcast<'_>) -> bool {
-        if self.cursor + 1 != seq || self.waiting || self.left.is_some_and(|left| seq > left) {
-            return false;
-        }
-        self.outbox.push_event(event);
-        self.cursor = seq;
-        self.left == Some(seq)
+    /// Up to where it may be pushed now, where the order here stands at `position`.
+    pub(super) fn goal(&self, position: Seq) -> Seq {
+        self.left.map_or(position, |left| left.min(position))
     }
 
-    /// Pushes an event that was read to catch up; says when the membership ended with it. An ending that stands there is
-    /// heeded: it may have committed before anyone here listened.
-    pub(super) fn replay(&mut self, event: &LogEvent) -> Option<Seq> {
+    pub(super) const fn joined(&self) -> Seq {
+        self.joined
+    }
+
+    /// Pushes an event when it is the very next one.
+    fn push(&mut self, id: ConversationId, seq: Seq, event: &Broadcast) -> Pushed {
+        if self.cursor + 1 != seq || self.waiting || self.left.is_some_and(|left| seq > left) {
+            return Pushed::NotNext;
+        }
+        let place = Place {
+            conversation: id,
+            joined: self.joined,
+            seq,
+        };
+        if seq > self.skip && !self.outbox.push_event(place, event) {
+            return Pushed::NoRoom;
+        }
+        self.cursor = seq;
+        if self.left == Some(seq) {
+            Pushed::Ended
+        } else {
+            Pushed::Queued
+        }
+    }
+
+    /// Pushes an event that was read to catch up. An ending that stands there is heeded: it may have committed before anyone
+    /// here listened.
+    pub(super) fn replay(&mut self, id: ConversationId, event: &LogEvent) -> Pushed {
         if event.seq > self.joined && self.left.is_none() {
             let ends = match event.membership_change() {
                 Some(MembershipChange::Left(user)) => user == self.account.user,
@@ -101,19 +180,19 @@ impl Entry {
             };
             self.left = ends.then_some(event.seq);
         }
-        self.push(event.seq, &Broadcast::new(&event.json))
-            .then_some(event.seq)
+        self.push(id, event.seq, &event.body)
     }
 }
 
 impl Conversation {
     /// A conversation whose order is known up to `position`.
-    pub(super) const fn at(tenant: TenantId, position: Seq, members: Members) -> Self {
+    pub(super) const fn at(tenant: TenantId, position: Seq, members: Members, begun: u64) -> Self {
         Self {
             tenant,
             sequencer: Sequencer::at(position),
             gap: Gap::None,
             members,
+            begun,
             entries: Vec::new(),
         }
     }
@@ -158,10 +237,12 @@ impl Conversation {
 
     /// The joining of the session's first entry that has not ended: later ones wait for it.
     pub(super) fn first_of(&self, session: SessionKey) -> Option<Seq> {
-        self.entries
-            .iter()
-            .find(|entry| entry.session == session)
-            .map(|entry| entry.joined)
+        self.first_entry(session).map(Entry::joined)
+    }
+
+    /// The session's first entry that has not ended.
+    pub(super) fn first_entry(&self, session: SessionKey) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.session == session)
     }
 
     /// Whether the session opened as a member by a later joining: what was over by then it is not owed.
@@ -205,18 +286,19 @@ impl Conversation {
         }
     }
 
-    /// Pushes an event to every entry whose very next one it is; gives those that ended with it, and ends them.
-    pub(super) fn push(&mut self, event: &LogEvent) -> Vec<(SessionKey, Seq)> {
-        let broadcast = Broadcast::new(&event.json);
-        let mut ended = Vec::new();
+    /// Pushes an event to every entry whose very next one it is, and ends those that end with it.
+    pub(super) fn push(&mut self, id: ConversationId, event: &LogEvent) -> Delivered {
+        let mut delivered = Delivered::default();
         self.entries.retain_mut(|entry| {
-            let ends = entry.push(event.seq, &broadcast);
-            if ends {
-                ended.push((entry.session, event.seq));
+            let pushed = entry.push(id, event.seq, &event.body);
+            match pushed {
+                Pushed::Ended => delivered.ended.push((entry.session, event.seq)),
+                Pushed::NoRoom => delivered.behind.push(entry.session),
+                Pushed::Queued | Pushed::NotNext => {}
             }
-            !ends
+            pushed != Pushed::Ended
         });
-        ended
+        delivered
     }
 
     pub(super) fn remove(&mut self, session: SessionKey, joined: Seq) {

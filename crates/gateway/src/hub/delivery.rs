@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use confab_bus::feed::FeedEvent;
 use confab_protocol::event::MembershipChange;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::query::{EncodedEvent, Membership};
 
-use super::conversation::{Conversation, Entry};
+use super::asking::confirmation;
+use super::conversation::{Begin, Conversation, Entry};
 use super::members::Members;
 use super::{Account, Hub, SessionKey};
 use crate::sequencer::LogEvent;
+use crate::ws::codec::Broadcast;
 
 impl Hub {
     /// Delivers `first` and whatever was held behind it.
@@ -40,8 +43,11 @@ impl Hub {
             Some(MembershipChange::Ended) => conversation.end_all(event.seq),
             Some(MembershipChange::Joined(_)) | None => {}
         }
-        let ended = conversation.push(event);
-        self.end_entries(id, &ended);
+        let delivered = conversation.push(id, event);
+        for key in delivered.behind {
+            self.is_behind(id, key);
+        }
+        self.end_entries(id, &delivered.ended);
     }
 
     /// The sequencer delivers an addition: its local users' entries begin just before it.
@@ -59,6 +65,9 @@ impl Hub {
                 user: user.clone(),
             };
             self.note_addition(&account, id, joined);
+            if self.may_have_been_in(&account, id) {
+                self.confirm(vec![confirmation(&account, id, joined)]);
+            }
             for key in self.present.get(&account).cloned().unwrap_or_default() {
                 if self
                     .sessions
@@ -72,14 +81,30 @@ impl Hub {
                         head: joined,
                         members: 0,
                     };
-                    self.enter(key, membership, joined - 1);
+                    self.enter(key, membership, Begin::at(joined - 1));
                 }
             }
         }
     }
 
+    /// Whether a session of the user may have had a membership here that nobody told: its order began here when the session
+    /// was open already, behind events of which the session heard nothing.
+    fn may_have_been_in(&self, account: &Account, id: ConversationId) -> bool {
+        let Some(conversation) = self.conversations.get(&id) else {
+            return false;
+        };
+        let keys = self.present.get(account).into_iter().flatten();
+        let mut sessions = keys.filter_map(|key| Some((*key, self.sessions.get(key)?)));
+        sessions.any(|(key, session)| {
+            session.opening.is_none()
+                && session.opened < conversation.begun
+                && !session.ended.contains_key(&id)
+                && conversation.first_of(key).is_none()
+        })
+    }
+
     /// Enters a membership of a session that has none with that joining yet.
-    pub(super) fn enter(&mut self, key: SessionKey, membership: Membership, cursor: Seq) {
+    pub(super) fn enter(&mut self, key: SessionKey, membership: Membership, begin: Begin) {
         let Membership {
             conversation: id,
             joined,
@@ -101,7 +126,8 @@ impl Hub {
             let tenant = session.account.tenant.clone();
             self.hosted.push((tenant.clone(), id));
             let members = Members::at(members, head, head.max(heard));
-            Conversation::at(tenant, head.max(heard), members)
+            self.clock += 1;
+            Conversation::at(tenant, head.max(heard), members, self.clock)
         });
         conversation.sequencer.learn(head);
         if session.conversations.insert(id) {
@@ -113,9 +139,9 @@ impl Hub {
             Arc::clone(&session.outbox),
             joined,
             left,
-            cursor,
+            begin,
         );
-        entry.waiting = session.is_unsure(id, self.epoch);
+        entry.waiting = session.is_unsure(id, self.epoch) && !begin.by_record;
         conversation.enter(entry);
         self.watch_gap(id);
         self.catch_up(id, key, joined);
@@ -170,10 +196,21 @@ impl Hub {
 impl LogEvent {
     /// What the event does to memberships. One of ours that cannot be parsed is a defect, and changes nothing.
     pub(super) fn membership_change(&self) -> Option<MembershipChange> {
-        MembershipChange::parse(self.r#type, &self.json).unwrap_or_else(|error| {
+        MembershipChange::parse(self.r#type, self.body.json()).unwrap_or_else(|error| {
             tracing::error!(%error, seq = self.seq, "a membership event cannot be parsed");
             None
         })
+    }
+}
+
+impl From<&FeedEvent> for LogEvent {
+    fn from(event: &FeedEvent) -> Self {
+        Self {
+            seq: event.seq,
+            r#type: event.r#type,
+            target: event.target_seq,
+            body: Arc::new(Broadcast::new(&event.json)),
+        }
     }
 }
 
@@ -182,7 +219,8 @@ impl From<EncodedEvent> for LogEvent {
         Self {
             seq: event.seq,
             r#type: event.r#type,
-            json: event.json.into_string().into(),
+            target: None,
+            body: Arc::new(Broadcast::new(event.json.as_str().as_bytes())),
         }
     }
 }

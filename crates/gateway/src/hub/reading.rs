@@ -1,11 +1,57 @@
 //! What must be read from a worker: gaps in a conversation's order, and what a membership lacks.
 
-use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::ids::{ConversationId, Seq, TenantId};
 use confab_protocol::query::EncodedEvent;
 
-use super::conversation::Gap;
-use super::{AGAIN, Effect, GAP_PATIENCE, Hub, PRESSED, Read, Reader, Retry, SessionKey};
+use super::conversation::{Conversation, Gap, Pushed};
+use super::{AGAIN, Effect, GAP_PATIENCE, Hub, Read, Reader, Retry, SessionKey};
 use crate::sequencer::{LogEvent, Verdict};
+
+/// What became of events that were replayed to an entry.
+#[derive(Debug, Default)]
+struct Replayed {
+    events: u64,
+    /// Bytes of what was missed while the session was away.
+    missed: usize,
+    /// Where the membership ended.
+    ended: Option<Seq>,
+    no_room: bool,
+}
+
+/// Replays events to an entry, up to where the order here stands.
+fn replay<'a>(
+    conversation: &mut Conversation,
+    (id, key, joined): (ConversationId, SessionKey, Seq),
+    position: Seq,
+    events: impl Iterator<Item = &'a LogEvent>,
+) -> Replayed {
+    let mut members = conversation.members;
+    let mut replayed = Replayed::default();
+    if let Some(entry) = conversation.entry(key, joined) {
+        for event in events.take_while(|event| event.seq <= position) {
+            if members.lacks(event.seq) {
+                members.fill(event.membership_change().as_ref());
+            }
+            let was_missed = event.seq <= entry.replay_to;
+            match entry.replay(id, event) {
+                Pushed::NotNext => continue,
+                Pushed::NoRoom => {
+                    replayed.no_room = true;
+                    break;
+                }
+                Pushed::Ended => replayed.ended = Some(event.seq),
+                Pushed::Queued => {}
+            }
+            replayed.events += 1;
+            replayed.missed += if was_missed { event.bytes() } else { 0 };
+            if replayed.ended.is_some() {
+                break;
+            }
+        }
+    }
+    conversation.members = members;
+    replayed
+}
 
 impl Hub {
     /// Reads what the membership lacks, unless that is on its way, or must wait.
@@ -31,24 +77,72 @@ impl Hub {
             return;
         }
         entry.waiting = false;
-        let up_to = entry.left.map_or(position, |left| left.min(position));
-        if entry.reading || entry.cursor >= up_to {
+        if entry.reading || entry.cursor >= entry.goal(position) {
+            return;
+        }
+        if entry.outbox.is_pressed() {
+            self.is_behind(id, key);
+            return;
+        }
+        let held = self.window.behind(id, entry.cursor);
+        let replayed = replay(conversation, (id, key, joined), position, held);
+        self.replays.window += replayed.events;
+        if !self.is_over(id, key, joined, replayed) {
+            self.read_rest(id, key, joined, tenant);
+        }
+    }
+
+    /// What the window lacks is read from a worker.
+    fn read_rest(&mut self, id: ConversationId, key: SessionKey, joined: Seq, tenant: TenantId) {
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        let position = conversation.sequencer.position();
+        let Some(entry) = conversation.entry(key, joined) else {
+            return;
+        };
+        let (after, up_to) = (entry.cursor, entry.goal(position));
+        if entry.reading || after >= up_to {
             return;
         }
         entry.reading = true;
-        if entry.outbox.is_pressed() {
-            self.effects
-                .push(Effect::Later(PRESSED, Retry::CatchUp(id, key, joined)));
-            return;
-        }
-        let reader = Reader::Entry(key, joined);
         self.effects.push(Effect::Read(Read {
             tenant,
             conversation: id,
-            after: entry.cursor,
+            after,
             up_to,
-            reader,
+            reader: Reader::Entry(key, joined),
         }));
+    }
+
+    /// What became of a replay; says whether nothing more is to be done for the entry now.
+    fn is_over(
+        &mut self,
+        id: ConversationId,
+        key: SessionKey,
+        joined: Seq,
+        replayed: Replayed,
+    ) -> bool {
+        let Replayed {
+            missed,
+            ended,
+            no_room,
+            ..
+        } = replayed;
+        if no_room {
+            self.is_behind(id, key);
+        }
+        if let Some(left) = ended {
+            if let Some(conversation) = self.conversations.get_mut(&id) {
+                conversation.remove(key, joined);
+            }
+            self.end_entries(id, &[(key, left)]);
+            self.forget_if_empty(id);
+        }
+        if missed > 0 {
+            self.replayed(key, missed);
+        }
+        no_room || ended.is_some()
     }
 
     /// Events that were read have come.
@@ -59,6 +153,9 @@ impl Hub {
         match read.reader {
             Reader::Sequencer => {
                 for event in events {
+                    if !event.r#type.changes_message() {
+                        self.window.note(id, &event, self.now);
+                    }
                     let Some(conversation) = self.conversations.get_mut(&id) else {
                         return;
                     };
@@ -72,31 +169,33 @@ impl Hub {
                 let Some(conversation) = self.conversations.get_mut(&id) else {
                     return;
                 };
-                let mut members = conversation.members;
+                let position = conversation.sequencer.position();
                 let Some(entry) = conversation.entry(key, joined) else {
                     return;
                 };
-                let ended = events.into_iter().find_map(|event| {
-                    if members.lacks(event.seq) {
-                        members.fill(event.membership_change().as_ref());
-                    }
-                    entry.replay(&event)
-                });
-                entry.reading = nothing && ended.is_none();
-                conversation.members = members;
-                if let Some(left) = ended {
-                    if let Some(conversation) = self.conversations.get_mut(&id) {
-                        conversation.remove(key, joined);
-                    }
-                    self.end_entries(id, &[(key, left)]);
-                    self.forget_if_empty(id);
-                } else if nothing {
+                entry.reading = false;
+                let events: Vec<_> = events.collect();
+                let replayed = replay(conversation, (id, key, joined), position, events.iter());
+                self.replays.worker += replayed.events;
+                if self.is_over(id, key, joined, replayed) {
+                    return;
+                }
+                if nothing {
+                    self.entry_waits(id, key, joined);
                     self.effects
                         .push(Effect::Later(AGAIN, Retry::CatchUp(id, key, joined)));
                 } else {
                     self.catch_up(id, key, joined);
                 }
             }
+        }
+    }
+
+    /// Nobody else is to read for the entry until it is tried again.
+    fn entry_waits(&mut self, id: ConversationId, key: SessionKey, joined: Seq) {
+        let there = self.conversations.get_mut(&id);
+        if let Some(entry) = there.and_then(|there| there.entry(key, joined)) {
+            entry.reading = true;
         }
     }
 
@@ -124,6 +223,8 @@ impl Hub {
                 self.catch_up(id, key, joined);
             }
             Retry::Ask(ask) => self.ask_again(ask),
+            Retry::Open(keys) => self.open_later(keys),
+            Retry::OpenWithout(key) => self.open_without_workers(key),
         }
     }
 

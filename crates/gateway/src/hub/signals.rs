@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use confab_protocol::frame::{PresenceSignal, ReceiptSignal, ServerFrame, TypingSignal};
 use confab_protocol::ids::{ConversationId, TenantId, UserId};
 use confab_protocol::limits;
@@ -67,7 +66,7 @@ impl Hub {
             ),
         };
         let Some(json) = encode(&frame) else { return };
-        let broadcast = Broadcast::new(&json);
+        let broadcast = Broadcast::new(json.as_bytes());
         // A session that was a member before may still have an ended entry beside the present one.
         for entry in conversation.listeners(but) {
             entry.outbox.push_signal(&key, &broadcast);
@@ -83,7 +82,7 @@ impl Hub {
         let Some(json) = encode(&frame) else { return };
         let (key, broadcast) = (
             SignalKey::Presence(presence.user.clone()),
-            Broadcast::new(&json),
+            Broadcast::new(json.as_bytes()),
         );
         let mut told = FxHashSet::default();
         for id in &presence.conversations {
@@ -205,9 +204,9 @@ impl Hub {
     }
 }
 
-fn encode(frame: &ServerFrame) -> Option<Bytes> {
+fn encode(frame: &ServerFrame) -> Option<String> {
     match frame.encode() {
-        Ok(json) => Some(json.into()),
+        Ok(json) => Some(json),
         Err(error) => {
             tracing::error!(%error, "a signal cannot be encoded");
             None

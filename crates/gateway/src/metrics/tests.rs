@@ -45,6 +45,13 @@ fn encoded() -> String {
     signals.count("typing", "sent");
     assert!(signals.malformed());
     CacheMetrics::new(&mut registry).hits.inc();
+    let records = RecordMetrics::new(&mut registry);
+    records.resume("resumed");
+    records.written("stored");
+    records.held(1, 0);
+    records.fenced(1);
+    assert!(records.bad_record());
+    assert!(records.malformed());
     let revocations = RevocationMetrics::new(&mut registry);
     revocations.known(1);
     assert!(revocations.malformed());

@@ -1,8 +1,7 @@
 //! Bytes to frames and back, in either subprotocol: MessagePack is transcoded, so that one decoder reads both.
 
-use std::cell::OnceCell;
+use std::sync::OnceLock;
 
-use bytes::Bytes;
 use confab_protocol::error::Failure;
 use confab_protocol::frame::{BadFrame, ClientFrame, ServerFrame};
 use confab_protocol::wire;
@@ -52,32 +51,38 @@ pub(crate) fn encode(encoding: Encoding, frame: &ServerFrame) -> Result<Frame, w
     })
 }
 
-/// An event on its way to many sockets: each encoding's frame is built once, when the first socket needs it.
-pub(crate) struct Broadcast<'a> {
-    json: &'a Bytes,
-    text: OnceCell<Frame>,
-    binary: OnceCell<Frame>,
+/// An event or signal on its way to many sockets: each encoding's frame is built once, the binary one when the first socket
+/// needs it.
+#[derive(Debug)]
+pub(crate) struct Broadcast {
+    text: Frame,
+    binary: OnceLock<Frame>,
 }
 
-impl<'a> Broadcast<'a> {
-    pub(crate) const fn new(json: &'a Bytes) -> Self {
+impl Broadcast {
+    /// What goes as this JSON, which is copied: a part of a large buffer does not keep that alive.
+    pub(crate) fn new(json: &[u8]) -> Self {
         Self {
-            json,
-            text: OnceCell::new(),
-            binary: OnceCell::new(),
+            text: Frame::text(json),
+            binary: OnceLock::new(),
         }
     }
 
-    /// The event's frame; clones share their bytes.
+    /// The JSON.
+    pub(crate) fn json(&self) -> &[u8] {
+        self.text.payload()
+    }
+
+    /// The frame of an encoding; clones share its bytes.
     pub(crate) fn frame(&self, encoding: Encoding) -> Frame {
         match encoding {
-            Encoding::Json => self.text.get_or_init(|| Frame::text(self.json)).clone(),
+            Encoding::Json => self.text.clone(),
             Encoding::MsgPack => self.binary.get_or_init(|| self.packed()).clone(),
         }
     }
 
     fn packed(&self) -> Frame {
-        match wire::msgpack_of_json(self.json) {
+        match wire::msgpack_of_json(self.json()) {
             Ok(packed) => Frame::binary(&packed),
             Err(error) => {
                 tracing::error!(%error, "an event has no MessagePack form");

@@ -51,6 +51,16 @@ impl Frame {
         &self.0
     }
 
+    /// What stands behind the header.
+    pub(crate) fn payload(&self) -> &[u8] {
+        let header = match self.0.get(1) {
+            Some(126) => 4,
+            Some(127) => 10,
+            _ => 2,
+        };
+        self.0.get(header..).unwrap_or_default()
+    }
+
     /// The bytes of the frame, header included.
     pub(crate) fn into_bytes(self) -> Bytes {
         self.0
@@ -98,6 +108,9 @@ mod tests {
             [0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0, 7]
         );
         assert_eq!(long.as_bytes().len(), 10 + 65_536);
+        for length in [0, 125, 126, 65_535, 65_536] {
+            assert_eq!(Frame::text(&vec![7; length]).payload(), vec![7; length]);
+        }
     }
 
     #[test]

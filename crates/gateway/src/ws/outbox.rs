@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use confab_protocol::error::Code;
-use confab_protocol::ids::{ConversationId, UserId};
+use confab_protocol::frame::ServerFrame;
+use confab_protocol::ids::{ConversationId, Seq, UserId};
 use tokio::sync::Notify;
+use tracing::warn;
 
-use super::codec::Broadcast;
+use super::codec::{Broadcast, encode};
 use super::frames::Frame;
+use super::proofs::{Proofs, Unproven};
 use super::upgrade::Encoding;
 use crate::metrics::FrameMetrics;
 
@@ -21,6 +24,14 @@ pub(crate) enum SignalKey {
     Typing(ConversationId, UserId),
     Receipt(ConversationId, UserId),
     Presence(UserId),
+}
+
+/// Where an event stands: its membership is the one that began with `joined`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) conversation: ConversationId,
+    pub(crate) joined: Seq,
+    pub(crate) seq: Seq,
 }
 
 /// The queue between the hub, the session and the socket.
@@ -43,6 +54,9 @@ struct State {
     /// They go when nothing else waits.
     signals: VecDeque<(SignalKey, Frame)>,
     closed: Option<Code>,
+    /// The hub has more events than there is room for.
+    held_back: bool,
+    proofs: Proofs,
 }
 
 impl State {
@@ -79,11 +93,14 @@ impl Outbox {
         &self.metrics
     }
 
-    /// Puts the welcome before whatever came already, and lets the socket have it.
+    /// Puts the welcome before whatever came already, a ping directly behind it, and lets the socket have them.
     pub(crate) fn start(&self, welcome: Frame) {
         let mut state = self.lock();
-        state.answer_bytes += welcome.as_bytes().len();
-        state.frames.push_front((welcome, Kind::Answer));
+        let ping = Frame::ping(&state.proofs.welcome());
+        for frame in [ping, welcome] {
+            state.answer_bytes += frame.as_bytes().len();
+            state.frames.push_front((frame, Kind::Answer));
+        }
         state.started = true;
         drop(state);
         self.wake.notify_one();
@@ -91,46 +108,64 @@ impl Outbox {
 
     /// Queues a ping whose pong proves that the client has all that stands before it.
     pub(crate) fn push_ping(&self) {
-        self.push_answer(Frame::ping(&[]));
+        let mut state = self.lock();
+        let ping = Frame::ping(&state.proofs.ping());
+        state.answer_bytes += ping.as_bytes().len();
+        state.frames.push_back((ping, Kind::Answer));
+        drop(state);
+        self.wake.notify_one();
     }
 
-    /// A pong came; says whether it proves that the client has the welcome.
-    pub(crate) fn proven(&self, _payload: &[u8]) -> bool {
-        true
+    /// A pong came; says whether it proves for the first time that the client has the welcome.
+    pub(crate) fn proven(&self, payload: &[u8]) -> bool {
+        self.lock().proofs.pong(payload)
+    }
+
+    /// The client says that it has a conversation up to `seq`.
+    pub(crate) fn seen(&self, conversation: ConversationId, seq: Seq) {
+        self.lock().proofs.seen(conversation, seq);
+    }
+
+    /// What the client is not proven to have of what was queued.
+    pub(crate) fn unproven(&self) -> Unproven {
+        self.lock().proofs.unproven()
     }
 
     /// Whether the hub holds back events that have room now: then it is to be told, once.
     pub(crate) fn wants_more(&self) -> bool {
-        false
+        let mut state = self.lock();
+        let wants = state.held_back && state.event_bytes <= self.capacity / 4;
+        state.held_back &= !wants;
+        wants
     }
 
-    /// Queues an event. When there is no room the client is a slow consumer, and nothing is queued any more.
-    pub(crate) fn push_event(&self, event: &Broadcast<'_>) {
+    /// Queues an event; says whether there was room. Where there was none, [`Self::wants_more`] says when there is again. An
+    /// event alone always has room.
+    pub(crate) fn push_event(&self, place: Place, event: &Broadcast) -> bool {
         let frame = event.frame(self.encoding);
+        let bytes = frame.as_bytes().len();
         let mut state = self.lock();
         if state.closed.is_some() {
-            return;
+            return true;
         }
-        let bytes = frame.as_bytes().len();
-        if state.event_bytes + bytes > self.capacity {
-            state.closed = Some(Code::SlowConsumer);
-            state.frames.clear();
-            state.signals.clear();
-            (state.event_bytes, state.answer_bytes) = (0, 0);
-        } else {
-            state.event_bytes += bytes;
-            state.frames.push_back((frame, Kind::Event));
-            self.metrics.event(bytes);
+        if state.event_bytes > 0 && state.event_bytes + bytes > self.capacity {
+            state.held_back = true;
+            return false;
         }
-        let wakes = state.started || state.closed.is_some();
+        state.event_bytes += bytes;
+        state.frames.push_back((frame, Kind::Event));
+        state.proofs.queued(place);
+        let wakes = state.started;
         drop(state);
+        self.metrics.event(bytes);
         if wakes {
             self.wake.notify_one();
         }
+        true
     }
 
     /// Queues a signal in the place of an older one of its key. It never ends a session.
-    pub(crate) fn push_signal(&self, key: &SignalKey, signal: &Broadcast<'_>) {
+    pub(crate) fn push_signal(&self, key: &SignalKey, signal: &Broadcast) {
         let frame = signal.frame(self.encoding);
         let mut state = self.lock();
         if state.closed.is_some() {
@@ -149,6 +184,17 @@ impl Outbox {
         drop(state);
         if wakes {
             self.wake.notify_one();
+        }
+    }
+
+    /// Encodes a frame of the gateway's own, and queues it as an answer.
+    pub(crate) fn tell(&self, frame: &ServerFrame) {
+        match encode(self.encoding, frame) {
+            Ok(encoded) => {
+                self.metrics.told(frame, encoded.as_bytes().len());
+                self.push_answer(encoded);
+            }
+            Err(error) => warn!(%error, "an answer cannot be encoded"),
         }
     }
 
@@ -177,10 +223,12 @@ impl Outbox {
         self.lock().answer_bytes
     }
 
-    /// Whether so much waits that reading more for this socket makes no sense now.
+    /// Whether so much waits that reading more for this socket makes no sense now; then [`Self::wants_more`] says when it does.
     pub(crate) fn is_pressed(&self) -> bool {
-        let state = self.lock();
-        state.event_bytes > self.capacity / 4
+        let mut state = self.lock();
+        let pressed = state.event_bytes > self.capacity / 4;
+        state.held_back |= pressed;
+        pressed
     }
 
     /// Waits until something can be written, or the session must end. Cancel-safe.
@@ -250,36 +298,54 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use uuid::Uuid;
 
     use super::*;
 
-    fn event(outbox: &Outbox, text: &'static str) {
-        outbox.push_event(&Broadcast::new(&Bytes::from_static(text.as_bytes())));
+    fn event(outbox: &Outbox, text: &'static str) -> bool {
+        let place = Place {
+            conversation: ConversationId(Uuid::nil()),
+            joined: 1,
+            seq: 1,
+        };
+        outbox.push_event(place, &Broadcast::new(text.as_bytes()))
+    }
+
+    fn welcome_ping() -> Frame {
+        Frame::ping(&1_u64.to_be_bytes())
     }
 
     #[test]
-    fn the_welcome_stands_before_events_that_came_first() {
+    fn the_welcome_and_its_ping_stand_before_events_that_came_first() {
         let outbox = Outbox::new(Encoding::Json, 1000);
         event(&outbox, "1");
         outbox.start(Frame::text(b"welcome"));
         let frames = outbox.take(1000).unwrap();
-        assert_eq!(frames, [Frame::text(b"welcome"), Frame::text(b"1")]);
+        let due = [Frame::text(b"welcome"), welcome_ping(), Frame::text(b"1")];
+        assert_eq!(frames, due);
         assert_eq!(outbox.answer_bytes(), 0);
+        assert!(outbox.proven(&1_u64.to_be_bytes()));
     }
 
     #[test]
-    fn events_beyond_the_capacity_end_the_session_and_hold_no_memory() {
-        let outbox = Outbox::new(Encoding::Json, 8);
-        event(&outbox, "1234");
-        event(&outbox, "1234");
-        assert_eq!(outbox.take(100), Err(Code::SlowConsumer));
-        assert!(outbox.lock().frames.is_empty());
+    fn events_beyond_the_capacity_are_held_back_until_there_is_room() {
+        let outbox = Outbox::new(Encoding::Json, 16);
+        assert!(event(&outbox, "a long one finds room alone"));
+        assert!(!event(&outbox, "1"));
+        assert!(!outbox.wants_more(), "no room yet");
+        outbox.start(Frame::text(b"w"));
+        assert_eq!(outbox.take(1000).unwrap().len(), 3);
+        assert!(outbox.wants_more());
+        assert!(!outbox.wants_more(), "once");
+        assert!(event(&outbox, "1234") && outbox.is_pressed());
+        outbox.take(1000).unwrap();
+        assert!(outbox.wants_more() && event(&outbox, "1"));
+        assert_eq!(outbox.unproven().len(), 1);
     }
 
     fn signal(outbox: &Outbox, user: usize, text: String) {
         let key = SignalKey::Presence(format!("u{user}").parse().unwrap());
-        outbox.push_signal(&key, &Broadcast::new(&Bytes::from(text)));
+        outbox.push_signal(&key, &Broadcast::new(text.as_bytes()));
     }
 
     #[test]
@@ -292,7 +358,7 @@ mod tests {
         signal(&outbox, 2 * SIGNALS - 1, "new".to_owned());
         event(&outbox, "1");
         outbox.push_answer(Frame::text(b"a"));
-        assert_eq!(outbox.take(7).unwrap().len(), 3, "no signal among them");
+        assert_eq!(outbox.take(17).unwrap().len(), 4, "no signal among them");
         let frames = outbox.take(10_000).unwrap();
         assert_eq!(frames.len(), SIGNALS);
         assert_eq!(frames[0], Frame::text(format!("old {SIGNALS}").as_bytes()));
@@ -316,7 +382,7 @@ mod tests {
         for _ in 0..10 {
             event(&outbox, "12345678");
         }
-        assert_eq!(outbox.take(13).unwrap().len(), 2);
+        assert_eq!(outbox.take(23).unwrap().len(), 3);
         assert_eq!(outbox.take(1000).unwrap().len(), 9);
     }
 }

@@ -4,7 +4,6 @@ use confab_protocol::command::{Caller, DeleteConversation, Outcome, UpdateConver
 use confab_protocol::event::{ConversationDeleted, ConversationUpdated, EventType};
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::json::JsonText;
-use confab_protocol::limits;
 use confab_protocol::resource::{Conversation, Role};
 use confab_protocol::timestamp::Timestamp;
 use sqlx::PgConnection;
@@ -15,6 +14,7 @@ use super::lock::{first_execution, lock, read};
 use super::transact::Done;
 use crate::conversations::{self, Described};
 use crate::error::CommandError;
+use crate::reads::unread;
 
 /// Merges a patch into the metadata.
 pub(super) async fn update(
@@ -92,16 +92,16 @@ async fn describe(tx: &mut PgConnection, id: ConversationId) -> Result<Described
 
 /// A conversation as it was right behind the event `$3`, with what it was to the caller: of what may have changed since, only how far
 /// the caller has read.
-const BEHIND: &str = "\
-    select c.type, c.created_by, c.created_at, p.role, p.joined_at, p.last_read_seq, \
-        (select count(*) from ( \
-            select from (select e.type, e.actor from events e \
-                where e.conversation_id = c.id and e.seq > p.last_read_seq and e.seq <= $3 order by e.seq limit 10000) e \
-            where e.type = 'message.created' and e.actor <> $2 limit $4) u) as unread \
-    from conversations c left join lateral ( \
-        select p.role, p.joined_at, p.last_read_seq from participants p where p.conversation_id = c.id and p.user_id = $2 \
-            and p.joined_seq < $3 and (p.left_seq is null or p.left_seq > $3) limit 1) p on true \
-    where c.id = $1";
+fn behind() -> String {
+    format!(
+        "select c.type, c.created_by, c.created_at, p.role, p.joined_at, p.last_read_seq, {} as unread \
+        from conversations c left join lateral ( \
+            select p.role, p.joined_at, p.last_read_seq from participants p where p.conversation_id = c.id and p.user_id = $2 \
+                and p.joined_seq < $3 and (p.left_seq is null or p.left_seq > $3) limit 1) p on true \
+        where c.id = $1",
+        unread("$3")
+    )
+}
 
 #[derive(sqlx::FromRow)]
 struct Behind {
@@ -123,11 +123,10 @@ async fn updated(
     described: Described,
     (seq, at): (Seq, Timestamp),
 ) -> Result<Outcome, CommandError> {
-    let row: Behind = sqlx::query_as(BEHIND)
+    let row: Behind = sqlx::query_as(sqlx::AssertSqlSafe(behind()))
         .bind(id.0)
         .bind(caller.user.as_str())
         .bind(seq.cast_signed())
-        .bind(limits::UNREAD.cast_signed())
         .fetch_one(tx)
         .await?;
     let own_role = row.role.as_deref().map(role).transpose()?;

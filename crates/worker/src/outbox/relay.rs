@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use super::{OutboxError, StreamCreated, acknowledged, outgoing, send};
+use super::{OutboxError, Standing, acknowledged, outgoing, send};
 use crate::metrics::Metrics;
 use crate::reads::{EVENT_COLUMNS, EVENT_TARGET, EventRow, entry_of};
 
@@ -26,7 +26,7 @@ const SWEEP_EVERY: u32 = 120;
 pub(crate) async fn run(
     bus: Bus,
     pool: PgPool,
-    created: StreamCreated,
+    standing: Standing,
     metrics: Metrics,
     stop: CancellationToken,
 ) {
@@ -36,9 +36,9 @@ pub(crate) async fn run(
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         count = count.wrapping_add(1);
         let relay = async {
-            while bus.is_connected() && relay(&bus, &pool, &created, &metrics).await? {}
+            while bus.is_connected() && relay(&bus, &pool, &standing, &metrics).await? {}
             if count.is_multiple_of(SWEEP_EVERY) {
-                sweep(&pool).await?;
+                sweep(&pool, &standing).await?;
             }
             Ok::<_, OutboxError>(())
         };
@@ -49,13 +49,13 @@ pub(crate) async fn run(
 }
 
 /// Publishes some of what lingers; says whether there may be more.
-async fn relay(
+pub(super) async fn relay(
     bus: &Bus,
     pool: &PgPool,
-    created: &StreamCreated,
+    standing: &Standing,
     metrics: &Metrics,
 ) -> Result<bool, OutboxError> {
-    let Some(stream_created) = *created.borrow() else {
+    let Some(stream) = standing.now() else {
         return Ok(false);
     };
     let mut tx = pool.begin().await?;
@@ -74,7 +74,7 @@ async fn relay(
         let Some(sent) = send(bus, &events).await else {
             return Ok(false);
         };
-        let Some(mark) = acknowledged(row, sent).await else {
+        let Some(mark) = acknowledged(row, sent, Some(stream)).await else {
             return Ok(false);
         };
         sqlx::query(
@@ -82,13 +82,16 @@ async fn relay(
              stream_event_id = $4 where id = $1",
         )
         .bind(row)
-        .bind(stream_created)
+        .bind(stream.created)
         .bind(mark.stream_seq.cast_signed())
         .bind(mark.event.0)
         .execute(&mut *tx)
         .await?;
         metrics.relayed(events.len());
         info!(events = events.len(), "the relay published what lingered");
+    }
+    if standing.now() != Some(stream) {
+        return Ok(false);
     }
     tx.commit().await?;
     Ok(i64::try_from(count).is_ok_and(|count| count == ROWS))
@@ -136,13 +139,17 @@ struct RelayRow {
 
 /// Deletes what was published more than five minutes ago, well past JetStream's sync interval of two, and creation keys
 /// and revocations that expired.
-async fn sweep(pool: &PgPool) -> Result<(), OutboxError> {
-    sqlx::query(
-        "delete from outbox where id in (select id from outbox where published_at < clock_timestamp() - interval '5 minutes' \
-         order by published_at limit 10000 for update skip locked)",
-    )
-    .execute(pool)
-    .await?;
+///
+/// While NATS is away, and until its stream was compared, what was published is kept: it may be lost.
+pub(super) async fn sweep(pool: &PgPool, standing: &Standing) -> Result<(), OutboxError> {
+    if standing.now().is_some() {
+        sqlx::query(
+            "delete from outbox where id in (select id from outbox where published_at < statement_timestamp() - interval '5 minutes' \
+             order by published_at limit 10000 for update skip locked)",
+        )
+        .execute(pool)
+        .await?;
+    }
     sqlx::query(
         "delete from creation_keys where (tenant, user_id, key) in (select tenant, user_id, key from creation_keys \
          where expires_at < clock_timestamp() limit 10000 for update skip locked)",

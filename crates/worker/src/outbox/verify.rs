@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use confab_bus::{Bus, BusError, StreamState};
+use confab_bus::{Bus, BusError, Link, StreamState};
 use confab_protocol::ids::EventId;
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -13,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::OutboxError;
+use super::{Compared, OutboxError};
 use crate::metrics::Metrics;
 
 const PERIOD: Duration = Duration::from_secs(5);
 /// How soon a comparison that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
 /// The key of the advisory lock under which one worker goes down the marks.
-const LOCK: i64 = 0x636f_6e66_6162;
+pub(super) const LOCK: i64 = 0x636f_6e66_6162;
 /// Marks read at once on the way down.
 const MARKS: i64 = 500;
 
@@ -28,7 +28,7 @@ const MARKS: i64 = 500;
 pub(crate) async fn run(
     bus: Bus,
     pool: PgPool,
-    created: watch::Sender<Option<OffsetDateTime>>,
+    compared: watch::Sender<Option<Compared>>,
     metrics: Metrics,
     stop: CancellationToken,
 ) {
@@ -41,13 +41,12 @@ pub(crate) async fn run(
             Ok(()) = link.changed() => {}
             _ = ticks.tick() => {}
         }
-        if !link.borrow_and_update().connected {
+        let Link { connected, epoch } = *link.borrow_and_update();
+        if !connected {
             continue;
         }
-        match stop
-            .run_until_cancelled(Box::pin(verify(&bus, &pool, &created, &metrics)))
-            .await
-        {
+        let verify = verify(&bus, &pool, (&compared, epoch), &metrics);
+        match stop.run_until_cancelled(Box::pin(verify)).await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
                 debug!(%error, "the stream could not be compared with what was published");
@@ -58,34 +57,49 @@ pub(crate) async fn run(
     }
 }
 
-async fn verify(
+/// Compares on the connection of this epoch. Who marks commits knows of the stream only when nothing is missing, or what is missing is
+/// no longer marked.
+pub(super) async fn verify(
     bus: &Bus,
     pool: &PgPool,
-    created: &watch::Sender<Option<OffsetDateTime>>,
+    (compared, epoch): (&watch::Sender<Option<Compared>>, u64),
     metrics: &Metrics,
 ) -> Result<(), OutboxError> {
-    // The mark first: what is acknowledged while the stream is asked would look lost to who asks for marks behind it.
-    let top = top(pool).await?;
+    // The marks first: what is acknowledged while the stream is asked would look lost to who asks for marks behind it.
+    let ends = ends(pool).await?;
     let stream = match bus.stream_state().await {
         Err(BusError::NoStream) => bus.provision().await?,
         stream => stream?,
     };
-    created.send_replace(Some(micros(stream.created)));
-    let Some(top) = top else {
-        return Ok(());
+    let created = micros(stream.created);
+    let is_of_it = ends.iter().all(|marked| marked.stream_created == created);
+    let is_whole = match ends.iter().max_by_key(|marked| marked.stream_seq) {
+        Some(top) => is_of_it && holds(bus, &stream, top).await?,
+        None => true,
     };
-    if holds(bus, &stream, &top).await? {
-        return Ok(());
+    if !is_whole {
+        compared.send_replace(None);
+        unmark(bus, pool, &stream).await?;
+        metrics.found_break();
     }
+    compared.send_replace(Some(Compared { created, epoch }));
+    if !is_whole {
+        bus.announce_break().await?;
+    }
+    Ok(())
+}
+
+/// Gives what the stream has lost, and what is marked as published into another, to the relay.
+async fn unmark(bus: &Bus, pool: &PgPool, stream: &StreamState) -> Result<(), OutboxError> {
     let mut tx = pool.begin().await?;
     let (locked,): (bool,) = sqlx::query_as("select pg_try_advisory_xact_lock($1)")
         .bind(LOCK)
         .fetch_one(&mut *tx)
         .await?;
     if !locked {
-        return Ok(());
+        return Err(OutboxError::Busy);
     }
-    let kept = first_that_holds(bus, &mut tx, &stream).await?;
+    let kept = first_that_holds(bus, &mut tx, stream).await?;
     let lost = sqlx::query(
         "update outbox set published_at = null, stream_created = null, stream_seq = null, stream_event_id = null \
          where published_at is not null and (stream_created <> $1 or stream_seq > $2)",
@@ -100,8 +114,6 @@ async fn verify(
         commits = lost,
         "the stream lost what it had acknowledged; it is published again"
     );
-    metrics.found_break();
-    bus.announce_break().await?;
     Ok(())
 }
 
@@ -113,13 +125,17 @@ struct Marked {
     stream_event_id: Uuid,
 }
 
-/// The mark with the highest sequence, not the one that was made last.
-async fn top(pool: &PgPool) -> Result<Option<Marked>, OutboxError> {
+/// The mark with the highest sequence, not the one that was made last, and behind it the one of the oldest stream: while one worker
+/// looks for what an erased stream had, another may have published into the new one.
+async fn ends(pool: &PgPool) -> Result<Vec<Marked>, OutboxError> {
     Ok(sqlx::query_as(
-        "select stream_created, stream_seq, stream_event_id from outbox where published_at is not null \
-         order by stream_created desc, stream_seq desc limit 1",
+        "(select stream_created, stream_seq, stream_event_id from outbox where published_at is not null \
+            order by stream_created desc, stream_seq desc limit 1) \
+         union all \
+         (select stream_created, stream_seq, stream_event_id from outbox where published_at is not null \
+            order by stream_created, stream_seq limit 1)",
     )
-    .fetch_optional(pool)
+    .fetch_all(pool)
     .await?)
 }
 

@@ -37,14 +37,27 @@ pub(super) struct ConversationRow {
     unread: Option<i64>,
 }
 
-/// Unread messages are those of others above what was read: counted up to 1,000, among the next 10,000 events. So a page of a list costs the
-/// same however much its reader left unread.
-pub(super) const COLUMNS: &str = "c.id, c.type, c.metadata, c.version, c.created_by, c.created_at, c.updated_at, c.deleted_at, \
-    c.last_seq, c.last_event_at, c.members, p.role, p.joined_at, p.last_read_seq, \
-    case when p.role is null then null else (select count(*) from ( \
-        select 1 from (select e.type, e.actor from events e \
-            where e.conversation_id = c.id and e.seq > p.last_read_seq order by e.seq limit 10000) e \
-        where e.type = 'message.created' and e.actor <> $2 limit 1000) u) end as unread";
+/// How many messages the caller `$2`, a participant `p` of a conversation `c`, has not read among those up to a seq: those of others
+/// above what it has read, counted up to a limit among the next 10,000 events. So a page of a list costs the same however much its
+/// reader left unread.
+pub(crate) fn unread(up_to: &str) -> String {
+    format!(
+        "(select count(*) from ( \
+            select from (select e.type, e.actor from events e \
+                where e.conversation_id = c.id and e.seq > p.last_read_seq and e.seq <= {up_to} order by e.seq limit 10000) e \
+            where e.type = 'message.created' and e.actor <> $2 limit {}) u)",
+        limits::UNREAD
+    )
+}
+
+/// The columns of a [`ConversationRow`].
+pub(super) fn columns() -> String {
+    format!(
+        "c.id, c.type, c.metadata, c.version, c.created_by, c.created_at, c.updated_at, c.deleted_at, c.last_seq, c.last_event_at, \
+            c.members, p.role, p.joined_at, p.last_read_seq, case when p.role is null then null else {} end as unread",
+        unread("c.last_seq")
+    )
+}
 
 pub(super) fn conversation(row: ConversationRow) -> Result<Conversation, CommandError> {
     Ok(Conversation {
@@ -67,9 +80,7 @@ pub(super) fn conversation(row: ConversationRow) -> Result<Conversation, Command
         role: row.role.as_deref().map(role).transpose()?,
         joined_at: row.joined_at.map(Timestamp::new),
         last_read_seq: row.last_read_seq.map(i64::cast_unsigned),
-        unread_count: row
-            .unread
-            .map(|unread| unread.cast_unsigned().min(limits::UNREAD)),
+        unread_count: row.unread.map(i64::cast_unsigned),
         last_message: None,
     })
 }
@@ -77,8 +88,9 @@ pub(super) fn conversation(row: ConversationRow) -> Result<Conversation, Command
 /// One conversation.
 pub(super) fn statement() -> String {
     format!(
-        "select {COLUMNS} from conversations c left join lateral (select p.* from participants p \
-            where p.conversation_id = c.id and p.user_id = $2 and p.left_seq is null limit 1) p on true where c.id = $1"
+        "select {} from conversations c left join lateral (select p.* from participants p \
+            where p.conversation_id = c.id and p.user_id = $2 and p.left_seq is null limit 1) p on true where c.id = $1",
+        columns()
     )
 }
 

@@ -4,14 +4,14 @@ use confab_protocol::command::Caller;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, EventId, Seq};
 use confab_protocol::json::JsonText;
-use confab_protocol::query::{Answer, EncodedEvent, Log, ReadEvents, ReadRanges};
+use confab_protocol::query::{Answer, EncodedEvent, Log, LogRange, ReadEvents, ReadRanges};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{EVENT_COLUMNS, EVENT_TARGET, EventRow, ROOM, entry_of};
 use crate::error::CommandError;
 
-/// Events of a range in one answer.
+/// Events in one answer.
 const MOST: i64 = 1000;
 
 /// The events of a range, oldest first; the payloads of those behind the byte bound are not read, but the first one always is.
@@ -49,10 +49,68 @@ pub(super) async fn read(pool: &PgPool, read: &ReadEvents) -> Result<Answer, Com
     Ok(Answer::Events { events })
 }
 
-/// Events of several ranges, as many as fit.
+/// The events of several ranges in one statement, oldest first within each, as [`range`] has them.
+///
+/// Seqs have no gaps, so each range is known to hold so many before it is looked at: together they read `$6` events at most, and what
+/// a sort takes is bounded by that, however many ranges there are.
+pub(super) fn several_ranges() -> String {
+    format!(
+        "select * from ( \
+            select e.*, sum(octet_length(e.payload) + coalesce(octet_length(e.target_payload), 0) \
+                + 4 * octet_length(e.actor) + 700) over (order by e.n, e.seq) as bytes from ( \
+                select r.n, r.before + e.seq - r.after = 1 as is_first, e.* from ( \
+                    select r.*, sum(r.held) over (order by r.n)::bigint - r.held as before from ( \
+                        select r.n, r.conversation, r.after, \
+                            least(greatest(least(r.up_to, c.last_seq) - r.after, 0), $6) as held \
+                        from unnest($1::uuid[], $3::bigint[], $4::bigint[]) with ordinality as r(conversation, after, up_to, n) \
+                        cross join lateral (select c.last_seq from conversations c \
+                            where c.id = r.conversation and c.tenant = $2 limit 1) c \
+                    ) r \
+                ) r cross join lateral (select {EVENT_COLUMNS} from events e {EVENT_TARGET} \
+                    where e.conversation_id = r.conversation and e.seq > r.after \
+                        and e.seq <= r.after + least(r.held, $6 - r.before) order by e.seq limit $6 \
+                ) e \
+            ) e \
+        ) e where bytes <= $5 or is_first order by n, seq"
+    )
+}
+
+/// An event of one of several ranges.
+#[derive(sqlx::FromRow)]
+struct RangeRow {
+    n: i64,
+    #[sqlx(flatten)]
+    event: EventRow,
+}
+
+/// Events of several ranges, as many as fit: what is missing behind the last one is to be asked for again.
 pub(super) async fn ranges(pool: &PgPool, read: &ReadRanges) -> Result<Answer, CommandError> {
-    let _ = (pool, read);
-    Err(CommandError::Stored("ranges"))
+    let seqs = |seq: fn(&LogRange) -> Seq| -> Vec<i64> {
+        let bound = |range| i64::try_from(seq(range)).unwrap_or(i64::MAX);
+        read.ranges.iter().map(bound).collect()
+    };
+    let ids = read.ranges.iter().map(|range| range.conversation.0);
+    // A range without events takes a byte.
+    let room = ROOM.saturating_sub(read.ranges.len());
+    let rows: Vec<RangeRow> = sqlx::query_as(sqlx::AssertSqlSafe(several_ranges()))
+        .bind(ids.collect::<Vec<_>>())
+        .bind(read.tenant.as_str())
+        .bind(seqs(|range| range.after))
+        .bind(seqs(|range| range.up_to))
+        .bind(i64::try_from(room).unwrap_or(i64::MAX))
+        .bind(MOST)
+        .fetch_all(pool)
+        .await?;
+    let mut rows = rows.into_iter().peekable();
+    let mut answer = Vec::with_capacity(read.ranges.len());
+    for (range, n) in read.ranges.iter().zip(1..) {
+        let mut events = Vec::new();
+        while let Some(row) = rows.next_if(|row| row.n == n) {
+            events.push(encoded(range.conversation.0, &row.event)?);
+        }
+        answer.push(events);
+    }
+    Ok(Answer::Ranges(answer))
 }
 
 fn encoded(conversation: Uuid, row: &EventRow) -> Result<EncodedEvent, CommandError> {

@@ -14,7 +14,7 @@ use time::macros::datetime;
 use uuid::Uuid;
 
 use super::ROOM;
-use super::conversations::{COLUMNS, ConversationRow, conversation};
+use super::conversations::{ConversationRow, columns, conversation};
 use crate::error::CommandError;
 
 /// Longest content that a preview shows, in bytes of JSON.
@@ -76,7 +76,7 @@ pub(super) fn statement(order: ListOrder) -> String {
         ListOrder::Created => (CREATED, "k.id desc"),
     };
     format!(
-        "select {COLUMNS}, m.message_id, m.message_seq, m.message_actor, m.message_at, m.message_deleted_at, \
+        "select {}, m.message_id, m.message_seq, m.message_actor, m.message_at, m.message_deleted_at, \
             m.message_payload, m.message_is_whole \
          from ({page}) k \
          cross join lateral (select c.* from conversations c where c.id = k.id limit 1) c \
@@ -88,7 +88,8 @@ pub(super) fn statement(order: ListOrder) -> String {
                 case when octet_length(m.payload) <= {WHOLE} then m.payload else substr(m.payload, 1, 512) end \
                     as message_payload \
             from events m where m.conversation_id = k.id and m.seq = c.last_message_seq limit 1) m on true \
-         order by {by}"
+         order by {by}",
+        columns()
     )
 }
 

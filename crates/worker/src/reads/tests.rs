@@ -6,6 +6,8 @@ mod memberships;
 mod messages;
 mod pages;
 mod participants;
+mod questions;
+mod ranges;
 mod recent;
 mod scale;
 

@@ -202,7 +202,7 @@ async fn join_and_leave(fixture: &Fixture, group: ConversationId, user: &str, co
     .unwrap();
 }
 
-async fn begin_many(fixture: &Fixture, user: &str, count: i32) {
+pub(super) async fn begin_many(fixture: &Fixture, user: &str, count: i32) {
     let ids: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
     sqlx::query(
         "with begun as ( \
@@ -221,7 +221,7 @@ async fn begin_many(fixture: &Fixture, user: &str, count: i32) {
     .unwrap();
 }
 
-fn question(user: &str, held: Vec<(ConversationId, Seq)>) -> MembershipsOf {
+pub(super) fn question(user: &str, held: Vec<(ConversationId, Seq)>) -> MembershipsOf {
     MembershipsOf {
         tenant: "default".parse().unwrap(),
         user: user.parse().unwrap(),

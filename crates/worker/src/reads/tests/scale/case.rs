@@ -5,7 +5,9 @@ use confab_protocol::query::{History, ListConversations, ListOrder, Query};
 use uuid::Uuid;
 
 use super::fill::{begin_many, fill};
-use crate::reads::{ROOM, conversations, events, history, list, messages, participants};
+use crate::reads::{
+    ROOM, conversations, events, history, list, memberships, messages, participants,
+};
 use crate::testing::{Fixture, caller, message, sent};
 
 /// A statement with the types of its parameters and their values.
@@ -23,6 +25,8 @@ pub(super) struct Case {
     conversations: i32,
     events: i64,
     message: Uuid,
+    /// Fifty conversations of the user have an id above this one.
+    above: Uuid,
 }
 
 const BY_RECENT: &str = "text, text, text[], uuid, bigint, timestamptz";
@@ -42,12 +46,19 @@ impl Case {
         let channel = fixture.group(&[user]).await;
         fill(&fixture.pool, channel, user, events, members).await;
         let message = sent(fixture.send(message(channel, user, "last")).await).message_id;
+        let above = "select conversation_id from participants where user_id = $1 order by 1 desc offset 50 limit 1";
+        let (above,): (Uuid,) = sqlx::query_as(above)
+            .bind(user)
+            .fetch_one(&fixture.pool)
+            .await
+            .unwrap();
         Self {
             user,
             channel,
             conversations,
             events,
             message: message.0,
+            above,
         }
     }
 
@@ -55,6 +66,7 @@ impl Case {
         let mut all = self.of_lists();
         all.extend(self.of_logs());
         all.extend(self.of_members());
+        all.extend(self.of_gateways());
         let statement = |(name, text, types, values)| Statement {
             name,
             text,
@@ -134,6 +146,41 @@ impl Case {
             listed("participants", "left_seq is null", 2),
             listed("participants ever", "true", 2),
             listed("admins", "left_seq is null and role = 'admin'", 0),
+        ]
+    }
+
+    fn of_gateways(&self) -> Vec<Described> {
+        let Self {
+            channel,
+            user,
+            above,
+            ..
+        } = self;
+        let (end, middle) = (self.events + 1, self.events / 2);
+        let ranges = |name, room: usize, most: i64| {
+            let values = format!(
+                "'{{{channel},{above},{channel}}}', 'default', '{{{middle},0,0}}', '{{{},2,{end}}}', {room}, {most}",
+                middle + 200
+            );
+            let types = "uuid[], text, bigint[], bigint[], bigint, bigint";
+            (name, events::several_ranges(), types, values)
+        };
+        // All above some id, some by their ids, and what ended in the channel for one of many who left it.
+        let memberships = format!(
+            "'{{default,default,default}}', '{{{user},{user},{user}s2}}', '{{{above},{nil},{nil}}}', '{{{channel},{above}}}', \
+                '{{null,1,null}}', '{{null,2,null}}', '{{{channel},{above},{channel}}}', '{{0,1,0}}', '{{1,3,3}}', '{{2,2,3}}'",
+            nil = Uuid::nil()
+        );
+        vec![
+            ranges("ranges", ROOM, 1000),
+            ranges("ranges, cut", 10_000, 1000),
+            ranges("ranges, few", ROOM, 250),
+            (
+                "memberships",
+                memberships::statement(),
+                "text[], text[], uuid[], uuid[], integer[], integer[], uuid[], bigint[], integer[], integer[]",
+                memberships,
+            ),
         ]
     }
 

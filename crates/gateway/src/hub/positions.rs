@@ -1,0 +1,182 @@
+//! Where sessions stand: what their clients are proven to have, what they say that they have, and opening by a record alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use confab_bus::records::Position;
+use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::query::Membership;
+
+use super::conversation::Begin;
+use super::{Effect, Hub, Opened, SessionKey};
+
+/// More than carries signals: how many members a conversation has of which no worker said so.
+const MANY: u64 = u64::MAX / 4;
+
+impl Hub {
+    /// What a session's client is proven to have of each conversation. Those whose membership ended, its end included, are
+    /// named with a joining of 0, so that nothing is told of them again.
+    pub(crate) fn positions(&self, key: SessionKey) -> Vec<Position> {
+        let Some(session) = self.sessions.get(&key) else {
+            return Vec::new();
+        };
+        if let Some(asking) = &session.opening {
+            return asking.start.positions.clone();
+        }
+        let unproven = session.outbox.unproven();
+        let position = |conversation: ConversationId, joined: Seq, cursor: Seq| {
+            let (joined, mut seq) = match unproven.get(&conversation) {
+                Some((joined, first)) => (*joined, cursor.min(first - 1)),
+                None => (joined, cursor),
+            };
+            if let Some(kept) = session.kept.get(&conversation) {
+                seq = seq.min(kept.position);
+            }
+            Position {
+                conversation,
+                joined,
+                seq,
+            }
+        };
+        let entered = session.conversations.iter().filter_map(|id| {
+            let entry = self.conversations.get(id)?.first_entry(key)?;
+            Some(position(*id, entry.joined(), entry.cursor))
+        });
+        let is_over = |id: &ConversationId| !session.conversations.contains(id);
+        let ended = session.ended.iter().filter(|(id, _)| is_over(id));
+        let ended = ended.map(|(id, left)| position(*id, 0, *left));
+        entered.chain(ended).collect()
+    }
+
+    /// A session's client says what it has: that counts up to what was queued for it or named in `truncated`.
+    pub(crate) fn seen(&mut self, key: SessionKey, seen: &BTreeMap<ConversationId, Seq>) {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        for (id, seq) in seen {
+            let conversation = self.conversations.get(id);
+            let entry = conversation.and_then(|conversation| conversation.first_entry(key));
+            let cursor = entry.map(|entry| entry.cursor);
+            let Some(bound) = cursor.or_else(|| session.ended.get(id).copied()) else {
+                continue;
+            };
+            session.outbox.seen(*id, *seq.min(&bound));
+            if let Some(kept) = session.kept.get_mut(id) {
+                kept.position = kept.position.max(*seq);
+                if kept.position >= kept.head {
+                    session.kept.remove(id);
+                }
+            }
+        }
+    }
+
+    /// A session's outbox has no room for the next event of a conversation.
+    pub(super) fn is_behind(&mut self, id: ConversationId, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.behind.insert(id);
+        }
+    }
+
+    /// A session's outbox has room for what was held back.
+    pub(crate) fn drained(&mut self, key: SessionKey) {
+        let session = self.sessions.get_mut(&key);
+        let behind = session.map(|session| std::mem::take(&mut session.behind));
+        for id in behind.unwrap_or_default() {
+            self.release(id, key);
+        }
+    }
+
+    /// A session that goes on opens without a worker's word, by its record: from there on every event is next to the one
+    /// before it, so that none can be passed over that ends the membership. What the record cannot know (memberships that began since,
+    /// whether the client holds what is not there) is asked for until a worker answers.
+    pub(super) fn open_without_workers(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        let Some(asking) = session.opening.take_if(|asking| asking.start.resumed) else {
+            return;
+        };
+        session.epoch = self.epoch - 1;
+        session.opened = self.clock;
+        session.claims = asking.start.held();
+        let account = Arc::clone(&session.account);
+        let mut begins = Vec::new();
+        for Position {
+            conversation,
+            joined,
+            seq,
+        } in asking.start.positions
+        {
+            let seen = asking.start.seen.get(&conversation).copied();
+            if joined == 0 {
+                session.ended.insert(conversation, seq);
+                continue;
+            }
+            let begin = Begin {
+                skip: seen.unwrap_or_default(),
+                by_record: true,
+                ..Begin::at(seen.map_or(seq, |seen| seen.min(seq)).max(joined - 1))
+            };
+            begins.push((conversation, joined, begin));
+        }
+        let (mut heads, mut replayed) = (Vec::new(), 0);
+        for (conversation, joined, begin) in begins {
+            let membership = Membership {
+                conversation,
+                joined,
+                left: None,
+                head: begin.cursor.max(self.window.highest(conversation)),
+                members: MANY,
+            };
+            self.enter(key, membership, begin);
+            let there = self.conversations.get(&conversation);
+            let head = there.map_or(begin.cursor, |there| there.sequencer.position());
+            heads.push((conversation, head));
+            replayed += head.saturating_sub(begin.cursor.max(begin.skip));
+        }
+        let opened = Opened {
+            heads,
+            truncated: Vec::new(),
+            replayed,
+        };
+        self.effects.push(Effect::Opened(key, opened));
+        self.reconcile_also(account);
+    }
+
+    /// A worker's word on a membership by which a session opened without one: what the client claims to hold and is not there is void.
+    pub(super) fn check_claim(&mut self, key: SessionKey, membership: &Membership) {
+        let Membership {
+            conversation: id,
+            joined,
+            head,
+            left,
+            ..
+        } = *membership;
+        let session = self.sessions.get_mut(&key);
+        let claim = session.and_then(|session| session.claims.get(&id).copied());
+        if claim.is_none_or(|claim| claim <= head) || left.is_some() {
+            return;
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.claims.insert(id, head);
+        }
+        let there = self.conversations.get_mut(&id);
+        if let Some(entry) = there.and_then(|there| there.entry(key, joined)) {
+            (entry.cursor, entry.skip) = (head, 0);
+            self.truncate_later(key, id, joined - 1, head, Some(true));
+        }
+    }
+
+    /// A membership that the session may not know is entered from its joining on, or from what the client claims to have of it.
+    pub(super) fn enter_unknown(&mut self, key: SessionKey, membership: Membership) {
+        let session = self.sessions.get(&key);
+        let claim = session.and_then(|session| session.claims.get(&membership.conversation));
+        let cursor = claim
+            .copied()
+            .unwrap_or_default()
+            .max(membership.joined - 1);
+        if membership.left.is_none_or(|left| left > cursor) {
+            self.enter(key, membership, Begin::at(cursor));
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! A client as the contract has it: it ignores what it has, reads what was truncated, and comes back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use confab_bus::records::Position;
+use confab_protocol::ids::Seq;
+
+use super::log::Log;
+use super::{Opened, PING, SessionKey, index};
+use crate::ws::frames::Frame;
+use crate::ws::outbox::Outbox;
+
+pub(super) struct Client {
+    pub(super) user: usize,
+    pub(super) says_seen: bool,
+    /// The connection, and whether it was welcomed.
+    pub(super) key: Option<SessionKey>,
+    pub(super) is_open: bool,
+    outbox: Option<Arc<Outbox>>,
+    /// What would be in the bucket.
+    pub(super) record: Vec<Position>,
+    /// The heads when the session was noted, and, once it first opened, those it was told and those there were.
+    noted: Vec<Seq>,
+    pub(super) told: Option<(BTreeMap<usize, Seq>, Vec<Seq>)>,
+    lives: usize,
+    /// Up to where it has each conversation, and what it took.
+    pub(super) has: BTreeMap<usize, Seq>,
+    heard: BTreeMap<usize, Vec<Seq>>,
+    /// Ranges that it is still to read, with what came behind them.
+    unread: BTreeMap<usize, (Seq, Seq, Vec<Seq>)>,
+    /// Pings not answered yet.
+    pings: Vec<Vec<u8>>,
+    idle: bool,
+}
+
+#[derive(serde::Deserialize)]
+struct Event {
+    c: usize,
+    seq: Seq,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Later {
+    conversation_id: confab_protocol::ids::ConversationId,
+    from_seq: Seq,
+    head_seq: Seq,
+}
+
+impl Client {
+    pub(super) fn new(user: usize, says_seen: bool, noted: Vec<Seq>) -> Self {
+        Self {
+            user,
+            says_seen,
+            key: None,
+            is_open: false,
+            outbox: None,
+            record: Vec::new(),
+            noted,
+            told: None,
+            lives: 0,
+            has: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            unread: BTreeMap::new(),
+            pings: Vec::new(),
+            idle: false,
+        }
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        self.outbox.as_ref().unwrap()
+    }
+
+    pub(super) fn connected(&mut self, key: SessionKey, outbox: Arc<Outbox>) {
+        (self.key, self.outbox) = (Some(key), Some(outbox));
+        self.idle = false;
+    }
+
+    /// What was truncated and not read, and all behind it, the client does not have.
+    pub(super) fn disconnected(&mut self) {
+        (self.key, self.is_open, self.outbox) = (None, false, None);
+        self.unread.clear();
+        self.pings.clear();
+    }
+
+    pub(super) fn opened(&mut self, opened: &Opened, now: Vec<Seq>, positions: Vec<Position>) {
+        self.is_open = true;
+        self.lives += 1;
+        self.outbox().start(Frame::text(b"{}"));
+        if self.told.is_none() {
+            let heads = opened.heads.iter();
+            let told: BTreeMap<_, _> = heads.map(|(id, head)| (index(*id), *head)).collect();
+            self.has = told.clone();
+            self.told = Some((told, now));
+            self.record = positions;
+        }
+        for range in &opened.truncated {
+            assert_eq!(range.reset, None);
+            self.truncated(index(range.conversation_id), range.from_seq, range.head_seq);
+        }
+    }
+
+    fn truncated(&mut self, c: usize, from: Seq, head: Seq) {
+        let unread = self.unread.entry(c).or_insert((from, head, Vec::new()));
+        unread.0 = unread.0.min(from);
+        unread.1 = unread.1.max(head);
+    }
+
+    /// Takes some of what waits; says whether the hub is to be told that there is room.
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
+        let frames = self.outbox().take(bytes).unwrap();
+        let wants_more = self.outbox().wants_more();
+        let is_ping = |frame: &Frame| frame.as_bytes()[0] == PING;
+        self.idle = frames.iter().all(is_ping) && !wants_more;
+        for frame in frames {
+            if frame.as_bytes()[0] == PING {
+                self.pings.push(frame.payload().to_vec());
+            } else if let Ok(event) = serde_json::from_slice::<Event>(frame.payload()) {
+                self.hear(event.c, event.seq);
+            } else if let Ok(range) = serde_json::from_slice::<Later>(frame.payload()) {
+                self.truncated(index(range.conversation_id), range.from_seq, range.head_seq);
+            }
+        }
+        wants_more
+    }
+
+    fn hear(&mut self, c: usize, seq: Seq) {
+        if let Some((_, head, behind)) = self.unread.get_mut(&c) {
+            if seq > *head {
+                behind.push(seq);
+            } else {
+                self.have(c, seq);
+            }
+            return;
+        }
+        self.have(c, seq);
+    }
+
+    fn have(&mut self, c: usize, seq: Seq) {
+        let has = self.has.entry(c).or_default();
+        let is_new = seq > *has;
+        assert!(
+            is_new || !(self.says_seen && self.lives > 1),
+            "{c} {seq} again on the wire, after {has}"
+        );
+        if is_new {
+            *has = seq;
+            self.heard.entry(c).or_default().push(seq);
+        }
+    }
+
+    /// Answers the pings, and pings are asked for.
+    pub(super) fn pong(&mut self) {
+        for ping in std::mem::take(&mut self.pings) {
+            self.outbox().proven(&ping);
+        }
+        if let Some(outbox) = self.outbox.as_ref().filter(|_| self.is_open) {
+            outbox.push_ping();
+        }
+    }
+
+    /// Reads what was truncated; says whether there was any.
+    pub(super) fn read_over(&mut self) -> bool {
+        let unread = std::mem::take(&mut self.unread);
+        let any = !unread.is_empty();
+        for (c, (from, head, behind)) in unread {
+            for seq in from..=head {
+                if seq > self.has.get(&c).copied().unwrap_or_default() {
+                    self.have(c, seq);
+                }
+            }
+            for seq in behind {
+                self.have(c, seq);
+            }
+        }
+        any
+    }
+
+    pub(super) const fn never_left(&self) -> bool {
+        self.lives == 1
+    }
+
+    pub(super) const fn has_all(&self) -> bool {
+        self.idle || !self.is_open
+    }
+
+    /// The client heard of a conversation what it is owed, and nothing else.
+    pub(super) fn check(&self, c: usize, log: &Log) {
+        let (told, opened) = self.told.as_ref().expect("every session opens");
+        let (told, opened) = (told.get(&c).copied(), opened[c]);
+        let heard = self.heard.get(&c).cloned().unwrap_or_default();
+        let memberships = log.memberships.get(&self.user).cloned().unwrap_or_default();
+        let mut rest = heard.clone();
+        for (joined, left) in memberships {
+            let end = left.unwrap_or(log.head());
+            let from = match told {
+                Some(head) if joined <= head => head + 1,
+                _ => joined,
+            };
+            let (own, others): (Vec<_>, Vec<_>) =
+                rest.into_iter().partition(|seq| (from..=end).contains(seq));
+            rest = others;
+            let ended_before = left.is_some_and(|left| left <= told.unwrap_or(opened));
+            // What began and ended while the session opened may be told or not; what was over before, not.
+            let may_be_told = left.is_some_and(|left| left > self.noted[c]);
+            if own.is_empty() && (from > end || ended_before) {
+                continue;
+            }
+            assert!(
+                !ended_before || may_be_told,
+                "{self} in {c}: {heard:?}, {log:?}"
+            );
+            // Catching up may skip to the end of a membership that is over.
+            let gap = own.iter().zip(from..).position(|(seq, due)| *seq != due);
+            let is_all = gap.is_none() && own.last() == Some(&end);
+            let skips = left.is_some() && self.lives > 1;
+            let is_skipped =
+                skips && own.last() == Some(&end) && gap.is_none_or(|at| at + 1 == own.len());
+            assert!(
+                is_all || is_skipped,
+                "{self} in {c}, told {told:?}: {heard:?}, owed {from}..={end}, {log:?}"
+            );
+        }
+        assert!(
+            rest.is_empty(),
+            "{self} in {c}, told {told:?}: {heard:?}, {log:?}"
+        );
+    }
+}
+
+impl std::fmt::Display for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "user {} ({} lives)", self.user, self.lives)
+    }
+}

@@ -1,0 +1,69 @@
+//! One conversation as Postgres has it.
+
+use std::collections::BTreeMap;
+
+use confab_protocol::event::EventType;
+use confab_protocol::ids::Seq;
+
+#[derive(Debug, Clone)]
+pub(super) struct Logged {
+    pub(super) r#type: EventType,
+    pub(super) data: String,
+}
+
+/// One conversation as Postgres has it.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Log {
+    pub(super) events: Vec<Logged>,
+    /// By user: each membership's first and last seq.
+    pub(super) memberships: BTreeMap<usize, Vec<(Seq, Option<Seq>)>>,
+}
+
+impl Log {
+    pub(super) fn head(&self) -> Seq {
+        self.events.len() as Seq
+    }
+
+    pub(super) fn at(&self, seq: Seq) -> &Logged {
+        &self.events[usize::try_from(seq).unwrap() - 1]
+    }
+
+    pub(super) fn append(&mut self, r#type: EventType, data: String) -> Seq {
+        self.events.push(Logged { r#type, data });
+        self.head()
+    }
+
+    pub(super) fn is_member(&self, user: usize) -> bool {
+        self.memberships
+            .get(&user)
+            .and_then(|all| all.last())
+            .is_some_and(|(_, left)| left.is_none())
+    }
+
+    pub(super) fn members(&self) -> u64 {
+        let users = self.memberships.keys();
+        users.filter(|user| self.is_member(**user)).count() as u64
+    }
+
+    pub(super) fn add(&mut self, user: usize) -> Option<Seq> {
+        if self.is_member(user) || self.events.is_empty() {
+            return None;
+        }
+        let data = format!(r#"{{"participants":[{{"userId":"u{user}","role":"member"}}]}}"#);
+        let seq = self.append(EventType::ParticipantAdded, data);
+        self.memberships.entry(user).or_default().push((seq, None));
+        Some(seq)
+    }
+
+    pub(super) fn remove(&mut self, user: usize) -> Option<Seq> {
+        if !self.is_member(user) {
+            return None;
+        }
+        let seq = self.append(
+            EventType::ParticipantRemoved,
+            format!(r#"{{"userId":"u{user}","reason":"left"}}"#),
+        );
+        self.memberships.get_mut(&user)?.last_mut()?.1 = Some(seq);
+        Some(seq)
+    }
+}

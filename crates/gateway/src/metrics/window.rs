@@ -1,0 +1,59 @@
+//! Metrics of the replay window, and of what is replayed.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::register;
+use crate::hub::Replays;
+use crate::window::Window;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
+}
+
+/// Metrics of the replay window, and of what is replayed.
+#[derive(Debug, Clone)]
+pub(crate) struct WindowMetrics {
+    events: Gauge,
+    bytes: Gauge,
+    replayed: Family<SourceLabel, Counter>,
+    truncated: Counter,
+}
+
+impl WindowMetrics {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            events: Gauge::default(),
+            bytes: Gauge::default(),
+            replayed: Family::default(),
+            truncated: Counter::default(),
+        };
+        register(registry, "confab_window_events", metrics.events.clone());
+        register(registry, "confab_window_size", metrics.bytes.clone());
+        register(registry, "confab_replayed_events", metrics.replayed.clone());
+        register(
+            registry,
+            "confab_truncated_ranges",
+            metrics.truncated.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn observe(&self, window: &Window, replays: Replays) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.events.set(number(window.events()));
+        self.bytes.set(number(window.bytes()));
+        for (source, events) in [("window", replays.window), ("worker", replays.worker)] {
+            if events > 0 {
+                self.replayed
+                    .get_or_create(&SourceLabel { source })
+                    .inc_by(events);
+            }
+        }
+        self.truncated.inc_by(replays.truncated);
+    }
+}

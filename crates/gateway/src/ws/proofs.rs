@@ -1,0 +1,162 @@
+//! What a client is proven to have: each ping marks what was queued before it, and its pong proves that (a WebSocket is
+//! ordered).
+
+use std::collections::VecDeque;
+
+use confab_protocol::ids::{ConversationId, Seq};
+use rustc_hash::FxHashMap;
+
+use super::outbox::Place;
+
+/// Pings whose pong has not come, with marks of their own; a later one takes the marks of the last of them with it.
+const EPOCHS: usize = 8;
+
+/// By conversation: the first event that is not proven to have arrived, with its membership's joining.
+pub(crate) type Unproven = FxHashMap<ConversationId, (Seq, Seq)>;
+
+/// What was queued and not proven to have arrived yet.
+#[derive(Debug, Default)]
+pub(super) struct Proofs {
+    /// Oldest first: what was queued before each ping, and behind the ping before it.
+    pinged: VecDeque<(u64, Unproven)>,
+    /// Queued behind the last ping.
+    since: Unproven,
+    pings: u64,
+    /// The ping behind the welcome, until it is proven.
+    welcome: Option<u64>,
+}
+
+impl Proofs {
+    /// An event is queued.
+    pub(super) fn queued(&mut self, place: Place) {
+        self.since
+            .entry(place.conversation)
+            .or_insert((place.joined, place.seq));
+    }
+
+    /// A ping is queued; gives its payload.
+    pub(super) fn ping(&mut self) -> [u8; 8] {
+        self.pings += 1;
+        if !self.since.is_empty() {
+            let marks = std::mem::take(&mut self.since);
+            self.pinged.push_back((self.pings, marks));
+        }
+        if self.pinged.len() > EPOCHS
+            && let (Some((ping, later)), Some((last, marks))) =
+                (self.pinged.pop_back(), self.pinged.back_mut())
+        {
+            *last = ping;
+            for (id, mark) in later {
+                marks.entry(id).or_insert(mark);
+            }
+        }
+        self.pings.to_be_bytes()
+    }
+
+    /// The ping behind the welcome is queued, before all events; gives its payload.
+    pub(super) fn welcome(&mut self) -> [u8; 8] {
+        self.pings += 1;
+        self.welcome = Some(self.pings);
+        self.pings.to_be_bytes()
+    }
+
+    /// A pong came with this payload; says whether it proves the welcome for the first time.
+    pub(super) fn pong(&mut self, payload: &[u8]) -> bool {
+        let Ok(payload) = payload.try_into() else {
+            return false;
+        };
+        let ping = u64::from_be_bytes(payload);
+        if ping > self.pings {
+            return false;
+        }
+        while self.pinged.front().is_some_and(|(first, _)| *first <= ping) {
+            self.pinged.pop_front();
+        }
+        self.welcome.take_if(|welcome| *welcome <= ping).is_some()
+    }
+
+    /// The client says that it has a conversation up to `seq`.
+    pub(super) fn seen(&mut self, id: ConversationId, seq: Seq) {
+        let marks = self.pinged.iter_mut().map(|(_, marks)| marks);
+        for marks in marks.chain([&mut self.since]) {
+            if let Some((_, first)) = marks.get_mut(&id) {
+                *first = (seq + 1).max(*first);
+            }
+        }
+    }
+
+    /// What is not proven.
+    pub(super) fn unproven(&self) -> Unproven {
+        let mut all = Unproven::default();
+        let marks = self.pinged.iter().map(|(_, marks)| marks);
+        for (id, mark) in marks.chain([&self.since]).flatten() {
+            let (joined, first) = all.entry(*id).or_insert(*mark);
+            if mark.1 < *first {
+                (*joined, *first) = *mark;
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn id(n: u128) -> ConversationId {
+        ConversationId(Uuid::from_u128(n))
+    }
+
+    fn queue(proofs: &mut Proofs, n: u128, seq: Seq) {
+        proofs.queued(Place {
+            conversation: id(n),
+            joined: 1,
+            seq,
+        });
+    }
+
+    fn first(proofs: &Proofs, n: u128) -> Option<Seq> {
+        proofs.unproven().get(&id(n)).map(|(_, first)| *first)
+    }
+
+    #[test]
+    fn a_pong_proves_what_was_queued_before_its_ping_and_no_more() {
+        let mut proofs = Proofs::default();
+        let welcome = proofs.welcome();
+        queue(&mut proofs, 1, 5);
+        queue(&mut proofs, 1, 6);
+        let ping = proofs.ping();
+        queue(&mut proofs, 1, 7);
+        queue(&mut proofs, 2, 3);
+        assert!(proofs.pong(&welcome), "the welcome");
+        assert_eq!(first(&proofs, 1), Some(5), "it stood before all events");
+        assert!(!proofs.pong(&ping));
+        assert_eq!((first(&proofs, 1), first(&proofs, 2)), (Some(7), Some(3)));
+        assert!(!proofs.pong(&99_u64.to_be_bytes()), "never sent");
+        assert!(!proofs.pong(b"x"));
+        assert_eq!(first(&proofs, 2), Some(3));
+        proofs.seen(id(1), 8);
+        assert_eq!(first(&proofs, 1), Some(9));
+        let ping = proofs.ping();
+        proofs.pong(&ping);
+        assert!(proofs.unproven().is_empty());
+    }
+
+    #[test]
+    fn marks_are_few_however_long_no_pong_comes() {
+        let mut proofs = Proofs::default();
+        let mut pings = Vec::new();
+        for seq in 1..=100 {
+            queue(&mut proofs, 1, seq);
+            pings.push(proofs.ping());
+        }
+        assert!(proofs.pinged.len() <= EPOCHS);
+        proofs.pong(&pings[50]);
+        let first = first(&proofs, 1).unwrap();
+        assert!(first <= 52, "{first}");
+        proofs.pong(&pings[99]);
+        assert!(proofs.unproven().is_empty());
+    }
+}

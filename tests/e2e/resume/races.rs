@@ -1,0 +1,51 @@
+//! Clients that come with one token at once.
+
+use super::{Client, cluster};
+use crate::support::soak;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_race_with_one_token_exactly_one_stays_on_the_session() {
+    let cluster = cluster().await;
+    let alice = cluster.user("alice");
+    for round in 0..soak(200, 20) {
+        let first = Client::fresh(&cluster, &alice, round % 2).await;
+        let (session, token) = (first.session(), first.token());
+        drop(first);
+        // At two gateways, at one, and where the session was.
+        let (here, there) = [(0, 1), (0, 0), (1, 1)][round % 3];
+        let (mut one, mut other) = tokio::join!(
+            Client::hello(&cluster, &alice, here, Some(&token)),
+            Client::hello(&cluster, &alice, there, Some(&token)),
+        );
+        let mut on_session = 0;
+        for client in [&mut one, &mut other] {
+            let is_it = client.welcome["sessionId"] == session.as_str();
+            on_session += usize::from(client.is_served().await && is_it);
+        }
+        assert_eq!(on_session, 1, "in round {round}");
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_race_and_prove_their_welcomes_exactly_one_stays() {
+    let cluster = cluster().await;
+    let alice = cluster.user("alice");
+    for round in 0..soak(20, 3) {
+        let first = Client::fresh(&cluster, &alice, round % 2).await;
+        let (session, token) = (first.session(), first.token());
+        drop(first);
+        let mut one = Client::hello(&cluster, &alice, 0, Some(&token)).await;
+        let mut on_session = 0;
+        let (_, mut other) = tokio::join!(
+            one.proves_if_it_can(),
+            Client::hello(&cluster, &alice, 1, Some(&token)),
+        );
+        for client in [&mut one, &mut other] {
+            let is_it = client.welcome["sessionId"] == session.as_str();
+            on_session += usize::from(client.is_served().await && is_it);
+        }
+        assert_eq!(on_session, 1, "in round {round}");
+    }
+    cluster.end().await;
+}

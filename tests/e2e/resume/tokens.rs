@@ -1,0 +1,147 @@
+//! What a token is good for, and for whom.
+
+use serde_json::Value;
+
+use super::{Client, SOON, cluster, eventually, on_device};
+use crate::support::{Cluster, User};
+
+/// A client that comes with this token starts afresh, and is told why.
+async fn starts_afresh(cluster: &Cluster, user: &User, gateway: usize, token: &str, why: &str) {
+    let client = Client::hello(cluster, user, gateway, Some(token)).await;
+    assert_eq!(client.welcome["type"], "welcome", "{}", client.welcome);
+    assert_eq!(client.welcome["resumed"], false);
+    assert_eq!(client.welcome["reason"], why);
+    assert_ne!(client.welcome["resumeToken"], Value::Null);
+    client.bye().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_used_token_is_good_until_its_welcome_is_known_to_have_come() {
+    let cluster = cluster().await;
+    let alice = cluster.user("alice");
+    let mut first = Client::fresh(&cluster, &alice, 0).await;
+    first.proves().await;
+    let (session, token) = (first.session(), first.token());
+    drop(first);
+    // The welcome is lost twice in a row, here and there.
+    for gateway in [1, 0, 1] {
+        let client = Client::resumed(&cluster, &alice, gateway, &token).await;
+        assert_eq!(client.session(), session);
+    }
+    let mut client = Client::resumed(&cluster, &alice, 0, &token).await;
+    client.proves().await;
+    for gateway in [0, 1] {
+        starts_afresh(&cluster, &alice, gateway, &token, "used").await;
+    }
+    assert!(client.is_served().await, "it lost nothing by that");
+    let newest = client.token();
+    drop(client);
+    starts_afresh(&cluster, &alice, 1, &token, "used").await;
+    let client = Client::resumed(&cluster, &alice, 1, &newest).await;
+    assert_eq!(client.session(), session);
+    drop(client);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_no_right_to_a_session_starts_afresh_and_takes_nothing() {
+    let cluster = cluster().await;
+    let alice = cluster.user("alice");
+    let mut client = Client::fresh(&cluster, &alice, 0).await;
+    client.proves().await;
+    let (session, token) = (client.session(), client.token());
+    let laptop = on_device(&cluster, "alice", "laptop");
+    let mallory = cluster.user("mallory");
+    let mut unknown = token.clone();
+    unknown.replace_range(
+        0..4,
+        if token.starts_with("AAAA") {
+            "BBBB"
+        } else {
+            "AAAA"
+        },
+    );
+    let mut forged = token.clone();
+    forged.replace_range(
+        60..64,
+        if token.ends_with("AAAA") {
+            "BBBB"
+        } else {
+            "AAAA"
+        },
+    );
+    for gateway in [0, 1] {
+        starts_afresh(&cluster, &mallory, gateway, &token, "foreign").await;
+        starts_afresh(&cluster, &laptop, gateway, &token, "foreign").await;
+        starts_afresh(&cluster, &mallory, gateway, &forged, "unknown").await;
+        starts_afresh(&cluster, &alice, gateway, &forged, "used").await;
+        starts_afresh(&cluster, &alice, gateway, &unknown, "unknown").await;
+        for junk in ["", "x", &"A".repeat(65), &"=".repeat(64)] {
+            starts_afresh(&cluster, &alice, gateway, junk, "malformed").await;
+        }
+    }
+    assert!(client.is_served().await);
+    drop(client);
+    let client = Client::resumed(&cluster, &alice, 1, &token).await;
+    assert_eq!(client.session(), session);
+    drop(client);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bye_is_for_good() {
+    let cluster = cluster().await;
+    let alice = cluster.user("alice");
+    for gateway in [0, 1] {
+        let client = Client::fresh(&cluster, &alice, 0).await;
+        let token = client.token();
+        client.bye().await;
+        starts_afresh(&cluster, &alice, gateway, &token, "ended").await;
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_session_cannot_be_resumed() {
+    let cluster = cluster().await;
+    let alice = cluster.user("alice");
+    let other = cluster.user("alice");
+    // Once while it is connected, once while it is not.
+    for connected in [true, false] {
+        let client = Client::fresh(&cluster, &alice, 0).await;
+        let (session, token) = (client.session(), client.token());
+        if connected {
+            other
+                .http(1)
+                .revoke_session(session.parse().unwrap())
+                .await
+                .unwrap();
+            assert_eq!(client.close_code().await, Some(4403));
+        } else {
+            drop(client);
+            other
+                .http(1)
+                .revoke_session(session.parse().unwrap())
+                .await
+                .unwrap();
+        }
+        let refused = Client::hello(&cluster, &alice, 1, Some(&token)).await;
+        if connected {
+            assert_eq!(refused.welcome["reason"], "ended", "{}", refused.welcome);
+            refused.bye().await;
+        } else {
+            assert_eq!(
+                refused.welcome["code"], "TOKEN_REVOKED",
+                "{}",
+                refused.welcome
+            );
+            assert_eq!(refused.close_code().await, Some(4403));
+            eventually("it is ended for good", SOON, async || {
+                let again = Client::hello(&cluster, &alice, 0, Some(&token)).await;
+                (again.welcome["reason"] == "ended").then_some(())
+            })
+            .await;
+        }
+    }
+    cluster.end().await;
+}

@@ -1,0 +1,57 @@
+//! A gateway that was stopped, or cut off, while its sessions went on elsewhere.
+
+use std::time::Duration;
+
+use confab_stack::Traffic;
+
+use super::Client;
+use crate::support::{Cluster, Setup};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_was_stopped_is_fenced_when_it_goes_on_and_overwrites_nothing() {
+    // With a heartbeat that is longer than it is stopped: else its clients look silent to it when it goes on.
+    let mut cluster = Cluster::start(Setup::default()).await;
+    let alice = cluster.user("alice");
+    let old = Client::fresh(&cluster, &alice, 0).await;
+    let (session, token) = (old.session(), old.token());
+    cluster.gateways[0].process_mut().pause().unwrap();
+    let mut new = Client::resumed(&cluster, &alice, 1, &token).await;
+    // For longer than NATS takes to give the connection of the stopped one up.
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(new.is_served().await);
+    }
+    cluster.gateways[0].process_mut().resume().unwrap();
+    assert_eq!(old.close_code().await, Some(4409));
+    cluster.ready().await;
+    let newest = new.token();
+    let moved = Client::resumed(&cluster, &alice, 0, &newest).await;
+    assert_eq!(moved.session(), session);
+    assert_eq!(new.close_code().await, Some(4409));
+    drop(moved);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_was_cut_off_is_fenced_on_its_return() {
+    let mut cluster = Cluster::start(Setup {
+        links: true,
+        workers: 1,
+        gateway_env: vec![("CONFAB_HEARTBEAT", Some("2".to_owned()))],
+        ..Setup::default()
+    })
+    .await;
+    let alice = cluster.user("alice");
+    let mut old = Client::fresh(&cluster, &alice, 0).await;
+    old.proves().await;
+    let (session, token) = (old.session(), old.token());
+    cluster.links[0].set(Traffic::Refuse).await;
+    let mut new = Client::resumed(&cluster, &alice, 1, &token).await;
+    assert_eq!(new.session(), session);
+    assert!(old.is_served().await, "it cannot know");
+    cluster.links[0].set(Traffic::Pass).await;
+    assert_eq!(old.close_code().await, Some(4409));
+    assert!(new.is_served().await);
+    drop(new);
+    cluster.end().await;
+}
