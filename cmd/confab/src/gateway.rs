@@ -39,7 +39,7 @@ fn raise_descriptors() {
 async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     raise_descriptors();
     let mut registry = telemetry::registry();
-    let gateway = Gateway::build(settings, &mut registry, stop).await?;
+    let gateway = Box::pin(Gateway::build(settings, &mut registry, stop)).await?;
     let readiness = gateway.readiness();
     let admin = admin::router(registry, move || ready(readiness.missing()));
     Ok(Box::pin(gateway.run(admin)).await?)
