@@ -292,6 +292,7 @@ impl Driver {
         self.link = None;
         self.sends.end(&closed);
         let end = closed.clone();
+        self.told.tell(Change::Closed(end.clone()));
         self.standing
             .send_modify(|standing| standing.closed = Some(end));
         self.commands.close();
@@ -305,7 +306,6 @@ impl Driver {
                 let _unheard = answer.send(Err(SendError::Closed(closed.clone()))).is_err();
             }
         }
-        self.told.tell(Change::Closed(closed));
         self.told.finish().await;
     }
 }
