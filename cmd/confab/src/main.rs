@@ -15,7 +15,9 @@ mod listen;
 mod migrate;
 mod openapi;
 mod send;
+mod session;
 mod telemetry;
+mod terminal;
 mod token;
 mod worker;
 
@@ -41,6 +43,7 @@ enum Command {
     Migrate(migrate::Args),
     Send(send::Args),
     Listen(listen::Args),
+    Session(session::Args),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
     #[command(name = "asyncapi")]
@@ -62,6 +65,7 @@ impl Command {
             Self::Migrate(args) => migrate::run(args).await,
             Self::Send(args) => send::run(args).await,
             Self::Listen(args) => listen::run(args).await,
+            Self::Session(args) => session::run(args).await,
             Self::OpenApi(_) => openapi::print(&confab_gateway::openapi()),
             Self::AsyncApi(_) => openapi::print(&confab_gateway::asyncapi()),
         }

@@ -271,12 +271,7 @@ impl Resuming {
         }
         let room = Room::of(&self.room, &self.bytes, bytes).await;
         let (answer, pending) = Pending::within(self.patience + MARGIN);
-        let kept = Kept {
-            id,
-            frame,
-            answer: Some(answer),
-            room,
-        };
+        let kept = Kept::new(id, frame, Some(answer), room);
         self.command(Command::Keep(kept)).await?;
         Ok(pending)
     }

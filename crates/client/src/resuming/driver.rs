@@ -277,13 +277,7 @@ impl Driver {
             id: Some(id.clone()),
             token,
         });
-        let room = Room::default();
-        let kept = Kept {
-            id,
-            frame,
-            answer,
-            room,
-        };
+        let kept = Kept::new(id, frame, answer, Room::default());
         self.sends.keep(kept, now);
     }
 

@@ -12,10 +12,24 @@ pub(in crate::resuming) struct Kept {
     pub(in crate::resuming) frame: ClientFrame,
     /// Where the answer goes; none where nobody waits.
     pub(in crate::resuming) answer: Option<Answer>,
-    pub(in crate::resuming) room: Room,
+    _room: Room,
 }
 
 impl Kept {
+    pub(in crate::resuming) const fn new(
+        id: String,
+        frame: ClientFrame,
+        answer: Option<Answer>,
+        room: Room,
+    ) -> Self {
+        Self {
+            id,
+            frame,
+            answer,
+            _room: room,
+        }
+    }
+
     pub(super) fn answer(self, answer: Result<Ack, SendError>) {
         if let Some(waiting) = self.answer {
             // Who stopped waiting needs no answer.

@@ -28,12 +28,7 @@ impl Desk {
 
     fn keep(&mut self, id: &str, frame: ClientFrame) -> Waits {
         let (answer, waits) = tokio::sync::oneshot::channel();
-        let kept = Kept {
-            id: id.to_owned(),
-            frame,
-            answer: Some(answer),
-            room: Room::default(),
-        };
+        let kept = Kept::new(id.to_owned(), frame, Some(answer), Room::default());
         self.sends.keep(kept, self.now);
         waits
     }
@@ -246,12 +241,7 @@ async fn the_end_of_the_session_is_told_to_all_that_wait() {
         ClientFrame::Bye(Default::default()),
     );
     desk.sends.keep(
-        Kept {
-            id,
-            frame,
-            answer: Some(answer),
-            room: Room::default(),
-        },
+        Kept::new(id, frame, Some(answer), Room::default()),
         desk.now,
     );
     desk.sends.end(&closed());
