@@ -96,48 +96,47 @@ async fn list(bucket: &Bucket, limit: usize) -> anyhow::Result<()> {
 
 /// One line, its parts set apart by tabs.
 fn line(id: SessionId, found: &Found) -> String {
+    if let Some(record) = found.live() {
+        return live(id, record);
+    }
     match found {
-        Found::Absent => format!("{id}\tabsent"),
-        Found::Unreadable { deleted: true, .. } => format!("{id}\tdeleted"),
-        Found::Unreadable { deleted: false, .. } => format!("{id}\tunreadable"),
         Found::Entry {
             entry: Entry::Ended { generation },
             ..
         } => format!("{id}\tended\t-\t-\t-\t-\t{generation}\t0"),
-        Found::Entry {
-            entry: Entry::Live(record),
-            ..
-        } => {
-            let Record {
-                tenant,
-                user,
-                device,
-                gateway,
-                owner,
-                positions,
-                ..
-            } = record;
-            let (user, device) = (on_one_line(user.as_str()), on_one_line(device));
-            let (generation, many) = (owner.generation, positions.len());
-            format!("{id}\tlive\t{tenant}\t{user}\t{device}\t{gateway}\t{generation}\t{many}")
-        }
+        Found::Unreadable { deleted: true, .. } => format!("{id}\tdeleted"),
+        Found::Unreadable { .. } | Found::Entry { .. } => format!("{id}\tunreadable"),
+        Found::Absent => format!("{id}\tabsent"),
     }
 }
 
+fn live(id: SessionId, record: &Record) -> String {
+    let Record {
+        tenant,
+        user,
+        device,
+        gateway,
+        owner,
+        positions,
+        ..
+    } = record;
+    let (user, device) = (on_one_line(user.as_str()), on_one_line(device));
+    let (generation, many) = (owner.generation, positions.len());
+    format!("{id}\tlive\t{tenant}\t{user}\t{device}\t{gateway}\t{generation}\t{many}")
+}
+
 async fn show(bucket: &Bucket, id: SessionId) -> anyhow::Result<()> {
-    match bucket.get_from_leader(id).await? {
-        Found::Entry {
-            entry: Entry::Live(record),
-            revision,
-        } => {
-            for line in lines(id, &record, revision) {
-                say(&line)?;
-            }
-            Ok(())
-        }
-        Found::Absent => bail!("nothing is kept of the session {id}"),
-        other => say(&line(id, &other)),
+    let found = bucket.get_from_leader(id).await?;
+    if matches!(found, Found::Absent) {
+        bail!("nothing is kept of the session {id}");
     }
+    let Some(record) = found.live() else {
+        return say(&line(id, &found));
+    };
+    for line in lines(id, record, found.revision()) {
+        say(&line)?;
+    }
+    Ok(())
 }
 
 /// What is kept, but for tokens' hashes.
@@ -256,7 +255,7 @@ mod tests {
     fn a_session_is_one_line_that_cannot_steer_the_terminal() {
         let (nil, gateway) = (Uuid::nil(), GatewayId(Uuid::nil()));
         let found = |entry| Found::Entry { entry, revision: 7 };
-        let live = line(SessionId(nil), &found(Entry::Live(record())));
+        let live = line(SessionId(nil), &found(Entry::Live(Box::new(record()))));
         let wanted = format!("{nil}\tlive\tacme\talice\tphone\\n\\u{{1b}}[2J\t{gateway}\t3\t1");
         assert_eq!(live, wanted);
         let ended = line(SessionId(nil), &found(Entry::Ended { generation: 4 }));

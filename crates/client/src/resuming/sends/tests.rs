@@ -155,7 +155,7 @@ fn what_is_refused_for_now_is_tried_again_when_it_was_told_to_and_what_stands_be
         let here = conversation();
         let (first, mut answered) = desk.send(here);
         let (second, _) = desk.send(here);
-        assert_eq!(desk.writes(), [first.clone()]);
+        assert_eq!(desk.writes(), std::slice::from_ref(&first));
         desk.refuse(&first, code, 300);
         assert_eq!(
             desk.sends.due(),
@@ -164,7 +164,7 @@ fn what_is_refused_for_now_is_tried_again_when_it_was_told_to_and_what_stands_be
         desk.passes(Duration::from_millis(299));
         assert!(desk.writes().is_empty());
         desk.passes(Duration::from_millis(1));
-        assert_eq!(desk.writes(), [first.clone()]);
+        assert_eq!(desk.writes(), std::slice::from_ref(&first));
         assert!(matches!(answered.try_recv(), Err(TryRecvError::Empty)));
         desk.acknowledge(&first);
         assert_eq!(desk.writes(), [second]);
@@ -220,7 +220,7 @@ fn what_is_too_old_is_given_up_wherever_it_stands() {
     let (_behind, mut two) = desk.send(places[0]);
     let (paused, mut three) = desk.send(places[1]);
     desk.writes();
-    desk.refuse(&paused, Code::Unavailable, PATIENCE.as_millis() as u64 * 2);
+    desk.refuse(&paused, Code::Unavailable, 120_000);
     let (_ready, mut four) = desk.send(places[2]);
     desk.passes(Duration::from_secs(1));
     let (young, _) = desk.send(places[1]);
