@@ -77,7 +77,7 @@ pub struct Record {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Entry {
     /// It is connected or may be resumed.
-    Live(Record),
+    Live(Box<Record>),
     /// It ended for good.
     Ended {
         /// The generation that ended.

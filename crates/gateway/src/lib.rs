@@ -25,6 +25,7 @@ mod limits;
 mod metrics;
 mod presence;
 mod reads;
+mod records;
 mod revocations;
 mod sequencer;
 mod server;
@@ -56,9 +57,10 @@ use fanout::{Fanout, FanoutLoop, Neighbours};
 use limits::Limits;
 use metrics::{
     AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics, LimitMetrics,
-    RevocationMetrics, SignalMetrics, SocketMetrics,
+    RecordMetrics, RevocationMetrics, SignalMetrics, SocketMetrics,
 };
 use reads::{Reads, ReadsLoop};
+use records::Records;
 use revocations::Revocations;
 use sessions::{Directory, Sessions};
 use signals::{Outbound, Signalling};
@@ -126,6 +128,7 @@ pub struct Gateway {
     command_loop: CommandLoop,
     reads: Reads,
     reads_loop: ReadsLoop,
+    records: Records,
     fanout: Fanout,
     fanout_loop: FanoutLoop,
     signals: Outbound,
@@ -178,6 +181,12 @@ impl Gateway {
         let (signals, signalling, said) =
             Outbound::new(bus.clone(), gateways.clone(), SignalMetrics::new(registry));
         let (reads, reads_loop) = Reads::new(commands.clone(), signals.clone());
+        let records = Records::new(
+            bus.clone(),
+            gateways.clone(),
+            Duration::from_secs(settings.resume_window),
+            RecordMetrics::new(registry),
+        );
         let neighbours = Neighbours {
             own: gateways.id(),
             signals: signals.clone(),
@@ -206,6 +215,7 @@ impl Gateway {
             command_loop,
             reads,
             reads_loop,
+            records,
             fanout,
             fanout_loop,
             signals,
@@ -243,11 +253,14 @@ impl Gateway {
         let router = self.router(admin, &connections);
         let server_limits = self.settings.server_limits();
         let (bus, stop) = (self.bus.clone(), self.stop.clone());
+        let (records, drain) = (self.records.clone(), server_limits.drain);
         let mut tasks = self.start();
         let served = tokio::select! {
             () = server::serve(listener, router, server_limits, connections, stop) => Ok(()),
             ended = tasks.ended() => Err(Error::TaskEnded(ended)),
         };
+        // The connections have ended; what they left behind is written while there is still someone to write it.
+        records.flush(drain).await;
         tasks.end().await;
         bus.close().await;
         served
@@ -267,6 +280,8 @@ impl Gateway {
             commands,
             command_loop,
             reads_loop,
+            records,
+            fanout,
             fanout_loop,
             signalling,
             feed_metrics,
@@ -285,6 +300,7 @@ impl Gateway {
         });
         tasks.spawn("signals", |stop| signalling.run(stop));
         tasks.spawn("reads", |stop| reads_loop.run(stop));
+        tasks.spawn("records", |stop| records::run(records, fanout, stop));
         tasks.spawn("commands", |stop| command_loop.run(stop));
         tasks.spawn("fanout", |stop| fanout_loop.run(from_feed, stop));
         tasks.spawn("feed", |stop| {
@@ -309,6 +325,7 @@ impl Gateway {
             commands: self.commands.clone(),
             reads: self.reads.clone(),
             fanout: self.fanout.clone(),
+            records: self.records.clone(),
             signals: self.signals.clone(),
             limits: self.settings.socket_limits(),
             rates: self.limits.clone(),

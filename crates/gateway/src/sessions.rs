@@ -84,7 +84,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.sessions.lock().remove(self.id);
+        self.sessions.lock().leave(self.id, &self.last_seen);
     }
 }
 
@@ -155,7 +155,9 @@ impl Open {
 }
 
 impl Registry {
+    /// A session that is resumed here takes the place of its former connection.
     fn insert(&mut self, id: SessionId, open: Open) {
+        let _former = self.remove(id);
         let (user, login) = keys(&open.caller);
         self.users.entry(user).or_default().push(id);
         self.logins.entry(login).or_default().push(id);
@@ -168,6 +170,14 @@ impl Registry {
         take_out(&mut self.users, &user, id);
         take_out(&mut self.logins, &login, id);
         Some(open)
+    }
+
+    /// The session's place may be another connection's by now, which has a `last_seen` of its own.
+    fn leave(&mut self, id: SessionId, last_seen: &Arc<LastSeen>) {
+        let open = self.open.get(&id);
+        if open.is_some_and(|open| Arc::ptr_eq(&open.last_seen, last_seen)) {
+            let _open = self.remove(id);
+        }
     }
 
     fn renew(&mut self, id: SessionId, caller: &Caller) {

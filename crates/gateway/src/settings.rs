@@ -67,6 +67,9 @@ pub struct Settings {
     /// Seconds without any session after which a user counts as offline.
     #[arg(long, env = "CONFAB_PRESENCE_GRACE", default_value_t = 10)]
     pub presence_grace: u64,
+    /// Seconds after the end of its connection within which a session can be resumed.
+    #[arg(long, env = "CONFAB_RESUME_WINDOW", default_value_t = 15 * 60, value_parser = clap::value_parser!(u64).range(3..))]
+    pub resume_window: u64,
     /// Seconds over which a stopping gateway sends its clients away.
     #[arg(long, env = "CONFAB_DRAIN", default_value_t = 10)]
     pub drain: u64,

@@ -23,6 +23,7 @@ use crate::http::problem::Problem;
 use crate::limits::Limits;
 use crate::metrics::SocketMetrics;
 use crate::reads::Reads;
+use crate::records::Records;
 use crate::signals::Outbound;
 
 pub(crate) mod asyncapi;
@@ -33,6 +34,7 @@ mod ending;
 pub(crate) mod frames;
 mod hello;
 mod meter;
+mod opening;
 pub(crate) mod outbox;
 mod renewal;
 mod sends;
@@ -54,6 +56,8 @@ pub(crate) struct Sockets {
     pub(crate) reads: Reads,
     /// The door to the hub.
     pub(crate) fanout: Fanout,
+    /// The records of sessions.
+    pub(crate) records: Records,
     /// The door to the other gateways.
     pub(crate) signals: Outbound,
     /// Times and bounds.

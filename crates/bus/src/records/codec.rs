@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_record_is_written_as_ever() {
-        let live = encode(&Entry::Live(record(1))).unwrap();
+        let live = encode(&Entry::Live(Box::new(record(1)))).unwrap();
         let expected = concat!(
             "01",
             "81a44c697665",
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn what_is_no_record_of_this_version_is_refused() {
-        let good = encode(&Entry::Live(record(1))).unwrap();
+        let good = encode(&Entry::Live(Box::new(record(1)))).unwrap();
         let other_version = [&[2], &good[1..]].concat();
         let longer = [&good[..], &[0]].concat();
         let shorter = &good[..good.len() - 1];
@@ -135,7 +135,7 @@ mod tests {
                 positions,
                 ..record(1)
             };
-            let bytes = encode(&Entry::Live(written.clone())).unwrap();
+            let bytes = encode(&Entry::Live(Box::new(written.clone()))).unwrap();
             let Some(Entry::Live(read)) = decode(&bytes) else {
                 return Err(TestCaseError::fail("not read"));
             };

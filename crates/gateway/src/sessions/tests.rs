@@ -137,3 +137,15 @@ fn a_fresh_token_counts_in_the_place_of_the_first() {
     );
     assert!(is_closed(&outbox));
 }
+
+#[test]
+fn a_session_resumed_here_is_not_forgotten_when_its_former_connection_goes() {
+    let sessions = Sessions::default();
+    let (former, _) = open(&sessions, 1, caller("alice", "a", 1));
+    let (_resumed, outbox) = open(&sessions, 1, caller("alice", "b", 1));
+    drop(former);
+    assert_eq!(listed(&sessions, "alice"), [id(1)]);
+    let target = RevocationTarget::Login("b".to_owned());
+    assert_eq!(revoke(&sessions, target), 1);
+    assert!(is_closed(&outbox));
+}

@@ -13,6 +13,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::connection::{Connection, End};
+use super::ending::BYE;
 use super::sends::Submitted;
 use super::session::Session;
 use crate::commands::CommandOutcome;
@@ -52,6 +53,7 @@ impl Session<'_> {
             ClientFrame::Typing(typing) => self.typing(connection, typing),
             ClientFrame::Presence(presence) => {
                 if self.may_write(connection, presence.id.as_deref()) {
+                    self.holder.presence(presence.status);
                     self.sockets
                         .fanout
                         .presence(self.key, presence.status)
@@ -60,7 +62,7 @@ impl Session<'_> {
             }
             ClientFrame::Auth(auth) => self.renew(auth),
             ClientFrame::Ping(ping) => connection.answer(&ServerFrame::Pong { id: ping.id }),
-            ClientFrame::Bye(_) => return Err(End::Close(1000, "")),
+            ClientFrame::Bye(_) => return Err(BYE),
             ClientFrame::Hello(hello) => {
                 return self.refuse(
                     connection,
@@ -68,8 +70,7 @@ impl Session<'_> {
                     Failure::field("/type", "hello was said already"),
                 );
             }
-            // Positions serve a resume, which this gateway does not offer: nothing depends on them.
-            ClientFrame::Seen(_) => {}
+            ClientFrame::Seen(seen) => self.sockets.fanout.seen(self.key, seen.positions).await,
         }
         Ok(())
     }

@@ -8,13 +8,17 @@ use confab_protocol::error::Code;
 use confab_protocol::frame::{Goaway, GoawayReason, ServerFrame};
 use futures_util::StreamExt as _;
 use tokio::time::{sleep, timeout};
+use tracing::info;
 
 use super::Sockets;
 use super::connection::{Connection, End};
+use super::opening::finish;
 use super::session::Session;
 
 /// How long a connection that ends waits for the answers to what was asked before.
 const SETTLING: Duration = Duration::from_secs(2);
+/// The answer to `bye`.
+pub(super) const BYE: End = End::Close(1000, "");
 /// The close code of a drain.
 const DRAIN: u16 = 1001;
 
@@ -44,13 +48,39 @@ impl Session<'_> {
         }
         None
     }
+
+    /// Gives up its place in the hub, and its record to whoever may resume it, where it did not end for good: by its
+    /// first end, or the one that came while it settled.
+    pub(super) async fn close(self, first: End, last: End) {
+        let Self {
+            sockets,
+            key,
+            holder,
+            ..
+        } = self;
+        let session = holder.session();
+        holder.leaving();
+        let positions = sockets.fanout.close(key).await;
+        if is_for_good(first) || is_for_good(last) {
+            finish(holder).await;
+        } else {
+            holder.ended(positions);
+        }
+        info!(session.id = %session, end = ?last, "a session ended");
+    }
+}
+
+/// Whether a session that ends so cannot be resumed: it said `bye`, or was revoked.
+fn is_for_good(end: End) -> bool {
+    end == BYE || end == End::of(Code::TokenRevoked)
 }
 
 /// How long what was asked before may take when a connection ends so; none where nothing more is done for it.
 fn patience(end: End, drain: Duration) -> Option<Duration> {
-    const NO_MORE: [u16; 2] = [
+    const NO_MORE: [u16; 3] = [
         Code::SlowConsumer.close_code(),
         Code::TokenRevoked.close_code(),
+        Code::SessionReplaced.close_code(),
     ];
     match end {
         End::Lost => None,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use confab_auth::Caller;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::frame::{ClientFrame, Hello, Truncated};
+use confab_protocol::frame::{ClientFrame, Hello};
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::limits;
 use tokio::time::Instant;
@@ -77,25 +77,6 @@ fn refused(connection: &Connection, failure: Failure) -> End {
     End::of(code)
 }
 
-/// What a client that says what it holds must read over HTTP: nothing is replayed yet.
-pub(super) fn truncated(
-    seen: &BTreeMap<ConversationId, Seq>,
-    heads: &[(ConversationId, Seq)],
-) -> Vec<Truncated> {
-    let behind = |(conversation_id, head): &(ConversationId, Seq)| {
-        let seen = *seen.get(conversation_id)?;
-        let reset = (seen > *head).then_some(true);
-        let from_seq = if reset.is_some() { 1 } else { seen + 1 };
-        (seen != *head).then_some(Truncated {
-            conversation_id: *conversation_id,
-            from_seq,
-            head_seq: *head,
-            reset,
-        })
-    };
-    heads.iter().filter_map(behind).collect()
-}
-
 impl Connection {
     /// The next frame of ours, whatever pings come between.
     async fn frame_by(&mut self, deadline: Instant) -> Result<ClientFrame, End> {
@@ -119,24 +100,5 @@ impl Connection {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    #[test]
-    fn what_a_client_lacks_is_named_and_what_it_cannot_have_is_void() {
-        let id = |n| ConversationId(Uuid::from_u128(n));
-        let seen = [(id(1), 5), (id(2), 3), (id(3), 9), (id(4), 1)].into();
-        let named = truncated(&seen, &[(id(1), 5), (id(2), 7), (id(3), 8), (id(5), 2)]);
-        let ranges: Vec<_> = named
-            .iter()
-            .map(|t| (t.conversation_id, t.from_seq, t.head_seq, t.reset))
-            .collect();
-        assert_eq!(ranges, [(id(2), 4, 7, None), (id(3), 1, 8, Some(true))]);
     }
 }

@@ -8,15 +8,12 @@ use std::time::Duration;
 
 use confab_auth::Caller;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::frame::{Welcome, WelcomeLimits};
-use confab_protocol::ids::SessionId;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
-use tracing::{debug, info};
-use uuid::Uuid;
+use tracing::debug;
 
 use super::Sockets;
 use super::codec::Decoded;
@@ -24,15 +21,17 @@ use super::commands::Done;
 use super::connection::{Connection, End};
 use super::ending::{drained, goaway};
 use super::frames::Frame;
-use super::hello::{Greeted, greet, truncated};
+use super::hello::{Greeted, greet};
 use super::meter::{Meter, Refused};
+use super::opening::{LaterToken, open, token_that_stands};
 use super::outbox::Outbox;
 use super::renewal::{expiry, warning};
 use super::sends::Sends;
 use super::socket::{self, Limits, Message};
 use super::typing::Typist;
 use super::upgrade::Encoding;
-use crate::hub::{Account, SessionKey, Start};
+use crate::hub::SessionKey;
+use crate::records::Holder;
 use crate::sessions::Registered;
 
 /// Answers and sends that may wait before the socket is read no further, in bytes.
@@ -81,64 +80,16 @@ pub(super) async fn serve(
 }
 
 async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: Greeted) -> End {
-    let Greeted {
-        caller,
-        hello,
-        seen,
-    } = greeted;
-    let account = Account {
-        tenant: caller.tenant.clone(),
-        user: caller.user.clone(),
+    // What opening takes is not kept for the connection's life.
+    let mut session = match Box::pin(open(sockets, connection, greeted)).await {
+        Ok(session) => session,
+        Err(end) => return end,
     };
-    let opening = sockets.fanout.open(
-        account,
-        Arc::clone(&connection.outbox),
-        Start::default(),
-        sockets.limits.open,
-    );
-    let (key, opened_at) = match opening.await {
-        Ok(opened) => opened,
-        Err(failure) => {
-            let code = failure.code;
-            connection.answer_error(hello.id, failure);
-            return End::of(code);
-        }
-    };
-    let session_id = SessionId(Uuid::now_v7());
-    let outbox = Arc::clone(&connection.outbox);
-    let place = match sockets.admission.open(session_id, &caller, outbox) {
-        Ok(place) => place,
-        Err(failure) => {
-            let _positions = sockets.fanout.close(key).await;
-            let code = failure.code;
-            connection.answer_error(hello.id, failure);
-            return End::of(code);
-        }
-    };
-    info!(session.id = %session_id, tenant = %caller.tenant, user.id = %caller.user, "a session opened");
-    let welcome = Welcome {
-        id: hello.id,
-        session_id,
-        user_id: caller.user.clone(),
-        resumed: false,
-        reason: hello.resume_token.map(|_| "not_supported".to_owned()),
-        replayed: 0,
-        truncated: truncated(&seen, &opened_at.heads),
-        heads: (hello.heads == Some(true)).then(|| opened_at.heads.into_iter().collect()),
-        resume_token: None,
-        resume_window_seconds: 0,
-        heartbeat_seconds: sockets.limits.heartbeat.as_secs(),
-        limits: WelcomeLimits::default(),
-    };
-    connection.welcome(welcome);
-    let mut session = Session::new(sockets, key, caller, place);
-    let mut end = session.run(connection).await;
-    if let Some(other) = session.settle(connection, end).await {
-        end = other;
-    }
+    let first = session.run(connection).await;
+    let settled = session.settle(connection, first).await;
+    let end = settled.unwrap_or(first);
     session.stop_typing();
-    let _positions = sockets.fanout.close(key).await;
-    info!(session.id = %session_id, ?end, "a session ended");
+    session.close(first, end).await;
     end
 }
 
@@ -151,6 +102,10 @@ pub(super) struct Session<'a> {
     pub(super) caller: Caller,
     /// Its place among the open sessions.
     pub(super) place: Registered,
+    /// Its hold on its record.
+    pub(super) holder: Holder,
+    /// What resumes it, where that was not good yet when it was welcomed.
+    later: Option<LaterToken>,
     pub(super) sends: Sends,
     pub(super) typist: Typist,
     /// What was asked of workers and of the hub, until it is answered.
@@ -166,12 +121,20 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(sockets: &'a Sockets, key: SessionKey, caller: Caller, place: Registered) -> Self {
+    pub(super) fn new(
+        sockets: &'a Sockets,
+        key: SessionKey,
+        caller: Caller,
+        place: Registered,
+        (holder, later): (Holder, Option<LaterToken>),
+    ) -> Self {
         Self {
             sockets,
             key,
             caller,
             place,
+            holder,
+            later,
             sends: Sends::default(),
             typist: Typist::default(),
             on_the_way: FuturesUnordered::new(),
@@ -218,6 +181,10 @@ impl<'a> Session<'a> {
                     self.done(connection, done);
                     Ok(())
                 }
+                Some(token) = token_that_stands(&mut self.later) => {
+                    connection.answer(&token);
+                    Ok(())
+                }
                 message = connection.reader.next(), if reads => match message {
                     Ok(message) => self.hear(connection, &message).await,
                     Err(error) => Err(End::from(&error)),
@@ -225,6 +192,9 @@ impl<'a> Session<'a> {
             };
             if let Err(end) = step {
                 return end;
+            }
+            if connection.outbox.wants_more() {
+                self.sockets.fanout.drained(self.key).await;
             }
             if self.caller.expires_at != token_ends {
                 token_ends = self.caller.expires_at;
@@ -254,7 +224,11 @@ impl<'a> Session<'a> {
         self.place.seen();
         match message {
             Message::Ping(payload) => connection.outbox.push_answer(Frame::pong(payload)),
-            Message::Pong(_) => {}
+            Message::Pong(payload) => {
+                if connection.outbox.proven(payload) {
+                    self.holder.proven();
+                }
+            }
             Message::Close { .. } => return Err(End::Closed),
             Message::Text(_) | Message::Binary(_) => match connection.decode(message) {
                 Decoded::Frame(frame) => {

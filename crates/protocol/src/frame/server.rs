@@ -42,7 +42,7 @@ pub enum ServerFrame {
 }
 
 /// The session is open; replayed events follow, then live ones.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Welcome {
     /// The hello's id.
@@ -73,6 +73,18 @@ pub struct Welcome {
     pub heartbeat_seconds: u64,
     /// What the client may send.
     pub limits: WelcomeLimits,
+}
+
+impl std::fmt::Debug for Welcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Welcome")
+            .field("session_id", &self.session_id)
+            .field("resumed", &self.resumed)
+            .field("reason", &self.reason)
+            .field("replayed", &self.replayed)
+            .field("truncated", &self.truncated)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the client may send, in bytes.

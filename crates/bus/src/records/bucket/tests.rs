@@ -19,7 +19,7 @@ async fn start() -> (Server, Bucket) {
 }
 
 async fn stored(bucket: &Bucket, n: u128, generation: u64, revision: u64) -> u64 {
-    let entry = Entry::Live(record(generation));
+    let entry = Entry::Live(Box::new(record(generation)));
     match bucket.put(session(n), &entry, revision).await {
         Put::Stored(revision) => revision,
         other => panic!("{other:?}"),
@@ -38,12 +38,16 @@ async fn of_two_who_swap_by_one_revision_one_is_refused() {
     let (_server, bucket) = start().await;
     assert_eq!(generation(&bucket, 1).await, None);
     let first = stored(&bucket, 1, 1, 0).await;
-    let created_twice = bucket.put(session(1), &Entry::Live(record(5)), 0).await;
+    let created_twice = bucket
+        .put(session(1), &Entry::Live(Box::new(record(5))), 0)
+        .await;
     assert!(matches!(created_twice, Put::Refused), "{created_twice:?}");
 
     let second = stored(&bucket, 1, 2, first).await;
     assert!(second > first);
-    let late = bucket.put(session(1), &Entry::Live(record(5)), first).await;
+    let late = bucket
+        .put(session(1), &Entry::Live(Box::new(record(5))), first)
+        .await;
     assert!(matches!(late, Put::Refused), "{late:?}");
     assert_eq!(generation(&bucket, 1).await, Some(2));
 
@@ -72,7 +76,7 @@ async fn a_bucket_deleted_by_hand_is_missing_until_it_is_made_anew() {
     let leader = bucket.get_from_leader(session(1)).await;
     assert!(matches!(leader, Err(BusError::NoStream)), "{leader:?}");
     assert!(bucket.get(session(1)).await.is_err());
-    let entry = Entry::Live(record(1));
+    let entry = Entry::Live(Box::new(record(1)));
     let put = bucket.put(session(1), &entry, revision).await;
     assert!(matches!(put, Put::Unknown(BusError::NoStream)), "{put:?}");
 
@@ -143,7 +147,9 @@ async fn without_nats_nothing_is_queued() {
     let mut link = bucket.bus.connection();
     let away = link.wait_for(|link| !link.connected);
     timeout(SOON, away).await.unwrap().unwrap();
-    let put = bucket.put(session(1), &Entry::Live(record(1)), 0).await;
+    let put = bucket
+        .put(session(1), &Entry::Live(Box::new(record(1))), 0)
+        .await;
     assert!(
         matches!(put, Put::Unknown(BusError::Disconnected)),
         "{put:?}"

@@ -31,7 +31,7 @@ async fn answering(bus: &Bus, n: u128) -> JoinSet<()> {
                     questions.answer(reply, Answer::Refused).await.unwrap();
                 }
                 Asked::Record(id, reply) => {
-                    let own = (id == session(n)).then(|| Entry::Live(record(4)));
+                    let own = (id == session(n)).then(|| Entry::Live(Box::new(record(4))));
                     questions.tell(reply, own).await.unwrap();
                 }
                 Asked::Fence(_) | Asked::Malformed => {}

@@ -1,0 +1,205 @@
+//! Sessions that outlive their connections: the records of those that are live here or ended here, resume tokens,
+//! take-overs, and the fencing of whoever lost a session.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use confab_auth::Caller;
+use confab_bus::records::{Bucket, Found, Ownership, Position, Record, TokenHash};
+use confab_bus::{Bus, Gateways};
+use confab_protocol::ids::SessionId;
+use confab_protocol::signal::PresenceStatus;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use crate::fanout::Fanout;
+use crate::hub::SessionKey;
+use crate::metrics::RecordMetrics;
+use crate::ws::outbox::Outbox;
+
+mod answers;
+mod decision;
+mod holder;
+mod table;
+mod takeover;
+#[cfg(test)]
+mod testing;
+mod token;
+mod writer;
+
+pub(crate) use holder::Holder;
+use table::{Hold, Replaced, Table, Times};
+pub(crate) use takeover::{Resumed, TakenOver};
+pub(crate) use token::Token;
+
+/// The records of this gateway. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Records(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    bus: Bus,
+    bucket: Bucket,
+    gateways: Gateways,
+    table: Mutex<Table>,
+    /// Something is to be written sooner than was known.
+    wake: Notify,
+    /// The bucket may be missing.
+    missing: Notify,
+    /// A write has ended.
+    written: Notify,
+    window: Duration,
+    metrics: RecordMetrics,
+}
+
+/// A session that begins.
+pub(crate) struct Begun {
+    pub(crate) holder: Holder,
+    pub(crate) token: Token,
+    /// Comes when the record stands, and the token is good.
+    pub(crate) stands: oneshot::Receiver<()>,
+}
+
+impl Records {
+    /// Records of sessions that may be resumed for `window` after their connection's end.
+    pub(crate) fn new(
+        bus: Bus,
+        gateways: Gateways,
+        window: Duration,
+        metrics: RecordMetrics,
+    ) -> Self {
+        let times = Times {
+            window,
+            period: window / 3,
+        };
+        Self(Arc::new(Inner {
+            bucket: Bucket::new(bus.clone(), window),
+            bus,
+            gateways,
+            table: Mutex::new(Table::new(times)),
+            wake: Notify::new(),
+            missing: Notify::new(),
+            written: Notify::new(),
+            window,
+            metrics,
+        }))
+    }
+
+    /// How long after its connection's end a session may be resumed.
+    pub(crate) fn window(&self) -> Duration {
+        self.0.window
+    }
+
+    /// Begins a session of the connection that `live` names: its record is on its way.
+    pub(crate) fn begin(
+        &self,
+        session: SessionId,
+        caller: &Caller,
+        positions: Vec<Position>,
+        live: (Arc<Outbox>, SessionKey),
+    ) -> Begun {
+        let token = Token::new(session);
+        let owner = Ownership {
+            generation: 1,
+            take_over: Uuid::now_v7(),
+        };
+        let record = self.first_record(caller, token.hash(), owner, positions);
+        let (waits, stands) = oneshot::channel();
+        self.change(|table| table.begin(session, record, live, waits, Instant::now()));
+        self.0.wake.notify_one();
+        Begun {
+            holder: self.holder(session, owner),
+            token,
+            stands,
+        }
+    }
+
+    fn first_record(
+        &self,
+        caller: &Caller,
+        token: TokenHash,
+        owner: Ownership,
+        positions: Vec<Position>,
+    ) -> Record {
+        Record {
+            tenant: caller.tenant.clone(),
+            user: caller.user.clone(),
+            device: caller.device.clone(),
+            login_session: caller.login_session.clone(),
+            token,
+            former: None,
+            owner,
+            gateway: self.0.gateways.id(),
+            presence: PresenceStatus::Online,
+            positions,
+        }
+    }
+
+    /// Writes what is not written yet, for at most `patience`: the gateway ends.
+    pub(crate) async fn flush(&self, patience: Duration) {
+        if !self.0.bus.is_connected() {
+            warn!("NATS is away: the last positions of sessions are not kept");
+            return;
+        }
+        self.change(|table| table.write_live(Instant::now()));
+        self.0.wake.notify_one();
+        let settled = async {
+            loop {
+                let written = self.0.written.notified();
+                if self.lock().unsettled() == 0 {
+                    return;
+                }
+                written.await;
+            }
+        };
+        if tokio::time::timeout(patience, settled).await.is_err() {
+            let left = self.lock().unsettled();
+            warn!(left, "not every session's last position was kept in time");
+        }
+    }
+
+    fn holder(&self, session: SessionId, owner: Ownership) -> Holder {
+        let take_over = owner.take_over;
+        Holder::new(self.clone(), Hold { session, take_over })
+    }
+
+    /// Changes the table, and counts what it holds then.
+    fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
+        let mut table = self.lock();
+        let changed = change(&mut table);
+        let (live, ended) = table.counts();
+        self.0.metrics.held(live, ended);
+        changed
+    }
+
+    /// Closes the connections that have lost their sessions.
+    fn fenced(&self, replaced: Replaced) {
+        let fenced = replaced.close();
+        self.0.metrics.fenced(fenced);
+    }
+
+    /// Counts what cannot be read in the bucket.
+    fn note(&self, found: &Found) {
+        if matches!(found, Found::Unreadable { deleted: false, .. }) && self.0.metrics.bad_record()
+        {
+            warn!(
+                "what the bucket of sessions holds is no record of ours; such are counted and written over"
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes records, and answers what other gateways ask about them, until `stop`.
+pub(crate) async fn run(records: Records, fanout: Fanout, stop: CancellationToken) {
+    let both = Box::pin(async {
+        tokio::join!(records.answer(), records.write_all(&fanout));
+    });
+    stop.run_until_cancelled(both).await;
+    debug!("no record is written any more");
+}

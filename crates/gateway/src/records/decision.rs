@@ -1,0 +1,147 @@
+//! What is decided about a record, without doing it: what a token is good for, and what a write that was refused means.
+
+use confab_auth::Caller;
+use confab_bus::GatewayId;
+use confab_bus::records::{Entry, Found, Ownership, Record, TokenHash};
+
+use super::token::is_same;
+
+/// What a token is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the newest one: it resumes the session.
+    Newest,
+    /// It was used last: it resumes the session as long as its client is not known to have a newer one.
+    Former,
+    /// It is another's.
+    Foreign,
+    /// It is neither: the caller's own session has moved on.
+    Used,
+    /// It is neither, and the session is another's: nobody is told that there is one.
+    Unknown,
+}
+
+/// What the token with this hash is good for in the hands of `caller`.
+pub(crate) fn judge(record: &Record, hash: &TokenHash, caller: &Caller) -> Verdict {
+    let is_newest = is_same(&record.token, hash);
+    let former = record.former.as_ref();
+    let is_former = former.is_some_and(|former| is_same(former, hash));
+    let is_own = (&record.tenant, &record.user, &record.device)
+        == (&caller.tenant, &caller.user, &caller.device);
+    match (is_newest, is_former, is_own) {
+        (true, _, true) => Verdict::Newest,
+        (false, true, true) => Verdict::Former,
+        (true, _, false) | (false, true, false) => Verdict::Foreign,
+        (false, false, true) => Verdict::Used,
+        (false, false, false) => Verdict::Unknown,
+    }
+}
+
+/// What a write that was refused means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// The session is another's by now, or ended.
+    Fenced,
+    /// What stands there is older: it is written over by this revision.
+    WriteOver(u64),
+    /// Nothing stands there: it is written where nothing does.
+    Create,
+}
+
+/// What it means for whoever holds the session as `own` in the process `gateway` that this stands in the bucket.
+pub(crate) fn decide(own: Ownership, gateway: GatewayId, found: &Found) -> Decision {
+    match found {
+        Found::Absent => Decision::Create,
+        Found::Unreadable { revision, .. } => Decision::WriteOver(*revision),
+        Found::Entry {
+            entry: Entry::Ended { .. },
+            ..
+        } => Decision::Fenced,
+        Found::Entry {
+            entry: Entry::Live(record),
+            revision,
+        } => {
+            let theirs = record.owner;
+            let is_later =
+                theirs.generation > own.generation || (theirs > own && record.gateway != gateway);
+            if is_later {
+                Decision::Fenced
+            } else {
+                Decision::WriteOver(*revision)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::super::testing::{caller, hash, record};
+    use super::*;
+
+    #[test]
+    fn a_token_is_good_in_the_hands_of_its_user_on_its_device_only() {
+        let record = Record {
+            former: Some(hash(1)),
+            ..record("alice", "phone", hash(2))
+        };
+        let own = caller("alice", "phone");
+        let others = [caller("bob", "phone"), caller("alice", "laptop")];
+        for (token, to_own, to_others) in [
+            (2, Verdict::Newest, Verdict::Foreign),
+            (1, Verdict::Former, Verdict::Foreign),
+            (3, Verdict::Used, Verdict::Unknown),
+        ] {
+            assert_eq!(judge(&record, &hash(token), &own), to_own);
+            for other in &others {
+                assert_eq!(judge(&record, &hash(token), other), to_others);
+            }
+        }
+        let mut other_tenant = own;
+        other_tenant.tenant = "other".parse().unwrap();
+        assert_eq!(judge(&record, &hash(2), &other_tenant), Verdict::Foreign);
+    }
+
+    #[test]
+    fn only_a_later_owner_or_the_end_fences() {
+        let owner = |generation, take_over| Ownership {
+            generation,
+            take_over: Uuid::from_u128(take_over),
+        };
+        let gateway = |n| GatewayId(Uuid::from_u128(n));
+        let of = |own, process| Found::Entry {
+            entry: Entry::Live(Box::new(Record {
+                owner: own,
+                gateway: gateway(process),
+                ..record("alice", "phone", hash(1))
+            })),
+            revision: 7,
+        };
+        let over = Decision::WriteOver(7);
+        let ended = Found::Entry {
+            entry: Entry::Ended { generation: 1 },
+            revision: 7,
+        };
+        let garbage = Found::Unreadable {
+            revision: 7,
+            deleted: false,
+        };
+        let own = owner(3, 50);
+        for (found, decision) in [
+            (Found::Absent, Decision::Create),
+            (garbage, over),
+            (ended, Decision::Fenced),
+            (of(owner(4, 1), 2), Decision::Fenced),
+            (of(owner(4, 1), 1), Decision::Fenced),
+            (of(owner(3, 51), 2), Decision::Fenced),
+            // Its own write that timed out; another's that was the lesser one; a store that went back.
+            (of(owner(3, 50), 1), over),
+            (of(owner(3, 51), 1), over),
+            (of(owner(3, 49), 2), over),
+            (of(owner(2, 99), 2), over),
+        ] {
+            assert_eq!(decide(own, gateway(1), &found), decision, "{found:?}");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The records that this gateway holds: of every live session, and of those that ended and may be resumed. No IO: it says
+//! what is to be written when, and takes what became of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use confab_bus::records::{Answer, Entry, Fence, Ownership, Position, Record, TokenHash};
+use confab_protocol::ids::SessionId;
+use confab_protocol::signal::PresenceStatus;
+use rustc_hash::FxHashMap;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::token::is_same;
+use crate::hub::SessionKey;
+use crate::ws::outbox::Outbox;
+
+mod ended;
+mod taking;
+mod writes;
+
+use ended::EndedSessions;
+use taking::Takings;
+pub(crate) use writes::{Due, Snapshot};
+
+/// The records of this gateway.
+#[derive(Debug)]
+pub(crate) struct Table {
+    held: FxHashMap<SessionId, Held>,
+    takings: Takings,
+    ended: EndedSessions,
+    due: BTreeSet<(Instant, SessionId)>,
+    /// Records that changed since they were last stored.
+    unsettled: usize,
+    times: Times,
+}
+
+/// For how long what is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// How long after its end a session may be resumed.
+    pub(crate) window: Duration,
+    /// How often a live session's record is put again.
+    pub(crate) period: Duration,
+}
+
+/// A session's record here.
+#[derive(Debug)]
+struct Held {
+    record: Record,
+    /// Under which it stands in the bucket, as far as known; 0 for none.
+    revision: u64,
+    state: State,
+    due: Instant,
+    writing: bool,
+    /// It changed, or must be written once more, since the write that is on its way began.
+    again: bool,
+    settled: bool,
+    /// Who waits for the write.
+    waits: Option<oneshot::Sender<()>>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A connection serves it.
+    Live {
+        outbox: Arc<Outbox>,
+        /// What the hub knows it by, while it does.
+        key: Option<SessionKey>,
+    },
+    /// It may be resumed.
+    Ended(Instant),
+    /// It ended for good, and that is to be written.
+    Finished(Instant),
+}
+
+impl State {
+    const fn ended_at(&self) -> Option<Instant> {
+        match self {
+            Self::Live { .. } => None,
+            Self::Ended(at) | Self::Finished(at) => Some(*at),
+        }
+    }
+}
+
+/// A connection's hold on a session: void when another has taken the session over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hold {
+    pub(crate) session: SessionId,
+    pub(crate) take_over: Uuid,
+}
+
+/// Connections that must close: their sessions are others' now.
+#[must_use]
+#[derive(Debug, Default)]
+pub(crate) struct Replaced(Vec<Arc<Outbox>>);
+
+impl Replaced {
+    /// Closes them; says how many there were. To be called without the table's lock: an outbox has its own.
+    pub(crate) fn close(self) -> usize {
+        for outbox in &self.0 {
+            outbox.close(confab_protocol::error::Code::SessionReplaced);
+        }
+        self.0.len()
+    }
+}
+
+impl Table {
+    pub(crate) fn new(times: Times) -> Self {
+        Self {
+            held: FxHashMap::default(),
+            takings: Takings::default(),
+            ended: EndedSessions::default(),
+            due: BTreeSet::new(),
+            unsettled: 0,
+            times,
+        }
+    }
+
+    /// How many live sessions and how many ended ones there are.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let ended = self.ended.len();
+        (self.held.len() - ended, ended)
+    }
+
+    /// A session that begins: its record is to be written at once, and `waits` is told when it stands.
+    pub(crate) fn begin(
+        &mut self,
+        session: SessionId,
+        record: Record,
+        live: (Arc<Outbox>, SessionKey),
+        waits: oneshot::Sender<()>,
+        now: Instant,
+    ) {
+        let (outbox, key) = live;
+        let key = Some(key);
+        let held = Held::new(record, State::Live { outbox, key }, now);
+        let waits = Some(waits);
+        self.insert(session, Held { waits, ..held });
+        self.touch(session, now);
+    }
+
+    /// A take-over begins: it is known here before anyone else can know of it.
+    pub(crate) fn taking(&mut self, session: SessionId, owner: Ownership, good: [TokenHash; 2]) {
+        self.takings.begin(session, owner, good);
+    }
+
+    /// A take-over failed.
+    pub(crate) fn not_taken(&mut self, hold: Hold) {
+        self.takings.end(hold);
+    }
+
+    /// A take-over stands in the bucket under `revision`: the session is served by `outbox` here. None when the session is
+    /// another's already.
+    pub(crate) fn taken(
+        &mut self,
+        session: SessionId,
+        record: Record,
+        revision: u64,
+        outbox: Arc<Outbox>,
+        next: Instant,
+    ) -> Option<Replaced> {
+        let take_over = record.owner.take_over;
+        let is_lost = !self.takings.end(Hold { session, take_over });
+        let held = self.held.get(&session);
+        if is_lost || held.is_some_and(|held| held.record.owner > record.owner) {
+            return None;
+        }
+        let replaced = self.remove(session);
+        let state = State::Live { outbox, key: None };
+        let held = Held {
+            revision,
+            ..Held::new(record, state, next)
+        };
+        self.insert(session, held);
+        Some(replaced)
+    }
+
+    /// The connection is known to the hub by `key`.
+    pub(crate) fn opened(&mut self, hold: Hold, opened: SessionKey) {
+        if let Some((_, key)) = self.live(hold) {
+            *key = Some(opened);
+        }
+    }
+
+    /// The hub is about to forget the connection: what it says of its positions from now on is nothing.
+    pub(crate) fn leaving(&mut self, hold: Hold) {
+        if let Some((_, key)) = self.live(hold) {
+            *key = None;
+        }
+    }
+
+    /// The client has its welcome, and the newest token with it: the former one is worth nothing.
+    pub(crate) fn proven(&mut self, hold: Hold) {
+        if let Some((record, _)) = self.live(hold) {
+            record.former = None;
+        }
+    }
+
+    /// What the user says of its presence.
+    pub(crate) fn presence(&mut self, hold: Hold, status: PresenceStatus) {
+        if let Some((record, _)) = self.live(hold) {
+            record.presence = status;
+        }
+    }
+
+    /// What a live session's client is proven to have, as the hub knows by `of`.
+    pub(crate) fn positions(&mut self, hold: Hold, of: SessionKey, positions: Vec<Position>) {
+        if let Some((record, key)) = self.live(hold)
+            && *key == Some(of)
+        {
+            record.positions = positions;
+        }
+    }
+
+    /// The connection ended, and its session may be resumed, from `positions` where they are known.
+    pub(crate) fn ended(&mut self, hold: Hold, positions: Option<Vec<Position>>, now: Instant) {
+        let Some((record, _)) = self.live(hold) else {
+            return;
+        };
+        if let Some(positions) = positions {
+            record.positions = positions;
+        }
+        self.set_ended(hold.session, State::Ended(now), now);
+        self.touch(hold.session, now);
+    }
+
+    /// The session ended for good; `waits` is told when that is written.
+    pub(crate) fn finished(&mut self, hold: Hold, waits: oneshot::Sender<()>, now: Instant) {
+        if self.live(hold).is_none() {
+            return;
+        }
+        self.set_ended(hold.session, State::Finished(now), now);
+        if let Some(held) = self.held.get_mut(&hold.session) {
+            held.waits = Some(waits);
+        }
+        self.touch(hold.session, now);
+    }
+
+    /// A session was taken over elsewhere.
+    pub(crate) fn fence(&mut self, fence: Fence) -> Replaced {
+        let Fence { session, owner } = fence;
+        self.takings.lose(session, |taking| taking.owner < owner);
+        match self.held.get(&session) {
+            Some(held) if held.record.owner < owner => self.remove(session),
+            _ => Replaced::default(),
+        }
+    }
+
+    /// Whether a client may take the session over with this token. Where it may, the connection here has lost it in the
+    /// same step, so that nothing it proves counts any more.
+    pub(crate) fn let_go(
+        &mut self,
+        session: SessionId,
+        hash: &TokenHash,
+        now: Instant,
+    ) -> (Answer, Replaced) {
+        if self.takings.lose(session, |taking| taking.is_good(hash)) {
+            return (Answer::Granted, Replaced::default());
+        }
+        let Some(held) = self.held.get(&session) else {
+            return (Answer::Unknown, Replaced::default());
+        };
+        let record = &held.record;
+        let is_former = record.former.as_ref().is_some_and(|it| is_same(it, hash));
+        let is_good = is_same(&record.token, hash) || is_former;
+        match &held.state {
+            _ if !is_good => (Answer::Refused, Replaced::default()),
+            State::Finished(_) => (Answer::Refused, Replaced::default()),
+            State::Ended(_) => (Answer::Granted, Replaced::default()),
+            State::Live { outbox, .. } => {
+                let replaced = Replaced(vec![Arc::clone(outbox)]);
+                self.set_ended(session, State::Ended(now), now);
+                (Answer::Granted, replaced)
+            }
+        }
+    }
+
+    /// What is held of a session.
+    pub(crate) fn entry(&self, session: SessionId) -> Option<Entry> {
+        self.held.get(&session).map(Held::entry)
+    }
+
+    fn live(&mut self, hold: Hold) -> Option<(&mut Record, &mut Option<SessionKey>)> {
+        let held = self.held.get_mut(&hold.session)?;
+        if held.record.owner.take_over != hold.take_over {
+            return None;
+        }
+        match &mut held.state {
+            State::Live { key, .. } => Some((&mut held.record, key)),
+            State::Ended(_) | State::Finished(_) => None,
+        }
+    }
+
+    fn set_ended(&mut self, session: SessionId, state: State, now: Instant) {
+        let expires = now + self.times.window;
+        let Some(held) = self.held.get_mut(&session) else {
+            return;
+        };
+        held.state = state;
+        let record = &held.record;
+        let dropped = self.ended.add(session, record, now);
+        self.set_due(session, expires);
+        for one in dropped {
+            // They have ended: no connection serves them.
+            let _none = self.remove(one).0.is_empty();
+        }
+    }
+
+    fn insert(&mut self, session: SessionId, held: Held) {
+        self.due.insert((held.due, session));
+        self.held.insert(session, held);
+    }
+
+    fn remove(&mut self, session: SessionId) -> Replaced {
+        let Some(held) = self.held.remove(&session) else {
+            return Replaced::default();
+        };
+        self.due.remove(&(held.due, session));
+        self.unsettled -= usize::from(!held.settled);
+        if let Some(at) = held.state.ended_at() {
+            self.ended.remove(session, &held.record, at);
+        }
+        match held.state {
+            State::Live { outbox, .. } => Replaced(vec![outbox]),
+            State::Ended(_) | State::Finished(_) => Replaced::default(),
+        }
+    }
+}
+
+impl Held {
+    const fn new(record: Record, state: State, due: Instant) -> Self {
+        Self {
+            record,
+            revision: 0,
+            state,
+            due,
+            writing: false,
+            again: false,
+            settled: true,
+            waits: None,
+        }
+    }
+
+    fn entry(&self) -> Entry {
+        match self.state {
+            State::Live { .. } | State::Ended(_) => Entry::Live(Box::new(self.record.clone())),
+            State::Finished(_) => Entry::Ended {
+                generation: self.record.owner.generation,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

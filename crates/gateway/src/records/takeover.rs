@@ -1,0 +1,324 @@
+//! A client comes with a token: its session is taken over from wherever it was, or it starts afresh and is told why.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use confab_auth::Caller;
+use confab_bus::BusError;
+use confab_bus::records::{
+    Answer, Entry, Fence, Found, Ownership, Position, Put, Record, TakeOver, TokenHash,
+};
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::ids::SessionId;
+use confab_protocol::signal::PresenceStatus;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::decision::{Verdict, judge};
+use super::table::Hold;
+use super::{Holder, Records, Token};
+use crate::ws::outbox::Outbox;
+
+/// How often a swap that others were faster with is tried.
+const TRIES: u32 = 8;
+/// How long after a failure the client may come again, in milliseconds.
+const AGAIN_MS: u64 = 1000;
+
+/// What became of a client's token.
+pub(crate) enum TakenOver {
+    /// Its session goes on here.
+    Resumed(Resumed),
+    /// It is good for nothing, for this reason.
+    Afresh(&'static str),
+}
+
+/// A session that goes on here.
+pub(crate) struct Resumed {
+    pub(crate) holder: Holder,
+    /// The one that resumes it from now on.
+    pub(crate) token: Token,
+    /// What its record says that the client has.
+    pub(crate) positions: Vec<Position>,
+    /// What its user said of its presence.
+    pub(crate) presence: PresenceStatus,
+}
+
+/// Whether a token resumes a record.
+enum Claim {
+    /// It does: this is the record to go on from.
+    Good(Box<Record>, Verdict),
+    /// It does not.
+    No(&'static str),
+}
+
+/// A client's claim to a session.
+struct Claimant<'a> {
+    session: SessionId,
+    hash: TokenHash,
+    caller: &'a Caller,
+    outbox: &'a Arc<Outbox>,
+}
+
+impl Claimant<'_> {
+    /// What the token is good for by `entry`; none where that is no answer, since a newer one may be elsewhere.
+    fn claim(&self, entry: Option<&Entry>) -> Result<Claim, &'static str> {
+        match entry {
+            None => Err("unknown"),
+            Some(Entry::Ended { .. }) => Ok(Claim::No("ended")),
+            Some(Entry::Live(record)) => match judge(record, &self.hash, self.caller) {
+                verdict @ (Verdict::Newest | Verdict::Former) => {
+                    Ok(Claim::Good(record.clone(), verdict))
+                }
+                Verdict::Foreign => Ok(Claim::No("foreign")),
+                Verdict::Used => Err("used"),
+                Verdict::Unknown => Err("unknown"),
+            },
+        }
+    }
+}
+
+fn entry(found: &Found) -> Option<&Entry> {
+    match found {
+        Found::Entry { entry, .. } => Some(entry),
+        Found::Absent | Found::Unreadable { .. } => None,
+    }
+}
+
+fn unavailable() -> Failure {
+    let away = "the records of sessions cannot be read now: the token stays good";
+    Failure::new(Code::Unavailable, away).retry_after(AGAIN_MS)
+}
+
+impl Records {
+    /// Takes the session of `token` over for the caller's connection, which closes by `outbox`.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when it cannot be known now; `SESSION_REPLACED` when another connection took the session over in the
+    /// same moment.
+    pub(crate) async fn take_over(
+        &self,
+        token: &str,
+        caller: &Caller,
+        outbox: &Arc<Outbox>,
+    ) -> Result<TakenOver, Failure> {
+        let taken = match Token::parse(token) {
+            None => Ok(TakenOver::Afresh("malformed")),
+            Some(token) => {
+                let claimant = Claimant {
+                    session: token.session(),
+                    hash: token.hash(),
+                    caller,
+                    outbox,
+                };
+                self.take_over_as(&claimant).await
+            }
+        };
+        self.0.metrics.resume(match &taken {
+            Ok(TakenOver::Resumed(_)) => "resumed",
+            Ok(TakenOver::Afresh(reason)) => reason,
+            Err(_) => "unavailable",
+        });
+        taken
+    }
+
+    async fn take_over_as(&self, claimant: &Claimant<'_>) -> Result<TakenOver, Failure> {
+        // Any replica may answer first, and lag: what it does not know the leader is asked.
+        let mut quick = self.0.bucket.get(claimant.session).await.ok();
+        for attempt in 0..TRIES {
+            if attempt > 0 {
+                backoff(attempt).await;
+            }
+            let (found, claim) = self.look(claimant, quick.take()).await?;
+            let (record, verdict) = match claim {
+                Claim::Good(record, verdict) => (record, verdict),
+                Claim::No(reason) => return Ok(TakenOver::Afresh(reason)),
+            };
+            if verdict == Verdict::Former && !self.is_let_go(claimant, &record).await {
+                return Ok(TakenOver::Afresh("used"));
+            }
+            if let Some(resumed) = self.swap(claimant, *record, found.revision()).await? {
+                return Ok(TakenOver::Resumed(resumed));
+            }
+        }
+        debug!(session.id = %claimant.session, "a session is taken over by too many at once");
+        Err(unavailable())
+    }
+
+    /// What stands in the bucket, and what the token is good for by that; where it is good for nothing, by what gateways
+    /// hold in memory: the bucket may have lost it, or gone back.
+    async fn look(
+        &self,
+        claimant: &Claimant<'_>,
+        quick: Option<Found>,
+    ) -> Result<(Found, Claim), Failure> {
+        if let Some(found) = quick
+            && let Ok(claim @ Claim::Good(..)) = claimant.claim(entry(&found))
+        {
+            return Ok((found, claim));
+        }
+        let found = self.read(claimant.session).await?;
+        self.note(&found);
+        let doubt = match claimant.claim(entry(&found)) {
+            Ok(claim) => return Ok((found, claim)),
+            Err(doubt) => doubt,
+        };
+        let held = self.held(claimant.session).await;
+        let is_newer = match (&held, found.live()) {
+            (Some(Entry::Live(held)), Some(kept)) => held.owner > kept.owner,
+            (Some(_), None) => true,
+            _ => false,
+        };
+        let claim = if is_newer {
+            claimant.claim(held.as_ref()).unwrap_or_else(Claim::No)
+        } else {
+            Claim::No(doubt)
+        };
+        Ok((found, claim))
+    }
+
+    /// What the bucket's leader holds; a bucket that is missing is made.
+    pub(super) async fn read(&self, session: SessionId) -> Result<Found, Failure> {
+        let failed = |error: BusError| {
+            debug!(%error, session.id = %session, "a session's record cannot be read");
+            unavailable()
+        };
+        match self.0.bucket.get_from_leader(session).await {
+            Ok(found) => Ok(found),
+            Err(BusError::NoStream) => {
+                self.0.bucket.provision().await.map_err(failed)?;
+                self.0.missing.notify_one();
+                Ok(Found::Absent)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// What this gateway or another one has in memory.
+    async fn held(&self, session: SessionId) -> Option<Entry> {
+        if let Some(own) = self.lock().entry(session) {
+            return Some(own);
+        }
+        let own = self.0.gateways.id();
+        let mut others = self.0.gateways.alive();
+        others.retain(|gateway| *gateway != own);
+        match self.0.bus.held_record(session, &others).await {
+            Ok(held) => held,
+            Err(error) => {
+                debug!(%error, "the other gateways cannot be asked for a record");
+                None
+            }
+        }
+    }
+
+    /// Whether the gateway that holds the session lets it go, for a token that was used before.
+    async fn is_let_go(&self, claimant: &Claimant<'_>, record: &Record) -> bool {
+        let (session, hash) = (claimant.session, claimant.hash);
+        let answer = if record.gateway == self.0.gateways.id() {
+            let (answer, replaced) =
+                self.change(|table| table.let_go(session, &hash, Instant::now()));
+            self.fenced(replaced);
+            answer
+        } else {
+            let asked = TakeOver { session, hash };
+            let answer = self.0.bus.take_over(record.gateway, asked).await;
+            answer.unwrap_or(Answer::Unknown)
+        };
+        answer != Answer::Refused
+    }
+
+    /// Swaps the record for one that is held here; none when it is another by now.
+    async fn swap(
+        &self,
+        claimant: &Claimant<'_>,
+        before: Record,
+        revision: u64,
+    ) -> Result<Option<Resumed>, Failure> {
+        let (session, former) = (claimant.session, before.gateway);
+        let token = Token::new(session);
+        let owner = Ownership {
+            generation: before.owner.generation + 1,
+            take_over: Uuid::now_v7(),
+        };
+        let record = Record {
+            login_session: claimant.caller.login_session.clone(),
+            token: token.hash(),
+            former: Some(claimant.hash),
+            owner,
+            gateway: self.0.gateways.id(),
+            ..before
+        };
+        self.lock()
+            .taking(session, owner, [record.token, claimant.hash]);
+        let taking = Taking {
+            records: self,
+            hold: Hold {
+                session,
+                take_over: owner.take_over,
+            },
+        };
+        let Some(revision) = self.store(session, &record, revision).await? else {
+            return Ok(None);
+        };
+        let (positions, presence) = (record.positions.clone(), record.presence);
+        let next = Instant::now() + self.first_put();
+        let outbox = Arc::clone(claimant.outbox);
+        let taken = self.change(|table| table.taken(session, record, revision, outbox, next));
+        drop(taking);
+        let Some(replaced) = taken else {
+            return Err(Failure::of(Code::SessionReplaced));
+        };
+        self.fenced(replaced);
+        if former != self.0.gateways.id()
+            && let Err(error) = self.0.bus.fence(former, Fence { session, owner }).await
+        {
+            debug!(%error, "a gateway was not told of a take-over");
+        }
+        Ok(Some(Resumed {
+            holder: self.holder(session, owner),
+            token,
+            positions,
+            presence,
+        }))
+    }
+
+    /// Writes the record over `revision`; gives its own, or none when another stands there.
+    async fn store(
+        &self,
+        session: SessionId,
+        record: &Record,
+        revision: u64,
+    ) -> Result<Option<u64>, Failure> {
+        let entry = Entry::Live(Box::new(record.clone()));
+        match self.0.bucket.put(session, &entry, revision).await {
+            Put::Stored(revision) => Ok(Some(revision)),
+            Put::Refused => Ok(None),
+            Put::Unknown(error) => {
+                warn!(%error, session.id = %session, "a take-over has no answer: its record is read again");
+                let found = self.read(session).await?;
+                let stands = found.live().is_some_and(|kept| kept.owner == record.owner);
+                Ok(stands.then(|| found.revision()))
+            }
+        }
+    }
+
+    fn first_put(&self) -> Duration {
+        (self.0.window / 3).mul_f64(rand::random())
+    }
+}
+
+/// A take-over on its way: forgotten when it is over, however it ends.
+struct Taking<'a> {
+    records: &'a Records,
+    hold: Hold,
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.records.lock().not_taken(self.hold);
+    }
+}
+
+async fn backoff(attempt: u32) {
+    let most = Duration::from_millis(10) * attempt;
+    tokio::time::sleep(most.mul_f64(rand::random())).await;
+}

@@ -1,0 +1,160 @@
+//! Writes records: when they changed, again before they expire, and all of them whenever the bucket may have lost some.
+
+use std::time::{Duration, Instant};
+
+use confab_bus::BusError;
+use confab_bus::records::Put;
+use confab_protocol::ids::SessionId;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use time::OffsetDateTime;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tracing::{debug, info};
+
+use super::Records;
+use super::decision::{Decision, decide};
+use super::table::{Due, Hold, Snapshot};
+use crate::fanout::Fanout;
+
+/// Writes on their way at once.
+const WRITES: usize = 256;
+/// How often one write that is refused is decided anew.
+const TRIES: usize = 4;
+/// How soon a write that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked whether the bucket is still the same.
+const PERIOD: Duration = Duration::from_secs(5);
+
+impl Records {
+    /// Writes for ever.
+    pub(super) async fn write_all(&self, fanout: &Fanout) {
+        let mut link = self.0.bus.connection();
+        let mut epoch = link.borrow().epoch;
+        let mut period = interval(PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut writes = FuturesUnordered::new();
+        let mut looking = FuturesUnordered::new();
+        let mut made = None;
+        loop {
+            let may_write = link.borrow().connected && writes.len() < WRITES;
+            let due = self.lock().next_due();
+            tokio::select! {
+                Some(()) = writes.next() => {}
+                Some(found) = looking.next() => made = self.bucket_is(made, found),
+                () = until(due), if may_write => {
+                    while writes.len() < WRITES
+                        && let Some(due) = self.change(|table| table.take_due(Instant::now()))
+                    {
+                        writes.push(self.write(fanout, due));
+                    }
+                }
+                () = self.0.wake.notified() => {}
+                Ok(()) = link.changed() => {
+                    let link = *link.borrow_and_update();
+                    if link.connected && link.epoch != epoch {
+                        epoch = link.epoch;
+                        self.change(|table| table.sweep(Instant::now()));
+                        looking = [self.look_at_bucket()].into_iter().collect();
+                    }
+                }
+                _ = period.tick(), if looking.is_empty() => looking.push(self.look_at_bucket()),
+                () = self.0.missing.notified(), if looking.is_empty() => looking.push(self.look_at_bucket()),
+            }
+        }
+    }
+
+    fn look_at_bucket(&self) -> BoxFuture<'_, Result<OffsetDateTime, BusError>> {
+        Box::pin(self.0.bucket.provision())
+    }
+
+    /// The bucket was looked at: where it is another, all records are written again.
+    fn bucket_is(
+        &self,
+        before: Option<OffsetDateTime>,
+        found: Result<OffsetDateTime, BusError>,
+    ) -> Option<OffsetDateTime> {
+        let made = match found {
+            Ok(made) => made,
+            Err(error) => {
+                debug!(%error, "the bucket of sessions cannot be looked at");
+                return before;
+            }
+        };
+        if before.is_some_and(|before| before != made) {
+            info!("the bucket of sessions is another: its records are written again");
+            self.change(|table| table.sweep(Instant::now()));
+        }
+        Some(made)
+    }
+
+    async fn write(&self, fanout: &Fanout, due: Due) {
+        let hold = due.hold;
+        if let Some(key) = due.key {
+            let positions = fanout.positions(key).await;
+            self.lock().positions(hold, key, positions);
+        }
+        let snapshot = self.lock().snapshot(hold);
+        let result = match snapshot {
+            Some(snapshot) => self.put(hold, snapshot).await,
+            None => "fenced",
+        };
+        self.0.metrics.written(result);
+        self.0.written.notify_waiters();
+    }
+
+    /// Writes it; says what became of that.
+    async fn put(&self, hold: Hold, snapshot: Snapshot) -> &'static str {
+        let mut revision = snapshot.revision;
+        for _ in 0..TRIES {
+            match self
+                .0
+                .bucket
+                .put(hold.session, &snapshot.entry, revision)
+                .await
+            {
+                Put::Stored(revision) => {
+                    let (now, chance) = (Instant::now(), rand::random());
+                    self.change(|table| table.stored(hold, revision, now, chance));
+                    return "stored";
+                }
+                Put::Refused => match self.decide(hold.session, &snapshot).await {
+                    Some(Decision::Fenced) => {
+                        info!(session.id = %hold.session, "a session was taken over elsewhere, or ended");
+                        let replaced = self.change(|table| table.lost(hold));
+                        self.fenced(replaced);
+                        return "fenced";
+                    }
+                    Some(Decision::WriteOver(stands)) => revision = stands,
+                    Some(Decision::Create) => revision = 0,
+                    None => break,
+                },
+                Put::Unknown(error) => {
+                    if matches!(error, BusError::NoStream) {
+                        self.0.missing.notify_one();
+                    }
+                    debug!(%error, session.id = %hold.session, "a session's record was not written");
+                    break;
+                }
+            }
+        }
+        let again = Instant::now() + RETRY.mul_f64(0.5 + rand::random::<f64>());
+        self.lock().put_off(hold, again);
+        "failed"
+    }
+
+    /// What a refused write means; none when the leader cannot be asked.
+    async fn decide(&self, session: SessionId, snapshot: &Snapshot) -> Option<Decision> {
+        let found = self.read(session).await.ok()?;
+        self.note(&found);
+        Some(decide(snapshot.owner, self.0.gateways.id(), &found))
+    }
+}
+
+/// Comes when something is due.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,220 @@
+//! How a session opens: afresh, or where another connection left it.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_auth::Caller;
+use confab_protocol::error::Failure;
+use confab_protocol::frame::{ResumeToken, ServerFrame, Welcome, WelcomeLimits};
+use confab_protocol::ids::{ConversationId, Seq, SessionId};
+use confab_protocol::signal::PresenceStatus;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use super::Sockets;
+use super::connection::{Connection, End};
+use super::hello::Greeted;
+use super::session::Session;
+use crate::hub::{Account, Opened, SessionKey, Start};
+use crate::records::{Begun, Holder, Resumed, TakenOver, Token};
+use crate::sessions::Registered;
+use crate::ws::outbox::Outbox;
+
+/// How long a welcome waits for its session's record to stand.
+const RECORD: Duration = Duration::from_secs(1);
+/// How long the answer to `bye` waits until the session cannot be resumed.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A token that is good once its session's record stands.
+pub(super) struct LaterToken {
+    token: Token,
+    stands: oneshot::Receiver<()>,
+}
+
+/// Opens the session of a client that said hello, and welcomes it.
+///
+/// # Errors
+/// How the connection ends when it cannot be opened.
+pub(super) async fn open<'a>(
+    sockets: &'a Sockets,
+    connection: &Connection,
+    greeted: Greeted,
+) -> Result<Session<'a>, End> {
+    let Greeted {
+        caller,
+        mut hello,
+        seen,
+    } = greeted;
+    let id = hello.id.take();
+    let refuse = |failure| refused(connection, id.clone(), failure);
+    let taken = match hello.resume_token.take() {
+        Some(token) => {
+            let taking = sockets
+                .records
+                .take_over(&token, &caller, &connection.outbox);
+            Some(taking.await.map_err(refuse)?)
+        }
+        None => None,
+    };
+    let (resumed, reason) = match taken {
+        Some(TakenOver::Resumed(resumed)) => (Some(resumed), None),
+        Some(TakenOver::Afresh(reason)) => (None, Some(reason.to_owned())),
+        None => (None, None),
+    };
+    let entering = enter(sockets, connection, &caller, resumed, seen);
+    let entered = entering.await.map_err(refuse)?;
+    info!(
+        session.id = %entered.holder.session(),
+        tenant = %caller.tenant,
+        user.id = %caller.user,
+        resumed = entered.resumed,
+        "a session opened"
+    );
+    let opened = entered.opened;
+    connection.welcome(Welcome {
+        id,
+        session_id: entered.holder.session(),
+        user_id: caller.user.clone(),
+        resumed: entered.resumed,
+        reason,
+        replayed: opened.replayed,
+        truncated: opened.truncated,
+        heads: (hello.heads == Some(true)).then(|| opened.heads.into_iter().collect()),
+        resume_token: entered.token.map(|token| token.text()),
+        resume_window_seconds: sockets.records.window().as_secs(),
+        heartbeat_seconds: sockets.limits.heartbeat.as_secs(),
+        limits: WelcomeLimits::default(),
+    });
+    Ok(Session::new(
+        sockets,
+        entered.key,
+        caller,
+        entered.place,
+        (entered.holder, entered.later),
+    ))
+}
+
+/// An open session.
+struct Entered {
+    key: SessionKey,
+    place: Registered,
+    holder: Holder,
+    /// Whether it goes on from another connection.
+    resumed: bool,
+    opened: Opened,
+    /// What resumes it, where that is good already.
+    token: Option<Token>,
+    later: Option<LaterToken>,
+}
+
+/// Gives the session its place in the hub and among the open ones, and one that begins its record.
+async fn enter(
+    sockets: &Sockets,
+    connection: &Connection,
+    caller: &Caller,
+    resumed: Option<Resumed>,
+    seen: BTreeMap<ConversationId, Seq>,
+) -> Result<Entered, Failure> {
+    let account = Account {
+        tenant: caller.tenant.clone(),
+        user: caller.user.clone(),
+    };
+    let (session, positions) = match &resumed {
+        Some(resumed) => (resumed.holder.session(), resumed.positions.clone()),
+        None => (SessionId(Uuid::now_v7()), Vec::new()),
+    };
+    let start = Start {
+        resumed: resumed.is_some(),
+        positions,
+        seen,
+    };
+    let outbox = || Arc::clone(&connection.outbox);
+    let opening = sockets
+        .fanout
+        .open(account, outbox(), start, sockets.limits.open);
+    let (key, opened) = opening.await?;
+    let place = match sockets.admission.open(session, caller, outbox()) {
+        Ok(place) => place,
+        Err(revoked) => {
+            let _positions = sockets.fanout.close(key).await;
+            if let Some(resumed) = resumed {
+                finish(resumed.holder).await;
+            }
+            return Err(revoked);
+        }
+    };
+    let is_resumed = resumed.is_some();
+    let (holder, token, later) = match resumed {
+        Some(resumed) => {
+            resumed.holder.opened(key);
+            if resumed.presence != PresenceStatus::Online {
+                sockets.fanout.presence(key, resumed.presence).await;
+            }
+            (resumed.holder, Some(resumed.token), None)
+        }
+        None => begin(sockets, session, caller, (outbox(), key)).await,
+    };
+    Ok(Entered {
+        key,
+        place,
+        holder,
+        resumed: is_resumed,
+        opened,
+        token,
+        later,
+    })
+}
+
+/// Begins a record, and waits for it to stand, for a moment.
+async fn begin(
+    sockets: &Sockets,
+    session: SessionId,
+    caller: &Caller,
+    live: (Arc<Outbox>, SessionKey),
+) -> (Holder, Option<Token>, Option<LaterToken>) {
+    let positions = sockets.fanout.positions(live.1).await;
+    let begun = sockets.records.begin(session, caller, positions, live);
+    let Begun {
+        holder,
+        token,
+        mut stands,
+    } = begun;
+    match timeout(RECORD, &mut stands).await {
+        Ok(Ok(())) => (holder, Some(token), None),
+        // It was fenced at once, and ends.
+        Ok(Err(_gone)) => (holder, None, None),
+        Err(_late) => (holder, None, Some(LaterToken { token, stands })),
+    }
+}
+
+/// Ends a session for good, and waits until it cannot be resumed, for a moment.
+pub(super) async fn finish(holder: Holder) {
+    let session = holder.session();
+    if timeout(FAREWELL, holder.finished()).await.is_err() {
+        debug!(session.id = %session, "the end of a session is written later");
+    }
+}
+
+/// The frame with a token that was not good when its session was welcomed, once it is. Cancel-safe.
+pub(super) async fn token_that_stands(later: &mut Option<LaterToken>) -> Option<ServerFrame> {
+    let stands = match later {
+        Some(later) => (&mut later.stands).await,
+        None => pending().await,
+    };
+    let LaterToken { token, .. } = later.take()?;
+    let resume_token = token.text();
+    stands
+        .ok()
+        .map(|()| ServerFrame::ResumeToken(ResumeToken { resume_token }))
+}
+
+/// The connection ends with an error frame before the close frame.
+fn refused(connection: &Connection, id: Option<String>, failure: Failure) -> End {
+    let code = failure.code;
+    connection.answer_error(id, failure);
+    End::of(code)
+}
