@@ -56,6 +56,14 @@ impl Command {
         matches!(self, Self::Gateway(_) | Self::Worker(_))
     }
 
+    /// What is logged where nobody says it: in the terminal, what is asked for stands alone.
+    const fn usual_log(&self) -> &'static str {
+        match self {
+            Self::Session(_) => "error",
+            _ => "info",
+        }
+    }
+
     async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Gateway(args) => gateway::run(*args).await,
@@ -93,7 +101,7 @@ fn main() -> ExitCode {
 }
 
 fn start(log: &telemetry::Settings, command: Command) -> anyhow::Result<()> {
-    telemetry::start(log)?;
+    telemetry::start(log, command.usual_log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
