@@ -30,7 +30,6 @@ pub(super) enum DialError {
 }
 
 /// How a try went.
-#[derive(Debug)]
 pub(super) struct Dialed {
     pub(super) url: String,
     /// The token that was used, where there was one.
@@ -39,7 +38,6 @@ pub(super) struct Dialed {
 }
 
 /// Who dials, and what it knows from the tries before.
-#[derive(Debug)]
 pub(super) struct Dialer {
     options: Arc<ResumeOptions>,
     backoff: Backoff,

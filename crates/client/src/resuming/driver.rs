@@ -37,7 +37,6 @@ const SEEN_MOST: usize = 5000;
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the program asks of the driver.
-#[derive(Debug)]
 pub(super) enum Command {
     Keep(Kept),
     Renew { token: String, answer: Answer },

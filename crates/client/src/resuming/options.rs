@@ -97,7 +97,7 @@ impl ResumeOptions {
             says_seen: true,
             min_backoff: Duration::from_millis(200),
             max_backoff: Duration::from_secs(5),
-            timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
             opening: Duration::from_secs(30),
             patience: Duration::from_secs(120),
         }

@@ -205,6 +205,23 @@ async fn a_truncated_range_counts_as_held_only_when_the_program_has_read_it() {
 }
 
 #[tokio::test]
+async fn what_was_heard_is_told_after_a_while_once_and_together() {
+    let gateways = Gateways::new(1).await;
+    let (mut server, _resuming, mut changes) = gateways.open(gateways.options()).await;
+    let (here, there) = (conversation(), conversation());
+    let began = tokio::time::Instant::now();
+    for (place, seq) in [(here, 1), (here, 2), (there, 7)] {
+        server.says(event(place, seq)).await;
+        heard(&mut changes).await;
+    }
+    let ClientFrame::Seen(Seen { positions, .. }) = server.hears().await else {
+        panic!("not seen")
+    };
+    assert_eq!(positions, BTreeMap::from([(here, 2), (there, 7)]));
+    assert!(began.elapsed() >= Duration::from_secs(4));
+}
+
+#[tokio::test]
 async fn who_does_not_say_seen_shows_the_token_alone() {
     let gateways = Gateways::new(1).await;
     let mut options = gateways.options();
