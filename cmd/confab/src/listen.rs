@@ -1,154 +1,144 @@
 //! `confab listen`: a member in the terminal that hears.
 
-use std::io::Write as _;
+use std::collections::{BTreeMap, HashMap};
 
 use clap::Args as ClapArgs;
-use confab_client::{Closed, Encoding, Options, Ws};
-use confab_protocol::event::{Event, EventType};
-use confab_protocol::frame::{ClientFrame, Heard, Plain, ServerFrame, Welcome};
-use confab_protocol::resource::Message;
+use confab_client::{Change, Changes, Encoding, ResumeOptions, Resuming};
+use confab_protocol::event::Event;
+use confab_protocol::frame::Truncated;
+use confab_protocol::ids::{ConversationId, Seq};
+
+mod lines;
+mod log;
+
+use crate::terminal::say;
+use log::{Log, Read};
 
 /// Print what a user hears, one line an event, until Ctrl-C ends the session.
+///
+/// When the connection ends, the session is resumed at the next gateway, and what was missed is printed in its place; what
+/// the gateway does not replay is read over HTTP.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// A gateway.
-    #[arg(long, env = "CONFAB_URL", default_value = "http://127.0.0.1:8080")]
-    url: String,
+    /// Gateways, comma separated: tried in turn.
+    #[arg(
+        long,
+        env = "CONFAB_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_delimiter = ','
+    )]
+    url: Vec<String>,
     /// Who listens: a JWT.
     #[arg(long, env = "CONFAB_TOKEN", hide_env_values = true)]
     token: String,
     /// Speak MessagePack instead of JSON.
     #[arg(long)]
     msgpack: bool,
-    /// Print every event and frame as JSON.
+    /// Print every event and change as JSON.
     #[arg(long)]
     raw: bool,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut options = Options::bearer(&args.token);
+    let log = Log::new(&args.url, &args.token)?;
+    let mut options = ResumeOptions::new(args.url, args.token.as_str());
     if args.msgpack {
         options.encoding = Encoding::MsgPack;
     }
-    let (welcome, mut ws) = Ws::connect(&args.url, options).await?;
-    say(&if args.raw {
-        ServerFrame::Welcome(Box::new(welcome)).encode()?
-    } else {
-        opened(&welcome)
-    })?;
-    loop {
-        tokio::select! {
-            heard = ws.next() => match heard {
-                Ok(heard) => say(&line(&heard, args.raw)?)?,
-                Err(closed) => return Err(closed.into()),
-            },
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                return say(&leave(ws).await?.to_string());
+    let (session, mut changes) = Resuming::open(options).await?;
+    let mut listener = Listener {
+        session: &session,
+        log,
+        raw: args.raw,
+        printed: HashMap::new(),
+    };
+    let interrupted = tokio::select! {
+        ended = Box::pin(listener.follow(&mut changes)) => return ended,
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+    };
+    interrupted?;
+    let closed = session.bye().await?;
+    say(&closed.to_string())
+}
+
+/// Prints, and knows what it has printed.
+struct Listener<'a> {
+    session: &'a Resuming,
+    log: Log,
+    raw: bool,
+    /// The last seq of each conversation.
+    printed: HashMap<ConversationId, Seq>,
+}
+
+impl Listener<'_> {
+    /// To the end, which is an error.
+    async fn follow(&mut self, changes: &mut Changes) -> anyhow::Result<()> {
+        let mut begun = false;
+        while let Some(change) = changes.next().await {
+            match change {
+                Change::Event(event) => self.event(&event)?,
+                Change::Closed(closed) => return Err(closed.into()),
+                Change::Truncated(range) => {
+                    self.say(&Change::Truncated(range.clone()), begun)?;
+                    self.read(range).await?;
+                }
+                change => self.say(&change, begun)?,
+            }
+            begun = true;
+        }
+        anyhow::bail!("the session ended without a word")
+    }
+
+    fn say(&self, change: &Change, begun: bool) -> anyhow::Result<()> {
+        if self.raw {
+            return say(&lines::raw(change)?);
+        }
+        lines::readable(change, begun).map_or(Ok(()), |line| say(&line))
+    }
+
+    /// What was printed before is not printed again (API.md, "A client's whole duty").
+    fn event(&mut self, event: &Event) -> anyhow::Result<()> {
+        let last = self.printed.entry(event.conversation_id).or_default();
+        if event.seq <= *last {
+            return Ok(());
+        }
+        *last = event.seq;
+        say(&if self.raw {
+            serde_json::to_string(event)?
+        } else {
+            lines::event(event)
+        })
+    }
+
+    /// Prints a range that was not sent, and says that it is held. What cannot be read is named again with the next
+    /// reconnect, unless it can never be.
+    async fn read(&mut self, range: Truncated) -> anyhow::Result<()> {
+        let conversation = range.conversation_id;
+        let before = range.from_seq.saturating_sub(1);
+        if range.reset == Some(true) {
+            self.printed.insert(conversation, before);
+        }
+        let mut held = self.printed.get(&conversation).copied().unwrap_or(0);
+        held = held.max(before);
+        while held < range.head_seq {
+            match self.log.after(conversation, held).await {
+                Read::Events(events) => {
+                    for event in &events {
+                        self.event(event)?;
+                        held = event.seq;
+                    }
+                }
+                Read::Never(why) => {
+                    say(&format!("-- it cannot be read: {why}"))?;
+                    held = range.head_seq;
+                }
+                Read::NotNow(why) => {
+                    return say(&format!("-- it cannot be read now: {why}"));
+                }
             }
         }
-    }
-}
-
-/// Ends the session for good.
-async fn leave(mut ws: Ws) -> anyhow::Result<Closed> {
-    ws.send_frame(&ClientFrame::Bye(Plain::default())).await?;
-    let (_sender, mut receiver) = ws.split();
-    Ok(tokio::time::timeout(std::time::Duration::from_secs(5), receiver.closed()).await?)
-}
-
-fn opened(welcome: &Welcome) -> String {
-    format!(
-        "session {} of {} is open; Ctrl-C ends it",
-        welcome.session_id, welcome.user_id
-    )
-}
-
-fn line(heard: &Heard, raw: bool) -> anyhow::Result<String> {
-    Ok(match heard {
-        Heard::Event(event) if raw => serde_json::to_string(event)?,
-        Heard::Event(event) => readable(event),
-        Heard::Frame(frame) => frame.encode()?,
-    })
-}
-
-/// Time, conversation, seq, actor, type, and what it says.
-fn readable(event: &Event) -> String {
-    let Event {
-        created_at,
-        conversation_id,
-        seq,
-        actor,
-        r#type,
-        ..
-    } = event;
-    let name = r#type.as_str();
-    let said = if *r#type == EventType::MessageCreated {
-        message(event)
-    } else {
-        on_one_line(event.data.as_str())
-    };
-    format!("{created_at} {conversation_id} #{seq} {actor} {name} {said}")
-}
-
-/// The text of a message where it has one, else its content as JSON, else its kind.
-fn message(event: &Event) -> String {
-    let Ok(message) = serde_json::from_str::<Message>(event.data.as_str()) else {
-        return event.data.as_str().to_owned();
-    };
-    let Some(content) = message.content else {
-        return format!("[{}]", message.kind);
-    };
-    let text = match serde_json::from_str(content.as_str()) {
-        Ok(serde_json::Value::String(text)) => Some(text),
-        Ok(serde_json::Value::Object(object)) => match object.get("text") {
-            Some(serde_json::Value::String(text)) => Some(text.clone()),
-            _ => None,
-        },
-        _ => None,
-    };
-    on_one_line(&text.unwrap_or_else(|| content.into_string()))
-}
-
-/// Text of others stays on its line and cannot steer the terminal.
-fn on_one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if letter.is_control() {
-            line.extend(letter.escape_default());
-        } else {
-            line.push(letter);
-        }
-    }
-    line
-}
-
-fn say(line: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    Ok(out.flush()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(content: &str) -> Event {
-        let json = format!(
-            r#"{{"type":"message.created","conversationId":"01890a5d-ac96-774b-bcce-b302099a8057","seq":7,"id":"01890a5d-ac96-774b-bcce-b302099a8058","actor":"alice","createdAt":"2026-11-23T10:20:30.123Z","data":{{"id":"01890a5d-ac96-774b-bcce-b302099a8058","conversationId":"01890a5d-ac96-774b-bcce-b302099a8057","seq":7,"sender":"alice","clientId":null,"kind":"text","content":{content},"payloadSizeBytes":null,"replyTo":null,"metadata":{{}},"createdAt":"2026-11-23T10:20:30.123Z","editedAt":null,"deletedAt":null}}}}"#
-        );
-        serde_json::from_str(&json).unwrap()
-    }
-
-    #[test]
-    fn a_message_is_one_line_with_its_text() {
-        let start = "2026-11-23T10:20:30.123Z 01890a5d-ac96-774b-bcce-b302099a8057 #7 alice message.created ";
-        for (content, said) in [
-            (r#"{"text":"hi"}"#, "hi"),
-            (r#""hi\nyou\u001b[2J""#, "hi\\nyou\\u{1b}[2J"),
-            (r#"{"a":1}"#, r#"{"a":1}"#),
-        ] {
-            assert_eq!(readable(&event(content)), format!("{start}{said}"));
-        }
+        let held = BTreeMap::from([(conversation, held)]);
+        self.session.seen(held).await;
+        Ok(())
     }
 }

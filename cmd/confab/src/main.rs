@@ -15,7 +15,9 @@ mod listen;
 mod migrate;
 mod openapi;
 mod send;
+mod session;
 mod telemetry;
+mod terminal;
 mod token;
 mod worker;
 
@@ -41,6 +43,7 @@ enum Command {
     Migrate(migrate::Args),
     Send(send::Args),
     Listen(listen::Args),
+    Session(session::Args),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
     #[command(name = "asyncapi")]
@@ -53,6 +56,14 @@ impl Command {
         matches!(self, Self::Gateway(_) | Self::Worker(_))
     }
 
+    /// What is logged where nobody says it: in the terminal, what is asked for stands alone.
+    const fn usual_log(&self) -> &'static str {
+        match self {
+            Self::Session(_) => "error",
+            _ => "info",
+        }
+    }
+
     async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Gateway(args) => gateway::run(*args).await,
@@ -62,6 +73,7 @@ impl Command {
             Self::Migrate(args) => migrate::run(args).await,
             Self::Send(args) => send::run(args).await,
             Self::Listen(args) => listen::run(args).await,
+            Self::Session(args) => session::run(args).await,
             Self::OpenApi(_) => openapi::print(&confab_gateway::openapi()),
             Self::AsyncApi(_) => openapi::print(&confab_gateway::asyncapi()),
         }
@@ -89,7 +101,7 @@ fn main() -> ExitCode {
 }
 
 fn start(log: &telemetry::Settings, command: Command) -> anyhow::Result<()> {
-    telemetry::start(log)?;
+    telemetry::start(log, command.usual_log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

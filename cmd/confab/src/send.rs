@@ -1,21 +1,26 @@
 //! `confab send`: a member in the terminal that says one thing.
 
-use std::io::Write as _;
-
 use anyhow::Context as _;
 use clap::Args as ClapArgs;
-use confab_client::{Options, Session};
+use confab_client::{ResumeOptions, Resuming};
 use confab_protocol::ids::{ClientId, ConversationId};
 use confab_protocol::json::JsonText;
 use confab_protocol::resource::MessageBody;
 use uuid::Uuid;
 
-/// Send a text over a WebSocket and print its acknowledgement as JSON.
+use crate::terminal::say;
+
+/// Send a text over a WebSocket and print its acknowledgement as JSON. It is sent again where the connection ends first.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// A gateway.
-    #[arg(long, env = "CONFAB_URL", default_value = "http://127.0.0.1:8080")]
-    url: String,
+    /// Gateways, comma separated: tried in turn.
+    #[arg(
+        long,
+        env = "CONFAB_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_delimiter = ','
+    )]
+    url: Vec<String>,
     /// Who sends: a JWT.
     #[arg(long, env = "CONFAB_TOKEN", hide_env_values = true)]
     token: String,
@@ -30,7 +35,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let (session, _events) = Session::open(&args.url, Options::bearer(&args.token)).await?;
+    let options = ResumeOptions::new(args.url, args.token.as_str());
+    let (session, changes) = Resuming::open(options).await?;
+    // Who only sends hears nothing.
+    drop(changes);
     let id = args.client_id.unwrap_or_else(|| ClientId(Uuid::now_v7()));
     let pending = session
         .submit(id, args.conversation, text(&args.text)?)
@@ -39,7 +47,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         .ack()
         .await
         .with_context(|| format!("repeat it with --client-id {id}: it is stored once"))?;
-    writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(&ack)?)?;
+    say(&serde_json::to_string(&ack)?)?;
     session.bye().await?;
     Ok(())
 }

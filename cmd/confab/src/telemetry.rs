@@ -17,15 +17,10 @@ mod process;
 #[command(next_help_heading = "Logs")]
 #[group(skip)]
 pub(crate) struct Settings {
-    /// What is logged: a level, or levels by target, as in `info,confab_gateway=debug`.
-    #[arg(
-        long = "log",
-        env = "CONFAB_LOG",
-        value_name = "FILTER",
-        default_value = "info",
-        global = true
-    )]
-    filter: String,
+    /// What is logged: a level, or levels by target, as in `info,confab_gateway=debug`. Without it `info`, and `error` for
+    /// commands that look at an installation.
+    #[arg(long = "log", env = "CONFAB_LOG", value_name = "FILTER", global = true)]
+    filter: Option<String>,
     /// How log lines look; `auto` is text on a terminal and JSON otherwise.
     #[arg(
         long = "log-format",
@@ -44,13 +39,14 @@ enum Format {
     Json,
 }
 
-/// Starts to log.
+/// Starts to log, by the filter `usual` where none is set.
 ///
 /// # Errors
 /// When the filter cannot be read.
-pub(crate) fn start(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.filter)
-        .with_context(|| format!("--log {:?} is no filter", settings.filter))?;
+pub(crate) fn start(settings: &Settings, usual: &str) -> anyhow::Result<()> {
+    let filter = settings.filter.as_deref().unwrap_or(usual);
+    let filter =
+        EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is no filter"))?;
     let is_terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
