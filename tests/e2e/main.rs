@@ -15,6 +15,8 @@ mod events;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod manners;
 #[cfg(test)]
 mod membership;
