@@ -1,10 +1,12 @@
 //! A client of confab: HTTP and WebSocket, for programs, tests and the terminal.
 //!
-//! [`Http`] makes the calls of the HTTP contract, [`Ws`] is one WebSocket after its welcome, and [`Session`] is what
-//! most programs want: sends with their acknowledgements, and the events in order, each once.
+//! [`Http`] makes the calls of the HTTP contract, [`Ws`] is one WebSocket after its welcome, [`Session`] is one
+//! connection with acknowledgements and with events in order, each once, and [`Resuming`] is what most programs want: a
+//! session that goes on at another gateway when its connection ends.
 
 mod error;
 mod http;
+mod resuming;
 mod session;
 mod ws;
 
@@ -14,5 +16,6 @@ pub use http::{
     MessagePage, NewConversation, NewMembers, NewMessage, NewRevocation, ParticipantFilter,
     ParticipantPage, Removal, Replayable, Response,
 };
+pub use resuming::{Change, Changes, ResumeError, ResumeOptions, Resuming, TokenSource};
 pub use session::{Events, Notice, Pending, SendError, Session, Stored};
 pub use ws::{Closed, Encoding, Options, TokenIn, Ws, WsError, WsReceiver, WsSender};

@@ -128,9 +128,19 @@ impl Events {
 #[derive(Debug)]
 pub struct Pending {
     answer: oneshot::Receiver<Result<Ack, SendError>>,
+    patience: Duration,
 }
 
+/// Where an answer goes.
+pub(crate) type Answer = oneshot::Sender<Result<Ack, SendError>>;
+
 impl Pending {
+    /// What waits so long for what is answered.
+    pub(crate) fn within(patience: Duration) -> (Answer, Self) {
+        let (answered, answer) = oneshot::channel();
+        (answered, Self { answer, patience })
+    }
+
     /// Waits for the acknowledgement of something stored.
     ///
     /// # Errors
@@ -139,8 +149,8 @@ impl Pending {
         Stored::of(&self.done().await?)
     }
 
-    async fn done(self) -> Result<Ack, SendError> {
-        match tokio::time::timeout(ACK, self.answer).await {
+    pub(crate) async fn done(self) -> Result<Ack, SendError> {
+        match tokio::time::timeout(self.patience, self.answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(SendError::Timeout),
         }
@@ -297,10 +307,11 @@ impl Session {
     }
 
     async fn expect(&self, id: String, frame: ClientFrame) -> Result<Pending, SendError> {
-        let answer = self.sends.expect(id)?;
+        let (answer, pending) = Pending::within(ACK);
+        self.sends.expect(id, answer)?;
         // An error means that the connection is gone, which the answer says as soon as the reader has noticed.
         let _gone = self.frames.send(frame).await.is_err();
-        Ok(Pending { answer })
+        Ok(pending)
     }
 
     /// How many events were ignored because their seq was not above the last one of their conversation.

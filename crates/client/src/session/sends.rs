@@ -5,12 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use confab_protocol::frame::{Ack, ErrorFrame};
-use tokio::sync::oneshot;
 
-use super::SendError;
+use super::{Answer, SendError};
 use crate::ws::Closed;
-
-type Answer = oneshot::Sender<Result<Ack, SendError>>;
 
 /// Shared by who sends and who reads.
 #[derive(Debug, Default)]
@@ -27,17 +24,13 @@ struct State {
 
 impl Sends {
     /// Notes that an answer to `id` is waited for.
-    pub(super) fn expect(
-        &self,
-        id: String,
-    ) -> Result<oneshot::Receiver<Result<Ack, SendError>>, SendError> {
-        let (answer, waits) = oneshot::channel();
+    pub(super) fn expect(&self, id: String, answer: Answer) -> Result<(), SendError> {
         let mut state = self.state();
         if let Some(closed) = &state.closed {
             return Err(SendError::Closed(closed.clone()));
         }
         state.waiting.insert(id, answer);
-        Ok(waits)
+        Ok(())
     }
 
     pub(super) fn acknowledge(&self, ack: Ack) {
