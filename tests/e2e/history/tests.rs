@@ -7,7 +7,9 @@ use confab_protocol::event::EventType;
 use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq, UserId};
 use uuid::Uuid;
 
-use super::*;
+use super::check::{self, Violation};
+use super::ledger::{Ledger, Log, Row};
+use super::record::{Account, Command, Deed, Heard, Life, Outcome, Positions, Told};
 
 const CHAT: ConversationId = ConversationId(Uuid::from_u128(1));
 
