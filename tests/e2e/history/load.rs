@@ -27,6 +27,9 @@ pub(crate) const ARRIVAL: Duration = Duration::from_secs(10);
 /// How long the test looks for what it needs to know.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long to wait before looking again whether all has arrived.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// How many, and what they are like.
 #[derive(Debug, Clone)]
 pub(crate) struct Shape {
@@ -186,7 +189,7 @@ impl Load {
             }
             let is_over = Instant::now() >= until || !found.iter().all(check::Violation::is_late);
             assert!(!is_over, "{}", self.tell(ledger, &found));
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(GLANCE).await;
         }
     }
 
@@ -224,6 +227,12 @@ impl Load {
     pub(crate) fn assert_resumed(&self) {
         let afresh = self.afresh();
         assert!(afresh.is_empty(), "started afresh: {afresh:?}");
+    }
+
+    /// As [`Self::ends`], and no session had to start afresh.
+    pub(crate) async fn ends_resumed(self, cluster: &Cluster) {
+        self.assert_resumed();
+        self.ends(cluster).await;
     }
 
     fn tell(&self, ledger: &Ledger, found: &[check::Violation]) -> String {
@@ -271,6 +280,23 @@ impl Load {
             self.afresh(),
         );
         assert!(done > 0 && heard > 0, "nothing happened");
+    }
+}
+
+/// Asserts that clients without a load have what they are owed.
+pub(crate) async fn assert_told(cluster: &Cluster, clients: &[Client]) {
+    let ledger = read(cluster, true).await;
+    let until = Instant::now() + ARRIVAL;
+    loop {
+        let found = clients.iter();
+        let found = found.flat_map(|client| check::told(&ledger, &client.account()));
+        let found: Vec<_> = found.collect();
+        if found.is_empty() {
+            return;
+        }
+        let is_over = Instant::now() >= until || !found.iter().all(check::Violation::is_late);
+        assert!(!is_over, "{found:#?}");
+        tokio::time::sleep(GLANCE).await;
     }
 }
 

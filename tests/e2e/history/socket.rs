@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no connection, or none any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// A close frame.
     Closed(u16, String),
     /// Without one.
@@ -31,14 +31,14 @@ impl End {
     }
 }
 
-pub(super) struct Socket {
+pub(crate) struct Socket {
     stream: WebSocketStream<TcpStream>,
 }
 
 impl Socket {
     /// Connects to the gateway at `url` and waits for the welcome. `buffer` is what the kernel takes for a client that does not
     /// read, in bytes.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         url: &str,
         token: &str,
         hello: Hello,
@@ -83,7 +83,7 @@ impl Socket {
     }
 
     /// The next frame; nothing at a ping. Dropping the wait loses nothing.
-    pub(super) async fn next(&mut self) -> Result<Option<Heard>, End> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Heard>, End> {
         match self.stream.next().await {
             Some(Ok(Message::Text(text))) => Heard::decode(text.as_bytes())
                 .map(Some)
@@ -98,7 +98,7 @@ impl Socket {
         }
     }
 
-    pub(super) async fn send(&mut self, frame: &ClientFrame) -> Result<(), End> {
+    pub(crate) async fn send(&mut self, frame: &ClientFrame) -> Result<(), End> {
         let text = Message::text(frame.encode().unwrap());
         match timeout(PATIENCE, self.stream.send(text)).await {
             Ok(sent) => sent.map_err(|error| End::broken(&error)),
