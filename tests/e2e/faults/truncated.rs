@@ -107,7 +107,7 @@ async fn say_much(member: &Member, conversation: ConversationId) -> Seq {
 async fn a_position_above_the_head_is_void() {
     let cluster = Cluster::start(setup()).await;
     let alice = cluster.user("alice").on(0).await;
-    let conversation = alice.create_group(&[]).await;
+    let conversation = alice.create_group(std::slice::from_ref(&alice.id)).await;
     let head = alice.say(conversation, "the last one").await;
     for encoding in [Encoding::Json, Encoding::MsgPack] {
         let hello = Hello {
@@ -137,7 +137,7 @@ async fn a_welcome_may_be_lost_twice_in_a_row() {
     let cluster = Cluster::start(setup()).await;
     let alice = cluster.user("alice");
     let first = alice.on(0).await;
-    let conversation = first.create_group(&[]).await;
+    let conversation = first.create_group(std::slice::from_ref(&first.id)).await;
     let seen = first.say(conversation, "before").await;
     first.hears(conversation, seen, DEADLINE).await;
     let welcome = first.session.welcome().clone();

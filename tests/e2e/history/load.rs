@@ -163,10 +163,10 @@ impl Load {
         .await;
     }
 
-    /// Waits until so many more events were heard by all clients together: a fault comes amid traffic.
+    /// Waits until more events were heard by all clients together, `count` as a measure: a fault comes amid traffic.
     pub(crate) async fn goes_on(&self, count: usize) {
         let heard = || self.clients.iter().map(|one| one.heard()).sum::<usize>();
-        let wanted = heard() + count;
+        let wanted = heard() + count * soak(10, 2);
         eventually("the load goes on", PATIENCE, async || {
             (heard() >= wanted).then_some(())
         })
