@@ -1,7 +1,22 @@
-//! Records of sessions: who may resume, and from where.
+//! Records of sessions: who may resume, and from where. Kept in a bucket, asked for among gateways.
 
-use confab_protocol::ids::{ConversationId, Seq};
+use std::fmt;
+
+use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
+use confab_protocol::signal::PresenceStatus;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::gateways::GatewayId;
+
+mod bucket;
+mod codec;
+mod questions;
+#[cfg(test)]
+mod testing;
+
+pub use bucket::{Bucket, Found, Put};
+pub use questions::{Answer, Asked, Fence, RecordQuestions, Reply, TakeOver};
 
 /// Up to where a session's client is proven to have a conversation's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,4 +27,60 @@ pub struct Position {
     pub joined: Seq,
     /// The last seq that the client is proven to have, or is not owed.
     pub seq: Seq,
+}
+
+/// The SHA-256 of a resume token's secret part. Whoever compares two does so in constant time.
+#[derive(Clone, Copy)]
+pub struct TokenHash(pub [u8; 32]);
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash")
+    }
+}
+
+/// Who owns a session: of two that say so, the greater one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ownership {
+    /// Grows by one at every take-over.
+    pub generation: u64,
+    /// The take-over (`UUIDv7`): tells two of one generation apart, of which a store that went back knew only one.
+    pub take_over: Uuid,
+}
+
+/// What is kept of a session that is connected or may be resumed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// The product.
+    pub tenant: TenantId,
+    /// Whose session it is.
+    pub user: UserId,
+    /// On which device: a token is good there only.
+    pub device: String,
+    /// The login that it was opened or resumed with.
+    pub login_session: String,
+    /// The newest token.
+    pub token: TokenHash,
+    /// The token used last, as long as it may be used again.
+    pub former: Option<TokenHash>,
+    /// Who owns it.
+    pub owner: Ownership,
+    /// The gateway process that holds it, or held it last.
+    pub gateway: GatewayId,
+    /// What the user said of its presence.
+    pub presence: PresenceStatus,
+    /// What the client is proven to have.
+    pub positions: Vec<Position>,
+}
+
+/// What the bucket holds of a session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Entry {
+    /// It is connected or may be resumed.
+    Live(Record),
+    /// It ended for good.
+    Ended {
+        /// The generation that ended.
+        generation: u64,
+    },
 }

@@ -3,6 +3,7 @@
 use confab_protocol::event::EventType;
 use confab_protocol::ids::{ConversationId, TenantId};
 
+use crate::gateways::GatewayId;
 use crate::rpc::WorkerId;
 
 /// The stream that carries the feed.
@@ -27,11 +28,16 @@ pub(crate) const REVOCATION: &str = "confab.v1.revocation";
 pub(crate) const SESSIONS: &str = "confab.v1.sessions";
 /// The bucket of what was revoked.
 pub(crate) const REVOCATIONS_BUCKET: &str = "confab_revocations";
+/// Every gateway is asked here whether it holds a session's record.
+pub(crate) const RECORD: &str = "confab.v1.record";
+/// The bucket of the sessions' records.
+pub(crate) const SESSIONS_BUCKET: &str = "confab_sessions";
 /// The micro service of the workers.
 pub(crate) const SERVICE: &str = "confab-worker";
 /// The queue group that spreads requests over the workers.
 pub(crate) const QUEUE_GROUP: &str = "workers";
 
+const GATEWAY_PREFIX: &str = "confab.v1.gateway.";
 const EVENT_PREFIX: &str = "confab.v1.event.";
 const SIGNAL_PREFIX: &str = "confab.v1.signal.";
 const PRESENCE: &str = "presence";
@@ -39,6 +45,16 @@ const PRESENCE: &str = "presence";
 /// Commands to one worker.
 pub(crate) fn command_of(worker: WorkerId) -> String {
     format!("{COMMAND}.{}", worker.0.simple())
+}
+
+/// One gateway is told here that a session was taken over.
+pub(crate) fn fence(gateway: GatewayId) -> String {
+    format!("{GATEWAY_PREFIX}{gateway}.fence")
+}
+
+/// One gateway is asked here to let a session go.
+pub(crate) fn take_over(gateway: GatewayId) -> String {
+    format!("{GATEWAY_PREFIX}{gateway}.takeover")
 }
 
 /// Where an event is published; the lane is 0 until lanes are needed.

@@ -8,6 +8,8 @@ mod error;
 mod http;
 mod resuming;
 mod session;
+#[cfg(test)]
+mod testing;
 mod ws;
 
 pub use error::{ClientError, Problem};

@@ -14,14 +14,18 @@ use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq, SessionId};
 use confab_protocol::limits;
 use confab_protocol::resource::{MessageBody, MessageContent};
 use confab_protocol::signal::PresenceStatus;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+mod backoff;
 mod change;
+mod dial;
 mod driver;
 mod options;
+mod positions;
 mod sends;
+mod verdict;
 
 use crate::session::{Pending, SendError, Stored};
 use crate::ws::Closed;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-mod driver;
+pub(crate) mod driver;
 mod sends;
 #[cfg(test)]
 mod tests;

@@ -5,10 +5,12 @@ use confab_protocol::wire;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tungstenite::Message;
 
+mod hello;
 mod upgrade;
 
 use crate::Problem;
@@ -73,7 +75,7 @@ pub struct Options {
     pub token: TokenIn,
     /// The subprotocol.
     pub encoding: Encoding,
-    /// The other fields of hello.
+    /// The other fields of hello. A `seen` that does not fit goes in the frame behind it.
     pub hello: Hello,
     /// The `Origin` header, where one is sent.
     pub origin: Option<String>,
@@ -191,13 +193,13 @@ impl Ws {
             receiver: WsReceiver {
                 stream,
                 closed: None,
+                last_heard: Instant::now(),
             },
         };
-        let mut hello = options.hello;
-        if let TokenIn::Hello(token) = options.token {
-            hello.token = Some(token);
+        for frame in hello::opening(options.hello, options.token)? {
+            ws.sender.feed_frame(&frame).await?;
         }
-        ws.send_frame(&ClientFrame::Hello(hello)).await?;
+        ws.sender.flush().await?;
         match ws.next().await? {
             Heard::Frame(ServerFrame::Welcome(welcome)) => Ok((*welcome, ws)),
             Heard::Frame(ServerFrame::Error(error)) => Err(WsError::Rejected {
@@ -271,6 +273,7 @@ impl WsSender {
 pub struct WsReceiver {
     stream: SplitStream<Stream>,
     closed: Option<Closed>,
+    last_heard: Instant,
 }
 
 impl WsReceiver {
@@ -283,7 +286,9 @@ impl WsReceiver {
             if let Some(closed) = &self.closed {
                 return Err(closed.clone());
             }
-            match read(self.stream.next().await) {
+            let message = self.stream.next().await;
+            self.last_heard = Instant::now();
+            match read(message) {
                 Ok(Some(heard)) => return Ok(heard),
                 Ok(None) => {}
                 Err(closed) => {
@@ -292,6 +297,12 @@ impl WsReceiver {
                 }
             }
         }
+    }
+
+    /// When something came last, be it a ping.
+    #[must_use]
+    pub const fn last_heard(&self) -> Instant {
+        self.last_heard
     }
 
     /// Reading on writes the answer to a close frame, and lets the server end the connection first.

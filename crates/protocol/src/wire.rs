@@ -38,6 +38,28 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     Ok(rmp_serde::from_slice(bytes)?)
 }
 
+/// Encodes what is kept, without the names of fields: a version beside it says which they are.
+///
+/// # Errors
+/// When a value has no MessagePack form.
+pub fn encode_compact<T: Serialize>(value: &T) -> Result<Vec<u8>, WireError> {
+    Ok(rmp_serde::to_vec(value)?)
+}
+
+/// Decodes what is kept.
+///
+/// # Errors
+/// When the bytes are not such a value, or hold something behind it.
+pub fn decode_compact<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    let mut rest = bytes;
+    let value = rmp_serde::from_read(&mut rest)?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(rmp_serde::decode::Error::LengthMismatch(1).into())
+    }
+}
+
 /// JSON text as MessagePack: what a client of `confab.v1.msgpack` is sent.
 ///
 /// # Errors

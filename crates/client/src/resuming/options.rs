@@ -9,7 +9,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use crate::ws::Encoding;
 
 /// What went wrong where a token was to come from.
-type Source = Box<dyn Error + Send + Sync>;
+pub(super) type Source = Box<dyn Error + Send + Sync>;
 type Asked = Pin<Box<dyn Future<Output = Result<String, Source>> + Send>>;
 
 /// Where tokens come from: asked for the first one, and whenever the last one ends soon or is refused.

@@ -1,34 +1,277 @@
-use std::sync::Arc;
+//! What is kept until it has its answer: in order, one at a time in each conversation, over as many connections as it takes.
 
-use confab_protocol::frame::ClientFrame;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
-use crate::session::Answer;
+use confab_protocol::error::Code;
+use confab_protocol::frame::{Ack, ClientFrame, ErrorFrame};
+use confab_protocol::ids::ConversationId;
+use tokio::time::Instant;
 
-/// What is kept until it has its answer.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) id: String,
-    pub(super) frame: ClientFrame,
-    /// Where the answer goes; none where nobody waits.
-    pub(super) answer: Option<Answer>,
-    pub(super) room: Room,
+mod kept;
+#[cfg(test)]
+mod tests;
+
+use super::verdict::wait_of;
+use crate::session::SendError;
+use crate::ws::Closed;
+pub(super) use kept::{Kept, Room};
+
+/// How long to wait before what was refused for now is tried again, where the refusal names no time.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What keeps an order of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Lane {
+    /// What appends to a conversation's log.
+    Log(ConversationId),
+    /// Its read mark.
+    Mark(ConversationId),
+    /// The session's own.
+    Session,
 }
 
-/// The room that something kept takes, given back when it is dropped.
-#[derive(Debug, Default)]
-pub(super) struct Room(Vec<OwnedSemaphorePermit>);
+impl Lane {
+    const fn of(frame: &ClientFrame) -> Self {
+        match frame {
+            ClientFrame::Send(send) => Self::Log(send.conversation_id),
+            ClientFrame::Edit(edit) => Self::Log(edit.conversation_id),
+            ClientFrame::Delete(delete) => Self::Log(delete.conversation_id),
+            ClientFrame::Read(read) => Self::Mark(read.conversation_id),
+            ClientFrame::Hello(_)
+            | ClientFrame::Seen(_)
+            | ClientFrame::Bye(_)
+            | ClientFrame::Typing(_)
+            | ClientFrame::Presence(_)
+            | ClientFrame::Auth(_)
+            | ClientFrame::Ping(_) => Self::Session,
+        }
+    }
+}
 
-impl Room {
-    pub(super) async fn of(places: &Arc<Semaphore>, space: &Arc<Semaphore>, bytes: usize) -> Self {
-        let mut room = Vec::with_capacity(2);
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        for (semaphore, many) in [(places, 1), (space, bytes)] {
-            // Never closed, so that there is nothing to fail.
-            if let Ok(permit) = Arc::clone(semaphore).acquire_many_owned(many).await {
-                room.push(permit);
+/// What waits in a lane, and where its first stands.
+#[derive(Debug)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    state: State,
+}
+
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    kept: Kept,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It may be written.
+    Ready,
+    /// It was written to this connection.
+    Written,
+    /// It was refused for now.
+    Paused(Instant),
+}
+
+/// All that is kept. Its bounds are with who hands it over.
+#[derive(Debug)]
+pub(super) struct Sends {
+    patience: Duration,
+    lanes: HashMap<Lane, Queue>,
+    /// Lanes whose first may be written, and perhaps some that are so no more.
+    ready: VecDeque<Lane>,
+    paused: BTreeSet<(Instant, Lane)>,
+    written: HashMap<String, Lane>,
+    /// When each is given up, the oldest first, which are firsts of their lanes.
+    ends: BTreeMap<u64, (Instant, Lane)>,
+    numbers: u64,
+}
+
+impl Sends {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            lanes: HashMap::new(),
+            ready: VecDeque::new(),
+            paused: BTreeSet::new(),
+            written: HashMap::new(),
+            ends: BTreeMap::new(),
+            numbers: 0,
+        }
+    }
+
+    pub(super) fn keep(&mut self, kept: Kept, now: Instant) {
+        let lane = Lane::of(&kept.frame);
+        self.numbers += 1;
+        let number = self.numbers;
+        self.ends.insert(number, (now + self.patience, lane));
+        let entry = Entry { number, kept };
+        match self.lanes.get_mut(&lane) {
+            Some(queue) => queue.entries.push_back(entry),
+            None => {
+                let queue = Queue {
+                    entries: VecDeque::from([entry]),
+                    state: State::Ready,
+                };
+                self.lanes.insert(lane, queue);
+                self.ready.push_back(lane);
             }
         }
-        Self(room)
+    }
+
+    /// Takes note of the time: what was paused may be written again, what is too old is given up.
+    pub(super) fn tick(&mut self, now: Instant) {
+        while let Some((due, lane)) = self.paused.first().copied()
+            && due <= now
+        {
+            self.paused.pop_first();
+            self.make_ready(lane);
+        }
+        while let Some((end, lane)) = self.ends.values().next().copied()
+            && end <= now
+        {
+            self.finish(lane, Err(SendError::Timeout));
+        }
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let paused = self.paused.first().map(|(due, _)| *due);
+        let end = self.ends.values().next().map(|(end, _)| *end);
+        paused.into_iter().chain(end).min()
+    }
+
+    pub(super) fn is_ready(&mut self) -> bool {
+        while let Some(lane) = self.ready.front() {
+            if self.lanes.get(lane).is_some_and(Queue::is_ready) {
+                return true;
+            }
+            self.ready.pop_front();
+        }
+        false
+    }
+
+    /// What is to be written next, which counts as written from then on.
+    pub(super) fn next(&mut self) -> Option<ClientFrame> {
+        while let Some(lane) = self.ready.pop_front() {
+            let Some(queue) = self.lanes.get_mut(&lane).filter(|queue| queue.is_ready()) else {
+                continue;
+            };
+            let Some(entry) = queue.entries.front() else {
+                continue;
+            };
+            queue.state = State::Written;
+            self.written.insert(entry.kept.id.clone(), lane);
+            return Some(entry.kept.frame.clone());
+        }
+        None
+    }
+
+    pub(super) fn acknowledge(&mut self, ack: Ack) {
+        let lane = ack.id.as_ref().and_then(|id| self.written.remove(id));
+        if let Some(lane) = lane {
+            self.finish(lane, Ok(ack));
+        }
+    }
+
+    /// Takes a refusal, or gives it back where it answers nothing that is kept. What was refused for now waits in its
+    /// place, and what stands behind it with it.
+    pub(super) fn refuse(&mut self, error: ErrorFrame, now: Instant) -> Option<ErrorFrame> {
+        let lane = error.id.as_ref().and_then(|id| self.written.remove(id));
+        let Some(lane) = lane else {
+            return Some(error);
+        };
+        let Some(queue) = self.lanes.get_mut(&lane) else {
+            return Some(error);
+        };
+        let repeatable = queue.entries.front().is_some_and(Entry::is_repeatable);
+        if is_for_now(error.code, repeatable) {
+            let due = now + wait_of(&error).unwrap_or(AGAIN);
+            queue.state = State::Paused(due);
+            self.paused.insert((due, lane));
+        } else {
+            self.finish(lane, Err(SendError::Refused(Box::new(error))));
+        }
+        None
+    }
+
+    /// The connection ended: what was written to it is written again to the next one, in the order of old, where that is
+    /// safe. Of the rest nobody knows what became.
+    pub(super) fn lost(&mut self, closed: &Closed) {
+        let written: Vec<Lane> = self.written.drain().map(|(_, lane)| lane).collect();
+        for lane in written {
+            let Some(queue) = self.lanes.get_mut(&lane) else {
+                continue;
+            };
+            if queue.entries.front().is_some_and(Entry::is_repeatable) {
+                queue.state = State::Ready;
+            } else {
+                self.finish(lane, Err(SendError::Closed(closed.clone())));
+            }
+        }
+        let ready = self.lanes.iter().filter(|(_, queue)| queue.is_ready());
+        let mut ready: Vec<(u64, Lane)> = ready
+            .filter_map(|(lane, queue)| Some((queue.entries.front()?.number, *lane)))
+            .collect();
+        ready.sort_unstable();
+        self.ready = ready.into_iter().map(|(_, lane)| lane).collect();
+    }
+
+    /// The session ended: nothing of it will be answered.
+    pub(super) fn end(&mut self, closed: &Closed) {
+        for (_, queue) in std::mem::take(&mut self.lanes) {
+            for entry in queue.entries {
+                entry.kept.answer(Err(SendError::Closed(closed.clone())));
+            }
+        }
+        *self = Self::new(self.patience);
+    }
+
+    /// Answers the first of a lane, and lets the next one be written.
+    fn finish(&mut self, lane: Lane, answer: Result<Ack, SendError>) {
+        let Some(queue) = self.lanes.get_mut(&lane) else {
+            return;
+        };
+        if let State::Paused(due) = queue.state {
+            self.paused.remove(&(due, lane));
+        }
+        if let Some(entry) = queue.entries.pop_front() {
+            self.ends.remove(&entry.number);
+            self.written.remove(&entry.kept.id);
+            entry.kept.answer(answer);
+        }
+        if queue.entries.is_empty() {
+            self.lanes.remove(&lane);
+        } else {
+            self.make_ready(lane);
+        }
+    }
+
+    fn make_ready(&mut self, lane: Lane) {
+        if let Some(queue) = self.lanes.get_mut(&lane) {
+            queue.state = State::Ready;
+            self.ready.push_back(lane);
+        }
+    }
+}
+
+impl Queue {
+    fn is_ready(&self) -> bool {
+        self.state == State::Ready
+    }
+}
+
+impl Entry {
+    /// Whether it may be done twice: a send is stored once for its id, and a read mark stands where it stood.
+    const fn is_repeatable(&self) -> bool {
+        matches!(self.kept.frame, ClientFrame::Send(_) | ClientFrame::Read(_))
+    }
+}
+
+/// Whether the same may be tried again. After a timeout nobody knows whether it was done.
+const fn is_for_now(code: Code, repeatable: bool) -> bool {
+    match code {
+        Code::Overloaded | Code::Unavailable | Code::RateLimited => true,
+        Code::Timeout => repeatable,
+        _ => false,
     }
 }

@@ -12,7 +12,7 @@ use super::sends::Sends;
 use crate::ws::{Closed, WsError, WsReceiver, WsSender};
 
 /// Writes what is queued, together where several wait. A broken connection is the reader's to report.
-pub(super) async fn write(mut sender: WsSender, mut frames: mpsc::Receiver<ClientFrame>) {
+pub(crate) async fn write(mut sender: WsSender, mut frames: mpsc::Receiver<ClientFrame>) {
     while let Some(frame) = frames.recv().await {
         if write_waiting(&mut sender, frame, &mut frames)
             .await

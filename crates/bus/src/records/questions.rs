@@ -1,0 +1,274 @@
+//! What gateways ask and tell each other about sessions, over core NATS: to let one go, that one was taken over, and who
+//! holds a record that the bucket has lost.
+
+use std::time::Duration;
+
+use async_nats::{Message, Subject, Subscriber};
+use confab_protocol::ids::SessionId;
+use confab_protocol::wire;
+use futures_util::stream::{Select, select};
+use futures_util::{Stream, StreamExt as _};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tracing::debug;
+
+use super::{Entry, Ownership, TokenHash};
+use crate::connection::Bus;
+use crate::error::BusError;
+use crate::gateways::GatewayId;
+use crate::subjects;
+
+/// The version of this wire; another is not heeded.
+const VERSION: u8 = 1;
+/// How long a gateway that is to let a session go is waited for.
+const LETTING_GO: Duration = Duration::from_secs(1);
+/// How long gateways that may hold a record are waited for.
+const HOLDING: Duration = Duration::from_millis(500);
+/// What is asked is shorter than this by far.
+const LONGEST: usize = 1024;
+
+/// A session was taken over: whoever holds it as a lesser owner holds it no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// Which one.
+    pub session: SessionId,
+    /// Who owns it now.
+    pub owner: Ownership,
+}
+
+/// A client came with a session's token that was used before: is it still good?
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct TakeOver {
+    /// Which one.
+    pub session: SessionId,
+    /// The token's hash.
+    pub hash: TokenHash,
+}
+
+/// What a gateway says to a take-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It has let the session go.
+    Granted,
+    /// The token is worth nothing: its session's client has a newer one.
+    Refused,
+    /// It never heard of the session.
+    Unknown,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Versioned<T> {
+    version: u8,
+    asked: T,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Wanted {
+    session: SessionId,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Held {
+    gateway: GatewayId,
+    entry: Option<Entry>,
+}
+
+fn encode<T: Serialize>(asked: T) -> Result<Vec<u8>, BusError> {
+    let version = VERSION;
+    Ok(wire::encode(&Versioned { version, asked })?)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() > LONGEST {
+        return None;
+    }
+    let read: Versioned<T> = wire::decode(bytes).ok()?;
+    (read.version == VERSION).then_some(read.asked)
+}
+
+impl Bus {
+    /// Tells a gateway that a session was taken over. It may not hear it: then it finds out when it writes the record.
+    ///
+    /// # Errors
+    /// When NATS is away.
+    pub async fn fence(&self, gateway: GatewayId, fence: Fence) -> Result<(), BusError> {
+        if !self.is_connected() {
+            return Err(BusError::Disconnected);
+        }
+        self.client
+            .publish(subjects::fence(gateway), encode(fence)?.into())
+            .await
+            .map_err(BusError::nats("tell of a take-over"))
+    }
+
+    /// Asks a gateway to let a session go; none when it does not answer within a second.
+    pub async fn take_over(&self, gateway: GatewayId, take_over: TakeOver) -> Option<Answer> {
+        let asking = async {
+            if !self.is_connected() {
+                return Err(BusError::Disconnected);
+            }
+            let question = encode(take_over)?.into();
+            let answer = self.client.request(subjects::take_over(gateway), question);
+            let answer = answer.await.map_err(BusError::nats("ask for a session"))?;
+            Ok(wire::decode(&answer.payload)?)
+        };
+        match tokio::time::timeout(LETTING_GO, asking).await {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(error)) => {
+                debug!(%error, gateway = %gateway, "a gateway does not say whether it lets a session go");
+                None
+            }
+            Err(_late) => None,
+        }
+    }
+
+    /// What `others`, the gateways that live, hold of a session: the first one that holds something is believed. They are
+    /// waited for half a second at most.
+    ///
+    /// # Errors
+    /// When NATS is away or fails.
+    pub async fn held_record(
+        &self,
+        session: SessionId,
+        others: &[GatewayId],
+    ) -> Result<Option<Entry>, BusError> {
+        if others.is_empty() {
+            return Ok(None);
+        }
+        if !self.is_connected() {
+            return Err(BusError::Disconnected);
+        }
+        let question = encode(Wanted { session })?;
+        let asking = async {
+            let inbox = self.client.new_inbox();
+            let mut answers = self
+                .client
+                .subscribe(inbox.clone())
+                .await
+                .map_err(BusError::nats("listen for a record"))?;
+            self.client
+                .publish_with_reply(subjects::RECORD, inbox, question.into())
+                .await
+                .map_err(BusError::nats("ask for a record"))?;
+            Ok(first_held(&mut answers, others.to_vec()).await)
+        };
+        match tokio::time::timeout(HOLDING, asking).await {
+            Ok(held) => held,
+            Err(_late) => Ok(None),
+        }
+    }
+
+    /// A gateway's place among those that are told and asked.
+    ///
+    /// # Errors
+    /// When NATS refuses a subscription.
+    pub async fn record_questions(&self, gateway: GatewayId) -> Result<RecordQuestions, BusError> {
+        let listen = async |subject: String| {
+            let subscription = self.client.subscribe(subject).await;
+            subscription.map_err(BusError::nats("listen for questions about records"))
+        };
+        let own = select(
+            listen(subjects::fence(gateway)).await?,
+            listen(subjects::take_over(gateway)).await?,
+        );
+        Ok(RecordQuestions {
+            bus: self.clone(),
+            gateway,
+            messages: select(own, listen(subjects::RECORD.to_owned()).await?),
+        })
+    }
+}
+
+/// The first entry that comes; none when all of `missing` have answered that they have none.
+async fn first_held(
+    answers: &mut (impl Stream<Item = Message> + Unpin),
+    mut missing: Vec<GatewayId>,
+) -> Option<Entry> {
+    while !missing.is_empty() {
+        let message = answers.next().await?;
+        // What is no answer of ours is left out: the others are waited for.
+        let Ok(held) = wire::decode::<Held>(&message.payload) else {
+            continue;
+        };
+        if held.entry.is_some() {
+            return held.entry;
+        }
+        missing.retain(|gateway| *gateway != held.gateway);
+    }
+    None
+}
+
+/// What a gateway is told and asked.
+#[derive(Debug)]
+pub struct RecordQuestions {
+    bus: Bus,
+    gateway: GatewayId,
+    messages: Select<Select<Subscriber, Subscriber>, Subscriber>,
+}
+
+/// One thing a gateway is told or asked.
+#[derive(Debug)]
+pub enum Asked {
+    /// A session was taken over.
+    Fence(Fence),
+    /// Whether a session is let go.
+    TakeOver(TakeOver, Reply),
+    /// What is held of a session.
+    Record(SessionId, Reply),
+    /// Something that is no question of this version.
+    Malformed,
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub struct Reply(Subject);
+
+impl RecordQuestions {
+    /// The next one; none when the connection was closed. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Asked> {
+        let message = self.messages.next().await?;
+        Some(self.read(message).unwrap_or(Asked::Malformed))
+    }
+
+    fn read(&self, message: Message) -> Option<Asked> {
+        let subject = message.subject.as_str();
+        if subject == subjects::RECORD {
+            let wanted: Wanted = decode(&message.payload)?;
+            return Some(Asked::Record(wanted.session, Reply(message.reply?)));
+        }
+        if subject == subjects::fence(self.gateway) {
+            return decode(&message.payload).map(Asked::Fence);
+        }
+        let take_over = decode(&message.payload)?;
+        Some(Asked::TakeOver(take_over, Reply(message.reply?)))
+    }
+
+    /// Answers whether a session is let go.
+    ///
+    /// # Errors
+    /// When NATS is away: who asked takes silence for a yes.
+    pub async fn answer(&self, reply: Reply, answer: Answer) -> Result<(), BusError> {
+        self.publish(reply, wire::encode(&answer)?).await
+    }
+
+    /// Answers what is held of a session.
+    ///
+    /// # Errors
+    /// When NATS is away: who asked does without.
+    pub async fn tell(&self, reply: Reply, entry: Option<Entry>) -> Result<(), BusError> {
+        let gateway = self.gateway;
+        self.publish(reply, wire::encode(&Held { gateway, entry })?)
+            .await
+    }
+
+    async fn publish(&self, reply: Reply, answer: Vec<u8>) -> Result<(), BusError> {
+        self.bus
+            .client
+            .publish(reply.0, answer.into())
+            .await
+            .map_err(BusError::nats("answer about a record"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

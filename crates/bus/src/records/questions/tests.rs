@@ -1,0 +1,147 @@
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+use super::super::testing::record;
+use super::*;
+use crate::testing::{SOON, Server};
+
+fn gateway(n: u128) -> GatewayId {
+    GatewayId(Uuid::from_u128(n))
+}
+
+fn session(n: u128) -> SessionId {
+    SessionId(Uuid::from_u128(n))
+}
+
+async fn next(questions: &mut RecordQuestions) -> Asked {
+    timeout(SOON, questions.next()).await.unwrap().unwrap()
+}
+
+/// A gateway that lets go what is asked for, and holds session n when it is gateway n.
+async fn answering(bus: &Bus, n: u128) -> JoinSet<()> {
+    let mut questions = bus.record_questions(gateway(n)).await.unwrap();
+    bus.client.flush().await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Some(asked) = questions.next().await {
+            match asked {
+                Asked::TakeOver(asked, reply) => {
+                    assert_eq!(asked.hash.0, [7; 32]);
+                    questions.answer(reply, Answer::Refused).await.unwrap();
+                }
+                Asked::Record(id, reply) => {
+                    let own = (id == session(n)).then(|| Entry::Live(record(4)));
+                    questions.tell(reply, own).await.unwrap();
+                }
+                Asked::Fence(_) | Asked::Malformed => {}
+            }
+        }
+    });
+    tasks
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_is_told_of_its_own_and_nothing_else() {
+    let server = Server::start().await;
+    let bus = server.connect().await;
+    let mut questions = bus.record_questions(gateway(1)).await.unwrap();
+    bus.client.flush().await.unwrap();
+    let fence = Fence {
+        session: session(1),
+        owner: Ownership {
+            generation: 3,
+            take_over: Uuid::from_u128(8),
+        },
+    };
+    bus.fence(gateway(2), fence).await.unwrap();
+    bus.fence(gateway(1), fence).await.unwrap();
+    let Asked::Fence(told) = next(&mut questions).await else {
+        panic!("something else");
+    };
+    assert_eq!(told, fence);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_take_over_is_answered_and_silence_is_waited_for_a_second() {
+    let server = Server::start().await;
+    let bus = server.connect().await;
+    let _answering = answering(&bus, 1).await;
+    let asked = TakeOver {
+        session: session(1),
+        hash: TokenHash([7; 32]),
+    };
+    assert_eq!(
+        bus.take_over(gateway(1), asked).await,
+        Some(Answer::Refused)
+    );
+    let _silent = bus.record_questions(gateway(2)).await.unwrap();
+    bus.client.flush().await.unwrap();
+    let began = Instant::now();
+    assert_eq!(bus.take_over(gateway(2), asked).await, None);
+    assert!(began.elapsed() >= LETTING_GO);
+    let began = Instant::now();
+    assert_eq!(bus.take_over(gateway(3), asked).await, None);
+    assert!(began.elapsed() < LETTING_GO, "nobody listens there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_holds_a_record_says_so_and_who_is_silent_is_waited_for_briefly() {
+    let server = Server::start().await;
+    let bus = server.connect().await;
+    let _gateways = (answering(&bus, 1).await, answering(&bus, 2).await);
+    let both = [gateway(1), gateway(2)];
+    let held = bus.held_record(session(2), &both).await.unwrap();
+    assert!(matches!(held, Some(Entry::Live(record)) if record.owner.generation == 4));
+    for (others, waits) in [
+        (&both[..], false),
+        (&[gateway(1), gateway(3)], true),
+        (&[], false),
+    ] {
+        let began = Instant::now();
+        let held = bus.held_record(session(9), others).await.unwrap();
+        assert!(held.is_none());
+        assert_eq!(began.elapsed() >= HOLDING, waits);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_question_is_told_as_such_and_stops_nothing() {
+    let server = Server::start().await;
+    let bus = server.connect().await;
+    let mut questions = bus.record_questions(gateway(1)).await.unwrap();
+    let good = encode(Wanted {
+        session: session(1),
+    })
+    .unwrap();
+    let longer = [&good[..], &[0; LONGEST]].concat();
+    let other_version = wire::encode(&Versioned {
+        version: 2,
+        asked: Wanted {
+            session: session(1),
+        },
+    });
+    let own = [subjects::fence(gateway(1)), subjects::take_over(gateway(1))];
+    let subjects = own.into_iter().chain([subjects::RECORD.to_owned()]);
+    for subject in subjects {
+        for junk in [
+            b"{}".to_vec(),
+            longer.clone(),
+            other_version.as_ref().unwrap().clone(),
+        ] {
+            let publishing = bus.client.publish(subject.clone(), junk.into());
+            publishing.await.unwrap();
+            assert!(matches!(next(&mut questions).await, Asked::Malformed));
+        }
+    }
+    // Nobody could be answered.
+    let publishing = bus.client.publish(subjects::RECORD, good.clone().into());
+    publishing.await.unwrap();
+    assert!(matches!(next(&mut questions).await, Asked::Malformed));
+    let inbox = bus.client.new_inbox();
+    let publishing = bus
+        .client
+        .publish_with_reply(subjects::RECORD, inbox, good.into());
+    publishing.await.unwrap();
+    assert!(matches!(next(&mut questions).await, Asked::Record(id, _) if id == session(1)));
+}

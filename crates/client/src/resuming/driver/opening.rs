@@ -1,0 +1,99 @@
+use std::sync::Arc;
+
+use confab_protocol::frame::{Hello, Welcome};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::{Command, Driver, Told};
+use crate::resuming::dial::{DialError, Dialed, Dialer};
+use crate::resuming::positions::Positions;
+use crate::resuming::sends::Sends;
+use crate::resuming::verdict::Verdict;
+use crate::resuming::{Change, Counts, ResumeError, ResumeOptions, Standing};
+use crate::ws::Ws;
+
+impl Driver {
+    /// Tries gateways until the first welcome.
+    pub(in crate::resuming) async fn open(
+        options: ResumeOptions,
+        commands: mpsc::Receiver<Command>,
+        changes: mpsc::Sender<Change>,
+        counts: Arc<Counts>,
+    ) -> Result<(Self, watch::Receiver<Standing>), ResumeError> {
+        if options.urls.is_empty() {
+            return Err(ResumeError::NoGateway);
+        }
+        let options = Arc::new(options);
+        let positions = Positions::from_before(&options.seen);
+        let hello = Hello {
+            seen: options.says_seen.then(|| positions.all()),
+            ..Hello::default()
+        };
+        let mut dialer = Dialer::new(Arc::clone(&options));
+        let (url, welcomed) = Box::pin(first(&options, &mut dialer, &hello)).await?;
+        let (welcome, ws) = *welcomed;
+        let (standing, stands) = watch::channel(Standing {
+            session_id: welcome.session_id,
+            closed: None,
+        });
+        let mut driver = Self {
+            commands,
+            told: Told::new(changes),
+            counts,
+            standing,
+            link: None,
+            dialer,
+            sends: Sends::new(options.patience),
+            positions,
+            resume_token: None,
+            presence: None,
+            say_at: None,
+            asked: JoinSet::new(),
+            ask_at: None,
+            leaving: None,
+            options,
+        };
+        driver.welcomed(url, welcome, ws, Instant::now());
+        Ok((driver, stands))
+    }
+}
+
+/// The first welcome, over as many tries as its time allows.
+async fn first(
+    options: &ResumeOptions,
+    dialer: &mut Dialer,
+    hello: &Hello,
+) -> Result<(String, Box<(Welcome, Ws)>), ResumeError> {
+    let end = Instant::now() + options.opening;
+    let mut last = ResumeError::Timeout(options.opening);
+    loop {
+        dialer.start(hello.clone());
+        let Ok(Dialed {
+            url,
+            token,
+            outcome,
+        }) = tokio::time::timeout_at(end, dialer.next()).await
+        else {
+            return Err(last);
+        };
+        let error = match outcome {
+            Ok(welcomed) => {
+                dialer.welcomed(token);
+                return Ok((url, welcomed));
+            }
+            Err(error) => error,
+        };
+        let due = dialer.again(Verdict::of_failure(&error), token, Instant::now());
+        last = match error {
+            // The refusal says more.
+            DialError::NoOther => return Err(last),
+            DialError::Token(source) => ResumeError::Token(source),
+            DialError::Ws(error) => ResumeError::Ws(error),
+        };
+        match due {
+            Some(due) if due < end => tokio::time::sleep_until(due).await,
+            Some(_) | None => return Err(last),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+use confab_protocol::error::Failure;
+use confab_protocol::frame::{Delete, Read, Send};
+use confab_protocol::ids::{ClientId, EventId};
+use confab_protocol::json::JsonText;
+use confab_protocol::resource::MessageBody;
+use tokio::sync::oneshot::error::TryRecvError;
+use uuid::Uuid;
+
+use super::*;
+use crate::session::Pending;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+type Waits = tokio::sync::oneshot::Receiver<Result<Ack, SendError>>;
+
+struct Desk {
+    sends: Sends,
+    now: Instant,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            sends: Sends::new(PATIENCE),
+            now: Instant::now(),
+        }
+    }
+
+    fn keep(&mut self, id: &str, frame: ClientFrame) -> Waits {
+        let (answer, waits) = tokio::sync::oneshot::channel();
+        let kept = Kept {
+            id: id.to_owned(),
+            frame,
+            answer: Some(answer),
+            room: Room::default(),
+        };
+        self.sends.keep(kept, self.now);
+        waits
+    }
+
+    fn send(&mut self, conversation: ConversationId) -> (String, Waits) {
+        let id = ClientId(Uuid::now_v7());
+        let frame = ClientFrame::Send(Send {
+            id,
+            conversation_id: conversation,
+            body: MessageBody {
+                kind: "text".into(),
+                content: Some(JsonText::empty_object()),
+                encrypted_content: None,
+                payload_size_bytes: None,
+                reply_to: None,
+                metadata: JsonText::empty_object(),
+            },
+        });
+        let id = id.to_string();
+        let waits = self.keep(&id, frame);
+        (id, waits)
+    }
+
+    fn delete(&mut self, conversation: ConversationId) -> (String, Waits) {
+        let id = Uuid::now_v7().to_string();
+        let frame = ClientFrame::Delete(Delete {
+            id: Some(id.clone()),
+            conversation_id: conversation,
+            message_id: EventId(Uuid::now_v7()),
+        });
+        let waits = self.keep(&id, frame);
+        (id, waits)
+    }
+
+    fn read(&mut self, conversation: ConversationId) -> (String, Waits) {
+        let id = Uuid::now_v7().to_string();
+        let frame = ClientFrame::Read(Read {
+            id: Some(id.clone()),
+            conversation_id: conversation,
+            up_to_seq: 1,
+        });
+        let waits = self.keep(&id, frame);
+        (id, waits)
+    }
+
+    /// The ids of all that may be written now.
+    fn writes(&mut self) -> Vec<String> {
+        let frames = std::iter::from_fn(|| self.sends.next());
+        let ids = frames.map(|frame| match frame {
+            ClientFrame::Send(send) => send.id.to_string(),
+            ClientFrame::Delete(delete) => delete.id.unwrap(),
+            ClientFrame::Read(read) => read.id.unwrap(),
+            other => panic!("{other:?}"),
+        });
+        ids.collect()
+    }
+
+    fn refuse(&mut self, id: &str, code: Code, after_ms: u64) {
+        let failure = Failure::of(code).retry_after(after_ms);
+        let error = ErrorFrame::new(Some(id.to_owned()), failure, String::new());
+        assert_eq!(self.sends.refuse(error, self.now), None);
+    }
+
+    fn acknowledge(&mut self, id: &str) {
+        self.sends.acknowledge(Ack {
+            id: Some(id.to_owned()),
+            ..Ack::default()
+        });
+    }
+
+    fn passes(&mut self, time: Duration) {
+        self.now += time;
+        self.sends.tick(self.now);
+    }
+}
+
+fn conversation() -> ConversationId {
+    ConversationId(Uuid::now_v7())
+}
+
+fn closed() -> Closed {
+    Closed {
+        code: None,
+        reason: "lost".to_owned(),
+    }
+}
+
+#[test]
+fn a_conversation_has_one_on_the_way_and_others_go_on() {
+    let mut desk = Desk::new();
+    let (here, there) = (conversation(), conversation());
+    let (first, mut answered) = desk.send(here);
+    let (second, _) = desk.send(here);
+    let (other, _) = desk.send(there);
+    assert_eq!(desk.writes(), [first.clone(), other]);
+    desk.acknowledge(&first);
+    assert!(matches!(answered.try_recv(), Ok(Ok(_))));
+    assert!(desk.sends.is_ready());
+    assert_eq!(desk.writes(), [second]);
+}
+
+#[test]
+fn what_was_written_to_a_lost_connection_is_written_again_in_the_order_of_old() {
+    let mut desk = Desk::new();
+    let places = [conversation(), conversation(), conversation()];
+    let ids: Vec<String> = places.map(|place| desk.send(place).0).into();
+    let (behind, _) = desk.send(places[0]);
+    assert_eq!(desk.writes(), ids);
+    desk.sends.lost(&closed());
+    assert_eq!(desk.writes(), ids, "with the same ids");
+    desk.acknowledge(&ids[0]);
+    assert_eq!(desk.writes(), [behind]);
+}
+
+#[test]
+fn what_is_refused_for_now_is_tried_again_when_it_was_told_to_and_what_stands_behind_it_waits() {
+    for code in [
+        Code::Overloaded,
+        Code::Unavailable,
+        Code::Timeout,
+        Code::RateLimited,
+    ] {
+        let mut desk = Desk::new();
+        let here = conversation();
+        let (first, mut answered) = desk.send(here);
+        let (second, _) = desk.send(here);
+        assert_eq!(desk.writes(), [first.clone()]);
+        desk.refuse(&first, code, 300);
+        assert_eq!(
+            desk.sends.due(),
+            Some(desk.now + Duration::from_millis(300))
+        );
+        desk.passes(Duration::from_millis(299));
+        assert!(desk.writes().is_empty());
+        desk.passes(Duration::from_millis(1));
+        assert_eq!(desk.writes(), [first.clone()]);
+        assert!(matches!(answered.try_recv(), Err(TryRecvError::Empty)));
+        desk.acknowledge(&first);
+        assert_eq!(desk.writes(), [second]);
+    }
+}
+
+#[test]
+fn what_is_refused_for_good_is_told_and_the_next_one_goes() {
+    let mut desk = Desk::new();
+    let here = conversation();
+    let (first, mut answered) = desk.send(here);
+    let (second, _) = desk.send(here);
+    desk.writes();
+    desk.refuse(&first, Code::ConversationNotFound, 0);
+    assert!(matches!(
+        answered.try_recv(),
+        Ok(Err(SendError::Refused(_)))
+    ));
+    assert_eq!(desk.writes(), [second]);
+    let stray = ErrorFrame::new(None, Failure::of(Code::Validation), String::new());
+    assert_eq!(desk.sends.refuse(stray.clone(), desk.now), Some(stray));
+}
+
+#[test]
+fn what_has_no_client_id_is_never_done_twice() {
+    let mut desk = Desk::new();
+    let (here, there) = (conversation(), conversation());
+    let (lost, mut unknown) = desk.delete(here);
+    let (kept, mut waits) = desk.delete(here);
+    let (late, mut timeout) = desk.delete(there);
+    let (mark, _) = desk.read(there);
+    assert_eq!(desk.writes(), [lost, late.clone(), mark.clone()]);
+    desk.refuse(&late, Code::Timeout, 5);
+    assert!(matches!(timeout.try_recv(), Ok(Err(SendError::Refused(_)))));
+    desk.sends.lost(&closed());
+    assert_eq!(unknown.try_recv(), Ok(Err(SendError::Closed(closed()))));
+    assert_eq!(waits.try_recv(), Err(TryRecvError::Empty));
+    let mut again = desk.writes();
+    again.sort_unstable();
+    let mut wanted = vec![kept.clone(), mark];
+    wanted.sort_unstable();
+    assert_eq!(again, wanted);
+    desk.refuse(&kept, Code::Overloaded, 5);
+    desk.passes(Duration::from_millis(5));
+    assert_eq!(desk.writes(), [kept], "who was refused knows");
+}
+
+#[test]
+fn what_is_too_old_is_given_up_wherever_it_stands() {
+    let mut desk = Desk::new();
+    let places = [conversation(), conversation(), conversation()];
+    let (written, mut one) = desk.send(places[0]);
+    let (_behind, mut two) = desk.send(places[0]);
+    let (paused, mut three) = desk.send(places[1]);
+    desk.writes();
+    desk.refuse(&paused, Code::Unavailable, PATIENCE.as_millis() as u64 * 2);
+    let (_ready, mut four) = desk.send(places[2]);
+    desk.passes(Duration::from_secs(1));
+    let (young, _) = desk.send(places[1]);
+    desk.passes(PATIENCE.saturating_sub(Duration::from_secs(1)));
+    for waits in [&mut one, &mut two, &mut three, &mut four] {
+        assert_eq!(waits.try_recv(), Ok(Err(SendError::Timeout)));
+    }
+    assert_eq!(desk.writes(), [young]);
+    desk.acknowledge(&written);
+}
+
+#[tokio::test]
+async fn the_end_of_the_session_is_told_to_all_that_wait() {
+    let mut desk = Desk::new();
+    let (answer, pending) = Pending::within(PATIENCE);
+    let (id, frame) = (
+        Uuid::now_v7().to_string(),
+        ClientFrame::Bye(Default::default()),
+    );
+    desk.sends.keep(
+        Kept {
+            id,
+            frame,
+            answer: Some(answer),
+            room: Room::default(),
+        },
+        desk.now,
+    );
+    desk.sends.end(&closed());
+    assert_eq!(pending.ack().await, Err(SendError::Closed(closed())));
+    assert_eq!(desk.sends.due(), None);
+}

@@ -1,0 +1,105 @@
+//! What is sent is kept until it has its answer.
+
+use confab_protocol::error::{Code, Failure};
+
+use super::*;
+use crate::testing::{ack, body};
+
+/// The id of the send that is heard next, and what it says.
+async fn hears_send(server: &mut Server) -> (ClientId, MessageBody) {
+    loop {
+        match server.hears().await {
+            ClientFrame::Send(send) => return (send.id, send.body),
+            ClientFrame::Seen(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_send_without_an_answer_is_sent_again_with_its_id_and_what_stands_behind_it_waits() {
+    let gateways = Gateways::new(2).await;
+    let (mut server, resuming, _changes) = gateways.open(gateways.options()).await;
+    let here = conversation();
+    let ids = [ClientId(Uuid::now_v7()), ClientId(Uuid::now_v7())];
+    let first = resuming.submit(ids[0], here, body("one")).await.unwrap();
+    let second = resuming.submit(ids[1], here, body("two")).await.unwrap();
+    assert_eq!(hears_send(&mut server).await, (ids[0], body("one")));
+    drop(server);
+
+    let (mut server, _hello) = gateways.resumes(1).await;
+    assert_eq!(hears_send(&mut server).await, (ids[0], body("one")));
+    server.says(ack(ids[0], here, 1)).await;
+    assert_eq!(first.ack().await.unwrap().seq, 1);
+    assert_eq!(hears_send(&mut server).await, (ids[1], body("two")));
+    let failure = Failure::of(Code::Unavailable).retry_after(30);
+    let refusal = ErrorFrame::new(Some(ids[1].to_string()), failure, "r".into());
+    server.says(said(ServerFrame::Error(refusal))).await;
+    assert_eq!(hears_send(&mut server).await, (ids[1], body("two")));
+    server.says(ack(ids[1], here, 2)).await;
+    assert_eq!(second.ack().await.unwrap().seq, 2);
+}
+
+#[tokio::test]
+async fn a_deletion_without_an_answer_is_not_repeated_and_one_that_was_not_written_goes_out() {
+    let gateways = Gateways::new(1).await;
+    let (mut server, resuming, _changes) = gateways.open(gateways.options()).await;
+    let here = conversation();
+    let messages = [EventId(Uuid::now_v7()), EventId(Uuid::now_v7())];
+    let serve = async {
+        let ClientFrame::Delete(lost) = server.hears().await else {
+            panic!("not a deletion")
+        };
+        assert_eq!(lost.message_id, messages[0]);
+        drop(server);
+        let (mut server, _hello) = gateways.resumes(0).await;
+        let ClientFrame::Delete(kept) = server.hears().await else {
+            panic!("not a deletion")
+        };
+        assert_eq!(kept.message_id, messages[1]);
+        let id = kept.id.unwrap().parse().unwrap();
+        server.says(ack(id, here, 9)).await;
+    };
+    let (lost, kept, ()) = tokio::join!(
+        resuming.delete(here, messages[0]),
+        resuming.delete(here, messages[1]),
+        serve
+    );
+    assert!(matches!(lost, Err(SendError::Closed(_))), "{lost:?}");
+    assert_eq!(kept.unwrap().seq, 9);
+}
+
+#[tokio::test]
+async fn what_no_frame_holds_is_refused_here_and_the_session_goes_on() {
+    let gateways = Gateways::new(1).await;
+    let (mut server, resuming, _changes) = gateways.open(gateways.options()).await;
+    let here = conversation();
+    let large = resuming.send(here, body(&"x".repeat(limits::FRAME))).await;
+    assert!(
+        matches!(&large, Err(SendError::Refused(error)) if error.code == Code::PayloadTooLarge),
+        "{large:?}"
+    );
+    let serve = async {
+        let (id, _) = hears_send(&mut server).await;
+        server.says(ack(id, here, 1)).await;
+    };
+    let (small, ()) = tokio::join!(resuming.send(here, body("x")), serve);
+    assert_eq!(small.unwrap().seq, 1);
+}
+
+#[tokio::test]
+async fn what_nobody_answers_is_given_up_and_presence_is_said_again_to_a_session_that_starts_afresh()
+ {
+    let gateways = Gateways::new(1).await;
+    let mut options = gateways.options();
+    options.patience = Duration::from_millis(200);
+    let (mut server, resuming, _changes) = gateways.open(options).await;
+    resuming.presence(PresenceStatus::Away).await;
+    assert!(matches!(server.hears().await, ClientFrame::Presence(_)));
+    let sent = resuming.send(conversation(), body("lost")).await;
+    assert_eq!(sent, Err(SendError::Timeout));
+    drop(server);
+    let mut server = gateways.accept(0).await;
+    server.welcomes().await;
+    assert!(matches!(server.hears().await, ClientFrame::Presence(_)));
+}

@@ -1,0 +1,149 @@
+//! Whether to come back, and how (API.md, the table of close codes).
+
+use std::time::Duration;
+
+use confab_protocol::frame::{ErrorFrame, Heard, ServerFrame};
+
+use super::dial::DialError;
+use crate::ws::{Closed, WsError};
+
+/// What an end means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Try again, with backoff, and not before what was named.
+    Again(Option<Duration>),
+    /// Try again with another token.
+    Token,
+    /// Nothing that this client does would mend it.
+    End,
+}
+
+impl Verdict {
+    /// Of a connection that ended, `named` being the wait that an error before it named.
+    pub(super) const fn of_closed(closed: &Closed, named: Option<Duration>) -> Self {
+        match closed.code {
+            Some(1000 | 1002 | 1003 | 1007 | 1009 | 4400 | 4403 | 4409) => Self::End,
+            Some(4401) => Self::Token,
+            Some(_) | None => Self::Again(named),
+        }
+    }
+
+    /// Of a try that came to nothing.
+    pub(super) fn of_failure(error: &DialError) -> Self {
+        let error = match error {
+            DialError::Token(_) => return Self::Again(None),
+            DialError::NoOther => return Self::End,
+            DialError::Ws(error) => error,
+        };
+        match error {
+            WsError::Refused(problem) => match problem.code.close_code() {
+                4401 => Self::Token,
+                _ if problem.code.retryable() => Self::Again(problem.retry_after),
+                _ => Self::End,
+            },
+            WsError::Rejected { error, closed } => {
+                Self::of_closed(&as_closed(error, closed), wait_of(error))
+            }
+            WsError::Closed(closed) => Self::of_closed(closed, None),
+            WsError::NotAWelcome(heard) => Self::Again(match heard.as_ref() {
+                Heard::Frame(ServerFrame::Goaway(goaway)) => {
+                    Some(Duration::from_millis(goaway.reconnect_after_ms))
+                }
+                Heard::Frame(_) | Heard::Event(_) => None,
+            }),
+            WsError::Transport(_) | WsError::Timeout(_) => Self::Again(None),
+            WsError::Invalid(..) | WsError::Encode(_) => Self::End,
+        }
+    }
+}
+
+/// The wait that an error names.
+pub(super) fn wait_of(error: &ErrorFrame) -> Option<Duration> {
+    error.retry_after_ms.map(Duration::from_millis)
+}
+
+/// How a try that came to nothing is told.
+pub(super) fn told(error: &DialError) -> Closed {
+    match error {
+        DialError::Token(source) => Closed {
+            code: None,
+            reason: format!("no token: {source}"),
+        },
+        DialError::NoOther => Closed {
+            code: Some(4401),
+            reason: error.to_string(),
+        },
+        DialError::Ws(WsError::Refused(problem)) => Closed {
+            code: Some(problem.code.close_code()),
+            reason: problem.code.as_str().to_owned(),
+        },
+        DialError::Ws(WsError::Rejected { error, closed }) => as_closed(error, closed),
+        DialError::Ws(WsError::Closed(closed)) => closed.clone(),
+        DialError::Ws(WsError::Transport(source)) => Closed {
+            code: None,
+            reason: source.to_string(),
+        },
+        DialError::Ws(other) => Closed {
+            code: None,
+            reason: other.to_string(),
+        },
+    }
+}
+
+/// Where the connection broke before its close frame, the error tells the code.
+fn as_closed(error: &ErrorFrame, closed: &Closed) -> Closed {
+    Closed {
+        code: Some(closed.code.unwrap_or_else(|| error.code.close_code())),
+        reason: error.code.as_str().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_protocol::error::{Code, Failure};
+
+    use super::*;
+
+    fn closed(code: impl Into<Option<u16>>) -> Closed {
+        Closed {
+            code: code.into(),
+            reason: String::new(),
+        }
+    }
+
+    #[test]
+    fn every_close_code_says_whether_to_come_back() {
+        let soon = Some(Duration::from_millis(5));
+        for code in [1001, 1006, 1011, 1013, 4408, 4429, 4440] {
+            let verdict = Verdict::of_closed(&closed(code), soon);
+            assert_eq!(verdict, Verdict::Again(soon), "{code}");
+        }
+        assert_eq!(
+            Verdict::of_closed(&closed(None), None),
+            Verdict::Again(None)
+        );
+        assert_eq!(Verdict::of_closed(&closed(4401), None), Verdict::Token);
+        for code in [1000, 1002, 1003, 1007, 1009, 4400, 4403, 4409] {
+            assert_eq!(
+                Verdict::of_closed(&closed(code), soon),
+                Verdict::End,
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_hello_that_was_refused_is_judged_by_its_code_and_names_when_to_come_again() {
+        let rejected = |code, close: Option<u16>| {
+            let failure = Failure::of(code).retry_after(70);
+            let error = Box::new(ErrorFrame::new(None, failure, String::new()));
+            let closed = closed(close);
+            Verdict::of_failure(&DialError::Ws(WsError::Rejected { error, closed }))
+        };
+        let again = Verdict::Again(Some(Duration::from_millis(70)));
+        assert_eq!(rejected(Code::Overloaded, Some(1013)), again);
+        assert_eq!(rejected(Code::Unavailable, None), again);
+        assert_eq!(rejected(Code::TokenExpired, None), Verdict::Token);
+        assert_eq!(rejected(Code::TokenRevoked, Some(4403)), Verdict::End);
+    }
+}

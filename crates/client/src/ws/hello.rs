@@ -1,0 +1,103 @@
+//! The first frames: what of a hello must stand in a frame of its own.
+
+use std::collections::BTreeMap;
+
+use confab_protocol::frame::{ClientFrame, Hello, Seen};
+use confab_protocol::limits;
+
+use super::TokenIn;
+
+/// What is kept free for a `seen` frame's other parts.
+const MARGIN: usize = 1024;
+
+/// A hello, and behind it its `seen` where both together are too large for a socket that has shown no token yet
+/// (API.md). JSON is never shorter than the same in MessagePack, so that what fits as JSON fits.
+pub(super) fn opening(mut hello: Hello, token: TokenIn) -> serde_json::Result<Vec<ClientFrame>> {
+    let most = match token {
+        TokenIn::Hello(token) => {
+            hello.token = Some(token);
+            limits::HELLO
+        }
+        TokenIn::Header(_) => limits::FRAME,
+        TokenIn::Nowhere => limits::HELLO,
+    };
+    let Some(mut seen) = hello.seen.take_if(|_| hello.seen_follows.is_none()) else {
+        return Ok(vec![ClientFrame::Hello(hello)]);
+    };
+    let bytes = serde_json::to_vec(&hello)?.len() + serde_json::to_vec(&seen)?.len();
+    if bytes + MARGIN <= most {
+        hello.seen = Some(seen);
+        return Ok(vec![ClientFrame::Hello(hello)]);
+    }
+    fit(&mut seen)?;
+    hello.seen_follows = Some(true);
+    let seen = Seen {
+        id: None,
+        positions: seen,
+    };
+    Ok(vec![ClientFrame::Hello(hello), ClientFrame::Seen(seen)])
+}
+
+/// Leaves out what a frame cannot hold. It holds more conversations than a user can be in; of more, those come last that
+/// were made first, so that they are left out.
+fn fit<K: Ord + serde::Serialize, V: serde::Serialize>(
+    seen: &mut BTreeMap<K, V>,
+) -> serde_json::Result<()> {
+    while serde_json::to_vec(&seen)?.len() + MARGIN > limits::FRAME {
+        for _ in 0..seen.len().div_ceil(8) {
+            seen.pop_first();
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_protocol::ids::{ConversationId, Seq};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn hello(conversations: u64) -> Hello {
+        let seen = (0..conversations).map(|seq| (ConversationId(Uuid::now_v7()), seq));
+        Hello {
+            seen: Some(seen.collect::<BTreeMap<ConversationId, Seq>>()),
+            ..Hello::default()
+        }
+    }
+
+    #[test]
+    fn what_fits_goes_in_one_frame() {
+        for (token, conversations) in [
+            (TokenIn::Hello("t".into()), 100),
+            (TokenIn::Header("t".into()), 9_000),
+        ] {
+            let frames = opening(hello(conversations), token).unwrap();
+            let [ClientFrame::Hello(said)] = frames.as_slice() else {
+                panic!("{} frames", frames.len())
+            };
+            assert_eq!(said.seen.as_ref().unwrap().len() as u64, conversations);
+            assert_eq!(said.seen_follows, None);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_beside_a_token_follows_in_a_frame_of_its_own() {
+        let frames = opening(hello(1000), TokenIn::Hello("t".into())).unwrap();
+        let [ClientFrame::Hello(said), ClientFrame::Seen(seen)] = frames.as_slice() else {
+            panic!("{} frames", frames.len())
+        };
+        assert_eq!((said.seen_follows, &said.seen), (Some(true), &None));
+        assert_eq!(said.token.as_deref(), Some("t"));
+        assert_eq!(seen.positions.len(), 1000);
+        assert!(serde_json::to_vec(said).unwrap().len() <= limits::HELLO);
+    }
+
+    #[test]
+    fn a_frame_is_never_too_large() {
+        let frames = opening(hello(20_000), TokenIn::Header("t".into())).unwrap();
+        for frame in frames {
+            assert!(frame.encode().unwrap().len() <= limits::FRAME);
+        }
+    }
+}
