@@ -8,6 +8,7 @@ mod commands;
 mod deliveries;
 mod driver;
 mod ledger;
+mod library;
 mod load;
 mod record;
 mod socket;

@@ -41,7 +41,7 @@ async fn who_dies_before_it_has_read_what_was_truncated_is_told_again() {
     }
     heard(&clients, conversation, last).await;
     for client in &clients {
-        client.reconnects().await;
+        assert!(client.reconnects().await);
     }
     had(&clients, 3).await;
     let [reading, silent] = &clients;

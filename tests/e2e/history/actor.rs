@@ -144,7 +144,7 @@ impl Actor {
             body: text(words),
         });
         match self.client.ask(id.to_string(), send).await {
-            Answer::Done(ack) => Ok((ack.message_id.unwrap(), ack.seq.unwrap())),
+            Answer::Done(message, seq) => Ok((message, seq)),
             Answer::Refused(error) => Err(refused(error.code)),
             Answer::Broken => Err(Outcome::Unknown),
         }
@@ -276,7 +276,7 @@ fn done<T>(called: Result<T, Outcome>) -> Outcome {
 
 fn outcome(answer: Answer) -> Outcome {
     match answer {
-        Answer::Done(ack) => Outcome::Done(ack.seq),
+        Answer::Done(_, seq) => Outcome::Done(Some(seq)),
         Answer::Refused(error) => refused(error.code),
         Answer::Broken => Outcome::Unknown,
     }

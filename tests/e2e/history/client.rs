@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use confab_client::Http;
-use confab_protocol::frame::{Ack, ClientFrame, ErrorFrame};
-use confab_protocol::ids::UserId;
+use confab_client::{Http, Resuming};
+use confab_protocol::frame::{ClientFrame, ErrorFrame};
+use confab_protocol::ids::{EventId, Seq, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::driver::Driver;
+use super::library;
 use super::record::{Account, Life};
 use crate::support::User;
 
@@ -46,7 +47,8 @@ impl Manner {
 /// What a frame was answered with.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Done(Ack),
+    /// What it is about, and the seq of its event.
+    Done(EventId, Seq),
     Refused(Box<ErrorFrame>),
     /// Nobody knows.
     Broken,
@@ -60,10 +62,16 @@ pub(super) enum Order {
     Reconnect,
 }
 
+/// By which way it speaks.
+enum Voice {
+    Hand(mpsc::Sender<Order>),
+    Library(Arc<Resuming>),
+}
+
 pub(crate) struct Client {
     pub(crate) user: UserId,
     account: Arc<Mutex<Account>>,
-    orders: mpsc::Sender<Order>,
+    voice: Voice,
     _task: JoinSet<()>,
 }
 
@@ -79,7 +87,29 @@ impl Client {
         Self {
             user: user.id.clone(),
             account,
-            orders,
+            voice: Voice::Hand(orders),
+            _task: task,
+        }
+    }
+
+    /// A client on the library that resumes by itself.
+    pub(crate) async fn library(
+        user: &User,
+        manner: &Manner,
+        first: usize,
+        gateways: usize,
+    ) -> Self {
+        let account = Arc::new(Mutex::new(Account::new(user.id.clone())));
+        let readers: Vec<Http> = (0..gateways).map(|number| user.http(number)).collect();
+        let (resuming, changes) = library::open(user, manner, first).await;
+        let resuming = Arc::new(resuming);
+        let mut task = JoinSet::new();
+        let (kept, noted) = (Arc::clone(&resuming), Arc::clone(&account));
+        task.spawn(library::keep(kept, changes, readers, noted));
+        Self {
+            user: user.id.clone(),
+            account,
+            voice: Voice::Library(resuming),
             _task: task,
         }
     }
@@ -88,9 +118,14 @@ impl Client {
     pub(crate) async fn ask(&self, id: String, frame: ClientFrame) -> Answer {
         let (answer, answered) = oneshot::channel();
         let asked = async {
-            let order = Order::Ask(id, frame, answer);
-            self.orders.send(order).await.ok()?;
-            answered.await.ok()
+            match &self.voice {
+                Voice::Hand(orders) => {
+                    let order = Order::Ask(id, frame, answer);
+                    orders.send(order).await.ok()?;
+                    answered.await.ok()
+                }
+                Voice::Library(resuming) => Some(library::ask(resuming, frame).await),
+            }
         };
         timeout(ANSWER, asked)
             .await
@@ -99,9 +134,12 @@ impl Client {
             .unwrap_or(Answer::Broken)
     }
 
-    /// Drops the connection and comes again.
-    pub(crate) async fn reconnects(&self) {
-        let _gone = self.orders.send(Order::Reconnect).await.is_err();
+    /// Drops the connection and comes again; whether it is a client that can be told so.
+    pub(crate) async fn reconnects(&self) -> bool {
+        match &self.voice {
+            Voice::Hand(orders) => orders.send(Order::Reconnect).await.is_ok(),
+            Voice::Library(_) => false,
+        }
     }
 
     /// What it has heard by now.

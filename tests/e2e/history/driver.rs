@@ -29,7 +29,7 @@ const FINAL: [u16; 7] = [1000, 1002, 1003, 1007, 1009, 4400, 4403];
 const REPLACED: u16 = 4409;
 
 /// A range that was read; nothing of it where one is no member any more.
-type Range = (ConversationId, Seq, Vec<Told>);
+pub(super) type Range = (ConversationId, Seq, Vec<Told>);
 
 pub(super) struct Driver {
     token: String,
@@ -240,8 +240,8 @@ impl Driver {
             }
             Frame::Frame(ServerFrame::Truncated(truncated)) => Some(self.truncated(&truncated)),
             Frame::Frame(ServerFrame::Ack(ack)) => {
-                if let Some(id) = ack.id.clone() {
-                    self.answer(&id, Answer::Done(ack));
+                if let (Some(id), Some(message), Some(seq)) = (ack.id, ack.message_id, ack.seq) {
+                    self.answer(&id, Answer::Done(message, seq));
                 }
                 None
             }
@@ -312,7 +312,12 @@ fn ended(account: &Mutex<Account>, end: &End) {
 }
 
 /// Reads a range of a log at any gateway.
-async fn read(readers: Vec<Http>, conversation: ConversationId, from: Seq, head: Seq) -> Range {
+pub(super) async fn read(
+    readers: Vec<Http>,
+    conversation: ConversationId,
+    from: Seq,
+    head: Seq,
+) -> Range {
     let until = Instant::now() + READING;
     for http in readers.iter().cycle() {
         let log = timeout(READING / 6, http.events(conversation, from - 1)).await;

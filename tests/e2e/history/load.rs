@@ -37,6 +37,8 @@ pub(crate) struct Shape {
     pub(crate) conversations: usize,
     /// Of the clients so many have a second device, which never says what it holds.
     pub(crate) silent: usize,
+    /// Of the clients so many are on the library that resumes by itself, the others go by hand.
+    pub(crate) library: usize,
     /// Milliseconds between two things that one client does, at most.
     pub(crate) pause: u64,
     pub(crate) seed: u64,
@@ -51,6 +53,7 @@ impl Default for Shape {
             clients: soak(50, 10),
             conversations: soak(20, 4),
             silent: soak(10, 3),
+            library: soak(20, 4),
             pause: soak(300, 120) as u64,
             seed: rand::random(),
             urls: None,
@@ -89,8 +92,11 @@ impl Load {
             .collect();
         let mut clients: Vec<Arc<Client>> = Vec::new();
         for (number, user) in users.iter().enumerate() {
-            let client = Client::start(user, manner.clone(), number, gateways);
-            clients.push(Arc::new(client));
+            let is_library = number >= users.len().saturating_sub(shape.library);
+            clients.push(Arc::new(match is_library {
+                true => Client::library(user, &manner, number, gateways).await,
+                false => Client::start(user, manner.clone(), number, gateways),
+            }));
         }
         for (number, user) in users.iter().enumerate().take(shape.silent) {
             let silent = Manner {
