@@ -46,13 +46,12 @@ async fn who_dies_before_it_has_read_what_was_truncated_is_told_again() {
     had(&clients, 3).await;
     let [reading, silent] = &clients;
     let silent = silent.account().lives.clone();
-    for life in &silent[1..3] {
-        assert_eq!(truncated(life), Some((first + 1, last)), "{life:?}");
-    }
-    assert_eq!(
-        truncated(&reading.account().lives[1]),
-        Some((first + 1, last))
-    );
+    // What was not proven to have come may be named as well.
+    let names =
+        |life: &Life| truncated(life).is_some_and(|(from, head)| from <= first + 1 && head == last);
+    assert!(silent[1..3].iter().all(names), "{silent:?}");
+    let read = truncated(&reading.account().lives[1]);
+    assert_eq!(read, Some((first + 1, last)));
     assert_told(&cluster, &clients).await;
     drop((alice, clients));
     cluster.end().await;
