@@ -66,7 +66,7 @@ async fn a_gateway_cut_off_from_nats_says_so_and_its_clients_are_served_elsewher
         })
         .await;
         load.goes_on(100).await;
-        load.arrives(&cluster).await;
+        load.arrives_within(&cluster, DEADLINE).await;
         cluster.links[0].set(Traffic::Pass).await;
         cluster.ready().await;
         load.arrives(&cluster).await;

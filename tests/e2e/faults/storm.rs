@@ -29,12 +29,12 @@ struct Lost {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_resumes_goes_on_with_every_session() {
-    storm(None).await;
+    Box::pin(storm(None)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_resumes_without_a_window_goes_on_with_every_session() {
-    storm(Some("0")).await;
+    Box::pin(storm(Some("0"))).await;
 }
 
 async fn storm(window: Option<&str>) {

@@ -181,8 +181,13 @@ impl Load {
 
     /// After a fault: waits until everyone has what it is owed of all that is stored by now.
     pub(crate) async fn arrives(&self, cluster: &Cluster) {
+        self.arrives_within(cluster, ARRIVAL).await;
+    }
+
+    /// The same while a fault lasts, which gives no promise of how soon.
+    pub(crate) async fn arrives_within(&self, cluster: &Cluster, deadline: Duration) {
         let ledger = read(cluster, false).await;
-        self.arrived(&ledger, Instant::now() + ARRIVAL).await;
+        self.arrived(&ledger, Instant::now() + deadline).await;
     }
 
     async fn arrived(&self, ledger: &Ledger, until: Instant) {
