@@ -19,7 +19,11 @@ mod elsewhere;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod history;
 #[cfg(test)]
 mod manners;
 #[cfg(test)]

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -18,8 +18,47 @@ pub enum Traffic {
     Stall,
     /// Takes bytes and loses them. What lost some is cut when traffic changes again.
     Swallow,
+    /// As [`Traffic::Swallow`], but what comes from the one who connected is carried: a half-open link.
+    SwallowDown,
+    /// As [`Traffic::Swallow`], but what goes to the one who connected is carried.
+    SwallowUp,
+    /// Carries so many bytes a second to the one who connected, and all the other way.
+    Throttle(u32),
     /// Cuts all links and refuses new ones.
     Refuse,
+}
+
+impl Traffic {
+    fn swallows(self, way: Way) -> bool {
+        match self {
+            Self::Swallow => true,
+            Self::SwallowDown => way == Way::Down,
+            Self::SwallowUp => way == Way::Up,
+            Self::Pass | Self::Stall | Self::Throttle(_) | Self::Refuse => false,
+        }
+    }
+
+    /// The bytes that may pass at once, and after how long the next.
+    fn pace(self, way: Way) -> Option<(usize, Duration)> {
+        /// In how many parts a second's bytes go.
+        const PARTS: u32 = 20;
+        match self {
+            Self::Throttle(bytes) if way == Way::Down => {
+                let part = usize::try_from(bytes / PARTS).unwrap_or(usize::MAX);
+                Some((part.max(1), Duration::from_secs(1) / PARTS))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// From the one who connected to the target.
+    Up,
+    /// Back.
+    Down,
 }
 
 /// A TCP link that tests can hold, lose and cut. Dropping it cuts everything.
@@ -37,6 +76,9 @@ struct Control {
     traffic: Traffic,
     /// Links made before a cut end.
     cuts: u64,
+    /// Links made before a fuse was lit end when they have carried so many more bytes down.
+    fuses: u64,
+    fuse: usize,
 }
 
 impl Proxy {
@@ -45,6 +87,19 @@ impl Proxy {
     /// # Errors
     /// When no port can be had.
     pub async fn start(target: SocketAddr) -> Result<Self, Error> {
+        Self::with_buffer(target, None).await
+    }
+
+    /// As [`Proxy::start`], and what the kernel keeps of each link on its way to the one who connected is about so many
+    /// bytes, so that the target feels a slow one.
+    ///
+    /// # Errors
+    /// As [`Proxy::start`].
+    pub async fn narrow(target: SocketAddr, buffer: u32) -> Result<Self, Error> {
+        Self::with_buffer(target, Some(buffer)).await
+    }
+
+    async fn with_buffer(target: SocketAddr, buffer: Option<u32>) -> Result<Self, Error> {
         let port = crate::free_port()?;
         let listener = listen(port)
             .await
@@ -52,9 +107,15 @@ impl Proxy {
         let (control, control_read) = watch::channel(Control {
             traffic: Traffic::Pass,
             cuts: 0,
+            fuses: 0,
+            fuse: 0,
         });
         let (listening_write, listening) = watch::channel(true);
         let mut task = JoinSet::new();
+        let target = Target {
+            address: target,
+            buffer,
+        };
         task.spawn(serve(
             Some(listener),
             port,
@@ -88,9 +149,38 @@ impl Proxy {
             .is_err();
     }
 
+    /// Cuts each present link when it has carried so many more bytes to the one who connected, amid whatever they are.
+    pub fn cut_after(&self, bytes: usize) {
+        self.control.send_modify(|control| {
+            control.fuses += 1;
+            control.fuse = bytes;
+        });
+    }
+
     /// Cuts all present links; new ones are treated as before.
     pub fn cut(&self) {
         self.control.send_modify(|control| control.cuts += 1);
+    }
+}
+
+/// Where links lead.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    address: SocketAddr,
+    buffer: Option<u32>,
+}
+
+impl Target {
+    async fn connect(self) -> std::io::Result<TcpStream> {
+        let socket = if self.address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        if let Some(buffer) = self.buffer {
+            socket.set_recv_buffer_size(buffer)?;
+        }
+        socket.connect(self.address).await
     }
 }
 
@@ -101,7 +191,7 @@ async fn listen(port: u16) -> Result<TcpListener, std::io::Error> {
 async fn serve(
     mut listener: Option<TcpListener>,
     port: u16,
-    target: SocketAddr,
+    target: Target,
     mut control: watch::Receiver<Control>,
     listening: watch::Sender<bool>,
 ) {
@@ -147,11 +237,11 @@ async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
     }
 }
 
-async fn link(near: TcpStream, target: SocketAddr, mut control: watch::Receiver<Control>) {
+async fn link(near: TcpStream, target: Target, mut control: watch::Receiver<Control>) {
     let cuts = control.borrow_and_update().cuts;
     let up_to = control.clone();
     let carried = async {
-        let far = TcpStream::connect(target).await.ok()?;
+        let far = target.connect().await.ok()?;
         // Small packets go at once, as they would without the proxy between.
         near.set_nodelay(true)
             .and_then(|()| far.set_nodelay(true))
@@ -159,8 +249,8 @@ async fn link(near: TcpStream, target: SocketAddr, mut control: watch::Receiver<
         let (near_read, near_write) = near.into_split();
         let (far_read, far_write) = far.into_split();
         tokio::try_join!(
-            carry(near_read, far_write, up_to.clone()),
-            carry(far_read, near_write, up_to)
+            carry(Way::Up, near_read, far_write, up_to.clone()),
+            carry(Way::Down, far_read, near_write, up_to)
         )
         .ok()
     };
@@ -176,35 +266,52 @@ struct Broken;
 
 /// Carries one direction to its end, which is handed on by dropping `to`.
 async fn carry(
+    way: Way,
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut control: watch::Receiver<Control>,
 ) -> Result<(), Broken> {
     let mut buffer = vec![0; 16 * 1024];
     let mut lost = false;
+    let fuses = control.borrow().fuses;
+    let mut left = None;
     loop {
         let passing = control
             .wait_for(|control| control.traffic != Traffic::Stall)
-            .await
-            .map(|control| *control);
-        if passing.map_or(true, |control| lost && control.traffic != Traffic::Swallow) {
+            .await;
+        let now = *passing.map_err(|_ended| Broken)?;
+        if lost && !now.traffic.swallows(way) {
             return Err(Broken);
         }
+        if way == Way::Down && now.fuses != fuses {
+            left.get_or_insert(now.fuse);
+        }
+        let pace = now.traffic.pace(way);
+        let most = pace.map_or(buffer.len(), |(part, _)| part.min(buffer.len()));
+        let room = buffer.get_mut(..most).unwrap_or_default();
         let count = tokio::select! {
             biased;
             changed = control.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return Err(Broken),
             },
-            read = from.read(&mut buffer) => read.unwrap_or(0),
+            read = from.read(room) => read.unwrap_or(0),
         };
         let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
             return Ok(());
         };
-        if control.borrow().traffic == Traffic::Swallow {
+        if now.traffic.swallows(way) {
             lost = true;
-        } else if to.write_all(bytes).await.is_err() {
+            continue;
+        }
+        let part = bytes.get(..left.unwrap_or(count)).unwrap_or(bytes);
+        to.write_all(part).await.map_err(|_gone| Broken)?;
+        left = left.map(|left| left.saturating_sub(count));
+        if left == Some(0) {
             return Err(Broken);
+        }
+        if let Some((_, wait)) = pace {
+            tokio::time::sleep(wait).await;
         }
     }
 }

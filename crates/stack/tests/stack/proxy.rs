@@ -125,3 +125,51 @@ async fn refused_is_refused_until_it_passes_again() {
     let mut stream = connect(&proxy).await.unwrap();
     assert_eq!(say(&mut stream, b"two").await.unwrap(), b"two");
 }
+
+#[tokio::test]
+async fn a_half_open_link_carries_one_way() {
+    let mut tasks = JoinSet::new();
+    let mut proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
+    let mut stream = connect(&proxy).await.unwrap();
+    assert_eq!(say(&mut stream, b"one").await.unwrap(), b"one");
+    for half in [Traffic::SwallowDown, Traffic::SwallowUp] {
+        let mut stream = connect(&proxy).await.unwrap();
+        assert_eq!(say(&mut stream, b"one").await.unwrap(), b"one");
+        proxy.set(half).await;
+        stream.write_all(b"lost").await.unwrap();
+        let heard = tokio::time::timeout(MOMENT, stream.read_u8()).await;
+        assert!(heard.is_err(), "{half:?}");
+        proxy.set(Traffic::Pass).await;
+        assert!(is_cut(&mut stream).await, "{half:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_is_cut_amid_its_bytes() {
+    let mut tasks = JoinSet::new();
+    let proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
+    let mut stream = connect(&proxy).await.unwrap();
+    assert_eq!(say(&mut stream, b"one").await.unwrap(), b"one");
+    proxy.cut_after(5);
+    assert_eq!(say(&mut stream, b"two").await.unwrap(), b"two");
+    stream.write_all(b"three").await.unwrap();
+    assert_eq!(hear(&mut stream, 2).await.unwrap(), b"th");
+    assert!(is_cut(&mut stream).await);
+    let mut stream = connect(&proxy).await.unwrap();
+    assert_eq!(say(&mut stream, b"further").await.unwrap(), b"further");
+}
+
+#[tokio::test]
+async fn a_throttled_link_takes_its_time_and_loses_nothing() {
+    let mut tasks = JoinSet::new();
+    let target = echo(&mut tasks).await.unwrap();
+    let mut proxy = Proxy::narrow(target, 4096).await.unwrap();
+    let mut stream = connect(&proxy).await.unwrap();
+    assert_eq!(say(&mut stream, b"one").await.unwrap(), b"one");
+    proxy.set(Traffic::Throttle(1_000)).await;
+    let before = tokio::time::Instant::now();
+    assert_eq!(say(&mut stream, &[7; 300]).await.unwrap(), [7; 300]);
+    assert!(before.elapsed() >= Duration::from_millis(200));
+    proxy.set(Traffic::Pass).await;
+    assert_eq!(say(&mut stream, &[8; 3000]).await.unwrap(), [8; 3000]);
+}

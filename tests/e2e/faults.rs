@@ -1,0 +1,81 @@
+//! Whatever is killed, cut, stopped or erased while many clients talk, come and go: nobody misses anything it is owed, and
+//! everything that was answered is stored once (promise 4). The history checker says so.
+
+use std::time::Duration;
+
+use confab_stack::Proxy;
+
+use crate::history::{Load, Shape};
+use crate::support::{Cluster, Setup};
+
+mod chaos;
+mod frozen;
+mod gateways;
+mod links;
+mod nats;
+mod poison;
+mod postgres;
+mod rolling;
+mod slow;
+mod storm;
+mod truncated;
+mod workers;
+
+/// How long something may take that the test waits for.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How long a page may take.
+const GLANCE: Duration = Duration::from_secs(2);
+
+/// Two of each, with a heartbeat that a client need not wait long for.
+fn setup() -> Setup {
+    Setup {
+        gateway_env: vec![("CONFAB_HEARTBEAT", Some("2".to_owned()))],
+        ..Setup::default()
+    }
+}
+
+/// A link of the clients to each gateway, and where they connect then.
+async fn links(cluster: &Cluster) -> (Vec<Proxy>, Vec<String>) {
+    let (mut links, mut urls) = (Vec::new(), Vec::new());
+    for gateway in &cluster.gateways {
+        let address = ([127, 0, 0, 1], gateway.port()).into();
+        let link = Proxy::narrow(address, 16 * 1024).await.unwrap();
+        urls.push(format!("http://127.0.0.1:{}", link.port()));
+        links.push(link);
+    }
+    (links, urls)
+}
+
+/// A load whose clients connect through links.
+async fn linked(cluster: &Cluster) -> (Vec<Proxy>, Load) {
+    let (links, urls) = links(cluster).await;
+    let shape = Shape {
+        urls: Some(urls),
+        ..Shape::default()
+    };
+    let load = Load::start(cluster, shape).await;
+    (links, load)
+}
+
+/// Whether a gateway says that it may serve.
+async fn is_ready(cluster: &Cluster, gateway: usize) -> bool {
+    let port = cluster.gateways[gateway].port();
+    let answer = confab_stack::get(port, "/ready", GLANCE).await;
+    matches!(answer, Ok((200, _)))
+}
+
+/// The sum of a metric's samples over all gateways; 0 where it has none.
+async fn metric(cluster: &Cluster, name: &str) -> f64 {
+    let mut sum = 0.0;
+    for gateway in &cluster.gateways {
+        let page = confab_stack::get(gateway.port(), "/metrics", GLANCE).await;
+        let (_, page) = page.unwrap();
+        let samples = page.lines().filter(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with([' ', '{']))
+        });
+        let values = samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        sum += values.sum::<f64>();
+    }
+    sum
+}

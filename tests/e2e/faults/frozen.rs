@@ -1,0 +1,133 @@
+//! Gateways that stand still and come back, that have lost NATS, and a stream in which nothing happens.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use confab_protocol::ids::UserId;
+use confab_stack::Traffic;
+use tokio::time::Instant;
+
+use super::{DEADLINE, is_ready, metric, setup};
+use crate::history::{ARRIVAL, Load, Shape};
+use crate::support::{Cluster, Setup, eventually, soak};
+
+/// The zombie's connections are fenced: each client has one session, wherever it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_stood_still_loses_nothing_and_keeps_nobody() {
+    let mut cluster = Cluster::start(setup()).await;
+    let load = Load::start(&cluster, Shape::default()).await;
+    for _ in 0..soak(5, 1) {
+        load.goes_on(100).await;
+        let lives: usize = load.clients.iter().map(|one| one.lives()).sum();
+        cluster.gateways[0].process_mut().pause().unwrap();
+        eventually("its clients are elsewhere", DEADLINE, async || {
+            let now: usize = load.clients.iter().map(|one| one.lives()).sum();
+            (now >= lives + load.clients.len() / 3).then_some(())
+        })
+        .await;
+        load.goes_on(100).await;
+        cluster.gateways[0].process_mut().resume().unwrap();
+        load.arrives(&cluster).await;
+        one_session_each(&cluster, &load).await;
+    }
+    load.ends_resumed(&cluster).await;
+    cluster.end().await;
+}
+
+async fn one_session_each(cluster: &Cluster, load: &Load) {
+    let mut devices: BTreeMap<UserId, usize> = BTreeMap::new();
+    for client in &load.clients {
+        *devices.entry(client.user.clone()).or_default() += 1;
+    }
+    for (user, devices) in devices {
+        let user = cluster.user(user.as_str());
+        let http = user.http(1);
+        eventually("one session a client", DEADLINE, async || {
+            let sessions = http.sessions().await.ok()?;
+            (sessions.len() == devices).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_cut_off_from_nats_says_so_and_its_clients_are_served_elsewhere() {
+    let setup = Setup {
+        links: true,
+        ..setup()
+    };
+    let mut cluster = Cluster::start(setup).await;
+    let load = Load::start(&cluster, Shape::default()).await;
+    for _ in 0..soak(5, 1) {
+        load.goes_on(100).await;
+        cluster.links[0].set(Traffic::Stall).await;
+        eventually("it is not ready", ARRIVAL, async || {
+            (!is_ready(&cluster, 0).await).then_some(())
+        })
+        .await;
+        load.goes_on(100).await;
+        load.arrives_within(&cluster, DEADLINE).await;
+        cluster.links[0].set(Traffic::Pass).await;
+        cluster.ready().await;
+        load.arrives(&cluster).await;
+    }
+    load.ends_resumed(&cluster).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_away_for_a_while_costs_no_socket() {
+    let mut cluster = Cluster::start(setup()).await;
+    let load = Load::start(&cluster, Shape::default()).await;
+    load.goes_on(100).await;
+    let lives = || {
+        load.clients
+            .iter()
+            .map(|one| one.lives())
+            .collect::<Vec<_>>()
+    };
+    let before = lives();
+    cluster.nats.kill().unwrap();
+    let away = Duration::from_secs(soak(60, 6) as u64);
+    let until = Instant::now() + away;
+    while Instant::now() < until {
+        assert_eq!(lives(), before, "a socket was lost");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    cluster.nats.up().await.unwrap();
+    cluster.ready().await;
+    load.goes_on(100).await;
+    load.arrives(&cluster).await;
+    load.ends(&cluster).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quiet_stream_that_has_kept_nothing_is_no_break() {
+    let age = ("CONFAB_EVENTS_MAX_AGE", Some("3".to_owned()));
+    let mut setup = setup();
+    setup.gateway_env.push(age.clone());
+    setup.worker_env.push(age);
+    let cluster = Cluster::start(setup).await;
+    let (alice, bob) = (
+        cluster.user("alice").on(0).await,
+        cluster.user("bob").on(1).await,
+    );
+    let conversation = alice.create_group(std::slice::from_ref(&bob.id)).await;
+    let first = alice.say(conversation, "before the quiet").await;
+    bob.hears(conversation, first, ARRIVAL).await;
+    let client = async_nats::connect(cluster.nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    eventually("the stream is empty", DEADLINE, async || {
+        let mut stream = jetstream.get_stream("CONFAB_EVENTS").await.ok()?;
+        (stream.info().await.ok()?.state.messages == 0).then_some(())
+    })
+    .await;
+    // Past a further look of every gateway at the stream.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let last = alice.say(conversation, "behind the quiet").await;
+    bob.hears(conversation, last, ARRIVAL).await;
+    assert!(metric(&cluster, "confab_feed_breaks_total").await.abs() < 0.5);
+    drop((alice, bob));
+    cluster.end().await;
+}

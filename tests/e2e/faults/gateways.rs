@@ -1,0 +1,43 @@
+//! Gateways die, and their clients go on at the others.
+
+use super::{DEADLINE, setup};
+use crate::history::{Load, Shape};
+use crate::support::{Cluster, eventually, soak};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_gateways_lose_nothing_and_their_sessions_go_on_at_the_other() {
+    let mut cluster = Cluster::start(setup()).await;
+    let load = Load::start(&cluster, Shape::default()).await;
+    for round in 0..soak(20, 3) {
+        let dies = round % 2;
+        load.goes_on(150).await;
+        cluster.gateways[dies].process_mut().kill().unwrap();
+        load.goes_on(100).await;
+        load.arrives(&cluster).await;
+        cluster.restart_gateway(dies).await;
+    }
+    load.ends_resumed(&cluster).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_gateways_killed_at_once_lose_nothing() {
+    let mut cluster = Cluster::start(setup()).await;
+    let load = Load::start(&cluster, Shape::default()).await;
+    load.goes_on(150).await;
+    let before: Vec<_> = load.clients.iter().map(|one| one.lives()).collect();
+    for gateway in &mut cluster.gateways {
+        gateway.process_mut().kill().unwrap();
+    }
+    for number in 0..cluster.gateways.len() {
+        cluster.restart_gateway(number).await;
+    }
+    eventually("everyone is back", DEADLINE, async || {
+        let mut lives = load.clients.iter().map(|one| one.lives()).zip(&before);
+        lives.all(|(now, before)| now > *before).then_some(())
+    })
+    .await;
+    load.arrives(&cluster).await;
+    load.ends_resumed(&cluster).await;
+    cluster.end().await;
+}

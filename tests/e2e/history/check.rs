@@ -1,0 +1,84 @@
+//! All that is wrong.
+
+use std::collections::BTreeSet;
+
+use confab_protocol::error::Code;
+use confab_protocol::ids::{ConversationId, Seq, UserId};
+
+use super::ledger::Ledger;
+use super::record::{Account, Command, Deed, Told};
+use super::{commands, deliveries};
+
+/// Something that was promised and is not so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Violation {
+    /// The log's numbers are not 1, 2, 3 ….
+    Numbers(ConversationId),
+    /// The participants are not those that the log names.
+    Projection(ConversationId, UserId),
+    /// Answered with success, and stored less often.
+    Lost(ConversationId, UserId, Deed),
+    /// Stored more often than it was asked for.
+    Twice(ConversationId, UserId, Deed),
+    /// Refused, and stored all the same.
+    RefusedAndStored(ConversationId, UserId, Deed, Code),
+    /// Stored, and asked for by nobody.
+    Unasked(ConversationId, UserId, Deed),
+    /// Stored elsewhere than its answer said.
+    Elsewhere(ConversationId, UserId, Deed, Seq),
+    /// A client was told what is not in the log, or is another event there.
+    Altered(Told),
+    /// A client was told what lies outside of its memberships.
+    Foreign(UserId, Told),
+    /// A connection was told a seq that is not above the one before.
+    Backwards(UserId, Told, Seq),
+    /// A client was told what it said that it holds.
+    Repeated(UserId, Told),
+    /// What lies before `Told` and was owed never came, and was not named as truncated.
+    Gap(UserId, Told, Seq),
+    /// What was owed from this seq on was skipped by a `truncated` that does not name it.
+    Unnamed(UserId, ConversationId, Seq),
+    /// What is owed from this seq on has not come yet.
+    Late(UserId, ConversationId, Seq),
+    /// A range that was read over HTTP has a hole.
+    HoleInLog(UserId, ConversationId, Seq),
+    /// What must not have happened to a client.
+    Trouble(UserId, String),
+}
+
+impl Violation {
+    /// Whether waiting may mend it.
+    pub(crate) const fn is_late(&self) -> bool {
+        matches!(self, Self::Late(..))
+    }
+}
+
+/// All that is wrong with what is stored, when nothing is on its way any more.
+pub(crate) fn stored(ledger: &Ledger, commands: &[Command]) -> Vec<Violation> {
+    assert!(ledger.is_final, "what is stored later explains nothing");
+    let mut found = Vec::new();
+    for (conversation, log) in &ledger.logs {
+        let seqs = log.rows.iter().map(|row| row.seq);
+        if !seqs.eq(1..=log.head()) {
+            found.push(Violation::Numbers(*conversation));
+        }
+        let derived = log.derived();
+        let users: BTreeSet<_> = log.memberships.keys().chain(derived.keys()).collect();
+        for user in users {
+            if log.memberships.get(user) != derived.get(user) {
+                found.push(Violation::Projection(*conversation, user.clone()));
+            }
+        }
+    }
+    commands::check(ledger, commands, &mut found);
+    found
+}
+
+/// What is wrong with what a client was told by now; while the ledger is not final, what is newer than it is not judged.
+pub(crate) fn told(ledger: &Ledger, account: &Account) -> Vec<Violation> {
+    let mut found = Vec::new();
+    deliveries::check(ledger, account, &mut found);
+    let trouble = account.trouble.iter();
+    found.extend(trouble.map(|what| Violation::Trouble(account.user.clone(), what.clone())));
+    found
+}

@@ -1,0 +1,181 @@
+//! A client that comes back by itself, at any gateway, and writes down what it hears.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use confab_client::{Http, Resuming};
+use confab_protocol::frame::{ClientFrame, ErrorFrame};
+use confab_protocol::ids::{EventId, Seq, UserId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::driver::Driver;
+use super::library;
+use super::record::{Account, Life};
+use crate::support::User;
+
+/// How long an answer may take, reconnects included.
+const ANSWER: Duration = Duration::from_secs(8);
+
+/// What kind of client it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Manner {
+    /// The gateways that it connects to, in turn.
+    pub(crate) urls: Vec<String>,
+    /// Whether it says in each hello what it holds, and reads what was truncated.
+    pub(crate) says_seen: bool,
+    /// After how long without a byte it holds its connection for dead.
+    pub(crate) silence: Duration,
+    /// What the kernel takes for it when it does not read, in bytes.
+    pub(crate) buffer: Option<u32>,
+}
+
+impl Manner {
+    /// Says what it holds, and goes to any gateway.
+    pub(crate) fn usual(urls: Vec<String>) -> Self {
+        Self {
+            urls,
+            says_seen: true,
+            silence: Duration::from_secs(5),
+            buffer: None,
+        }
+    }
+}
+
+/// What a frame was answered with.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// What it is about, and the seq of its event.
+    Done(EventId, Seq),
+    Refused(Box<ErrorFrame>),
+    /// Nobody knows.
+    Broken,
+}
+
+/// What the driver is asked for.
+pub(super) enum Order {
+    /// Write a frame with this id, and tell its answer.
+    Ask(String, ClientFrame, oneshot::Sender<Answer>),
+    /// Drop the connection and come again.
+    Reconnect,
+}
+
+/// By which way it speaks.
+enum Voice {
+    Hand(mpsc::Sender<Order>),
+    Library(Arc<Resuming>),
+}
+
+pub(crate) struct Client {
+    pub(crate) user: UserId,
+    account: Arc<Mutex<Account>>,
+    voice: Voice,
+    _task: JoinSet<()>,
+}
+
+impl Client {
+    /// Begins to connect; `first` is the place of its first gateway.
+    pub(crate) fn start(user: &User, manner: Manner, first: usize, gateways: usize) -> Self {
+        let account = Arc::new(Mutex::new(Account::new(user.id.clone())));
+        let (orders, asked) = mpsc::channel(64);
+        let readers: Vec<Http> = (0..gateways).map(|number| user.http(number)).collect();
+        let driver = Driver::new(user.token.clone(), manner, first, readers);
+        let mut task = JoinSet::new();
+        task.spawn(driver.run(Arc::clone(&account), asked));
+        Self {
+            user: user.id.clone(),
+            account,
+            voice: Voice::Hand(orders),
+            _task: task,
+        }
+    }
+
+    /// A client on the library that resumes by itself.
+    pub(crate) async fn library(
+        user: &User,
+        manner: &Manner,
+        first: usize,
+        gateways: usize,
+    ) -> Self {
+        let account = Arc::new(Mutex::new(Account::new(user.id.clone())));
+        let readers: Vec<Http> = (0..gateways).map(|number| user.http(number)).collect();
+        let (resuming, changes) = library::open(user, manner, first).await;
+        let resuming = Arc::new(resuming);
+        let mut task = JoinSet::new();
+        let (kept, noted) = (Arc::clone(&resuming), Arc::clone(&account));
+        task.spawn(library::keep(kept, changes, readers, noted));
+        Self {
+            user: user.id.clone(),
+            account,
+            voice: Voice::Library(resuming),
+            _task: task,
+        }
+    }
+
+    /// Writes a frame and waits for its answer.
+    pub(crate) async fn ask(&self, id: String, frame: ClientFrame) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            match &self.voice {
+                Voice::Hand(orders) => {
+                    let order = Order::Ask(id, frame, answer);
+                    orders.send(order).await.ok()?;
+                    answered.await.ok()
+                }
+                Voice::Library(resuming) => Some(library::ask(resuming, frame).await),
+            }
+        };
+        timeout(ANSWER, asked)
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or(Answer::Broken)
+    }
+
+    /// Drops the connection and comes again; whether it is a client that can be told so.
+    pub(crate) async fn reconnects(&self) -> bool {
+        match &self.voice {
+            Voice::Hand(orders) => orders.send(Order::Reconnect).await.is_ok(),
+            Voice::Library(_) => false,
+        }
+    }
+
+    /// What it has heard by now.
+    pub(crate) fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap()
+    }
+
+    /// How many welcomes it had.
+    pub(crate) fn lives(&self) -> usize {
+        self.account().lives.len()
+    }
+
+    /// How many events it heard.
+    pub(crate) fn heard(&self) -> usize {
+        self.account()
+            .lives
+            .iter()
+            .map(|life| life.heard.len())
+            .sum()
+    }
+
+    /// Why sessions did not go on, by how often: with what they said, or how the connection before ended.
+    pub(crate) fn afresh(&self) -> BTreeMap<String, usize> {
+        let account = self.account();
+        let pairs = account.lives.windows(2);
+        let afresh = pairs.filter(|pair| !pair[1].resumed).map(why);
+        let mut counts = BTreeMap::new();
+        for reason in afresh {
+            *counts.entry(reason).or_default() += 1;
+        }
+        counts
+    }
+}
+
+fn why(pair: &[Life]) -> String {
+    let ended = pair[0].ended.clone().unwrap_or_default();
+    let reason = pair[1].reason.as_deref().unwrap_or("no token");
+    format!("{reason} behind {ended}")
+}

@@ -1,0 +1,340 @@
+//! The task behind a client: connects, hears, writes, reads what was truncated, and comes again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use confab_client::Http;
+use confab_protocol::error::Code;
+use confab_protocol::frame::{
+    ClientFrame, Goaway, GoawayReason, Heard as Frame, Hello, Seen, ServerFrame, Truncated, Welcome,
+};
+use confab_protocol::ids::{ConversationId, Seq};
+use rand::RngExt as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::client::{Answer, Manner, Order};
+use super::record::{Account, Heard, Life, Positions, Told};
+use super::socket::{End, Socket};
+
+/// The most that is waited before it connects again, in milliseconds.
+const BACKOFF: u64 = 500;
+/// How long a range is tried to be read.
+const READING: Duration = Duration::from_secs(30);
+/// Close codes behind which a client may not come again (API.md).
+const FINAL: [u16; 7] = [1000, 1002, 1003, 1007, 1009, 4400, 4403];
+/// Another connection went on with the session.
+const REPLACED: u16 = 4409;
+
+/// A range that was read; nothing of it where one is no member any more.
+pub(super) type Range = (ConversationId, Seq, Vec<Told>);
+
+pub(super) struct Driver {
+    token: String,
+    manner: Manner,
+    /// The next gateway's place.
+    next: usize,
+    readers: Vec<Http>,
+    resume_token: Option<String>,
+    last: Positions,
+    /// Ranges that are not read yet: their first and last seqs.
+    unread: BTreeMap<ConversationId, (Seq, Seq)>,
+    reads: JoinSet<Range>,
+    waiting: BTreeMap<String, oneshot::Sender<Answer>>,
+    /// When it was asked to look elsewhere, and whether this connection serves until then.
+    elsewhere: Option<Instant>,
+}
+
+impl Driver {
+    pub(super) fn new(token: String, manner: Manner, next: usize, readers: Vec<Http>) -> Self {
+        Self {
+            token,
+            manner,
+            next,
+            readers,
+            resume_token: None,
+            last: Positions::new(),
+            unread: BTreeMap::new(),
+            reads: JoinSet::new(),
+            waiting: BTreeMap::new(),
+            elsewhere: None,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        account: Arc<Mutex<Account>>,
+        mut orders: mpsc::Receiver<Order>,
+    ) {
+        let mut better = None;
+        loop {
+            let opened = match better.take() {
+                Some(opened) => Ok(opened),
+                None => self.connect().await,
+            };
+            let end = match opened {
+                Ok((life, mut socket)) => {
+                    account.lock().unwrap().lives.push(life);
+                    let lived = self.live(&mut socket, &account, &mut orders).await;
+                    for (_, answer) in std::mem::take(&mut self.waiting) {
+                        let _gone = answer.send(Answer::Broken).is_err();
+                    }
+                    match lived {
+                        Ok(opened) => {
+                            better = Some(opened);
+                            continue;
+                        }
+                        Err(Some(end)) => end,
+                        Err(None) => return,
+                    }
+                }
+                Err(end) => end,
+            };
+            ended(&account, &end);
+            match self.wait_for(&end) {
+                Some(wait) => sleep(wait).await,
+                None => {
+                    account.lock().unwrap().trouble = Some(format!("{end:?}"));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// How long to wait before it comes again; nothing where it may not.
+    fn wait_for(&mut self, end: &End) -> Option<Duration> {
+        let jitter = Duration::from_millis(rand::rng().random_range(10..BACKOFF));
+        match end {
+            End::Closed(code, _) if FINAL.contains(code) => return None,
+            End::Closed(REPLACED, _) => self.resume_token = None,
+            End::Closed(..) | End::Broken(_) => {}
+            End::Refused(code, after) => {
+                let retryable = code.retryable() || *code == Code::SessionReplaced;
+                let after = Duration::from_millis(after.unwrap_or_default().min(2_000));
+                return retryable.then(|| after + jitter);
+            }
+        }
+        Some(jitter)
+    }
+
+    async fn connect(&mut self) -> Result<(Life, Socket), End> {
+        let url = &self.manner.urls[self.next % self.manner.urls.len()];
+        self.next += 1;
+        self.elsewhere = None;
+        let said = self.manner.says_seen.then(|| self.said());
+        let hello = Hello {
+            resume_token: self.resume_token.clone(),
+            seen: said.clone(),
+            heads: Some(true),
+            ..Hello::default()
+        };
+        let opened = Socket::open(url, &self.token, hello, self.manner.buffer).await;
+        let (welcome, socket) = opened?;
+        Ok((self.welcomed(*welcome, said), socket))
+    }
+
+    /// What it holds without a gap.
+    fn said(&self) -> Positions {
+        let said = self.last.iter().map(|(conversation, last)| {
+            let unread = self.unread.get(conversation);
+            (*conversation, unread.map_or(*last, |(from, _)| from - 1))
+        });
+        said.collect()
+    }
+
+    fn welcomed(&mut self, welcome: Welcome, said: Option<Positions>) -> Life {
+        self.resume_token = welcome.resume_token;
+        if !welcome.resumed {
+            for (conversation, head) in welcome.heads.iter().flatten() {
+                self.last.entry(*conversation).or_insert(*head);
+            }
+        }
+        // What was not read of it is told again.
+        self.unread.clear();
+        self.reads = JoinSet::new();
+        let mut life = Life {
+            resumed: welcome.resumed,
+            reason: welcome.reason,
+            said,
+            heads: welcome.heads,
+            ..Life::default()
+        };
+        for truncated in &welcome.truncated {
+            life.heard.push(self.truncated(truncated));
+        }
+        life
+    }
+
+    /// Serves one connection to its end, or until another welcomes it.
+    async fn live(
+        &mut self,
+        socket: &mut Socket,
+        account: &Mutex<Account>,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> Result<(Life, Socket), Option<End>> {
+        let mut alive = Instant::now();
+        loop {
+            let silent = alive + self.manner.silence;
+            let elsewhere = self.elsewhere.unwrap_or(silent);
+            tokio::select! {
+                heard = socket.next() => {
+                    alive = Instant::now();
+                    if let Some(heard) = heard.map_err(Some)?.and_then(|frame| self.hear(frame)) {
+                        note(account, heard);
+                    }
+                }
+                () = sleep_until(silent) => return Err(Some(End::Broken("silence".to_owned()))),
+                order = orders.recv() => match order {
+                    Some(Order::Ask(_, _, answer)) if answer.is_closed() => {}
+                    Some(Order::Ask(id, frame, answer)) => {
+                        self.waiting.insert(id, answer);
+                        socket.send(&frame).await.map_err(Some)?;
+                    }
+                    Some(Order::Reconnect) => return Err(Some(End::Broken("left".to_owned()))),
+                    None => return Err(None),
+                },
+                Some(read) = self.reads.join_next() => {
+                    if let Some(seen) = self.has_read(read.unwrap(), account) {
+                        socket.send(&ClientFrame::Seen(seen)).await.map_err(Some)?;
+                    }
+                }
+                () = sleep_until(elsewhere), if self.elsewhere.is_some() => {
+                    match self.connect().await {
+                        Ok(better) => return Ok(better),
+                        Err(_) => self.elsewhere = Some(Instant::now() + Duration::from_secs(2)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to say behind a reading, unless another that goes further is on its way.
+    fn has_read(&mut self, range: Range, account: &Mutex<Account>) -> Option<Seen> {
+        let (conversation, head, events) = range;
+        let (_, wanted) = *self.unread.get(&conversation)?;
+        if head < wanted {
+            return None;
+        }
+        self.unread.remove(&conversation);
+        let read = Heard::Read {
+            conversation,
+            head,
+            events,
+        };
+        note(account, read);
+        let positions = [(conversation, head)].into();
+        Some(Seen {
+            id: None,
+            positions,
+        })
+    }
+
+    fn hear(&mut self, frame: Frame) -> Option<Heard> {
+        match frame {
+            Frame::Event(event) => {
+                let last = self.last.entry(event.conversation_id).or_default();
+                *last = event.seq.max(*last);
+                Some(Heard::Event(Told::from(&event)))
+            }
+            Frame::Frame(ServerFrame::Truncated(truncated)) => Some(self.truncated(&truncated)),
+            Frame::Frame(ServerFrame::Ack(ack)) => {
+                if let (Some(id), Some(message), Some(seq)) = (ack.id, ack.message_id, ack.seq) {
+                    self.answer(&id, Answer::Done(message, seq));
+                }
+                None
+            }
+            Frame::Frame(ServerFrame::Error(error)) => {
+                if let Some(id) = error.id.clone() {
+                    self.answer(&id, Answer::Refused(Box::new(error)));
+                }
+                None
+            }
+            Frame::Frame(ServerFrame::ResumeToken(token)) => {
+                self.resume_token = Some(token.resume_token);
+                None
+            }
+            Frame::Frame(ServerFrame::Goaway(goaway)) => {
+                self.asked_to_go(&goaway);
+                None
+            }
+            Frame::Frame(_) => None,
+        }
+    }
+
+    /// A draining gateway ends the connection itself; one that has lost the others keeps it until another welcomes.
+    fn asked_to_go(&mut self, goaway: &Goaway) {
+        if goaway.reason == GoawayReason::Degraded {
+            self.elsewhere =
+                Some(Instant::now() + Duration::from_millis(goaway.reconnect_after_ms));
+        }
+    }
+
+    fn answer(&mut self, id: &str, answer: Answer) {
+        if let Some(waiting) = self.waiting.remove(id) {
+            let _gone = waiting.send(answer).is_err();
+        }
+    }
+
+    fn truncated(&mut self, truncated: &Truncated) -> Heard {
+        let (conversation, from) = (truncated.conversation_id, truncated.from_seq);
+        let head = truncated.head_seq;
+        let last = self.last.entry(conversation).or_default();
+        *last = head.max(*last);
+        if self.manner.says_seen {
+            let unread = self.unread.entry(conversation).or_insert((from, head));
+            *unread = (from.min(unread.0), head.max(unread.1));
+            let (from, head) = *unread;
+            self.reads
+                .spawn(read(self.readers.clone(), conversation, from, head));
+        }
+        Heard::Truncated {
+            conversation,
+            from,
+            head,
+            reset: truncated.reset.unwrap_or_default(),
+        }
+    }
+}
+
+fn note(account: &Mutex<Account>, heard: Heard) {
+    let mut account = account.lock().unwrap();
+    let life = account.lives.last_mut().unwrap();
+    life.heard.push(heard);
+}
+
+fn ended(account: &Mutex<Account>, end: &End) {
+    let mut account = account.lock().unwrap();
+    let open = account.lives.last_mut().filter(|life| life.ended.is_none());
+    open.into_iter()
+        .for_each(|life| life.ended = Some(format!("{end:?}")));
+}
+
+/// Reads a range of a log at any gateway.
+pub(super) async fn read(
+    readers: Vec<Http>,
+    conversation: ConversationId,
+    from: Seq,
+    head: Seq,
+) -> Range {
+    let until = Instant::now() + READING;
+    for http in readers.iter().cycle() {
+        let log = timeout(READING / 6, http.events(conversation, from - 1)).await;
+        match log {
+            Ok(Ok(events)) => {
+                let told = events.iter().map(Told::from);
+                return (
+                    conversation,
+                    head,
+                    told.filter(|told| told.seq <= head).collect(),
+                );
+            }
+            Ok(Err(error)) if error.code().is_some_and(|code| !code.retryable()) => break,
+            Ok(Err(_)) | Err(_) if Instant::now() < until => {}
+            Ok(Err(_)) | Err(_) => break,
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    (conversation, head, Vec::new())
+}

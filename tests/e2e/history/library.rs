@@ -1,0 +1,165 @@
+//! A client on the library that resumes by itself. What the library suppresses is not seen here: what it tells must be flawless.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use confab_client::{Change, Changes, Http, Pending, ResumeOptions, Resuming, SendError, Stored};
+use confab_protocol::frame::{ClientFrame, Truncated};
+use confab_protocol::ids::ConversationId;
+use tokio::time::sleep;
+
+use super::client::{Answer, Manner};
+use super::driver::read;
+use super::record::{Account, Heard, Life, Positions, Told};
+use crate::support::User;
+
+/// What stands between two tries to open the session.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest wait before a try: what is owed after a fault is there within ten seconds.
+const LONGEST: Duration = Duration::from_secs(1);
+/// How long a gateway may take until its welcome.
+const WELCOME: Duration = Duration::from_secs(5);
+
+/// Asks the library for what a frame says, and gives its answer.
+pub(super) async fn ask(resuming: &Resuming, frame: ClientFrame) -> Answer {
+    let stored: Result<Stored, SendError> = match frame {
+        ClientFrame::Send(send) => {
+            let submitted = resuming.submit(send.id, send.conversation_id, send.body);
+            match submitted.await {
+                Ok(pending) => Pending::ack(pending).await,
+                Err(error) => Err(error),
+            }
+        }
+        ClientFrame::Edit(edit) => {
+            let edited = resuming.edit(edit.conversation_id, edit.message_id, edit.content);
+            edited.await
+        }
+        ClientFrame::Delete(delete) => {
+            let deleted = resuming.delete(delete.conversation_id, delete.message_id);
+            deleted.await
+        }
+        other => panic!("nobody asks for {other:?}"),
+    };
+    match stored {
+        Ok(stored) => Answer::Done(stored.message_id, stored.seq),
+        Err(SendError::Refused(error)) => Answer::Refused(error),
+        Err(SendError::Closed(_) | SendError::Timeout | SendError::Foreign) => Answer::Broken,
+    }
+}
+
+/// Opens a session, from the `first` gateway on.
+pub(super) async fn open(user: &User, manner: &Manner, first: usize) -> (Resuming, Changes) {
+    let mut urls = manner.urls.clone();
+    let first = first % urls.len();
+    urls.rotate_left(first);
+    loop {
+        let options = ResumeOptions {
+            says_seen: manner.says_seen,
+            min_backoff: PAUSE,
+            max_backoff: LONGEST,
+            timeout: WELCOME,
+            ..ResumeOptions::new(urls.clone(), user.token.as_str())
+        };
+        if let Ok(opened) = Resuming::open(options).await {
+            return opened;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Writes down what the library tells, and reads what was truncated.
+pub(super) async fn keep(
+    resuming: Arc<Resuming>,
+    mut changes: Changes,
+    readers: Vec<Http>,
+    account: Arc<Mutex<Account>>,
+) {
+    let mut keeper = Keeper {
+        account,
+        last: Positions::new(),
+        truncated: Positions::new(),
+    };
+    while let Some(change) = changes.next().await {
+        if let Some(truncated) = keeper.note(change) {
+            let (conversation, head) = (truncated.conversation_id, truncated.head_seq);
+            let range = read(readers.clone(), conversation, truncated.from_seq, head).await;
+            keeper.has_read(range);
+            resuming.seen([(conversation, head)].into()).await;
+        }
+    }
+}
+
+struct Keeper {
+    account: Arc<Mutex<Account>>,
+    last: Positions,
+    /// Up to where ranges were named on this connection: what of them comes after all is ignored.
+    truncated: Positions,
+}
+
+impl Keeper {
+    /// Notes a change, and gives the range that is to be read.
+    fn note(&mut self, change: Change) -> Option<Truncated> {
+        let mut account = self.account.lock().unwrap();
+        let life = account.lives.last_mut();
+        match change {
+            Change::Connected {
+                resumed, reason, ..
+            } => {
+                self.truncated.clear();
+                account.lives.push(Life {
+                    resumed,
+                    reason,
+                    said: Some(self.last.clone()),
+                    ..Life::default()
+                });
+            }
+            Change::Disconnected(closed) => {
+                life.into_iter()
+                    .for_each(|life| life.ended = Some(closed.to_string()));
+            }
+            Change::Event(event) => {
+                let told = Told::from(&event);
+                let named = self.truncated.get(&told.conversation);
+                if named.is_none_or(|head| told.seq > *head) {
+                    self.last.insert(told.conversation, told.seq);
+                    life.unwrap().heard.push(Heard::Event(told));
+                }
+            }
+            Change::Truncated(truncated) => {
+                let (conversation, head) = (truncated.conversation_id, truncated.head_seq);
+                raise(&mut self.truncated, conversation, head);
+                raise(&mut self.last, conversation, head);
+                life.unwrap().heard.push(Heard::Truncated {
+                    conversation,
+                    from: truncated.from_seq,
+                    head,
+                    reset: truncated.reset.unwrap_or_default(),
+                });
+                return Some(truncated);
+            }
+            Change::Closed(closed) => account.trouble = Some(closed.to_string()),
+            Change::Typing(_)
+            | Change::Receipt(_)
+            | Change::Presence(_)
+            | Change::Goaway(_)
+            | Change::Error(_) => {}
+        }
+        None
+    }
+
+    fn has_read(&self, (conversation, head, events): super::driver::Range) {
+        let mut account = self.account.lock().unwrap();
+        let life = account.lives.last_mut().unwrap();
+        life.heard.push(Heard::Read {
+            conversation,
+            head,
+            events,
+        });
+    }
+}
+
+fn raise(positions: &mut Positions, conversation: ConversationId, seq: u64) {
+    let position = positions.entry(conversation).or_default();
+    *position = seq.max(*position);
+}

@@ -1,0 +1,324 @@
+//! Many clients who talk, come and go, and change each other, until they are told to stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use confab_client::NewConversation;
+use confab_protocol::ids::{ConversationId, UserId};
+use confab_protocol::resource::ConversationType;
+use rand::RngExt as _;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::actor::Actor;
+use super::check;
+use super::client::{Client, Manner};
+use super::ledger::Ledger;
+use super::record::{Command, Deed, Outcome};
+use crate::support::{Cluster, eventually, soak};
+
+/// How long after the last fault what is owed may take (DESIGN.md, promise 4).
+pub(crate) const ARRIVAL: Duration = Duration::from_secs(10);
+/// How long the test looks for what it needs to know.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long to wait before looking again whether all has arrived.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// How many, and what they are like.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    pub(crate) clients: usize,
+    pub(crate) conversations: usize,
+    /// Of the clients so many have a second device, which never says what it holds.
+    pub(crate) silent: usize,
+    /// Of the clients so many are on the library that resumes by itself, the others go by hand.
+    pub(crate) library: usize,
+    /// Milliseconds between two things that one client does, at most.
+    pub(crate) pause: u64,
+    pub(crate) seed: u64,
+    /// Where they connect, when not at the gateways themselves.
+    pub(crate) urls: Option<Vec<String>>,
+    pub(crate) silence: Duration,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            clients: soak(50, 10),
+            conversations: soak(20, 4),
+            silent: soak(10, 3),
+            library: soak(20, 4),
+            pause: soak(300, 120) as u64,
+            seed: rand::random(),
+            urls: None,
+            silence: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A conversation, and who is believed to be in it.
+pub(super) struct Chat {
+    pub(super) id: ConversationId,
+    pub(super) owner: UserId,
+    pub(super) members: Mutex<BTreeSet<UserId>>,
+}
+
+/// A running load.
+pub(crate) struct Load {
+    pub(crate) clients: Vec<Arc<Client>>,
+    actors: JoinSet<Vec<Command>>,
+    begun: Vec<Command>,
+    stop: watch::Sender<bool>,
+    seed: u64,
+}
+
+impl Load {
+    pub(crate) async fn start(cluster: &Cluster, shape: Shape) -> Self {
+        let gateways = cluster.gateways.len();
+        let urls = shape.urls.clone();
+        let urls = urls.unwrap_or_else(|| cluster.gateways.iter().map(|one| one.url()).collect());
+        let manner = Manner {
+            silence: shape.silence,
+            ..Manner::usual(urls)
+        };
+        let users: Vec<_> = (0..shape.clients)
+            .map(|number| cluster.user(&format!("user-{number}")))
+            .collect();
+        let mut clients: Vec<Arc<Client>> = Vec::new();
+        for (number, user) in users.iter().enumerate() {
+            let is_library = number >= users.len().saturating_sub(shape.library);
+            clients.push(Arc::new(match is_library {
+                true => Client::library(user, &manner, number, gateways).await,
+                false => Client::start(user, manner.clone(), number, gateways),
+            }));
+        }
+        for (number, user) in users.iter().enumerate().take(shape.silent) {
+            let silent = Manner {
+                says_seen: false,
+                ..manner.clone()
+            };
+            let client = Client::start(user, silent, number + 1, gateways);
+            clients.push(Arc::new(client));
+        }
+        let mut load = Self {
+            clients,
+            actors: JoinSet::new(),
+            begun: Vec::new(),
+            stop: watch::channel(false).0,
+            seed: shape.seed,
+        };
+        load.connected().await;
+        let mut chats = Vec::new();
+        for number in 0..shape.conversations {
+            let owner = &users[number % users.len()];
+            let others = users.iter().map(|user| user.id.clone());
+            let others: Vec<_> = others.skip(number % 2).step_by(2).collect();
+            chats.push(load.begin(owner, others).await);
+        }
+        let chats: Arc<[Chat]> = chats.into();
+        for (number, user) in users.iter().enumerate() {
+            let actor = Actor {
+                client: Arc::clone(&load.clients[number]),
+                https: (0..gateways).map(|gateway| user.http(gateway)).collect(),
+                everyone: users.iter().map(|user| user.id.clone()).collect(),
+                chats: Arc::clone(&chats),
+                rng: StdRng::seed_from_u64(shape.seed.wrapping_add(number as u64)),
+                own: Vec::new(),
+                done: Vec::new(),
+            };
+            let stopped = load.stop.subscribe();
+            load.actors.spawn(actor.run(shape.pause, stopped));
+        }
+        load
+    }
+
+    async fn begin(&mut self, owner: &crate::support::User, others: Vec<UserId>) -> Chat {
+        let new = NewConversation {
+            r#type: ConversationType::Group,
+            participants: others.clone(),
+            metadata: None,
+        };
+        let key = Uuid::now_v7().to_string();
+        let created = owner.http(0).create_conversation(&new, Some(&key)).await;
+        let id = created.unwrap().answer.conversation.id;
+        self.begun.push(Command {
+            conversation: id,
+            actor: owner.id.clone(),
+            deed: Deed::Create,
+            outcome: Outcome::Done(Some(1)),
+        });
+        let members = others.into_iter().chain([owner.id.clone()]);
+        Chat {
+            id,
+            owner: owner.id.clone(),
+            members: Mutex::new(members.collect()),
+        }
+    }
+
+    /// Waits until every client had a welcome.
+    async fn connected(&self) {
+        eventually("everyone is connected", PATIENCE, async || {
+            self.clients.iter().all(|one| one.lives() > 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until more events were heard by all clients together, `count` as a measure: a fault comes amid traffic.
+    pub(crate) async fn goes_on(&self, count: usize) {
+        let heard = || self.clients.iter().map(|one| one.heard()).sum::<usize>();
+        let wanted = heard() + count * soak(10, 2);
+        eventually("the load goes on", PATIENCE, async || {
+            (heard() >= wanted).then_some(())
+        })
+        .await;
+    }
+
+    /// After a fault: waits until everyone has what it is owed of all that is stored by now.
+    pub(crate) async fn arrives(&self, cluster: &Cluster) {
+        self.arrives_within(cluster, ARRIVAL).await;
+    }
+
+    /// The same while a fault lasts, which gives no promise of how soon.
+    pub(crate) async fn arrives_within(&self, cluster: &Cluster, deadline: Duration) {
+        let ledger = read(cluster, false).await;
+        self.arrived(&ledger, Instant::now() + deadline).await;
+    }
+
+    async fn arrived(&self, ledger: &Ledger, until: Instant) {
+        loop {
+            let found = self.clients.iter();
+            let found = found.flat_map(|client| check::told(ledger, &client.account()));
+            let found: Vec<_> = found.collect();
+            if found.is_empty() {
+                return;
+            }
+            let is_over = Instant::now() >= until || !found.iter().all(check::Violation::is_late);
+            assert!(!is_over, "{}", self.tell(ledger, &found));
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    /// Stops, waits for what is on its way, and compares everything with what is stored.
+    pub(crate) async fn ends(mut self, cluster: &Cluster) {
+        self.stop.send_replace(true);
+        let mut commands = std::mem::take(&mut self.begun);
+        let joined = async {
+            while let Some(done) = self.actors.join_next().await {
+                commands.extend(done.unwrap());
+            }
+        };
+        let joined = tokio::time::timeout(PATIENCE, joined).await;
+        joined.expect("the end of all commands");
+        let ledger = read(cluster, true).await;
+        self.arrived(&ledger, Instant::now() + ARRIVAL).await;
+        // Read again: nothing that nobody waits for any more may be stored behind it.
+        let ledger = read(cluster, true).await;
+        self.arrived(&ledger, Instant::now() + ARRIVAL).await;
+        let found = check::stored(&ledger, &commands);
+        assert!(found.is_empty(), "{}", self.tell(&ledger, &found));
+        self.summarise(&commands);
+    }
+
+    /// Why sessions started afresh, by how often.
+    pub(crate) fn afresh(&self) -> BTreeMap<String, usize> {
+        let mut all = BTreeMap::new();
+        for (reason, count) in self.clients.iter().flat_map(|client| client.afresh()) {
+            *all.entry(reason).or_default() += count;
+        }
+        all
+    }
+
+    /// Asserts that no session had to start afresh.
+    pub(crate) fn assert_resumed(&self) {
+        let afresh = self.afresh();
+        assert!(afresh.is_empty(), "started afresh: {afresh:?}");
+    }
+
+    /// As [`Self::ends`], and no session had to start afresh.
+    pub(crate) async fn ends_resumed(self, cluster: &Cluster) {
+        self.assert_resumed();
+        self.ends(cluster).await;
+    }
+
+    fn tell(&self, ledger: &Ledger, found: &[check::Violation]) -> String {
+        let few = found.iter().take(10);
+        let few: Vec<_> = few.map(|one| format!("  {one:?}")).collect();
+        let lives = self.clients.iter().map(|client| {
+            let account = client.account();
+            let lives = account.lives.iter().map(|life| {
+                let how = if life.resumed { "resumed" } else { "fresh" };
+                format!(
+                    "{how} {:?} heard {}, {:?}",
+                    life.reason,
+                    life.heard.len(),
+                    life.ended
+                )
+            });
+            let lives: Vec<_> = lives.collect();
+            format!("  {}: {}", account.user, lives.join("; "))
+        });
+        let lives: Vec<_> = lives.collect();
+        let rows: usize = ledger.logs.values().map(|log| log.rows.len()).sum();
+        format!(
+            "seed {}, {} violations in {rows} events:\n{}\n{}",
+            self.seed,
+            found.len(),
+            few.join("\n"),
+            lives.join("\n")
+        )
+    }
+
+    fn summarise(&self, commands: &[Command]) {
+        let done = commands
+            .iter()
+            .filter(|one| matches!(one.outcome, Outcome::Done(_)));
+        let unknown = commands
+            .iter()
+            .filter(|one| one.outcome == Outcome::Unknown);
+        let (done, unknown) = (done.count(), unknown.count());
+        let heard: usize = self.clients.iter().map(|one| one.heard()).sum();
+        let reconnects: usize = self.clients.iter().map(|one| one.lives() - 1).sum();
+        println!(
+            "{} clients: {} commands, {done} done, {unknown} unknown; {heard} events heard, {reconnects} reconnects, afresh {:?}",
+            self.clients.len(),
+            commands.len(),
+            self.afresh(),
+        );
+        assert!(done > 0 && heard > 0, "nothing happened");
+    }
+}
+
+/// Asserts that clients without a load have what they are owed.
+pub(crate) async fn assert_told(cluster: &Cluster, clients: &[Client]) {
+    let ledger = read(cluster, true).await;
+    let until = Instant::now() + ARRIVAL;
+    loop {
+        let found = clients.iter();
+        let found = found.flat_map(|client| check::told(&ledger, &client.account()));
+        let found: Vec<_> = found.collect();
+        if found.is_empty() {
+            return;
+        }
+        let is_over = Instant::now() >= until || !found.iter().all(check::Violation::is_late);
+        assert!(!is_over, "{found:#?}");
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+async fn read(cluster: &Cluster, is_final: bool) -> Ledger {
+    eventually("Postgres tells what it has", PATIENCE, async || {
+        Ledger::read(&cluster.store, is_final).await.ok()
+    })
+    .await
+}
+
+/// A moment of at most so many milliseconds, and of at least a quarter of them.
+pub(super) fn moment(rng: &mut StdRng, most: u64) -> Duration {
+    Duration::from_millis(rng.random_range(most / 4..=most))
+}

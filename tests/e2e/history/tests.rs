@@ -1,0 +1,330 @@
+//! What is planted is found, and nothing else.
+
+use std::collections::BTreeMap;
+
+use confab_protocol::error::Code;
+use confab_protocol::event::EventType;
+use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq, UserId};
+use uuid::Uuid;
+
+mod stored;
+
+use super::check::{self, Violation};
+use super::ledger::{Ledger, Log, Row};
+use super::record::{Account, Command, Deed, Heard, Life, Outcome, Positions, Told};
+
+const CHAT: ConversationId = ConversationId(Uuid::from_u128(1));
+
+fn user(name: &str) -> UserId {
+    name.parse().unwrap()
+}
+
+/// Alice's messages have their seq as client id.
+fn send(seq: Seq) -> Deed {
+    Deed::Send(ClientId(Uuid::from_u128(seq.into())))
+}
+
+fn row(seq: Seq, r#type: EventType, deed: Deed, joins: &[&str]) -> Row {
+    Row {
+        seq,
+        id: EventId(Uuid::from_u128(seq.into())),
+        r#type,
+        actor: user("alice"),
+        deed,
+        joins: joins.iter().map(|name| user(name)).collect(),
+    }
+}
+
+/// 1 alice and bob; 2, 3; 4 carol joins; 5, 6; 7 carol leaves; 8; 9 carol joins again; 10.
+fn ledger() -> Ledger {
+    let mut rows = vec![row(
+        1,
+        EventType::ConversationCreated,
+        Deed::Create,
+        &["alice", "bob"],
+    )];
+    for seq in 2..=10 {
+        let carol = user("carol");
+        rows.push(match seq {
+            4 | 9 => {
+                let deed = Deed::Add(vec![carol]);
+                row(seq, EventType::ParticipantAdded, deed, &["carol"])
+            }
+            7 => row(seq, EventType::ParticipantRemoved, Deed::Remove(carol), &[]),
+            _ => row(seq, EventType::MessageCreated, send(seq), &[]),
+        });
+    }
+    let mut log = Log {
+        rows,
+        memberships: BTreeMap::new(),
+    };
+    log.memberships = log.derived();
+    Ledger {
+        logs: [(CHAT, log)].into(),
+        is_final: true,
+    }
+}
+
+/// What alice asked for, as it was answered.
+fn commands() -> Vec<Command> {
+    let rows = ledger().logs[&CHAT].rows.clone();
+    rows.into_iter()
+        .map(|row| Command {
+            conversation: CHAT,
+            actor: row.actor,
+            outcome: Outcome::Done(matches!(row.deed, Deed::Send(_)).then_some(row.seq)),
+            deed: row.deed,
+        })
+        .collect()
+}
+
+fn told(seq: Seq) -> Told {
+    let row = ledger().logs[&CHAT].row(seq).unwrap().clone();
+    Told {
+        conversation: CHAT,
+        seq,
+        id: row.id,
+        r#type: row.r#type,
+        actor: row.actor,
+    }
+}
+
+fn hears(seqs: impl IntoIterator<Item = Seq>) -> Vec<Heard> {
+    seqs.into_iter()
+        .map(|seq| Heard::Event(told(seq)))
+        .collect()
+}
+
+/// The first connection of a client who is a member nowhere yet.
+fn first(heard: Vec<Heard>) -> Life {
+    Life {
+        said: Some(Positions::new()),
+        heads: Some(Positions::new()),
+        heard,
+        ..Life::default()
+    }
+}
+
+/// A connection that goes on with the session.
+fn resumed(said: Option<Seq>, heard: Vec<Heard>) -> Life {
+    Life {
+        resumed: true,
+        said: said.map(|seq| [(CHAT, seq)].into()),
+        heard,
+        ..Life::default()
+    }
+}
+
+fn account(name: &str, lives: Vec<Life>) -> Account {
+    Account {
+        lives,
+        ..Account::new(user(name))
+    }
+}
+
+fn found(account: Account) -> Vec<Violation> {
+    check::told(&ledger(), &account)
+}
+
+fn bob(lives: Vec<Life>) -> Vec<Violation> {
+    found(account("bob", lives))
+}
+
+fn carol(lives: Vec<Life>) -> Vec<Violation> {
+    found(account("carol", lives))
+}
+
+fn truncated(from: Seq, head: Seq) -> Heard {
+    Heard::Truncated {
+        conversation: CHAT,
+        from,
+        head,
+        reset: false,
+    }
+}
+
+#[test]
+fn a_flawless_history_has_no_violation() {
+    let bob = account("bob", vec![first(hears(1..=10))]);
+    let carol = account("carol", vec![first(hears((4..=7).chain(9..=10)))]);
+    assert_eq!((found(bob), found(carol)), (vec![], vec![]));
+    assert_eq!(check::stored(&ledger(), &commands()), []);
+}
+
+#[test]
+fn over_several_connections_each_goes_on_where_the_one_before_ended() {
+    let lives = vec![
+        first(hears(1..=3)),
+        resumed(Some(3), hears(4..=8)),
+        resumed(Some(8), hears(9..=10)),
+    ];
+    assert_eq!(bob(lives), []);
+}
+
+#[test]
+fn a_loss_is_found_in_the_midst_at_a_seam_and_at_the_end() {
+    let lost = |seq, missed| Violation::Gap(user("bob"), told(seq), missed);
+    assert_eq!(
+        bob(vec![first(hears([1, 2, 4, 5, 6, 7, 8, 9, 10]))]),
+        [lost(4, 3)]
+    );
+    let seam = vec![first(hears(1..=3)), resumed(Some(3), hears(5..=10))];
+    assert_eq!(bob(seam), [lost(5, 4)]);
+    let seam = vec![first(hears(1..=3)), resumed(None, hears(5..=10))];
+    assert_eq!(bob(seam), [lost(5, 4)]);
+    let end = bob(vec![first(hears(1..=8))]);
+    assert_eq!(end, [Violation::Late(user("bob"), CHAT, 9)]);
+    assert!(end[0].is_late());
+    assert_eq!(
+        bob(vec![first(vec![])]),
+        [Violation::Late(user("bob"), CHAT, 1)]
+    );
+}
+
+#[test]
+fn a_duplicate_is_found_on_one_connection_and_behind_a_seen() {
+    let twice = vec![first(hears([1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10]))];
+    assert_eq!(bob(twice), [Violation::Backwards(user("bob"), told(2), 2)]);
+    let lives = vec![first(hears(1..=5)), resumed(Some(5), hears(5..=10))];
+    assert_eq!(bob(lives), [Violation::Repeated(user("bob"), told(5))]);
+}
+
+#[test]
+fn who_does_not_say_what_it_holds_may_hear_it_again() {
+    let lives = vec![first(hears(1..=5)), resumed(None, hears(3..=10))];
+    assert_eq!(bob(lives), []);
+}
+
+#[test]
+fn another_order_is_found() {
+    let lives = vec![first(hears([1, 2, 4, 3, 5, 6, 7, 8, 9, 10]))];
+    let gap = Violation::Gap(user("bob"), told(4), 3);
+    let backwards = Violation::Backwards(user("bob"), told(3), 4);
+    assert_eq!(bob(lives), [gap, backwards]);
+}
+
+#[test]
+fn what_lies_outside_of_the_membership_is_found() {
+    for (seqs, foreign) in [
+        (vec![3, 4, 5, 6, 7, 9, 10], 3),
+        (vec![4, 5, 6, 7, 8, 9, 10], 8),
+    ] {
+        let violation = Violation::Foreign(user("carol"), told(foreign));
+        assert_eq!(carol(vec![first(hears(seqs))]), [violation]);
+    }
+    let stranger = found(account("dave", vec![first(hears([2]))]));
+    assert_eq!(stranger, [Violation::Foreign(user("dave"), told(2))]);
+}
+
+#[test]
+fn another_event_than_the_logs_is_found() {
+    for spoil in [
+        |told: &mut Told| told.id = EventId(Uuid::from_u128(77)),
+        |told: &mut Told| told.r#type = EventType::MessageEdited,
+        |told: &mut Told| told.actor = user("bob"),
+        |told: &mut Told| told.seq = 11,
+        |told: &mut Told| told.conversation = ConversationId(Uuid::from_u128(2)),
+    ] {
+        let mut spoiled = told(10);
+        spoil(&mut spoiled);
+        let mut heard = hears(1..=10);
+        heard.push(Heard::Event(spoiled.clone()));
+        assert_eq!(bob(vec![first(heard)]), [Violation::Altered(spoiled)]);
+    }
+}
+
+#[test]
+fn an_ended_membership_may_be_skipped_to_its_end_and_to_nowhere_else() {
+    for skipped in [vec![7, 9, 10], vec![4, 7, 9, 10], vec![4, 5, 7, 9, 10]] {
+        assert_eq!(carol(vec![first(hears(skipped))]), []);
+    }
+    let short = carol(vec![first(hears([4, 6, 7, 9, 10]))]);
+    assert_eq!(short, [Violation::Gap(user("carol"), told(6), 5)]);
+    let endless = carol(vec![first(hears([4, 5, 6, 9, 10]))]);
+    assert_eq!(endless, [Violation::Gap(user("carol"), told(9), 7)]);
+    let lives = vec![first(hears([4, 5])), resumed(Some(5), hears([7, 9, 10]))];
+    assert_eq!(carol(lives), []);
+    let unskipped = carol(vec![first(hears([4, 5, 6, 7, 10]))]);
+    assert_eq!(unskipped, [Violation::Gap(user("carol"), told(10), 9)]);
+}
+
+#[test]
+fn what_is_truncated_may_be_missing_and_nothing_beside_it() {
+    let tell = |from, head, next| {
+        let mut heard = vec![truncated(from, head)];
+        heard.extend(hears(next..=10));
+        vec![first(hears(1..=3)), resumed(Some(3), heard)]
+    };
+    assert_eq!(bob(tell(4, 8, 9)), []);
+    assert_eq!(
+        bob(tell(5, 8, 9)),
+        [Violation::Unnamed(user("bob"), CHAT, 4)]
+    );
+    assert_eq!(
+        bob(tell(4, 8, 10)),
+        [Violation::Gap(user("bob"), told(10), 9)]
+    );
+    // Nothing of the range is sent.
+    let sent = Violation::Backwards(user("bob"), told(8), 8);
+    assert_eq!(bob(tell(4, 8, 8)), [sent]);
+}
+
+#[test]
+fn who_has_not_read_what_was_truncated_is_told_again() {
+    let cut = || vec![first(hears(1..=3)), resumed(None, vec![truncated(4, 8)])];
+    let silent = [cut(), vec![resumed(None, hears(9..=10))]].concat();
+    assert_eq!(bob(silent), [Violation::Gap(user("bob"), told(9), 4)]);
+    let again = resumed(None, vec![truncated(4, 10)]);
+    assert_eq!(bob([cut(), vec![again]].concat()), []);
+}
+
+#[test]
+fn what_is_read_in_its_place_is_the_log() {
+    let read = |seqs: Vec<Seq>| {
+        let events = seqs.into_iter().map(told).collect();
+        let (conversation, head) = (CHAT, 10);
+        let read = Heard::Read {
+            conversation,
+            head,
+            events,
+        };
+        bob(vec![
+            first(hears(1..=3)),
+            resumed(Some(3), vec![truncated(4, 10), read]),
+        ])
+    };
+    assert_eq!(read((4..=10).collect()), []);
+    let hole = Violation::HoleInLog(user("bob"), CHAT, 6);
+    assert_eq!(read(vec![4, 5, 7, 8, 9, 10]), [hole]);
+}
+
+#[test]
+fn a_fresh_session_counts_from_its_heads_or_from_what_was_seen() {
+    let fresh = |said: Option<Seq>, seqs: Vec<Seq>| {
+        let life = Life {
+            heads: Some([(CHAT, 8)].into()),
+            resumed: false,
+            ..resumed(said, hears(seqs))
+        };
+        bob(vec![first(hears(1..=3)), life])
+    };
+    assert_eq!(fresh(None, vec![9, 10]), []);
+    assert_eq!(fresh(Some(3), (4..=10).collect()), []);
+    let gap = |seq, missed| Violation::Gap(user("bob"), told(seq), missed);
+    assert_eq!(fresh(None, vec![10]), [gap(10, 9)]);
+    assert_eq!(fresh(Some(3), vec![9, 10]), [gap(9, 4)]);
+}
+
+#[test]
+fn while_more_is_stored_what_is_newer_than_the_ledger_is_not_judged() {
+    let mut ledger = ledger();
+    ledger.is_final = false;
+    let newer = Told {
+        seq: 12,
+        ..told(10)
+    };
+    let mut heard = hears(1..=10);
+    heard.push(Heard::Event(newer));
+    let account = account("bob", vec![first(heard)]);
+    assert_eq!(check::told(&ledger, &account), []);
+}

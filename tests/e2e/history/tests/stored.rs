@@ -1,0 +1,93 @@
+//! Commands that are not stored as they were answered.
+
+use super::*;
+
+fn stored(change: impl FnOnce(&mut Ledger, &mut Vec<Command>)) -> Vec<Violation> {
+    let (mut ledger, mut commands) = (ledger(), commands());
+    change(&mut ledger, &mut commands);
+    check::stored(&ledger, &commands)
+}
+
+fn log(ledger: &mut Ledger) -> &mut Log {
+    ledger.logs.get_mut(&CHAT).unwrap()
+}
+
+#[test]
+fn an_answered_command_that_is_not_stored_is_found() {
+    let alice = user("alice");
+    let missing = stored(|_, commands| {
+        commands.push(Command {
+            deed: send(99),
+            outcome: Outcome::Done(None),
+            ..commands[0].clone()
+        });
+    });
+    assert_eq!(missing, [Violation::Lost(CHAT, alice.clone(), send(99))]);
+    let elsewhere = stored(|_, commands| commands[1].outcome = Outcome::Done(Some(3)));
+    assert_eq!(
+        elsewhere,
+        [Violation::Elsewhere(CHAT, alice.clone(), send(2), 3)]
+    );
+    let role = Deed::Role(user("bob"), "admin".to_owned());
+    let changed = stored(|_, commands| {
+        commands.push(Command {
+            deed: role.clone(),
+            outcome: Outcome::Done(None),
+            ..commands[0].clone()
+        });
+    });
+    assert_eq!(changed, [Violation::Lost(CHAT, alice, role)]);
+}
+
+#[test]
+fn a_command_that_was_carried_out_twice_is_found() {
+    let again = |ledger: &mut Ledger| {
+        let rows = &mut log(ledger).rows;
+        let row = Row {
+            seq: 11,
+            ..rows[9].clone()
+        };
+        rows.push(row);
+    };
+    let twice = stored(|ledger, _| again(ledger));
+    assert_eq!(twice, [Violation::Twice(CHAT, user("alice"), send(10))]);
+    let repeated = stored(|ledger, commands| {
+        again(ledger);
+        commands[9].outcome = Outcome::Unknown;
+    });
+    assert_eq!(repeated, [Violation::Twice(CHAT, user("alice"), send(10))]);
+}
+
+#[test]
+fn what_was_refused_or_asked_for_by_nobody_is_found_where_it_is_stored() {
+    let code = Code::ConversationNotFound;
+    let refused = stored(|_, commands| commands[9].outcome = Outcome::Refused(code));
+    let violation = Violation::RefusedAndStored(CHAT, user("alice"), send(10), code);
+    assert_eq!(refused, [violation]);
+    let unasked = stored(|_, commands| drop(commands.pop()));
+    assert_eq!(unasked, [Violation::Unasked(CHAT, user("alice"), send(10))]);
+}
+
+#[test]
+fn what_is_unknown_may_be_stored_or_not() {
+    let kept = stored(|_, commands| commands[9].outcome = Outcome::Unknown);
+    let lost = stored(|ledger, commands| {
+        commands[9].outcome = Outcome::Unknown;
+        log(ledger).rows.pop();
+    });
+    assert_eq!((kept, lost), (vec![], vec![]));
+}
+
+#[test]
+fn a_gap_in_the_log_and_participants_of_its_own_are_found() {
+    let gap = stored(|ledger, commands| {
+        log(ledger).rows.remove(4);
+        commands.remove(4);
+    });
+    assert_eq!(gap, [Violation::Numbers(CHAT)]);
+    let participants = stored(|ledger, _| {
+        let bob = log(ledger).memberships.get_mut(&user("bob")).unwrap();
+        bob[0].left = Some(10);
+    });
+    assert_eq!(participants, [Violation::Projection(CHAT, user("bob"))]);
+}
