@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -19,15 +21,30 @@ const PONG: u8 = 0x8a;
 /// How long anything may take, on a machine that runs other tests.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Two gateways whose pings, which prove what stands before them, come soon.
+/// Two gateways whose pings, which prove what stands before them, come soon, and which have heard of each other.
 async fn cluster() -> Cluster {
     let env = vec![("CONFAB_HEARTBEAT", Some("2".to_owned()))];
-    Cluster::start(Setup {
+    let cluster = Cluster::start(Setup {
         gateway_env: env,
         workers: 1,
         ..Setup::default()
     })
-    .await
+    .await;
+    all_heard(&cluster).await;
+    cluster
+}
+
+/// Waits until both gateways know whom to ask of a session that is not in the bucket.
+async fn all_heard(cluster: &Cluster) {
+    let user = cluster.user("nobody");
+    let token = URL_SAFE_NO_PAD.encode([7; 48]);
+    for gateway in 0..2 {
+        eventually("an unknown token is unknown", SOON, async || {
+            let client = Client::hello(cluster, &user, gateway, Some(&token)).await;
+            (client.welcome["reason"] == "unknown").then_some(())
+        })
+        .await;
+    }
 }
 
 /// A user on a device of its own choice.

@@ -19,6 +19,9 @@ use crate::subjects;
 const ANNOUNCE: Duration = Duration::from_secs(1);
 /// A gateway that was not heard for this long is dead.
 const LATELY: Duration = Duration::from_secs(5);
+/// All that live were heard when the link has stood for so long: it comes back within two seconds, and a gateway says then
+/// within one that it lives.
+const ALL_HEARD: Duration = Duration::from_secs(4);
 /// More would be a flood of strangers, not gateways.
 const MOST: usize = 4096;
 
@@ -39,6 +42,8 @@ pub struct Gateways {
     bus: Bus,
     id: GatewayId,
     heard: Arc<Mutex<Heard>>,
+    /// Since when the others can be heard without a break.
+    since: Arc<Mutex<Instant>>,
 }
 
 impl Gateways {
@@ -49,6 +54,7 @@ impl Gateways {
             bus,
             id: GatewayId(Uuid::now_v7()),
             heard: Arc::default(),
+            since: Arc::new(Mutex::new(Instant::now())),
         }
     }
 
@@ -68,6 +74,7 @@ impl Gateways {
         let mut messages = subscribe
             .await
             .map_err(BusError::nats("listen to the gateways"))?;
+        let mut link = self.bus.connection();
         let mut announcements = interval(ANNOUNCE);
         announcements.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -77,6 +84,9 @@ impl Gateways {
                     if let Err(error) = self.announce().await {
                         debug!(%error, "this gateway cannot say that it lives");
                     }
+                }
+                Ok(()) = link.changed() => {
+                    *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 }
                 message = messages.next() => {
                     let Some(message) = message else { return Ok(()) };
@@ -96,6 +106,13 @@ impl Gateways {
             alive.insert(place, self.id);
         }
         alive
+    }
+
+    /// The gateways that live; none where some that do may not have been heard yet.
+    #[must_use]
+    pub fn all_alive(&self) -> Option<Vec<GatewayId>> {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        (since.elapsed() >= ALL_HEARD).then(|| self.alive())
     }
 
     async fn announce(&self) -> Result<(), BusError> {

@@ -23,7 +23,7 @@ const VERSION: u8 = 1;
 /// How long a gateway that is to let a session go is waited for.
 const LETTING_GO: Duration = Duration::from_secs(1);
 /// How long gateways that may hold a record are waited for.
-const HOLDING: Duration = Duration::from_millis(500);
+const HOLDING: Duration = Duration::from_secs(1);
 /// What is asked is shorter than this by far.
 const LONGEST: usize = 1024;
 
@@ -123,10 +123,10 @@ impl Bus {
     }
 
     /// What `others`, the gateways that live, hold of a session: the first one that holds something is believed. They are
-    /// waited for half a second at most.
+    /// waited for a second at most.
     ///
     /// # Errors
-    /// When NATS is away or fails.
+    /// When NATS is away or fails, or one of them did not answer in time.
     pub async fn held_record(
         &self,
         session: SessionId,
@@ -154,7 +154,7 @@ impl Bus {
         };
         match tokio::time::timeout(HOLDING, asking).await {
             Ok(held) => held,
-            Err(_late) => Ok(None),
+            Err(_late) => Err(BusError::Timeout),
         }
     }
 

@@ -162,7 +162,7 @@ impl Records {
             Ok(claim) => return Ok((found, claim)),
             Err(doubt) => doubt,
         };
-        let held = self.held(claimant.session).await;
+        let held = self.held(claimant.session).await?;
         let is_newer = match (&held, found.live()) {
             (Some(Entry::Live(held)), Some(kept)) => held.owner > kept.owner,
             (Some(_), None) => true,
@@ -193,21 +193,24 @@ impl Records {
         }
     }
 
-    /// What this gateway or another one has in memory.
-    async fn held(&self, session: SessionId) -> Option<Entry> {
+    /// What this gateway or another one has in memory. Where one that lives may not have been asked, it is not known.
+    async fn held(&self, session: SessionId) -> Result<Option<Entry>, Failure> {
         if let Some(own) = self.lock().entry(session) {
-            return Some(own);
+            return Ok(Some(own));
         }
+        let Some(mut others) = self.0.gateways.all_alive() else {
+            return Err(unavailable());
+        };
         let own = self.0.gateways.id();
-        let mut others = self.0.gateways.alive();
         others.retain(|gateway| *gateway != own);
-        match self.0.bus.held_record(session, &others).await {
-            Ok(held) => held,
-            Err(error) => {
-                debug!(%error, "the other gateways cannot be asked for a record");
-                None
-            }
-        }
+        self.0
+            .bus
+            .held_record(session, &others)
+            .await
+            .map_err(|error| {
+                debug!(%error, "not all gateways can be asked for a record");
+                unavailable()
+            })
     }
 
     /// Whether the gateway that holds the session lets it go, for a token that was used before.

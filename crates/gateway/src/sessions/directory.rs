@@ -1,7 +1,6 @@
 //! A user's sessions at all gateways: asked of each, itself included, and answered from memory.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use confab_bus::sessions::{Questions, SessionsOf};
 use confab_bus::{Bus, BusError, Gateways};
@@ -14,8 +13,6 @@ use tracing::debug;
 
 use super::Sessions;
 
-/// Gateways say every second that they live: before so much time has passed, not all that live were heard.
-const ALL_HEARD: Duration = Duration::from_secs(2);
 /// How soon a subscription that was refused is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long NATS may take to be handed a word.
@@ -26,17 +23,11 @@ const TELLING: Duration = Duration::from_secs(1);
 pub(crate) struct Directory {
     bus: Bus,
     gateways: Gateways,
-    /// Since when the others could be heard without a break.
-    connected: Arc<Mutex<Instant>>,
 }
 
 impl Directory {
-    pub(crate) fn new(bus: Bus, gateways: Gateways) -> Self {
-        Self {
-            bus,
-            gateways,
-            connected: Arc::new(Mutex::new(Instant::now())),
-        }
+    pub(crate) const fn new(bus: Bus, gateways: Gateways) -> Self {
+        Self { bus, gateways }
     }
 
     /// The caller's open sessions, the newest first.
@@ -44,15 +35,7 @@ impl Directory {
     /// # Errors
     /// `UNAVAILABLE` when the other gateways cannot be asked.
     pub(crate) async fn sessions(&self, caller: Caller) -> Result<Vec<Session>, Failure> {
-        let since = *self
-            .connected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let alive = if since.elapsed() < ALL_HEARD {
-            Vec::new()
-        } else {
-            self.gateways.alive()
-        };
+        let alive = self.gateways.all_alive().unwrap_or_default();
         let of = SessionsOf::new(caller.tenant, caller.user);
         self.bus.sessions_of(&of, &alive).await.map_err(|error| {
             debug!(%error, "the gateways cannot be asked for sessions");
@@ -68,16 +51,6 @@ impl Directory {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, "a revocation is left to the worker to tell"),
             Err(_late) => debug!("a revocation could not be told in time"),
-        }
-    }
-
-    async fn watch_link(&self) {
-        let mut link = self.bus.connection();
-        while link.changed().await.is_ok() {
-            *self
-                .connected
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
     }
 
@@ -105,8 +78,6 @@ impl Directory {
 
 /// Answers what gateways ask, until `stop`.
 pub(crate) async fn run(directory: Directory, sessions: Sessions, stop: CancellationToken) {
-    let both = Box::pin(async {
-        tokio::join!(directory.answer(&sessions), directory.watch_link());
-    });
-    stop.run_until_cancelled(both).await;
+    let answering = Box::pin(directory.answer(&sessions));
+    stop.run_until_cancelled(answering).await;
 }
