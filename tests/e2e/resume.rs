@@ -23,7 +23,11 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Two gateways whose pings, which prove what stands before them, come soon, and which have heard of each other.
 async fn cluster() -> Cluster {
-    let env = vec![("CONFAB_HEARTBEAT", Some("2".to_owned()))];
+    // A client that answers no ping is closed as silent after two heartbeats: a drain is shorter.
+    let env = vec![
+        ("CONFAB_HEARTBEAT", Some("2".to_owned())),
+        ("CONFAB_DRAIN", Some("2".to_owned())),
+    ];
     let cluster = Cluster::start(Setup {
         gateway_env: env,
         workers: 1,

@@ -65,7 +65,7 @@ impl Hub {
                 user: user.clone(),
             };
             self.note_addition(&account, id, joined);
-            if self.may_have_been_in(&account, id) {
+            if self.may_have_been_in(&account, id) || self.is_uncounted(&account, id) {
                 self.confirm(vec![confirmation(&account, id, joined)]);
             }
             for key in self.present.get(&account).cloned().unwrap_or_default() {
@@ -101,6 +101,13 @@ impl Hub {
                 && !session.ended.contains_key(&id)
                 && conversation.first_of(key).is_none()
         })
+    }
+
+    /// Whether nobody may read what the conversation's member count lacks, so that the word of a worker on a user who is here
+    /// is wanted.
+    fn is_uncounted(&self, account: &Account, id: ConversationId) -> bool {
+        let there = self.conversations.get(&id);
+        there.is_some_and(|there| there.members.is_behind()) && self.present.contains_key(account)
     }
 
     /// Enters a membership of a session that has none with that joining yet.

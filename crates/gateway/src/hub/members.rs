@@ -46,6 +46,11 @@ impl Members {
         }
     }
 
+    /// Whether there are events that neither the snapshot nor the order knew.
+    pub(super) const fn is_behind(&self) -> bool {
+        self.at < self.delivered_from
+    }
+
     /// Whether an event that is read to catch up is the next one which neither the snapshot nor the order knew.
     pub(super) const fn lacks(&self, seq: Seq) -> bool {
         seq == self.at + 1 && seq <= self.delivered_from

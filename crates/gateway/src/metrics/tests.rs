@@ -8,6 +8,8 @@ use confab_protocol::metric::{Metric, MetricKind};
 use prometheus_client::encoding::text::encode;
 
 use super::*;
+use crate::hub::Replays;
+use crate::window::{Bounds, Window};
 
 /// Everything, with at least one value in each family.
 fn encoded() -> String {
@@ -55,10 +57,16 @@ fn encoded() -> String {
     let revocations = RevocationMetrics::new(&mut registry);
     revocations.known(1);
     assert!(revocations.malformed());
-    let signals = SignalMetrics::new(&mut registry);
-    signals.count("typing", "sent");
-    assert!(signals.malformed());
-    CacheMetrics::new(&mut registry);
+    let bounds = Bounds {
+        age: took,
+        bytes: 0,
+    };
+    let replays = Replays {
+        window: 1,
+        worker: 1,
+        truncated: 1,
+    };
+    WindowMetrics::new(&mut registry).observe(&Window::new(bounds), replays);
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     text
