@@ -241,7 +241,7 @@ async fn over_msgpack(cluster: &Cluster, conversation: ConversationId) {
         raw.write(&frame(BINARY, &packed(&[("type", "hello")])))
             .await
             .unwrap();
-        assert!(contains(&raw.frame().await.unwrap().1, "welcome"));
+        assert!(contains(&raw.welcome().await, "welcome"));
         let send = [
             ("type", "send"),
             ("id", ID),

@@ -121,6 +121,14 @@ impl Raw {
         Some((first, payload))
     }
 
+    /// The welcome's payload; the ping that stands behind it is read as well.
+    pub(crate) async fn welcome(&mut self) -> Vec<u8> {
+        let (_, welcome) = self.frame().await.expect("a welcome");
+        let (first, payload) = self.frame().await.expect("a ping");
+        assert_eq!((first, payload.len()), (0x89, 8));
+        welcome
+    }
+
     /// The next text frame, read as JSON; pings are passed over.
     pub(crate) async fn json(&mut self) -> Value {
         loop {
