@@ -84,3 +84,18 @@ pub enum Entry {
         generation: u64,
     },
 }
+
+impl Entry {
+    /// Of two of one session, the greater one counts: who owns it, or owned it when it ended.
+    #[must_use]
+    pub fn standing(&self) -> Ownership {
+        match self {
+            Self::Live(record) => record.owner,
+            // What has ended was not taken over in that generation any more.
+            Self::Ended { generation } => Ownership {
+                generation: *generation,
+                take_over: Uuid::max(),
+            },
+        }
+    }
+}

@@ -122,11 +122,11 @@ impl Bus {
         }
     }
 
-    /// What `others`, the gateways that live, hold of a session: the first one that holds something is believed. They are
-    /// waited for a second at most.
+    /// What `others`, the gateways that live, hold of a session: of several, of which all but one have not heard yet that
+    /// they lost it, the one that owns it. They are waited for a second at most.
     ///
     /// # Errors
-    /// When NATS is away or fails, or one of them did not answer in time.
+    /// When NATS is away or fails, or one of them did not answer in time and no other holds anything.
     pub async fn held_record(
         &self,
         session: SessionId,
@@ -139,6 +139,7 @@ impl Bus {
             return Err(BusError::Disconnected);
         }
         let question = encode(Wanted { session })?;
+        let mut held = None;
         let asking = async {
             let inbox = self.client.new_inbox();
             let mut answers = self
@@ -150,10 +151,12 @@ impl Bus {
                 .publish_with_reply(subjects::RECORD, inbox, question.into())
                 .await
                 .map_err(BusError::nats("ask for a record"))?;
-            Ok(first_held(&mut answers, others.to_vec()).await)
+            hear_held(&mut answers, others.to_vec(), &mut held).await;
+            Ok(())
         };
         match tokio::time::timeout(HOLDING, asking).await {
-            Ok(held) => held,
+            Ok(asked) => asked.map(|()| held),
+            Err(_late) if held.is_some() => Ok(held),
             Err(_late) => Err(BusError::Timeout),
         }
     }
@@ -179,23 +182,24 @@ impl Bus {
     }
 }
 
-/// The first entry that comes; none when all of `missing` have answered that they have none.
-async fn first_held(
+/// Hears what is held until all of `missing` have answered: the greatest owner's entry is kept.
+async fn hear_held(
     answers: &mut (impl Stream<Item = Message> + Unpin),
     mut missing: Vec<GatewayId>,
-) -> Option<Entry> {
-    while !missing.is_empty() {
-        let message = answers.next().await?;
+    held: &mut Option<Entry>,
+) {
+    while !missing.is_empty()
+        && let Some(message) = answers.next().await
+    {
         // What is no answer of ours is left out: the others are waited for.
-        let Ok(held) = wire::decode::<Held>(&message.payload) else {
+        let Ok(Held { gateway, entry }) = wire::decode::<Held>(&message.payload) else {
             continue;
         };
-        if held.entry.is_some() {
-            return held.entry;
+        if entry.as_ref().map(Entry::standing) > held.as_ref().map(Entry::standing) {
+            *held = entry;
         }
-        missing.retain(|gateway| *gateway != held.gateway);
+        missing.retain(|one| *one != gateway);
     }
-    None
 }
 
 /// What a gateway is told and asked.
