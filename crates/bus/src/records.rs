@@ -16,7 +16,7 @@ mod questions;
 mod testing;
 
 pub use bucket::{Bucket, Found, Put};
-pub use questions::{Answer, Asked, Fence, RecordQuestions, Reply, TakeOver};
+pub use questions::{Answer, Asked, Fence, HeldElsewhere, RecordQuestions, Reply, TakeOver};
 
 /// Up to where a session's client is proven to have a conversation's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

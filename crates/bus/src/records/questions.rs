@@ -56,6 +56,15 @@ pub enum Answer {
     Unknown,
 }
 
+/// What other gateways hold of a session.
+#[derive(Debug)]
+pub struct HeldElsewhere {
+    /// The owner's entry: of several, all but one have not heard yet that they lost the session.
+    pub entry: Option<Entry>,
+    /// Whether every one of them has answered.
+    pub is_all: bool,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Versioned<T> {
     version: u8,
@@ -122,24 +131,26 @@ impl Bus {
         }
     }
 
-    /// What `others`, the gateways that live, hold of a session: of several, of which all but one have not heard yet that
-    /// they lost it, the one that owns it. They are waited for a second at most.
+    /// What `others`, the gateways that live, hold of a session. They are waited for a second at most.
     ///
     /// # Errors
-    /// When NATS is away or fails, or one of them did not answer in time and no other holds anything.
+    /// When NATS is away or fails.
     pub async fn held_record(
         &self,
         session: SessionId,
         others: &[GatewayId],
-    ) -> Result<Option<Entry>, BusError> {
-        if others.is_empty() {
-            return Ok(None);
+    ) -> Result<HeldElsewhere, BusError> {
+        let mut held = HeldElsewhere {
+            entry: None,
+            is_all: others.is_empty(),
+        };
+        if held.is_all {
+            return Ok(held);
         }
         if !self.is_connected() {
             return Err(BusError::Disconnected);
         }
         let question = encode(Wanted { session })?;
-        let mut held = None;
         let asking = async {
             let inbox = self.client.new_inbox();
             let mut answers = self
@@ -156,8 +167,7 @@ impl Bus {
         };
         match tokio::time::timeout(HOLDING, asking).await {
             Ok(asked) => asked.map(|()| held),
-            Err(_late) if held.is_some() => Ok(held),
-            Err(_late) => Err(BusError::Timeout),
+            Err(_late) => Ok(held),
         }
     }
 
@@ -182,11 +192,11 @@ impl Bus {
     }
 }
 
-/// Hears what is held until all of `missing` have answered: the greatest owner's entry is kept.
+/// Hears what is held until all of `missing` have answered.
 async fn hear_held(
     answers: &mut (impl Stream<Item = Message> + Unpin),
     mut missing: Vec<GatewayId>,
-    held: &mut Option<Entry>,
+    held: &mut HeldElsewhere,
 ) {
     while !missing.is_empty()
         && let Some(message) = answers.next().await
@@ -195,11 +205,12 @@ async fn hear_held(
         let Ok(Held { gateway, entry }) = wire::decode::<Held>(&message.payload) else {
             continue;
         };
-        if entry.as_ref().map(Entry::standing) > held.as_ref().map(Entry::standing) {
-            *held = entry;
+        if entry.as_ref().map(Entry::standing) > held.entry.as_ref().map(Entry::standing) {
+            held.entry = entry;
         }
         missing.retain(|one| *one != gateway);
     }
+    held.is_all = missing.is_empty();
 }
 
 /// What a gateway is told and asked.

@@ -205,11 +205,17 @@ impl Records {
         let id = self.0.gateways.id();
         others.retain(|gateway| *gateway != id);
         let asked = self.0.bus.held_record(claimant.session, &others).await;
-        let theirs = asked.map_err(|error| {
-            debug!(%error, "not all gateways can be asked for a record");
+        let elsewhere = asked.map_err(|error| {
+            debug!(%error, "the gateways cannot be asked for a record");
             unavailable()
         })?;
-        Ok(own.into_iter().chain(theirs).max_by_key(Entry::standing))
+        let held = own.into_iter().chain(elsewhere.entry);
+        let held = held.max_by_key(Entry::standing);
+        match claimant.claim(held.as_ref()) {
+            // Who did not answer may hold a later one.
+            Ok(Claim::No(_)) | Err(_) if !elsewhere.is_all => Err(unavailable()),
+            _ => Ok(held),
+        }
     }
 
     /// Whether the gateway that holds the session lets it go, for a token that was used before.
