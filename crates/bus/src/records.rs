@@ -16,7 +16,7 @@ mod questions;
 mod testing;
 
 pub use bucket::{Bucket, Found, Put};
-pub use questions::{Answer, Asked, Fence, RecordQuestions, Reply, TakeOver};
+pub use questions::{Answer, Asked, Fence, HeldElsewhere, RecordQuestions, Reply, TakeOver};
 
 /// Up to where a session's client is proven to have a conversation's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,4 +83,19 @@ pub enum Entry {
         /// The generation that ended.
         generation: u64,
     },
+}
+
+impl Entry {
+    /// Of two of one session, the greater one counts: who owns it, or owned it when it ended.
+    #[must_use]
+    pub fn standing(&self) -> Ownership {
+        match self {
+            Self::Live(record) => record.owner,
+            // What has ended was not taken over in that generation any more.
+            Self::Ended { generation } => Ownership {
+                generation: *generation,
+                take_over: Uuid::max(),
+            },
+        }
+    }
 }

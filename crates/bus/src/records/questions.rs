@@ -56,6 +56,15 @@ pub enum Answer {
     Unknown,
 }
 
+/// What other gateways hold of a session.
+#[derive(Debug)]
+pub struct HeldElsewhere {
+    /// The owner's entry: of several, all but one have not heard yet that they lost the session.
+    pub entry: Option<Entry>,
+    /// Whether every one of them has answered.
+    pub is_all: bool,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Versioned<T> {
     version: u8,
@@ -122,18 +131,21 @@ impl Bus {
         }
     }
 
-    /// What `others`, the gateways that live, hold of a session: the first one that holds something is believed. They are
-    /// waited for a second at most.
+    /// What `others`, the gateways that live, hold of a session. They are waited for a second at most.
     ///
     /// # Errors
-    /// When NATS is away or fails, or one of them did not answer in time.
+    /// When NATS is away or fails.
     pub async fn held_record(
         &self,
         session: SessionId,
         others: &[GatewayId],
-    ) -> Result<Option<Entry>, BusError> {
-        if others.is_empty() {
-            return Ok(None);
+    ) -> Result<HeldElsewhere, BusError> {
+        let mut held = HeldElsewhere {
+            entry: None,
+            is_all: others.is_empty(),
+        };
+        if held.is_all {
+            return Ok(held);
         }
         if !self.is_connected() {
             return Err(BusError::Disconnected);
@@ -150,11 +162,12 @@ impl Bus {
                 .publish_with_reply(subjects::RECORD, inbox, question.into())
                 .await
                 .map_err(BusError::nats("ask for a record"))?;
-            Ok(first_held(&mut answers, others.to_vec()).await)
+            hear_held(&mut answers, others.to_vec(), &mut held).await;
+            Ok(())
         };
         match tokio::time::timeout(HOLDING, asking).await {
-            Ok(held) => held,
-            Err(_late) => Err(BusError::Timeout),
+            Ok(asked) => asked.map(|()| held),
+            Err(_late) => Ok(held),
         }
     }
 
@@ -179,23 +192,25 @@ impl Bus {
     }
 }
 
-/// The first entry that comes; none when all of `missing` have answered that they have none.
-async fn first_held(
+/// Hears what is held until all of `missing` have answered.
+async fn hear_held(
     answers: &mut (impl Stream<Item = Message> + Unpin),
     mut missing: Vec<GatewayId>,
-) -> Option<Entry> {
-    while !missing.is_empty() {
-        let message = answers.next().await?;
+    held: &mut HeldElsewhere,
+) {
+    while !missing.is_empty()
+        && let Some(message) = answers.next().await
+    {
         // What is no answer of ours is left out: the others are waited for.
-        let Ok(held) = wire::decode::<Held>(&message.payload) else {
+        let Ok(Held { gateway, entry }) = wire::decode::<Held>(&message.payload) else {
             continue;
         };
-        if held.entry.is_some() {
-            return held.entry;
+        if entry.as_ref().map(Entry::standing) > held.entry.as_ref().map(Entry::standing) {
+            held.entry = entry;
         }
-        missing.retain(|gateway| *gateway != held.gateway);
+        missing.retain(|one| *one != gateway);
     }
-    None
+    held.is_all = missing.is_empty();
 }
 
 /// What a gateway is told and asked.

@@ -236,6 +236,7 @@ impl Driver {
         let hello = Hello {
             resume_token: self.resume_token.clone(),
             seen: self.options.says_seen.then(|| self.positions.all()),
+            heads: self.options.says_seen.then_some(true),
             ..Hello::default()
         };
         self.dialer.start(hello);

@@ -75,6 +75,14 @@ impl Positions {
         }
     }
 
+    /// A session starts afresh: what it holds nothing of counts from its head, also where nothing is heard until the next.
+    pub(super) fn begin(&mut self, heads: BTreeMap<ConversationId, Seq>) {
+        for (conversation, head) in heads {
+            let begun = Position::at(head);
+            self.all.entry(conversation).or_insert(begun);
+        }
+    }
+
     /// Whether the event is news; then it is told.
     pub(super) fn advance(&mut self, conversation: ConversationId, seq: Seq) -> bool {
         let news = match self.all.get_mut(&conversation) {

@@ -111,25 +111,25 @@ impl Fanout {
         }
     }
 
-    /// Ends a session; gives what its client is proven to have.
-    pub(crate) async fn close(&self, key: SessionKey) -> Vec<Position> {
+    /// Ends a session; gives what its client is proven to have, where the hub still runs.
+    pub(crate) async fn close(&self, key: SessionKey) -> Option<Vec<Position>> {
         self.ask(|positions| Input::Close(key, positions)).await
     }
 
-    /// What a session's client is proven to have by now.
-    pub(crate) async fn positions(&self, key: SessionKey) -> Vec<Position> {
+    /// What a session's client is proven to have by now, where the hub still runs.
+    pub(crate) async fn positions(&self, key: SessionKey) -> Option<Vec<Position>> {
         self.ask(|positions| Input::Positions(key, positions)).await
     }
 
     async fn ask(
         &self,
         question: impl FnOnce(oneshot::Sender<Vec<Position>>) -> Input,
-    ) -> Vec<Position> {
+    ) -> Option<Vec<Position>> {
         let (answer, positions) = oneshot::channel();
         if self.inbox.send(question(answer)).await.is_err() {
             debug!("a session is asked for behind the hub");
         }
-        positions.await.unwrap_or_default()
+        positions.await.ok()
     }
 
     /// A session's client says what it has.

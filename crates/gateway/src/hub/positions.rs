@@ -1,5 +1,6 @@
 //! Where sessions stand: what their clients are proven to have, what they say that they have, and opening by a record alone.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,12 +11,24 @@ use confab_protocol::query::Membership;
 use super::conversation::Begin;
 use super::{Effect, Hub, Opened, SessionKey};
 
+/// Memberships that are over of which a record says so, at most: of others that ended lately the end is told again, which a
+/// client ignores. With all conversations that a user can be in, a record fits one message of NATS twice.
+const OVER: usize = 1000;
 /// More than carries signals: how many members a conversation has of which no worker said so.
 const MANY: u64 = u64::MAX / 4;
 
+/// Those of the conversations that were made last.
+fn newest(mut positions: Vec<Position>, most: usize) -> Vec<Position> {
+    if positions.len() > most {
+        positions.select_nth_unstable_by_key(most, |one| Reverse(one.conversation));
+        positions.truncate(most);
+    }
+    positions
+}
+
 impl Hub {
     /// What a session's client is proven to have of each conversation. Those whose membership ended, its end included, are
-    /// named with a joining of 0, so that nothing is told of them again.
+    /// named with a joining of 0, so that nothing is told of them again, unless they are very many.
     pub(crate) fn positions(&self, key: SessionKey) -> Vec<Position> {
         let Some(session) = self.sessions.get(&key) else {
             return Vec::new();
@@ -45,7 +58,9 @@ impl Hub {
         let is_over = |id: &ConversationId| !session.conversations.contains(id);
         let ended = session.ended.iter().filter(|(id, _)| is_over(id));
         let ended = ended.map(|(id, left)| position(*id, 0, *left));
-        entered.chain(ended).collect()
+        let (over, ending): (Vec<_>, Vec<_>) = ended.partition(|ended| ended.joined == 0);
+        let over = newest(over, OVER);
+        entered.chain(ending).chain(over).collect()
     }
 
     /// A session's client says what it has: that counts up to what was queued for it or named in `truncated`.
@@ -178,5 +193,27 @@ impl Hub {
         if membership.left.is_none_or(|left| left > cursor) {
             self.enter(key, membership, Begin::at(cursor));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn of_very_many_memberships_that_are_over_those_of_the_newest_conversations_are_named() {
+        let position = |n: u128| Position {
+            conversation: ConversationId(Uuid::from_u128(n)),
+            joined: 0,
+            seq: 1,
+        };
+        let shuffled: Vec<_> = (0..100).map(|n| position(n * 37 % 100)).collect();
+        let mut left = newest(shuffled.clone(), 10);
+        left.sort_unstable_by_key(|one| one.conversation);
+        let last: Vec<_> = (90..100).map(position).collect();
+        assert_eq!(left, last);
+        assert_eq!(newest(shuffled.clone(), 100), shuffled);
     }
 }

@@ -40,6 +40,8 @@ enum Step {
     /// A client takes some of what waits for it, answers the pings, reads what was truncated.
     Take(usize, usize),
     Pong(usize),
+    /// A client says what it has.
+    Seen(usize),
     ReadOver(usize),
     /// The feed gives one of its next events, and may give it again later.
     Feed(usize, bool),
@@ -66,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => n.clone().prop_map(Step::Resume),
         3 => (n.clone(), 1..400_usize).prop_map(|(n, bytes)| Step::Take(n, bytes)),
         2 => n.clone().prop_map(Step::Pong),
+        1 => n.clone().prop_map(Step::Seen),
         1 => n.clone().prop_map(Step::ReadOver),
         8 => (n.clone(), prop::bool::weighted(0.2)).prop_map(|(n, again)| Step::Feed(n, again)),
         1 => Just(Step::Break),
@@ -191,6 +194,7 @@ impl World {
             }
             Step::Take(n, bytes) if n < self.clients.len() => self.client_takes(n, bytes),
             Step::Pong(n) if n < self.clients.len() => self.clients[n].pong(),
+            Step::Seen(n) if n < self.clients.len() => self.says_seen(n),
             Step::ReadOver(n) if n < self.clients.len() => self.read_over(n),
             Step::Feed(n, again) if n < self.feed.len() => {
                 let event = self.feed.remove(n);
@@ -283,11 +287,14 @@ impl World {
 
     fn read_over(&mut self, n: usize) {
         let client = &mut self.clients[n];
-        let key = client.key.filter(|_| client.is_open);
-        if let Some(key) = key
-            && client.read_over()
-            && client.says_seen
-        {
+        if client.is_open && client.read_over() && client.says_seen {
+            self.says_seen(n);
+        }
+    }
+
+    fn says_seen(&mut self, n: usize) {
+        let client = &self.clients[n];
+        if let Some(key) = client.key.filter(|_| client.is_open) {
             let seen = client.has.iter();
             let seen = seen.map(|(c, seq)| (conversation(*c), *seq)).collect();
             self.hub.seen(key, &seen);
@@ -489,6 +496,32 @@ fn play(mut world: World, steps: Vec<Step>) {
     }
     world.settle_all();
     world.check();
+}
+
+/// Nobody but its client proved the end: the record names it as over all the same, also when no worker says so.
+#[test]
+fn who_says_that_it_has_heard_its_removal_hears_nothing_behind_it() {
+    for comes_back in [false, true] {
+        let mut world = World::new(1 << 20, ALL, usize::MAX);
+        let mut take = |steps: &[Step]| {
+            for step in steps {
+                world.take(*step);
+                world.settle();
+            }
+        };
+        take(&[Step::Create(0, 0), Step::Add(0, 1), Step::Open(0)]);
+        take(&[Step::Open(1), Step::Take(1, 1000), Step::Remove(0, 1)]);
+        take(&[Step::Take(1, 1000), Step::Seen(1)]);
+        if comes_back {
+            take(&[Step::Say(0), Step::Add(0, 1)]);
+        }
+        take(&[Step::Close(1), Step::Say(0)]);
+        world.take(Step::Resume(1));
+        world.take(Step::Work(0, true));
+        assert!(world.clients[1].is_open, "by its record");
+        world.settle_all();
+        world.check();
+    }
 }
 
 const ALL: ReplayLimits = ReplayLimits {

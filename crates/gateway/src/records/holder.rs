@@ -49,9 +49,10 @@ impl Holder {
         self.records.lock().leaving(self.hold);
     }
 
-    /// The connection has ended; `positions` are what its client is proven to have.
-    pub(crate) fn ended(self, positions: Vec<Position>) {
-        self.end(Some(positions));
+    /// The connection has ended; `positions` are what its client is proven to have, where that is known: else what was
+    /// known before stands.
+    pub(crate) fn ended(self, positions: Option<Vec<Position>>) {
+        self.end(positions);
     }
 
     /// The session has ended for good. Comes when that is written.

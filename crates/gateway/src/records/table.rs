@@ -76,10 +76,13 @@ enum State {
 }
 
 impl State {
-    const fn ended_at(&self) -> Option<Instant> {
+    /// When nothing needs it any more. What says that a session ended for good is kept for as long as the bucket keeps
+    /// what says otherwise.
+    fn expires(&self, times: Times) -> Option<Instant> {
         match self {
             Self::Live { .. } => None,
-            Self::Ended(at) | Self::Finished(at) => Some(*at),
+            Self::Ended(at) => Some(*at + times.window),
+            Self::Finished(at) => Some(*at + times.window + times.period * 2),
         }
     }
 }
@@ -118,7 +121,7 @@ impl Table {
         }
     }
 
-    /// How many live sessions and how many ended ones there are.
+    /// How many sessions there are that live, or ended for good and are not written, and how many that may be resumed.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let ended = self.ended.len();
         (self.held.len() - ended, ended)
@@ -294,14 +297,17 @@ impl Table {
     }
 
     fn set_ended(&mut self, session: SessionId, state: State, now: Instant) {
-        let expires = now + self.times.window;
         let Some(held) = self.held.get_mut(&session) else {
             return;
         };
+        let expires = state.expires(self.times);
+        // One that ended for good is soon written and gone, and must not give way before.
+        let dropped = match state {
+            State::Ended(_) => self.ended.add(session, &held.record, now),
+            State::Live { .. } | State::Finished(_) => Vec::new(),
+        };
         held.state = state;
-        let record = &held.record;
-        let dropped = self.ended.add(session, record, now);
-        self.set_due(session, expires);
+        self.set_due(session, expires.unwrap_or(now));
         for one in dropped {
             // They have ended: no connection serves them.
             let _none = self.remove(one).0.is_empty();
@@ -319,7 +325,7 @@ impl Table {
         };
         self.due.remove(&(held.due, session));
         self.unsettled -= usize::from(!held.settled);
-        if let Some(at) = held.state.ended_at() {
+        if let State::Ended(at) = held.state {
             self.ended.remove(session, &held.record, at);
         }
         match held.state {

@@ -162,12 +162,11 @@ impl Records {
             Ok(claim) => return Ok((found, claim)),
             Err(doubt) => doubt,
         };
-        let held = self.held(claimant.session).await?;
-        let is_newer = match (&held, found.live()) {
-            (Some(Entry::Live(held)), Some(kept)) => held.owner > kept.owner,
-            (Some(_), None) => true,
-            _ => false,
-        };
+        let held = self.held(claimant).await?;
+        let is_newer = held.as_ref().is_some_and(|held| {
+            let kept = found.live();
+            kept.is_none_or(|kept| held.standing() > kept.owner)
+        });
         let claim = if is_newer {
             claimant.claim(held.as_ref()).unwrap_or_else(Claim::No)
         } else {
@@ -193,24 +192,30 @@ impl Records {
         }
     }
 
-    /// What this gateway or another one has in memory. Where one that lives may not have been asked, it is not known.
-    async fn held(&self, session: SessionId) -> Result<Option<Entry>, Failure> {
-        if let Some(own) = self.lock().entry(session) {
-            return Ok(Some(own));
+    /// What this gateway or another one has in memory: what is held here may be what another took over unheard. Where one
+    /// that lives may not have been asked, it is not known.
+    async fn held(&self, claimant: &Claimant<'_>) -> Result<Option<Entry>, Failure> {
+        let own = self.lock().entry(claimant.session);
+        if let Ok(Claim::Good(..)) = claimant.claim(own.as_ref()) {
+            return Ok(own);
         }
         let Some(mut others) = self.0.gateways.all_alive() else {
             return Err(unavailable());
         };
-        let own = self.0.gateways.id();
-        others.retain(|gateway| *gateway != own);
-        self.0
-            .bus
-            .held_record(session, &others)
-            .await
-            .map_err(|error| {
-                debug!(%error, "not all gateways can be asked for a record");
-                unavailable()
-            })
+        let id = self.0.gateways.id();
+        others.retain(|gateway| *gateway != id);
+        let asked = self.0.bus.held_record(claimant.session, &others).await;
+        let elsewhere = asked.map_err(|error| {
+            debug!(%error, "the gateways cannot be asked for a record");
+            unavailable()
+        })?;
+        let held = own.into_iter().chain(elsewhere.entry);
+        let held = held.max_by_key(Entry::standing);
+        match claimant.claim(held.as_ref()) {
+            // Who did not answer may hold a later one.
+            Ok(Claim::No(_)) | Err(_) if !elsewhere.is_all => Err(unavailable()),
+            _ => Ok(held),
+        }
     }
 
     /// Whether the gateway that holds the session lets it go, for a token that was used before.

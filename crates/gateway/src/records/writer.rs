@@ -90,8 +90,9 @@ impl Records {
 
     async fn write(&self, fanout: &Fanout, due: Due) {
         let hold = due.hold;
-        if let Some(key) = due.key {
-            let positions = fanout.positions(key).await;
+        if let Some(key) = due.key
+            && let Some(positions) = fanout.positions(key).await
+        {
             self.lock().positions(hold, key, positions);
         }
         let snapshot = self.lock().snapshot(hold);

@@ -174,6 +174,7 @@ async fn begin(
     live: (Arc<Outbox>, SessionKey),
 ) -> (Holder, Option<Token>, Option<LaterToken>) {
     let positions = sockets.fanout.positions(live.1).await;
+    let positions = positions.unwrap_or_default();
     let begun = sockets.records.begin(session, caller, positions, live);
     let Begun {
         holder,

@@ -146,6 +146,8 @@ impl Outbox {
         let bytes = frame.as_bytes().len();
         let mut state = self.lock();
         if state.closed.is_some() {
+            // It goes nowhere, so that it is never proven to have come.
+            state.proofs.queued(place);
             return true;
         }
         if state.event_bytes > 0 && state.event_bytes + bytes > self.capacity {

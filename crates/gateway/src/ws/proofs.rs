@@ -1,7 +1,8 @@
 //! What a client is proven to have: each ping marks what was queued before it, and its pong proves that (a WebSocket is
 //! ordered).
 
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 
 use confab_protocol::ids::{ConversationId, Seq};
 use rustc_hash::FxHashMap;
@@ -14,13 +15,17 @@ const EPOCHS: usize = 8;
 /// By conversation: the first event that is not proven to have arrived, with its membership's joining.
 pub(crate) type Unproven = FxHashMap<ConversationId, (Seq, Seq)>;
 
+/// By conversation and joining: the first event and the last. Each membership has its own, since between two of them the
+/// conversation goes on without the client.
+type Marks = BTreeMap<(ConversationId, Seq), (Seq, Seq)>;
+
 /// What was queued and not proven to have arrived yet.
 #[derive(Debug, Default)]
 pub(super) struct Proofs {
     /// Oldest first: what was queued before each ping, and behind the ping before it.
-    pinged: VecDeque<(u64, Unproven)>,
+    pinged: VecDeque<(u64, Marks)>,
     /// Queued behind the last ping.
-    since: Unproven,
+    since: Marks,
     pings: u64,
     /// The ping behind the welcome, until it is proven.
     welcome: Option<u64>,
@@ -29,9 +34,11 @@ pub(super) struct Proofs {
 impl Proofs {
     /// An event is queued.
     pub(super) fn queued(&mut self, place: Place) {
-        self.since
-            .entry(place.conversation)
-            .or_insert((place.joined, place.seq));
+        note(
+            &mut self.since,
+            (place.conversation, place.joined),
+            (place.seq, place.seq),
+        );
     }
 
     /// A ping is queued; gives its payload.
@@ -46,8 +53,8 @@ impl Proofs {
                 (self.pinged.pop_back(), self.pinged.back_mut())
         {
             *last = ping;
-            for (id, mark) in later {
-                marks.entry(id).or_insert(mark);
+            for (membership, mark) in later {
+                note(marks, membership, mark);
             }
         }
         self.pings.to_be_bytes()
@@ -79,9 +86,11 @@ impl Proofs {
     pub(super) fn seen(&mut self, id: ConversationId, seq: Seq) {
         let marks = self.pinged.iter_mut().map(|(_, marks)| marks);
         for marks in marks.chain([&mut self.since]) {
-            if let Some((_, first)) = marks.get_mut(&id) {
-                *first = (seq + 1).max(*first);
-            }
+            let own = marks.extract_if((id, Seq::MIN)..=(id, Seq::MAX), |_, (first, last)| {
+                *first = seq.saturating_add(1).max(*first);
+                *first > *last
+            });
+            own.for_each(drop);
         }
     }
 
@@ -89,13 +98,23 @@ impl Proofs {
     pub(super) fn unproven(&self) -> Unproven {
         let mut all = Unproven::default();
         let marks = self.pinged.iter().map(|(_, marks)| marks);
-        for (id, mark) in marks.chain([&self.since]).flatten() {
-            let (joined, first) = all.entry(*id).or_insert(*mark);
-            if mark.1 < *first {
-                (*joined, *first) = *mark;
+        for ((id, of), (at, _)) in marks.chain([&self.since]).flatten() {
+            let (joined, first) = all.entry(*id).or_insert((*of, *at));
+            if *at < *first {
+                (*joined, *first) = (*of, *at);
             }
         }
         all
+    }
+}
+
+/// Events of a membership, from the first to the last, stand behind those that are marked.
+fn note(marks: &mut Marks, membership: (ConversationId, Seq), (first, last): (Seq, Seq)) {
+    match marks.entry(membership) {
+        Entry::Vacant(none) => {
+            none.insert((first, last));
+        }
+        Entry::Occupied(mut mark) => mark.get_mut().1 = last,
     }
 }
 
@@ -137,11 +156,39 @@ mod tests {
         assert!(!proofs.pong(&99_u64.to_be_bytes()), "never sent");
         assert!(!proofs.pong(b"x"));
         assert_eq!(first(&proofs, 2), Some(3));
-        proofs.seen(id(1), 8);
-        assert_eq!(first(&proofs, 1), Some(9));
+        queue(&mut proofs, 1, 8);
+        proofs.seen(id(1), 7);
+        assert_eq!(first(&proofs, 1), Some(8));
         let ping = proofs.ping();
         proofs.pong(&ping);
         assert!(proofs.unproven().is_empty());
+    }
+
+    #[test]
+    fn what_the_client_says_of_a_membership_that_ended_proves_nothing_of_the_next_one() {
+        let mut proofs = Proofs::default();
+        let mut queue = |joined, seq| {
+            let conversation = id(1);
+            proofs.queued(Place {
+                conversation,
+                joined,
+                seq,
+            });
+        };
+        for (joined, seq) in [(1, 9), (1, 10), (60, 60), (60, 61)] {
+            queue(joined, seq);
+        }
+        let at = |proofs: &Proofs| proofs.unproven().get(&id(1)).copied();
+        assert_eq!(at(&proofs), Some((1, 9)));
+        proofs.seen(id(1), 9);
+        proofs.ping();
+        assert_eq!(at(&proofs), Some((1, 10)));
+        proofs.seen(id(1), 10);
+        assert_eq!(at(&proofs), Some((60, 60)));
+        proofs.seen(id(1), 60);
+        assert_eq!(at(&proofs), Some((60, 61)));
+        proofs.seen(id(1), 61);
+        assert_eq!(at(&proofs), None);
     }
 
     #[test]

@@ -18,7 +18,11 @@ async fn next(questions: &mut RecordQuestions) -> Asked {
     timeout(SOON, questions.next()).await.unwrap().unwrap()
 }
 
-/// A gateway that lets go what is asked for, and holds session n when it is gateway n.
+/// What several hold, of which all but one lost it.
+const MOVED: u128 = 7;
+
+/// A gateway that lets go what is asked for, and holds session n when it is gateway n. Gateway n holds the n-th generation
+/// of [`MOVED`].
 async fn answering(bus: &Bus, n: u128) -> JoinSet<()> {
     let mut questions = bus.record_questions(gateway(n)).await.unwrap();
     bus.client.flush().await.unwrap();
@@ -31,7 +35,12 @@ async fn answering(bus: &Bus, n: u128) -> JoinSet<()> {
                     questions.answer(reply, Answer::Refused).await.unwrap();
                 }
                 Asked::Record(id, reply) => {
-                    let own = (id == session(n)).then(|| Entry::Live(Box::new(record(4))));
+                    let generation = match id {
+                        _ if id == session(n) => Some(4),
+                        _ if id == session(MOVED) => u64::try_from(n).ok(),
+                        _ => None,
+                    };
+                    let own = generation.map(|n| Entry::Live(Box::new(record(n))));
                     questions.tell(reply, own).await.unwrap();
                 }
                 Asked::Fence(_) | Asked::Malformed => {}
@@ -92,7 +101,7 @@ async fn whoever_holds_a_record_says_so_and_who_is_silent_is_waited_for_briefly(
     let _gateways = (answering(&bus, 1).await, answering(&bus, 2).await);
     let both = [gateway(1), gateway(2)];
     let held = bus.held_record(session(2), &both).await.unwrap();
-    assert!(matches!(held, Some(Entry::Live(record)) if record.owner.generation == 4));
+    assert!(matches!(held.entry, Some(Entry::Live(record)) if record.owner.generation == 4));
     for (others, waits) in [
         (&both[..], false),
         (&[gateway(1), gateway(3)], true),
@@ -100,8 +109,15 @@ async fn whoever_holds_a_record_says_so_and_who_is_silent_is_waited_for_briefly(
     ] {
         let began = Instant::now();
         let held = bus.held_record(session(9), others).await.unwrap();
-        assert!(held.is_none());
-        assert_eq!(began.elapsed() >= HOLDING, waits);
+        assert!(held.entry.is_none());
+        assert_eq!((held.is_all, began.elapsed() >= HOLDING), (!waits, waits));
+    }
+    // Also when one of them says nothing.
+    let three = [gateway(1), gateway(2), gateway(3)];
+    for others in [&both[..], &three] {
+        let held = bus.held_record(session(MOVED), others).await.unwrap();
+        let generation = held.entry.map(|held| held.standing().generation);
+        assert_eq!(generation, Some(2), "the owner's");
     }
 }
 

@@ -101,6 +101,9 @@ impl Driver {
         if self.options.says_seen && self.positions.has_moved() {
             self.say_at = Some(now + SEEN_EVERY);
         }
+        if !welcome.resumed {
+            self.positions.begin(welcome.heads.unwrap_or_default());
+        }
         for range in welcome.truncated {
             self.positions.truncate(&range);
             self.told.tell(Change::Truncated(range));

@@ -69,9 +69,11 @@ impl Driver {
         self.told.tell(change);
     }
 
-    /// Goes elsewhere when it is told to. This connection stays until another gateway welcomes, or until it is closed.
+    /// Goes elsewhere when it is told to, unless it leaves. This connection stays until another gateway welcomes, or until it
+    /// is closed.
     fn go_away(&mut self, goaway: &Goaway, now: Instant) {
-        if self.dialer.is_running() || self.dialer.due.is_some() {
+        let goes_already = self.dialer.is_running() || self.dialer.due.is_some();
+        if goes_already || self.leaving.is_some() {
             return;
         }
         self.dialer.elsewhere();

@@ -28,6 +28,7 @@ impl Driver {
         let positions = Positions::from_before(&options.seen);
         let hello = Hello {
             seen: options.says_seen.then(|| positions.all()),
+            heads: options.says_seen.then_some(true),
             ..Hello::default()
         };
         let mut dialer = Dialer::new(Arc::clone(&options));

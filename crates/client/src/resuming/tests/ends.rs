@@ -36,6 +36,53 @@ async fn bye_ends_it_and_tells_how_the_gateway_closed() {
     assert_eq!(closed(&mut changes).await.code, Some(1000));
 }
 
+#[tokio::test]
+async fn who_leaves_goes_nowhere_else_though_the_gateway_asks_to() {
+    let gateways = Gateways::new(2).await;
+    let (mut server, resuming, _changes) = gateways.open(gateways.options()).await;
+    let serve = async {
+        assert_eq!(server.hears().await, ClientFrame::Bye(Plain::default()));
+        let goaway = Goaway {
+            reason: GoawayReason::Drain,
+            reconnect_after_ms: 0,
+        };
+        server.says(said(ServerFrame::Goaway(goaway))).await;
+        let elsewhere = gateways.listeners[1].accept();
+        let soon = Duration::from_millis(200);
+        let came = tokio::time::timeout(soon, elsewhere).await.is_ok();
+        assert!(!came, "with a token that would take the session over");
+        server.closes(1000).await;
+    };
+    let (end, ()) = tokio::join!(resuming.bye(), serve);
+    assert_eq!(end.unwrap().code, Some(1000));
+}
+
+#[tokio::test]
+async fn a_session_that_starts_afresh_misses_nothing_where_nothing_was_heard_before() {
+    let gateways = Gateways::new(1).await;
+    let (quiet, busy) = (conversation(), conversation());
+    let mut options = gateways.options();
+    options.seen = BTreeMap::from([(busy, 3)]);
+    let heads = BTreeMap::from([(quiet, 7), (busy, 9)]);
+    let serve = async {
+        let mut server = gateways.accept(0).await;
+        let hello = server.welcomes_with(|welcome| welcome.heads = Some(heads));
+        assert_eq!(hello_of(hello.await).heads, Some(true));
+        server
+    };
+    let (server, opened) = tokio::join!(serve, Resuming::open(options));
+    let (_resuming, mut changes) = opened.unwrap();
+    drop(server);
+    let mut server = gateways.accept(0).await;
+    let hello = hello_of(server.welcomes().await);
+    let held = BTreeMap::from([(quiet, 7), (busy, 3)]);
+    assert_eq!(hello.seen, Some(held), "else the quiet one counts from now");
+    for (place, seq) in [(busy, 4), (quiet, 8)] {
+        server.says(event(place, seq)).await;
+        assert_eq!(heard(&mut changes).await, (place, seq));
+    }
+}
+
 /// Tokens numbered by how often they were asked for.
 fn numbered() -> TokenSource {
     let asked = Arc::new(AtomicUsize::new(0));

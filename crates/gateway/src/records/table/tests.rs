@@ -370,3 +370,26 @@ fn a_user_keeps_fifty_that_ended_and_all_that_live() {
     assert!(case.table.entry(id(0)).is_none());
     assert!(case.table.entry(id(59)).is_some());
 }
+
+#[test]
+fn an_end_for_good_is_written_whatever_ends_behind_it_and_however_long_nothing_can_be_written() {
+    let mut case = Case::new();
+    let live: Vec<_> = (0..60).map(|n| case.live(n).0).collect();
+    let (waits, _written) = oneshot::channel();
+    case.table.finished(live[0], waits, case.now);
+    for hold in &live[1..] {
+        case.table.ended(*hold, None, case.now);
+    }
+    assert_eq!(case.table.counts(), (1, 50));
+    // The bucket keeps a live session's record for the window and two periods after its last put.
+    let _last = case.table.take_due(case.now).unwrap();
+    case.table.put_off(live[0], case.now);
+    case.pass(1499);
+    let due = std::iter::from_fn(|| case.table.take_due(case.now));
+    assert_eq!(due.map(|due| due.hold).collect::<Vec<_>>(), [live[0]]);
+    assert_eq!(case.table.counts(), (1, 0));
+    case.table.put_off(live[0], case.now);
+    case.pass(1);
+    case.nothing_due();
+    assert_eq!(case.table.counts(), (0, 0));
+}

@@ -47,9 +47,8 @@ impl Table {
             let Some(held) = self.held.get_mut(&session) else {
                 continue;
             };
-            if let Some(at) = held.state.ended_at()
-                && at + self.times.window <= now
-            {
+            let expires = held.state.expires(self.times);
+            if expires.is_some_and(|expires| expires <= now) {
                 // It has ended: no connection serves it.
                 let _none = self.remove(session).0.is_empty();
                 continue;
@@ -147,7 +146,7 @@ impl Table {
 
     /// The records of live sessions are to be written at once: the gateway ends.
     pub(crate) fn write_live(&mut self, now: Instant) {
-        let is_live = |held: &super::Held| held.state.ended_at().is_none();
+        let is_live = |held: &super::Held| matches!(held.state, State::Live { .. });
         let live = self.held.iter().filter(|(_, held)| is_live(held));
         let live: Vec<_> = live.map(|(session, _)| *session).collect();
         for session in live {
