@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AGAIN, Account, Ask, ConversationId, Effect, FxHashMap, FxHashSet, Hub, Membership,
-    MembershipsOf, Purpose, Retry, Seq, Session, UserMemberships,
+    AGAIN, Account, Ask, ConversationId, Effect, FxHashMap, Hub, Membership, MembershipsOf,
+    Purpose, Retry, Seq, Session, UserMemberships,
 };
 
 /// Users in one question after a break, and how many such questions are on their way at once.
@@ -206,19 +206,22 @@ impl Hub {
 
     /// What is held for a user: every conversation, with the position up to which all its sessions have it.
     fn held_by(&self, account: &Account) -> MembershipsOf {
-        let keys = self.present.get(account).into_iter().flatten();
-        let sessions = keys.filter_map(|key| self.sessions.get(key));
-        let ids: FxHashSet<_> = sessions
-            .flat_map(|session| &session.conversations)
-            .collect();
-        let position =
-            |id: &ConversationId| self.conversations.get(id).and_then(|c| c.held_by(account));
-        let held = ids
-            .into_iter()
-            .filter_map(|id| Some((*id, position(id)?)))
-            .collect();
+        let mut held: FxHashMap<ConversationId, Seq> = FxHashMap::default();
+        for key in self.present.get(account).into_iter().flatten() {
+            let session = self.sessions.get(key);
+            for id in session
+                .into_iter()
+                .flat_map(|session| &session.conversations)
+            {
+                let conversation = self.conversations.get(id).into_iter();
+                for entry in conversation.flat_map(|there| there.entries_of(*key)) {
+                    let position = held.entry(*id).or_insert(entry.cursor);
+                    *position = entry.cursor.min(*position);
+                }
+            }
+        }
         MembershipsOf {
-            held,
+            held: held.into_iter().collect(),
             ..memberships_of(account)
         }
     }

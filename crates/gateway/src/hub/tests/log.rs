@@ -45,6 +45,11 @@ impl Log {
         users.filter(|user| self.is_member(**user)).count() as u64
     }
 
+    pub(super) fn nobody_left(&self) -> bool {
+        let mut all = self.memberships.values().flatten();
+        all.all(|(_, left)| left.is_none())
+    }
+
     pub(super) fn add(&mut self, user: usize) -> Option<Seq> {
         if self.is_member(user) || self.events.is_empty() {
             return None;
