@@ -146,6 +146,8 @@ impl Outbox {
         let bytes = frame.as_bytes().len();
         let mut state = self.lock();
         if state.closed.is_some() {
+            // It counts as queued and never arrives.
+            state.proofs.queued(place);
             return true;
         }
         if state.event_bytes > 0 && state.event_bytes + bytes > self.capacity {
@@ -364,6 +366,15 @@ mod tests {
         assert_eq!(frames[0], Frame::text(format!("old {SIGNALS}").as_bytes()));
         assert_eq!(frames[SIGNALS - 1], Frame::text(b"new"));
         assert_eq!(outbox.take(10_000).unwrap(), []);
+    }
+
+    #[test]
+    fn what_comes_behind_the_end_is_not_proven_to_have_come() {
+        let outbox = Outbox::new(Encoding::Json, 1000);
+        outbox.start(Frame::text(b"w"));
+        outbox.close(Code::InvalidToken);
+        assert!(event(&outbox, "1"), "nobody is to wait for room");
+        assert_eq!(outbox.unproven().len(), 1);
     }
 
     #[test]
