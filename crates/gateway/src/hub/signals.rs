@@ -180,14 +180,20 @@ impl Hub {
             of: vec![of],
             purpose: Purpose::Standing,
             epoch: self.epoch,
+            asked: self.clock,
         }))
     }
 
     /// A worker was asked for a standing. The present membership is entered, unless there is more to it, which the feed
     /// tells in its order.
-    pub(super) fn learn_standing(&mut self, of: &MembershipsOf, answer: &UserMemberships) {
+    pub(super) fn learn_standing(
+        &mut self,
+        of: &MembershipsOf,
+        answer: &UserMemberships,
+        asked: u64,
+    ) {
         if let [membership @ Membership { left: None, .. }] = *answer.memberships {
-            self.learn(&asking::account_of(of), &[membership]);
+            self.learn(&asking::account_of(of), &[membership], asked);
         }
     }
 

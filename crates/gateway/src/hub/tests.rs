@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::*;
 use crate::ws::upgrade::Encoding;
 
+mod cases;
 mod client;
 mod log;
 mod scale;
@@ -28,6 +29,8 @@ const USERS: usize = 3;
 enum Step {
     Create(usize, usize),
     Say(usize),
+    /// The last message but so many is deleted: the window forgets it.
+    Delete(usize, u64),
     Add(usize, usize),
     Remove(usize, usize),
     Open(usize),
@@ -58,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (c.clone(), u.clone()).prop_map(|(c, u)| Step::Create(c, u)),
         5 => c.clone().prop_map(Step::Say),
+        1 => (c.clone(), 0..4_u64).prop_map(|(c, back)| Step::Delete(c, back)),
         2 => (c.clone(), u.clone()).prop_map(|(c, u)| Step::Add(c, u)),
         2 => (c, u.clone()).prop_map(|(c, u)| Step::Remove(c, u)),
         2 => u.prop_map(Step::Open),
@@ -143,7 +147,7 @@ impl World {
             seq,
             id: EventId(Uuid::from_u128(u128::from(seq))),
             r#type: self.logs[c].at(seq).r#type,
-            target_seq: None,
+            target_seq: self.logs[c].at(seq).target,
             json: self.json(c, seq).into(),
         });
     }
@@ -169,6 +173,10 @@ impl World {
             Step::Say(c) if !self.logs[c].events.is_empty() => {
                 let seq = self.logs[c].append(EventType::MessageCreated, "{}".into());
                 self.publish(c, Some(seq));
+            }
+            Step::Delete(c, back) => {
+                let seq = self.logs[c].delete(back);
+                self.publish(c, seq);
             }
             Step::Add(c, user) => {
                 let seq = self.logs[c].add(user);
