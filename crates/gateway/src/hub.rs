@@ -119,6 +119,8 @@ pub(crate) struct Ask {
     pub(crate) purpose: Purpose,
     /// The hub's epoch when it was asked: an answer from before a break proves nothing.
     epoch: u64,
+    /// The hub's clock when it was first asked: of a session that opened by its record since, an answer proves nothing.
+    asked: u64,
 }
 
 /// What memberships are asked for.
@@ -171,7 +173,7 @@ pub(crate) struct Hub {
     opening_asks: usize,
     /// Grows with every break of the feed.
     epoch: u64,
-    /// Grows with every conversation that begins here.
+    /// Grows with every conversation that begins here, and with every session that opens by its record.
     clock: u64,
     /// Grows with every addition that is confirmed.
     confirmations: u64,
@@ -212,6 +214,8 @@ struct Session {
 /// A range that the client is to read over HTTP.
 #[derive(Debug, Clone, Copy)]
 struct Kept {
+    /// Where the membership began.
+    joined: Seq,
     /// Up to here it has the conversation.
     position: Seq,
     /// The range's end.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AGAIN, Account, Ask, ConversationId, Effect, FxHashMap, FxHashSet, Hub, Membership,
-    MembershipsOf, Purpose, Retry, Seq, Session, UserMemberships,
+    AGAIN, Account, Ask, ConversationId, Effect, FxHashMap, Hub, Membership, MembershipsOf,
+    Purpose, Retry, Seq, Session, UserMemberships,
 };
 
 /// Users in one question after a break, and how many such questions are on their way at once.
@@ -39,10 +39,16 @@ impl Hub {
     }
 
     pub(super) fn ask(&mut self, of: Vec<MembershipsOf>, purpose: Purpose) {
+        self.ask_as_of(self.clock, of, purpose);
+    }
+
+    /// Asks for more of what was first asked for earlier, or for the same again.
+    fn ask_as_of(&mut self, asked: u64, of: Vec<MembershipsOf>, purpose: Purpose) {
         self.effects.push(Effect::Ask(Ask {
             of,
             purpose,
             epoch: self.epoch,
+            asked,
         }));
     }
 
@@ -56,14 +62,14 @@ impl Hub {
             Purpose::Opening(keys) => self.openings_answered(keys, answers),
             Purpose::Standing => {
                 for (of, answer) in ask.of.iter().zip(&answers) {
-                    self.learn_standing(of, answer);
+                    self.learn_standing(of, answer, ask.asked);
                 }
             }
             Purpose::Confirm(number) => {
                 for (of, answer) in ask.of.iter().zip(answers) {
                     // An earlier membership may have begun and ended unheard: its end comes before the later one's beginning.
-                    self.learn(&account_of(of), &answer.ended);
-                    self.learn(&account_of(of), &answer.memberships);
+                    self.learn(&account_of(of), &answer.ended, ask.asked);
+                    self.learn(&account_of(of), &answer.memberships, ask.asked);
                     for (account, id) in conversations(of) {
                         self.each_open(&account, |session| session.confirmed(id, number));
                         self.release_all(&account, Some(id));
@@ -73,19 +79,24 @@ impl Hub {
             Purpose::Reconcile => {
                 let told = ask.of.into_iter().zip(answers);
                 let more = told
-                    .filter_map(|(of, answer)| self.reconciled(of, &answer))
+                    .filter_map(|(of, answer)| self.reconciled(of, &answer, ask.asked))
                     .collect();
                 self.reconciling -= 1;
-                self.reconcile_more(more);
+                self.reconcile_more(ask.asked, more);
             }
         }
     }
 
     /// A user was told of after a break; gives the question for the rest.
-    fn reconciled(&mut self, of: MembershipsOf, answer: &UserMemberships) -> Option<MembershipsOf> {
+    fn reconciled(
+        &mut self,
+        of: MembershipsOf,
+        answer: &UserMemberships,
+        asked: u64,
+    ) -> Option<MembershipsOf> {
         let account = account_of(&of);
-        self.learn(&account, &answer.ended);
-        self.learn(&account, &answer.memberships);
+        self.learn(&account, &answer.ended, asked);
+        self.learn(&account, &answer.memberships, asked);
         if answer.next.is_some() {
             return Some(MembershipsOf {
                 after: answer.next,
@@ -94,8 +105,10 @@ impl Hub {
         }
         let epoch = self.epoch;
         self.each_open(&account, |session| {
-            session.epoch = epoch;
-            session.claims = FxHashMap::default();
+            if session.opened <= asked {
+                session.epoch = epoch;
+                session.claims = FxHashMap::default();
+            }
         });
         self.release_all(&account, None);
         None
@@ -140,24 +153,26 @@ impl Hub {
                 }
             }
             // One from before the last break is covered by the asking that the break began.
-            Purpose::Reconcile if current => self.ask(ask.of, Purpose::Reconcile),
+            Purpose::Reconcile if current => {
+                self.ask_as_of(ask.asked, ask.of, Purpose::Reconcile);
+            }
             // Whoever asked for a standing has its answer, and the index will learn of it by the feed.
             Purpose::Reconcile | Purpose::Standing => {}
         }
     }
 
     /// Memberships that the user's open sessions may not know: they are entered from their joining on.
-    pub(super) fn learn(&mut self, account: &Account, memberships: &[Membership]) {
+    pub(super) fn learn(&mut self, account: &Account, memberships: &[Membership], asked: u64) {
         for key in self.present.get(account).cloned().unwrap_or_default() {
-            if self
-                .sessions
-                .get(&key)
-                .is_none_or(|session| session.opening.is_some())
-            {
+            let session = self.sessions.get(&key);
+            let Some(session) = session.filter(|session| session.opening.is_none()) else {
                 continue;
-            }
+            };
+            let may_know = session.opened <= asked;
             for membership in memberships {
-                self.check_claim(key, membership);
+                if may_know {
+                    self.check_claim(key, membership);
+                }
                 self.enter_unknown(key, *membership);
             }
         }
@@ -172,19 +187,19 @@ impl Hub {
         self.epoch += 1;
         self.reconciling = 0;
         self.to_reconcile = self.present.keys().cloned().collect();
-        self.reconcile_more(Vec::new());
+        self.reconcile_more(self.clock, Vec::new());
     }
 
     /// A user's sessions opened without a worker's word: it is asked for again and again until one answers.
     pub(super) fn reconcile_also(&mut self, account: Arc<Account>) {
         self.to_reconcile.push(account);
-        self.reconcile_more(Vec::new());
+        self.reconcile_more(self.clock, Vec::new());
     }
 
-    fn reconcile_more(&mut self, more: Vec<MembershipsOf>) {
+    fn reconcile_more(&mut self, asked: u64, more: Vec<MembershipsOf>) {
         if !more.is_empty() {
             self.reconciling += 1;
-            self.ask(more, Purpose::Reconcile);
+            self.ask_as_of(asked, more, Purpose::Reconcile);
         }
         while self.reconciling < RECONCILE_ASKS && !self.to_reconcile.is_empty() {
             let (mut of, mut named) = (Vec::new(), 0);
@@ -206,19 +221,22 @@ impl Hub {
 
     /// What is held for a user: every conversation, with the position up to which all its sessions have it.
     fn held_by(&self, account: &Account) -> MembershipsOf {
-        let keys = self.present.get(account).into_iter().flatten();
-        let sessions = keys.filter_map(|key| self.sessions.get(key));
-        let ids: FxHashSet<_> = sessions
-            .flat_map(|session| &session.conversations)
-            .collect();
-        let position =
-            |id: &ConversationId| self.conversations.get(id).and_then(|c| c.held_by(account));
-        let held = ids
-            .into_iter()
-            .filter_map(|id| Some((*id, position(id)?)))
-            .collect();
+        let mut held: FxHashMap<ConversationId, Seq> = FxHashMap::default();
+        for key in self.present.get(account).into_iter().flatten() {
+            let session = self.sessions.get(key);
+            for id in session
+                .into_iter()
+                .flat_map(|session| &session.conversations)
+            {
+                let conversation = self.conversations.get(id).into_iter();
+                for entry in conversation.flat_map(|there| there.entries_of(*key)) {
+                    let position = held.entry(*id).or_insert(entry.cursor);
+                    *position = entry.cursor.min(*position);
+                }
+            }
+        }
         MembershipsOf {
-            held,
+            held: held.into_iter().collect(),
             ..memberships_of(account)
         }
     }

@@ -1,5 +1,7 @@
 //! A conversation with local members: its order, and a cursor for each membership of each session.
 
+use std::collections::{BTreeMap, btree_map};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use confab_protocol::event::MembershipChange;
@@ -20,8 +22,8 @@ pub(super) struct Conversation {
     pub(super) members: Members,
     /// When its order began here, by the hub's clock.
     pub(super) begun: u64,
-    /// A session's entries stand in the order of their joining.
-    entries: Vec<Entry>,
+    /// By session and joining, so that none is looked for among those of thousands of others.
+    entries: BTreeMap<(SessionKey, Seq), Entry>,
 }
 
 /// Whether someone looks after the gap in the order.
@@ -193,46 +195,48 @@ impl Conversation {
             gap: Gap::None,
             members,
             begun,
-            entries: Vec::new(),
+            entries: BTreeMap::new(),
         }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Every membership of every session.
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
     }
 
     /// Adds an entry, unless the session has one with that joining: then only its end may be new.
     pub(super) fn enter(&mut self, entry: Entry) {
-        if let Some(there) = self.entry(entry.session, entry.joined) {
-            there.left = there.left.or(entry.left);
-            return;
-        }
-        let at = self
-            .entries
-            .iter()
-            .position(|other| other.session == entry.session && other.joined > entry.joined);
         let session = entry.session;
-        self.entries.insert(at.unwrap_or(self.entries.len()), entry);
-        for later in self
-            .entries
-            .iter_mut()
-            .filter(|entry| entry.session == session)
-            .skip(1)
-        {
-            later.waiting = true;
+        match self.entries.entry((session, entry.joined)) {
+            btree_map::Entry::Occupied(there) => {
+                let there = there.into_mut();
+                there.left = there.left.or(entry.left);
+            }
+            btree_map::Entry::Vacant(place) => {
+                place.insert(entry);
+                let own = self.entries.range_mut(of(session));
+                for (_, later) in own.skip(1) {
+                    later.waiting = true;
+                }
+            }
         }
     }
 
     /// The entry of a session with this joining.
     pub(super) fn entry(&mut self, session: SessionKey, joined: Seq) -> Option<&mut Entry> {
-        self.entries
-            .iter_mut()
-            .find(|entry| entry.session == session && entry.joined == joined)
+        self.entries.get_mut(&(session, joined))
+    }
+
+    /// The entries of a session.
+    pub(super) fn entries_of(
+        &self,
+        session: SessionKey,
+    ) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.range(of(session)).map(|(_, entry)| entry)
     }
 
     /// The joining of the session's first entry that has not ended: later ones wait for it.
@@ -242,30 +246,23 @@ impl Conversation {
 
     /// The session's first entry that has not ended.
     pub(super) fn first_entry(&self, session: SessionKey) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.session == session)
+        self.entries_of(session).next()
     }
 
     /// Whether the session opened as a member by a later joining: what was over by then it is not owed.
     pub(super) fn opened_behind(&self, session: SessionKey, joined: Seq) -> bool {
-        let mut own = self.entries.iter().filter(|e| e.session == session);
+        let mut own = self.entries_of(session);
         own.any(|entry| entry.opened && entry.joined > joined)
     }
 
     /// The joining of the session's last entry.
     pub(super) fn last_of(&self, session: SessionKey) -> Option<Seq> {
-        self.entries
-            .iter()
-            .rfind(|entry| entry.session == session)
-            .map(|entry| entry.joined)
+        self.entries_of(session).next_back().map(Entry::joined)
     }
 
-    /// The position up to which every entry of the account has been pushed.
-    pub(super) fn held_by(&self, account: &Account) -> Option<Seq> {
-        self.entries
-            .iter()
-            .filter(|entry| *entry.account == *account)
-            .map(|entry| entry.cursor)
-            .min()
+    /// Whether the session's user is a member, as far as that was delivered to it or is to be.
+    pub(super) fn listens(&self, session: SessionKey) -> bool {
+        self.entries_of(session).any(|entry| entry.left.is_none())
     }
 
     /// A user's membership ends with `seq`.
@@ -279,7 +276,7 @@ impl Conversation {
     }
 
     fn end_where(&mut self, seq: Seq, is_meant: impl Fn(&Entry) -> bool) {
-        for entry in &mut self.entries {
+        for entry in self.entries.values_mut() {
             if entry.joined < seq && entry.left.is_none() && is_meant(entry) {
                 entry.left = Some(seq);
             }
@@ -289,7 +286,7 @@ impl Conversation {
     /// Pushes an event to every entry whose very next one it is, and ends those that end with it.
     pub(super) fn push(&mut self, id: ConversationId, event: &LogEvent) -> Delivered {
         let mut delivered = Delivered::default();
-        self.entries.retain_mut(|entry| {
+        self.entries.retain(|_, entry| {
             let pushed = entry.push(id, event.seq, &event.body);
             match pushed {
                 Pushed::Ended => delivered.ended.push((entry.session, event.seq)),
@@ -302,11 +299,17 @@ impl Conversation {
     }
 
     pub(super) fn remove(&mut self, session: SessionKey, joined: Seq) {
-        self.entries
-            .retain(|entry| entry.session != session || entry.joined != joined);
+        self.entries.remove(&(session, joined));
     }
 
     pub(super) fn remove_session(&mut self, session: SessionKey) {
-        self.entries.retain(|entry| entry.session != session);
+        while let Some(joined) = self.first_of(session) {
+            self.remove(session, joined);
+        }
     }
+}
+
+/// Where the entries of a session stand.
+const fn of(session: SessionKey) -> RangeInclusive<(SessionKey, Seq)> {
+    (session, Seq::MIN)..=(session, Seq::MAX)
 }

@@ -38,12 +38,14 @@ impl Hub {
         }
         let unproven = session.outbox.unproven();
         let position = |conversation: ConversationId, joined: Seq, cursor: Seq| {
-            let (joined, mut seq) = match unproven.get(&conversation) {
+            let (mut joined, mut seq) = match unproven.get(&conversation) {
                 Some((joined, first)) => (*joined, cursor.min(first - 1)),
                 None => (joined, cursor),
             };
             if let Some(kept) = session.kept.get(&conversation) {
                 seq = seq.min(kept.position);
+                // Its end may be among what the client puts behind the range until that is read.
+                joined = if joined == 0 { kept.joined } else { joined };
             }
             Position {
                 conversation,
@@ -112,6 +114,7 @@ impl Hub {
             return;
         };
         session.epoch = self.epoch - 1;
+        self.clock += 1;
         session.opened = self.clock;
         session.claims = asking.start.held();
         let account = Arc::clone(&session.account);
@@ -178,8 +181,8 @@ impl Hub {
         let there = self.conversations.get_mut(&id);
         if let Some(entry) = there.and_then(|there| there.entry(key, joined)) {
             (entry.cursor, entry.skip) = (head, 0);
-            self.truncate_later(key, id, joined - 1, head, Some(true));
         }
+        self.truncate_later(key, (id, joined), (joined - 1, head), Some(true));
     }
 
     /// A membership that the session may not know is entered from its joining on, or from what the client claims to have of it.

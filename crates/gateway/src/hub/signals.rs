@@ -31,7 +31,7 @@ impl Conversation {
 
     /// The sessions of present members, but for those of one user.
     fn listeners<'a>(&'a self, but: Option<&'a UserId>) -> impl Iterator<Item = &'a Entry> {
-        let present = self.entries().iter().filter(|entry| entry.left.is_none());
+        let present = self.entries().filter(|entry| entry.left.is_none());
         present.filter(move |entry| but != Some(&entry.account().user))
     }
 }
@@ -118,8 +118,7 @@ impl Hub {
             ids.extend(session.conversations.iter().filter(|id| {
                 let conversation = self.conversations.get(id);
                 conversation.is_some_and(|conversation| {
-                    conversation.carries_signals()
-                        && conversation.listeners(None).any(|e| e.session() == key)
+                    conversation.carries_signals() && conversation.listens(key)
                 })
             }));
         }
@@ -163,8 +162,7 @@ impl Hub {
         let conversation = conversation.filter(|_| session.conversations.contains(&id));
         if let Some(conversation) = conversation {
             // Of a large conversation it does not matter who listens, and there may be many to look through.
-            let is_member = !conversation.carries_signals()
-                || conversation.listeners(None).any(|e| e.session() == key);
+            let is_member = !conversation.carries_signals() || conversation.listens(key);
             if is_member {
                 return Some(Standing::Member(conversation.members.count()));
             }
@@ -182,14 +180,20 @@ impl Hub {
             of: vec![of],
             purpose: Purpose::Standing,
             epoch: self.epoch,
+            asked: self.clock,
         }))
     }
 
     /// A worker was asked for a standing. The present membership is entered, unless there is more to it, which the feed
     /// tells in its order.
-    pub(super) fn learn_standing(&mut self, of: &MembershipsOf, answer: &UserMemberships) {
+    pub(super) fn learn_standing(
+        &mut self,
+        of: &MembershipsOf,
+        answer: &UserMemberships,
+        asked: u64,
+    ) {
         if let [membership @ Membership { left: None, .. }] = *answer.memberships {
-            self.learn(&asking::account_of(of), &[membership]);
+            self.learn(&asking::account_of(of), &[membership], asked);
         }
     }
 

@@ -12,8 +12,10 @@ use uuid::Uuid;
 use super::*;
 use crate::ws::upgrade::Encoding;
 
+mod cases;
 mod client;
 mod log;
+mod scale;
 
 use client::Client;
 use log::Log;
@@ -27,6 +29,8 @@ const USERS: usize = 3;
 enum Step {
     Create(usize, usize),
     Say(usize),
+    /// The last message but so many is deleted: the window forgets it.
+    Delete(usize, u64),
     Add(usize, usize),
     Remove(usize, usize),
     Open(usize),
@@ -59,6 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (c.clone(), u.clone()).prop_map(|(c, u)| Step::Create(c, u)),
         5 => c.clone().prop_map(Step::Say),
+        1 => (c.clone(), 0..4_u64).prop_map(|(c, back)| Step::Delete(c, back)),
         2 => (c.clone(), u.clone()).prop_map(|(c, u)| Step::Add(c, u)),
         2 => (c, u.clone()).prop_map(|(c, u)| Step::Remove(c, u)),
         2 => u.prop_map(Step::Open),
@@ -145,7 +150,7 @@ impl World {
             seq,
             id: EventId(Uuid::from_u128(u128::from(seq))),
             r#type: self.logs[c].at(seq).r#type,
-            target_seq: None,
+            target_seq: self.logs[c].at(seq).target,
             json: self.json(c, seq).into(),
         });
     }
@@ -171,6 +176,10 @@ impl World {
             Step::Say(c) if !self.logs[c].events.is_empty() => {
                 let seq = self.logs[c].append(EventType::MessageCreated, "{}".into());
                 self.publish(c, Some(seq));
+            }
+            Step::Delete(c, back) => {
+                let seq = self.logs[c].delete(back);
+                self.publish(c, seq);
             }
             Step::Add(c, user) => {
                 let seq = self.logs[c].add(user);
@@ -465,8 +474,9 @@ impl World {
     fn check_signals(&self, c: usize) {
         let log = &self.logs[c];
         let id = conversation(c);
-        // Who comes back skips events that nobody else may have read either: then counts are only about right.
-        let is_exact = self.clients.iter().all(Client::never_left);
+        // Who comes back, or reads up to an end, skips events that nobody else may have read either: then counts are only
+        // about right.
+        let is_exact = self.clients.iter().all(Client::never_left) && log.nobody_left();
         if let Some(hosted) = self.hub.conversations.get(&id).filter(|_| is_exact) {
             assert_eq!(hosted.members.count(), log.members(), "in {log:?}");
         }

@@ -58,7 +58,12 @@ impl Missed {
             head_seq: head,
             reset,
         });
-        self.kept.insert(conversation, Kept { position, head });
+        let kept = Kept {
+            joined: membership.joined,
+            position,
+            head,
+        };
+        self.kept.insert(conversation, kept);
         self.begins.push((membership, Begin::at(head)));
     }
 
@@ -163,7 +168,7 @@ impl Hub {
                 let cursor = entry.cursor;
                 let head = position.max(entry.replay_to);
                 (entry.cursor, entry.replay_to) = (head, 0);
-                self.truncate_later(key, id, cursor, head, None);
+                self.truncate_later(key, (id, joined), (cursor, head), None);
             }
             self.catch_up(id, key, joined);
         }
@@ -173,15 +178,18 @@ impl Hub {
     pub(super) fn truncate_later(
         &mut self,
         key: SessionKey,
-        id: ConversationId,
-        position: Seq,
-        head: Seq,
+        (id, joined): (ConversationId, Seq),
+        (position, head): (Seq, Seq),
         reset: Option<bool>,
     ) {
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
-        let kept = session.kept.entry(id).or_insert(Kept { position, head });
+        let kept = session.kept.entry(id).or_insert(Kept {
+            joined,
+            position,
+            head,
+        });
         (kept.position, kept.head) = (kept.position.min(position), head);
         self.replays.truncated += 1;
         session.outbox.tell(&ServerFrame::Truncated(Truncated {

@@ -369,6 +369,15 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_behind_the_end_is_not_proven_to_have_come() {
+        let outbox = Outbox::new(Encoding::Json, 1000);
+        outbox.start(Frame::text(b"w"));
+        outbox.close(Code::InvalidToken);
+        assert!(event(&outbox, "1"), "nobody is to wait for room");
+        assert_eq!(outbox.unproven().len(), 1);
+    }
+
+    #[test]
     fn without_a_welcome_there_are_answers_and_nothing_else() {
         let outbox = Outbox::new(Encoding::Json, 1000);
         event(&outbox, "1");

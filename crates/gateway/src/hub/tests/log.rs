@@ -9,6 +9,7 @@ use confab_protocol::ids::Seq;
 pub(super) struct Logged {
     pub(super) r#type: EventType,
     pub(super) data: String,
+    pub(super) target: Option<Seq>,
 }
 
 /// One conversation as Postgres has it.
@@ -29,8 +30,23 @@ impl Log {
     }
 
     pub(super) fn append(&mut self, r#type: EventType, data: String) -> Seq {
-        self.events.push(Logged { r#type, data });
+        self.events.push(Logged {
+            r#type,
+            data,
+            target: None,
+        });
         self.head()
+    }
+
+    /// Deletes one of the last messages.
+    pub(super) fn delete(&mut self, back: u64) -> Option<Seq> {
+        let target = self.head().checked_sub(back).filter(|seq| *seq > 0)?;
+        if self.at(target).r#type != EventType::MessageCreated {
+            return None;
+        }
+        let seq = self.append(EventType::MessageDeleted, "{}".into());
+        self.events.last_mut()?.target = Some(target);
+        Some(seq)
     }
 
     pub(super) fn is_member(&self, user: usize) -> bool {
@@ -43,6 +59,11 @@ impl Log {
     pub(super) fn members(&self) -> u64 {
         let users = self.memberships.keys();
         users.filter(|user| self.is_member(**user)).count() as u64
+    }
+
+    pub(super) fn nobody_left(&self) -> bool {
+        let mut all = self.memberships.values().flatten();
+        all.all(|(_, left)| left.is_none())
     }
 
     pub(super) fn add(&mut self, user: usize) -> Option<Seq> {
