@@ -21,16 +21,20 @@ use crate::ws::outbox::Outbox;
 mod asking;
 mod conversation;
 mod delivery;
+mod effect;
 mod heard;
 mod members;
 mod opening;
 mod positions;
 mod reading;
+mod session;
 mod signals;
 mod truncating;
 
 use conversation::Conversation;
+pub(crate) use effect::{Ask, Effect, Purpose, Read, Reader, Retry};
 use heard::Heard;
+use session::{Asking, Kept, Session};
 pub(crate) use signals::Standing;
 
 /// A session on this gateway.
@@ -78,79 +82,6 @@ pub(crate) struct Opened {
     pub(crate) replayed: u64,
 }
 
-/// What the hub wants done; the answer comes back through its methods.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// Read events of a log from a worker.
-    Read(Read),
-    /// Ask a worker for memberships.
-    Ask(Ask),
-    /// Come back with this later.
-    Later(Duration, Retry),
-    /// The session is open: its events wait behind the welcome. Told are the heads of its conversations.
-    Opened(SessionKey, Opened),
-    /// Every user connected at the last break was asked for.
-    Reconciled,
-}
-
-/// Events to read: above `after`, up to and with `up_to`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Read {
-    pub(crate) tenant: TenantId,
-    pub(crate) conversation: ConversationId,
-    pub(crate) after: Seq,
-    pub(crate) up_to: Seq,
-    pub(crate) reader: Reader,
-}
-
-/// Who lacks the events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reader {
-    /// The conversation's order: the feed has a gap.
-    Sequencer,
-    /// A session's membership that catches up.
-    Entry(SessionKey, Seq),
-}
-
-/// Memberships to ask for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ask {
-    pub(crate) of: Vec<MembershipsOf>,
-    pub(crate) purpose: Purpose,
-    /// The hub's epoch when it was asked: an answer from before a break proves nothing.
-    epoch: u64,
-    /// The hub's clock when it was first asked: of a session that opened by its record since, an answer proves nothing.
-    asked: u64,
-}
-
-/// What memberships are asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Sessions open.
-    Opening(Vec<SessionKey>),
-    /// An addition was heard of a conversation that had no local member. Each such question has its number.
-    Confirm(u64),
-    /// The feed broke.
-    Reconcile,
-    /// Whether a user is a member, where the hub knows of no membership.
-    Standing,
-}
-
-/// What is looked at again later.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Retry {
-    /// Whether the conversation's order still has its gap.
-    Gap(ConversationId),
-    /// Whether the membership still has to catch up.
-    CatchUp(ConversationId, SessionKey, Seq),
-    /// Whether the memberships are still wanted.
-    Ask(Ask),
-    /// Whether sessions still wait for their memberships.
-    Open(Vec<SessionKey>),
-    /// Whether a session that goes on still waits: it need not.
-    OpenWithout(SessionKey),
-}
-
 /// How long an event that came too early waits for the one before it to come by itself.
 const GAP_PATIENCE: Duration = Duration::from_millis(50);
 /// How soon what failed, or brought nothing new, is tried again.
@@ -187,55 +118,6 @@ pub(crate) struct Hub {
     now: Instant,
 }
 
-#[derive(Debug)]
-struct Session {
-    account: Arc<Account>,
-    outbox: Arc<Outbox>,
-    conversations: FxHashSet<ConversationId>,
-    /// Up to where memberships ended: none that began before is entered again.
-    ended: FxHashMap<ConversationId, Seq>,
-    opening: Option<Asking>,
-    /// When it opened, by the hub's clock.
-    opened: u64,
-    /// Additions that are being confirmed: until then, no later membership there may be heard.
-    confirming: FxHashMap<ConversationId, Vec<u64>>,
-    /// The hub's epoch in which the session was last told its memberships.
-    epoch: u64,
-    /// Conversations whose events wait for room in the outbox.
-    behind: FxHashSet<ConversationId>,
-    /// What the client lacks of what was truncated, until it says otherwise.
-    kept: FxHashMap<ConversationId, Kept>,
-    /// What was claimed when the session opened without a worker's word.
-    claims: FxHashMap<ConversationId, Seq>,
-    /// Bytes that may still be replayed.
-    replay_bytes: usize,
-}
-
-/// A range that the client is to read over HTTP.
-#[derive(Debug, Clone, Copy)]
-struct Kept {
-    /// Where the membership began.
-    joined: Seq,
-    /// Up to here it has the conversation.
-    position: Seq,
-    /// The range's end.
-    head: Seq,
-}
-
-/// A session that waits for its memberships.
-#[derive(Debug)]
-struct Asking {
-    start: Start,
-    memberships: Vec<Membership>,
-    ended: Vec<Membership>,
-    /// Additions heard meanwhile.
-    noted: FxHashMap<ConversationId, Seq>,
-    /// Where the next page begins.
-    after: Option<ConversationId>,
-    /// The hub's epoch of the pages so far.
-    epoch: u64,
-}
-
 /// What was replayed since this was last asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Replays {
@@ -252,31 +134,6 @@ pub(crate) struct Replays {
 pub(crate) struct ReplayLimits {
     pub(crate) events: u64,
     pub(crate) bytes: usize,
-}
-
-impl Session {
-    /// Whether a membership of the conversation may have begun and ended that the session was not told.
-    fn is_unsure(&self, id: ConversationId, epoch: u64) -> bool {
-        self.epoch < epoch || self.confirming.contains_key(&id)
-    }
-
-    /// An addition was confirmed, or is none any more.
-    fn confirmed(&mut self, id: ConversationId, number: u64) {
-        if let Some(numbers) = self.confirming.get_mut(&id) {
-            numbers.retain(|other| *other != number);
-            if numbers.is_empty() {
-                self.confirming.remove(&id);
-            }
-        }
-    }
-
-    /// Memberships that ended before the session opened: it is not owed them.
-    fn note_ended(&mut self, memberships: &[Membership]) {
-        for membership in memberships {
-            let ended = self.ended.entry(membership.conversation).or_default();
-            *ended = membership.left.unwrap_or_default().max(*ended);
-        }
-    }
 }
 
 impl Hub {
