@@ -1,11 +1,12 @@
-//! Many sessions lose their gateway at once and resume at another: how long it takes, and what it costs.
+//! Many sessions lose their gateway at once and resume at another: how long it takes, and what it costs. Measured in a release
+//! build (docs/performance.md says how).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use confab_protocol::frame::Hello;
+use confab_protocol::frame::{Heard, Hello};
 use confab_protocol::ids::{SessionId, UserId};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -13,18 +14,31 @@ use super::{DEADLINE, setup};
 use crate::history::{End, Socket};
 use crate::support::{Cluster, Setup, User, soak};
 
+mod cost;
+
+use cost::{Cost, Operations};
+
 /// Conversations of each session.
 const EACH: usize = 10;
 /// Members of each conversation.
 const MEMBERS: usize = 100;
-/// Connections that are made at once before the storm.
+/// Connections that are made at once before the storm, and messages sent.
 const AT_ONCE: usize = 64;
+/// Clients between connecting and their welcome at once.
+const IN_HANDSHAKE: usize = 256;
 
 /// A session that lost its connection.
 struct Lost {
     user: User,
     session: SessionId,
     token: String,
+}
+
+/// A session that goes on.
+struct Back {
+    welcomed: Instant,
+    caught_up: Instant,
+    tries: usize,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -50,42 +64,52 @@ async fn storm(window: Option<&str>) {
     let users: Vec<User> = (0..sessions)
         .map(|number| cluster.user(&format!("user-{number}")))
         .collect();
-    talk(&users).await;
+    let conversations = talk(&users).await;
     let (open, tokens) = connect(&users).await;
-    let before = Cost::of(&cluster).await;
     cluster.gateways[0].process_mut().kill().unwrap();
     drop(open);
+    missed(&conversations).await;
+    let operations = Operations::count(&cluster).await;
+    let before = Cost::of(&mut cluster, &operations).await;
     let began = Instant::now();
-    let mut resumes = JoinSet::new();
-    for lost in tokens {
-        resumes.spawn(resume(lost));
-    }
-    let tries: usize = resumes.join_all().await.into_iter().sum();
-    let took = began.elapsed();
-    let after = Cost::of(&cluster).await;
-    let per_second = sessions as f64 / took.as_secs_f64();
+    let (clients, back) = resume_all(tokens).await;
+    let after = Cost::of(&mut cluster, &operations).await;
+    let last = |of: fn(&Back) -> Instant| back.iter().map(of).max().unwrap() - began;
+    let (welcomed, caught_up) = (last(|one| one.welcomed), last(|one| one.caught_up));
     println!(
-        "{sessions} sessions, window {}: {took:.2?}, {per_second:.0} resumes/s, {tries} tries; Postgres transactions a resume {:.2}, \
-         records written a resume {:.2}; gateway {} MiB before, {} MiB after",
+        "{sessions} sessions, window {}: welcomed {welcomed:.2?}, caught up {caught_up:.2?}, {:.0} resumes/s, {} tries; {}",
         window.unwrap_or("default"),
-        (after.transactions - before.transactions) / sessions as f64,
-        (after.records - before.records) / sessions as f64,
-        before.memory,
-        after.memory,
+        sessions as f64 / welcomed.as_secs_f64(),
+        back.iter().map(|one| one.tries).sum::<usize>(),
+        after.since(before, sessions),
     );
+    drop(clients);
     cluster.end().await;
 }
 
-/// Conversations of many members, with something said in each.
-async fn talk(users: &[User]) {
-    let groups: Vec<&[User]> = users.chunks(MEMBERS).collect();
+/// Conversations of many members, with something said in each, and one who may say more.
+async fn talk(users: &[User]) -> Vec<(User, String)> {
+    let mut conversations = Vec::new();
     for _ in 0..EACH {
-        for group in &groups {
+        for group in users.chunks(MEMBERS) {
             let others: Vec<UserId> = group.iter().map(|user| user.id.clone()).collect();
             let names: Vec<&str> = others.iter().map(UserId::as_str).collect();
             let path = group[0].begins(0, "group", &names).await;
             group[0].says(0, &path, "before the storm").await;
+            conversations.push((group[0].clone(), path));
         }
+    }
+    conversations
+}
+
+/// Something that no session has.
+async fn missed(conversations: &[(User, String)]) {
+    for some in conversations.chunks(AT_ONCE) {
+        let mut said = JoinSet::new();
+        for (user, path) in some.iter().cloned() {
+            said.spawn(async move { user.says(1, &path, "in the storm").await });
+        }
+        said.join_all().await;
     }
 }
 
@@ -122,19 +146,54 @@ async fn open(user: User) -> (Socket, Lost) {
     }
 }
 
+/// All go on at the second gateway, and read on.
+async fn resume_all(lost: Vec<Lost>) -> (JoinSet<()>, Vec<Back>) {
+    let room = Arc::new(Semaphore::new(IN_HANDSHAKE));
+    let (told, mut news) = mpsc::unbounded_channel();
+    let mut clients = JoinSet::new();
+    let count = lost.len();
+    for one in lost {
+        let (room, told) = (Arc::clone(&room), told.clone());
+        clients.spawn(async move {
+            let in_handshake = room.acquire_owned().await.unwrap();
+            let (mut socket, tries) = resume(one).await;
+            let welcomed = Instant::now();
+            drop(in_handshake);
+            events(&mut socket).await;
+            let caught_up = Instant::now();
+            let back = Back {
+                welcomed,
+                caught_up,
+                tries,
+            };
+            told.send(back)
+                .unwrap_or_else(|_| panic!("the test is over"));
+            socket.drain().await;
+        });
+    }
+    let mut back = Vec::new();
+    while back.len() < count {
+        let one = tokio::time::timeout(DEADLINE, news.recv()).await;
+        back.push(one.expect("all are back in time").unwrap());
+    }
+    (clients, back)
+}
+
 /// Goes on at the second gateway, and gives how many tries that took.
-async fn resume(lost: Lost) -> usize {
+async fn resume(lost: Lost) -> (Socket, usize) {
     let until = Instant::now() + DEADLINE;
-    for tries in 1.. {
+    let mut tries = 0;
+    loop {
+        tries += 1;
         let hello = Hello {
             resume_token: Some(lost.token.clone()),
             ..Hello::default()
         };
         match Socket::open(lost.user.url(1), &lost.user.token, hello, None).await {
-            Ok((welcome, _socket)) => {
+            Ok((welcome, socket)) => {
                 assert!(welcome.resumed, "{:?}", welcome.reason);
                 assert_eq!(welcome.session_id, lost.session);
-                return tries;
+                return (socket, tries);
             }
             Err(end) => {
                 assert!(Instant::now() < until, "{end:?}");
@@ -146,39 +205,14 @@ async fn resume(lost: Lost) -> usize {
             }
         }
     }
-    0
 }
 
-/// What was spent by now.
-struct Cost {
-    transactions: f64,
-    records: f64,
-    /// Of the second gateway, in MiB.
-    memory: u64,
-}
-
-impl Cost {
-    async fn of(cluster: &Cluster) -> Self {
-        let transactions: i64 = sqlx::query_scalar(
-            "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()",
-        )
-        .fetch_one(&cluster.store)
-        .await
-        .unwrap();
-        let client = async_nats::connect(cluster.nats.url()).await.unwrap();
-        let jetstream = async_nats::jetstream::new(client);
-        let records = match jetstream.get_stream("KV_confab_sessions").await {
-            Ok(mut stream) => stream.info().await.unwrap().state.last_sequence,
-            Err(_) => 0,
-        };
-        let pid = cluster.gateways[1].process().id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.unwrap().trim().trim_end_matches(" kB");
-        Self {
-            transactions: transactions as f64,
-            records: records as f64,
-            memory: kib.parse::<u64>().unwrap() / 1024,
+/// What was missed comes: one event of each conversation.
+async fn events(socket: &mut Socket) {
+    let mut missing = EACH;
+    while missing > 0 {
+        if let Some(Heard::Event(_)) = socket.next().await.unwrap() {
+            missing -= 1;
         }
     }
 }

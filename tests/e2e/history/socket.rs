@@ -98,6 +98,11 @@ impl Socket {
         }
     }
 
+    /// Reads on without looking at what comes, until the connection ends.
+    pub(crate) async fn drain(&mut self) {
+        while let Some(Ok(_)) = self.stream.next().await {}
+    }
+
     pub(crate) async fn send(&mut self, frame: &ClientFrame) -> Result<(), End> {
         let text = Message::text(frame.encode().unwrap());
         match timeout(PATIENCE, self.stream.send(text)).await {
