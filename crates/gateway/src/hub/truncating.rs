@@ -94,7 +94,7 @@ impl Hub {
                     ranges.push(Range {
                         membership,
                         after: cursor,
-                        weight: self.window.weight(id, cursor, head).unwrap_or_default(),
+                        weight: self.weight(id, cursor, head),
                     });
                 }
                 _ => missed.begins.push((membership, Begin::at(cursor))),
@@ -126,6 +126,15 @@ impl Hub {
             .begins
             .sort_unstable_by_key(|(m, _)| (m.conversation, m.joined));
         missed
+    }
+
+    /// What a range would put on the wire, as far as the window knows; of one that is too long anyway it does not matter.
+    fn weight(&self, id: ConversationId, after: Seq, head: Seq) -> usize {
+        if head - after > self.limits.events {
+            return 0;
+        }
+        let weight = self.window.weight(id, after, head);
+        weight.unwrap_or_default()
     }
 
     /// So many bytes were replayed to a session; when that is too much, the rest is named.
