@@ -106,7 +106,8 @@ async fn talk(users: &[User]) -> Vec<(User, String)> {
 async fn missed(conversations: &[(User, String)]) {
     for some in conversations.chunks(AT_ONCE) {
         let mut said = JoinSet::new();
-        for (user, path) in some.iter().cloned() {
+        for (user, path) in some {
+            let (user, path) = (user.clone(), path.clone());
             said.spawn(async move { user.says(1, &path, "in the storm").await });
         }
         said.join_all().await;

@@ -179,7 +179,9 @@ async fn postgres(cluster: &Cluster) -> f64 {
             .fetch_all(&cluster.store)
             .await
             .unwrap();
-    pids.into_iter().map(|pid| processor(pid as u32)).sum()
+    pids.into_iter()
+        .map(|pid| processor(pid.cast_unsigned()))
+        .sum()
 }
 
 fn memory(pid: u32) -> f64 {
