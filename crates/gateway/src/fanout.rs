@@ -256,7 +256,7 @@ impl FanoutLoop {
                 }
             }
         }
-        for reads in reads.into_values() {
+        for reads in questions::together(reads.into_values()) {
             self.ask_for_ranges(reads);
         }
     }

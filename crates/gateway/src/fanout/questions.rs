@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::ids::TenantId;
 use confab_protocol::query::{
     Answer, EncodedEvent, LogRange, Query, ReadEvents, ReadRanges, UserMemberships,
 };
+use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use super::{Done, FanoutLoop};
@@ -14,6 +16,30 @@ use crate::hub::{Ask, Read, Reader, Retry};
 
 /// Ranges in one question: of a session with more the rest goes in another.
 const RANGES: usize = 1000;
+/// Events that a worker gives in one answer at most.
+const EVENTS: u64 = 1000;
+
+/// Puts what several sessions lack into few questions: of one tenant each, and as many sessions as find room in one answer.
+pub(super) fn together(sessions: impl Iterator<Item = Vec<Read>>) -> Vec<Vec<Read>> {
+    let mut full = Vec::new();
+    let mut open: FxHashMap<TenantId, (Vec<Read>, u64)> = FxHashMap::default();
+    for reads in sessions {
+        let Some(tenant) = reads.first().map(|read| read.tenant.clone()) else {
+            continue;
+        };
+        let events: u64 = reads.iter().map(|read| read.up_to - read.after).sum();
+        let (page, size) = open.entry(tenant).or_default();
+        if page.len() + reads.len() > RANGES || *size + events > EVENTS {
+            full.push(std::mem::take(page));
+            *size = 0;
+        }
+        page.extend(reads);
+        *size += events;
+    }
+    full.extend(open.into_values().map(|(page, _)| page));
+    full.retain(|page| !page.is_empty());
+    full
+}
 
 impl FanoutLoop {
     /// Asks for what a conversation's order lacks.
@@ -27,7 +53,7 @@ impl FanoutLoop {
         });
     }
 
-    /// Asks for all that one session lacks at once.
+    /// Asks for what sessions of one tenant lack at once.
     pub(super) fn ask_for_ranges(&mut self, mut reads: Vec<Read>) {
         while !reads.is_empty() {
             let rest = reads.split_off(reads.len().min(RANGES));
@@ -102,17 +128,31 @@ async fn read_ranges(
     let Some(first) = reads.first() else {
         return Ok(Vec::new());
     };
-    let ranges = reads.iter().map(|read| LogRange {
-        conversation: read.conversation,
-        after: read.after,
-        up_to: read.up_to,
-    });
+    // Members of one conversation that come back together lack the same.
+    let (mut ranges, mut known) = (Vec::new(), FxHashMap::default());
+    let mut place = |read: &Read| {
+        let range = (read.conversation, read.after, read.up_to);
+        *known.entry(range).or_insert_with(|| {
+            let (conversation, after, up_to) = range;
+            ranges.push(LogRange {
+                conversation,
+                after,
+                up_to,
+            });
+            ranges.len() - 1
+        })
+    };
+    let places: Vec<usize> = reads.iter().map(&mut place).collect();
+    let count = ranges.len();
     let query = Query::ReadRanges(ReadRanges {
         tenant: first.tenant.clone(),
-        ranges: ranges.collect(),
+        ranges,
     });
     match ask(commands, query).await? {
-        Answer::Ranges(answers) if answers.len() == reads.len() => Ok(answers),
+        Answer::Ranges(answers) if answers.len() == count => {
+            let answer = |place: usize| answers.get(place).cloned().unwrap_or_default();
+            Ok(places.into_iter().map(answer).collect())
+        }
         _ => Err(Failure::of(Code::Internal)),
     }
 }
@@ -132,4 +172,43 @@ async fn ask(commands: &Commands, query: Query) -> Result<Answer, Failure> {
     commands
         .query(Uuid::now_v7().to_string(), None, query)
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_protocol::ids::{ConversationId, Seq};
+
+    use super::*;
+    use crate::hub::SessionKey;
+
+    fn session(tenant: &str, number: u64, ranges: usize, events: Seq) -> Vec<Read> {
+        let read = |_| Read {
+            tenant: tenant.parse().unwrap(),
+            conversation: ConversationId(Uuid::nil()),
+            after: 7,
+            up_to: 7 + events,
+            reader: Reader::Entry(SessionKey(number), 1),
+        };
+        (0..ranges).map(read).collect()
+    }
+
+    #[test]
+    fn what_sessions_lack_goes_in_few_questions_that_find_room_in_one_answer_each() {
+        let few = (0..300).map(|number| session("a", number, 10, 1));
+        let other = session("b", 300, 1, 1);
+        let much = session("a", 301, 2, 5000);
+        let none = Vec::new();
+        let pages = together(few.chain([other, much, none]));
+        let count = |tenant: &str| {
+            let of = |page: &&Vec<Read>| page.iter().all(|read| read.tenant.as_str() == tenant);
+            pages.iter().filter(of).map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!(count("b"), [1]);
+        assert_eq!(
+            count("a"),
+            [1000, 1000, 1000, 2],
+            "a session's reads stay together"
+        );
+        assert!(together([].into_iter()).is_empty());
+    }
 }
