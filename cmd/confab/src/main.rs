@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use tracing::error;
 
 mod admin;
+mod bench;
 mod dev;
 mod gateway;
 mod lifecycle;
@@ -44,6 +45,7 @@ enum Command {
     Send(send::Args),
     Listen(listen::Args),
     Session(session::Args),
+    Bench(Box<bench::Args>),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
     #[command(name = "asyncapi")]
@@ -59,7 +61,7 @@ impl Command {
     /// What is logged where nobody says it: in the terminal, what is asked for stands alone.
     const fn usual_log(&self) -> &'static str {
         match self {
-            Self::Session(_) => "error",
+            Self::Session(_) | Self::Bench(_) => "error",
             _ => "info",
         }
     }
@@ -71,6 +73,7 @@ impl Command {
             Self::Dev(args) => dev::run(args).await,
             Self::Token(args) => token::run(args).await,
             Self::Migrate(args) => migrate::run(args).await,
+            Self::Bench(args) => Box::pin(bench::run(*args)).await,
             Self::Send(args) => send::run(args).await,
             Self::Listen(args) => listen::run(args).await,
             Self::Session(args) => session::run(args).await,

@@ -1,0 +1,44 @@
+//! The scenarios by name.
+
+use std::io::Write as _;
+
+use crate::Error;
+use crate::output::{Measured, Progress};
+use crate::scenario::send;
+
+/// Measure confab, and its parts beside it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    scenario: Scenario,
+    /// Print what was measured as JSON instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Scenario {
+    Send(send::Args),
+}
+
+/// Runs a scenario, and prints what was measured.
+///
+/// # Errors
+/// When something did not start, broke under the load, or did not come in time.
+pub async fn run(args: Args) -> Result<(), Error> {
+    let progress = Progress::new();
+    let measured = match args.scenario {
+        Scenario::Send(args) => Box::pin(send::run(args, &progress)).await?,
+    };
+    drop(progress);
+    print(&measured, args.json)
+}
+
+fn print(measured: &Measured, json: bool) -> Result<(), Error> {
+    let text = if json {
+        serde_json::to_string_pretty(measured)?
+    } else {
+        measured.table()
+    };
+    writeln!(std::io::stdout().lock(), "{text}").map_err(Error::io("print"))
+}

@@ -1,0 +1,107 @@
+//! The users and conversations of a load.
+
+use std::sync::Arc;
+
+use confab_client::{Http, NewConversation};
+use confab_protocol::frame::Hello;
+use confab_protocol::ids::{ConversationId, UserId};
+use confab_protocol::resource::ConversationType;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::{Connection, Hearing};
+use crate::Error;
+use crate::tokens::Tokens;
+
+/// Calls that are made at once while a load is prepared.
+const AT_ONCE: usize = 32;
+
+/// A user of the load.
+#[derive(Debug, Clone)]
+pub(crate) struct Person {
+    pub(crate) id: UserId,
+    pub(crate) token: String,
+    /// The gateway that serves it.
+    pub(crate) url: String,
+}
+
+/// Users, spread over the gateways in turn.
+#[derive(Debug, Clone)]
+pub(crate) struct People(pub(crate) Vec<Person>);
+
+impl People {
+    /// `count` users whose ids begin with `prefix`.
+    pub(crate) fn new(
+        tokens: &Tokens,
+        urls: &[String],
+        prefix: &str,
+        count: usize,
+    ) -> Result<Self, Error> {
+        let urls = urls.iter().cycle().cloned();
+        let people = (0..count).zip(urls).map(|(number, url)| {
+            let name = format!("{prefix}-{number}");
+            let token = tokens.mint(&name)?;
+            let id = name.parse();
+            let id = id.map_err(|_invalid| Error::Failed(format!("{name:?} is no user id")))?;
+            Ok(Person { id, token, url })
+        });
+        people.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Begins a group of each list of members, given by their places here; the first of each begins it.
+    pub(crate) async fn begin(
+        &self,
+        groups: Vec<Vec<usize>>,
+    ) -> Result<Vec<ConversationId>, Error> {
+        let room = Arc::new(Semaphore::new(AT_ONCE));
+        let http = Http::new("http://127.0.0.1", "")?;
+        let mut beginning = JoinSet::new();
+        for (place, members) in groups.into_iter().enumerate() {
+            let members: Vec<&Person> = members.iter().filter_map(|n| self.0.get(*n)).collect();
+            let Some(first) = members.first() else {
+                return Err(Error::Failed("a conversation needs a member".to_owned()));
+            };
+            let http = http.with(&first.url, &first.token)?;
+            let new = NewConversation {
+                r#type: ConversationType::Group,
+                participants: members.iter().map(|person| person.id.clone()).collect(),
+                metadata: None,
+            };
+            let room = Arc::clone(&room);
+            beginning.spawn(async move {
+                let _room = room.acquire_owned().await;
+                let begun = http.create_conversation(&new, None).await?;
+                Ok::<_, Error>((place, begun.answer.conversation.id))
+            });
+        }
+        let begun: Result<Vec<_>, _> = beginning.join_all().await.into_iter().collect();
+        let mut begun = begun?;
+        begun.sort_by_key(|(place, _)| *place);
+        Ok(begun.into_iter().map(|(_, id)| id).collect())
+    }
+}
+
+/// Opens a session of each, at the gateway that serves it, with what it does with what it hears.
+pub(crate) async fn connect_all(
+    people: &People,
+    hello: Hello,
+    hearings: impl IntoIterator<Item = Hearing>,
+) -> Result<Vec<Connection>, Error> {
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    let mut opening = JoinSet::new();
+    for ((place, person), hearing) in people.0.iter().cloned().enumerate().zip(hearings) {
+        let (room, hello) = (Arc::clone(&room), hello.clone());
+        opening.spawn(async move {
+            let _room = room.acquire_owned().await;
+            let opened = Connection::open(&person.url, &person.token, hello, hearing);
+            Ok::<_, Error>((place, Box::pin(opened).await?.1))
+        });
+    }
+    let opened: Result<Vec<_>, _> = opening.join_all().await.into_iter().collect();
+    let mut opened = opened?;
+    opened.sort_by_key(|(place, _)| *place);
+    Ok(opened
+        .into_iter()
+        .map(|(_, connection)| connection)
+        .collect())
+}

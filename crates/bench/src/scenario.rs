@@ -1,0 +1,3 @@
+//! The loads, each with what it measures.
+
+pub(crate) mod send;
