@@ -4,8 +4,10 @@ mod connection;
 mod latency;
 mod pace;
 mod people;
+mod timer;
 
 pub(crate) use connection::{Connection, Hearing};
 pub(crate) use latency::{Latencies, Latency};
 pub(crate) use pace::{Pace, Sent, send_frame};
 pub(crate) use people::{People, connect_all};
+pub(crate) use timer::Timer;

@@ -2,13 +2,13 @@
 
 use std::fs;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The kernel's unit of processor time, in seconds.
 const TICK: f64 = 0.01;
 
 /// Seconds of processor time by part of the system.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Usage {
     /// All gateways.
     pub(crate) gateways: f64,

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Significant digits that a histogram keeps.
 const DIGITS: u8 = 3;
@@ -48,7 +48,7 @@ impl Latencies {
 }
 
 /// The distribution of many times, in milliseconds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Latency {
     pub(crate) count: u64,
     pub(crate) mean: f64,
