@@ -4,6 +4,8 @@ use std::io::Write as _;
 
 use crate::Error;
 use crate::output::{Measured, Progress};
+use crate::ratios;
+use crate::report;
 use crate::scenario::send;
 
 /// Measure confab, and its parts beside it.
@@ -19,6 +21,8 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Scenario {
     Send(send::Args),
+    Ratios(ratios::RatiosArgs),
+    Report(report::ReportArgs),
 }
 
 /// Runs a scenario, and prints what was measured.
@@ -26,12 +30,15 @@ enum Scenario {
 /// # Errors
 /// When something did not start, broke under the load, or did not come in time.
 pub async fn run(args: Args) -> Result<(), Error> {
+    let json = args.json;
     let progress = Progress::new();
     let measured = match args.scenario {
         Scenario::Send(args) => Box::pin(send::run(args, &progress)).await?,
+        Scenario::Ratios(args) => return Box::pin(ratios::run(args, json, progress)).await,
+        Scenario::Report(args) => return report::run(&args),
     };
     drop(progress);
-    print(&measured, args.json)
+    print(&measured, json)
 }
 
 fn print(measured: &Measured, json: bool) -> Result<(), Error> {

@@ -8,6 +8,8 @@ mod error;
 mod load;
 mod output;
 mod processes;
+mod ratios;
+mod report;
 mod scenario;
 mod stack;
 mod target;

@@ -252,18 +252,36 @@ impl Stack {
         self.gateways.iter().map(Service::url).collect()
     }
 
+    /// Stops the workers and starts those of a shape in their place; gateways and what is connected to them stay.
+    pub(crate) async fn exchange_workers(&mut self, shape: &Shape) -> Result<(), Error> {
+        stop_all(&mut self.workers).await;
+        self.workers.clear();
+        for number in 0..shape.workers {
+            let worker = self.worker(number, shape)?;
+            self.workers.push(worker);
+        }
+        for worker in &mut self.workers {
+            worker.ready(READY).await?;
+        }
+        Ok(())
+    }
+
     /// Stops everything, clients of others first.
     pub(crate) async fn stop(mut self) -> Result<(), Error> {
         for services in [&mut self.gateways, &mut self.workers] {
-            let stops = services
-                .iter_mut()
-                .map(|service| service.process_mut().stop(STOP));
-            for stopped in join_all(stops).await {
-                if let Err(error) = stopped {
-                    warn!(%error, "a process did not stop well");
-                }
-            }
+            stop_all(services).await;
         }
         self.servers.stop().await
+    }
+}
+
+async fn stop_all(services: &mut [Service]) {
+    let stops = services
+        .iter_mut()
+        .map(|service| service.process_mut().stop(STOP));
+    for stopped in join_all(stops).await {
+        if let Err(error) = stopped {
+            warn!(%error, "a process did not stop well");
+        }
     }
 }
