@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use crate::Error;
+use crate::limits;
 use crate::output::{Measured, Progress};
 use crate::scenario::send;
 
@@ -19,6 +20,7 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Scenario {
     Send(send::Args),
+    Limits(limits::LimitsSettings),
 }
 
 /// Runs a scenario, and prints what was measured.
@@ -29,6 +31,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let progress = Progress::new();
     let measured = match args.scenario {
         Scenario::Send(args) => Box::pin(send::run(args, &progress)).await?,
+        Scenario::Limits(settings) => Box::pin(limits::run(settings, &progress)).await?,
     };
     drop(progress);
     print(&measured, args.json)
