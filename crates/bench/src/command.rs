@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use crate::Error;
+use crate::limits;
 use crate::output::{Measured, Progress};
 use crate::ratios;
 use crate::report;
@@ -23,6 +24,7 @@ enum Scenario {
     Send(send::Args),
     Ratios(ratios::RatiosArgs),
     Report(report::ReportArgs),
+    Limits(limits::LimitsSettings),
 }
 
 /// Runs a scenario, and prints what was measured.
@@ -36,6 +38,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         Scenario::Send(args) => Box::pin(send::run(args, &progress)).await?,
         Scenario::Ratios(args) => return Box::pin(ratios::run(args, json, progress)).await,
         Scenario::Report(args) => return report::run(&args),
+        Scenario::Limits(settings) => Box::pin(limits::run(settings, &progress)).await?,
     };
     drop(progress);
     print(&measured, json)

@@ -5,6 +5,8 @@
 
 mod command;
 mod error;
+mod filling;
+mod limits;
 mod load;
 mod output;
 mod processes;

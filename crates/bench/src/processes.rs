@@ -69,6 +69,13 @@ pub(crate) fn own_processor() -> f64 {
     processor(std::process::id())
 }
 
+/// Of the calling thread, more finely than by the kernel's unit.
+pub(crate) fn own_thread() -> f64 {
+    let schedule = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = schedule.split(' ').next().map(str::parse::<f64>);
+    nanos.and_then(Result::ok).unwrap_or_default() / 1e9
+}
+
 /// Its own, and that of the children it has waited for.
 fn times(pid: u32) -> (f64, f64) {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
