@@ -3,7 +3,9 @@
 use std::io::Write as _;
 
 use crate::Error;
+use crate::limits::bare;
 use crate::output::{Measured, Progress};
+use crate::processes::raise_descriptors;
 use crate::scenario::send;
 
 /// Measure confab, and its parts beside it.
@@ -18,7 +20,10 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Scenario {
-    Send(send::Args),
+    Send(Box<send::Args>),
+    /// The bare server of the measurements beside confab.
+    #[command(hide = true)]
+    Bare(bare::Settings),
 }
 
 /// Runs a scenario, and prints what was measured.
@@ -26,9 +31,11 @@ enum Scenario {
 /// # Errors
 /// When something did not start, broke under the load, or did not come in time.
 pub async fn run(args: Args) -> Result<(), Error> {
+    raise_descriptors();
     let progress = Progress::new();
     let measured = match args.scenario {
-        Scenario::Send(args) => Box::pin(send::run(args, &progress)).await?,
+        Scenario::Send(args) => Box::pin(send::run(*args, &progress)).await?,
+        Scenario::Bare(settings) => return bare::serve(settings).await,
     };
     drop(progress);
     print(&measured, args.json)

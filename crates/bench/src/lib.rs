@@ -5,6 +5,7 @@
 
 mod command;
 mod error;
+mod limits;
 mod load;
 mod output;
 mod processes;
