@@ -6,6 +6,7 @@ use crate::Error;
 use crate::limits::bare;
 use crate::output::{Measured, Progress};
 use crate::processes::raise_descriptors;
+use crate::scenario::fanout;
 use crate::scenario::send;
 
 /// Measure confab, and its parts beside it.
@@ -21,6 +22,7 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Scenario {
     Send(Box<send::Args>),
+    Fanout(Box<fanout::Args>),
     /// The bare server of the measurements beside confab.
     #[command(hide = true)]
     Bare(bare::Settings),
@@ -35,6 +37,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let progress = Progress::new();
     let measured = match args.scenario {
         Scenario::Send(args) => Box::pin(send::run(*args, &progress)).await?,
+        Scenario::Fanout(args) => Box::pin(fanout::run(*args, &progress)).await?,
         Scenario::Bare(settings) => return bare::serve(settings).await,
     };
     drop(progress);

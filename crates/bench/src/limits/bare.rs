@@ -8,6 +8,7 @@ use confab_stack::{Launch, Service, free_port};
 use tempfile::TempDir;
 
 use crate::Error;
+use crate::processes::{self, Usage};
 use crate::stack::Places;
 
 mod server;
@@ -56,6 +57,34 @@ impl Bare {
         self.service.process_mut().stop(STOP).await?;
         Ok(())
     }
+}
+
+/// Several that tell, as many as a confab has gateways.
+pub(crate) async fn start_all(places: &Places, count: usize) -> Result<Vec<Bare>, Error> {
+    let mut bares = Vec::new();
+    for _ in 0..count {
+        bares.push(Bare::start(places, Kind::Telling).await?);
+    }
+    Ok(bares)
+}
+
+/// Ends all of them.
+pub(crate) async fn stop_all(bares: Vec<Bare>) -> Result<(), Error> {
+    for bare in bares {
+        bare.stop().await?;
+    }
+    Ok(())
+}
+
+/// Processors' time that they have used, and bytes that they hold of their own.
+pub(crate) fn usage(bares: &[Bare]) -> (Option<Usage>, Option<u64>) {
+    let pids = || bares.iter().map(Bare::pid);
+    let usage = Usage {
+        gateways: pids().map(processes::processor).sum(),
+        load: processes::own_processor(),
+        ..Usage::default()
+    };
+    (Some(usage), Some(pids().map(processes::memory).sum()))
 }
 
 fn launch(kind: Kind, port: u16, log: PathBuf) -> Result<Launch, Error> {
