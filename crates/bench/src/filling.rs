@@ -122,7 +122,7 @@ fn id(n: u64, kind: u8) -> Uuid {
         .into_uuid()
 }
 
-/// Bits that look random (the finalizer of SplitMix64, which never gives two numbers the same).
+/// Bits that look random (the finalizer of `SplitMix64`, which never gives two numbers the same).
 const fn scattered(n: u64) -> u64 {
     let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

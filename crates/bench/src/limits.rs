@@ -11,6 +11,7 @@ use crate::filling::fill;
 use crate::output::{Measured, Progress, row};
 use crate::stack::{Places, Servers};
 
+pub(crate) mod bare;
 pub(crate) mod jetstream;
 pub(crate) mod nats;
 pub(crate) mod postgres;

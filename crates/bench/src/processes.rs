@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 /// The kernel's unit of processor time, in seconds.
 const TICK: f64 = 0.01;
@@ -49,6 +50,16 @@ impl Usage {
     /// Of the service, without the load.
     pub(crate) fn service(self) -> f64 {
         self.gateways + self.workers + self.nats + self.postgres
+    }
+}
+
+/// Every socket of a load takes a descriptor, and systems start processes with few: as many as may be had are taken.
+pub(crate) fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        warn!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -81,9 +81,19 @@ impl Sent {
 
     /// As [`Self::took`], of the message that an answer (`"id"`) or an event (`"clientId"`) is about.
     pub(crate) fn took_by(&self, payload: &[u8], field: &memmem::Finder<'_>) -> Option<Duration> {
+        self.took(Self::id_in(payload, field)?)
+    }
+
+    /// The client id that stands behind `field`.
+    pub(crate) fn id_in(payload: &[u8], field: &memmem::Finder<'_>) -> Option<Uuid> {
         let behind = payload.get(field.find(payload)? + field.needle().len()..)?;
         let text = behind.get(..uuid::fmt::Hyphenated::LENGTH)?;
-        self.took(Uuid::try_parse_ascii(text).ok()?)
+        Uuid::try_parse_ascii(text).ok()
+    }
+
+    /// Which message of its run a client id names.
+    pub(crate) fn number(client_id: Uuid) -> u64 {
+        client_id.as_u64_pair().1 & ((1 << NUMBER_BITS) - 1)
     }
 }
 

@@ -115,18 +115,12 @@ pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Err
 
 impl Outcome {
     fn rows(&self) -> Vec<(String, String)> {
-        let latency = |latency: &Latency| {
-            format!(
-                "p50 {:.2}, p90 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.1} ms",
-                latency.p50, latency.p90, latency.p99, latency.p999, latency.max
-            )
-        };
         let mut rows = vec![
             row("acknowledged", format!("{:.0} a second", self.sends)),
             row("events heard", format!("{:.0} a second", self.events)),
-            row("until the acknowledgement", latency(&self.acknowledged)),
-            row("until a member has it", latency(&self.heard)),
-            row("of which the load was late", latency(&self.late)),
+            row("until the acknowledgement", self.acknowledged.text()),
+            row("until a member has it", self.heard.text()),
+            row("of which the load was late", self.late.text()),
             row("refused", self.failed.to_string()),
             row("unanswered", self.unanswered.to_string()),
         ];
