@@ -7,6 +7,8 @@ use crate::limits::bare;
 use crate::output::{Measured, Progress};
 use crate::processes::raise_descriptors;
 use crate::scenario::fanout;
+use crate::scenario::idle;
+use crate::scenario::resume;
 use crate::scenario::send;
 
 /// Measure confab, and its parts beside it.
@@ -23,6 +25,8 @@ pub struct Args {
 enum Scenario {
     Send(Box<send::Args>),
     Fanout(Box<fanout::Args>),
+    Idle(Box<idle::Args>),
+    Resume(Box<resume::Args>),
     /// The bare server of the measurements beside confab.
     #[command(hide = true)]
     Bare(bare::Settings),
@@ -38,6 +42,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let measured = match args.scenario {
         Scenario::Send(args) => Box::pin(send::run(*args, &progress)).await?,
         Scenario::Fanout(args) => Box::pin(fanout::run(*args, &progress)).await?,
+        Scenario::Idle(args) => Box::pin(idle::run(*args, &progress)).await?,
+        Scenario::Resume(args) => Box::pin(resume::run(*args, &progress)).await?,
         Scenario::Bare(settings) => return bare::serve(settings).await,
     };
     drop(progress);
