@@ -9,6 +9,8 @@ use crate::processes::raise_descriptors;
 use crate::ratios;
 use crate::report;
 use crate::scenario::fanout;
+use crate::scenario::idle;
+use crate::scenario::resume;
 use crate::scenario::send;
 
 /// Measure confab, and its parts beside it.
@@ -25,6 +27,8 @@ pub struct Args {
 enum Scenario {
     Send(Box<send::Args>),
     Fanout(Box<fanout::Args>),
+    Idle(Box<idle::Args>),
+    Resume(Box<resume::Args>),
     Limits(limits::LimitsSettings),
     Ratios(ratios::RatiosArgs),
     Report(report::ReportArgs),
@@ -44,6 +48,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let measured = match args.scenario {
         Scenario::Send(args) => Box::pin(send::run(*args, &progress)).await?,
         Scenario::Fanout(args) => Box::pin(fanout::run(*args, &progress)).await?,
+        Scenario::Idle(args) => Box::pin(idle::run(*args, &progress)).await?,
+        Scenario::Resume(args) => Box::pin(resume::run(*args, &progress)).await?,
         Scenario::Limits(settings) => Box::pin(limits::run(settings, &progress)).await?,
         Scenario::Ratios(args) => return Box::pin(ratios::run(args, json, progress)).await,
         Scenario::Report(args) => return report::run(&args),

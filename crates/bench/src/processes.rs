@@ -109,10 +109,17 @@ fn children(pid: u32) -> Vec<u32> {
 
 /// Bytes of a process that are in memory and its own: its resident set without what a file backs.
 pub(crate) fn memory(pid: u32) -> u64 {
+    status(pid, "RssAnon:")
+}
+
+/// Bytes of a process that are in memory.
+pub(crate) fn resident(pid: u32) -> u64 {
+    status(pid, "VmRSS:")
+}
+
+fn status(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.map(|rest| rest.trim().trim_end_matches(" kB"));
     kib.and_then(|kib| kib.parse::<u64>().ok())
         .unwrap_or_default()

@@ -1,4 +1,6 @@
 //! The loads, each with what it measures.
 
 pub(crate) mod fanout;
+pub(crate) mod idle;
+pub(crate) mod resume;
 pub(crate) mod send;
