@@ -11,6 +11,10 @@ use crate::Error;
 use crate::output::{self, Progress};
 use crate::stack::Places;
 
+mod alone;
+mod fanout;
+mod idle;
+mod resume;
 mod sends;
 mod table;
 
@@ -57,14 +61,28 @@ pub(crate) struct Missing {
 /// Measurements that are made together, and the ratios that need them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Group {
+    Alone,
     Sends,
+    FanOut,
+    Idle,
+    Resume,
 }
 
 impl Group {
-    const ALL: [Self; 1] = [Self::Sends];
+    const ALL: [Self; 5] = [
+        Self::Alone,
+        Self::Sends,
+        Self::FanOut,
+        Self::Idle,
+        Self::Resume,
+    ];
 
     const fn ratios(self) -> &'static [&'static str] {
         match self {
+            Self::Alone => &["efficiency", "latencyMedian"],
+            Self::FanOut => &["fanOut", "latencyBesideFanOut"],
+            Self::Idle => &["idleMemory"],
+            Self::Resume => &["resumeCost", "resumeRate"],
             Self::Sends => &[
                 "efficiency",
                 "groupCommit",
@@ -84,7 +102,11 @@ impl Group {
         progress: &Progress,
     ) -> Result<(), Error> {
         match self {
+            Self::Alone => Box::pin(alone::measure(places, parts, progress)).await,
             Self::Sends => Box::pin(sends::measure(places, parts, progress)).await,
+            Self::FanOut => Box::pin(fanout::measure(places, parts, progress)).await,
+            Self::Idle => Box::pin(idle::measure(places, parts, progress)).await,
+            Self::Resume => Box::pin(resume::measure(places, parts, progress)).await,
         }
     }
 }

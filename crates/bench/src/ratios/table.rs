@@ -189,7 +189,7 @@ pub(crate) const ROWS: &[Row] = &[
         below: &[(1.0, "bareIdleKib")],
         goal: Goal::AtMost(1.5),
         also: &[("idleKib", Goal::AtMost(12.0))],
-        beside: &[],
+        beside: &["idleResidentKib"],
     },
     Row {
         name: "workers",
@@ -234,7 +234,7 @@ pub(crate) const ROWS: &[Row] = &[
         below: &[(1.0, "resumePostgresMicros")],
         goal: Goal::AtLeast(5.0),
         also: &[],
-        beside: &[],
+        beside: &["resumeMicros", "windowlessResumeMicros"],
     },
     Row {
         name: "resumeRate",
@@ -252,7 +252,11 @@ pub(crate) const ROWS: &[Row] = &[
         below: &[(1.0, "withoutFanOutP99Millis")],
         goal: Goal::AtMost(3.0),
         also: &[],
-        beside: &["besideFanOutP50Millis", "withoutFanOutP50Millis"],
+        beside: &[
+            "besideFanOutP50Millis",
+            "withoutFanOutP50Millis",
+            "besideFanOutFrames",
+        ],
     },
 ];
 
