@@ -5,7 +5,7 @@ use std::io::Write as _;
 use crate::Error;
 use crate::limits;
 use crate::output::{Measured, Progress};
-use crate::scenario::send;
+use crate::scenario::{history, send};
 
 /// Measure confab, and its parts beside it.
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,7 @@ pub struct Args {
 enum Scenario {
     Send(send::Args),
     Limits(limits::LimitsSettings),
+    History(history::HistorySettings),
 }
 
 /// Runs a scenario, and prints what was measured.
@@ -31,6 +32,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let progress = Progress::new();
     let measured = match args.scenario {
         Scenario::Send(args) => Box::pin(send::run(args, &progress)).await?,
+        Scenario::History(settings) => Box::pin(history::run(settings, &progress)).await?,
         Scenario::Limits(settings) => Box::pin(limits::run(settings, &progress)).await?,
     };
     drop(progress);
