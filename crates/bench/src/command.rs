@@ -9,6 +9,7 @@ use crate::processes::raise_descriptors;
 use crate::ratios;
 use crate::report;
 use crate::scenario::fanout;
+use crate::scenario::history;
 use crate::scenario::idle;
 use crate::scenario::resume;
 use crate::scenario::send;
@@ -30,6 +31,7 @@ enum Scenario {
     Idle(Box<idle::Args>),
     Resume(Box<resume::Args>),
     Limits(limits::LimitsSettings),
+    History(history::HistorySettings),
     Ratios(ratios::RatiosArgs),
     Report(report::ReportArgs),
     /// The bare server of the measurements beside confab.
@@ -46,6 +48,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let json = args.json;
     let progress = Progress::new();
     let measured = match args.scenario {
+        Scenario::History(settings) => Box::pin(history::run(settings, &progress)).await?,
         Scenario::Send(args) => Box::pin(send::run(*args, &progress)).await?,
         Scenario::Fanout(args) => Box::pin(fanout::run(*args, &progress)).await?,
         Scenario::Idle(args) => Box::pin(idle::run(*args, &progress)).await?,

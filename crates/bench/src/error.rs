@@ -62,6 +62,11 @@ impl Error {
         move |source| Self::Io { what, source }
     }
 
+    /// A task of the load's that did not end as it should.
+    pub(crate) fn panicked(error: tokio::task::JoinError) -> Self {
+        Self::Failed(error.to_string())
+    }
+
     /// An error of the NATS library's, with what was tried.
     pub(crate) fn nats<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::Nats(format!("{what}: {error}"))

@@ -19,7 +19,7 @@ pub(crate) use copy::{fill, message};
 /// When the first conversation began.
 const BEGAN: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 /// Conversations of each user.
-const OF_EACH: u64 = 20;
+pub(crate) const OF_EACH: u64 = 20;
 /// Behind the beginnings, every so many-th event is in the first conversation, whose log is long.
 const LONG: u64 = 10;
 
@@ -86,6 +86,14 @@ impl Filling {
     pub(crate) fn member(&self, conversation: u64, place: u64) -> u64 {
         let users = self.users();
         (conversation + place % self.members * (users / self.members)) % users
+    }
+
+    /// The `n`-th conversation of a user.
+    pub(crate) fn conversation_of(&self, user: u64, n: u64) -> u64 {
+        let users = self.users();
+        let (place, round) = (n % self.members, n / self.members);
+        let first = (user + users - place * (users / self.members)) % users;
+        (first + round * users) % self.conversations
     }
 
     /// When the `n`-th event was stored.
@@ -182,6 +190,25 @@ mod tests {
             }
         }
         assert!(all.iter().all(|count| *count == OF_EACH));
+    }
+
+    #[test]
+    fn a_user_is_a_member_of_its_conversations() {
+        let filling = Filling {
+            events: 1000,
+            conversations: 1000,
+            members: 4,
+            text: 10,
+        };
+        for user in 0..filling.users() {
+            let own: HashSet<u64> = (0..OF_EACH)
+                .map(|n| filling.conversation_of(user, n))
+                .collect();
+            assert_eq!(own.len(), 20);
+            for conversation in own {
+                assert!((0..4).any(|place| filling.member(conversation, place) == user));
+            }
+        }
     }
 
     #[test]

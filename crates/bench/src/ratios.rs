@@ -14,6 +14,7 @@ use crate::stack::Places;
 mod alone;
 mod fanout;
 mod idle;
+mod pages;
 mod resume;
 mod sends;
 mod table;
@@ -66,15 +67,17 @@ enum Group {
     FanOut,
     Idle,
     Resume,
+    Pages,
 }
 
 impl Group {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Alone,
         Self::Sends,
         Self::FanOut,
         Self::Idle,
         Self::Resume,
+        Self::Pages,
     ];
 
     const fn ratios(self) -> &'static [&'static str] {
@@ -83,6 +86,7 @@ impl Group {
             Self::FanOut => &["fanOut", "latencyBesideFanOut"],
             Self::Idle => &["idleMemory"],
             Self::Resume => &["resumeCost", "resumeRate"],
+            Self::Pages => &["pageTime"],
             Self::Sends => &[
                 "efficiency",
                 "groupCommit",
@@ -106,6 +110,7 @@ impl Group {
             Self::Sends => Box::pin(sends::measure(places, parts, progress)).await,
             Self::FanOut => Box::pin(fanout::measure(places, parts, progress)).await,
             Self::Idle => Box::pin(idle::measure(places, parts, progress)).await,
+            Self::Pages => Box::pin(pages::measure(places, parts, progress)).await,
             Self::Resume => Box::pin(resume::measure(places, parts, progress)).await,
         }
     }

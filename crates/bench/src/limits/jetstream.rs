@@ -168,7 +168,7 @@ async fn consume(
     apart(move || async move {
         let jetstream = jetstream::new(connect(&url).await?);
         let taken = Latencies::default();
-        let work = read(&jetstream, from, &taken);
+        let work = Box::pin(read(&jetstream, from, &taken));
         measure(work, &taken, 1.0, server, window).await
     })
     .await

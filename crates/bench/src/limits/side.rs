@@ -78,7 +78,7 @@ where
         runtime.block_on(side())
     };
     let ended = tokio::task::spawn_blocking(run).await;
-    ended.map_err(|panic| Error::Failed(panic.to_string()))?
+    ended.map_err(Error::panicked)?
 }
 
 /// Runs what goes on for ever, on the thread that [`apart`] gave, and measures it in the window; each that is recorded in `taken`

@@ -225,7 +225,7 @@ pub(crate) const ROWS: &[Row] = &[
         below: &[(1.0, "tenThousandPageMillis")],
         goal: Goal::AtMost(1.3),
         also: &[],
-        beside: &[],
+        beside: &["millionPagePostgresMicros", "tenThousandPagePostgresMicros"],
     },
     Row {
         name: "resumeCost",
