@@ -60,6 +60,10 @@ struct State {
 }
 
 impl State {
+    const fn wants_more(&self, capacity: usize) -> bool {
+        self.held_back && self.event_bytes <= capacity / 4
+    }
+
     fn has_any(&self) -> bool {
         !self.frames.is_empty() || !self.signals.is_empty()
     }
@@ -131,10 +135,15 @@ impl Outbox {
         self.lock().proofs.unproven()
     }
 
+    /// Whether [`Self::wants_more`] would say so.
+    pub(crate) fn has_room_again(&self) -> bool {
+        self.lock().wants_more(self.capacity)
+    }
+
     /// Whether the hub holds back events that have room now: then it is to be told, once.
     pub(crate) fn wants_more(&self) -> bool {
         let mut state = self.lock();
-        let wants = state.held_back && state.event_bytes <= self.capacity / 4;
+        let wants = state.wants_more(self.capacity);
         state.held_back &= !wants;
         wants
     }

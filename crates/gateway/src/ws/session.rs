@@ -18,7 +18,7 @@ use tracing::debug;
 use super::Sockets;
 use super::codec::Decoded;
 use super::commands::Done;
-use super::connection::{Connection, End};
+use super::connection::{Connection, End, Meanwhile, pump};
 use super::ending::{drained, goaway, try_elsewhere};
 use super::frames::Frame;
 use super::hello::{Greeted, arrive, greet};
@@ -168,6 +168,11 @@ impl<'a> Session<'a> {
             let reads = connection.outbox.answer_bytes() + self.sends.bytes() < PENDING
                 && self.pending_frames < PENDING_FRAMES
                 && !self.renewing;
+            let meanwhile = if reads {
+                Meanwhile::Reading
+            } else {
+                Meanwhile::ReadingWaits
+            };
             let step = tokio::select! {
                 () = &mut drain => Err(goaway(self.sockets, connection)),
                 () = degraded::found(&mut degraded) => {
@@ -183,8 +188,7 @@ impl<'a> Session<'a> {
                 }
                 () = stalled(writing, limits.stall) => Err(End::of(Code::SlowConsumer)),
                 _ = heartbeat.tick() => self.beat(connection),
-                written = connection.writer.flush(), if writing.is_some() => written.map_err(|_lost| End::Lost),
-                () = connection.outbox.ready(), if writing.is_none() => connection.take(),
+                written = pump(&connection.outbox, &mut connection.writer, meanwhile) => written,
                 code = connection.outbox.closed(), if writing.is_some() => Err(End::of(code)),
                 Some(done) = self.on_the_way.next() => {
                     self.done(connection, done);
