@@ -30,7 +30,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// Those who hear what is said.
 #[derive(Debug)]
 pub(crate) struct Audience {
-    connections: Arc<Vec<Connection>>,
+    connections: Arc<[Connection]>,
     crowd: Arc<Crowd>,
     voice: Voice,
 }
@@ -59,7 +59,7 @@ impl Audience {
         let hearings = (0..load.members).map(|_| crowd.hearing());
         let connections = connect_all(&people, Hello::default(), hearings).await?;
         let audience = Self {
-            connections: Arc::new(connections),
+            connections: connections.into(),
             crowd,
             voice: Voice::Conversation(conversation, "x".repeat(load.text).into()),
         };
@@ -82,7 +82,7 @@ impl Audience {
         }
         let (before, behind) = around_client_id(event)?;
         let audience = Self {
-            connections: Arc::new(connections),
+            connections: connections.into(),
             crowd,
             voice: Voice::Event(before, behind, bares.len()),
         };
