@@ -1,8 +1,6 @@
 //! What the page shows of each scenario: columns of a table, and plots.
 
-use std::collections::BTreeMap;
-
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::plot::{Axis, Plot, Series};
 use crate::Error;
@@ -25,7 +23,11 @@ type At = (&'static str, &'static str);
 struct Shown {
     scenario: &'static str,
     title: &'static str,
+    /// Where a list stands of which each item is a line of the table.
+    each: Option<&'static str>,
     columns: &'static [At],
+    /// Columns of what only some runs measure.
+    more: &'static [At],
     plots: &'static [Drawn],
 }
 
@@ -34,6 +36,8 @@ struct Drawn {
     file: &'static str,
     title: &'static str,
     up: &'static str,
+    /// What a run must have been told, or not, to be in it.
+    only: Option<(&'static str, bool)>,
     lines: Lines,
 }
 
@@ -41,78 +45,17 @@ struct Drawn {
 enum Lines {
     /// A point of each run.
     Runs {
-        /// What a run must have been told, and what not, to be in it.
-        only: (&'static str, bool),
         across: At,
         axis: Axis,
         up: &'static [At],
     },
-    /// A line of each run: the percentiles of a latency.
-    Percentiles {
-        only: (&'static str, bool),
-        of: &'static [At],
-    },
+    /// The percentiles of latencies.
+    Percentiles(&'static [At]),
 }
 
-const SHOWN: &[Shown] = &[Shown {
-    scenario: "send",
-    title: "Sends",
-    columns: &[
-        ("connections", "/settings/connections"),
-        ("conversations", "/settings/conversations"),
-        ("members", "/settings/members"),
-        ("in flight a connection (`--max`)", "/settings/inFlight"),
-        ("sends/s", "/measured/sends"),
-        ("events/s", "/measured/events"),
-        ("acknowledged p50, ms", "/measured/acknowledged/p50"),
-        ("p99", "/measured/acknowledged/p99"),
-        ("heard p50, ms", "/measured/heard/p50"),
-        ("p99", "/measured/heard/p99"),
-        ("µs a send: gateways", "/measured/processor/gateways"),
-        ("workers", "/measured/processor/workers"),
-        ("NATS", "/measured/processor/nats"),
-        ("Postgres", "/measured/processor/postgres"),
-    ],
-    plots: &[
-        Drawn {
-            file: "send-latency.svg",
-            title: "Sends at a rate: from the intended time on",
-            up: "ms",
-            lines: Lines::Percentiles {
-                only: ("/settings/max", false),
-                of: &[
-                    ("acknowledged", "/measured/acknowledged"),
-                    ("heard by a member", "/measured/heard"),
-                ],
-            },
-        },
-        Drawn {
-            file: "send-rate.svg",
-            title: "As many sends as are taken",
-            up: "sends/s",
-            lines: Lines::Runs {
-                only: ("/settings/max", true),
-                across: ("in flight on each connection", "/settings/inFlight"),
-                axis: Axis::Doubling,
-                up: &[("acknowledged", "/measured/sends")],
-            },
-        },
-        Drawn {
-            file: "send-saturation.svg",
-            title: "As many sends as are taken: until acknowledged",
-            up: "ms",
-            lines: Lines::Runs {
-                only: ("/settings/max", true),
-                across: ("in flight on each connection", "/settings/inFlight"),
-                axis: Axis::Doubling,
-                up: &[
-                    ("p50", "/measured/acknowledged/p50"),
-                    ("p99", "/measured/acknowledged/p99"),
-                ],
-            },
-        },
-    ],
-}];
+mod shown;
+
+use shown::SHOWN;
 
 /// Whether a scenario of this name is shown.
 pub(super) fn is_known(scenario: &str) -> bool {
@@ -124,7 +67,8 @@ pub(super) fn of(measured: &[Measured]) -> Result<Vec<Section>, Error> {
     let mut sections = Vec::new();
     for shown in SHOWN {
         let runs = measured.iter().filter(|run| run.scenario == shown.scenario);
-        let runs = runs.map(Run::of).collect::<Result<Vec<_>, _>>()?;
+        let runs = runs.map(|run| Run::of(run, shown.each));
+        let runs = runs.collect::<Result<Vec<_>, _>>()?.concat();
         if !runs.is_empty() {
             sections.push(shown.section(&runs)?);
         }
@@ -135,18 +79,18 @@ pub(super) fn of(measured: &[Measured]) -> Result<Vec<Section>, Error> {
 impl Shown {
     fn section(&self, runs: &[Run]) -> Result<Section, Error> {
         let line = |run: &Run| {
-            let numbers = self
-                .columns
-                .iter()
-                .map(|(_, at)| run.number(at).map(number));
-            numbers.collect::<Result<Vec<_>, _>>()
+            let cells = self.columns.iter().map(|(_, at)| run.cell(at));
+            let more = self.more.iter().map(|(_, at)| run.cell(at));
+            let more = more.map(|cell| Ok(cell.unwrap_or_else(|_absent| "–".to_owned())));
+            cells.chain(more).collect::<Result<Vec<_>, Error>>()
         };
         let lines = runs.iter().map(line).collect::<Result<_, _>>()?;
         let plots = self.plots.iter().map(|drawn| drawn.plot(runs));
         let plots = plots.collect::<Result<Vec<_>, Error>>()?;
+        let columns = self.columns.iter().chain(self.more);
         Ok(Section {
             title: self.title,
-            columns: self.columns.iter().map(|(name, _)| *name).collect(),
+            columns: columns.map(|(name, _)| *name).collect(),
             lines,
             plots: plots.into_iter().flatten().collect(),
         })
@@ -156,16 +100,11 @@ impl Shown {
 impl Drawn {
     /// `None` where no run is of the kind that it shows.
     fn plot(&self, runs: &[Run]) -> Result<Option<Plot>, Error> {
+        let is_in = |run: &&Run| self.only.is_none_or(|only| run.is(only));
+        let runs: Vec<&Run> = runs.iter().filter(is_in).collect();
         let (across, axis, series) = match &self.lines {
-            Lines::Runs {
-                only,
-                across,
-                axis,
-                up,
-            } => (across.0, *axis, by_run(runs, only, across.1, up)?),
-            Lines::Percentiles { only, of } => {
-                ("percentile", Axis::Nines, by_percentile(runs, only, of)?)
-            }
+            Lines::Runs { across, axis, up } => (across.0, *axis, by_run(&runs, across.1, up)?),
+            Lines::Percentiles(of) => ("percentile", Axis::Nines, by_percentile(&runs, of)?),
         };
         let is_empty = series.iter().all(|series| series.points.is_empty());
         Ok((!is_empty).then_some(Plot {
@@ -179,48 +118,68 @@ impl Drawn {
     }
 }
 
-fn by_run(
-    runs: &[Run],
-    only: &(&str, bool),
-    across: &str,
-    up: &[At],
-) -> Result<Vec<Series>, Error> {
+/// Runs that did not measure something have no point on its line.
+fn by_run(runs: &[&Run], across: &str, up: &[At]) -> Result<Vec<Series>, Error> {
     let line = |(name, at): &At| {
-        let points = runs.iter().filter(|run| run.is(only));
+        let points = runs.iter().filter(|run| run.number(at).is_ok());
         let points = points.map(|run| Ok((run.number(across)?, run.number(at)?)));
         let mut points = points.collect::<Result<Vec<_>, Error>>()?;
         points.sort_by(|one, other| one.0.total_cmp(&other.0));
         let name = (*name).to_owned();
         Ok(Series { name, points })
     };
-    up.iter().map(line).collect()
+    let lines = up.iter().map(line).collect::<Result<Vec<_>, Error>>()?;
+    let are_drawn = lines.into_iter().filter(|line| !line.points.is_empty());
+    Ok(are_drawn.collect())
 }
 
-fn by_percentile(runs: &[Run], only: &(&str, bool), of: &[At]) -> Result<Vec<Series>, Error> {
-    let mut series = BTreeMap::new();
-    for run in runs.iter().filter(|run| run.is(only)) {
-        for (place, (name, at)) in of.iter().enumerate() {
-            let points = run.latency(at)?.curve;
-            // Of several runs of a kind the last is shown: a curve is an example, the table has them all.
-            let name = (*name).to_owned();
-            series.insert(place, Series { name, points });
-        }
-    }
-    Ok(series.into_values().collect())
+/// Of several runs the last is shown: a curve is an example, the table has them all.
+fn by_percentile(runs: &[&Run], of: &[At]) -> Result<Vec<Series>, Error> {
+    let lines = of
+        .iter()
+        .flat_map(|line| runs.last().map(|run| (line, run)));
+    let lines = lines.map(|((name, at), run)| {
+        Ok(Series {
+            name: (*name).to_owned(),
+            points: run.latency(at)?.curve,
+        })
+    });
+    lines.collect()
 }
 
 /// What a scenario printed, by pointers.
+#[derive(Debug, Clone)]
 struct Run {
     scenario: String,
     value: Value,
 }
 
 impl Run {
-    fn of(measured: &Measured) -> Result<Self, Error> {
-        Ok(Self {
-            scenario: measured.scenario.to_string(),
+    /// One, or one of each item of a list.
+    fn of(measured: &Measured, each: Option<&str>) -> Result<Vec<Self>, Error> {
+        let scenario = measured.scenario.to_string();
+        let whole = Self {
+            scenario: scenario.clone(),
             value: serde_json::to_value(measured)?,
-        })
+        };
+        let Some(each) = each else {
+            return Ok(vec![whole]);
+        };
+        let items = whole.value.pointer(each).and_then(Value::as_array);
+        let items = items.ok_or_else(|| Error::Failed(format!("{scenario}: no list at {each}")))?;
+        let item = |item: &Value| Self {
+            scenario: scenario.clone(),
+            value: json!({ "settings": measured.settings, "measured": item }),
+        };
+        Ok(items.iter().map(item).collect())
+    }
+
+    /// A name or a number.
+    fn cell(&self, at: &str) -> Result<String, Error> {
+        match self.value.pointer(at).and_then(Value::as_str) {
+            Some(name) => Ok(name.to_owned()),
+            None => self.number(at).map(number),
+        }
     }
 
     fn number(&self, at: &str) -> Result<f64, Error> {
@@ -228,8 +187,8 @@ impl Run {
         number.ok_or_else(|| Error::Failed(format!("{}: no number at {at}", self.scenario)))
     }
 
-    fn is(&self, (at, wanted): &(&str, bool)) -> bool {
-        self.value.pointer(at).and_then(Value::as_bool) == Some(*wanted)
+    fn is(&self, (at, wanted): (&str, bool)) -> bool {
+        self.value.pointer(at).and_then(Value::as_bool) == Some(wanted)
     }
 
     fn latency(&self, at: &str) -> Result<Latency, Error> {
