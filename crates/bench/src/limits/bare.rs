@@ -11,7 +11,6 @@ use crate::Error;
 use crate::processes::{self, Usage};
 use crate::stack::Places;
 
-pub(crate) mod frames;
 mod server;
 
 pub(crate) use server::{Kind, Settings, serve};

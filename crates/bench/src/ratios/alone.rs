@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Parts;
 use crate::Error;
-use crate::limits::bare::frames;
+use crate::limits::bare::frame_costs;
 use crate::limits::{self, IN_FLIGHT, Part, jetstream, nats, postgres};
 use crate::output::Progress;
 use crate::stack::{Places, Servers};
@@ -13,6 +13,9 @@ use crate::stack::{Places, Servers};
 const LENGTH: Duration = Duration::from_secs(2);
 /// Messages of a batch: about as many as a worker commits together at saturation, and an event costs no less in larger ones.
 const BATCH: u64 = 50;
+/// A send of 200 characters, and its event: what comes in, and what goes out.
+const SEND_BYTES: usize = 340;
+const EVENT_BYTES: usize = 540;
 
 /// Measures Postgres, NATS, and frames of a bare server.
 pub(crate) async fn measure(
@@ -25,8 +28,8 @@ pub(crate) async fn measure(
     stores(&mut servers, parts, progress).await?;
     servers.stop().await?;
     progress.say("frames of a bare server");
-    let frames = frames::measure(places, LENGTH.as_secs(), progress).await?;
-    parts.put("frameInMicros", frames.taken);
+    let frames = frame_costs(places, SEND_BYTES, EVENT_BYTES, LENGTH).await?;
+    parts.put("frameInMicros", frames.read);
     parts.put("frameOutMicros", frames.written);
     Ok(())
 }

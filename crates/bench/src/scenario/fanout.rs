@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -184,18 +183,6 @@ pub(crate) async fn compare(
         bare: Some(bare),
         beside: None,
     })
-}
-
-/// Puts the load on bare servers alone, with this event.
-pub(crate) async fn of_bare(
-    bares: &[bare::Bare],
-    load: &Load,
-    event: &Bytes,
-    progress: &Progress,
-) -> Result<Outcome, Error> {
-    let audience = Audience::of_bare(bares, load, event, progress).await?;
-    let mut used = || Ok(bare::usage(bares));
-    watch(&audience, load, &mut used, progress).await
 }
 
 /// How often confab and bare servers are measured in turn.
