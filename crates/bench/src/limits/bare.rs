@@ -11,8 +11,10 @@ use crate::Error;
 use crate::processes::{self, Usage};
 use crate::stack::Places;
 
+mod frames;
 mod server;
 
+pub(crate) use frames::{FrameCosts, frame_costs};
 pub(crate) use server::{Kind, Settings, serve};
 
 /// How long it may take to be ready, and to stop.
