@@ -17,6 +17,8 @@ use crate::metrics::FrameMetrics;
 
 /// Signals that wait for one socket; beyond, the oldest is dropped.
 const SIGNALS: usize = 64;
+/// Places kept for frames while none waits: a socket that says little holds little.
+const PLACES_KEPT: usize = 8;
 
 /// What a signal is about: a newer one takes its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -299,11 +301,20 @@ impl Outbox {
             left = left.saturating_sub(frame.as_bytes().len());
             taken.push(frame);
         }
+        give_back(&mut state.frames);
+        give_back(&mut state.signals);
         Ok(taken)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives back the memory of a queue that was long and is empty.
+fn give_back<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > PLACES_KEPT {
+        *queue = VecDeque::new();
     }
 }
 

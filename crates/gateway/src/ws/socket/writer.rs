@@ -15,7 +15,7 @@ use crate::ws::frames::Frame;
 /// Frames handed to the kernel at once; it takes 1,024 at most, and 64 small ones fill a packet many times over.
 const FRAMES_PER_WRITE: usize = 64;
 /// Places kept for waiting frames while none waits.
-const PLACES_KEPT: usize = 16;
+const PLACES_KEPT: usize = 4;
 
 /// The writing half of a socket. It has no timeout: who owns it looks at [`Writer::stalled_since`].
 #[derive(Debug)]
