@@ -14,7 +14,7 @@ use crate::stack::Places;
 mod frames;
 mod server;
 
-pub(crate) use frames::{FrameCosts, frame_costs};
+pub(crate) use frames::frame_costs;
 pub(crate) use server::{Kind, Settings, serve};
 
 /// How long it may take to be ready, and to stop.
