@@ -3,7 +3,7 @@ SHELL := /bin/bash
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test soak contract lint deny clean-data
+.PHONY: help setup dev test soak contract lint deny bench clean-data
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,10 @@ lint: ## format and lints, as CI has them
 
 deny: ## bans, licences and sources of dependencies (needs cargo-deny)
 	cargo deny --all-features check bans licenses sources
+
+bench: setup ## measure everything that docs/performance.md shows, and write it (ARGS="sends report": only those)
+	cargo build --release --locked -p confab
+	scripts/bench $(ARGS)
 
 clean-data: ## forget what `make dev` keeps
 	rm -rf .confab/data

@@ -36,9 +36,16 @@ struct Drawn {
     file: &'static str,
     title: &'static str,
     up: &'static str,
-    /// What a run must have been told, or not, to be in it.
-    only: Option<(&'static str, bool)>,
+    /// What a run must have been told to be in it.
+    only: Option<(&'static str, Told)>,
     lines: Lines,
+}
+
+/// A setting's value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Told {
+    Flag(bool),
+    Number(f64),
 }
 
 /// Where its lines come from.
@@ -187,8 +194,12 @@ impl Run {
         number.ok_or_else(|| Error::Failed(format!("{}: no number at {at}", self.scenario)))
     }
 
-    fn is(&self, (at, wanted): (&str, bool)) -> bool {
-        self.value.pointer(at).and_then(Value::as_bool) == Some(wanted)
+    fn is(&self, (at, wanted): (&str, Told)) -> bool {
+        let told = self.value.pointer(at);
+        match wanted {
+            Told::Flag(flag) => told.and_then(Value::as_bool) == Some(flag),
+            Told::Number(number) => told.and_then(Value::as_f64) == Some(number),
+        }
     }
 
     fn latency(&self, at: &str) -> Result<Latency, Error> {

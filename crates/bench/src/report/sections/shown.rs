@@ -1,7 +1,7 @@
 //! The scenarios, and what of each is shown.
 
 use super::super::plot::Axis;
-use super::{Drawn, Lines, Shown};
+use super::{Drawn, Lines, Shown, Told};
 
 pub(super) const SHOWN: &[Shown] = &[SENDS, FAN_OUT, IDLE, RESUMES, COMMITS, PARTS, HISTORY];
 
@@ -32,7 +32,7 @@ const SENDS: Shown = Shown {
             file: "send-latency.svg",
             title: "Sends at a rate, from the intended time on",
             up: "ms",
-            only: Some(("/settings/max", false)),
+            only: Some(("/settings/max", Told::Flag(false))),
             lines: Lines::Percentiles(&[
                 ("acknowledged", "/measured/acknowledged"),
                 ("heard by a member", "/measured/heard"),
@@ -42,7 +42,7 @@ const SENDS: Shown = Shown {
             file: "send-rate.svg",
             title: "As many sends as are taken",
             up: "sends/s",
-            only: Some(("/settings/max", true)),
+            only: Some(("/settings/max", Told::Flag(true))),
             lines: Lines::Runs {
                 across: ("in flight on each connection", "/settings/inFlight"),
                 axis: Axis::Doubling,
@@ -53,7 +53,7 @@ const SENDS: Shown = Shown {
             file: "send-saturation.svg",
             title: "As many sends as are taken: until acknowledged",
             up: "ms",
-            only: Some(("/settings/max", true)),
+            only: Some(("/settings/max", Told::Flag(true))),
             lines: Lines::Runs {
                 across: ("in flight on each connection", "/settings/inFlight"),
                 axis: Axis::Doubling,
@@ -94,7 +94,7 @@ const FAN_OUT: Shown = Shown {
             file: "fanout-frames.svg",
             title: "Frames of a fan-out",
             up: "frames/s",
-            only: Some(("/settings/max", true)),
+            only: Some(("/settings/max", Told::Flag(true))),
             lines: Lines::Runs {
                 across: ("members", "/settings/members"),
                 axis: Axis::Linear,
@@ -108,7 +108,7 @@ const FAN_OUT: Shown = Shown {
             file: "fanout-latency.svg",
             title: "A fan-out at a rate: until a member has a message",
             up: "ms",
-            only: Some(("/settings/max", false)),
+            only: Some(("/settings/max", Told::Flag(false))),
             lines: Lines::Percentiles(&[("heard", "/measured/confab/heard")]),
         },
     ],
@@ -135,7 +135,7 @@ const IDLE: Shown = Shown {
             file: "idle-conversations.svg",
             title: "Memory of an idle connection, by conversations",
             up: "bytes",
-            only: None,
+            only: Some(("/settings/connections", Told::Number(5000.0))),
             lines: Lines::Runs {
                 across: (
                     "conversations of each connection",
@@ -152,7 +152,7 @@ const IDLE: Shown = Shown {
             file: "idle-connections.svg",
             title: "Memory of an idle connection, by how many there are",
             up: "bytes",
-            only: None,
+            only: Some(("/settings/conversations", Told::Number(20.0))),
             lines: Lines::Runs {
                 across: ("connections", "/settings/connections"),
                 axis: Axis::Linear,
@@ -191,7 +191,7 @@ const RESUMES: Shown = Shown {
             file: "resume-rate.svg",
             title: "A storm of resumes",
             up: "resumes/s",
-            only: None,
+            only: Some(("/settings/missed", Told::Number(15.0))),
             lines: Lines::Runs {
                 across: ("sessions", "/settings/sessions"),
                 axis: Axis::Linear,
@@ -205,7 +205,7 @@ const RESUMES: Shown = Shown {
             file: "resume-postgres.svg",
             title: "A storm of resumes: Postgres",
             up: "µs a resume",
-            only: None,
+            only: Some(("/settings/sessions", Told::Number(3000.0))),
             lines: Lines::Runs {
                 across: ("events missed in each conversation", "/settings/missed"),
                 axis: Axis::Linear,
