@@ -145,7 +145,7 @@ async fn parts_do_alone_what_they_are_asked_for() {
     for part in ["roundTrip", "requests", "publish", "replay"] {
         above_zero(&limits, &format!("/{part}/perSecond"));
     }
-    above_zero(&limits, "/live/delivery/perSecond");
+    above_zero(&limits, "/live/perSecond");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -257,7 +257,7 @@ const PARTS: Shown = Shown {
         ("NATS round trip p50, ms", "/measured/roundTrip/latency/p50"),
         ("requests/s", "/measured/requests/perSecond"),
         ("publishes/s", "/measured/publish/perSecond"),
-        ("deliveries/s", "/measured/live/delivery/perSecond"),
+        ("deliveries/s", "/measured/live/perSecond"),
         ("replayed/s", "/measured/replay/perSecond"),
     ],
     more: &[],
