@@ -5,6 +5,8 @@ mod arrivals;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod content;
 #[cfg(test)]
 mod conversations;

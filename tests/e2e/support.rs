@@ -15,6 +15,7 @@ mod wait;
 
 pub(crate) use call::{Answer, id_of};
 pub(crate) use cluster::{Cluster, Setup};
+pub(crate) use folder::Folder;
 pub(crate) use jwks::Jwks;
 pub(crate) use member::{Member, User, text};
 pub(crate) use oracle::{

@@ -3,7 +3,15 @@
 use std::io::Write as _;
 
 use crate::Error;
+use crate::limits::{self, bare};
 use crate::output::{Measured, Progress};
+use crate::processes::raise_descriptors;
+use crate::ratios;
+use crate::report;
+use crate::scenario::fanout;
+use crate::scenario::history;
+use crate::scenario::idle;
+use crate::scenario::resume;
 use crate::scenario::send;
 
 /// Measure confab, and its parts beside it.
@@ -18,7 +26,17 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Scenario {
-    Send(send::Args),
+    Send(Box<send::Args>),
+    Fanout(Box<fanout::Args>),
+    Idle(Box<idle::Args>),
+    Resume(Box<resume::Args>),
+    Limits(limits::LimitsSettings),
+    History(history::HistorySettings),
+    Ratios(ratios::RatiosArgs),
+    Report(report::ReportArgs),
+    /// The bare server of the measurements beside confab.
+    #[command(hide = true)]
+    Bare(bare::Settings),
 }
 
 /// Runs a scenario, and prints what was measured.
@@ -26,12 +44,22 @@ enum Scenario {
 /// # Errors
 /// When something did not start, broke under the load, or did not come in time.
 pub async fn run(args: Args) -> Result<(), Error> {
+    raise_descriptors();
+    let json = args.json;
     let progress = Progress::new();
     let measured = match args.scenario {
-        Scenario::Send(args) => Box::pin(send::run(args, &progress)).await?,
+        Scenario::History(settings) => Box::pin(history::run(settings, &progress)).await?,
+        Scenario::Send(args) => Box::pin(send::run(*args, &progress)).await?,
+        Scenario::Fanout(args) => Box::pin(fanout::run(*args, &progress)).await?,
+        Scenario::Idle(args) => Box::pin(idle::run(*args, &progress)).await?,
+        Scenario::Resume(args) => Box::pin(resume::run(*args, &progress)).await?,
+        Scenario::Limits(settings) => Box::pin(limits::run(settings, &progress)).await?,
+        Scenario::Ratios(args) => return Box::pin(ratios::run(args, json, progress)).await,
+        Scenario::Report(args) => return report::run(&args),
+        Scenario::Bare(settings) => return bare::serve(settings).await,
     };
     drop(progress);
-    print(&measured, args.json)
+    print(&measured, json)
 }
 
 fn print(measured: &Measured, json: bool) -> Result<(), Error> {

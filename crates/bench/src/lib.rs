@@ -5,9 +5,13 @@
 
 mod command;
 mod error;
+mod filling;
+mod limits;
 mod load;
 mod output;
 mod processes;
+mod ratios;
+mod report;
 mod scenario;
 mod stack;
 mod target;

@@ -1,11 +1,17 @@
 //! What puts the load: connections that cost little, messages at their intended times, and how long each took.
 
 mod connection;
+mod crowd;
+mod groups;
 mod latency;
 mod pace;
 mod people;
+mod timer;
 
 pub(crate) use connection::{Connection, Hearing};
+pub(crate) use crowd::Crowd;
+pub(crate) use groups::groups;
 pub(crate) use latency::{Latencies, Latency};
 pub(crate) use pace::{Pace, Sent, send_frame};
-pub(crate) use people::{People, connect_all};
+pub(crate) use people::{People, Person, connect_all};
+pub(crate) use timer::Timer;

@@ -1,22 +1,23 @@
 //! How a measurement tells what it does, and what came of it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
 
 /// What a scenario found: its numbers for programs, and a table for people.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Measured {
     /// Which scenario.
-    pub(crate) scenario: &'static str,
+    pub(crate) scenario: Cow<'static, str>,
     /// `release`, or `debug`, whose numbers say nothing.
-    pub(crate) build: &'static str,
+    pub(crate) build: Cow<'static, str>,
     /// Processors that everything shares.
     pub(crate) processors: usize,
     /// What was asked for.
@@ -36,8 +37,8 @@ impl Measured {
         rows: Vec<(String, String)>,
     ) -> Result<Self, Error> {
         Ok(Self {
-            scenario,
-            build: build(),
+            scenario: scenario.into(),
+            build: build().into(),
             processors: processors(),
             settings: serde_json::to_value(settings)?,
             measured: serde_json::to_value(measured)?,
@@ -49,7 +50,7 @@ impl Measured {
     pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_header([self.scenario, ""]);
+        table.set_header([&*self.scenario, ""]);
         for (what, value) in &self.rows {
             table.add_row([what, value]);
         }
@@ -69,6 +70,21 @@ pub(crate) const fn build() -> &'static str {
 /// Processors that this process may use.
 pub(crate) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)
+}
+
+/// A number as people read it.
+pub(crate) fn number(value: f64) -> String {
+    if value.abs() >= 100.0 || value.fract() == 0.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.2}")
+    }
+}
+
+/// An error with all that it came from.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |source| source.source());
+    sources.fold(error.to_string(), |all, source| format!("{all}: {source}"))
 }
 
 /// A row of a table.

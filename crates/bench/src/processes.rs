@@ -2,13 +2,14 @@
 
 use std::fs;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 /// The kernel's unit of processor time, in seconds.
 const TICK: f64 = 0.01;
 
 /// Seconds of processor time by part of the system.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Usage {
     /// All gateways.
     pub(crate) gateways: f64,
@@ -52,6 +53,16 @@ impl Usage {
     }
 }
 
+/// Every socket of a load takes a descriptor, and systems start processes with few: as many as may be had are taken.
+pub(crate) fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 /// Seconds of processor time that a process has used; 0 of one that is gone.
 pub(crate) fn processor(pid: u32) -> f64 {
     times(pid).0
@@ -67,6 +78,13 @@ pub(crate) fn processor_of_family(pid: u32) -> f64 {
 /// Of this process.
 pub(crate) fn own_processor() -> f64 {
     processor(std::process::id())
+}
+
+/// Of the calling thread, more finely than by the kernel's unit.
+pub(crate) fn own_thread() -> f64 {
+    let schedule = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = schedule.split(' ').next().map(str::parse::<f64>);
+    nanos.and_then(Result::ok).unwrap_or_default() / 1e9
 }
 
 /// Its own, and that of the children it has waited for.
@@ -91,10 +109,17 @@ fn children(pid: u32) -> Vec<u32> {
 
 /// Bytes of a process that are in memory and its own: its resident set without what a file backs.
 pub(crate) fn memory(pid: u32) -> u64 {
+    status(pid, "RssAnon:")
+}
+
+/// Bytes of a process that are in memory.
+pub(crate) fn resident(pid: u32) -> u64 {
+    status(pid, "VmRSS:")
+}
+
+fn status(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.map(|rest| rest.trim().trim_end_matches(" kB"));
     kib.and_then(|kib| kib.parse::<u64>().ok())
         .unwrap_or_default()

@@ -1,3 +1,7 @@
 //! The loads, each with what it measures.
 
+pub(crate) mod fanout;
+pub(crate) mod history;
+pub(crate) mod idle;
+pub(crate) mod resume;
 pub(crate) mod send;

@@ -27,6 +27,9 @@ pub(crate) struct Places {
     /// Where databases and logs of measurements stand: on the disk that is to be measured.
     #[arg(long, env = "CONFAB_BENCH_DATA_DIR", default_value = ".confab/bench")]
     pub(crate) data_dir: PathBuf,
+    /// The confab whose processes are measured; without it this very one. So two builds can be compared under one load.
+    #[arg(long, env = "CONFAB_BENCH_PROGRAM")]
+    pub(crate) program: Option<PathBuf>,
 }
 
 /// How many processes of which settings.
@@ -60,6 +63,7 @@ pub(crate) struct Servers {
     pub(crate) database: String,
     /// Where logs go.
     logs: PathBuf,
+    program: PathBuf,
     // Behind the servers that write into it.
     _folder: Option<TempDir>,
 }
@@ -88,6 +92,7 @@ impl Servers {
         folder: Option<TempDir>,
     ) -> Result<Self, Error> {
         let programs = Programs::find(&places.tools_dir)?;
+        let this = std::env::current_exe().map_err(Error::io("find this program"));
         let nats = NatsSettings {
             folder: path.join("nats"),
             port: free_port()?,
@@ -105,6 +110,7 @@ impl Servers {
             postgres,
             database,
             logs: path.join("logs"),
+            program: places.program.clone().map_or(this, Ok)?,
             _folder: folder,
         };
         servers.migrate().await?;
@@ -129,13 +135,12 @@ impl Servers {
         name: &str,
         env: Vec<(&'static str, String)>,
     ) -> Result<Launch, Error> {
-        let program = std::env::current_exe().map_err(Error::io("find this program"))?;
         let named = |(name, value): (&str, String)| (name.to_owned(), Some(value));
         let mut all = vec![("CONFAB_LOG".to_owned(), Some("warn".to_owned()))];
         all.extend(env.into_iter().map(named));
         Ok(Launch {
             name: name.to_owned(),
-            program,
+            program: self.program.clone(),
             args: vec![role.to_owned()],
             env: all,
             log: self.logs.join(format!("{name}.log")),
@@ -252,18 +257,36 @@ impl Stack {
         self.gateways.iter().map(Service::url).collect()
     }
 
+    /// Stops the workers and starts those of a shape in their place; gateways and what is connected to them stay.
+    pub(crate) async fn exchange_workers(&mut self, shape: &Shape) -> Result<(), Error> {
+        stop_all(&mut self.workers).await;
+        self.workers.clear();
+        for number in 0..shape.workers {
+            let worker = self.worker(number, shape)?;
+            self.workers.push(worker);
+        }
+        for worker in &mut self.workers {
+            worker.ready(READY).await?;
+        }
+        Ok(())
+    }
+
     /// Stops everything, clients of others first.
     pub(crate) async fn stop(mut self) -> Result<(), Error> {
         for services in [&mut self.gateways, &mut self.workers] {
-            let stops = services
-                .iter_mut()
-                .map(|service| service.process_mut().stop(STOP));
-            for stopped in join_all(stops).await {
-                if let Err(error) = stopped {
-                    warn!(%error, "a process did not stop well");
-                }
-            }
+            stop_all(services).await;
         }
         self.servers.stop().await
+    }
+}
+
+async fn stop_all(services: &mut [Service]) {
+    let stops = services
+        .iter_mut()
+        .map(|service| service.process_mut().stop(STOP));
+    for stopped in join_all(stops).await {
+        if let Err(error) = stopped {
+            warn!(%error, "a process did not stop well");
+        }
     }
 }

@@ -13,7 +13,7 @@ use confab_protocol::query::{EncodedEvent, UserMemberships};
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -142,7 +142,10 @@ impl FanoutLoop {
                     self.hear_gateways();
                 }
                 Some(said) = self.said.recv() => self.hear_gateway(said),
+                // The sessions that have events now, and all others, have a turn before the next ones.
+                () = yield_now(), if self.hub.is_pushing() => {}
             }
+            self.hub.push_on();
             self.carry_out();
             self.metrics
                 .observe(self.hub.session_count(), self.hub.conversation_count());

@@ -93,6 +93,8 @@ const WITHOUT_WORKERS: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Hub {
     conversations: FxHashMap<ConversationId, Conversation>,
+    /// Those whose events are on their way through their entries.
+    pushing: VecDeque<ConversationId>,
     sessions: FxHashMap<SessionKey, Session>,
     present: FxHashMap<Arc<Account>, Vec<SessionKey>>,
     heard: Heard,
@@ -140,6 +142,7 @@ impl Hub {
     pub(crate) fn new(bounds: Bounds, limits: ReplayLimits, now: Instant) -> Self {
         Self {
             conversations: FxHashMap::default(),
+            pushing: VecDeque::new(),
             sessions: FxHashMap::default(),
             present: FxHashMap::default(),
             heard: Heard::new(now),

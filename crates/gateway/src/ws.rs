@@ -154,7 +154,7 @@ pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Re
     let serve = async move {
         match upgrade::upgraded(upgrade).await {
             Ok((stream, read_ahead)) => {
-                session::serve(&shared, stream, &read_ahead, encoding, caller).await;
+                session::serve(&shared, stream, read_ahead, encoding, caller).await;
             }
             Err(error) => debug!(%error, "no WebSocket came of it"),
         }

@@ -28,7 +28,7 @@ mod transact;
 const AGAIN: Duration = Duration::from_millis(50);
 
 pub(crate) use append::role;
-pub(crate) use batch::Item;
+pub(crate) use batch::{Item, bind};
 pub(crate) use creation::Shown;
 pub(crate) use marks::Mark;
 pub(crate) use membership::{ParticipantRow, participant};

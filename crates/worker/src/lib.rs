@@ -23,6 +23,8 @@ mod messages;
 mod metrics;
 mod outbox;
 mod participants;
+#[doc(hidden)]
+pub mod parts;
 mod planner;
 mod reads;
 mod revocations;

@@ -27,6 +27,7 @@ mod participants;
 mod revocations;
 
 pub(crate) use conversations::unread;
+pub(crate) use history::STATEMENT as PAGE;
 
 /// What an answer may hold beside its envelope.
 const ROOM: usize = limits::RPC - 16 * 1024;

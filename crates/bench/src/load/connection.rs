@@ -31,7 +31,8 @@ pub(crate) type Hearing = Box<dyn FnMut(&[u8]) + Send>;
 #[derive(Debug)]
 pub(crate) struct Connection {
     outgoing: mpsc::Sender<Outgoing>,
-    tasks: JoinSet<()>,
+    // Both end with the connection: its socket closes without a word, as a client's that vanishes.
+    _tasks: JoinSet<()>,
 }
 
 #[derive(Debug)]
@@ -82,7 +83,10 @@ impl Connection {
         let mut tasks = JoinSet::new();
         tasks.spawn(write(writer, queue));
         tasks.spawn(read(reader, hearing, outgoing.clone()));
-        Ok(Self { outgoing, tasks })
+        Ok(Self {
+            outgoing,
+            _tasks: tasks,
+        })
     }
 
     /// Sends a text frame; waits while as many as may wait do.
@@ -94,11 +98,6 @@ impl Connection {
     /// Whether it still stands.
     pub(crate) fn is_open(&self) -> bool {
         !self.outgoing.is_closed()
-    }
-
-    /// Ends it without a word, as a client that vanishes.
-    pub(crate) fn cut(mut self) {
-        self.tasks.abort_all();
     }
 }
 

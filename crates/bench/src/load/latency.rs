@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Significant digits that a histogram keeps.
 const DIGITS: u8 = 3;
@@ -48,7 +48,7 @@ impl Latencies {
 }
 
 /// The distribution of many times, in milliseconds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Latency {
     pub(crate) count: u64,
     pub(crate) mean: f64,
@@ -67,6 +67,14 @@ const CURVE: [f64; 12] = [
 ];
 
 impl Latency {
+    /// As a line of a table.
+    pub(crate) fn text(&self) -> String {
+        format!(
+            "p50 {:.2}, p90 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.1} ms",
+            self.p50, self.p90, self.p99, self.p999, self.max
+        )
+    }
+
     fn of(histogram: &Histogram<u64>) -> Self {
         let millis = |micros: u64| Duration::from_micros(micros).as_secs_f64() * 1e3;
         let at = |quantile: f64| millis(histogram.value_at_quantile(quantile));

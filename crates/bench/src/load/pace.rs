@@ -9,62 +9,91 @@ use memchr::memmem;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Messages that may be on the way at once: more are told apart from older ones no more.
-const REMEMBERED: usize = 1 << 18;
+/// Bits of a client id that tell messages apart which are meant for the same microsecond.
+const NUMBER_BITS: u32 = 20;
+/// Bits for the microseconds since the run began: 50 days.
+const TIME_BITS: u32 = 42;
 
-/// When each message was meant to be sent. Its number stands in its client id, so that an answer or an event tells which it was.
+/// When each message was meant to be sent, which stands in its client id, so that an answer or an event tells how long ago that was,
+/// however late it comes and however many came between.
 #[derive(Debug)]
 pub(crate) struct Sent {
     run: u64,
     began: Instant,
     next: AtomicU64,
-    intended: Vec<AtomicU64>,
+    /// Microseconds since `began` of the messages that count: from the first on, before the second.
+    counts: (AtomicU64, AtomicU64),
+    counted: AtomicU64,
 }
 
 impl Sent {
     pub(crate) fn new() -> Self {
         Self {
-            // The variant and version bits of RFC 9562 (a UUIDv8, whose other bits are ours).
+            // The version bits of RFC 9562 (a UUIDv8, whose other bits are ours).
             run: (rand::random::<u64>() & !0xf000) | 0x8000,
             began: Instant::now(),
             next: AtomicU64::new(0),
-            intended: (0..REMEMBERED).map(|_| AtomicU64::new(0)).collect(),
+            counts: (AtomicU64::new(0), AtomicU64::new(u64::MAX)),
+            counted: AtomicU64::new(0),
         }
+    }
+
+    /// From now on only messages count that are meant for this time: not those of the warm-up, whenever their answers come.
+    pub(crate) fn count_only(&self, from: Instant, until: Instant) {
+        self.counts.0.store(self.micros(from), Ordering::Relaxed);
+        self.counts.1.store(self.micros(until), Ordering::Relaxed);
+        self.counted.store(0, Ordering::Relaxed);
     }
 
     /// The client id of a message that is meant to be sent at `intended`.
     pub(crate) fn next(&self, intended: Instant) -> Uuid {
-        let number = self.next.fetch_add(1, Ordering::Relaxed) & (u64::MAX >> 2);
-        let since = intended.saturating_duration_since(self.began).as_micros();
-        if let Some(slot) = self.slot(number) {
-            slot.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let number = self.next.fetch_add(1, Ordering::Relaxed) & ((1 << NUMBER_BITS) - 1);
+        let micros = self.micros(intended);
+        if self.does_count(micros) {
+            self.counted.fetch_add(1, Ordering::Relaxed);
         }
-        Uuid::from_u64_pair(self.run, number | (1 << 63))
+        // The variant bits of RFC 9562 are the uppermost two.
+        Uuid::from_u64_pair(self.run, (1 << 63) | (micros << NUMBER_BITS) | number)
     }
 
-    /// Messages that were sent.
+    /// Messages that were sent and count.
     pub(crate) fn count(&self) -> u64 {
-        self.next.load(Ordering::Relaxed)
+        self.counted.load(Ordering::Relaxed)
     }
 
-    /// How long ago the message of this client id was meant to be sent; `None` of another run's.
+    /// How long ago the message of this client id was meant to be sent; `None` where it is another run's or does not count.
     pub(crate) fn took(&self, client_id: Uuid) -> Option<Duration> {
-        let (run, number) = client_id.as_u64_pair();
-        let slot = self.slot(number & (u64::MAX >> 2))?;
-        let intended = self.began + Duration::from_micros(slot.load(Ordering::Relaxed));
-        (run == self.run).then(|| intended.elapsed())
+        let (run, rest) = client_id.as_u64_pair();
+        let micros = (rest & (u64::MAX >> 2)) >> NUMBER_BITS;
+        (run == self.run && self.does_count(micros))
+            .then(|| (self.began + Duration::from_micros(micros)).elapsed())
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.began).as_micros();
+        u64::try_from(since).unwrap_or(u64::MAX) & ((1 << TIME_BITS) - 1)
+    }
+
+    fn does_count(&self, micros: u64) -> bool {
+        let (from, until) = &self.counts;
+        (from.load(Ordering::Relaxed)..until.load(Ordering::Relaxed)).contains(&micros)
     }
 
     /// As [`Self::took`], of the message that an answer (`"id"`) or an event (`"clientId"`) is about.
     pub(crate) fn took_by(&self, payload: &[u8], field: &memmem::Finder<'_>) -> Option<Duration> {
-        let behind = payload.get(field.find(payload)? + field.needle().len()..)?;
-        let text = behind.get(..uuid::fmt::Hyphenated::LENGTH)?;
-        self.took(Uuid::try_parse_ascii(text).ok()?)
+        self.took(Self::id_in(payload, field)?)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "taken modulo a usize")]
-    fn slot(&self, number: u64) -> Option<&AtomicU64> {
-        self.intended.get(number as usize % REMEMBERED)
+    /// The client id that stands behind `field`.
+    pub(crate) fn id_in(payload: &[u8], field: &memmem::Finder<'_>) -> Option<Uuid> {
+        let behind = payload.get(field.find(payload)? + field.needle().len()..)?;
+        let text = behind.get(..uuid::fmt::Hyphenated::LENGTH)?;
+        Uuid::try_parse_ascii(text).ok()
+    }
+
+    /// Which message of its run a client id names.
+    pub(crate) fn number(client_id: Uuid) -> u64 {
+        client_id.as_u64_pair().1 & ((1 << NUMBER_BITS) - 1)
     }
 }
 
@@ -118,6 +147,22 @@ mod tests {
         assert_eq!(sent.took(Uuid::now_v7()), None);
         assert_eq!(sent.count(), 2);
         assert_eq!(id.get_version_num(), 8);
+        assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_messages_that_are_meant_for_the_measured_time_count() {
+        let sent = Sent::new();
+        let second = Duration::from_secs(1);
+        let from = Instant::now() + second;
+        sent.count_only(from, from + second);
+        let ids = [0, 999, 1000, 1999, 2000]
+            .map(|millis| sent.next(from - second + Duration::from_millis(millis)));
+        tokio::time::advance(Duration::from_secs(600)).await;
+        let counted = ids.map(|id| sent.took(id).is_some());
+        assert_eq!(counted, [false, false, true, true, false]);
+        assert_eq!(sent.took(ids[2]), Some(Duration::from_secs(599)));
+        assert_eq!(sent.count(), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,26 +1,17 @@
 //! `send`: durable sends, acknowledged and heard by every member.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use confab_client::Http;
-use confab_protocol::frame::Hello;
-use memchr::memmem::Finder;
-use serde::Serialize;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::load::{Hearing, Latencies, Latency, Pace, People, Sent, connect_all};
+use crate::load::Latency;
 use crate::output::{Measured, Progress, row};
 use crate::processes::Usage;
 use crate::target::{Target, Which};
 
+mod prepared;
 mod sending;
 
-use sending::{Sender, Sending, Timing, Way};
+pub(crate) use prepared::Prepared;
 
 /// Sends messages to conversations, at a rate or as fast as they are taken.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -92,10 +83,10 @@ impl Default for Load {
 }
 
 /// What came of a load.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Outcome {
-    /// Acknowledged a second.
+    /// Acknowledged a second, while it was measured.
     pub(crate) sends: f64,
     /// Events heard a second, by all connections together.
     pub(crate) events: f64,
@@ -103,8 +94,12 @@ pub(crate) struct Outcome {
     pub(crate) acknowledged: Latency,
     /// From the intended time of a send to its event at a member.
     pub(crate) heard: Latency,
-    /// Refused or unanswered while it was measured.
+    /// How late the load itself was: from the intended time until the message was handed to its connection. Part of the above.
+    pub(crate) late: Latency,
+    /// Refused while it was measured.
     pub(crate) failed: u64,
+    /// Neither acknowledged nor refused some seconds after the end.
+    pub(crate) unanswered: u64,
     /// Processors' time of each send, in microseconds by part.
     pub(crate) processor: Option<Usage>,
 }
@@ -120,18 +115,14 @@ pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Err
 
 impl Outcome {
     fn rows(&self) -> Vec<(String, String)> {
-        let latency = |latency: &Latency| {
-            format!(
-                "p50 {:.2}, p90 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.1} ms",
-                latency.p50, latency.p90, latency.p99, latency.p999, latency.max
-            )
-        };
         let mut rows = vec![
             row("acknowledged", format!("{:.0} a second", self.sends)),
             row("events heard", format!("{:.0} a second", self.events)),
-            row("until the acknowledgement", latency(&self.acknowledged)),
-            row("until a member has it", latency(&self.heard)),
-            row("failed", self.failed.to_string()),
+            row("until the acknowledgement", self.acknowledged.text()),
+            row("until a member has it", self.heard.text()),
+            row("of which the load was late", self.late.text()),
+            row("refused", self.failed.to_string()),
+            row("unanswered", self.unanswered.to_string()),
         ];
         rows.extend(self.processor.map(|used| {
             row(
@@ -151,150 +142,12 @@ impl Outcome {
     }
 }
 
-/// What connections hear, added up.
-#[derive(Debug, Default)]
-struct Heard {
-    acknowledged: Latencies,
-    events: Latencies,
-    failed: AtomicU64,
-}
-
 /// Puts the load on a confab.
 pub(crate) async fn measure(
     target: &mut Target,
     load: &Load,
     progress: &Progress,
 ) -> Result<Outcome, Error> {
-    progress.say("making users and conversations");
-    let people = People::new(target.tokens(), &target.urls(), "sender", load.connections)?;
-    let senders = senders(load, &people).await?;
-    progress.say("connecting");
-    let sent = Arc::new(Sent::new());
-    let heard = Arc::new(Heard::default());
-    let rooms: Vec<_> = (0..load.connections)
-        .map(|_| Arc::new(Semaphore::new(load.in_flight)))
-        .collect();
-    let hearings = rooms
-        .iter()
-        .map(|room| hearing(Arc::clone(&sent), Arc::clone(&heard), Arc::clone(room)));
-    let connections = connect_all(&people, Hello::default(), hearings).await?;
-    let connections: Vec<_> = connections.into_iter().map(Arc::new).collect();
-    let mut sending = JoinSet::new();
-    let from = Instant::now() + Duration::from_millis(100);
-    let parts = senders.len();
-    for (part, sender) in senders.into_iter().enumerate() {
-        let (Some(connection), Some(room)) =
-            (connections.get(sender.place), rooms.get(sender.place))
-        else {
-            return Err(Error::Failed("more senders than connections".to_owned()));
-        };
-        let timing = if load.max {
-            Timing::AsTaken(Arc::clone(room))
-        } else {
-            Timing::AtPace(Pace::new(from, load.rate, part, parts))
-        };
-        let way = match people.0.get(sender.place) {
-            Some(person) if load.http => {
-                Way::Http(Http::new(&person.url, &person.token)?, Arc::clone(&heard))
-            }
-            _ => Way::Socket(Arc::clone(connection)),
-        };
-        let sending_one = Sending {
-            way,
-            sent: Arc::clone(&sent),
-            text: "x".repeat(load.text),
-        };
-        sending.spawn(sending_one.run(sender.conversations, timing));
-    }
-    progress.say("warming up");
-    sleep(Duration::from_secs(load.warm_up)).await;
-    let outcome = watch(target, load, &heard, progress).await?;
-    sending.abort_all();
-    if connections.iter().any(|connection| !connection.is_open()) {
-        return Err(Error::Failed(
-            "a connection broke under the load".to_owned(),
-        ));
-    }
-    Ok(outcome)
-}
-
-/// Begins the conversations, and says who sends to which: each is sent to by its first member.
-async fn senders(load: &Load, people: &People) -> Result<Vec<Sender>, Error> {
-    let count = load
-        .senders
-        .unwrap_or(load.connections)
-        .min(load.connections);
-    if count == 0 || load.conversations == 0 || load.members > load.connections {
-        return Err(Error::Failed(
-            "a load needs senders, conversations, and a connection for each member".to_owned(),
-        ));
-    }
-    let members =
-        |number: usize| (0..load.members).map(move |n| (number % count + n) % load.connections);
-    let groups = (0..load.conversations).map(|number| members(number).collect());
-    let ids = people.begin(groups.collect()).await?;
-    let of = |place: usize| {
-        let own = ids.iter().skip(place).step_by(count).copied();
-        Sender {
-            place,
-            conversations: own.collect(),
-        }
-    };
-    Ok((0..count)
-        .map(of)
-        .filter(|one| !one.conversations.is_empty())
-        .collect())
-}
-
-fn hearing(sent: Arc<Sent>, heard: Arc<Heard>, room: Arc<Semaphore>) -> Hearing {
-    let (id, client_id) = (Finder::new(br#""id":""#), Finder::new(br#""clientId":""#));
-    let (id, client_id) = (id.into_owned(), client_id.into_owned());
-    Box::new(move |payload| {
-        if payload.starts_with(br#"{"type":"message.created""#) {
-            if let Some(took) = sent.took_by(payload, &client_id) {
-                heard.events.record(took);
-            }
-        } else if payload.starts_with(br#"{"type":"ack""#) {
-            if let Some(took) = sent.took_by(payload, &id) {
-                heard.acknowledged.record(took);
-            }
-            room.add_permits(1);
-        } else if payload.starts_with(br#"{"type":"error""#) {
-            heard.failed.fetch_add(1, Ordering::Relaxed);
-            room.add_permits(1);
-        }
-    })
-}
-
-/// Measures what comes for as long as the load says.
-async fn watch(
-    target: &mut Target,
-    load: &Load,
-    heard: &Heard,
-    progress: &Progress,
-) -> Result<Outcome, Error> {
-    let (before, began) = (target.usage()?, Instant::now());
-    heard.acknowledged.take();
-    heard.events.take();
-    heard.failed.store(0, Ordering::Relaxed);
-    for second in 0..load.seconds {
-        sleep_until(began + Duration::from_secs(second)).await;
-        let so_far = heard.acknowledged.count() as f64 / began.elapsed().as_secs_f64();
-        progress.say(format!(
-            "{second} of {} s: {so_far:.0} sends/s",
-            load.seconds
-        ));
-    }
-    sleep_until(began + Duration::from_secs(load.seconds)).await;
-    let (acknowledged, events) = (heard.acknowledged.take(), heard.events.take());
-    let (after, seconds) = (target.usage()?, began.elapsed().as_secs_f64());
-    let used = before.zip(after).map(|(before, after)| after.since(before));
-    Ok(Outcome {
-        sends: acknowledged.count as f64 / seconds,
-        events: events.count as f64 / seconds,
-        processor: used.map(|used| used.micros_each(acknowledged.count as f64)),
-        failed: heard.failed.load(Ordering::Relaxed),
-        acknowledged,
-        heard: events,
-    })
+    let prepared = Prepared::new(target, load, progress).await?;
+    prepared.put(target, load, progress).await
 }

@@ -1,7 +1,7 @@
 //! A conversation with local members: its order, and a cursor for each membership of each session.
 
-use std::collections::{BTreeMap, btree_map};
-use std::ops::RangeInclusive;
+use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 
 use confab_protocol::event::MembershipChange;
@@ -24,6 +24,23 @@ pub(super) struct Conversation {
     pub(super) begun: u64,
     /// By session and joining, so that none is looked for among those of thousands of others.
     entries: BTreeMap<(SessionKey, Seq), Entry>,
+    /// Where entries are too many to be pushed to in one go.
+    backlog: Option<Box<Backlog>>,
+}
+
+/// Entries that are pushed to in one go: meanwhile nobody else has a turn.
+const AT_ONCE: usize = if cfg!(test) { 2 } else { 64 };
+/// Events that may be on their way through the entries.
+const BACKLOG: usize = if cfg!(test) { 4 } else { 256 };
+
+/// Events on their way through the entries, which are taken in turn: each is pushed all of those that it has not had.
+#[derive(Debug, Default)]
+struct Backlog {
+    events: VecDeque<LogEvent>,
+    /// Whose turn it is; the first one's where a round begins.
+    next: Option<(SessionKey, Seq)>,
+    /// How many of the events were there when the round began: those everyone has had at its end.
+    round: usize,
 }
 
 /// Whether someone looks after the gap in the order.
@@ -78,6 +95,33 @@ pub(super) struct Delivered {
     pub(super) ended: Vec<(SessionKey, Seq)>,
     /// Those that had no room for it.
     pub(super) behind: Vec<SessionKey>,
+}
+
+impl Delivered {
+    /// Pushes events, one behind the other, to an entry; says whether it goes on.
+    fn push<'a>(
+        &mut self,
+        entry: &mut Entry,
+        id: ConversationId,
+        events: impl IntoIterator<Item = &'a LogEvent>,
+    ) -> bool {
+        let had = entry.cursor;
+        for event in events.into_iter().skip_while(|event| event.seq <= had) {
+            match entry.push(id, event.seq, &event.body) {
+                Pushed::Queued => {}
+                Pushed::NotNext => break,
+                Pushed::NoRoom => {
+                    self.behind.push(entry.session);
+                    break;
+                }
+                Pushed::Ended => {
+                    self.ended.push((entry.session, event.seq));
+                    return false;
+                }
+            }
+        }
+        true
+    }
 }
 
 /// One membership of one session.
@@ -196,6 +240,7 @@ impl Conversation {
             members,
             begun,
             entries: BTreeMap::new(),
+            backlog: None,
         }
     }
 
@@ -283,18 +328,58 @@ impl Conversation {
         }
     }
 
-    /// Pushes an event to every entry whose very next one it is, and ends those that end with it.
+    /// Pushes an event to every entry whose very next one it is, and ends those that end with it: in one go where they are
+    /// few, else by and by, as [`Self::push_on`] is called.
     pub(super) fn push(&mut self, id: ConversationId, event: &LogEvent) -> Delivered {
         let mut delivered = Delivered::default();
-        self.entries.retain(|_, entry| {
-            let pushed = entry.push(id, event.seq, &event.body);
-            match pushed {
-                Pushed::Ended => delivered.ended.push((entry.session, event.seq)),
-                Pushed::NoRoom => delivered.behind.push(entry.session),
-                Pushed::Queued | Pushed::NotNext => {}
+        if self.backlog.is_none() && self.entries.len() <= AT_ONCE {
+            self.entries
+                .retain(|_, entry| delivered.push(entry, id, [event]));
+        } else {
+            let backlog = self.backlog.get_or_insert_default();
+            backlog.events.push_back(event.clone());
+        }
+        delivered
+    }
+
+    /// Whether events are on their way through the entries.
+    pub(super) const fn is_pushing(&self) -> bool {
+        self.backlog.is_some()
+    }
+
+    /// Whether as many are as may be: then no other is pushed before some are through.
+    pub(super) fn is_full(&self) -> bool {
+        let backlog = self.backlog.as_ref();
+        backlog.is_some_and(|backlog| backlog.events.len() >= BACKLOG)
+    }
+
+    /// Pushes the events on their way to the entries whose turn it is.
+    pub(super) fn push_on(&mut self, id: ConversationId) -> Delivered {
+        let mut delivered = Delivered::default();
+        let Some(backlog) = &mut self.backlog else {
+            return delivered;
+        };
+        let from = backlog.next.map_or(Bound::Unbounded, Bound::Included);
+        if backlog.next.is_none() {
+            backlog.round = backlog.events.len();
+        }
+        let mut ended = Vec::new();
+        let mut turns = self.entries.range_mut((from, Bound::Unbounded));
+        for (place, entry) in turns.by_ref().take(AT_ONCE) {
+            if !delivered.push(entry, id, &backlog.events) {
+                ended.push(*place);
             }
-            pushed != Pushed::Ended
-        });
+        }
+        backlog.next = turns.next().map(|(place, _)| *place);
+        if backlog.next.is_none() {
+            backlog.events.drain(..backlog.round);
+            if backlog.events.is_empty() {
+                self.backlog = None;
+            }
+        }
+        for place in ended {
+            self.entries.remove(&place);
+        }
         delivered
     }
 

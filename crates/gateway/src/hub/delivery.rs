@@ -8,7 +8,7 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::query::{EncodedEvent, Membership};
 
 use super::asking::confirmation;
-use super::conversation::{Begin, Conversation, Entry};
+use super::conversation::{Begin, Conversation, Delivered, Entry};
 use super::members::Members;
 use super::{Account, Hub, SessionKey};
 use crate::sequencer::LogEvent;
@@ -43,7 +43,47 @@ impl Hub {
             Some(MembershipChange::Ended) => conversation.end_all(event.seq),
             Some(MembershipChange::Joined(_)) | None => {}
         }
+        let was_pushing = conversation.is_pushing();
         let delivered = conversation.push(id, event);
+        if conversation.is_pushing() && !was_pushing {
+            self.pushing.push_back(id);
+        }
+        self.delivered(id, delivered);
+        while self
+            .conversations
+            .get(&id)
+            .is_some_and(Conversation::is_full)
+        {
+            self.push_on_in(id);
+        }
+    }
+
+    /// Whether events are on their way through the many entries of a conversation: then [`Self::push_on`] is to be called,
+    /// and whoever waits for the hub meanwhile may have a turn before.
+    pub(crate) fn is_pushing(&self) -> bool {
+        !self.pushing.is_empty()
+    }
+
+    /// Pushes such events to some more entries.
+    pub(crate) fn push_on(&mut self) {
+        if let Some(id) = self.pushing.pop_front() {
+            self.push_on_in(id);
+            let there = self.conversations.get(&id);
+            if there.is_some_and(Conversation::is_pushing) {
+                self.pushing.push_back(id);
+            }
+            self.forget_if_empty(id);
+        }
+    }
+
+    fn push_on_in(&mut self, id: ConversationId) {
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            let delivered = conversation.push_on(id);
+            self.delivered(id, delivered);
+        }
+    }
+
+    fn delivered(&mut self, id: ConversationId, delivered: Delivered) {
         for key in delivered.behind {
             self.is_behind(id, key);
         }

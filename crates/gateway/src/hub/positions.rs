@@ -62,7 +62,10 @@ impl Hub {
         let ended = ended.map(|(id, left)| position(*id, 0, *left));
         let (over, ending): (Vec<_>, Vec<_>) = ended.partition(|ended| ended.joined == 0);
         let over = newest(over, OVER);
-        entered.chain(ending).chain(over).collect()
+        let mut positions: Vec<_> = entered.chain(ending).chain(over).collect();
+        // They are kept with the record for as long as the session lasts.
+        positions.shrink_to_fit();
+        positions
     }
 
     /// A session's client says what it has: that counts up to what was queued for it or named in `truncated`.

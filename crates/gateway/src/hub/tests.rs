@@ -51,6 +51,8 @@ enum Step {
     Feed(usize, bool),
     /// The feed loses what waits in it, and begins anew.
     Break,
+    /// Events that are on their way through many entries go on.
+    Push,
     /// A worker reads for one of the questions, or its answer arrives, or is lost.
     Work(usize, bool),
     Arrive(usize),
@@ -77,6 +79,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => n.clone().prop_map(Step::ReadOver),
         8 => (n.clone(), prop::bool::weighted(0.2)).prop_map(|(n, again)| Step::Feed(n, again)),
         1 => Just(Step::Break),
+        6 => Just(Step::Push),
         4 => (n.clone(), prop::bool::weighted(0.1)).prop_map(|(n, fails)| Step::Work(n, fails)),
         4 => n.clone().prop_map(Step::Arrive),
         3 => n.prop_map(Step::Retry),
@@ -212,6 +215,7 @@ impl World {
                     self.feed.push(event);
                 }
             }
+            Step::Push => self.hub.push_on(),
             Step::Break => {
                 self.feed.clear();
                 self.hub.reconcile();
@@ -426,6 +430,8 @@ impl World {
                 self.take(Step::Arrive(0));
             } else if !self.questions.is_empty() {
                 self.take(Step::Work(0, false));
+            } else if self.hub.is_pushing() {
+                self.take(Step::Push);
             } else if !self.feed.is_empty() {
                 self.take(Step::Feed(0, false));
             } else if !self.retries.is_empty() {

@@ -106,13 +106,6 @@ impl Connection {
         )));
     }
 
-    /// Hands what waits to the writer.
-    pub(super) fn take(&mut self) -> Result<(), End> {
-        let frames = self.outbox.take(WRITE).map_err(End::of)?;
-        self.writer.push(frames);
-        Ok(())
-    }
-
     /// Writes the answers that still wait, and closes.
     pub(super) async fn end(mut self, sockets: &Sockets, end: End) {
         sockets.metrics.ended(match end {
@@ -132,4 +125,32 @@ impl Connection {
             debug!("the client did not close in time");
         }
     }
+}
+
+/// Writes what waits, and what comes meanwhile, for as long as the socket takes it at once and nobody else is to act: a session
+/// that only hears is then woken for its frames alone. Cancel-safe.
+pub(super) async fn pump(
+    outbox: &Outbox,
+    writer: &mut Writer<OwnedWriteHalf>,
+    meanwhile: Meanwhile,
+) -> Result<(), End> {
+    if writer.stalled_since().is_some() {
+        return writer.flush().await.map_err(|_lost| End::Lost);
+    }
+    loop {
+        outbox.ready().await;
+        writer.push(outbox.take(WRITE).map_err(End::of)?);
+        let all = writer.write_now().await.map_err(|_lost| End::Lost)?;
+        if !all || meanwhile == Meanwhile::ReadingWaits || outbox.has_room_again() {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the socket is read while it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meanwhile {
+    Reading,
+    /// Not before some of what waits is written.
+    ReadingWaits,
 }

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::Sockets;
-use super::connection::{Connection, End};
+use super::connection::{Connection, End, Meanwhile, pump};
 use super::opening::finish;
 use super::session::Session;
 
@@ -43,8 +43,7 @@ impl Session<'_> {
                     self.done(connection, done);
                     Ok(())
                 }
-                written = connection.writer.flush(), if writing => written.map_err(|_lost| End::Lost),
-                () = connection.outbox.ready(), if !writing => connection.take(),
+                written = pump(&connection.outbox, &mut connection.writer, Meanwhile::ReadingWaits) => written,
                 code = connection.outbox.closed(), if writing => Err(End::of(code)),
             };
             if let Err(other) = step {

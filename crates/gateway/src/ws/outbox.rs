@@ -17,6 +17,8 @@ use crate::metrics::FrameMetrics;
 
 /// Signals that wait for one socket; beyond, the oldest is dropped.
 const SIGNALS: usize = 64;
+/// Places kept for frames while none waits: a socket that says little holds little.
+const PLACES_KEPT: usize = 8;
 
 /// What a signal is about: a newer one takes its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,10 @@ struct State {
 }
 
 impl State {
+    const fn wants_more(&self, capacity: usize) -> bool {
+        self.held_back && self.event_bytes <= capacity / 4
+    }
+
     fn has_any(&self) -> bool {
         !self.frames.is_empty() || !self.signals.is_empty()
     }
@@ -131,10 +137,15 @@ impl Outbox {
         self.lock().proofs.unproven()
     }
 
+    /// Whether [`Self::wants_more`] would say so.
+    pub(crate) fn has_room_again(&self) -> bool {
+        self.lock().wants_more(self.capacity)
+    }
+
     /// Whether the hub holds back events that have room now: then it is to be told, once.
     pub(crate) fn wants_more(&self) -> bool {
         let mut state = self.lock();
-        let wants = state.held_back && state.event_bytes <= self.capacity / 4;
+        let wants = state.wants_more(self.capacity);
         state.held_back &= !wants;
         wants
     }
@@ -290,11 +301,20 @@ impl Outbox {
             left = left.saturating_sub(frame.as_bytes().len());
             taken.push(frame);
         }
+        give_back(&mut state.frames);
+        give_back(&mut state.signals);
         Ok(taken)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives back the memory of a queue that was long and is empty.
+fn give_back<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > PLACES_KEPT {
+        *queue = VecDeque::new();
     }
 }
 

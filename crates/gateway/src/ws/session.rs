@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use confab_auth::Caller;
 use confab_protocol::error::{Code, Failure};
 use futures_util::StreamExt as _;
@@ -18,10 +19,10 @@ use tracing::debug;
 use super::Sockets;
 use super::codec::Decoded;
 use super::commands::Done;
-use super::connection::{Connection, End};
+use super::connection::{Connection, End, Meanwhile, pump};
 use super::ending::{drained, goaway, try_elsewhere};
 use super::frames::Frame;
-use super::hello::{Greeted, arrive, greet};
+use super::hello::{arrive, greet};
 use super::meter::{Meter, Refused};
 use super::opening::{LaterToken, open, token_that_stands};
 use super::outbox::Outbox;
@@ -47,7 +48,7 @@ const BAD_FRAMES_WITHIN: Duration = Duration::from_secs(60);
 pub(super) async fn serve(
     sockets: &Sockets,
     stream: TcpStream,
-    read_ahead: &[u8],
+    read_ahead: Bytes,
     encoding: Encoding,
     caller: Option<Caller>,
 ) {
@@ -56,13 +57,15 @@ pub(super) async fn serve(
     } else {
         confab_protocol::limits::HELLO
     };
-    let (reader, writer) = match socket::split(stream, read_ahead, Limits::bytes(limit)) {
+    let (reader, writer) = match socket::split(stream, &read_ahead, Limits::bytes(limit)) {
         Ok(halves) => halves,
         Err(error) => {
             debug!(%error, "the socket was lost at once");
             return;
         }
     };
+    // Even empty it holds all that the request was read into.
+    drop(read_ahead);
     let outbox = Outbox::new(encoding, sockets.limits.outbox_bytes);
     let outbox = Arc::new(outbox.counting(sockets.metrics.frames.clone()));
     let mut connection = Connection {
@@ -72,24 +75,29 @@ pub(super) async fn serve(
         outbox,
     };
     let opened = sockets.metrics.opened();
-    let end = match greet(sockets, &mut connection, caller).await {
-        Ok(greeted) => open_and_run(sockets, &mut connection, greeted).await,
+    // What its beginning and its end take is not kept for the connection's life.
+    let end = match Box::pin(begin(sockets, &mut connection, caller)).await {
+        Ok(mut session) => {
+            let first = session.run(&mut connection).await;
+            Box::pin(finish(session, &mut connection, first)).await
+        }
         Err(end) => end,
     };
     drop(opened);
-    connection.end(sockets, end).await;
+    Box::pin(connection.end(sockets, end)).await;
 }
 
-async fn open_and_run(sockets: &Sockets, connection: &mut Connection, greeted: Greeted) -> End {
-    if let Err(end) = arrive(sockets, connection, &greeted.hello).await {
-        return end;
-    }
-    // What opening takes is not kept for the connection's life.
-    let mut session = match Box::pin(open(sockets, connection, greeted)).await {
-        Ok(session) => session,
-        Err(end) => return end,
-    };
-    let first = session.run(connection).await;
+async fn begin<'a>(
+    sockets: &'a Sockets,
+    connection: &mut Connection,
+    caller: Option<Caller>,
+) -> Result<Box<Session<'a>>, End> {
+    let greeted = greet(sockets, connection, caller).await?;
+    arrive(sockets, connection, &greeted.hello).await?;
+    open(sockets, connection, greeted).await.map(Box::new)
+}
+
+async fn finish(mut session: Box<Session<'_>>, connection: &mut Connection, first: End) -> End {
     let settled = session.settle(connection, first).await;
     let end = settled.unwrap_or(first);
     session.stop_typing();
@@ -168,6 +176,11 @@ impl<'a> Session<'a> {
             let reads = connection.outbox.answer_bytes() + self.sends.bytes() < PENDING
                 && self.pending_frames < PENDING_FRAMES
                 && !self.renewing;
+            let meanwhile = if reads {
+                Meanwhile::Reading
+            } else {
+                Meanwhile::ReadingWaits
+            };
             let step = tokio::select! {
                 () = &mut drain => Err(goaway(self.sockets, connection)),
                 () = degraded::found(&mut degraded) => {
@@ -183,8 +196,7 @@ impl<'a> Session<'a> {
                 }
                 () = stalled(writing, limits.stall) => Err(End::of(Code::SlowConsumer)),
                 _ = heartbeat.tick() => self.beat(connection),
-                written = connection.writer.flush(), if writing.is_some() => written.map_err(|_lost| End::Lost),
-                () = connection.outbox.ready(), if writing.is_none() => connection.take(),
+                written = pump(&connection.outbox, &mut connection.writer, meanwhile) => written,
                 code = connection.outbox.closed(), if writing.is_some() => Err(End::of(code)),
                 Some(done) = self.on_the_way.next() => {
                     self.done(connection, done);

@@ -173,7 +173,7 @@ fn given_up(unknown: bool) -> Failure {
     }
 }
 
-fn bind<'q>(
+pub(crate) fn bind<'q>(
     batch: &[&'q Append],
 ) -> sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments> {
     let each = |get: &dyn Fn(&'q Append) -> Uuid| {

@@ -9,11 +9,15 @@ use confab_protocol::json::JsonText;
 use confab_protocol::resource::MessageBody;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Heard;
-use crate::load::{Connection, Pace, Sent, send_frame};
+use super::prepared::Heard;
+use crate::Error;
+use crate::load::{Connection, Pace, Sent, Timer, send_frame};
+
+/// HTTP calls of one sender that may be open at once, at a pace as well: what is sent behind them counts from its intended time.
+const CALLS: usize = 4096;
 
 /// Who sends where.
 #[derive(Debug, Clone)]
@@ -27,17 +31,47 @@ pub(super) struct Sender {
 #[derive(Debug)]
 pub(super) enum Timing {
     /// At these times, whatever became of what was sent before.
-    AtPace(Pace),
+    AtPace(Pace, Timer),
     /// As soon as there is room, which answers make.
     AsTaken(Arc<Semaphore>),
+}
+
+impl Timing {
+    /// Waits for the time of the next message, and tells it; `None` at the end.
+    async fn next(&self, number: u32, until: Instant) -> Result<Option<Instant>, Error> {
+        let intended = match self {
+            Self::AtPace(pace, timer) => {
+                let intended = pace.at(number);
+                if intended < until {
+                    timer.until(intended).await?;
+                }
+                intended
+            }
+            Self::AsTaken(room) => {
+                let Ok(permit) = room.acquire().await else {
+                    return Ok(None);
+                };
+                // Given back when its answer comes.
+                permit.forget();
+                Instant::now()
+            }
+        };
+        Ok((intended < until).then_some(intended))
+    }
+
+    fn room(&self) -> Option<Arc<Semaphore>> {
+        match self {
+            Self::AtPace(..) => None,
+            Self::AsTaken(room) => Some(Arc::clone(room)),
+        }
+    }
 }
 
 /// How it sends.
 #[derive(Debug)]
 pub(super) enum Way {
     Socket(Arc<Connection>),
-    /// By HTTP, and where answers are counted.
-    Http(Http, Arc<Heard>),
+    Http(Http),
 }
 
 /// One that sends.
@@ -45,56 +79,67 @@ pub(super) enum Way {
 pub(super) struct Sending {
     pub(super) way: Way,
     pub(super) sent: Arc<Sent>,
+    pub(super) heard: Arc<Heard>,
     pub(super) text: String,
+    /// Messages meant for then or later are not sent.
+    pub(super) until: Instant,
 }
 
 impl Sending {
-    /// Sends to the conversations in turn, until it is ended or its connection is.
-    pub(super) async fn run(self, conversations: Vec<ConversationId>, timing: Timing) {
+    /// Sends to the conversations in turn, until the end or that of its connection.
+    pub(super) async fn run(
+        self,
+        conversations: Vec<ConversationId>,
+        timing: Timing,
+    ) -> Result<(), Error> {
         let mut calls = JoinSet::new();
         for (number, conversation) in (0..).zip(conversations.iter().cycle()) {
-            let (intended, room) = match &timing {
-                Timing::AtPace(pace) => {
-                    let intended = pace.at(number);
-                    sleep_until(intended).await;
-                    (intended, None)
-                }
-                Timing::AsTaken(room) => {
-                    let Ok(permit) = room.acquire().await else {
-                        return;
-                    };
-                    // Given back when its answer comes.
-                    permit.forget();
-                    (Instant::now(), Some(Arc::clone(room)))
-                }
+            let Some(intended) = timing.next(number, self.until).await? else {
+                break;
             };
             let id = self.sent.next(intended);
             match &self.way {
                 Way::Socket(connection) => {
                     let frame = send_frame(id, *conversation, &self.text);
-                    if connection.send(frame).await.is_err() {
-                        return;
-                    }
+                    connection.send(frame).await?;
                 }
-                Way::Http(http, heard) => {
+                Way::Http(http) => {
+                    if calls.len() >= CALLS {
+                        calls.join_next().await;
+                    }
                     let message = self.message(id, *conversation);
-                    let (http, heard, sent) =
-                        (http.clone(), Arc::clone(heard), Arc::clone(&self.sent));
-                    calls.spawn(async move {
-                        match http.send_message(&message).await {
-                            Ok(_answer) => {
-                                heard.acknowledged.record(sent.took(id).unwrap_or_default());
-                            }
-                            Err(_refused) => {
-                                heard.failed.fetch_add(1, Ordering::Relaxed);
-                            }
-                        }
-                        if let Some(room) = room {
-                            room.add_permits(1);
-                        }
-                    });
+                    calls.spawn(self.call(http.clone(), message, id, timing.room()));
                     while calls.try_join_next().is_some() {}
                 }
+            }
+            if let Some(late) = self.sent.took(id) {
+                self.heard.late.record(late);
+            }
+        }
+        while calls.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    fn call(
+        &self,
+        http: Http,
+        message: NewMessage,
+        id: Uuid,
+        room: Option<Arc<Semaphore>>,
+    ) -> impl Future<Output = ()> + use<> {
+        let (heard, sent) = (Arc::clone(&self.heard), Arc::clone(&self.sent));
+        async move {
+            let answer = http.send_message(&message).await;
+            let took = sent.took(id);
+            if answer.is_ok() {
+                heard.answers.fetch_add(1, Ordering::Relaxed);
+                took.into_iter()
+                    .for_each(|took| heard.acknowledged.record(took));
+            } else if took.is_some() {
+                heard.failed.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Some(room) = room {
+                room.add_permits(1);
             }
         }
     }

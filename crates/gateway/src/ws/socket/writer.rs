@@ -15,7 +15,7 @@ use crate::ws::frames::Frame;
 /// Frames handed to the kernel at once; it takes 1,024 at most, and 64 small ones fill a packet many times over.
 const FRAMES_PER_WRITE: usize = 64;
 /// Places kept for waiting frames while none waits.
-const PLACES_KEPT: usize = 16;
+const PLACES_KEPT: usize = 4;
 
 /// The writing half of a socket. It has no timeout: who owns it looks at [`Writer::stalled_since`].
 #[derive(Debug)]
@@ -68,10 +68,30 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             let count = poll_fn(|cx| self.poll_write(cx)).await?;
             self.advance(count);
         }
+        self.give_places_back();
+        self.io.flush().await
+    }
+
+    /// Writes what the kernel takes without waiting; says whether nothing waits any more.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub(crate) async fn write_now(&mut self) -> io::Result<bool> {
+        while !self.waiting.is_empty() {
+            let wrote = poll_fn(|cx| Poll::Ready(self.poll_write(cx))).await;
+            let Poll::Ready(count) = wrote else {
+                return Ok(false);
+            };
+            self.advance(count?);
+        }
+        self.give_places_back();
+        Ok(true)
+    }
+
+    fn give_places_back(&mut self) {
         if self.waiting.capacity() > PLACES_KEPT {
             self.waiting = VecDeque::new();
         }
-        self.io.flush().await
     }
 
     /// Bytes that the kernel took in all.

@@ -1,0 +1,292 @@
+//! Writes a filling by COPY, in the order of the events' times; the log's indexes are made behind it.
+
+use std::fmt::Write as _;
+
+use confab_protocol::event::{ConversationCreated, EventType, Member};
+use confab_protocol::json::JsonText;
+use confab_protocol::resource::{Conversation, ConversationType, MessageBody, Role};
+use confab_protocol::timestamp::Timestamp;
+use sha2::{Digest as _, Sha256};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
+use time::OffsetDateTime;
+
+use super::{Filling, conversation_id, id, user_id, user_name};
+use crate::Error;
+
+/// Bytes that are handed to Postgres at once.
+const PIECE: usize = 1 << 20;
+/// The kinds of ids beside conversations'.
+const EVENT: u8 = 1;
+const CLIENT: u8 = 2;
+
+/// Fills an empty database with confab's schema; `tell` hears how many events are written.
+pub(crate) async fn fill(
+    database: &str,
+    filling: &Filling,
+    tell: impl Fn(u64),
+) -> Result<(), Error> {
+    filling.check()?;
+    let mut postgres = PgConnection::connect(database).await?;
+    run(&mut postgres, "set maintenance_work_mem = '512MB'").await?;
+    let definitions = take_indexes(&mut postgres).await?;
+    let mut last = vec![0; usize::try_from(filling.conversations).unwrap_or(usize::MAX)];
+    events(&mut postgres, filling, &mut last, tell).await?;
+    for definition in definitions {
+        run(&mut postgres, &definition).await?;
+    }
+    projections(&mut postgres, filling, &last).await?;
+    for table in [
+        "events",
+        "conversations",
+        "participants",
+        "recents",
+        "user_counts",
+    ] {
+        run(&mut postgres, &format!("vacuum (freeze, analyze) {table}")).await?;
+    }
+    run(&mut postgres, "checkpoint").await?;
+    Ok(postgres.close().await?)
+}
+
+/// Drops the log's indexes; gives the statements that make them again.
+async fn take_indexes(postgres: &mut PgConnection) -> Result<Vec<String>, Error> {
+    let mut definitions = Vec::new();
+    let keys = "select conname, pg_get_constraintdef(oid) from pg_constraint \
+        where conrelid = 'events'::regclass and contype = 'p'";
+    let keys: Vec<(String, String)> = sqlx::query_as(keys).fetch_all(&mut *postgres).await?;
+    for (name, definition) in keys {
+        run(
+            postgres,
+            &format!("alter table events drop constraint {name}"),
+        )
+        .await?;
+        definitions.push(format!(
+            "alter table events add constraint {name} {definition}"
+        ));
+    }
+    let indexes = "select indexname, indexdef from pg_indexes \
+        where schemaname = current_schema() and tablename = 'events'";
+    let indexes: Vec<(String, String)> = sqlx::query_as(indexes).fetch_all(&mut *postgres).await?;
+    for (name, definition) in indexes {
+        run(postgres, &format!("drop index {name}")).await?;
+        definitions.push(definition);
+    }
+    Ok(definitions)
+}
+
+async fn run(postgres: &mut PgConnection, statement: &str) -> Result<(), Error> {
+    sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+        .execute(postgres)
+        .await?;
+    Ok(())
+}
+
+/// The log; gives, for each conversation, which event is its last one.
+async fn events(
+    postgres: &mut PgConnection,
+    filling: &Filling,
+    last: &mut [u64],
+    tell: impl Fn(u64),
+) -> Result<(), Error> {
+    let mut copy = postgres
+        .copy_in_raw("copy events (conversation_id, seq, id, type, actor, client_id, request_hash, created_at, payload) from stdin")
+        .await?;
+    let mut rows = String::with_capacity(PIECE + 4096);
+    for n in 0..filling.events {
+        let (conversation, seq) = filling.place(n);
+        if let Some(last) = usize::try_from(conversation)
+            .ok()
+            .and_then(|at| last.get_mut(at))
+        {
+            *last = n;
+        }
+        event(&mut rows, filling, n, (conversation, seq))?;
+        if rows.len() >= PIECE {
+            copy.send(std::mem::take(&mut rows).into_bytes()).await?;
+            rows.reserve(PIECE + 4096);
+            tell(n);
+        }
+    }
+    copy.send(rows.into_bytes()).await?;
+    copy.finish().await?;
+    Ok(())
+}
+
+fn event(
+    rows: &mut String,
+    filling: &Filling,
+    n: u64,
+    (conversation, seq): (u64, u64),
+) -> Result<(), Error> {
+    let at = Filling::at(n);
+    let (event_type, payload, hash) = if seq == 1 {
+        let payload = creation(filling, conversation, at)?;
+        (EventType::ConversationCreated, payload, r"\N".to_owned())
+    } else {
+        let payload = message(n, filling.text)?;
+        let hash = format!(r"\\x{:x}", HexOf(Sha256::digest(payload.as_bytes()).into()));
+        (EventType::MessageCreated, payload, hash)
+    };
+    let row = writeln!(
+        rows,
+        "{}\t{seq}\t{}\t{}\t{}\t{}\t{hash}\t{}\t{}",
+        conversation_id(conversation),
+        id(n, EVENT),
+        event_type.as_str(),
+        user_name(filling.member(conversation, seq - 1)),
+        id(n, CLIENT),
+        Timestamp::new(at),
+        payload.replace('\\', r"\\"),
+    );
+    row.map_err(|_full| Error::Failed("a row could not be written".to_owned()))
+}
+
+/// Bytes in hexadecimal.
+struct HexOf([u8; 32]);
+
+impl std::fmt::LowerHex for HexOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The payload of a message, as gateways encode it.
+pub(crate) fn message(n: u64, text: usize) -> Result<String, Error> {
+    let text = format!("{:x<text$}", format!("message {n} "));
+    let body = MessageBody {
+        kind: "text".to_owned(),
+        content: Some(JsonText::of(&serde_json::json!({ "text": text }))?),
+        encrypted_content: None,
+        payload_size_bytes: None,
+        reply_to: None,
+        metadata: JsonText::empty_object(),
+    };
+    Ok(serde_json::to_string(&body)?)
+}
+
+fn metadata(conversation: u64) -> String {
+    format!(r#"{{"title":"Conversation {conversation}"}}"#)
+}
+
+/// The payload of a conversation's first event.
+fn creation(filling: &Filling, number: u64, at: OffsetDateTime) -> Result<String, Error> {
+    let at = Timestamp::new(at);
+    let members = (0..filling.members).map(|place| {
+        Ok::<_, Error>(Member {
+            user_id: user_id(filling.member(number, place))?,
+            role: if place == 0 {
+                Role::Admin
+            } else {
+                Role::Member
+            },
+        })
+    });
+    let data = ConversationCreated {
+        conversation: Conversation {
+            id: conversation_id(number),
+            r#type: ConversationType::Group,
+            metadata: JsonText::trusted(metadata(number)),
+            version: 1,
+            created_by: user_id(filling.member(number, 0))?,
+            created_at: at,
+            updated_at: at,
+            deleted_at: None,
+            last_seq: 1,
+            last_event_at: at,
+            role: None,
+            joined_at: None,
+            last_read_seq: None,
+            unread_count: None,
+            last_message: None,
+        },
+        participants: members.collect::<Result<_, _>>()?,
+    };
+    Ok(serde_json::to_string(&data)?)
+}
+
+/// What is projected from the log: conversations, memberships, what lists by the last event are made from, and counts.
+async fn projections(
+    postgres: &mut PgConnection,
+    filling: &Filling,
+    last: &[u64],
+) -> Result<(), Error> {
+    let (mut conversations, mut participants, mut recents) =
+        (String::new(), String::new(), String::new());
+    for (number, last) in (0..).zip(last) {
+        let (id, head) = (conversation_id(number), filling.head(number));
+        let (begun, at) = (
+            Timestamp::new(Filling::at(number)),
+            Timestamp::new(Filling::at(*last)),
+        );
+        let message = if head > 1 {
+            head.to_string()
+        } else {
+            r"\N".to_owned()
+        };
+        let creator = user_name(filling.member(number, 0));
+        conversations += &format!(
+            "{id}\tdefault\tgroup\t{}\t{creator}\t{begun}\t{begun}\t{head}\t{message}\t{at}\t{at}\t{}\n",
+            metadata(number),
+            filling.members
+        );
+        for place in 0..filling.members {
+            let user = user_name(filling.member(number, place));
+            let role = if place == 0 { "admin" } else { "member" };
+            // Some have read all, some not yet.
+            let read = head.saturating_sub((number + place) % 20).max(1);
+            participants +=
+                &format!("{id}\t{user}\t1\tdefault\t{role}\t{place}\t{begun}\t{read}\n");
+            recents += &format!("{id}\t{user}\tdefault\tgroup\t{at}\n");
+        }
+    }
+    let counts = "insert into user_counts (tenant, user_id, memberships) \
+        select tenant, user_id, count(*) from participants group by 1, 2";
+    for (into, rows) in [
+        (
+            "conversations (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, last_message_seq, last_event_at, active_at, members)",
+            conversations,
+        ),
+        (
+            "participants (conversation_id, user_id, joined_seq, tenant, role, position, joined_at, last_read_seq)",
+            participants,
+        ),
+        (
+            "recents (conversation_id, user_id, tenant, type, active_at)",
+            recents,
+        ),
+    ] {
+        let mut copy = postgres
+            .copy_in_raw(&format!("copy {into} from stdin"))
+            .await?;
+        copy.send(rows.into_bytes()).await?;
+        copy.finish().await?;
+    }
+    run(postgres, counts).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_one_line_of_nine_columns() {
+        let filling = Filling {
+            events: 10,
+            conversations: 2,
+            members: 2,
+            text: 20,
+        };
+        for n in [0, 5] {
+            let mut row = String::new();
+            event(&mut row, &filling, n, filling.place(n)).unwrap();
+            assert_eq!(row.matches('\n').count(), 1);
+            assert_eq!(row.trim_end().split('\t').count(), 9, "{row}");
+        }
+        let payload = message(5, 20).unwrap();
+        assert!(
+            payload.contains(r#"{"text":"message 5 xxxxxxxxxx"}"#),
+            "{payload}"
+        );
+    }
+}

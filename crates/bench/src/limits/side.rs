@@ -1,0 +1,148 @@
+//! One side of a measurement, apart from the others: what it did in a time, and what processors spent on it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, sleep_until};
+
+use crate::Error;
+use crate::load::{Latencies, Latency};
+use crate::processes;
+
+/// What a part does here, when it does nothing else.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Part {
+    /// Operations a second.
+    pub(crate) per_second: f64,
+    /// How long they took, in milliseconds; of a batch, the whole.
+    pub(crate) latency: Latency,
+    /// Processors' time of the server's processes for each, in microseconds.
+    pub(crate) server_micros: f64,
+    /// Processors' time of the client for each, in microseconds.
+    pub(crate) client_micros: f64,
+}
+
+/// The server of a measurement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Server {
+    /// A process.
+    Nats(u32),
+    /// The first process of a Postgres.
+    Postgres(u32),
+}
+
+impl Server {
+    /// Seconds of processor time that it has used.
+    fn used(self) -> f64 {
+        match self {
+            Self::Nats(pid) => processes::processor(pid),
+            Self::Postgres(pid) => processes::processor_of_family(pid),
+        }
+    }
+}
+
+/// When is measured: the same for all sides of a measurement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    from: Instant,
+    until: Instant,
+}
+
+/// How long everything runs before it is measured.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+impl Window {
+    /// From soon on, for so long.
+    pub(crate) fn of(length: Duration) -> Self {
+        let from = Instant::now() + WARM_UP;
+        Self {
+            from,
+            until: from + length,
+        }
+    }
+}
+
+/// Runs a side on a thread of its own, so that its processor's time is known apart from that of others.
+pub(crate) async fn apart<T, F>(side: impl FnOnce() -> F + Send + 'static) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+    T: Send + 'static,
+{
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(Error::io("start a runtime"))?;
+        runtime.block_on(side())
+    };
+    let ended = tokio::task::spawn_blocking(run).await;
+    ended.map_err(Error::panicked)?
+}
+
+/// Runs what goes on for ever, on the thread that [`apart`] gave, and measures it in the window; each that is recorded in `taken`
+/// stands for `operations`.
+pub(crate) async fn measure<F>(
+    work: F,
+    taken: &Latencies,
+    operations: f64,
+    server: Server,
+    window: Window,
+) -> Result<Part, Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let watch = async {
+        sleep_until(window.from).await;
+        let (own, servers, began) = (processes::own_thread(), server.used(), Instant::now());
+        taken.take();
+        sleep_until(window.until).await;
+        let latency = taken.take();
+        let done = (latency.count as f64 * operations).max(1.0);
+        let each = |seconds: f64| seconds * 1e6 / done;
+        Part {
+            per_second: done / began.elapsed().as_secs_f64(),
+            server_micros: each(server.used() - servers),
+            client_micros: each(processes::own_thread() - own),
+            latency,
+        }
+    };
+    tokio::select! {
+        ended = work => Err(ended.err().unwrap_or_else(|| Error::Failed("what is measured ended early".to_owned()))),
+        part = watch => Ok(part),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_side_is_measured_apart_from_what_others_do() {
+        let window = Window::of(Duration::from_millis(500));
+        let idle = apart(move || async move {
+            let taken = Latencies::default();
+            let work = async {
+                loop {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    taken.record(Duration::from_millis(5));
+                }
+            };
+            measure(work, &taken, 2.0, Server::Nats(0), window).await
+        });
+        let busy = apart(move || async move {
+            while Instant::now() < window.until {
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        });
+        let (idle, busy) = tokio::join!(idle, busy);
+        let (part, ()) = (idle.unwrap(), busy.unwrap());
+        assert!(
+            part.per_second > 10.0 && part.client_micros < 1000.0,
+            "{part:?}"
+        );
+        assert_eq!(part.server_micros, 0.0);
+    }
+}

@@ -1,0 +1,45 @@
+//! A fan-out to many sockets, beside bare servers and beside sends to small conversations.
+
+use super::Parts;
+use crate::Error;
+use crate::limits::bare;
+use crate::output::Progress;
+use crate::scenario::fanout::{self, Audience, Load};
+use crate::stack::{Places, Shape, Stack};
+use crate::target::Target;
+
+/// Sends a second beside it.
+const SENDS: f64 = 500.0;
+
+/// Measures both with one audience.
+pub(crate) async fn measure(
+    places: &Places,
+    parts: &mut Parts,
+    progress: &Progress,
+) -> Result<(), Error> {
+    progress.say("fan-out: starting a confab");
+    let stack = Stack::start(places, &Shape::default()).await?;
+    let mut target = Target::Own(Box::new(stack));
+    let load = Load {
+        max: true,
+        seconds: 9,
+        ..Load::default()
+    };
+    let audience = Audience::of_confab(&target, &load, progress).await?;
+    let bares = bare::start_all(places, target.urls().len()).await?;
+    let compared = fanout::compare(&mut target, &audience, &bares, &load, progress).await?;
+    bare::stop_all(bares).await?;
+    parts.put("fanOutFrames", compared.confab.frames);
+    parts.put(
+        "bareFanOutFrames",
+        compared.bare.map_or(f64::NAN, |bare| bare.frames),
+    );
+    let beside = fanout::sends_beside(&mut target, &audience, &load, SENDS, progress).await?;
+    parts.put("besideFanOutP99Millis", beside.with.acknowledged.p99);
+    parts.put("withoutFanOutP99Millis", beside.without.acknowledged.p99);
+    parts.put("besideFanOutP50Millis", beside.with.acknowledged.p50);
+    parts.put("withoutFanOutP50Millis", beside.without.acknowledged.p50);
+    parts.put("besideFanOutFrames", beside.frames);
+    drop(audience);
+    target.stop().await
+}

@@ -1,0 +1,223 @@
+//! Those who hear: the members of one conversation, or all sockets of bare servers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use confab_client::{Http, NewConversation, NewMembers};
+use confab_protocol::event::Member;
+use confab_protocol::frame::Hello;
+use confab_protocol::ids::{ConversationId, UserId};
+use confab_protocol::limits::PARTICIPANTS_PER_REQUEST;
+use confab_protocol::resource::{ConversationType, Role};
+use memchr::memmem;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, Instant, sleep, sleep_until};
+use uuid::Uuid;
+
+use super::Load;
+use crate::Error;
+use crate::limits::bare::Bare;
+use crate::load::{Connection, Crowd, Pace, People, connect_all, send_frame};
+use crate::output::Progress;
+use crate::target::Target;
+
+/// How long it may take until all hear.
+const HEARING: Duration = Duration::from_secs(30);
+/// How long a first message may take until it is said again.
+const AGAIN: Duration = Duration::from_secs(2);
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// Those who hear what is said.
+#[derive(Debug)]
+pub(crate) struct Audience {
+    connections: Arc<[Connection]>,
+    crowd: Arc<Crowd>,
+    voice: Voice,
+}
+
+/// How something is said to all.
+#[derive(Debug, Clone)]
+enum Voice {
+    /// By the first connection, to a conversation.
+    Conversation(ConversationId, Arc<str>),
+    /// As an event, in two parts around its client id, by the first connection to each of so many bare servers.
+    Event(Bytes, Bytes, usize),
+}
+
+impl Audience {
+    /// The members of a new conversation, connected.
+    pub(crate) async fn of_confab(
+        target: &Target,
+        load: &Load,
+        progress: &Progress,
+    ) -> Result<Self, Error> {
+        progress.say("making users and a conversation");
+        let people = People::new(target.tokens(), &target.urls(), "member", load.members)?;
+        let conversation = begin(&people).await?;
+        progress.say("connecting");
+        let crowd = crowd(load)?;
+        let hearings = (0..load.members).map(|_| crowd.hearing());
+        let connections = connect_all(&people, Hello::default(), hearings).await?;
+        let audience = Self {
+            connections: connections.into(),
+            crowd,
+            voice: Voice::Conversation(conversation, "x".repeat(load.text).into()),
+        };
+        audience.settle(load).await?;
+        Ok(audience)
+    }
+
+    /// Sockets of bare servers in turn, to which this event is written.
+    pub(crate) async fn of_bare(
+        bares: &[Bare],
+        load: &Load,
+        event: &Bytes,
+        progress: &Progress,
+    ) -> Result<Self, Error> {
+        progress.say("connecting to bare servers");
+        let crowd = crowd(load)?;
+        let mut connections = Vec::new();
+        for (_, bare) in (0..load.members).zip(bares.iter().cycle()) {
+            connections.push(Connection::bare(&bare.url(), "", crowd.hearing()).await?);
+        }
+        let (before, behind) = around_client_id(event)?;
+        let audience = Self {
+            connections: connections.into(),
+            crowd,
+            voice: Voice::Event(before, behind, bares.len()),
+        };
+        audience.settle(load).await?;
+        Ok(audience)
+    }
+
+    /// What they hear.
+    pub(crate) fn crowd(&self) -> &Crowd {
+        &self.crowd
+    }
+
+    /// An event as they heard it.
+    pub(crate) fn sample(&self) -> Result<Bytes, Error> {
+        let sample = self.crowd.sample();
+        sample.ok_or_else(|| Error::Failed("nothing was heard".to_owned()))
+    }
+
+    /// That every connection still stands.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.connections.iter().all(Connection::is_open) {
+            Ok(())
+        } else {
+            let what = "a connection broke under the load";
+            Err(Error::Failed(what.to_owned()))
+        }
+    }
+
+    /// Says something at the load's times, or as often as there is room, until it is ended.
+    pub(crate) fn speak(&self, load: &Load) -> JoinSet<Result<(), Error>> {
+        let mut speaking = JoinSet::new();
+        let pace = Pace::new(Instant::now(), load.rate, 0, 1);
+        let (connections, crowd) = (Arc::clone(&self.connections), Arc::clone(&self.crowd));
+        let (voice, max) = (self.voice.clone(), load.max);
+        speaking.spawn(async move {
+            for number in 0.. {
+                let intended = if max {
+                    crowd.room().await?;
+                    Instant::now()
+                } else {
+                    let intended = pace.at(number);
+                    sleep_until(intended).await;
+                    intended
+                };
+                voice.say(&connections, crowd.next(intended)).await?;
+            }
+            Ok(())
+        });
+        speaking
+    }
+
+    /// Says something until all hear it: a socket may be open a moment before its server writes to it.
+    async fn settle(&self, load: &Load) -> Result<(), Error> {
+        let everyone = u32::try_from(load.members).unwrap_or(u32::MAX);
+        let began = Instant::now();
+        while began.elapsed() < HEARING {
+            let said = Instant::now();
+            let id = self.crowd.next(said);
+            self.voice.say(&self.connections, id).await?;
+            while said.elapsed() < AGAIN {
+                if self.crowd.arrived(id) == everyone {
+                    self.crowd.restart();
+                    return Ok(());
+                }
+                sleep(GLANCE).await;
+            }
+        }
+        Err(Error::Timeout {
+            what: "a message at every socket".to_owned(),
+            within: HEARING,
+        })
+    }
+}
+
+impl Voice {
+    async fn say(&self, connections: &[Connection], id: Uuid) -> Result<(), Error> {
+        let (frame, to) = match self {
+            Self::Conversation(conversation, text) => (send_frame(id, *conversation, text), 1),
+            Self::Event(before, behind, servers) => {
+                let mut id_text = Uuid::encode_buffer();
+                let id_text: &str = id.hyphenated().encode_lower(&mut id_text);
+                let event = [before, id_text.as_bytes(), behind].concat();
+                (Bytes::from(event), *servers)
+            }
+        };
+        for connection in connections.iter().take(to) {
+            connection.send(frame.clone()).await?;
+        }
+        Ok(())
+    }
+}
+
+fn crowd(load: &Load) -> Result<Arc<Crowd>, Error> {
+    let sockets = u32::try_from(load.members).unwrap_or_default();
+    if sockets == 0 || load.in_flight == 0 {
+        let what = "a fan-out needs a member, and a message that may be on the way";
+        return Err(Error::Failed(what.to_owned()));
+    }
+    Ok(Arc::new(Crowd::new(sockets, load.in_flight)))
+}
+
+/// Begins a channel of all of them; the first begins it.
+async fn begin(people: &People) -> Result<ConversationId, Error> {
+    let ids: Vec<UserId> = people.0.iter().map(|person| person.id.clone()).collect();
+    let (Some(first), mut requests) = (people.0.first(), ids.chunks(PARTICIPANTS_PER_REQUEST - 1))
+    else {
+        return Err(Error::Failed("a fan-out needs a member".to_owned()));
+    };
+    let http = Http::new(&first.url, &first.token)?;
+    let new = NewConversation {
+        r#type: ConversationType::Channel,
+        participants: requests.next().unwrap_or_default().to_vec(),
+        metadata: None,
+    };
+    let begun = http.create_conversation(&new, None).await?;
+    let conversation = begun.answer.conversation.id;
+    for users in requests {
+        let member = |user: &UserId| Member {
+            user_id: user.clone(),
+            role: Role::Member,
+        };
+        let participants = users.iter().map(member).collect();
+        http.add_participants(conversation, &NewMembers { participants })
+            .await?;
+    }
+    Ok(conversation)
+}
+
+/// What stands before and behind an event's client id.
+fn around_client_id(event: &Bytes) -> Result<(Bytes, Bytes), Error> {
+    let field = br#""clientId":""#;
+    let Some(at) = memmem::find(event, field) else {
+        return Err(Error::Failed("an event has no client id".to_owned()));
+    };
+    let start = at + field.len();
+    let end = (start + uuid::fmt::Hyphenated::LENGTH).min(event.len());
+    Ok((event.slice(..start), event.slice(end..)))
+}

@@ -1,0 +1,85 @@
+//! What a fan-out does to those who only send to small conversations.
+
+use serde::Serialize;
+
+use super::{Audience, Load};
+use crate::Error;
+use crate::output::{Progress, row};
+use crate::scenario::send;
+use crate::target::Target;
+
+/// How often both are measured, in turn.
+const TURNS: usize = 3;
+
+/// Sends to small conversations, without a fan-out and while one runs.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SendsBeside {
+    /// Sends a second to small conversations.
+    pub(crate) rate: f64,
+    /// Frames a second that the fan-out was to write meanwhile.
+    pub(crate) frames: f64,
+    /// Without it.
+    pub(crate) without: send::Outcome,
+    /// While it ran.
+    pub(crate) with: send::Outcome,
+    /// p99 until the acknowledgement with it : without it.
+    pub(crate) ratio: f64,
+}
+
+/// Sends at `rate` to 200 conversations of two, with the audience connected: while it hears nothing, and while the load runs at
+/// its rate. Of several turns the one whose ratio is the middle one.
+pub(crate) async fn sends_beside(
+    target: &mut Target,
+    audience: &Audience,
+    load: &Load,
+    rate: f64,
+    progress: &Progress,
+) -> Result<SendsBeside, Error> {
+    let sends = send::Load {
+        rate,
+        conversations: 200,
+        text: load.text,
+        warm_up: 1,
+        seconds: 3,
+        ..send::Load::default()
+    };
+    let steady = Load {
+        max: false,
+        ..load.clone()
+    };
+    let mut turns = Vec::new();
+    for _ in 0..TURNS {
+        let without = Box::pin(send::measure(target, &sends, progress)).await?;
+        let mut speaking = audience.speak(&steady);
+        let with = Box::pin(send::measure(target, &sends, progress)).await?;
+        speaking.shutdown().await;
+        audience.check()?;
+        turns.push(SendsBeside {
+            rate,
+            frames: steady.rate * steady.members as f64,
+            ratio: with.acknowledged.p99 / without.acknowledged.p99,
+            without,
+            with,
+        });
+    }
+    turns.sort_by(|one, other| one.ratio.total_cmp(&other.ratio));
+    let middle = turns.into_iter().nth(TURNS / 2);
+    middle.ok_or_else(|| Error::Failed("nothing was compared".to_owned()))
+}
+
+impl SendsBeside {
+    pub(super) fn rows(&self) -> Vec<(String, String)> {
+        vec![
+            row(
+                format!("{:.0} sends/s without it", self.rate),
+                self.without.acknowledged.text(),
+            ),
+            row(
+                format!("{:.0} sends/s with {:.0} frames/s", self.rate, self.frames),
+                self.with.acknowledged.text(),
+            ),
+            row("p99 with it : without", format!("{:.2}", self.ratio)),
+        ]
+    }
+}

@@ -1,0 +1,156 @@
+//! A confab over a database of a known size: kept for the next time where it takes long to make.
+
+use std::path::Path;
+
+use confab_client::Http;
+use rand::RngExt as _;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::filling::{self, Filling, OF_EACH, fill, user_name};
+use crate::output::Progress;
+use crate::stack::{Places, Servers, Shape, Stack};
+
+/// Grows when a filling of the same size is another than before.
+const VERSION: u32 = 1;
+/// Users that ask, at most: each with a token.
+const ASKING: u64 = 512;
+/// Says that the folder beside it is complete, and of what.
+const MARKER: &str = "filled.json";
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Marker {
+    version: u32,
+    filling: Filling,
+}
+
+/// A confab that knows what it holds.
+#[derive(Debug)]
+pub(crate) struct Installation {
+    pub(super) stack: Stack,
+    pub(super) filling: Filling,
+    askers: Vec<Asker>,
+}
+
+/// A user that asks.
+#[derive(Debug)]
+struct Asker {
+    number: u64,
+    http: Http,
+}
+
+/// Servers with a database that is filled so; one that was filled before is used again.
+pub(crate) async fn prepare(
+    places: &Places,
+    filling: Filling,
+    progress: &Progress,
+) -> Result<Servers, Error> {
+    let name = format!("history-{}-{}", filling.events, filling.conversations);
+    let folder = places.data_dir.join(&name);
+    let marker = Marker {
+        version: VERSION,
+        filling,
+    };
+    if read(&folder).is_some_and(|found| found == marker) {
+        progress.say(format!("starting over {}", folder.display()));
+        return Servers::start_kept(places, &name).await;
+    }
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io(format!("remove {}", folder.display()))(error));
+        }
+        _ => {}
+    }
+    let servers = Servers::start_kept(places, &name).await?;
+    let all = filling.events;
+    fill(&servers.database, &filling, |written| {
+        progress.say(format!("{written} of {all} events are written"));
+    })
+    .await?;
+    let path = folder.join(MARKER);
+    std::fs::write(&path, serde_json::to_vec(&marker)?)
+        .map_err(Error::io(format!("write {}", path.display())))?;
+    Ok(servers)
+}
+
+fn read(folder: &Path) -> Option<Marker> {
+    let text = std::fs::read(folder.join(MARKER)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+impl Installation {
+    /// One over a database that goes when it goes.
+    pub(crate) async fn passing(places: &Places, filling: Filling) -> Result<Self, Error> {
+        let servers = Servers::start(places).await?;
+        fill(&servers.database, &filling, |_| ()).await?;
+        Self::over(servers, filling).await
+    }
+
+    /// One over servers that hold what [`prepare`] has written.
+    pub(crate) async fn over(servers: Servers, filling: Filling) -> Result<Self, Error> {
+        let shape = Shape {
+            gateways: 1,
+            workers: 1,
+            ..Shape::default()
+        };
+        let stack = Stack::over(servers, &shape).await?;
+        let (urls, http) = (stack.urls(), Http::new("http://127.0.0.1", "")?);
+        let users = filling.users();
+        // Spread evenly over all users, so that their conversations are, too.
+        let numbers = (0..ASKING.min(users)).map(|n| n * users / ASKING.min(users));
+        let askers = numbers.zip(urls.iter().cycle()).map(|(number, url)| {
+            let token = stack.tokens.mint(&user_name(number))?;
+            let http = http.with(url, &token)?;
+            Ok(Asker { number, http })
+        });
+        let askers = askers.collect::<Result<_, Error>>()?;
+        Ok(Self {
+            stack,
+            filling,
+            askers,
+        })
+    }
+
+    /// Someone who asks, and one of its conversations: never the long one, which is not like the others.
+    pub(super) fn any(&self) -> Result<(Http, u64), Error> {
+        let mut random = rand::rng();
+        let asker = self
+            .askers
+            .get(random.random_range(0..self.askers.len().max(1)));
+        let asker = asker.ok_or_else(|| Error::Failed("nobody asks".to_owned()))?;
+        let own = (0..).map(|n| (n + random.random_range(0..OF_EACH)) % OF_EACH);
+        let mut own = own.map(|n| self.filling.conversation_of(asker.number, n));
+        let one = own.find(|number| *number != 0).unwrap_or(1);
+        Ok((asker.http.clone(), one))
+    }
+
+    /// A member of the long conversation.
+    pub(super) fn of_the_long_one(&self) -> Result<Http, Error> {
+        let first = self.askers.iter().find(|asker| asker.number == 0);
+        let first = first.ok_or_else(|| Error::Failed("nobody asks".to_owned()))?;
+        Ok(first.http.clone())
+    }
+
+    /// Reads the log and its key once, so that the system has them in memory as far as they fit: what was prepared another day is
+    /// measured as what was prepared now.
+    pub(crate) async fn warm(&self) -> Result<(), Error> {
+        use sqlx::Connection as _;
+        let mut postgres = sqlx::PgConnection::connect(&self.stack.servers.database).await?;
+        for statement in [
+            "select sum(octet_length(payload)) from events",
+            "set enable_seqscan = off; set enable_sort = off; set enable_bitmapscan = off; \
+             select count(*) from (select conversation_id, seq from events order by conversation_id, seq) e",
+        ] {
+            sqlx::raw_sql(statement).execute(&mut postgres).await?;
+        }
+        Ok(postgres.close().await?)
+    }
+
+    /// Stops everything.
+    pub(crate) async fn stop(self) -> Result<(), Error> {
+        self.stack.stop().await
+    }
+}
+
+/// The id of a conversation by its number.
+pub(super) use filling::conversation_id;

@@ -1,0 +1,57 @@
+//! What the bench measures alone: the worker's own statements over its own connections, and nothing around them.
+
+use confab_protocol::command::{Caller, SendMessage};
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row as _};
+
+use crate::commit::bind;
+use crate::database::{self, SILENCE};
+use crate::error::Error;
+use crate::messages;
+use crate::settings::Settings;
+
+/// A page of messages, as [`crate::reads`] reads it: $1 conversation, $2 from, $3 below, $4 sender, $5 kind, $6 how many, $7 bytes.
+pub const PAGE: &str = crate::reads::PAGE;
+
+/// Batches of messages, committed as a worker commits them.
+#[derive(Debug, Clone)]
+pub struct Commits(PgPool);
+
+impl Commits {
+    /// Over up to `connections`.
+    ///
+    /// # Errors
+    /// When the database URL is not usable.
+    pub fn new(settings: &Settings, connections: u32) -> Result<Self, Error> {
+        Ok(Self(pool(settings, connections)?))
+    }
+
+    /// Commits a batch, and says how many of it were stored.
+    ///
+    /// # Errors
+    /// When Postgres is away or refuses the batch.
+    pub async fn append(&self, batch: Vec<(Caller, SendMessage)>) -> Result<usize, Error> {
+        let appends = batch.into_iter();
+        let appends = appends.filter_map(|(caller, message)| messages::send(caller, message).ok());
+        let appends: Vec<_> = appends.collect();
+        let appends: Vec<_> = appends.iter().collect();
+        let mut connection = database::acquire(&self.0).await?;
+        let call = bind(&appends).fetch_all(&mut *connection);
+        let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+        let rows = tokio::time::timeout(SILENCE, call)
+            .await
+            .map_err(silent)??;
+        let is_stored =
+            |row: &_| PgRow::try_get::<&str, _>(row, "outcome").map(|it| it == "stored");
+        let stored = rows.iter().map(is_stored).collect::<Result<Vec<_>, _>>()?;
+        Ok(stored.into_iter().filter(|stored| *stored).count())
+    }
+}
+
+/// Connections with a worker's settings.
+///
+/// # Errors
+/// When the database URL is not usable.
+pub fn pool(settings: &Settings, connections: u32) -> Result<PgPool, Error> {
+    database::pool(settings, connections, "bench")
+}

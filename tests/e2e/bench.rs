@@ -1,0 +1,166 @@
+//! Every scenario of `confab bench` gives the numbers that it says it measures. How good they are is not for a test.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::support::Folder;
+
+/// How long one scenario with small counts may take on a machine that runs other tests.
+const SCENARIO: Duration = Duration::from_secs(180);
+
+/// Runs `confab bench` with these arguments, and gives what it printed.
+async fn bench(folder: &Path, args: &[&str]) -> Value {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.confab/tools");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_confab"));
+    command
+        .args(["bench", "--json"])
+        .args(args)
+        .env("CONFAB_BENCH_TOOLS_DIR", tools)
+        .env("CONFAB_BENCH_DATA_DIR", folder)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let ended = timeout(SCENARIO, command.output()).await;
+    let ended = ended.unwrap_or_else(|_late| panic!("{args:?} took longer than {SCENARIO:?}"));
+    let ended = ended.unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{args:?}: {told}");
+    let printed: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(printed["scenario"], args[0]);
+    printed["measured"].clone()
+}
+
+/// The number at a pointer, which must be above 0.
+fn above_zero(measured: &Value, at: &str) -> f64 {
+    let number = measured.pointer(at).and_then(Value::as_f64);
+    let number = number.unwrap_or_else(|| panic!("no number at {at} in {measured:#}"));
+    assert!(number > 0.0, "{at} in {measured:#}");
+    number
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sends_at_a_rate_are_all_acknowledged_and_heard_by_each_member() {
+    let folder = Folder::of_test();
+    let load = [
+        "--rate=40",
+        "--connections=4",
+        "--conversations=8",
+        "--members=3",
+    ];
+    let time = ["--warm-up=1", "--seconds=1"];
+    for by in [&[][..], &["--http"]] {
+        let args = [&["send"], &load[..], &time[..], by].concat();
+        let sends = bench(folder.path(), &args).await;
+        let acknowledged = above_zero(&sends, "/acknowledged/count");
+        assert!((39.0..=41.0).contains(&acknowledged), "{sends:#}");
+        let heard = above_zero(&sends, "/heard/count");
+        assert_eq!(heard, 3.0 * acknowledged, "{sends:#}");
+        assert_eq!(
+            (&sends["failed"], &sends["unanswered"]),
+            (&0.into(), &0.into())
+        );
+        let (p50, p99) = (
+            above_zero(&sends, "/acknowledged/p50"),
+            above_zero(&sends, "/acknowledged/p99"),
+        );
+        assert!(p50 <= p99 && p99 <= above_zero(&sends, "/acknowledged/max"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_many_sends_as_are_taken_are_counted_with_what_they_cost() {
+    let folder = Folder::of_test();
+    let args = "send --max --in-flight=2 --connections=4 --conversations=8 --warm-up=1 --seconds=2";
+    let sends = bench(folder.path(), &args.split(' ').collect::<Vec<_>>()).await;
+    let (rate, events) = (above_zero(&sends, "/sends"), above_zero(&sends, "/events"));
+    assert!(
+        (1.0..3.0).contains(&(events / rate)),
+        "two members: {sends:#}"
+    );
+    for part in ["gateways", "workers", "nats", "postgres", "load"] {
+        above_zero(&sends, &format!("/processor/{part}"));
+    }
+    assert_eq!(sends["failed"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fan_out_reaches_every_member_beside_bare_servers_and_other_sends() {
+    let folder = Folder::of_test();
+    let args = "fanout --members=20 --rate=20 --warm-up=1 --seconds=3 --bare --sends-beside=20";
+    let fanout = bench(folder.path(), &args.split(' ').collect::<Vec<_>>()).await;
+    for at in [
+        "/confab/frames",
+        "/bare/frames",
+        "/ratio",
+        "/beside/with/acknowledged/p99",
+        "/beside/without/acknowledged/p99",
+    ] {
+        above_zero(&fanout, at);
+    }
+    let frames = above_zero(&fanout, "/confab/frames");
+    assert!(
+        (200.0..=600.0).contains(&frames),
+        "400 a second were said: {fanout:#}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_hold_memory() {
+    let folder = Folder::of_test();
+    let args = "idle --connections=200 --conversations=2 --members=10";
+    let idle = bench(folder.path(), &args.split(' ').collect::<Vec<_>>()).await;
+    above_zero(&idle, "/gateway/own");
+    above_zero(&idle, "/bare/own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_resumes_is_over_with_the_window_and_without() {
+    let folder = Folder::of_test();
+    let args = "resume --both --sessions=40 --conversations=2 --members=10 --missed=2";
+    let storms = bench(folder.path(), &args.split(' ').collect::<Vec<_>>()).await;
+    for storm in ["withWindow", "withoutWindow"] {
+        above_zero(&storms, &format!("/{storm}/resumes"));
+        let tries = above_zero(&storms, &format!("/{storm}/tries"));
+        assert!(tries >= 1.0, "{storms:#}");
+        above_zero(&storms, &format!("/{storm}/processor/gateways"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_do_alone_what_they_are_asked_for() {
+    let folder = Folder::of_test();
+    let limits = bench(folder.path(), &["limits", "--part-seconds=0.5"]).await;
+    above_zero(&limits, "/singleCommit/perSecond");
+    let single = above_zero(&limits, "/singleCommit/latency/p50");
+    let batches = limits["batchCommits"].as_array().unwrap();
+    assert!(batches.len() > 1 && single > 0.0);
+    for batch in batches {
+        above_zero(batch, "/perSecond");
+        above_zero(batch, "/events");
+    }
+    for part in ["roundTrip", "requests", "publish", "replay"] {
+        above_zero(&limits, &format!("/{part}/perSecond"));
+    }
+    above_zero(&limits, "/live/delivery/perSecond");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_many_events_hold_as_many_messages_as_those_of_few() {
+    let folder = Folder::of_test();
+    let args = "history --events=20000 --conversations=200 --rounds=1 --call-rate=20";
+    let history = bench(folder.path(), &args.split(' ').collect::<Vec<_>>()).await;
+    for call in history["calls"].as_array().unwrap() {
+        above_zero(call, "/ratio");
+        let items = (
+            above_zero(call, "/large/items"),
+            above_zero(call, "/small/items"),
+        );
+        if call["call"] == "newest" {
+            assert_eq!(items.0, items.1, "{call:#}");
+        }
+    }
+}
