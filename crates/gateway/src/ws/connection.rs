@@ -108,9 +108,9 @@ impl Connection {
 
     /// Hands what waits to the writer.
     pub(super) fn take(&mut self) -> Result<(), End> {
-        let frames = self.outbox.take(WRITE).map_err(End::of)?;
-        self.writer.push(frames);
-        Ok(())
+        let Self { outbox, writer, .. } = self;
+        let taken = outbox.take(WRITE, |frame| writer.push(frame));
+        taken.map_err(End::of)
     }
 
     /// Writes the answers that still wait, and closes.
@@ -125,9 +125,9 @@ impl Connection {
             End::Closed => Frame::close(1000, ""),
             End::Lost => return,
         };
-        if let Ok(answers) = self.outbox.take(usize::MAX) {
-            self.writer.push(answers);
-        }
+        let Self { outbox, writer, .. } = &mut self;
+        // One that was closed has nothing more.
+        let _closed = outbox.take(usize::MAX, |frame| writer.push(frame));
         if !socket::close(&mut self.reader, &mut self.writer, frame, CLOSING).await {
             debug!("the client did not close in time");
         }
