@@ -19,6 +19,9 @@ mod dispatch;
 mod error;
 mod fault;
 mod marks;
+#[cfg(any(test, feature = "measured"))]
+#[doc(hidden)]
+pub mod measured;
 mod messages;
 mod metrics;
 mod outbox;
