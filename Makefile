@@ -3,7 +3,7 @@ SHELL := /bin/bash
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test soak contract lint deny bench clean-data
+.PHONY: help setup dev test soak contract bench bench-micro bench-counts lint deny clean-data
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,9 +25,18 @@ contract: setup ## the running service against its own description: validators a
 	cargo build --locked -p confab
 	scripts/contract
 
+bench-micro: ## how long what is hot takes, and what it allocates (ARGS="dispatch")
+	cargo bench --locked -p confab-bench --features measured --bench micro -- $(ARGS)
+
+bench-counts: ## its instructions by callgrind, to target/counts.json (BASE=earlier.json compares, ARGS="--only window")
+	@scripts/setup valgrind
+	cargo bench --locked -p confab-bench --features measured --bench counts -- \
+	  --out $(CURDIR)/target/counts.json $(if $(BASE),--base $(abspath $(BASE))) $(ARGS)
+
 lint: ## format and lints, as CI has them
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked -p confab-bench --features measured --benches -- -D warnings
 
 deny: ## bans, licences and sources of dependencies (needs cargo-deny)
 	cargo deny --all-features check bans licenses sources

@@ -81,9 +81,9 @@ async fn as_many_sends_as_are_taken_are_counted_with_what_they_cost() {
         (1.0..3.0).contains(&(events / rate)),
         "two members: {sends:#}"
     );
-    for part in ["gateways", "workers", "nats", "postgres", "load"] {
-        above_zero(&sends, &format!("/processor/{part}"));
-    }
+    // The kernel books hundredths of a second: of the others there may be none in so few sends.
+    above_zero(&sends, "/processor/gateways");
+    above_zero(&sends, "/processor/load");
     assert_eq!(sends["failed"], 0);
 }
 
@@ -126,7 +126,6 @@ async fn a_storm_of_resumes_is_over_with_the_window_and_without() {
         above_zero(&storms, &format!("/{storm}/resumes"));
         let tries = above_zero(&storms, &format!("/{storm}/tries"));
         assert!(tries >= 1.0, "{storms:#}");
-        above_zero(&storms, &format!("/{storm}/processor/gateways"));
     }
 }
 

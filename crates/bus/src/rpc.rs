@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{Request, RequestErrorKind};
 use bytes::Bytes;
-use confab_protocol::command::{Batch, Outcomes};
+use confab_protocol::command::{self, Batch, Outcomes};
 use confab_protocol::query::{QueryOutcome, QueryRequest};
 use confab_protocol::wire;
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,7 @@ impl Bus {
     pub async fn command(
         &self,
         target: Target,
-        batch: &Batch,
+        batch: &Batch<&command::Request>,
         timeout: Duration,
     ) -> Result<Outcomes, RpcError> {
         let payload = wire::encode(batch)?;

@@ -24,6 +24,9 @@ mod feed;
 mod http;
 mod hub;
 mod limits;
+#[cfg(any(test, feature = "measured"))]
+#[doc(hidden)]
+pub mod measured;
 mod metrics;
 mod presence;
 mod reads;

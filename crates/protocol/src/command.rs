@@ -26,15 +26,15 @@ pub struct Caller {
     pub admin: bool,
 }
 
-/// Several commands in one NATS request, each answered on its own, in this order.
+/// Several commands in one NATS request, each answered on its own, in this order. Whoever sends it may keep them and lend them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Batch {
+pub struct Batch<R = Request> {
     /// [`VERSION`].
     pub version: u8,
     /// How many milliseconds are left to answer, from the moment of sending.
     pub budget_ms: u32,
     /// The commands. Those of one conversation are carried out in this order.
-    pub requests: Vec<Request>,
+    pub requests: Vec<R>,
 }
 
 /// One command with who asks for it.

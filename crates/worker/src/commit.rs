@@ -36,6 +36,9 @@ pub(crate) use membership::{ParticipantRow, participant};
 /// Commits; what was committed is for the publisher.
 #[derive(Debug, Clone)]
 pub(crate) struct Committer {
+    /// For batches: as many connections as lanes, so that the same few serve them all and stay warm.
+    batches: PgPool,
+    /// For commands that go alone.
     pool: PgPool,
     metrics: Metrics,
     /// How long a token is valid at most: so long is a revocation kept.
@@ -46,8 +49,14 @@ pub(crate) struct Committer {
 pub(crate) type CommandOutcome = Result<Outcome, Failure>;
 
 impl Committer {
-    pub(crate) const fn new(pool: PgPool, metrics: Metrics, token_max_lifetime: Duration) -> Self {
+    pub(crate) const fn new(
+        batches: PgPool,
+        pool: PgPool,
+        metrics: Metrics,
+        token_max_lifetime: Duration,
+    ) -> Self {
         Self {
+            batches,
             pool,
             metrics,
             token_max_lifetime,

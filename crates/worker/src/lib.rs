@@ -19,6 +19,9 @@ mod dispatch;
 mod error;
 mod fault;
 mod marks;
+#[cfg(any(test, feature = "measured"))]
+#[doc(hidden)]
+pub mod measured;
 mod messages;
 mod metrics;
 mod outbox;
@@ -42,7 +45,7 @@ use dispatch::Dispatch;
 use metrics::Metrics;
 use outbox::{Publisher, Standing, relay, verify};
 
-/// Connections beside those of commits: read marks, the relay, the outbox's marks, the comparison with the stream.
+/// Connections beside those of commands: read marks, the relay, the outbox's marks, the comparison with the stream.
 const OTHER_CONNECTIONS: u32 = 5;
 /// How soon a service that could not start is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -77,10 +80,33 @@ impl Readiness {
 pub struct Worker {
     settings: Settings,
     bus: Bus,
-    commits: PgPool,
-    reads: PgPool,
+    pools: Pools,
     metrics: Metrics,
     stop: CancellationToken,
+}
+
+/// Connections, by what may hold them.
+struct Pools {
+    batches: PgPool,
+    commits: PgPool,
+    reads: PgPool,
+}
+
+impl Pools {
+    fn of(settings: &Settings) -> Result<Self, Error> {
+        let writers = settings.command_slots + OTHER_CONNECTIONS;
+        Ok(Self {
+            batches: database::pool(settings, settings.commit_lanes, "batches")?,
+            commits: database::pool(settings, writers, "commits")?,
+            reads: database::pool(settings, settings.queries, "reads")?,
+        })
+    }
+
+    async fn close(self) {
+        for pool in [self.batches, self.commits, self.reads] {
+            pool.close().await;
+        }
+    }
 }
 
 impl Worker {
@@ -93,15 +119,12 @@ impl Worker {
         registry: &mut Registry,
         stop: CancellationToken,
     ) -> Result<Self, Error> {
-        let writers = settings.commit_lanes + settings.command_slots + OTHER_CONNECTIONS;
-        let commits = database::pool(&settings, writers, "commits")?;
-        let reads = database::pool(&settings, settings.queries, "reads")?;
+        let pools = Pools::of(&settings)?;
         let bus = Bus::connect(&settings.nats, "confab-worker").await?;
         Ok(Self {
             settings,
             bus,
-            commits,
-            reads,
+            pools,
             metrics: Metrics::new(registry),
             stop,
         })
@@ -112,7 +135,7 @@ impl Worker {
     pub fn readiness(&self) -> Readiness {
         Readiness {
             bus: self.bus.clone(),
-            pool: self.reads.clone(),
+            pool: self.pools.reads.clone(),
             stop: self.stop.clone(),
         }
     }
@@ -125,8 +148,7 @@ impl Worker {
         let Self {
             settings,
             bus,
-            commits,
-            reads,
+            pools,
             metrics,
             stop,
         } = self;
@@ -140,7 +162,7 @@ impl Worker {
         let token = behind.clone();
         let publish = outbox::run(
             bus.clone(),
-            commits.clone(),
+            pools.commits.clone(),
             committed,
             standing.clone(),
             token.clone(),
@@ -151,7 +173,7 @@ impl Worker {
         });
         let relay = relay::run(
             bus.clone(),
-            commits.clone(),
+            pools.commits.clone(),
             standing,
             metrics.clone(),
             token.clone(),
@@ -162,7 +184,7 @@ impl Worker {
         });
         let verify = verify::run(
             bus.clone(),
-            commits.clone(),
+            pools.commits.clone(),
             compared,
             metrics.clone(),
             token,
@@ -172,7 +194,8 @@ impl Worker {
             "verify"
         });
         let committer = Committer::new(
-            commits.clone(),
+            pools.batches.clone(),
+            pools.commits.clone(),
             metrics.clone(),
             settings.token_max_lifetime(),
         );
@@ -180,7 +203,7 @@ impl Worker {
             (bus.clone(), service),
             committer,
             publisher,
-            reads.clone(),
+            pools.reads.clone(),
             &settings,
             metrics,
         );
@@ -197,8 +220,7 @@ impl Worker {
             warn!("what was not published is left to the relay of another worker");
         }
         bus.close().await;
-        commits.close().await;
-        reads.close().await;
+        pools.close().await;
         served
     }
 }

@@ -12,6 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -22,8 +23,8 @@ pub(crate) mod verify;
 const WAITING: usize = 1024;
 /// Publishes of commits at once.
 const PUBLISHING: usize = 64;
-/// Marks written in one statement.
-const MARKS: usize = 256;
+/// How long marks wait for others: well below what the relay takes for lingering.
+const MARK_EVERY: Duration = Duration::from_millis(100);
 
 /// An outbox row and the events of its commit.
 #[derive(Debug)]
@@ -109,6 +110,9 @@ impl Standing {
 }
 
 /// Publishes what was committed, in the order of the commits, and marks it, until `stop` and until nothing waits.
+///
+/// Marks are written together and on the side: a transaction for each would cost Postgres as much as the commit that it marks, and
+/// nothing waits for them but the relay, which takes a commit for lost after a second.
 pub(crate) async fn run(
     bus: Bus,
     pool: PgPool,
@@ -118,19 +122,20 @@ pub(crate) async fn run(
 ) {
     let bus = Arc::new(bus);
     let mut publishing = FuturesUnordered::new();
-    let mut marks = Vec::new();
+    let mut writing = FuturesUnordered::new();
+    let mut marks = Marks::default();
     let mut stopped = false;
     loop {
+        let room = publishing.len() < PUBLISHING;
+        let due = marks.due.filter(|_| writing.is_empty());
         tokio::select! {
             biased;
-            Some(mark) = publishing.next() => {
-                marks.extend(mark);
-                // Marks of one moment go together; the last one of a run is not kept waiting.
-                if marks.len() >= MARKS || publishing.is_empty() {
-                    write_marks(&pool, &mut marks, &standing).await;
-                }
+            Some(mark) = publishing.next() => marks.extend(mark),
+            Some(()) = writing.next() => {}
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                writing.push(write_marks(&pool, marks.take(), &standing));
             }
-            next = committed.recv(), if publishing.len() < PUBLISHING => match next {
+            next = committed.recv(), if room => match next {
                 Some(next) => {
                     let stream = standing.now();
                     if let Some(sent) = send(&bus, &next.events).await {
@@ -145,9 +150,35 @@ pub(crate) async fn run(
             }
         }
         if stopped && publishing.is_empty() && committed.is_empty() {
-            write_marks(&pool, &mut marks, &standing).await;
+            while writing.next().await.is_some() {}
+            write_marks(&pool, marks.take(), &standing).await;
             return;
         }
+    }
+}
+
+/// Marks that are to be written.
+#[derive(Debug, Default)]
+struct Marks {
+    waiting: Vec<Mark>,
+    /// When those that wait are to be written.
+    due: Option<Instant>,
+}
+
+impl Marks {
+    /// What is too much is published once more by the relay.
+    fn extend(&mut self, mark: Option<Mark>) {
+        if let Some(mark) = mark
+            && self.waiting.len() < WAITING
+        {
+            self.waiting.push(mark);
+            self.due.get_or_insert_with(|| Instant::now() + MARK_EVERY);
+        }
+    }
+
+    fn take(&mut self) -> Vec<Mark> {
+        self.due = None;
+        std::mem::take(&mut self.waiting)
     }
 }
 
@@ -192,8 +223,7 @@ pub(crate) async fn acknowledged(row: i64, sent: Sent, stream: Option<Compared>)
 }
 
 /// Marks commits as published. What cannot be marked is published once more by the relay.
-pub(crate) async fn write_marks(pool: &PgPool, marks: &mut Vec<Mark>, standing: &Standing) {
-    let mut marks = std::mem::take(marks);
+pub(crate) async fn write_marks(pool: &PgPool, mut marks: Vec<Mark>, standing: &Standing) {
     let Some(stream) = standing.now() else {
         return;
     };

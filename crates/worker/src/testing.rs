@@ -172,7 +172,7 @@ pub(crate) const TOKEN_MAX_LIFETIME: Duration = Duration::from_secs(1000);
 
 fn committer(pool: PgPool) -> Committer {
     let metrics = Metrics::new(&mut Registry::default());
-    Committer::new(pool, metrics, TOKEN_MAX_LIFETIME)
+    Committer::new(pool.clone(), pool, metrics, TOKEN_MAX_LIFETIME)
 }
 
 pub(crate) fn caller(user: &str) -> Caller {

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::lanes::Lanes;
 use super::submission::{ATTEMPTS, Submission};
-use super::{CommandLimits, CommandOutcome, attempt_timeout, failure_of, milliseconds};
+use super::{CommandLimits, CommandOutcome, INBOX, attempt_timeout, failure_of, milliseconds};
 use crate::metrics::CommandMetrics;
 
 /// A message to a worker that came to its end.
@@ -59,7 +59,16 @@ impl CommandLoop {
         loop {
             tokio::select! {
                 Some(attempt) = self.attempts.join_next() => self.ended(attempt),
-                Some(submission) = self.submissions.recv() => self.take(submission),
+                Some(submission) = self.submissions.recv() => {
+                    self.take(submission);
+                    // What has come meanwhile goes in the same message.
+                    for _ in 0..INBOX {
+                        let Ok(submission) = self.submissions.try_recv() else {
+                            break;
+                        };
+                        self.take(submission);
+                    }
+                }
                 () = stop.cancelled() => break,
             }
             self.send();
@@ -199,11 +208,6 @@ async fn attempt(
     let earlier = submissions
         .first()
         .map_or(0, |submission| submission.attempts);
-    let requests: Vec<_> = submissions
-        .iter()
-        .flat_map(|submission| submission.requests.iter().cloned())
-        .collect();
-    let count = requests.len();
     for submission in &mut submissions {
         submission.attempts += 1;
     }
@@ -214,6 +218,11 @@ async fn attempt(
             result: Err(RpcError::Timeout),
         };
     };
+    let requests: Vec<_> = submissions
+        .iter()
+        .flat_map(|submission| &submission.requests)
+        .collect();
+    let count = requests.len();
     let batch = Batch {
         version: VERSION,
         budget_ms: milliseconds(timeout),

@@ -494,7 +494,7 @@ impl World {
             kind: SignalKind::Typing(true),
         });
         for client in &self.clients {
-            let frames = client.outbox().take(usize::MAX).unwrap();
+            let frames = client.outbox().taken(usize::MAX).unwrap();
             let told = frames.iter().any(|frame| frame.as_bytes()[0] != PING);
             let member = log.is_member(client.user);
             assert_eq!(told, member && client.user != 0, "u{}", client.user);

@@ -122,7 +122,7 @@ fn no_revocation_slips_between_an_admission_and_its_place_among_the_open() {
             checked.and_then(|()| admission.open(session, &caller, Arc::clone(&outbox)))
         });
         if place.is_ok() {
-            assert_eq!(outbox.take(1), Err(Code::TokenRevoked), "round {round}");
+            assert_eq!(outbox.taken(1), Err(Code::TokenRevoked), "round {round}");
         }
     }
 }

@@ -43,7 +43,7 @@ fn revoke(sessions: &Sessions, target: RevocationTarget) -> usize {
 }
 
 fn is_closed(outbox: &Outbox) -> bool {
-    outbox.take(1) == Err(Code::TokenRevoked)
+    outbox.taken(1) == Err(Code::TokenRevoked)
 }
 
 fn listed(sessions: &Sessions, user: &str) -> Vec<SessionId> {

@@ -118,9 +118,9 @@ impl Connection {
             End::Closed => Frame::close(1000, ""),
             End::Lost => return,
         };
-        if let Ok(answers) = self.outbox.take(usize::MAX) {
-            self.writer.push(answers);
-        }
+        let Self { outbox, writer, .. } = &mut self;
+        // One that was closed has nothing more.
+        let _closed = outbox.take(usize::MAX, |frame| writer.push(frame));
         if !socket::close(&mut self.reader, &mut self.writer, frame, CLOSING).await {
             debug!("the client did not close in time");
         }
@@ -139,7 +139,8 @@ pub(super) async fn pump(
     }
     loop {
         outbox.ready().await;
-        writer.push(outbox.take(WRITE).map_err(End::of)?);
+        let taken = outbox.take(WRITE, |frame| writer.push(frame));
+        taken.map_err(End::of)?;
         let all = writer.write_now().await.map_err(|_lost| End::Lost)?;
         if !all || meanwhile == Meanwhile::ReadingWaits || outbox.has_room_again() {
             return Ok(());

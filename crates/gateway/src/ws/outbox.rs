@@ -267,11 +267,11 @@ impl Outbox {
         }
     }
 
-    /// Takes what waits, up to about `bytes`: answers alone before the welcome.
+    /// Gives what waits to `taker`, frame by frame, up to about `bytes`: answers alone before the welcome.
     ///
     /// # Errors
     /// Why the session must end.
-    pub(crate) fn take(&self, bytes: usize) -> Result<Vec<Frame>, Code> {
+    pub(crate) fn take(&self, bytes: usize, mut taker: impl FnMut(Frame)) -> Result<(), Code> {
         let mut state = self.lock();
         if let Some(code) = state.closed {
             return Err(code);
@@ -282,7 +282,6 @@ impl Outbox {
             state.signals.clear();
             state.event_bytes = 0;
         }
-        let mut taken = Vec::new();
         let mut left = bytes;
         while left > 0
             && let Some((frame, kind)) = state.frames.pop_front()
@@ -293,17 +292,24 @@ impl Outbox {
                 Kind::Answer => state.answer_bytes -= size,
             }
             left = left.saturating_sub(size);
-            taken.push(frame);
+            taker(frame);
         }
         while left > 0
             && let Some((_, frame)) = state.signals.pop_front()
         {
             left = left.saturating_sub(frame.as_bytes().len());
-            taken.push(frame);
+            taker(frame);
         }
         give_back(&mut state.frames);
         give_back(&mut state.signals);
-        Ok(taken)
+        Ok(())
+    }
+
+    /// What waits, up to about `bytes`.
+    #[cfg(test)]
+    pub(crate) fn taken(&self, bytes: usize) -> Result<Vec<Frame>, Code> {
+        let mut taken = Vec::new();
+        self.take(bytes, |frame| taken.push(frame)).map(|()| taken)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -342,7 +348,7 @@ mod tests {
         let outbox = Outbox::new(Encoding::Json, 1000);
         event(&outbox, "1");
         outbox.start(Frame::text(b"welcome"));
-        let frames = outbox.take(1000).unwrap();
+        let frames = outbox.taken(1000).unwrap();
         let due = [Frame::text(b"welcome"), welcome_ping(), Frame::text(b"1")];
         assert_eq!(frames, due);
         assert_eq!(outbox.answer_bytes(), 0);
@@ -356,11 +362,11 @@ mod tests {
         assert!(!event(&outbox, "1"));
         assert!(!outbox.wants_more(), "no room yet");
         outbox.start(Frame::text(b"w"));
-        assert_eq!(outbox.take(1000).unwrap().len(), 3);
+        assert_eq!(outbox.taken(1000).unwrap().len(), 3);
         assert!(outbox.wants_more());
         assert!(!outbox.wants_more(), "once");
         assert!(event(&outbox, "1234") && outbox.is_pressed());
-        outbox.take(1000).unwrap();
+        outbox.taken(1000).unwrap();
         assert!(outbox.wants_more() && event(&outbox, "1"));
         assert_eq!(outbox.unproven().len(), 1);
     }
@@ -380,12 +386,12 @@ mod tests {
         signal(&outbox, 2 * SIGNALS - 1, "new".to_owned());
         event(&outbox, "1");
         outbox.push_answer(Frame::text(b"a"));
-        assert_eq!(outbox.take(17).unwrap().len(), 4, "no signal among them");
-        let frames = outbox.take(10_000).unwrap();
+        assert_eq!(outbox.taken(17).unwrap().len(), 4, "no signal among them");
+        let frames = outbox.taken(10_000).unwrap();
         assert_eq!(frames.len(), SIGNALS);
         assert_eq!(frames[0], Frame::text(format!("old {SIGNALS}").as_bytes()));
         assert_eq!(frames[SIGNALS - 1], Frame::text(b"new"));
-        assert_eq!(outbox.take(10_000).unwrap(), []);
+        assert_eq!(outbox.taken(10_000).unwrap(), []);
     }
 
     #[test]
@@ -403,7 +409,7 @@ mod tests {
         event(&outbox, "1");
         signal(&outbox, 1, "s".to_owned());
         outbox.push_answer(Frame::text(b"refused"));
-        assert_eq!(outbox.take(usize::MAX), Ok(vec![Frame::text(b"refused")]));
+        assert_eq!(outbox.taken(usize::MAX), Ok(vec![Frame::text(b"refused")]));
     }
 
     #[test]
@@ -413,7 +419,7 @@ mod tests {
         for _ in 0..10 {
             event(&outbox, "12345678");
         }
-        assert_eq!(outbox.take(23).unwrap().len(), 3);
-        assert_eq!(outbox.take(1000).unwrap().len(), 9);
+        assert_eq!(outbox.taken(23).unwrap().len(), 3);
+        assert_eq!(outbox.taken(1000).unwrap().len(), 9);
     }
 }

@@ -1,8 +1,7 @@
 //! What a client is proven to have: each ping marks what was queued before it, and its pong proves that (a WebSocket is
 //! ordered).
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use confab_protocol::ids::{ConversationId, Seq};
 use rustc_hash::FxHashMap;
@@ -15,9 +14,26 @@ const EPOCHS: usize = 8;
 /// By conversation: the first event that is not proven to have arrived, with its membership's joining.
 pub(crate) type Unproven = FxHashMap<ConversationId, (Seq, Seq)>;
 
-/// By conversation and joining: the first event and the last. Each membership has its own, since between two of them the
-/// conversation goes on without the client.
-type Marks = BTreeMap<(ConversationId, Seq), (Seq, Seq)>;
+/// Places kept for marks that a pong has made void, so that the next ones cost no allocation.
+const PLACES_KEPT: usize = 16;
+
+/// The events of one membership. Each has its own mark, since between two of them the conversation goes on without the client.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    conversation: ConversationId,
+    joined: Seq,
+    first: Seq,
+    last: Seq,
+}
+
+impl Mark {
+    const fn membership(&self) -> (ConversationId, Seq) {
+        (self.conversation, self.joined)
+    }
+}
+
+/// In order of conversation and joining.
+type Marks = Vec<Mark>;
 
 /// What was queued and not proven to have arrived yet.
 #[derive(Debug, Default)]
@@ -26,6 +42,8 @@ pub(super) struct Proofs {
     pinged: VecDeque<(u64, Marks)>,
     /// Queued behind the last ping.
     since: Marks,
+    /// Empty, with places.
+    spare: Marks,
     pings: u64,
     /// The ping behind the welcome, until it is proven.
     welcome: Option<u64>,
@@ -34,28 +52,55 @@ pub(super) struct Proofs {
 impl Proofs {
     /// An event is queued.
     pub(super) fn queued(&mut self, place: Place) {
-        note(
-            &mut self.since,
-            (place.conversation, place.joined),
-            (place.seq, place.seq),
-        );
+        let Place {
+            conversation,
+            joined,
+            seq,
+        } = place;
+        let membership = (conversation, joined);
+        match self
+            .since
+            .binary_search_by_key(&membership, Mark::membership)
+        {
+            Ok(at) => {
+                if let Some(mark) = self.since.get_mut(at) {
+                    mark.last = seq;
+                }
+            }
+            Err(at) => self.since.insert(
+                at,
+                Mark {
+                    conversation,
+                    joined,
+                    first: seq,
+                    last: seq,
+                },
+            ),
+        }
     }
 
     /// A ping is queued; gives its payload.
     pub(super) fn ping(&mut self) -> [u8; 8] {
         self.pings += 1;
         if !self.since.is_empty() {
-            let marks = std::mem::take(&mut self.since);
+            let marks = std::mem::replace(&mut self.since, std::mem::take(&mut self.spare));
             self.pinged.push_back((self.pings, marks));
         }
         if self.pinged.len() > EPOCHS
-            && let (Some((ping, later)), Some((last, marks))) =
+            && let (Some((ping, mut later)), Some((last, marks))) =
                 (self.pinged.pop_back(), self.pinged.back_mut())
         {
             *last = ping;
-            for (membership, mark) in later {
-                note(marks, membership, mark);
-            }
+            marks.append(&mut later);
+            // Two that are in order, one behind the other: this sort merges them, and the earlier mark of a membership stays first.
+            marks.sort_by_key(Mark::membership);
+            marks.dedup_by(|later, mark| {
+                let same = later.membership() == mark.membership();
+                if same {
+                    mark.last = later.last;
+                }
+                same
+            });
         }
         self.pings.to_be_bytes()
     }
@@ -77,8 +122,11 @@ impl Proofs {
             return false;
         }
         while self.pinged.front().is_some_and(|(first, _)| *first <= ping) {
-            self.pinged.pop_front();
+            let proven = self.pinged.pop_front();
+            self.spare = proven.map(|(_, marks)| marks).unwrap_or_default();
         }
+        self.spare.clear();
+        self.spare.shrink_to(PLACES_KEPT);
         self.welcome.take_if(|welcome| *welcome <= ping).is_some()
     }
 
@@ -86,9 +134,11 @@ impl Proofs {
     pub(super) fn seen(&mut self, id: ConversationId, seq: Seq) {
         let marks = self.pinged.iter_mut().map(|(_, marks)| marks);
         for marks in marks.chain([&mut self.since]) {
-            let own = marks.extract_if((id, Seq::MIN)..=(id, Seq::MAX), |_, (first, last)| {
-                *first = seq.saturating_add(1).max(*first);
-                *first > *last
+            let from = marks.partition_point(|mark| mark.conversation < id);
+            let to = marks.partition_point(|mark| mark.conversation <= id);
+            let own = marks.extract_if(from..to, |mark| {
+                mark.first = seq.saturating_add(1).max(mark.first);
+                mark.first > mark.last
             });
             own.for_each(drop);
         }
@@ -98,23 +148,15 @@ impl Proofs {
     pub(super) fn unproven(&self) -> Unproven {
         let mut all = Unproven::default();
         let marks = self.pinged.iter().map(|(_, marks)| marks);
-        for ((id, of), (at, _)) in marks.chain([&self.since]).flatten() {
-            let (joined, first) = all.entry(*id).or_insert((*of, *at));
-            if *at < *first {
-                (*joined, *first) = (*of, *at);
+        for mark in marks.chain([&self.since]).flatten() {
+            let (joined, first) = all
+                .entry(mark.conversation)
+                .or_insert((mark.joined, mark.first));
+            if mark.first < *first {
+                (*joined, *first) = (mark.joined, mark.first);
             }
         }
         all
-    }
-}
-
-/// Events of a membership, from the first to the last, stand behind those that are marked.
-fn note(marks: &mut Marks, membership: (ConversationId, Seq), (first, last): (Seq, Seq)) {
-    match marks.entry(membership) {
-        Entry::Vacant(none) => {
-            none.insert((first, last));
-        }
-        Entry::Occupied(mut mark) => mark.get_mut().1 = last,
     }
 }
 
@@ -189,6 +231,29 @@ mod tests {
         assert_eq!(at(&proofs), Some((60, 61)));
         proofs.seen(id(1), 61);
         assert_eq!(at(&proofs), None);
+    }
+
+    #[test]
+    fn marks_that_pings_share_are_kept_apart_by_membership() {
+        let mut proofs = Proofs::default();
+        for seq in 1..=20 {
+            for n in [3, 1, 2] {
+                queue(&mut proofs, n, seq);
+            }
+            proofs.ping();
+        }
+        for seq in [8, 12, 19] {
+            proofs.seen(id(2), seq);
+            let firsts = [1, 2, 3].map(|n| first(&proofs, n));
+            assert_eq!(firsts, [Some(1), Some(seq + 1), Some(1)]);
+        }
+        proofs.seen(id(2), 20);
+        assert_eq!(
+            [1, 2, 3].map(|n| first(&proofs, n)),
+            [Some(1), None, Some(1)]
+        );
+        proofs.pong(&20_u64.to_be_bytes());
+        assert!(proofs.unproven().is_empty());
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Committer {
 
     async fn append(&self, batch: &[&Append]) -> Result<Vec<Appended>, sqlx::Error> {
         let began = Instant::now();
-        let mut connection = acquire(&self.pool).await?;
+        let mut connection = acquire(&self.batches).await?;
         let call = bind(batch).fetch_all(&mut *connection);
         // Postgres ends the statement itself well before this: what is silent for longer is lost.
         let result = match tokio::time::timeout(SILENCE, call).await {

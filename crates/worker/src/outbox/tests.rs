@@ -109,10 +109,10 @@ async fn marks_of_one_connection_are_not_written_on_the_next() {
     let commit = part.commit().await;
     let sent = send(&part.bus, &commit.events).await.unwrap();
     let stream = part.standing.now();
-    let mut marks = vec![acknowledged(commit.row, sent, stream).await.unwrap()];
+    let marks = vec![acknowledged(commit.row, sent, stream).await.unwrap()];
     part.restart(|_| {}).await;
     part.verify().await.unwrap();
-    write_marks(part.pool(), &mut marks, &part.standing).await;
+    write_marks(part.pool(), marks, &part.standing).await;
     assert_eq!(part.marked().await, [false]);
     part.relay().await;
     assert_eq!(part.messages().await, 1);
@@ -228,12 +228,7 @@ impl Part {
     async fn publish(&self, commit: &Committed) {
         let sent = send(&self.bus, &commit.events).await.unwrap();
         let acknowledged = acknowledged(commit.row, sent, self.standing.now()).await;
-        write_marks(
-            self.pool(),
-            &mut vec![acknowledged.unwrap()],
-            &self.standing,
-        )
-        .await;
+        write_marks(self.pool(), vec![acknowledged.unwrap()], &self.standing).await;
     }
 
     async fn verify(&self) -> Result<(), OutboxError> {

@@ -109,7 +109,7 @@ impl Client {
 
     /// Takes some of what waits; says whether the hub is to be told that there is room.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
-        let frames = self.outbox().take(bytes).unwrap();
+        let frames = self.outbox().taken(bytes).unwrap();
         let wants_more = self.outbox().wants_more();
         let is_ping = |frame: &Frame| frame.as_bytes()[0] == PING;
         self.idle = frames.iter().all(is_ping) && !wants_more;

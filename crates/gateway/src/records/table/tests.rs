@@ -19,7 +19,7 @@ fn outbox() -> Arc<Outbox> {
 }
 
 fn is_closed(outbox: &Outbox) -> bool {
-    outbox.take(1) == Err(Code::SessionReplaced)
+    outbox.taken(1) == Err(Code::SessionReplaced)
 }
 
 fn position(seq: u64) -> Position {

@@ -46,17 +46,18 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         &mut self,
         frames: impl IntoIterator<Item = Frame>,
     ) -> io::Result<()> {
-        self.push(frames);
+        for frame in frames {
+            self.push(frame);
+        }
         self.flush().await
     }
 
-    /// Puts `frames` behind those that wait, without writing.
-    pub(crate) fn push(&mut self, frames: impl IntoIterator<Item = Frame>) {
+    /// Puts a frame behind those that wait, without writing.
+    pub(crate) fn push(&mut self, frame: Frame) {
         if self.waiting.is_empty() {
             self.progress_at = Instant::now();
         }
-        self.waiting
-            .extend(frames.into_iter().map(Frame::into_bytes));
+        self.waiting.push_back(frame.into_bytes());
     }
 
     /// Writes until nothing waits. Cancel-safe: what was not taken yet, the rest of a frame included, goes on waiting.
@@ -113,16 +114,21 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // Mostly there is one, which needs no list.
+        if self.waiting.len() == 1
+            && let Some(frame) = self.waiting.front()
+        {
+            return written(ready!(Pin::new(&mut self.io).poll_write(cx, frame))?);
+        }
         let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
         for (slice, frame) in slices.iter_mut().zip(&self.waiting) {
             *slice = IoSlice::new(frame);
         }
         let count = self.waiting.len().min(FRAMES_PER_WRITE);
         let slices = slices.get(..count).unwrap_or_default();
-        match ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))? {
-            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            count => Poll::Ready(Ok(count)),
-        }
+        written(ready!(
+            Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        )?)
     }
 
     fn advance(&mut self, mut count: usize) {
@@ -136,6 +142,14 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             count -= frame.len();
             self.waiting.pop_front();
         }
+    }
+}
+
+/// What was written; nothing means that nothing more can be.
+fn written(count: usize) -> Poll<io::Result<usize>> {
+    match count {
+        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        count => Poll::Ready(Ok(count)),
     }
 }
 

@@ -65,7 +65,7 @@ async fn a_silent_client_is_waited_for_no_longer_than_patience() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_nothing_is_waited_for_no_longer_than_patience() {
     let (_client, (mut reader, mut writer)) = connection();
-    writer.push([Frame::binary(&[0; 4096])]);
+    writer.push(Frame::binary(&[0; 4096]));
     let before = Instant::now();
     assert!(!close(&mut reader, &mut writer, Frame::close(4440, ""), PATIENCE).await);
     assert_eq!(before.elapsed(), PATIENCE);

@@ -169,3 +169,22 @@ async fn a_lost_connection_is_an_error() {
     drop(client);
     assert!(Writer::new(server).write(frames(1)).await.is_err());
 }
+
+#[tokio::test]
+async fn what_the_peer_does_not_take_at_once_waits() {
+    let (ours, mut theirs) = duplex(16);
+    let mut writer = Writer::new(ours);
+    let frames = frames(3);
+    for frame in &frames {
+        writer.push(frame.clone());
+    }
+    assert!(!writer.write_now().await.unwrap());
+    assert!(writer.stalled_since().is_some());
+    let mut taken = vec![0; bytes_of(&frames).len()];
+    let (flushed, read) = tokio::join!(writer.flush(), theirs.read_exact(&mut taken));
+    flushed.unwrap();
+    read.unwrap();
+    assert_eq!(taken, bytes_of(&frames));
+    writer.push(frames[0].clone());
+    assert!(writer.write_now().await.unwrap());
+}
