@@ -26,6 +26,7 @@ mod heard;
 mod members;
 mod opening;
 mod positions;
+mod pushing;
 mod reading;
 mod session;
 mod signals;

@@ -1,17 +1,21 @@
 //! A conversation with local members: its order, and a cursor for each membership of each session.
 
-use std::collections::{BTreeMap, VecDeque, btree_map};
-use std::ops::{Bound, RangeInclusive};
+use std::collections::{BTreeMap, btree_map};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use confab_protocol::event::MembershipChange;
 use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 
 use super::members::Members;
+use super::pushing::{AT_ONCE, Backlog, Delivered};
 use super::{Account, SessionKey};
 use crate::sequencer::{LogEvent, Sequencer};
 use crate::ws::codec::Broadcast;
 use crate::ws::outbox::{Outbox, Place};
+
+/// By session and joining, so that none is looked for among those of thousands of others.
+pub(super) type Entries = BTreeMap<(SessionKey, Seq), Entry>;
 
 /// A conversation with local members.
 #[derive(Debug)]
@@ -22,25 +26,9 @@ pub(super) struct Conversation {
     pub(super) members: Members,
     /// When its order began here, by the hub's clock.
     pub(super) begun: u64,
-    /// By session and joining, so that none is looked for among those of thousands of others.
-    entries: BTreeMap<(SessionKey, Seq), Entry>,
-    /// Where entries are too many to be pushed to in one go.
+    entries: Entries,
+    /// Events that are on their way through entries too many to be pushed to in one go.
     backlog: Option<Box<Backlog>>,
-}
-
-/// Entries that are pushed to in one go: meanwhile nobody else has a turn.
-const AT_ONCE: usize = if cfg!(test) { 2 } else { 64 };
-/// Events that may be on their way through the entries.
-const BACKLOG: usize = if cfg!(test) { 4 } else { 256 };
-
-/// Events on their way through the entries, which are taken in turn: each is pushed all of those that it has not had.
-#[derive(Debug, Default)]
-struct Backlog {
-    events: VecDeque<LogEvent>,
-    /// Whose turn it is; the first one's where a round begins.
-    next: Option<(SessionKey, Seq)>,
-    /// How many of the events were there when the round began: those everyone has had at its end.
-    round: usize,
 }
 
 /// Whether someone looks after the gap in the order.
@@ -86,42 +74,6 @@ pub(super) enum Pushed {
     Queued,
     /// It is queued, and the membership ended with it.
     Ended,
-}
-
-/// What became of an event at all entries of a conversation.
-#[derive(Debug, Default)]
-pub(super) struct Delivered {
-    /// Those that ended with it, and where.
-    pub(super) ended: Vec<(SessionKey, Seq)>,
-    /// Those that had no room for it.
-    pub(super) behind: Vec<SessionKey>,
-}
-
-impl Delivered {
-    /// Pushes events, one behind the other, to an entry; says whether it goes on.
-    fn push<'a>(
-        &mut self,
-        entry: &mut Entry,
-        id: ConversationId,
-        events: impl IntoIterator<Item = &'a LogEvent>,
-    ) -> bool {
-        let had = entry.cursor;
-        for event in events.into_iter().skip_while(|event| event.seq <= had) {
-            match entry.push(id, event.seq, &event.body) {
-                Pushed::Queued => {}
-                Pushed::NotNext => break,
-                Pushed::NoRoom => {
-                    self.behind.push(entry.session);
-                    break;
-                }
-                Pushed::Ended => {
-                    self.ended.push((entry.session, event.seq));
-                    return false;
-                }
-            }
-        }
-        true
-    }
 }
 
 /// One membership of one session.
@@ -195,7 +147,7 @@ impl Entry {
     }
 
     /// Pushes an event when it is the very next one.
-    fn push(&mut self, id: ConversationId, seq: Seq, event: &Broadcast) -> Pushed {
+    pub(super) fn push(&mut self, id: ConversationId, seq: Seq, event: &Broadcast) -> Pushed {
         if self.cursor + 1 != seq || self.waiting || self.left.is_some_and(|left| seq > left) {
             return Pushed::NotNext;
         }
@@ -336,8 +288,7 @@ impl Conversation {
             self.entries
                 .retain(|_, entry| delivered.push(entry, id, [event]));
         } else {
-            let backlog = self.backlog.get_or_insert_default();
-            backlog.events.push_back(event.clone());
+            self.backlog.get_or_insert_default().add(event.clone());
         }
         delivered
     }
@@ -349,36 +300,18 @@ impl Conversation {
 
     /// Whether as many are as may be: then no other is pushed before some are through.
     pub(super) fn is_full(&self) -> bool {
-        let backlog = self.backlog.as_ref();
-        backlog.is_some_and(|backlog| backlog.events.len() >= BACKLOG)
+        self.backlog
+            .as_ref()
+            .is_some_and(|backlog| backlog.is_full())
     }
 
     /// Pushes the events on their way to the entries whose turn it is.
     pub(super) fn push_on(&mut self, id: ConversationId) -> Delivered {
         let mut delivered = Delivered::default();
-        let Some(backlog) = &mut self.backlog else {
-            return delivered;
-        };
-        let from = backlog.next.map_or(Bound::Unbounded, Bound::Included);
-        if backlog.next.is_none() {
-            backlog.round = backlog.events.len();
-        }
-        let mut ended = Vec::new();
-        let mut turns = self.entries.range_mut((from, Bound::Unbounded));
-        for (place, entry) in turns.by_ref().take(AT_ONCE) {
-            if !delivered.push(entry, id, &backlog.events) {
-                ended.push(*place);
-            }
-        }
-        backlog.next = turns.next().map(|(place, _)| *place);
-        if backlog.next.is_none() {
-            backlog.events.drain(..backlog.round);
-            if backlog.events.is_empty() {
-                self.backlog = None;
-            }
-        }
-        for place in ended {
-            self.entries.remove(&place);
+        if let Some(backlog) = &mut self.backlog
+            && backlog.push_on(&mut self.entries, id, &mut delivered)
+        {
+            self.backlog = None;
         }
         delivered
     }

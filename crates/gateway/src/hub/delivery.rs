@@ -8,8 +8,9 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::query::{EncodedEvent, Membership};
 
 use super::asking::confirmation;
-use super::conversation::{Begin, Conversation, Delivered, Entry};
+use super::conversation::{Begin, Conversation, Entry};
 use super::members::Members;
+use super::pushing::Delivered;
 use super::{Account, Hub, SessionKey};
 use crate::sequencer::LogEvent;
 use crate::ws::codec::Broadcast;

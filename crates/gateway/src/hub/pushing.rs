@@ -1,0 +1,101 @@
+//! Events to the entries of a conversation: in one go, or, where there are many, by and by, so that others have turns between.
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+
+use confab_protocol::ids::{ConversationId, Seq};
+
+use super::SessionKey;
+use super::conversation::{Entries, Entry, Pushed};
+use crate::sequencer::LogEvent;
+
+/// Entries that are pushed to in one go: meanwhile nobody else has a turn.
+pub(super) const AT_ONCE: usize = if cfg!(test) { 2 } else { 64 };
+/// Events that may be on their way through the entries.
+const BACKLOG: usize = if cfg!(test) { 4 } else { 256 };
+
+/// What became of an event at all entries of a conversation.
+#[derive(Debug, Default)]
+pub(super) struct Delivered {
+    /// Those that ended with it, and where.
+    pub(super) ended: Vec<(SessionKey, Seq)>,
+    /// Those that had no room for it.
+    pub(super) behind: Vec<SessionKey>,
+}
+
+impl Delivered {
+    /// Pushes events, one behind the other, to an entry; says whether it goes on.
+    pub(super) fn push<'a>(
+        &mut self,
+        entry: &mut Entry,
+        id: ConversationId,
+        events: impl IntoIterator<Item = &'a LogEvent>,
+    ) -> bool {
+        let had = entry.cursor;
+        for event in events.into_iter().skip_while(|event| event.seq <= had) {
+            match entry.push(id, event.seq, &event.body) {
+                Pushed::Queued => {}
+                Pushed::NotNext => break,
+                Pushed::NoRoom => {
+                    self.behind.push(entry.session());
+                    break;
+                }
+                Pushed::Ended => {
+                    self.ended.push((entry.session(), event.seq));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Events on their way through the entries, which are taken in turn: each is pushed all of those that it has not had.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    events: VecDeque<LogEvent>,
+    /// Whose turn it is; the first one's where a round begins.
+    next: Option<(SessionKey, Seq)>,
+    /// How many of the events were there when the round began: those everyone has had at its end.
+    round: usize,
+}
+
+impl Backlog {
+    /// One more event, the next one in the order.
+    pub(super) fn add(&mut self, event: LogEvent) {
+        self.events.push_back(event);
+    }
+
+    /// Whether there are as many as may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.events.len() >= BACKLOG
+    }
+
+    /// Pushes to the entries whose turn it is, and removes those that end; says whether every event has come everywhere.
+    pub(super) fn push_on(
+        &mut self,
+        entries: &mut Entries,
+        id: ConversationId,
+        delivered: &mut Delivered,
+    ) -> bool {
+        let from = self.next.map_or(Bound::Unbounded, Bound::Included);
+        if self.next.is_none() {
+            self.round = self.events.len();
+        }
+        let mut over = Vec::new();
+        let mut turns = entries.range_mut((from, Bound::Unbounded));
+        for (place, entry) in turns.by_ref().take(AT_ONCE) {
+            if !delivered.push(entry, id, &self.events) {
+                over.push(*place);
+            }
+        }
+        self.next = turns.next().map(|(place, _)| *place);
+        if self.next.is_none() {
+            self.events.drain(..self.round);
+        }
+        for place in over {
+            entries.remove(&place);
+        }
+        self.events.is_empty()
+    }
+}
