@@ -115,8 +115,10 @@ pub(crate) struct Outcome {
 pub(crate) struct Both {
     pub(crate) with_window: Outcome,
     pub(crate) without_window: Outcome,
-    /// Postgres' processor time of a resume without the window : with it.
+    /// Postgres' processor time of a resume without the window : with it. Questions for memberships are in both.
     pub(crate) postgres: f64,
+    /// The same of the time that its statements took.
+    pub(crate) statements: Option<f64>,
     /// Resumes a second with the window : without it.
     pub(crate) resumes: f64,
 }
@@ -142,7 +144,9 @@ pub(crate) async fn measure_both(
     };
     let with_window = Box::pin(measure(places, &with(load.window_bytes), progress)).await?;
     let without_window = Box::pin(measure(places, &with(Some(0)), progress)).await?;
+    let (without, with) = (without_window.each.statements, with_window.each.statements);
     Ok(Both {
+        statements: without.zip(with).map(|(without, with)| without / with),
         postgres: without_window.processor.postgres / with_window.processor.postgres,
         resumes: with_window.resumes / without_window.resumes,
         with_window,
@@ -157,9 +161,15 @@ impl Both {
         rows.push(row("without it", ""));
         rows.extend(self.without_window.rows());
         rows.push(row(
-            "Postgres' time, without : with",
+            "Postgres' processor time, without : with",
             format!("{:.2}", self.postgres),
         ));
+        rows.extend(self.statements.map(|ratio| {
+            row(
+                "Postgres' statements, without : with",
+                format!("{ratio:.2}"),
+            )
+        }));
         rows.push(row(
             "resumes/s, with : without",
             format!("{:.2}", self.resumes),
@@ -237,10 +247,11 @@ pub(crate) async fn measure(
     let groups = groups(load.sessions, load.members, load.conversations);
     let conversations = people.begin(groups.clone()).await?;
     progress.say("connecting");
-    let lost = connect(&people).await?;
+    let (lost, connections) = connect(&people).await?;
     if let Some(gateway) = stack.gateways.first_mut() {
         gateway.process_mut().kill()?;
     }
+    connections.into_iter().for_each(Connection::cut);
     let senders = groups
         .iter()
         .filter_map(|group| people.0.get(*group.first()?));
@@ -261,8 +272,8 @@ struct Lost {
     token: String,
 }
 
-/// Opens all sessions; they have lost their connections when this is over.
-async fn connect(people: &People) -> Result<Vec<Lost>, Error> {
+/// Opens all sessions.
+async fn connect(people: &People) -> Result<(Vec<Lost>, Vec<Connection>), Error> {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut opening = JoinSet::new();
     for person in people.0.iter().cloned() {
@@ -289,10 +300,7 @@ async fn connect(people: &People) -> Result<Vec<Lost>, Error> {
         });
     }
     let opened: Result<Vec<_>, Error> = opening.join_all().await.into_iter().collect();
-    Ok(opened?
-        .into_iter()
-        .map(|(lost, _connection)| lost)
-        .collect())
+    Ok(opened?.into_iter().unzip())
 }
 
 /// Says what the sessions miss, at the gateway that lives.
