@@ -251,7 +251,7 @@ pub(crate) async fn measure(
     if let Some(gateway) = stack.gateways.first_mut() {
         gateway.process_mut().kill()?;
     }
-    connections.into_iter().for_each(Connection::cut);
+    drop(connections);
     let senders = groups
         .iter()
         .filter_map(|group| people.0.get(*group.first()?));
