@@ -207,7 +207,7 @@ async fn ask(bus: &Bus, id: SessionId, tenant: TenantId) -> anyhow::Result<Revoc
     let batch = Batch {
         version: VERSION,
         budget_ms: u32::try_from(REVOKE.as_millis())?,
-        requests: vec![request],
+        requests: vec![&request],
     };
     let outcomes = bus
         .command(Target::Any, &batch, REVOKE)
