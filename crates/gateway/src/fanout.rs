@@ -131,7 +131,7 @@ impl FanoutLoop {
                     self.replays.observe(self.hub.window(), replays);
                 }
                 Some(input) = self.inputs.recv() => self.input(input),
-                count = feed.recv_many(&mut events, RUN) => {
+                count = feed.recv_many(&mut events, RUN), if self.hub.may_hear() => {
                     if count == 0 {
                         return;
                     }

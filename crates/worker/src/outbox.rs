@@ -12,9 +12,10 @@ use futures_util::stream::FuturesUnordered;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, error};
 
 pub(crate) mod relay;
 pub(crate) mod verify;
@@ -112,7 +113,8 @@ impl Standing {
 /// Publishes what was committed, in the order of the commits, and marks it, until `stop` and until nothing waits.
 ///
 /// Marks are written together and on the side: a transaction for each would cost Postgres as much as the commit that it marks, and
-/// nothing waits for them but the relay, which takes a commit for lost after a second.
+/// nothing waits for them but the relay, which takes a commit for lost after a second. They are a task of their own: a transaction
+/// that stood still while NATS takes nothing would keep its rows locked.
 pub(crate) async fn run(
     bus: Bus,
     pool: PgPool,
@@ -122,20 +124,26 @@ pub(crate) async fn run(
 ) {
     let bus = Arc::new(bus);
     let mut publishing = FuturesUnordered::new();
-    let mut writing = FuturesUnordered::new();
+    let mut writing = JoinSet::new();
     let mut marks = Marks::default();
     let mut stopped = false;
     loop {
-        let room = publishing.len() < PUBLISHING;
+        let nothing_comes = stopped && committed.is_empty();
+        let takes = publishing.len() < PUBLISHING && !nothing_comes;
         let due = marks.due.filter(|_| writing.is_empty());
         tokio::select! {
             biased;
             Some(mark) = publishing.next() => marks.extend(mark),
-            Some(()) = writing.next() => {}
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                writing.push(write_marks(&pool, marks.take(), &standing));
+            Some(written) = writing.join_next() => {
+                if let Err(error) = written {
+                    error!(%error, "marking commits died");
+                }
             }
-            next = committed.recv(), if room => match next {
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                let (pool, standing, marks) = (pool.clone(), standing.clone(), marks.take());
+                writing.spawn(async move { write_marks(&pool, marks, &standing).await });
+            }
+            next = committed.recv(), if takes => match next {
                 Some(next) => {
                     let stream = standing.now();
                     if let Some(sent) = send(&bus, &next.events).await {
@@ -150,7 +158,7 @@ pub(crate) async fn run(
             }
         }
         if stopped && publishing.is_empty() && committed.is_empty() {
-            while writing.next().await.is_some() {}
+            while writing.join_next().await.is_some() {}
             write_marks(&pool, marks.take(), &standing).await;
             return;
         }
@@ -231,13 +239,25 @@ pub(crate) async fn write_marks(pool: &PgPool, mut marks: Vec<Mark>, standing: &
     if marks.is_empty() {
         return;
     }
-    if let Err(error) = mark(pool, &marks, stream.created).await {
+    let written = async {
+        let mut tx = pool.begin().await?;
+        mark(&mut tx, &marks, stream.created).await?;
+        // Postgres may have been slow: what was compared meanwhile, on the next connection, did not know of these marks.
+        if standing.now() == Some(stream) {
+            tx.commit().await?;
+        }
+        Ok::<_, sqlx::Error>(())
+    };
+    if let Err(error) = written.await {
         debug!(%error, "commits could not be marked as published");
     }
 }
 
-async fn mark(pool: &PgPool, marks: &[Mark], created: OffsetDateTime) -> Result<(), sqlx::Error> {
-    let mut tx = pool.begin().await?;
+async fn mark(
+    tx: &mut sqlx::PgConnection,
+    marks: &[Mark],
+    created: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
     // A mark that is lost costs a second publishing, which JetStream recognizes: it need not wait for the disk.
     sqlx::query("set local synchronous_commit = off")
         .execute(&mut *tx)
@@ -253,7 +273,7 @@ async fn mark(pool: &PgPool, marks: &[Mark], created: OffsetDateTime) -> Result<
     .bind(created)
     .execute(&mut *tx)
     .await?;
-    tx.commit().await
+    Ok(())
 }
 
 /// Why the outbox could not be worked on.

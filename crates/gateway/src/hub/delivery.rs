@@ -15,6 +15,9 @@ use super::{Account, Hub, SessionKey};
 use crate::sequencer::LogEvent;
 use crate::ws::codec::Broadcast;
 
+/// Conversations that may have events on their way through many entries while more is heard.
+const PUSHING: usize = 32;
+
 impl Hub {
     /// Delivers `first` and whatever was held behind it.
     pub(super) fn deliver_all(&mut self, id: ConversationId, first: Option<LogEvent>) {
@@ -63,6 +66,12 @@ impl Hub {
     /// and whoever waits for the hub meanwhile may have a turn before.
     pub(crate) fn is_pushing(&self) -> bool {
         !self.pushing.is_empty()
+    }
+
+    /// Whether more may come from the feed: not while so many conversations have events on their way that these would fall behind
+    /// what comes, one turn for each run of the feed.
+    pub(crate) fn may_hear(&self) -> bool {
+        self.pushing.len() < PUSHING
     }
 
     /// Pushes such events to some more entries.

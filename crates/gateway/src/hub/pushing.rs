@@ -11,8 +11,9 @@ use crate::sequencer::LogEvent;
 
 /// Entries that are pushed to in one go: meanwhile nobody else has a turn.
 pub(super) const AT_ONCE: usize = if cfg!(test) { 2 } else { 64 };
-/// Events that may be on their way through the entries.
+/// Events that may be on their way through the entries, and their bytes.
 const BACKLOG: usize = if cfg!(test) { 4 } else { 256 };
+const BACKLOG_BYTES: usize = 1024 * 1024;
 
 /// What became of an event at all entries of a conversation.
 #[derive(Debug, Default)]
@@ -54,6 +55,7 @@ impl Delivered {
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     events: VecDeque<LogEvent>,
+    bytes: usize,
     /// Whose turn it is; the first one's where a round begins.
     next: Option<(SessionKey, Seq)>,
     /// How many of the events were there when the round began: those everyone has had at its end.
@@ -63,12 +65,13 @@ pub(super) struct Backlog {
 impl Backlog {
     /// One more event, the next one in the order.
     pub(super) fn add(&mut self, event: LogEvent) {
+        self.bytes += event.bytes();
         self.events.push_back(event);
     }
 
     /// Whether there are as many as may be.
     pub(super) fn is_full(&self) -> bool {
-        self.events.len() >= BACKLOG
+        self.events.len() >= BACKLOG || self.bytes >= BACKLOG_BYTES
     }
 
     /// Pushes to the entries whose turn it is, and removes those that end; says whether every event has come everywhere.
@@ -91,11 +94,41 @@ impl Backlog {
         }
         self.next = turns.next().map(|(place, _)| *place);
         if self.next.is_none() {
-            self.events.drain(..self.round);
+            let through: usize = self.events.drain(..self.round).map(|one| one.bytes()).sum();
+            self.bytes -= through;
         }
         for place in over {
             entries.remove(&place);
         }
         self.events.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use confab_protocol::event::EventType;
+
+    use super::*;
+    use crate::ws::codec::Broadcast;
+
+    #[test]
+    fn few_large_events_are_as_many_as_may_be() {
+        let mut backlog = Backlog::default();
+        let large = |seq| LogEvent {
+            seq,
+            r#type: EventType::MessageCreated,
+            target: None,
+            body: Arc::new(Broadcast::new(&[b' '; BACKLOG_BYTES / 2])),
+        };
+        backlog.add(large(1));
+        assert!(!backlog.is_full());
+        backlog.add(large(2));
+        assert!(backlog.is_full());
+        let (mut entries, mut delivered) = (Entries::new(), Delivered::default());
+        let id = ConversationId(uuid::Uuid::nil());
+        assert!(backlog.push_on(&mut entries, id, &mut delivered));
+        assert!(!backlog.is_full());
     }
 }

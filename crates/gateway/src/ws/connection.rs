@@ -135,7 +135,8 @@ pub(super) async fn pump(
     meanwhile: Meanwhile,
 ) -> Result<(), End> {
     if writer.stalled_since().is_some() {
-        return writer.flush().await.map_err(|_lost| End::Lost);
+        // Who looks at that moment is to see each step: a client that takes little by little is not stalled.
+        return writer.write_some().await.map_err(|_lost| End::Lost);
     }
     loop {
         outbox.ready().await;

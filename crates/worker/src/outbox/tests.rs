@@ -32,7 +32,9 @@ async fn what_an_erased_stream_had_is_found_though_the_new_one_has_marks() {
         let sent = send(&part.bus, &there.events).await.unwrap();
         let stream = Some(Compared { created, epoch });
         let of_another = acknowledged(there.row, sent, stream).await.unwrap();
-        mark(part.pool(), &[of_another], created).await.unwrap();
+        let mut other = part.pool().begin().await.unwrap();
+        mark(&mut other, &[of_another], created).await.unwrap();
+        other.commit().await.unwrap();
     }
     assert_eq!(part.marked().await, [true, true, true]);
 
@@ -116,6 +118,46 @@ async fn marks_of_one_connection_are_not_written_on_the_next() {
     assert_eq!(part.marked().await, [false]);
     part.relay().await;
     assert_eq!(part.messages().await, 1);
+}
+
+#[tokio::test]
+async fn marks_that_wait_in_postgres_are_not_written_on_the_next_connection() {
+    let mut part = Part::begin().await;
+    part.verify().await.unwrap();
+    let commit = part.commit().await;
+    let sent = send(&part.bus, &commit.events).await.unwrap();
+    let stream = part.standing.now();
+    let marks = vec![acknowledged(commit.row, sent, stream).await.unwrap()];
+    let mut other = part.pool().begin().await.unwrap();
+    sqlx::query("select id from outbox for update")
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    let (pool, standing) = (part.pool().clone(), part.standing.clone());
+    let writing = async move { write_marks(&pool, marks, &standing).await };
+    let meanwhile = async {
+        part.waits_for_a_lock().await;
+        part.restart(|_| {}).await;
+        part.verify().await.unwrap();
+        other.rollback().await.unwrap();
+    };
+    tokio::join!(writing, meanwhile);
+    assert_eq!(part.marked().await, [false]);
+}
+
+#[tokio::test]
+async fn who_stops_writes_the_marks_of_all_that_was_acknowledged() {
+    let part = Part::begin().await;
+    part.verify().await.unwrap();
+    let (publisher, committed) = Publisher::new();
+    for _ in 0..3 {
+        publisher.publish(part.commit().await);
+    }
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let (bus, pool) = (part.bus.clone(), part.pool().clone());
+    super::run(bus, pool, committed, part.standing.clone(), stop).await;
+    assert_eq!(part.marked().await, [true, true, true]);
 }
 
 #[tokio::test]
@@ -229,6 +271,16 @@ impl Part {
         let sent = send(&self.bus, &commit.events).await.unwrap();
         let acknowledged = acknowledged(commit.row, sent, self.standing.now()).await;
         write_marks(self.pool(), vec![acknowledged.unwrap()], &self.standing).await;
+    }
+
+    /// Waits until a statement waits for another's lock.
+    async fn waits_for_a_lock(&self) {
+        let text = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        eventually("a statement waits for a lock", async || {
+            let (waiting,): (i64,) = sqlx::query_as(text).fetch_one(self.pool()).await.unwrap();
+            (waiting > 0).then_some(())
+        })
+        .await;
     }
 
     async fn verify(&self) -> Result<(), OutboxError> {

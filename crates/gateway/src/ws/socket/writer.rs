@@ -73,6 +73,20 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.io.flush().await
     }
 
+    /// Waits until the kernel takes some of what waits. Cancel-safe, as [`Self::flush`] is, whose caller does not hear of progress before
+    /// all is taken.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub(crate) async fn write_some(&mut self) -> io::Result<()> {
+        let count = poll_fn(|cx| self.poll_write(cx)).await?;
+        self.advance(count);
+        if self.waiting.is_empty() {
+            self.give_places_back();
+        }
+        Ok(())
+    }
+
     /// Writes what the kernel takes without waiting; says whether nothing waits any more.
     ///
     /// # Errors

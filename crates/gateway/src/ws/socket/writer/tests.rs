@@ -188,3 +188,19 @@ async fn what_the_peer_does_not_take_at_once_waits() {
     writer.push(frames[0].clone());
     assert!(writer.write_now().await.unwrap());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_little_by_little_is_seen_to_take() {
+    let (ours, mut theirs) = duplex(16);
+    let mut writer = Writer::new(ours);
+    writer.push(Frame::binary(&[0; 100]));
+    assert!(!writer.write_now().await.unwrap());
+    let mut before = writer.stalled_since();
+    for _ in 0..5 {
+        tokio::time::advance(Duration::from_secs(10)).await;
+        theirs.read_exact(&mut [0; 16]).await.unwrap();
+        writer.write_some().await.unwrap();
+        assert!(writer.stalled_since() > before);
+        before = writer.stalled_since();
+    }
+}
