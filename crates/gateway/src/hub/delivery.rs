@@ -16,7 +16,7 @@ use crate::sequencer::LogEvent;
 use crate::ws::codec::Broadcast;
 
 /// Conversations that may have events on their way through many entries while more is heard.
-const PUSHING: usize = 32;
+pub(super) const PUSHING: usize = 32;
 
 impl Hub {
     /// Delivers `first` and whatever was held behind it.

@@ -1,6 +1,7 @@
 //! Interleavings that the model seldom finds.
 
 use super::*;
+use crate::hub::delivery::PUSHING;
 
 const A: usize = 0;
 
@@ -75,6 +76,31 @@ fn what_the_client_truly_holds_is_not_void_by_an_answer_from_before_it_came_back
     world.take(Step::Resume(0));
     open_without(&mut world);
     world.take(Step::Arrive(0));
+    world.settle_all();
+    world.check();
+}
+
+#[test]
+fn while_events_of_many_conversations_are_on_their_way_no_more_are_heard() {
+    let mut world = World::new(1 << 20, ALL, usize::MAX);
+    world.logs = vec![Log::default(); 40];
+    for c in 0..world.logs.len() {
+        world.take(Step::Create(c, 0));
+    }
+    for _ in 0..3 {
+        world.take(Step::Open(0));
+    }
+    rest(&mut world);
+    for c in 0..world.logs.len() {
+        assert_eq!(world.hub.may_hear(), c < PUSHING, "{c}");
+        world.take(Step::Say(c));
+        world.take(Step::Feed(0, false));
+    }
+    assert!(!world.hub.may_hear());
+    while world.hub.is_pushing() {
+        world.take(Step::Push);
+    }
+    assert!(world.hub.may_hear());
     world.settle_all();
     world.check();
 }
