@@ -1,5 +1,6 @@
 //! What puts the load: connections that cost little, messages at their intended times, and how long each took.
 
+mod apart;
 mod connection;
 mod crowd;
 mod groups;
@@ -8,6 +9,7 @@ mod pace;
 mod people;
 mod timer;
 
+pub(crate) use apart::Apart;
 pub(crate) use connection::{Connection, Hearing};
 pub(crate) use crowd::Crowd;
 pub(crate) use groups::groups;

@@ -50,7 +50,7 @@ pub(crate) struct Load {
     #[arg(long, env = "CONFAB_BENCH_MAX")]
     pub(crate) max: bool,
     /// Messages that are on the way at most, when as many are sent as are taken.
-    #[arg(long, env = "CONFAB_BENCH_IN_FLIGHT", default_value_t = 4)]
+    #[arg(long, env = "CONFAB_BENCH_IN_FLIGHT", default_value_t = 16)]
     pub(crate) in_flight: usize,
     /// Characters of each message's text.
     #[arg(long, env = "CONFAB_BENCH_TEXT", default_value_t = 200)]
@@ -69,7 +69,7 @@ impl Default for Load {
             members: 5000,
             rate: 10.0,
             max: false,
-            in_flight: 4,
+            in_flight: 16,
             text: 200,
             warm_up: 2,
             seconds: 10,

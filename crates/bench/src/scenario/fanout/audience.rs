@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::Load;
 use crate::Error;
 use crate::limits::bare::Bare;
-use crate::load::{Connection, Crowd, Pace, People, connect_all, send_frame};
+use crate::load::{Apart, Connection, Crowd, Pace, People, connect_all, send_frame};
 use crate::output::Progress;
 use crate::target::Target;
 
@@ -33,6 +33,8 @@ pub(crate) struct Audience {
     connections: Arc<[Connection]>,
     crowd: Arc<Crowd>,
     voice: Voice,
+    /// Where the connections are read.
+    _apart: Apart,
 }
 
 /// How something is said to all.
@@ -56,12 +58,15 @@ impl Audience {
         let conversation = begin(&people).await?;
         progress.say("connecting");
         let crowd = crowd(load)?;
-        let hearings = (0..load.members).map(|_| crowd.hearing());
-        let connections = connect_all(&people, Hello::default(), hearings).await?;
+        let hearings: Vec<_> = (0..load.members).map(|_| crowd.hearing()).collect();
+        let apart = Apart::new()?;
+        let connecting = async move { connect_all(&people, Hello::default(), hearings).await };
+        let connections = apart.run(connecting).await?;
         let audience = Self {
             connections: connections.into(),
             crowd,
             voice: Voice::Conversation(conversation, "x".repeat(load.text).into()),
+            _apart: apart,
         };
         audience.settle(load).await?;
         Ok(audience)
@@ -76,15 +81,24 @@ impl Audience {
     ) -> Result<Self, Error> {
         progress.say("connecting to bare servers");
         let crowd = crowd(load)?;
-        let mut connections = Vec::new();
-        for (_, bare) in (0..load.members).zip(bares.iter().cycle()) {
-            connections.push(Connection::bare(&bare.url(), "", crowd.hearing()).await?);
-        }
+        let urls: Vec<_> = bares.iter().map(Bare::url).collect();
+        let to = (0..load.members).zip(urls.into_iter().cycle());
+        let to: Vec<_> = to.map(|(_, url)| (url, crowd.hearing())).collect();
+        let apart = Apart::new()?;
+        let connecting = async move {
+            let mut connections = Vec::new();
+            for (url, hearing) in to {
+                connections.push(Connection::bare(&url, "", hearing).await?);
+            }
+            Ok(connections)
+        };
+        let connections = apart.run(connecting).await?;
         let (before, behind) = around_client_id(event)?;
         let audience = Self {
             connections: connections.into(),
             crowd,
             voice: Voice::Event(before, behind, bares.len()),
+            _apart: apart,
         };
         audience.settle(load).await?;
         Ok(audience)

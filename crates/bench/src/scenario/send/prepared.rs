@@ -229,7 +229,8 @@ impl Prepared {
     }
 }
 
-/// Begins the conversations, and says who sends to which: each is sent to by its first member.
+/// Begins the conversations, and says who sends to which: each is sent to by its first member, or, where there are fewer of them than
+/// senders, by all of its members that send.
 async fn senders(load: &Load, people: &People) -> Result<Vec<Sender>, Error> {
     let count = load
         .senders
@@ -244,11 +245,19 @@ async fn senders(load: &Load, people: &People) -> Result<Vec<Sender>, Error> {
         |number: usize| (0..load.members).map(move |n| (number % count + n) % load.connections);
     let groups = (0..load.conversations).map(|number| members(number).collect());
     let ids = people.begin(groups.collect()).await?;
+    let sends_to = |place: usize, number: usize| {
+        if load.conversations < count {
+            members(number).any(|member| member == place)
+        } else {
+            number % count == place
+        }
+    };
     let of = |place: usize| {
-        let own = ids.iter().skip(place).step_by(count).copied();
+        let own = ids.iter().enumerate();
+        let own = own.filter(|(number, _)| sends_to(place, *number));
         Sender {
             place,
-            conversations: own.collect(),
+            conversations: own.map(|(_, id)| *id).collect(),
         }
     };
     Ok((0..count)
