@@ -101,13 +101,40 @@ async fn a_client_that_sends_and_never_reads_its_answers_is_closed_and_memory_st
     cluster.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_little_by_little_is_slow_and_stays() {
+    let (cluster, alice, bob) = start(&[
+        ("CONFAB_OUTBOX_BYTES", "67108864"),
+        ("CONFAB_STALL_TIMEOUT", "3"),
+        ("CONFAB_HEARTBEAT", "600"),
+    ])
+    .await;
+    let conversation = alice.create_group(&everyone(&bob)).await;
+    let mut sleeper = Sleeper::open(&cluster.user(&sleeper(0))).await;
+    let last = say(&alice, conversation, 12).await;
+    // Longer than it may take nothing at all, in steps that are shorter.
+    for _ in 0..last {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let message = tokio::time::timeout(DEADLINE, sleeper.socket.next()).await;
+        let message = message.unwrap().unwrap().unwrap();
+        assert!(!message.is_close(), "{message:?}");
+    }
+    drop(sleeper);
+    unnoticed(&cluster, conversation, &alice, &bob).await;
+    drop((alice, bob));
+    cluster.end().await;
+}
+
 /// A cluster whose only gateway has these settings: sleepers and those who read share it.
 async fn start(env: &[(&'static str, &str)]) -> (Cluster, Member, Member) {
+    // What is looked at is what the gateway holds, not what its allocator keeps for a moment before it gives it back.
+    let at_once = ("MIMALLOC_PURGE_DELAY", "0");
     let setup = Setup {
         gateways: 1,
         workers: 1,
         gateway_env: env
             .iter()
+            .chain([&at_once])
             .map(|(name, value)| (*name, Some((*value).to_owned())))
             .collect(),
         ..Setup::default()
