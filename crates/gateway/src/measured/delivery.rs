@@ -75,6 +75,9 @@ impl Delivery {
         self.event.seq += 1;
         self.hub.tick(Instant::now());
         self.hub.heard(&self.event);
+        while self.hub.is_pushing() {
+            self.hub.push_on();
+        }
         drop(self.hub.effects());
     }
 

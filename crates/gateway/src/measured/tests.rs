@@ -33,15 +33,18 @@ fn a_delivered_event_allocates_nothing_for_those_who_hear_it() {
     let steady = |sessions| allocations(sessions, 32, |_| ());
     let one = steady(1);
     assert!(one > 0);
-    for sessions in [10, 100, 1000] {
-        assert_eq!(steady(sessions), one, "{sessions}");
+    assert_eq!(steady(2), one);
+    // To more than a few an event goes by way of a queue, which is one for all of them.
+    let many = steady(10);
+    for sessions in [100, 1000] {
+        assert_eq!(steady(sessions), many, "{sessions}");
     }
 }
 
 #[test]
 fn not_even_the_first_one_behind_a_ping_does() {
     let pinged = |sessions| allocations(sessions, 32, Delivery::beat);
-    assert_eq!(pinged(500), pinged(1));
+    assert_eq!(pinged(500), pinged(10));
 }
 
 #[test]
