@@ -22,6 +22,8 @@ mod asking;
 mod conversation;
 mod delivery;
 mod effect;
+mod entries;
+mod entry;
 mod heard;
 mod members;
 mod opening;
@@ -96,7 +98,7 @@ pub(crate) struct Hub {
     conversations: FxHashMap<ConversationId, Conversation>,
     /// Those whose events are on their way through their entries.
     pushing: VecDeque<ConversationId>,
-    sessions: FxHashMap<SessionKey, Session>,
+    sessions: FxHashMap<SessionKey, Box<Session>>,
     present: FxHashMap<Arc<Account>, Vec<SessionKey>>,
     heard: Heard,
     window: Window,
@@ -300,7 +302,7 @@ impl Hub {
                 self.present.remove(&session.account);
             }
         }
-        for id in session.conversations {
+        for id in session.conversations.iter() {
             if let Some(conversation) = self.conversations.get_mut(&id) {
                 conversation.remove_session(key);
             }

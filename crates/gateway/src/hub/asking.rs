@@ -117,13 +117,11 @@ impl Hub {
     /// Lets what waited for an answer go.
     fn release_all(&mut self, account: &Account, only: Option<ConversationId>) {
         for key in self.present.get(account).cloned().unwrap_or_default() {
-            let all = self
-                .sessions
-                .get(&key)
-                .map(|session| &session.conversations);
-            let ids: Vec<_> = match only {
-                Some(id) => vec![id],
-                None => all.into_iter().flatten().copied().collect(),
+            let session = self.sessions.get(&key);
+            let ids: Vec<_> = match (only, session) {
+                (Some(id), _) => vec![id],
+                (None, Some(session)) => session.conversations.iter().collect(),
+                (None, None) => Vec::new(),
             };
             for id in ids {
                 self.release(id, key);
@@ -226,11 +224,11 @@ impl Hub {
             let session = self.sessions.get(key);
             for id in session
                 .into_iter()
-                .flat_map(|session| &session.conversations)
+                .flat_map(|session| session.conversations.iter())
             {
-                let conversation = self.conversations.get(id).into_iter();
+                let conversation = self.conversations.get(&id).into_iter();
                 for entry in conversation.flat_map(|there| there.entries_of(*key)) {
-                    let position = held.entry(*id).or_insert(entry.cursor);
+                    let position = held.entry(id).or_insert(entry.cursor);
                     *position = entry.cursor.min(*position);
                 }
             }

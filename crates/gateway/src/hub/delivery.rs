@@ -8,7 +8,8 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::query::{EncodedEvent, Membership};
 
 use super::asking::confirmation;
-use super::conversation::{Begin, Conversation, Entry};
+use super::conversation::Conversation;
+use super::entry::{Begin, Entry};
 use super::members::Members;
 use super::pushing::Delivered;
 use super::{Account, Hub, SessionKey};
@@ -43,7 +44,15 @@ impl Hub {
         };
         conversation.members.delivered(event.seq, change.as_ref());
         match &change {
-            Some(MembershipChange::Left(user)) => conversation.end_of(user, event.seq),
+            Some(MembershipChange::Left(user)) => {
+                let account = Account {
+                    tenant: conversation.tenant.clone(),
+                    user: user.clone(),
+                };
+                for key in self.present.get(&account).into_iter().flatten() {
+                    conversation.end_of(*key, event.seq);
+                }
+            }
             Some(MembershipChange::Ended) => conversation.end_all(event.seq),
             Some(MembershipChange::Joined(_)) | None => {}
         }
@@ -190,15 +199,8 @@ impl Hub {
         if session.conversations.insert(id) {
             self.joined.insert(Arc::clone(&session.account));
         }
-        let mut entry = Entry::new(
-            key,
-            &session.account,
-            Arc::clone(&session.outbox),
-            joined,
-            left,
-            begin,
-        );
-        entry.waiting = session.is_unsure(id, self.epoch) && !begin.by_record;
+        let mut entry = Entry::new(key, Arc::clone(&session.outbox), joined, left, begin);
+        entry.set_waiting(session.is_unsure(id, self.epoch) && !begin.by_record);
         conversation.enter(entry);
         self.watch_gap(id);
         self.catch_up(id, key, joined);
@@ -229,7 +231,7 @@ impl Hub {
                 Some(joined) => self.catch_up(id, *key, joined),
                 None => {
                     if let Some(session) = self.sessions.get_mut(key) {
-                        session.conversations.remove(&id);
+                        session.conversations.remove(id);
                     }
                 }
             }

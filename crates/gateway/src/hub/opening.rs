@@ -8,6 +8,7 @@ use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::asking::{NAMED, confirmation, memberships_of};
+use super::session::Conversations;
 use super::truncating::Missed;
 use super::{
     AGAIN, Account, Asking, Effect, Hub, Opened, Opening, Purpose, Retry, Session, SessionKey,
@@ -75,9 +76,9 @@ impl Hub {
         let session = Session {
             account,
             outbox,
-            conversations: FxHashSet::default(),
+            conversations: Conversations::default(),
             ended: FxHashMap::default(),
-            opening: Some(Asking::new(start, self.epoch)),
+            opening: Some(Box::new(Asking::new(start, self.epoch))),
             opened: 0,
             confirming: FxHashMap::default(),
             epoch: self.epoch,
@@ -86,7 +87,7 @@ impl Hub {
             claims: FxHashMap::default(),
             replay_bytes: self.limits.bytes,
         };
-        self.sessions.insert(key, session);
+        self.sessions.insert(key, Box::new(session));
         self.to_open.push_back(key);
         self.ask_openings();
     }
@@ -169,7 +170,7 @@ impl Hub {
         session.epoch = self.epoch;
         session.opened = self.clock;
         if let Some(asking) = session.opening.take() {
-            self.enter_all(key, asking);
+            self.enter_all(key, *asking);
         }
     }
 
@@ -202,6 +203,7 @@ impl Hub {
         self.replays.truncated += u64::try_from(truncated.len()).unwrap_or(u64::MAX);
         if let Some(session) = self.sessions.get_mut(&key) {
             session.kept = kept;
+            session.conversations.expect(begins.len());
         }
         for (membership, begin) in begins {
             self.enter(key, membership, begin);

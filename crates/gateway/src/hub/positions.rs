@@ -8,7 +8,7 @@ use confab_bus::records::Position;
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 
-use super::conversation::Begin;
+use super::entry::Begin;
 use super::{Effect, Hub, Opened, SessionKey};
 
 /// Memberships that are over of which a record says so, at most: of others that ended lately the end is told again, which a
@@ -54,10 +54,10 @@ impl Hub {
             }
         };
         let entered = session.conversations.iter().filter_map(|id| {
-            let entry = self.conversations.get(id)?.first_entry(key)?;
-            Some(position(*id, entry.joined(), entry.cursor))
+            let entry = self.conversations.get(&id)?.first_entry(key)?;
+            Some(position(id, entry.joined(), entry.cursor))
         });
-        let is_over = |id: &ConversationId| !session.conversations.contains(id);
+        let is_over = |id: &ConversationId| !session.conversations.contains(*id);
         let ended = session.ended.iter().filter(|(id, _)| is_over(id));
         let ended = ended.map(|(id, left)| position(*id, 0, *left));
         let (over, ending): (Vec<_>, Vec<_>) = ended.partition(|ended| ended.joined == 0);
@@ -140,6 +140,8 @@ impl Hub {
             };
             begins.push((conversation, joined, begin));
         }
+        begins.sort_unstable_by_key(|(conversation, joined, _)| (*conversation, *joined));
+        session.conversations.expect(begins.len());
         let (mut heads, mut replayed) = (Vec::new(), 0);
         for (conversation, joined, begin) in begins {
             let membership = Membership {
@@ -183,7 +185,7 @@ impl Hub {
         }
         let there = self.conversations.get_mut(&id);
         if let Some(entry) = there.and_then(|there| there.entry(key, joined)) {
-            (entry.cursor, entry.skip) = (head, 0);
+            entry.skips_none(head);
         }
         self.truncate_later(key, (id, joined), (joined - 1, head), Some(true));
     }

@@ -1,12 +1,12 @@
 //! Events to the entries of a conversation: in one go, or, where there are many, by and by, so that others have turns between.
 
 use std::collections::VecDeque;
-use std::ops::Bound;
 
 use confab_protocol::ids::{ConversationId, Seq};
 
 use super::SessionKey;
-use super::conversation::{Entries, Entry, Pushed};
+use super::entries::{Entries, Turn};
+use super::entry::{Entry, Pushed};
 use crate::sequencer::LogEvent;
 
 /// Entries that are pushed to in one go: meanwhile nobody else has a turn.
@@ -57,7 +57,7 @@ pub(super) struct Backlog {
     events: VecDeque<LogEvent>,
     bytes: usize,
     /// Whose turn it is; the first one's where a round begins.
-    next: Option<(SessionKey, Seq)>,
+    next: Option<Turn>,
     /// How many of the events were there when the round began: those everyone has had at its end.
     round: usize,
 }
@@ -81,24 +81,14 @@ impl Backlog {
         id: ConversationId,
         delivered: &mut Delivered,
     ) -> bool {
-        let from = self.next.map_or(Bound::Unbounded, Bound::Included);
         if self.next.is_none() {
             self.round = self.events.len();
         }
-        let mut over = Vec::new();
-        let mut turns = entries.range_mut((from, Bound::Unbounded));
-        for (place, entry) in turns.by_ref().take(AT_ONCE) {
-            if !delivered.push(entry, id, &self.events) {
-                over.push(*place);
-            }
-        }
-        self.next = turns.next().map(|(place, _)| *place);
+        let push = |entry: &mut Entry| delivered.push(entry, id, &self.events);
+        self.next = entries.take_turns(self.next, AT_ONCE, push);
         if self.next.is_none() {
             let through: usize = self.events.drain(..self.round).map(|one| one.bytes()).sum();
             self.bytes -= through;
-        }
-        for place in over {
-            entries.remove(&place);
         }
         self.events.is_empty()
     }

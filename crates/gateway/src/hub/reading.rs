@@ -1,9 +1,10 @@
 //! What must be read from a worker: gaps in a conversation's order, and what a membership lacks.
 
-use confab_protocol::ids::{ConversationId, Seq, TenantId};
+use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::query::EncodedEvent;
 
-use super::conversation::{Conversation, Gap, Pushed};
+use super::conversation::{Conversation, Gap};
+use super::entry::Pushed;
 use super::{AGAIN, Effect, GAP_PATIENCE, Hub, Read, Reader, Retry, SessionKey};
 use crate::sequencer::{LogEvent, Verdict};
 
@@ -22,6 +23,7 @@ struct Replayed {
 fn replay<'a>(
     conversation: &mut Conversation,
     (id, key, joined): (ConversationId, SessionKey, Seq),
+    user: &UserId,
     position: Seq,
     events: impl Iterator<Item = &'a LogEvent>,
 ) -> Replayed {
@@ -32,8 +34,8 @@ fn replay<'a>(
             if members.lacks(event.seq) {
                 members.fill(event.membership_change().as_ref());
             }
-            let was_missed = event.seq <= entry.replay_to;
-            match entry.replay(id, event) {
+            let was_missed = event.seq <= entry.replay_to();
+            match entry.replay(id, event, user) {
                 Pushed::NotNext => continue,
                 Pushed::NoRoom => {
                     replayed.no_room = true;
@@ -56,10 +58,10 @@ fn replay<'a>(
 impl Hub {
     /// Reads what the membership lacks, unless that is on its way, or must wait.
     pub(super) fn catch_up(&mut self, id: ConversationId, key: SessionKey, joined: Seq) {
-        let unsure = self
-            .sessions
-            .get(&key)
-            .is_none_or(|session| session.is_unsure(id, self.epoch));
+        let Some(session) = self.sessions.get(&key) else {
+            return;
+        };
+        let unsure = session.is_unsure(id, self.epoch);
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
@@ -73,19 +75,20 @@ impl Hub {
         let Some(entry) = conversation.entry(key, joined) else {
             return;
         };
-        if entry.waiting && unsure {
+        if entry.is_waiting() && unsure {
             return;
         }
-        entry.waiting = false;
-        if entry.reading || entry.cursor >= entry.goal(position) {
+        entry.set_waiting(false);
+        if entry.is_reading() || entry.cursor >= entry.goal(position) {
             return;
         }
-        if entry.outbox.is_pressed() {
+        if entry.outbox().is_pressed() {
             self.is_behind(id, key);
             return;
         }
         let held = self.window.behind(id, entry.cursor);
-        let replayed = replay(conversation, (id, key, joined), position, held);
+        let place = (id, key, joined);
+        let replayed = replay(conversation, place, &session.account.user, position, held);
         self.replays.window += replayed.events;
         if !self.is_over(id, key, joined, replayed) {
             self.read_rest(id, key, joined, tenant);
@@ -102,10 +105,10 @@ impl Hub {
             return;
         };
         let (after, up_to) = (entry.cursor, entry.goal(position));
-        if entry.reading || after >= up_to {
+        if entry.is_reading() || after >= up_to {
             return;
         }
-        entry.reading = true;
+        entry.set_reading(true);
         self.effects.push(Effect::Read(Read {
             tenant,
             conversation: id,
@@ -166,16 +169,19 @@ impl Hub {
                 self.gap_was_read(id, nothing);
             }
             Reader::Entry(key, joined) => {
-                let Some(conversation) = self.conversations.get_mut(&id) else {
+                let (Some(session), Some(conversation)) =
+                    (self.sessions.get(&key), self.conversations.get_mut(&id))
+                else {
                     return;
                 };
                 let position = conversation.sequencer.position();
                 let Some(entry) = conversation.entry(key, joined) else {
                     return;
                 };
-                entry.reading = false;
+                entry.set_reading(false);
                 let events: Vec<_> = events.collect();
-                let replayed = replay(conversation, (id, key, joined), position, events.iter());
+                let (place, user) = ((id, key, joined), &session.account.user);
+                let replayed = replay(conversation, place, user, position, events.iter());
                 self.replays.worker += replayed.events;
                 if self.is_over(id, key, joined, replayed) {
                     return;
@@ -195,7 +201,7 @@ impl Hub {
     fn entry_waits(&mut self, id: ConversationId, key: SessionKey, joined: Seq) {
         let there = self.conversations.get_mut(&id);
         if let Some(entry) = there.and_then(|there| there.entry(key, joined)) {
-            entry.reading = true;
+            entry.set_reading(true);
         }
     }
 
@@ -218,7 +224,7 @@ impl Hub {
                     .get_mut(&id)
                     .and_then(|c| c.entry(key, joined))
                 {
-                    entry.reading = false;
+                    entry.set_reading(false);
                 }
                 self.catch_up(id, key, joined);
             }

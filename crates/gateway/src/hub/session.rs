@@ -14,10 +14,10 @@ use crate::ws::outbox::Outbox;
 pub(super) struct Session {
     pub(super) account: Arc<Account>,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) conversations: FxHashSet<ConversationId>,
+    pub(super) conversations: Conversations,
     /// Up to where memberships ended: none that began before is entered again.
     pub(super) ended: FxHashMap<ConversationId, Seq>,
-    pub(super) opening: Option<Asking>,
+    pub(super) opening: Option<Box<Asking>>,
     /// When it opened, by the hub's clock.
     pub(super) opened: u64,
     /// Additions that are being confirmed: until then, no later membership there may be heard.
@@ -32,6 +32,40 @@ pub(super) struct Session {
     pub(super) claims: FxHashMap<ConversationId, Seq>,
     /// Bytes that may still be replayed.
     pub(super) replay_bytes: usize,
+}
+
+/// The conversations in which a session has memberships: as many as fit, in order.
+#[derive(Debug, Default)]
+pub(super) struct Conversations(Vec<ConversationId>);
+
+impl Conversations {
+    /// There will be so many.
+    pub(super) fn expect(&mut self, count: usize) {
+        self.0.reserve_exact(count);
+    }
+
+    /// Adds one; says whether it is new. Those that a session opens with come in order.
+    pub(super) fn insert(&mut self, id: ConversationId) -> bool {
+        let place = self.0.binary_search(&id);
+        if let Err(place) = place {
+            self.0.insert(place, id);
+        }
+        place.is_err()
+    }
+
+    pub(super) fn remove(&mut self, id: ConversationId) {
+        if let Ok(place) = self.0.binary_search(&id) {
+            self.0.remove(place);
+        }
+    }
+
+    pub(super) fn contains(&self, id: ConversationId) -> bool {
+        self.0.binary_search(&id).is_ok()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = ConversationId> {
+        self.0.iter().copied()
+    }
 }
 
 /// A range that the client is to read over HTTP.

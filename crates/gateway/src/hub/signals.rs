@@ -9,7 +9,8 @@ use confab_protocol::query::MembershipsOf;
 use confab_protocol::signal::{Presence, Signal, SignalKind};
 use rustc_hash::FxHashSet;
 
-use super::conversation::{Conversation, Entry};
+use super::conversation::Conversation;
+use super::entry::Entry;
 use super::{Account, Ask, Hub, Membership, Purpose, SessionKey, UserMemberships, asking};
 use crate::ws::codec::Broadcast;
 use crate::ws::outbox::SignalKey;
@@ -29,10 +30,10 @@ impl Conversation {
         self.members.count() <= limits::SIGNAL_MEMBERS
     }
 
-    /// The sessions of present members, but for those of one user.
-    fn listeners<'a>(&'a self, but: Option<&'a UserId>) -> impl Iterator<Item = &'a Entry> {
-        let present = self.entries().filter(|entry| entry.left.is_none());
-        present.filter(move |entry| but != Some(&entry.account().user))
+    /// The sessions of present members, but for some.
+    fn listeners(&self, but: &[SessionKey]) -> impl Iterator<Item = &Entry> {
+        let present = self.entries().filter(|entry| entry.left().is_none());
+        present.filter(move |entry| !but.contains(&entry.session()))
     }
 }
 
@@ -53,7 +54,7 @@ impl Hub {
                     on,
                 }),
                 SignalKey::Typing(conversation_id, user),
-                Some(&signal.user),
+                self.sessions_of(&signal.tenant, &signal.user),
             ),
             SignalKind::Receipt(up_to_seq) => (
                 ServerFrame::Receipt(ReceiptSignal {
@@ -62,14 +63,14 @@ impl Hub {
                     up_to_seq,
                 }),
                 SignalKey::Receipt(conversation_id, user),
-                None,
+                [].as_slice(),
             ),
         };
         let Some(json) = encode(&frame) else { return };
         let broadcast = Broadcast::new(json.as_bytes());
         // A session that was a member before may still have an ended entry beside the present one.
         for entry in conversation.listeners(but) {
-            entry.outbox.push_signal(&key, &broadcast);
+            entry.outbox().push_signal(&key, &broadcast);
         }
     }
 
@@ -84,17 +85,27 @@ impl Hub {
             SignalKey::Presence(presence.user.clone()),
             Broadcast::new(json.as_bytes()),
         );
+        let own = self.sessions_of(&presence.tenant, &presence.user);
         let mut told = FxHashSet::default();
         for id in &presence.conversations {
             let Some(conversation) = self.carrying(*id, &presence.tenant) else {
                 continue;
             };
-            for entry in conversation.listeners(Some(&presence.user)) {
+            for entry in conversation.listeners(own) {
                 if told.insert(entry.session()) {
-                    entry.outbox.push_signal(&key, &broadcast);
+                    entry.outbox().push_signal(&key, &broadcast);
                 }
             }
         }
+    }
+
+    /// The sessions of a user.
+    fn sessions_of(&self, tenant: &TenantId, user: &UserId) -> &[SessionKey] {
+        let account = Account {
+            tenant: tenant.clone(),
+            user: user.clone(),
+        };
+        self.present.get(&account).map_or(&[], Vec::as_slice)
     }
 
     fn carrying(&self, id: ConversationId, tenant: &TenantId) -> Option<&Conversation> {
@@ -128,8 +139,9 @@ impl Hub {
     /// The present members of a conversation that have sessions here.
     pub(crate) fn members_here(&self, id: ConversationId) -> Vec<Arc<Account>> {
         let conversation = self.conversations.get(&id);
-        let here = conversation.into_iter().flat_map(|c| c.listeners(None));
-        let accounts: FxHashSet<_> = here.map(|entry| Arc::clone(entry.account())).collect();
+        let here = conversation.into_iter().flat_map(|c| c.listeners(&[]));
+        let accounts = here.filter_map(|entry| self.account(entry.session()));
+        let accounts: FxHashSet<_> = accounts.cloned().collect();
         accounts.into_iter().collect()
     }
 
@@ -159,7 +171,7 @@ impl Hub {
     pub(crate) fn standing(&self, key: SessionKey, id: ConversationId) -> Option<Standing> {
         let session = self.sessions.get(&key)?;
         let conversation = self.conversations.get(&id);
-        let conversation = conversation.filter(|_| session.conversations.contains(&id));
+        let conversation = conversation.filter(|_| session.conversations.contains(id));
         if let Some(conversation) = conversation {
             // Of a large conversation it does not matter who listens, and there may be many to look through.
             let is_member = !conversation.carries_signals() || conversation.listens(key);

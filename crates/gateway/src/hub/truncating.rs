@@ -5,7 +5,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 use rustc_hash::FxHashMap;
 
-use super::conversation::Begin;
+use super::entry::Begin;
 use super::{Hub, Kept, SessionKey, Start};
 
 /// What a session missed.
@@ -154,7 +154,7 @@ impl Hub {
         let session = self.sessions.get(&key);
         let ids: Vec<_> = session
             .into_iter()
-            .flat_map(|session| session.conversations.iter().copied())
+            .flat_map(|session| session.conversations.iter())
             .collect();
         for id in ids {
             let Some(conversation) = self.conversations.get_mut(&id) else {
@@ -167,16 +167,16 @@ impl Hub {
             let Some(entry) = conversation.entry(key, joined) else {
                 continue;
             };
-            if entry.cursor >= entry.replay_to {
+            let replay_to = entry.replay_to();
+            if entry.cursor >= replay_to {
                 continue;
             }
-            if let Some(left) = entry.left {
-                entry.cursor = entry.cursor.max(left - 1);
-                entry.replay_to = 0;
+            let cursor = entry.cursor;
+            if let Some(left) = entry.left() {
+                entry.replays_no_more(cursor.max(left - 1));
             } else {
-                let cursor = entry.cursor;
-                let head = position.max(entry.replay_to);
-                (entry.cursor, entry.replay_to) = (head, 0);
+                let head = position.max(replay_to);
+                entry.replays_no_more(head);
                 self.truncate_later(key, (id, joined), (cursor, head), None);
             }
             self.catch_up(id, key, joined);

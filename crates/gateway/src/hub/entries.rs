@@ -1,0 +1,201 @@
+//! The entries of a conversation, in order of session and joining.
+//!
+//! They stand side by side in pieces of a bounded length. Sessions come in the order of their keys, which leaves the nodes of a
+//! B-tree half empty; here each entry takes little more than itself, and none is looked for among those of thousands of others.
+
+use confab_protocol::ids::Seq;
+
+use super::SessionKey;
+use super::entry::Entry;
+
+/// Entries in one piece, unless they are of one session: its entries always stand in one.
+const PIECE: usize = if cfg!(test) { 4 } else { 64 };
+
+/// By session and joining.
+pub(super) type Turn = (SessionKey, Seq);
+
+/// Every membership of every session.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    /// None of them is empty.
+    pieces: Vec<Vec<Entry>>,
+    count: usize,
+}
+
+impl Entries {
+    pub(super) const fn new() -> Self {
+        Self {
+            pieces: Vec::new(),
+            count: 0,
+        }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.pieces.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.pieces.iter_mut().flatten()
+    }
+
+    /// The entries of a session.
+    pub(super) fn of(&self, session: SessionKey) -> &[Entry] {
+        let piece = self.pieces.get(self.piece_of(session));
+        let Some(piece) = piece else { return &[] };
+        let (from, to) = places(piece, session);
+        piece.get(from..to).unwrap_or_default()
+    }
+
+    /// The entries of a session.
+    pub(super) fn of_mut(&mut self, session: SessionKey) -> &mut [Entry] {
+        let at = self.piece_of(session);
+        let Some(piece) = self.pieces.get_mut(at) else {
+            return &mut [];
+        };
+        let (from, to) = places(piece, session);
+        piece.get_mut(from..to).unwrap_or_default()
+    }
+
+    /// Adds an entry, of whose session none has that joining.
+    pub(super) fn insert(&mut self, entry: Entry) {
+        self.count += 1;
+        let mut at = self.piece_of(entry.session());
+        if self.pieces.get(at).is_some_and(|it| it.len() >= PIECE) {
+            if self.is_last(&entry) {
+                // The piece stays full.
+                at = self.pieces.len();
+            } else {
+                self.split(at);
+                at = self.piece_of(entry.session());
+            }
+        }
+        let Some(piece) = self.pieces.get_mut(at) else {
+            self.begin_piece(at, vec![entry]);
+            return;
+        };
+        let place = piece.partition_point(|other| other.turn() < entry.turn());
+        if piece.len() == piece.capacity() {
+            // Few places stay free: most conversations have about as many sessions as they had before.
+            piece.reserve_exact(1 + piece.len() / 4);
+        }
+        piece.insert(place, entry);
+    }
+
+    /// Removes an entry.
+    pub(super) fn remove(&mut self, (session, joined): Turn) {
+        let at = self.piece_of(session);
+        let Some(piece) = self.pieces.get_mut(at) else {
+            return;
+        };
+        let Ok(place) = piece.binary_search_by_key(&(session, joined), Entry::turn) else {
+            return;
+        };
+        piece.remove(place);
+        self.count -= 1;
+        if piece.len() < piece.capacity() / 2 {
+            piece.shrink_to_fit();
+        }
+        self.join(at);
+        if at > 0 {
+            self.join(at - 1);
+        }
+    }
+
+    /// Shows at most so many entries, from `from` on, and removes those of which `goes_on` says no; gives whose turn is next.
+    pub(super) fn take_turns(
+        &mut self,
+        from: Option<Turn>,
+        most: usize,
+        mut goes_on: impl FnMut(&mut Entry) -> bool,
+    ) -> Option<Turn> {
+        let (first, place) = from.map_or((0, 0), |from| self.place_of(from));
+        let pieces = self.pieces.get_mut(first..).unwrap_or_default();
+        let mut turns = pieces.iter_mut().flatten().skip(place);
+        let mut over = Vec::new();
+        for entry in turns.by_ref().take(most) {
+            if !goes_on(entry) {
+                over.push(entry.turn());
+            }
+        }
+        let next = turns.next().map(|entry| entry.turn());
+        for turn in over {
+            self.remove(turn);
+        }
+        next
+    }
+
+    /// The piece that has the session's entries, or would.
+    fn piece_of(&self, session: SessionKey) -> usize {
+        let begins = |piece: &Vec<Entry>| piece.first().is_some_and(|it| it.session() <= session);
+        self.pieces.partition_point(begins).saturating_sub(1)
+    }
+
+    fn place_of(&self, turn: Turn) -> (usize, usize) {
+        let at = self.piece_of(turn.0);
+        let piece = self.pieces.get(at);
+        let place = piece.map_or(0, |piece| piece.partition_point(|it| it.turn() < turn));
+        (at, place)
+    }
+
+    /// Whether its session stands behind all others.
+    fn is_last(&self, entry: &Entry) -> bool {
+        let last = self.pieces.last().and_then(|piece| piece.last());
+        last.is_some_and(|last| last.session() < entry.session())
+    }
+
+    /// Makes two pieces of a full one, where entries of more than one session stand there.
+    fn split(&mut self, at: usize) {
+        let Some(piece) = self.pieces.get_mut(at) else {
+            return;
+        };
+        let middle = piece.get(piece.len() / 2).map(Entry::session);
+        let (from, to) = middle.map_or((0, 0), |middle| places(piece, middle));
+        let later = piece.split_off(if from == 0 { to } else { from });
+        piece.shrink_to_fit();
+        if !later.is_empty() {
+            self.begin_piece(at + 1, later);
+        }
+    }
+
+    fn begin_piece(&mut self, at: usize, mut piece: Vec<Entry>) {
+        piece.shrink_to_fit();
+        if self.pieces.len() == self.pieces.capacity() {
+            self.pieces.reserve_exact(1 + self.pieces.len() / 4);
+        }
+        self.pieces.insert(at, piece);
+    }
+
+    /// Makes one piece of two that became short; none is left empty.
+    fn join(&mut self, at: usize) {
+        let of = |at| self.pieces.get(at).map(Vec::len);
+        let (Some(first), next) = (of(at), of(at + 1)) else {
+            return;
+        };
+        if first == 0 {
+            self.pieces.remove(at);
+        } else if next.is_some_and(|next| first + next <= PIECE / 2) {
+            let later = self.pieces.remove(at + 1);
+            if let Some(piece) = self.pieces.get_mut(at) {
+                piece.reserve_exact(later.len());
+                piece.extend(later);
+            }
+        }
+        if self.pieces.len() < self.pieces.capacity() / 2 {
+            self.pieces.shrink_to_fit();
+        }
+    }
+}
+
+/// Where a session's entries stand in a piece.
+fn places(piece: &[Entry], session: SessionKey) -> (usize, usize) {
+    let from = piece.partition_point(|entry| entry.session() < session);
+    let own = piece.get(from..).unwrap_or_default().iter();
+    (
+        from,
+        from + own.take_while(|entry| entry.session() == session).count(),
+    )
+}

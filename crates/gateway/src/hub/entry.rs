@@ -1,0 +1,240 @@
+//! One membership of one session: from where it hears, how far it heard, and what is pushed to it.
+//!
+//! There is one for each pair of a session and a conversation, so it holds what nearly all need, and the rest apart.
+
+use std::sync::Arc;
+
+use confab_protocol::event::MembershipChange;
+use confab_protocol::ids::{ConversationId, Seq, UserId};
+
+use super::SessionKey;
+use super::entries::Turn;
+use crate::sequencer::LogEvent;
+use crate::ws::codec::Broadcast;
+use crate::ws::outbox::{Outbox, Place};
+
+/// From where an entry begins to hear.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Begin {
+    /// The last seq that is not owed.
+    pub(super) cursor: Seq,
+    /// Up to here the client has it, whatever the cursor says: nothing of that is queued.
+    pub(super) skip: Seq,
+    /// Up to here it replays what was missed while the session was away.
+    pub(super) replay_to: Seq,
+    /// Whether the session's record says so, and no worker did yet.
+    pub(super) by_record: bool,
+}
+
+impl Begin {
+    pub(super) const fn at(cursor: Seq) -> Self {
+        Self {
+            cursor,
+            skip: 0,
+            replay_to: 0,
+            by_record: false,
+        }
+    }
+}
+
+/// What became of an event at an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It is not the next one there, or may not come yet.
+    NotNext,
+    /// It is the next one, and the client is behind: it comes again when there is room.
+    NoRoom,
+    Queued,
+    /// It is queued, and the membership ended with it.
+    Ended,
+}
+
+/// One membership of one session.
+#[derive(Debug)]
+pub(super) struct Entry {
+    session: SessionKey,
+    outbox: Arc<Outbox>,
+    joined: Seq,
+    /// The last seq pushed, or not owed.
+    pub(super) cursor: Seq,
+    /// None where nothing of it is so.
+    rest: Option<Box<Rest>>,
+}
+
+/// What is so of few memberships, or for a while.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Rest {
+    left: Option<Seq>,
+    /// Up to here the client has it, whatever the cursor says: nothing of that is queued.
+    skip: Seq,
+    /// Up to here it replays what was missed while the session was away.
+    replay_to: Seq,
+    /// Whether it began when the session was open already.
+    came_later: bool,
+    /// Whether what it lacks is on its way.
+    reading: bool,
+    /// Whether an earlier membership of the session here has not ended yet: nothing may come before its end.
+    waiting: bool,
+}
+
+impl Entry {
+    pub(super) fn new(
+        session: SessionKey,
+        outbox: Arc<Outbox>,
+        joined: Seq,
+        left: Option<Seq>,
+        begin: Begin,
+    ) -> Self {
+        let Begin {
+            cursor,
+            skip,
+            replay_to,
+            by_record: _,
+        } = begin;
+        let mut entry = Self {
+            session,
+            outbox,
+            joined,
+            cursor,
+            rest: None,
+        };
+        entry.change(|rest| {
+            (rest.left, rest.skip, rest.replay_to) = (left, skip, replay_to);
+            // Every membership that the session did not open with is entered from just before its joining.
+            rest.came_later = cursor < joined;
+        });
+        entry
+    }
+
+    fn rest(&self) -> Rest {
+        self.rest.as_deref().copied().unwrap_or_default()
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Rest)) {
+        let mut changed = self.rest();
+        change(&mut changed);
+        if changed == Rest::default() {
+            self.rest = None;
+        } else if let Some(rest) = &mut self.rest {
+            **rest = changed;
+        } else {
+            self.rest = Some(Box::new(changed));
+        }
+    }
+
+    pub(super) const fn session(&self) -> SessionKey {
+        self.session
+    }
+
+    pub(super) const fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    pub(super) const fn joined(&self) -> Seq {
+        self.joined
+    }
+
+    /// Where it stands among others.
+    pub(super) const fn turn(&self) -> Turn {
+        (self.session, self.joined)
+    }
+
+    pub(super) fn left(&self) -> Option<Seq> {
+        self.rest.as_ref().and_then(|rest| rest.left)
+    }
+
+    /// Whether the session opened with it.
+    pub(super) fn is_opened(&self) -> bool {
+        !self.rest().came_later
+    }
+
+    /// Up to where it replays what was missed while the session was away.
+    pub(super) fn replay_to(&self) -> Seq {
+        self.rest().replay_to
+    }
+
+    /// Whether what it lacks is on its way.
+    pub(super) fn is_reading(&self) -> bool {
+        self.rest().reading
+    }
+
+    pub(super) fn set_reading(&mut self, reading: bool) {
+        self.change(|rest| rest.reading = reading);
+    }
+
+    /// Whether an earlier membership of the session here has not ended yet: nothing may come before its end.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.rest().waiting
+    }
+
+    pub(super) fn set_waiting(&mut self, waiting: bool) {
+        self.change(|rest| rest.waiting = waiting);
+    }
+
+    /// Its end, where that was not known.
+    pub(super) fn ends(&mut self, left: Option<Seq>) {
+        self.change(|rest| rest.left = rest.left.or(left));
+    }
+
+    /// An event with this seq ends it, where it began before.
+    pub(super) fn ends_by(&mut self, seq: Seq) {
+        if self.joined < seq {
+            self.ends(Some(seq));
+        }
+    }
+
+    /// What it has to replay is left out; it goes on behind `cursor`.
+    pub(super) fn replays_no_more(&mut self, cursor: Seq) {
+        self.cursor = cursor;
+        self.change(|rest| rest.replay_to = 0);
+    }
+
+    /// What the client claims to have is void; it goes on behind `cursor`.
+    pub(super) fn skips_none(&mut self, cursor: Seq) {
+        self.cursor = cursor;
+        self.change(|rest| rest.skip = 0);
+    }
+
+    /// Up to where it may be pushed now, where the order here stands at `position`.
+    pub(super) fn goal(&self, position: Seq) -> Seq {
+        self.left().map_or(position, |left| left.min(position))
+    }
+
+    /// Pushes an event when it is the very next one.
+    pub(super) fn push(&mut self, id: ConversationId, seq: Seq, event: &Broadcast) -> Pushed {
+        let rest = self.rest();
+        if self.cursor + 1 != seq || rest.waiting || rest.left.is_some_and(|left| seq > left) {
+            return Pushed::NotNext;
+        }
+        let place = Place {
+            conversation: id,
+            joined: self.joined,
+            seq,
+        };
+        if seq > rest.skip && !self.outbox.push_event(place, event) {
+            return Pushed::NoRoom;
+        }
+        self.cursor = seq;
+        if rest.left == Some(seq) {
+            return Pushed::Ended;
+        }
+        if self.rest.is_some() && seq >= rest.skip.max(rest.replay_to) {
+            self.change(|rest| (rest.skip, rest.replay_to) = (0, 0));
+        }
+        Pushed::Queued
+    }
+
+    /// Pushes an event that was read to catch up to `user`'s session. An ending that stands there is heeded: it may have
+    /// committed before anyone here listened.
+    pub(super) fn replay(&mut self, id: ConversationId, event: &LogEvent, user: &UserId) -> Pushed {
+        if event.seq > self.joined && self.left().is_none() {
+            let ends = match event.membership_change() {
+                Some(MembershipChange::Left(left)) => left == *user,
+                Some(MembershipChange::Ended) => true,
+                Some(MembershipChange::Joined(_)) | None => false,
+            };
+            self.ends(ends.then_some(event.seq));
+        }
+        self.push(id, event.seq, &event.body)
+    }
+}
