@@ -23,6 +23,7 @@ mod token;
 mod worker;
 
 /// Many small things of different threads are made and freed for each message: measured, glibc's allocator took a sixth of a gateway.
+/// Its version 2: version 3 held 4 KiB more for each idle connection.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

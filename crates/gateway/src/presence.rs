@@ -59,7 +59,7 @@ struct Known {
     /// What each gateway says; none says `offline`.
     words: Vec<(GatewayId, PresenceStatus)>,
     /// The conversations here in which changes are told.
-    conversations: Vec<ConversationId>,
+    conversations: Arc<[ConversationId]>,
     /// What was told last, or was known without being told.
     status: Option<PresenceStatus>,
     /// Since when no gateway has the user.
@@ -149,7 +149,7 @@ impl Presences {
         account: &Arc<Account>,
         (gateway, status): (GatewayId, PresenceStatus),
         word: Word,
-        here: Vec<ConversationId>,
+        here: Arc<[ConversationId]>,
     ) {
         if !self.known.contains_key(account) {
             if here.is_empty() || self.known.len() >= KNOWN {
@@ -172,7 +172,9 @@ impl Presences {
             // Those who were told that the user came are told that it left.
             let new = here.iter().filter(|id| !known.conversations.contains(id));
             let new: Vec<_> = new.copied().collect();
-            known.conversations.extend(new);
+            if !new.is_empty() {
+                known.conversations = [&known.conversations, new.as_slice()].concat().into();
+            }
         } else {
             known.conversations = here;
         }
@@ -268,7 +270,10 @@ impl Presences {
             let Some(known) = known.filter(|known| known.number == number) else {
                 continue;
             };
-            known.conversations.retain(|id| is_here(*id));
+            if !known.conversations.iter().all(|id| is_here(*id)) {
+                let ids = known.conversations.iter().copied();
+                known.conversations = ids.filter(|id| is_here(*id)).collect();
+            }
             if known.conversations.is_empty() {
                 self.known.remove(&account);
             } else {
@@ -284,7 +289,7 @@ impl Known {
             tenant: account.tenant.clone(),
             user: account.user.clone(),
             status,
-            conversations: self.conversations.clone(),
+            conversations: self.conversations.to_vec(),
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct Sessions(Arc<Mutex<Registry>>);
 
 #[derive(Debug, Default)]
 struct Registry {
-    open: FxHashMap<SessionId, Open>,
+    open: FxHashMap<SessionId, Box<Open>>,
     users: FxHashMap<(TenantId, UserId), Vec<SessionId>>,
     logins: FxHashMap<(TenantId, String), Vec<SessionId>>,
 }
@@ -159,9 +159,11 @@ impl Registry {
     fn insert(&mut self, id: SessionId, open: Open) {
         let _former = self.remove(id);
         let (user, login) = keys(&open.caller);
-        self.users.entry(user).or_default().push(id);
-        self.logins.entry(login).or_default().push(id);
-        self.open.insert(id, open);
+        // Nearly all have one session and no more.
+        let one = || Vec::with_capacity(1);
+        self.users.entry(user).or_insert_with(one).push(id);
+        self.logins.entry(login).or_insert_with(one).push(id);
+        self.open.insert(id, Box::new(open));
     }
 
     fn remove(&mut self, id: SessionId) -> Option<Open> {
@@ -169,7 +171,7 @@ impl Registry {
         let (user, login) = keys(&open.caller);
         take_out(&mut self.users, &user, id);
         take_out(&mut self.logins, &login, id);
-        Some(open)
+        Some(*open)
     }
 
     /// The session's place may be another connection's by now, which has a `last_seen` of its own.

@@ -27,6 +27,7 @@ use crate::reads::Reads;
 use crate::records::Records;
 use crate::signals::Outbound;
 
+mod asked;
 pub(crate) mod asyncapi;
 pub(crate) mod codec;
 mod commands;

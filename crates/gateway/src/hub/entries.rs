@@ -199,3 +199,101 @@ fn places(piece: &[Entry], session: SessionKey) -> (usize, usize) {
         from + own.take_while(|entry| entry.session() == session).count(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::entry::Begin;
+    use super::*;
+    use crate::ws::outbox::Outbox;
+    use crate::ws::upgrade::Encoding;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Insert(u64, Seq),
+        Remove(u64, Seq),
+        /// Shows so many from the one with that session on, and removes every one of those that is the n-th.
+        Turns(Option<u64>, usize, usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..30_u64, 1..7_u64).prop_map(|(session, joined)| Step::Insert(session, joined)),
+            2 => (0..30_u64, 1..7_u64).prop_map(|(session, joined)| Step::Remove(session, joined)),
+            1 => (prop::option::of(0..30_u64), 0..20_usize, 1..5_usize)
+                .prop_map(|(from, most, nth)| Step::Turns(from, most, nth)),
+        ]
+    }
+
+    fn take(entries: &mut Entries, model: &mut BTreeMap<Turn, Seq>, step: Step) {
+        let outbox = Arc::new(Outbox::new(Encoding::Json, 1));
+        match step {
+            Step::Insert(session, joined) => {
+                let session = SessionKey(session);
+                if model.insert((session, joined), joined).is_none() {
+                    entries.insert(Entry::new(session, outbox, joined, None, Begin::at(joined)));
+                }
+            }
+            Step::Remove(session, joined) => {
+                entries.remove((SessionKey(session), joined));
+                model.remove(&(SessionKey(session), joined));
+            }
+            Step::Turns(from, most, nth) => {
+                let from = from.map(|from| (SessionKey(from), Seq::MIN));
+                let mut shown = Vec::new();
+                let next = entries.take_turns(from, most, |entry| {
+                    shown.push(entry.turn());
+                    shown.len() % nth != 0
+                });
+                let all = model.range(from.unwrap_or((SessionKey(0), 0))..);
+                let mut due: Vec<_> = all.map(|(turn, _)| *turn).take(most + 1).collect();
+                assert_eq!(next, (due.len() > most).then(|| due.pop().unwrap()));
+                assert_eq!(shown, due);
+                for gone in due.iter().skip(nth - 1).step_by(nth) {
+                    model.remove(gone);
+                }
+            }
+        }
+    }
+
+    fn check(entries: &mut Entries, model: &BTreeMap<Turn, Seq>) {
+        let there: Vec<_> = entries.iter().map(Entry::turn).collect();
+        assert_eq!(there, model.keys().copied().collect::<Vec<_>>());
+        assert_eq!(entries.len(), model.len());
+        assert!(entries.pieces.iter().all(|piece| !piece.is_empty()));
+        for session in (0..30).map(SessionKey) {
+            let own = model.range((session, Seq::MIN)..=(session, Seq::MAX));
+            let own: Vec<_> = own.map(|(turn, _)| *turn).collect();
+            let of: Vec<_> = entries.of(session).iter().map(Entry::turn).collect();
+            assert_eq!(of, own);
+            let of: Vec<_> = entries.of_mut(session).iter().map(|it| it.turn()).collect();
+            assert_eq!(of, own);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn they_are_what_a_tree_would_hold(steps in prop::collection::vec(step(), 1..150)) {
+            let (mut entries, mut model) = (Entries::new(), BTreeMap::new());
+            for step in steps {
+                take(&mut entries, &mut model, step);
+                check(&mut entries, &model);
+            }
+        }
+    }
+
+    #[test]
+    fn sessions_that_come_one_behind_the_other_leave_hardly_any_place_free() {
+        let (mut entries, mut model) = (Entries::new(), BTreeMap::new());
+        for session in 0..1000 {
+            take(&mut entries, &mut model, Step::Insert(session, 1));
+        }
+        let places: usize = entries.pieces.iter().map(Vec::capacity).sum();
+        assert!(places <= 1000 + PIECE, "{places}");
+        assert_eq!(size_of::<Entry>(), 40);
+    }
+}

@@ -17,7 +17,7 @@ pub(super) struct Local {
     /// What was said last, when, and where it was to be told.
     pub(super) said: Option<PresenceStatus>,
     spoke: Option<Instant>,
-    conversations: Vec<ConversationId>,
+    conversations: Arc<[ConversationId]>,
     /// In which conversations a change that is not said yet came about; none where it is to be told in all.
     changed_in: Option<Vec<ConversationId>>,
     /// Whether it stands in the queue of those of whom something may be to say.
@@ -154,14 +154,17 @@ impl Presences {
             let mut others = false;
             if status != PresenceStatus::Offline {
                 let all = conversations_of(&account);
-                (local.conversations, others) = local.take_changed_in(all);
+                let told;
+                (told, others) = local.take_changed_in(all);
+                local.conversations = told.into();
             }
             (local.said, local.spoke) = (Some(status), Some(now));
+            let here = Arc::clone(&local.conversations);
             let presence = Presence {
                 tenant: account.tenant.clone(),
                 user: account.user.clone(),
                 status,
-                conversations: local.conversations.clone(),
+                conversations: local.conversations.to_vec(),
             };
             let word = if status == before {
                 Word::Repeat
@@ -176,7 +179,6 @@ impl Presences {
                 // In the conversations that came since it changed, it is no news.
                 self.say_of(&account, Word::Repeat);
             }
-            let here = presence.conversations.clone();
             self.note(&account, (self.own, status), word, here);
             self.settle(&account, now);
             match word {

@@ -27,7 +27,7 @@ pub(crate) use writes::{Due, Snapshot};
 /// The records of this gateway.
 #[derive(Debug)]
 pub(crate) struct Table {
-    held: FxHashMap<SessionId, Held>,
+    held: FxHashMap<SessionId, Box<Held>>,
     takings: Takings,
     ended: EndedSessions,
     due: BTreeSet<(Instant, SessionId)>,
@@ -282,7 +282,7 @@ impl Table {
 
     /// What is held of a session.
     pub(crate) fn entry(&self, session: SessionId) -> Option<Entry> {
-        self.held.get(&session).map(Held::entry)
+        self.held.get(&session).map(|held| held.entry())
     }
 
     fn live(&mut self, hold: Hold) -> Option<(&mut Record, &mut Option<SessionKey>)> {
@@ -316,7 +316,7 @@ impl Table {
 
     fn insert(&mut self, session: SessionId, held: Held) {
         self.due.insert((held.due, session));
-        self.held.insert(session, held);
+        self.held.insert(session, Box::new(held));
     }
 
     fn remove(&mut self, session: SessionId) -> Replaced {

@@ -1,13 +1,16 @@
 //! A session's frames become commands, and what they are answered with.
 
+use std::collections::BTreeMap;
+
 use confab_auth::Caller;
 use confab_protocol::command::{
     self, Command, DeleteMessage, EditMessage, MarkRead, Outcome, Request, SendAnswer, SendMessage,
 };
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::frame::{Ack, ClientFrame, Delete, Edit, ErrorFrame, Read, Send, ServerFrame};
-use confab_protocol::ids::{ClientId, ConversationId, EventId};
+use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq};
 use confab_protocol::json::JsonText;
+use confab_protocol::signal::PresenceStatus;
 use serde::Serialize;
 use tracing::warn;
 use uuid::Uuid;
@@ -30,6 +33,13 @@ pub(super) enum Done {
     Verified(Option<String>, Result<Caller, Failure>),
 }
 
+/// What a client said that the hub must know. It is told apart from the frame, which is large, and not to be held by a
+/// connection that says nothing.
+pub(super) enum ForHub {
+    Presence(PresenceStatus),
+    Seen(BTreeMap<ConversationId, Seq>),
+}
+
 /// The answer to a frame.
 pub(super) struct Answered {
     /// The frame's id.
@@ -40,7 +50,7 @@ pub(super) struct Answered {
 
 impl Session<'_> {
     /// Carries out a frame, or sends what it asks for on its way.
-    pub(super) async fn carry_out(
+    pub(super) fn carry_out(
         &mut self,
         connection: &Connection,
         frame: ClientFrame,
@@ -54,10 +64,7 @@ impl Session<'_> {
             ClientFrame::Presence(presence) => {
                 if self.may_write(connection, presence.id.as_deref()) {
                     self.holder.presence(presence.status);
-                    self.sockets
-                        .fanout
-                        .presence(self.key, presence.status)
-                        .await;
+                    self.for_hub = Some(ForHub::Presence(presence.status));
                 }
             }
             ClientFrame::Auth(auth) => self.renew(auth),
@@ -70,9 +77,18 @@ impl Session<'_> {
                     Failure::field("/type", "hello was said already"),
                 );
             }
-            ClientFrame::Seen(seen) => self.sockets.fanout.seen(self.key, seen.positions).await,
+            ClientFrame::Seen(seen) => self.for_hub = Some(ForHub::Seen(seen.positions)),
         }
         Ok(())
+    }
+
+    /// Tells the hub what the client said.
+    pub(super) async fn tell_hub(&mut self, said: ForHub) {
+        let (fanout, key) = (&self.sockets.fanout, self.key);
+        match said {
+            ForHub::Presence(status) => fanout.presence(key, status).await,
+            ForHub::Seen(seen) => fanout.seen(key, seen).await,
+        }
     }
 
     /// Whether the token allows to change or signal anything; the frame is answered where it does not.
@@ -179,7 +195,7 @@ impl Session<'_> {
         }
     }
 
-    fn dispatch(&self, conversation: ConversationId, submitted: Vec<Submitted>) {
+    fn dispatch(&mut self, conversation: ConversationId, submitted: Vec<Submitted>) {
         let commands = self.sockets.commands.clone();
         self.on_the_way.push(Box::pin(async move {
             let mut frames = Vec::with_capacity(submitted.len());

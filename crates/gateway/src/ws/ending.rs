@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use confab_protocol::error::Code;
 use confab_protocol::frame::{Goaway, GoawayReason, ServerFrame};
-use futures_util::StreamExt as _;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 

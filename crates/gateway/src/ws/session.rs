@@ -9,16 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use confab_auth::Caller;
 use confab_protocol::error::{Code, Failure};
-use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::debug;
 
 use super::Sockets;
+use super::asked::Asked;
 use super::codec::Decoded;
-use super::commands::Done;
+use super::commands::ForHub;
 use super::connection::{Connection, End, Meanwhile, pump};
 use super::ending::{drained, goaway, try_elsewhere};
 use super::frames::Frame;
@@ -121,11 +119,13 @@ pub(super) struct Session<'a> {
     pub(super) sends: Sends,
     pub(super) typist: Typist,
     /// What was asked of workers and of the hub, until it is answered.
-    pub(super) on_the_way: FuturesUnordered<BoxFuture<'a, Done>>,
+    pub(super) on_the_way: Asked<'a>,
     /// How many of them are no sends, which have a bound of their own.
     pub(super) pending_frames: usize,
     /// A fresh token is looked at: what it allows decides over the frames behind it.
     pub(super) renewing: bool,
+    /// What the hub is to be told before anything else is heard.
+    pub(super) for_hub: Option<ForHub>,
     bad_frames: VecDeque<Instant>,
     meter: Meter,
     heard: Instant,
@@ -149,9 +149,10 @@ impl<'a> Session<'a> {
             later,
             sends: Sends::default(),
             typist: Typist::default(),
-            on_the_way: FuturesUnordered::new(),
+            on_the_way: Asked::default(),
             pending_frames: 0,
             renewing: false,
+            for_hub: None,
             bad_frames: VecDeque::new(),
             meter: Meter::new(sockets.rates.clone()),
             heard: Instant::now(),
@@ -207,12 +208,15 @@ impl<'a> Session<'a> {
                     Ok(())
                 }
                 message = connection.reader.next(), if reads => match message {
-                    Ok(message) => self.hear(connection, &message).await,
+                    Ok(message) => self.hear(connection, message),
                     Err(error) => Err(End::from(&error)),
                 },
             };
             if let Err(end) = step {
                 return end;
+            }
+            if let Some(said) = self.for_hub.take() {
+                self.tell_hub(said).await;
             }
             if connection.outbox.wants_more() {
                 self.sockets.fanout.drained(self.key).await;
@@ -236,14 +240,15 @@ impl<'a> Session<'a> {
         if now.duration_since(self.heard) > self.sockets.limits.heartbeat * 2 {
             return Err(End::of(Code::SlowConsumer));
         }
+        self.on_the_way.give_back();
         connection.outbox.push_ping();
         Ok(())
     }
 
-    async fn hear(&mut self, connection: &Connection, message: &Message) -> Result<(), End> {
+    fn hear(&mut self, connection: &Connection, message: Message) -> Result<(), End> {
         self.heard = Instant::now();
         self.place.seen();
-        match message {
+        match &message {
             Message::Ping(payload) => connection.outbox.push_answer(Frame::pong(payload)),
             Message::Pong(payload) => {
                 if connection.outbox.proven(payload) {
@@ -251,10 +256,10 @@ impl<'a> Session<'a> {
                 }
             }
             Message::Close { .. } => return Err(End::Closed),
-            Message::Text(_) | Message::Binary(_) => match connection.decode(message) {
+            Message::Text(_) | Message::Binary(_) => match connection.decode(&message) {
                 Decoded::Frame(frame) => {
                     return match self.meter.charge(&self.caller, &frame) {
-                        Ok(()) => self.carry_out(connection, frame).await,
+                        Ok(()) => self.carry_out(connection, frame),
                         Err(refused) => limited(connection, refused),
                     };
                 }
