@@ -51,7 +51,6 @@ impl Heard {
         for latencies in [&self.acknowledged, &self.events, &self.late] {
             latencies.take();
         }
-        self.failed.store(0, Ordering::Relaxed);
     }
 
     fn counts(&self) -> (u64, u64) {
@@ -123,6 +122,8 @@ impl Prepared {
             room.add_permits(load.in_flight);
         }
         let times = Times::of(load);
+        // Before any message that counts: an answer may come before this task has its turn.
+        self.heard.clear();
         self.sent.count_only(times.from, times.until);
         let mut sending = self.send(load, times)?;
         progress.say("warming up");
@@ -182,7 +183,7 @@ impl Prepared {
     ) -> Result<Outcome, Error> {
         let (began, before) = (Instant::now(), target.usage()?);
         let (answers, copies) = self.heard.counts();
-        self.heard.clear();
+        self.heard.failed.store(0, Ordering::Relaxed);
         for second in 1..=load.seconds {
             sleep_until(times.from + Duration::from_secs(second)).await;
             let so_far = self.heard.counts().0 - answers;
