@@ -1,4 +1,5 @@
-//! Group commit: a batch of messages is one call of `append_messages`, which locks first and decides then.
+//! Group commit: a batch of messages is one call of `append_messages`, which locks first and decides then; a message that goes alone is
+//! one of `append_message`, which does the same for less.
 
 use std::time::Instant;
 
@@ -18,8 +19,10 @@ use crate::error::{CommandError, Meaning, meaning, poisons_connection};
 use crate::messages::{Append, Appended, Decision, Stored};
 use crate::outbox::Committed;
 
-const CALL: &str = "select item, outcome, seq, id, created_at, payload, edited_at, deleted_at, outbox_id \
+const BATCH: &str = "select item, outcome, seq, id, created_at, payload, edited_at, deleted_at, outbox_id \
     from append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const ONE: &str = "select item, outcome, seq, id, created_at, payload, edited_at, deleted_at, outbox_id \
+    from append_message($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 /// A message of a batch, with the end of its budget.
 #[derive(Debug)]
@@ -173,16 +176,39 @@ fn given_up(unknown: bool) -> Failure {
     }
 }
 
-pub(crate) fn bind<'q>(
-    batch: &[&'q Append],
-) -> sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments> {
+type Call<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+/// The call that appends a batch.
+pub(crate) fn bind<'q>(batch: &[&'q Append]) -> Call<'q> {
+    match batch {
+        [one] => bind_one(one),
+        batch => bind_all(batch),
+    }
+}
+
+fn bind_one(append: &Append) -> Call<'_> {
+    let message = &append.message;
+    sqlx::query(ONE)
+        .bind(message.conversation.0)
+        .bind(append.caller.tenant.as_str())
+        .bind(append.caller.user.as_str())
+        .bind(append.caller.admin)
+        .bind(message.client_id.0)
+        .bind(append.id.0)
+        .bind(append.hash.as_slice())
+        .bind(message.payload.as_str())
+        .bind(message.reply_to.map(|id| id.0))
+        .bind(message.answer == SendAnswer::Message)
+}
+
+fn bind_all<'q>(batch: &[&'q Append]) -> Call<'q> {
     let each = |get: &dyn Fn(&'q Append) -> Uuid| {
         batch.iter().map(|append| get(append)).collect::<Vec<_>>()
     };
     let text = |get: &dyn Fn(&'q Append) -> &'q str| {
         batch.iter().map(|append| get(append)).collect::<Vec<_>>()
     };
-    sqlx::query(CALL)
+    sqlx::query(BATCH)
         .bind(each(&|append| append.message.conversation.0))
         .bind(text(&|append| append.caller.tenant.as_str()))
         .bind(text(&|append| append.caller.user.as_str()))

@@ -44,6 +44,12 @@ async fn grows_without_scans(conversations: usize) {
         stored += answers.iter().filter(|sent| !sent.duplicate).count();
         assert_eq!(answers[size].duplicate, first.is_some());
         first = Some(answers[size].message_id);
+        let mut alone = message(groups[stored % groups.len()], "bob", "alone");
+        if stored.is_multiple_of(2) && groups.len() == 1 {
+            alone.append.message.reply_to = first;
+        }
+        sent(fixture.send(alone).await);
+        stored += 1;
     }
     let url = fixture.url.clone();
     // What a connection counts is certain to be told when it closes.
