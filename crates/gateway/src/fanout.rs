@@ -13,7 +13,7 @@ use confab_protocol::query::{EncodedEvent, UserMemberships};
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -28,10 +28,12 @@ use crate::signals::{FromGateways, Outbound};
 use crate::window::Bounds;
 
 mod door;
+mod pace;
 mod questions;
 mod signals;
 
 pub(crate) use door::Fanout;
+use pace::Pace;
 
 /// Sessions that may wait to be noted.
 const INBOX: usize = 1024;
@@ -119,6 +121,7 @@ impl FanoutLoop {
         let mut events = Vec::with_capacity(RUN);
         let mut presence = interval(PRESENCE);
         presence.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = Pace::default();
         loop {
             tokio::select! {
                 biased;
@@ -142,10 +145,12 @@ impl FanoutLoop {
                     self.hear_gateways();
                 }
                 Some(said) = self.said.recv() => self.hear_gateway(said),
-                // The sessions that have events now, and all others, have a turn before the next ones.
-                () = yield_now(), if self.hub.is_pushing() => {}
+                () = pace.pause(), if self.hub.is_pushing() => {}
             }
-            self.hub.push_on();
+            if self.hub.is_pushing() && pace.begins(Instant::now()) {
+                self.hub.push_on();
+                pace.took(self.hub.is_pushing());
+            }
             self.carry_out();
             self.metrics
                 .observe(self.hub.session_count(), self.hub.conversation_count());

@@ -11,6 +11,8 @@ use crate::sequencer::LogEvent;
 
 /// Entries that are pushed to in one go: meanwhile nobody else has a turn.
 pub(super) const AT_ONCE: usize = if cfg!(test) { 2 } else { 64 };
+/// Entries of a turn where there are more.
+const TURN: usize = if cfg!(test) { 2 } else { 128 };
 /// Events that may be on their way through the entries, and their bytes.
 const BACKLOG: usize = if cfg!(test) { 4 } else { 256 };
 const BACKLOG_BYTES: usize = 1024 * 1024;
@@ -85,7 +87,7 @@ impl Backlog {
             self.round = self.events.len();
         }
         let push = |entry: &mut Entry| delivered.push(entry, id, &self.events);
-        self.next = entries.take_turns(self.next, AT_ONCE, push);
+        self.next = entries.take_turns(self.next, TURN, push);
         if self.next.is_none() {
             let through: usize = self.events.drain(..self.round).map(|one| one.bytes()).sum();
             self.bytes -= through;

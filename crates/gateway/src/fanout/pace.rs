@@ -1,0 +1,62 @@
+//! How fast a walk through the many entries of a conversation goes: a pause behind each turn, as long as that took.
+//!
+//! A turn wakes as many sessions as it pushed to, and each writes. Turns without pauses would keep the processors for as long as the whole
+//! walk takes, and every other session's command would wait behind each of its steps.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::yield_now;
+use tokio::time::sleep_until;
+
+/// The longest pause: a gateway that is busy with other things does not hold a walk up for longer.
+const LONGEST: Duration = Duration::from_millis(2);
+
+/// When the next turn begins.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// When the turn before began; none before the first of a walk.
+    began: Option<Instant>,
+    /// When the pause behind it is over; none until the sessions that it woke have run.
+    until: Option<Instant>,
+}
+
+impl Pace {
+    /// Waits until the sessions that were woken, and all others, had a turn, and then for as long as that took. Cancel-safe.
+    pub(super) async fn pause(&mut self) {
+        let Some(began) = self.began else {
+            return;
+        };
+        let until = match self.until {
+            Some(until) => until,
+            None => {
+                yield_now().await;
+                let now = Instant::now();
+                let until = now + now.duration_since(began).min(LONGEST);
+                self.until = Some(until);
+                until
+            }
+        };
+        sleep_until(until.into()).await;
+    }
+
+    /// Whether a turn may begin; then it does.
+    pub(super) fn begins(&mut self, now: Instant) -> bool {
+        let may = match (self.began, self.until) {
+            (None, _) => true,
+            (Some(_), Some(until)) => until <= now,
+            // The feed alone kept the loop busy.
+            (Some(began), None) => now.duration_since(began) >= LONGEST,
+        };
+        if may {
+            (self.began, self.until) = (Some(now), None);
+        }
+        may
+    }
+
+    /// A turn was taken; without another one behind it the walk is over.
+    pub(super) fn took(&mut self, goes_on: bool) {
+        if !goes_on {
+            *self = Self::default();
+        }
+    }
+}
