@@ -1,4 +1,4 @@
-//! How fast a walk through the many entries of a conversation goes: a pause behind each turn, as long as that took.
+//! How fast a walk through the many entries of a conversation goes: a pause behind each turn, twice as long as that took.
 //!
 //! A turn wakes as many sessions as it pushed to, and each writes. Turns without pauses would keep the processors for as long as the whole
 //! walk takes, and every other session's command would wait behind each of its steps.
@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
+/// How many times as long as a turn the pause behind it is: a walk leaves two thirds of the time to others.
+const SHARE: u32 = 2;
 /// The longest pause: a gateway that is busy with other things does not hold a walk up for longer.
-const LONGEST: Duration = Duration::from_millis(2);
+const LONGEST: Duration = Duration::from_millis(3);
 
 /// When the next turn begins.
 #[derive(Debug, Default)]
@@ -21,7 +23,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Waits until the sessions that were woken, and all others, had a turn, and then for as long as that took. Cancel-safe.
+    /// Waits until the sessions that were woken, and all others, had a turn, and then for twice as long as that took. Cancel-safe.
     pub(super) async fn pause(&mut self) {
         let Some(began) = self.began else {
             return;
@@ -31,7 +33,7 @@ impl Pace {
             None => {
                 yield_now().await;
                 let now = Instant::now();
-                let until = now + now.duration_since(began).min(LONGEST);
+                let until = now + (now.duration_since(began) * SHARE).min(LONGEST);
                 self.until = Some(until);
                 until
             }

@@ -11,8 +11,8 @@ use crate::sequencer::LogEvent;
 
 /// Entries that are pushed to in one go: meanwhile nobody else has a turn.
 pub(super) const AT_ONCE: usize = if cfg!(test) { 2 } else { 64 };
-/// Entries of a turn where there are more.
-const TURN: usize = if cfg!(test) { 2 } else { 128 };
+/// Turns that a walk has at most: past that they are longer, so that the pauses between them do not make it as much longer.
+const TURNS: usize = 64;
 /// Events that may be on their way through the entries, and their bytes.
 const BACKLOG: usize = if cfg!(test) { 4 } else { 256 };
 const BACKLOG_BYTES: usize = 1024 * 1024;
@@ -86,8 +86,9 @@ impl Backlog {
         if self.next.is_none() {
             self.round = self.events.len();
         }
+        let turn = AT_ONCE.max(entries.len() / TURNS);
         let push = |entry: &mut Entry| delivered.push(entry, id, &self.events);
-        self.next = entries.take_turns(self.next, TURN, push);
+        self.next = entries.take_turns(self.next, turn, push);
         if self.next.is_none() {
             let through: usize = self.events.drain(..self.round).map(|one| one.bytes()).sum();
             self.bytes -= through;
