@@ -7,7 +7,7 @@ use confab_protocol::error::Failure;
 use sqlx::PgPool;
 use tracing::{debug, error, warn};
 
-use crate::database::{ACQUIRE, SILENCE};
+use crate::database::{ACQUIRE, Kept, SILENCE};
 use crate::error::{CommandError, Meaning, meaning};
 use crate::metrics::Metrics;
 use crate::outbox::Committed;
@@ -37,7 +37,7 @@ pub(crate) use membership::{ParticipantRow, participant};
 #[derive(Debug, Clone)]
 pub(crate) struct Committer {
     /// For batches: as many connections as lanes, so that the same few serve them all and stay warm.
-    batches: PgPool,
+    batches: Kept,
     /// For commands that go alone.
     pool: PgPool,
     metrics: Metrics,
@@ -50,7 +50,7 @@ pub(crate) type CommandOutcome = Result<Outcome, Failure>;
 
 impl Committer {
     pub(crate) const fn new(
-        batches: PgPool,
+        batches: Kept,
         pool: PgPool,
         metrics: Metrics,
         token_max_lifetime: Duration,

@@ -10,6 +10,10 @@ use sqlx::{ConnectOptions as _, PgPool, Postgres};
 use crate::error::Error;
 use crate::settings::Settings;
 
+mod kept;
+
+pub(crate) use kept::Kept;
+
 /// How long a connection of the pool is waited for: well within the budget of a gateway's first attempt, so that the answer
 /// while Postgres is away is that it is away, and no timeout.
 pub(crate) const ACQUIRE: Duration = Duration::from_secs(1);

@@ -41,6 +41,7 @@ pub use metrics::METRICS;
 pub use settings::Settings;
 
 use commit::Committer;
+use database::Kept;
 use dispatch::Dispatch;
 use metrics::Metrics;
 use outbox::{Publisher, Standing, relay, verify};
@@ -87,7 +88,7 @@ pub struct Worker {
 
 /// Connections, by what may hold them.
 struct Pools {
-    batches: PgPool,
+    batches: Kept,
     commits: PgPool,
     reads: PgPool,
 }
@@ -96,14 +97,15 @@ impl Pools {
     fn of(settings: &Settings) -> Result<Self, Error> {
         let writers = settings.command_slots + OTHER_CONNECTIONS;
         Ok(Self {
-            batches: database::pool(settings, settings.commit_lanes, "batches")?,
+            batches: Kept::of(database::pool(settings, settings.commit_lanes, "batches")?),
             commits: database::pool(settings, writers, "commits")?,
             reads: database::pool(settings, settings.queries, "reads")?,
         })
     }
 
     async fn close(self) {
-        for pool in [self.batches, self.commits, self.reads] {
+        self.batches.close().await;
+        for pool in [self.commits, self.reads] {
             pool.close().await;
         }
     }

@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 
 use crate::commit::bind;
-use crate::database::{self, SILENCE};
+use crate::database::{self, Kept, SILENCE};
 use crate::error::Error;
 use crate::messages;
 use crate::settings::Settings;
@@ -15,7 +15,7 @@ pub const PAGE: &str = crate::reads::PAGE;
 
 /// Batches of messages, committed as a worker commits them.
 #[derive(Debug, Clone)]
-pub struct Commits(PgPool);
+pub struct Commits(Kept);
 
 impl Commits {
     /// Over up to `connections`.
@@ -23,7 +23,7 @@ impl Commits {
     /// # Errors
     /// When the database URL is not usable.
     pub fn new(settings: &Settings, connections: u32) -> Result<Self, Error> {
-        Ok(Self(pool(settings, connections)?))
+        Ok(Self(Kept::of(pool(settings, connections)?)))
     }
 
     /// Commits a batch, and says how many of it were stored.
@@ -35,12 +35,13 @@ impl Commits {
         let appends = appends.filter_map(|(caller, message)| messages::send(caller, message).ok());
         let appends: Vec<_> = appends.collect();
         let appends: Vec<_> = appends.iter().collect();
-        let mut connection = database::acquire(&self.0).await?;
+        let mut connection = self.0.acquire().await?;
         let call = bind(&appends).fetch_all(&mut *connection);
         let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
         let rows = tokio::time::timeout(SILENCE, call)
             .await
             .map_err(silent)??;
+        self.0.keep(connection);
         let is_stored =
             |row: &_| PgRow::try_get::<&str, _>(row, "outcome").map(|it| it == "stored");
         let stored = rows.iter().map(is_stored).collect::<Result<Vec<_>, _>>()?;

@@ -18,11 +18,12 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::commit::{CommandOutcome, Committer, Item};
+use crate::database::{self, Kept};
 use crate::decision::Locked;
 use crate::error::CommandError;
+use crate::messages;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::{database, messages};
 
 mod commands;
 mod servers;
@@ -172,7 +173,7 @@ pub(crate) const TOKEN_MAX_LIFETIME: Duration = Duration::from_secs(1000);
 
 fn committer(pool: PgPool) -> Committer {
     let metrics = Metrics::new(&mut Registry::default());
-    Committer::new(pool.clone(), pool, metrics, TOKEN_MAX_LIFETIME)
+    Committer::new(Kept::of(pool.clone()), pool, metrics, TOKEN_MAX_LIFETIME)
 }
 
 pub(crate) fn caller(user: &str) -> Caller {

@@ -14,7 +14,7 @@ use tracing::{debug, error};
 use uuid::Uuid;
 
 use super::{AGAIN, CommandOutcome, Committer, gives_up};
-use crate::database::{SILENCE, acquire};
+use crate::database::SILENCE;
 use crate::error::{CommandError, Meaning, meaning, poisons_connection};
 use crate::messages::{Append, Appended, Decision, Stored};
 use crate::outbox::Committed;
@@ -123,7 +123,7 @@ impl Committer {
 
     async fn append(&self, batch: &[&Append]) -> Result<Vec<Appended>, sqlx::Error> {
         let began = Instant::now();
-        let mut connection = acquire(&self.batches).await?;
+        let mut connection = self.batches.acquire().await?;
         let call = bind(batch).fetch_all(&mut *connection);
         // Postgres ends the statement itself well before this: what is silent for longer is lost.
         let result = match tokio::time::timeout(SILENCE, call).await {
@@ -134,6 +134,7 @@ impl Committer {
             connection.close_on_drop();
         }
         let rows = result?;
+        self.batches.keep(connection);
         self.metrics.batch(batch.len(), began.elapsed());
         let mut appended: Vec<_> = rows.iter().map(read).collect::<Result<_, _>>()?;
         appended.sort_by_key(|(place, _)| *place);
