@@ -143,7 +143,8 @@ async fn a_storm_of_resumes_is_over_with_the_window_and_without() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parts_do_alone_what_they_are_asked_for() {
     let folder = Folder::of_test();
-    let limits = bench(folder.path(), &["limits", "--part-seconds=0.5"]).await;
+    let args = ["limits", "--part-seconds=0.5", "--sockets=100"];
+    let limits = bench(folder.path(), &args).await;
     above_zero(&limits, "/singleCommit/perSecond");
     let single = above_zero(&limits, "/singleCommit/latency/p50");
     let batches = limits["batchCommits"].as_array().unwrap();
@@ -156,6 +157,15 @@ async fn parts_do_alone_what_they_are_asked_for() {
         above_zero(&limits, &format!("/{part}/perSecond"));
     }
     above_zero(&limits, "/live/perSecond");
+    for at in ["perSecond", "latency/p50", "serverMicros"] {
+        above_zero(&limits, &format!("/bareFanOut/{at}"));
+    }
+    assert_eq!(limits["bareFanOut"]["sockets"], 100);
+    assert!(
+        above_zero(&limits, "/bareIdle/sockets") >= 100.0,
+        "{limits:#}"
+    );
+    above_zero(&limits, "/bareIdle/ownWithAll");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
