@@ -1,20 +1,30 @@
 //! Every scenario of `confab bench` gives the numbers that it says it measures. How good they are is not for a test.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use confab_auth::mint::Key;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::Folder;
+use crate::support::{Cluster, Folder, ISSUER, Setup};
 
 /// How long one scenario with small counts may take on a machine that runs other tests.
 const SCENARIO: Duration = Duration::from_secs(180);
 
 /// Runs `confab bench` with these arguments, and gives what it printed.
 async fn bench(folder: &Path, args: &[&str]) -> Value {
+    let ended = run(folder, args).await;
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{args:?}: {told}");
+    let printed: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(printed["scenario"], args[0]);
+    printed["measured"].clone()
+}
+
+async fn run(folder: &Path, args: &[&str]) -> Output {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.confab/tools");
     let mut command = Command::new(env!("CARGO_BIN_EXE_confab"));
     command
@@ -26,12 +36,7 @@ async fn bench(folder: &Path, args: &[&str]) -> Value {
         .kill_on_drop(true);
     let ended = timeout(SCENARIO, command.output()).await;
     let ended = ended.unwrap_or_else(|_late| panic!("{args:?} took longer than {SCENARIO:?}"));
-    let ended = ended.unwrap();
-    let told = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "{args:?}: {told}");
-    let printed: Value = serde_json::from_slice(&ended.stdout).unwrap();
-    assert_eq!(printed["scenario"], args[0]);
-    printed["measured"].clone()
+    ended.unwrap()
 }
 
 /// The number at a pointer, which must be above 0.
@@ -183,4 +188,68 @@ async fn pages_of_many_events_hold_as_many_messages_as_those_of_few() {
             assert_eq!(items.0, items.1, "{call:#}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_is_put_on_an_installation_that_runs() {
+    let (folder, key) = (Folder::of_test(), Key::generate().unwrap());
+    let setup = Setup {
+        gateway_env: vec![("CONFAB_JWT_PUBLIC_KEY", Some(key.public_pem().unwrap()))],
+        ..Setup::default()
+    };
+    let cluster = Cluster::start(setup).await;
+    let file = folder.path().join("key.pem");
+    std::fs::write(&file, key.private_pem().unwrap()).unwrap();
+    let [first, second] = [0, 1].map(|number: usize| cluster.gateways[number].url());
+    let there = [
+        format!("--gateway={first}/"),
+        format!("--gateway={second}"),
+        format!("--key={}", file.display()),
+        format!("--issuer={ISSUER}"),
+    ];
+    let there: Vec<&str> = there.iter().map(String::as_str).collect();
+    let load =
+        "send --rate=40 --connections=4 --conversations=8 --members=3 --warm-up=1 --seconds=1";
+    for by in [&[][..], &["--http"]] {
+        let load: Vec<_> = load.split(' ').collect();
+        let sends = bench(folder.path(), &[&load, &there[..], by].concat()).await;
+        let acknowledged = above_zero(&sends, "/acknowledged/count");
+        assert!((39.0..=41.0).contains(&acknowledged), "{sends:#}");
+        let heard = above_zero(&sends, "/heard/count");
+        assert_eq!(heard, 3.0 * acknowledged, "{sends:#}");
+        assert_eq!(
+            (&sends["failed"], &sends["processor"]),
+            (&0.into(), &Value::Null)
+        );
+    }
+    let load = "fanout --members=20 --rate=20 --warm-up=1 --seconds=3 --bare --sends-beside=20";
+    let load: Vec<_> = load.split(' ').collect();
+    let fanout = bench(folder.path(), &[&load, &there[..]].concat()).await;
+    for at in [
+        "/confab/frames",
+        "/bare/frames",
+        "/ratio",
+        "/beside/with/acknowledged/p99",
+    ] {
+        above_zero(&fanout, at);
+    }
+    assert_eq!(fanout["confab"]["processor"], Value::Null);
+    let stored = "select count(*), count(distinct conversation_id) from events where type = 'message.created'";
+    let (stored, conversations): (i64, i64) = sqlx::query_as(stored)
+        .fetch_one(&cluster.store)
+        .await
+        .unwrap();
+    // Two loads of two seconds, and three turns of a fan-out; into 8 conversations each, and one.
+    assert!(
+        stored > 2 * 70 + 60 && conversations > 8 + 8,
+        "{stored} in {conversations}"
+    );
+    for scenario in ["idle", "resume", "history", "limits", "ratios"] {
+        let ended = run(folder.path(), &[&[scenario], &there[..3]].concat()).await;
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success(), "{scenario}: {told}");
+        let why = format!("`{scenario}` measures servers that it starts itself");
+        assert!(told.contains(&why), "{scenario}: {told}");
+    }
+    cluster.end().await;
 }

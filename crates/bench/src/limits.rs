@@ -11,6 +11,7 @@ use crate::filling::fill;
 use crate::output::{Measured, Progress, row};
 use crate::scenario::idle::Held;
 use crate::stack::{Places, Servers};
+use crate::target::OwnOnly;
 
 pub(crate) mod bare;
 pub(crate) mod jetstream;
@@ -37,6 +38,9 @@ pub(crate) struct LimitsSettings {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) places: Places,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) own_only: OwnOnly,
     /// Seconds that each part is measured.
     #[arg(long, env = "CONFAB_BENCH_PART_SECONDS", default_value_t = 3.0)]
     pub(crate) part_seconds: f64,
@@ -82,6 +86,7 @@ pub(crate) struct BatchCommits {
 }
 
 pub(crate) async fn run(settings: LimitsSettings, progress: &Progress) -> Result<Measured, Error> {
+    settings.own_only.check("limits")?;
     let limits = Box::pin(measure(&settings, progress)).await?;
     let rows = limits.rows();
     Measured::new("limits", &settings, &limits, rows)

@@ -11,6 +11,7 @@ use crate::filling::Filling;
 use crate::load::{Latencies, Latency, Pace};
 use crate::output::{Measured, Progress, row};
 use crate::stack::Places;
+use crate::target::OwnOnly;
 
 mod buffers;
 mod calls;
@@ -42,6 +43,9 @@ pub(crate) struct HistorySettings {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) places: Places,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) own_only: OwnOnly,
     /// Events of the large database. It is made once and kept.
     #[arg(
         long,
@@ -113,6 +117,7 @@ pub(crate) struct History {
 }
 
 pub(crate) async fn run(settings: HistorySettings, progress: &Progress) -> Result<Measured, Error> {
+    settings.own_only.check("history")?;
     let large = Filling {
         events: settings.events,
         conversations: settings.conversations,

@@ -13,6 +13,7 @@ use crate::limits::bare::{Bare, Kind};
 use crate::load::{Connection, Hearing, People, connect_all, groups};
 use crate::output::{Measured, Progress, row};
 use crate::stack::{Places, Shape, Stack};
+use crate::target::OwnOnly;
 
 mod held;
 
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) places: Places,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) own_only: OwnOnly,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) load: Load,
@@ -99,6 +103,7 @@ pub(crate) struct Outcome {
 }
 
 pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Error> {
+    args.own_only.check("idle")?;
     let outcome = measure(&args.places, &args.load, progress).await?;
     Measured::new("idle", &args, &outcome, outcome.rows(&args.load))
 }
