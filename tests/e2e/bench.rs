@@ -191,6 +191,38 @@ async fn pages_of_many_events_hold_as_many_messages_as_those_of_few() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_database_is_made_once_and_made_anew_when_its_making_was_broken_off() {
+    let folder = Folder::of_test();
+    let args = [
+        "history",
+        "--prepare",
+        "--events=2000",
+        "--conversations=20",
+    ];
+    let made = bench(folder.path(), &args).await;
+    above_zero(&made, "/seconds");
+    above_zero(&made, "/bytes");
+    let found = bench(folder.path(), &args).await;
+    assert_eq!(
+        (&found["seconds"], &found["events"]),
+        (&Value::Null, &2000.into())
+    );
+    let lock = folder.path().join("history-2000-20.lock");
+    let lock = std::fs::File::open(lock).unwrap();
+    lock.lock().unwrap();
+    let refused = run(folder.path(), &args).await;
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && told.contains("another bench works with"),
+        "{told}"
+    );
+    drop(lock);
+    let kept = folder.path().join("history-2000-20");
+    std::fs::remove_file(kept.join("filled.json")).unwrap();
+    above_zero(&bench(folder.path(), &args).await, "/seconds");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_is_put_on_an_installation_that_runs() {
     let (folder, key) = (Folder::of_test(), Key::generate().unwrap());
     let setup = Setup {
