@@ -1,20 +1,30 @@
 //! Every scenario of `confab bench` gives the numbers that it says it measures. How good they are is not for a test.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use confab_auth::mint::Key;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::Folder;
+use crate::support::{Cluster, Folder, ISSUER, Setup};
 
 /// How long one scenario with small counts may take on a machine that runs other tests.
 const SCENARIO: Duration = Duration::from_secs(180);
 
 /// Runs `confab bench` with these arguments, and gives what it printed.
 async fn bench(folder: &Path, args: &[&str]) -> Value {
+    let ended = run(folder, args).await;
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{args:?}: {told}");
+    let printed: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(printed["scenario"], args[0]);
+    printed["measured"].clone()
+}
+
+async fn run(folder: &Path, args: &[&str]) -> Output {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.confab/tools");
     let mut command = Command::new(env!("CARGO_BIN_EXE_confab"));
     command
@@ -26,12 +36,7 @@ async fn bench(folder: &Path, args: &[&str]) -> Value {
         .kill_on_drop(true);
     let ended = timeout(SCENARIO, command.output()).await;
     let ended = ended.unwrap_or_else(|_late| panic!("{args:?} took longer than {SCENARIO:?}"));
-    let ended = ended.unwrap();
-    let told = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "{args:?}: {told}");
-    let printed: Value = serde_json::from_slice(&ended.stdout).unwrap();
-    assert_eq!(printed["scenario"], args[0]);
-    printed["measured"].clone()
+    ended.unwrap()
 }
 
 /// The number at a pointer, which must be above 0.
@@ -109,12 +114,23 @@ async fn a_fan_out_reaches_every_member_beside_bare_servers_and_other_sends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_connections_hold_memory() {
+async fn idle_connections_are_held_while_memory_is_looked_at() {
     let folder = Folder::of_test();
     let args = "idle --connections=200 --conversations=2 --members=10";
     let idle = bench(folder.path(), &args.split(' ').collect::<Vec<_>>()).await;
-    above_zero(&idle, "/gateway/own");
-    above_zero(&idle, "/bare/own");
+    for whose in ["gateway", "bare"] {
+        let held = &idle[whose];
+        assert!(above_zero(held, "/sockets") >= 200.0, "{idle:#}");
+        let with_first = above_zero(held, "/ownWithFirst");
+        let with_all = above_zero(held, "/ownWithAll");
+        above_zero(held, "/ownAtStart");
+        // Whether a process grows for so few is for its allocator to say: each of its threads keeps some MiB free.
+        let each = held["own"].as_f64().unwrap();
+        assert!(
+            (with_first + 160.0 * each - with_all).abs() < 1.0,
+            "{idle:#}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,7 +148,8 @@ async fn a_storm_of_resumes_is_over_with_the_window_and_without() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parts_do_alone_what_they_are_asked_for() {
     let folder = Folder::of_test();
-    let limits = bench(folder.path(), &["limits", "--part-seconds=0.5"]).await;
+    let args = ["limits", "--part-seconds=0.5", "--sockets=100"];
+    let limits = bench(folder.path(), &args).await;
     above_zero(&limits, "/singleCommit/perSecond");
     let single = above_zero(&limits, "/singleCommit/latency/p50");
     let batches = limits["batchCommits"].as_array().unwrap();
@@ -145,6 +162,15 @@ async fn parts_do_alone_what_they_are_asked_for() {
         above_zero(&limits, &format!("/{part}/perSecond"));
     }
     above_zero(&limits, "/live/perSecond");
+    for at in ["perSecond", "latency/p50", "serverMicros"] {
+        above_zero(&limits, &format!("/bareFanOut/{at}"));
+    }
+    assert_eq!(limits["bareFanOut"]["sockets"], 100);
+    assert!(
+        above_zero(&limits, "/bareIdle/sockets") >= 100.0,
+        "{limits:#}"
+    );
+    above_zero(&limits, "/bareIdle/ownWithAll");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,4 +188,100 @@ async fn pages_of_many_events_hold_as_many_messages_as_those_of_few() {
             assert_eq!(items.0, items.1, "{call:#}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_database_is_made_once_and_made_anew_when_its_making_was_broken_off() {
+    let folder = Folder::of_test();
+    let args = [
+        "history",
+        "--prepare",
+        "--events=2000",
+        "--conversations=20",
+    ];
+    let made = bench(folder.path(), &args).await;
+    above_zero(&made, "/seconds");
+    above_zero(&made, "/bytes");
+    let found = bench(folder.path(), &args).await;
+    assert_eq!(
+        (&found["seconds"], &found["events"]),
+        (&Value::Null, &2000.into())
+    );
+    let lock = folder.path().join("history-2000-20.lock");
+    let lock = std::fs::File::open(lock).unwrap();
+    lock.lock().unwrap();
+    let refused = run(folder.path(), &args).await;
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && told.contains("another bench works with"),
+        "{told}"
+    );
+    drop(lock);
+    let kept = folder.path().join("history-2000-20");
+    std::fs::remove_file(kept.join("filled.json")).unwrap();
+    above_zero(&bench(folder.path(), &args).await, "/seconds");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_is_put_on_an_installation_that_runs() {
+    let (folder, key) = (Folder::of_test(), Key::generate().unwrap());
+    let setup = Setup {
+        gateway_env: vec![("CONFAB_JWT_PUBLIC_KEY", Some(key.public_pem().unwrap()))],
+        ..Setup::default()
+    };
+    let cluster = Cluster::start(setup).await;
+    let file = folder.path().join("key.pem");
+    std::fs::write(&file, key.private_pem().unwrap()).unwrap();
+    let [first, second] = [0, 1].map(|number: usize| cluster.gateways[number].url());
+    let there = [
+        format!("--gateway={first}/"),
+        format!("--gateway={second}"),
+        format!("--key={}", file.display()),
+        format!("--issuer={ISSUER}"),
+    ];
+    let there: Vec<&str> = there.iter().map(String::as_str).collect();
+    let load =
+        "send --rate=40 --connections=4 --conversations=8 --members=3 --warm-up=1 --seconds=1";
+    for by in [&[][..], &["--http"]] {
+        let load: Vec<_> = load.split(' ').collect();
+        let sends = bench(folder.path(), &[&load, &there[..], by].concat()).await;
+        let acknowledged = above_zero(&sends, "/acknowledged/count");
+        assert!((39.0..=41.0).contains(&acknowledged), "{sends:#}");
+        let heard = above_zero(&sends, "/heard/count");
+        assert_eq!(heard, 3.0 * acknowledged, "{sends:#}");
+        assert_eq!(
+            (&sends["failed"], &sends["processor"]),
+            (&0.into(), &Value::Null)
+        );
+    }
+    let load = "fanout --members=20 --rate=20 --warm-up=1 --seconds=3 --bare --sends-beside=20";
+    let load: Vec<_> = load.split(' ').collect();
+    let fanout = bench(folder.path(), &[&load, &there[..]].concat()).await;
+    for at in [
+        "/confab/frames",
+        "/bare/frames",
+        "/ratio",
+        "/beside/with/acknowledged/p99",
+    ] {
+        above_zero(&fanout, at);
+    }
+    assert_eq!(fanout["confab"]["processor"], Value::Null);
+    let stored = "select count(*), count(distinct conversation_id) from events where type = 'message.created'";
+    let (stored, conversations): (i64, i64) = sqlx::query_as(stored)
+        .fetch_one(&cluster.store)
+        .await
+        .unwrap();
+    // Two loads of two seconds, and three turns of a fan-out; into 8 conversations each, and one.
+    assert!(
+        stored > 2 * 70 + 60 && conversations > 8 + 8,
+        "{stored} in {conversations}"
+    );
+    for scenario in ["idle", "resume", "history", "limits", "ratios"] {
+        let ended = run(folder.path(), &[&[scenario], &there[..3]].concat()).await;
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success(), "{scenario}: {told}");
+        let why = format!("`{scenario}` measures servers that it starts itself");
+        assert!(told.contains(&why), "{scenario}: {told}");
+    }
+    cluster.end().await;
 }

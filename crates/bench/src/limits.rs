@@ -9,15 +9,20 @@ use serde::Serialize;
 use crate::Error;
 use crate::filling::fill;
 use crate::output::{Measured, Progress, row};
+use crate::scenario::idle::Held;
 use crate::stack::{Places, Servers};
+use crate::target::OwnOnly;
 
 pub(crate) mod bare;
 pub(crate) mod jetstream;
 pub(crate) mod nats;
 pub(crate) mod postgres;
 mod side;
+mod sockets;
 
 pub(crate) use side::Part;
+
+use sockets::BareFanOut;
 
 /// Characters of a message's text, as `send` has them.
 const TEXT: usize = 200;
@@ -26,16 +31,22 @@ const BATCHES: [u64; 4] = [1, 10, 50, 200];
 /// Requests, and publishes, that are on the way at once.
 pub(crate) const IN_FLIGHT: usize = 256;
 
-/// Measures what Postgres and NATS can do here without confab.
+/// Measures what Postgres, NATS and a bare WebSocket server can do here without confab.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LimitsSettings {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) places: Places,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) own_only: OwnOnly,
     /// Seconds that each part is measured.
     #[arg(long, env = "CONFAB_BENCH_PART_SECONDS", default_value_t = 3.0)]
     pub(crate) part_seconds: f64,
+    /// Sockets of the bare server. Each takes an open file here, and one there.
+    #[arg(long, env = "CONFAB_BENCH_SOCKETS", default_value_t = 1000)]
+    pub(crate) sockets: usize,
 }
 
 /// What was found.
@@ -56,6 +67,10 @@ pub(crate) struct Limits {
     pub(crate) replay: Part,
     /// Ordered consumers of what is published meanwhile.
     pub(crate) live: jetstream::Live,
+    /// Frames that a bare WebSocket server writes to all of its sockets.
+    pub(crate) bare_fan_out: BareFanOut,
+    /// What a bare WebSocket server holds for a socket that is idle.
+    pub(crate) bare_idle: Held,
 }
 
 /// Batches of one size.
@@ -71,10 +86,8 @@ pub(crate) struct BatchCommits {
 }
 
 pub(crate) async fn run(settings: LimitsSettings, progress: &Progress) -> Result<Measured, Error> {
-    progress.say("starting NATS and Postgres");
-    let mut servers = start(&settings.places).await?;
-    let limits = measure(&mut servers, settings.part_seconds, progress).await?;
-    servers.stop().await?;
+    settings.own_only.check("limits")?;
+    let limits = Box::pin(measure(&settings, progress)).await?;
     let rows = limits.rows();
     Measured::new("limits", &settings, &limits, rows)
 }
@@ -86,13 +99,14 @@ pub(crate) async fn start(places: &Places) -> Result<Servers, Error> {
     Ok(servers)
 }
 
-/// Each part in its turn, for so many seconds.
-pub(crate) async fn measure(
-    servers: &mut Servers,
-    seconds: f64,
-    progress: &Progress,
-) -> Result<Limits, Error> {
-    let length = Duration::from_secs_f64(seconds);
+/// Each part in its turn.
+async fn measure(settings: &LimitsSettings, progress: &Progress) -> Result<Limits, Error> {
+    let length = Duration::try_from_secs_f64(settings.part_seconds);
+    let length = length.map_err(|error| Error::Failed(format!("--part-seconds: {error}")))?;
+    let (places, sockets) = (&settings.places, settings.sockets);
+    progress.say("starting NATS and Postgres");
+    let mut running = start(places).await?;
+    let servers = &mut running;
     progress.say("committing messages one by one");
     let single_commit = postgres::single(servers, length).await?;
     let connections = postgres::settings(servers)?.commit_lanes;
@@ -114,6 +128,9 @@ pub(crate) async fn measure(
     progress.say("reading from JetStream");
     let replay = jetstream::replay(servers, length).await?;
     let live = jetstream::live(servers, IN_FLIGHT, &publish, length).await?;
+    running.stop().await?;
+    let bare_fan_out = sockets::fan_out(places, sockets, length, progress).await?;
+    let bare_idle = sockets::idle(places, sockets, progress).await?;
     Ok(Limits {
         single_commit,
         batch_commits,
@@ -122,6 +139,8 @@ pub(crate) async fn measure(
         publish,
         replay,
         live,
+        bare_fan_out,
+        bare_idle,
     })
 }
 
@@ -164,6 +183,17 @@ impl Limits {
                     self.live.consumers
                 ),
                 cell(&self.live.delivery),
+            ),
+            row(
+                format!(
+                    "frames of a bare server to {} sockets",
+                    self.bare_fan_out.sockets
+                ),
+                cell(&self.bare_fan_out.part),
+            ),
+            row(
+                "each further idle socket of a bare server",
+                self.bare_idle.text(),
             ),
         ]);
         rows

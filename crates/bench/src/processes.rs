@@ -117,6 +117,17 @@ pub(crate) fn resident(pid: u32) -> u64 {
     status(pid, "VmRSS:")
 }
 
+/// Sockets that a process has open.
+pub(crate) fn sockets(pid: u32) -> usize {
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return 0;
+    };
+    let targets = open.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count()
+}
+
 fn status(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -141,7 +152,23 @@ mod tests {
             held.push(began.elapsed());
             assert!(began.elapsed().as_secs() < 30, "work does not show");
         }
-        assert!(memory(std::process::id()) > 0 && !held.is_empty());
+        assert!(!held.is_empty());
         assert_eq!(processor(0), 0.0);
+    }
+
+    #[test]
+    fn what_this_process_holds_shows() {
+        const BYTES: usize = 64 << 20;
+        let pid = std::process::id();
+        let (own, in_memory) = (memory(pid), resident(pid));
+        let held = std::hint::black_box(vec![1u8; BYTES]);
+        // What other tests give back meanwhile is far from half of it.
+        let half = u64::try_from(BYTES).unwrap() / 2;
+        assert!(memory(pid) > own + half && resident(pid) > in_memory + half);
+        drop(held);
+        let ends = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(sockets(pid) >= 2);
+        drop(ends);
+        assert_eq!((memory(0), sockets(0)), (0, 0));
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::Error;
 use crate::output::{self, Progress};
 use crate::stack::Places;
+use crate::target::OwnOnly;
 
 mod alone;
 mod fanout;
@@ -29,6 +30,8 @@ const ALL: Duration = Duration::from_secs(8 * 60);
 pub(crate) struct RatiosArgs {
     #[command(flatten)]
     places: Places,
+    #[command(flatten)]
+    own_only: OwnOnly,
     /// Ratios to measure, by name, in place of all.
     #[arg(long, env = "CONFAB_BENCH_ONLY", value_delimiter = ',', value_parser = names())]
     only: Vec<String>,
@@ -118,6 +121,7 @@ impl Group {
 
 /// Measures, prints what came of it, and fails where a ratio could not be formed.
 pub(crate) async fn run(args: RatiosArgs, json: bool, progress: Progress) -> Result<(), Error> {
+    args.own_only.check("ratios")?;
     let (began, mut parts, mut broken) = (Instant::now(), Parts::default(), Vec::new());
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|one| one == name);
     for group in Group::ALL {

@@ -75,25 +75,27 @@ mod tests {
     use super::*;
 
     const SEND: &str = include_str!("report/send.json");
+    const IDLE: &str = include_str!("report/idle.json");
+    const LIMITS: &str = include_str!("report/limits.json");
     const RATIOS: &str = include_str!("report/ratios.json");
 
     #[test]
     fn the_same_measurements_give_the_same_page_and_plots_and_leave_the_rest_of_the_page() {
         let folder = tempfile::tempdir().unwrap();
-        let (page, send) = (
-            folder.path().join("performance.md"),
-            folder.path().join("send"),
-        );
-        let ratios = folder.path().join("ratios");
+        let page = folder.path().join("performance.md");
+        let [send, idle, limits, ratios] =
+            ["send", "idle", "limits", "ratios"].map(|name| folder.path().join(name));
         fs::write(
             &page,
             "Before.\n\n<!-- bench: begin -->\nold\n<!-- bench: end -->\n\nBehind.\n",
         )
         .unwrap();
         fs::write(&send, SEND).unwrap();
-        fs::write(&ratios, RATIOS).unwrap();
+        for (file, text) in [(&idle, IDLE), (&limits, LIMITS), (&ratios, RATIOS)] {
+            fs::write(file, text).unwrap();
+        }
         let args = ReportArgs {
-            files: vec![send],
+            files: vec![send, idle, limits],
             ratios: Some(ratios),
             output: folder.path().to_owned(),
         };

@@ -7,16 +7,24 @@ use confab_stack::{
     Launch, Nats, NatsSettings, Postgres, PostgresSettings, Process, Programs, Service, free_port,
 };
 use futures_util::future::join_all;
-use tempfile::TempDir;
 use tracing::warn;
 
 use crate::Error;
 use crate::processes::{self, Usage};
 use crate::tokens::Tokens;
 
+mod folder;
+
+pub(crate) use folder::Lock;
+
+use folder::Folder;
+
 /// How long a process may take to be ready, and to stop.
 const READY: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(20);
+
+/// How long a migration may take: one over a database that was kept may rewrite ten million events.
+const MIGRATION: Duration = Duration::from_secs(15 * 60);
 
 /// Where a measurement keeps what it needs.
 #[derive(Debug, Clone, clap::Args)]
@@ -65,7 +73,7 @@ pub(crate) struct Servers {
     logs: PathBuf,
     program: PathBuf,
     // Behind the servers that write into it.
-    _folder: Option<TempDir>,
+    _folder: Folder,
 }
 
 impl Servers {
@@ -76,21 +84,17 @@ impl Servers {
         let folder = tempfile::Builder::new().prefix("run-").tempdir_in(data);
         let folder = folder.map_err(Error::io(format!("make a folder in {}", data.display())))?;
         let path = folder.path().to_owned();
-        Self::start_in(places, &path, Some(folder)).await
+        Self::start_in(places, &path, Folder::Passing(folder)).await
     }
 
     /// Starts both over what a folder holds, and keeps it.
-    pub(crate) async fn start_kept(places: &Places, name: &str) -> Result<Self, Error> {
-        let path = places.data_dir.join(name);
+    pub(crate) async fn start_kept(places: &Places, lock: Lock) -> Result<Self, Error> {
+        let path = lock.folder.clone();
         std::fs::create_dir_all(&path).map_err(Error::io(format!("make {}", path.display())))?;
-        Self::start_in(places, &path, None).await
+        Self::start_in(places, &path, Folder::Kept(lock)).await
     }
 
-    async fn start_in(
-        places: &Places,
-        path: &Path,
-        folder: Option<TempDir>,
-    ) -> Result<Self, Error> {
+    async fn start_in(places: &Places, path: &Path, folder: Folder) -> Result<Self, Error> {
         let programs = Programs::find(&places.tools_dir)?;
         let this = std::env::current_exe().map_err(Error::io("find this program"));
         let nats = NatsSettings {
@@ -120,7 +124,7 @@ impl Servers {
     async fn migrate(&self) -> Result<(), Error> {
         let env = vec![("CONFAB_DATABASE_URL", self.database.clone())];
         let mut migration = Process::spawn(self.launch("migrate", "migrate", env)?)?;
-        let status = migration.wait(READY).await?;
+        let status = migration.wait(MIGRATION).await?;
         if status.success() {
             Ok(())
         } else {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use url::Url;
+
 use crate::Error;
 use crate::processes::Usage;
 use crate::stack::{Places, Shape, Stack};
@@ -38,6 +40,33 @@ pub(crate) struct Which {
     pub(crate) audience: String,
 }
 
+/// Takes the flags of an installation that runs, in scenarios that cannot be put on one, to say so.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct OwnOnly {
+    #[arg(
+        long = "gateway",
+        env = "CONFAB_BENCH_GATEWAY",
+        value_delimiter = ',',
+        hide = true
+    )]
+    gateway: Vec<String>,
+    #[arg(long, env = "CONFAB_BENCH_KEY", hide = true)]
+    key: Option<PathBuf>,
+}
+
+impl OwnOnly {
+    /// Refuses an installation that runs.
+    pub(crate) fn check(&self, scenario: &str) -> Result<(), Error> {
+        if self.gateway.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Failed(format!(
+            "`{scenario}` measures servers that it starts itself: it cannot be put on an installation that runs (--gateway), \
+             as `send` and `fanout` can"
+        )))
+    }
+}
+
 /// A confab under load.
 #[derive(Debug)]
 pub(crate) enum Target {
@@ -59,7 +88,8 @@ impl Target {
             && !which.gateway.is_empty()
         {
             let tokens = Tokens::read(key, &which.issuer, &which.audience)?;
-            let urls = which.gateway.clone();
+            let urls = which.gateway.iter().map(|url| base(url));
+            let urls = urls.collect::<Result<_, _>>()?;
             return Ok(Self::Running { urls, tokens });
         }
         let shape = Shape {
@@ -97,6 +127,32 @@ impl Target {
         match self {
             Self::Own(stack) => stack.stop().await,
             Self::Running { .. } => Ok(()),
+        }
+    }
+}
+
+/// The URL of a gateway, to which paths are added.
+fn base(url: &str) -> Result<String, Error> {
+    let scheme = Url::parse(url).map(|url| url.scheme().to_owned());
+    if scheme.as_deref() == Ok("http") {
+        Ok(url.trim_end_matches('/').to_owned())
+    } else {
+        let why = "the load is put on gateways themselves, by URLs that begin with http://";
+        Err(Error::Failed(format!("{url}: {why}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_given_by_a_url_of_http() {
+        let taken = base("http://127.0.0.1:8080/").unwrap();
+        assert_eq!(taken, "http://127.0.0.1:8080");
+        assert_eq!(base("http://host/confab").unwrap(), "http://host/confab");
+        for other in ["https://host", "127.0.0.1:8080", "host", ""] {
+            assert!(base(other).is_err(), "{other}");
         }
     }
 }

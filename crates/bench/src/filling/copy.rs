@@ -1,4 +1,7 @@
 //! Writes a filling by COPY, in the order of the events' times; the log's indexes are made behind it.
+//!
+//! The log is written once: rows that are copied in the transaction that emptied their table are frozen as they come, so that the vacuum
+//! behind it has no page to write again.
 
 use std::fmt::Write as _;
 
@@ -20,22 +23,27 @@ const PIECE: usize = 1 << 20;
 const EVENT: u8 = 1;
 const CLIENT: u8 = 2;
 
-/// Fills an empty database with confab's schema; `tell` hears how many events are written.
+/// Fills an empty database with confab's schema; `tell` hears what goes on.
 pub(crate) async fn fill(
     database: &str,
     filling: &Filling,
-    tell: impl Fn(u64),
+    tell: impl Fn(String),
 ) -> Result<(), Error> {
     filling.check()?;
     let mut postgres = PgConnection::connect(database).await?;
     run(&mut postgres, "set maintenance_work_mem = '512MB'").await?;
     let definitions = take_indexes(&mut postgres).await?;
     let mut last = vec![0; usize::try_from(filling.conversations).unwrap_or(usize::MAX)];
-    events(&mut postgres, filling, &mut last, tell).await?;
+    run(&mut postgres, "begin; truncate events").await?;
+    events(&mut postgres, filling, &mut last, &tell).await?;
+    run(&mut postgres, "commit").await?;
     for definition in definitions {
+        tell(definition.clone());
         run(&mut postgres, &definition).await?;
     }
+    tell("what is projected from the log is written".to_owned());
     projections(&mut postgres, filling, &last).await?;
+    tell("vacuuming".to_owned());
     for table in [
         "events",
         "conversations",
@@ -87,10 +95,10 @@ async fn events(
     postgres: &mut PgConnection,
     filling: &Filling,
     last: &mut [u64],
-    tell: impl Fn(u64),
+    tell: impl Fn(String),
 ) -> Result<(), Error> {
     let mut copy = postgres
-        .copy_in_raw("copy events (conversation_id, seq, id, type, actor, client_id, request_hash, created_at, payload) from stdin")
+        .copy_in_raw("copy events (conversation_id, seq, id, type, actor, client_id, request_hash, created_at, payload) from stdin (freeze)")
         .await?;
     let mut rows = String::with_capacity(PIECE + 4096);
     for n in 0..filling.events {
@@ -103,9 +111,9 @@ async fn events(
         }
         event(&mut rows, filling, n, (conversation, seq))?;
         if rows.len() >= PIECE {
-            copy.send(std::mem::take(&mut rows).into_bytes()).await?;
-            rows.reserve(PIECE + 4096);
-            tell(n);
+            copy.send(rows.as_bytes()).await?;
+            rows.clear();
+            tell(format!("{n} of {} events are written", filling.events));
         }
     }
     copy.send(rows.into_bytes()).await?;
@@ -259,7 +267,9 @@ async fn projections(
         let mut copy = postgres
             .copy_in_raw(&format!("copy {into} from stdin"))
             .await?;
-        copy.send(rows.into_bytes()).await?;
+        for piece in rows.as_bytes().chunks(PIECE) {
+            copy.send(piece).await?;
+        }
         copy.finish().await?;
     }
     run(postgres, counts).await

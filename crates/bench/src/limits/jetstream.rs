@@ -89,7 +89,7 @@ async fn publish_all(bus: &Bus, in_flight: usize, taken: &Latencies) -> Result<(
 }
 
 /// An event as workers publish it.
-fn event(n: u64) -> Result<Outgoing, Error> {
+pub(super) fn event(n: u64) -> Result<Outgoing, Error> {
     let (caller, message) = one(n % CONVERSATIONS.conversations, n)?;
     let seq = 2 + n / CONVERSATIONS.conversations;
     let entry = LogEntry {

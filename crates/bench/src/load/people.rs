@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use confab_client::{Http, NewConversation};
+use confab_protocol::error::Code;
 use confab_protocol::frame::Hello;
 use confab_protocol::ids::{ConversationId, UserId};
 use confab_protocol::resource::ConversationType;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::{Duration, Instant, sleep};
+use uuid::Uuid;
 
 use super::{Connection, Hearing};
 use crate::Error;
@@ -15,6 +18,9 @@ use crate::tokens::Tokens;
 
 /// Calls that are made at once while a load is prepared.
 const AT_ONCE: usize = 32;
+/// How long a conversation may be refused for the moment, and how often it is begun again.
+const PATIENCE: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// A user of the load.
 #[derive(Debug, Clone)]
@@ -70,14 +76,30 @@ impl People {
             let room = Arc::clone(&room);
             beginning.spawn(async move {
                 let _room = room.acquire_owned().await;
-                let begun = http.create_conversation(&new, None).await?;
-                Ok::<_, Error>((place, begun.answer.conversation.id))
+                Ok::<_, Error>((place, begin(&http, &new).await?))
             });
         }
         let begun: Result<Vec<_>, _> = beginning.join_all().await.into_iter().collect();
         let mut begun = begun?;
         begun.sort_by_key(|(place, _)| *place);
         Ok(begun.into_iter().map(|(_, id)| id).collect())
+    }
+}
+
+/// Begins a conversation, again while the service says that it cannot now: on a busy machine its store may be away for a moment, before
+/// anything is measured.
+async fn begin(http: &Http, new: &NewConversation) -> Result<ConversationId, Error> {
+    let (key, until) = (Uuid::now_v7().to_string(), Instant::now() + PATIENCE);
+    loop {
+        match http.create_conversation(new, Some(&key)).await {
+            Err(error)
+                if matches!(error.code(), Some(Code::Unavailable | Code::Timeout))
+                    && Instant::now() < until =>
+            {
+                sleep(AGAIN).await;
+            }
+            begun => return Ok(begun?.answer.conversation.id),
+        }
     }
 }
 

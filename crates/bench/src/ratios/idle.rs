@@ -16,5 +16,6 @@ pub(crate) async fn measure(
     parts.put("idleKib", outcome.gateway.own / 1024.0);
     parts.put("bareIdleKib", outcome.bare.own / 1024.0);
     parts.put("idleResidentKib", outcome.gateway.resident / 1024.0);
+    parts.put("idleOverAllKib", outcome.gateway.own_over_all / 1024.0);
     Ok(())
 }

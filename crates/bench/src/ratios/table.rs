@@ -184,12 +184,12 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "idleMemory",
-        what: "memory of an idle connection with 20 conversations : the bare server's",
+        what: "memory of each further idle connection with 20 conversations, behind the first 1,000 of 5,000 : the bare server's",
         above: &[(1.0, "idleKib")],
         below: &[(1.0, "bareIdleKib")],
         goal: Goal::AtMost(1.5),
         also: &[("idleKib", Goal::AtMost(12.0))],
-        beside: &["idleResidentKib"],
+        beside: &["idleResidentKib", "idleOverAllKib"],
     },
     Row {
         name: "workers",

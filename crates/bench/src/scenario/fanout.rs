@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -10,6 +11,7 @@ use crate::limits::bare;
 use crate::load::Latency;
 use crate::output::{Measured, Progress, row};
 use crate::processes::{self, Usage};
+use crate::stack::Places;
 use crate::target::{Target, Which};
 
 mod audience;
@@ -183,6 +185,23 @@ pub(crate) async fn compare(
         bare: Some(bare),
         beside: None,
     })
+}
+
+/// Puts the load on a bare server that nothing is compared with; it writes this event.
+pub(crate) async fn of_bare(
+    places: &Places,
+    event: &Bytes,
+    load: &Load,
+    progress: &Progress,
+) -> Result<Outcome, Error> {
+    progress.say("starting a bare server");
+    let bares = bare::start_all(places, 1).await?;
+    let audience = Audience::of_bare(&bares, load, event, progress).await?;
+    let mut used = || Ok(bare::usage(&bares));
+    let outcome = watch(&audience, load, &mut used, progress).await?;
+    drop(audience);
+    bare::stop_all(bares).await?;
+    Ok(outcome)
 }
 
 /// How often confab and bare servers are measured in turn.

@@ -11,10 +11,12 @@ use crate::filling::Filling;
 use crate::load::{Latencies, Latency, Pace};
 use crate::output::{Measured, Progress, row};
 use crate::stack::Places;
+use crate::target::OwnOnly;
 
 mod buffers;
 mod calls;
 mod installation;
+mod prepared;
 
 pub(crate) use calls::Call;
 
@@ -42,6 +44,9 @@ pub(crate) struct HistorySettings {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) places: Places,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) own_only: OwnOnly,
     /// Events of the large database. It is made once and kept.
     #[arg(
         long,
@@ -113,6 +118,7 @@ pub(crate) struct History {
 }
 
 pub(crate) async fn run(settings: HistorySettings, progress: &Progress) -> Result<Measured, Error> {
+    settings.own_only.check("history")?;
     let large = Filling {
         events: settings.events,
         conversations: settings.conversations,
@@ -121,10 +127,8 @@ pub(crate) async fn run(settings: HistorySettings, progress: &Progress) -> Resul
     };
     let places = &settings.places;
     if settings.prepare {
-        let mut servers = prepare(places, large, progress).await?;
-        servers.stop().await?;
-        let rows = vec![row("events", large.events.to_string())];
-        return Measured::new("history", &settings, &large, rows);
+        let prepared = prepared::prepare_only(places, large, progress).await?;
+        return Measured::new("history", &settings, &prepared, prepared.rows());
     }
     let history = measure(places, large, &calls::ALL, settings.asking, progress).await?;
     let rows = history.rows();
@@ -155,7 +159,7 @@ async fn measure(
     asking: Asking,
     progress: &Progress,
 ) -> Result<History, Error> {
-    let servers = prepare(places, large, progress).await?;
+    let (servers, _took) = prepare(places, large, progress).await?;
     let mut large = Installation::over(servers, large).await?;
     progress.say("starting a small installation");
     let mut small = Installation::passing(places, SMALL).await?;

@@ -20,6 +20,7 @@ use crate::load::{Connection, Hearing, People, Person, groups};
 use crate::output::{Measured, Progress, row};
 use crate::processes::Usage;
 use crate::stack::{Places, Shape, Stack};
+use crate::target::OwnOnly;
 
 mod cost;
 
@@ -47,6 +48,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) places: Places,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) own_only: OwnOnly,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) load: Load,
@@ -124,6 +128,7 @@ pub(crate) struct Both {
 }
 
 pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Error> {
+    args.own_only.check("resume")?;
     if args.both {
         let both = Box::pin(measure_both(&args.places, &args.load, progress)).await?;
         return Measured::new("resume", &args, &both, both.rows());

@@ -121,19 +121,22 @@ const IDLE: Shown = Shown {
     columns: &[
         ("connections", "/settings/connections"),
         ("conversations of each", "/settings/conversations"),
-        ("bytes a connection", "/measured/gateway/own"),
+        ("bytes of each further one", "/measured/gateway/own"),
         ("resident", "/measured/gateway/resident"),
         ("a bare server's", "/measured/bare/own"),
-        ("confab : bare", "/measured/ratio"),
     ],
-    more: &[(
-        "without conversations",
-        "/measured/withoutConversations/own",
-    )],
+    more: &[
+        ("confab : bare", "/measured/ratio"),
+        ("over all connections", "/measured/gateway/ownOverAll"),
+        (
+            "without conversations",
+            "/measured/withoutConversations/own",
+        ),
+    ],
     plots: &[
         Drawn {
             file: "idle-conversations.svg",
-            title: "Memory of an idle connection, by conversations",
+            title: "Memory of each further idle connection, by conversations",
             up: "bytes",
             only: Some(("/settings/connections", Told::Number(5000.0))),
             lines: Lines::Runs {
@@ -150,7 +153,7 @@ const IDLE: Shown = Shown {
         },
         Drawn {
             file: "idle-connections.svg",
-            title: "Memory of an idle connection, by how many there are",
+            title: "Memory of each further idle connection, by how many there are",
             up: "bytes",
             only: Some(("/settings/conversations", Told::Number(20.0))),
             lines: Lines::Runs {
@@ -260,7 +263,12 @@ const PARTS: Shown = Shown {
         ("deliveries/s", "/measured/live/perSecond"),
         ("replayed/s", "/measured/replay/perSecond"),
     ],
-    more: &[],
+    more: &[
+        ("a bare server's sockets", "/measured/bareFanOut/sockets"),
+        ("frames/s to them", "/measured/bareFanOut/perSecond"),
+        ("µs a frame", "/measured/bareFanOut/serverMicros"),
+        ("bytes of each further idle one", "/measured/bareIdle/own"),
+    ],
     plots: &[],
 };
 

@@ -54,7 +54,9 @@ impl Audience {
         progress: &Progress,
     ) -> Result<Self, Error> {
         progress.say("making users and a conversation");
-        let people = People::new(target.tokens(), &target.urls(), "member", load.members)?;
+        // Users of their own: an installation that runs may know those of an earlier run, with their conversations.
+        let prefix = format!("member-{:08x}", rand::random::<u32>());
+        let people = People::new(target.tokens(), &target.urls(), &prefix, load.members)?;
         let conversation = begin(&people).await?;
         progress.say("connecting");
         let crowd = crowd(load)?;

@@ -1,15 +1,17 @@
 //! A confab over a database of a known size: kept for the next time where it takes long to make.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use confab_client::Http;
+use nix::sys::statvfs::statvfs;
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::filling::{self, Filling, OF_EACH, fill, user_name};
 use crate::output::Progress;
-use crate::stack::{Places, Servers, Shape, Stack};
+use crate::stack::{Lock, Places, Servers, Shape, Stack};
 
 /// Grows when a filling of the same size is another than before.
 const VERSION: u32 = 1;
@@ -17,6 +19,11 @@ const VERSION: u32 = 1;
 const ASKING: u64 = 512;
 /// Says that the folder beside it is complete, and of what.
 const MARKER: &str = "filled.json";
+
+/// Bytes that an event takes on the disk while the database is made, its index entries and their sorting included; and those that are
+/// needed however few there are: the log of what Postgres writes, above all.
+const ROOM_OF_EACH: u64 = 1000;
+const ROOM: u64 = 3 << 30;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Marker {
@@ -39,21 +46,23 @@ struct Asker {
     http: Http,
 }
 
-/// Servers with a database that is filled so; one that was filled before is used again.
+/// Servers with a database that is filled so, and how long that took; one that was filled before is used again. One whose filling was
+/// broken off is made anew.
 pub(crate) async fn prepare(
     places: &Places,
     filling: Filling,
     progress: &Progress,
-) -> Result<Servers, Error> {
+) -> Result<(Servers, Option<Duration>), Error> {
     let name = format!("history-{}-{}", filling.events, filling.conversations);
-    let folder = places.data_dir.join(&name);
+    let lock = Lock::take(places, &name)?;
+    let folder = lock.folder.clone();
     let marker = Marker {
         version: VERSION,
         filling,
     };
     if read(&folder).is_some_and(|found| found == marker) {
         progress.say(format!("starting over {}", folder.display()));
-        return Servers::start_kept(places, &name).await;
+        return Ok((Servers::start_kept(places, lock).await?, None));
     }
     match std::fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -61,16 +70,34 @@ pub(crate) async fn prepare(
         }
         _ => {}
     }
-    let servers = Servers::start_kept(places, &name).await?;
-    let all = filling.events;
-    fill(&servers.database, &filling, |written| {
-        progress.say(format!("{written} of {all} events are written"));
-    })
-    .await?;
+    check_room(&places.data_dir, filling.events)?;
+    let servers = Servers::start_kept(places, lock).await?;
+    let began = Instant::now();
+    fill(&servers.database, &filling, |what| progress.say(what)).await?;
+    let took = began.elapsed();
     let path = folder.join(MARKER);
     std::fs::write(&path, serde_json::to_vec(&marker)?)
         .map_err(Error::io(format!("write {}", path.display())))?;
-    Ok(servers)
+    Ok((servers, Some(took)))
+}
+
+/// Refuses what the disk has no room for, before hours of writing.
+fn check_room(data: &Path, events: u64) -> Result<(), Error> {
+    let disk = statvfs(data).map_err(|error| Error::Io {
+        what: format!("look for room in {}", data.display()),
+        source: error.into(),
+    })?;
+    let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+    let needed = events.saturating_mul(ROOM_OF_EACH).saturating_add(ROOM);
+    if needed <= free {
+        return Ok(());
+    }
+    Err(Error::Failed(format!(
+        "{events} events need some {} GiB, and {} has {} free",
+        needed >> 30,
+        data.display(),
+        free >> 30
+    )))
 }
 
 fn read(folder: &Path) -> Option<Marker> {
@@ -154,3 +181,15 @@ impl Installation {
 
 /// The id of a conversation by its number.
 pub(super) use filling::conversation_id;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_has_no_room_for_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = check_room(folder.path(), 1 << 50).unwrap_err().to_string();
+        assert!(error.contains(" events need some "), "{error}");
+    }
+}
