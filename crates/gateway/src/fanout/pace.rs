@@ -1,7 +1,8 @@
 //! How fast a walk through the many entries of a conversation goes: a pause behind each turn, twice as long as that took.
 //!
 //! A turn wakes as many sessions as it pushed to, and each writes. Turns without pauses would keep the processors for as long as the whole
-//! walk takes, and every other session's command would wait behind each of its steps.
+//! walk takes, and every other session's command would wait behind each of its steps. Where several conversations have walks there is more to
+//! deliver than time for it, and none to rest.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Waits until the sessions that were woken, and all others, had a turn, and then for twice as long as that took. Cancel-safe.
-    pub(super) async fn pause(&mut self) {
+    /// Waits until the sessions that were woken, and all others, had a turn, and then, where this is the only walk, for twice as long as
+    /// that took. Cancel-safe.
+    pub(super) async fn pause(&mut self, walks: usize) {
         let Some(began) = self.began else {
             return;
         };
@@ -33,19 +35,22 @@ impl Pace {
             None => {
                 yield_now().await;
                 let now = Instant::now();
-                let until = now + (now.duration_since(began) * SHARE).min(LONGEST);
+                let took = now.duration_since(began);
+                let until = now + (took * SHARE).min(LONGEST);
                 self.until = Some(until);
                 until
             }
         };
-        sleep_until(until.into()).await;
+        if walks == 1 {
+            sleep_until(until.into()).await;
+        }
     }
 
     /// Whether a turn may begin; then it does.
-    pub(super) fn begins(&mut self, now: Instant) -> bool {
+    pub(super) fn begins(&mut self, walks: usize, now: Instant) -> bool {
         let may = match (self.began, self.until) {
             (None, _) => true,
-            (Some(_), Some(until)) => until <= now,
+            (Some(_), Some(until)) => until <= now || walks > 1,
             // The feed alone kept the loop busy.
             (Some(began), None) => now.duration_since(began) >= LONGEST,
         };
@@ -60,5 +65,37 @@ impl Pace {
         if !goes_on {
             *self = Self::default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_walk_that_is_the_only_one_rests_behind_each_turn() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        pace.pause(1).await;
+        assert!(pace.begins(1, start));
+        pace.took(true);
+        assert!(!pace.begins(1, start), "the sessions have not run");
+        pace.pause(1).await;
+        let until = pace.until.unwrap();
+        assert!(until <= Instant::now() + LONGEST);
+        assert!(!pace.begins(1, until - Duration::from_nanos(1)));
+        assert!(pace.begins(1, until));
+        assert!(pace.begins(1, until + LONGEST), "the feed alone was busy");
+        pace.took(false);
+        assert!(pace.begins(1, start), "another walk");
+    }
+
+    #[tokio::test]
+    async fn several_walks_do_not_rest() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        assert!(pace.begins(2, start));
+        pace.took(true);
+        assert!(!pace.begins(2, start), "the sessions have not run");
+        pace.pause(2).await;
+        assert!(pace.begins(2, start));
     }
 }

@@ -77,6 +77,11 @@ impl Hub {
         !self.pushing.is_empty()
     }
 
+    /// How many conversations have events on their way.
+    pub(crate) fn walks(&self) -> usize {
+        self.pushing.len()
+    }
+
     /// Whether more may come from the feed: not while so many conversations have events on their way that these would fall behind
     /// what comes, one turn for each run of the feed.
     pub(crate) fn may_hear(&self) -> bool {
