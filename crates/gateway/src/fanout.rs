@@ -264,3 +264,6 @@ impl FanoutLoop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
