@@ -8,7 +8,7 @@ use confab_protocol::ids::UserId;
 use confab_protocol::signal::PresenceStatus::{self, Away, Offline, Online};
 
 use super::{SOON, hears, hears_within};
-use crate::support::{Cluster, Member, Setup};
+use crate::support::{Cluster, Member, Setup, eventually};
 
 fn is(user: &UserId, status: PresenceStatus) -> Notice {
     Notice::Presence(PresenceSignal {
@@ -71,17 +71,32 @@ async fn a_change_is_told_once_however_many_conversations_are_shared_and_not_to_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_back_within_the_grace_period_at_another_gateway_was_never_away() {
-    let cluster = Cluster::start(setup("4")).await;
+    let cluster = Cluster::start(setup("5")).await;
     let bob = cluster.user("bob").on(1).await;
-    let alice = cluster.user("alice");
-    let conversation = bob.create_group(std::slice::from_ref(&alice.id)).await;
+    let (alice, carol) = (cluster.user("alice"), cluster.user("carol"));
+    let others = [alice.id.clone(), carol.id.clone()];
+    let conversation = bob.create_group(&others).await;
     bob.hears(conversation, 1, SOON).await;
     let first = alice.on(0).await;
     hears(&bob, &is(&alice.id, Online)).await;
+    // What a gateway says goes in order, of each user one word a second. Carol speaks behind Alice each time, so that whoever
+    // heard her has heard of Alice what there was to say.
+    let carol = carol.on(0).await;
+    hears(&bob, &is(&carol.id, Online)).await;
 
     drop(first);
+    eventually("the first session is gone", SOON, async || {
+        let listed = alice.http(0).sessions().await.unwrap();
+        listed.is_empty().then_some(())
+    })
+    .await;
+    carol.session.presence(Away).await;
+    hears(&bob, &is(&carol.id, Away)).await;
     let second = alice.on(1).await;
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    let carol_id = carol.id.clone();
+    drop(carol);
+    // All wait as long until they are told to be offline: when it is Carol's turn, Alice's, who left before, is over.
+    hears_within(&bob, &is(&carol_id, Offline), Duration::from_secs(20)).await;
 
     assert_eq!(heard(&bob, &alice.id), [Online]);
     drop(second);
@@ -102,10 +117,9 @@ async fn presence_is_gone_with_its_gateway_also_that_of_users_who_were_there_fir
         member.hears(conversation, 1, SOON).await;
     }
     dave.session.presence(Away).await;
+    // Alice's word is repeated for the new conversation and told to nobody, so that nothing of her own shows when it was heard.
+    // What a gateway says goes in order, of each user one word a second: Alice came before Dave, and so hers came before this.
     hears(&bob, &is(&dave.id, Away)).await;
-    // Alice's word is repeated for the new conversation and told to nobody, so that nothing shows when it was heard: a
-    // gateway says one a second of a user.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
 
     cluster.gateways[0].process_mut().kill().unwrap();
 
