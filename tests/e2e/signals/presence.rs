@@ -27,6 +27,14 @@ fn heard(member: &Member, user: &UserId) -> Vec<PresenceStatus> {
     of.collect()
 }
 
+/// Waits until this is what a member heard of a user's presence.
+async fn has_heard(member: &Member, user: &UserId, statuses: &[PresenceStatus]) {
+    eventually("what is said of a user", SOON, async || {
+        (heard(member, user) == statuses).then_some(())
+    })
+    .await;
+}
+
 fn setup(grace: &str) -> Setup {
     Setup {
         gateway_env: vec![("CONFAB_PRESENCE_GRACE", Some(grace.to_owned()))],
@@ -80,9 +88,11 @@ async fn who_is_back_within_the_grace_period_at_another_gateway_was_never_away()
     let first = alice.on(0).await;
     hears(&bob, &is(&alice.id, Online)).await;
     // What a gateway says goes in order, of each user one word a second. Carol speaks behind Alice each time, so that whoever
-    // heard her has heard of Alice what there was to say.
+    // heard her has heard of Alice what there was to say, also where that was said twice.
     let carol = carol.on(0).await;
-    hears(&bob, &is(&carol.id, Online)).await;
+    has_heard(&bob, &carol.id, &[Online]).await;
+    carol.session.presence(Away).await;
+    has_heard(&bob, &carol.id, &[Online, Away]).await;
 
     drop(first);
     eventually("the first session is gone", SOON, async || {
@@ -90,8 +100,8 @@ async fn who_is_back_within_the_grace_period_at_another_gateway_was_never_away()
         listed.is_empty().then_some(())
     })
     .await;
-    carol.session.presence(Away).await;
-    hears(&bob, &is(&carol.id, Away)).await;
+    carol.session.presence(Online).await;
+    has_heard(&bob, &carol.id, &[Online, Away, Online]).await;
     let second = alice.on(1).await;
     let carol_id = carol.id.clone();
     drop(carol);
@@ -118,8 +128,11 @@ async fn presence_is_gone_with_its_gateway_also_that_of_users_who_were_there_fir
     }
     dave.session.presence(Away).await;
     // Alice's word is repeated for the new conversation and told to nobody, so that nothing of her own shows when it was heard.
-    // What a gateway says goes in order, of each user one word a second: Alice came before Dave, and so hers came before this.
-    hears(&bob, &is(&dave.id, Away)).await;
+    // What a gateway says goes in order, of each user one word a second. When Dave's first word is told, Bob's gateway has asked
+    // for what it missed of both; Alice's comes before another of Dave's.
+    has_heard(&bob, &dave.id, &[Away]).await;
+    dave.session.presence(Online).await;
+    has_heard(&bob, &dave.id, &[Away, Online]).await;
 
     cluster.gateways[0].process_mut().kill().unwrap();
 
@@ -128,7 +141,7 @@ async fn presence_is_gone_with_its_gateway_also_that_of_users_who_were_there_fir
         hears_within(&bob, &is(user, Offline), Duration::from_secs(20)).await;
     }
     // That he was online before the conversation began is no news in it.
-    assert_eq!(heard(&bob, &dave.id), [Away, Offline]);
+    assert_eq!(heard(&bob, &dave.id), [Away, Online, Offline]);
     cluster.restart_gateway(0).await;
     let alice_again = cluster.user("alice").on(0).await;
     hears(&bob, &is(&alice_again.id, Online)).await;
