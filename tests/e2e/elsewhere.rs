@@ -8,6 +8,7 @@ use confab_protocol::error::{Code, Failure};
 use confab_protocol::wire;
 use futures_util::StreamExt as _;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -19,6 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 struct Stranger {
     nats: Client,
     tasks: JoinSet<()>,
+    /// How often it was asked for something.
+    asked: watch::Receiver<usize>,
 }
 
 impl Stranger {
@@ -31,9 +34,11 @@ impl Stranger {
         let own = format!("confab.v1.command.{}", id.simple());
         let mut commands = nats.subscribe(own).await.unwrap();
         let mut tasks = JoinSet::new();
+        let (asks, asked) = watch::channel(0);
         let client = nats.clone();
         tasks.spawn(async move {
             while let Some(message) = commands.next().await {
+                asks.send_modify(|count| *count += 1);
                 answer(client.clone(), message).await;
             }
         });
@@ -42,11 +47,29 @@ impl Stranger {
             loop {
                 let says = client.publish("confab.v1.workers", id.as_bytes().to_vec().into());
                 says.await.unwrap();
+                // No wait for anything: so often it says that it lives.
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         });
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        Self { nats, tasks }
+        let stranger = Self { nats, tasks, asked };
+        stranger.is_known(cluster).await;
+        stranger
+    }
+
+    /// Waits until the gateway has it do its share: of conversations that nobody has begun, some are its own.
+    async fn is_known(&self, cluster: &Cluster) {
+        let someone = cluster.user("someone");
+        let mut asked = self.asked.clone();
+        eventually("the stranger is asked", DEADLINE, async || {
+            let message = json!({"conversationId": Uuid::now_v7(), "kind": "text", "content": 1});
+            let sent = someone.post(0, "/v1/messages", message);
+            // It may answer nobody.
+            tokio::select! {
+                asked = asked.wait_for(|count| *count > 0) => asked.is_ok().then_some(()),
+                _answer = sent => None,
+            }
+        })
+        .await;
     }
 
     async fn end(mut self) {

@@ -1,12 +1,17 @@
 //! Messages over HTTP: stored once, found by their id and in the history, by members only.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::support::{Cluster, Setup, User, id_of};
+use confab_protocol::timestamp::Timestamp;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::support::{Cluster, Setup, User, eventually, id_of};
 
 mod changes;
 
 const SEND: &str = "/v1/messages";
+const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_send_is_stored_once_and_says_so_only_to_who_gave_a_key() {
@@ -196,7 +201,11 @@ async fn the_history_is_read_newest_first_by_range_sender_kind_and_time() {
         let message = json!({"conversationId": id_of(&path), "kind": kind, "content": number});
         let sent = user.post(number % 2, SEND, message).await.ok(201);
         times.push(sent.text("/message/createdAt"));
-        tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+        let its_own: Timestamp = sent.text("/message/createdAt").parse().unwrap();
+        eventually("its millisecond is over", SOON, async || {
+            (Timestamp::new(OffsetDateTime::now_utc()) > its_own).then_some(())
+        })
+        .await;
     }
     assert_eq!(seqs(&bob, 1, &path, "").await, [7, 6, 5, 4, 3, 2]);
     assert_eq!(seqs(&bob, 0, &path, "before=6&after=3").await, [5, 4]);

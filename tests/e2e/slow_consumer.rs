@@ -118,7 +118,7 @@ async fn a_client_that_takes_little_by_little_is_slow_and_stays() {
     let conversation = alice.create_group(&everyone(&bob)).await;
     let mut sleeper = Sleeper::open(&cluster.user(&sleeper(0))).await;
     let last = say(&alice, conversation, 12).await;
-    // Longer than it may take nothing at all, in steps that are shorter.
+    // The load itself: longer than it may take nothing at all, in steps that are shorter.
     for _ in 0..last {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let message = tokio::time::timeout(DEADLINE, sleeper.socket.next()).await;

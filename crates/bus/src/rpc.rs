@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
     use crate::sessions::SessionsOf;
-    use crate::testing::Server;
+    use crate::testing::{SOON, Server};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_request_ends_in_its_time_also_where_the_connection_takes_nothing() {
@@ -128,7 +128,12 @@ mod tests {
             let (client, payload) = (bus.client.clone(), payload.clone());
             flood.spawn(async move { client.publish("flood", payload).await });
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let one_more = async || {
+            let publish = bus.client.publish("flood", payload.clone());
+            tokio::time::timeout(Duration::from_millis(200), publish).await
+        };
+        let is_full = async { while one_more().await.is_ok() {} };
+        tokio::time::timeout(SOON, is_full).await.unwrap();
         let request = QueryRequest {
             version: 1,
             budget_ms: 100,

@@ -269,3 +269,6 @@ impl FanoutLoop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

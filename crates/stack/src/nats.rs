@@ -89,6 +89,11 @@ impl Nats {
         self.settings.port
     }
 
+    /// The port of its monitoring pages, where they are wanted.
+    pub fn monitor(&self) -> Option<u16> {
+        self.settings.monitor
+    }
+
     pub fn log(&self) -> PathBuf {
         self.settings.folder.join("nats.log")
     }

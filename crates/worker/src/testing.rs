@@ -15,6 +15,7 @@ use confab_protocol::json::JsonText;
 use confab_protocol::resource::{ConversationType, Role};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
 
 use crate::commit::{CommandOutcome, Committer, Item};
@@ -322,7 +323,8 @@ pub(crate) fn soak(full: usize, small: usize) -> usize {
     if asked { full } else { small }
 }
 
-/// A pool as a worker has it, but for the patience with locks that a busy machine needs.
+/// A pool as a worker has it, but for the patience that a busy machine needs: with locks, and with connections. Whoever gives one up
+/// begins the next one anew, so that where each takes longer than a worker waits none ever comes.
 pub(crate) fn pool(url: &str) -> PgPool {
     #[derive(clap::Parser)]
     struct Arguments {
@@ -331,5 +333,8 @@ pub(crate) fn pool(url: &str) -> PgPool {
     }
     let arguments = ["worker", "--database-url", url, "--lock-timeout-ms", "8000"];
     let settings = Arguments::parse_from(arguments).settings;
-    database::pool(&settings, 20, "tests").unwrap()
+    let pool = database::pool(&settings, 20, "tests").unwrap();
+    let connect = PgConnectOptions::clone(&pool.connect_options());
+    let options = pool.options().clone().acquire_timeout(DEADLINE);
+    options.connect_lazy_with(connect)
 }

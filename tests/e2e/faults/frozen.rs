@@ -92,6 +92,7 @@ async fn nats_away_for_a_while_costs_no_socket() {
     cluster.nats.kill().unwrap();
     let away = Duration::from_secs(soak(60, 6) as u64);
     let until = Instant::now() + away;
+    // As long as the fault is, and looked at all the while.
     while Instant::now() < until {
         assert_eq!(lives(), before, "a socket was lost");
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -125,7 +126,8 @@ async fn a_quiet_stream_that_has_kept_nothing_is_no_break() {
         (stream.info().await.ok()?.state.messages == 0).then_some(())
     })
     .await;
-    // Past a further look of every gateway at the stream.
+    // The quiet is the fault itself, and waits for nothing: longer than the five seconds from one look of a gateway at the
+    // stream to the next.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let last = alice.say(conversation, "behind the quiet").await;
     bob.hears(conversation, last, ARRIVAL).await;

@@ -48,6 +48,7 @@ async fn who_resumes_while_postgres_is_away_loses_nothing() {
         },
     )
     .await;
+    // As long as the fault is.
     tokio::time::sleep_until(until).await;
     cluster.database.server().up().await.unwrap();
     cluster.ready().await;

@@ -17,6 +17,7 @@ async fn who_reads_slowly_or_stops_for_a_while_is_caught_up() {
     let before = peak(&cluster);
     load.goes_on(100).await;
     links[0].set(Traffic::Throttle(1024)).await;
+    // So long the faults are, here and below.
     sleep(Duration::from_secs(soak(60, 4) as u64)).await;
     links[0].set(Traffic::Pass).await;
     load.arrives(&cluster).await;

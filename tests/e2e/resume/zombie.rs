@@ -3,24 +3,45 @@
 use std::time::Duration;
 
 use confab_stack::Traffic;
+use serde_json::Value;
 
 use super::Client;
-use crate::support::{Cluster, Setup};
+use crate::support::{Cluster, Setup, eventually};
+
+/// How long a page of NATS may take.
+const GLANCE: Duration = Duration::from_secs(5);
+/// How long NATS may take to give a silent connection up: with the pings of the tests' servers, fifteen seconds do.
+const GIVEN_UP: Duration = Duration::from_secs(40);
+
+/// Whether NATS has ended a gateway's connection by itself, since its pings were answered no more.
+async fn is_given_up(cluster: &Cluster) -> bool {
+    let pages = cluster.nats.monitor().unwrap();
+    let closed = confab_stack::get(pages, "/connz?state=closed", GLANCE).await;
+    let (_, closed) = closed.unwrap();
+    let closed: Value = serde_json::from_str(&closed).unwrap();
+    let mut closed = closed["connections"].as_array().unwrap().iter();
+    closed.any(|one| one["name"] == "confab-gateway" && one["reason"] == "Stale Connection")
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_was_stopped_is_fenced_when_it_goes_on_and_overwrites_nothing() {
     // With a heartbeat that is longer than it is stopped: else its clients look silent to it when it goes on.
-    let mut cluster = Cluster::start(Setup::default()).await;
+    let mut cluster = Cluster::start(Setup {
+        gateway_env: vec![("CONFAB_HEARTBEAT", Some("60".to_owned()))],
+        nats_pages: true,
+        ..Setup::default()
+    })
+    .await;
     let alice = cluster.user("alice");
     let old = Client::fresh(&cluster, &alice, 0).await;
     let (session, token) = (old.session(), old.token());
     cluster.gateways[0].process_mut().pause().unwrap();
     let mut new = Client::resumed(&cluster, &alice, 1, &token).await;
-    // For longer than NATS takes to give the connection of the stopped one up.
-    for _ in 0..8 {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    eventually("NATS gives the stopped one up", GIVEN_UP, async || {
         assert!(new.is_served().await);
-    }
+        is_given_up(&cluster).await.then_some(())
+    })
+    .await;
     cluster.gateways[0].process_mut().resume().unwrap();
     assert_eq!(old.close_code().await, Some(4409));
     cluster.ready().await;

@@ -8,7 +8,7 @@ use confab_protocol::ids::UserId;
 use confab_protocol::signal::PresenceStatus::{self, Away, Offline, Online};
 
 use super::{SOON, hears, hears_within};
-use crate::support::{Cluster, Member, Setup};
+use crate::support::{Cluster, Member, Setup, eventually};
 
 fn is(user: &UserId, status: PresenceStatus) -> Notice {
     Notice::Presence(PresenceSignal {
@@ -25,6 +25,14 @@ fn heard(member: &Member, user: &UserId) -> Vec<PresenceStatus> {
         _ => None,
     });
     of.collect()
+}
+
+/// Waits until this is what a member heard of a user's presence.
+async fn has_heard(member: &Member, user: &UserId, statuses: &[PresenceStatus]) {
+    eventually("what is said of a user", SOON, async || {
+        (heard(member, user) == statuses).then_some(())
+    })
+    .await;
 }
 
 fn setup(grace: &str) -> Setup {
@@ -71,17 +79,34 @@ async fn a_change_is_told_once_however_many_conversations_are_shared_and_not_to_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_back_within_the_grace_period_at_another_gateway_was_never_away() {
-    let cluster = Cluster::start(setup("4")).await;
+    let cluster = Cluster::start(setup("5")).await;
     let bob = cluster.user("bob").on(1).await;
-    let alice = cluster.user("alice");
-    let conversation = bob.create_group(std::slice::from_ref(&alice.id)).await;
+    let (alice, carol) = (cluster.user("alice"), cluster.user("carol"));
+    let others = [alice.id.clone(), carol.id.clone()];
+    let conversation = bob.create_group(&others).await;
     bob.hears(conversation, 1, SOON).await;
     let first = alice.on(0).await;
     hears(&bob, &is(&alice.id, Online)).await;
+    // What a gateway says goes in order, of each user one word a second. Carol speaks behind Alice each time, so that whoever
+    // heard her has heard of Alice what there was to say, also where that was said twice.
+    let carol = carol.on(0).await;
+    has_heard(&bob, &carol.id, &[Online]).await;
+    carol.session.presence(Away).await;
+    has_heard(&bob, &carol.id, &[Online, Away]).await;
 
     drop(first);
+    eventually("the first session is gone", SOON, async || {
+        let listed = alice.http(0).sessions().await.unwrap();
+        listed.is_empty().then_some(())
+    })
+    .await;
+    carol.session.presence(Online).await;
+    has_heard(&bob, &carol.id, &[Online, Away, Online]).await;
     let second = alice.on(1).await;
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    let carol_id = carol.id.clone();
+    drop(carol);
+    // All wait as long until they are told to be offline: when it is Carol's turn, Alice's, who left before, is over.
+    hears_within(&bob, &is(&carol_id, Offline), Duration::from_secs(20)).await;
 
     assert_eq!(heard(&bob, &alice.id), [Online]);
     drop(second);
@@ -102,10 +127,12 @@ async fn presence_is_gone_with_its_gateway_also_that_of_users_who_were_there_fir
         member.hears(conversation, 1, SOON).await;
     }
     dave.session.presence(Away).await;
-    hears(&bob, &is(&dave.id, Away)).await;
-    // Alice's word is repeated for the new conversation and told to nobody, so that nothing shows when it was heard: a
-    // gateway says one a second of a user.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // Alice's word is repeated for the new conversation and told to nobody, so that nothing of her own shows when it was heard.
+    // What a gateway says goes in order, of each user one word a second. When Dave's first word is told, Bob's gateway has asked
+    // for what it missed of both; Alice's comes before another of Dave's.
+    has_heard(&bob, &dave.id, &[Away]).await;
+    dave.session.presence(Online).await;
+    has_heard(&bob, &dave.id, &[Away, Online]).await;
 
     cluster.gateways[0].process_mut().kill().unwrap();
 
@@ -114,7 +141,7 @@ async fn presence_is_gone_with_its_gateway_also_that_of_users_who_were_there_fir
         hears_within(&bob, &is(user, Offline), Duration::from_secs(20)).await;
     }
     // That he was online before the conversation began is no news in it.
-    assert_eq!(heard(&bob, &dave.id), [Away, Offline]);
+    assert_eq!(heard(&bob, &dave.id), [Away, Online, Offline]);
     cluster.restart_gateway(0).await;
     let alice_again = cluster.user("alice").on(0).await;
     hears(&bob, &is(&alice_again.id, Online)).await;

@@ -33,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) own_postgres: bool,
     /// Every gateway has a link of its own to NATS that the test may cut.
     pub(crate) links: bool,
+    /// NATS tells on its monitoring pages what it knows of its clients.
+    pub(crate) nats_pages: bool,
 }
 
 impl Default for Setup {
@@ -44,6 +46,7 @@ impl Default for Setup {
             worker_env: Vec::new(),
             own_postgres: false,
             links: false,
+            nats_pages: false,
         }
     }
 }
@@ -73,7 +76,7 @@ impl Cluster {
         let nats = NatsSettings {
             folder: folder.path().join("nats"),
             port: free_port().unwrap(),
-            monitor: None,
+            monitor: setup.nats_pages.then(|| free_port().unwrap()),
         };
         let nats = Nats::start(&programs(), nats).await;
         let database = if setup.own_postgres {

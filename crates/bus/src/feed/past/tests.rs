@@ -101,11 +101,13 @@ async fn changes_name_their_message_and_what_is_no_event_is_passed_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oldest_are_left_out_by_age_and_by_bytes() {
     let (_server, bus) = started().await;
-    publish(&bus, 1..=20).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    publish(&bus, 21..=40).await;
+    publish(&bus, 1..=40).await;
+    // As the stream dates them: by as much the newest is younger than the one in the middle.
+    let stream = bus.events().await.unwrap();
+    let dated = async |n| stream.get_raw_message(n).await.unwrap().time;
+    let age = dated(40).await - dated(21).await;
     let young = Reach {
-        age: Duration::from_secs(1),
+        age: age.try_into().unwrap(),
         ..ALL
     };
     let past = Past::open(&bus, young).await.unwrap();

@@ -161,6 +161,7 @@ async fn silence_is_death() {
     };
     let (mut server, opened) = tokio::join!(serve, Resuming::open(gateways.options()));
     let (_resuming, mut changes) = opened.unwrap();
+    // It waits for nothing: a silence that ends in time, so that another one begins, which is the death.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     server.pings().await;
     let began = tokio::time::Instant::now();
