@@ -130,8 +130,6 @@ fn add(marks: &mut Marks, membership: Membership, behind: Mark) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use uuid::Uuid;
 
     use super::*;
@@ -245,32 +243,5 @@ mod tests {
     #[test]
     fn a_connection_that_hears_nothing_holds_next_to_nothing() {
         assert_eq!(size_of::<Proofs>(), 80);
-    }
-
-    /// The least that it took so many sessions to have so many conversations each between two pings, in an order that is none.
-    fn took(sessions: u32, conversations: u32) -> Duration {
-        let took = (0..5).map(|_| {
-            let began = Instant::now();
-            for _ in 0..sessions {
-                let mut proofs = Proofs::default();
-                for n in 0..conversations {
-                    queue(&mut proofs, n.reverse_bits().into(), 1);
-                }
-                let ping = proofs.ping();
-                assert_eq!(proofs.unproven().len(), conversations as usize);
-                proofs.pong(&ping);
-                assert!(proofs.unproven().is_empty());
-            }
-            began.elapsed()
-        });
-        took.min().unwrap()
-    }
-
-    /// As many in all, so that a busy machine slows both alike: twice as long, where a sorted list took 17 to 32 times as long.
-    #[test]
-    fn one_session_of_very_many_conversations_takes_little_longer_than_many_of_few() {
-        let (many, one) = (took(640, 100), took(1, 64_000));
-        let times = one.as_secs_f64() / many.as_secs_f64();
-        assert!(times < 8.0, "{times} times: {one:?}, {many:?}");
     }
 }
