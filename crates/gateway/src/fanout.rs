@@ -145,9 +145,9 @@ impl FanoutLoop {
                     self.hear_gateways();
                 }
                 Some(said) = self.said.recv() => self.hear_gateway(said),
-                () = pace.pause(self.hub.walks()), if self.hub.is_pushing() => {}
+                () = pace.pause(self.hub.may_rest()), if self.hub.is_pushing() => {}
             }
-            if self.hub.is_pushing() && pace.begins(self.hub.walks(), Instant::now()) {
+            if self.hub.is_pushing() && pace.begins(self.hub.may_rest(), Instant::now()) {
                 self.hub.push_on();
                 pace.took(self.hub.is_pushing());
             }

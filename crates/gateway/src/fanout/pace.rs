@@ -1,8 +1,7 @@
 //! How fast a walk through the many entries of a conversation goes: a pause behind each turn, twice as long as that took.
 //!
 //! A turn wakes as many sessions as it pushed to, and each writes. Turns without pauses would keep the processors for as long as the whole
-//! walk takes, and every other session's command would wait behind each of its steps. Where several conversations have walks there is more to
-//! deliver than time for it, and none to rest.
+//! walk takes, and every other session's command would wait behind each of its steps. Where more waits than the one walk there is no time to rest.
 
 use std::time::{Duration, Instant};
 
@@ -24,9 +23,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Waits until the sessions that were woken, and all others, had a turn, and then, where this is the only walk, for twice as long as
-    /// that took. Cancel-safe.
-    pub(super) async fn pause(&mut self, walks: usize) {
+    /// Waits until the sessions that were woken, and all others, had a turn, and then, where it may rest, for twice as long as that
+    /// took. Cancel-safe.
+    pub(super) async fn pause(&mut self, may_rest: bool) {
         let Some(began) = self.began else {
             return;
         };
@@ -41,16 +40,16 @@ impl Pace {
                 until
             }
         };
-        if walks == 1 {
+        if may_rest {
             sleep_until(until.into()).await;
         }
     }
 
     /// Whether a turn may begin; then it does.
-    pub(super) fn begins(&mut self, walks: usize, now: Instant) -> bool {
+    pub(super) fn begins(&mut self, may_rest: bool, now: Instant) -> bool {
         let may = match (self.began, self.until) {
             (None, _) => true,
-            (Some(_), Some(until)) => until <= now || walks > 1,
+            (Some(_), Some(until)) => until <= now || !may_rest,
             // The feed alone kept the loop busy.
             (Some(began), None) => now.duration_since(began) >= LONGEST,
         };
@@ -73,29 +72,32 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_walk_that_is_the_only_one_rests_behind_each_turn() {
+    async fn a_walk_that_may_rest_does_so_behind_each_turn() {
         let (mut pace, start) = (Pace::default(), Instant::now());
-        pace.pause(1).await;
-        assert!(pace.begins(1, start));
+        pace.pause(true).await;
+        assert!(pace.begins(true, start));
         pace.took(true);
-        assert!(!pace.begins(1, start), "the sessions have not run");
-        pace.pause(1).await;
+        assert!(!pace.begins(true, start), "the sessions have not run");
+        pace.pause(true).await;
         let until = pace.until.unwrap();
         assert!(until <= Instant::now() + LONGEST);
-        assert!(!pace.begins(1, until - Duration::from_nanos(1)));
-        assert!(pace.begins(1, until));
-        assert!(pace.begins(1, until + LONGEST), "the feed alone was busy");
+        assert!(!pace.begins(true, until - Duration::from_nanos(1)));
+        assert!(pace.begins(true, until));
+        assert!(
+            pace.begins(true, until + LONGEST),
+            "the feed alone was busy"
+        );
         pace.took(false);
-        assert!(pace.begins(1, start), "another walk");
+        assert!(pace.begins(true, start), "another walk");
     }
 
     #[tokio::test]
-    async fn several_walks_do_not_rest() {
+    async fn where_more_waits_none_rests() {
         let (mut pace, start) = (Pace::default(), Instant::now());
-        assert!(pace.begins(2, start));
+        assert!(pace.begins(false, start));
         pace.took(true);
-        assert!(!pace.begins(2, start), "the sessions have not run");
-        pace.pause(2).await;
-        assert!(pace.begins(2, start));
+        assert!(!pace.begins(false, start), "the sessions have not run");
+        pace.pause(false).await;
+        assert!(pace.begins(false, start));
     }
 }

@@ -138,6 +138,11 @@ impl Conversation {
         self.backlog.is_some()
     }
 
+    /// How many are.
+    pub(super) fn on_their_way(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.len())
+    }
+
     /// Whether as many are as may be: then no other is pushed before some are through.
     pub(super) fn is_full(&self) -> bool {
         self.backlog

@@ -18,6 +18,8 @@ use crate::ws::codec::Broadcast;
 
 /// Conversations that may have events on their way through many entries while more is heard.
 pub(super) const PUSHING: usize = 32;
+/// Events of a conversation that may be on their way while others have some of the time.
+const RESTING: usize = 2;
 
 impl Hub {
     /// Delivers `first` and whatever was held behind it.
@@ -77,9 +79,13 @@ impl Hub {
         !self.pushing.is_empty()
     }
 
-    /// How many conversations have events on their way.
-    pub(crate) fn walks(&self) -> usize {
-        self.pushing.len()
+    /// Whether that is so little that others may have some of the time: of one conversation, and hardly an event more than the one that
+    /// began the walk.
+    pub(crate) fn may_rest(&self) -> bool {
+        let mut on_their_way = self.pushing.iter();
+        let (first, more) = (on_their_way.next(), on_their_way.next());
+        let walking = first.and_then(|id| self.conversations.get(id));
+        more.is_none() && walking.is_none_or(|there| there.on_their_way() <= RESTING)
     }
 
     /// Whether more may come from the feed: not while so many conversations have events on their way that these would fall behind

@@ -71,6 +71,10 @@ impl Backlog {
         self.events.push_back(event);
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
     /// Whether there are as many as may be.
     pub(super) fn is_full(&self) -> bool {
         self.events.len() >= BACKLOG || self.bytes >= BACKLOG_BYTES

@@ -81,6 +81,35 @@ fn what_the_client_truly_holds_is_not_void_by_an_answer_from_before_it_came_back
 }
 
 #[test]
+fn a_walk_rests_only_while_hardly_anything_else_waits() {
+    let mut world = World::new(1 << 20, ALL, usize::MAX);
+    world.logs = vec![Log::default(); 2];
+    for c in 0..world.logs.len() {
+        world.take(Step::Create(c, 0));
+    }
+    for _ in 0..3 {
+        world.take(Step::Open(0));
+    }
+    rest(&mut world);
+    let say = |world: &mut World, c| {
+        world.take(Step::Say(c));
+        world.take(Step::Feed(0, false));
+        assert!(world.hub.is_pushing());
+        world.hub.may_rest()
+    };
+    assert!(say(&mut world, 0), "one event");
+    assert!(say(&mut world, 0), "and one more");
+    assert!(!say(&mut world, 0), "three");
+    while world.hub.is_pushing() {
+        world.take(Step::Push);
+    }
+    assert!(say(&mut world, 1), "one event");
+    assert!(!say(&mut world, 0), "of two conversations");
+    world.settle_all();
+    world.check();
+}
+
+#[test]
 fn while_events_of_many_conversations_are_on_their_way_no_more_are_heard() {
     let mut world = World::new(1 << 20, ALL, usize::MAX);
     world.logs = vec![Log::default(); 40];
