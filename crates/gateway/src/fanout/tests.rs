@@ -7,6 +7,7 @@ use confab_protocol::event::EventType;
 use confab_protocol::ids::EventId;
 use confab_protocol::query::Membership;
 use prometheus_client::registry::Registry;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use uuid::Uuid;
 
