@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use confab_auth::mint::Key;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -224,14 +223,10 @@ async fn a_large_database_is_made_once_and_made_anew_when_its_making_was_broken_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_is_put_on_an_installation_that_runs() {
-    let (folder, key) = (Folder::of_test(), Key::generate().unwrap());
-    let setup = Setup {
-        gateway_env: vec![("CONFAB_JWT_PUBLIC_KEY", Some(key.public_pem().unwrap()))],
-        ..Setup::default()
-    };
-    let cluster = Cluster::start(setup).await;
+    let folder = Folder::of_test();
+    let cluster = Cluster::start(Setup::default()).await;
     let file = folder.path().join("key.pem");
-    std::fs::write(&file, key.private_pem().unwrap()).unwrap();
+    std::fs::write(&file, cluster.key.private_pem()).unwrap();
     let [first, second] = [0, 1].map(|number: usize| cluster.gateways[number].url());
     let there = [
         format!("--gateway={first}/"),

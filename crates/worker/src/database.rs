@@ -3,6 +3,7 @@
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, PgPool, Postgres};
@@ -72,6 +73,19 @@ pub(crate) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, s
     })
 }
 
+/// The schema that this version works with.
+static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+
+/// Whether the schema is as new as this version needs it: a worker that begins before its migration would refuse what an older one can do.
+///
+/// # Errors
+/// When Postgres is away, or was never migrated.
+pub(crate) async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
+    let done = "select exists (select from _sqlx_migrations where version = $1 and success)";
+    sqlx::query_scalar(done).bind(newest).fetch_one(pool).await
+}
+
 /// Brings the schema up to date; several may do so at once.
 ///
 /// # Errors
@@ -85,7 +99,32 @@ pub async fn migrate(database_url: &str) -> Result<(), Error> {
         .max_connections(1)
         .connect_with(options)
         .await?;
-    sqlx::migrate!("../../migrations").run(&pool).await?;
+    MIGRATIONS.run(&pool).await?;
     pool.close().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fixture;
+
+    #[tokio::test]
+    async fn a_schema_is_new_enough_when_the_newest_migration_has_succeeded() {
+        let fixture = Fixture::new().await;
+        let pool = &fixture.pool;
+        assert!(is_migrated(pool).await.unwrap());
+        for change in [
+            "update _sqlx_migrations set success = false where version = 7",
+            "delete from _sqlx_migrations where version = 7",
+        ] {
+            sqlx::query(change).execute(pool).await.unwrap();
+            assert!(!is_migrated(pool).await.unwrap());
+        }
+        sqlx::query("drop table _sqlx_migrations")
+            .execute(pool)
+            .await
+            .unwrap();
+        is_migrated(pool).await.unwrap_err();
+    }
 }

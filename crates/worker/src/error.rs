@@ -14,6 +14,9 @@ pub enum Error {
     /// The schema could not be brought up to date.
     #[error("migrations")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The schema is older than this version needs it.
+    #[error("the schema is of an older version: `confab migrate` comes first")]
+    Outdated,
     /// NATS failed.
     #[error("NATS")]
     Bus(#[from] confab_bus::BusError),

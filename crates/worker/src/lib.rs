@@ -1,5 +1,6 @@
 //! The worker: decides commands, group-commits them to Postgres, publishes what was committed.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use confab_bus::Bus;
@@ -62,12 +63,12 @@ pub struct Readiness {
 impl Readiness {
     /// What is missing; nothing when the worker may serve.
     pub async fn missing(&self) -> Vec<&'static str> {
-        let look = sqlx::query("select 1 from outbox limit 1").execute(&self.pool);
+        let look = database::is_migrated(&self.pool);
         let postgres = tokio::time::timeout(Duration::from_secs(2), look).await;
         let conditions = [
             ("stopping", !self.stop.is_cancelled()),
             ("nats", self.bus.is_connected()),
-            ("postgres", matches!(postgres, Ok(Ok(_)))),
+            ("postgres", matches!(postgres, Ok(Ok(true)))),
         ];
         conditions
             .into_iter()
@@ -154,7 +155,7 @@ impl Worker {
             metrics,
             stop,
         } = self;
-        let Some(service) = start(&bus, &stop).await else {
+        let Some(service) = start(&bus, &pools.reads, &stop).await else {
             return Ok(());
         };
         let (publisher, committed) = Publisher::new();
@@ -227,20 +228,31 @@ impl Worker {
     }
 }
 
-/// Takes the worker's place in the service, however long NATS is away; none when it is stopped before.
-async fn start(bus: &Bus, stop: &CancellationToken) -> Option<Service> {
+/// Takes the worker's place in the service, however long NATS or Postgres is away or the schema is older; none when it is stopped before.
+async fn start(bus: &Bus, pool: &PgPool, stop: &CancellationToken) -> Option<Service> {
     let id = WorkerId(Uuid::now_v7());
     loop {
-        match stop
-            .run_until_cancelled(Service::start(bus, id, env!("CARGO_PKG_VERSION")))
-            .await?
-        {
+        let trying = Box::pin(try_start(bus, pool, id));
+        match stop.run_until_cancelled(trying).await? {
             Ok(service) => {
                 info!(worker.id = %id, "the worker serves");
                 return Some(service);
             }
-            Err(error) => warn!(%error, "the worker cannot serve yet"),
+            Err(error) => {
+                let cause = error.source().map(ToString::to_string);
+                warn!(%error, cause, "the worker cannot serve yet");
+            }
         }
         stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await?;
+    }
+}
+
+async fn try_start(bus: &Bus, pool: &PgPool, id: WorkerId) -> Result<Service, Error> {
+    let looking = tokio::time::timeout(database::SILENCE, database::is_migrated(pool));
+    let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    if looking.await.map_err(silent)?? {
+        Ok(Service::start(bus, id, env!("CARGO_PKG_VERSION")).await?)
+    } else {
+        Err(Error::Outdated)
     }
 }

@@ -28,6 +28,13 @@ enum Pair {
     EdDsa(Ed25519KeyPair),
 }
 
+fn pem(label: &str, der: &[u8]) -> String {
+    let letters: Vec<char> = STANDARD.encode(der).chars().collect();
+    let lines: Vec<String> = letters.chunks(64).map(String::from_iter).collect();
+    let lines = lines.join("\n");
+    format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
+}
+
 impl Key {
     pub(crate) fn es256(id: &str) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
@@ -63,13 +70,15 @@ impl Key {
             Pair::Rs256(pair) => pair.public_key().as_der().unwrap(),
             Pair::EdDsa(pair) => pair.public_key().as_der().unwrap(),
         };
-        let text = STANDARD.encode(der.as_ref());
-        let letters: Vec<char> = text.chars().collect();
-        let lines: Vec<String> = letters.chunks(64).map(String::from_iter).collect();
-        format!(
-            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
-            lines.join("\n")
-        )
+        pem("PUBLIC KEY", der.as_ref())
+    }
+
+    /// The private key as a PEM block (RFC 7468, `PRIVATE KEY`).
+    pub(crate) fn private_pem(&self) -> String {
+        match &self.pair {
+            Pair::Es256(pair) => pem("PRIVATE KEY", pair.to_pkcs8v1().unwrap().as_ref()),
+            Pair::Rs256(_) | Pair::EdDsa(_) => panic!("no test gives this key away"),
+        }
     }
 
     /// The public key as a JWK (RFC 7517) for signatures.

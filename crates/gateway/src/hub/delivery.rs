@@ -58,9 +58,9 @@ impl Hub {
             Some(MembershipChange::Ended) => conversation.end_all(event.seq),
             Some(MembershipChange::Joined(_)) | None => {}
         }
-        let was_pushing = conversation.is_pushing();
         let delivered = conversation.push(id, event);
-        if conversation.is_pushing() && !was_pushing {
+        // It may be there from a walk that came to its end since.
+        if conversation.is_pushing() && !self.pushing.contains(&id) {
             self.pushing.push_back(id);
         }
         self.delivered(id, delivered);

@@ -1,11 +1,18 @@
-//! Connections that few use, again and again, and that therefore never go back to their pool.
+//! Connections that few use, again and again, and that therefore hardly ever go back to their pool.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
 
 use super::acquire;
+
+/// How long a connection is kept, and how long one that nobody uses: what stands between a worker and Postgres may have dropped it without
+/// a word, and after a switch of servers it may lead to the old one.
+const LIFE: Duration = Duration::from_secs(1800);
+const IDLE: Duration = Duration::from_secs(300);
 
 /// Connections that are kept by whoever used them last. What goes back to its pool is asked first whether it lives: a round trip and a
 /// task behind every commit, which at 1,000 sends/s is one for each send.
@@ -14,7 +21,16 @@ use super::acquire;
 #[derive(Debug, Clone)]
 pub(crate) struct Kept {
     pool: PgPool,
-    free: Arc<Mutex<Vec<PoolConnection<Postgres>>>>,
+    life: Duration,
+    idle: Duration,
+    free: Arc<Mutex<Vec<(Lent, Instant)>>>,
+}
+
+/// A connection on loan. Dropped, it goes back to its pool, which looks after it.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    connection: PoolConnection<Postgres>,
+    since: Instant,
 }
 
 impl Kept {
@@ -22,6 +38,8 @@ impl Kept {
     pub(crate) fn of(pool: PgPool) -> Self {
         Self {
             pool,
+            life: LIFE,
+            idle: IDLE,
             free: Arc::default(),
         }
     }
@@ -30,19 +48,29 @@ impl Kept {
     ///
     /// # Errors
     /// As [`acquire`].
-    pub(crate) async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        let free = self.free().pop();
-        match free {
-            Some(connection) => Ok(connection),
-            None => acquire(&self.pool).await,
+    pub(crate) async fn acquire(&self) -> Result<Lent, sqlx::Error> {
+        if let Some(lent) = self.take(Instant::now()) {
+            return Ok(lent);
         }
+        let connection = acquire(&self.pool).await?;
+        let since = Instant::now();
+        Ok(Lent { connection, since })
     }
 
-    /// Keeps a connection on which nothing is left undone. Any other is to be dropped, so that its pool looks after it.
-    pub(crate) fn keep(&self, connection: PoolConnection<Postgres>) {
+    /// The one that was used last, if it is good still: the others were idle for longer.
+    fn take(&self, now: Instant) -> Option<Lent> {
+        let mut free = self.free();
+        free.retain(|(lent, used)| {
+            now.duration_since(lent.since) < self.life && now.duration_since(*used) < self.idle
+        });
+        free.pop().map(|(lent, _)| lent)
+    }
+
+    /// Keeps a connection on which nothing is left undone. Any other is to be dropped.
+    pub(crate) fn keep(&self, lent: Lent) {
         let mut free = self.free();
         if !self.pool.is_closed() {
-            free.push(connection);
+            free.push((lent, Instant::now()));
         }
     }
 
@@ -54,21 +82,40 @@ impl Kept {
         closing.await;
     }
 
-    fn free(&self) -> std::sync::MutexGuard<'_, Vec<PoolConnection<Postgres>>> {
+    fn free(&self) -> MutexGuard<'_, Vec<(Lent, Instant)>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lent {
+    /// Closes it when it is dropped.
+    pub(crate) fn close_on_drop(&mut self) {
+        self.connection.close_on_drop();
+    }
+}
+
+impl Deref for Lent {
+    type Target = sqlx::PgConnection;
+
+    fn deref(&self) -> &Self::Target {
+        &self.connection
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.connection
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::testing::Fixture;
 
-    async fn backend(connection: &mut PoolConnection<Postgres>) -> i32 {
+    async fn backend(lent: &mut Lent) -> i32 {
         let pid = sqlx::query_scalar("select pg_backend_pid()");
-        pid.fetch_one(&mut **connection).await.unwrap()
+        pid.fetch_one(&mut **lent).await.unwrap()
     }
 
     #[tokio::test]
@@ -93,5 +140,23 @@ mod tests {
         let (closed, ()) = tokio::join!(closing, using);
         closed.unwrap();
         assert_eq!(fixture.pool.size(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_old_or_was_idle_for_long_is_not_used_again() {
+        let fixture = Fixture::new().await;
+        let kept = Kept::of(fixture.pool.clone());
+        let used = Instant::now();
+        kept.keep(kept.acquire().await.unwrap());
+        assert!(kept.take(used + IDLE + Duration::from_secs(60)).is_none());
+        assert!(kept.free().is_empty());
+
+        let of_old = Kept {
+            life: Duration::ZERO,
+            ..kept.clone()
+        };
+        of_old.keep(of_old.acquire().await.unwrap());
+        assert!(of_old.take(Instant::now()).is_none());
+        kept.close().await;
     }
 }

@@ -48,6 +48,27 @@ async fn a_send_that_waited_while_its_sender_was_removed_is_refused() {
 }
 
 #[tokio::test]
+async fn a_send_alone_that_waited_while_its_sender_was_removed_is_refused() {
+    let fixture = Fixture::new().await;
+    let group = fixture.group(&["alice", "bob"]).await;
+    let holder = fixture.hold(group).await;
+    let request = request("alice", removal(group, "bob"));
+    let removed = fixture.committer.alone(&request, soon());
+    let late = async {
+        fixture.waiters(1).await;
+        fixture.send(message(group, "bob", "too late")).await
+    };
+    let release = async {
+        fixture.waiters(2).await;
+        holder.rollback().await.unwrap();
+    };
+    let (removed, late, ()) = Box::pin(async { tokio::join!(removed, late, release) }).await;
+    removed.0.unwrap();
+    assert_eq!(code(late), Code::ConversationNotFound);
+    assert_eq!(fixture.log(group).await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_client_id_twice_in_one_batch_is_stored_once() {
     let fixture = Fixture::new().await;
     let group = fixture.group(&["alice", "bob"]).await;

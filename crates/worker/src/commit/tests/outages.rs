@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use confab_protocol::error::Code;
 use confab_protocol::ids::ConversationId;
 use confab_protocol::resource::ConversationType;
+use futures_util::future::join_all;
 use sqlx::{Postgres, Transaction};
 
-use crate::commit::CommandOutcome;
+use crate::commit::{CommandOutcome, Item};
 use crate::testing::{
     Fixture, code, creation, message, patch, removal, request, sent, soon, unsend,
 };
@@ -53,11 +54,45 @@ async fn a_connection_to_a_server_that_cannot_write_is_not_used_again() {
     let request = request("alice", patch(group, "{}"));
     let (away, _) = worker.alone(&request, Instant::now()).await;
     assert_eq!(code(away), Code::Unavailable);
+    let late = Item {
+        deadline: Instant::now() + Duration::from_millis(500),
+        ..message(group, "alice", "late")
+    };
+    let away = worker.batch(&[late]).await.outcomes.remove(0);
+    assert_eq!(code(away), Code::Unavailable);
     read_only("off").await;
+    let one = [message(group, "alice", "hello")];
+    sent(worker.batch(&one).await.outcomes.remove(0));
     let (outcome, _) = worker
         .alone(&request, Instant::now() + Duration::from_secs(5))
         .await;
     outcome.unwrap();
+}
+
+#[tokio::test]
+async fn a_send_whose_kept_connection_was_ended_is_stored_once_by_another() {
+    let fixture = Fixture::new().await;
+    let group = fixture.group(&["alice"]).await;
+    let worker = fixture.another_committer();
+    for _ in 0..3 {
+        let both = ["one", "two"].map(|text| [message(group, "alice", text)]);
+        let both = both.each_ref().map(|one| worker.batch(one));
+        join_all(both)
+            .await
+            .into_iter()
+            .for_each(|mut end| drop(sent(end.outcomes.remove(0))));
+        let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+            where datname = current_database() and pid <> pg_backend_pid()";
+        let (ended,): (i64,) = sqlx::query_as(ended)
+            .fetch_one(&fixture.pool)
+            .await
+            .unwrap();
+        assert!(ended >= 2);
+        let one = [message(group, "alice", "behind it")];
+        let told = sent(worker.batch(&one).await.outcomes.remove(0));
+        assert!(!told.duplicate);
+    }
+    assert_eq!(fixture.log(group).await.len(), 10);
 }
 
 #[tokio::test]
