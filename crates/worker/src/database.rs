@@ -115,8 +115,8 @@ mod tests {
         let pool = &fixture.pool;
         assert!(is_migrated(pool).await.unwrap());
         for change in [
-            "update _sqlx_migrations set success = false where version = 7",
-            "delete from _sqlx_migrations where version = 7",
+            "update _sqlx_migrations set success = false where version = (select max(version) from _sqlx_migrations)",
+            "delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)",
         ] {
             sqlx::query(change).execute(pool).await.unwrap();
             assert!(!is_migrated(pool).await.unwrap());
