@@ -38,8 +38,9 @@ lint: ## format and lints, as CI has them
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked -p confab-bench --features measured --benches -- -D warnings
 
-deny: ## bans, licences and sources of dependencies (needs cargo-deny)
-	cargo deny --all-features check bans licenses sources
+deny: ## bans, licences and sources of dependencies
+	@scripts/setup deny
+	PATH="$$PATH:$(CURDIR)/.confab/tools/bin" cargo deny --locked --all-features check --hide-inclusion-graph bans licenses sources
 
 bench: setup ## measure everything that docs/performance.md shows, and write it (ARGS="sends report": only those)
 	cargo build --release --locked -p confab
