@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use confab_protocol::command::{Command, Outcome, Request};
 use confab_protocol::error::Failure;
-use sqlx::PgPool;
 use tracing::{debug, error, warn};
 
-use crate::database::{ACQUIRE, Kept, SILENCE};
+use crate::database::{ACQUIRE, Pool, bounded};
 use crate::error::{CommandError, Meaning, meaning};
 use crate::metrics::Metrics;
 use crate::outbox::Committed;
@@ -37,9 +36,9 @@ pub(crate) use membership::{ParticipantRow, participant};
 #[derive(Debug, Clone)]
 pub(crate) struct Committer {
     /// For batches: as many connections as lanes, so that the same few serve them all and stay warm.
-    batches: Kept,
+    batches: Pool,
     /// For commands that go alone.
-    pool: PgPool,
+    pool: Pool,
     metrics: Metrics,
     /// How long a token is valid at most: so long is a revocation kept.
     token_max_lifetime: Duration,
@@ -50,8 +49,8 @@ pub(crate) type CommandOutcome = Result<Outcome, Failure>;
 
 impl Committer {
     pub(crate) const fn new(
-        batches: Kept,
-        pool: PgPool,
+        batches: Pool,
+        pool: Pool,
         metrics: Metrics,
         token_max_lifetime: Duration,
     ) -> Self {
@@ -72,10 +71,7 @@ impl Committer {
     ) -> (CommandOutcome, Option<Committed>) {
         let mut unknown = false;
         loop {
-            // Postgres ends each statement itself well before this: what is silent for longer is lost.
-            let silent = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-            let transacted = tokio::time::timeout(SILENCE, Box::pin(self.transact(request))).await;
-            let error = match transacted.unwrap_or_else(|_silent| Err(silent().into())) {
+            let error = match bounded(Box::pin(self.transact(request))).await {
                 Ok((outcome, committed)) => {
                     self.count(request, &outcome, committed.as_ref());
                     return (Ok(outcome), committed);

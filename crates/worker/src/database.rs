@@ -4,16 +4,15 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, PgPool, Postgres};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
 use crate::error::Error;
 use crate::settings::Settings;
 
-mod kept;
+mod pool;
 
-pub(crate) use kept::Kept;
+pub(crate) use pool::{AcquireError, Pool, READ_COMMITTED, SNAPSHOT, Transaction};
 
 /// How long a connection of the pool is waited for: well within the budget of a gateway's first attempt, so that the answer
 /// while Postgres is away is that it is away, and no timeout.
@@ -34,7 +33,12 @@ pub(crate) const PLANS: [(&str, &str); 6] = [
 ];
 
 /// A pool of up to `connections`, which Postgres shows under `purpose`. None is opened yet.
-pub(crate) fn pool(settings: &Settings, connections: u32, purpose: &str) -> Result<PgPool, Error> {
+pub(crate) fn pool(settings: &Settings, connections: u32, purpose: &str) -> Result<Pool, Error> {
+    Ok(Pool::new(options(settings, purpose)?, connections, ACQUIRE))
+}
+
+/// How a connection is made that Postgres shows under `purpose`.
+pub(crate) fn options(settings: &Settings, purpose: &str) -> Result<PgConnectOptions, Error> {
     let milliseconds = |ms: u64| format!("{ms}ms");
     let options = PgConnectOptions::from_str(&settings.database_url)
         .map_err(Error::DatabaseUrl)?
@@ -45,7 +49,7 @@ pub(crate) fn pool(settings: &Settings, connections: u32, purpose: &str) -> Resu
                 milliseconds(settings.statement_timeout_ms),
             ),
             ("lock_timeout", milliseconds(settings.lock_timeout_ms)),
-            ("idle_in_transaction_session_timeout", "30s".to_owned()),
+            ("idle_in_transaction_session_timeout", "5s".to_owned()),
             ("tcp_user_timeout", "10s".to_owned()),
             ("tcp_keepalives_idle", "10".to_owned()),
             ("tcp_keepalives_interval", "3".to_owned()),
@@ -54,23 +58,20 @@ pub(crate) fn pool(settings: &Settings, connections: u32, purpose: &str) -> Resu
         ])
         .options(PLANS)
         .disable_statement_logging();
-    // A broken connection shows at its first use, and what failed is tried again on another: no ping before each use.
-    Ok(PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(ACQUIRE)
-        .test_before_acquire(false)
-        .connect_lazy_with(options))
+    Ok(options)
 }
 
-/// A connection of the pool.
+/// Ends a wait for Postgres that Postgres itself should have ended before: what is silent for longer is lost, and its connection, which
+/// the work owns, is closed.
 ///
 /// # Errors
-/// `PoolTimedOut` for whatever kept it from being had: nothing was executed.
-pub(crate) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-    pool.acquire().await.map_err(|error| {
-        tracing::debug!(%error, "no connection to Postgres");
-        sqlx::Error::PoolTimedOut
-    })
+/// Those of the work; an IO error when it is silent for longer than [`SILENCE`].
+pub(crate) async fn bounded<T, E: From<sqlx::Error>>(
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    let ended = tokio::time::timeout(SILENCE, work).await;
+    ended.map_err(silent)?
 }
 
 /// The schema that this version works with.
@@ -80,10 +81,13 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 ///
 /// # Errors
 /// When Postgres is away, or was never migrated.
-pub(crate) async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
+pub(crate) async fn is_migrated(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
     let done = "select exists (select from _sqlx_migrations where version = $1 and success)";
-    sqlx::query_scalar(done).bind(newest).fetch_one(pool).await
+    sqlx::query_scalar(done)
+        .bind(newest)
+        .fetch_one(connection)
+        .await
 }
 
 /// Brings the schema up to date; several may do so at once.
@@ -95,12 +99,9 @@ pub async fn migrate(database_url: &str) -> Result<(), Error> {
     let options = options
         .application_name("confab-migrate")
         .disable_statement_logging();
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .connect_with(options)
-        .await?;
-    MIGRATIONS.run(&pool).await?;
-    pool.close().await;
+    let mut connection = PgConnection::connect_with(&options).await?;
+    MIGRATIONS.run(&mut connection).await?;
+    connection.close().await?;
     Ok(())
 }
 
@@ -113,18 +114,19 @@ mod tests {
     async fn a_schema_is_new_enough_when_the_newest_migration_has_succeeded() {
         let fixture = Fixture::new().await;
         let pool = &fixture.pool;
-        assert!(is_migrated(pool).await.unwrap());
+        let is_migrated = async || is_migrated(&mut pool.acquire().await.unwrap()).await;
+        assert!(is_migrated().await.unwrap());
         for change in [
             "update _sqlx_migrations set success = false where version = (select max(version) from _sqlx_migrations)",
             "delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)",
         ] {
             sqlx::query(change).execute(pool).await.unwrap();
-            assert!(!is_migrated(pool).await.unwrap());
+            assert!(!is_migrated().await.unwrap());
         }
         sqlx::query("drop table _sqlx_migrations")
             .execute(pool)
             .await
             .unwrap();
-        is_migrated(pool).await.unwrap_err();
+        is_migrated().await.unwrap_err();
     }
 }

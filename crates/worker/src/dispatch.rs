@@ -8,7 +8,6 @@ use confab_bus::rpc::{CommandIncoming, Incoming, QueryIncoming, Service};
 use confab_protocol::command::{Batch, Command, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::QueryOutcome;
-use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -23,6 +22,7 @@ use answering::Slot;
 use work::{alone, batch, code, send};
 
 use crate::commit::{CommandOutcome, Committer};
+use crate::database::Pool;
 use crate::marks::Marks;
 use crate::metrics::Metrics;
 use crate::outbox::Publisher;
@@ -39,7 +39,7 @@ pub(crate) struct Dispatch {
     service: Service,
     committer: Committer,
     publisher: Publisher,
-    reads: PgPool,
+    reads: Pool,
     queries: Arc<Semaphore>,
     planner: Planner<Pending>,
     marks: Marks<Pending>,
@@ -71,7 +71,7 @@ impl Dispatch {
         (bus, service): (Bus, Service),
         committer: Committer,
         publisher: Publisher,
-        reads: PgPool,
+        reads: Pool,
         settings: &Settings,
         metrics: Metrics,
     ) -> Self {

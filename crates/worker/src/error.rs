@@ -2,6 +2,8 @@
 
 use confab_protocol::error::{Code, Failure};
 
+use crate::database::AcquireError;
+
 /// The worker cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -14,6 +16,9 @@ pub enum Error {
     /// The schema could not be brought up to date.
     #[error("migrations")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// No connection to a writable primary.
+    #[error("no connection to Postgres")]
+    Acquire(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The schema is older than this version needs it.
     #[error("the schema is of an older version: `confab migrate` comes first")]
     Outdated,
@@ -23,6 +28,12 @@ pub enum Error {
     /// A long-lived task ended.
     #[error("the task {0} ended")]
     TaskEnded(&'static str),
+}
+
+impl From<AcquireError> for Error {
+    fn from(error: AcquireError) -> Self {
+        Self::Acquire(Box::new(error))
+    }
 }
 
 /// Why a command was not carried out.
@@ -52,6 +63,11 @@ impl From<Failure> for CommandError {
 }
 
 impl CommandError {
+    /// Whether the connection that met the error must not be used again.
+    pub(crate) fn poisons_connection(&self) -> bool {
+        matches!(self, Self::Postgres(error) if poisons_connection(error))
+    }
+
     /// What the caller is told once trying again is over; `unknown` when an earlier try may have committed.
     pub(crate) fn failure(self, unknown: bool) -> Failure {
         match self {

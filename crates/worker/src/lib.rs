@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use confab_bus::Bus;
 use confab_bus::rpc::{Service, WorkerId};
+use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
-use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 mod commit;
@@ -42,39 +42,69 @@ pub use metrics::METRICS;
 pub use settings::Settings;
 
 use commit::Committer;
-use database::Kept;
+use database::{AcquireError, Pool, bounded};
 use dispatch::Dispatch;
 use metrics::Metrics;
 use outbox::{Publisher, Standing, relay, verify};
 
 /// Connections beside those of commands: read marks, the relay, the outbox's marks, the comparison with the stream.
 const OTHER_CONNECTIONS: u32 = 5;
+/// How long Postgres may take to commit where a worker counts as ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Commits a record in the write-ahead log that nobody reads: the smallest write there is.
+const WRITE: &str = "select pg_logical_emit_message(true, 'confab', '')";
 /// How soon a service that could not start is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// What a worker may serve on: NATS connected, Postgres reachable and migrated.
+/// What a worker may serve on: NATS connected, Postgres migrated and taking writes.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     bus: Bus,
-    pool: PgPool,
+    pool: Pool,
     stop: CancellationToken,
 }
 
 impl Readiness {
     /// What is missing; nothing when the worker may serve.
     pub async fn missing(&self) -> Vec<&'static str> {
-        let look = database::is_migrated(&self.pool);
-        let postgres = tokio::time::timeout(Duration::from_secs(2), look).await;
+        let postgres = self.postgres().await;
         let conditions = [
             ("stopping", !self.stop.is_cancelled()),
             ("nats", self.bus.is_connected()),
-            ("postgres", matches!(postgres, Ok(Ok(true)))),
+            (postgres.unwrap_or("postgres"), postgres.is_none()),
         ];
         conditions
             .into_iter()
             .filter(|(_, holds)| !holds)
             .map(|(name, _)| name)
             .collect()
+    }
+
+    /// What keeps Postgres from being used, found by a commit that waits for the disk and for synchronous standbys.
+    async fn postgres(&self) -> Option<&'static str> {
+        let look = async {
+            let mut connection = match self.pool.try_acquire().await {
+                Ok(connection) => connection,
+                Err(AcquireError::ReadOnly) => return Some("postgres_read_only"),
+                Err(error) => {
+                    debug!(%error, "Postgres is not ready");
+                    return Some("postgres");
+                }
+            };
+            match database::is_migrated(&mut connection).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    connection.release();
+                    return Some("postgres_schema");
+                }
+                Err(_) => return Some("postgres"),
+            }
+            let write = sqlx::query(WRITE).execute(&mut *connection).await;
+            connection.release();
+            write.is_err().then_some("postgres_writes")
+        };
+        let looked = tokio::time::timeout(READY_TIMEOUT, look).await;
+        looked.unwrap_or(Some("postgres"))
     }
 }
 
@@ -89,26 +119,27 @@ pub struct Worker {
 
 /// Connections, by what may hold them.
 struct Pools {
-    batches: Kept,
-    commits: PgPool,
-    reads: PgPool,
+    batches: Pool,
+    commits: Pool,
+    reads: Pool,
+    /// One, that nothing else waits for.
+    readiness: Pool,
 }
 
 impl Pools {
     fn of(settings: &Settings) -> Result<Self, Error> {
         let writers = settings.command_slots + OTHER_CONNECTIONS;
         Ok(Self {
-            batches: Kept::of(database::pool(settings, settings.commit_lanes, "batches")?),
+            batches: database::pool(settings, settings.commit_lanes, "batches")?,
             commits: database::pool(settings, writers, "commits")?,
             reads: database::pool(settings, settings.queries, "reads")?,
+            readiness: database::pool(settings, 1, "readiness")?,
         })
     }
 
     async fn close(self) {
-        self.batches.close().await;
-        for pool in [self.commits, self.reads] {
-            pool.close().await;
-        }
+        let pools = [self.batches, self.commits, self.reads, self.readiness];
+        join_all(pools.iter().map(Pool::close)).await;
     }
 }
 
@@ -138,7 +169,7 @@ impl Worker {
     pub fn readiness(&self) -> Readiness {
         Readiness {
             bus: self.bus.clone(),
-            pool: self.pools.reads.clone(),
+            pool: self.pools.readiness.clone(),
             stop: self.stop.clone(),
         }
     }
@@ -155,7 +186,7 @@ impl Worker {
             metrics,
             stop,
         } = self;
-        let Some(service) = start(&bus, &pools.reads, &stop).await else {
+        let Some(service) = start(&bus, &pools.readiness, &stop).await else {
             return Ok(());
         };
         let (publisher, committed) = Publisher::new();
@@ -229,7 +260,7 @@ impl Worker {
 }
 
 /// Takes the worker's place in the service, however long NATS or Postgres is away or the schema is older; none when it is stopped before.
-async fn start(bus: &Bus, pool: &PgPool, stop: &CancellationToken) -> Option<Service> {
+async fn start(bus: &Bus, pool: &Pool, stop: &CancellationToken) -> Option<Service> {
     let id = WorkerId(Uuid::now_v7());
     loop {
         let trying = Box::pin(try_start(bus, pool, id));
@@ -247,10 +278,11 @@ async fn start(bus: &Bus, pool: &PgPool, stop: &CancellationToken) -> Option<Ser
     }
 }
 
-async fn try_start(bus: &Bus, pool: &PgPool, id: WorkerId) -> Result<Service, Error> {
-    let looking = tokio::time::timeout(database::SILENCE, database::is_migrated(pool));
-    let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-    if looking.await.map_err(silent)?? {
+async fn try_start(bus: &Bus, pool: &Pool, id: WorkerId) -> Result<Service, Error> {
+    let mut connection = pool.try_acquire().await?;
+    let is_migrated = bounded(database::is_migrated(&mut connection)).await?;
+    connection.release();
+    if is_migrated {
         Ok(Service::start(bus, id, env!("CARGO_PKG_VERSION")).await?)
     } else {
         Err(Error::Outdated)

@@ -9,13 +9,14 @@ use confab_protocol::event::LogEntry;
 use confab_protocol::ids::{EventId, TenantId};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
+
+use crate::database::{Pool, READ_COMMITTED, bounded};
 
 pub(crate) mod relay;
 pub(crate) mod verify;
@@ -117,7 +118,7 @@ impl Standing {
 /// that stood still while NATS takes nothing would keep its rows locked.
 pub(crate) async fn run(
     bus: Bus,
-    pool: PgPool,
+    pool: Pool,
     mut committed: mpsc::Receiver<Committed>,
     standing: Standing,
     stop: CancellationToken,
@@ -231,7 +232,7 @@ pub(crate) async fn acknowledged(row: i64, sent: Sent, stream: Option<Compared>)
 }
 
 /// Marks commits as published. What cannot be marked is published once more by the relay.
-pub(crate) async fn write_marks(pool: &PgPool, mut marks: Vec<Mark>, standing: &Standing) {
+pub(crate) async fn write_marks(pool: &Pool, mut marks: Vec<Mark>, standing: &Standing) {
     let Some(stream) = standing.now() else {
         return;
     };
@@ -240,7 +241,7 @@ pub(crate) async fn write_marks(pool: &PgPool, mut marks: Vec<Mark>, standing: &
         return;
     }
     let written = async {
-        let mut tx = pool.begin().await?;
+        let mut tx = pool.begin(READ_COMMITTED).await?;
         mark(&mut tx, &marks, stream.created).await?;
         // Postgres may have been slow: what was compared meanwhile, on the next connection, did not know of these marks.
         if standing.now() == Some(stream) {
@@ -248,7 +249,7 @@ pub(crate) async fn write_marks(pool: &PgPool, mut marks: Vec<Mark>, standing: &
         }
         Ok::<_, sqlx::Error>(())
     };
-    if let Err(error) = written.await {
+    if let Err(error) = bounded(written).await {
         debug!(%error, "commits could not be marked as published");
     }
 }

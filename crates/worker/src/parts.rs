@@ -1,11 +1,11 @@
 //! What the bench measures alone: the worker's own statements over its own connections, and nothing around them.
 
 use confab_protocol::command::{Caller, SendMessage};
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgPoolOptions, PgRow};
 use sqlx::{PgPool, Row as _};
 
 use crate::commit::bind;
-use crate::database::{self, Kept, SILENCE};
+use crate::database::{self, ACQUIRE, Pool, bounded};
 use crate::error::Error;
 use crate::messages;
 use crate::settings::Settings;
@@ -15,7 +15,7 @@ pub const PAGE: &str = crate::reads::PAGE;
 
 /// Batches of messages, committed as a worker commits them.
 #[derive(Debug, Clone)]
-pub struct Commits(Kept);
+pub struct Commits(Pool);
 
 impl Commits {
     /// Over up to `connections`.
@@ -23,7 +23,7 @@ impl Commits {
     /// # Errors
     /// When the database URL is not usable.
     pub fn new(settings: &Settings, connections: u32) -> Result<Self, Error> {
-        Ok(Self(Kept::of(pool(settings, connections)?)))
+        Ok(Self(database::pool(settings, connections, "bench")?))
     }
 
     /// Commits a batch, and says how many of it were stored.
@@ -36,12 +36,8 @@ impl Commits {
         let appends: Vec<_> = appends.collect();
         let appends: Vec<_> = appends.iter().collect();
         let mut connection = self.0.acquire().await?;
-        let call = bind(&appends).fetch_all(&mut *connection);
-        let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-        let rows = tokio::time::timeout(SILENCE, call)
-            .await
-            .map_err(silent)??;
-        self.0.keep(connection);
+        let rows = bounded(bind(&appends).fetch_all(&mut *connection)).await?;
+        connection.release();
         let is_stored =
             |row: &_| PgRow::try_get::<&str, _>(row, "outcome").map(|it| it == "stored");
         let stored = rows.iter().map(is_stored).collect::<Result<Vec<_>, _>>()?;
@@ -54,5 +50,9 @@ impl Commits {
 /// # Errors
 /// When the database URL is not usable.
 pub fn pool(settings: &Settings, connections: u32) -> Result<PgPool, Error> {
-    database::pool(settings, connections, "bench")
+    let options = database::options(settings, "bench")?;
+    Ok(PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE)
+        .connect_lazy_with(options))
 }

@@ -7,14 +7,15 @@ use confab_protocol::event::{EventType, LogEntry};
 use confab_protocol::ids::{ClientId, ConversationId, EventId, UserId};
 use confab_protocol::json::JsonText;
 use confab_protocol::limits;
-use confab_protocol::query::{Answer, Query, QueryOutcome};
+use confab_protocol::query::{Answer, ListOrder, Query, QueryOutcome};
 use confab_protocol::timestamp::Timestamp;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tracing::{debug, error};
 use uuid::Uuid;
 
 use crate::commit::gives_up;
+use crate::database::{Pool, SNAPSHOT};
 use crate::error::{CommandError, Meaning, meaning};
 
 mod conversations;
@@ -36,7 +37,7 @@ const ROOM: usize = limits::RPC - 16 * 1024;
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// Answers a query within `budget`. It changes nothing, so that one whose connection broke is asked again on another.
-pub(crate) async fn answer(pool: &PgPool, query: &Query, budget: Duration) -> QueryOutcome {
+pub(crate) async fn answer(pool: &Pool, query: &Query, budget: Duration) -> QueryOutcome {
     let deadline = Instant::now() + budget;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -74,21 +75,58 @@ fn is_passing(error: &sqlx::Error) -> bool {
     )
 }
 
-async fn read(pool: &PgPool, query: &Query) -> Result<Answer, CommandError> {
+/// Answers a query, in one snapshot where it takes several statements. Dropped meanwhile it closes its connection.
+async fn read(pool: &Pool, query: &Query) -> Result<Answer, CommandError> {
+    if takes_several_statements(query) {
+        let mut tx = pool.begin(SNAPSHOT).await?;
+        let answer = read_on(&mut tx, query).await;
+        if !answer.as_ref().is_err_and(CommandError::poisons_connection)
+            && let Err(error) = tx.rollback().await
+        {
+            debug!(%error, "a connection was lost behind its answer");
+        }
+        return answer;
+    }
+    let mut connection = pool.acquire().await?;
+    let answer = read_on(&mut connection, query).await;
+    if !answer.as_ref().is_err_and(CommandError::poisons_connection) {
+        connection.release();
+    }
+    answer
+}
+
+fn takes_several_statements(query: &Query) -> bool {
+    match query {
+        Query::GetConversation { .. }
+        | Query::ListParticipants(_)
+        | Query::History(_)
+        | Query::Log(_) => true,
+        Query::ListConversations(list) => list.order == ListOrder::Created,
+        Query::GetMessage { .. }
+        | Query::Revocations { .. }
+        | Query::ReadEvents(_)
+        | Query::ReadRanges(_)
+        | Query::Memberships(_) => false,
+    }
+}
+
+async fn read_on(connection: &mut PgConnection, query: &Query) -> Result<Answer, CommandError> {
     match query {
         Query::GetConversation {
             caller,
             conversation,
-        } => conversations::get(pool, caller, *conversation).await,
-        Query::ListConversations(list) => list::read(pool, list).await,
-        Query::ListParticipants(list) => participants::list(pool, list).await,
-        Query::GetMessage { caller, message } => messages::get(pool, caller, *message).await,
-        Query::History(history) => history::read(pool, history).await,
-        Query::Log(log) => events::log(pool, log).await,
-        Query::Revocations { after } => revocations::read(pool, *after).await,
-        Query::ReadEvents(read) => events::read(pool, read).await,
-        Query::ReadRanges(read) => events::ranges(pool, read).await,
-        Query::Memberships(of) => memberships::read(pool, of).await.map(Answer::Memberships),
+        } => conversations::get(connection, caller, *conversation).await,
+        Query::ListConversations(list) => list::read(connection, list).await,
+        Query::ListParticipants(list) => participants::list(connection, list).await,
+        Query::GetMessage { caller, message } => messages::get(connection, caller, *message).await,
+        Query::History(history) => history::read(connection, history).await,
+        Query::Log(log) => events::log(connection, log).await,
+        Query::Revocations { after } => revocations::read(connection, *after).await,
+        Query::ReadEvents(read) => events::read(connection, read).await,
+        Query::ReadRanges(read) => events::ranges(connection, read).await,
+        Query::Memberships(of) => memberships::read(connection, of)
+            .await
+            .map(Answer::Memberships),
     }
 }
 

@@ -15,11 +15,11 @@ use confab_protocol::json::JsonText;
 use confab_protocol::resource::{ConversationType, Role};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use uuid::Uuid;
 
 use crate::commit::{CommandOutcome, Committer, Item};
-use crate::database::{self, Kept};
+use crate::database::{self, Pool};
 use crate::decision::Locked;
 use crate::error::CommandError;
 use crate::messages;
@@ -33,13 +33,18 @@ pub(crate) use commands::{deletion, edit, patch, patch_of_version, role_change, 
 pub(crate) use servers::programs;
 use servers::server;
 
+/// Connections of each pool of a test.
+const CONNECTIONS: u32 = 20;
 /// How long a test waits for what comes at once on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A test's own database, and a worker's committer on it.
 pub(crate) struct Fixture {
     pub(crate) url: String,
+    /// For what the test looks up itself.
     pub(crate) pool: PgPool,
+    /// A worker's own.
+    pub(crate) connections: Pool,
     pub(crate) committer: Committer,
 }
 
@@ -50,8 +55,9 @@ impl Fixture {
         let url = server().await.database(&name).await.unwrap();
         database::migrate(&url).await.unwrap();
         let pool = pool(&url);
-        let committer = committer(pool.clone());
+        let committer = committer(&url);
         Self {
+            connections: connections(&url),
             url,
             pool,
             committer,
@@ -60,7 +66,7 @@ impl Fixture {
 
     /// Another worker's committer, with connections of its own.
     pub(crate) fn another_committer(&self) -> Committer {
-        committer(pool(&self.url))
+        committer(&self.url)
     }
 
     /// A group; the first user begins it.
@@ -172,9 +178,10 @@ impl Fixture {
 /// How long the tests' tokens are valid at most.
 pub(crate) const TOKEN_MAX_LIFETIME: Duration = Duration::from_secs(1000);
 
-fn committer(pool: PgPool) -> Committer {
+fn committer(url: &str) -> Committer {
     let metrics = Metrics::new(&mut Registry::default());
-    Committer::new(Kept::of(pool.clone()), pool, metrics, TOKEN_MAX_LIFETIME)
+    let pool = connections(url);
+    Committer::new(pool.clone(), pool, metrics, TOKEN_MAX_LIFETIME)
 }
 
 pub(crate) fn caller(user: &str) -> Caller {
@@ -323,9 +330,20 @@ pub(crate) fn soak(full: usize, small: usize) -> usize {
     if asked { full } else { small }
 }
 
-/// A pool as a worker has it, but for the patience that a busy machine needs: with locks, and with connections. Whoever gives one up
-/// begins the next one anew, so that where each takes longer than a worker waits none ever comes.
+/// A worker's connections, but for the patience that a busy machine needs: with locks, and with connections.
+pub(crate) fn connections(url: &str) -> Pool {
+    Pool::new(options(url), CONNECTIONS, DEADLINE)
+}
+
+/// The same for what a test looks up itself.
 pub(crate) fn pool(url: &str) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(DEADLINE)
+        .connect_lazy_with(options(url))
+}
+
+fn options(url: &str) -> PgConnectOptions {
     #[derive(clap::Parser)]
     struct Arguments {
         #[command(flatten)]
@@ -333,8 +351,5 @@ pub(crate) fn pool(url: &str) -> PgPool {
     }
     let arguments = ["worker", "--database-url", url, "--lock-timeout-ms", "8000"];
     let settings = Arguments::parse_from(arguments).settings;
-    let pool = database::pool(&settings, 20, "tests").unwrap();
-    let connect = PgConnectOptions::clone(&pool.connect_options());
-    let options = pool.options().clone().acquire_timeout(DEADLINE);
-    options.connect_lazy_with(connect)
+    database::options(&settings, "tests").unwrap()
 }

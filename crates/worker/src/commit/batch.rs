@@ -14,7 +14,7 @@ use tracing::{debug, error};
 use uuid::Uuid;
 
 use super::{AGAIN, CommandOutcome, Committer, gives_up};
-use crate::database::SILENCE;
+use crate::database::bounded;
 use crate::error::{CommandError, Meaning, meaning, poisons_connection};
 use crate::messages::{Append, Appended, Decision, Stored};
 use crate::outbox::Committed;
@@ -124,17 +124,11 @@ impl Committer {
     async fn append(&self, batch: &[&Append]) -> Result<Vec<Appended>, sqlx::Error> {
         let began = Instant::now();
         let mut connection = self.batches.acquire().await?;
-        let call = bind(batch).fetch_all(&mut *connection);
-        // Postgres ends the statement itself well before this: what is silent for longer is lost.
-        let result = match tokio::time::timeout(SILENCE, call).await {
-            Ok(result) => result,
-            Err(_silent) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
-        };
-        if result.as_ref().err().is_some_and(poisons_connection) {
-            connection.close_on_drop();
+        let result = bounded(bind(batch).fetch_all(&mut *connection)).await;
+        if !result.as_ref().err().is_some_and(poisons_connection) {
+            connection.release();
         }
         let rows = result?;
-        self.batches.keep(connection);
         self.metrics.batch(batch.len(), began.elapsed());
         let mut appended: Vec<_> = rows.iter().map(read).collect::<Result<_, _>>()?;
         appended.sort_by_key(|(place, _)| *place);

@@ -9,7 +9,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::{AGAIN, CommandOutcome, Committer, gives_up, report};
-use crate::database::{SILENCE, acquire};
+use crate::database::bounded;
 use crate::error::{CommandError, Meaning, meaning, poisons_connection};
 
 const CALL: &str = "select command, outcome, conversation, up_to, moved, members from mark_read($1, $2, $3, $4, $5, $6)";
@@ -58,7 +58,7 @@ impl Committer {
 
     async fn run(&self, marks: &[Mark]) -> Result<Vec<Marked>, sqlx::Error> {
         let items = Items::of(marks);
-        let mut connection = acquire(&self.pool).await?;
+        let mut connection = self.pool.acquire().await?;
         let call = sqlx::query_as(CALL)
             .bind(items.commands)
             .bind(items.tenants)
@@ -67,13 +67,9 @@ impl Committer {
             .bind(items.seqs)
             .bind(items.messages)
             .fetch_all(&mut *connection);
-        // Postgres ends the statement itself well before this: what is silent for longer is lost.
-        let result = match tokio::time::timeout(SILENCE, call).await {
-            Ok(result) => result,
-            Err(_silent) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
-        };
-        if result.as_ref().err().is_some_and(poisons_connection) {
-            connection.close_on_drop();
+        let result = bounded(call).await;
+        if !result.as_ref().err().is_some_and(poisons_connection) {
+            connection.release();
         }
         result
     }

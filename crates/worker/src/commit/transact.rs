@@ -1,71 +1,87 @@
 //! Which command is carried out by what: each in one transaction.
 
 use confab_protocol::command::{Command, Outcome, Request};
-use sqlx::{Connection as _, PgConnection};
+use confab_protocol::error::Failure;
+use sqlx::PgConnection;
 
 use super::{Committer, conversation, creation, membership, message, revocation};
-use crate::database::acquire;
-use crate::error::{CommandError, poisons_connection};
+use crate::database::{READ_COMMITTED, Transaction};
+use crate::error::CommandError;
 use crate::outbox::Committed;
 
 /// What a transaction gives: the outcome, and what is to be published.
 pub(super) type Done = (Outcome, Option<Committed>);
 
 impl Committer {
-    /// Carries out a command in one transaction.
+    /// Carries out a command in one transaction. A failure that leaves the connection good ends with a rollback, any other closes it.
     pub(super) async fn transact(&self, request: &Request) -> Result<Done, CommandError> {
-        let mut connection = acquire(&self.pool).await?;
-        let done = self.transact_on(&mut connection, request).await;
-        if let Err(CommandError::Postgres(error)) = &done
-            && poisons_connection(error)
-        {
-            connection.close_on_drop();
+        let mut tx = self.pool.begin(READ_COMMITTED).await?;
+        match self.carry_out(&mut tx, request).await {
+            Ok(done) => {
+                tx.commit().await?;
+                Ok(done)
+            }
+            // A refusal that was decided under a creation's key is kept with it.
+            Err(Undone::KeptRefusal(failure)) => {
+                tx.commit().await?;
+                Err(failure.into())
+            }
+            Err(Undone::Failed(error)) => {
+                roll_back(tx, &error).await?;
+                Err(error)
+            }
         }
-        done
     }
 
-    async fn transact_on(
-        &self,
-        connection: &mut PgConnection,
-        request: &Request,
-    ) -> Result<Done, CommandError> {
-        let mut tx = connection.begin().await?;
+    async fn carry_out(&self, tx: &mut PgConnection, request: &Request) -> Result<Done, Undone> {
         let caller = &request.caller;
-        let done = match &request.command {
+        Ok(match &request.command {
             Command::CreateConversation(command) => {
-                // A refusal that was decided under the key is kept with it: it is committed, too.
-                let (created, committed) = creation::create(&mut tx, caller, command).await?;
-                tx.commit().await?;
-                return created
-                    .map(|created| (Outcome::Created(created), committed))
-                    .map_err(CommandError::from);
+                let (created, committed) = creation::create(tx, caller, command).await?;
+                let created = created.map_err(Undone::KeptRefusal)?;
+                (Outcome::Created(created), committed)
             }
             Command::UpdateConversation(command) => {
-                conversation::update(&mut tx, caller, command).await?
+                conversation::update(tx, caller, command).await?
             }
             Command::DeleteConversation(command) => {
-                conversation::delete(&mut tx, caller, command).await?
+                conversation::delete(tx, caller, command).await?
             }
-            Command::AddParticipants(command) => membership::add(&mut tx, caller, command).await?,
-            Command::UpdateParticipant(command) => {
-                membership::update(&mut tx, caller, command).await?
-            }
-            Command::RemoveParticipant(command) => {
-                membership::remove(&mut tx, caller, command).await?
-            }
-            Command::EditMessage(command) => message::edit(&mut tx, caller, command).await?,
-            Command::DeleteMessage(command) => message::delete(&mut tx, caller, command).await?,
-            Command::SendMessage(_) => {
-                return Err(CommandError::Stored("messages are committed in batches"));
-            }
+            Command::AddParticipants(command) => membership::add(tx, caller, command).await?,
+            Command::UpdateParticipant(command) => membership::update(tx, caller, command).await?,
+            Command::RemoveParticipant(command) => membership::remove(tx, caller, command).await?,
+            Command::EditMessage(command) => message::edit(tx, caller, command).await?,
+            Command::DeleteMessage(command) => message::delete(tx, caller, command).await?,
             Command::Revoke(command) => {
-                revocation::revoke(&mut tx, caller, command, self.token_max_lifetime).await?
+                revocation::revoke(tx, caller, command, self.token_max_lifetime).await?
+            }
+            Command::SendMessage(_) => {
+                return Err(CommandError::Stored("messages are committed in batches").into());
             }
             Command::MarkRead(_) => {
-                return Err(CommandError::Stored("read marks have a lane of their own"));
+                return Err(CommandError::Stored("read marks have a lane of their own").into());
             }
-        };
-        tx.commit().await?;
-        Ok(done)
+        })
     }
+}
+
+/// Why a command changed nothing.
+enum Undone {
+    /// It was refused, and that is to be committed.
+    KeptRefusal(Failure),
+    /// It was refused, or failed.
+    Failed(CommandError),
+}
+
+impl From<CommandError> for Undone {
+    fn from(error: CommandError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+async fn roll_back(tx: Transaction, error: &CommandError) -> Result<(), sqlx::Error> {
+    if error.poisons_connection() {
+        return Ok(());
+    }
+    tx.rollback().await
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use confab_bus::{Bus, Outgoing};
 use confab_protocol::event::LogEntry;
 use confab_protocol::ids::TenantId;
-use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::{OutboxError, Standing, acknowledged, outgoing, send};
+use crate::database::{Pool, READ_COMMITTED};
 use crate::metrics::Metrics;
 use crate::reads::{EVENT_COLUMNS, EVENT_TARGET, EventRow, entry_of};
 
@@ -25,7 +25,7 @@ const SWEEP_EVERY: u32 = 120;
 /// Relays until `stop`.
 pub(crate) async fn run(
     bus: Bus,
-    pool: PgPool,
+    pool: Pool,
     standing: Standing,
     metrics: Metrics,
     stop: CancellationToken,
@@ -51,14 +51,14 @@ pub(crate) async fn run(
 /// Publishes some of what lingers; says whether there may be more.
 pub(super) async fn relay(
     bus: &Bus,
-    pool: &PgPool,
+    pool: &Pool,
     standing: &Standing,
     metrics: &Metrics,
 ) -> Result<bool, OutboxError> {
     let Some(stream) = standing.now() else {
         return Ok(false);
     };
-    let mut tx = pool.begin().await?;
+    let mut tx = pool.begin(READ_COMMITTED).await?;
     let rows: Vec<(i64, Vec<Uuid>, Vec<i64>)> = sqlx::query_as(
         "select id, conversation_ids, seqs from outbox \
          where published_at is null and created_at < clock_timestamp() - interval '1 second' \
@@ -141,21 +141,23 @@ struct RelayRow {
 /// and revocations that expired.
 ///
 /// While NATS is away, and until its stream was compared, what was published is kept: it may be lost.
-pub(super) async fn sweep(pool: &PgPool, standing: &Standing) -> Result<(), OutboxError> {
+pub(super) async fn sweep(pool: &Pool, standing: &Standing) -> Result<(), OutboxError> {
+    let mut connection = pool.acquire().await?;
     if standing.now().is_some() {
         sqlx::query(
             "delete from outbox where id in (select id from outbox where published_at < statement_timestamp() - interval '5 minutes' \
              order by published_at limit 10000 for update skip locked)",
         )
-        .execute(pool)
+        .execute(&mut *connection)
         .await?;
     }
     sqlx::query(
         "delete from creation_keys where (tenant, user_id, key) in (select tenant, user_id, key from creation_keys \
          where expires_at < clock_timestamp() limit 10000 for update skip locked)",
     )
-    .execute(pool)
+    .execute(&mut *connection)
     .await?;
-    crate::revocations::sweep(pool).await?;
+    crate::revocations::sweep(&mut connection).await?;
+    connection.release();
     Ok(())
 }

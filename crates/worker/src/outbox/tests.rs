@@ -13,6 +13,7 @@ use super::{
     Committed, Compared, OutboxError, Publisher, Standing, acknowledged, mark, relay, send, verify,
     write_marks,
 };
+use crate::database::Pool;
 use crate::metrics::Metrics;
 use crate::testing::{Fixture, eventually, message, programs};
 
@@ -92,7 +93,7 @@ async fn what_a_stream_lost_is_found_though_it_has_grown_over_it() {
         publisher.publish(part.commit().await);
     }
     drop(publisher);
-    let (bus, pool) = (part.bus.clone(), part.pool().clone());
+    let (bus, pool) = (part.bus.clone(), part.connections().clone());
     let stop = CancellationToken::new();
     super::run(bus, pool, committed, part.standing.clone(), stop).await;
     assert_eq!(part.bus.stream_state().await.unwrap().last, 4);
@@ -114,7 +115,7 @@ async fn marks_of_one_connection_are_not_written_on_the_next() {
     let marks = vec![acknowledged(commit.row, sent, stream).await.unwrap()];
     part.restart(|_| {}).await;
     part.verify().await.unwrap();
-    write_marks(part.pool(), marks, &part.standing).await;
+    write_marks(part.connections(), marks, &part.standing).await;
     assert_eq!(part.marked().await, [false]);
     part.relay().await;
     assert_eq!(part.messages().await, 1);
@@ -133,7 +134,7 @@ async fn marks_that_wait_in_postgres_are_not_written_on_the_next_connection() {
         .execute(&mut *other)
         .await
         .unwrap();
-    let (pool, standing) = (part.pool().clone(), part.standing.clone());
+    let (pool, standing) = (part.connections().clone(), part.standing.clone());
     let writing = async move { write_marks(&pool, marks, &standing).await };
     let meanwhile = async {
         part.waits_for_a_lock().await;
@@ -155,7 +156,7 @@ async fn who_stops_writes_the_marks_of_all_that_was_acknowledged() {
     }
     let stop = CancellationToken::new();
     stop.cancel();
-    let (bus, pool) = (part.bus.clone(), part.pool().clone());
+    let (bus, pool) = (part.bus.clone(), part.connections().clone());
     super::run(bus, pool, committed, part.standing.clone(), stop).await;
     assert_eq!(part.marked().await, [true, true, true]);
 }
@@ -230,6 +231,10 @@ impl Part {
         part
     }
 
+    fn connections(&self) -> &Pool {
+        &self.fixture.connections
+    }
+
     fn pool(&self) -> &PgPool {
         &self.fixture.pool
     }
@@ -270,7 +275,12 @@ impl Part {
     async fn publish(&self, commit: &Committed) {
         let sent = send(&self.bus, &commit.events).await.unwrap();
         let acknowledged = acknowledged(commit.row, sent, self.standing.now()).await;
-        write_marks(self.pool(), vec![acknowledged.unwrap()], &self.standing).await;
+        write_marks(
+            self.connections(),
+            vec![acknowledged.unwrap()],
+            &self.standing,
+        )
+        .await;
     }
 
     /// Waits until a statement waits for another's lock.
@@ -285,13 +295,14 @@ impl Part {
 
     async fn verify(&self) -> Result<(), OutboxError> {
         let of = (&self.compared, self.link().epoch);
-        verify::verify(&self.bus, self.pool(), of, &self.metrics).await
+        verify::verify(&self.bus, self.connections(), of, &self.metrics).await
     }
 
     /// Relays until nothing lingers.
     async fn relay(&self) {
         eventually("nothing lingers", async || {
-            let relayed = relay::relay(&self.bus, self.pool(), &self.standing, &self.metrics);
+            let relayed =
+                relay::relay(&self.bus, self.connections(), &self.standing, &self.metrics);
             relayed.await.unwrap();
             self.marked().await.into_iter().all(|is| is).then_some(())
         })
@@ -299,7 +310,9 @@ impl Part {
     }
 
     async fn sweep(&self) {
-        relay::sweep(self.pool(), &self.standing).await.unwrap();
+        relay::sweep(self.connections(), &self.standing)
+            .await
+            .unwrap();
     }
 
     /// What was published is so long ago that it is forgotten.

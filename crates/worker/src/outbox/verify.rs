@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use confab_bus::{Bus, BusError, Link, StreamState};
 use confab_protocol::ids::EventId;
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -14,6 +13,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{Compared, OutboxError};
+use crate::database::{Pool, READ_COMMITTED};
 use crate::metrics::Metrics;
 
 const PERIOD: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ const MARKS: i64 = 500;
 /// Compares at the start, on every reconnect and every 5 s until `stop`.
 pub(crate) async fn run(
     bus: Bus,
-    pool: PgPool,
+    pool: Pool,
     compared: watch::Sender<Option<Compared>>,
     metrics: Metrics,
     stop: CancellationToken,
@@ -61,7 +61,7 @@ pub(crate) async fn run(
 /// no longer marked.
 pub(super) async fn verify(
     bus: &Bus,
-    pool: &PgPool,
+    pool: &Pool,
     (compared, epoch): (&watch::Sender<Option<Compared>>, u64),
     metrics: &Metrics,
 ) -> Result<(), OutboxError> {
@@ -90,8 +90,8 @@ pub(super) async fn verify(
 }
 
 /// Gives what the stream has lost, and what is marked as published into another, to the relay.
-async fn unmark(bus: &Bus, pool: &PgPool, stream: &StreamState) -> Result<(), OutboxError> {
-    let mut tx = pool.begin().await?;
+async fn unmark(bus: &Bus, pool: &Pool, stream: &StreamState) -> Result<(), OutboxError> {
+    let mut tx = pool.begin(READ_COMMITTED).await?;
     let (locked,): (bool,) = sqlx::query_as("select pg_try_advisory_xact_lock($1)")
         .bind(LOCK)
         .fetch_one(&mut *tx)
@@ -127,16 +127,19 @@ struct Marked {
 
 /// The mark with the highest sequence, not the one that was made last, and behind it the one of the oldest stream: while one worker
 /// looks for what an erased stream had, another may have published into the new one.
-async fn ends(pool: &PgPool) -> Result<Vec<Marked>, OutboxError> {
-    Ok(sqlx::query_as(
+async fn ends(pool: &Pool) -> Result<Vec<Marked>, OutboxError> {
+    let mut connection = pool.acquire().await?;
+    let ends = sqlx::query_as(
         "(select stream_created, stream_seq, stream_event_id from outbox where published_at is not null \
             order by stream_created desc, stream_seq desc limit 1) \
          union all \
          (select stream_created, stream_seq, stream_event_id from outbox where published_at is not null \
             order by stream_created, stream_seq limit 1)",
     )
-    .fetch_all(pool)
-    .await?)
+    .fetch_all(&mut *connection)
+    .await?;
+    connection.release();
+    Ok(ends)
 }
 
 /// Whether the stream has the marked event where it was acknowledged, or had it until it expired.

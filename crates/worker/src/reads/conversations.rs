@@ -7,7 +7,7 @@ use confab_protocol::limits;
 use confab_protocol::query::Answer;
 use confab_protocol::resource::Conversation;
 use confab_protocol::timestamp::Timestamp;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -96,21 +96,18 @@ pub(super) fn statement() -> String {
 
 /// One conversation with its first participants.
 pub(super) async fn get(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     caller: &Caller,
     id: ConversationId,
 ) -> Result<Answer, CommandError> {
-    let mut tx = pool
-        .begin_with("begin isolation level repeatable read read only")
-        .await?;
-    may_read(&mut tx, caller, id).await?;
+    may_read(connection, caller, id).await?;
     let row: ConversationRow = sqlx::query_as(sqlx::AssertSqlSafe(statement()))
         .bind(id.0)
         .bind(caller.user.as_str())
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut *connection)
         .await?;
     let members = usize::try_from(row.members).unwrap_or_default();
-    let rows: Vec<(ParticipantRow, i64, i32)> = participants(&mut tx, id).await?;
+    let rows: Vec<(ParticipantRow, i64, i32)> = participants(connection, id).await?;
     let last = rows
         .last()
         .map(|(_, joined, position)| (joined.cast_unsigned(), position.unsigned_abs().into()));
@@ -130,7 +127,7 @@ pub(super) async fn get(
 }
 
 async fn participants(
-    tx: &mut sqlx::PgConnection,
+    tx: &mut PgConnection,
     id: ConversationId,
 ) -> Result<Vec<(ParticipantRow, i64, i32)>, CommandError> {
     #[derive(sqlx::FromRow)]

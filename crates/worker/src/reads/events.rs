@@ -5,7 +5,7 @@ use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, EventId, Seq};
 use confab_protocol::json::JsonText;
 use confab_protocol::query::{Answer, EncodedEvent, Log, LogRange, ReadEvents, ReadRanges};
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{EVENT_COLUMNS, EVENT_TARGET, EventRow, ROOM, entry_of};
@@ -32,7 +32,10 @@ pub(super) fn range() -> String {
 }
 
 /// Events of a range, as many as fit.
-pub(super) async fn read(pool: &PgPool, read: &ReadEvents) -> Result<Answer, CommandError> {
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    read: &ReadEvents,
+) -> Result<Answer, CommandError> {
     let rows: Vec<EventRow> = sqlx::query_as(sqlx::AssertSqlSafe(range()))
         .bind(read.conversation.0)
         .bind(read.tenant.as_str())
@@ -40,7 +43,7 @@ pub(super) async fn read(pool: &PgPool, read: &ReadEvents) -> Result<Answer, Com
         .bind(i64::try_from(read.up_to).unwrap_or(i64::MAX))
         .bind(i64::try_from(ROOM).unwrap_or(i64::MAX))
         .bind(MOST)
-        .fetch_all(pool)
+        .fetch_all(connection)
         .await?;
     let events = rows
         .iter()
@@ -84,7 +87,10 @@ struct RangeRow {
 }
 
 /// Events of several ranges, as many as fit: what is missing behind the last one is to be asked for again.
-pub(super) async fn ranges(pool: &PgPool, read: &ReadRanges) -> Result<Answer, CommandError> {
+pub(super) async fn ranges(
+    connection: &mut PgConnection,
+    read: &ReadRanges,
+) -> Result<Answer, CommandError> {
     let seqs = |seq: fn(&LogRange) -> Seq| -> Vec<i64> {
         let bound = |range| i64::try_from(seq(range)).unwrap_or(i64::MAX);
         read.ranges.iter().map(bound).collect()
@@ -99,7 +105,7 @@ pub(super) async fn ranges(pool: &PgPool, read: &ReadRanges) -> Result<Answer, C
         .bind(seqs(|range| range.up_to))
         .bind(i64::try_from(room).unwrap_or(i64::MAX))
         .bind(MOST)
-        .fetch_all(pool)
+        .fetch_all(connection)
         .await?;
     let mut rows = rows.into_iter().peekable();
     let mut answer = Vec::with_capacity(read.ranges.len());
@@ -129,11 +135,8 @@ fn encoded(conversation: Uuid, row: &EventRow) -> Result<EncodedEvent, CommandEr
 }
 
 /// A conversation's log as clients read it: for its members only.
-pub(super) async fn log(pool: &PgPool, log: &Log) -> Result<Answer, CommandError> {
-    let mut tx = pool
-        .begin_with("begin isolation level repeatable read read only")
-        .await?;
-    let head = may_read(&mut tx, &log.caller, log.conversation).await?;
+pub(super) async fn log(connection: &mut PgConnection, log: &Log) -> Result<Answer, CommandError> {
+    let head = may_read(connection, &log.caller, log.conversation).await?;
     let rows: Vec<EventRow> = sqlx::query_as(sqlx::AssertSqlSafe(range()))
         .bind(log.conversation.0)
         .bind(log.caller.tenant.as_str())
@@ -141,7 +144,7 @@ pub(super) async fn log(pool: &PgPool, log: &Log) -> Result<Answer, CommandError
         .bind(head.cast_signed())
         .bind(i64::try_from(ROOM).unwrap_or(i64::MAX))
         .bind(i64::from(log.limit).min(MOST))
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut *connection)
         .await?;
     let events = rows
         .iter()
@@ -153,7 +156,7 @@ pub(super) async fn log(pool: &PgPool, log: &Log) -> Result<Answer, CommandError
 /// Refuses who is no member: nothing is told of a conversation to strangers, its deletion to those who were members. Gives the
 /// conversation's head.
 pub(super) async fn may_read(
-    tx: &mut sqlx::PgConnection,
+    tx: &mut PgConnection,
     caller: &Caller,
     conversation: ConversationId,
 ) -> Result<Seq, CommandError> {

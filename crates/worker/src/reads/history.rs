@@ -4,7 +4,7 @@ use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::{Answer, History};
 use confab_protocol::timestamp::Timestamp;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use super::events::may_read;
 use super::{EventRow, ROOM, message};
@@ -34,16 +34,16 @@ struct Found {
 }
 
 /// A conversation's messages, newest first: for its members only.
-pub(super) async fn read(pool: &PgPool, history: &History) -> Result<Answer, CommandError> {
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    history: &History,
+) -> Result<Answer, CommandError> {
     let cursor = match &history.cursor {
         Some(cursor) => Some(seq_of(cursor).ok_or_else(|| Failure::of(Code::InvalidCursor))?),
         None => None,
     };
-    let mut tx = pool
-        .begin_with("begin isolation level repeatable read read only")
-        .await?;
-    let head = may_read(&mut tx, &history.caller, history.conversation).await?;
-    let (lowest, above) = bounds(&mut tx, history, head, cursor).await?;
+    let head = may_read(connection, &history.caller, history.conversation).await?;
+    let (lowest, above) = bounds(connection, history, head, cursor).await?;
     // Seqs have no gaps: so many seqs are so many events.
     let from = lowest.max(above.saturating_sub(EXAMINED));
     let kind = history
@@ -59,7 +59,7 @@ pub(super) async fn read(pool: &PgPool, history: &History) -> Result<Answer, Com
         .bind(kind.map(|kind| format!("{{\"kind\":{kind},")))
         .bind(i64::from(history.limit) + 1)
         .bind(i64::try_from(ROOM).unwrap_or(i64::MAX))
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut *connection)
         .await?;
     let limit = usize::try_from(history.limit).unwrap_or(usize::MAX);
     let found = rows.first().map_or(0, |row| row.found.cast_unsigned());

@@ -8,7 +8,7 @@ use confab_protocol::query::{Answer, ListConversations, ListOrder};
 use confab_protocol::resource::{Conversation, ConversationType, MessageBody, MessagePreview};
 use confab_protocol::timestamp::Timestamp;
 use serde::Deserialize as _;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use time::macros::datetime;
 use uuid::Uuid;
@@ -94,7 +94,10 @@ pub(super) fn statement(order: ListOrder) -> String {
 }
 
 /// The caller's conversations, those it has left and deleted ones not among them.
-pub(super) async fn read(pool: &PgPool, list: &ListConversations) -> Result<Answer, CommandError> {
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    list: &ListConversations,
+) -> Result<Answer, CommandError> {
     let after = match &list.cursor {
         Some(cursor) => {
             Position::parse(cursor, list.order).ok_or_else(|| Failure::of(Code::InvalidCursor))?
@@ -102,13 +105,13 @@ pub(super) async fn read(pool: &PgPool, list: &ListConversations) -> Result<Answ
         None => Position::BEGINNING,
     };
     match list.order {
-        ListOrder::Recent => recent(pool, list, after).await,
-        ListOrder::Created => created(pool, list, after).await,
+        ListOrder::Recent => recent(connection, list, after).await,
+        ListOrder::Created => created(connection, list, after).await,
     }
 }
 
 async fn recent(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     list: &ListConversations,
     after: Position,
 ) -> Result<Answer, CommandError> {
@@ -119,21 +122,18 @@ async fn recent(
         .bind(after.id)
         .bind(i64::from(list.limit) + 1)
         .bind(after.at)
-        .fetch_all(pool)
+        .fetch_all(connection)
         .await?;
     page_of(rows, list, None)
 }
 
 async fn created(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     list: &ListConversations,
     after: Position,
 ) -> Result<Answer, CommandError> {
     let wanted = list.limit.saturating_add(1);
     let examined = i64::from(list.r#type.map_or(wanted, |_| wanted.max(EXAMINED)));
-    let mut tx = pool
-        .begin_with("begin isolation level repeatable read read only")
-        .await?;
     let rows: Vec<Listed> = sqlx::query_as(sqlx::AssertSqlSafe(statement(ListOrder::Created)))
         .bind(list.caller.tenant.as_str())
         .bind(list.caller.user.as_str())
@@ -141,7 +141,7 @@ async fn created(
         .bind(after.id)
         .bind(i64::from(wanted))
         .bind(examined)
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut *connection)
         .await?;
     let mut beyond = None;
     if rows.len() < wanted as usize {
@@ -150,7 +150,7 @@ async fn created(
             .bind(list.caller.user.as_str())
             .bind(after.id)
             .bind(examined)
-            .fetch_optional(&mut *tx)
+            .fetch_optional(&mut *connection)
             .await?;
         beyond = last.map(|(id,)| Position { id, ..after });
     }

@@ -4,7 +4,7 @@ use std::iter::Peekable;
 
 use confab_protocol::ids::ConversationId;
 use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::error::CommandError;
@@ -92,10 +92,10 @@ impl Row {
 
 /// Answers all questions in one snapshot; what finds no room is left for a next page.
 pub(super) async fn read(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     of: &[MembershipsOf],
 ) -> Result<Vec<UserMemberships>, CommandError> {
-    let rows = rows(pool, of).await?;
+    let rows = rows(connection, of).await?;
     // Where the limit has cut, the last one with a row may lack some.
     let whole = if rows.len() < 2 * READ {
         i64::MAX
@@ -122,7 +122,10 @@ pub(super) async fn read(
     Ok(answers)
 }
 
-async fn rows(pool: &PgPool, of: &[MembershipsOf]) -> Result<Vec<Row>, CommandError> {
+async fn rows(
+    connection: &mut PgConnection,
+    of: &[MembershipsOf],
+) -> Result<Vec<Row>, CommandError> {
     let (mut only, mut onlys) = (Vec::new(), Slices::default());
     let (mut held, mut seqs, mut helds) = (Vec::new(), Vec::new(), Slices::default());
     for one in of {
@@ -143,7 +146,7 @@ async fn rows(pool: &PgPool, of: &[MembershipsOf]) -> Result<Vec<Row>, CommandEr
         .bind(seqs)
         .bind(helds.from)
         .bind(helds.to)
-        .fetch_all(pool)
+        .fetch_all(connection)
         .await?;
     Ok(rows)
 }

@@ -4,7 +4,7 @@ use confab_protocol::command::Caller;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, EventId};
 use confab_protocol::query::Answer;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{EventRow, message};
@@ -34,7 +34,7 @@ pub(super) const STATEMENT: &str = "\
 
 /// A message, for those who may read its conversation. Nobody else learns that there is one, but for its deleted conversation's members.
 pub(super) async fn get(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     caller: &Caller,
     id: EventId,
 ) -> Result<Answer, CommandError> {
@@ -42,7 +42,7 @@ pub(super) async fn get(
         .bind(id.0)
         .bind(caller.tenant.as_str())
         .bind(caller.user.as_str())
-        .fetch_optional(pool)
+        .fetch_optional(connection)
         .await?;
     let not_found = || Failure::of(Code::MessageNotFound);
     let found = found.ok_or_else(not_found)?;

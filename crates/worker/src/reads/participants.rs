@@ -4,7 +4,7 @@ use confab_protocol::error::{Code, Failure};
 use confab_protocol::json::JsonText;
 use confab_protocol::query::{Answer, ListParticipants};
 use confab_protocol::resource::Role;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::events::may_read;
@@ -29,7 +29,10 @@ struct Row {
 
 /// A page of participants, for those who may read the conversation. Its order never changes and new memberships stand at its end, so that
 /// pages neither skip nor repeat one.
-pub(super) async fn list(pool: &PgPool, list: &ListParticipants) -> Result<Answer, CommandError> {
+pub(super) async fn list(
+    connection: &mut PgConnection,
+    list: &ListParticipants,
+) -> Result<Answer, CommandError> {
     let after = match &list.cursor {
         Some(cursor) => parse(cursor).ok_or_else(|| Failure::of(Code::InvalidCursor))?,
         None => (0, -1),
@@ -40,17 +43,14 @@ pub(super) async fn list(pool: &PgPool, list: &ListParticipants) -> Result<Answe
     } else {
         EXAMINED.max(list.limit.saturating_add(1))
     };
-    let mut tx = pool
-        .begin_with("begin isolation level repeatable read read only")
-        .await?;
-    may_read(&mut tx, &list.caller, list.conversation).await?;
+    may_read(connection, &list.caller, list.conversation).await?;
     let text = statement(which);
     let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(text))
         .bind(list.conversation.0)
         .bind(after.0)
         .bind(after.1)
         .bind(i64::from(examined))
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut *connection)
         .await?;
     page_of(rows, list, examined)
 }

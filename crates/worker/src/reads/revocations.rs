@@ -1,7 +1,7 @@
 //! Revocations, for gateways.
 
 use confab_protocol::query::Answer;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 
 use crate::error::CommandError;
 use crate::revocations::{COLUMNS, RevocationRow, revocation};
@@ -10,13 +10,16 @@ use crate::revocations::{COLUMNS, RevocationRow, revocation};
 const PAGE: usize = 500;
 
 /// Revocations above a revision, in the order of their revisions.
-pub(super) async fn read(pool: &PgPool, after: u64) -> Result<Answer, CommandError> {
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    after: u64,
+) -> Result<Answer, CommandError> {
     let text =
         format!("select {COLUMNS} from revocations where revision > $1 order by revision limit $2");
     let mut rows: Vec<RevocationRow> = sqlx::query_as(sqlx::AssertSqlSafe(text))
         .bind(i64::try_from(after).unwrap_or(i64::MAX))
         .bind(i64::try_from(PAGE + 1).unwrap_or(i64::MAX))
-        .fetch_all(pool)
+        .fetch_all(connection)
         .await?;
     let more = rows.len() > PAGE;
     rows.truncate(PAGE);

@@ -23,7 +23,7 @@ use crate::testing::Fixture;
 
 /// The answer to a query, which fits one NATS message.
 async fn ask(fixture: &Fixture, query: Query) -> Answer {
-    let outcome: QueryOutcome = answer(&fixture.pool, &query, Duration::from_secs(20)).await;
+    let outcome: QueryOutcome = answer(&fixture.connections, &query, Duration::from_secs(20)).await;
     let bytes = encode(&outcome).unwrap().len();
     assert!(bytes <= limits::RPC, "{} took {bytes} bytes", query.name());
     outcome.unwrap()
@@ -31,6 +31,6 @@ async fn ask(fixture: &Fixture, query: Query) -> Answer {
 
 /// The code that a query is refused with.
 async fn refused(fixture: &Fixture, query: Query) -> Code {
-    let outcome = answer(&fixture.pool, &query, Duration::from_secs(20)).await;
+    let outcome = answer(&fixture.connections, &query, Duration::from_secs(20)).await;
     outcome.unwrap_err().code
 }

@@ -31,7 +31,7 @@ async fn told(fixture: &Fixture, group: ConversationId, client_id: ClientId) -> 
         from: None,
         to: None,
     });
-    match reads::answer(&fixture.pool, &history, budget)
+    match reads::answer(&fixture.connections, &history, budget)
         .await
         .unwrap()
     {
@@ -63,7 +63,10 @@ async fn events(fixture: &Fixture, group: ConversationId) -> Vec<(EventType, Str
         up_to: 1000,
     });
     let budget = Duration::from_secs(20);
-    match reads::answer(&fixture.pool, &range, budget).await.unwrap() {
+    match reads::answer(&fixture.connections, &range, budget)
+        .await
+        .unwrap()
+    {
         Answer::Events { events } => events
             .into_iter()
             .map(|event| (event.r#type, event.json.into_string()))

@@ -311,7 +311,10 @@ async fn get(fixture: &Fixture, user: &str, conversation: ConversationId) -> Con
         conversation,
     };
     let budget = std::time::Duration::from_secs(20);
-    match reads::answer(&fixture.pool, &query, budget).await.unwrap() {
+    match reads::answer(&fixture.connections, &query, budget)
+        .await
+        .unwrap()
+    {
         Answer::Object(text) => {
             let shown: Shown = serde_json::from_str(text.as_str()).unwrap();
             shown.conversation

@@ -55,6 +55,7 @@ async fn grows_without_scans(conversations: usize) {
         url,
         pool,
         committer,
+        ..
     } = fixture;
     // What a connection counts is certain to be told when it closes: those, too, that the committer keeps.
     drop(committer);

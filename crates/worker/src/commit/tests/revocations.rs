@@ -101,11 +101,13 @@ async fn what_expired_is_swept_and_its_revision_never_given_again() {
         .execute(&fixture.pool)
         .await
         .unwrap();
-    crate::revocations::sweep(&fixture.pool).await.unwrap();
+    let mut connection = fixture.connections.acquire().await.unwrap();
+    crate::revocations::sweep(&mut connection).await.unwrap();
     assert_eq!(all(&fixture).await, []);
     let second = revoked(by_admin(&fixture, RevocationTarget::Login("a".into())).await);
     assert!(second.revision > first.revision);
-    crate::revocations::sweep(&fixture.pool).await.unwrap();
+    let mut connection = fixture.connections.acquire().await.unwrap();
+    crate::revocations::sweep(&mut connection).await.unwrap();
     eventually("it is read", async || {
         (all(&fixture).await == [second.clone()]).then_some(())
     })
@@ -146,7 +148,7 @@ fn lifetime(revocation: &Revocation) -> Duration {
 
 async fn page(fixture: &Fixture, after: u64) -> (Vec<Revocation>, bool) {
     let query = Query::Revocations { after };
-    let answer = reads::answer(&fixture.pool, &query, Duration::from_secs(20)).await;
+    let answer = reads::answer(&fixture.connections, &query, Duration::from_secs(20)).await;
     match answer.unwrap() {
         Answer::Revocations { revocations, more } => (revocations, more),
         other => panic!("{other:?}"),
