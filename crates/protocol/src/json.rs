@@ -9,8 +9,10 @@ use serde_json::value::RawValue;
 
 use crate::error::{Failure, FieldError};
 
+mod canonical;
 mod merge;
 
+pub use canonical::Canonical;
 pub use merge::merge_patch;
 
 /// How deep a JSON text from outside may be nested. Readers give up at 128, and the text stands some objects deep in events,

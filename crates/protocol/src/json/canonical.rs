@@ -1,0 +1,318 @@
+//! JSON texts compared by what they say (RFC 8785), not by how that is written.
+//!
+//! Libraries that write this form take values of serde, whose numbers are doubles or 64 bits wide by then: of a longer integer or a decimal they
+//! see a neighbour. Here numbers are read from the text. An integer counts by its digits. Any other number counts as the double that it is a
+//! correctly rounded writing of, so that `0.10`, `1e-1` and a MessagePack double are one number, and by its decimal value where it is none.
+
+use std::borrow::Cow;
+
+/// How deep a text may be nested: what is kept stands one object deeper than what [`super::check`] lets in.
+const MAX_DEPTH: usize = 128;
+/// No double has more significant digits than 767.
+const MAX_DOUBLE_DIGITS: usize = 767;
+
+/// A JSON value, equal to another that says the same. It is never written, so that the order of members is any that is fixed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Canonical<'a> {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number: its digits without zeros at either end, and the power of ten behind them.
+    Number(String),
+    /// A string, without escapes.
+    Text(Cow<'a, str>),
+    /// A list.
+    List(Vec<Self>),
+    /// An object, its members sorted by their names. One that is there twice stays so.
+    Object(Vec<(Cow<'a, str>, Self)>),
+}
+
+impl<'a> Canonical<'a> {
+    /// Reads a text that is known to be JSON; none where it is not, or is nested too deep.
+    #[must_use]
+    pub fn read(text: &'a str) -> Option<Self> {
+        let mut reader = Reader { rest: text };
+        let value = reader.value(MAX_DEPTH)?;
+        reader.skip_space();
+        reader.rest.is_empty().then_some(value)
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Reader<'a> {
+    fn skip_space(&mut self) {
+        self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
+    }
+
+    /// Takes the sign if it comes next.
+    fn take(&mut self, sign: char) -> bool {
+        self.skip_space();
+        let rest = self.rest.strip_prefix(sign);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    /// Takes what comes before `end`.
+    fn take_to(&mut self, end: usize) -> Option<&'a str> {
+        let (taken, rest) = self.rest.split_at_checked(end)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    fn value(&mut self, depth: usize) -> Option<Canonical<'a>> {
+        self.skip_space();
+        match self.rest.as_bytes().first()? {
+            b'{' => self.object(depth.checked_sub(1)?),
+            b'[' => self.list(depth.checked_sub(1)?),
+            b'"' => self.string().map(Canonical::Text),
+            _ => self.token(),
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Option<Canonical<'a>> {
+        let mut members = Vec::new();
+        self.take('{');
+        while !self.take('}') {
+            if !members.is_empty() && !self.take(',') {
+                return None;
+            }
+            self.skip_space();
+            let name = self.string()?;
+            if !self.take(':') {
+                return None;
+            }
+            members.push((name, self.value(depth)?));
+        }
+        members.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Some(Canonical::Object(members))
+    }
+
+    fn list(&mut self, depth: usize) -> Option<Canonical<'a>> {
+        let mut items = Vec::new();
+        self.take('[');
+        while !self.take(']') {
+            if !items.is_empty() && !self.take(',') {
+                return None;
+            }
+            items.push(self.value(depth)?);
+        }
+        Some(Canonical::List(items))
+    }
+
+    fn string(&mut self) -> Option<Cow<'a, str>> {
+        let mut escaped = false;
+        let mut has_escapes = false;
+        let inner = self.rest.strip_prefix('"')?;
+        let length = inner.bytes().position(|byte| {
+            let ends = byte == b'"' && !escaped;
+            escaped = byte == b'\\' && !escaped;
+            has_escapes |= escaped;
+            ends
+        })?;
+        let quoted = self.take_to(length + 2)?;
+        if has_escapes {
+            return serde_json::from_str(quoted).ok().map(Cow::Owned);
+        }
+        inner.get(..length).map(Cow::Borrowed)
+    }
+
+    fn token(&mut self) -> Option<Canonical<'a>> {
+        let is_end = |c: char| matches!(c, ',' | ']' | '}' | ' ' | '\t' | '\n' | '\r');
+        let end = self.rest.find(is_end).unwrap_or(self.rest.len());
+        Some(match self.take_to(end)? {
+            "null" => Canonical::Null,
+            "true" => Canonical::Bool(true),
+            "false" => Canonical::Bool(false),
+            number => Canonical::Number(Decimal::read(number)?.of_double(number).write()),
+        })
+    }
+}
+
+/// A number as it is written: digits without zeros at either end, and the power of ten behind them. Zero has no digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Decimal {
+    is_negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+impl Decimal {
+    fn read(text: &str) -> Option<Self> {
+        let unsigned = text.strip_prefix('-').unwrap_or(text);
+        let (mantissa, power) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits = format!("{whole}{fraction}");
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let significant = digits.trim_end_matches('0');
+        let behind = digits.len() - significant.len();
+        let significant = significant.trim_start_matches('0');
+        let exponent = power
+            .parse::<i64>()
+            .ok()
+            .and_then(|power| power.checked_add(i64::try_from(behind).ok()?))
+            .and_then(|power| power.checked_sub(i64::try_from(fraction.len()).ok()?));
+        Some(match exponent {
+            _ if significant.is_empty() => Self {
+                is_negative: false,
+                digits: String::new(),
+                exponent: 0,
+            },
+            Some(exponent) => Self {
+                is_negative: unsigned.len() < text.len(),
+                digits: significant.to_owned(),
+                exponent,
+            },
+            // A power beyond all measure: nothing but the text is left to compare.
+            None => Self {
+                is_negative: false,
+                digits: text.to_owned(),
+                exponent: 0,
+            },
+        })
+    }
+
+    /// The shortest writing of the double that `text` is a correctly rounded writing of; itself where there is none, or it is an integer.
+    fn of_double(self, text: &str) -> Self {
+        let count = self.digits.len();
+        let is_integer = !text.contains(['.', 'e', 'E']);
+        if is_integer || !(1..=MAX_DOUBLE_DIGITS).contains(&count) {
+            return self;
+        }
+        let Some(number) = text.parse::<f64>().ok().filter(|number| number.is_finite()) else {
+            return self;
+        };
+        let precision = count - 1;
+        let is_rounded = Self::read(&format!("{number:.precision$e}")).as_ref() == Some(&self);
+        let shortest = is_rounded.then(|| Self::read(&format!("{number:e}")));
+        shortest.flatten().unwrap_or(self)
+    }
+
+    fn write(&self) -> String {
+        let sign = if self.is_negative { "-" } else { "" };
+        format!("{sign}{}e{}", self.digits, self.exponent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn is_same(one: &str, other: &str) -> bool {
+        let read = |text| Canonical::read(text).unwrap_or_else(|| panic!("{text}"));
+        read(one) == read(other)
+    }
+
+    #[test]
+    fn how_a_text_is_written_makes_no_difference() {
+        for (one, other) in [
+            (r#"{"a":1,"b":[2,3]}"#, "{ \"b\" : [ 2,\n3 ] ,\t\"a\":1 }"),
+            (r#""é\/\"\\""#, r#""\u00e9/\u0022\u005c""#),
+            (r#"{"\u0061":{}}"#, r#"{"a": { }}"#),
+            ("[1.0,-0.0,0e5,1e2]", "[1,0,0.00,100]"),
+            ("[0.10,1E-1]", "[0.1,0.1]"),
+            (
+                "[1.5e300,123456789012345678901234567890]",
+                "[15e299,123456789012345678901234567890]",
+            ),
+            // A double as other languages write it, and as MessagePack brings it.
+            ("1.15292150460684698E18", "1.152921504606847e18"),
+            ("1152921504606847000", "1.152921504606847e18"),
+            ("0.10000000000000001", "0.1"),
+        ] {
+            assert!(is_same(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn texts_that_say_something_else_differ() {
+        for (one, other) in [
+            (r#"{"a":1}"#, r#"{"a":1,"b":null}"#),
+            (r#"{"a":1,"a":2}"#, r#"{"a":2,"a":1}"#),
+            ("[1,2]", "[2,1]"),
+            ("1", r#""1""#),
+            ("1", "-1"),
+            ("null", "false"),
+            ("[]", "{}"),
+            ("9007199254740993", "9007199254740992"),
+            ("9007199254740993.0", "9007199254740992.0"),
+            ("1152921504606846976", "1152921504606846977"),
+            ("1152921504606846976", "1152921504606847000"),
+            (
+                "123456789012345678901234567890",
+                "123456789012345678901234567891",
+            ),
+            ("0.12345678901234567890", "0.12345678901234567891"),
+            ("1e-400", "1e-401"),
+            ("1e-99999999999999999999", "1e-99999999999999999998"),
+            (r#""\\u0061""#, r#""a""#),
+        ] {
+            assert!(!is_same(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_json_has_no_form() {
+        for bad in [
+            "",
+            "{",
+            "[1",
+            r#"{"a"}"#,
+            r#"{"a":1,}"#,
+            "1 2",
+            "tru",
+            r#""a"#,
+            "-",
+            "1.2.3",
+        ] {
+            assert_eq!(Canonical::read(bad), None, "{bad}");
+        }
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(Canonical::read(&nested(MAX_DEPTH)).is_some());
+        assert_eq!(Canonical::read(&nested(MAX_DEPTH + 1)), None);
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[a-c\"\\\\/é\u{1}😀 ]{0,4}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[a-d\"é]{0,2}", inner, 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_encoding_of_a_value_says_the_same(value in json()) {
+            let (text, pretty) = (value.to_string(), format!("{value:#}"));
+            prop_assert!(is_same(&text, &pretty));
+            let packed = rmp_serde::to_vec(&value).unwrap();
+            let back = crate::wire::json_of_msgpack(&packed).unwrap();
+            prop_assert!(is_same(&text, std::str::from_utf8(&back).unwrap()));
+        }
+
+        #[test]
+        fn a_double_is_one_number_however_long_it_is_written(number in any::<f64>(), digits in 16_usize..40) {
+            prop_assume!(number.is_finite());
+            let written = format!("{number:.digits$e}");
+            prop_assert!(is_same(&written, &format!("{number:e}")), "{}", written);
+        }
+    }
+}
