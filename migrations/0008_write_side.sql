@@ -1,8 +1,16 @@
 -- The functions that append and mark, as the write side needs them to hold against neighbours, pauses and repeats.
--- Appends a batch of messages (0002 describes the arguments and the rows that come back).
-create or replace function append_messages(
+
+-- A repeat comes back with what is stored: whoever asked compares it ("Idempotency", docs/architecture.md). No hash of a message is kept.
+drop function append_messages(
+    uuid[], text[], text[], boolean[], uuid[], uuid[], bytea[], text[], uuid[], boolean[]
+);
+drop function append_message(uuid, text, text, boolean, uuid, uuid, bytea, text, uuid, boolean);
+
+-- Appends a batch of messages (0002 describes the arguments and the rows that come back). Of a duplicate the stored payload comes along; a
+-- key that stands with another kind of event is reused.
+create function append_messages(
     in_conversations uuid[], in_tenants text[], in_actors text[], in_admins boolean[], in_client_ids uuid[],
-    in_event_ids uuid[], in_hashes bytea[], in_payloads text[], in_replies uuid[], in_wanted boolean[]
+    in_event_ids uuid[], in_payloads text[], in_replies uuid[]
 ) returns table (
     item bigint, outcome text, seq bigint, id uuid, created_at timestamptz,
     payload text, edited_at timestamptz, deleted_at timestamptz, outbox_id bigint
@@ -32,17 +40,16 @@ begin
         select i.*, c.type, c.last_seq, c.deleted_at is not null as is_deleted, c.tenant is not distinct from i.tenant as is_known,
             greatest(clock, c.last_event_at) as stored_at, c.active_at,
             d.seq as first_seq, d.id as first_id, d.created_at as first_at, d.edited_at, d.deleted_at,
-            d.request_hash = i.hash as is_same, case when i.wanted then d.payload end as first_payload,
+            d.type = 'message.created' as is_message, d.payload as first_payload,
             m.role, f.was_member, r.conversation_id as reply_conversation, r.type as reply_type
-        from unnest(in_conversations, in_tenants, in_actors, in_admins, in_client_ids, in_event_ids, in_hashes, in_payloads,
-                in_replies, in_wanted) with ordinality
-            as i(conversation, tenant, actor, admin, client_id, event_id, hash, payload, reply, wanted, n)
+        from unnest(in_conversations, in_tenants, in_actors, in_admins, in_client_ids, in_event_ids, in_payloads, in_replies)
+            with ordinality as i(conversation, tenant, actor, admin, client_id, event_id, payload, reply, n)
         left join lateral (
             select c.tenant, c.type, c.last_seq, c.last_event_at, c.active_at, c.deleted_at from conversations c
             where c.id = i.conversation limit 1
         ) c on true
         left join lateral (
-            select e.seq, e.id, e.created_at, e.edited_at, e.deleted_at, e.request_hash, e.payload from events e
+            select e.seq, e.id, e.created_at, e.type, e.edited_at, e.deleted_at, e.payload from events e
             where e.conversation_id = i.conversation and e.actor = i.actor and e.client_id = i.client_id limit 1
         ) d on true
         left join lateral (
@@ -59,7 +66,7 @@ begin
     ),
     decided as (
         select i.*, message_decision(
-            i.is_known, i.first_seq is not null, i.is_same, i.is_deleted, i.was_member, i.admin, i.role, i.type,
+            i.is_known, i.first_seq is not null, i.is_message, i.is_deleted, i.was_member, i.admin, i.role, i.type,
             i.reply is not null, i.reply_conversation = i.conversation and i.reply_type = 'message.created'
         ) as decision
         from items i
@@ -71,8 +78,8 @@ begin
         from decided d
     ),
     inserted as (
-        insert into events (conversation_id, seq, id, type, actor, client_id, request_hash, created_at, payload)
-        select n.conversation, n.new_seq, n.event_id, 'message.created', n.actor, n.client_id, n.hash, n.stored_at, n.payload
+        insert into events (conversation_id, seq, id, type, actor, client_id, created_at, payload)
+        select n.conversation, n.new_seq, n.event_id, 'message.created', n.actor, n.client_id, n.stored_at, n.payload
         from numbered n where n.decision = 'stored'
     ),
     heads as materialized (
@@ -99,7 +106,7 @@ begin
         case n.decision when 'stored' then n.new_seq else n.first_seq end,
         case n.decision when 'stored' then n.event_id else n.first_id end,
         case n.decision when 'stored' then n.stored_at else n.first_at end,
-        n.first_payload, n.edited_at, n.deleted_at,
+        case n.decision when 'duplicate' then n.first_payload end, n.edited_at, n.deleted_at,
         (select q.id from queued q)
     from numbered n;
 end
@@ -107,9 +114,9 @@ $$;
 
 -- Appends one message, as append_messages appends a batch. To begin and end the plan of a set-based statement takes longer than all that
 -- one message needs: some 0.38 ms of processor against 0.19 ms (docs/architecture.md, "Writing: group commit").
-create or replace function append_message(
+create function append_message(
     in_conversation uuid, in_tenant text, in_actor text, in_admin boolean, in_client_id uuid,
-    in_event_id uuid, in_hash bytea, in_payload text, in_reply uuid, in_wanted boolean
+    in_event_id uuid, in_payload text, in_reply uuid
 ) returns table (
     item bigint, outcome text, seq bigint, id uuid, created_at timestamptz,
     payload text, edited_at timestamptz, deleted_at timestamptz, outbox_id bigint
@@ -137,8 +144,7 @@ begin
     select c.tenant, c.type, c.last_seq, c.last_event_at, c.active_at, c.deleted_at is not null as is_deleted into there
     from conversations c where c.id = in_conversation for no key update;
 
-    select e.seq, e.id, e.created_at, e.edited_at, e.deleted_at, e.request_hash = in_hash as is_same,
-        case when in_wanted then e.payload end as payload into earlier
+    select e.seq, e.id, e.created_at, e.edited_at, e.deleted_at, e.type = 'message.created' as is_message, e.payload into earlier
     from events e where e.conversation_id = in_conversation and e.actor = in_actor and e.client_id = in_client_id;
     is_repeat := found;
 
@@ -156,14 +162,14 @@ begin
 
     item := 1;
     outcome := message_decision(
-        there.tenant is not distinct from in_tenant, is_repeat, earlier.is_same, there.is_deleted, was_member, in_admin,
+        there.tenant is not distinct from in_tenant, is_repeat, earlier.is_message, there.is_deleted, was_member, in_admin,
         own_role, there.type, in_reply is not null, has_target
     );
     if outcome <> 'stored' then
         seq := earlier.seq;
         id := earlier.id;
         created_at := earlier.created_at;
-        payload := earlier.payload;
+        payload := case outcome when 'duplicate' then earlier.payload end;
         edited_at := earlier.edited_at;
         deleted_at := earlier.deleted_at;
         return next;
@@ -177,8 +183,8 @@ begin
     id := in_event_id;
     created_at := stored_at;
 
-    insert into events (conversation_id, seq, id, type, actor, client_id, request_hash, created_at, payload)
-    values (in_conversation, there.last_seq + 1, in_event_id, 'message.created', in_actor, in_client_id, in_hash, stored_at, in_payload);
+    insert into events (conversation_id, seq, id, type, actor, client_id, created_at, payload)
+    values (in_conversation, there.last_seq + 1, in_event_id, 'message.created', in_actor, in_client_id, stored_at, in_payload);
     update conversations c
     set last_seq = there.last_seq + 1, last_message_seq = there.last_seq + 1, last_event_at = stored_at,
         active_at = case when is_due then stored_at else c.active_at end

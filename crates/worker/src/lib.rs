@@ -31,6 +31,7 @@ mod participants;
 pub mod parts;
 mod planner;
 mod reads;
+mod repeats;
 mod revocations;
 mod settings;
 #[cfg(test)]

@@ -7,10 +7,10 @@ use confab_protocol::ids::EventId;
 use confab_protocol::json::JsonText;
 use confab_protocol::resource::{ConversationType, MessageBody, MessageContent};
 use confab_protocol::timestamp::Timestamp;
-use sha2::{Digest as _, Sha256};
 
 use crate::decision::{self, Locked, NewEvent, StoredMessage, administers, fits, visible};
 use crate::error::CommandError;
+use crate::repeats::is_same_body;
 
 /// A message that is to be appended.
 #[derive(Debug, Clone)]
@@ -19,8 +19,6 @@ pub(crate) struct Append {
     pub(crate) message: SendMessage,
     /// The id it gets, the same in every try.
     pub(crate) id: EventId,
-    /// SHA-256 of its payload: what a repeat is compared with.
-    pub(crate) hash: [u8; 32],
 }
 
 /// What the store did with an [`Append`].
@@ -30,7 +28,7 @@ pub(crate) struct Appended {
     pub(crate) seq: i64,
     pub(crate) id: EventId,
     pub(crate) created_at: Timestamp,
-    /// Of a repeat whose message was asked for: what is stored of it.
+    /// Of a repeat: what is stored of its message.
     pub(crate) stored: Option<Stored>,
     /// The outbox row of the batch, where anything was stored.
     pub(crate) outbox: Option<i64>,
@@ -78,12 +76,10 @@ impl std::str::FromStr for Decision {
 /// `PAYLOAD_TOO_LARGE` when the event would be larger than an event may be.
 pub(crate) fn send(caller: Caller, message: SendMessage) -> Result<Append, Failure> {
     fits(message.payload.as_str())?;
-    let hash = Sha256::digest(message.payload.as_str().as_bytes()).into();
     Ok(Append {
         caller,
         id: message.message,
         message,
-        hash,
     })
 }
 
@@ -110,11 +106,9 @@ impl Append {
     /// What the sender is told.
     pub(crate) fn answer(&self, appended: &Appended) -> Result<Outcome, Failure> {
         match appended.decision {
+            Decision::Duplicate if !self.repeats(appended) => Err(reused()),
             Decision::Stored | Decision::Duplicate => Ok(Outcome::Sent(self.sent(appended))),
-            Decision::Reused => Err(Failure::new(
-                Code::IdempotencyKeyReused,
-                "the clientId was used for another message",
-            )),
+            Decision::Reused => Err(reused()),
             Decision::NotFound => Err(Failure::of(Code::ConversationNotFound)),
             Decision::Deleted => Err(Failure::of(Code::ConversationDeleted)),
             Decision::Forbidden => Err(Failure::new(
@@ -126,6 +120,16 @@ impl Append {
                 "replyTo names no message of this conversation",
             )),
         }
+    }
+
+    /// Whether this is what was sent under its key, as far as that can be told: once the message was edited or deleted, nothing is left to
+    /// compare with, and the key alone is recognised.
+    fn repeats(&self, appended: &Appended) -> bool {
+        appended.stored.as_ref().is_none_or(|stored| {
+            stored.edited_at.is_some()
+                || stored.deleted_at.is_some()
+                || is_same_body(&stored.payload, self.message.payload.as_str())
+        })
     }
 
     fn sent(&self, appended: &Appended) -> Sent {
@@ -143,6 +147,11 @@ impl Append {
             message,
         }
     }
+}
+
+fn reused() -> Failure {
+    let why = "the clientId was used for another message";
+    Failure::new(Code::IdempotencyKeyReused, why)
 }
 
 /// Replaces a message's content: only its sender does, and in a channel only while it may send there. `message` is what stands

@@ -156,7 +156,8 @@ impl Conversation {
         let mut sent = self.messages.iter();
         let first = sent.find(|(_, one)| one.sender == who && one.client_id == client_id);
         if let Some((seq, first)) = first {
-            if first.sent != *message {
+            let stands = first.edited.is_none() && first.deleted.is_none();
+            if stands && first.sent != *message {
                 return Err(refused(422, "IDEMPOTENCY_KEY_REUSED"));
             }
             return Ok(Answer {

@@ -86,7 +86,7 @@ pub(super) struct Membership {
 pub(super) struct Message {
     pub(super) sender: Who,
     pub(super) client_id: Uuid,
-    /// As it was sent: what a repeat is compared with.
+    /// As it was sent: what a repeat is compared with, for as long as it stands so.
     pub(super) sent: Sending,
     /// As it is now.
     pub(super) content: Content,

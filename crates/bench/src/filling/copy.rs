@@ -9,7 +9,6 @@ use confab_protocol::event::{ConversationCreated, EventType, Member};
 use confab_protocol::json::JsonText;
 use confab_protocol::resource::{Conversation, ConversationType, MessageBody, Role};
 use confab_protocol::timestamp::Timestamp;
-use sha2::{Digest as _, Sha256};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 use time::OffsetDateTime;
@@ -98,7 +97,7 @@ async fn events(
     tell: impl Fn(String),
 ) -> Result<(), Error> {
     let mut copy = postgres
-        .copy_in_raw("copy events (conversation_id, seq, id, type, actor, client_id, request_hash, created_at, payload) from stdin (freeze)")
+        .copy_in_raw("copy events (conversation_id, seq, id, type, actor, client_id, created_at, payload) from stdin (freeze)")
         .await?;
     let mut rows = String::with_capacity(PIECE + 4096);
     for n in 0..filling.events {
@@ -128,17 +127,15 @@ fn event(
     (conversation, seq): (u64, u64),
 ) -> Result<(), Error> {
     let at = Filling::at(n);
-    let (event_type, payload, hash) = if seq == 1 {
+    let (event_type, payload) = if seq == 1 {
         let payload = creation(filling, conversation, at)?;
-        (EventType::ConversationCreated, payload, r"\N".to_owned())
+        (EventType::ConversationCreated, payload)
     } else {
-        let payload = message(n, filling.text)?;
-        let hash = format!(r"\\x{:x}", HexOf(Sha256::digest(payload.as_bytes()).into()));
-        (EventType::MessageCreated, payload, hash)
+        (EventType::MessageCreated, message(n, filling.text)?)
     };
     let row = writeln!(
         rows,
-        "{}\t{seq}\t{}\t{}\t{}\t{}\t{hash}\t{}\t{}",
+        "{}\t{seq}\t{}\t{}\t{}\t{}\t{}\t{}",
         conversation_id(conversation),
         id(n, EVENT),
         event_type.as_str(),
@@ -148,15 +145,6 @@ fn event(
         payload.replace('\\', r"\\"),
     );
     row.map_err(|_full| Error::Failed("a row could not be written".to_owned()))
-}
-
-/// Bytes in hexadecimal.
-struct HexOf([u8; 32]);
-
-impl std::fmt::LowerHex for HexOf {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
 }
 
 /// The payload of a message, as gateways encode it.

@@ -3,7 +3,6 @@
 
 use std::time::Instant;
 
-use confab_protocol::command::SendAnswer;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::EventId;
 use confab_protocol::timestamp::Timestamp;
@@ -20,9 +19,9 @@ use crate::messages::{Append, Appended, Decision, Stored};
 use crate::outbox::Committed;
 
 const BATCH: &str = "select item, outcome, seq, id, created_at, payload, edited_at, deleted_at, outbox_id \
-    from append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    from append_messages($1, $2, $3, $4, $5, $6, $7, $8)";
 const ONE: &str = "select item, outcome, seq, id, created_at, payload, edited_at, deleted_at, outbox_id \
-    from append_message($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    from append_message($1, $2, $3, $4, $5, $6, $7, $8)";
 
 /// A message of a batch, with the end of its budget.
 #[derive(Debug)]
@@ -190,10 +189,8 @@ fn bind_one(append: &Append) -> Call<'_> {
         .bind(append.caller.admin)
         .bind(message.client_id.0)
         .bind(append.id.0)
-        .bind(append.hash.as_slice())
         .bind(message.payload.as_str())
         .bind(message.reply_to.map(|id| id.0))
-        .bind(message.answer == SendAnswer::Message)
 }
 
 fn bind_all<'q>(batch: &[&'q Append]) -> Call<'q> {
@@ -215,24 +212,12 @@ fn bind_all<'q>(batch: &[&'q Append]) -> Call<'q> {
         )
         .bind(each(&|append| append.message.client_id.0))
         .bind(each(&|append| append.id.0))
-        .bind(
-            batch
-                .iter()
-                .map(|append| append.hash.as_slice())
-                .collect::<Vec<_>>(),
-        )
         .bind(text(&|append| append.message.payload.as_str()))
         .bind(
             batch
                 .iter()
                 .map(|append| append.message.reply_to.map(|id| id.0))
                 .collect::<Vec<Option<Uuid>>>(),
-        )
-        .bind(
-            batch
-                .iter()
-                .map(|append| append.message.answer == SendAnswer::Message)
-                .collect::<Vec<_>>(),
         )
 }
 

@@ -16,6 +16,7 @@ use super::transact::Done;
 use crate::decision::{Append, Locked, StoredMessage};
 use crate::error::CommandError;
 use crate::messages;
+use crate::repeats::has_content;
 
 /// What an edit and a deletion have in common.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,8 @@ struct Change<'a> {
     answer: SendAnswer,
     /// What it appends.
     event_type: EventType,
+    /// Of an edit, the content that the message gets.
+    content: Option<&'a JsonText>,
 }
 
 /// Replaces a message's content.
@@ -40,6 +43,7 @@ pub(super) async fn edit(
         client_id: command.client_id,
         answer: command.answer,
         event_type: EventType::MessageEdited,
+        content: Some(&command.content),
     };
     let decide = |locked: &Locked, message| {
         messages::edit(caller, locked, message, &command.content).map(Some)
@@ -59,6 +63,7 @@ pub(super) async fn delete(
         client_id: command.client_id,
         answer: command.answer,
         event_type: EventType::MessageDeleted,
+        content: None,
     };
     let decide = |locked: &Locked, message| messages::delete(caller, locked, message);
     change.carry_out(tx, command.conversation, decide).await
@@ -106,6 +111,7 @@ impl Change<'_> {
             let message = message
                 .filter(|message| first.target() == Some(message.seq))
                 .ok_or_else(|| Failure::of(Code::IdempotencyKeyReused))?;
+            self.compare(tx, id, &message, first.seq()).await?;
             let sent = self.sent(id, &message, first.seq(), first.at());
             return Ok((Outcome::Sent(sent), None));
         }
@@ -131,6 +137,35 @@ impl Change<'_> {
         let message = message.ok_or(CommandError::Stored("a change of no message"))?;
         let sent = self.sent(id, &message, locked.last_seq + 1, locked.now);
         Ok((Outcome::Sent(sent), Some(committed)))
+    }
+
+    /// Refuses another content under the key of the edit `seq`, for as long as the message stands as that left it.
+    async fn compare(
+        &self,
+        tx: &mut PgConnection,
+        conversation: ConversationId,
+        message: &StoredMessage,
+        seq: Seq,
+    ) -> Result<(), CommandError> {
+        let Some(content) = self.content else {
+            return Ok(());
+        };
+        if has_content(&message.payload, content.as_str()) {
+            return Ok(());
+        }
+        let (is_changed,): (bool,) = sqlx::query_as(
+            "select exists (select from events where conversation_id = $1 and target_seq = $2 and seq > $3)",
+        )
+        .bind(conversation.0)
+        .bind(message.seq.cast_signed())
+        .bind(seq.cast_signed())
+        .fetch_one(tx)
+        .await?;
+        if is_changed {
+            Ok(())
+        } else {
+            Err(Failure::of(Code::IdempotencyKeyReused).into())
+        }
     }
 
     /// What is told of the event `seq`. No duplicate where an earlier execution is found: its key is the gateway's own.

@@ -11,5 +11,6 @@ mod messages;
 mod outages;
 mod plan;
 mod races;
+mod repeats;
 mod revocations;
 mod roles;

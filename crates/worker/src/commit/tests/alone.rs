@@ -190,6 +190,8 @@ async fn repeats_of_what_was_changed_and_of_what_is_over() {
         let ids = [one.append.id, two.append.id];
         assert_eq!(teller.send(one).await, Ok((2, false, true)));
         assert_eq!(teller.send(two).await, Ok((3, false, true)));
+        let other = teller.send(say("bob", "other", edited)).await;
+        assert_eq!(other, Err(Code::IdempotencyKeyReused), "{way:?}");
         fixture
             .alone("bob", edit(None, ids[0], "changed"))
             .await
@@ -204,7 +206,7 @@ async fn repeats_of_what_was_changed_and_of_what_is_over() {
                 let told = teller.send(acknowledged(say("bob", text, key))).await;
                 assert_eq!(told, Ok((seq, true, false)), "{what}, {way:?}");
                 let told = teller.send(say("bob", "other", key)).await;
-                assert_eq!(told, Err(Code::IdempotencyKeyReused), "{what}, {way:?}");
+                assert_eq!(told, Ok((seq, true, true)), "{what}, {way:?}");
             }
             let contents = teller
                 .contents(&[say("bob", "one", edited), say("bob", "two", deleted)])
@@ -267,7 +269,7 @@ async fn what_is_stored() {
             );
         }
         let rows: Vec<(bool, bool, bool, bool, bool, String)> = sqlx::query_as(
-            "select c.last_seq = 3 and c.last_message_seq = 3, e.created_at = c.last_event_at,                 c.active_at = c.last_event_at,                 (select bool_and(r.active_at = c.active_at) from recents r where r.conversation_id = c.id),                 e.type = 'message.created' and e.actor = 'alice' and e.client_id is not null                     and e.request_hash is not null and e.edited_at is null,                 e.payload              from conversations c join events e on e.conversation_id = c.id and e.seq > 1 where c.id = $1",
+            "select c.last_seq = 3 and c.last_message_seq = 3, e.created_at = c.last_event_at,                 c.active_at = c.last_event_at,                 (select bool_and(r.active_at = c.active_at) from recents r where r.conversation_id = c.id),                 e.type = 'message.created' and e.actor = 'alice' and e.client_id is not null                     and e.edited_at is null,                 e.payload              from conversations c join events e on e.conversation_id = c.id and e.seq > 1 where c.id = $1",
         )
         .bind(group.0)
         .fetch_all(&teller.fixture.pool)
