@@ -3,6 +3,7 @@
 pub mod command;
 pub mod error;
 pub mod event;
+pub mod fair;
 pub mod frame;
 pub mod ids;
 pub mod json;
