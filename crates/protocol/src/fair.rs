@@ -114,8 +114,18 @@ impl<T> FairQueue<T> {
 
     /// Takes the next item. What it cost is to be told by [`Self::charge`].
     pub fn pop(&mut self) -> Option<(Owner, T)> {
-        let (tenant, users) = self.tenants.next(|users| users.len == 0)?;
-        let (user, items) = users.users.next(VecDeque::is_empty)?;
+        self.pop_of(|_, _| true)
+    }
+
+    /// Takes the next item among those of the owners that are allowed.
+    pub fn pop_of(&mut self, allows: impl Fn(&TenantId, &UserId) -> bool) -> Option<(Owner, T)> {
+        let is_served = |tenant: &TenantId, users: &Users<T>| {
+            let mut all = users.users.by_key.iter();
+            all.any(|(user, items)| !items.queued.is_empty() && allows(tenant, user))
+        };
+        let (tenant, users) = self.tenants.next(|users| users.len == 0, is_served)?;
+        let is_served = |user: &UserId, _: &_| allows(&tenant, user);
+        let (user, items) = users.users.next(VecDeque::is_empty, is_served)?;
         let item = items.pop_front()?;
         users.len -= 1;
         self.len -= 1;
@@ -157,27 +167,34 @@ impl<K: Clone + Eq + Hash, V: Default> Shares<K, V> {
         })
     }
 
-    /// Whose turn it is. Who has nothing queued is forgotten once its debt is paid.
-    fn next(&mut self, is_empty: impl Fn(&V) -> bool) -> Option<(K, &mut V)> {
-        loop {
-            let key = self.order.front()?.clone();
+    /// Whose turn it is among those that are served. Who has nothing queued is forgotten once its debt is paid.
+    fn next(
+        &mut self,
+        is_idle: impl Fn(&V) -> bool,
+        is_served: impl Fn(&K, &V) -> bool,
+    ) -> Option<(K, &mut V)> {
+        let mut passed_over = 0;
+        let key = loop {
+            if passed_over >= self.order.len() {
+                return None;
+            }
+            let key = self.order.pop_front()?;
             let share = self.by_key.get_mut(&key)?;
-            let is_idle = is_empty(&share.queued);
-            if share.credit > 0 && !is_idle {
-                break;
-            }
-            self.order.pop_front();
-            if is_idle && share.credit >= 0 {
+            if is_idle(&share.queued) && share.credit >= 0 {
                 self.by_key.remove(&key);
-            } else {
-                share.credit = share
-                    .credit
-                    .saturating_add(QUANTUM_BYTES)
-                    .min(QUANTUM_BYTES);
-                self.order.push_back(key);
+                continue;
             }
-        }
-        let key = self.order.front()?.clone();
+            if share.credit <= 0 {
+                share.credit = share.credit.saturating_add(QUANTUM_BYTES);
+                passed_over = 0;
+            } else if is_idle(&share.queued) || !is_served(&key, &share.queued) {
+                passed_over += 1;
+            } else {
+                self.order.push_front(key.clone());
+                break key;
+            }
+            self.order.push_back(key);
+        };
         let share = self.by_key.get_mut(&key)?;
         Some((key, &mut share.queued))
     }
@@ -249,6 +266,20 @@ mod tests {
     }
 
     #[test]
+    fn disallowed_owners_are_passed_over() {
+        let mut queue = FairQueue::default();
+        for (tenant, user) in [(0, 0), (0, 1), (1, 0)] {
+            queue.push(&owner(tenant, user), (tenant, user));
+            queue.charge(&owner(tenant, user), 1, 50_000);
+        }
+        let second = |_: &TenantId, user: &UserId| user.as_str() == "u1";
+        assert_eq!(queue.pop_of(second).unwrap().1, (0, 1));
+        assert!(queue.pop_of(second).is_none());
+        assert_eq!(queue.len(), 2);
+        assert_eq!(queue.drain().len(), 2);
+    }
+
+    #[test]
     fn empty_shares_are_forgotten() {
         let mut queue = FairQueue::default();
         for user in 0..100 {
@@ -257,6 +288,7 @@ mod tests {
         while let Some((owner, ())) = queue.pop() {
             queue.charge(&owner, 1, 100_000);
         }
+        assert!(queue.pop().is_none());
         assert!(queue.tenants.by_key.is_empty() && queue.tenants.order.is_empty());
     }
 
