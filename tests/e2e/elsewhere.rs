@@ -52,7 +52,8 @@ impl Stranger {
         let client = nats.clone();
         tasks.spawn(async move {
             loop {
-                let says = client.publish("confab.v1.workers", id.as_bytes().to_vec().into());
+                let says = [id.as_bytes().as_slice(), &0_u64.to_be_bytes()].concat();
+                let says = client.publish("confab.v1.workers", says.into());
                 says.await.unwrap();
                 // No wait for anything: so often it says that it lives.
                 tokio::time::sleep(Duration::from_millis(200)).await;

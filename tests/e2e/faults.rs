@@ -6,7 +6,7 @@ use std::time::Duration;
 use confab_stack::Proxy;
 
 use crate::history::{Load, Shape};
-use crate::support::{Cluster, Setup};
+use crate::support::{Cluster, Setup, sample};
 
 mod chaos;
 mod frozen;
@@ -68,14 +68,7 @@ async fn is_ready(cluster: &Cluster, gateway: usize) -> bool {
 async fn metric(cluster: &Cluster, name: &str) -> f64 {
     let mut sum = 0.0;
     for gateway in &cluster.gateways {
-        let page = confab_stack::get(gateway.port(), "/metrics", GLANCE).await;
-        let (_, page) = page.unwrap();
-        let samples = page.lines().filter(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with([' ', '{']))
-        });
-        let values = samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
-        sum += values.sum::<f64>();
+        sum += sample(gateway.port(), name).await;
     }
     sum
 }

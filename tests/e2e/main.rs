@@ -23,6 +23,8 @@ mod events;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod frozen_worker;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod history;

@@ -5,6 +5,7 @@ mod cluster;
 mod folder;
 mod jwks;
 mod member;
+mod metric;
 mod oracle;
 mod postgres;
 mod raw;
@@ -18,6 +19,7 @@ pub(crate) use cluster::{Cluster, Setup};
 pub(crate) use folder::Folder;
 pub(crate) use jwks::Jwks;
 pub(crate) use member::{Member, User, text};
+pub(crate) use metric::sample;
 pub(crate) use oracle::{
     Owed, assert_hears_only, assert_log, assert_memberships, assert_stored, membership, memberships,
 };

@@ -5,11 +5,12 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args as ClapArgs, Subcommand};
 use confab_bus::records::{Bucket, Entry, Found, Record};
-use confab_bus::rpc::Target;
+use confab_bus::rpc::Workers;
 use confab_bus::{Bus, Settings};
 use confab_protocol::command::{Batch, Caller, Command, Outcome, Request, Revoke, VERSION};
 use confab_protocol::ids::{SessionId, TenantId};
 use confab_protocol::revocation::{Revocation, RevocationTarget};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::terminal::{on_one_line, say};
@@ -62,6 +63,8 @@ impl Action {
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a worker may take to revoke.
 const REVOKE: Duration = Duration::from_secs(5);
+/// Every worker says each second that it lives.
+const WORKER_HEARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Of looking at a bucket nothing depends on how long it keeps records.
 const ANY_WINDOW: Duration = Duration::from_secs(900);
 
@@ -204,13 +207,19 @@ async fn ask(bus: &Bus, id: SessionId, tenant: TenantId) -> anyhow::Result<Revoc
         },
         command: Command::Revoke(Revoke { target }),
     };
+    let workers = Workers::new(bus.clone());
+    tokio::select! {
+        listened = workers.run(CancellationToken::new()) => listened?,
+        () = workers.heard_of_one(WORKER_HEARD_TIMEOUT) => {}
+    }
     let batch = Batch {
         version: VERSION,
         budget_ms: u32::try_from(REVOKE.as_millis())?,
+        sent: workers.sent_now(),
         requests: vec![&request],
     };
     let outcomes = bus
-        .command(Target::Any, &batch, REVOKE)
+        .command(workers.pick(id, &[]), &batch, REVOKE)
         .await
         .context("no worker revoked it")?;
     match outcomes.0.into_iter().next() {

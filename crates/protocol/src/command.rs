@@ -1,6 +1,7 @@
 //! What gateways ask of workers to change: most commands append to a log.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::error::Failure;
 use crate::event::Member;
@@ -33,8 +34,20 @@ pub struct Batch<R = Request> {
     pub version: u8,
     /// How many milliseconds are left to answer, from the moment of sending.
     pub budget_ms: u32,
+    /// When it was sent at the earliest, by the clock of each worker that its sender has heard of.
+    pub sent: Vec<SentAfter>,
     /// The commands. Those of one conversation are carried out in this order.
     pub requests: Vec<R>,
+}
+
+/// When a batch was sent at the earliest, by the clock of one worker that may read it: a lower bound made of durations only,
+/// so that no clocks of two hosts are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentAfter {
+    /// Which worker's clock.
+    pub worker: Uuid,
+    /// Milliseconds since that worker's beginning.
+    pub ms: u64,
 }
 
 /// One command with who asks for it.
@@ -355,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_batch_and_its_outcomes_survive_the_wire() {
-        let conversation = ConversationId(uuid::Uuid::now_v7());
+        let conversation = ConversationId(Uuid::now_v7());
         let request = Request {
             request_id: "r-1".into(),
             traceparent: None,
@@ -367,7 +380,7 @@ mod tests {
             command: Command::SendMessage(SendMessage {
                 conversation,
                 message: EventId(conversation.0),
-                client_id: ClientId(uuid::Uuid::now_v7()),
+                client_id: ClientId(Uuid::now_v7()),
                 payload: JsonText::trusted(r#"{"kind":"text", "content":1}"#.into()),
                 reply_to: None,
                 answer: SendAnswer::Ack,
@@ -376,6 +389,10 @@ mod tests {
         let batch = Batch {
             version: VERSION,
             budget_ms: 5000,
+            sent: vec![SentAfter {
+                worker: Uuid::max(),
+                ms: u64::MAX,
+            }],
             requests: vec![request.clone()],
         };
         let bytes = encode(&batch).unwrap();

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, debug_span, error};
+use tracing::{Instrument as _, debug, debug_span, error, warn};
 
 mod answering;
 mod marks;
@@ -194,9 +194,10 @@ impl Dispatch {
                     ..
                 },
             reply,
+            sent,
             received,
         } = incoming;
-        let budget = Duration::from_millis(budget_ms.into());
+        let deadline = sent + Duration::from_millis(budget_ms.into());
         let places = Slot::each(requests.len(), reply);
         let (count, bytes) = requests
             .iter()
@@ -204,19 +205,30 @@ impl Dispatch {
             .fold((0, 0), |(count, bytes), request| {
                 (count + 1, bytes + request.command.weight())
             });
-        let admitted = self.planner.admit(count, bytes, budget);
+        let is_late = deadline <= received;
+        if is_late {
+            self.metrics.late(requests.len());
+        }
+        let left = deadline.saturating_duration_since(received);
+        let admitted = self.planner.admit(count, bytes, left);
         for (slot, request) in places.zip(requests) {
             let job = Pending {
                 request,
                 received,
                 slot,
             };
+            if is_late {
+                // Its gateway has given it up, and its caller may have been refused since by another worker.
+                let failure = Failure::new(Code::Unavailable, "the command came too late");
+                self.answer(&job, Err(failure.retry_after(1000)));
+                continue;
+            }
             if matches!(job.request.command, Command::MarkRead(_)) {
-                self.take_mark(received + budget, job);
+                self.take_mark(deadline, job);
                 continue;
             }
             match admitted {
-                Ok(()) => self.planner.push(waiting(job, received + budget)),
+                Ok(()) => self.planner.push(waiting(job, deadline)),
                 Err(wait) => {
                     let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                     self.answer(&job, Err(Failure::of(Code::Overloaded).retry_after(wait)));
@@ -235,8 +247,9 @@ impl Dispatch {
         );
         if let Some((reply, outcomes)) = job.slot.set(outcome) {
             self.answering += 1;
+            let metrics = self.metrics.clone();
             self.tasks.spawn(async move {
-                send(reply, &outcomes).await;
+                send(&metrics, reply, &outcomes).await;
                 Ended::Answer
             });
         }
@@ -278,7 +291,10 @@ impl Dispatch {
             metrics.query(name, code(&outcome));
             match reply.send(&outcome).await {
                 Ok(bytes) => metrics.query_answer(name, bytes),
-                Err(error) => debug!(%error, "a query could not be answered"),
+                Err(error) => {
+                    metrics.unsent();
+                    warn!(%error, query = name, "a query could not be answered");
+                }
             }
             Ended::Answer
         };

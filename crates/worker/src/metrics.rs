@@ -19,7 +19,8 @@ mod table;
 pub use table::METRICS;
 use table::{
     BATCH_EVENTS, BATCH_LATENCY, BREAKS, COMMAND_LATENCY, COMMAND_PAYLOAD, COMMANDS, CREATED,
-    DELETED, LINGERING, MALFORMED, QUERIES, QUERY_LATENCY, QUERY_PAYLOAD, RELAYED, WAITING,
+    DELETED, LATE, LINGERING, MALFORMED, QUERIES, QUERY_LATENCY, QUERY_PAYLOAD, RELAYED, UNSENT,
+    WAITING,
 };
 
 /// Seconds, from a fast commit to the end of every budget.
@@ -93,6 +94,8 @@ pub(crate) struct Metrics {
     created: Family<TypeLabel, Counter>,
     deleted: Counter,
     malformed: Counter,
+    late: Counter,
+    unsent: Counter,
     relayed: Counter,
     breaks: Counter,
     lingering: Gauge,
@@ -115,6 +118,8 @@ impl Metrics {
             created: Family::default(),
             deleted: Counter::default(),
             malformed: Counter::default(),
+            late: Counter::default(),
+            unsent: Counter::default(),
             relayed: Counter::default(),
             breaks: Counter::default(),
             lingering: Gauge::default(),
@@ -131,6 +136,8 @@ impl Metrics {
         register(registry, CREATED, &metrics.created);
         register(registry, DELETED, &metrics.deleted);
         register(registry, MALFORMED, &metrics.malformed);
+        register(registry, LATE, &metrics.late);
+        register(registry, UNSENT, &metrics.unsent);
         register(registry, RELAYED, &metrics.relayed);
         register(registry, BREAKS, &metrics.breaks);
         register(registry, LINGERING, &metrics.lingering);
@@ -207,6 +214,16 @@ impl Metrics {
 
     pub(crate) fn malformed(&self) {
         self.malformed.inc();
+    }
+
+    /// Commands came behind the end of their budget.
+    pub(crate) fn late(&self, commands: usize) {
+        self.late.inc_by(commands as u64);
+    }
+
+    /// An answer could not be sent.
+    pub(crate) fn unsent(&self) {
+        self.unsent.inc();
     }
 
     pub(crate) fn relayed(&self, events: usize) {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::error::Error as ServiceError;
 use async_nats::service::{Request, ServiceExt as _};
-use bytes::Bytes;
 use confab_protocol::command::{Batch, VERSION};
 use confab_protocol::query::QueryRequest;
 use confab_protocol::wire;
@@ -16,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 
 use super::WorkerId;
+use super::workers::announcement;
 use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects;
@@ -27,6 +27,8 @@ const START: Duration = Duration::from_secs(10);
 pub struct Service {
     bus: Bus,
     id: WorkerId,
+    /// Nothing was sent to it before: what its clock counts from.
+    began: Instant,
     /// Answers `nats micro` as long as it lives.
     _service: async_nats::service::Service,
     requests: SelectAll<stream::BoxStream<'static, Raw>>,
@@ -55,7 +57,9 @@ pub struct CommandIncoming {
     pub batch: Batch,
     /// Where the outcomes go.
     pub reply: Reply,
-    /// When it came: the budget counts from here.
+    /// When it was sent at the earliest: the budget counts from here, so that what lay in a socket for longer is not carried out.
+    pub sent: Instant,
+    /// When it came.
     pub received: Instant,
 }
 
@@ -107,6 +111,7 @@ impl Service {
     }
 
     async fn subscribe(bus: &Bus, id: WorkerId, version: &str) -> Result<Self, BusError> {
+        let began = Instant::now();
         let service = bus
             .client
             .service_builder()
@@ -135,6 +140,7 @@ impl Service {
         Ok(Self {
             bus: bus.clone(),
             id,
+            began,
             _service: service,
             requests,
         })
@@ -148,6 +154,7 @@ impl Service {
             Raw::Command(request) => match decode::<Batch>(&request, |batch| batch.version) {
                 Ok(batch) => {
                     return Some(Incoming::Command(CommandIncoming {
+                        sent: self.sent(&batch, received),
                         batch,
                         reply: Reply(Box::new(request)),
                         received,
@@ -170,7 +177,15 @@ impl Service {
         Some(Incoming::Malformed)
     }
 
-    /// Says that this worker lives; to be called every second.
+    /// When a batch was sent at the earliest. Whoever has not heard of this worker may have sent it at any time since it began.
+    fn sent(&self, batch: &Batch, received: Instant) -> Instant {
+        let own = batch.sent.iter().find(|sent| sent.worker == self.id.0);
+        let since = Duration::from_millis(own.map_or(0, |sent| sent.ms));
+        let sent = self.began.checked_add(since);
+        sent.map_or(received, |sent| sent.min(received))
+    }
+
+    /// Says that this worker lives, and what its clock shows; to be called every second.
     ///
     /// # Errors
     /// When NATS is away.
@@ -178,7 +193,7 @@ impl Service {
         if !self.bus.is_connected() {
             return Err(BusError::Disconnected);
         }
-        let payload = Bytes::copy_from_slice(self.id.0.as_bytes());
+        let payload = announcement(self.id, self.began.elapsed());
         self.bus
             .client
             .publish(subjects::WORKERS, payload)

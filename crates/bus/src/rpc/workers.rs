@@ -1,11 +1,13 @@
-//! Which workers live, as they said lately, and which of them a conversation goes to.
+//! Which workers live, as they said lately, what their clocks show, and which of them a conversation goes to.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use confab_protocol::ids::ConversationId;
+use bytes::Bytes;
+use confab_protocol::command::SentAfter;
 use futures_util::StreamExt as _;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -17,22 +19,58 @@ use crate::subjects;
 /// Workers say every second that they live; who has not for this long is not picked.
 const LATELY: Duration = Duration::from_secs(3);
 /// More would be a flood of strangers, not workers.
-const MOST: usize = 4096;
+const MAX_WORKERS: usize = 4096;
+/// A worker that stands still may be sent to for as long as NATS keeps its connection: so long its clock is kept.
+const CLOCK_KEPT: Duration = Duration::from_secs(600);
+/// So long the announcement that came fastest counts; a later one is better by then.
+const CLOCK_AGE: Duration = Duration::from_secs(60);
+/// Clocks run apart by less than one part in so many.
+const CLOCK_DRIFT: u32 = 1000;
+/// Clocks told with a message: those of the workers heard of last.
+const MAX_CLOCKS: usize = 64;
 
 /// The workers heard of lately.
 #[derive(Debug)]
 pub struct Workers {
     bus: Bus,
-    heard: Mutex<Vec<(WorkerId, Instant)>>,
+    heard: Mutex<Vec<Heard>>,
+    any: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    id: WorkerId,
+    at: Instant,
+    /// It was not there when it was asked, and has not said since that it lives.
+    gone: bool,
+    clock: Clock,
+}
+
+/// What a worker's clock showed, and when that was heard.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    ms: u64,
+    heard: Instant,
+}
+
+impl Clock {
+    /// What the worker's clock shows now, at least: more by as long as the announcement was on its way.
+    fn least(self, now: Instant) -> u64 {
+        let held = now.saturating_duration_since(self.heard);
+        let held = held.saturating_sub(held / CLOCK_DRIFT);
+        let held = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
+        self.ms.saturating_add(held)
+    }
 }
 
 impl Workers {
     /// Knows of none until [`Self::run`] has heard of some.
     #[must_use]
-    pub const fn new(bus: Bus) -> Self {
+    pub fn new(bus: Bus) -> Self {
         Self {
             bus,
             heard: Mutex::new(Vec::new()),
+            any: watch::Sender::new(false),
         }
     }
 
@@ -46,24 +84,30 @@ impl Workers {
             .await
             .map_err(BusError::nats("listen to the workers"))?;
         while let Some(Some(message)) = stop.run_until_cancelled(messages.next()).await {
-            if let Ok(id) = Uuid::from_slice(&message.payload) {
-                self.note(WorkerId(id), Instant::now());
+            if let Some((worker, ms)) = announced(&message.payload) {
+                self.note(worker, ms, Instant::now());
             }
         }
         Ok(())
     }
 
-    /// The worker of a conversation: every gateway that heard the same picks the same, by rendezvous hashing. Those in
-    /// `not` have just failed it.
+    /// Waits until a worker was heard of, for so long at most. Only who has just begun waits.
+    pub async fn heard_of_one(&self, within: Duration) {
+        let mut any = self.any.subscribe();
+        drop(tokio::time::timeout(within, any.wait_for(|any| *any)).await);
+    }
+
+    /// The worker of a conversation, or of whatever else has a key: every gateway that heard the same picks the same, by
+    /// rendezvous hashing. Those in `not` have just failed it.
     #[must_use]
-    pub fn pick(&self, conversation: ConversationId, not: &[WorkerId]) -> Target {
+    pub fn pick(&self, key: impl Hash, not: &[WorkerId]) -> Target {
         let now = Instant::now();
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = heard
             .iter()
-            .filter(|(id, at)| now.duration_since(*at) < LATELY && !not.contains(id));
-        let best = alive.max_by_key(|(id, _)| (weight(conversation, *id), *id));
-        best.map_or(Target::Any, |(id, _)| Target::Worker(*id))
+            .filter(|one| one.is_alive(now) && !not.contains(&one.id));
+        let best = alive.max_by_key(|one| (weight(&key, one.id), one.id));
+        best.map_or(Target::Any, |one| Target::Worker(one.id))
     }
 
     /// Whether so many workers besides those in `not` said lately that they live.
@@ -73,45 +117,132 @@ impl Workers {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let others = heard
             .iter()
-            .filter(|(id, at)| now.duration_since(*at) < LATELY && !not.contains(id));
+            .filter(|one| one.is_alive(now) && !not.contains(&one.id));
         others.count() >= count
     }
 
     /// A worker was not there: it is not picked again until it says that it lives.
     pub fn forget(&self, worker: WorkerId) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.retain(|(id, _)| *id != worker);
+        for one in heard.iter_mut().filter(|one| one.id == worker) {
+            one.gone = true;
+        }
     }
 
-    fn note(&self, worker: WorkerId, now: Instant) {
+    /// When a message that goes now was sent at the earliest, by the clock of each worker that may read it.
+    #[must_use]
+    pub fn sent_now(&self) -> Vec<SentAfter> {
+        let now = Instant::now();
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clocks: Vec<_> = heard
+            .iter()
+            .map(|one| (one.at, one.id, one.clock))
+            .collect();
+        drop(heard);
+        clocks.sort_unstable_by_key(|(at, ..)| std::cmp::Reverse(*at));
+        clocks.truncate(MAX_CLOCKS);
+        let sent = |(_, id, clock): (Instant, WorkerId, Clock)| SentAfter {
+            worker: id.0,
+            ms: clock.least(now),
+        };
+        clocks.into_iter().map(sent).collect()
+    }
+
+    fn note(&self, worker: WorkerId, ms: u64, now: Instant) {
+        let clock = Clock { ms, heard: now };
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        match heard.iter_mut().find(|(id, _)| *id == worker) {
-            Some((_, at)) => *at = now,
-            None => {
-                heard.retain(|(_, at)| now.duration_since(*at) < LATELY);
-                if heard.len() < MOST {
-                    heard.push((worker, now));
-                }
+        if let Some(one) = heard.iter_mut().find(|one| one.id == worker) {
+            (one.at, one.gone) = (now, false);
+            let is_old = now.saturating_duration_since(one.clock.heard) > CLOCK_AGE;
+            // One that was long on its way would have all seem sent long ago.
+            if is_old || ms >= one.clock.least(now) {
+                one.clock = clock;
             }
+            return;
+        }
+        heard.retain(|one| now.saturating_duration_since(one.at) < CLOCK_KEPT);
+        if heard.len() < MAX_WORKERS {
+            heard.push(Heard {
+                id: worker,
+                at: now,
+                gone: false,
+                clock,
+            });
+            drop(heard);
+            self.any.send_replace(true);
         }
     }
 }
 
-fn weight(conversation: ConversationId, worker: WorkerId) -> u64 {
+impl Heard {
+    fn is_alive(&self, now: Instant) -> bool {
+        !self.gone && now.saturating_duration_since(self.at) < LATELY
+    }
+}
+
+/// What a worker says every second: its id, and how many milliseconds it has lived.
+pub(super) fn announcement(worker: WorkerId, clock: Duration) -> Bytes {
+    let ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
+    let mut payload = Vec::from(*worker.0.as_bytes());
+    payload.extend(ms.to_be_bytes());
+    payload.into()
+}
+
+fn announced(payload: &[u8]) -> Option<(WorkerId, u64)> {
+    let (id, ms) = payload.split_first_chunk()?;
+    let ms = u64::from_be_bytes(ms.try_into().ok()?);
+    Some((WorkerId(Uuid::from_bytes(*id)), ms))
+}
+
+fn weight(key: &impl Hash, worker: WorkerId) -> u64 {
     // Of weights that only multiply, the highest goes to few: rendezvous hashing needs a hash that mixes well.
     let mut hasher = DefaultHasher::new();
-    (conversation, worker).hash(&mut hasher);
+    (key, worker).hash(&mut hasher);
     hasher.finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use confab_protocol::ids::ConversationId;
+
     use super::*;
+
+    /// Clocks whose announcements were on their way for a while: none lets a message seem younger than it is, and the fastest counts.
+    #[test]
+    fn clock_bound_never_runs_ahead_and_keeps_fastest() {
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        let true_ms = |at: Instant| u64::try_from((at - began).as_millis()).unwrap();
+        let mut clock: Option<Clock> = None;
+        for (n, delay) in [300, 20, 4000, 250, 2].into_iter().enumerate() {
+            let said = began + second * u32::try_from(n).unwrap() * 5;
+            let heard = said + Duration::from_millis(delay);
+            let new = Clock {
+                ms: true_ms(said),
+                heard,
+            };
+            if clock.is_none_or(|clock| new.ms >= clock.least(heard)) {
+                clock = Some(new);
+            }
+            let least = clock.unwrap().least(heard);
+            assert!(least <= true_ms(heard), "{n}: ahead");
+            assert!(n == 0 || true_ms(heard) - least <= 60, "{n}: {least}");
+        }
+    }
+
+    #[test]
+    fn announcement_survives_wire_and_others_are_ignored() {
+        let worker = WorkerId(Uuid::now_v7());
+        let payload = announcement(worker, Duration::from_millis(1234));
+        assert_eq!(announced(&payload), Some((worker, 1234)));
+        for other in [&payload[..16], &payload[..23], &[0; 25], &[]] {
+            assert_eq!(announced(other), None);
+        }
+    }
 
     #[test]
     fn conversations_spread_over_the_workers_and_move_only_from_one_that_is_gone() {
         let workers: Vec<_> = (0..4).map(|_| WorkerId(Uuid::now_v7())).collect();
-        let best = |c, among: &[WorkerId]| *among.iter().max_by_key(|w| weight(c, **w)).unwrap();
+        let best = |c, among: &[WorkerId]| *among.iter().max_by_key(|w| weight(&c, **w)).unwrap();
         let mut counts = [0_usize; 4];
         for _ in 0..4000 {
             let conversation = ConversationId(Uuid::now_v7());

@@ -17,6 +17,9 @@ use super::submission::{ATTEMPTS, Submission};
 use super::{CommandLimits, CommandOutcome, INBOX, attempt_timeout, failure_of, milliseconds};
 use crate::metrics::CommandMetrics;
 
+/// A gateway that has just begun hears of every worker within a second.
+const FIRST_HEARD_TIMEOUT: Duration = Duration::from_millis(1200);
+
 /// A message to a worker that came to its end.
 struct Attempt {
     target: Target,
@@ -90,9 +93,12 @@ impl CommandLoop {
     }
 
     fn route(&mut self, submission: Submission) {
-        let conversation = submission.conversation();
-        let pick = |id| self.workers.pick(id, &submission.not);
-        let target = conversation.map_or(Target::Any, pick);
+        let not = &submission.not;
+        let target = match submission.conversation() {
+            Some(conversation) => self.workers.pick(conversation, not),
+            // Whoever it is: a worker that is heard of is known to read what is meant for it now.
+            None => self.workers.pick(submission.request_id(), not),
+        };
         self.lanes.push(target, submission);
     }
 
@@ -104,9 +110,10 @@ impl CommandLoop {
                     .map(|submission| submission.requests.len())
                     .sum(),
             );
-            let (bus, budget) = (self.bus.clone(), self.limits.budget);
+            let (bus, workers) = (self.bus.clone(), Arc::clone(&self.workers));
+            let budget = self.limits.budget;
             self.attempts
-                .spawn(attempt(bus, budget, target, submissions));
+                .spawn(attempt(bus, workers, budget, target, submissions));
         }
     }
 
@@ -198,6 +205,7 @@ const fn worker_of(target: Target) -> Option<WorkerId> {
 
 async fn attempt(
     bus: Bus,
+    workers: Arc<Workers>,
     budget: Duration,
     target: Target,
     mut submissions: Vec<Submission>,
@@ -210,6 +218,10 @@ async fn attempt(
         .map_or(0, |submission| submission.attempts);
     for submission in &mut submissions {
         submission.attempts += 1;
+    }
+    if target == Target::Any {
+        // Who knows of none could not say when this is sent, and workers would take it for old.
+        workers.heard_of_one(FIRST_HEARD_TIMEOUT).await;
     }
     let Some(timeout) = attempt_timeout(budget, earlier, deadline) else {
         return Attempt {
@@ -226,6 +238,7 @@ async fn attempt(
     let batch = Batch {
         version: VERSION,
         budget_ms: milliseconds(timeout),
+        sent: workers.sent_now(),
         requests,
     };
     let result = match bus.command(target, &batch, timeout).await {

@@ -51,6 +51,13 @@ impl Submission {
             .and_then(|request| request.command.conversation())
     }
 
+    /// The first command's request id: what spreads commands that name no conversation.
+    pub(super) fn request_id(&self) -> Option<&str> {
+        self.requests
+            .first()
+            .map(|request| request.request_id.as_str())
+    }
+
     /// Whether the worker did none of it and said so, and another may be asked. What was done in part is not begun
     /// again: the rest would overtake what was done.
     pub(super) fn may_go_elsewhere(&self, outcomes: &[CommandOutcome]) -> bool {

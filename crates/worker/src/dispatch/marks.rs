@@ -69,7 +69,7 @@ impl Dispatch {
             for ((slot, received, bytes), outcome) in slots.into_iter().zip(outcomes) {
                 metrics.command("mark_read", code(&outcome), received.elapsed(), bytes);
                 if let Some((reply, outcomes)) = slot.set(outcome) {
-                    send(reply, &outcomes).await;
+                    send(&metrics, reply, &outcomes).await;
                 }
             }
             Ended::Marks

@@ -7,7 +7,7 @@ use confab_bus::rpc::Reply;
 use confab_protocol::command::{Command, Outcome, Outcomes};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::revocation::Revocation;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::Pending;
 use crate::commit::{Committer, Item};
@@ -71,7 +71,7 @@ pub(super) async fn batch(
     for ((slot, received, bytes), outcome) in done {
         metrics.command("send_message", code(&outcome), received.elapsed(), bytes);
         if let Some((reply, outcomes)) = slot.set(outcome) {
-            send(reply, &outcomes).await;
+            send(metrics, reply, &outcomes).await;
         }
     }
     if fault::exits_after_commit() && !end.committed.is_empty() && items.iter().any(is_fault) {
@@ -111,7 +111,7 @@ pub(super) async fn alone(
         _ => None,
     };
     if let Some((reply, outcomes)) = slot.set(outcome) {
-        send(reply, &outcomes).await;
+        send(metrics, reply, &outcomes).await;
     }
     publish(publisher, committed);
     if let Some(revocation) = revoked {
@@ -145,9 +145,10 @@ fn is_fault(item: &Item) -> bool {
 }
 
 /// Sends an answer; a gateway that does not get it asks again.
-pub(super) async fn send(reply: Reply, outcomes: &Outcomes) {
+pub(super) async fn send(metrics: &Metrics, reply: Reply, outcomes: &Outcomes) {
     if let Err(error) = reply.send(outcomes).await {
-        debug!(%error, "commands could not be answered");
+        metrics.unsent();
+        warn!(%error, commands = outcomes.0.len(), "commands could not be answered");
     }
 }
 

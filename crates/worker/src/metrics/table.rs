@@ -102,6 +102,20 @@ pub(super) const MALFORMED: Metric = metric(
     &[],
     "Requests that no gateway of this version sends",
 );
+pub(super) const LATE: Metric = metric(
+    "confab_worker_late",
+    "",
+    MetricKind::Counter,
+    &[],
+    "Commands not carried out because they came behind the end of their budget",
+);
+pub(super) const UNSENT: Metric = metric(
+    "confab_worker_answers_unsent",
+    "",
+    MetricKind::Counter,
+    &[],
+    "Answers that could not be sent to their gateway",
+);
 pub(super) const RELAYED: Metric = metric(
     "confab_outbox_relayed",
     "",
@@ -138,6 +152,8 @@ pub const METRICS: &[Metric] = &[
     CREATED,
     DELETED,
     MALFORMED,
+    LATE,
+    UNSENT,
     RELAYED,
     BREAKS,
     LINGERING,

@@ -32,6 +32,8 @@ fn scraped() -> String {
     metrics.created(ConversationType::Direct);
     metrics.deleted(&[end()]);
     metrics.malformed();
+    metrics.late(1);
+    metrics.unsent();
     metrics.relayed(1);
     metrics.found_break();
     metrics.lingering(1);

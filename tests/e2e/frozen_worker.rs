@@ -1,0 +1,84 @@
+//! What was refused is never carried out later: also what lay in the socket of a worker that stood still.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::support::{Answer, Cluster, Setup, User, eventually, id_of, sample, soak};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A non-member sends while a worker stands still; the other one refuses it, it is added, and the worker goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_send_is_not_stored_by_worker_that_stood_still() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    let (alice, mallory) = (cluster.user("alice"), cluster.user("mallory"));
+    let mut refused = Vec::new();
+    for round in 0..soak(8, 2) {
+        let mut paths = Vec::new();
+        for _ in 0..8 {
+            paths.push(alice.begins(round % 2, "group", &["bob"]).await);
+        }
+        let began = Instant::now();
+        cluster.workers[round % 2].process_mut().pause().unwrap();
+        let answers = join_all(paths.iter().map(|path| sends(&mallory, path))).await;
+        let took = began.elapsed();
+        assert!(took > Duration::from_secs(1), "none met the stopped worker");
+        for (path, answer) in paths.iter().zip(answers) {
+            if answer.status == 404 {
+                refused.push(path.clone());
+            }
+            add(&alice, path).await;
+        }
+        // As long as the fault is.
+        let stop = Duration::from_secs([4, 8, 25, 15][round % 4]);
+        tokio::time::sleep_until(began + stop).await;
+        cluster.workers[round % 2].process_mut().resume().unwrap();
+        has_caught_up(&cluster, round % 2, &alice, &paths).await;
+        for path in &refused {
+            assert_eq!(stored(&cluster, path).await, 0, "round {round}: {path}");
+        }
+    }
+    assert!(!refused.is_empty());
+    cluster.end().await;
+}
+
+async fn sends(user: &User, path: &str) -> Answer {
+    let message = json!({"conversationId": id_of(path), "kind": "text", "content": 1});
+    user.post(0, "/v1/messages", message).await
+}
+
+/// The first try may meet the stopped worker, whatever it is answered.
+async fn add(alice: &User, path: &str) {
+    let people = format!("{path}/participants");
+    eventually("mallory is a member", DEADLINE, async || {
+        let added = alice.post(0, &people, json!({"userId": "mallory"})).await;
+        (added.status == 201 || added["code"] == "ALREADY_PARTICIPANT").then_some(())
+    })
+    .await;
+}
+
+/// Waits until the worker has carried out what was sent to it behind the stop, and with that has read all from before.
+async fn has_caught_up(cluster: &Cluster, worker: usize, alice: &User, paths: &[String]) {
+    let port = cluster.workers[worker].port();
+    let answered = async || sample(port, "confab_worker_commands_total").await;
+    let before = answered().await;
+    eventually("the worker has caught up", DEADLINE, async || {
+        for path in paths {
+            // In the same conversations, behind what may lie before.
+            sends(alice, path).await.ok(201);
+        }
+        let waiting = sample(port, "confab_commit_waiting").await;
+        (answered().await >= before + 8.0 && waiting < 0.5).then_some(())
+    })
+    .await;
+}
+
+/// How many messages of someone who was none of its members are in the conversation.
+async fn stored(cluster: &Cluster, path: &str) -> i64 {
+    let count = "select count(*) from events where conversation_id = $1::uuid and actor = 'mallory' and type = 'message.created'";
+    let count = sqlx::query_scalar(count).bind(id_of(path));
+    count.fetch_one(&cluster.store).await.unwrap()
+}
