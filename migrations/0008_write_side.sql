@@ -1,5 +1,11 @@
 -- The functions that append and mark, as the write side needs them to hold against neighbours, pauses and repeats.
 
+-- What unread messages are counted by; 0011 numbers what stands already.
+alter table conversations add column messages bigint not null default 0; -- up to and with last_seq, deleted ones among them
+alter table events
+    add column messages bigint,                                          -- the same up to and with this event
+    add column actor_messages bigint;                                    -- of a message.created those of its actor
+
 -- A repeat comes back with what is stored: whoever asked compares it ("Idempotency", docs/architecture.md). No hash of a message is kept.
 drop function append_messages(
     uuid[], text[], text[], boolean[], uuid[], uuid[], bytea[], text[], uuid[], boolean[]
@@ -18,6 +24,7 @@ create function append_messages(
 language plpgsql volatile
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set jit = off
@@ -41,11 +48,12 @@ begin
             greatest(clock, c.last_event_at) as stored_at, c.active_at,
             d.seq as first_seq, d.id as first_id, d.created_at as first_at, d.edited_at, d.deleted_at,
             d.type = 'message.created' as is_message, d.payload as first_payload,
-            m.role, f.was_member, r.conversation_id as reply_conversation, r.type as reply_type
+            m.role, f.was_member, r.conversation_id as reply_conversation, r.type as reply_type,
+            c.messages, o.actor_messages
         from unnest(in_conversations, in_tenants, in_actors, in_admins, in_client_ids, in_event_ids, in_payloads, in_replies)
             with ordinality as i(conversation, tenant, actor, admin, client_id, event_id, payload, reply, n)
         left join lateral (
-            select c.tenant, c.type, c.last_seq, c.last_event_at, c.active_at, c.deleted_at from conversations c
+            select c.tenant, c.type, c.last_seq, c.last_event_at, c.active_at, c.deleted_at, c.messages from conversations c
             where c.id = i.conversation limit 1
         ) c on true
         left join lateral (
@@ -63,6 +71,11 @@ begin
         left join lateral (
             select e.conversation_id, e.type from events e where e.id = i.reply limit 1
         ) r on true
+        left join lateral (
+            select e.actor_messages from events e
+            where e.conversation_id = i.conversation and e.actor = i.actor and e.actor_messages is not null
+            order by e.messages desc limit 1
+        ) o on true
     ),
     decided as (
         select i.*, message_decision(
@@ -72,24 +85,28 @@ begin
         from items i
     ),
     numbered as materialized (
-        select d.*, d.last_seq + count(*) filter (where d.decision = 'stored') over (
-            partition by d.conversation order by d.n rows unbounded preceding
-        ) as new_seq
+        select d.*, d.last_seq + count(*) filter (where d.decision = 'stored') over in_conversation as new_seq,
+            d.messages + count(*) filter (where d.decision = 'stored') over in_conversation as new_messages,
+            coalesce(d.actor_messages, 0) + count(*) filter (where d.decision = 'stored') over of_actor as new_actor_messages
         from decided d
+        window in_conversation as (partition by d.conversation order by d.n rows unbounded preceding),
+            of_actor as (partition by d.conversation, d.actor order by d.n rows unbounded preceding)
     ),
     inserted as (
-        insert into events (conversation_id, seq, id, type, actor, client_id, created_at, payload)
-        select n.conversation, n.new_seq, n.event_id, 'message.created', n.actor, n.client_id, n.stored_at, n.payload
+        insert into events (conversation_id, seq, id, type, actor, client_id, created_at, payload,
+            messages, actor_messages)
+        select n.conversation, n.new_seq, n.event_id, 'message.created', n.actor, n.client_id, n.stored_at, n.payload,
+            n.new_messages, n.new_actor_messages
         from numbered n where n.decision = 'stored'
     ),
     heads as materialized (
-        select n.conversation, max(n.new_seq) as head, max(n.stored_at) as stored_at,
+        select n.conversation, max(n.new_seq) as head, max(n.stored_at) as stored_at, max(n.new_messages) as messages,
             bool_or(n.stored_at >= n.active_at + interval '1 minute') as is_due
         from numbered n where n.decision = 'stored' group by n.conversation
     ),
     moved as (
         update conversations c
-        set last_seq = h.head, last_message_seq = h.head, last_event_at = h.stored_at,
+        set last_seq = h.head, last_message_seq = h.head, last_event_at = h.stored_at, messages = h.messages,
             active_at = case when h.is_due then h.stored_at else c.active_at end
         from heads h where c.id = h.conversation
     ),
@@ -124,6 +141,7 @@ create function append_message(
 language plpgsql volatile
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_sort = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
@@ -135,13 +153,14 @@ declare
     own_role text;
     was_member boolean := false;
     target record;
+    own_messages bigint;
     has_target boolean := false;
     clock timestamptz;
     stored_at timestamptz;
     is_due boolean;
 begin
     -- The row as it is once the lock is held; each statement behind this one sees all that committed while it was waited for.
-    select c.tenant, c.type, c.last_seq, c.last_event_at, c.active_at, c.deleted_at is not null as is_deleted into there
+    select c.tenant, c.type, c.last_seq, c.last_event_at, c.active_at, c.deleted_at is not null as is_deleted, c.messages into there
     from conversations c where c.id = in_conversation for no key update;
 
     select e.seq, e.id, e.created_at, e.edited_at, e.deleted_at, e.type = 'message.created' as is_message, e.payload into earlier
@@ -183,10 +202,17 @@ begin
     id := in_event_id;
     created_at := stored_at;
 
-    insert into events (conversation_id, seq, id, type, actor, client_id, created_at, payload)
-    values (in_conversation, there.last_seq + 1, in_event_id, 'message.created', in_actor, in_client_id, stored_at, in_payload);
+    select e.actor_messages into own_messages from events e
+    where e.conversation_id = in_conversation and e.actor = in_actor and e.actor_messages is not null
+    order by e.messages desc limit 1;
+
+    insert into events (conversation_id, seq, id, type, actor, client_id, created_at, payload,
+        messages, actor_messages)
+    values (in_conversation, there.last_seq + 1, in_event_id, 'message.created', in_actor, in_client_id, stored_at, in_payload,
+        there.messages + 1, coalesce(own_messages, 0) + 1);
     update conversations c
     set last_seq = there.last_seq + 1, last_message_seq = there.last_seq + 1, last_event_at = stored_at,
+        messages = there.messages + 1,
         active_at = case when is_due then stored_at else c.active_at end
     where c.id = in_conversation;
     if is_due then

@@ -115,7 +115,8 @@ pub struct Conversation {
     /// Up to where the caller has read.
     #[schema(required, value_type = Option<u64>)]
     pub last_read_seq: Option<Seq>,
-    /// Messages of others above `lastReadSeq`, counted up to 1,000, among the next 10,000 events.
+    /// Messages of others above `lastReadSeq` that are not deleted, counted up to 1,000. That number also says that there are more, or more
+    /// than 1,000 deleted ones among them.
     #[schema(required)]
     pub unread_count: Option<u64>,
     /// The last message, in lists; null elsewhere and where there is none.

@@ -55,7 +55,7 @@ impl Conversation {
     fn unread(&self, own: &Membership) -> usize {
         let above = self.messages.range(own.read + 1..);
         above
-            .filter(|(_, message)| message.sender != own.user)
+            .filter(|(_, message)| message.sender != own.user && message.deleted.is_none())
             .count()
     }
 

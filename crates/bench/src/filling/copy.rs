@@ -97,7 +97,7 @@ async fn events(
     tell: impl Fn(String),
 ) -> Result<(), Error> {
     let mut copy = postgres
-        .copy_in_raw("copy events (conversation_id, seq, id, type, actor, client_id, created_at, payload) from stdin (freeze)")
+        .copy_in_raw("copy events (conversation_id, seq, id, type, actor, client_id, created_at, payload, messages, actor_messages) from stdin (freeze)")
         .await?;
     let mut rows = String::with_capacity(PIECE + 4096);
     for n in 0..filling.events {
@@ -133,9 +133,15 @@ fn event(
     } else {
         (EventType::MessageCreated, message(n, filling.text)?)
     };
+    let messages = seq - 1;
+    // Members send in turns.
+    let own = match messages {
+        0 => r"\N".to_owned(),
+        sent => sent.div_ceil(filling.members).to_string(),
+    };
     let row = writeln!(
         rows,
-        "{}\t{seq}\t{}\t{}\t{}\t{}\t{}\t{}",
+        "{}\t{seq}\t{}\t{}\t{}\t{}\t{}\t{}\t{messages}\t{own}",
         conversation_id(conversation),
         id(n, EVENT),
         event_type.as_str(),
@@ -222,9 +228,10 @@ async fn projections(
         };
         let creator = user_name(filling.member(number, 0));
         conversations += &format!(
-            "{id}\tdefault\tgroup\t{}\t{creator}\t{begun}\t{begun}\t{head}\t{message}\t{at}\t{at}\t{}\n",
+            "{id}\tdefault\tgroup\t{}\t{creator}\t{begun}\t{begun}\t{head}\t{message}\t{at}\t{at}\t{}\t{}\n",
             metadata(number),
-            filling.members
+            filling.members,
+            head - 1
         );
         for place in 0..filling.members {
             let user = user_name(filling.member(number, place));
@@ -240,7 +247,7 @@ async fn projections(
         select tenant, user_id, count(*) from participants group by 1, 2";
     for (into, rows) in [
         (
-            "conversations (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, last_message_seq, last_event_at, active_at, members)",
+            "conversations (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, last_message_seq, last_event_at, active_at, members, messages)",
             conversations,
         ),
         (
@@ -268,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_one_line_of_nine_columns() {
+    fn a_row_is_one_line_of_eleven_columns() {
         let filling = Filling {
             events: 10,
             conversations: 2,
@@ -279,7 +286,7 @@ mod tests {
             let mut row = String::new();
             event(&mut row, &filling, n, filling.place(n)).unwrap();
             assert_eq!(row.matches('\n').count(), 1);
-            assert_eq!(row.trim_end().split('\t').count(), 9, "{row}");
+            assert_eq!(row.trim_end().split('\t').count(), 11, "{row}");
         }
         let payload = message(5, 20).unwrap();
         assert!(

@@ -88,14 +88,14 @@ impl Appender<'_> {
     }
 }
 
-/// Appends one event.
+/// Appends one event that is no message: those before it count on.
 pub(super) async fn insert_event(
     tx: &mut PgConnection,
     entry: &LogEntry<'_>,
 ) -> Result<(), CommandError> {
     sqlx::query(
-        "insert into events (conversation_id, seq, id, type, actor, client_id, created_at, payload, target_seq) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "insert into events (conversation_id, seq, id, type, actor, client_id, created_at, payload, target_seq, messages) \
+         select $1, $2, $3, $4, $5, $6, $7, $8, $9, c.messages from conversations c where c.id = $1",
     )
     .bind(entry.conversation.0)
     .bind(entry.seq.cast_signed())

@@ -99,7 +99,11 @@ fn behind() -> String {
             select p.role, p.joined_at, p.last_read_seq from participants p where p.conversation_id = c.id and p.user_id = $2 \
                 and p.joined_seq < $3 and (p.left_seq is null or p.left_seq > $3) limit 1) p on true \
         where c.id = $1",
-        unread("$3")
+        unread(
+            "$3",
+            "(select e.messages from events e where e.conversation_id = c.id and e.seq <= $3 \
+                and e.messages is not null order by e.seq desc limit 1)"
+        )
     )
 }
 

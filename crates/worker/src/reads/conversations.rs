@@ -37,15 +37,12 @@ pub(super) struct ConversationRow {
     unread: Option<i64>,
 }
 
-/// How many messages the caller `$2`, a participant `p` of a conversation `c`, has not read among those up to a seq: those of others
-/// above what it has read, counted up to a limit among the next 10,000 events. So a page of a list costs the same however much its
-/// reader left unread.
-pub(crate) fn unread(up_to: &str) -> String {
+/// How many messages the caller `$2`, a participant `p` of a conversation `c`, has not read up to the event `up_to`, with which the
+/// conversation has so many `messages`.
+pub(crate) fn unread(up_to: &str, messages: &str) -> String {
     format!(
-        "(select count(*) from ( \
-            select from (select e.type, e.actor from events e \
-                where e.conversation_id = c.id and e.seq > p.last_read_seq and e.seq <= {up_to} order by e.seq limit 10000) e \
-            where e.type = 'message.created' and e.actor <> $2 limit {}) u)",
+        "case when p.last_read_seq >= {up_to} then 0 \
+            else unread_messages(c.id, $2, p.last_read_seq, {messages}, {}) end",
         limits::UNREAD
     )
 }
@@ -55,7 +52,7 @@ pub(super) fn columns() -> String {
     format!(
         "c.id, c.type, c.metadata, c.version, c.created_by, c.created_at, c.updated_at, c.deleted_at, c.last_seq, c.last_event_at, \
             c.members, p.role, p.joined_at, p.last_read_seq, case when p.role is null then null else {} end as unread",
-        unread("c.last_seq")
+        unread("c.last_seq", "c.messages")
     )
 }
 

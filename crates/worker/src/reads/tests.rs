@@ -10,6 +10,7 @@ mod questions;
 mod ranges;
 mod recent;
 mod scale;
+mod unread;
 
 use std::time::Duration;
 

@@ -169,11 +169,11 @@ async fn filled(fixture: &Fixture) -> (ConversationId, OffsetDateTime) {
             update conversations set last_seq = $2, last_event_at = last_event_at + $2 / 10 * interval '1 second' \
             where id = $1 returning created_at), \
          filled as ( \
-            insert into events (conversation_id, seq, id, type, actor, created_at, payload) \
+            insert into events (conversation_id, seq, id, type, actor, created_at, payload, messages) \
             select $1, n, gen_random_uuid(), 'message.created', case when n % 700 = 0 then 'bob' else 'alice' end, \
                 begun.created_at + n / 10 * interval '1 second', \
                 case when n % 500 = 0 then '{\"kind\":\"image\",' else '{\"kind\":\"text\",' end \
-                    || '\"content\":1,\"payloadSizeBytes\":null,\"replyTo\":null,\"metadata\":{}}' \
+                    || '\"content\":1,\"payloadSizeBytes\":null,\"replyTo\":null,\"metadata\":{}}', n - 1 \
             from begun cross join generate_series(2, $2) as n) \
          select created_at from begun",
     )

@@ -67,8 +67,8 @@ async fn an_edit_is_read_with_its_message_as_that_is_now() {
     let group = fixture.group(&["alice"]).await;
     let id = sent(fixture.send(message(group, "alice", "first")).await).message_id;
     for text in [
-        "insert into events (conversation_id, seq, id, type, actor, created_at, payload, target_seq) \
-         values ($1, 3, $2, 'message.edited', 'alice', now(), '{}', 2)",
+        "insert into events (conversation_id, seq, id, type, actor, created_at, payload, target_seq, messages) \
+         values ($1, 3, $2, 'message.edited', 'alice', now(), '{}', 2, 1)",
         "update events set edited_at = now(), payload = replace(payload, 'first', 'second') \
          where conversation_id = $1 and $2::uuid is not null and seq = 2",
         "update conversations set last_seq = 3 where id = $1 and $2::uuid is not null",

@@ -10,8 +10,8 @@ pub(in crate::reads::tests) async fn begin_many(pool: &PgPool, user: &str, count
     sqlx::query(
         "with begun as ( \
             insert into conversations (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, \
-                last_message_seq, last_event_at, active_at, members) \
-            select id, 'default', 'group', '{}', $2, at, at, 2, 2, at, at - n % 59 * interval '1 second', 1 \
+                last_message_seq, last_event_at, active_at, members, messages) \
+            select id, 'default', 'group', '{}', $2, at, at, 2, 2, at, at - n % 59 * interval '1 second', 1, 1 \
             from unnest($1::uuid[]) with ordinality as t(id, n) \
             cross join lateral (select date_trunc('milliseconds', now()) - n * interval '10 seconds' as at) a \
             returning id, active_at, last_event_at), \
@@ -22,9 +22,10 @@ pub(in crate::reads::tests) async fn begin_many(pool: &PgPool, user: &str, count
         listed as ( \
             insert into recents (conversation_id, user_id, tenant, type, active_at) \
             select id, $2, 'default', 'group', active_at from begun) \
-        insert into events (conversation_id, seq, id, type, actor, created_at, payload) \
+        insert into events (conversation_id, seq, id, type, actor, created_at, payload, messages, actor_messages) \
         select id, n, gen_random_uuid(), case n when 1 then 'conversation.created' else 'message.created' end, $2, \
-            last_event_at, '{\"kind\":\"text\",\"content\":1,\"payloadSizeBytes\":null,\"replyTo\":null,\"metadata\":{}}' \
+            last_event_at, '{\"kind\":\"text\",\"content\":1,\"payloadSizeBytes\":null,\"replyTo\":null,\"metadata\":{}}', \
+            n - 1, nullif(n - 1, 0) \
         from begun cross join generate_series(1, 2) as n",
     )
     .bind(ids)
@@ -44,9 +45,10 @@ pub(super) async fn fill(
 ) {
     for from in (2..=events).step_by(100_000) {
         sqlx::query(
-        "insert into events (conversation_id, seq, id, type, actor, created_at, payload) \
+        "insert into events (conversation_id, seq, id, type, actor, created_at, payload, messages, actor_messages) \
          select $1, n, gen_random_uuid(), 'message.created', 'u' || n % 100, now() - ($2 - n) * interval '1 second', \
-            '{\"kind\":\"text\",\"content\":\"' || repeat('x', 200) || '\",\"payloadSizeBytes\":null,\"replyTo\":null,\"metadata\":{}}' \
+            '{\"kind\":\"text\",\"content\":\"' || repeat('x', 200) || '\",\"payloadSizeBytes\":null,\"replyTo\":null,\"metadata\":{}}', \
+            n - 1, n / 100 + (n % 100 > 1)::int \
          from generate_series($3, least($2, $3 + 99999)) as n",
     )
     .bind(conversation.0)
@@ -69,7 +71,7 @@ pub(super) async fn fill(
     .await
     .unwrap();
     sqlx::query(
-        "update conversations set last_seq = $2, last_message_seq = $2, last_event_at = now(), members = 1 + $3 / 2 \
+        "update conversations set last_seq = $2, last_message_seq = $2, last_event_at = now(), members = 1 + $3 / 2, messages = $2 - 1 \
          where id = $1",
     )
     .bind(conversation.0)
