@@ -1,5 +1,6 @@
 //! Commits against a real Postgres.
 
+mod admins;
 mod alone;
 mod batches;
 mod content;
