@@ -94,8 +94,8 @@ async fn a_repeat_of_a_creation_that_still_runs_is_told_so() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let mut running = cluster.store.begin().await.unwrap();
-    let sql = "insert into creation_keys (tenant, user_id, key, request_hash, expires_at) \
-        values ('default', 'alice', 'k', '', now() + interval '1 day')";
+    let sql = "insert into creation_keys (tenant, user_id, key, expires_at) \
+        values ('default', 'alice', 'k', now() + interval '1 day')";
     sqlx::query(sql).execute(&mut *running).await.unwrap();
     let create = async || {
         let group = json!({"type": "group", "participants": ["bob"]});

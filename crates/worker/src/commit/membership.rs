@@ -21,6 +21,12 @@ use crate::decision::Change;
 use crate::error::CommandError;
 use crate::participants::{self, Present, Standing, within_limits};
 
+/// $1 conversation.
+pub(super) const FIRST_ADMIN: &str = "\
+    select joined_seq from participants \
+    where conversation_id = $1 and left_seq is null and position >= 0 and role = 'admin' \
+    order by joined_seq, position limit 1";
+
 /// Adds members, all or none.
 pub(super) async fn add(
     tx: &mut PgConnection,
@@ -147,16 +153,12 @@ async fn present_among(
         .collect()
 }
 
-/// Whether any member is an admin: mostly the first one by joining, so that no more are looked at.
+/// Whether any member is an admin.
 async fn has_admin(tx: &mut PgConnection, id: ConversationId) -> Result<bool, CommandError> {
-    let found: Option<(i64,)> = sqlx::query_as(
-        "select joined_seq from participants \
-         where conversation_id = $1 and left_seq is null and position >= 0 and role = 'admin' \
-         order by joined_seq, position limit 1",
-    )
-    .bind(id.0)
-    .fetch_optional(tx)
-    .await?;
+    let found: Option<(i64,)> = sqlx::query_as(FIRST_ADMIN)
+        .bind(id.0)
+        .fetch_optional(tx)
+        .await?;
     Ok(found.is_some())
 }
 

@@ -15,3 +15,4 @@ mod races;
 mod repeats;
 mod revocations;
 mod roles;
+mod settled;
