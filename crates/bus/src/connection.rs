@@ -65,7 +65,7 @@ const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that may wait for one subscriber before NATS is told that it is slow.
 const SUBSCRIPTION_CAPACITY: usize = 16 * 1024;
 /// Publishes whose acknowledgement has not come yet.
-const ACKS_IN_FLIGHT: usize = 4096;
+const ACKS_IN_FLIGHT: usize = 16 * 1024;
 
 /// What is known of the link to NATS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

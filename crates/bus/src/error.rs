@@ -20,6 +20,9 @@ pub enum BusError {
     /// The stream is not there.
     #[error("the stream does not exist")]
     NoStream,
+    /// The message is larger than NATS or the stream takes.
+    #[error("NATS takes no message of this size")]
+    Refused,
     /// What a peer sent is not of this wire.
     #[error("internal wire")]
     Wire(#[from] WireError),

@@ -18,7 +18,7 @@ mod topology;
 pub use connection::{Bus, Link, Settings};
 pub use error::{BusError, RpcError};
 pub use gateways::{GatewayId, Gateways};
-pub use publish::{Outgoing, Publishing};
+pub use publish::{Acknowledged, Outgoing, Publishing};
 pub use signals::{Signalled, Signals};
 pub use subjects::EVENTS_STREAM;
 pub use topology::StreamState;

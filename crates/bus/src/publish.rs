@@ -2,7 +2,8 @@
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
-use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
+use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use confab_protocol::event::EventType;
 use confab_protocol::ids::{ConversationId, EventId, Seq, TenantId};
@@ -35,16 +36,48 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub struct Publishing(PublishAckFuture);
 
+/// JetStream's acknowledgement of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// The event's sequence in the stream.
+    pub sequence: u64,
+    /// Whether the stream had the event already, at that sequence.
+    pub duplicate: bool,
+}
+
 impl Publishing {
-    /// Waits for JetStream's acknowledgement, for a bounded time; gives the event's sequence in the stream.
+    /// Waits for JetStream's acknowledgement, for a bounded time.
     ///
     /// # Errors
-    /// When none came: the event may be in the stream or not.
-    pub async fn ack(self) -> Result<u64, BusError> {
-        self.0
-            .await
-            .map(|ack| ack.sequence)
-            .map_err(BusError::nats("publish an event"))
+    /// [`BusError::Refused`] when the event can never be stored; else when no acknowledgement came: the event may be in the stream or
+    /// not.
+    pub async fn ack(self) -> Result<Acknowledged, BusError> {
+        let ack = self.0.await.map_err(failed)?;
+        Ok(Acknowledged {
+            sequence: ack.sequence,
+            duplicate: ack.duplicate,
+        })
+    }
+}
+
+/// Tells an event that JetStream will never take from one that it does not take now.
+fn failed(error: PublishError) -> BusError {
+    const PUBLISH: &str = "publish an event";
+    match error.kind() {
+        PublishErrorKind::MaxPayloadExceeded => BusError::Refused,
+        PublishErrorKind::TimedOut => BusError::Timeout,
+        PublishErrorKind::StreamNotFound => BusError::NoStream,
+        _ => {
+            let source = std::error::Error::source(&error);
+            let answer = source.and_then(|source| source.downcast_ref::<jetstream::Error>());
+            match answer.map(jetstream::Error::error_code) {
+                Some(
+                    ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
+                    | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM,
+                ) => BusError::Refused,
+                _ => BusError::nats(PUBLISH)(error),
+            }
+        }
     }
 }
 
@@ -52,7 +85,8 @@ impl Bus {
     /// Hands an event to NATS. Publishes of one connection enter the stream in this order.
     ///
     /// # Errors
-    /// [`BusError::Disconnected`] without handing it over, else when the connection fails.
+    /// [`BusError::Disconnected`] without handing it over, [`BusError::Refused`] when it is larger than any message may be; else when
+    /// the connection fails.
     pub async fn publish(&self, event: &Outgoing) -> Result<Publishing, BusError> {
         if !self.is_connected() {
             return Err(BusError::Disconnected);
@@ -68,7 +102,7 @@ impl Bus {
             .publish_with_headers(subject, headers, event.json.clone())
             .await
             .map(Publishing)
-            .map_err(BusError::nats("publish an event"))
+            .map_err(failed)
     }
 
     /// Tells every gateway that the feed has a break, so that it reconciles.
