@@ -197,8 +197,15 @@ impl Nats {
             .unwrap_or_default();
         format!(
             "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\n{monitor}ping_interval: \"5s\"\nping_max: 2\n\
-             jetstream {{ store_dir: {store} }}\n"
+             jetstream {{ store_dir: {store} }}\n{}",
+            self.extra()
         )
+    }
+
+    /// What a test has written into `extra.conf` in its folder.
+    fn extra(&self) -> String {
+        let extra = self.settings.folder.join("extra.conf");
+        std::fs::read_to_string(extra).unwrap_or_default()
     }
 
     async fn ready(&self, process: &mut Process) -> Result<(), Error> {

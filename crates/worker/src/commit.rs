@@ -16,7 +16,6 @@ mod batch;
 mod changes;
 mod conversation;
 mod creation;
-mod keys;
 mod lock;
 mod marks;
 mod membership;

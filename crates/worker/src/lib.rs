@@ -46,10 +46,9 @@ use commit::Committer;
 use database::{AcquireError, Pool, bounded};
 use dispatch::Dispatch;
 use metrics::Metrics;
-use outbox::{Publisher, Standing, relay, verify};
 
-/// Connections beside those of commands: read marks, the relay, the outbox's marks, the comparison with the stream.
-const OTHER_CONNECTIONS: u32 = 5;
+/// Connections beside those of commands: read marks.
+const OTHER_CONNECTIONS: u32 = 1;
 /// How long Postgres may take to commit where a worker counts as ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Commits a record in the write-ahead log that nobody reads: the smallest write there is.
@@ -123,6 +122,8 @@ struct Pools {
     batches: Pool,
     commits: Pool,
     reads: Pool,
+    /// What is published, marked, compared and swept: it waits for no command, and none for it.
+    outbox: Pool,
     /// One, that nothing else waits for.
     readiness: Pool,
 }
@@ -134,12 +135,19 @@ impl Pools {
             batches: database::pool(settings, settings.commit_lanes, "batches")?,
             commits: database::pool(settings, writers, "commits")?,
             reads: database::pool(settings, settings.queries, "reads")?,
+            outbox: database::pool(settings, outbox::CONNECTIONS, "outbox")?,
             readiness: database::pool(settings, 1, "readiness")?,
         })
     }
 
     async fn close(self) {
-        let pools = [self.batches, self.commits, self.reads, self.readiness];
+        let pools = [
+            self.batches,
+            self.commits,
+            self.reads,
+            self.outbox,
+            self.readiness,
+        ];
         join_all(pools.iter().map(Pool::close)).await;
     }
 }
@@ -190,44 +198,9 @@ impl Worker {
         let Some(service) = start(&bus, &pools.readiness, &stop).await else {
             return Ok(());
         };
-        let (publisher, committed) = Publisher::new();
-        let (compared, standing) = Standing::new(&bus);
         let behind = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let token = behind.clone();
-        let publish = outbox::run(
-            bus.clone(),
-            pools.commits.clone(),
-            committed,
-            standing.clone(),
-            token.clone(),
-        );
-        tasks.spawn(async move {
-            publish.await;
-            "publisher"
-        });
-        let relay = relay::run(
-            bus.clone(),
-            pools.commits.clone(),
-            standing,
-            metrics.clone(),
-            token.clone(),
-        );
-        tasks.spawn(async move {
-            relay.await;
-            "relay"
-        });
-        let verify = verify::run(
-            bus.clone(),
-            pools.commits.clone(),
-            compared,
-            metrics.clone(),
-            token,
-        );
-        tasks.spawn(async move {
-            verify.await;
-            "verify"
-        });
+        let publisher = outbox::start(&bus, &pools.outbox, &metrics, &behind, &mut tasks);
         let committer = Committer::new(
             pools.batches.clone(),
             pools.commits.clone(),

@@ -1,5 +1,6 @@
 //! Every metric of a worker, declared once with its name, unit, labels and meaning, and registered from that.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use confab_bus::Outgoing;
@@ -22,6 +23,7 @@ use table::{
     DELETED, LATE, LINGERING, MALFORMED, QUERIES, QUERY_LATENCY, QUERY_PAYLOAD, RELAYED, UNSENT,
     WAITING,
 };
+use table::{LEFT_TO_RELAY, QUEUED, STEPPED_OVER, SWEEP_BEHIND, SWEPT, UNPUBLISHABLE};
 
 /// Seconds, from a fast commit to the end of every budget.
 const SECONDS: [f64; 12] = [
@@ -79,6 +81,11 @@ struct TypeLabel {
     r#type: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabel {
+    table: &'static str,
+}
+
 /// The worker's metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -99,6 +106,12 @@ pub(crate) struct Metrics {
     relayed: Counter,
     breaks: Counter,
     lingering: Gauge,
+    stepped_over: Gauge,
+    unpublishable: Counter,
+    left_to_relay: Counter,
+    queued: Gauge,
+    swept: Family<TableLabel, Counter>,
+    sweep_behind: Family<TableLabel, Gauge<f64, AtomicU64>>,
 }
 
 impl Metrics {
@@ -123,6 +136,12 @@ impl Metrics {
             relayed: Counter::default(),
             breaks: Counter::default(),
             lingering: Gauge::default(),
+            stepped_over: Gauge::default(),
+            unpublishable: Counter::default(),
+            left_to_relay: Counter::default(),
+            queued: Gauge::default(),
+            swept: Family::default(),
+            sweep_behind: Family::default(),
         };
         register(registry, COMMANDS, &metrics.commands);
         register(registry, COMMAND_LATENCY, &metrics.command_latency);
@@ -141,6 +160,12 @@ impl Metrics {
         register(registry, RELAYED, &metrics.relayed);
         register(registry, BREAKS, &metrics.breaks);
         register(registry, LINGERING, &metrics.lingering);
+        register(registry, STEPPED_OVER, &metrics.stepped_over);
+        register(registry, UNPUBLISHABLE, &metrics.unpublishable);
+        register(registry, LEFT_TO_RELAY, &metrics.left_to_relay);
+        register(registry, QUEUED, &metrics.queued);
+        register(registry, SWEPT, &metrics.swept);
+        register(registry, SWEEP_BEHIND, &metrics.sweep_behind);
         metrics
     }
 
@@ -234,8 +259,35 @@ impl Metrics {
         self.breaks.inc();
     }
 
-    pub(crate) fn lingering(&self, rows: usize) {
-        self.lingering.set(i64::try_from(rows).unwrap_or(i64::MAX));
+    /// So many commits are not published though they are old enough, and so many cannot be.
+    pub(crate) fn lingering(&self, lingering: i64, stepped_over: i64) {
+        self.lingering.set(lingering);
+        self.stepped_over.set(stepped_over);
+    }
+
+    /// A commit has events that cannot be published.
+    pub(crate) fn unpublishable(&self) {
+        self.unpublishable.inc();
+    }
+
+    pub(crate) fn left_to_relay(&self) {
+        self.left_to_relay.inc();
+    }
+
+    /// So many bytes wait in the publisher's queue.
+    pub(crate) fn queued(&self, bytes: usize) {
+        self.queued.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn swept(&self, table: &'static str, rows: i64) {
+        let rows = u64::try_from(rows).unwrap_or_default();
+        self.swept.get_or_create(&TableLabel { table }).inc_by(rows);
+    }
+
+    /// The oldest row of a table should have been swept so many seconds ago.
+    pub(crate) fn sweep_behind(&self, table: &'static str, seconds: f64) {
+        let behind = self.sweep_behind.get_or_create(&TableLabel { table });
+        behind.set(seconds);
     }
 }
 

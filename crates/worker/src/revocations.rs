@@ -5,7 +5,6 @@ use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::SessionId;
 use confab_protocol::revocation::{Revocation, RevocationTarget};
 use confab_protocol::timestamp::Timestamp;
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -111,17 +110,6 @@ pub(crate) fn revocation(row: RevocationRow) -> Result<Revocation, CommandError>
         created_at: Timestamp::new(row.created_at),
         expires_at: Timestamp::new(row.expires_at),
     })
-}
-
-/// Deletes some of what expired: every token that it covers has expired before.
-pub(crate) async fn sweep(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "delete from revocations where revision in (select revision from revocations \
-         where expires_at < clock_timestamp() order by expires_at limit 10000 for update skip locked)",
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Commits against a real Postgres.
 
-mod admins;
 mod alone;
 mod batches;
 mod content;
@@ -15,4 +14,3 @@ mod races;
 mod repeats;
 mod revocations;
 mod roles;
-mod settled;

@@ -135,7 +135,49 @@ pub(super) const LINGERING: Metric = metric(
     "",
     MetricKind::Gauge,
     &[],
-    "Commits that were not published within a second, as last seen",
+    "Commits that were not published within a second, as last seen, counted up to 10,000",
+);
+pub(super) const STEPPED_OVER: Metric = metric(
+    "confab_outbox_stepped_over",
+    "",
+    MetricKind::Gauge,
+    &[],
+    "Commits that cannot be published and are tried again rarely, as last seen, counted up to 10,000",
+);
+pub(super) const UNPUBLISHABLE: Metric = metric(
+    "confab_outbox_unpublishable",
+    "",
+    MetricKind::Counter,
+    &[],
+    "Commits found to have events that cannot be published; each has a line in the log",
+);
+pub(super) const LEFT_TO_RELAY: Metric = metric(
+    "confab_outbox_left_to_relay",
+    "",
+    MetricKind::Counter,
+    &[],
+    "Commits for which the publisher's queue had no room, so that they are left to the relay",
+);
+pub(super) const QUEUED: Metric = metric(
+    "confab_outbox_queued",
+    "bytes",
+    MetricKind::Gauge,
+    &[],
+    "Events of commits that wait to be published or to be acknowledged, the relay's not counted",
+);
+pub(super) const SWEPT: Metric = metric(
+    "confab_swept_rows",
+    "",
+    MetricKind::Counter,
+    &["table"],
+    "Rows deleted because they were over, by table (outbox, creation_keys, revocations)",
+);
+pub(super) const SWEEP_BEHIND: Metric = metric(
+    "confab_sweep_behind",
+    "seconds",
+    MetricKind::Gauge,
+    &["table"],
+    "For how long the oldest row that is left should have been swept, by table, as last seen",
 );
 
 /// Every metric of a worker.
@@ -157,4 +199,10 @@ pub const METRICS: &[Metric] = &[
     RELAYED,
     BREAKS,
     LINGERING,
+    STEPPED_OVER,
+    UNPUBLISHABLE,
+    LEFT_TO_RELAY,
+    QUEUED,
+    SWEPT,
+    SWEEP_BEHIND,
 ];

@@ -36,7 +36,12 @@ fn scraped() -> String {
     metrics.unsent();
     metrics.relayed(1);
     metrics.found_break();
-    metrics.lingering(1);
+    metrics.lingering(1, 1);
+    metrics.unpublishable();
+    metrics.left_to_relay();
+    metrics.queued(1);
+    metrics.swept("outbox", 1);
+    metrics.sweep_behind("outbox", 1.0);
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     text

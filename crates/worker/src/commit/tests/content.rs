@@ -45,10 +45,9 @@ async fn told(fixture: &Fixture, group: ConversationId, client_id: ClientId) -> 
     );
     assert!(again.duplicate);
     told.push(again.message.unwrap().into_string());
-    let mut connection = fixture.pool.acquire().await.unwrap();
     let seqs: Vec<i64> = (1..=i64::try_from(events(fixture, group).await.len()).unwrap()).collect();
     let ids = vec![group.0; seqs.len()];
-    for event in relay::read(&mut connection, &ids, &seqs).await.unwrap() {
+    for event in relay::read(&fixture.connections, &ids, &seqs).await {
         told.push(String::from_utf8(event.json.to_vec()).unwrap());
     }
     told
@@ -152,10 +151,7 @@ async fn what_is_published_at_once_is_what_is_read_later_and_says_what_it_is_abo
             panic!("{published:?}");
         };
         assert_eq!((live.seq, live.target_seq), (seq, Some(first.seq)));
-        let mut connection = fixture.pool.acquire().await.unwrap();
-        let again = relay::read(&mut connection, &[group.0], &[seq.cast_signed()])
-            .await
-            .unwrap();
+        let again = relay::read(&fixture.connections, &[group.0], &[seq.cast_signed()]).await;
         assert_eq!(again[0].json, live.json);
         assert_eq!(
             (again[0].id, again[0].target_seq),

@@ -8,9 +8,12 @@ use confab_protocol::query::{Answer, Query};
 use confab_protocol::revocation::{Revocation, RevocationTarget};
 use confab_protocol::timestamp::Timestamp;
 use futures_util::future::join_all;
+use prometheus_client::registry::Registry;
 use uuid::Uuid;
 
 use crate::commit::CommandOutcome;
+use crate::metrics::Metrics;
+use crate::outbox::sweep::{REVOCATIONS, delete_all};
 use crate::reads;
 use crate::testing::{Fixture, TOKEN_MAX_LIFETIME, code, eventually, request, soak, soon};
 
@@ -101,17 +104,22 @@ async fn what_expired_is_swept_and_its_revision_never_given_again() {
         .execute(&fixture.pool)
         .await
         .unwrap();
-    let mut connection = fixture.connections.acquire().await.unwrap();
-    crate::revocations::sweep(&mut connection).await.unwrap();
+    sweep(&fixture).await;
     assert_eq!(all(&fixture).await, []);
     let second = revoked(by_admin(&fixture, RevocationTarget::Login("a".into())).await);
     assert!(second.revision > first.revision);
-    let mut connection = fixture.connections.acquire().await.unwrap();
-    crate::revocations::sweep(&mut connection).await.unwrap();
+    sweep(&fixture).await;
     eventually("it is read", async || {
         (all(&fixture).await == [second.clone()]).then_some(())
     })
     .await;
+}
+
+async fn sweep(fixture: &Fixture) {
+    let metrics = Metrics::new(&mut Registry::default());
+    delete_all(&REVOCATIONS, &fixture.connections, &metrics, || true)
+        .await
+        .unwrap();
 }
 
 fn revoke(target: RevocationTarget) -> Command {

@@ -1,0 +1,120 @@
+//! Whether commits may be marked as published now, and forgotten.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use confab_bus::{Acknowledged, Bus, Link};
+use time::OffsetDateTime;
+use tokio::sync::{Notify, watch};
+use tracing::info;
+
+use super::Compared;
+
+/// Whether commits may be marked as published now, and forgotten. Clones share it.
+///
+/// A server that comes back may have lost what it had acknowledged. New events take the sequences of those, so that marks made before
+/// the comparison would hide what lies below them: until then there are none, and the relay publishes once more. The connection of a
+/// worker may live through that, where it leads to another server than the stream's: so whatever shows that the stream may be another
+/// than it was (an acknowledgement that does not come, or of a sequence that was given before) puts it in doubt as well.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    link: watch::Receiver<Link>,
+    compared: watch::Sender<Option<Compared>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    doubted: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    round: u64,
+    /// The highest sequence that was acknowledged in this round.
+    top: u64,
+}
+
+impl Standing {
+    pub(crate) fn new(bus: &Bus) -> Self {
+        Self {
+            link: bus.connection(),
+            compared: watch::Sender::new(None),
+            shared: Arc::default(),
+        }
+    }
+
+    /// The stream, where it was compared on the connection that is, and is not in doubt.
+    pub(crate) fn now(&self) -> Option<Compared> {
+        let link = *self.link.borrow();
+        let compared = *self.compared.borrow();
+        compared.filter(|compared| link.connected && link.epoch == compared.epoch)
+    }
+
+    /// The stream has what is marked as published into it, as was found on the connection of this epoch.
+    pub(super) fn holds(&self, created: OffsetDateTime, epoch: u64) {
+        let is_known = |known: &Compared| known.created == created && known.epoch == epoch;
+        if self.compared.borrow().as_ref().is_some_and(is_known) {
+            return;
+        }
+        let round = {
+            let mut state = self.lock();
+            state.round += 1;
+            state.top = 0;
+            state.round
+        };
+        self.compared.send_replace(Some(Compared {
+            created,
+            epoch,
+            round,
+        }));
+    }
+
+    /// What was marked into the stream is not there, or nobody knows: nothing is marked until it was compared.
+    pub(super) fn forget(&self) {
+        self.compared.send_replace(None);
+    }
+
+    /// Something shows that the stream may not be what it was: it is compared at once.
+    pub(super) fn doubt(&self, stream: Compared, why: &'static str) {
+        let was_sure = self.compared.send_if_modified(|compared| {
+            let is_it = *compared == Some(stream);
+            if is_it {
+                *compared = None;
+            }
+            is_it
+        });
+        if was_sure {
+            info!(why, "the stream is compared with what was published");
+            self.shared.doubted.notify_one();
+        }
+    }
+
+    /// Waits until the stream is in doubt.
+    pub(super) async fn doubted(&self) {
+        self.shared.doubted.notified().await;
+    }
+
+    /// The highest sequence acknowledged so far: what is handed over now gets a higher one.
+    pub(super) fn top(&self) -> u64 {
+        self.lock().top
+    }
+
+    /// Takes note of an acknowledgement of what was handed over when the highest sequence was `before`. Says whether the stream can be
+    /// the one it was: a stream that lost its tail gives the same sequences again.
+    pub(super) fn acknowledged(&self, stream: Compared, before: u64, ack: Acknowledged) -> bool {
+        let mut state = self.lock();
+        if state.round != stream.round {
+            return false;
+        }
+        state.top = state.top.max(ack.sequence);
+        ack.duplicate || ack.sequence > before
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
