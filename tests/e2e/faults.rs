@@ -13,6 +13,7 @@ mod frozen;
 mod gateways;
 mod links;
 mod nats;
+mod pauses;
 mod poison;
 mod postgres;
 mod rolling;

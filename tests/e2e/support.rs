@@ -13,6 +13,7 @@ mod record;
 mod tokens;
 mod traffic;
 mod wait;
+mod witness;
 
 pub(crate) use call::{Answer, id_of};
 pub(crate) use cluster::{Cluster, Setup};
@@ -27,3 +28,4 @@ pub(crate) use raw::{BINARY, CLOSE, Ended, Raw, TEXT, frame, frame_head};
 pub(crate) use tokens::{ISSUER, Key, claims, hs256, jwks, unsigned};
 pub(crate) use traffic::{Sent, Traffic};
 pub(crate) use wait::{eventually, soak};
+pub(crate) use witness::{Readers, Witness};

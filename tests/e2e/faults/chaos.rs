@@ -24,13 +24,14 @@ enum Fault {
     RestartNats,
     EraseStore,
     RestartPostgres,
+    PausePostgres,
     CutLinks,
     CutAmidFrame,
     Swallow(Traffic),
     Slow,
 }
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 16] = [
     Fault::KillGateway,
     Fault::DrainGateway,
     Fault::FreezeGateway,
@@ -40,6 +41,7 @@ const FAULTS: [Fault; 15] = [
     Fault::RestartNats,
     Fault::EraseStore,
     Fault::RestartPostgres,
+    Fault::PausePostgres,
     Fault::CutLinks,
     Fault::CutAmidFrame,
     Fault::Swallow(Traffic::Swallow),
@@ -135,6 +137,11 @@ async fn strike(cluster: &mut Cluster, links: &mut [Proxy], fault: Fault, rng: &
             cluster.database.server().kill().unwrap();
             sleep(a_while).await;
             cluster.database.server().up().await.unwrap();
+        }
+        Fault::PausePostgres => {
+            cluster.database.server().pause().unwrap();
+            sleep(2 * a_while).await;
+            cluster.database.server().resume().unwrap();
         }
         Fault::CutLinks => links[one].cut(),
         Fault::CutAmidFrame => links[one].cut_after(rng.random_range(1..3_000)),
