@@ -215,7 +215,7 @@ async fn ask(bus: &Bus, id: SessionId, tenant: TenantId) -> anyhow::Result<Revoc
     let batch = Batch {
         version: VERSION,
         budget_ms: u32::try_from(REVOKE.as_millis())?,
-        sent: workers.sent_now(),
+        sent: Some(workers.sent_now()),
         requests: vec![&request],
     };
     let outcomes = bus

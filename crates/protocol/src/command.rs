@@ -34,8 +34,10 @@ pub struct Batch<R = Request> {
     pub version: u8,
     /// How many milliseconds are left to answer, from the moment of sending.
     pub budget_ms: u32,
-    /// When it was sent at the earliest, by the clock of each worker that its sender has heard of.
-    pub sent: Vec<SentAfter>,
+    /// When it was sent at the earliest, by the clock of each worker that its sender has heard of; absent from a gateway that
+    /// knows nothing of this.
+    #[serde(default)]
+    pub sent: Option<Vec<SentAfter>>,
     /// The commands. Those of one conversation are carried out in this order.
     pub requests: Vec<R>,
 }
@@ -389,10 +391,10 @@ mod tests {
         let batch = Batch {
             version: VERSION,
             budget_ms: 5000,
-            sent: vec![SentAfter {
+            sent: Some(vec![SentAfter {
                 worker: Uuid::max(),
                 ms: u64::MAX,
-            }],
+            }]),
             requests: vec![request.clone()],
         };
         let bytes = encode(&batch).unwrap();

@@ -56,7 +56,7 @@ codes! {
     NotAcceptable "NOT_ACCEPTABLE" 406 false "No acceptable representation";
     VersionConflict "VERSION_CONFLICT" 409 false "The version is another";
     AlreadyParticipant "ALREADY_PARTICIPANT" 409 false "The user is a participant already";
-    LastAdmin "LAST_ADMIN" 409 false "The last admin cannot step down while others remain";
+    LastAdmin "LAST_ADMIN" 409 false "The last admin cannot step down";
     ConversationFull "CONVERSATION_FULL" 409 false "The conversation has no room for more members";
     TooManyConversations "TOO_MANY_CONVERSATIONS" 409 false "The user is in too many conversations";
     DirectConversationExists "DIRECT_CONVERSATION_EXISTS" 409 false "The two users have a direct conversation already";

@@ -16,6 +16,7 @@ mod batch;
 mod changes;
 mod conversation;
 mod creation;
+mod keys;
 mod lock;
 mod marks;
 mod membership;

@@ -30,21 +30,30 @@ pub(crate) const fn capacity(r#type: ConversationType) -> u64 {
     }
 }
 
-/// Adds members, all or none. `present` are those of them who are members already.
+/// Who is there already where members are to be added.
+#[derive(Debug, Clone)]
+pub(crate) struct Present {
+    /// Those of the named who are members.
+    pub(crate) named: Vec<UserId>,
+    /// Whether any member is an admin.
+    pub(crate) has_admin: bool,
+}
+
+/// Adds members, all or none. Where there is no admin, and none is added, the first one named becomes it.
 pub(crate) fn add(
     caller: &Caller,
     locked: &Locked,
     members: &[Member],
-    present: Vec<UserId>,
+    present: Present,
 ) -> Result<Append, CommandError> {
     visible(caller, locked)?;
     fixed(locked)?;
     if !administers(caller, locked) {
         return Err(Failure::new(Code::InsufficientPermissions, "only admins add members").into());
     }
-    if !present.is_empty() {
+    if !present.named.is_empty() {
         let extension = Extension {
-            user_ids: present,
+            user_ids: present.named,
             ..Extension::default()
         };
         return Err(Failure::of(Code::AlreadyParticipant).with(extension).into());
@@ -57,14 +66,21 @@ pub(crate) fn add(
         )
         .into());
     }
+    let mut members = members.to_vec();
+    let has_admin = present.has_admin || members.iter().any(|member| member.role == Role::Admin);
+    if let Some(first) = members.first_mut()
+        && !has_admin
+    {
+        first.role = Role::Admin;
+    }
     let data = ParticipantAdded {
-        participants: members.to_vec(),
+        participants: members,
     };
     let event = NewEvent::of(EventType::ParticipantAdded, &data)?;
     fits(&event.payload)?;
     Ok(Append {
         events: vec![event],
-        changes: vec![Change::Join(members.to_vec())],
+        changes: vec![Change::Join(data.participants)],
     })
 }
 
@@ -107,11 +123,11 @@ pub(crate) fn update(
     if !administers(caller, locked) {
         return Err(Failure::new(Code::InsufficientPermissions, "only admins change roles").into());
     }
-    let Some(role) = standing.role else {
+    if standing.role.is_none() {
         return Err(Failure::of(Code::ParticipantNotFound).into());
-    };
-    let steps_down = role == Role::Admin && command.role != Role::Admin;
-    if steps_down && standing.other_admins == 0 && standing.longest.is_some() {
+    }
+    // Also one who is alone: whoever is added later needs an admin.
+    if command.role != Role::Admin && standing.other_admins == 0 {
         return Err(Failure::of(Code::LastAdmin).into());
     }
     let data = ParticipantUpdated {
@@ -124,7 +140,8 @@ pub(crate) fn update(
     })
 }
 
-/// Removes a member, or lets it leave. The last one who goes takes the conversation along; a last admin hands its role over.
+/// Removes a member, or lets it leave. The last one who goes takes the conversation along; where no admin is left behind, the one who is a
+/// member for longest becomes it.
 pub(crate) fn remove(
     caller: &Caller,
     locked: &Locked,
@@ -139,9 +156,9 @@ pub(crate) fn remove(
             Failure::new(Code::InsufficientPermissions, "only admins remove others").into(),
         );
     }
-    let Some(role) = standing.role else {
+    if standing.role.is_none() {
         return Err(Failure::of(Code::ParticipantNotFound).into());
-    };
+    }
     let reason = if oneself {
         RemovalReason::Left
     } else {
@@ -161,7 +178,7 @@ pub(crate) fn remove(
             events.push(NewEvent::of(EventType::ConversationDeleted, &data)?);
             changes.push(Change::Delete);
         }
-        Some(heir) if role == Role::Admin && standing.other_admins == 0 => {
+        Some(heir) if standing.other_admins == 0 => {
             let data = ParticipantUpdated {
                 user_id: heir.clone(),
                 role: Role::Admin,

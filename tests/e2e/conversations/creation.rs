@@ -1,8 +1,9 @@
 //! A conversation is begun once, whatever gateway hears of it and however often.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Setup};
+use crate::support::{Cluster, Setup, User, claims, soak};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_begins_one_conversation_whatever_gateway_hears_it_and_however_often() {
@@ -93,8 +94,8 @@ async fn a_repeat_of_a_creation_that_still_runs_is_told_so() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let mut running = cluster.store.begin().await.unwrap();
-    let sql = "insert into creation_keys (tenant, user_id, key, request_hash, expires_at) \
-        values ('default', 'alice', 'k', '', now() + interval '1 day')";
+    let sql = "insert into creation_keys (tenant, user_id, key, expires_at) \
+        values ('default', 'alice', 'k', now() + interval '1 day')";
     sqlx::query(sql).execute(&mut *running).await.unwrap();
     let create = async || {
         let group = json!({"type": "group", "participants": ["bob"]});
@@ -107,5 +108,39 @@ async fn a_repeat_of_a_creation_that_still_runs_is_told_so() {
     running.rollback().await.unwrap();
     let created = create().await.ok(201);
     assert_eq!(created.header("idempotent-replayed"), None);
+    cluster.end().await;
+}
+
+/// Their answers say each name in JSON, twice as long: together they fit no message of NATS unless that was counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn creations_with_escaped_names_are_all_answered() {
+    let setup = Setup {
+        gateways: 1,
+        workers: 1,
+        gateway_env: vec![
+            // What fails by its size fails all the same; what is only slow here must not.
+            ("CONFAB_REQUEST_BUDGET", Some("40000".to_owned())),
+        ],
+        ..Setup::default()
+    };
+    let cluster = Cluster::start(setup).await;
+    let alice = cluster.user("alice");
+    let mut elsewhere = claims("bob");
+    elsewhere["tenant"] = "elsewhere".into();
+    let bob = cluster.user_of(&elsewhere);
+    let escaped = |n: usize| format!("{n:0>3}{}", "\"\\".repeat(125 / 2));
+    let names: Vec<_> = (0..100).map(escaped).collect();
+    let large = json!({"type": "group", "participants": names});
+    let small = json!({"type": "group", "participants": ["carol"]});
+    let begin = |user: &User, body: &Value| {
+        let (user, body) = (user.clone(), body.clone());
+        async move { user.post(0, "/v1/conversations", body).await.status }
+    };
+    let count = soak(120, 48);
+    let large = (0..count).map(|_| begin(&alice, &large));
+    let small = (0..4).map(|_| begin(&bob, &small));
+    let (large, small) = tokio::join!(join_all(large), join_all(small));
+    assert_eq!(large, vec![201; count]);
+    assert_eq!(small, [201; 4]);
     cluster.end().await;
 }

@@ -98,8 +98,8 @@ impl Conversation {
             return Err(refused(404, "PARTICIPANT_NOT_FOUND"));
         };
         let steps_down = membership.role == "admin" && role != "admin";
-        let (others, other_admins) = self.others(user);
-        if steps_down && others > 0 && other_admins == 0 {
+        let (_, other_admins) = self.others(user);
+        if steps_down && other_admins == 0 {
             return Err(refused(409, "LAST_ADMIN"));
         }
         self.give(who, user, role);

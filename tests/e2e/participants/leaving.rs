@@ -70,6 +70,27 @@ async fn roles_are_given_and_taken_by_admins_and_one_is_always_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn last_admin_who_is_alone_leads_those_added_later() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let alice = cluster.user("alice");
+    let path = alice.begins(0, "group", &["alice"]).await;
+    let alices = format!("{path}/participants/alice");
+    alice
+        .patch(1, &alices, json!({"role": "member"}))
+        .await
+        .refused(409, "LAST_ADMIN");
+    alice
+        .post(0, &format!("{path}/participants"), json!({"userId": "bob"}))
+        .await
+        .ok(201);
+    alice
+        .patch(1, &path, json!({"metadata": {"name": "led"}}))
+        .await
+        .ok(200);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_admins_who_step_down_at_once_one_stays() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));

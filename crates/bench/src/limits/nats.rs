@@ -129,7 +129,7 @@ fn request() -> Result<Vec<u8>, Error> {
     Ok(wire::encode(&Batch {
         version: VERSION,
         budget_ms: 5000,
-        sent: Vec::new(),
+        sent: None,
         requests: vec![request],
     })?)
 }

@@ -179,7 +179,10 @@ impl Service {
 
     /// When a batch was sent at the earliest. Whoever has not heard of this worker may have sent it at any time since it began.
     fn sent(&self, batch: &Batch, received: Instant) -> Instant {
-        let own = batch.sent.iter().find(|sent| sent.worker == self.id.0);
+        let Some(sent) = &batch.sent else {
+            return received;
+        };
+        let own = sent.iter().find(|sent| sent.worker == self.id.0);
         let since = Duration::from_millis(own.map_or(0, |sent| sent.ms));
         let sent = self.began.checked_add(since);
         sent.map_or(received, |sent| sent.min(received))

@@ -238,7 +238,7 @@ async fn attempt(
     let batch = Batch {
         version: VERSION,
         budget_ms: milliseconds(timeout),
-        sent: workers.sent_now(),
+        sent: Some(workers.sent_now()),
         requests,
     };
     let result = match bus.command(target, &batch, timeout).await {

@@ -119,7 +119,7 @@ pub(super) async fn add(
 
 /// Change a participant's role.
 ///
-/// For admins. The last admin cannot step down while others remain. Every success appends a `participant.updated`, also
+/// For admins. The last admin cannot step down. Every success appends a `participant.updated`, also
 /// when the role was the same. Roles in a direct conversation do not change.
 #[utoipa::path(
     patch,

@@ -7,7 +7,8 @@ use confab_protocol::resource::Role;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::decision::{Append, Locked};
+use super::keys;
+use crate::decision::{Append, Change, Locked};
 use crate::error::CommandError;
 use crate::outbox::{Committed, outgoing};
 
@@ -29,6 +30,9 @@ impl Appender<'_> {
     ) -> Result<Committed, CommandError> {
         let first = self.locked.last_seq + 1;
         let last = self.locked.last_seq + append.events.len() as Seq;
+        if append.changes.contains(&Change::Delete) {
+            keys::forget(tx, self.conversation).await?;
+        }
         for change in &append.changes {
             self.change(tx, change, first, last).await?;
         }

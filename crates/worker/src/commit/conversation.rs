@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::append::{Appender, role};
-use super::lock::{first_execution, lock, read};
+use super::lock::{first_execution, lock, read, settle};
 use super::transact::Done;
 use crate::conversations::{self, Described};
 use crate::error::CommandError;
@@ -64,6 +64,8 @@ pub(super) async fn delete(
     if let Some(deleted_at) = locked.deleted_at
         && (caller.admin || locked.was_member)
     {
+        // Nothing is behind the event that deleted it.
+        settle(tx, caller, id, key, locked.last_seq).await?;
         return Ok((Outcome::Deleted { deleted_at }, None));
     }
     let append = conversations::delete(caller, &locked)?;

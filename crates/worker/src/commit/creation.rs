@@ -10,12 +10,12 @@ use confab_protocol::resource::{Conversation, Participant};
 use confab_protocol::timestamp::Timestamp;
 use serde::Serialize;
 use sqlx::PgConnection;
-use sqlx::error::DatabaseError;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::append::{Appender, insert_event, insert_outbox};
 use super::changes::lock_counts;
+use super::keys::{self, FirstUse};
 use crate::conversations::{Beginning, begin, membership_limit};
 use crate::decision::{Locked, fits};
 use crate::error::CommandError;
@@ -33,8 +33,8 @@ pub(super) async fn create(
     command: &CreateConversation,
 ) -> Result<(Result<Created, Failure>, Option<Committed>), CommandError> {
     sqlx::query(PATIENCE).execute(&mut *tx).await?;
-    if let Some(first) = take_key(tx, caller, command).await? {
-        return Ok((first, None));
+    if let Some(first) = keys::take(tx, caller, command).await? {
+        return Ok((repeated(tx, caller, command, first).await?, None));
     }
     let decided = decide(tx, caller, command).await;
     let (outcome, committed) = match decided {
@@ -45,71 +45,37 @@ pub(super) async fn create(
         Err(CommandError::Refused(failure)) => (Err(failure), None),
         Err(error) => return Err(error),
     };
-    keep(tx, caller, command, &outcome).await?;
+    keys::keep(tx, caller, command, &outcome).await?;
     Ok((outcome, committed))
 }
 
-/// Takes the key, or finds its first outcome. A use that still runs is waited for by the insert itself.
-async fn take_key(
+/// What the key's first use is answered with: made of the event that the conversation began with, so that nothing of it is kept twice.
+async fn repeated(
     tx: &mut PgConnection,
     caller: &Caller,
     command: &CreateConversation,
-) -> Result<Option<Result<Created, Failure>>, CommandError> {
-    let lifetime = limits::CREATION_KEY_SECONDS.cast_signed();
-    let taken = sqlx::query(
-        "insert into creation_keys (tenant, user_id, key, request_hash, expires_at) \
-         values ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 second') \
-         on conflict (tenant, user_id, key) do update \
-            set request_hash = excluded.request_hash, expires_at = excluded.expires_at, outcome = null, conversation_id = null \
-            where creation_keys.expires_at < clock_timestamp()",
-    )
-    .bind(caller.tenant.as_str())
-    .bind(caller.user.as_str())
-    .bind(&command.key)
-    .bind(command.request_hash.as_slice())
-    .bind(lifetime)
-    .execute(&mut *tx)
-    .await
-    .map_err(in_use)?;
-    if taken.rows_affected() == 1 {
-        return Ok(None);
-    }
-    let (hash, conversation, outcome): (Vec<u8>, Option<Uuid>, Option<String>) = sqlx::query_as(
-        "select request_hash, conversation_id, outcome from creation_keys where tenant = $1 and user_id = $2 and key = $3",
-    )
-    .bind(caller.tenant.as_str())
-    .bind(caller.user.as_str())
-    .bind(&command.key)
-    .fetch_one(tx)
-    .await?;
-    if hash != command.request_hash {
-        return Ok(Some(Err(Failure::new(
-            Code::IdempotencyKeyReused,
-            "the key was used for another conversation",
-        ))));
-    }
-    let outcome = outcome.ok_or(CommandError::Stored("a creation without an outcome"))?;
-    Ok(Some(match conversation {
-        Some(id) => Ok(Created {
-            conversation: ConversationId(id),
-            body: JsonText::trusted(outcome),
-            replayed: ConversationId(id) != command.conversation,
-        }),
-        None => Err(Failure {
-            replayed: true,
-            ..serde_json::from_str(&outcome)?
-        }),
+    first: FirstUse,
+) -> Result<Result<Created, Failure>, CommandError> {
+    let id = match first {
+        FirstUse::Created(id) => id,
+        FirstUse::Refused(failure) => {
+            return Ok(Err(Failure {
+                replayed: true,
+                ..failure
+            }));
+        }
+    };
+    let (payload,): (String,) =
+        sqlx::query_as("select payload from events where conversation_id = $1 and seq = 1")
+            .bind(id.0)
+            .fetch_one(tx)
+            .await?;
+    let data: ConversationCreated = serde_json::from_str(&payload)?;
+    Ok(Ok(Created {
+        conversation: id,
+        body: JsonText::of(&body(caller, data))?,
+        replayed: id != command.conversation,
     }))
-}
-
-/// A key that could not be had in time is that of a creation that still runs.
-fn in_use(error: sqlx::Error) -> CommandError {
-    let code = error.as_database_error().and_then(DatabaseError::code);
-    if code.as_deref() == Some("55P03") {
-        CommandError::KeyInUse(error)
-    } else {
-        error.into()
-    }
 }
 
 async fn decide(
@@ -219,9 +185,8 @@ async fn write(
     if let Some(pair) = &beginning.pair {
         enter_pair(tx, caller, pair, id).await?;
     }
-    let conversation = conversation(caller, command, id, now);
     let data = ConversationCreated {
-        conversation: conversation.clone(),
+        conversation: conversation(caller, command, id, now),
         participants: beginning.members.clone(),
     };
     let payload = serde_json::to_string(&data)?;
@@ -246,7 +211,7 @@ async fn write(
         row,
         events: vec![outgoing(&caller.tenant, &entry)],
     };
-    let body = JsonText::of(&body(caller, conversation, beginning, now))?;
+    let body = JsonText::of(&body(caller, data))?;
     Ok((
         Created {
             conversation: id,
@@ -291,16 +256,13 @@ pub(crate) struct Shown {
     pub(crate) participants_next_cursor: Option<String>,
 }
 
-fn body(
-    caller: &Caller,
-    conversation: Conversation,
-    beginning: &Beginning,
-    now: Timestamp,
-) -> Shown {
-    let own = beginning
-        .members
-        .iter()
-        .find(|member| member.user_id == caller.user);
+fn body(caller: &Caller, data: ConversationCreated) -> Shown {
+    let ConversationCreated {
+        conversation,
+        participants: members,
+    } = data;
+    let now = conversation.created_at;
+    let own = members.iter().find(|member| member.user_id == caller.user);
     let conversation = Conversation {
         role: own.map(|member| member.role),
         joined_at: own.map(|_| now),
@@ -308,8 +270,7 @@ fn body(
         unread_count: own.map(|_| 0),
         ..conversation
     };
-    let shown = beginning
-        .members
+    let shown = members
         .iter()
         .take(limits::PARTICIPANTS_SHOWN)
         .map(|member| Participant {
@@ -322,36 +283,10 @@ fn body(
     let participants: Vec<_> = shown.collect();
     let last = participants.len().saturating_sub(1);
     let participants_next_cursor =
-        (beginning.members.len() > participants.len()).then(|| participants_cursor(1, last as u64));
+        (members.len() > participants.len()).then(|| participants_cursor(1, last as u64));
     Shown {
         conversation,
         participants,
         participants_next_cursor,
     }
-}
-
-async fn keep(
-    tx: &mut PgConnection,
-    caller: &Caller,
-    command: &CreateConversation,
-    outcome: &Result<Created, Failure>,
-) -> Result<(), CommandError> {
-    let (id, text) = match outcome {
-        Ok(created) => (
-            Some(created.conversation.0),
-            created.body.as_str().to_owned(),
-        ),
-        Err(failure) => (None, serde_json::to_string(failure)?),
-    };
-    sqlx::query(
-        "update creation_keys set conversation_id = $4, outcome = $5 where tenant = $1 and user_id = $2 and key = $3",
-    )
-    .bind(caller.tenant.as_str())
-    .bind(caller.user.as_str())
-    .bind(&command.key)
-    .bind(id)
-    .bind(text)
-    .execute(tx)
-    .await?;
-    Ok(())
 }

@@ -12,6 +12,9 @@ use super::append::role;
 use crate::decision::Locked;
 use crate::error::CommandError;
 
+/// How long the key of a command that appended nothing is recognised: as long as that of a creation. No gateway repeats one for so long.
+const SETTLED_KEY_SECONDS: i64 = 24 * 60 * 60;
+
 /// Locks the conversation's row, in a statement of its own: what follows sees all that committed while this waited.
 pub(super) async fn lock(
     tx: &mut PgConnection,
@@ -30,9 +33,11 @@ pub(super) async fn lock(
         .ok_or_else(|| Failure::of(Code::ConversationNotFound).into())
 }
 
-/// The event that an earlier execution of a command appended.
+/// The event that an earlier execution of a command appended, or found.
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct FirstExecution {
+    /// Whether what it asked for stood already: it appended nothing.
+    pub(super) is_settled: bool,
     seq: i64,
     #[sqlx(rename = "type")]
     event_type: String,
@@ -59,6 +64,18 @@ impl FirstExecution {
     }
 }
 
+/// An event by the key of the command: $1 conversation, $2 actor, $3 key.
+pub(super) const FIRST_EXECUTION: &str = "\
+    select false as is_settled, e.seq, e.type, e.created_at, e.target_seq, e.payload from events e \
+    where e.conversation_id = $1 and e.actor = $2 and e.client_id = $3 \
+    union all \
+    select true, e.seq, e.type, e.created_at, e.target_seq, e.payload from settled_keys k \
+    cross join lateral ( \
+        select seq, type, created_at, target_seq, payload from events \
+        where conversation_id = k.conversation_id and seq = k.seq limit 1) e \
+    where k.conversation_id = $1 and k.actor = $2 and k.client_id = $3 \
+    limit 1";
+
 /// Looks for an earlier execution by the command's key. Before anything else is asked: it answers as it did, whatever became of its
 /// caller since.
 pub(super) async fn first_execution(
@@ -68,21 +85,40 @@ pub(super) async fn first_execution(
     key: ClientId,
     expected: EventType,
 ) -> Result<Option<FirstExecution>, CommandError> {
-    let found: Option<FirstExecution> = sqlx::query_as(
-        "select seq, type, created_at, target_seq, payload from events \
-         where conversation_id = $1 and actor = $2 and client_id = $3",
-    )
-    .bind(id.0)
-    .bind(caller.user.as_str())
-    .bind(key.0)
-    .fetch_optional(tx)
-    .await?;
+    let found: Option<FirstExecution> = sqlx::query_as(FIRST_EXECUTION)
+        .bind(id.0)
+        .bind(caller.user.as_str())
+        .bind(key.0)
+        .fetch_optional(tx)
+        .await?;
     match found {
         Some(first) if first.event_type != expected.as_str() => {
             Err(Failure::of(Code::IdempotencyKeyReused).into())
         }
         found => Ok(found),
     }
+}
+
+/// Notes that the command was carried out and appended nothing, since the event `found` had done what it asks for: a repeat finds that event.
+pub(super) async fn settle(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    id: ConversationId,
+    key: ClientId,
+    found: Seq,
+) -> Result<(), CommandError> {
+    sqlx::query(
+        "insert into settled_keys (conversation_id, actor, client_id, seq, expires_at) \
+         values ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 second')",
+    )
+    .bind(id.0)
+    .bind(caller.user.as_str())
+    .bind(key.0)
+    .bind(found.cast_signed())
+    .bind(SETTLED_KEY_SECONDS)
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Reads what the command is decided on. No event is older than the one before it, whatever the clock says: times of one conversation

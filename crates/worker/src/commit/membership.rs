@@ -8,7 +8,7 @@ use confab_protocol::event::{
 };
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::limits;
-use confab_protocol::resource::Participant;
+use confab_protocol::resource::{Participant, Role};
 use confab_protocol::timestamp::Timestamp;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -17,8 +17,15 @@ use super::append::{Appender, role};
 use super::changes::lock_counts;
 use super::lock::{first_execution, lock, read};
 use super::transact::Done;
+use crate::decision::Change;
 use crate::error::CommandError;
-use crate::participants::{self, Standing, within_limits};
+use crate::participants::{self, Present, Standing, within_limits};
+
+/// $1 conversation.
+pub(super) const FIRST_ADMIN: &str = "\
+    select joined_seq from participants \
+    where conversation_id = $1 and left_seq is null and position >= 0 and role = 'admin' \
+    order by joined_seq, position limit 1";
 
 /// Adds members, all or none.
 pub(super) async fn add(
@@ -40,7 +47,10 @@ pub(super) async fn add(
         .iter()
         .map(|member| member.user_id.clone())
         .collect();
-    let present = present_among(tx, id, &users).await?;
+    let present = Present {
+        named: present_among(tx, id, &users).await?,
+        has_admin: locked.role == Some(Role::Admin) || has_admin(tx, id).await?,
+    };
     let append = participants::add(caller, &locked, &command.participants, present)?;
     let counts = lock_counts(tx, caller, &command.participants).await?;
     within_limits(&counts, |_| limits::MEMBERSHIPS_BY_OTHERS)?;
@@ -52,7 +62,12 @@ pub(super) async fn add(
     };
     let committed = appender.write(tx, &append).await?;
     let seq = locked.last_seq + 1;
-    let participants = joined(command.participants.clone(), seq, locked.now);
+    let added = append.changes.into_iter().find_map(|change| match change {
+        Change::Join(members) => Some(members),
+        _ => None,
+    });
+    let added = added.ok_or(CommandError::Stored("an addition of nobody"))?;
+    let participants = joined(added, seq, locked.now);
     Ok((Outcome::Added { participants }, Some(committed)))
 }
 
@@ -136,6 +151,15 @@ async fn present_among(
                 .map_err(|_bad| CommandError::Stored("a user id"))
         })
         .collect()
+}
+
+/// Whether any member is an admin.
+async fn has_admin(tx: &mut PgConnection, id: ConversationId) -> Result<bool, CommandError> {
+    let found: Option<(i64,)> = sqlx::query_as(FIRST_ADMIN)
+        .bind(id.0)
+        .fetch_optional(tx)
+        .await?;
+    Ok(found.is_some())
 }
 
 async fn standing(

@@ -11,12 +11,19 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::append::Appender;
-use super::lock::{first_execution, lock, read};
+use super::lock::{first_execution, lock, read, settle};
 use super::transact::Done;
 use crate::decision::{Append, Locked, StoredMessage};
 use crate::error::CommandError;
 use crate::messages;
 use crate::repeats::has_content;
+
+/// Whether a message was changed behind an event: $1 conversation, $2 message, $3 event. The fence (`offset 0`) keeps the log behind the event
+/// from being read for it.
+pub(super) const IS_CHANGED: &str = "\
+    select exists (select from ( \
+        select seq from events where conversation_id = $1 and target_seq = $2 offset 0) as changes \
+        where seq > $3)";
 
 /// What an edit and a deletion have in common.
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +119,10 @@ impl Change<'_> {
                 .filter(|message| first.target() == Some(message.seq))
                 .ok_or_else(|| Failure::of(Code::IdempotencyKeyReused))?;
             self.compare(tx, id, &message, first.seq()).await?;
-            let sent = self.sent(id, &message, first.seq(), first.at());
+            let sent = Sent {
+                duplicate: first.is_settled,
+                ..self.sent(id, &message, first.seq(), first.at())
+            };
             return Ok((Outcome::Sent(sent), None));
         }
         let locked = read(tx, self.caller, id).await?;
@@ -120,6 +130,7 @@ impl Change<'_> {
         let Some(append) = decide(&locked, message)? else {
             let message = before.ok_or(CommandError::Stored("a deletion of nothing"))?;
             let (seq, at) = deletion(tx, id, message.seq).await?;
+            settle(tx, self.caller, id, self.client_id, seq).await?;
             let sent = Sent {
                 duplicate: true,
                 ..self.sent(id, &message, seq, at)
@@ -153,14 +164,12 @@ impl Change<'_> {
         if has_content(&message.payload, content.as_str()) {
             return Ok(());
         }
-        let (is_changed,): (bool,) = sqlx::query_as(
-            "select exists (select from events where conversation_id = $1 and target_seq = $2 and seq > $3)",
-        )
-        .bind(conversation.0)
-        .bind(message.seq.cast_signed())
-        .bind(seq.cast_signed())
-        .fetch_one(tx)
-        .await?;
+        let (is_changed,): (bool,) = sqlx::query_as(IS_CHANGED)
+            .bind(conversation.0)
+            .bind(message.seq.cast_signed())
+            .bind(seq.cast_signed())
+            .fetch_one(tx)
+            .await?;
         if is_changed {
             Ok(())
         } else {
@@ -168,7 +177,7 @@ impl Change<'_> {
         }
     }
 
-    /// What is told of the event `seq`. No duplicate where an earlier execution is found: its key is the gateway's own.
+    /// What is told of the event `seq`. No duplicate where an earlier execution appended it: its key is the gateway's own.
     fn sent(
         &self,
         conversation: ConversationId,

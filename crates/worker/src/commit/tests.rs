@@ -1,5 +1,6 @@
 //! Commits against a real Postgres.
 
+mod admins;
 mod alone;
 mod batches;
 mod content;
@@ -14,3 +15,4 @@ mod races;
 mod repeats;
 mod revocations;
 mod roles;
+mod settled;

@@ -4,6 +4,8 @@ use uuid::Uuid;
 use super::*;
 use crate::testing::{backend, caller, key, locked, refusal};
 
+mod admins;
+
 fn user(name: &str) -> UserId {
     name.parse().unwrap()
 }
@@ -18,26 +20,39 @@ fn members(names: &[&str]) -> Vec<Member> {
         .collect()
 }
 
+/// Beside an admin, these of the named.
+fn there(names: &[&str]) -> Present {
+    Present {
+        named: names.iter().map(|name| user(name)).collect(),
+        has_admin: true,
+    }
+}
+
 #[test]
 fn only_admins_add_and_strangers_learn_nothing() {
     let new = members(&["n"]);
-    assert!(add(&caller("a"), &locked(Some(Role::Admin)), &new, vec![]).is_ok());
+    assert!(add(&caller("a"), &locked(Some(Role::Admin)), &new, there(&[])).is_ok());
     assert_eq!(
-        refusal(add(&caller("a"), &locked(Some(Role::Member)), &new, vec![])),
+        refusal(add(
+            &caller("a"),
+            &locked(Some(Role::Member)),
+            &new,
+            there(&[])
+        )),
         Code::InsufficientPermissions
     );
     assert_eq!(
-        refusal(add(&caller("a"), &locked(None), &new, vec![])),
+        refusal(add(&caller("a"), &locked(None), &new, there(&[]))),
         Code::ConversationNotFound
     );
-    assert!(add(&backend(), &locked(None), &new, vec![]).is_ok());
+    assert!(add(&backend(), &locked(None), &new, there(&[])).is_ok());
     let deleted = Locked {
         deleted_at: Some(locked(None).now),
         was_member: true,
         ..locked(None)
     };
     assert_eq!(
-        refusal(add(&caller("a"), &deleted, &new, vec![])),
+        refusal(add(&caller("a"), &deleted, &new, there(&[]))),
         Code::ConversationDeleted
     );
     assert_eq!(
@@ -48,7 +63,7 @@ fn only_admins_add_and_strangers_learn_nothing() {
                 ..deleted
             },
             &new,
-            vec![]
+            there(&[])
         )),
         Code::ConversationNotFound
     );
@@ -62,7 +77,7 @@ fn additions_are_all_or_none() {
             &caller("a"),
             &admin,
             &members(&["b", "n"]),
-            vec![user("b")]
+            there(&["b"])
         )),
         Code::AlreadyParticipant
     );
@@ -70,9 +85,9 @@ fn additions_are_all_or_none() {
         members: limits::GROUP_MEMBERS - 1,
         ..admin
     };
-    assert!(add(&caller("a"), &full, &members(&["n"]), vec![]).is_ok());
+    assert!(add(&caller("a"), &full, &members(&["n"]), there(&[])).is_ok());
     assert_eq!(
-        refusal(add(&caller("a"), &full, &members(&["n", "m"]), vec![])),
+        refusal(add(&caller("a"), &full, &members(&["n", "m"]), there(&[]))),
         Code::ConversationFull
     );
     let direct = Locked {
@@ -80,7 +95,7 @@ fn additions_are_all_or_none() {
         ..admin
     };
     assert_eq!(
-        refusal(add(&caller("a"), &direct, &members(&["n"]), vec![])),
+        refusal(add(&caller("a"), &direct, &members(&["n"]), there(&[]))),
         Code::DirectConversationFixed
     );
 }
@@ -95,7 +110,14 @@ fn an_addition_is_not_larger_than_an_event_may_be() {
         r#type: ConversationType::Channel,
         ..locked(Some(Role::Admin))
     };
-    let add = |count| add(&caller("a"), &channel, &members(&names[..count]), vec![]);
+    let add = |count| {
+        add(
+            &caller("a"),
+            &channel,
+            &members(&names[..count]),
+            there(&[]),
+        )
+    };
     let event = add(950).unwrap().events.remove(0);
     assert!(event.payload.len() + crate::decision::ENVELOPE <= limits::EVENT);
     assert_eq!(refusal(add(1000)), Code::PayloadTooLarge);
@@ -175,7 +197,7 @@ fn role_change(name: &str, role: Role) -> UpdateParticipant {
 }
 
 #[test]
-fn a_last_admin_steps_down_only_where_nobody_else_is() {
+fn a_last_admin_never_steps_down() {
     let admin = locked(Some(Role::Admin));
     let last = Standing {
         role: Some(Role::Admin),
@@ -215,7 +237,10 @@ fn a_last_admin_steps_down_only_where_nobody_else_is() {
         longest: None,
         ..last
     };
-    assert!(update(&caller("a"), &admin, &down, &alone).is_ok());
+    assert_eq!(
+        refusal(update(&caller("a"), &admin, &down, &alone)),
+        Code::LastAdmin
+    );
 }
 
 #[test]

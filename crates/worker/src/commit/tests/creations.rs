@@ -5,7 +5,7 @@ use confab_protocol::resource::ConversationType;
 use futures_util::future::join_all;
 
 use crate::commit::CommandOutcome;
-use crate::testing::{Fixture, code, creation, request, soon};
+use crate::testing::{Fixture, code, creation, deletion, patch, request, soon};
 
 #[tokio::test]
 async fn a_creation_key_used_concurrently_begins_one_conversation() {
@@ -77,6 +77,45 @@ async fn an_expired_creation_key_is_free_again() {
     assert!(!second.replayed);
     assert_ne!(second.conversation, first.conversation);
     assert_eq!(created(create().await.0).body, second.body);
+}
+
+#[tokio::test]
+async fn repeat_of_a_creation_survives_what_became_of_it() {
+    let fixture = Fixture::new().await;
+    let group = |users: &[&str]| creation("k", ConversationType::Group, users);
+    let create = async |users: &[&str]| fixture.alone("alice", group(users)).await.0;
+    let first = created(create(&["alice", "bob"]).await);
+    let id = first.conversation;
+    let renamed = patch(id, r#"{"name":"renamed"}"#);
+    fixture.alone("alice", renamed).await.0.unwrap();
+    fixture.remove("bob", "bob", id).await;
+    assert_eq!(created(create(&["alice", "bob"]).await).body, first.body);
+    assert_eq!(code(create(&["alice"]).await), Code::IdempotencyKeyReused);
+
+    // Nothing tells any more what it began with, but for its key.
+    fixture.alone("alice", deletion(id)).await.0.unwrap();
+    for users in [["alice", "bob"].as_slice(), &["alice"]] {
+        assert_eq!(created(create(users).await).body, first.body, "{users:?}");
+    }
+    let kept = "select request_hash is null and hash_key is null and outcome is null from creation_keys where key = 'k'";
+    let is_gone: bool = sqlx::query_scalar(kept)
+        .fetch_one(&fixture.pool)
+        .await
+        .unwrap();
+    assert!(is_gone);
+}
+
+#[tokio::test]
+async fn key_of_an_older_version_is_recognised() {
+    let fixture = Fixture::new().await;
+    let command = || creation("k", ConversationType::Group, &["alice"]);
+    let first = created(fixture.alone("alice", command()).await.0);
+    sqlx::query("update creation_keys set request_hash = null, hash_key = null")
+        .execute(&fixture.pool)
+        .await
+        .unwrap();
+    let again = created(fixture.alone("alice", command()).await.0);
+    assert_eq!((again.body, again.replayed), (first.body, true));
 }
 
 #[tokio::test]

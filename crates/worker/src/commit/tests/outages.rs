@@ -99,8 +99,8 @@ async fn a_send_whose_kept_connection_was_ended_is_stored_once_by_another() {
 async fn only_a_creation_whose_key_is_in_use_is_told_so() {
     let fixture = Fixture::new().await;
     fixture.group(&["alice"]).await;
-    let key = "insert into creation_keys (tenant, user_id, key, request_hash, expires_at) \
-        values ('default', 'alice', 'k', '', now() + interval '1 day')";
+    let key = "insert into creation_keys (tenant, user_id, key, expires_at) \
+        values ('default', 'alice', 'k', now() + interval '1 day')";
     let count = "select from user_counts where user_id = 'alice' for no key update";
     for (held, told) in [
         (key, Code::IdempotencyInProgress),

@@ -1,4 +1,6 @@
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, Row as _};
+
+use crate::commit::{keys, lock, membership, message as changes};
 
 use crate::testing::{Fixture, eventually, key, keyed, message, sent, soak};
 
@@ -86,5 +88,74 @@ async fn assert_no_scans(url: &str, events: usize) {
     for (table, scanned, looked_up, never_analyzed) in tables {
         assert_eq!(scanned, 0, "rows of {table} read by scanning it");
         assert!(looked_up > 0 && never_analyzed, "{table}");
+    }
+}
+
+/// Statements of commands that go alone: of what types their arguments are, and by what indexes they look up.
+const ALONE: [(&str, &str, &[&str]); 4] = [
+    (
+        lock::FIRST_EXECUTION,
+        "uuid, text, uuid",
+        &["events_by_client_id", "settled_keys_pkey", "events_pkey"],
+    ),
+    (
+        changes::IS_CHANGED,
+        "uuid, bigint, bigint",
+        &["events_by_target"],
+    ),
+    (keys::FORGET, "uuid", &["creation_keys_by_conversation"]),
+    (membership::FIRST_ADMIN, "uuid", &["participants_admins"]),
+];
+
+#[tokio::test]
+async fn repeats_are_looked_up_by_index_whatever_is_stored() {
+    let fixture = Fixture::new().await;
+    let mut connection = fixture.pool.acquire().await.unwrap();
+    assert_looked_up(&mut connection).await;
+    for filling in [
+        "insert into events (conversation_id, seq, id, type, actor, client_id, created_at, payload, target_seq) \
+         select '00000000-0000-0000-0000-000000000001', n, gen_random_uuid(), 'message.edited', 'a', gen_random_uuid(), now(), '{}', case when n % 10 = 0 then n - 1 end \
+         from generate_series(1, 5000) n",
+        "insert into settled_keys select '00000000-0000-0000-0000-000000000001', 'a', gen_random_uuid(), n, now() \
+         from generate_series(1, 5000) n",
+        "insert into creation_keys (tenant, user_id, key, conversation_id, expires_at) \
+         select 't', 'a', n::text, gen_random_uuid(), now() from generate_series(1, 5000) n",
+        "insert into participants select '00000000-0000-0000-0000-000000000001', n::text, 1, 't', 'member', n, now(), null, null, 1 \
+         from generate_series(1, 5000) n",
+        "analyze",
+    ] {
+        sqlx::query(filling)
+            .execute(&mut *connection)
+            .await
+            .unwrap();
+    }
+    assert_looked_up(&mut connection).await;
+}
+
+async fn assert_looked_up(connection: &mut PgConnection) {
+    for (statement, types, indexes) in ALONE {
+        let nothing = vec!["null"; types.split(',').count()].join(", ");
+        for prepare in [
+            format!("prepare looked_up({types}) as {statement}"),
+            "set plan_cache_mode = force_generic_plan".to_owned(),
+        ] {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(prepare))
+                .execute(&mut *connection)
+                .await
+                .unwrap();
+        }
+        let explain = format!("explain (costs off) execute looked_up({nothing})");
+        let plan = sqlx::raw_sql(sqlx::AssertSqlSafe(explain))
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
+        let plan: Vec<String> = plan.iter().map(|line| line.get(0)).collect();
+        let plan = plan.join("\n");
+        let named = indexes.iter().all(|index| plan.contains(index));
+        assert!(named && !plan.contains("Seq Scan"), "{statement}\n{plan}");
+        sqlx::query("deallocate looked_up")
+            .execute(&mut *connection)
+            .await
+            .unwrap();
     }
 }
