@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::{Client, Message};
-use confab_protocol::command::{Batch, Outcomes};
+use confab_protocol::command::{Batch, Part, VERSION};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::wire;
 use futures_util::StreamExt as _;
@@ -33,7 +33,7 @@ impl Stranger {
     ) -> Self {
         let nats = async_nats::connect(cluster.nats.url()).await.unwrap();
         let id = Uuid::now_v7();
-        let own = format!("confab.v1.command.{}", id.simple());
+        let own = format!("confab.v2.command.{}", id.simple());
         // What is heard of the others now the gateway has heard before it hears of the stranger.
         let mut lives = nats.subscribe("confab.v1.workers").await.unwrap();
         if beside_a_worker {
@@ -89,14 +89,14 @@ impl Stranger {
 /// Refuses a whole batch.
 async fn refuse(nats: Client, message: Message, code: Code) {
     let batch: Batch = wire::decode(&message.payload).unwrap();
-    let outcomes = Outcomes(
-        batch
-            .requests
-            .iter()
-            .map(|_| Err(Failure::of(code)))
-            .collect(),
-    );
-    let bytes = wire::encode(&outcomes).unwrap();
+    let outcomes = batch.requests.iter().map(|_| Err(Failure::of(code)));
+    let part = Part {
+        version: VERSION,
+        worker: Uuid::nil(),
+        outcomes: (0..).zip(outcomes).collect(),
+        waiting: Vec::new(),
+    };
+    let bytes = wire::encode(&part).unwrap();
     nats.publish(message.reply.unwrap(), bytes.into())
         .await
         .unwrap();
@@ -149,7 +149,7 @@ async fn a_gateway_s_own_second_try_answers_as_the_first_did() {
     }
     // It has everything done, and tells nobody.
     let stranger = Stranger::start(&cluster, true, |nats, message| async move {
-        nats.request("confab.v1.command", message.payload)
+        nats.request("confab.v2.command", message.payload)
             .await
             .unwrap();
     })

@@ -222,7 +222,7 @@ async fn ask(bus: &Bus, id: SessionId, tenant: TenantId) -> anyhow::Result<Revoc
         .command(workers.pick(id, &[]), &batch, REVOKE)
         .await
         .context("no worker revoked it")?;
-    match outcomes.0.into_iter().next() {
+    match outcomes.into_iter().next() {
         Some(Ok(Outcome::Revoked(revocation))) => Ok(revocation),
         Some(Err(failure)) => Err(failure.into()),
         Some(Ok(_)) | None => bail!("the worker's answer is about something else"),

@@ -56,6 +56,9 @@ pub enum RpcError {
     /// Nobody listens on the subject; the request reached no worker.
     #[error("no worker listens")]
     NoResponders,
+    /// The worker does not take the request: it cannot read it, or is of another version. Nothing was done.
+    #[error("a worker refused the request: {0}")]
+    Refused(String),
     /// No answer came in time: the outcome is unknown.
     #[error("no worker answered in time")]
     Timeout,
@@ -76,7 +79,7 @@ impl RpcError {
     pub const fn not_handed_over(&self) -> bool {
         matches!(
             self,
-            Self::Disconnected | Self::NoResponders | Self::TooLarge
+            Self::Disconnected | Self::NoResponders | Self::TooLarge | Self::Refused(_)
         )
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_nats::{Request, RequestErrorKind};
 use bytes::Bytes;
-use confab_protocol::command::{self, Batch, Outcomes};
+use confab_protocol::command::{Batch, Outcome, Request as CommandRequest};
+use confab_protocol::error::Failure;
 use confab_protocol::query::{QueryOutcome, QueryRequest};
 use confab_protocol::wire;
 use serde::{Deserialize, Serialize};
@@ -14,9 +15,11 @@ use crate::connection::Bus;
 use crate::error::RpcError;
 use crate::subjects;
 
+mod inbox;
 mod service;
 mod workers;
 
+pub use inbox::{BatchSender, Inbox, Token};
 pub use service::{CommandIncoming, Incoming, QueryIncoming, Reply, Service};
 pub use workers::Workers;
 
@@ -41,22 +44,38 @@ pub enum Target {
 }
 
 impl Bus {
-    /// Sends a batch of commands and waits for its outcomes.
+    /// Sends a batch of commands and waits for all its outcomes, which come in the commands' order. A gateway has an [`Inbox`] instead.
     ///
     /// # Errors
     /// [`RpcError`] says whether a worker may have the batch.
     pub async fn command(
         &self,
         target: Target,
-        batch: &Batch<&command::Request>,
+        batch: &Batch<&CommandRequest>,
         timeout: Duration,
-    ) -> Result<Outcomes, RpcError> {
-        let payload = wire::encode(batch)?;
-        let subject = match target {
-            Target::Worker(worker) => subjects::command_of(worker),
-            Target::Any => subjects::COMMAND.to_owned(),
+    ) -> Result<Vec<Result<Outcome, Failure>>, RpcError> {
+        let all = async {
+            let open = Inbox::open(self).await;
+            let mut inbox = open.map_err(|error| RpcError::Failed(error.into()))?;
+            inbox.sender().send(Token(0), target, batch).await?;
+            let mut outcomes = vec![None; batch.requests.len()];
+            while outcomes.iter().any(Option::is_none) {
+                let Some((_, part)) = inbox.next().await else {
+                    return Err(RpcError::Timeout);
+                };
+                for (place, outcome) in part?.outcomes {
+                    let slot = usize::try_from(place)
+                        .ok()
+                        .and_then(|at| outcomes.get_mut(at));
+                    if let Some(slot) = slot {
+                        slot.get_or_insert(outcome);
+                    }
+                }
+            }
+            Ok(outcomes.into_iter().flatten().collect())
         };
-        Ok(wire::decode(&self.ask(subject, payload, timeout).await?)?)
+        let answered = tokio::time::timeout(timeout, all).await;
+        answered.unwrap_or(Err(RpcError::Timeout))
     }
 
     /// Sends a query to any worker and waits for its answer.

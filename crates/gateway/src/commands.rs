@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 
 use confab_bus::rpc::Workers;
 use confab_bus::{Bus, RpcError};
-use confab_protocol::command::{Outcome, Request, VERSION};
+use confab_protocol::command::{Outcome, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::limits;
-use confab_protocol::query::{Answer, Query, QueryOutcome, QueryRequest};
+use confab_protocol::query::{Answer, Query, QueryOutcome, QueryRequest, VERSION};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::debug;
 
 use crate::metrics::CommandMetrics;
 
+mod attempt;
 mod carrier;
 mod lanes;
 mod submission;
@@ -227,7 +228,7 @@ fn away() -> Failure {
 
 fn failure_of(error: &RpcError) -> Failure {
     match error {
-        RpcError::Disconnected | RpcError::NoResponders => away(),
+        RpcError::Disconnected | RpcError::NoResponders | RpcError::Refused(_) => away(),
         RpcError::TooLarge => Failure::of(Code::PayloadTooLarge),
         RpcError::Timeout | RpcError::Wire(_) | RpcError::Failed(_) => Failure::of(Code::Timeout),
     }

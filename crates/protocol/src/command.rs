@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::error::Failure;
 use crate::event::Member;
 use crate::ids::{ClientId, ConversationId, EventId, Seq, TenantId, UserId};
 use crate::json::JsonText;
@@ -11,10 +10,13 @@ use crate::resource::{ConversationType, Participant, Role};
 use crate::revocation::{Revocation, RevocationTarget};
 use crate::timestamp::Timestamp;
 
+mod part;
 mod weight;
 
-/// The version of this wire; a worker refuses another.
-pub const VERSION: u8 = 1;
+pub use part::Part;
+
+/// The version of commands and their answers. A worker refuses another, and listens on a subject with this number.
+pub const VERSION: u8 = 2;
 
 /// Who asks, as the verified token says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,7 +29,7 @@ pub struct Caller {
     pub admin: bool,
 }
 
-/// Several commands in one NATS request, each answered on its own, in this order. Whoever sends it may keep them and lend them.
+/// Several commands in one NATS message, answered in [`Part`]s by their places in it. Whoever sends it may keep them and lend them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Batch<R = Request> {
     /// [`VERSION`].
@@ -277,10 +279,6 @@ pub enum SendAnswer {
     Message,
 }
 
-/// The answers to a [`Batch`], one a command, in its order.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Outcomes(pub Vec<Result<Outcome, Failure>>);
-
 /// What a command that was carried out is answered with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
@@ -365,11 +363,10 @@ pub struct ReadMark {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Code;
     use crate::wire::{decode, encode};
 
     #[test]
-    fn a_batch_and_its_outcomes_survive_the_wire() {
+    fn a_batch_survives_the_wire() {
         let conversation = ConversationId(Uuid::now_v7());
         let request = Request {
             request_id: "r-1".into(),
@@ -400,15 +397,5 @@ mod tests {
         let bytes = encode(&batch).unwrap();
         assert!(bytes.len() <= request.weight());
         assert_eq!(decode::<Batch>(&bytes).unwrap().requests, vec![request]);
-
-        let outcomes = vec![
-            Ok(Outcome::Added {
-                participants: vec![],
-            }),
-            Err(Failure::field("/kind", "must be given").retry_after(5)),
-            Err(Failure::of(Code::Timeout)),
-        ];
-        let bytes = encode(&Outcomes(outcomes.clone())).unwrap();
-        assert_eq!(decode::<Outcomes>(&bytes).unwrap().0, outcomes);
     }
 }

@@ -12,6 +12,9 @@ use crate::resource::{ConversationType, Role};
 use crate::revocation::Revocation;
 use crate::timestamp::Timestamp;
 
+/// The version of queries and their answers; a worker refuses another.
+pub const VERSION: u8 = 1;
+
 /// A query with who asks for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueryRequest {

@@ -18,8 +18,8 @@ mod answering;
 mod marks;
 mod work;
 
-use answering::Slot;
-use work::{alone, batch, code, send};
+use answering::{Parts, Slot};
+use work::{alone, batch, code};
 
 use crate::commit::{CommandOutcome, Committer};
 use crate::database::Pool;
@@ -159,9 +159,11 @@ impl Dispatch {
                 self.tasks.spawn(alone.instrument(span));
             }
             Work::Expired(items) => {
+                let mut parts = Parts::default();
                 for Waiting { job, .. } in items {
-                    self.answer(&job, Err(Failure::of(Code::Timeout)));
+                    self.answer(job, Err(Failure::of(Code::Timeout)), &mut parts);
                 }
+                self.send(parts);
             }
         }
     }
@@ -198,7 +200,8 @@ impl Dispatch {
             received,
         } = incoming;
         let deadline = sent + Duration::from_millis(budget_ms.into());
-        let places = Slot::each(requests.len(), reply);
+        let places = Slot::each(requests.len(), reply, &self.metrics);
+        let mut parts = Parts::default();
         let (count, bytes) = requests
             .iter()
             .filter(|request| !matches!(request.command, Command::MarkRead(_)))
@@ -220,24 +223,26 @@ impl Dispatch {
             if is_late {
                 // Its gateway has given it up, and its caller may have been refused since by another worker.
                 let failure = Failure::new(Code::Unavailable, "the command came too late");
-                self.answer(&job, Err(failure.retry_after(1000)));
+                self.answer(job, Err(failure.retry_after(1000)), &mut parts);
                 continue;
             }
             if matches!(job.request.command, Command::MarkRead(_)) {
-                self.take_mark(deadline, job);
+                self.take_mark(deadline, job, &mut parts);
                 continue;
             }
             match admitted {
                 Ok(()) => self.planner.push(waiting(job, deadline)),
                 Err(wait) => {
                     let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                    self.answer(&job, Err(Failure::of(Code::Overloaded).retry_after(wait)));
+                    let refused = Err(Failure::of(Code::Overloaded).retry_after(wait));
+                    self.answer(job, refused, &mut parts);
                 }
             }
         }
+        self.send(parts);
     }
 
-    fn answer(&mut self, job: &Pending, outcome: CommandOutcome) {
+    fn answer(&self, job: Pending, outcome: CommandOutcome, parts: &mut Parts) {
         let command = &job.request.command;
         self.metrics.command(
             command.name(),
@@ -245,14 +250,18 @@ impl Dispatch {
             job.received.elapsed(),
             command.weight(),
         );
-        if let Some((reply, outcomes)) = job.slot.set(outcome) {
-            self.answering += 1;
-            let metrics = self.metrics.clone();
-            self.tasks.spawn(async move {
-                send(&metrics, reply, &outcomes).await;
-                Ended::Answer
-            });
+        parts.add(job.slot, outcome);
+    }
+
+    fn send(&mut self, parts: Parts) {
+        if parts.is_empty() {
+            return;
         }
+        self.answering += 1;
+        self.tasks.spawn(async move {
+            parts.send().await;
+            Ended::Answer
+        });
     }
 
     fn take_query(&mut self, incoming: QueryIncoming) {

@@ -19,7 +19,7 @@ const SUBJECTS: [&str; 12] = [
     "confab.v1.workers",
     "confab.v1.revocation",
     "confab.v1.record",
-    "confab.v1.command",
+    "confab.v2.command",
     "confab.v1.gateway.{}.fence",
     "confab.v1.gateway.{}.takeover",
     "confab.v1.sessions",

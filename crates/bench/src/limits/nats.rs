@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
 use bytes::Bytes;
-use confab_protocol::command::{Batch, Command, Outcome, Outcomes, Request, Sent, VERSION};
+use confab_protocol::command::{self, Batch, Command, Outcome, Request, Sent, VERSION};
 use confab_protocol::timestamp::Timestamp;
 use confab_protocol::wire;
 use futures_util::StreamExt as _;
@@ -145,5 +145,10 @@ fn answer() -> Result<Vec<u8>, Error> {
         duplicate: false,
         message: None,
     });
-    Ok(wire::encode(&Outcomes(vec![Ok(sent)]))?)
+    Ok(wire::encode(&command::Part {
+        version: VERSION,
+        worker: Uuid::now_v7(),
+        outcomes: vec![(0, Ok(sent))],
+        waiting: Vec::new(),
+    })?)
 }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use async_nats::Client;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::error::Error as ServiceError;
 use async_nats::service::{Request, ServiceExt as _};
-use confab_protocol::command::{Batch, VERSION};
-use confab_protocol::query::QueryRequest;
+use bytes::Bytes;
+use confab_protocol::command::{self, Batch};
+use confab_protocol::query::{self, QueryRequest};
 use confab_protocol::wire;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, SelectAll};
@@ -75,11 +77,16 @@ pub struct QueryIncoming {
 }
 
 /// Where an answer goes.
-pub struct Reply(Box<Request>);
+pub struct Reply {
+    request: Box<Request>,
+    client: Client,
+    worker: WorkerId,
+}
 
 impl std::fmt::Debug for Reply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Reply").field(&self.0.message.reply).finish()
+        let subject = &self.request.message.reply;
+        f.debug_tuple("Reply").field(subject).finish()
     }
 }
 
@@ -91,11 +98,36 @@ impl Reply {
     pub async fn send<T: Serialize + Sync>(self, answer: &T) -> Result<usize, BusError> {
         let payload = wire::encode(answer)?;
         let bytes = payload.len();
-        self.0
-            .respond(Ok(payload.into()))
-            .await
-            .map_err(BusError::nats("answer a gateway"))?;
+        self.send_last_part(payload.into()).await?;
         Ok(bytes)
+    }
+
+    /// The worker that answers.
+    #[must_use]
+    pub const fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    /// Sends a part of the answer behind which others follow.
+    ///
+    /// # Errors
+    /// When NATS is away.
+    pub async fn send_part(&self, payload: Bytes) -> Result<(), BusError> {
+        // Not by `respond`, which counts a request in the service's statistics each time.
+        let Some(subject) = self.request.message.reply.clone() else {
+            return Ok(());
+        };
+        let sent = self.client.publish(subject, payload);
+        sent.await.map_err(BusError::nats("answer a gateway"))
+    }
+
+    /// Sends the answer, or the part of it that completes it: the service's statistics count the request here.
+    ///
+    /// # Errors
+    /// When NATS is away.
+    pub async fn send_last_part(&self, payload: Bytes) -> Result<(), BusError> {
+        let sent = self.request.respond(Ok(payload));
+        sent.await.map_err(BusError::nats("answer a gateway"))
     }
 }
 
@@ -151,30 +183,42 @@ impl Service {
         let raw = self.requests.next().await?;
         let received = Instant::now();
         let (request, problem) = match raw {
-            Raw::Command(request) => match decode::<Batch>(&request, |batch| batch.version) {
-                Ok(batch) => {
-                    return Some(Incoming::Command(CommandIncoming {
-                        sent: self.sent(&batch, received),
-                        batch,
-                        reply: Reply(Box::new(request)),
-                        received,
-                    }));
+            Raw::Command(request) => {
+                match decode::<Batch>(&request, command::VERSION, |batch| batch.version) {
+                    Ok(batch) => {
+                        return Some(Incoming::Command(CommandIncoming {
+                            sent: self.sent(&batch, received),
+                            batch,
+                            reply: self.reply(request),
+                            received,
+                        }));
+                    }
+                    Err(problem) => (request, problem),
                 }
-                Err(problem) => (request, problem),
-            },
-            Raw::Query(raw) => match decode::<QueryRequest>(&raw, |query| query.version) {
-                Ok(request) => {
-                    return Some(Incoming::Query(QueryIncoming {
-                        request: Box::new(request),
-                        reply: Reply(Box::new(raw)),
-                        received,
-                    }));
+            }
+            Raw::Query(raw) => {
+                match decode::<QueryRequest>(&raw, query::VERSION, |query| query.version) {
+                    Ok(request) => {
+                        return Some(Incoming::Query(QueryIncoming {
+                            request: Box::new(request),
+                            reply: self.reply(raw),
+                            received,
+                        }));
+                    }
+                    Err(problem) => (raw, problem),
                 }
-                Err(problem) => (raw, problem),
-            },
+            }
         };
         refuse(&request, problem).await;
         Some(Incoming::Malformed)
+    }
+
+    fn reply(&self, request: Request) -> Reply {
+        Reply {
+            request: Box::new(request),
+            client: self.bus.client.clone(),
+            worker: self.id,
+        }
     }
 
     /// When a batch was sent at the earliest. Whoever has not heard of this worker may have sent it at any time since it began.
@@ -233,10 +277,14 @@ async fn refuse(request: &Request, problem: String) {
     }
 }
 
-fn decode<T: DeserializeOwned>(request: &Request, version: impl Fn(&T) -> u8) -> Result<T, String> {
+fn decode<T: DeserializeOwned>(
+    request: &Request,
+    own: u8,
+    version: impl Fn(&T) -> u8,
+) -> Result<T, String> {
     let message: T = wire::decode(&request.message.payload).map_err(|error| error.to_string())?;
     match version(&message) {
-        VERSION => Ok(message),
-        other => Err(format!("version {other} is not version {VERSION}")),
+        version if version == own => Ok(message),
+        other => Err(format!("version {other} is not version {own}")),
     }
 }

@@ -121,6 +121,15 @@ impl Workers {
         others.count() >= count
     }
 
+    /// Whether a worker said lately that it lives, also where it was not there for something since.
+    #[must_use]
+    pub fn is_heard(&self, worker: WorkerId) -> bool {
+        let now = Instant::now();
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = heard.iter().find(|one| one.id == worker);
+        one.is_some_and(|one| now.saturating_duration_since(one.at) < LATELY)
+    }
+
     /// A worker was not there: it is not picked again until it says that it lives.
     pub fn forget(&self, worker: WorkerId) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);

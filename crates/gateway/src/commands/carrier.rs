@@ -1,31 +1,27 @@
 //! Gathers what callers submit and carries it to workers, a few messages to each at once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use confab_bus::rpc::{Target, WorkerId, Workers};
-use confab_bus::{Bus, RpcError};
-use confab_protocol::command::{Batch, VERSION};
+use confab_bus::rpc::{BatchSender, Inbox, Target, Token, WorkerId, Workers};
+use confab_bus::{Bus, BusError, RpcError};
+use confab_protocol::command::{Batch, Part, Request, VERSION};
 use confab_protocol::error::{Code, Failure};
+use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::attempt::Attempt;
 use super::lanes::Lanes;
 use super::submission::{ATTEMPTS, Submission};
-use super::{CommandLimits, CommandOutcome, INBOX, attempt_timeout, failure_of, milliseconds};
+use super::{CommandLimits, INBOX, attempt_timeout, failure_of, milliseconds};
 use crate::metrics::CommandMetrics;
 
 /// A gateway that has just begun hears of every worker within a second.
 const FIRST_HEARD_TIMEOUT: Duration = Duration::from_millis(1200);
-
-/// A message to a worker that came to its end.
-struct Attempt {
-    target: Target,
-    submissions: Vec<Submission>,
-    result: Result<Vec<CommandOutcome>, RpcError>,
-}
 
 /// The loop behind the door.
 pub(crate) struct CommandLoop {
@@ -35,7 +31,20 @@ pub(crate) struct CommandLoop {
     lanes: Lanes,
     limits: CommandLimits,
     metrics: CommandMetrics,
-    attempts: JoinSet<Attempt>,
+    attempts: FxHashMap<Token, Attempt>,
+    /// When it is looked whether an attempt is over: each has one entry.
+    looks: BTreeSet<(Instant, Token)>,
+    next_token: u64,
+    sending: JoinSet<(Token, Result<(), RpcError>)>,
+}
+
+/// What wakes the loop.
+enum Wake {
+    Submitted(Submission),
+    Answered(Option<(Token, Result<Part, RpcError>)>),
+    Sent(Result<(Token, Result<(), RpcError>), JoinError>),
+    Due,
+    Stop,
 }
 
 impl CommandLoop {
@@ -53,31 +62,56 @@ impl CommandLoop {
             lanes: Lanes::new(limits.in_flight),
             limits,
             metrics,
-            attempts: JoinSet::new(),
+            attempts: FxHashMap::default(),
+            looks: BTreeSet::new(),
+            next_token: 0,
+            sending: JoinSet::new(),
         }
     }
 
     /// Runs until `stop`; what is on its way then is answered first, within the budget.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                Some(attempt) = self.attempts.join_next() => self.ended(attempt),
-                Some(submission) = self.submissions.recv() => {
-                    self.take(submission);
-                    // What has come meanwhile goes in the same message.
-                    for _ in 0..INBOX {
-                        let Ok(submission) = self.submissions.try_recv() else {
-                            break;
-                        };
-                        self.take(submission);
-                    }
-                }
-                () = stop.cancelled() => break,
+    ///
+    /// # Errors
+    /// When the connection to NATS was closed.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), BusError> {
+        let mut inbox = Inbox::open(&self.bus).await?;
+        let sender = inbox.sender();
+        let mut is_stopping = false;
+        while !(is_stopping && self.attempts.is_empty()) {
+            let due = self.looks.first().map(|(at, _)| *at);
+            let wake = tokio::select! {
+                Some(sent) = self.sending.join_next() => Wake::Sent(sent),
+                part = inbox.next() => Wake::Answered(part),
+                Some(submission) = self.submissions.recv(), if !is_stopping => Wake::Submitted(submission),
+                () = sleep_until(due) => Wake::Due,
+                () = stop.cancelled(), if !is_stopping => Wake::Stop,
+            };
+            match wake {
+                Wake::Answered(Some((token, Ok(part)))) => self.heard(token, part),
+                Wake::Answered(Some((token, Err(error)))) => self.failed(token, &error),
+                Wake::Answered(None) => return Err(BusError::Disconnected),
+                Wake::Sent(Ok((token, Err(error)))) => self.failed(token, &error),
+                Wake::Sent(Ok((_, Ok(())))) => {}
+                Wake::Sent(Err(error)) => warn!(%error, "a message to a worker died"),
+                Wake::Submitted(submission) => self.take_all(submission),
+                Wake::Due => self.look(Instant::now()),
+                Wake::Stop => is_stopping = true,
             }
-            self.send();
+            if !is_stopping {
+                self.send(&sender);
+            }
         }
-        while let Some(attempt) = self.attempts.join_next().await {
-            self.ended(attempt);
+        Ok(())
+    }
+
+    /// Takes a submission, and what has come meanwhile: it goes in the same message.
+    fn take_all(&mut self, first: Submission) {
+        self.take(first);
+        for _ in 0..INBOX {
+            let Ok(submission) = self.submissions.try_recv() else {
+                break;
+            };
+            self.take(submission);
         }
     }
 
@@ -102,81 +136,124 @@ impl CommandLoop {
         self.lanes.push(target, submission);
     }
 
-    fn send(&mut self) {
-        while let Some((target, submissions)) = self.lanes.next(Instant::now()) {
-            self.metrics.batch(
-                submissions
-                    .iter()
-                    .map(|submission| submission.requests.len())
-                    .sum(),
-            );
-            let (bus, workers) = (self.bus.clone(), Arc::clone(&self.workers));
-            let budget = self.limits.budget;
-            self.attempts
-                .spawn(attempt(bus, workers, budget, target, submissions));
+    fn send(&mut self, sender: &BatchSender) {
+        let now = Instant::now();
+        while let Some((target, submissions)) = self.lanes.next(now) {
+            self.begin(sender, now, target, submissions);
         }
     }
 
-    fn ended(&mut self, attempt: Result<Attempt, tokio::task::JoinError>) {
-        let Attempt {
-            target,
-            submissions,
-            result,
-        } = match attempt {
-            Ok(attempt) => attempt,
-            Err(error) => {
-                warn!(%error, "a request to a worker died");
+    fn begin(
+        &mut self,
+        sender: &BatchSender,
+        now: Instant,
+        target: Target,
+        mut submissions: Vec<Submission>,
+    ) {
+        // The last deadline: one that is about to pass must not cut the others short, and its caller has its own clock.
+        let deadlines = submissions.iter().map(|submission| submission.deadline);
+        let deadline = deadlines.max().unwrap_or(now);
+        let earlier = submissions
+            .first()
+            .map_or(0, |submission| submission.attempts);
+        for submission in &mut submissions {
+            submission.attempts += 1;
+        }
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        let timeout = attempt_timeout(self.limits.budget, earlier, deadline).unwrap_or_default();
+        let attempt = Attempt::new(target, submissions, now, timeout, deadline);
+        let requests = attempt.requests();
+        self.metrics.batch(requests.len());
+        self.looks.insert((attempt.next_look(now), token));
+        self.attempts.insert(token, attempt);
+        let (sender, workers) = (sender.clone(), Arc::clone(&self.workers));
+        self.sending.spawn(async move {
+            let send = send(&sender, &workers, (token, target), &requests, now + timeout);
+            let sent = tokio::time::timeout(timeout, send).await;
+            (token, sent.unwrap_or(Err(RpcError::Timeout)))
+        });
+    }
+
+    /// A part of an answer came. What was given up meanwhile is answered otherwise.
+    fn heard(&mut self, token: Token, part: Part) {
+        let Some(attempt) = self.attempts.get_mut(&token) else {
+            return;
+        };
+        let (target, before) = (attempt.target(), attempt.unheard());
+        let complete = attempt.part(Instant::now(), part);
+        if before > 0 && attempt.unheard() == 0 {
+            self.lanes.finished(target);
+        }
+        let worker = attempt.worker();
+        if attempt.is_complete() {
+            self.attempts.remove(&token);
+        }
+        for submission in complete {
+            self.answered(worker, submission);
+        }
+    }
+
+    /// Looks at the attempts whose time has come.
+    fn look(&mut self, now: Instant) {
+        while let Some((_, token)) = self.looks.first().copied().filter(|(at, _)| *at <= now) {
+            self.looks.pop_first();
+            let Some(attempt) = self.attempts.get(&token) else {
+                continue;
+            };
+            if attempt.is_over(now, |worker| self.workers.is_heard(worker)) {
+                self.failed(token, &RpcError::Timeout);
+            } else {
+                self.looks.insert((attempt.next_look(now), token));
+            }
+        }
+    }
+
+    /// Passes outcomes on; what the worker did nothing of is tried once more elsewhere, where there is one.
+    fn answered(&mut self, worker: Option<WorkerId>, mut submission: Submission) {
+        if submission.may_go_elsewhere() {
+            submission.not.extend(worker);
+            if self.workers.has_others(1, &submission.not) {
+                submission.begin_again();
+                self.route(submission);
                 return;
             }
-        };
-        self.lanes.finished(target);
-        match result {
-            Ok(outcomes) => self.answered(target, submissions, outcomes),
-            Err(error) => {
-                debug!(%error, ?target, "a request was not answered");
-                self.failed(target, submissions, &error);
-            }
         }
-    }
-
-    /// Passes the outcomes on; what the worker did nothing of is tried once more elsewhere, where there is one.
-    fn answered(
-        &mut self,
-        target: Target,
-        submissions: Vec<Submission>,
-        outcomes: Vec<CommandOutcome>,
-    ) {
-        let worker = worker_of(target);
-        // Where it is not known which one it was, it counts as one of those heard of.
-        let count = if worker.is_some() { 1 } else { 2 };
-        let mut outcomes = outcomes.into_iter();
-        for mut submission in submissions {
-            let own: Vec<_> = outcomes.by_ref().take(submission.requests.len()).collect();
-            if !submission.may_go_elsewhere(&own) {
-                submission.answer(own);
-                continue;
-            }
-            submission.not.extend(worker);
-            if self.workers.has_others(count, &submission.not) {
-                self.route(submission);
-            } else {
-                submission.answer(own);
-            }
-        }
+        submission.answer();
     }
 
     /// Tries once more elsewhere; a worker that was not there costs no attempt, for it has nothing.
-    fn failed(&mut self, target: Target, submissions: Vec<Submission>, error: &RpcError) {
-        let gone = matches!((target, error), (Target::Worker(_), RpcError::NoResponders));
-        let worker = worker_of(target);
-        if let (Some(worker), RpcError::NoResponders | RpcError::Timeout) = (worker, error) {
+    fn failed(&mut self, token: Token, error: &RpcError) {
+        let Some(attempt) = self.attempts.remove(&token) else {
+            return;
+        };
+        let (target, worker) = (attempt.target(), attempt.worker());
+        debug!(%error, ?target, "a message was not answered");
+        if attempt.unheard() > 0 {
+            self.lanes.finished(target);
+        }
+        let gone = matches!(
+            (target, error),
+            (
+                Target::Worker(_),
+                RpcError::NoResponders | RpcError::Refused(_)
+            )
+        );
+        let is_silent = match error {
+            RpcError::NoResponders => true,
+            RpcError::Timeout => {
+                attempt.is_silent(Instant::now(), |worker| self.workers.is_heard(worker))
+            }
+            _ => false,
+        };
+        if let Some(worker) = worker.filter(|_| is_silent) {
             // Until it says again that it lives; what waits for it need not find out one after the other.
             self.workers.forget(worker);
-            for waiting in self.lanes.abandon(target) {
+            for waiting in self.lanes.abandon(Target::Worker(worker)) {
                 self.route(waiting);
             }
         }
-        for mut submission in submissions {
+        for mut submission in attempt.into_incomplete() {
             submission.handed_over |= !error.not_handed_over();
             submission.not.extend(worker);
             let ends = matches!(error, RpcError::TooLarge | RpcError::Disconnected)
@@ -196,59 +273,30 @@ impl CommandLoop {
     }
 }
 
-const fn worker_of(target: Target) -> Option<WorkerId> {
-    match target {
-        Target::Worker(worker) => Some(worker),
-        Target::Any => None,
-    }
-}
-
-async fn attempt(
-    bus: Bus,
-    workers: Arc<Workers>,
-    budget: Duration,
-    target: Target,
-    mut submissions: Vec<Submission>,
-) -> Attempt {
-    // The last deadline: one that is about to pass must not cut the others short, and its caller has its own clock.
-    let deadlines = submissions.iter().map(|submission| submission.deadline);
-    let deadline = deadlines.max().unwrap_or_else(Instant::now);
-    let earlier = submissions
-        .first()
-        .map_or(0, |submission| submission.attempts);
-    for submission in &mut submissions {
-        submission.attempts += 1;
-    }
+async fn send(
+    sender: &BatchSender,
+    workers: &Workers,
+    (token, target): (Token, Target),
+    requests: &[Arc<Request>],
+    deadline: Instant,
+) -> Result<(), RpcError> {
     if target == Target::Any {
         // Who knows of none could not say when this is sent, and workers would take it for old.
         workers.heard_of_one(FIRST_HEARD_TIMEOUT).await;
     }
-    let Some(timeout) = attempt_timeout(budget, earlier, deadline) else {
-        return Attempt {
-            target,
-            submissions,
-            result: Err(RpcError::Timeout),
-        };
-    };
-    let requests: Vec<_> = submissions
-        .iter()
-        .flat_map(|submission| &submission.requests)
-        .collect();
-    let count = requests.len();
+    let left = deadline.saturating_duration_since(Instant::now());
     let batch = Batch {
         version: VERSION,
-        budget_ms: milliseconds(timeout),
+        budget_ms: milliseconds(left),
         sent: Some(workers.sent_now()),
-        requests,
+        requests: requests.iter().map(AsRef::as_ref).collect(),
     };
-    let result = match bus.command(target, &batch, timeout).await {
-        Ok(outcomes) if outcomes.0.len() == count => Ok(outcomes.0),
-        Ok(_) => Err(RpcError::Timeout),
-        Err(error) => Err(error),
-    };
-    Attempt {
-        target,
-        submissions,
-        result,
+    sender.send(token, target, &batch).await
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -52,7 +52,7 @@ impl Lanes {
     }
 
     pub(super) fn push(&mut self, target: Target, submission: Submission) {
-        self.waiting += submission.requests.len();
+        self.waiting += submission.count();
         self.waiting_bytes += submission.weight;
         self.lanes
             .entry(target)
@@ -85,11 +85,11 @@ impl Lanes {
         };
         while let Some(submission) = lane.waiting.pop_front_if(|next: &mut Submission| {
             commands == 0
-                || (commands + next.requests.len() <= COMMANDS
+                || (commands + next.count() <= COMMANDS
                     && bytes + next.weight <= limits::RPC
                     && next.attempts == attempts)
         }) {
-            self.waiting -= submission.requests.len();
+            self.waiting -= submission.count();
             self.waiting_bytes -= submission.weight;
             if submission.deadline <= now + LEAST {
                 let code = if submission.handed_over {
@@ -100,7 +100,7 @@ impl Lanes {
                 submission.refuse(&Failure::of(code).retry_after(1000));
                 continue;
             }
-            commands += submission.requests.len();
+            commands += submission.count();
             bytes += submission.weight;
             attempts = submission.attempts;
             taken.push(submission);
@@ -114,7 +114,7 @@ impl Lanes {
         let lane = self.lanes.get_mut(&target);
         let waiting = lane.map_or_else(VecDeque::new, |lane| std::mem::take(&mut lane.waiting));
         for submission in &waiting {
-            self.waiting -= submission.requests.len();
+            self.waiting -= submission.count();
             self.waiting_bytes -= submission.weight;
         }
         waiting
@@ -149,10 +149,7 @@ mod tests {
         lanes.finished(Target::Any);
         let (_, together) = lanes.next(now).unwrap();
         assert_eq!(
-            together
-                .iter()
-                .map(|s| s.requests.len())
-                .collect::<Vec<_>>(),
+            together.iter().map(|s| s.count()).collect::<Vec<_>>(),
             [2, 3]
         );
         assert_eq!((lanes.waiting(), lanes.waiting_bytes()), (0, 0));

@@ -1,5 +1,6 @@
 //! Commands on their way to a worker, who waits for them, and what a worker's answer means for them. No IO.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use confab_bus::rpc::WorkerId;
@@ -16,7 +17,9 @@ pub(super) const ATTEMPTS: u32 = 2;
 /// Commands that stay together and in order, and who waits for their outcomes.
 #[derive(Debug)]
 pub(super) struct Submission {
-    pub(super) requests: Vec<Request>,
+    requests: Vec<Arc<Request>>,
+    /// What workers answered, by command.
+    outcomes: Vec<Option<CommandOutcome>>,
     pub(super) deadline: Instant,
     pub(super) attempts: u32,
     /// Whether a worker may have them from an earlier attempt.
@@ -35,7 +38,8 @@ impl Submission {
     ) -> Self {
         let weight = requests.iter().map(|request| request.weight()).sum();
         Self {
-            requests,
+            outcomes: vec![None; requests.len()],
+            requests: requests.into_iter().map(Arc::new).collect(),
             deadline,
             attempts: 0,
             handed_over: false,
@@ -58,33 +62,57 @@ impl Submission {
             .map(|request| request.request_id.as_str())
     }
 
+    /// The commands that have no outcome, with their indexes, in their order.
+    pub(super) fn open(&self) -> impl Iterator<Item = (usize, &Arc<Request>)> {
+        let requests = self.requests.iter().zip(&self.outcomes).enumerate();
+        requests.filter_map(|(n, (request, outcome))| outcome.is_none().then_some((n, request)))
+    }
+
+    /// How many commands have no outcome.
+    pub(super) fn count(&self) -> usize {
+        self.open().count()
+    }
+
+    /// Keeps a command's outcome. The first one counts.
+    pub(super) fn keep(&mut self, index: usize, outcome: CommandOutcome) {
+        if let Some(kept) = self.outcomes.get_mut(index) {
+            kept.get_or_insert(outcome);
+        }
+    }
+
     /// Whether the worker did none of it and said so, and another may be asked. What was done in part is not begun
     /// again: the rest would overtake what was done.
-    pub(super) fn may_go_elsewhere(&self, outcomes: &[CommandOutcome]) -> bool {
-        let is_undone = |outcome: &CommandOutcome| outcome.as_ref().is_err_and(is_undone);
-        self.attempts < ATTEMPTS && !outcomes.is_empty() && outcomes.iter().all(is_undone)
+    pub(super) fn may_go_elsewhere(&self) -> bool {
+        let is_undone = |outcome: &Option<CommandOutcome>| matches!(outcome, Some(Err(failure)) if is_undone(failure));
+        self.attempts < ATTEMPTS && self.outcomes.iter().all(is_undone)
+    }
+
+    /// Forgets what a worker answered, for another to be asked.
+    pub(super) fn begin_again(&mut self) {
+        self.outcomes.fill(None);
     }
 
     /// Answers with an outcome a command. A caller that left needs none.
-    pub(super) fn answer(self, mut outcomes: Vec<CommandOutcome>) {
-        if self.handed_over {
-            // That the last attempt did nothing does not say what an earlier one did, or still does.
-            for failure in outcomes
-                .iter_mut()
-                .filter_map(|outcome| outcome.as_mut().err())
-            {
-                if is_undone(failure) || failure.code == Code::IdempotencyInProgress {
-                    *failure = Failure::of(Code::Timeout);
-                }
-            }
-        }
-        drop(self.answers.send(outcomes));
+    pub(super) fn answer(self) {
+        // None is without one here.
+        self.refuse(&Failure::of(Code::Timeout));
     }
 
-    /// Answers every command with the same refusal.
-    pub(super) fn refuse(self, failure: &Failure) {
-        let count = self.requests.len();
-        drop(self.answers.send(vec![Err(failure.clone()); count]));
+    /// Answers, with the same refusal for every command that has no outcome.
+    pub(super) fn refuse(mut self, failure: &Failure) {
+        let outcomes = std::mem::take(&mut self.outcomes).into_iter();
+        let outcomes = outcomes.map(|outcome| match outcome {
+            // That one attempt did nothing does not say what another did, or still does.
+            Some(Err(refusal))
+                if self.handed_over
+                    && (is_undone(&refusal) || refusal.code == Code::IdempotencyInProgress) =>
+            {
+                Err(Failure::of(Code::Timeout))
+            }
+            Some(outcome) => outcome,
+            None => Err(failure.clone()),
+        });
+        drop(self.answers.send(outcomes.collect()));
     }
 }
 
@@ -136,14 +164,22 @@ pub(super) mod tests {
         Instant::now() + Duration::from_secs(5)
     }
 
+    fn answered(count: usize, outcomes: &[CommandOutcome]) -> Submission {
+        let (mut sends, _outcomes) = submission(count, 10, later());
+        sends.attempts = 1;
+        for (n, outcome) in outcomes.iter().enumerate() {
+            sends.keep(n, outcome.clone());
+        }
+        sends
+    }
+
     #[test]
     fn what_a_worker_did_not_do_goes_elsewhere_once_and_as_a_whole() {
         let refused = |code| Err(Failure::of(code));
         let done = || Ok(Outcome::Read(Vec::new()));
-        let (mut sends, _outcomes) = submission(2, 10, later());
-        sends.attempts = 1;
         let undone = [refused(Code::Overloaded), refused(Code::Unavailable)];
-        assert!(sends.may_go_elsewhere(&undone));
+        let mut sends = answered(2, &undone);
+        assert!(sends.may_go_elsewhere());
         for decided in [
             [done(), done()],
             [done(), refused(Code::Overloaded)],
@@ -153,10 +189,18 @@ pub(super) mod tests {
                 refused(Code::Overloaded),
             ],
         ] {
-            assert!(!sends.may_go_elsewhere(&decided), "{decided:?}");
+            assert!(!answered(2, &decided).may_go_elsewhere(), "{decided:?}");
         }
+        assert!(!answered(3, &undone).may_go_elsewhere());
         sends.attempts = ATTEMPTS;
-        assert!(!sends.may_go_elsewhere(&undone));
+        assert!(!sends.may_go_elsewhere());
+    }
+
+    #[test]
+    fn second_attempt_has_only_commands_without_outcome() {
+        let sends = answered(3, &[Ok(Outcome::Read(Vec::new()))]);
+        let open: Vec<_> = sends.open().map(|(n, _)| n).collect();
+        assert_eq!((open, sends.count()), (vec![1, 2], 2));
     }
 
     #[test]
@@ -169,7 +213,9 @@ pub(super) mod tests {
             for handed_over in [false, true] {
                 let (mut sends, mut outcomes) = submission(2, 10, later());
                 sends.handed_over = handed_over;
-                sends.answer(vec![Ok(Outcome::Read(Vec::new())), Err(Failure::of(code))]);
+                sends.keep(0, Ok(Outcome::Read(Vec::new())));
+                sends.keep(1, Err(Failure::of(code)));
+                sends.answer();
                 let outcomes = outcomes.try_recv().unwrap();
                 assert!(outcomes[0].is_ok());
                 let told = if handed_over { told } else { code };

@@ -5,7 +5,7 @@ use std::time::Instant;
 use confab_protocol::command::{Command, MarkRead, Outcome};
 use confab_protocol::error::{Code, Failure};
 
-use super::{Dispatch, Ended, Pending, code, send};
+use super::{Dispatch, Ended, Parts, Pending, code};
 use crate::commit::{CommandOutcome, Mark};
 use crate::fault;
 use crate::marks::Waiting;
@@ -15,7 +15,7 @@ const AGAIN: u64 = 250;
 
 impl Dispatch {
     /// Takes a mark in, or refuses it.
-    pub(super) fn take_mark(&mut self, deadline: Instant, job: Pending) {
+    pub(super) fn take_mark(&mut self, deadline: Instant, job: Pending, parts: &mut Parts) {
         let items = match &job.request.command {
             Command::MarkRead(MarkRead::Messages(messages)) => messages.len().max(1),
             _ => 1,
@@ -27,7 +27,7 @@ impl Dispatch {
         };
         if let Err(Waiting { job, .. }) = self.marks.push(waiting) {
             let failure = Failure::of(Code::Overloaded).retry_after(AGAIN);
-            self.answer(&job, Err(failure));
+            self.answer(job, Err(failure), parts);
         }
     }
 
@@ -36,9 +36,11 @@ impl Dispatch {
         let Some(together) = self.marks.next(Instant::now()) else {
             return;
         };
+        let mut late = Parts::default();
         for Waiting { job, .. } in together.expired {
-            self.answer(&job, Err(Failure::of(Code::Timeout)));
+            self.answer(job, Err(Failure::of(Code::Timeout)), &mut late);
         }
+        self.send(late);
         let (mut marks, mut slots, mut dies) = (Vec::new(), Vec::new(), false);
         for Waiting { deadline, job, .. } in together.due {
             let Pending {
@@ -66,12 +68,12 @@ impl Dispatch {
             if dies && outcomes.iter().any(moves) {
                 std::process::abort();
             }
+            let mut parts = Parts::default();
             for ((slot, received, bytes), outcome) in slots.into_iter().zip(outcomes) {
                 metrics.command("mark_read", code(&outcome), received.elapsed(), bytes);
-                if let Some((reply, outcomes)) = slot.set(outcome) {
-                    send(&metrics, reply, &outcomes).await;
-                }
+                parts.add(slot, outcome);
             }
+            parts.send().await;
             Ended::Marks
         });
     }

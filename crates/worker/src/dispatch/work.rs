@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
-use confab_bus::rpc::Reply;
-use confab_protocol::command::{Command, Outcome, Outcomes};
+use confab_protocol::command::{Command, Outcome};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::revocation::Revocation;
 use tracing::warn;
 
 use super::Pending;
+use super::answering::Parts;
 use crate::commit::{Committer, Item};
 use crate::fault;
 use crate::messages;
@@ -68,12 +68,12 @@ pub(super) async fn batch(
         std::process::abort();
     }
     done.extend(slots.into_iter().zip(end.outcomes));
+    let mut parts = Parts::default();
     for ((slot, received, bytes), outcome) in done {
         metrics.command("send_message", code(&outcome), received.elapsed(), bytes);
-        if let Some((reply, outcomes)) = slot.set(outcome) {
-            send(metrics, reply, &outcomes).await;
-        }
+        parts.add(slot, outcome);
     }
+    parts.send().await;
     if fault::exits_after_commit() && !end.committed.is_empty() && items.iter().any(is_fault) {
         std::process::abort();
     }
@@ -110,9 +110,9 @@ pub(super) async fn alone(
         Ok(Outcome::Revoked(revocation)) => Some(revocation.clone()),
         _ => None,
     };
-    if let Some((reply, outcomes)) = slot.set(outcome) {
-        send(metrics, reply, &outcomes).await;
-    }
+    let mut parts = Parts::default();
+    parts.add(slot, outcome);
+    parts.send().await;
     publish(publisher, committed);
     if let Some(revocation) = revoked {
         announce(bus, &revocation).await;
@@ -142,14 +142,6 @@ fn is_fault(item: &Item) -> bool {
         .payload
         .as_str()
         .starts_with(r#"{"kind":"x-fault""#)
-}
-
-/// Sends an answer; a gateway that does not get it asks again.
-pub(super) async fn send(metrics: &Metrics, reply: Reply, outcomes: &Outcomes) {
-    if let Err(error) = reply.send(outcomes).await {
-        metrics.unsent();
-        warn!(%error, commands = outcomes.0.len(), "commands could not be answered");
-    }
 }
 
 /// The refusal of an outcome, for metrics.

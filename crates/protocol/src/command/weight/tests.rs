@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::command::{
     AddParticipants, Caller, CreateConversation, Created, DeleteConversation, DeleteMessage,
-    EditMessage, Outcome, Outcomes, ReadMark, RemoveParticipant, Revoke, SendMessage, Sent,
+    EditMessage, Outcome, ReadMark, RemoveParticipant, Revoke, SendMessage, Sent,
     UpdateConversation, UpdateParticipant,
 };
 use crate::error::{Code, Extension, Failure};
@@ -463,7 +463,7 @@ proptest! {
             request.traceparent = None;
             request.caller.tenant = "t".parse().unwrap();
             let weight = request.weight();
-            let bytes = encode(&Outcomes(vec![Ok(outcome)])).unwrap().len();
+            let bytes = encode(&(0, Ok::<_, Failure>(outcome))).unwrap().len();
             prop_assert!(bytes <= weight, "{}: an answer of {} is more than {}", name, bytes, weight);
             let refusal = Failure::of(Code::TooManyConversations).with(Extension {
                 user_ids: match &request.command {
@@ -472,7 +472,7 @@ proptest! {
                 },
                 ..Extension::default()
             });
-            let bytes = encode(&Outcomes(vec![Err(refusal.retry_after(u64::MAX))])).unwrap().len();
+            let bytes = encode(&(0, Err::<Outcome, _>(refusal.retry_after(u64::MAX)))).unwrap().len();
             let names = matches!(request.command, Command::AddParticipants(_) | Command::CreateConversation(_));
             prop_assert!(!names || bytes <= weight, "{}: a refusal of {} is more than {}", name, bytes, weight);
         }

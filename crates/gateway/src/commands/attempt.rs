@@ -1,0 +1,157 @@
+//! A message on its way to a worker, and what has come back of it. No IO.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use confab_bus::rpc::{Target, WorkerId};
+use confab_protocol::command::{Part, Request};
+
+use super::submission::Submission;
+
+/// How often it is looked whether a worker lives with which commands only wait for locks.
+const LIVENESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A message on its way to a worker.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    target: Target,
+    /// The message's submissions, but for those that were answered.
+    submissions: Vec<Option<Submission>>,
+    places: Vec<Place>,
+    /// Places of which nothing was told.
+    unheard: usize,
+    /// Who answers, as soon as it is known.
+    worker: Option<WorkerId>,
+    /// When the last part came; at first when the message was sent.
+    heard: Instant,
+    /// How long the worker may say nothing while places are unheard of.
+    silence: Duration,
+    deadline: Instant,
+}
+
+/// A command's place in the message.
+#[derive(Debug)]
+struct Place {
+    submission: usize,
+    index: usize,
+    is_unheard: bool,
+}
+
+impl Attempt {
+    /// A message that is sent now. It fails when nothing is heard of it for `silence`, or at `deadline`.
+    pub(super) fn new(
+        target: Target,
+        submissions: Vec<Submission>,
+        now: Instant,
+        silence: Duration,
+        deadline: Instant,
+    ) -> Self {
+        let mut places = Vec::new();
+        for (n, submission) in submissions.iter().enumerate() {
+            places.extend(submission.open().map(|(index, _)| Place {
+                submission: n,
+                index,
+                is_unheard: true,
+            }));
+        }
+        Self {
+            target,
+            submissions: submissions.into_iter().map(Some).collect(),
+            unheard: places.len(),
+            places,
+            worker: None,
+            heard: now,
+            silence,
+            deadline,
+        }
+    }
+
+    /// What the message carries, by place.
+    pub(super) fn requests(&self) -> Vec<Arc<Request>> {
+        let submissions = self.submissions.iter().flatten();
+        let requests = submissions.flat_map(|submission| submission.open());
+        requests.map(|(_, request)| Arc::clone(request)).collect()
+    }
+
+    pub(super) const fn target(&self) -> Target {
+        self.target
+    }
+
+    /// The worker that has it, where that is known.
+    pub(super) const fn worker(&self) -> Option<WorkerId> {
+        match self.target {
+            Target::Worker(worker) => Some(worker),
+            Target::Any => self.worker,
+        }
+    }
+
+    /// How many commands are neither answered nor known to wait for a lock. The message counts among those on the way while there are
+    /// some.
+    pub(super) const fn unheard(&self) -> usize {
+        self.unheard
+    }
+
+    /// Takes a part of the answer in. Returns the submissions that are complete now.
+    pub(super) fn part(&mut self, now: Instant, part: Part) -> Vec<Submission> {
+        self.heard = now;
+        self.worker = Some(WorkerId(part.worker));
+        let mut touched = Vec::new();
+        for (place, outcome) in part.outcomes {
+            if let Some((submission, index)) = self.hear(place)
+                && let Some(Some(kept)) = self.submissions.get_mut(submission)
+            {
+                kept.keep(index, outcome);
+                touched.push(submission);
+            }
+        }
+        for place in part.waiting {
+            self.hear(place);
+        }
+        let complete = |n: usize| {
+            let slot: &mut Option<Submission> = self.submissions.get_mut(n)?;
+            slot.take_if(|submission| submission.count() == 0)
+        };
+        touched.into_iter().filter_map(complete).collect()
+    }
+
+    /// Whether every command has its outcome.
+    pub(super) fn is_complete(&self) -> bool {
+        self.submissions.iter().all(Option::is_none)
+    }
+
+    /// Whether nothing more is expected: at the deadline, or from a silent worker.
+    pub(super) fn is_over(&self, now: Instant, lives: impl Fn(WorkerId) -> bool) -> bool {
+        now >= self.deadline || self.is_silent(now, lives)
+    }
+
+    /// Whether the worker has said nothing for too long. One whose commands only wait for locks is silent when it does not live.
+    pub(super) fn is_silent(&self, now: Instant, lives: impl Fn(WorkerId) -> bool) -> bool {
+        if self.unheard == 0 {
+            !self.worker.is_some_and(lives)
+        } else {
+            now >= self.heard + self.silence
+        }
+    }
+
+    /// When [`Self::is_over`] is worth asking next.
+    pub(super) fn next_look(&self, now: Instant) -> Instant {
+        let next = if self.unheard == 0 {
+            now + LIVENESS_INTERVAL
+        } else {
+            self.heard + self.silence
+        };
+        next.min(self.deadline)
+    }
+
+    /// The submissions that are not complete, with the outcomes that came.
+    pub(super) fn into_incomplete(self) -> Vec<Submission> {
+        self.submissions.into_iter().flatten().collect()
+    }
+
+    /// Something was told of a place.
+    fn hear(&mut self, place: u32) -> Option<(usize, usize)> {
+        let place = self.places.get_mut(usize::try_from(place).ok()?)?;
+        self.unheard -= usize::from(std::mem::take(&mut place.is_unheard));
+        Some((place.submission, place.index))
+    }
+}
