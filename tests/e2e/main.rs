@@ -59,6 +59,8 @@ mod reads;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
+mod repeats;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod retries;

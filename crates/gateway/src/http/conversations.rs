@@ -41,7 +41,7 @@ use super::{App, idempotency, if_match, metadata};
 /// With an `Idempotency-Key`, the same user, key and body within 24 hours get the first answer again, status, `Location`
 /// and `ETag` included, with `Idempotent-Replayed: true`; without one every request begins another conversation. Kept are
 /// successes and the refusals that were decided where the conversation would be stored; not those of tokens, limits or
-/// bodies, nor faults. The body is compared byte for byte.
+/// bodies, nor faults. The body is compared byte for byte, until the conversation is deleted: then its key alone counts.
 #[utoipa::path(
     post,
     path = "/v1/conversations",

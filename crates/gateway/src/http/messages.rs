@@ -33,8 +33,10 @@ const KEYS: Uuid = uuid!("6f1c7a52-8a2b-4c6e-9f54-7d1f0c6f3b1e");
 ///
 /// For members; in a channel for its admins; with the scope `confab:admin` for anyone. The sender is the token's user. A
 /// `clientId` makes it idempotent, by sender and conversation, for good: the same message is stored once and answered each
-/// time with its present state and `Idempotent-Replayed: true`, also to one who has left since; another message under the
-/// same id is refused. An `Idempotency-Key` becomes the `clientId` (UUID version 5 of it); giving both is refused.
+/// time with its present state and `Idempotent-Replayed: true`, also to one who has left since. Another message under the
+/// same id is refused for as long as the first one stands as it was sent: by what it says, not by how that is written. Once it
+/// was edited or deleted its id alone counts. An `Idempotency-Key` becomes the `clientId` (UUID version 5 of it); giving both
+/// is refused.
 ///
 /// A message is `content` (any JSON but null) or `encryptedContent`, never both, and its event at most 512 KiB.
 #[utoipa::path(

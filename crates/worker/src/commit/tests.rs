@@ -9,6 +9,7 @@ mod creations;
 mod marks;
 mod memberships;
 mod messages;
+mod nowhere;
 mod outages;
 mod plan;
 mod races;

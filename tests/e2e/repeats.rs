@@ -1,0 +1,202 @@
+//! A repeat is compared with what stands, whatever it is written in, and once that is gone its key alone is recognised.
+
+use confab_client::{Encoding, NewMessage, SendError};
+use confab_protocol::error::Code;
+use confab_protocol::ids::{ClientId, ConversationId};
+use confab_protocol::json::JsonText;
+use confab_protocol::resource::MessageBody;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{Cluster, Member, Setup, User, id_of, text};
+
+const SEND: &str = "/v1/messages";
+
+/// A user's messages of one key in one conversation.
+struct Sender {
+    user: User,
+    conversation: String,
+    client_id: Uuid,
+}
+
+impl Sender {
+    async fn post(&self, gateway: usize, content: Value) -> crate::support::Answer {
+        let message = json!({
+            "conversationId": self.conversation,
+            "clientId": self.client_id,
+            "kind": "text",
+            "content": content,
+        });
+        self.user.post(gateway, SEND, message).await
+    }
+
+    /// Asserts that this is taken as a repeat of what was sent first.
+    async fn repeats(&self, gateway: usize, content: Value) -> Value {
+        let sent = self.post(gateway, content).await.ok(201);
+        assert_eq!(
+            (&sent["message"]["seq"], sent.header("idempotent-replayed")),
+            (&json!(2), Some("true"))
+        );
+        sent["message"].clone()
+    }
+
+    async fn differs(&self, gateway: usize, content: Value) {
+        let told = self.post(gateway, content).await;
+        told.refused(422, "IDEMPOTENCY_KEY_REUSED");
+    }
+}
+
+/// Sends the first one.
+async fn first(cluster: &Cluster, content: Value) -> Sender {
+    let user = cluster.user("alice");
+    let path = user.begins(0, "group", &["bob"]).await;
+    let sender = Sender {
+        user,
+        conversation: id_of(&path).to_owned(),
+        client_id: Uuid::now_v7(),
+    };
+    let sent = sender.post(0, content).await.ok(201);
+    assert_eq!(sent.header("idempotent-replayed"), None);
+    sender
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeat_goes_by_its_key_once_content_is_gone() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let sender = first(&cluster, json!("one")).await;
+    let message = sender.repeats(1, json!("one")).await;
+    sender.differs(1, json!("other")).await;
+
+    let route = format!("{SEND}/{}", message["id"].as_str().unwrap());
+    let edited = json!({"content": "edited"});
+    sender.user.patch(1, &route, edited).await.ok(200);
+    for content in ["one", "edited", "other"] {
+        let told = sender.repeats(0, json!(content)).await;
+        assert_eq!(told["content"], "edited");
+    }
+    let deleted = sender.user.delete(0, &route).await.ok(200);
+    for content in ["one", "edited", "other"] {
+        let told = sender.repeats(1, json!(content)).await;
+        assert_eq!(told, deleted["message"]);
+        assert!(told.get("content").is_none());
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbour_of_an_integer_above_2_53_differs() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let content = |id: u64| json!({"id": id, "text": "é"});
+    let sender = first(&cluster, content(9_007_199_254_740_993)).await;
+    sender.repeats(1, content(9_007_199_254_740_993)).await;
+    for id in [9_007_199_254_740_992, 9_007_199_254_740_994] {
+        sender.differs(0, content(id)).await;
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeat_in_another_encoding_is_a_repeat() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let user = cluster.user("alice");
+    let as_json = user.on(0).await;
+    let packed = user.speaking(Encoding::MsgPack, 1).await;
+    let conversation = as_json.create_group(&["bob".parse().unwrap()]).await;
+    let written = r#"{"z" : 18446744073709551615, "a":[1.50, -0.0, 1e2, "\u00e9"]}"#;
+    let body = MessageBody {
+        content: Some(JsonText::trusted(written.to_owned())),
+        ..text("")
+    };
+    for (one, other) in [(&as_json, &packed), (&packed, &as_json)] {
+        let id = ClientId(Uuid::now_v7());
+        let (seq, is_repeat) = send(one, conversation, id, &body).await.unwrap();
+        assert!(!is_repeat);
+        for door in [one, other] {
+            let told = send(door, conversation, id, &body).await;
+            assert_eq!(told, Ok((seq, true)));
+        }
+        let message = NewMessage {
+            conversation_id: conversation,
+            client_id: Some(id),
+            body: body.clone(),
+        };
+        let posted = other.http.send_message(&message).await.unwrap();
+        assert_eq!((posted.answer.seq, posted.replayed), (seq, true));
+        let changed = MessageBody {
+            content: Some(JsonText::trusted(written.replace("5,", "6,"))),
+            ..body.clone()
+        };
+        let told = send(other, conversation, id, &changed).await;
+        assert_eq!(told, Err(Code::IdempotencyKeyReused));
+    }
+    drop((as_json, packed));
+    cluster.end().await;
+}
+
+async fn send(
+    door: &Member,
+    conversation: ConversationId,
+    id: ClientId,
+    body: &MessageBody,
+) -> Result<(u64, bool), Code> {
+    let pending = door.session.submit(id, conversation, body.clone()).await;
+    match pending.unwrap().ack().await {
+        Ok(ack) => Ok((ack.seq, ack.duplicate)),
+        Err(SendError::Refused(refusal)) => Err(refusal.code),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A newer version may store a field that an older one did not, and the other way round.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeat_survives_an_upgrade_with_a_new_field() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let sender = first(&cluster, json!("one")).await;
+    for change in [
+        r#"payload = replace(payload, '"metadata":', '"added":null,"metadata":')"#,
+        r#"payload = '{"metadata":{},"content":"one","kind":"text"}'"#,
+    ] {
+        let update = format!("update events set {change} where type = 'message.created'");
+        let updated = sqlx::query(sqlx::AssertSqlSafe(update))
+            .execute(&cluster.store)
+            .await
+            .unwrap();
+        assert_eq!(updated.rows_affected(), 1);
+        sender.repeats(0, json!("one")).await;
+        sender.differs(1, json!("other")).await;
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeat_of_a_creation_outlives_its_conversation() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let alice = cluster.user("alice");
+    let create = async |gateway: usize, name: &str| {
+        let group = json!({"type": "group", "participants": ["bob"], "metadata": {"name": name}});
+        let key = [("idempotency-key", "k")];
+        alice
+            .call(gateway, "POST", "/v1/conversations", &key, Some(group))
+            .await
+    };
+    let first = create(0, "one").await.ok(201);
+    let path = first.header("location").unwrap().to_owned();
+    let metadata = json!({"metadata": {"name": "renamed"}});
+    alice.patch(1, &path, metadata).await.ok(200);
+    create(0, "other")
+        .await
+        .refused(422, "IDEMPOTENCY_KEY_REUSED");
+    let is_first = |answer: crate::support::Answer| {
+        let told = answer.ok(201);
+        assert_eq!(told.body, first.body);
+        for header in ["location", "etag"] {
+            assert_eq!(told.header(header), first.header(header));
+        }
+        assert_eq!(told.header("idempotent-replayed"), Some("true"));
+    };
+    is_first(create(1, "one").await);
+    alice.delete(0, &path).await.ok(200);
+    is_first(create(1, "one").await);
+    is_first(create(0, "other").await);
+    cluster.end().await;
+}
