@@ -54,7 +54,7 @@ pub(crate) fn start(
         verify::run(bus, pool, standing, counted, stop).await;
         "verify"
     });
-    for sweep in [&sweep::OUTBOX, &sweep::CREATION_KEYS, &sweep::REVOCATIONS] {
+    for sweep in sweep::ALL {
         let ((_, pool, standing, stop), counted) = (parts(), metrics.clone());
         tasks.spawn(async move {
             sweep::run(sweep, pool, standing, counted, stop).await;

@@ -170,7 +170,7 @@ pub(super) const SWEPT: Metric = metric(
     "",
     MetricKind::Counter,
     &["table"],
-    "Rows deleted because they were over, by table (outbox, creation_keys, revocations)",
+    "Rows deleted because they were over, by table (outbox, creation_keys, settled_keys, revocations)",
 );
 pub(super) const SWEEP_BEHIND: Metric = metric(
     "confab_sweep_behind",

@@ -1,4 +1,4 @@
-//! Deletes what is over: outbox rows long published, creation keys and revocations that expired. A task of its own for each, so that none
+//! Deletes what is over: outbox rows long published, keys and revocations that expired. A task of its own for each, so that none
 //! waits for another, nor anything else for them.
 
 use std::time::{Duration, Instant};
@@ -56,6 +56,16 @@ pub(crate) const CREATION_KEYS: Sweep = Sweep {
         where expires_at < statement_timestamp() order by expires_at limit 1",
     is_outbox: false,
 };
+pub(crate) const SETTLED_KEYS: Sweep = Sweep {
+    table: "settled_keys",
+    delete: "with over as materialized (select ctid, expires_at as at from settled_keys \
+            where expires_at < statement_timestamp() and expires_at >= $2 order by expires_at limit $1 for update skip locked), \
+        gone as (delete from settled_keys where ctid = any(array(select ctid from over))) \
+        select count(*) as rows, max(at) as up_to from over",
+    behind: "select extract(epoch from statement_timestamp() - expires_at)::float8 from settled_keys \
+        where expires_at < statement_timestamp() order by expires_at limit 1",
+    is_outbox: false,
+};
 pub(crate) const REVOCATIONS: Sweep = Sweep {
     table: "revocations",
     delete: "with over as materialized (select ctid, expires_at as at from revocations \
@@ -66,6 +76,9 @@ pub(crate) const REVOCATIONS: Sweep = Sweep {
         where expires_at < statement_timestamp() order by expires_at limit 1",
     is_outbox: false,
 };
+
+/// All that is swept.
+pub(crate) const ALL: [&Sweep; 4] = [&OUTBOX, &CREATION_KEYS, &SETTLED_KEYS, &REVOCATIONS];
 
 #[derive(Debug, sqlx::FromRow)]
 struct Step {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::part::{Part, execute};
 use crate::metrics::Metrics;
-use crate::outbox::sweep::{CREATION_KEYS, OUTBOX, REVOCATIONS, Sweep, delete_all};
+use crate::outbox::sweep::{ALL, CREATION_KEYS, SETTLED_KEYS, delete_all};
 use crate::testing::{Fixture, soak};
 use prometheus_client::registry::Registry;
 
@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 async fn sweeps_find_rows_by_index_condition() {
     let fixture = Fixture::new().await;
     let mut connection = fixture.connections.acquire().await.unwrap();
-    for sweep in [&OUTBOX, &CREATION_KEYS, &REVOCATIONS] {
+    for sweep in ALL {
         let delete = sweep
             .delete
             .replace("$1", "10000")
@@ -63,21 +63,31 @@ async fn sweep_ends_when_nothing_is_left() {
 #[tokio::test]
 async fn expired_keys_are_swept_and_others_stay() {
     let fixture = Fixture::new().await;
-    execute(
-        &fixture.pool,
-        "insert into creation_keys (tenant, user_id, key, request_hash, expires_at) \
-         select 't', 'u', n::text, '', now() + (case when n <= 15000 then -1 else 1 end) * interval '1 hour' \
-         from generate_series(1, 15010) n",
-    )
-    .await;
-    let metrics = Metrics::new(&mut Registry::default());
-    let sweep: &Sweep = &CREATION_KEYS;
-    delete_all(sweep, &fixture.connections, &metrics, || true)
-        .await
-        .unwrap();
-    let (left,): (i64,) = sqlx::query_as("select count(*) from creation_keys")
-        .fetch_one(&fixture.pool)
-        .await
-        .unwrap();
-    assert_eq!(left, 10);
+    for (sweep, fill, count) in [
+        (
+            &CREATION_KEYS,
+            "insert into creation_keys (tenant, user_id, key, expires_at) \
+             select 't', 'u', n::text, now() + (case when n <= 15000 then -1 else 1 end) * interval '1 hour' \
+             from generate_series(1, 15010) n",
+            "select count(*) from creation_keys",
+        ),
+        (
+            &SETTLED_KEYS,
+            "insert into settled_keys \
+             select gen_random_uuid(), 'u', gen_random_uuid(), n, now() + (case when n <= 15000 then -1 else 1 end) * interval '1 hour' \
+             from generate_series(1, 15010) n",
+            "select count(*) from settled_keys",
+        ),
+    ] {
+        execute(&fixture.pool, fill).await;
+        let metrics = Metrics::new(&mut Registry::default());
+        delete_all(sweep, &fixture.connections, &metrics, || true)
+            .await
+            .unwrap();
+        let left: i64 = sqlx::query_scalar(count)
+            .fetch_one(&fixture.pool)
+            .await
+            .unwrap();
+        assert_eq!(left, 10, "{}", sweep.table);
+    }
 }
