@@ -21,6 +21,8 @@ mod elsewhere;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod failover;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod frozen_worker;

@@ -24,6 +24,7 @@ pub(crate) use metric::sample;
 pub(crate) use oracle::{
     Owed, assert_hears_only, assert_log, assert_memberships, assert_stored, membership, memberships,
 };
+pub(crate) use postgres::Failover;
 pub(crate) use raw::{BINARY, CLOSE, Ended, Raw, TEXT, frame, frame_head};
 pub(crate) use tokens::{ISSUER, Key, claims, hs256, jwks, unsigned};
 pub(crate) use traffic::{Sent, Traffic};

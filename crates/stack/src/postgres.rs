@@ -1,6 +1,7 @@
 mod account;
 mod psql;
 mod reach;
+mod standby;
 
 use std::fs;
 use std::path::PathBuf;
@@ -286,11 +287,12 @@ impl Postgres {
         Ok(process)
     }
 
-    /// Reads what the server writes into its lock file: its process id first, its state in the eighth line.
+    /// Reads what the server writes into its lock file: its process id first, its state in the eighth line. A standby serves, too.
     fn is_ready(&self, pid: u32) -> bool {
         let lock = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
         let mut lines = lock.lines().map(str::trim);
-        lines.next() == Some(pid.to_string().as_str()) && lines.nth(6) == Some("ready")
+        lines.next() == Some(pid.to_string().as_str())
+            && matches!(lines.nth(6), Some("ready" | "standby"))
     }
 
     fn program(&self, name: &str) -> PathBuf {

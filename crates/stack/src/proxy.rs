@@ -79,6 +79,10 @@ struct Control {
     /// Links made before a fuse was lit end when they have carried so many more bytes down.
     fuses: u64,
     fuse: usize,
+    /// Links made before a silence carry nothing any more.
+    silences: u64,
+    /// Where new links lead.
+    address: SocketAddr,
 }
 
 impl Proxy {
@@ -109,17 +113,15 @@ impl Proxy {
             cuts: 0,
             fuses: 0,
             fuse: 0,
+            silences: 0,
+            address: target,
         });
         let (listening_write, listening) = watch::channel(true);
         let mut task = JoinSet::new();
-        let target = Target {
-            address: target,
-            buffer,
-        };
         task.spawn(serve(
             Some(listener),
             port,
-            target,
+            buffer,
             control_read,
             listening_write,
         ));
@@ -157,6 +159,17 @@ impl Proxy {
         });
     }
 
+    /// All present links carry nothing any more, either way, and stay open, as when a machine between forgot them; new ones are
+    /// treated as before.
+    pub fn silence(&self) {
+        self.control.send_modify(|control| control.silences += 1);
+    }
+
+    /// New links lead to `target`; present ones stay where they are.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.control.send_modify(|control| control.address = target);
+    }
+
     /// Cuts all present links; new ones are treated as before.
     pub fn cut(&self) {
         self.control.send_modify(|control| control.cuts += 1);
@@ -191,7 +204,7 @@ async fn listen(port: u16) -> Result<TcpListener, std::io::Error> {
 async fn serve(
     mut listener: Option<TcpListener>,
     port: u16,
-    target: Target,
+    buffer: Option<u32>,
     mut control: watch::Receiver<Control>,
     listening: watch::Sender<bool>,
 ) {
@@ -211,7 +224,8 @@ async fn serve(
         tokio::select! {
             changed = control.changed() => if changed.is_err() { return },
             Some(stream) = accept(listener.as_ref()) => {
-                links.spawn(link(stream, target, control.clone()));
+                let address = control.borrow().address;
+                links.spawn(link(stream, Target { address, buffer }, control.clone()));
             }
             Some(_) = links.join_next() => {}
         }
@@ -238,7 +252,7 @@ async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
 }
 
 async fn link(near: TcpStream, target: Target, mut control: watch::Receiver<Control>) {
-    let cuts = control.borrow_and_update().cuts;
+    let Control { cuts, silences, .. } = *control.borrow_and_update();
     let up_to = control.clone();
     let carried = async {
         let far = target.connect().await.ok()?;
@@ -254,10 +268,16 @@ async fn link(near: TcpStream, target: Target, mut control: watch::Receiver<Cont
         )
         .ok()
     };
+    let mut carried = std::pin::pin!(carried);
     tokio::select! {
-        _ = carried => {}
-        _ = control.wait_for(|control| control.cuts != cuts) => {}
+        _ = carried.as_mut() => return,
+        _ = control.wait_for(|control| control.cuts != cuts || control.silences != silences) => {}
     }
+    // Kept, and not polled: whoever waits for it waits.
+    let _ended = control
+        .wait_for(|control| control.cuts != cuts)
+        .await
+        .is_err();
 }
 
 /// Why both directions of a link must end.

@@ -31,6 +31,8 @@ pub(crate) struct Setup {
     pub(crate) worker_env: Vec<(&'static str, Option<String>)>,
     /// A Postgres that the test may kill.
     pub(crate) own_postgres: bool,
+    /// A Postgres of its own with a synchronous standby, found by a name that the test may lead elsewhere.
+    pub(crate) standby: bool,
     /// Every gateway has a link of its own to NATS that the test may cut.
     pub(crate) links: bool,
     /// NATS tells on its monitoring pages what it knows of its clients.
@@ -45,6 +47,7 @@ impl Default for Setup {
             gateway_env: Vec::new(),
             worker_env: Vec::new(),
             own_postgres: false,
+            standby: false,
             links: false,
             nats_pages: false,
         }
@@ -79,10 +82,10 @@ impl Cluster {
             monitor: setup.nats_pages.then(|| free_port().unwrap()),
         };
         let nats = Nats::start(&programs(), nats).await;
-        let database = if setup.own_postgres {
-            Database::own(folder.path()).await
-        } else {
-            Database::shared().await
+        let database = match (setup.own_postgres, setup.standby) {
+            (_, true) => Database::with_standby(folder.path()).await,
+            (true, false) => Database::own(folder.path()).await,
+            (false, false) => Database::shared().await,
         };
         let key = Key::es256("test-key");
         let store = PgPoolOptions::new().max_connections(2);
@@ -150,6 +153,14 @@ impl Cluster {
         let id = claims["sub"].as_str().unwrap().parse().unwrap();
         let urls = self.gateways.iter().map(Service::url).collect();
         User::new(id, self.key.token(claims), urls, self.http.clone())
+    }
+
+    /// Begins one more worker, without waiting until it is ready, and gives its number.
+    pub(crate) fn begin_worker(&mut self, env: &[(&'static str, Option<String>)]) -> usize {
+        let number = self.workers.len();
+        let worker = self.service("worker", number, self.worker_env(env));
+        self.workers.push(worker);
+        number
     }
 
     /// Begins a worker anew, killing it first where it still runs, and waits until it is ready.

@@ -4,10 +4,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use confab_stack::{Postgres, PostgresSettings, Programs, free_port};
+use confab_stack::{Postgres, PostgresSettings, Programs, Proxy, free_port};
 use tokio::sync::OnceCell;
 
 use super::folder;
+
+/// How long a server may take to end when asked.
+const END: Duration = Duration::from_secs(20);
 
 /// The programs that set-up has found or installed.
 pub(crate) fn programs() -> Programs {
@@ -20,6 +23,27 @@ pub(crate) struct Database {
     pub(crate) url: String,
     name: String,
     own: Option<Postgres>,
+    failover: Option<Failover>,
+}
+
+/// A synchronous standby of a test's own server, and the name by which workers find whichever is the primary.
+pub(crate) struct Failover {
+    pub(crate) standby: Postgres,
+    pub(crate) name: Proxy,
+    primary: u16,
+}
+
+impl Failover {
+    /// The name leads to the standby; present connections stay where they are.
+    pub(crate) fn lead_to_standby(&self) {
+        self.name
+            .lead_to(([127, 0, 0, 1], self.standby.port()).into());
+    }
+
+    /// The name leads to the server that was the primary at first.
+    pub(crate) fn lead_to_first(&self) {
+        self.name.lead_to(([127, 0, 0, 1], self.primary).into());
+    }
 }
 
 impl Database {
@@ -28,8 +52,12 @@ impl Database {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let url = server().await.database(&name).await.unwrap();
-        let own = None;
-        Self { url, name, own }
+        Self {
+            url,
+            name,
+            own: None,
+            failover: None,
+        }
     }
 
     /// In a server of its own.
@@ -41,7 +69,41 @@ impl Database {
             url,
             name,
             own: Some(postgres),
+            failover: None,
         }
+    }
+
+    /// In a server of its own with a synchronous standby, found by a name that the test may lead elsewhere.
+    pub(crate) async fn with_standby(folder: &Path) -> Self {
+        let mut database = Self::own(folder).await;
+        let primary = database.server();
+        let (port, settings) = (
+            primary.port(),
+            PostgresSettings {
+                folder: folder.join("standby"),
+                port: free_port().unwrap(),
+            },
+        );
+        let standby = primary.standby(&programs(), settings).await;
+        let standby = standby.unwrap_or_else(|error| panic!("{error}"));
+        primary.commit_on_standby().await.unwrap();
+        let name = Proxy::start(([127, 0, 0, 1], port).into()).await.unwrap();
+        let named = format!(":{}/", name.port());
+        database.url = database.url.replace(&format!(":{port}/"), &named);
+        database.failover = Some(Failover {
+            standby,
+            name,
+            primary: port,
+        });
+        database
+    }
+
+    /// The test's standby, and the name.
+    ///
+    /// # Panics
+    /// When the test's set-up did not ask for one.
+    pub(crate) fn failover(&self) -> &Failover {
+        self.failover.as_ref().expect("Setup::standby")
     }
 
     /// The test's own server, to kill, pause and restart.
@@ -54,8 +116,11 @@ impl Database {
 
     /// Takes it away.
     pub(crate) async fn end(&mut self) {
+        if let Some(failover) = &mut self.failover {
+            failover.standby.stop(END).await.unwrap();
+        }
         match &mut self.own {
-            Some(own) => own.stop(Duration::from_secs(20)).await.unwrap(),
+            Some(own) => own.stop(END).await.unwrap(),
             None => {
                 let drop = format!("DROP DATABASE \"{}\" WITH (FORCE)", self.name);
                 server().await.sql("postgres", &drop).await.unwrap();

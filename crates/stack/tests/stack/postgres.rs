@@ -1,9 +1,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use confab_stack::Error;
+use confab_stack::{Error, PostgresSettings, free_port};
 
-use crate::support::{SOON, lives, start_postgres, state};
+use crate::support::{SOON, lives, programs, start_postgres, state};
 
 #[tokio::test]
 async fn commits_outlive_a_kill_and_the_url_stays() {
@@ -118,4 +118,28 @@ async fn what_postgres_refuses_is_an_error_with_its_words() {
             "{name}"
         );
     }
+}
+
+#[tokio::test]
+async fn promoted_standby_has_every_commit_and_takes_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut primary = start_postgres(folder.path()).await.unwrap();
+    let settings = PostgresSettings {
+        folder: folder.path().join("standby"),
+        port: free_port().unwrap(),
+    };
+    let programs = programs().unwrap();
+    let mut standby = primary.standby(&programs, settings).await.unwrap();
+    primary.commit_on_standby().await.unwrap();
+    let table = "CREATE TABLE t AS SELECT 41 AS n";
+    primary.sql("postgres", table).await.unwrap();
+    primary.kill().unwrap();
+    let insert = "INSERT INTO t VALUES (42)";
+    let refused = standby.sql("postgres", insert).await;
+    assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
+    standby.promote().await.unwrap();
+    standby.sql("postgres", insert).await.unwrap();
+    let all = standby.sql("postgres", "SELECT n FROM t ORDER BY n");
+    assert_eq!(all.await.unwrap(), "41\n42");
+    standby.stop(SOON).await.unwrap();
 }

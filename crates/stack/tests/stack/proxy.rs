@@ -173,3 +173,24 @@ async fn a_throttled_link_takes_its_time_and_loses_nothing() {
     proxy.set(Traffic::Pass).await;
     assert_eq!(say(&mut stream, &[8; 3000]).await.unwrap(), [8; 3000]);
 }
+
+#[tokio::test]
+async fn silent_link_stays_open_and_new_one_leads_elsewhere() {
+    let mut tasks = JoinSet::new();
+    let proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
+    let mut silent = connect(&proxy).await.unwrap();
+    assert_eq!(say(&mut silent, b"hello").await.unwrap(), b"hello");
+    let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    proxy.lead_to(elsewhere.local_addr().unwrap());
+    assert_eq!(say(&mut silent, b"there").await.unwrap(), b"there");
+    proxy.silence();
+    silent.write_all(b"heard?").await.unwrap();
+    let silence = tokio::time::timeout(MOMENT, silent.read_u8()).await;
+    assert!(silence.is_err(), "{silence:?}");
+    let mut fresh = connect(&proxy).await.unwrap();
+    let (mut far, _) = elsewhere.accept().await.unwrap();
+    far.write_all(b"new").await.unwrap();
+    assert_eq!(hear(&mut fresh, 3).await.unwrap(), b"new");
+    proxy.cut();
+    assert!(is_cut(&mut silent).await);
+}
