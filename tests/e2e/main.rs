@@ -55,6 +55,7 @@ mod participants;
 #[cfg(test)]
 mod problems;
 #[cfg(test)]
+mod query_shares;
 mod rate_limits;
 #[cfg(test)]
 mod reads;

@@ -9,7 +9,7 @@ use confab_protocol::command::{Outcome, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::limits;
 use confab_protocol::query::{Answer, Query, QueryOutcome, QueryRequest, VERSION};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use crate::metrics::CommandMetrics;
@@ -17,9 +17,11 @@ use crate::metrics::CommandMetrics;
 mod attempt;
 mod carrier;
 mod lanes;
+mod query_permits;
 mod submission;
 
 pub(crate) use carrier::CommandLoop;
+use query_permits::QueryPermits;
 use submission::{ATTEMPTS, Submission, is_undone};
 
 /// A command's outcome.
@@ -27,8 +29,6 @@ pub(crate) type CommandOutcome = Result<Outcome, Failure>;
 
 /// Submissions between their callers and the loop.
 const INBOX: usize = 1024;
-/// Queries on their way at once.
-const QUERIES: usize = 256;
 /// How much longer than the budget a caller waits, so that a worker's own word at the end of it still comes through.
 const GRACE: Duration = Duration::from_millis(200);
 /// The first attempt has this share of a request's budget, in percent; the retry has the rest.
@@ -53,7 +53,7 @@ pub(crate) struct Commands {
     bus: Bus,
     workers: Arc<Workers>,
     inbox: mpsc::Sender<Submission>,
-    queries: Arc<Semaphore>,
+    queries: Arc<QueryPermits>,
     limits: CommandLimits,
     metrics: CommandMetrics,
 }
@@ -67,7 +67,7 @@ impl Commands {
         metrics: CommandMetrics,
     ) -> (Self, CommandLoop) {
         let (inbox, submissions) = mpsc::channel(INBOX);
-        let queries = Arc::new(Semaphore::new(QUERIES));
+        let queries = Arc::new(QueryPermits::default());
         let commands = Self {
             bus: bus.clone(),
             workers: Arc::clone(&workers),
@@ -161,9 +161,8 @@ impl Commands {
     }
 
     async fn ask(&self, mut request: QueryRequest, deadline: Instant) -> QueryOutcome {
-        let Ok(Ok(_permit)) =
-            tokio::time::timeout(self.limits.budget, self.queries.acquire()).await
-        else {
+        let acquiring = self.queries.acquire(&request.query);
+        let Ok(Ok(_permit)) = tokio::time::timeout(self.limits.budget, acquiring).await else {
             let full = Failure::new(Code::Overloaded, "too many queries wait in this gateway");
             return Err(full.retry_after(1000));
         };

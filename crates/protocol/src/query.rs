@@ -85,6 +85,81 @@ impl Query {
             Self::Memberships(_) => "memberships",
         }
     }
+
+    /// With which other queries it shares its bounds.
+    #[must_use]
+    pub const fn kind(&self) -> QueryKind {
+        match self {
+            Self::GetConversation { .. }
+            | Self::ListConversations(_)
+            | Self::ListParticipants(_)
+            | Self::GetMessage { .. }
+            | Self::History(_)
+            | Self::Log(_) => QueryKind::Page,
+            Self::Revocations { .. }
+            | Self::ReadEvents(_)
+            | Self::ReadRanges(_)
+            | Self::Memberships(_) => QueryKind::Session,
+        }
+    }
+
+    /// Whose share it counts in; none where it is for all tenants. A question for users of several tenants counts for the first one's.
+    #[must_use]
+    pub fn share(&self) -> Option<QueryShare> {
+        let of = |caller: &Caller| QueryShare {
+            tenant: caller.tenant.clone(),
+            user: Some(caller.user.clone()),
+        };
+        let of_tenant = |tenant: &TenantId| QueryShare {
+            tenant: tenant.clone(),
+            user: None,
+        };
+        match self {
+            Self::GetConversation { caller, .. } | Self::GetMessage { caller, .. } => {
+                Some(of(caller))
+            }
+            Self::ListConversations(list) => Some(of(&list.caller)),
+            Self::ListParticipants(list) => Some(of(&list.caller)),
+            Self::History(history) => Some(of(&history.caller)),
+            Self::Log(log) => Some(of(&log.caller)),
+            Self::ReadEvents(read) => Some(of_tenant(&read.tenant)),
+            Self::ReadRanges(read) => Some(of_tenant(&read.tenant)),
+            Self::Memberships(of) => of.first().map(|of| of_tenant(&of.tenant)),
+            Self::Revocations { .. } => None,
+        }
+    }
+}
+
+/// Queries that share bounds, apart from the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QueryKind {
+    /// What clients ask for over HTTP.
+    Page,
+    /// What gateways ask for to open sessions and to keep them complete.
+    Session,
+}
+
+impl QueryKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Page, Self::Session];
+
+    /// The kind's name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Page => "page",
+            Self::Session => "session",
+        }
+    }
+}
+
+/// Whose share of the slots a query counts in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct QueryShare {
+    /// The product.
+    pub tenant: TenantId,
+    /// The user, where the query is for one.
+    pub user: Option<UserId>,
 }
 
 /// How a list of conversations is ordered.

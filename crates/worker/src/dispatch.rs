@@ -1,24 +1,23 @@
 //! Takes what gateways ask, plans it, has it committed or read, and answers.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
-use confab_bus::rpc::{CommandIncoming, Incoming, QueryIncoming, Service};
+use confab_bus::rpc::{CommandIncoming, Incoming, Service};
 use confab_protocol::command::{Batch, Command, Request};
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::query::QueryOutcome;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, debug_span, error, warn};
+use tracing::{Instrument as _, debug, debug_span, error};
 
 mod answering;
 mod marks;
+mod queries;
 mod work;
 
 use answering::{Parts, Slot};
+use queries::{Answered, Queries};
 use work::{alone, batch, code};
 
 use crate::commit::{CommandOutcome, Committer};
@@ -27,7 +26,6 @@ use crate::marks::Marks;
 use crate::metrics::Metrics;
 use crate::outbox::Publisher;
 use crate::planner::{Done, Item as Waiting, Kind, Planner, Work};
-use crate::reads;
 use crate::settings::Settings;
 
 /// How often a worker says that it lives.
@@ -40,16 +38,13 @@ pub(crate) struct Dispatch {
     committer: Committer,
     publisher: Publisher,
     reads: Pool,
-    queries: Arc<Semaphore>,
+    queries: Queries,
     planner: Planner<Pending>,
     marks: Marks<Pending>,
     tasks: JoinSet<Ended>,
     answering: usize,
     metrics: Metrics,
 }
-
-/// Queries and answers on their way at once; further queries are refused.
-const ANSWERING: usize = 4096;
 
 /// A command, when it came, and where its outcome goes.
 #[derive(Debug)]
@@ -63,6 +58,7 @@ struct Pending {
 enum Ended {
     Work(Done),
     Marks,
+    Query(Answered),
     Answer,
 }
 
@@ -81,7 +77,7 @@ impl Dispatch {
             committer,
             publisher,
             reads,
-            queries: Arc::new(Semaphore::new(settings.queries as usize)),
+            queries: Queries::new(settings),
             planner: Planner::new(settings.caps()),
             marks: Marks::new(),
             tasks: JoinSet::new(),
@@ -135,6 +131,7 @@ impl Dispatch {
             self.carry_out(work);
         }
         self.start_marks();
+        self.start_queries();
         self.metrics.waiting(self.planner.waiting());
     }
 
@@ -172,6 +169,7 @@ impl Dispatch {
         match ended {
             Ok(Ended::Work(done)) => self.planner.finish(done),
             Ok(Ended::Marks) => self.marks.finish(),
+            Ok(Ended::Query(answered)) => self.queries.finish(answered),
             Ok(Ended::Answer) => self.answering -= 1,
             Err(error) => error!(%error, "a task died"),
         }
@@ -262,52 +260,6 @@ impl Dispatch {
             parts.send().await;
             Ended::Answer
         });
-    }
-
-    fn take_query(&mut self, incoming: QueryIncoming) {
-        let QueryIncoming {
-            request,
-            reply,
-            received,
-        } = incoming;
-        let deadline = received + Duration::from_millis(request.budget_ms.into());
-        let (pool, permits, metrics) = (
-            self.reads.clone(),
-            Arc::clone(&self.queries),
-            self.metrics.clone(),
-        );
-        let overloaded = self.answering >= ANSWERING;
-        self.answering += 1;
-        let span =
-            debug_span!("query", request.id = %request.request_id, query = request.query.name());
-        let answer = async move {
-            let name = request.query.name();
-            let outcome: QueryOutcome = if overloaded {
-                Err(Failure::of(Code::Overloaded).retry_after(500))
-            } else {
-                let _permit = permits.acquire().await;
-                let began = Instant::now();
-                match deadline.checked_duration_since(began) {
-                    Some(left) => {
-                        let outcome = reads::answer(&pool, &request.query, left).await;
-                        metrics.query_read(name, began.elapsed());
-                        outcome
-                    }
-                    // Nobody waits for it any more.
-                    None => Err(Failure::of(Code::Timeout)),
-                }
-            };
-            metrics.query(name, code(&outcome));
-            match reply.send(&outcome).await {
-                Ok(bytes) => metrics.query_answer(name, bytes),
-                Err(error) => {
-                    metrics.unsent();
-                    warn!(%error, query = name, "a query could not be answered");
-                }
-            }
-            Ended::Answer
-        };
-        self.tasks.spawn(answer.instrument(span));
     }
 }
 

@@ -30,6 +30,7 @@ mod participants;
 #[doc(hidden)]
 pub mod parts;
 mod planner;
+mod query_queue;
 mod reads;
 mod repeats;
 mod revocations;
@@ -134,7 +135,7 @@ impl Pools {
         Ok(Self {
             batches: database::pool(settings, settings.commit_lanes, "batches")?,
             commits: database::pool(settings, writers, "commits")?,
-            reads: database::pool(settings, settings.queries, "reads")?,
+            reads: database::pool(settings, settings.read_connections(), "reads")?,
             outbox: database::pool(settings, outbox::CONNECTIONS, "outbox")?,
             readiness: database::pool(settings, 1, "readiness")?,
         })

@@ -7,6 +7,7 @@ use confab_bus::Outgoing;
 use confab_protocol::error::Code;
 use confab_protocol::event::EventType;
 use confab_protocol::metric::Metric;
+use confab_protocol::query::QueryKind;
 use confab_protocol::resource::ConversationType;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -20,8 +21,8 @@ mod table;
 pub use table::METRICS;
 use table::{
     BATCH_EVENTS, BATCH_LATENCY, BREAKS, COMMAND_LATENCY, COMMAND_PAYLOAD, COMMANDS, CREATED,
-    DELETED, LATE, LINGERING, MALFORMED, QUERIES, QUERY_LATENCY, QUERY_PAYLOAD, RELAYED, UNSENT,
-    WAITING,
+    DELETED, LATE, LINGERING, MALFORMED, QUERIES, QUERIES_RUNNING, QUERIES_WAITING, QUERY_LATENCY,
+    QUERY_PAYLOAD, RELAYED, UNSENT, WAITING,
 };
 use table::{LEFT_TO_RELAY, QUEUED, STEPPED_OVER, SWEEP_BEHIND, SWEPT, UNPUBLISHABLE};
 
@@ -77,6 +78,11 @@ struct QueryLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TypeLabel {
     r#type: &'static str,
 }
@@ -95,6 +101,8 @@ pub(crate) struct Metrics {
     queries: Family<QueryLabels, Counter>,
     query_latency: Histograms<QueryLabel>,
     query_payload: Histograms<QueryLabel>,
+    queries_waiting: Family<KindLabel, Gauge>,
+    queries_running: Family<KindLabel, Gauge>,
     batch_events: Histogram,
     batch_latency: Histogram,
     waiting: Gauge,
@@ -125,6 +133,8 @@ impl Metrics {
             queries: Family::default(),
             query_latency: Family::new_with_constructor(seconds),
             query_payload: Family::new_with_constructor(bytes),
+            queries_waiting: Family::default(),
+            queries_running: Family::default(),
             batch_events: Histogram::new(EVENTS),
             batch_latency: seconds(),
             waiting: Gauge::default(),
@@ -149,6 +159,8 @@ impl Metrics {
         register(registry, QUERIES, &metrics.queries);
         register(registry, QUERY_LATENCY, &metrics.query_latency);
         register(registry, QUERY_PAYLOAD, &metrics.query_payload);
+        register(registry, QUERIES_WAITING, &metrics.queries_waiting);
+        register(registry, QUERIES_RUNNING, &metrics.queries_running);
         register(registry, BATCH_EVENTS, &metrics.batch_events);
         register(registry, BATCH_LATENCY, &metrics.batch_latency);
         register(registry, WAITING, &metrics.waiting);
@@ -198,6 +210,18 @@ impl Metrics {
             result: result(code),
         };
         self.queries.get_or_create(&labels).inc();
+    }
+
+    /// So many queries of a kind wait and run.
+    pub(crate) fn query_slots(&self, kind: QueryKind, waiting: usize, running: usize) {
+        for (gauges, count) in [
+            (&self.queries_waiting, waiting),
+            (&self.queries_running, running),
+        ] {
+            let label = KindLabel { kind: kind.name() };
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            gauges.get_or_create(&label).set(count);
+        }
     }
 
     /// A query was read, in this time.

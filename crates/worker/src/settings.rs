@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use confab_protocol::query::QueryKind;
+
 use crate::planner::Caps;
 
 /// What a worker is told at its start.
@@ -26,7 +28,8 @@ pub struct Settings {
     /// Commands other than messages that are carried out at the same time; each has a connection.
     #[arg(long, env = "CONFAB_COMMAND_SLOTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub command_slots: u32,
-    /// Queries that are answered at the same time; each has a connection.
+    /// Queries for pages that are answered at the same time; each has a connection. Half as many more, and two at least, are for what
+    /// sessions need.
     #[arg(long, env = "CONFAB_QUERIES", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub queries: u32,
     /// Commands that may wait; more are refused with OVERLOADED, as are those that could not be served in time.
@@ -59,6 +62,23 @@ impl Settings {
             queue_events: self.queue_events,
             queue_bytes: self.queue_bytes,
         }
+    }
+
+    /// Queries of a kind that are answered at the same time.
+    pub(crate) const fn query_slots(&self, kind: QueryKind) -> usize {
+        let sessions = self.queries / 2;
+        let slots = match kind {
+            QueryKind::Page => self.queries,
+            QueryKind::Session if sessions < 2 => 2,
+            QueryKind::Session => sessions,
+        };
+        slots as usize
+    }
+
+    /// Connections that queries have.
+    pub(crate) fn read_connections(&self) -> u32 {
+        let slots = QueryKind::ALL.map(|kind| self.query_slots(kind));
+        u32::try_from(slots.iter().sum::<usize>()).unwrap_or(u32::MAX)
     }
 
     pub(crate) const fn token_max_lifetime(&self) -> Duration {

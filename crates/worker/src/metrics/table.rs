@@ -60,6 +60,20 @@ pub(super) const QUERY_PAYLOAD: Metric = metric(
     &["query"],
     "Size of a query's answer, by name",
 );
+pub(super) const QUERIES_WAITING: Metric = metric(
+    "confab_worker_queries_waiting",
+    "",
+    MetricKind::Gauge,
+    &["kind"],
+    "Queries that wait for a slot, by kind: page (for clients), session (for gateways)",
+);
+pub(super) const QUERIES_RUNNING: Metric = metric(
+    "confab_worker_queries_running",
+    "",
+    MetricKind::Gauge,
+    &["kind"],
+    "Queries that are being answered, by kind",
+);
 pub(super) const BATCH_EVENTS: Metric = metric(
     "confab_commit_batch_events",
     "",
@@ -188,6 +202,8 @@ pub const METRICS: &[Metric] = &[
     QUERIES,
     QUERY_LATENCY,
     QUERY_PAYLOAD,
+    QUERIES_WAITING,
+    QUERIES_RUNNING,
     BATCH_EVENTS,
     BATCH_LATENCY,
     WAITING,

@@ -27,6 +27,7 @@ fn scraped() -> String {
     metrics.query("history", Some(Code::Timeout));
     metrics.query_read("history", took);
     metrics.query_answer("history", 300);
+    metrics.query_slots(QueryKind::Page, 1, 1);
     metrics.batch(5, took);
     metrics.waiting(1);
     metrics.created(ConversationType::Direct);
