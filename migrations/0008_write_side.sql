@@ -33,11 +33,15 @@ as $$
 #variable_conflict use_column
 declare
     clock timestamptz;
+    held uuid[];
 begin
-    perform locked.found
-    from (select distinct u.id from unnest(in_conversations) as u(id) order by u.id) as wanted
+    -- What another holds is left out, so that no batch waits for a row. With the tenant, so that none holds a foreign one.
+    select array_agg(locked.id) into held
+    from (
+        select distinct u.id, u.tenant collate "C" as tenant from unnest(in_conversations, in_tenants) as u(id, tenant) order by u.id
+    ) as wanted
     cross join lateral (
-        select true as found from conversations c where c.id = wanted.id limit 1 for no key update
+        select c.id from conversations c where c.id = wanted.id and c.tenant = wanted.tenant limit 1 for no key update skip locked
     ) as locked;
 
     clock := date_trunc('milliseconds', clock_timestamp());
@@ -45,6 +49,7 @@ begin
     return query
     with items as materialized (
         select i.*, c.type, c.last_seq, c.deleted_at is not null as is_deleted, c.tenant is not distinct from i.tenant as is_known,
+            i.conversation = any(held) as is_held,
             greatest(clock, c.last_event_at) as stored_at, c.active_at,
             d.seq as first_seq, d.id as first_id, d.created_at as first_at, d.edited_at, d.deleted_at,
             d.type = 'message.created' as is_message, d.payload as first_payload,
@@ -78,10 +83,10 @@ begin
         ) o on true
     ),
     decided as (
-        select i.*, message_decision(
+        select i.*, case when i.is_known and i.is_held is not true then 'locked' else message_decision(
             i.is_known, i.first_seq is not null, i.is_message, i.is_deleted, i.was_member, i.admin, i.role, i.type,
             i.reply is not null, i.reply_conversation = i.conversation and i.reply_type = 'message.created'
-        ) as decision
+        ) end as decision
         from items i
     ),
     numbered as materialized (
@@ -159,9 +164,16 @@ declare
     stored_at timestamptz;
     is_due boolean;
 begin
-    -- The row as it is once the lock is held; each statement behind this one sees all that committed while it was waited for.
+    -- The row as it is once the lock is held; each statement behind this one sees all that committed before.
+    item := 1;
     select c.tenant, c.type, c.last_seq, c.last_event_at, c.active_at, c.deleted_at is not null as is_deleted, c.messages into there
-    from conversations c where c.id = in_conversation for no key update;
+    from conversations c where c.id = in_conversation and c.tenant = in_tenant for no key update skip locked;
+    if not found then
+        outcome := case when exists (select from conversations c where c.id = in_conversation and c.tenant = in_tenant)
+            then 'locked' else 'not_found' end;
+        return next;
+        return;
+    end if;
 
     select e.seq, e.id, e.created_at, e.edited_at, e.deleted_at, e.type = 'message.created' as is_message, e.payload into earlier
     from events e where e.conversation_id = in_conversation and e.actor = in_actor and e.client_id = in_client_id;
@@ -179,9 +191,8 @@ begin
         has_target := target.conversation_id = in_conversation and target.type = 'message.created';
     end if;
 
-    item := 1;
     outcome := message_decision(
-        there.tenant is not distinct from in_tenant, is_repeat, earlier.is_message, there.is_deleted, was_member, in_admin,
+        true, is_repeat, earlier.is_message, there.is_deleted, was_member, in_admin,
         own_role, there.type, in_reply is not null, has_target
     );
     if outcome <> 'stored' then
@@ -239,6 +250,8 @@ as $$
 declare
     targets uuid[];
     seqs bigint[];
+    ranks bigint[];
+    held boolean[];
 begin
     -- What an id names never changes.
     select array_agg(coalesce(i.conversation, e.conversation_id) order by i.n), array_agg(coalesce(i.seq, e.seq) order by i.n)
@@ -248,18 +261,25 @@ begin
         select e.conversation_id, e.seq from events e where e.id = i.message and e.type = 'message.created' limit 1
     ) e on true;
 
-    perform locked.found
+    select array_agg(r.rank order by r.n) into ranks
     from (
-        select i.conversation, i.tenant, i.user_id collate "C" as user_id, max(i.seq) as seq
-        from unnest(targets, in_tenants, in_users, seqs) as i(conversation, tenant, user_id, seq)
-        where i.conversation is not null group by 1, 2, 3 order by 1, 3
+        select i.n, dense_rank() over (order by i.conversation, i.user_id collate "C", i.tenant collate "C") as rank
+        from unnest(targets, in_tenants, in_users) with ordinality as i(conversation, tenant, user_id, n)
+    ) r;
+
+    -- By its rank, whether a membership is held. What another holds is left out, so that no mark waits for a row.
+    select array_agg(locked.found is true order by wanted.rank) into held
+    from (
+        select i.rank, i.conversation, i.tenant collate "C" as tenant, i.user_id collate "C" as user_id, max(i.seq) as seq
+        from unnest(targets, in_tenants, in_users, seqs, ranks) as i(conversation, tenant, user_id, seq, rank)
+        group by 1, 2, 3, 4 order by 1
     ) as wanted
-    cross join lateral (
+    left join lateral (
         select true as found from participants p
         where p.conversation_id = wanted.conversation and p.user_id = wanted.user_id and p.left_seq is null
             and p.tenant = wanted.tenant and p.last_read_seq < wanted.seq
-        limit 1 for no key update
-    ) as locked;
+        limit 1 for no key update skip locked
+    ) as locked on true;
 
     return query
     with items as materialized (
@@ -267,9 +287,10 @@ begin
             when c.tenant is distinct from i.tenant then 'not_found'
             when c.deleted_at is not null and f.was_member then 'deleted'
             when p.joined_seq is null then 'not_found'
+            when held[i.rank] is not true and p.last_read_seq < least(i.seq, c.last_seq) then 'locked'
             else 'marked'
         end as outcome
-        from unnest(in_commands, in_tenants, in_users, targets, seqs) as i(command, tenant, user_id, conversation, seq)
+        from unnest(in_commands, in_tenants, in_users, targets, seqs, ranks) as i(command, tenant, user_id, conversation, seq, rank)
         left join lateral (
             select c.tenant, c.last_seq, c.members, c.deleted_at from conversations c where c.id = i.conversation limit 1
         ) c on true
@@ -283,12 +304,13 @@ begin
         ) f on true
     ),
     decided as materialized (
-        select i.*, bool_or(i.outcome = 'not_found') over w as is_unknown, bool_or(i.outcome = 'deleted') over w as is_deleted
+        select i.*, bool_or(i.outcome = 'not_found') over w as is_unknown, bool_or(i.outcome = 'deleted') over w as is_deleted,
+            bool_or(i.outcome = 'locked') over w as is_locked
         from items i window w as (partition by i.command)
     ),
     marks as materialized (
         select d.conversation, d.user_id, d.joined_seq, least(max(d.seq), max(d.last_seq)) as seq
-        from decided d where not (d.is_unknown or d.is_deleted) group by d.conversation, d.user_id, d.joined_seq
+        from decided d where not (d.is_unknown or d.is_deleted or d.is_locked) group by d.conversation, d.user_id, d.joined_seq
     ),
     moving as (
         update participants p set last_read_seq = m.seq from marks m
@@ -296,7 +318,8 @@ begin
             and p.left_seq is null and p.last_read_seq < m.seq
     )
     select d.command,
-        case when bool_or(d.is_unknown) then 'not_found' when bool_or(d.is_deleted) then 'deleted' else 'marked' end,
+        case when bool_or(d.is_unknown) then 'not_found' when bool_or(d.is_deleted) then 'deleted'
+            when bool_or(d.is_locked) then 'locked' else 'marked' end,
         d.conversation, max(greatest(m.seq, d.last_read_seq)), bool_or(least(d.seq, d.last_seq) > d.last_read_seq), max(d.members)
     from decided d
     left join lateral (

@@ -10,6 +10,7 @@ use crate::database::{ACQUIRE, Pool, bounded};
 use crate::error::{CommandError, Meaning, meaning};
 use crate::metrics::Metrics;
 use crate::outbox::Committed;
+use crate::planner::{Locking, Open};
 
 mod append;
 mod batch;
@@ -40,24 +41,35 @@ pub(crate) struct Committer {
     batches: Pool,
     /// For commands that go alone.
     pool: Pool,
+    /// For what waits for a lock.
+    places: Pool,
     metrics: Metrics,
     /// How long a token is valid at most: so long is a revocation kept.
     token_max_lifetime: Duration,
+}
+
+/// What became of a command.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    /// It has its outcome.
+    Decided(CommandOutcome),
+    /// Another holds what it needs: it is to be carried out again.
+    Locked(Open),
 }
 
 /// A command's outcome.
 pub(crate) type CommandOutcome = Result<Outcome, Failure>;
 
 impl Committer {
-    pub(crate) const fn new(
-        batches: Pool,
-        pool: Pool,
+    pub(crate) fn new(
+        [batches, pool, places]: [Pool; 3],
         metrics: Metrics,
         token_max_lifetime: Duration,
     ) -> Self {
         Self {
             batches,
             pool,
+            places,
             metrics,
             token_max_lifetime,
         }
@@ -69,29 +81,38 @@ impl Committer {
         &self,
         request: &Request,
         deadline: Instant,
-    ) -> (CommandOutcome, Option<Committed>) {
-        let mut unknown = false;
+        locking: Locking,
+        mut open: Open,
+    ) -> (Fate, Option<Committed>) {
         loop {
-            let error = match bounded(Box::pin(self.transact(request))).await {
+            let transacting = Box::pin(self.transact(request, locking, deadline));
+            let error = match bounded(transacting).await {
                 Ok((outcome, committed)) => {
                     self.count(request, &outcome, committed.as_ref());
-                    return (Ok(outcome), committed);
+                    return (Fate::Decided(Ok(outcome)), committed);
                 }
                 Err(error) => error,
             };
             let again = match &error {
                 CommandError::Postgres(cause) => {
                     let meaning = meaning(cause);
-                    unknown |= meaning == Meaning::Unknown;
+                    open.is_unknown |= meaning == Meaning::Unknown;
                     debug!(error = %cause, ?meaning, "a command failed in Postgres");
+                    if meaning == Meaning::Locked {
+                        open.skipped = Some(error.failure(false));
+                        return (Fate::Locked(open), None);
+                    }
                     !matches!(meaning, Meaning::Data | Meaning::Defect)
                 }
-                CommandError::KeyInUse(_) => true,
+                CommandError::KeyInUse(_) => {
+                    open.skipped = Some(error.failure(false));
+                    return (Fate::Locked(open), None);
+                }
                 CommandError::Refused(_) | CommandError::Json(_) | CommandError::Stored(_) => false,
             };
             if !again || gives_up(deadline, Instant::now() + AGAIN) {
                 report(&error);
-                return (Err(error.failure(unknown)), None);
+                return (Fate::Decided(Err(error.failure(open.is_unknown))), None);
             }
             tokio::time::sleep(AGAIN).await;
         }
@@ -123,7 +144,7 @@ fn report(error: &CommandError) {
         CommandError::Postgres(cause) => match meaning(cause) {
             Meaning::Data => warn!(error = %cause, "Postgres refused a command's data"),
             Meaning::Defect => error!(error = %cause, "a statement failed"),
-            Meaning::Again | Meaning::NotExecuted | Meaning::Unknown => {
+            Meaning::Locked | Meaning::Again | Meaning::NotExecuted | Meaning::Unknown => {
                 warn!(error = %cause, "Postgres is away");
             }
         },

@@ -21,6 +21,10 @@ pub(crate) const ACQUIRE: Duration = Duration::from_secs(1);
 /// TCP keepalive, so that a connection whose peer vanished would be waited for without end.
 pub(crate) const SILENCE: Duration = Duration::from_secs(15);
 
+/// How long a statement waits for another's lock where others wait behind it: it is postponed then. Above what a commit takes that is on
+/// its way, so that those who meet do not go round in circles.
+pub(crate) const SHORT_LOCK_TIMEOUT: (&str, &str) = ("lock_timeout", "10ms");
+
 /// Plans must not depend on statistics: those of a new installation are of empty tables. Every statement of a worker looks rows up by an
 /// index, and the pages of lists come in an index's order: whatever could replace that is off.
 pub(crate) const PLANS: [(&str, &str); 6] = [
@@ -34,7 +38,18 @@ pub(crate) const PLANS: [(&str, &str); 6] = [
 
 /// A pool of up to `connections`, which Postgres shows under `purpose`. None is opened yet.
 pub(crate) fn pool(settings: &Settings, connections: u32, purpose: &str) -> Result<Pool, Error> {
-    Ok(Pool::new(options(settings, purpose)?, connections, ACQUIRE))
+    let options = options(settings, purpose)?.options([SHORT_LOCK_TIMEOUT]);
+    Ok(Pool::new(options, connections, ACQUIRE))
+}
+
+/// The same for what waits for locks.
+pub(crate) fn waiting_pool(
+    settings: &Settings,
+    connections: u32,
+    purpose: &str,
+) -> Result<Pool, Error> {
+    let options = options(settings, purpose)?;
+    Ok(Pool::new(options, connections, ACQUIRE))
 }
 
 /// How a connection is made that Postgres shows under `purpose`.

@@ -6,8 +6,10 @@ use confab_bus::Bus;
 use confab_bus::rpc::{CommandIncoming, Incoming, Service};
 use confab_protocol::command::{Batch, Command, Request};
 use confab_protocol::error::{Code, Failure};
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use confab_protocol::fair::Owner;
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, debug_span, error};
 
@@ -25,9 +27,11 @@ use crate::database::Pool;
 use crate::marks::Marks;
 use crate::metrics::Metrics;
 use crate::outbox::Publisher;
-use crate::planner::{Done, Item as Waiting, Kind, Planner, Work};
+use crate::planner::{Done, Item as Waiting, Kind, Open, Planner, Ticket, Work};
 use crate::settings::Settings;
 
+/// After how long a command is worth another try that was refused behind another.
+const MIN_RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How often a worker says that it lives.
 const ANNOUNCE: Duration = Duration::from_secs(1);
 
@@ -42,6 +46,8 @@ pub(crate) struct Dispatch {
     planner: Planner<Pending>,
     marks: Marks<Pending>,
     tasks: JoinSet<Ended>,
+    /// What each task carries out: should it die, its places are given back.
+    running: FxHashMap<task::Id, Running>,
     answering: usize,
     metrics: Metrics,
 }
@@ -56,9 +62,17 @@ struct Pending {
 
 /// What a task came back from.
 enum Ended {
-    Work(Done),
-    Marks,
+    Work(Done<Pending>),
+    /// With what was locked.
+    Marks(Vec<marks::Waiting>),
     Query(Answered),
+    Answer,
+}
+
+/// What a task carries out.
+enum Running {
+    Work(Ticket),
+    Marks,
     Answer,
 }
 
@@ -81,6 +95,7 @@ impl Dispatch {
             planner: Planner::new(settings.caps()),
             marks: Marks::new(),
             tasks: JoinSet::new(),
+            running: FxHashMap::default(),
             answering: 0,
             metrics,
         }
@@ -91,9 +106,11 @@ impl Dispatch {
         let mut announcements = interval(ANNOUNCE);
         announcements.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let next_retry = self.next_retry();
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(ended) = self.tasks.join_next() => self.ended(ended),
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                () = until(next_retry) => {}
                 incoming = self.service.next() => match incoming {
                     Some(incoming) => self.take(incoming),
                     None => break,
@@ -116,8 +133,12 @@ impl Dispatch {
         }
         let rest = async {
             self.start();
-            while let Some(ended) = self.tasks.join_next().await {
-                self.ended(ended);
+            while !self.tasks.is_empty() || self.next_retry().is_some() {
+                let next_retry = self.next_retry();
+                tokio::select! {
+                    Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                    () = until(next_retry) => {}
+                }
                 self.start();
             }
         };
@@ -132,7 +153,8 @@ impl Dispatch {
         }
         self.start_marks();
         self.start_queries();
-        self.metrics.waiting(self.planner.waiting());
+        self.metrics
+            .waiting(self.planner.waiting(), self.planner.postponed());
     }
 
     fn carry_out(&mut self, work: Work<Pending>) {
@@ -142,36 +164,77 @@ impl Dispatch {
             self.metrics.clone(),
         );
         match work {
-            Work::Batch(items) => {
-                self.tasks.spawn(async move {
-                    Ended::Work(batch(&committer, &publisher, &metrics, items).await)
-                });
+            Work::Batch(ticket, items) => {
+                let running = Running::Work(ticket.clone());
+                let batch = async move {
+                    Ended::Work(batch(&committer, &publisher, &metrics, ticket, items).await)
+                };
+                self.spawn(running, batch);
             }
-            Work::Alone(item) => {
+            Work::Alone(ticket, item) => {
                 let span = debug_span!("command", request.id = %item.job.request.request_id);
                 let bus = self.bus.clone();
+                let running = Running::Work(ticket.clone());
                 let alone = async move {
-                    Ended::Work(alone(&committer, &publisher, &bus, &metrics, item).await)
+                    Ended::Work(alone(&committer, &publisher, &bus, &metrics, ticket, item).await)
                 };
-                self.tasks.spawn(alone.instrument(span));
+                self.spawn(running, alone.instrument(span));
             }
             Work::Expired(items) => {
                 let mut parts = Parts::default();
-                for Waiting { job, .. } in items {
-                    self.answer(job, Err(Failure::of(Code::Timeout)), &mut parts);
+                for Waiting { job, open, .. } in items {
+                    self.answer(job, Err(open.when_late()), &mut parts);
                 }
                 self.send(parts);
             }
         }
     }
 
-    fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+    fn spawn(&mut self, running: Running, carry_out: impl Future<Output = Ended> + Send + 'static) {
+        let task = self.tasks.spawn(carry_out);
+        self.running.insert(task.id(), running);
+    }
+
+    /// When something that was locked is to be tried again.
+    fn next_retry(&self) -> Option<Instant> {
+        let (commands, marks) = (self.planner.next_retry(), self.marks.next_retry());
+        commands.into_iter().chain(marks).min()
+    }
+
+    fn ended(&mut self, ended: Result<(task::Id, Ended), JoinError>) {
+        let now = Instant::now();
         match ended {
-            Ok(Ended::Work(done)) => self.planner.finish(done),
-            Ok(Ended::Marks) => self.marks.finish(),
-            Ok(Ended::Query(answered)) => self.queries.finish(answered),
-            Ok(Ended::Answer) => self.answering -= 1,
-            Err(error) => error!(%error, "a task died"),
+            Ok((task, ended)) => {
+                self.running.remove(&task);
+                match ended {
+                    Ended::Work(done) => self.planner.finish(done, now),
+                    Ended::Marks(skipped) => {
+                        self.marks.finish();
+                        for waiting in skipped {
+                            self.marks.postpone(waiting, now);
+                        }
+                    }
+                    Ended::Query(answered) => self.queries.finish(answered),
+                    Ended::Answer => self.answering -= 1,
+                }
+            }
+            Err(error) => {
+                error!(%error, "a task died");
+                match self.running.remove(&error.id()) {
+                    // Its commands are lost with it; their gateways try again.
+                    Some(Running::Work(ticket)) => {
+                        let done = Done {
+                            ticket,
+                            took: Duration::ZERO,
+                            skipped: Vec::new(),
+                        };
+                        self.planner.finish(done, now);
+                    }
+                    Some(Running::Marks) => self.marks.finish(),
+                    Some(Running::Answer) => self.answering -= 1,
+                    None => {}
+                }
+            }
         }
     }
 
@@ -183,8 +246,8 @@ impl Dispatch {
         }
     }
 
-    /// Admits a gateway's batch as a whole, or refuses it as a whole: what one connection sent keeps its order. Read marks have
-    /// none, and a lane of their own.
+    /// Takes a gateway's commands, each for itself; but behind one that is refused no other of its user and conversation is taken, so that
+    /// what one connection sent keeps its order. Read marks have none, and a lane of their own.
     fn take_commands(&mut self, incoming: CommandIncoming) {
         let CommandIncoming {
             batch:
@@ -198,20 +261,14 @@ impl Dispatch {
             received,
         } = incoming;
         let deadline = sent + Duration::from_millis(budget_ms.into());
-        let places = Slot::each(requests.len(), reply, &self.metrics);
-        let mut parts = Parts::default();
-        let (count, bytes) = requests
-            .iter()
-            .filter(|request| !matches!(request.command, Command::MarkRead(_)))
-            .fold((0, 0), |(count, bytes), request| {
-                (count + 1, bytes + request.command.weight())
-            });
-        let is_late = deadline <= received;
+        let left = deadline.saturating_duration_since(received);
+        let is_late = left.is_zero();
         if is_late {
             self.metrics.late(requests.len());
         }
-        let left = deadline.saturating_duration_since(received);
-        let admitted = self.planner.admit(count, bytes, left);
+        let mut parts = Parts::default();
+        let mut refused = FxHashSet::default();
+        let places = Slot::each(requests.len(), reply, &self.metrics);
         for (slot, request) in places.zip(requests) {
             let job = Pending {
                 request,
@@ -228,12 +285,22 @@ impl Dispatch {
                 self.take_mark(deadline, job, &mut parts);
                 continue;
             }
+            let item = waiting(job, deadline);
+            let order = (item.owner.clone(), item.conversation);
+            let admitted = if refused.contains(&order) {
+                Err(MIN_RETRY_AFTER)
+            } else {
+                self.planner.admit(&item, left)
+            };
             match admitted {
-                Ok(()) => self.planner.push(waiting(job, deadline)),
+                Ok(()) => self.planner.push(item),
                 Err(wait) => {
+                    if item.conversation.is_some() {
+                        refused.insert(order);
+                    }
                     let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                    let refused = Err(Failure::of(Code::Overloaded).retry_after(wait));
-                    self.answer(job, refused, &mut parts);
+                    let failure = Failure::of(Code::Overloaded).retry_after(wait);
+                    self.answer(item.job, Err(failure), &mut parts);
                 }
             }
         }
@@ -256,10 +323,19 @@ impl Dispatch {
             return;
         }
         self.answering += 1;
-        self.tasks.spawn(async move {
+        let send = async move {
             parts.send().await;
             Ended::Answer
-        });
+        };
+        self.spawn(Running::Answer, send);
+    }
+}
+
+/// Waits until a time, for ever where there is none.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -278,10 +354,12 @@ fn waiting(job: Pending, deadline: Instant) -> Waiting<Pending> {
         Command::MarkRead(_) | Command::Revoke(_) => Kind::Alone,
     };
     Waiting {
+        owner: Owner::from(&request.caller),
         conversation: request.command.conversation(),
         kind,
         bytes: request.command.weight(),
         deadline,
+        open: Open::default(),
         job,
     }
 }

@@ -75,11 +75,12 @@ impl CommandError {
             Self::Postgres(error) => match meaning(&error) {
                 Meaning::Data => Failure::new(Code::Validation, "Postgres cannot store this"),
                 Meaning::Defect => Failure::of(Code::Internal),
+                Meaning::Locked if !unknown => locked(),
                 Meaning::Again | Meaning::NotExecuted if !unknown => {
                     Failure::new(Code::Unavailable, "Postgres is away; nothing was changed")
                         .retry_after(1000)
                 }
-                Meaning::Again | Meaning::NotExecuted | Meaning::Unknown => {
+                Meaning::Locked | Meaning::Again | Meaning::NotExecuted | Meaning::Unknown => {
                     Failure::of(Code::Timeout)
                 }
             },
@@ -90,6 +91,15 @@ impl CommandError {
     }
 }
 
+/// What a caller is told whose command was only ever left out.
+pub(crate) fn locked() -> Failure {
+    Failure::new(
+        Code::Overloaded,
+        "what it changes is locked; nothing was changed",
+    )
+    .retry_after(1000)
+}
+
 /// What an error of Postgres means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
@@ -97,6 +107,8 @@ pub(crate) enum Meaning {
     Data,
     /// It was rolled back and may succeed when tried again.
     Again,
+    /// The same, for a lock that another holds.
+    Locked,
     /// It did not reach Postgres.
     NotExecuted,
     /// The connection was lost: it may have committed.
@@ -114,8 +126,10 @@ pub(crate) fn meaning(error: &sqlx::Error) -> Meaning {
             {
                 Meaning::Data
             }
-            // Serialization failure, deadlock, lock not available, query canceled (our own statement timeout).
-            Some("40001" | "40P01" | "55P03" | "57014") => Meaning::Again,
+            // Deadlock, lock not available.
+            Some("40P01" | "55P03") => Meaning::Locked,
+            // Serialization failure, query canceled (our own statement timeout).
+            Some("40001" | "57014") => Meaning::Again,
             // A standby that cannot write, a server that starts, too little of connections, memory or disk.
             Some(code) if code == "25006" || code == "57P03" || code.starts_with("53") => {
                 Meaning::Again

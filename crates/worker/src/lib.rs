@@ -50,6 +50,8 @@ use metrics::Metrics;
 
 /// Connections beside those of commands: read marks.
 const OTHER_CONNECTIONS: u32 = 1;
+/// What waits in Postgres for locks that others hold, at a time; each has a connection.
+pub(crate) const WAITING_PLACES: u32 = 8;
 /// How long Postgres may take to commit where a worker counts as ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Commits a record in the write-ahead log that nobody reads: the smallest write there is.
@@ -122,6 +124,7 @@ pub struct Worker {
 struct Pools {
     batches: Pool,
     commits: Pool,
+    places: Pool,
     reads: Pool,
     /// What is published, marked, compared and swept: it waits for no command, and none for it.
     outbox: Pool,
@@ -135,6 +138,7 @@ impl Pools {
         Ok(Self {
             batches: database::pool(settings, settings.commit_lanes, "batches")?,
             commits: database::pool(settings, writers, "commits")?,
+            places: database::waiting_pool(settings, WAITING_PLACES, "waiting places")?,
             reads: database::pool(settings, settings.read_connections(), "reads")?,
             outbox: database::pool(settings, outbox::CONNECTIONS, "outbox")?,
             readiness: database::pool(settings, 1, "readiness")?,
@@ -145,6 +149,7 @@ impl Pools {
         let pools = [
             self.batches,
             self.commits,
+            self.places,
             self.reads,
             self.outbox,
             self.readiness,
@@ -203,8 +208,7 @@ impl Worker {
         let mut tasks = JoinSet::new();
         let publisher = outbox::start(&bus, &pools.outbox, &metrics, &behind, &mut tasks);
         let committer = Committer::new(
-            pools.batches.clone(),
-            pools.commits.clone(),
+            [&pools.batches, &pools.commits, &pools.places].map(Pool::clone),
             metrics.clone(),
             settings.token_max_lifetime(),
         );

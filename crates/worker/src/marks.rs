@@ -1,23 +1,33 @@
 //! Read marks that wait, and which of them go together. Pure: it does no IO and takes the time.
 //!
 //! They are apart from the planner: a mark appends nothing, takes no conversation's lock and has no place in any order, so that
-//! it never stands before a send. One statement at a time takes what has queued while the one before ran.
+//! it never stands before a send. One statement at a time takes what has queued while the one before ran, in turn by tenant and user.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Seqs and message ids that may wait; more are refused.
-const WAITING: usize = 8192;
+use confab_protocol::fair::{FairQueue, Owner};
+
+use crate::planner::{Amount, Bounds, Open, Pace};
+
+/// Seqs and message ids that may wait; a tenant may have half of them, a user a quarter.
+const MAX_WAITING: usize = 8192;
 /// Seqs and message ids in one statement; one command is always taken.
-const TOGETHER: usize = 1000;
+const MAX_TOGETHER: usize = 1000;
+/// After how long a mark of a membership that was locked is tried again.
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// A command that waits.
 #[derive(Debug)]
 pub(crate) struct Waiting<J> {
+    /// In whose share it counts.
+    pub(crate) owner: Owner,
     /// How many seqs or message ids it names.
     pub(crate) items: usize,
     /// From when on nobody waits for it any more.
     pub(crate) deadline: Instant,
+    /// What earlier runs have left open.
+    pub(crate) open: Open,
     /// What it is.
     pub(crate) job: J,
 }
@@ -34,16 +44,32 @@ pub(crate) struct Together<J> {
 /// Who waits, and whether a statement runs.
 #[derive(Debug)]
 pub(crate) struct Marks<J> {
-    waiting: VecDeque<Waiting<J>>,
-    items: usize,
+    waiting: FairQueue<Waiting<J>>,
+    bounds: Bounds,
+    /// Those that were locked, by when they are tried again.
+    postponed: VecDeque<(Instant, Waiting<J>)>,
     is_running: bool,
 }
 
+impl<J> Waiting<J> {
+    const fn amount(&self) -> Amount {
+        Amount {
+            events: self.items,
+            bytes: 0,
+        }
+    }
+}
+
 impl<J> Marks<J> {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        let most = Amount {
+            events: MAX_WAITING,
+            bytes: 0,
+        };
         Self {
-            waiting: VecDeque::new(),
-            items: 0,
+            waiting: FairQueue::default(),
+            bounds: Bounds::new(most, Pace::of_sends()),
+            postponed: VecDeque::new(),
             is_running: false,
         }
     }
@@ -53,34 +79,53 @@ impl<J> Marks<J> {
     /// # Errors
     /// Gives it back when too many wait.
     pub(crate) fn push(&mut self, waiting: Waiting<J>) -> Result<(), Waiting<J>> {
-        if self.items > 0 && self.items + waiting.items > WAITING {
+        let amount = waiting.amount();
+        let admitted = self.bounds.admit(&waiting.owner, amount, Duration::MAX);
+        if admitted.is_err() {
             return Err(waiting);
         }
-        self.items += waiting.items;
-        self.waiting.push_back(waiting);
+        self.bounds.add(&waiting.owner, amount);
+        self.waiting.push(&waiting.owner.clone(), waiting);
         Ok(())
+    }
+
+    /// Keeps what was locked until it is tried again. It keeps its room.
+    pub(crate) fn postpone(&mut self, waiting: Waiting<J>, now: Instant) {
+        self.bounds.add(&waiting.owner, waiting.amount());
+        self.postponed.push_back((now + RETRY_DELAY, waiting));
+    }
+
+    /// When something that was locked is to be tried again.
+    pub(crate) fn next_retry(&self) -> Option<Instant> {
+        let first = self.postponed.front().filter(|_| !self.is_running);
+        first.map(|(at, _)| *at)
     }
 
     /// What is to be carried out now; nothing while a statement runs, and when nothing waits.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Together<J>> {
-        if self.is_running || self.waiting.is_empty() {
+        if self.is_running {
             return None;
         }
+        while let Some((_, waiting)) = self.postponed.pop_front_if(|(at, _)| *at <= now) {
+            self.waiting.push_front(&waiting.owner.clone(), waiting);
+        }
         let (mut due, mut expired, mut items) = (Vec::new(), Vec::new(), 0);
-        while let Some(next) = self
-            .waiting
-            .pop_front_if(|next| items == 0 || items + next.items <= TOGETHER)
-        {
-            self.items -= next.items;
+        while let Some((owner, next)) = self.waiting.pop() {
+            if items > 0 && items + next.items > MAX_TOGETHER {
+                self.waiting.push_front(&owner, next);
+                break;
+            }
+            self.bounds.sub(&owner, next.amount());
             if next.deadline <= now {
                 expired.push(next);
             } else {
+                self.waiting.charge(&owner, next.items, 0);
                 items += next.items;
                 due.push(next);
             }
         }
         self.is_running = !due.is_empty();
-        Some(Together { due, expired })
+        (!due.is_empty() || !expired.is_empty()).then_some(Together { due, expired })
     }
 
     /// The statement ended.
@@ -91,13 +136,20 @@ impl<J> Marks<J> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn waiting(items: usize, seconds: u64, now: Instant) -> Waiting<usize> {
+        of("alice", items, seconds, now)
+    }
+
+    fn of(user: &str, items: usize, seconds: u64, now: Instant) -> Waiting<usize> {
         Waiting {
+            owner: Owner {
+                tenant: "t".parse().unwrap(),
+                user: user.parse().unwrap(),
+            },
             items,
+            open: Open::default(),
             deadline: now + Duration::from_secs(seconds),
             job: items,
         }
@@ -114,11 +166,11 @@ mod tests {
         assert!(marks.next(now).is_none());
         marks.push(waiting(1, 1, now)).unwrap();
         assert_eq!(jobs(&marks.next(now).unwrap().due), [1]);
-        for items in [100, 900, 5000, 3] {
+        for items in [100, 900, 1000, 3] {
             marks.push(waiting(items, 1, now)).unwrap();
         }
         assert!(marks.next(now).is_none());
-        for expected in [&[100, 900][..], &[5000], &[3]] {
+        for expected in [&[100, 900][..], &[1000], &[3]] {
             marks.finish();
             assert_eq!(jobs(&marks.next(now).unwrap().due), expected);
         }
@@ -150,9 +202,29 @@ mod tests {
     fn too_many_are_refused() {
         let now = Instant::now();
         let mut marks = Marks::new();
-        marks.push(waiting(WAITING, 1, now)).unwrap();
+        marks.push(waiting(MAX_WAITING / 4, 1, now)).unwrap();
         assert_eq!(marks.push(waiting(1, 1, now)).unwrap_err().job, 1);
+        marks.push(of("bob", MAX_WAITING / 4, 1, now)).unwrap();
+        assert_eq!(marks.push(of("carol", 1, 1, now)).unwrap_err().job, 1);
         marks.next(now).unwrap();
-        marks.push(waiting(WAITING * 2, 1, now)).unwrap();
+        marks.push(waiting(1, 1, now)).unwrap();
+    }
+
+    #[test]
+    fn locked_mark_is_tried_again_before_others() {
+        let now = Instant::now();
+        let mut marks = Marks::new();
+        marks.push(waiting(1, 1, now)).unwrap();
+        let locked = marks.next(now).unwrap().due.remove(0);
+        marks.finish();
+        marks.postpone(locked, now);
+        marks.push(waiting(2, 1, now)).unwrap();
+        assert_eq!(jobs(&marks.next(now).unwrap().due), [2]);
+        assert_eq!(marks.next_retry(), None);
+        marks.finish();
+        let retry = marks.next_retry().unwrap();
+        assert!(marks.next(now).is_none());
+        marks.push(waiting(3, 1, now)).unwrap();
+        assert_eq!(jobs(&marks.next(retry).unwrap().due), [1, 3]);
     }
 }

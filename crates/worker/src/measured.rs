@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use confab_protocol::ids::{ClientId, ConversationId, IdError};
+use confab_protocol::fair::Owner;
+use confab_protocol::ids::{ClientId, ConversationId, IdError, UserId};
 use uuid::Uuid;
 
-use crate::planner::{Caps, Done, Item, Kind, Planner, Work};
+use crate::planner::{Caps, Done, Item, Kind, Open, Planner, Work};
 
 /// As large as no settings limit.
 const ROOM: usize = usize::MAX;
@@ -33,19 +34,23 @@ impl Batching {
             batch_bytes: ROOM,
             lanes: 1,
             slots: 1,
+            places: 1,
             queue_events: ROOM,
             queue_bytes: ROOM,
         };
         let send = |n: u32| {
             let of = u128::from(n % conversations) + 1;
+            let user: UserId = format!("user-{}", n % 100).parse()?;
             Ok(Item {
+                owner: Owner {
+                    tenant: "default".parse()?,
+                    user: user.clone(),
+                },
                 conversation: Some(ConversationId(Uuid::from_u128(of << 64 | of))),
-                kind: Kind::Send(
-                    format!("user-{}", n % 100).parse()?,
-                    ClientId(Uuid::from_u128(u128::from(n))),
-                ),
+                kind: Kind::Send(user, ClientId(Uuid::from_u128(u128::from(n)))),
                 bytes: 400,
                 deadline: now + PATIENCE,
+                open: Open::default(),
                 job: (),
             })
         };
@@ -64,16 +69,16 @@ impl Batching {
         }
         let mut batches = 0;
         while let Some(work) = self.planner.next(self.now) {
-            let Work::Batch(mut items) = work else {
+            let Work::Batch(ticket, mut items) = work else {
                 continue;
             };
             batches += 1;
-            let mut conversations: Vec<_> =
-                items.iter().filter_map(|item| item.conversation).collect();
-            conversations.sort_unstable();
-            conversations.dedup();
-            let done = Done::Batch(conversations, items.len(), Duration::from_millis(2));
-            self.planner.finish(done);
+            let done = Done {
+                ticket,
+                took: Duration::from_millis(2),
+                skipped: Vec::new(),
+            };
+            self.planner.finish(done, self.now);
             self.sends.append(&mut items);
         }
         batches

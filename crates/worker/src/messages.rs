@@ -9,7 +9,7 @@ use confab_protocol::resource::{ConversationType, MessageBody, MessageContent};
 use confab_protocol::timestamp::Timestamp;
 
 use crate::decision::{self, Locked, NewEvent, StoredMessage, administers, fits, visible};
-use crate::error::CommandError;
+use crate::error::{CommandError, locked};
 use crate::repeats::is_same_body;
 
 /// A message that is to be appended.
@@ -52,6 +52,8 @@ pub(crate) enum Decision {
     Deleted,
     Forbidden,
     NoMessage,
+    /// Another holds the conversation: nothing was decided.
+    Locked,
 }
 
 impl std::str::FromStr for Decision {
@@ -65,6 +67,7 @@ impl std::str::FromStr for Decision {
             "deleted" => Self::Deleted,
             "forbidden" => Self::Forbidden,
             "no_message" => Self::NoMessage,
+            "locked" => Self::Locked,
             _ => return Err(()),
         })
     }
@@ -119,6 +122,7 @@ impl Append {
                 Code::MessageNotFound,
                 "replyTo names no message of this conversation",
             )),
+            Decision::Locked => Err(locked()),
         }
     }
 

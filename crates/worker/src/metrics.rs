@@ -16,13 +16,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric as Collector, Registry, Unit};
 
+use crate::planner::Locking;
+
 mod table;
 
 pub use table::METRICS;
 use table::{
     BATCH_EVENTS, BATCH_LATENCY, BREAKS, COMMAND_LATENCY, COMMAND_PAYLOAD, COMMANDS, CREATED,
-    DELETED, LATE, LINGERING, MALFORMED, QUERIES, QUERIES_RUNNING, QUERIES_WAITING, QUERY_LATENCY,
-    QUERY_PAYLOAD, RELAYED, UNSENT, WAITING,
+    DELETED, LATE, LINGERING, LOCK_WAIT, LOCKED, MALFORMED, POSTPONED, QUERIES, QUERIES_RUNNING,
+    QUERIES_WAITING, QUERY_LATENCY, QUERY_PAYLOAD, RELAYED, UNSENT, WAITING,
 };
 use table::{LEFT_TO_RELAY, QUEUED, STEPPED_OVER, SWEEP_BEHIND, SWEPT, UNPUBLISHABLE};
 
@@ -106,6 +108,9 @@ pub(crate) struct Metrics {
     batch_events: Histogram,
     batch_latency: Histogram,
     waiting: Gauge,
+    postponed: Gauge,
+    locked: Counter,
+    lock_wait: Histogram,
     created: Family<TypeLabel, Counter>,
     deleted: Counter,
     malformed: Counter,
@@ -138,6 +143,9 @@ impl Metrics {
             batch_events: Histogram::new(EVENTS),
             batch_latency: seconds(),
             waiting: Gauge::default(),
+            postponed: Gauge::default(),
+            locked: Counter::default(),
+            lock_wait: seconds(),
             created: Family::default(),
             deleted: Counter::default(),
             malformed: Counter::default(),
@@ -164,6 +172,9 @@ impl Metrics {
         register(registry, BATCH_EVENTS, &metrics.batch_events);
         register(registry, BATCH_LATENCY, &metrics.batch_latency);
         register(registry, WAITING, &metrics.waiting);
+        register(registry, POSTPONED, &metrics.postponed);
+        register(registry, LOCKED, &metrics.locked);
+        register(registry, LOCK_WAIT, &metrics.lock_wait);
         register(registry, CREATED, &metrics.created);
         register(registry, DELETED, &metrics.deleted);
         register(registry, MALFORMED, &metrics.malformed);
@@ -243,9 +254,19 @@ impl Metrics {
         self.batch_latency.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn waiting(&self, commands: usize) {
-        self.waiting
-            .set(i64::try_from(commands).unwrap_or(i64::MAX));
+    pub(crate) fn waiting(&self, commands: usize, postponed: usize) {
+        let count = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.waiting.set(count(commands));
+        self.postponed.set(count(postponed));
+    }
+
+    /// So many commands were left out because of locks; those that waited for one waited and ran so long.
+    pub(crate) fn locked(&self, locking: Locking, skipped: usize, took: Duration) {
+        self.locked
+            .inc_by(u64::try_from(skipped).unwrap_or(u64::MAX));
+        if locking == Locking::Wait {
+            self.lock_wait.observe(took.as_secs_f64());
+        }
     }
 
     /// A conversation began.

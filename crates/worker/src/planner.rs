@@ -1,17 +1,37 @@
 //! Which commands are carried out next, and which of them together. Pure: it does no IO and takes the time.
 //!
-//! Each conversation has a queue, first in, first out. Sends are taken in batches, whole runs of conversations that are not
-//! busy, up to caps. Any other command runs alone, keeps its place in its conversation's queue, and has slots of its own.
+//! Commands wait by tenant, user and conversation. Sends are taken in batches, in turn by tenant and user, each conversation in one
+//! batch at a time. Any other command runs alone, keeps its place among its user's commands of the conversation, and has slots of its own.
+//!
+//! Nobody waits for a lock in a batch or a slot: what is locked comes back, and its log waits apart. Locked twice, or for 20 ms, it is
+//! carried out in one of few places that wait for the lock. What waits apart counts in no other's way.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use confab_protocol::error::{Code, Failure};
+use confab_protocol::fair::Owner;
 use confab_protocol::ids::{ClientId, ConversationId, UserId};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
+mod bounds;
 mod pace;
+mod queues;
 
-use pace::Pace;
+pub(crate) use bounds::Bounds;
+use bounds::Slots;
+pub(crate) use pace::Pace;
+pub(crate) use queues::Amount;
+use queues::{Due, LogKey, Queues};
+
+/// Bytes of one queue's sends that go into a batch before the next queue has its turn.
+const TURN_BYTES: usize = 16 * 1024;
+/// Sends of one queue that do.
+const TURN_EVENTS: usize = 32;
+/// Commands of one user, and their bytes, that may wait for a locked conversation.
+const MAX_POSTPONED: Amount = Amount {
+    events: 256,
+    bytes: 4 << 20,
+};
 
 /// The planner's bounds.
 #[derive(Debug, Clone, Copy)]
@@ -24,9 +44,11 @@ pub(crate) struct Caps {
     pub(crate) lanes: usize,
     /// Commands that run alone, at a time.
     pub(crate) slots: usize,
-    /// Commands that may wait.
+    /// What waits for a lock in Postgres, at a time.
+    pub(crate) places: usize,
+    /// Sends that may wait, and other commands.
     pub(crate) queue_events: usize,
-    /// Bytes that may wait.
+    /// Bytes of each that may wait.
     pub(crate) queue_bytes: usize,
 }
 
@@ -42,7 +64,9 @@ pub(crate) enum Kind {
 /// A command that waits.
 #[derive(Debug)]
 pub(crate) struct Item<J> {
-    /// Whose log it appends to; none where the command does not say: then it has no place in any queue.
+    /// In whose share it counts.
+    pub(crate) owner: Owner,
+    /// Whose log it appends to; none where the command does not say: then it has no place in any order.
     pub(crate) conversation: Option<ConversationId>,
     /// How it runs.
     pub(crate) kind: Kind,
@@ -50,314 +74,483 @@ pub(crate) struct Item<J> {
     pub(crate) bytes: usize,
     /// From when on nobody waits for it any more.
     pub(crate) deadline: Instant,
+    /// What earlier runs have left open.
+    pub(crate) open: Open,
     /// What it is.
     pub(crate) job: J,
+}
+
+/// What runs of a command that did not decide it have left open.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Open {
+    /// One of them may have stored it: nobody may be told that nothing was done, until a run under the lock has decided.
+    pub(crate) is_unknown: bool,
+    /// Why the last one did nothing.
+    pub(crate) skipped: Option<Failure>,
+}
+
+impl Open {
+    /// What the caller is told when the budget has ended.
+    pub(crate) fn when_late(&self) -> Failure {
+        if self.is_unknown {
+            return Failure::of(Code::Timeout);
+        }
+        let skipped = self.skipped.clone();
+        skipped.unwrap_or_else(|| Failure::of(Code::Overloaded).retry_after(1000))
+    }
+}
+
+/// How a command comes to its locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Locking {
+    /// What is locked is left out.
+    Skip,
+    /// It waits for the lock.
+    Wait,
 }
 
 /// What is to be carried out now.
 #[derive(Debug)]
 pub(crate) enum Work<J> {
     /// Sends, together.
-    Batch(Vec<Item<J>>),
+    Batch(Ticket, Vec<Item<J>>),
     /// One command.
-    Alone(Item<J>),
+    Alone(Ticket, Item<J>),
     /// Their deadline has passed: they are refused.
     Expired(Vec<Item<J>>),
 }
 
+/// What is carried out, to be given back when it has ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Ticket {
+    pub(crate) locking: Locking,
+    is_batch: bool,
+    logs: Vec<LogKey>,
+    events: usize,
+    /// In whose share a slot or place counts.
+    owner: Owner,
+}
+
 /// What was carried out, told back.
 #[derive(Debug)]
-pub(crate) enum Done {
-    /// A batch of this many events over these conversations.
-    Batch(Vec<ConversationId>, usize, Duration),
-    /// A command that ran alone.
-    Alone(Option<ConversationId>),
-}
-
-#[derive(Debug)]
-enum Single<J> {
-    Of(ConversationId),
-    Unplaced(Item<J>),
-}
-
-#[derive(Debug)]
-struct Queue<J> {
-    items: VecDeque<Item<J>>,
-    busy: bool,
+pub(crate) struct Done<J> {
+    pub(crate) ticket: Ticket,
+    pub(crate) took: Duration,
+    /// What was locked and left out, in its order.
+    pub(crate) skipped: Vec<Item<J>>,
 }
 
 /// Who waits, who runs.
 #[derive(Debug)]
 pub(crate) struct Planner<J> {
     caps: Caps,
-    conversations: FxHashMap<ConversationId, Queue<J>>,
-    /// Conversations that are not busy and begin with a send, each once.
-    ready: VecDeque<ConversationId>,
-    /// The same for those that begin with another command, and the commands without a place.
-    singles: VecDeque<Single<J>>,
+    queues: Queues<J>,
+    sends: Bounds,
+    singles: Bounds,
+    /// What waits apart.
+    apart: Bounds,
+    slots: Slots,
+    places: Slots,
+    batches: usize,
     /// Found while a batch was taken, and told next.
     expired: Vec<Item<J>>,
-    waiting: usize,
-    bytes: usize,
-    batches: usize,
-    alone: usize,
-    pace: Pace,
+    /// Counts commands without a conversation.
+    own: u64,
 }
 
 impl<J> Planner<J> {
     pub(crate) fn new(caps: Caps) -> Self {
+        let most = Amount {
+            events: caps.queue_events,
+            bytes: caps.queue_bytes,
+        };
         Self {
             caps,
-            conversations: FxHashMap::default(),
-            ready: VecDeque::new(),
-            singles: VecDeque::new(),
-            expired: Vec::new(),
-            waiting: 0,
-            bytes: 0,
+            queues: Queues::default(),
+            sends: Bounds::new(most, Pace::of_sends()),
+            singles: Bounds::new(most, Pace::of_singles()),
+            apart: Bounds::new(most, Pace::of_sends()),
+            slots: Slots::new(caps.slots, caps.slots * 3 / 4, caps.slots / 2),
+            places: Slots::new(caps.places, caps.places / 2, caps.places / 4),
             batches: 0,
-            alone: 0,
-            pace: Pace::default(),
+            expired: Vec::new(),
+            own: 0,
         }
     }
 
-    /// Commands that wait.
+    /// Commands that wait, but for those apart.
     pub(crate) const fn waiting(&self) -> usize {
-        self.waiting
+        self.sends.all().events + self.singles.all().events
+    }
+
+    /// Commands that wait apart, for a lock.
+    pub(crate) const fn postponed(&self) -> usize {
+        self.apart.all().events
     }
 
     /// Whether nothing waits and nothing runs.
     #[cfg(test)]
     pub(crate) const fn is_idle(&self) -> bool {
-        self.waiting == 0 && self.batches == 0 && self.alone == 0
+        let waiting = self.waiting() + self.postponed() + self.expired.len();
+        waiting + self.batches + self.slots.used() + self.places.used() == 0
     }
 
-    /// Whether `events` more commands of `bytes` together can be served within `budget`.
+    /// Whether the command finds room and can be served within its budget.
     ///
     /// # Errors
     /// After how long trying again makes sense.
-    pub(crate) fn admit(
-        &self,
-        events: usize,
-        bytes: usize,
-        budget: Duration,
-    ) -> Result<(), Duration> {
-        let wait = self.pace.expect(self.waiting);
-        let full = self.waiting > 0
-            && (self.waiting + events > self.caps.queue_events
-                || self.bytes + bytes > self.caps.queue_bytes);
-        if full || wait > budget {
-            return Err(wait.clamp(Duration::from_millis(100), Duration::from_secs(5)));
+    pub(crate) fn admit(&self, item: &Item<J>, budget: Duration) -> Result<(), Duration> {
+        let amount = item.amount();
+        let log = item.conversation.map(LogKey::Conversation);
+        let Some(log) = log.filter(|log| self.queues.is_postponed(*log)) else {
+            return self.bounds(&item.kind).admit(&item.owner, amount, budget);
+        };
+        let own = self.queues.of_owner(log, &item.owner);
+        if own.events > 0
+            && (own.events >= MAX_POSTPONED.events
+                || own.bytes + amount.bytes > MAX_POSTPONED.bytes)
+        {
+            return Err(Duration::from_secs(1));
         }
-        Ok(())
+        self.apart.admit(&item.owner, amount, Duration::MAX)
     }
 
     /// Takes a command in.
     pub(crate) fn push(&mut self, item: Item<J>) {
-        self.waiting += 1;
-        self.bytes += item.bytes;
-        let Some(id) = item.conversation else {
-            self.singles.push_back(Single::Unplaced(item));
-            return;
+        let log = match item.conversation {
+            Some(conversation) => LogKey::Conversation(conversation),
+            None => {
+                self.own = self.own.wrapping_add(1);
+                LogKey::Own(self.own)
+            }
         };
-        let queue = self.conversations.entry(id).or_insert_with(Queue::empty);
-        queue.items.push_back(item);
-        if !queue.busy && queue.items.len() == 1 {
-            self.make_ready(id);
-        }
+        let bounds = if self.queues.is_postponed(log) {
+            &mut self.apart
+        } else {
+            self.bounds_mut(&item.kind)
+        };
+        bounds.add(&item.owner, item.amount());
+        self.queues.push_back(log, item);
+    }
+
+    /// When something that waits apart is to be tried again.
+    pub(crate) fn next_retry(&self) -> Option<Instant> {
+        self.queues.next_retry()
     }
 
     /// What is to be carried out now, if anything. To be called until there is nothing.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Work<J>> {
-        if let Some(work) = self.take_expired() {
-            return Some(work);
+        while let Some(due) = self.queues.next_due(now) {
+            self.rejoin(due.key);
+            if let Some(work) = self.take_place(due, now) {
+                return Some(work);
+            }
         }
-        if self.alone < self.caps.slots
+        if self.slots.has_room()
             && let Some(work) = self.take_single(now)
         {
             return Some(work);
         }
         let lane = self.batches == 0 || (self.batches < self.caps.lanes && self.is_batch_full());
-        if lane { self.take_batch(now) } else { None }
+        if lane && let Some(work) = self.take_batch(now) {
+            return Some(work);
+        }
+        let expired = std::mem::take(&mut self.expired);
+        (!expired.is_empty()).then_some(Work::Expired(expired))
     }
 
-    /// What was carried out no longer keeps its conversations.
-    pub(crate) fn finish(&mut self, done: Done) {
-        match done {
-            Done::Batch(conversations, events, took) => {
-                if events * 4 >= self.caps.batch_events {
-                    self.pace.observe(events, took, self.batches);
+    /// What was carried out no longer keeps its conversations; what was left out waits apart.
+    pub(crate) fn finish(&mut self, done: Done<J>, now: Instant) {
+        let Done {
+            ticket,
+            took,
+            mut skipped,
+        } = done;
+        self.end(&ticket, took);
+        for log in ticket.logs {
+            let is_of_log = |item: &mut Item<J>| match log {
+                LogKey::Conversation(id) => item.conversation == Some(id),
+                LogKey::Own(_) => true,
+            };
+            let items: Vec<_> = skipped.extract_if(.., is_of_log).collect();
+            if items.is_empty() {
+                self.queues.release(log);
+                continue;
+            }
+            for item in &items {
+                self.bounds_mut(&item.kind).add(&item.owner, item.amount());
+            }
+            self.queues.postpone(log, items, now);
+            self.set_apart(log);
+        }
+    }
+
+    fn end(&mut self, ticket: &Ticket, took: Duration) {
+        match (ticket.locking, ticket.is_batch) {
+            (Locking::Wait, _) => self.places.give_back(&ticket.owner),
+            (Locking::Skip, true) => {
+                // Only batches large enough to say something.
+                if ticket.events * 4 >= self.caps.batch_events {
+                    self.sends.pace.observe(ticket.events, took, self.batches);
                 }
                 self.batches -= 1;
-                for id in conversations {
-                    self.release(id);
-                }
             }
-            Done::Alone(conversation) => {
-                self.alone -= 1;
-                if let Some(id) = conversation {
-                    self.release(id);
-                }
+            (Locking::Skip, false) => {
+                self.singles.pace.observe(1, took, self.slots.used());
+                self.slots.give_back(&ticket.owner);
             }
         }
     }
 
-    fn release(&mut self, id: ConversationId) {
-        let Some(queue) = self.conversations.get_mut(&id) else {
-            return;
+    const fn bounds(&self, kind: &Kind) -> &Bounds {
+        match kind {
+            Kind::Send(..) => &self.sends,
+            Kind::Alone => &self.singles,
+        }
+    }
+
+    const fn bounds_mut(&mut self, kind: &Kind) -> &mut Bounds {
+        match kind {
+            Kind::Send(..) => &mut self.sends,
+            Kind::Alone => &mut self.singles,
+        }
+    }
+
+    /// What waits in a log counts among what waits apart.
+    fn set_apart(&mut self, log: LogKey) {
+        for item in self.queues.items(log) {
+            let bounds = match item.kind {
+                Kind::Send(..) => &mut self.sends,
+                Kind::Alone => &mut self.singles,
+            };
+            bounds.sub(&item.owner, item.amount());
+            self.apart.add(&item.owner, item.amount());
+        }
+    }
+
+    /// What waits in a log counts again among the others.
+    fn rejoin(&mut self, log: LogKey) {
+        for item in self.queues.items(log) {
+            let bounds = match item.kind {
+                Kind::Send(..) => &mut self.sends,
+                Kind::Alone => &mut self.singles,
+            };
+            bounds.add(&item.owner, item.amount());
+            self.apart.sub(&item.owner, item.amount());
+        }
+    }
+
+    /// Whether what is ready fills a batch.
+    const fn is_batch_full(&self) -> bool {
+        let ready = self.queues.ready();
+        ready.events >= self.caps.batch_events || ready.bytes >= self.caps.batch_bytes
+    }
+
+    /// Takes what a log that was locked begins with, to wait for the lock; where there is no place for it, or it was not locked often
+    /// enough, it has its turn among the others again.
+    fn take_place(&mut self, due: Due, now: Instant) -> Option<Work<J>> {
+        let Due {
+            key,
+            owner,
+            is_contended,
+        } = due;
+        let owner = owner.filter(|owner| is_contended && self.places.allows(owner));
+        let Some(owner) = owner else {
+            self.queues.free(key);
+            return None;
         };
-        queue.busy = false;
-        if queue.items.is_empty() {
-            self.conversations.remove(&id);
-        } else {
-            self.make_ready(id);
-        }
-    }
-
-    fn make_ready(&mut self, id: ConversationId) {
-        match self.front(id) {
-            Some(Kind::Send(..)) => self.ready.push_back(id),
-            Some(Kind::Alone) => self.singles.push_back(Single::Of(id)),
-            None => {}
-        }
-    }
-
-    fn front(&self, id: ConversationId) -> Option<&Kind> {
-        self.conversations
-            .get(&id)?
-            .items
-            .front()
-            .map(|item| &item.kind)
-    }
-
-    /// Whether what is ready fills a batch. Looks at no more items than a batch has.
-    fn is_batch_full(&self) -> bool {
-        let (mut events, mut bytes) = (0, 0);
-        for id in &self.ready {
-            let items = self.conversations.get(id).map(|queue| queue.items.iter());
-            for item in items
-                .into_iter()
-                .flatten()
-                .take_while(|item| item.kind != Kind::Alone)
-            {
-                events += 1;
-                bytes += item.bytes;
-                if events >= self.caps.batch_events || bytes >= self.caps.batch_bytes {
-                    return true;
-                }
+        let ticket = |events, is_batch| Ticket {
+            locking: Locking::Wait,
+            is_batch,
+            logs: vec![key],
+            events,
+            owner: owner.clone(),
+        };
+        let alone = self.pop_if(key, &owner, |item| item.kind == Kind::Alone);
+        if let Some(item) = alone {
+            if item.deadline <= now {
+                self.expired.push(item);
+                self.queues.free(key);
+                return None;
             }
+            self.places.take(&owner);
+            return Some(Work::Alone(ticket(1, false), item));
         }
-        false
+        let mut taken = Taken::default();
+        for (owner, _) in self.queues.owners(key) {
+            self.take_run(key, &owner, &mut taken, usize::MAX, now);
+        }
+        if taken.items.is_empty() {
+            self.queues.free(key);
+            return None;
+        }
+        self.places.take(&owner);
+        Some(Work::Batch(ticket(taken.items.len(), true), taken.items))
     }
 
     fn take_single(&mut self, now: Instant) -> Option<Work<J>> {
-        let item = match self.singles.pop_front()? {
-            Single::Unplaced(item) => item,
-            Single::Of(id) => {
-                let queue = self.conversations.get_mut(&id)?;
-                let item = queue.items.pop_front()?;
-                queue.busy = item.deadline > now;
-                if !queue.busy {
-                    self.release(id);
-                }
-                item
+        loop {
+            let slots = &self.slots;
+            let (key, owner) = self.queues.next_single(|owner| slots.allows(owner))?;
+            let Some(item) = self.pop_if(key, &owner, |_| true) else {
+                continue;
+            };
+            self.queues.charge(&owner, item.amount(), false);
+            if item.deadline <= now {
+                self.expired.push(item);
+                self.queues.put_back(key, &owner);
+                continue;
             }
-        };
-        self.waiting -= 1;
-        self.bytes -= item.bytes;
-        if item.deadline <= now {
-            return Some(Work::Expired(vec![item]));
+            self.queues.hold(key);
+            self.slots.take(&owner);
+            let ticket = Ticket {
+                locking: Locking::Skip,
+                is_batch: false,
+                logs: vec![key],
+                events: 1,
+                owner,
+            };
+            return Some(Work::Alone(ticket, item));
         }
-        self.alone += 1;
-        Some(Work::Alone(item))
     }
 
     fn take_batch(&mut self, now: Instant) -> Option<Work<J>> {
         let mut taken = Taken::default();
+        let mut logs = FxHashSet::default();
         while !taken.is_full(self.caps)
-            && let Some(id) = self.ready.pop_front()
+            && let Some((key, owner)) = self.queues.next_sends(|key| logs.contains(&key))
         {
-            let before = taken.items.len();
-            if let Some(queue) = self.conversations.get_mut(&id) {
-                taken.take_run(queue, self.caps, now);
-                queue.busy = taken.items.len() > before;
-                if !queue.busy {
-                    self.release(id);
-                }
+            let before = taken.amount();
+            let end = self.take_run(key, &owner, &mut taken, TURN_EVENTS, now);
+            let run = Amount {
+                events: taken.items.len() - before.events,
+                bytes: taken.bytes - before.bytes,
+            };
+            if run.events > 0 {
+                self.queues.charge(&owner, run, true);
+                self.queues.hold(key);
+                logs.insert(key);
+            }
+            // A busy log gives its queues their turns when it is released; one whose key is in the batch already must wait for that.
+            if end == RunEnd::Turn || !logs.contains(&key) {
+                self.queues.put_back(key, &owner);
             }
         }
-        for item in taken.items.iter().chain(&taken.expired) {
-            self.waiting -= 1;
-            self.bytes -= item.bytes;
-        }
-        self.expired.append(&mut taken.expired);
-        if taken.items.is_empty() {
-            return self.take_expired();
-        }
+        let owner = taken.items.first()?.owner.clone();
         self.batches += 1;
-        Some(Work::Batch(taken.items))
+        let ticket = Ticket {
+            locking: Locking::Skip,
+            is_batch: true,
+            logs: logs.into_iter().collect(),
+            events: taken.items.len(),
+            owner,
+        };
+        Some(Work::Batch(ticket, taken.items))
     }
 
-    fn take_expired(&mut self) -> Option<Work<J>> {
-        (!self.expired.is_empty()).then(|| Work::Expired(std::mem::take(&mut self.expired)))
+    /// Takes the sends at a queue's front, up to the caps, to another command, or to a key that is in the batch already.
+    fn take_run(
+        &mut self,
+        key: LogKey,
+        owner: &Owner,
+        taken: &mut Taken<J>,
+        turn: usize,
+        now: Instant,
+    ) -> RunEnd {
+        let before = taken.amount();
+        loop {
+            let (events, bytes) = (
+                taken.items.len() - before.events,
+                taken.bytes - before.bytes,
+            );
+            if taken.is_full(self.caps)
+                || events >= turn
+                || (turn < usize::MAX && bytes >= TURN_BYTES)
+            {
+                return RunEnd::Turn;
+            }
+            let caps = self.caps;
+            let Some(item) = self.pop_if(key, owner, |item| taken.takes(key, item, caps, now))
+            else {
+                return if taken.is_closed {
+                    RunEnd::Turn
+                } else {
+                    RunEnd::Blocked
+                };
+            };
+            if item.deadline <= now {
+                self.expired.push(item);
+            } else {
+                taken.bytes += item.bytes;
+                taken.items.push(item);
+            }
+        }
+    }
+
+    /// Takes a command out of what waits.
+    fn pop_if(
+        &mut self,
+        key: LogKey,
+        owner: &Owner,
+        wants: impl FnOnce(&Item<J>) -> bool,
+    ) -> Option<Item<J>> {
+        let item = self.queues.pop_if(key, owner, wants)?;
+        self.bounds_mut(&item.kind).sub(owner, item.amount());
+        Some(item)
     }
 }
 
-impl<J> Queue<J> {
-    const fn empty() -> Self {
-        Self {
-            items: VecDeque::new(),
-            busy: false,
-        }
-    }
+/// Why no more is taken of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RunEnd {
+    /// It has had its turn, or the batch is full: more could be taken.
+    Turn,
+    /// Nothing more of it can go into this batch.
+    Blocked,
 }
 
 /// A batch in the making.
 struct Taken<J> {
     items: Vec<Item<J>>,
-    expired: Vec<Item<J>>,
     bytes: usize,
+    keys: FxHashSet<(LogKey, UserId, ClientId)>,
     /// The next item does not fit.
-    closed: bool,
+    is_closed: bool,
 }
 
 impl<J> Default for Taken<J> {
     fn default() -> Self {
         Self {
             items: Vec::new(),
-            expired: Vec::new(),
             bytes: 0,
-            closed: false,
+            keys: FxHashSet::default(),
+            is_closed: false,
         }
     }
 }
 
 impl<J> Taken<J> {
-    fn is_full(&self, caps: Caps) -> bool {
-        self.closed || self.items.len() >= caps.batch_events || self.bytes >= caps.batch_bytes
+    const fn amount(&self) -> Amount {
+        Amount {
+            events: self.items.len(),
+            bytes: self.bytes,
+        }
     }
 
-    /// Takes the sends at the queue's front, up to the caps, to another command, or to a key that is in the batch already.
-    fn take_run(&mut self, queue: &mut Queue<J>, caps: Caps, now: Instant) {
-        let mut keys = FxHashSet::default();
-        while !self.is_full(caps)
-            && let Some(item) = queue.items.pop_front()
-        {
-            if item.deadline <= now && item.kind != Kind::Alone {
-                self.expired.push(item);
-                continue;
-            }
-            self.closed = !self.items.is_empty() && self.bytes + item.bytes > caps.batch_bytes;
-            let fresh = match &item.kind {
-                Kind::Send(user, client) => keys.insert((user.clone(), *client)),
-                Kind::Alone => false,
-            };
-            if self.closed || !fresh {
-                queue.items.push_front(item);
-                return;
-            }
-            self.bytes += item.bytes;
-            self.items.push(item);
+    const fn is_full(&self, caps: Caps) -> bool {
+        self.is_closed || self.items.len() >= caps.batch_events || self.bytes >= caps.batch_bytes
+    }
+
+    /// Whether the item is to be taken out of its queue: into the batch, or because it has expired.
+    fn takes(&mut self, log: LogKey, item: &Item<J>, caps: Caps, now: Instant) -> bool {
+        let Kind::Send(user, client) = &item.kind else {
+            return false;
+        };
+        if item.deadline <= now {
+            return true;
         }
+        self.is_closed = !self.items.is_empty() && self.bytes + item.bytes > caps.batch_bytes;
+        !self.is_closed && self.keys.insert((log, user.clone(), *client))
     }
 }
 

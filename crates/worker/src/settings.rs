@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use confab_protocol::query::QueryKind;
 
+use crate::WAITING_PLACES;
 use crate::planner::Caps;
 
 /// What a worker is told at its start.
@@ -32,17 +33,18 @@ pub struct Settings {
     /// sessions need.
     #[arg(long, env = "CONFAB_QUERIES", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub queries: u32,
-    /// Commands that may wait; more are refused with OVERLOADED, as are those that could not be served in time.
+    /// Sends that may wait, and as many other commands, half of them of one tenant, a quarter of one user; more are refused with
+    /// OVERLOADED, as are those that could not be served in time.
     #[arg(long, env = "CONFAB_QUEUE_EVENTS", default_value_t = 8192)]
     pub queue_events: usize,
-    /// Bytes of commands that may wait.
+    /// Bytes of them that may wait.
     #[arg(long, env = "CONFAB_QUEUE_BYTES", default_value_t = 64 << 20)]
     pub queue_bytes: usize,
     /// Milliseconds after which Postgres ends a statement.
     #[arg(long, env = "CONFAB_STATEMENT_TIMEOUT_MS", default_value_t = 8000)]
     pub statement_timeout_ms: u64,
-    /// Milliseconds that a statement waits for another's lock.
-    #[arg(long, env = "CONFAB_LOCK_TIMEOUT_MS", default_value_t = 3000)]
+    /// Milliseconds that a command waits for another's lock in one of the places for that, before others have their turn.
+    #[arg(long, env = "CONFAB_LOCK_TIMEOUT_MS", default_value_t = 2000)]
     pub lock_timeout_ms: u64,
     /// Seconds that a token is valid at most, as the gateways' setting of this name: so long is a revocation kept.
     #[arg(long, env = "CONFAB_TOKEN_MAX_LIFETIME", default_value_t = 31_622_400, value_parser = clap::value_parser!(u64).range(60..=315_576_000))]
@@ -59,6 +61,7 @@ impl Settings {
             batch_bytes: self.batch_bytes,
             lanes: self.commit_lanes as usize,
             slots: self.command_slots as usize,
+            places: WAITING_PLACES as usize,
             queue_events: self.queue_events,
             queue_bytes: self.queue_bytes,
         }

@@ -24,9 +24,11 @@ use crate::decision::Locked;
 use crate::error::CommandError;
 use crate::messages;
 use crate::metrics::Metrics;
+use crate::planner::Open;
 use crate::settings::Settings;
 
 mod commands;
+mod driving;
 mod servers;
 
 pub(crate) use commands::{deletion, edit, patch, patch_of_version, role_change, unsend};
@@ -100,7 +102,7 @@ impl Fixture {
             caller,
             ..request("nobody", command)
         };
-        let (outcome, committed) = self.committer.alone(&request, soon()).await;
+        let (outcome, committed) = self.committer.finish_alone(&request, soon()).await;
         (
             outcome,
             committed.map_or(0, |committed| committed.events.len()),
@@ -109,7 +111,11 @@ impl Fixture {
 
     /// Sends one message.
     pub(crate) async fn send(&self, item: Item) -> CommandOutcome {
-        self.committer.batch(&[item]).await.outcomes.remove(0)
+        self.committer
+            .finish_batch(&[item])
+            .await
+            .outcomes
+            .remove(0)
     }
 
     pub(crate) async fn remove(&self, by: &str, user: &str, from: ConversationId) {
@@ -180,8 +186,10 @@ pub(crate) const TOKEN_MAX_LIFETIME: Duration = Duration::from_secs(1000);
 
 fn committer(url: &str) -> Committer {
     let metrics = Metrics::new(&mut Registry::default());
-    let pool = connections(url);
-    Committer::new(pool.clone(), pool, metrics, TOKEN_MAX_LIFETIME)
+    let short = || options(url).options([database::SHORT_LOCK_TIMEOUT]);
+    let pool = |options| Pool::new(options, CONNECTIONS, DEADLINE);
+    let pools = [pool(short()), pool(short()), pool(options(url))];
+    Committer::new(pools, metrics, TOKEN_MAX_LIFETIME)
 }
 
 pub(crate) fn caller(user: &str) -> Caller {
@@ -293,6 +301,7 @@ pub(crate) fn keyed(
     Item {
         append: messages::send(caller(user), message).unwrap(),
         deadline: soon(),
+        open: Open::default(),
     }
 }
 
@@ -349,7 +358,7 @@ fn options(url: &str) -> PgConnectOptions {
         #[command(flatten)]
         settings: Settings,
     }
-    let arguments = ["worker", "--database-url", url, "--lock-timeout-ms", "8000"];
+    let arguments = ["worker", "--database-url", url, "--lock-timeout-ms", "7000"];
     let settings = Arguments::parse_from(arguments).settings;
     database::options(&settings, "tests").unwrap()
 }

@@ -1,22 +1,26 @@
 //! Group commit: a batch of messages is one call of `append_messages`, which locks first and decides then; a message that goes alone is
 //! one of `append_message`, which does the same for less.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::ids::EventId;
+use confab_protocol::ids::{ConversationId, EventId};
 use confab_protocol::timestamp::Timestamp;
+use rustc_hash::FxHashSet;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 use tracing::{debug, error};
 use uuid::Uuid;
 
-use super::{AGAIN, CommandOutcome, Committer, gives_up};
-use crate::database::bounded;
-use crate::error::{CommandError, Meaning, meaning, poisons_connection};
+use super::lock::wait_for_lock;
+use super::{AGAIN, Committer, Fate, gives_up};
+use crate::database::{READ_COMMITTED, bounded};
+use crate::error::{CommandError, Meaning, locked, meaning, poisons_connection};
 use crate::messages::{Append, Appended, Decision, Stored};
 use crate::outbox::Committed;
+use crate::planner::{Locking, Open};
 
 const BATCH: &str = "select item, outcome, seq, id, created_at, payload, edited_at, deleted_at, outbox_id \
     from append_messages($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -28,106 +32,99 @@ const ONE: &str = "select item, outcome, seq, id, created_at, payload, edited_at
 pub(crate) struct Item {
     pub(crate) append: Append,
     pub(crate) deadline: Instant,
+    /// What earlier runs have left open.
+    pub(crate) open: Open,
 }
 
-/// What became of a batch: an outcome for each item, and what is to be published.
+/// What became of a batch: of each item, and what is to be published.
 pub(crate) struct BatchEnd {
-    pub(crate) outcomes: Vec<CommandOutcome>,
+    pub(crate) fates: Vec<Fate>,
     pub(crate) committed: Vec<Committed>,
 }
 
+/// A batch that is carried out, in parts where Postgres refuses it as a whole.
+struct Run<'a> {
+    items: &'a [Item],
+    fates: Vec<Option<Fate>>,
+    /// Of items without a fate: whether a run may have stored them.
+    is_unknown: Vec<bool>,
+    committed: Vec<Committed>,
+    /// Conversations that were locked: what comes behind it in them is left out, too, and keeps its place.
+    locked: FxHashSet<ConversationId>,
+    is_late: fn(Instant, Instant) -> bool,
+}
+
 impl Committer {
-    /// Commits a batch. It is never given up while it runs: it ends, or Postgres ends it, or the connection is lost; then
-    /// the same batch is run again, under the lock, where what it stored is found.
-    pub(crate) async fn batch(&self, items: &[Item]) -> BatchEnd {
-        let mut open: Vec<usize> = (0..items.len()).collect();
-        let mut outcomes: Vec<Option<CommandOutcome>> = items.iter().map(|_| None).collect();
-        let mut committed = Vec::new();
-        let mut unknown = false;
-        let mut is_late: fn(Instant, Instant) -> bool = |deadline, now| deadline <= now;
-        while !open.is_empty() {
-            let now = Instant::now();
-            let (late, due): (Vec<_>, Vec<_>) = open
-                .into_iter()
-                .partition(|n| items.get(*n).is_none_or(|item| is_late(item.deadline, now)));
-            for n in late {
-                set(&mut outcomes, n, Err(given_up(unknown)));
-            }
-            open = due;
-            let batch: Vec<&Append> = open
+    /// Commits a batch; with [`Locking::Wait`] all of it is of one conversation. It is never given up while it runs: it ends, or Postgres
+    /// ends it, or the connection is lost; then the same batch is run again, under the lock, where what it stored is found.
+    pub(crate) async fn batch(&self, items: &[Item], locking: Locking) -> BatchEnd {
+        let mut run = Run::new(items);
+        let mut parts = VecDeque::from([(0..items.len()).collect::<Vec<_>>()]);
+        while let Some(part) = parts.pop_front() {
+            let part = run.due(part, Instant::now());
+            let batch: Vec<_> = part
                 .iter()
                 .filter_map(|n| items.get(*n))
                 .map(|item| &item.append)
                 .collect();
-            if batch.is_empty() {
-                break;
-            }
-            match self.append(&batch).await {
+            let Some(deadline) = part
+                .iter()
+                .filter_map(|n| items.get(*n))
+                .map(|item| item.deadline)
+                .max()
+            else {
+                continue;
+            };
+            let error = match self.append(&batch, locking, deadline).await {
                 Ok(appended) => {
-                    committed.extend(self.committed(&batch, &appended));
-                    for (n, (append, appended)) in open.iter().zip(batch.iter().zip(&appended)) {
-                        set(&mut outcomes, *n, append.answer(appended));
-                    }
-                    break;
+                    run.committed.extend(self.committed(&batch, &appended));
+                    run.decide(&part, &batch, &appended);
+                    continue;
                 }
-                Err(error) => match meaning(&error) {
-                    Meaning::Data | Meaning::Defect if open.len() > 1 => {
-                        debug!(%error, events = open.len(), "a batch was refused and is run one by one");
-                        for n in std::mem::take(&mut open) {
-                            let (outcome, one) = self.single(items.get(n)).await;
-                            set(&mut outcomes, n, outcome);
-                            committed.extend(one);
-                        }
+                Err(error) => error,
+            };
+            let meaning = meaning(&error);
+            match meaning {
+                // In a place the one lock that is waited for is everybody's.
+                Meaning::Locked if part.len() == 1 || locking == Locking::Wait => {
+                    part.iter().for_each(|n| run.skip(*n));
+                }
+                Meaning::Data | Meaning::Defect if part.len() == 1 => {
+                    error!(%error, "Postgres refused a message");
+                    let failure = CommandError::from(error).failure(false);
+                    part.iter().for_each(|n| run.refuse(*n, failure.clone()));
+                }
+                Meaning::Data | Meaning::Defect | Meaning::Locked => {
+                    debug!(%error, events = part.len(), "a batch was refused and is run in halves");
+                    let (one, other) = part.split_at(part.len() / 2);
+                    parts.push_front(other.to_vec());
+                    parts.push_front(one.to_vec());
+                }
+                Meaning::Again | Meaning::NotExecuted | Meaning::Unknown => {
+                    debug!(%error, ?meaning, "a batch is run again");
+                    if meaning == Meaning::Unknown {
+                        part.iter().for_each(|n| run.doubt(*n));
                     }
-                    Meaning::Data | Meaning::Defect => {
-                        error!(%error, "Postgres refused a message");
-                        let failure = CommandError::from(error).failure(false);
-                        for n in std::mem::take(&mut open) {
-                            set(&mut outcomes, n, Err(failure.clone()));
-                        }
-                    }
-                    meaning => {
-                        debug!(%error, ?meaning, "a batch is run again");
-                        unknown |= meaning == Meaning::Unknown;
-                        is_late = gives_up;
-                        tokio::time::sleep(AGAIN).await;
-                    }
-                },
+                    run.is_late = gives_up;
+                    parts.push_front(part);
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
         }
-        let lost = || Err(Failure::of(Code::Internal));
-        BatchEnd {
-            outcomes: outcomes
-                .into_iter()
-                .map(|outcome| outcome.unwrap_or_else(lost))
-                .collect(),
-            committed,
-        }
+        run.end()
     }
 
-    /// One message of a batch that was refused as a whole.
-    async fn single(&self, item: Option<&Item>) -> (CommandOutcome, Vec<Committed>) {
-        let Some(item) = item else {
-            return (Err(Failure::of(Code::Internal)), Vec::new());
-        };
-        let alone = std::slice::from_ref(item);
-        let mut end = Box::pin(self.batch(alone)).await;
-        (
-            end.outcomes
-                .pop()
-                .unwrap_or_else(|| Err(Failure::of(Code::Internal))),
-            end.committed,
-        )
-    }
-
-    async fn append(&self, batch: &[&Append]) -> Result<Vec<Appended>, sqlx::Error> {
+    async fn append(
+        &self,
+        batch: &[&Append],
+        locking: Locking,
+        deadline: Instant,
+    ) -> Result<Vec<Appended>, sqlx::Error> {
         let began = Instant::now();
-        let mut connection = self.batches.acquire().await?;
-        let result = bounded(bind(batch).fetch_all(&mut *connection)).await;
-        if !result.as_ref().err().is_some_and(poisons_connection) {
-            connection.release();
-        }
-        let rows = result?;
+        let rows = match locking {
+            Locking::Skip => self.append_free(batch).await?,
+            Locking::Wait => bounded(self.append_by_waiting(batch, deadline)).await?,
+        };
         self.metrics.batch(batch.len(), began.elapsed());
         let mut appended: Vec<_> = rows.iter().map(read).collect::<Result<_, _>>()?;
         appended.sort_by_key(|(place, _)| *place);
@@ -137,6 +134,43 @@ impl Committer {
             ));
         }
         Ok(appended.into_iter().map(|(_, appended)| appended).collect())
+    }
+
+    async fn append_free(&self, batch: &[&Append]) -> Result<Vec<PgRow>, sqlx::Error> {
+        let mut connection = self.batches.acquire().await?;
+        let result = bounded(bind(batch).fetch_all(&mut *connection)).await;
+        if !result.as_ref().err().is_some_and(poisons_connection) {
+            connection.release();
+        }
+        result
+    }
+
+    /// Appends in the transaction that has waited for the lock.
+    async fn append_by_waiting(
+        &self,
+        batch: &[&Append],
+        deadline: Instant,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let mut tx = self.places.begin(READ_COMMITTED).await?;
+        let appended = async {
+            if let Some(first) = batch.first() {
+                let conversation = Some(first.message.conversation);
+                wait_for_lock(&mut tx, &first.caller, conversation, deadline).await?;
+            }
+            bind(batch).fetch_all(&mut *tx).await
+        };
+        match appended.await {
+            Ok(rows) => {
+                tx.commit().await?;
+                Ok(rows)
+            }
+            Err(error) => {
+                if !poisons_connection(&error) {
+                    tx.rollback().await?;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// What is to be published of a batch: the outbox row is found again by the relay should this process die.
@@ -155,9 +189,87 @@ impl Committer {
     }
 }
 
-fn set(outcomes: &mut [Option<CommandOutcome>], n: usize, outcome: CommandOutcome) {
-    if let Some(slot) = outcomes.get_mut(n) {
-        *slot = Some(outcome);
+impl<'a> Run<'a> {
+    fn new(items: &'a [Item]) -> Self {
+        Self {
+            items,
+            fates: items.iter().map(|_| None).collect(),
+            is_unknown: items.iter().map(|item| item.open.is_unknown).collect(),
+            committed: Vec::new(),
+            locked: FxHashSet::default(),
+            is_late: |deadline, now| deadline <= now,
+        }
+    }
+
+    /// What of a part is to be run now: neither what is late, nor what stands behind something that was locked.
+    fn due(&mut self, part: Vec<usize>, now: Instant) -> Vec<usize> {
+        let mut due = Vec::with_capacity(part.len());
+        for n in part {
+            let Some(item) = self.items.get(n) else {
+                continue;
+            };
+            if self.locked.contains(&item.append.message.conversation) {
+                self.skip(n);
+            } else if (self.is_late)(item.deadline, now) {
+                let failure = given_up(self.is_in_doubt(n));
+                self.refuse(n, failure);
+            } else {
+                due.push(n);
+            }
+        }
+        due
+    }
+
+    fn decide(&mut self, part: &[usize], batch: &[&Append], appended: &[Appended]) {
+        for (n, (append, appended)) in part.iter().zip(batch.iter().zip(appended)) {
+            if appended.decision == Decision::Locked {
+                self.skip(*n);
+            } else {
+                self.set(*n, Fate::Decided(append.answer(appended)));
+            }
+        }
+    }
+
+    /// Another holds the conversation's lock.
+    fn skip(&mut self, n: usize) {
+        if let Some(item) = self.items.get(n) {
+            self.locked.insert(item.append.message.conversation);
+        }
+        let open = Open {
+            is_unknown: self.is_in_doubt(n),
+            skipped: Some(locked()),
+        };
+        self.set(n, Fate::Locked(open));
+    }
+
+    fn refuse(&mut self, n: usize, failure: Failure) {
+        self.set(n, Fate::Decided(Err(failure)));
+    }
+
+    /// A run may have stored it.
+    fn doubt(&mut self, n: usize) {
+        if let Some(is_unknown) = self.is_unknown.get_mut(n) {
+            *is_unknown = true;
+        }
+    }
+
+    fn is_in_doubt(&self, n: usize) -> bool {
+        self.is_unknown.get(n).copied().unwrap_or_default()
+    }
+
+    fn set(&mut self, n: usize, fate: Fate) {
+        if let Some(place) = self.fates.get_mut(n) {
+            *place = Some(fate);
+        }
+    }
+
+    fn end(self) -> BatchEnd {
+        let lost = || Fate::Decided(Err(Failure::of(Code::Internal)));
+        let fates = self.fates.into_iter();
+        BatchEnd {
+            fates: fates.map(|fate| fate.unwrap_or_else(lost)).collect(),
+            committed: self.committed,
+        }
     }
 }
 

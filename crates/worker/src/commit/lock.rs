@@ -1,5 +1,7 @@
 //! What every command that goes alone does first: lock the conversation, look for an earlier execution, read.
 
+use std::time::Instant;
+
 use confab_protocol::command::Caller;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::event::EventType;
@@ -32,6 +34,34 @@ pub(super) async fn lock(
         .map(|_| ())
         .ok_or_else(|| Failure::of(Code::ConversationNotFound).into())
 }
+
+/// Waits for a conversation's lock, where it is known, and lets the transaction wait for others: until `deadline`, and not longer than a
+/// place's connection waits. In a statement of its own, so that Postgres' own queue gives it its turn.
+pub(super) async fn wait_for_lock(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    conversation: Option<ConversationId>,
+    deadline: Instant,
+) -> Result<(), sqlx::Error> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let left = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
+    sqlx::query(LOCK_TIMEOUT)
+        .bind(left.max(1))
+        .execute(&mut *tx)
+        .await?;
+    if let Some(id) = conversation {
+        sqlx::query("select from conversations where id = $1 and tenant = $2 for no key update")
+            .bind(id.0)
+            .bind(caller.tenant.as_str())
+            .execute(tx)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Lowers the connection's own lock timeout to so many milliseconds, for this transaction.
+const LOCK_TIMEOUT: &str = "select set_config('lock_timeout', \
+    least(extract(epoch from current_setting('lock_timeout')::interval) * 1000, $1)::bigint::text, true)";
 
 /// The event that an earlier execution of a command appended, or found.
 #[derive(Debug, sqlx::FromRow)]

@@ -1,5 +1,6 @@
 //! Read marks: many in one statement, each carried out whole or not at all.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use confab_protocol::command::{Caller, MarkRead, Outcome, ReadMark};
@@ -8,9 +9,10 @@ use confab_protocol::ids::ConversationId;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{AGAIN, CommandOutcome, Committer, gives_up, report};
+use super::{AGAIN, Committer, Fate, gives_up, report};
 use crate::database::bounded;
-use crate::error::{CommandError, Meaning, meaning, poisons_connection};
+use crate::error::{CommandError, Meaning, locked, meaning, poisons_connection};
+use crate::planner::Open;
 
 const CALL: &str = "select command, outcome, conversation, up_to, moved, members from mark_read($1, $2, $3, $4, $5, $6)";
 
@@ -33,27 +35,60 @@ struct Marked {
 }
 
 impl Committer {
-    /// Carries out marks together; gives an outcome for each. What fails for a passing reason is run again: a mark that is moved twice
-    /// stands where it stood.
-    pub(crate) async fn mark(&self, marks: &[Mark]) -> Vec<CommandOutcome> {
-        let mut unknown = false;
-        loop {
-            let error = match self.run(marks).await {
-                Ok(rows) => return answers(marks, &rows),
+    /// Carries out marks together; gives a fate for each. What fails for a passing reason is run again: a mark that is moved twice
+    /// stands where it stood. What Postgres refuses as a whole is run in halves, so that no mark fails for another's data.
+    pub(crate) async fn mark(&self, marks: &[Mark]) -> Vec<Fate> {
+        let mut fates: Vec<Option<Fate>> = marks.iter().map(|_| None).collect();
+        let mut parts = VecDeque::from([(0..marks.len(), false)]);
+        while let Some((part, is_unknown)) = parts.pop_front() {
+            let (Some(run), Some(fates)) = (marks.get(part.clone()), fates.get_mut(part.clone()))
+            else {
+                continue;
+            };
+            let mut set = |of: Vec<Fate>| {
+                let ended = fates.iter_mut().zip(of);
+                ended.for_each(|(place, fate)| *place = Some(fate));
+            };
+            let error = match self.run(run).await {
+                Ok(rows) => {
+                    set(answers(run, &rows));
+                    continue;
+                }
                 Err(error) => error,
             };
             let meaning = meaning(&error);
-            debug!(%error, ?meaning, marks = marks.len(), "marks are run again");
-            unknown |= meaning == Meaning::Unknown;
-            let last = marks.iter().map(|mark| mark.deadline).max();
-            let is_over = last.is_none_or(|last| gives_up(last, Instant::now() + AGAIN));
-            if is_over || matches!(meaning, Meaning::Data | Meaning::Defect) {
-                let error = CommandError::from(error);
-                report(&error);
-                return vec![Err(error.failure(unknown)); marks.len()];
+            debug!(%error, ?meaning, marks = run.len(), "marks are run again");
+            let is_unknown = is_unknown || meaning == Meaning::Unknown;
+            let is_whole = matches!(meaning, Meaning::Data | Meaning::Defect | Meaning::Locked);
+            if is_whole && run.len() > 1 {
+                let middle = part.start + run.len() / 2;
+                parts.push_front((middle..part.end, is_unknown));
+                parts.push_front((part.start..middle, is_unknown));
+                continue;
             }
-            tokio::time::sleep(AGAIN).await;
+            // The first one's: those who wait longer are told to come again.
+            let first = run.iter().map(|mark| mark.deadline).min();
+            let is_over = first.is_none_or(|first| gives_up(first, Instant::now() + AGAIN));
+            match meaning {
+                Meaning::Locked => set(vec![Fate::Locked(skipped())]),
+                _ if is_whole || is_over => {
+                    let error = CommandError::from(error);
+                    report(&error);
+                    let failure = error.failure(is_unknown);
+                    set(run
+                        .iter()
+                        .map(|_| Fate::Decided(Err(failure.clone())))
+                        .collect());
+                }
+                _ => {
+                    parts.push_front((part, is_unknown));
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
         }
+        let lost = || Fate::Decided(Err(Failure::of(Code::Internal)));
+        let fates = fates.into_iter();
+        fates.map(|fate| fate.unwrap_or_else(lost)).collect()
     }
 
     async fn run(&self, marks: &[Mark]) -> Result<Vec<Marked>, sqlx::Error> {
@@ -116,9 +151,21 @@ impl<'a> Items<'a> {
     }
 }
 
-fn answers(marks: &[Mark], rows: &[Marked]) -> Vec<CommandOutcome> {
-    let mut answers: Vec<Result<Vec<ReadMark>, Failure>> =
-        marks.iter().map(|_| Ok(Vec::new())).collect();
+/// Another holds a membership that it moves; nothing of it is in doubt, for a mark that is moved twice stands where it stood.
+fn skipped() -> Open {
+    Open {
+        is_unknown: false,
+        skipped: Some(locked()),
+    }
+}
+
+fn answers(marks: &[Mark], rows: &[Marked]) -> Vec<Fate> {
+    enum Answer {
+        Reads(Vec<ReadMark>),
+        Refused(Failure),
+        Locked,
+    }
+    let mut answers: Vec<_> = marks.iter().map(|_| Answer::Reads(Vec::new())).collect();
     for row in rows {
         let place = usize::try_from(row.command).unwrap_or(usize::MAX);
         let (Some(answer), Some(mark)) = (answers.get_mut(place), marks.get(place)) else {
@@ -126,18 +173,21 @@ fn answers(marks: &[Mark], rows: &[Marked]) -> Vec<CommandOutcome> {
         };
         match (row.outcome.as_str(), read_mark(row)) {
             ("marked", Some(read)) => {
-                if let Ok(reads) = answer {
+                if let Answer::Reads(reads) = answer {
                     reads.push(read);
                 }
             }
-            ("deleted", _) => *answer = Err(Failure::of(Code::ConversationDeleted)),
-            _ => *answer = Err(not_found(&mark.read)),
+            ("locked", _) => *answer = Answer::Locked,
+            ("deleted", _) => *answer = Answer::Refused(Failure::of(Code::ConversationDeleted)),
+            _ => *answer = Answer::Refused(not_found(&mark.read)),
         }
     }
-    answers
-        .into_iter()
-        .map(|answer| answer.map(Outcome::Read))
-        .collect()
+    let fate = |answer| match answer {
+        Answer::Reads(reads) => Fate::Decided(Ok(Outcome::Read(reads))),
+        Answer::Refused(failure) => Fate::Decided(Err(failure)),
+        Answer::Locked => Fate::Locked(skipped()),
+    };
+    answers.into_iter().map(fate).collect()
 }
 
 fn read_mark(row: &Marked) -> Option<ReadMark> {

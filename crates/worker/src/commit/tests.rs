@@ -6,6 +6,7 @@ mod batches;
 mod content;
 mod conversations;
 mod creations;
+mod locks;
 mod marks;
 mod memberships;
 mod messages;

@@ -1,22 +1,35 @@
 //! Which command is carried out by what: each in one transaction.
 
+use std::time::Instant;
+
 use confab_protocol::command::{Command, Outcome, Request};
 use confab_protocol::error::Failure;
 use sqlx::PgConnection;
 
+use super::lock::wait_for_lock;
 use super::{Committer, conversation, creation, membership, message, revocation};
 use crate::database::{READ_COMMITTED, Transaction};
 use crate::error::CommandError;
 use crate::outbox::Committed;
+use crate::planner::Locking;
 
 /// What a transaction gives: the outcome, and what is to be published.
 pub(super) type Done = (Outcome, Option<Committed>);
 
 impl Committer {
     /// Carries out a command in one transaction. A failure that leaves the connection good ends with a rollback, any other closes it.
-    pub(super) async fn transact(&self, request: &Request) -> Result<Done, CommandError> {
-        let mut tx = self.pool.begin(READ_COMMITTED).await?;
-        match self.carry_out(&mut tx, request).await {
+    pub(super) async fn transact(
+        &self,
+        request: &Request,
+        locking: Locking,
+        deadline: Instant,
+    ) -> Result<Done, CommandError> {
+        let pool = match locking {
+            Locking::Skip => &self.pool,
+            Locking::Wait => &self.places,
+        };
+        let mut tx = pool.begin(READ_COMMITTED).await?;
+        match self.carry_out(&mut tx, request, locking, deadline).await {
             Ok(done) => {
                 tx.commit().await?;
                 Ok(done)
@@ -33,8 +46,19 @@ impl Committer {
         }
     }
 
-    async fn carry_out(&self, tx: &mut PgConnection, request: &Request) -> Result<Done, Undone> {
+    async fn carry_out(
+        &self,
+        tx: &mut PgConnection,
+        request: &Request,
+        locking: Locking,
+        deadline: Instant,
+    ) -> Result<Done, Undone> {
         let caller = &request.caller;
+        if locking == Locking::Wait {
+            let conversation = request.command.conversation();
+            let waited = wait_for_lock(tx, caller, conversation, deadline).await;
+            waited.map_err(CommandError::from)?;
+        }
         Ok(match &request.command {
             Command::CreateConversation(command) => {
                 let (created, committed) = creation::create(tx, caller, command).await?;

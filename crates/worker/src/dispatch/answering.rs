@@ -82,7 +82,6 @@ impl Parts {
     }
 
     /// Adds that a command waits for a lock: its outcome follows by itself.
-    #[expect(dead_code, reason = "nothing is left to wait for a lock apart yet")]
     pub(super) fn add_waiting(&mut self, slot: &Slot) {
         self.gathered(slot).waiting.push(slot.place);
     }

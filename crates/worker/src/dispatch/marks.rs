@@ -2,16 +2,22 @@
 
 use std::time::Instant;
 
-use confab_protocol::command::{Command, MarkRead, Outcome};
+use confab_protocol::command::{Command, MarkRead, Outcome, Request};
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::fair::Owner;
 
-use super::{Dispatch, Ended, Parts, Pending, code};
-use crate::commit::{CommandOutcome, Mark};
+use super::answering::{Parts, Slot};
+use super::{Dispatch, Ended, Pending, Running, code};
+use crate::commit::{Fate, Mark};
 use crate::fault;
-use crate::marks::Waiting;
+use crate::marks;
+use crate::planner::{Locking, Open};
 
 /// After how long a refused mark is worth another try, in milliseconds.
-const AGAIN: u64 = 250;
+const RETRY_AFTER_MS: u64 = 250;
+
+/// A mark that waits.
+pub(super) type Waiting = marks::Waiting<Pending>;
 
 impl Dispatch {
     /// Takes a mark in, or refuses it.
@@ -21,12 +27,14 @@ impl Dispatch {
             _ => 1,
         };
         let waiting = Waiting {
+            owner: Owner::from(&job.request.caller),
             items,
             deadline,
+            open: Open::default(),
             job,
         };
         if let Err(Waiting { job, .. }) = self.marks.push(waiting) {
-            let failure = Failure::of(Code::Overloaded).retry_after(AGAIN);
+            let failure = Failure::of(Code::Overloaded).retry_after(RETRY_AFTER_MS);
             self.answer(job, Err(failure), parts);
         }
     }
@@ -37,49 +45,112 @@ impl Dispatch {
             return;
         };
         let mut late = Parts::default();
-        for Waiting { job, .. } in together.expired {
-            self.answer(job, Err(Failure::of(Code::Timeout)), &mut late);
+        for Waiting { job, open, .. } in together.expired {
+            self.answer(job, Err(open.when_late()), &mut late);
         }
         self.send(late);
-        let (mut marks, mut slots, mut dies) = (Vec::new(), Vec::new(), false);
-        for Waiting { deadline, job, .. } in together.due {
-            let Pending {
-                request,
-                received,
-                slot,
-            } = job;
-            let bytes = request.command.weight();
-            dies |= fault::exits_before_answer(&request);
-            if let Command::MarkRead(read) = request.command {
-                marks.push(Mark {
-                    caller: request.caller,
-                    read,
-                    deadline,
-                });
-                slots.push((slot, received, bytes));
+        let (mut marks, mut readers, mut dies) = (Vec::new(), Vec::new(), false);
+        for waiting in together.due {
+            dies |= fault::exits_before_answer(&waiting.job.request);
+            if let Some((mark, reader)) = prepare(waiting) {
+                marks.push(mark);
+                readers.push(reader);
             }
         }
         if marks.is_empty() {
+            self.marks.finish();
             return;
         }
         let (committer, metrics) = (self.committer.clone(), self.metrics.clone());
-        self.tasks.spawn(async move {
-            let outcomes = committer.mark(&marks).await;
-            if dies && outcomes.iter().any(moves) {
+        let carry_out = async move {
+            let began = Instant::now();
+            let fates = committer.mark(&marks).await;
+            if dies && fates.iter().any(moves) {
                 std::process::abort();
             }
-            let mut parts = Parts::default();
-            for ((slot, received, bytes), outcome) in slots.into_iter().zip(outcomes) {
-                metrics.command("mark_read", code(&outcome), received.elapsed(), bytes);
-                parts.add(slot, outcome);
+            let (mut parts, mut skipped) = (Parts::default(), Vec::new());
+            for ((mark, reader), fate) in marks.into_iter().zip(readers).zip(fates) {
+                match fate {
+                    Fate::Decided(outcome) => {
+                        let took = reader.received.elapsed();
+                        metrics.command("mark_read", code(&outcome), took, reader.bytes);
+                        parts.add(reader.slot, outcome);
+                    }
+                    Fate::Locked(open) => skipped.push(reader.wait(mark, open, &mut parts)),
+                }
             }
+            metrics.locked(Locking::Skip, skipped.len(), began.elapsed());
             parts.send().await;
-            Ended::Marks
-        });
+            Ended::Marks(skipped)
+        };
+        self.spawn(Running::Marks, carry_out);
+    }
+}
+
+/// Who waits for the outcome of a mark.
+struct Reader {
+    slot: Slot,
+    received: Instant,
+    bytes: usize,
+    items: usize,
+    was_skipped: bool,
+    request_id: String,
+    traceparent: Option<String>,
+}
+
+fn prepare(waiting: Waiting) -> Option<(Mark, Reader)> {
+    let Pending {
+        request,
+        received,
+        slot,
+    } = waiting.job;
+    let bytes = request.command.weight();
+    let Command::MarkRead(read) = request.command else {
+        return None;
+    };
+    let mark = Mark {
+        caller: request.caller,
+        read,
+        deadline: waiting.deadline,
+    };
+    let reader = Reader {
+        slot,
+        received,
+        bytes,
+        items: waiting.items,
+        was_skipped: waiting.open.skipped.is_some(),
+        request_id: request.request_id,
+        traceparent: request.traceparent,
+    };
+    Some((mark, reader))
+}
+
+impl Reader {
+    /// The mark as it waits again; its gateway is told so once.
+    fn wait(self, mark: Mark, open: Open, parts: &mut Parts) -> Waiting {
+        if !self.was_skipped {
+            parts.add_waiting(&self.slot);
+        }
+        Waiting {
+            owner: Owner::from(&mark.caller),
+            items: self.items,
+            deadline: mark.deadline,
+            open,
+            job: Pending {
+                request: Request {
+                    request_id: self.request_id,
+                    traceparent: self.traceparent,
+                    caller: mark.caller,
+                    command: Command::MarkRead(mark.read),
+                },
+                received: self.received,
+                slot: self.slot,
+            },
+        }
     }
 }
 
 /// Whether a mark stands further than before: the repeat of one whose worker died does not.
-fn moves(outcome: &CommandOutcome) -> bool {
-    matches!(outcome, Ok(Outcome::Read(marks)) if marks.iter().any(|mark| mark.moved))
+fn moves(fate: &Fate) -> bool {
+    matches!(fate, Fate::Decided(Ok(Outcome::Read(marks))) if marks.iter().any(|mark| mark.moved))
 }

@@ -9,7 +9,7 @@ use confab_protocol::query::{QueryKind, QueryOutcome, QueryRequest};
 use futures_util::FutureExt as _;
 use tracing::{Instrument as _, debug_span, error, warn};
 
-use super::{Dispatch, Ended, code};
+use super::{Dispatch, Ended, Running, code};
 use crate::metrics::Metrics;
 use crate::query_queue::{Next, QueryQueue, Slot};
 use crate::reads;
@@ -116,11 +116,12 @@ impl Dispatch {
     fn refuse(&mut self, pending: PendingQuery, failure: Failure) {
         let metrics = self.metrics.clone();
         self.answering += 1;
-        self.tasks.spawn(async move {
+        let refuse = async move {
             let PendingQuery { request, reply } = pending;
             send(&metrics, request.query.name(), reply, &Err(failure)).await;
             Ended::Answer
-        });
+        };
+        self.spawn(Running::Answer, refuse);
     }
 }
 

@@ -3,121 +3,228 @@
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
-use confab_protocol::command::{Command, Outcome};
+use confab_protocol::command::{Command, Outcome, Request};
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::fair::Owner;
 use confab_protocol::revocation::Revocation;
 use tracing::warn;
 
 use super::Pending;
-use super::answering::Parts;
-use crate::commit::{Committer, Item};
+use super::answering::{Parts, Slot};
+use crate::commit::{CommandOutcome, Committer, Fate, Item};
 use crate::fault;
-use crate::messages;
+use crate::messages::{self, Append};
 use crate::metrics::Metrics;
 use crate::outbox::{Committed, Publisher};
-use crate::planner::{Done, Item as Waiting};
+use crate::planner::{Done, Item as Waiting, Kind, Locking, Open, Ticket};
 
 /// How long NATS is waited for to take a revocation.
 const ANNOUNCING: Duration = Duration::from_secs(1);
 
-/// Commits a batch of messages; the senders are answered first, then the events are published.
+/// Commits a batch of messages; the senders are answered first, then the events are published. Messages whose conversation was locked are
+/// given back.
 pub(super) async fn batch(
     committer: &Committer,
     publisher: &Publisher,
     metrics: &Metrics,
+    ticket: Ticket,
     waiting: Vec<Waiting<Pending>>,
-) -> Done {
-    let (began, count) = (Instant::now(), waiting.len());
-    let mut conversations: Vec<_> = waiting
-        .iter()
-        .filter_map(|item| item.conversation)
-        .collect();
-    conversations.sort_unstable();
-    conversations.dedup();
+) -> Done<Pending> {
+    let began = Instant::now();
     let dies = waiting
         .iter()
         .any(|item| fault::exits_before_answer(&item.job.request));
-    let (mut items, mut slots, mut done) = (Vec::new(), Vec::new(), Vec::new());
-    for Waiting {
-        deadline,
-        bytes,
-        job: Pending {
-            request,
-            received,
-            slot,
-        },
-        ..
-    } in waiting
-    {
-        let Command::SendMessage(message) = request.command else {
-            continue;
-        };
-        let slot = (slot, received, bytes);
-        match messages::send(request.caller, message) {
-            Ok(append) => {
-                items.push(Item { append, deadline });
-                slots.push(slot);
-            }
-            Err(failure) => done.push((slot, Err(failure))),
+    let mut parts = Parts::default();
+    let (mut items, mut senders) = (Vec::new(), Vec::new());
+    for item in waiting {
+        if let Some((item, sender)) = prepare(item, metrics, &mut parts) {
+            items.push(item);
+            senders.push(sender);
         }
     }
-    let end = committer.batch(&items).await;
+    let locking = ticket.locking;
+    let end = committer.batch(&items, locking).await;
     let took = began.elapsed();
     // Only where something was committed: the repeat of a command whose worker died finds it done.
     if dies && !end.committed.is_empty() {
         std::process::abort();
     }
-    done.extend(slots.into_iter().zip(end.outcomes));
-    let mut parts = Parts::default();
-    for ((slot, received, bytes), outcome) in done {
-        metrics.command("send_message", code(&outcome), received.elapsed(), bytes);
-        parts.add(slot, outcome);
+    let dies = fault::exits_after_commit() && !end.committed.is_empty();
+    let dies = dies && items.iter().any(is_fault);
+    let mut skipped = Vec::new();
+    for ((item, sender), fate) in items.into_iter().zip(senders).zip(end.fates) {
+        match fate {
+            Fate::Decided(outcome) => sender.answer(outcome, metrics, &mut parts),
+            Fate::Locked(open) => skipped.push(sender.wait(item, open, &mut parts)),
+        }
     }
+    metrics.locked(locking, skipped.len(), took);
+    warn_of_lock(locking, skipped.first(), took);
     parts.send().await;
-    if fault::exits_after_commit() && !end.committed.is_empty() && items.iter().any(is_fault) {
+    if dies {
         std::process::abort();
     }
     publish(publisher, end.committed);
-    Done::Batch(conversations, count, took)
+    Done {
+        ticket,
+        took,
+        skipped,
+    }
 }
 
-/// Carries out a command that goes alone.
+/// Who waits for the outcome of a send.
+struct Sender {
+    slot: Slot,
+    received: Instant,
+    bytes: usize,
+    request_id: String,
+    traceparent: Option<String>,
+    owner: Owner,
+}
+
+/// What is to be stored of a send, and who waits for it; one that is refused at once is answered.
+fn prepare(
+    waiting: Waiting<Pending>,
+    metrics: &Metrics,
+    parts: &mut Parts,
+) -> Option<(Item, Sender)> {
+    let Request {
+        request_id,
+        traceparent,
+        caller,
+        command,
+    } = waiting.job.request;
+    let Command::SendMessage(message) = command else {
+        return None;
+    };
+    let sender = Sender {
+        slot: waiting.job.slot,
+        received: waiting.job.received,
+        bytes: waiting.bytes,
+        request_id,
+        traceparent,
+        owner: waiting.owner,
+    };
+    match messages::send(caller, message) {
+        Ok(append) => {
+            let item = Item {
+                append,
+                deadline: waiting.deadline,
+                open: waiting.open,
+            };
+            Some((item, sender))
+        }
+        Err(failure) => {
+            sender.answer(Err(failure), metrics, parts);
+            None
+        }
+    }
+}
+
+impl Sender {
+    fn answer(self, outcome: CommandOutcome, metrics: &Metrics, parts: &mut Parts) {
+        let took = self.received.elapsed();
+        metrics.command("send_message", code(&outcome), took, self.bytes);
+        parts.add(self.slot, outcome);
+    }
+
+    /// The send as it waits again; its gateway is told so once.
+    fn wait(self, item: Item, open: Open, parts: &mut Parts) -> Waiting<Pending> {
+        if item.open.skipped.is_none() {
+            parts.add_waiting(&self.slot);
+        }
+        let Append {
+            caller, message, ..
+        } = item.append;
+        Waiting {
+            owner: self.owner,
+            conversation: Some(message.conversation),
+            kind: Kind::Send(caller.user.clone(), message.client_id),
+            bytes: self.bytes,
+            deadline: item.deadline,
+            open,
+            job: Pending {
+                request: Request {
+                    request_id: self.request_id,
+                    traceparent: self.traceparent,
+                    caller,
+                    command: Command::SendMessage(message),
+                },
+                received: self.received,
+                slot: self.slot,
+            },
+        }
+    }
+}
+
+/// Carries out a command that goes alone. One that met a lock is given back.
 pub(super) async fn alone(
     committer: &Committer,
     publisher: &Publisher,
     bus: &Bus,
     metrics: &Metrics,
-    item: Waiting<Pending>,
-) -> Done {
-    let Waiting {
-        deadline,
-        bytes,
-        conversation,
-        job: Pending {
-            request,
-            received,
-            slot,
-        },
-        ..
-    } = item;
-    let (outcome, committed) = committer.alone(&request, deadline).await;
-    if committed.is_some() && fault::exits_before_answer(&request) {
+    ticket: Ticket,
+    mut item: Waiting<Pending>,
+) -> Done<Pending> {
+    let began = Instant::now();
+    let request = &item.job.request;
+    let (deadline, locking, open) = (item.deadline, ticket.locking, item.open.clone());
+    let (fate, committed) = committer.alone(request, deadline, locking, open).await;
+    let took = began.elapsed();
+    let mut parts = Parts::default();
+    let outcome = match fate {
+        Fate::Decided(outcome) => outcome,
+        Fate::Locked(open) => {
+            if item.open.skipped.is_none() {
+                parts.add_waiting(&item.job.slot);
+                parts.send().await;
+            }
+            metrics.locked(locking, 1, took);
+            warn_of_lock(locking, Some(&item), took);
+            item.open = open;
+            return Done {
+                ticket,
+                took,
+                skipped: vec![item],
+            };
+        }
+    };
+    if committed.is_some() && fault::exits_before_answer(request) {
         std::process::abort();
     }
+    metrics.locked(locking, 0, took);
     let name = request.command.name();
-    metrics.command(name, code(&outcome), received.elapsed(), bytes);
+    let received = item.job.received;
+    metrics.command(name, code(&outcome), received.elapsed(), item.bytes);
     let revoked = match &outcome {
         Ok(Outcome::Revoked(revocation)) => Some(revocation.clone()),
         _ => None,
     };
-    let mut parts = Parts::default();
-    parts.add(slot, outcome);
+    parts.add(item.job.slot, outcome);
     parts.send().await;
     publish(publisher, committed);
     if let Some(revocation) = revoked {
         announce(bus, &revocation).await;
     }
-    Done::Alone(conversation)
+    Done {
+        ticket,
+        took,
+        skipped: Vec::new(),
+    }
+}
+
+/// Says what a command waited for in vain: an operator looks for who holds it.
+fn warn_of_lock(locking: Locking, skipped: Option<&Waiting<Pending>>, took: Duration) {
+    if locking == Locking::Wait
+        && let Some(item) = skipped
+    {
+        warn!(
+            conversation.id = item.conversation.map(tracing::field::display),
+            command = item.job.request.command.name(),
+            duration_ms = took.as_millis(),
+            "another session of Postgres holds what a command waits for"
+        );
+    }
 }
 
 /// Tells gateways of a revocation at once. It stands in Postgres, where they look for it every few seconds all the same.

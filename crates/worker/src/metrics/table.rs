@@ -95,6 +95,27 @@ pub(super) const WAITING: Metric = metric(
     &[],
     "Commands that wait to be committed",
 );
+pub(super) const POSTPONED: Metric = metric(
+    "confab_commit_postponed",
+    "",
+    MetricKind::Gauge,
+    &[],
+    "Commands that wait apart because what they change is locked",
+);
+pub(super) const LOCKED: Metric = metric(
+    "confab_commit_locked",
+    "",
+    MetricKind::Counter,
+    &[],
+    "Times that a command was left out because what it changes was locked",
+);
+pub(super) const LOCK_WAIT: Metric = metric(
+    "confab_commit_lock_wait",
+    "seconds",
+    MetricKind::Histogram,
+    &[],
+    "Time of what was carried out by waiting for a lock, or gave it up",
+);
 pub(super) const CREATED: Metric = metric(
     "confab_conversations_created",
     "",
@@ -207,6 +228,9 @@ pub const METRICS: &[Metric] = &[
     BATCH_EVENTS,
     BATCH_LATENCY,
     WAITING,
+    POSTPONED,
+    LOCKED,
+    LOCK_WAIT,
     CREATED,
     DELETED,
     MALFORMED,

@@ -29,7 +29,8 @@ fn scraped() -> String {
     metrics.query_answer("history", 300);
     metrics.query_slots(QueryKind::Page, 1, 1);
     metrics.batch(5, took);
-    metrics.waiting(1);
+    metrics.waiting(1, 1);
+    metrics.locked(Locking::Wait, 1, took);
     metrics.created(ConversationType::Direct);
     metrics.deleted(&[end()]);
     metrics.malformed();

@@ -10,6 +10,7 @@ const CAPS: Caps = Caps {
     batch_bytes: 100,
     lanes: 2,
     slots: 2,
+    places: 4,
     queue_events: 100,
     queue_bytes: 10_000,
 };
@@ -18,8 +19,16 @@ fn conversation(n: u8) -> ConversationId {
     ConversationId(Uuid::from_u128(u128::from(n)))
 }
 
+fn owner(tenant: &str, user: &str) -> Owner {
+    Owner {
+        tenant: tenant.parse().unwrap(),
+        user: user.parse().unwrap(),
+    }
+}
+
 fn send(of: u8, key: u32, now: Instant) -> Item<u32> {
     Item {
+        owner: owner("t", "alice"),
         conversation: Some(conversation(of)),
         kind: Kind::Send(
             "alice".parse().unwrap(),
@@ -27,6 +36,7 @@ fn send(of: u8, key: u32, now: Instant) -> Item<u32> {
         ),
         bytes: 10,
         deadline: now + Duration::from_secs(1),
+        open: Open::default(),
         job: key,
     }
 }
@@ -39,114 +49,330 @@ fn alone(of: Option<u8>, job: u32, now: Instant) -> Item<u32> {
     }
 }
 
-fn batch(work: Option<Work<u32>>) -> Vec<u32> {
+fn by(tenant: &str, user: &str, item: Item<u32>) -> Item<u32> {
+    Item {
+        owner: owner(tenant, user),
+        ..item
+    }
+}
+
+fn batch(work: Option<Work<u32>>) -> (Ticket, Vec<Item<u32>>) {
     match work {
-        Some(Work::Batch(items)) => items.into_iter().map(|item| item.job).collect(),
+        Some(Work::Batch(ticket, items)) => (ticket, items),
         other => panic!("not a batch: {other:?}"),
     }
 }
 
+fn single(work: Option<Work<u32>>) -> (Ticket, Item<u32>) {
+    match work {
+        Some(Work::Alone(ticket, item)) => (ticket, item),
+        other => panic!("not a single command: {other:?}"),
+    }
+}
+
+fn jobs(items: &[Item<u32>]) -> Vec<u32> {
+    items.iter().map(|item| item.job).collect()
+}
+
+fn done(ticket: Ticket) -> Done<u32> {
+    left_out(ticket, Vec::new())
+}
+
+fn left_out(ticket: Ticket, skipped: Vec<Item<u32>>) -> Done<u32> {
+    Done {
+        ticket,
+        took: Duration::ZERO,
+        skipped,
+    }
+}
+
+/// The time of the next retry, which must not be far.
+fn retry(planner: &Planner<u32>, now: Instant) -> Instant {
+    let at = planner.next_retry().unwrap();
+    assert!(at > now && at <= now + Duration::from_millis(50));
+    at
+}
+
 #[test]
-fn the_first_lane_is_used_at_once_and_another_only_by_a_full_batch() {
+fn second_lane_is_used_only_by_full_batch() {
     let now = Instant::now();
     let mut planner = Planner::new(CAPS);
     planner.push(send(1, 1, now));
-    assert_eq!(batch(planner.next(now)), [1]);
+    let (first, items) = batch(planner.next(now));
+    assert_eq!(jobs(&items), [1]);
     for n in 2..5 {
         planner.push(send(2, n, now));
     }
     assert!(planner.next(now).is_none());
     planner.push(send(3, 5, now));
-    assert_eq!(batch(planner.next(now)), [2, 3, 4, 5]);
-    planner.finish(Done::Batch(vec![conversation(1)], 1, Duration::ZERO));
-    planner.finish(Done::Batch(
-        vec![conversation(2), conversation(3)],
-        4,
-        Duration::ZERO,
-    ));
+    let (second, items) = batch(planner.next(now));
+    assert_eq!(jobs(&items), [2, 3, 4, 5]);
+    planner.finish(done(first), now);
+    planner.finish(done(second), now);
     assert!(planner.is_idle());
 }
 
 #[test]
-fn a_key_that_is_in_the_batch_waits_for_the_next_one() {
+fn key_of_the_batch_waits_for_the_next() {
     let now = Instant::now();
     let mut planner = Planner::new(CAPS);
     for key in [1, 1, 2] {
         planner.push(send(1, key, now));
     }
     planner.push(send(2, 1, now));
-    assert_eq!(batch(planner.next(now)), [1, 1]);
-    planner.finish(Done::Batch(
-        vec![conversation(1), conversation(2)],
-        2,
-        Duration::ZERO,
-    ));
-    assert_eq!(batch(planner.next(now)), [1, 2]);
+    let (ticket, items) = batch(planner.next(now));
+    assert_eq!(jobs(&items), [1, 1]);
+    assert_ne!(items[0].conversation, items[1].conversation);
+    planner.finish(done(ticket), now);
+    assert_eq!(jobs(&batch(planner.next(now)).1), [1, 2]);
 }
 
 #[test]
-fn another_command_keeps_its_place_among_the_sends() {
+fn other_command_keeps_its_place_among_sends() {
     let now = Instant::now();
     let mut planner = Planner::new(CAPS);
     planner.push(send(1, 1, now));
     planner.push(alone(Some(1), 2, now));
     planner.push(send(1, 3, now));
-    assert_eq!(batch(planner.next(now)), [1]);
+    let (ticket, items) = batch(planner.next(now));
+    assert_eq!(jobs(&items), [1]);
     assert!(planner.next(now).is_none());
-    planner.finish(Done::Batch(vec![conversation(1)], 1, Duration::ZERO));
-    assert!(matches!(planner.next(now), Some(Work::Alone(item)) if item.job == 2));
+    planner.finish(done(ticket), now);
+    let (ticket, item) = single(planner.next(now));
+    assert_eq!(item.job, 2);
     assert!(planner.next(now).is_none());
-    planner.finish(Done::Alone(Some(conversation(1))));
-    assert_eq!(batch(planner.next(now)), [3]);
+    planner.finish(done(ticket), now);
+    assert_eq!(jobs(&batch(planner.next(now)).1), [3]);
 }
 
 #[test]
-fn what_nobody_waits_for_any_more_is_not_carried_out() {
+fn expired_commands_are_not_carried_out() {
     let now = Instant::now();
     let mut planner = Planner::new(CAPS);
     let late = now + Duration::from_secs(2);
     planner.push(send(1, 1, now));
     planner.push(send(1, 2, late));
     planner.push(alone(Some(2), 3, now));
-    assert!(matches!(planner.next(late), Some(Work::Expired(items)) if items[0].job == 3));
-    assert_eq!(batch(planner.next(late)), [2]);
-    assert!(matches!(planner.next(late), Some(Work::Expired(items)) if items[0].job == 1));
-    planner.finish(Done::Batch(vec![conversation(1)], 1, Duration::ZERO));
+    let (ticket, items) = batch(planner.next(late));
+    assert_eq!(jobs(&items), [2]);
+    let Some(Work::Expired(items)) = planner.next(late) else {
+        panic!("nothing has expired");
+    };
+    assert_eq!(jobs(&items), [3, 1]);
+    assert_eq!(items[0].open.when_late().code, Code::Overloaded);
+    planner.finish(done(ticket), now);
     assert!(planner.is_idle());
 }
 
 #[test]
-fn a_queue_too_long_for_the_budget_is_refused() {
+fn queue_too_long_for_the_budget_is_refused() {
     let now = Instant::now();
     let mut planner = Planner::new(CAPS);
-    for key in 0..100 {
-        assert_eq!(planner.admit(1, 10, Duration::from_secs(1)), Ok(()));
+    let second = Duration::from_secs(1);
+    for key in 0..25 {
+        assert_eq!(planner.admit(&send(1, key, now), second), Ok(()));
         planner.push(send(1, key, now));
     }
-    assert!(planner.admit(1, 10, Duration::from_secs(1)).is_err());
-    assert_eq!(batch(planner.next(now)), [0, 1, 2, 3]);
-    planner.finish(Done::Batch(
-        vec![conversation(1)],
-        4,
-        Duration::from_secs(4),
-    ));
-    assert!(planner.admit(1, 10, Duration::from_secs(10)).is_err());
-    assert_eq!(planner.admit(1, 10, Duration::from_secs(60)), Ok(()));
+    let more = send(1, 99, now);
+    assert!(planner.admit(&more, second).is_err());
+    let other = by("t", "bob", send(1, 99, now));
+    let stranger = by("other", "carol", send(1, 99, now));
+    for item in [&other, &stranger] {
+        assert_eq!(planner.admit(item, second), Ok(()));
+    }
+    let (ticket, items) = batch(planner.next(now));
+    assert_eq!(items.len(), 4);
+    let slow = Done {
+        took: Duration::from_secs(40),
+        ..done(ticket)
+    };
+    planner.finish(slow, now);
+    assert!(planner.admit(&other, Duration::from_secs(10)).is_err());
+    assert_eq!(planner.admit(&other, Duration::from_secs(60)), Ok(()));
+    // Before a tenant that has nothing waiting stands nothing of its own.
+    assert_eq!(planner.admit(&stranger, second), Ok(()));
+}
+
+#[test]
+fn batch_takes_of_all_tenants_in_turn() {
+    let now = Instant::now();
+    let caps = Caps {
+        batch_events: 64,
+        batch_bytes: 1 << 20,
+        queue_events: 10_000,
+        ..CAPS
+    };
+    let mut planner = Planner::new(caps);
+    for key in 0..200 {
+        planner.push(by("loud", "mallory", send(1, key, now)));
+    }
+    planner.push(by("quiet", "alice", send(2, 1000, now)));
+    planner.push(by("loud", "bob", send(3, 2000, now)));
+    let (_, items) = batch(planner.next(now));
+    assert_eq!(items.len(), 64);
+    assert!(jobs(&items).contains(&1000) && jobs(&items).contains(&2000));
+}
+
+#[test]
+fn no_tenant_holds_all_slots() {
+    let now = Instant::now();
+    let caps = Caps { slots: 4, ..CAPS };
+    let mut planner = Planner::new(caps);
+    for n in 0..20 {
+        planner.push(by("loud", &format!("u{}", n % 5), alone(None, n, now)));
+    }
+    let mut tickets = Vec::new();
+    for _ in 0..3 {
+        tickets.push(single(planner.next(now)).0);
+    }
+    assert!(planner.next(now).is_none());
+    planner.push(by("quiet", "alice", alone(None, 99, now)));
+    let (ticket, item) = single(planner.next(now));
+    assert_eq!(item.job, 99);
+    planner.finish(done(ticket), now);
+    assert!(planner.next(now).is_none());
+    planner.finish(done(tickets.remove(0)), now);
+    assert!(planner.next(now).is_some());
+}
+
+#[test]
+fn locked_log_waits_apart_then_for_its_lock() {
+    let now = Instant::now();
+    let mut planner = Planner::new(CAPS);
+    for key in [1, 2] {
+        planner.push(send(1, key, now));
+    }
+    planner.push(send(2, 3, now));
+    let (ticket, mut items) = batch(planner.next(now));
+    let free = items.pop().unwrap();
+    assert_eq!(free.job, 3);
+    planner.finish(left_out(ticket, items), now);
+    planner.push(send(1, 4, now));
+    assert_eq!((planner.waiting(), planner.postponed()), (0, 3));
+    // Others do not wait.
+    planner.push(send(2, 5, now));
+    let (ticket, items) = batch(planner.next(now));
+    assert_eq!(jobs(&items), [5]);
+    planner.finish(done(ticket), now);
+
+    let at = retry(&planner, now);
+    let (ticket, items) = batch(planner.next(at));
+    assert_eq!(
+        (ticket.locking, jobs(&items)),
+        (Locking::Skip, vec![1, 2, 4])
+    );
+    assert_eq!(planner.postponed(), 0);
+    planner.finish(left_out(ticket, items), at);
+    let later = retry(&planner, at);
+    let (ticket, items) = batch(planner.next(later));
+    assert_eq!(
+        (ticket.locking, jobs(&items)),
+        (Locking::Wait, vec![1, 2, 4])
+    );
+    planner.push(send(1, 6, now));
+    assert!(planner.next(later).is_none());
+    planner.finish(done(ticket), later);
+    let (ticket, items) = batch(planner.next(later));
+    assert_eq!((ticket.locking, jobs(&items)), (Locking::Skip, vec![6]));
+    planner.finish(done(ticket), later);
+    assert!(planner.is_idle());
+}
+
+#[test]
+fn no_user_holds_all_waiting_places() {
+    let now = Instant::now();
+    let caps = Caps {
+        places: 8,
+        batch_events: 100,
+        ..CAPS
+    };
+    let mut planner = Planner::new(caps);
+    let users = [
+        ("t", "alice"),
+        ("t", "bob"),
+        ("t", "carol"),
+        ("other", "dave"),
+    ];
+    for (n, (tenant, user)) in (0_u8..).zip(users) {
+        for m in 0..5 {
+            let of = n * 5 + m;
+            planner.push(by(tenant, user, send(of, of.into(), now)));
+        }
+    }
+    let mut held: HashMap<Owner, usize> = HashMap::new();
+    let mut at = now;
+    for _ in 0..50 {
+        while let Some(work) = planner.next(at) {
+            let (ticket, items) = batch(Some(work));
+            match ticket.locking {
+                Locking::Skip => planner.finish(left_out(ticket, items), at),
+                Locking::Wait => *held.entry(items[0].owner.clone()).or_default() += 1,
+            }
+        }
+        at = planner.next_retry().unwrap_or(at);
+    }
+    assert!(held.values().all(|count| *count <= 2), "{held:?}");
+    let of_tenant = |tenant: &str| {
+        let all = held
+            .iter()
+            .filter(|(owner, _)| owner.tenant.as_str() == tenant);
+        all.map(|(_, count)| count).sum::<usize>()
+    };
+    assert_eq!((of_tenant("t"), of_tenant("other")), (4, 2));
+}
+
+#[test]
+fn stranger_takes_no_place_in_a_locked_log() {
+    let now = Instant::now();
+    let caps = Caps {
+        queue_events: 10_000,
+        queue_bytes: 1 << 20,
+        ..CAPS
+    };
+    let mut planner = Planner::new(caps);
+    planner.push(send(1, 1, now));
+    let (ticket, items) = batch(planner.next(now));
+    planner.finish(left_out(ticket, items), now);
+    let hour = Duration::from_secs(3600);
+    let mut taken = 0;
+    for key in 0..1000 {
+        let item = by("t", "mallory", send(1, key, now));
+        if planner.admit(&item, hour).is_ok() {
+            planner.push(item);
+            taken += 1;
+        }
+    }
+    assert_eq!(taken, MAX_POSTPONED.events);
+    assert_eq!(planner.admit(&send(1, 2, now), hour), Ok(()));
+}
+
+#[test]
+fn doubt_stays_until_a_run_decides() {
+    let skipped = Open {
+        is_unknown: false,
+        skipped: Some(Failure::of(Code::IdempotencyInProgress)),
+    };
+    assert_eq!(skipped.when_late().code, Code::IdempotencyInProgress);
+    let doubted = Open {
+        is_unknown: true,
+        ..skipped
+    };
+    assert_eq!(doubted.when_late().code, Code::Timeout);
 }
 
 /// What a run of the planner has shown so far.
 #[derive(Default)]
 struct Witness {
-    running: Vec<(Vec<ConversationId>, usize, bool)>,
-    seen: HashMap<Option<ConversationId>, Vec<u32>>,
+    running: Vec<(Ticket, Vec<Item<u32>>)>,
+    seen: HashMap<(Owner, Option<ConversationId>), Vec<u32>>,
 }
 
 impl Witness {
     fn take(&mut self, planner: &mut Planner<u32>, now: Instant) {
         while let Some(work) = planner.next(now) {
-            let (items, is_batch) = match work {
-                Work::Batch(items) => (items, true),
-                Work::Alone(item) => (vec![item], false),
+            let (ticket, items) = match work {
+                Work::Batch(ticket, items) => (ticket, items),
+                Work::Alone(ticket, item) => (ticket, vec![item]),
                 Work::Expired(items) => panic!("nothing expires here: {items:?}"),
             };
             assert!(items.len() <= CAPS.batch_events);
@@ -154,69 +380,88 @@ impl Witness {
                 items.len() == 1
                     || items.iter().map(|i| i.bytes).sum::<usize>() <= CAPS.batch_bytes
             );
-            let mut conversations: Vec<_> = items.iter().filter_map(|i| i.conversation).collect();
-            conversations.sort_unstable();
-            conversations.dedup();
-            for (others, ..) in &self.running {
-                assert!(
-                    others.iter().all(|other| !conversations.contains(other)),
-                    "two at once"
-                );
+            for (_, others) in &self.running {
+                let both = others
+                    .iter()
+                    .flat_map(|one| items.iter().map(move |other| (one, other)));
+                for (one, other) in both {
+                    let at_once =
+                        one.conversation.is_some() && one.conversation == other.conversation;
+                    assert!(!at_once, "two at once");
+                }
             }
-            for item in &items {
-                self.seen
-                    .entry(item.conversation)
-                    .or_default()
-                    .push(item.job);
-            }
-            self.running.push((conversations, items.len(), is_batch));
+            self.running.push((ticket, items));
         }
     }
 
-    fn end_one(&mut self, planner: &mut Planner<u32>, which: usize) {
+    /// Ends something that runs; what is in a conversation that is `locked` is left out.
+    fn end_one(
+        &mut self,
+        planner: &mut Planner<u32>,
+        which: usize,
+        locked: Option<ConversationId>,
+        now: Instant,
+    ) {
         if self.running.is_empty() {
             return;
         }
-        let (conversations, events, is_batch) = self.running.remove(which % self.running.len());
-        planner.finish(if is_batch {
-            Done::Batch(conversations, events, Duration::from_millis(1))
-        } else {
-            Done::Alone(conversations.first().copied())
-        });
+        let (ticket, items) = self.running.remove(which % self.running.len());
+        let is_skipped = |item: &Item<u32>| {
+            ticket.locking == Locking::Skip && locked.is_some() && item.conversation == locked
+        };
+        let (skipped, carried_out): (Vec<_>, Vec<_>) = items.into_iter().partition(is_skipped);
+        for item in &carried_out {
+            let order = (item.owner.clone(), item.conversation);
+            self.seen.entry(order).or_default().push(item.job);
+        }
+        planner.finish(left_out(ticket, skipped), now);
     }
 }
 
 proptest! {
     #[test]
-    fn every_conversation_keeps_its_order_and_nothing_is_lost(
-        steps in prop::collection::vec((0u8..6, 0u8..8, 1usize..80, any::<prop::sample::Index>()), 1..200)
+    fn every_owner_keeps_its_order_and_nothing_is_lost(
+        steps in prop::collection::vec(
+            (0u8..6, 0u8..8, 0usize..3, 1usize..80, any::<prop::sample::Index>()), 1..200
+        )
     ) {
-        let now = Instant::now();
+        let mut now = Instant::now();
+        let begin = now;
         let mut planner = Planner::new(CAPS);
         let mut witness = Witness::default();
-        let mut pushed: HashMap<Option<ConversationId>, Vec<u32>> = HashMap::new();
-        for (n, (of, what, bytes, which)) in (0u32..).zip(steps) {
+        let mut pushed: HashMap<(Owner, Option<ConversationId>), Vec<u32>> = HashMap::new();
+        let far = now + Duration::from_secs(3600);
+        for (n, (of, what, user, bytes, which)) in (0u32..).zip(steps) {
             let item = match what {
-                0 => alone(Some(of), n, now),
-                1 => alone(None, n, now),
-                2 => send(of, 0, now),
-                _ => send(of, n, now),
+                0 => alone(Some(of), n, far),
+                1 => alone(None, n, far),
+                2 => send(of, 0, far),
+                _ => send(of, n, far),
             };
-            let item = Item { bytes, job: n, ..item };
-            pushed.entry(item.conversation).or_default().push(n);
+            let (tenant, user) = [("t", "alice"), ("t", "bob"), ("u", "carol")][user];
+            let item = by(tenant, user, Item { bytes, job: n, ..item });
+            pushed.entry((item.owner.clone(), item.conversation)).or_default().push(n);
             planner.push(item);
+            now += Duration::from_millis(3);
             if what % 2 == 0 {
                 witness.take(&mut planner, now);
             }
             if what > 4 {
-                witness.end_one(&mut planner, which.index(100));
+                let locked = (what > 5).then(|| conversation(of));
+                witness.end_one(&mut planner, which.index(100), locked, now);
             }
         }
         while !planner.is_idle() {
+            now = planner.next_retry().unwrap_or(now).max(now);
             witness.take(&mut planner, now);
-            witness.end_one(&mut planner, 0);
+            witness.end_one(&mut planner, 0, None, now);
+            prop_assert!(now < begin + Duration::from_secs(3600));
+        }
+        for jobs in witness.seen.iter_mut().filter(|((_, of), _)| of.is_none()) {
+            jobs.1.sort_unstable();
         }
         prop_assert_eq!(&witness.seen, &pushed);
-        prop_assert!(planner.conversations.is_empty() && planner.bytes == 0);
+        prop_assert!(planner.queues.is_empty());
+        prop_assert_eq!((planner.sends.all(), planner.singles.all()), Default::default());
     }
 }

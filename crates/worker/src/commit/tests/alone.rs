@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::commit::{CommandOutcome, Item};
 use crate::messages::{self, Append};
+use crate::planner::Open;
 use crate::testing::{Fixture, backend, caller, deletion, edit, key, keyed, message, sent, unsend};
 
 /// What a message is answered with: its seq, whether it is a repeat, and whether its message came along.
@@ -41,11 +42,11 @@ impl Teller {
 
     async fn outcome(&self, item: Item) -> CommandOutcome {
         let mut outcomes = match self.way {
-            Way::Alone => self.fixture.committer.batch(&[item]).await.outcomes,
+            Way::Alone => self.fixture.committer.finish_batch(&[item]).await.outcomes,
             Way::InABatch => {
                 let filler = || message(self.elsewhere, "zoe", "filler");
                 let items = [filler(), item, filler()];
-                self.fixture.committer.batch(&items).await.outcomes
+                self.fixture.committer.finish_batch(&items).await.outcomes
             }
         };
         outcomes.remove(outcomes.len() / 2)
@@ -68,6 +69,7 @@ impl Teller {
             let item = Item {
                 append: again,
                 deadline: item.deadline,
+                open: Open::default(),
             };
             contents.push(
                 sent(self.outcome(item).await)

@@ -17,14 +17,14 @@ async fn a_send_that_waited_while_its_sender_was_removed_is_refused() {
 
     // The removal first, the batch behind it.
     let request = request("alice", removal(group, "bob"));
-    let removed = fixture.committer.alone(&request, soon());
+    let removed = fixture.committer.finish_alone(&request, soon());
     let items = [
         message(group, "bob", "too late"),
         message(group, "alice", "a member"),
     ];
     let batch = async {
         fixture.waiters(1).await;
-        fixture.committer.batch(&items).await
+        fixture.committer.finish_batch(&items).await
     };
     let release = async {
         fixture.waiters(2).await;
@@ -53,7 +53,7 @@ async fn a_send_alone_that_waited_while_its_sender_was_removed_is_refused() {
     let group = fixture.group(&["alice", "bob"]).await;
     let holder = fixture.hold(group).await;
     let request = request("alice", removal(group, "bob"));
-    let removed = fixture.committer.alone(&request, soon());
+    let removed = fixture.committer.finish_alone(&request, soon());
     let late = async {
         fixture.waiters(1).await;
         fixture.send(message(group, "bob", "too late")).await
@@ -80,7 +80,7 @@ async fn a_client_id_twice_in_one_batch_is_stored_once() {
         keyed(group, "alice", "other", reused),
         keyed(group, "bob", "one", twice),
     ];
-    let end = fixture.committer.batch(&items).await;
+    let end = fixture.committer.finish_batch(&items).await;
     let events: usize = end
         .committed
         .iter()
@@ -135,7 +135,7 @@ async fn what_postgres_refuses_fails_alone_and_the_rest_keeps_its_order() {
     let group = fixture.group(&["alice"]).await;
     let texts = ["a", "b", "not\0storable", "c", "d"];
     let items = texts.map(|text| message(group, "alice", text));
-    let outcomes = fixture.committer.batch(&items).await.outcomes;
+    let outcomes = fixture.committer.finish_batch(&items).await.outcomes;
     let answers: Vec<_> = outcomes
         .into_iter()
         .map(|outcome| outcome.map(|outcome| sent(Ok(outcome)).seq))
@@ -207,7 +207,7 @@ async fn send_batches(
             .flat_map(|group| [group; 5])
             .map(|group| message(group, user, "hello"))
             .collect();
-        let outcomes = worker.batch(&items).await.outcomes;
+        let outcomes = worker.finish_batch(&items).await.outcomes;
         for (item, outcome) in items.iter().zip(outcomes) {
             let sent = sent(outcome);
             answered.push((item.append.message.conversation, sent.seq, sent.message_id));

@@ -144,7 +144,7 @@ async fn what_is_published_at_once_is_what_is_read_later_and_says_what_it_is_abo
     let id = first.message_id;
     for command in [edit(None, id, "two"), unsend(None, id)] {
         let request = request("alice", command);
-        let (outcome, committed) = fixture.committer.alone(&request, soon()).await;
+        let (outcome, committed) = fixture.committer.finish_alone(&request, soon()).await;
         let seq = sent(outcome).seq;
         let published = committed.unwrap().events;
         let [live] = published.as_slice() else {

@@ -16,7 +16,7 @@ async fn a_creation_key_used_concurrently_begins_one_conversation() {
         .map(|creation| request("alice", creation))
         .collect();
     let all = requests.iter().enumerate();
-    let all = all.map(|(n, request)| workers[n % 2].alone(request, soon()));
+    let all = all.map(|(n, request)| workers[n % 2].finish_alone(request, soon()));
     let outcomes = Box::pin(join_all(all)).await;
 
     assert_eq!(
@@ -30,7 +30,13 @@ async fn a_creation_key_used_concurrently_begins_one_conversation() {
     assert_eq!(all.iter().filter(|created| !created.replayed).count(), 1);
     // A gateway's own second try, which has the same id, is no repeat.
     let own = all.iter().position(|created| !created.replayed).unwrap();
-    let again = created(fixture.committer.alone(&requests[own], soon()).await.0);
+    let again = created(
+        fixture
+            .committer
+            .finish_alone(&requests[own], soon())
+            .await
+            .0,
+    );
     assert!(!again.replayed && again.body == all[own].body);
     for one in &all {
         assert_eq!(one.conversation, all[0].conversation);

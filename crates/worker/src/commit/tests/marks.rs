@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::commit::{CommandOutcome, Mark};
+use crate::commit::{CommandOutcome, Fate, Mark};
 use crate::testing::{Fixture, addition, caller, code, message, sent, soak, soon};
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn there_is_nothing_to_mark_where_one_is_not_a_member() {
         },
         ..up_to("alice", group, 2)
     };
-    let refused = fixture.committer.mark(&[foreign]).await.remove(0);
+    let refused = fixture.committer.finish_marks(&[foreign]).await.remove(0);
     assert_eq!(code(refused), Code::ConversationNotFound);
     assert_eq!(stands(&fixture.pool, group, "alice").await, 1);
 
@@ -126,7 +126,7 @@ async fn marks_of_one_moment_go_together_and_each_is_answered() {
     let mut marks: Vec<_> = (0..10).map(|seq| up_to("bob", group, seq)).collect();
     marks.insert(3, up_to("mallory", group, 9));
     marks.push(up_to("alice", group, 4));
-    let mut outcomes = fixture.committer.mark(&marks).await;
+    let mut outcomes = fixture.committer.finish_marks(&marks).await;
     let alices = read(outcomes.pop().unwrap());
     assert_eq!((alices[0].up_to, alices[0].moved), (4, true));
     assert_eq!(code(outcomes.remove(3)), Code::ConversationNotFound);
@@ -139,7 +139,7 @@ async fn marks_of_one_moment_go_together_and_each_is_answered() {
 }
 
 #[tokio::test]
-async fn a_mark_that_waited_for_a_removal_or_deletion_sees_it() {
+async fn mark_behind_a_removal_or_deletion_sees_it() {
     let fixture = Fixture::new().await;
     let deleted = "update conversations set deleted_at = now(), deleted_seq = 3 where id = $1";
     let removed = "select $1::uuid";
@@ -159,16 +159,15 @@ async fn a_mark_that_waited_for_a_removal_or_deletion_sees_it() {
                 .await
                 .unwrap();
         }
-        let release = async {
-            fixture.waiters(1).await;
-            if end {
-                holder.commit().await.unwrap();
-            } else {
-                holder.rollback().await.unwrap();
-            }
-        };
-        let marked = mark(&fixture, "bob", group, 2);
-        let (outcome, ()) = Box::pin(async { tokio::join!(marked, release) }).await;
+        let marks = [up_to("bob", group, 2)];
+        let skipped = fixture.committer.mark(&marks).await.remove(0);
+        assert!(matches!(skipped, Fate::Locked(_)), "{skipped:?}");
+        if end {
+            holder.commit().await.unwrap();
+        } else {
+            holder.rollback().await.unwrap();
+        }
+        let outcome = mark(&fixture, "bob", group, 2).await;
         assert_eq!(outcome.err().map(|failure| failure.code), told);
         let expected = if told.is_some() { 1 } else { 2 };
         assert_eq!(stands(&fixture.pool, group, "bob").await, expected);
@@ -211,7 +210,7 @@ async fn marks_beside_sends_removals_and_additions_end_within_the_log() {
                 // Either order: they are locked in one.
                 let mut marks = groups.map(|group| up_to(user, group, seq));
                 marks.rotate_left(round % 2);
-                let outcomes = fixture.committer.mark(&marks).await;
+                let outcomes = fixture.committer.finish_marks(&marks).await;
                 for outcome in outcomes.into_iter().filter_map(Result::err) {
                     assert_eq!(outcome.code, Code::ConversationNotFound);
                 }
@@ -253,7 +252,7 @@ async fn mark(
     seq: Seq,
 ) -> CommandOutcome {
     let marks = [up_to(user, conversation, seq)];
-    fixture.committer.mark(&marks).await.remove(0)
+    fixture.committer.finish_marks(&marks).await.remove(0)
 }
 
 async fn mark_messages(fixture: &Fixture, user: &str, messages: &[EventId]) -> CommandOutcome {
@@ -262,7 +261,7 @@ async fn mark_messages(fixture: &Fixture, user: &str, messages: &[EventId]) -> C
         read: MarkRead::Messages(messages.to_vec()),
         deadline: soon(),
     };
-    fixture.committer.mark(&[mark]).await.remove(0)
+    fixture.committer.finish_marks(&[mark]).await.remove(0)
 }
 
 fn read(outcome: CommandOutcome) -> Vec<ReadMark> {

@@ -7,6 +7,7 @@ use confab_protocol::resource::ConversationType;
 
 use crate::commit::Item;
 use crate::messages;
+use crate::planner::Open;
 use crate::testing::{
     Fixture, backend, caller, creation, edit, key, message, removal, sent, soon, unsend,
 };
@@ -58,6 +59,7 @@ fn with_payload(item: Item, payload: &str) -> Item {
     Item {
         append: messages::send(caller("alice"), message).unwrap(),
         deadline: soon(),
+        open: Open::default(),
     }
 }
 
@@ -85,7 +87,7 @@ async fn deleted_content_is_in_no_table() {
         with_payload(message(group, "alice", ""), payloads[1]),
         message(group, "bob", "filler"),
     ];
-    let batch = fixture.committer.batch(&batch).await.outcomes;
+    let batch = fixture.committer.finish_batch(&batch).await.outcomes;
     ids.push(sent(batch[0].clone()).message_id);
     assert!(found(&fixture, &texts).await.len() >= 2);
     // One is edited first, and each edit and deletion is repeated.

@@ -52,19 +52,19 @@ async fn a_connection_to_a_server_that_cannot_write_is_not_used_again() {
     };
     read_only("on").await;
     let request = request("alice", patch(group, "{}"));
-    let (away, _) = worker.alone(&request, Instant::now()).await;
+    let (away, _) = worker.finish_alone(&request, Instant::now()).await;
     assert_eq!(code(away), Code::Unavailable);
     let late = Item {
         deadline: Instant::now() + Duration::from_millis(500),
         ..message(group, "alice", "late")
     };
-    let away = worker.batch(&[late]).await.outcomes.remove(0);
+    let away = worker.finish_batch(&[late]).await.outcomes.remove(0);
     assert_eq!(code(away), Code::Unavailable);
     read_only("off").await;
     let one = [message(group, "alice", "hello")];
-    sent(worker.batch(&one).await.outcomes.remove(0));
+    sent(worker.finish_batch(&one).await.outcomes.remove(0));
     let (outcome, _) = worker
-        .alone(&request, Instant::now() + Duration::from_secs(5))
+        .finish_alone(&request, Instant::now() + Duration::from_secs(5))
         .await;
     outcome.unwrap();
 }
@@ -76,7 +76,7 @@ async fn a_send_whose_kept_connection_was_ended_is_stored_once_by_another() {
     let worker = fixture.another_committer();
     for _ in 0..3 {
         let both = ["one", "two"].map(|text| [message(group, "alice", text)]);
-        let both = both.each_ref().map(|one| worker.batch(one));
+        let both = both.each_ref().map(|one| worker.finish_batch(one));
         join_all(both)
             .await
             .into_iter()
@@ -89,7 +89,7 @@ async fn a_send_whose_kept_connection_was_ended_is_stored_once_by_another() {
             .unwrap();
         assert!(ended >= 2);
         let one = [message(group, "alice", "behind it")];
-        let told = sent(worker.batch(&one).await.outcomes.remove(0));
+        let told = sent(worker.finish_batch(&one).await.outcomes.remove(0));
         assert!(!told.duplicate);
     }
     assert_eq!(fixture.log(group).await.len(), 10);
@@ -104,14 +104,14 @@ async fn only_a_creation_whose_key_is_in_use_is_told_so() {
     let count = "select from user_counts where user_id = 'alice' for no key update";
     for (held, told) in [
         (key, Code::IdempotencyInProgress),
-        (count, Code::Unavailable),
+        (count, Code::Overloaded),
     ] {
         let holder = hold(&fixture, held).await;
         let command = creation("k", ConversationType::Group, &["alice", "bob"]);
         let request = request("alice", command);
         let (outcome, _) = fixture
             .committer
-            .alone(&request, Instant::now() + Duration::from_secs(2))
+            .finish_alone(&request, Instant::now() + Duration::from_secs(2))
             .await;
         assert_eq!(code(outcome), told);
         holder.rollback().await.unwrap();
@@ -148,7 +148,7 @@ async fn a_last_admin_who_leaves_locks_its_heir_as_read_marks_do() {
 
 async fn leave(fixture: &Fixture, group: ConversationId, user: &str) -> CommandOutcome {
     let request = request(user, removal(group, user));
-    fixture.committer.alone(&request, soon()).await.0
+    fixture.committer.finish_alone(&request, soon()).await.0
 }
 
 /// Runs a statement and keeps its locks.

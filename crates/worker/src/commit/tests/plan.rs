@@ -41,7 +41,7 @@ async fn grows_without_scans(conversations: usize) {
         let mut reply = message(groups[0], "bob", "reply");
         reply.append.message.reply_to = first;
         items.push(reply);
-        let outcomes = fixture.committer.batch(&items).await.outcomes;
+        let outcomes = fixture.committer.finish_batch(&items).await.outcomes;
         let answers: Vec<_> = outcomes.into_iter().map(sent).collect();
         stored += answers.iter().filter(|sent| !sent.duplicate).count();
         assert_eq!(answers[size].duplicate, first.is_some());

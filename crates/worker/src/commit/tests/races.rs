@@ -23,10 +23,10 @@ async fn one_behind_the_other(
 ) -> (CommandOutcome, CommandOutcome) {
     let holder = fixture.hold(conversation).await;
     let (first, second) = (request("alice", first), request("bob", second));
-    let one = fixture.committer.alone(&first, soon());
+    let one = fixture.committer.finish_alone(&first, soon());
     let other = async {
         fixture.waiters(1).await;
-        fixture.committer.alone(&second, soon()).await
+        fixture.committer.finish_alone(&second, soon()).await
     };
     let release = async {
         fixture.waiters(2).await;
@@ -76,11 +76,11 @@ async fn a_send_that_waited_while_its_conversation_was_deleted_is_refused() {
     let group = fixture.group(&["alice", "bob"]).await;
     let holder = fixture.hold(group).await;
     let request = request("alice", deletion(group));
-    let deleted = fixture.committer.alone(&request, soon());
+    let deleted = fixture.committer.finish_alone(&request, soon());
     let items = [message(group, "bob", "too late")];
     let batch = async {
         fixture.waiters(1).await;
-        fixture.committer.batch(&items).await
+        fixture.committer.finish_batch(&items).await
     };
     let release = async {
         fixture.waiters(2).await;
@@ -138,10 +138,10 @@ async fn an_edit_behind_a_deletion_brings_nothing_back() {
         } else {
             (&deleted, &edited)
         };
-        let one = fixture.committer.alone(first, soon());
+        let one = fixture.committer.finish_alone(first, soon());
         let other = async {
             fixture.waiters(1).await;
-            fixture.committer.alone(second, soon()).await
+            fixture.committer.finish_alone(second, soon()).await
         };
         let release = async {
             fixture.waiters(2).await;
@@ -214,7 +214,7 @@ async fn a_log_is_whole_whatever_happens_at_once() {
 }
 
 async fn carry_out(worker: &Committer, user: &str, command: Command) {
-    let (outcome, _) = worker.alone(&request(user, command), soon()).await;
+    let (outcome, _) = worker.finish_alone(&request(user, command), soon()).await;
     let refusals = [
         Code::AlreadyParticipant,
         Code::ConversationDeleted,

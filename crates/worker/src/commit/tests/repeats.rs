@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::commit::{CommandOutcome, Item};
 use crate::messages;
+use crate::planner::Open;
 use crate::testing::{Fixture, caller, code, edit, key, message, sent, soon, unsend};
 
 /// Sends of one key in one conversation.
@@ -39,6 +40,7 @@ impl Sender {
         Item {
             append: messages::send(caller("alice"), message).unwrap(),
             deadline: soon(),
+            open: Open::default(),
         }
     }
 
@@ -47,7 +49,7 @@ impl Sender {
         let alone = self.fixture.send(self.item(payload)).await;
         let filler = || message(self.conversation, "bob", "filler");
         let batch = [filler(), self.item(payload), filler()];
-        let mut outcomes = self.fixture.committer.batch(&batch).await.outcomes;
+        let mut outcomes = self.fixture.committer.finish_batch(&batch).await.outcomes;
         let batched = outcomes.remove(1);
         let told = |outcome: &CommandOutcome| match outcome {
             Ok(_) => Ok(sent(outcome.clone()).seq),

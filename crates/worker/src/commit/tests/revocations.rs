@@ -139,7 +139,7 @@ async fn by_admin(fixture: &Fixture, target: RevocationTarget) -> CommandOutcome
         admin: true,
         ..request.caller
     };
-    fixture.committer.alone(&request, soon()).await.0
+    fixture.committer.finish_alone(&request, soon()).await.0
 }
 
 fn revoked(outcome: CommandOutcome) -> Revocation {

@@ -168,7 +168,7 @@ impl Part {
     /// Commits a message.
     pub(super) async fn commit(&self) -> Committed {
         let item = message(self.group, "alice", "here");
-        let mut end = self.fixture.committer.batch(&[item]).await;
+        let mut end = self.fixture.committer.finish_batch(&[item]).await;
         end.committed.remove(0)
     }
 
@@ -284,7 +284,7 @@ impl Part {
             let items: Vec<_> = (from..count.min(from + 200))
                 .map(|_| message(self.group, "alice", "here"))
                 .collect();
-            self.fixture.committer.batch(&items).await;
+            self.fixture.committer.finish_batch(&items).await;
         }
         execute(self.pool(), "delete from outbox").await;
         execute(

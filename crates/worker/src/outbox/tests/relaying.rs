@@ -33,7 +33,7 @@ async fn purged_event_holds_up_nothing() {
     // A row whose only event is gone, one that lost one of two, and one behind them.
     part.commit().await;
     let items = ["one", "two"].map(|text| message(part.group, "alice", text));
-    part.fixture.committer.batch(&items).await;
+    part.fixture.committer.finish_batch(&items).await;
     part.commit().await;
     execute(
         part.pool(),
@@ -52,7 +52,7 @@ async fn unreadable_event_is_stepped_over_and_retried() {
     let part = Part::begin().await;
     part.verify().await.unwrap();
     let items = ["broken", "good"].map(|text| message(part.group, "alice", text));
-    part.fixture.committer.batch(&items).await;
+    part.fixture.committer.finish_batch(&items).await;
     for _ in 0..30 {
         part.commit().await;
     }

@@ -146,7 +146,7 @@ async fn the_time_of_an_event_is_never_below_that_of_the_one_before() {
         .unwrap();
     let items = ["a", "b"].map(|text| message(group, "alice", text));
     let mut times = Vec::new();
-    for outcome in fixture.committer.batch(&items).await.outcomes {
+    for outcome in fixture.committer.finish_batch(&items).await.outcomes {
         times.push(sent(outcome).created_at.to_datetime());
     }
     let (added, _) = fixture.alone("alice", addition(group, &["carol"])).await;

@@ -19,7 +19,7 @@ async fn a_log_of_the_largest_messages_comes_in_pieces_that_fit() {
             sent(fixture.send(largest(group, &user)).await);
         }
         let items: Vec<_> = (0..800).map(|_| message(group, &user, "")).collect();
-        for outcome in fixture.committer.batch(&items).await.outcomes {
+        for outcome in fixture.committer.finish_batch(&items).await.outcomes {
             sent(outcome);
         }
         for limit in [1, 1000] {

@@ -67,7 +67,7 @@ async fn pages_of_many_small_messages_fit_and_add_up() {
             let items: Vec<_> = (0..230).map(|_| message(group, &user, "")).collect();
             fixture
                 .committer
-                .batch(&items)
+                .finish_batch(&items)
                 .await
                 .outcomes
                 .into_iter()

@@ -94,7 +94,7 @@ async fn talk(fixture: &Fixture, messages: usize) -> ConversationId {
     let items: Vec<_> = (0..messages)
         .map(|_| message(group, "alice", "short"))
         .collect();
-    for outcome in fixture.committer.batch(&items).await.outcomes {
+    for outcome in fixture.committer.finish_batch(&items).await.outcomes {
         sent(outcome);
     }
     group

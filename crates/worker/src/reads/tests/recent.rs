@@ -81,7 +81,7 @@ async fn carry_out(steps: Vec<Step>) {
                 if let Some(id) = nth(n) {
                     let items = USERS.map(|user| message(id, user, "hello"));
                     // Those who are no members, or may not send, are refused.
-                    drop(fixture.committer.batch(&items).await.outcomes);
+                    drop(fixture.committer.finish_batch(&items).await.outcomes);
                 }
             }
             Step::Join(n, user) => {
@@ -193,7 +193,7 @@ async fn by_product(fixture: &Fixture, command: Command) -> crate::commit::Comma
     request.caller.admin = true;
     let (outcome, _) = fixture
         .committer
-        .alone(&request, crate::testing::soon())
+        .finish_alone(&request, crate::testing::soon())
         .await;
     outcome
 }

@@ -83,7 +83,7 @@ async fn carry_out(steps: Vec<Step>) {
                     .iter()
                     .map(|user| message(group, USERS[*user], "hello"))
                     .collect();
-                let outcomes = fixture.committer.batch(&items).await.outcomes;
+                let outcomes = fixture.committer.finish_batch(&items).await.outcomes;
                 let stored = outcomes.into_iter().zip(senders);
                 // Who is no member is refused.
                 messages.extend(stored.filter_map(|(outcome, user)| {
@@ -220,7 +220,7 @@ async fn migration_numbers_an_old_log_as_commits_do() {
             drop(fixture.alone(user, edit(None, id, "edited")).await);
         }
         let both = users.map(|user| message(group, user, "hello"));
-        drop(fixture.committer.batch(&both).await);
+        drop(fixture.committer.finish_batch(&both).await);
         fixture.remove(users[0], users[1], group).await;
     }
     fixture.group(&["alice"]).await;

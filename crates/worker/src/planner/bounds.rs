@@ -1,0 +1,161 @@
+//! How much waits, in all, by tenant and by user, and how much more may. Pure.
+
+use std::time::Duration;
+
+use confab_protocol::fair::Owner;
+use confab_protocol::ids::TenantId;
+use rustc_hash::FxHashMap;
+
+use super::pace::Pace;
+use super::queues::Amount;
+
+/// A tenant may have this share of what may wait, and a user that share of it.
+const TENANT_SHARE: usize = 2;
+const USER_SHARE: usize = 4;
+/// After how long a refused command is worth another try, at least and at most.
+const MIN_RETRY_AFTER: Duration = Duration::from_millis(100);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What waits of one way, and how fast it is served.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    most: Amount,
+    all: Amount,
+    tenants: FxHashMap<TenantId, Amount>,
+    users: FxHashMap<Owner, Amount>,
+    pub(super) pace: Pace,
+}
+
+impl Bounds {
+    pub(crate) fn new(most: Amount, pace: Pace) -> Self {
+        Self {
+            most,
+            all: Amount::default(),
+            tenants: FxHashMap::default(),
+            users: FxHashMap::default(),
+            pace,
+        }
+    }
+
+    pub(super) const fn all(&self) -> Amount {
+        self.all
+    }
+
+    /// Whether one more command of the owner finds room, and can be served within its budget. One alone always finds room.
+    ///
+    /// # Errors
+    /// After how long trying again makes sense.
+    pub(crate) fn admit(
+        &self,
+        owner: &Owner,
+        more: Amount,
+        budget: Duration,
+    ) -> Result<(), Duration> {
+        let of = |amount: Option<&Amount>| amount.copied().unwrap_or_default();
+        let tenant = of(self.tenants.get(&owner.tenant));
+        let user = of(self.users.get(owner));
+        let is_full = |waiting: Amount, share: usize| {
+            waiting.events > 0
+                && (waiting.events + more.events > self.most.events / share
+                    || waiting.bytes + more.bytes > self.most.bytes / share)
+        };
+        // The others take turns with this tenant: none of them makes it wait for more than it has itself.
+        let before = (tenant.events * self.tenants.len().max(1)).min(self.all.events);
+        let wait = self.pace.expect(before);
+        let is_refused = is_full(self.all, 1)
+            || is_full(tenant, TENANT_SHARE)
+            || is_full(user, USER_SHARE)
+            || wait > budget;
+        if is_refused {
+            return Err(wait.clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn add(&mut self, owner: &Owner, more: Amount) {
+        self.all.add(more);
+        self.tenants
+            .entry(owner.tenant.clone())
+            .or_default()
+            .add(more);
+        self.users.entry(owner.clone()).or_default().add(more);
+    }
+
+    pub(crate) fn sub(&mut self, owner: &Owner, less: Amount) {
+        self.all.sub(less);
+        if let Some(tenant) = self.tenants.get_mut(&owner.tenant) {
+            tenant.sub(less);
+            if tenant.events == 0 {
+                self.tenants.remove(&owner.tenant);
+            }
+        }
+        if let Some(user) = self.users.get_mut(owner) {
+            user.sub(less);
+            if user.events == 0 {
+                self.users.remove(owner);
+            }
+        }
+    }
+}
+
+/// What runs at once of a kind, by tenant and user: none of them holds all of it.
+#[derive(Debug)]
+pub(super) struct Slots {
+    most: usize,
+    of_tenant: usize,
+    of_user: usize,
+    all: usize,
+    tenants: FxHashMap<TenantId, usize>,
+    users: FxHashMap<Owner, usize>,
+}
+
+impl Slots {
+    /// So many, of which a tenant and a user may hold so many.
+    pub(super) fn new(most: usize, of_tenant: usize, of_user: usize) -> Self {
+        Self {
+            most,
+            of_tenant: of_tenant.max(1),
+            of_user: of_user.max(1),
+            all: 0,
+            tenants: FxHashMap::default(),
+            users: FxHashMap::default(),
+        }
+    }
+
+    pub(super) const fn used(&self) -> usize {
+        self.all
+    }
+
+    pub(super) const fn has_room(&self) -> bool {
+        self.all < self.most
+    }
+
+    pub(super) fn allows(&self, owner: &Owner) -> bool {
+        let count = |count: Option<&usize>| count.copied().unwrap_or_default();
+        self.has_room()
+            && count(self.tenants.get(&owner.tenant)) < self.of_tenant
+            && count(self.users.get(owner)) < self.of_user
+    }
+
+    pub(super) fn take(&mut self, owner: &Owner) {
+        self.all += 1;
+        *self.tenants.entry(owner.tenant.clone()).or_default() += 1;
+        *self.users.entry(owner.clone()).or_default() += 1;
+    }
+
+    pub(super) fn give_back(&mut self, owner: &Owner) {
+        self.all -= 1;
+        if let Some(count) = self.tenants.get_mut(&owner.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                self.tenants.remove(&owner.tenant);
+            }
+        }
+        if let Some(count) = self.users.get_mut(owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.users.remove(owner);
+            }
+        }
+    }
+}

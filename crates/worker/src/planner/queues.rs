@@ -1,0 +1,429 @@
+//! Commands that wait, by log and owner: who is ready, what is taken, and what waits apart for a lock. Pure.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use confab_protocol::fair::{FairQueue, Owner};
+use confab_protocol::ids::ConversationId;
+use rustc_hash::FxHashMap;
+
+use super::{Item, Kind};
+
+/// After how long what was locked is tried again: at least, at most the first time, and at most from then on.
+const MIN_RETRY_DELAY_MS: u64 = 5;
+const FIRST_RETRY_DELAY_MS: u64 = 15;
+const MAX_RETRY_DELAY_MS: u64 = 50;
+/// From when on a log that was locked waits for its lock: skipped so often, or for so long.
+const MAX_SKIPS: u32 = 2;
+const MAX_SKIPPED_TIME: Duration = Duration::from_millis(20);
+
+/// Whose order a command has its place in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum LogKey {
+    /// A conversation's log.
+    Conversation(ConversationId),
+    /// None: the command names no conversation, and keeps no order.
+    Own(u64),
+}
+
+/// What waits of one owner in one log.
+#[derive(Debug)]
+struct Queue<J> {
+    items: VecDeque<Item<J>>,
+    bytes: usize,
+    turn: Turn,
+}
+
+/// Among which queues a queue has its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    None,
+    Sends,
+    Singles,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Free,
+    /// Something of it is carried out.
+    Busy,
+    /// It was locked, and waits apart until then.
+    Postponed(Instant),
+}
+
+#[derive(Debug)]
+struct Log<J> {
+    state: State,
+    queues: FxHashMap<Owner, Queue<J>>,
+    skips: u32,
+    skipped_since: Option<Instant>,
+}
+
+/// All that waits.
+#[derive(Debug)]
+pub(super) struct Queues<J> {
+    logs: FxHashMap<LogKey, Log<J>>,
+    /// Queues of free logs that begin with a send, and those that begin with another command.
+    sends: FairQueue<LogKey>,
+    singles: FairQueue<LogKey>,
+    /// Of what is ready to be sent, about: logs that are busy meanwhile count.
+    ready: Amount,
+    timers: BTreeSet<(Instant, LogKey)>,
+    jitter: u64,
+}
+
+/// Commands and their bytes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Amount {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Amount {
+    pub(super) const fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.bytes += other.bytes;
+    }
+
+    pub(super) const fn sub(&mut self, other: Self) {
+        self.events -= other.events;
+        self.bytes -= other.bytes;
+    }
+}
+
+impl<J> Default for Queues<J> {
+    fn default() -> Self {
+        Self {
+            logs: FxHashMap::default(),
+            sends: FairQueue::default(),
+            singles: FairQueue::default(),
+            ready: Amount::default(),
+            timers: BTreeSet::new(),
+            jitter: 0,
+        }
+    }
+}
+
+impl<J> Queues<J> {
+    /// How much is ready to be sent.
+    pub(super) const fn ready(&self) -> Amount {
+        self.ready
+    }
+
+    /// Whether a log waits apart for its lock.
+    pub(super) fn is_postponed(&self, key: LogKey) -> bool {
+        let log = self.logs.get(&key);
+        log.is_some_and(|log| matches!(log.state, State::Postponed(_)))
+    }
+
+    /// How much of an owner waits in a log.
+    pub(super) fn of_owner(&self, key: LogKey, owner: &Owner) -> Amount {
+        let queue = self.logs.get(&key).and_then(|log| log.queues.get(owner));
+        queue.map_or_else(Amount::default, Queue::amount)
+    }
+
+    pub(super) fn push_back(&mut self, key: LogKey, item: Item<J>) {
+        let log = self.logs.entry(key).or_insert_with(Log::new);
+        let owner = item.owner.clone();
+        let queue = log.queues.entry(owner.clone()).or_insert_with(Queue::new);
+        if queue.turn == Turn::Sends {
+            self.ready.add(item.amount());
+        }
+        queue.bytes += item.bytes;
+        queue.items.push_back(item);
+        if queue.turn == Turn::None && log.state == State::Free {
+            self.make_ready(key, &owner);
+        }
+    }
+
+    /// Gives a queue its turn; by its first command it is one of two kinds.
+    fn make_ready(&mut self, key: LogKey, owner: &Owner) {
+        let log = self.logs.get_mut(&key);
+        let Some(queue) = log.and_then(|log| log.queues.get_mut(owner)) else {
+            return;
+        };
+        match queue.items.front() {
+            Some(front) if front.kind.is_send() => {
+                queue.turn = Turn::Sends;
+                self.ready.add(queue.amount());
+                self.sends.push(owner, key);
+            }
+            Some(_) => {
+                queue.turn = Turn::Singles;
+                self.singles.push(owner, key);
+            }
+            None => {}
+        }
+    }
+
+    /// The next queue of a free log, or of one in `ours`, that begins with a send.
+    pub(super) fn next_sends(&mut self, ours: impl Fn(LogKey) -> bool) -> Option<(LogKey, Owner)> {
+        while let Some((owner, key)) = self.sends.pop() {
+            if self.takes_turn(key, &owner, &ours, true) {
+                return Some((key, owner));
+            }
+        }
+        None
+    }
+
+    /// Ends a queue's turn; says whether something can be taken of it. Where its log is busy it gets another once that is free.
+    fn takes_turn(
+        &mut self,
+        key: LogKey,
+        owner: &Owner,
+        ours: impl Fn(LogKey) -> bool,
+        wants_send: bool,
+    ) -> bool {
+        let Some(log) = self.logs.get_mut(&key) else {
+            return false;
+        };
+        let Some(queue) = log.queues.get_mut(owner) else {
+            return false;
+        };
+        if queue.turn == Turn::Sends {
+            self.ready.sub(queue.amount());
+        }
+        queue.turn = Turn::None;
+        if log.state != State::Free && !ours(key) {
+            return false;
+        }
+        let is_send = queue.items.front().map(|front| front.kind.is_send());
+        if is_send == Some(wants_send) {
+            return true;
+        }
+        self.put_back(key, owner);
+        false
+    }
+
+    /// The next queue of a free log that begins with another command, of an owner that is allowed.
+    pub(super) fn next_single(
+        &mut self,
+        allows: impl Fn(&Owner) -> bool,
+    ) -> Option<(LogKey, Owner)> {
+        let allows = |tenant: &_, user: &_| {
+            allows(&Owner {
+                tenant: Clone::clone(tenant),
+                user: Clone::clone(user),
+            })
+        };
+        while let Some((owner, key)) = self.singles.pop_of(allows) {
+            if self.takes_turn(key, &owner, |_| false, false) {
+                return Some((key, owner));
+            }
+        }
+        None
+    }
+
+    /// Takes an owner's first command in a log where `wants` it.
+    pub(super) fn pop_if(
+        &mut self,
+        key: LogKey,
+        owner: &Owner,
+        wants: impl FnOnce(&Item<J>) -> bool,
+    ) -> Option<Item<J>> {
+        let queue = self.logs.get_mut(&key)?.queues.get_mut(owner)?;
+        let item = queue.items.pop_front_if(|item| wants(item))?;
+        queue.bytes -= item.bytes;
+        if queue.turn == Turn::Sends {
+            self.ready.sub(item.amount());
+        }
+        Some(item)
+    }
+
+    /// Puts a queue of which something was taken, and a log of which nothing is carried out, back to their turn.
+    pub(super) fn put_back(&mut self, key: LogKey, owner: &Owner) {
+        let Some(log) = self.logs.get_mut(&key) else {
+            return;
+        };
+        match log.queues.get(owner) {
+            Some(queue) if queue.items.is_empty() && queue.turn == Turn::None => {
+                log.queues.remove(owner);
+            }
+            Some(queue) if queue.turn == Turn::None => self.make_ready(key, owner),
+            _ => {}
+        }
+        self.forget_idle(key);
+    }
+
+    pub(super) fn charge(&mut self, owner: &Owner, item: Amount, is_send: bool) {
+        let queue = if is_send {
+            &mut self.sends
+        } else {
+            &mut self.singles
+        };
+        queue.charge(owner, item.events, item.bytes);
+    }
+
+    /// Something of the log is carried out from now on.
+    pub(super) fn hold(&mut self, key: LogKey) {
+        if let Some(log) = self.logs.get_mut(&key) {
+            log.state = State::Busy;
+        }
+    }
+
+    /// Nothing of the log is carried out any more: its queues have their turns again. It was not locked.
+    pub(super) fn release(&mut self, key: LogKey) {
+        if let Some(log) = self.logs.get_mut(&key) {
+            log.skips = 0;
+            log.skipped_since = None;
+        }
+        self.free(key);
+    }
+
+    /// Puts commands that were locked back before the others of their owners, and the log apart.
+    pub(super) fn postpone(&mut self, key: LogKey, items: Vec<Item<J>>, now: Instant) {
+        let delay = self.retry_delay(key);
+        let log = self.logs.entry(key).or_insert_with(Log::new);
+        for item in items.into_iter().rev() {
+            let queue = log.queues.entry(item.owner.clone());
+            let queue = queue.or_insert_with(Queue::new);
+            if queue.turn == Turn::Sends {
+                self.ready.add(item.amount());
+            }
+            queue.bytes += item.bytes;
+            queue.items.push_front(item);
+        }
+        log.skips += 1;
+        log.skipped_since.get_or_insert(now);
+        let until = now + delay;
+        log.state = State::Postponed(until);
+        self.timers.insert((until, key));
+    }
+
+    /// When the next log that waits apart is to be tried.
+    pub(super) fn next_retry(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// The next log whose time has come. It is held: to be carried out by waiting for its lock, or freed.
+    pub(super) fn next_due(&mut self, now: Instant) -> Option<Due> {
+        let key = self.timers.first().filter(|(at, _)| *at <= now)?.1;
+        self.timers.pop_first();
+        let log = self.logs.get_mut(&key)?;
+        log.state = State::Busy;
+        let waits_long = log
+            .skipped_since
+            .is_some_and(|since| now.duration_since(since) >= MAX_SKIPPED_TIME);
+        let owner = log.queues.iter().find(|(_, queue)| !queue.items.is_empty());
+        Some(Due {
+            key,
+            owner: owner.map(|(owner, _)| owner.clone()),
+            is_contended: log.skips >= MAX_SKIPS || waits_long,
+        })
+    }
+
+    /// Owners with something in the log, and how much.
+    pub(super) fn owners(&self, key: LogKey) -> Vec<(Owner, Amount)> {
+        let queues = self.logs.get(&key).map(|log| log.queues.iter());
+        let queues = queues.into_iter().flatten();
+        queues
+            .map(|(owner, queue)| (owner.clone(), queue.amount()))
+            .collect()
+    }
+
+    /// Whether nothing waits, and nothing is remembered of what did.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.logs.is_empty() && self.timers.is_empty() && self.ready == Amount::default()
+    }
+
+    /// What waits in a log.
+    pub(super) fn items(&self, key: LogKey) -> impl Iterator<Item = &Item<J>> {
+        let log = self.logs.get(&key);
+        let queues = log.into_iter().flat_map(|log| log.queues.values());
+        queues.flat_map(|queue| queue.items.iter())
+    }
+
+    /// Gives the queues of a log their turns, however often it was locked.
+    pub(super) fn free(&mut self, key: LogKey) {
+        let Some(log) = self.logs.get_mut(&key) else {
+            return;
+        };
+        log.state = State::Free;
+        log.queues
+            .retain(|_, queue| !queue.items.is_empty() || queue.turn != Turn::None);
+        let waiting = log.queues.iter();
+        let waiting = waiting.filter(|(_, queue)| queue.turn == Turn::None);
+        let owners: Vec<_> = waiting.map(|(owner, _)| owner.clone()).collect();
+        for owner in &owners {
+            self.make_ready(key, owner);
+        }
+        self.forget_idle(key);
+    }
+
+    fn forget_idle(&mut self, key: LogKey) {
+        let log = self.logs.get(&key);
+        if log.is_some_and(|log| log.state == State::Free && log.queues.is_empty()) {
+            self.logs.remove(&key);
+        }
+    }
+
+    /// Between the bounds, different for each log and try, so that workers that want the same row do not meet again.
+    fn retry_delay(&mut self, key: LogKey) -> Duration {
+        use std::hash::BuildHasher as _;
+        self.jitter = self.jitter.wrapping_add(1);
+        let hash = rustc_hash::FxBuildHasher.hash_one((key, self.jitter));
+        let is_first = self.logs.get(&key).is_none_or(|log| log.skips == 0);
+        let most = if is_first {
+            FIRST_RETRY_DELAY_MS
+        } else {
+            MAX_RETRY_DELAY_MS
+        };
+        let span = most - MIN_RETRY_DELAY_MS;
+        Duration::from_millis(MIN_RETRY_DELAY_MS + (hash >> 32) % (span + 1))
+    }
+}
+
+/// A log that waited apart and is to be tried again.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) key: LogKey,
+    /// One with something in it.
+    pub(super) owner: Option<Owner>,
+    /// It was locked so often, or for so long, that its lock is to be waited for.
+    pub(super) is_contended: bool,
+}
+
+impl Kind {
+    const fn is_send(&self) -> bool {
+        matches!(self, Self::Send(..))
+    }
+}
+
+impl<J> Item<J> {
+    /// What it counts.
+    pub(crate) const fn amount(&self) -> Amount {
+        Amount {
+            events: 1,
+            bytes: self.bytes,
+        }
+    }
+}
+
+impl<J> Log<J> {
+    fn new() -> Self {
+        Self {
+            state: State::Free,
+            queues: FxHashMap::default(),
+            skips: 0,
+            skipped_since: None,
+        }
+    }
+}
+
+impl<J> Queue<J> {
+    const fn new() -> Self {
+        Self {
+            items: VecDeque::new(),
+            bytes: 0,
+            turn: Turn::None,
+        }
+    }
+
+    fn amount(&self) -> Amount {
+        Amount {
+            events: self.items.len(),
+            bytes: self.bytes,
+        }
+    }
+}
