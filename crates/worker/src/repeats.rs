@@ -22,9 +22,10 @@ fn is_same(stored: &str, given: &str, counts: impl Fn(&str) -> bool) -> bool {
             return None;
         };
         fields.retain(|(name, value)| counts(name) && !is_default(name, value));
-        Some(fields)
+        Some(Canonical::Object(fields))
     };
-    stored == given || said(stored).is_some_and(|stored| said(given) == Some(stored))
+    let both = || Some((said(stored)?, said(given)?));
+    stored == given || both().is_some_and(|(stored, given)| stored.is_same(&given))
 }
 
 /// Whether a field's absence says the same.

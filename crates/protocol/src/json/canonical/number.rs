@@ -1,0 +1,101 @@
+//! Numbers of JSON, compared as they are written. Nothing is allocated but where two differ as decimals.
+
+/// No double has more significant digits.
+const MAX_DOUBLE_DIGITS: usize = 767;
+
+/// Whether a text is a number of JSON, or close to one: it is known to be JSON.
+pub(super) fn is_one(text: &str) -> bool {
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (_, whole, fraction, power) = parts(text);
+    let power = power.strip_prefix(['+', '-']).unwrap_or(power);
+    let all = [whole, fraction, power];
+    !whole.is_empty() && !power.is_empty() && all.into_iter().all(is_digits)
+}
+
+/// Whether two numbers are one.
+pub(super) fn is_same(one: &str, other: &str) -> bool {
+    if one == other {
+        return true;
+    }
+    let (Some(one_decimal), Some(other_decimal)) = (Decimal::read(one), Decimal::read(other))
+    else {
+        return false;
+    };
+    let is_integer = |text: &str| !text.contains(['.', 'e', 'E']);
+    if one_decimal.is_same(&other_decimal) {
+        return true;
+    }
+    if is_integer(one) && is_integer(other) {
+        return false;
+    }
+    let (Ok(one), Ok(other)) = (one.parse::<f64>(), other.parse::<f64>()) else {
+        return false;
+    };
+    one == other && one_decimal.is_writing_of(one) && other_decimal.is_writing_of(other)
+}
+
+/// The sign, the digits before and behind the point, and the power of ten.
+fn parts(text: &str) -> (bool, &str, &str, &str) {
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (mantissa, power) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    (unsigned.len() < text.len(), whole, fraction, power)
+}
+
+/// The digits of a number without zeros at either end, in two pieces, and the power of ten of the last one. Zero has no digits.
+struct Decimal<'a> {
+    is_negative: bool,
+    whole: &'a str,
+    fraction: &'a str,
+    exponent: i64,
+}
+
+impl<'a> Decimal<'a> {
+    /// None of a number whose power is beyond all measure: it is the same as its own text alone.
+    fn read(text: &'a str) -> Option<Self> {
+        let (is_negative, all_whole, fraction, power) = parts(text);
+        let fraction = fraction.trim_end_matches('0');
+        let mut whole = all_whole.trim_start_matches('0');
+        let mut exponent = power.parse::<i64>().ok()?;
+        exponent = exponent.checked_sub(i64::try_from(fraction.len()).ok()?)?;
+        if fraction.is_empty() {
+            let all = whole.len();
+            whole = whole.trim_end_matches('0');
+            exponent = exponent.checked_add(i64::try_from(all - whole.len()).ok()?)?;
+        }
+        let is_zero = whole.is_empty() && fraction.is_empty();
+        Some(Self {
+            is_negative: is_negative && !is_zero,
+            whole,
+            fraction: if whole.is_empty() {
+                fraction.trim_start_matches('0')
+            } else {
+                fraction
+            },
+            exponent: if is_zero { 0 } else { exponent },
+        })
+    }
+
+    fn count(&self) -> usize {
+        self.whole.len() + self.fraction.len()
+    }
+
+    fn is_same(&self, other: &Decimal<'_>) -> bool {
+        let digits = self.whole.bytes().chain(self.fraction.bytes());
+        self.is_negative == other.is_negative
+            && self.exponent == other.exponent
+            && self.count() == other.count()
+            && digits.eq(other.whole.bytes().chain(other.fraction.bytes()))
+    }
+
+    /// Whether this is what the double is rounded to, at as many digits as stand here.
+    fn is_writing_of(&self, number: f64) -> bool {
+        let count = self.count();
+        if !number.is_finite() || !(1..=MAX_DOUBLE_DIGITS).contains(&count) {
+            return false;
+        }
+        let precision = count - 1;
+        let written = format!("{number:.precision$e}");
+        Decimal::read(&written).is_some_and(|written| written.is_same(self))
+    }
+}
