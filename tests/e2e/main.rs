@@ -76,6 +76,8 @@ mod sessions;
 #[cfg(test)]
 mod signals;
 #[cfg(test)]
+mod slow_commands;
+#[cfg(test)]
 mod slow_consumer;
 #[cfg(test)]
 mod socket;

@@ -7,6 +7,7 @@ use confab_bus::rpc::Workers;
 use confab_bus::{Bus, RpcError};
 use confab_protocol::command::{Outcome, Request};
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::fair::Owner;
 use confab_protocol::limits;
 use confab_protocol::query::{Answer, Query, QueryOutcome, QueryRequest, VERSION};
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +19,7 @@ mod attempt;
 mod carrier;
 mod lanes;
 mod query_permits;
+mod shares;
 mod submission;
 
 pub(crate) use carrier::CommandLoop;
@@ -39,7 +41,7 @@ const FIRST_ATTEMPT: u32 = 40;
 pub(crate) struct CommandLimits {
     /// How long a command or query may take in all.
     pub(crate) budget: Duration,
-    /// Requests to one worker on their way at once.
+    /// Messages to one worker on their way at once, of sends and of read marks each.
     pub(crate) in_flight: usize,
     /// Commands that may wait.
     pub(crate) waiting: usize,
@@ -105,6 +107,9 @@ impl Commands {
         if !self.bus.is_connected() {
             return Err(away());
         }
+        let Some(owner) = requests.first().map(|request| Owner::from(&request.caller)) else {
+            return Ok(Vec::new());
+        };
         let began = Instant::now();
         let names: Vec<_> = requests
             .iter()
@@ -115,7 +120,7 @@ impl Commands {
             self.metrics.payload(command.name(), command.weight());
         }
         let (answers, outcomes) = oneshot::channel();
-        let submission = Submission::new(requests, began + self.limits.budget, answers);
+        let submission = Submission::new(owner, requests, began + self.limits.budget, answers);
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
         self.inbox
             .send(submission)

@@ -54,13 +54,14 @@ pub struct Settings {
     /// Milliseconds that a command or query may take, its retry included.
     #[arg(long, env = "CONFAB_REQUEST_BUDGET", default_value_t = 5000)]
     pub request_budget: u64,
-    /// Requests to one worker on their way at once; what waits meanwhile goes in the next one.
+    /// Messages to one worker on their way at once, of sends and of read marks each; what waits meanwhile goes in the next one.
     #[arg(long, env = "CONFAB_WORKER_REQUESTS", default_value_t = 4)]
     pub worker_requests: usize,
-    /// Commands that may wait in this gateway; beyond, they are refused as OVERLOADED.
+    /// Commands that may wait in this gateway, a tenant's at most half of them, a user's a quarter; beyond, they are refused as
+    /// OVERLOADED.
     #[arg(long, env = "CONFAB_QUEUE_COMMANDS", default_value_t = 16_384)]
     pub queue_commands: usize,
-    /// Bytes of the commands that may wait in this gateway.
+    /// Bytes of the commands that may wait in this gateway, with the same shares.
     #[arg(long, env = "CONFAB_QUEUE_BYTES", default_value_t = 128 * 1024 * 1024)]
     pub queue_bytes: usize,
     /// Seconds within which a new socket must say hello.

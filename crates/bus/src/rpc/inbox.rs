@@ -117,3 +117,6 @@ fn decode(payload: &[u8]) -> Result<Part, RpcError> {
     }
     Ok(part)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use confab_bus::rpc::{Target, WorkerId};
 use confab_protocol::command::{Part, Request};
 
-use super::submission::Submission;
+use super::lanes::Message;
+use super::submission::{Class, Submission};
 
 /// How often it is looked whether a worker lives with which commands only wait for locks.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -15,6 +16,7 @@ const LIVENESS_INTERVAL: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Attempt {
     target: Target,
+    class: Class,
     /// The message's submissions, but for those that were answered.
     submissions: Vec<Option<Submission>>,
     places: Vec<Place>,
@@ -40,12 +42,16 @@ struct Place {
 impl Attempt {
     /// A message that is sent now. It fails when nothing is heard of it for `silence`, or at `deadline`.
     pub(super) fn new(
-        target: Target,
-        submissions: Vec<Submission>,
+        message: Message,
         now: Instant,
         silence: Duration,
         deadline: Instant,
     ) -> Self {
+        let Message {
+            target,
+            class,
+            submissions,
+        } = message;
         let mut places = Vec::new();
         for (n, submission) in submissions.iter().enumerate() {
             places.extend(submission.open().map(|(index, _)| Place {
@@ -56,6 +62,7 @@ impl Attempt {
         }
         Self {
             target,
+            class,
             submissions: submissions.into_iter().map(Some).collect(),
             unheard: places.len(),
             places,
@@ -75,6 +82,10 @@ impl Attempt {
 
     pub(super) const fn target(&self) -> Target {
         self.target
+    }
+
+    pub(super) const fn class(&self) -> Class {
+        self.class
     }
 
     /// The worker that has it, where that is known.
@@ -155,3 +166,6 @@ impl Attempt {
         Some((place.submission, place.index))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::attempt::Attempt;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Message};
 use super::submission::{ATTEMPTS, Submission};
 use super::{CommandLimits, INBOX, attempt_timeout, failure_of, milliseconds};
 use crate::metrics::CommandMetrics;
@@ -59,7 +59,7 @@ impl CommandLoop {
             bus,
             workers,
             submissions,
-            lanes: Lanes::new(limits.in_flight),
+            lanes: Lanes::new(&limits),
             limits,
             metrics,
             attempts: FxHashMap::default(),
@@ -116,9 +116,7 @@ impl CommandLoop {
     }
 
     fn take(&mut self, submission: Submission) {
-        if self.lanes.waiting() >= self.limits.waiting
-            || self.lanes.waiting_bytes() >= self.limits.waiting_bytes
-        {
+        if !self.lanes.admits(submission.owner()) {
             let full = Failure::new(Code::Overloaded, "too many commands wait in this gateway");
             submission.refuse(&full.retry_after(1000));
             return;
@@ -138,31 +136,27 @@ impl CommandLoop {
 
     fn send(&mut self, sender: &BatchSender) {
         let now = Instant::now();
-        while let Some((target, submissions)) = self.lanes.next(now) {
-            self.begin(sender, now, target, submissions);
+        while let Some(message) = self.lanes.next(now) {
+            self.begin(sender, now, message);
         }
+        self.metrics.waiting(self.lanes.waiting());
     }
 
-    fn begin(
-        &mut self,
-        sender: &BatchSender,
-        now: Instant,
-        target: Target,
-        mut submissions: Vec<Submission>,
-    ) {
+    fn begin(&mut self, sender: &BatchSender, now: Instant, mut message: Message) {
+        let (target, submissions) = (message.target, &mut message.submissions);
         // The last deadline: one that is about to pass must not cut the others short, and its caller has its own clock.
         let deadlines = submissions.iter().map(|submission| submission.deadline);
         let deadline = deadlines.max().unwrap_or(now);
         let earlier = submissions
             .first()
             .map_or(0, |submission| submission.attempts);
-        for submission in &mut submissions {
+        for submission in submissions {
             submission.attempts += 1;
         }
         let token = Token(self.next_token);
         self.next_token += 1;
         let timeout = attempt_timeout(self.limits.budget, earlier, deadline).unwrap_or_default();
-        let attempt = Attempt::new(target, submissions, now, timeout, deadline);
+        let attempt = Attempt::new(message, now, timeout, deadline);
         let requests = attempt.requests();
         self.metrics.batch(requests.len());
         self.looks.insert((attempt.next_look(now), token));
@@ -180,10 +174,13 @@ impl CommandLoop {
         let Some(attempt) = self.attempts.get_mut(&token) else {
             return;
         };
-        let (target, before) = (attempt.target(), attempt.unheard());
+        self.metrics.part();
+        let before = attempt.unheard();
         let complete = attempt.part(Instant::now(), part);
-        if before > 0 && attempt.unheard() == 0 {
-            self.lanes.finished(target);
+        let after = attempt.unheard();
+        if after < before {
+            self.lanes
+                .finished(attempt.target(), attempt.class(), before - after, after);
         }
         let worker = attempt.worker();
         if attempt.is_complete() {
@@ -230,7 +227,8 @@ impl CommandLoop {
         let (target, worker) = (attempt.target(), attempt.worker());
         debug!(%error, ?target, "a message was not answered");
         if attempt.unheard() > 0 {
-            self.lanes.finished(target);
+            self.lanes
+                .finished(target, attempt.class(), attempt.unheard(), 0);
         }
         let gone = matches!(
             (target, error),

@@ -1,96 +1,131 @@
 //! What waits for each worker, and what goes in the next message to it. No IO.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use confab_bus::rpc::Target;
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::fair::{FairQueue, Owner};
 use confab_protocol::limits;
 use rustc_hash::FxHashMap;
 
-use super::submission::Submission;
+use super::CommandLimits;
+use super::shares::Shares;
+use super::submission::{Class, Submission};
 
 /// Commands in one message at most.
 const COMMANDS: usize = 1000;
 
+/// Commands that are neither sends nor read marks on their way to one worker at once.
+const MAX_OTHERS_ON_THE_WAY: usize = 64;
+
 /// What is left of a budget must be more than this to be worth a message.
 const LEAST: Duration = Duration::from_millis(5);
 
+/// What waits for one worker of one class, and what is on the way.
 #[derive(Debug, Default)]
 struct Lane {
-    waiting: VecDeque<Submission>,
-    on_the_way: usize,
+    waiting: FairQueue<Submission>,
+    messages: usize,
+    commands: usize,
 }
 
-/// A queue a target, each with a bounded number of messages on the way.
+/// A queue a target and class, each with bounds of its own for what is on the way: so nothing waits for commands of another class.
+/// What waits is served in turn by tenant, then by user.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    lanes: FxHashMap<Target, Lane>,
+    lanes: FxHashMap<(Target, Class), Lane>,
     in_flight: usize,
-    waiting: usize,
-    waiting_bytes: usize,
+    shares: Shares,
+}
+
+/// A message that may go: whole submissions of one class, as many as fit.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) target: Target,
+    pub(super) class: Class,
+    pub(super) submissions: Vec<Submission>,
+}
+
+impl Lane {
+    /// How many commands the next message may have.
+    const fn room(&self, class: Class, in_flight: usize) -> usize {
+        match class {
+            Class::Sends | Class::Marks if self.messages < in_flight => COMMANDS,
+            Class::Sends | Class::Marks => 0,
+            Class::Others => MAX_OTHERS_ON_THE_WAY.saturating_sub(self.commands),
+        }
+    }
+
+    const fn is_idle(&self) -> bool {
+        self.messages == 0 && self.commands == 0 && self.waiting.is_empty()
+    }
 }
 
 impl Lanes {
-    pub(super) fn new(in_flight: usize) -> Self {
+    pub(super) fn new(limits: &CommandLimits) -> Self {
         Self {
             lanes: FxHashMap::default(),
-            in_flight,
-            waiting: 0,
-            waiting_bytes: 0,
+            in_flight: limits.in_flight,
+            shares: Shares::new(limits.waiting, limits.waiting_bytes),
         }
+    }
+
+    /// Whether more of an owner's may wait.
+    pub(super) fn admits(&self, owner: &Owner) -> bool {
+        self.shares.admits(owner)
     }
 
     /// Commands that wait.
     pub(super) const fn waiting(&self) -> usize {
-        self.waiting
-    }
-
-    /// Bytes of the commands that wait.
-    pub(super) const fn waiting_bytes(&self) -> usize {
-        self.waiting_bytes
+        self.shares.commands()
     }
 
     pub(super) fn push(&mut self, target: Target, submission: Submission) {
-        self.waiting += submission.count();
-        self.waiting_bytes += submission.weight;
-        self.lanes
-            .entry(target)
-            .or_default()
-            .waiting
-            .push_back(submission);
+        let owner = submission.owner().clone();
+        self.shares
+            .add(&owner, submission.count(), submission.weight);
+        let lane = self.lanes.entry((target, submission.class())).or_default();
+        lane.waiting.push(&owner, submission);
     }
 
-    /// The next message that may go: whole submissions, as many as fit. What waited too long is refused instead.
-    pub(super) fn next(&mut self, now: Instant) -> Option<(Target, Vec<Submission>)> {
+    /// The next message that may go. What waited too long is refused instead.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Message> {
         loop {
             let in_flight = self.in_flight;
-            let is_due = |lane: &Lane| lane.on_the_way < in_flight && !lane.waiting.is_empty();
-            let target = self
-                .lanes
-                .iter()
-                .find(|(_, lane)| is_due(lane))
-                .map(|(target, _)| *target)?;
-            let taken = self.take(target, now);
-            if !taken.is_empty() {
-                return Some((target, taken));
+            let mut lanes = self.lanes.iter();
+            let (target, class) = lanes
+                .find(|((_, class), lane)| {
+                    !lane.waiting.is_empty() && lane.room(*class, in_flight) > 0
+                })
+                .map(|(key, _)| *key)?;
+            let submissions = self.take((target, class), now);
+            if !submissions.is_empty() {
+                return Some(Message {
+                    target,
+                    class,
+                    submissions,
+                });
             }
         }
     }
 
-    fn take(&mut self, target: Target, now: Instant) -> Vec<Submission> {
+    fn take(&mut self, key: (Target, Class), now: Instant) -> Vec<Submission> {
         let (mut taken, mut commands, mut bytes, mut attempts) = (Vec::new(), 0, 0, 0);
-        let Some(lane) = self.lanes.get_mut(&target) else {
+        let Some(lane) = self.lanes.get_mut(&key) else {
             return taken;
         };
-        while let Some(submission) = lane.waiting.pop_front_if(|next: &mut Submission| {
-            commands == 0
-                || (commands + next.count() <= COMMANDS
-                    && bytes + next.weight <= limits::RPC
-                    && next.attempts == attempts)
-        }) {
-            self.waiting -= submission.count();
-            self.waiting_bytes -= submission.weight;
+        let room = lane.room(key.1, self.in_flight);
+        while let Some((owner, submission)) = lane.waiting.pop() {
+            let count = submission.count();
+            let fits = commands == 0
+                || (commands + count <= room
+                    && bytes + submission.weight <= limits::RPC
+                    && submission.attempts == attempts);
+            if !fits {
+                lane.waiting.push_front(&owner, submission);
+                break;
+            }
+            self.shares.remove(&owner, count, submission.weight);
             if submission.deadline <= now + LEAST {
                 let code = if submission.handed_over {
                     Code::Timeout
@@ -100,110 +135,47 @@ impl Lanes {
                 submission.refuse(&Failure::of(code).retry_after(1000));
                 continue;
             }
-            commands += submission.count();
+            lane.waiting.charge(&owner, count, submission.weight);
+            commands += count;
             bytes += submission.weight;
             attempts = submission.attempts;
             taken.push(submission);
         }
-        lane.on_the_way += usize::from(!taken.is_empty());
+        lane.messages += usize::from(!taken.is_empty());
+        lane.commands += commands;
+        if lane.is_idle() {
+            self.lanes.remove(&key);
+        }
         taken
     }
 
     /// Takes out what waits for a target, to go elsewhere.
-    pub(super) fn abandon(&mut self, target: Target) -> VecDeque<Submission> {
-        let lane = self.lanes.get_mut(&target);
-        let waiting = lane.map_or_else(VecDeque::new, |lane| std::mem::take(&mut lane.waiting));
-        for submission in &waiting {
-            self.waiting -= submission.count();
-            self.waiting_bytes -= submission.weight;
+    pub(super) fn abandon(&mut self, target: Target) -> Vec<Submission> {
+        let mut abandoned = Vec::new();
+        for class in Class::ALL {
+            let lane = self.lanes.get_mut(&(target, class));
+            for (owner, submission) in lane.map_or_else(Vec::new, |lane| lane.waiting.drain()) {
+                self.shares
+                    .remove(&owner, submission.count(), submission.weight);
+                abandoned.push(submission);
+            }
         }
-        waiting
+        abandoned
     }
 
-    /// A message to the target came to its end.
-    pub(super) fn finished(&mut self, target: Target) {
-        if let Some(lane) = self.lanes.get_mut(&target) {
-            lane.on_the_way -= 1;
-            if lane.on_the_way == 0 && lane.waiting.is_empty() {
-                self.lanes.remove(&target);
+    /// So many commands of a message are no longer on the way, and so many still are: with the last one the message is not either.
+    pub(super) fn finished(&mut self, target: Target, class: Class, commands: usize, left: usize) {
+        if let Some(lane) = self.lanes.get_mut(&(target, class)) {
+            lane.commands = lane.commands.saturating_sub(commands);
+            if left == 0 {
+                lane.messages = lane.messages.saturating_sub(1);
+            }
+            if lane.is_idle() {
+                self.lanes.remove(&(target, class));
             }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::submission::tests::submission;
-    use super::*;
-
-    #[test]
-    fn what_waits_while_messages_are_on_the_way_goes_together() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(5);
-        let mut lanes = Lanes::new(1);
-        lanes.push(Target::Any, submission(1, 10, later).0);
-        assert_eq!(lanes.next(now).unwrap().1.len(), 1);
-        lanes.push(Target::Any, submission(2, 10, later).0);
-        lanes.push(Target::Any, submission(3, 10, later).0);
-        assert!(lanes.next(now).is_none());
-        lanes.finished(Target::Any);
-        let (_, together) = lanes.next(now).unwrap();
-        assert_eq!(
-            together.iter().map(|s| s.count()).collect::<Vec<_>>(),
-            [2, 3]
-        );
-        assert_eq!((lanes.waiting(), lanes.waiting_bytes()), (0, 0));
-    }
-
-    #[test]
-    fn a_retry_has_a_message_of_its_own_for_its_time_is_another() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(5);
-        let mut lanes = Lanes::new(4);
-        for attempts in [0, 1, 1, 0] {
-            let (mut next, _outcomes) = submission(1, 10, later);
-            next.attempts = attempts;
-            lanes.push(Target::Any, next);
-        }
-        let messages: Vec<_> = std::iter::from_fn(|| lanes.next(now)).collect();
-        let sizes: Vec<_> = messages.iter().map(|(_, taken)| taken.len()).collect();
-        assert_eq!(sizes, [1, 2, 1]);
-    }
-
-    #[test]
-    fn what_waits_for_a_worker_that_is_gone_can_go_elsewhere() {
-        let now = Instant::now();
-        let mut lanes = Lanes::new(1);
-        for _ in 0..3 {
-            lanes.push(
-                Target::Any,
-                submission(1, limits::RPC, now + Duration::from_secs(5)).0,
-            );
-        }
-        assert_eq!(lanes.next(now).unwrap().1.len(), 1);
-        assert_eq!(lanes.abandon(Target::Any).len(), 2);
-        assert_eq!((lanes.waiting(), lanes.waiting_bytes()), (0, 0));
-        lanes.finished(Target::Any);
-        assert!(lanes.abandon(Target::Any).is_empty());
-    }
-
-    #[test]
-    fn a_message_fits_nats_and_late_commands_are_refused() {
-        let now = Instant::now();
-        let mut lanes = Lanes::new(4);
-        let (late, mut outcome) = submission(1, 10, now);
-        lanes.push(Target::Any, late);
-        for _ in 0..3 {
-            lanes.push(
-                Target::Any,
-                submission(1, limits::RPC / 2, now + Duration::from_secs(1)).0,
-            );
-        }
-        assert_eq!(lanes.next(now).unwrap().1.len(), 1);
-        assert_eq!(
-            outcome.try_recv().unwrap()[0].as_ref().unwrap_err().code,
-            Code::Overloaded
-        );
-        assert_eq!(lanes.next(now).unwrap().1.len(), 1);
-    }
-}
+mod tests;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use confab_bus::rpc::WorkerId;
-use confab_protocol::command::Request;
+use confab_protocol::command::{Command, Request};
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::fair::Owner;
 use confab_protocol::ids::ConversationId;
 use tokio::sync::oneshot;
 
@@ -13,6 +14,32 @@ use super::CommandOutcome;
 
 /// A command goes to workers so often: at first, and once more elsewhere.
 pub(super) const ATTEMPTS: u32 = 2;
+
+/// What waits and travels by itself, so that nothing waits for commands of another class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Class {
+    /// Messages are sent: group-committed, fast, and most of what there is.
+    Sends,
+    /// Read marks: group-committed by themselves. One may wait for a membership that is locked.
+    Marks,
+    /// Everything else: each is carried out by itself and may take long.
+    Others,
+}
+
+impl Class {
+    pub(super) const ALL: [Self; 3] = [Self::Sends, Self::Marks, Self::Others];
+
+    fn of(requests: &[Request]) -> Self {
+        let all = |is: fn(&Command) -> bool| requests.iter().all(|request| is(&request.command));
+        if all(|command| matches!(command, Command::SendMessage(_))) {
+            Self::Sends
+        } else if all(|command| matches!(command, Command::MarkRead(_))) {
+            Self::Marks
+        } else {
+            Self::Others
+        }
+    }
+}
 
 /// Commands that stay together and in order, and who waits for their outcomes.
 #[derive(Debug)]
@@ -27,17 +54,23 @@ pub(super) struct Submission {
     /// The workers that failed it.
     pub(super) not: Vec<WorkerId>,
     pub(super) weight: usize,
+    owner: Owner,
+    class: Class,
     answers: oneshot::Sender<Vec<CommandOutcome>>,
 }
 
 impl Submission {
+    /// Commands of one caller.
     pub(super) fn new(
+        owner: Owner,
         requests: Vec<Request>,
         deadline: Instant,
         answers: oneshot::Sender<Vec<CommandOutcome>>,
     ) -> Self {
         let weight = requests.iter().map(|request| request.weight()).sum();
         Self {
+            owner,
+            class: Class::of(&requests),
             outcomes: vec![None; requests.len()],
             requests: requests.into_iter().map(Arc::new).collect(),
             deadline,
@@ -47,6 +80,14 @@ impl Submission {
             weight,
             answers,
         }
+    }
+
+    pub(super) const fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    pub(super) const fn class(&self) -> Class {
+        self.class
     }
 
     pub(super) fn conversation(&self) -> Option<ConversationId> {
@@ -125,7 +166,7 @@ pub(super) const fn is_undone(failure: &Failure) -> bool {
 pub(super) mod tests {
     use std::time::Duration;
 
-    use confab_protocol::command::{Caller, Command, Outcome, SendAnswer, SendMessage};
+    use confab_protocol::command::{Caller, Outcome, SendAnswer, SendMessage};
     use confab_protocol::ids::ClientId;
     use confab_protocol::json::JsonText;
     use uuid::Uuid;
@@ -138,25 +179,38 @@ pub(super) mod tests {
         bytes: usize,
         deadline: Instant,
     ) -> (Submission, oneshot::Receiver<Vec<CommandOutcome>>) {
-        let request = Request {
+        let send = Command::SendMessage(SendMessage {
+            conversation: ConversationId(Uuid::nil()),
+            message: confab_protocol::ids::EventId(Uuid::nil()),
+            client_id: ClientId(Uuid::nil()),
+            payload: JsonText::trusted("x".repeat(bytes)),
+            reply_to: None,
+            answer: SendAnswer::Ack,
+        });
+        submitted("t", "u", vec![send; count], deadline)
+    }
+
+    /// Commands of a user.
+    pub(in crate::commands) fn submitted(
+        tenant: &str,
+        user: &str,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> (Submission, oneshot::Receiver<Vec<CommandOutcome>>) {
+        let caller = Caller {
+            tenant: tenant.parse().unwrap(),
+            user: user.parse().unwrap(),
+            admin: false,
+        };
+        let request = |command| Request {
             request_id: String::new(),
             traceparent: None,
-            caller: Caller {
-                tenant: "t".parse().unwrap(),
-                user: "u".parse().unwrap(),
-                admin: false,
-            },
-            command: Command::SendMessage(SendMessage {
-                conversation: ConversationId(Uuid::nil()),
-                message: confab_protocol::ids::EventId(Uuid::nil()),
-                client_id: ClientId(Uuid::nil()),
-                payload: JsonText::trusted("x".repeat(bytes)),
-                reply_to: None,
-                answer: SendAnswer::Ack,
-            }),
+            caller: caller.clone(),
+            command,
         };
+        let requests = commands.into_iter().map(request).collect();
         let (answers, outcomes) = oneshot::channel();
-        let submission = Submission::new(vec![request; count], deadline, answers);
+        let submission = Submission::new(Owner::from(&caller), requests, deadline, answers);
         (submission, outcomes)
     }
 

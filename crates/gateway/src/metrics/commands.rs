@@ -8,6 +8,7 @@ use confab_protocol::query::Answer;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -34,6 +35,8 @@ pub(crate) struct CommandMetrics {
     latency: Family<NameLabel, Histogram, fn() -> Histogram>,
     payload: Family<NameLabel, Histogram, fn() -> Histogram>,
     batches: Histogram,
+    parts: Counter,
+    waiting: Gauge,
 }
 
 impl CommandMetrics {
@@ -43,6 +46,8 @@ impl CommandMetrics {
             latency: Family::new_with_constructor(seconds as fn() -> Histogram),
             payload: Family::new_with_constructor(bytes as fn() -> Histogram),
             batches: Histogram::new(COMMANDS),
+            parts: Counter::default(),
+            waiting: Gauge::default(),
         };
         register(registry, "confab_gateway_commands", metrics.answers.clone());
         register(
@@ -54,6 +59,16 @@ impl CommandMetrics {
             registry,
             "confab_gateway_command_batch",
             metrics.batches.clone(),
+        );
+        register(
+            registry,
+            "confab_gateway_command_parts",
+            metrics.parts.clone(),
+        );
+        register(
+            registry,
+            "confab_gateway_commands_waiting",
+            metrics.waiting.clone(),
         );
         register(
             registry,
@@ -89,6 +104,17 @@ impl CommandMetrics {
     /// The payload of a query's answer.
     pub(crate) fn answer(&self, query: &'static str, answer: &Answer) {
         self.payload(query, weight(answer));
+    }
+
+    /// A part of an answer came.
+    pub(crate) fn part(&self) {
+        self.parts.inc();
+    }
+
+    /// So many commands wait.
+    pub(crate) fn waiting(&self, commands: usize) {
+        self.waiting
+            .set(i64::try_from(commands).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn batch(&self, commands: usize) {

@@ -48,6 +48,20 @@ pub const METRICS: &[Metric] = &[
         help: "Commands in one message to a worker",
     },
     Metric {
+        name: "confab_gateway_command_parts",
+        unit: "",
+        kind: Counter,
+        labels: &[],
+        help: "Parts of workers' answers: one a message where all its commands end together",
+    },
+    Metric {
+        name: "confab_gateway_commands_waiting",
+        unit: "",
+        kind: Gauge,
+        labels: &[],
+        help: "Commands that wait in this gateway to be sent to a worker",
+    },
+    Metric {
         name: "confab_feed_events",
         unit: "",
         kind: Counter,

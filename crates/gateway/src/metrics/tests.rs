@@ -20,6 +20,8 @@ fn encoded() -> String {
     commands.command("send_message", Some(Code::Timeout), took);
     commands.payload("send_message", 300);
     commands.batch(1);
+    commands.part();
+    commands.waiting(1);
     let feed = FeedMetrics::new(&mut registry);
     feed.event("delivered", 0);
     feed.question("memberships");

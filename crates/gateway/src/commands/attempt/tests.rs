@@ -1,0 +1,131 @@
+use confab_protocol::command::{Outcome, VERSION};
+use confab_protocol::error::{Code, Failure};
+use tokio::sync::oneshot::Receiver;
+use uuid::Uuid;
+
+use super::super::CommandOutcome;
+use super::super::submission::tests::submission;
+use super::*;
+
+const SILENCE: Duration = Duration::from_secs(2);
+const BUDGET: Duration = Duration::from_secs(5);
+const WORKER: WorkerId = WorkerId(Uuid::max());
+
+type Outcomes = Receiver<Vec<CommandOutcome>>;
+
+/// A message of submissions with so many commands each, and where their outcomes go.
+fn attempt(counts: &[usize], now: Instant) -> (Attempt, Vec<Outcomes>) {
+    let submissions = counts
+        .iter()
+        .map(|count| submission(*count, 10, now + BUDGET));
+    let (submissions, outcomes) = submissions.unzip();
+    let message = Message {
+        target: Target::Any,
+        class: Class::Sends,
+        submissions,
+    };
+    (Attempt::new(message, now, SILENCE, now + BUDGET), outcomes)
+}
+
+fn done() -> CommandOutcome {
+    Ok(Outcome::Read(Vec::new()))
+}
+
+fn part(done_places: &[u32], waiting: &[u32]) -> Part {
+    Part {
+        version: VERSION,
+        worker: WORKER.0,
+        outcomes: done_places.iter().map(|place| (*place, done())).collect(),
+        waiting: waiting.to_vec(),
+    }
+}
+
+#[test]
+fn submission_is_answered_when_its_last_place_is() {
+    let now = Instant::now();
+    let (mut attempt, mut outcomes) = attempt(&[1, 2, 1], now);
+    assert_eq!(attempt.requests().len(), 4);
+    let complete = attempt.part(now, part(&[0, 2], &[]));
+    assert_eq!((complete.len(), attempt.unheard()), (1, 2));
+    complete.into_iter().for_each(Submission::answer);
+    assert_eq!(outcomes[0].try_recv().unwrap(), [done()]);
+    assert_eq!(attempt.worker(), Some(WORKER));
+
+    let complete = attempt.part(now, part(&[3, 1], &[]));
+    assert_eq!((complete.len(), attempt.unheard()), (2, 0));
+    assert!(attempt.is_complete());
+    complete.into_iter().for_each(Submission::answer);
+    assert_eq!(outcomes[1].try_recv().unwrap(), [done(), done()]);
+    assert_eq!(outcomes[2].try_recv().unwrap(), [done()]);
+}
+
+#[test]
+fn places_told_twice_or_unknown_change_nothing() {
+    let now = Instant::now();
+    let (mut attempt, mut outcomes) = attempt(&[2], now);
+    let refused = Err(Failure::of(Code::MessageNotFound));
+    let mut first = part(&[], &[]);
+    first.outcomes.push((0, refused.clone()));
+    assert!(attempt.part(now, first).is_empty());
+    assert!(
+        attempt
+            .part(now, part(&[0, 7], &[0, 9, u32::MAX]))
+            .is_empty()
+    );
+    assert_eq!(attempt.unheard(), 1);
+    let complete = attempt.part(now, part(&[1, 1], &[]));
+    complete.into_iter().for_each(Submission::answer);
+    assert_eq!(outcomes[0].try_recv().unwrap(), [refused, done()]);
+    assert!(attempt.part(now, part(&[0, 1], &[1])).is_empty());
+    assert!(attempt.is_complete() && attempt.unheard() == 0);
+}
+
+#[test]
+fn silence_is_measured_from_the_last_part() {
+    let now = Instant::now();
+    let (mut attempt, _outcomes) = attempt(&[1, 1], now);
+    let lives = |_| true;
+    let almost = Duration::from_millis(1999);
+    assert!(!attempt.is_over(now + almost, lives));
+    assert!(attempt.is_over(now + SILENCE, lives));
+    assert_eq!(attempt.next_look(now), now + SILENCE);
+    attempt.part(now + almost, part(&[0], &[]));
+    assert!(!attempt.is_over(now + SILENCE, lives));
+    assert!(attempt.is_silent(now + almost + SILENCE, lives));
+    assert_eq!(attempt.next_look(now + SILENCE), now + almost + SILENCE);
+}
+
+#[test]
+fn worker_whose_commands_wait_is_silent_when_it_is_gone() {
+    let now = Instant::now();
+    let (mut attempt, _outcomes) = attempt(&[1, 1], now);
+    attempt.part(now, part(&[0], &[1]));
+    assert_eq!((attempt.unheard(), attempt.is_complete()), (0, false));
+    let (late, lives) = (now + 2 * SILENCE, |worker| worker == WORKER);
+    assert!(!attempt.is_over(late, lives));
+    assert!(attempt.is_silent(late, |_| false));
+    assert!(attempt.next_look(late) < late + SILENCE);
+    // At the deadline it is over, and its worker is not silent.
+    assert!(attempt.is_over(now + BUDGET, lives) && !attempt.is_silent(now + BUDGET, lives));
+    assert_eq!(attempt.next_look(now + BUDGET), now + BUDGET);
+    assert_eq!(attempt.part(late, part(&[1], &[])).len(), 1);
+}
+
+#[test]
+fn failed_message_gives_back_only_what_is_open() {
+    let now = Instant::now();
+    let (mut first, _outcomes) = attempt(&[1, 3, 1], now);
+    assert_eq!(first.part(now, part(&[0, 2], &[1])).len(), 1);
+    let incomplete = first.into_incomplete();
+    let counts: Vec<_> = incomplete.iter().map(Submission::count).collect();
+    assert_eq!(counts, [2, 1]);
+    // The next message has the commands that are open, in its own places.
+    let message = Message {
+        target: Target::Worker(WORKER),
+        class: Class::Sends,
+        submissions: incomplete,
+    };
+    let mut second = Attempt::new(message, now, SILENCE, now + BUDGET);
+    assert_eq!((second.requests().len(), second.unheard()), (3, 3));
+    assert_eq!(second.part(now, part(&[0, 1, 2], &[])).len(), 2);
+}
