@@ -184,7 +184,7 @@ impl Fixture {
 /// How long the tests' tokens are valid at most.
 pub(crate) const TOKEN_MAX_LIFETIME: Duration = Duration::from_secs(1000);
 
-fn committer(url: &str) -> Committer {
+pub(crate) fn committer(url: &str) -> Committer {
     let metrics = Metrics::new(&mut Registry::default());
     let short = || options(url).options([database::SHORT_LOCK_TIMEOUT]);
     let pool = |options| Pool::new(options, CONNECTIONS, DEADLINE);

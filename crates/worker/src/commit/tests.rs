@@ -4,6 +4,7 @@ mod admins;
 mod alone;
 mod batches;
 mod content;
+mod contention;
 mod conversations;
 mod creations;
 mod locks;
