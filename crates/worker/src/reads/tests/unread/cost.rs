@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::super::super::{conversations, list};
 use super::{counted, listed};
-use crate::testing::{Fixture, soak};
+use crate::commit::bind;
+use crate::testing::{Fixture, message, soak};
 
 /// Rows of the log that a count looks at beside the deleted messages.
 const LOOK_UPS: i64 = 5;
@@ -20,17 +21,14 @@ const DELETED: i64 = 1001;
 async fn counts_over_a_large_log_read_few_rows() {
     let fixture = Fixture::new().await;
     let group = fixture.group(&["alice", "bob"]).await;
-    execute(
-        &fixture.pool,
-        "alter table events set (autovacuum_enabled = off)",
-    )
-    .await;
+    let pool = patient(&fixture.url).await;
+    execute(&pool, "alter table events set (autovacuum_enabled = off)").await;
     let mut connection = connect(&fixture.url).await;
     // This connection's plans are those of an empty log, and stay so.
     assert_eq!(count(&mut connection, group, "alice").await.0, 0);
 
     let events = i64::try_from(soak(1_000_000, 50_000)).unwrap();
-    fill(&fixture.pool, group, events).await;
+    fill(&pool, group, events).await;
     for round in ["never analyzed", "analyzed"] {
         for mark in [
             1,
@@ -43,12 +41,12 @@ async fn counts_over_a_large_log_read_few_rows() {
             sqlx::query("update participants set last_read_seq = $2 where conversation_id = $1")
                 .bind(group.0)
                 .bind(mark)
-                .execute(&fixture.pool)
+                .execute(&pool)
                 .await
                 .unwrap();
             for user in ["alice", "bob"] {
                 let (unread, rows) = count(&mut connection, group, user).await;
-                let exact = counted(&fixture.pool, group, user, events.cast_unsigned()).await;
+                let exact = counted(&pool, group, user, events.cast_unsigned()).await;
                 assert_eq!(
                     unread.cast_unsigned(),
                     exact,
@@ -60,16 +58,16 @@ async fn counts_over_a_large_log_read_few_rows() {
                 );
             }
         }
-        execute(&fixture.pool, "analyze").await;
+        execute(&pool, "analyze").await;
         connection = connect(&fixture.url).await;
     }
-    delete_all(&fixture.pool, group).await;
+    delete_all(&pool, group).await;
     // Too many deleted ones to look at: the count says so by its bound.
     for (mark, told) in [(1, 1000), (events - 5000, 1000), (events - 900, 0)] {
         sqlx::query("update participants set last_read_seq = $2 where conversation_id = $1")
             .bind(group.0)
             .bind(mark)
-            .execute(&fixture.pool)
+            .execute(&pool)
             .await
             .unwrap();
         let (unread, rows) = count(&mut connection, group, "bob").await;
@@ -78,6 +76,46 @@ async fn counts_over_a_large_log_read_few_rows() {
             rows <= LOOK_UPS + DELETED,
             "{rows} rows of deleted messages"
         );
+    }
+}
+
+#[tokio::test]
+async fn numbers_beside_many_short_logs_read_few_rows() {
+    let fixture = Fixture::new().await;
+    let group = fixture.group(&["alice", "bob"]).await;
+    let pool = patient(&fixture.url).await;
+    execute(&pool, "alter table events set (autovacuum_enabled = off)").await;
+    let events = i64::try_from(soak(200_000, 20_000)).unwrap();
+    fill(&pool, group, events).await;
+    // One event a conversation on average: any index by conversation looks as good as another.
+    sqlx::query(
+        "insert into events (conversation_id, seq, id, type, actor, created_at, payload, messages) \
+         select gen_random_uuid(), 1, gen_random_uuid(), 'conversation.created', 'alice', now(), '{}', 0 \
+         from generate_series(1, $1 * 5)",
+    )
+    .bind(events)
+    .execute(&pool)
+    .await
+    .unwrap();
+    execute(&pool, "analyze").await;
+
+    let mut connection = connect(&fixture.url).await;
+    let (unread, rows) = count(&mut connection, group, "bob").await;
+    assert_eq!(unread, 1000);
+    assert!(rows <= LOOK_UPS + DELETED, "{rows} rows to count");
+    for size in [1, 16] {
+        // One who has sent most, and one who has sent little.
+        let items: Vec<_> = (0..size)
+            .map(|n| message(group, ["bob", "alice"][n % 2], "hello"))
+            .collect();
+        let batch: Vec<_> = items.iter().map(|item| &item.append).collect();
+        let mut tx = connection.begin().await.unwrap();
+        let before = rows_read(&mut tx).await;
+        bind(&batch).fetch_all(&mut *tx).await.unwrap();
+        let rows = rows_read(&mut tx).await - before;
+        tx.commit().await.unwrap();
+        let most = 2 * i64::try_from(size).unwrap();
+        assert!(rows <= most, "{rows} rows to send {size}");
     }
 }
 
@@ -119,6 +157,11 @@ async fn list_of_own_messages_reads_few_rows() {
         listed(&fixture, "alice", ListOrder::Recent).await,
         [unread; 100]
     );
+}
+
+/// Connections whose statements may take long.
+async fn patient(url: &str) -> PgPool {
+    PgPool::connect(url).await.unwrap()
 }
 
 /// A connection that plans as those of workers do.
