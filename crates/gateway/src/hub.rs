@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use confab_bus::feed::FeedEvent;
 use confab_bus::records::Position;
 use confab_protocol::event::MembershipChange;
+use confab_protocol::fair::{FairQueue, Owner};
 use confab_protocol::frame::Truncated;
 use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
@@ -49,6 +50,15 @@ pub(crate) struct SessionKey(pub(crate) u64);
 pub(crate) struct Account {
     pub(crate) tenant: TenantId,
     pub(crate) user: UserId,
+}
+
+impl Account {
+    fn owner(&self) -> Owner {
+        Owner {
+            tenant: self.tenant.clone(),
+            user: self.user.clone(),
+        }
+    }
 }
 
 /// From where a session begins to hear.
@@ -105,7 +115,8 @@ pub(crate) struct Hub {
     replays: Replays,
     limits: ReplayLimits,
     /// Sessions whose memberships are still to be asked for, and how many such questions have no answer yet.
-    to_open: VecDeque<SessionKey>,
+    /// Sessions whose memberships are to be asked for, in turn by tenant and user.
+    to_open: FairQueue<SessionKey>,
     opening_asks: usize,
     /// Grows with every break of the feed.
     epoch: u64,
@@ -152,7 +163,7 @@ impl Hub {
             window: Window::new(bounds),
             replays: Replays::default(),
             limits,
-            to_open: VecDeque::new(),
+            to_open: FairQueue::default(),
             opening_asks: 0,
             epoch: 1,
             clock: 0,

@@ -18,6 +18,8 @@ use super::{
 /// Sessions in one question, and how many such questions are on their way at once.
 const SESSIONS: usize = 100;
 const ASKS: usize = 4;
+/// About what a membership takes in an answer: whoever has many pages gives way to others between them.
+const MEMBERSHIP_BYTES: usize = 64;
 
 impl Asking {
     fn new(start: Start, epoch: u64) -> Self {
@@ -88,8 +90,17 @@ impl Hub {
             replay_bytes: self.limits.bytes,
         };
         self.sessions.insert(key, Box::new(session));
-        self.to_open.push_back(key);
+        self.wait_to_open([key]);
         self.ask_openings();
+    }
+
+    fn wait_to_open(&mut self, keys: impl IntoIterator<Item = SessionKey>) {
+        for key in keys {
+            // One that is closed opens no more.
+            if let Some(session) = self.sessions.get(&key) {
+                self.to_open.push(&session.account.owner(), key);
+            }
+        }
     }
 
     /// Asks for the memberships of sessions that open, as many at once as wait.
@@ -98,8 +109,9 @@ impl Hub {
             let (mut of, mut keys, mut named) = (Vec::new(), Vec::new(), 0);
             while keys.len() < SESSIONS
                 && named < NAMED
-                && let Some(key) = self.to_open.pop_front()
+                && let Some((owner, key)) = self.to_open.pop()
             {
+                self.to_open.charge(&owner, 1, 0);
                 let Some(session) = self.sessions.get_mut(&key) else {
                     continue;
                 };
@@ -133,7 +145,7 @@ impl Hub {
     /// The answer does not count: it is from before a break.
     pub(super) fn openings_again(&mut self, keys: Vec<SessionKey>) {
         self.opening_asks -= 1;
-        self.to_open.extend(keys);
+        self.wait_to_open(keys);
         self.ask_openings();
     }
 
@@ -149,7 +161,7 @@ impl Hub {
 
     /// The time to ask again has come.
     pub(super) fn open_later(&mut self, keys: Vec<SessionKey>) {
-        self.to_open.extend(keys);
+        self.wait_to_open(keys);
         self.ask_openings();
     }
 
@@ -160,11 +172,14 @@ impl Hub {
         let Some(asking) = &mut session.opening else {
             return;
         };
+        let bytes = answer.memberships.len() * MEMBERSHIP_BYTES;
         asking.memberships.extend(answer.memberships);
         asking.ended.extend(answer.ended);
         if answer.next.is_some() {
             asking.after = answer.next;
-            self.to_open.push_front(key);
+            let owner = session.account.owner();
+            self.to_open.charge(&owner, 0, bytes);
+            self.to_open.push_front(&owner, key);
             return;
         }
         session.epoch = self.epoch;

@@ -60,3 +60,49 @@ fn answer_all(world: &mut World, members: usize) {
 fn thousands_of_sessions_in_one_conversation_come_and_go() {
     storm(8000);
 }
+
+/// Opens a session of a user beside the clients.
+fn open_of(world: &mut World, tenant: &str, user: usize) {
+    world.keys += 1;
+    world.hub.open(Opening {
+        key: SessionKey(world.keys),
+        account: Account {
+            tenant: tenant.parse().unwrap(),
+            user: format!("u{user}").parse().unwrap(),
+        },
+        outbox: Arc::new(Outbox::new(Encoding::Json, 1 << 20)),
+        start: Start::default(),
+    });
+}
+
+/// The questions for memberships that the hub has since the last look.
+fn asks(world: &mut World) -> Vec<Ask> {
+    let effects = world.hub.effects().into_iter();
+    let ask = |effect| match effect {
+        Effect::Ask(ask) => Some(ask),
+        _ => None,
+    };
+    effects.filter_map(ask).collect()
+}
+
+#[test]
+fn opening_passes_flood_of_another_tenant() {
+    let mut world = World::new(0, ALL, usize::MAX);
+    for user in 0..2000 {
+        open_of(&mut world, "flood", user);
+    }
+    let mut on_their_way = asks(&mut world);
+    open_of(&mut world, "other", 0);
+    assert!(asks(&mut world).is_empty());
+    let first = on_their_way.remove(0);
+    let nothing = UserMemberships {
+        memberships: vec![],
+        next: None,
+        ended: vec![],
+    };
+    let answers = vec![nothing; first.of.len()];
+    world.hub.memberships(first, answers);
+    let next = asks(&mut world);
+    let mut asked = next.iter().flat_map(|ask| &ask.of);
+    assert!(asked.any(|of| of.tenant.as_str() == "other"));
+}
