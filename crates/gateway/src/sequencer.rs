@@ -165,7 +165,46 @@ mod tests {
         assert_eq!(sequencer.missing(), Some((7, 9)));
     }
 
+    /// What is published of a message: as a relay read it before its deletion, as it was read behind it, and the deletion.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Told {
+        Stale,
+        Emptied,
+        Deletion,
+    }
+
+    fn told(told: Told) -> LogEvent {
+        let (seq, r#type, target, json) = match told {
+            Told::Stale => (1, EventType::MessageCreated, None, "old content"),
+            Told::Emptied => (1, EventType::MessageCreated, None, "deleted"),
+            Told::Deletion => (2, EventType::MessageDeleted, Some(1), "deletion"),
+        };
+        let body = Arc::new(Broadcast::new(json.as_bytes()));
+        LogEvent {
+            seq,
+            r#type,
+            target,
+            body,
+        }
+    }
+
     proptest! {
+        #[test]
+        fn old_content_never_follows_its_deletion(
+            order in prop::collection::vec(prop::sample::select(vec![Told::Stale, Told::Emptied, Told::Deletion]), 1..12),
+        ) {
+            let mut sequencer = Sequencer::at(0);
+            let mut delivered = Vec::new();
+            for one in order {
+                if let Verdict::Deliver(first) = sequencer.offer(told(one)) {
+                    delivered.push(first);
+                    delivered.extend(std::iter::from_fn(|| sequencer.next_held()));
+                }
+            }
+            let seqs: Vec<_> = delivered.iter().map(|event| event.seq).collect();
+            prop_assert!([&[][..], &[1], &[1, 2]].contains(&seqs.as_slice()), "{seqs:?}");
+        }
+
         #[test]
         fn any_order_with_repeats_is_delivered_once_and_in_order(mut seqs in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(), repeats in prop::collection::vec(1..=60_u64, 0..40)) {
             seqs.extend(repeats);

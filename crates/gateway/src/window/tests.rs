@@ -63,6 +63,19 @@ fn what_is_too_old_or_too_much_is_forgotten_with_all_that_it_cost() {
     assert!(window.conversations.is_empty() && window.arrived.is_empty());
 }
 
+/// A relay that read a message before its deletion publishes it behind that, with its content.
+#[test]
+fn stale_creation_behind_its_deletion_is_not_kept() {
+    let (mut window, now) = (window(1 << 20), Instant::now());
+    window.note(id(1), &event(2, EventType::MessageDeleted, Some(1)), now);
+    window.note(id(1), &said(1), now);
+    assert_eq!((seqs(&window, 0), seqs(&window, 1)), (vec![], vec![2]));
+    // A stale edit behind the deletion neither.
+    window.note(id(1), &event(4, EventType::MessageDeleted, Some(1)), now);
+    window.note(id(1), &event(3, EventType::MessageEdited, Some(1)), now);
+    assert!(!seqs(&window, 1).contains(&3));
+}
+
 #[test]
 fn one_that_is_off_holds_nothing() {
     let mut window = window(0);
