@@ -21,6 +21,7 @@ create table revocation_lifetimes (
     kind text collate "C" not null check (kind in ('session', 'token')),
     seconds bigint not null,
     said_at timestamptz not null,
+    is_applied boolean not null,                 -- whether what was revoked before is kept for so long, too
     primary key (kind, seconds)
 );
 

@@ -12,6 +12,8 @@ use uuid::Uuid;
 
 use crate::support::{Cluster, Member, Setup, User, claims, eventually};
 
+mod unknown;
+
 const SOON: Duration = Duration::from_secs(5);
 /// What the issue promises of every gateway that has NATS.
 const AT_ONCE: Duration = Duration::from_secs(1);

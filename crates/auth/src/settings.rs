@@ -112,8 +112,8 @@ pub struct Settings {
     #[arg(long = "jwt-require-nbf", env = "CONFAB_JWT_REQUIRE_NBF", value_parser = BoolishValueParser::new())]
     pub require_nbf: bool,
 
-    /// Longest time from `iat` to `exp` that a token may have, in seconds. Workers keep revocations for as long: their
-    /// setting of this name must not be lower.
+    /// Longest life of a token, from `iat` to `exp`, in seconds. Longer ones are refused, since a revocation is kept for this long: workers
+    /// keep it for the longest that any gateway says.
     #[arg(
         long = "token-max-lifetime",
         env = "CONFAB_TOKEN_MAX_LIFETIME",

@@ -19,6 +19,8 @@ use crate::subjects;
 const ANNOUNCE: Duration = Duration::from_secs(1);
 /// A gateway that was not heard for this long is dead.
 const LATELY: Duration = Duration::from_secs(5);
+/// For how long it is known that there was one.
+const MEMORY: Duration = Duration::from_secs(24 * 3600);
 /// All that live were heard when the link has stood for so long: it comes back within two seconds, and a gateway says then
 /// within one that it lives.
 const ALL_HEARD: Duration = Duration::from_secs(4);
@@ -115,6 +117,12 @@ impl Gateways {
         (since.elapsed() >= ALL_HEARD).then(|| self.alive())
     }
 
+    /// Whether a gateway was heard within `period` that is not heard any more: it ended, or is cut off and lives.
+    #[must_use]
+    pub fn lost_within(&self, period: Duration) -> bool {
+        self.lock().lost_within(period, Instant::now())
+    }
+
     async fn announce(&self) -> Result<(), BusError> {
         if !self.bus.is_connected() {
             return Err(BusError::Disconnected);
@@ -141,12 +149,18 @@ impl Heard {
         match self.0.iter_mut().find(|(id, _)| *id == gateway) {
             Some((_, at)) => *at = now,
             None => {
-                self.0.retain(|(_, at)| now.duration_since(*at) < LATELY);
+                let kept = if self.0.len() < MOST { MEMORY } else { LATELY };
+                self.0.retain(|(_, at)| now.duration_since(*at) < kept);
                 if self.0.len() < MOST {
                     self.0.push((gateway, now));
                 }
             }
         }
+    }
+
+    fn lost_within(&self, period: Duration, now: Instant) -> bool {
+        let mut silences = self.0.iter().map(|(_, at)| now.duration_since(*at));
+        silences.any(|silence| silence >= LATELY && silence < period)
     }
 
     fn alive(&self, now: Instant) -> Vec<GatewayId> {
@@ -174,6 +188,25 @@ mod tests {
         assert_eq!(heard.alive(at(5000)), [id(1)]);
         heard.note(id(2), at(5500));
         assert_eq!(heard.alive(at(5600)), [id(1), id(2)]);
+    }
+
+    #[test]
+    fn silent_gateway_counts_as_lost_for_a_period() {
+        let id = |n| GatewayId(Uuid::from_u128(n));
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut heard = Heard::default();
+        let period = Duration::from_secs(60);
+        heard.note(id(1), at(0));
+        assert!(!heard.lost_within(period, at(4)));
+        assert!(heard.lost_within(period, at(6)));
+        heard.note(id(2), at(50));
+        assert!(
+            heard.lost_within(period, at(59)),
+            "another does not hide it"
+        );
+        heard.note(id(2), at(60));
+        assert!(!heard.lost_within(period, at(61)));
     }
 
     #[test]

@@ -158,7 +158,10 @@ mod tests {
             budget_ms: 100,
             request_id: String::new(),
             traceparent: None,
-            query: Query::Revocations { after: 0 },
+            query: Query::Revocations {
+                after: 0,
+                lifetimes: None,
+            },
         };
         assert!(bus.is_connected(), "it is not noticed yet");
         let began = Instant::now();

@@ -23,6 +23,7 @@ use crate::commands::Commands;
 use crate::limits::Limits;
 use crate::metrics::{Answered, HttpMetrics};
 use crate::reads::Reads;
+use crate::records::Records;
 use crate::sessions::Directory;
 use crate::ws::{self, Sockets};
 
@@ -71,6 +72,10 @@ pub(crate) struct App {
     pub(crate) reads: Reads,
     /// The way to the sessions of all gateways.
     pub(crate) directory: Directory,
+    /// What is kept of sessions.
+    pub(crate) records: Records,
+    /// How long a session's revocation is kept, in seconds.
+    pub(crate) session_seconds: u64,
     /// Metrics of requests.
     pub(crate) metrics: HttpMetrics,
 }

@@ -316,8 +316,9 @@ impl Gateway {
         tasks.spawn("workers", async move |stop| workers.run(stop).await);
         tasks.spawn("gateways", async move |stop| gateways.run(stop).await);
         tasks.spawn("sessions", |stop| sessions::run(directory, sessions, stop));
-        tasks.spawn("revocations", |stop| {
-            revocations::run(revocations, revocations_bus, commands, stop)
+        let lifetimes = settings.lifetimes();
+        tasks.spawn("revocations", move |stop| {
+            revocations::run(revocations, revocations_bus, commands, lifetimes, stop)
         });
         tasks.spawn("signals", |stop| signalling.run(stop));
         tasks.spawn("reads", |stop| reads_loop.run(stop));
@@ -337,6 +338,8 @@ impl Gateway {
             commands: self.commands.clone(),
             reads: self.reads.clone(),
             directory: self.directory.clone(),
+            records: self.records.clone(),
+            session_seconds: self.settings.lifetimes().session_seconds,
             body_timeout: Duration::from_secs(self.settings.body_timeout),
             longest: self.settings.longest(),
             limits: self.limits.clone(),

@@ -22,6 +22,7 @@ use crate::ws::outbox::Outbox;
 mod answers;
 mod decision;
 mod holder;
+mod known;
 mod table;
 mod takeover;
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod token;
 mod writer;
 
 pub(crate) use holder::Holder;
+pub(crate) use known::Known;
 use table::{Hold, Replaced, Table, Times};
 pub(crate) use takeover::{Resumed, TakenOver};
 pub(crate) use token::Token;

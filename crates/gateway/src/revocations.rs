@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use confab_auth::Caller;
 use confab_bus::Bus;
@@ -11,7 +11,7 @@ use confab_bus::revocations::{Heard, hear};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::SessionId;
 use confab_protocol::query::{Answer, Query};
-use confab_protocol::revocation::Revocation;
+use confab_protocol::revocation::{Lifetimes, Revocation};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -34,8 +34,10 @@ use set::RevocationSet;
 const BUFFER: usize = 256;
 /// How soon a reading that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// How much sooner than revocations of sessions expire a gateway that reads none is taken to have missed some.
+const MISSED_MARGIN: Duration = Duration::from_secs(300);
 /// How often what has expired is forgotten.
-const EXPIRE: Duration = Duration::from_secs(60);
+const EXPIRE: Duration = Duration::from_secs(10);
 
 /// What is revoked, and the open sessions that it closes. Clones share it.
 #[derive(Debug, Clone)]
@@ -116,10 +118,18 @@ impl Revocations {
         }
     }
 
-    fn expire(&self, now: OffsetDateTime) {
+    /// Forgets what has expired, in steps: every token check waits for the lock that each step takes.
+    async fn expire(&self, now: OffsetDateTime) {
+        while self.expire_some(now) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn expire_some(&self, now: OffsetDateTime) -> bool {
         let mut set = self.set.write().unwrap_or_else(PoisonError::into_inner);
-        set.expire(now);
+        let more = set.expire(now);
         self.metrics.known(set.len());
+        more
     }
 
     fn read<T>(&self, look: impl FnOnce(&RevocationSet) -> T) -> T {
@@ -132,6 +142,7 @@ pub(crate) async fn run(
     revocations: Revocations,
     bus: Bus,
     commands: Commands,
+    lifetimes: Lifetimes,
     stop: CancellationToken,
 ) {
     let both = Box::pin(async {
@@ -139,8 +150,11 @@ pub(crate) async fn run(
         let keeper = Keeper {
             revocations,
             commands,
+            lifetimes,
             after: 0,
             reading: FuturesUnordered::new(),
+            began: Instant::now(),
+            known: None,
             again: false,
         };
         tokio::join!(hear(&bus, gateway), keeper.keep(heard));
@@ -154,8 +168,14 @@ type Page = Result<(Vec<Revocation>, bool), Failure>;
 struct Keeper {
     revocations: Revocations,
     commands: Commands,
+    /// For how long this gateway needs revocations.
+    lifetimes: Lifetimes,
     /// The last revision that a worker has told.
     after: u64,
+    /// When the reading began that is under way.
+    began: Instant,
+    /// Up to when all that was revoked is known.
+    known: Option<Instant>,
     /// The reading under way.
     reading: FuturesUnordered<BoxFuture<'static, Page>>,
     /// Whether another reading is due behind it: what made it due came after the reading began.
@@ -173,7 +193,7 @@ impl Keeper {
                     None => return,
                 },
                 Some(page) = self.reading.next() => self.read(page),
-                _ = expiry.tick() => self.revocations.expire(OffsetDateTime::now_utc()),
+                _ = expiry.tick() => self.revocations.expire(OffsetDateTime::now_utc()).await,
             }
         }
     }
@@ -181,7 +201,7 @@ impl Keeper {
     fn hear(&mut self, item: Heard) {
         match item {
             Heard::Revoked(revocation) => self.revocations.apply(&revocation),
-            Heard::ReadAgain if self.reading.is_empty() => self.begin(Duration::ZERO),
+            Heard::ReadAgain if self.reading.is_empty() => self.begin_anew(),
             Heard::ReadAgain => self.again = true,
             Heard::Malformed => {
                 if self.revocations.metrics.malformed() {
@@ -204,7 +224,7 @@ impl Keeper {
                 }
                 self.loaded();
                 if std::mem::take(&mut self.again) {
-                    self.begin(Duration::ZERO);
+                    self.begin_anew();
                 }
             }
             Err(failure) => {
@@ -214,7 +234,22 @@ impl Keeper {
         }
     }
 
-    fn loaded(&self) {
+    fn begin_anew(&mut self) {
+        self.began = Instant::now();
+        self.begin(Duration::ZERO);
+    }
+
+    /// A reading has come to the end of what there is.
+    fn loaded(&mut self) {
+        if let Some(known) = self.known.replace(self.began)
+            && has_missed_some(known, self.began, self.lifetimes)
+        {
+            let closed = self.revocations.sessions.close_all();
+            warn!(
+                closed,
+                "this gateway was cut off for longer than revocations of sessions are kept: all of its sessions end"
+            );
+        }
         if !self.revocations.loaded.swap(true, Ordering::Release) {
             let known = self.revocations.read(RevocationSet::len);
             info!(known, "the revocations were read");
@@ -223,11 +258,12 @@ impl Keeper {
 
     fn begin(&self, delay: Duration) {
         let (commands, after) = (self.commands.clone(), self.after);
+        let lifetimes = Some(self.lifetimes);
         self.reading.push(Box::pin(async move {
             sleep(delay).await;
             let id = Uuid::now_v7().to_string();
             match commands
-                .query(id, None, Query::Revocations { after })
+                .query(id, None, Query::Revocations { after, lifetimes })
                 .await?
             {
                 Answer::Revocations { revocations, more } => Ok((revocations, more)),
@@ -235,6 +271,12 @@ impl Keeper {
             }
         }));
     }
+}
+
+/// Whether a session's revocation may have expired unheard: all were known at `known`, and then not until `now`.
+fn has_missed_some(known: Instant, now: Instant, lifetimes: Lifetimes) -> bool {
+    let kept = Duration::from_secs(lifetimes.session_seconds);
+    now.duration_since(known) > kept.saturating_sub(MISSED_MARGIN)
 }
 
 #[cfg(test)]

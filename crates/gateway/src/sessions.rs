@@ -127,6 +127,26 @@ impl Sessions {
         listed
     }
 
+    /// Whether this session is open here, and the user's.
+    pub(crate) fn has(&self, tenant: &TenantId, user: &UserId, session: SessionId) -> bool {
+        let registry = self.lock();
+        let open = registry.open.get(&session);
+        open.is_some_and(|open| open.caller.tenant == *tenant && open.caller.user == *user)
+    }
+
+    /// Closes all sessions, for good; says how many. Their clients may begin others at once.
+    pub(crate) fn close_all(&self) -> usize {
+        let all: Vec<_> = {
+            let registry = self.lock();
+            let open = registry.open.values();
+            open.map(|open| Arc::clone(&open.outbox)).collect()
+        };
+        for outbox in &all {
+            outbox.close(Code::Unavailable);
+        }
+        all.len()
+    }
+
     /// Closes the sessions that a revocation covers; says how many.
     pub(crate) fn close_revoked(&self, revocation: &Revocation) -> usize {
         // An outbox has a lock of its own: it is asked behind this one.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use confab_bus::feed::Reach;
+use confab_protocol::revocation::Lifetimes;
 use tracing::warn;
 
 use crate::arrivals::Rates;
@@ -17,6 +18,10 @@ use crate::server::ServerLimits;
 use crate::window::Bounds;
 use crate::ws::SocketLimits;
 
+/// How far an issuer's clock may be off Postgres', in seconds.
+const CLOCK_MARGIN: u64 = 60;
+/// How much longer than twice the resume window revocations of sessions are kept, in seconds.
+const SESSION_MARGIN: u64 = 600;
 /// By how many seconds the replay window reaches further back than a session may be resumed.
 const WINDOW_MARGIN: u64 = 5 * 60;
 
@@ -151,6 +156,16 @@ impl Settings {
         let wanted = self.resume_window + WINDOW_MARGIN;
         if self.window_bytes > 0 && self.nats.events_max_age < wanted {
             warn!("CONFAB_EVENTS_MAX_AGE is below CONFAB_RESUME_WINDOW and its margin: see --help");
+        }
+    }
+
+    /// For how long revocations must be kept for this gateway: those of tokens until the last one has expired by any clock that may be a
+    /// minute off; those of sessions until none can be resumed that was live at a gateway which has not heard of it, and a margin.
+    pub(crate) fn lifetimes(&self) -> Lifetimes {
+        let token = u64::from(self.auth.max_lifetime) + u64::from(self.auth.leeway);
+        Lifetimes {
+            token_seconds: token + CLOCK_MARGIN,
+            session_seconds: self.resume_window.saturating_mul(2) + SESSION_MARGIN,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::event::EventType;
 use crate::ids::{ConversationId, EventId, Seq, TenantId, UserId};
 use crate::json::JsonText;
 use crate::resource::{ConversationType, Role};
-use crate::revocation::Revocation;
+use crate::revocation::{Lifetimes, Revocation};
 use crate::timestamp::Timestamp;
 
 /// The version of queries and their answers; a worker refuses another.
@@ -59,6 +59,9 @@ pub enum Query {
     Revocations {
         /// The last revision that the gateway has.
         after: u64,
+        /// For how long the gateway needs them; none from one of before.
+        #[serde(default)]
+        lifetimes: Option<Lifetimes>,
     },
     /// A gateway's own: events of a log, for its sequencer and its sessions that catch up.
     ReadEvents(ReadEvents),

@@ -27,6 +27,15 @@ pub enum RevocationTarget {
     },
 }
 
+/// For how long a gateway needs revocations. Workers keep them for as long as any gateway does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifetimes {
+    /// Those of logins and users, in seconds: the longest time from its issuing for which the gateway accepts a token.
+    pub token_seconds: u64,
+    /// Those of sessions, in seconds: for longer than this nothing can be resumed, nor may the gateway be unaware of them.
+    pub session_seconds: u64,
+}
+
 /// A revocation as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
@@ -38,7 +47,7 @@ pub struct Revocation {
     pub target: RevocationTarget,
     /// Since when.
     pub created_at: Timestamp,
-    /// Until when it is kept: by then every token that it covers has expired.
+    /// Until when it is kept: by then every token that it covers has expired, and a session cannot be resumed.
     pub expires_at: Timestamp,
 }
 

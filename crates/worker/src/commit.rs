@@ -44,8 +44,6 @@ pub(crate) struct Committer {
     /// For what waits for a lock.
     places: Pool,
     metrics: Metrics,
-    /// How long a token is valid at most: so long is a revocation kept.
-    token_max_lifetime: Duration,
 }
 
 /// What became of a command.
@@ -61,17 +59,12 @@ pub(crate) enum Fate {
 pub(crate) type CommandOutcome = Result<Outcome, Failure>;
 
 impl Committer {
-    pub(crate) fn new(
-        [batches, pool, places]: [Pool; 3],
-        metrics: Metrics,
-        token_max_lifetime: Duration,
-    ) -> Self {
+    pub(crate) fn new([batches, pool, places]: [Pool; 3], metrics: Metrics) -> Self {
         Self {
             batches,
             pool,
             places,
             metrics,
-            token_max_lifetime,
         }
     }
 

@@ -140,7 +140,7 @@ impl Pools {
             commits: database::pool(settings, writers, "commits")?,
             places: database::waiting_pool(settings, WAITING_PLACES, "waiting places")?,
             reads: database::pool(settings, settings.read_connections(), "reads")?,
-            outbox: database::pool(settings, outbox::CONNECTIONS, "outbox")?,
+            outbox: database::waiting_pool(settings, outbox::CONNECTIONS, "outbox")?,
             readiness: database::pool(settings, 1, "readiness")?,
         })
     }
@@ -210,7 +210,6 @@ impl Worker {
         let committer = Committer::new(
             [&pools.batches, &pools.commits, &pools.places].map(Pool::clone),
             metrics.clone(),
-            settings.token_max_lifetime(),
         );
         let dispatch = Dispatch::new(
             (bus.clone(), service),

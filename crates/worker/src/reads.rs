@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::commit::gives_up;
 use crate::database::{Pool, SNAPSHOT};
 use crate::error::{CommandError, Meaning, meaning};
+use crate::revocations::lifetimes;
 
 mod conversations;
 mod events;
@@ -77,6 +78,14 @@ fn is_passing(error: &sqlx::Error) -> bool {
 
 /// Answers a query, in one snapshot where it takes several statements. Dropped meanwhile it closes its connection.
 async fn read(pool: &Pool, query: &Query) -> Result<Answer, CommandError> {
+    if let Query::Revocations {
+        lifetimes: Some(said),
+        ..
+    } = query
+    {
+        // Before the answer: only with it a gateway lets anyone in.
+        lifetimes::note(pool, *said).await?;
+    }
     if takes_several_statements(query) {
         let mut tx = pool.begin(SNAPSHOT).await?;
         let answer = read_on(&mut tx, query).await;
@@ -121,7 +130,7 @@ async fn read_on(connection: &mut PgConnection, query: &Query) -> Result<Answer,
         Query::GetMessage { caller, message } => messages::get(connection, caller, *message).await,
         Query::History(history) => history::read(connection, history).await,
         Query::Log(log) => events::log(connection, log).await,
-        Query::Revocations { after } => revocations::read(connection, *after).await,
+        Query::Revocations { after, .. } => revocations::read(connection, *after).await,
         Query::ReadEvents(read) => events::read(connection, read).await,
         Query::ReadRanges(read) => events::ranges(connection, read).await,
         Query::Memberships(of) => memberships::read(connection, of)

@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 use crate::error::CommandError;
 
+pub(crate) mod lifetimes;
+
 /// What a revocation's row is found by, and a time where it has one.
 ///
 /// A session whose user is named is another entry than the same session of another user: who names a foreign session neither

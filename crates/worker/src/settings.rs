@@ -46,9 +46,6 @@ pub struct Settings {
     /// Milliseconds that a command waits for another's lock in one of the places for that, before others have their turn.
     #[arg(long, env = "CONFAB_LOCK_TIMEOUT_MS", default_value_t = 2000)]
     pub lock_timeout_ms: u64,
-    /// Seconds that a token is valid at most, as the gateways' setting of this name: so long is a revocation kept.
-    #[arg(long, env = "CONFAB_TOKEN_MAX_LIFETIME", default_value_t = 31_622_400, value_parser = clap::value_parser!(u64).range(60..=315_576_000))]
-    pub token_max_lifetime: u64,
     /// Seconds that a stopping worker takes to finish what it has begun.
     #[arg(long, env = "CONFAB_WORKER_DRAIN", default_value_t = 10)]
     pub drain: u64,
@@ -82,10 +79,6 @@ impl Settings {
     pub(crate) fn read_connections(&self) -> u32 {
         let slots = QueryKind::ALL.map(|kind| self.query_slots(kind));
         u32::try_from(slots.iter().sum::<usize>()).unwrap_or(u32::MAX)
-    }
-
-    pub(crate) const fn token_max_lifetime(&self) -> Duration {
-        Duration::from_secs(self.token_max_lifetime)
     }
 
     pub(crate) const fn drain(&self) -> Duration {

@@ -181,15 +181,12 @@ impl Fixture {
     }
 }
 
-/// How long the tests' tokens are valid at most.
-pub(crate) const TOKEN_MAX_LIFETIME: Duration = Duration::from_secs(1000);
-
 pub(crate) fn committer(url: &str) -> Committer {
     let metrics = Metrics::new(&mut Registry::default());
     let short = || options(url).options([database::SHORT_LOCK_TIMEOUT]);
     let pool = |options| Pool::new(options, CONNECTIONS, DEADLINE);
     let pools = [pool(short()), pool(short()), pool(options(url))];
-    Committer::new(pools, metrics, TOKEN_MAX_LIFETIME)
+    Committer::new(pools, metrics)
 }
 
 pub(crate) fn caller(user: &str) -> Caller {

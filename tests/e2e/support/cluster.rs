@@ -187,6 +187,15 @@ impl Cluster {
         .await
     }
 
+    /// Begins one more gateway, with variables of its own, and waits until it is ready.
+    pub(crate) async fn add_gateway(&mut self, env: Vec<(&'static str, Option<String>)>) {
+        let env = self.gateway_env(&env);
+        let mut gateway = self.service("gateway", self.gateways.len(), env);
+        let ready = gateway.ready(READY).await;
+        ready.unwrap_or_else(|error| panic!("{error}"));
+        self.gateways.push(gateway);
+    }
+
     /// As [`Self::restart_worker`], of a gateway.
     pub(crate) async fn restart_gateway(&mut self, number: usize) {
         let gateway = &mut self.gateways[number];

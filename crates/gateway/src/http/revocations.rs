@@ -26,7 +26,7 @@ const LOGIN_CHARS: usize = 128;
 /// Revoke a session, a login, or a user's tokens.
 ///
 /// Only with the scope `confab:admin`. Within a second every gateway that has NATS refuses what is revoked, and closes
-/// its sockets. Kept until the newest token that it covers has expired. A repeat is answered like the first time. `issuedBefore`
+/// its sockets. Kept until the newest token that it covers has expired, or the session cannot be resumed. A repeat is answered like the first time. `issuedBefore`
 /// must not lie in the future.
 #[utoipa::path(
     post,

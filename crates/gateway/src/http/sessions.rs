@@ -9,7 +9,9 @@ use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::SessionId;
 use confab_protocol::resource::Session;
 use confab_protocol::revocation::{RevocationTarget, RevocationView};
+use confab_protocol::timestamp::Timestamp;
 use serde::Serialize;
+use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
 use super::App;
@@ -17,6 +19,7 @@ use super::params::NoParams;
 use super::path::OfSession;
 use super::problem::Problem;
 use super::who::Who;
+use crate::records::Known;
 
 /// The caller's open sessions, the newest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -56,7 +59,8 @@ pub(super) async fn list(
 /// Revoke one of the caller's sessions.
 ///
 /// Its socket closes at whichever gateway holds it, and it cannot be resumed; its token stays good for a new one. The revocation is bound to
-/// the caller's user: another's session stays, and nothing is told of it, nor whether a session was there at all.
+/// the caller's user: another's session stays, and nothing is told of it, nor whether a session was there at all. A revocation is kept for as
+/// long as the session could be resumed; of a user's own, at most 1,000 at once (`RATE_LIMITED` beyond that).
 #[utoipa::path(
     delete,
     path = "/v1/sessions/{id}",
@@ -74,7 +78,48 @@ pub(super) async fn revoke(
     let caller = who.writes()?;
     let user = Some(caller.user.clone());
     let target = RevocationTarget::Session { session, user };
-    execute(&app, who, caller, target).await.map(Json)
+    match known(&app, &caller, session).await {
+        // Nobody is told which it is: the answer looks the same.
+        Known::No => Ok(Json(nothing_revoked(target, app.session_seconds))),
+        Known::Maybe => execute(&app, who, caller, target).await.map(Json),
+        Known::Yes(stored) => {
+            let answer = execute(&app, who, caller, target).await?;
+            if let Some(stored) = stored {
+                app.records.end_stored(session, stored).await;
+            }
+            Ok(Json(answer))
+        }
+    }
+}
+
+async fn known(app: &App, caller: &Caller, session: SessionId) -> Known {
+    let sessions = app.admission.revocations().sessions();
+    match app.records.knows(session, caller).await {
+        // It may have opened in this moment.
+        Known::No if sessions.has(&caller.tenant, &caller.user, session) => Known::Yes(None),
+        known => known,
+    }
+}
+
+/// The answer where there is nothing to revoke, and so nothing is kept.
+fn nothing_revoked(target: RevocationTarget, seconds: u64) -> RevocationAnswer {
+    let now = OffsetDateTime::now_utc();
+    let kept = Duration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX));
+    let (user_id, session_id) = match target {
+        RevocationTarget::Session { session, user } => (user, Some(session)),
+        RevocationTarget::User { user, .. } => (Some(user), None),
+        RevocationTarget::Login(_) => (None, None),
+    };
+    RevocationAnswer {
+        revocation: RevocationView {
+            session_id,
+            login_session_id: None,
+            user_id,
+            issued_before: None,
+            created_at: Timestamp::new(now),
+            expires_at: Timestamp::new(now.saturating_add(kept)),
+        },
+    }
 }
 
 /// Revokes, at this gateway before the answer.

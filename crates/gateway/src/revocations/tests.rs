@@ -126,3 +126,26 @@ fn no_revocation_slips_between_an_admission_and_its_place_among_the_open() {
         }
     }
 }
+
+#[test]
+fn gateway_without_reading_for_long_has_missed_some() {
+    let lifetimes = Lifetimes {
+        token_seconds: 3600,
+        session_seconds: 2400,
+    };
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    assert!(!has_missed_some(start, after(5), lifetimes));
+    assert!(!has_missed_some(start, after(2100), lifetimes));
+    assert!(
+        has_missed_some(start, after(2101), lifetimes),
+        "some may have expired unheard"
+    );
+    let revocations = revocations();
+    let (outbox, session) = (outbox(), SessionId(Uuid::from_u128(1)));
+    let _place = revocations
+        .sessions()
+        .register(session, caller("l"), Arc::clone(&outbox));
+    assert_eq!(revocations.sessions().close_all(), 1);
+    assert_eq!(outbox.taken(1), Err(Code::Unavailable));
+}

@@ -73,9 +73,9 @@ impl Session<'_> {
     }
 }
 
-/// Whether a session that ends so cannot be resumed: it said `bye`, or was revoked.
+/// Whether a session that ends so cannot be resumed: it said `bye`, was revoked, or may have been without this gateway's knowing.
 fn is_for_good(end: End) -> bool {
-    end == BYE || end == End::of(Code::TokenRevoked)
+    end == BYE || end == End::of(Code::TokenRevoked) || end == End::of(Code::Unavailable)
 }
 
 /// How long what was asked before may take when a connection ends so; none where nothing more is done for it.

@@ -1,23 +1,26 @@
 //! Revocations: a row each, with a revision in the order of the commits.
 
-use std::time::Duration;
-
 use confab_protocol::command::{Caller, Outcome, Revoke};
+use confab_protocol::error::{Code, Failure};
 use sqlx::PgConnection;
 
 use super::transact::Done;
 use crate::error::CommandError;
-use crate::revocations::{COLUMNS, RevocationRow, entry, revocation};
+use crate::revocations::lifetimes::{
+    DEFAULT_SESSION_SECONDS, DEFAULT_TOKEN_SECONDS, LOCK, LONGEST,
+};
+use crate::revocations::{COLUMNS, Entry, RevocationRow, entry, revocation};
 
-/// The key of the advisory lock under which revisions are drawn.
-const LOCK: i64 = 0x636f_6e66_6163;
+/// Sessions of a user that are revoked at once by itself, at most.
+pub(super) const MAX_SESSIONS: i64 = 1000;
+/// How long after a refusal there may be room, in milliseconds.
+const RETRY_MS: u64 = 60_000;
 
 /// Revokes. A repeat stands with a revision of its own, so that a gateway that forgot hears of it again.
 pub(super) async fn revoke(
     tx: &mut PgConnection,
     caller: &Caller,
     command: &Revoke,
-    token_max_lifetime: Duration,
 ) -> Result<Done, CommandError> {
     let entry = entry(caller, &command.target)?;
     // A statement of its own: what comes behind it draws a revision above all that are seen.
@@ -25,26 +28,57 @@ pub(super) async fn revoke(
         .bind(LOCK)
         .execute(&mut *tx)
         .await?;
+    let is_session = entry.kind == "session";
+    if is_session && !entry.user.is_empty() && !has_room(tx, caller, &entry).await? {
+        let many = format!("{MAX_SESSIONS} sessions of this user were revoked lately");
+        return Err(Failure::new(Code::RateLimited, many)
+            .retry_after(RETRY_MS)
+            .into());
+    }
+    let (lifetime, default) = if is_session {
+        ("session", DEFAULT_SESSION_SECONDS)
+    } else {
+        ("token", DEFAULT_TOKEN_SECONDS)
+    };
     let text = format!(
         "insert into revocations as r (revision, tenant, kind, subject, user_id, issued_before, created_at, expires_at) \
-         select nextval('revocation_revisions'), $1, $2, $3, $4, b.issued_before, n.at, \
-            least(greatest(n.at, b.issued_before) + $6 * interval '1 second', '9999-01-01 00:00:00+00') \
+         select nextval('revocation_revisions'), $2, $3, $4, $5, b.issued_before, n.at, \
+            least(greatest(n.at, b.issued_before) + coalesce({LONGEST}, $7) * interval '1 second', '9999-01-01 00:00:00+00') \
          from (select date_trunc('milliseconds', clock_timestamp()) as at) n \
-         cross join lateral (select case when $2 = 'user' then coalesce($5, n.at) end as issued_before) b \
+         cross join lateral (select case when $3 = 'user' then coalesce($6, n.at) end as issued_before) b \
          on conflict (tenant, kind, subject, user_id) do update set revision = excluded.revision, \
             issued_before = greatest(r.issued_before, excluded.issued_before), created_at = excluded.created_at, \
             expires_at = greatest(r.expires_at, excluded.expires_at) \
          returning {COLUMNS}"
     );
-    let seconds = i64::try_from(token_max_lifetime.as_secs()).unwrap_or(i64::MAX);
     let row: RevocationRow = sqlx::query_as(sqlx::AssertSqlSafe(text))
+        .bind(lifetime)
         .bind(caller.tenant.as_str())
         .bind(entry.kind)
         .bind(&entry.subject)
         .bind(entry.user)
         .bind(entry.issued_before.map(|at| at.to_datetime()))
-        .bind(seconds)
+        .bind(default)
         .fetch_one(tx)
         .await?;
     Ok((Outcome::Revoked(revocation(row)?), None))
+}
+
+/// Whether a user may revoke one more of its sessions, or has revoked this one. Behind the lock, so that no two take the last place.
+async fn has_room(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    entry: &Entry<'_>,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (select from revocations where tenant = $1 and kind = 'session' and subject = $3 and user_id = $2) \
+            or (select count(*) from (select from revocations where tenant = $1 and user_id = $2 and kind = 'session' \
+                and user_id <> '' and expires_at > statement_timestamp() limit $4) r) < $4",
+    )
+    .bind(caller.tenant.as_str())
+    .bind(entry.user)
+    .bind(&entry.subject)
+    .bind(MAX_SESSIONS)
+    .fetch_one(tx)
+    .await
 }

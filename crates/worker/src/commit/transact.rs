@@ -76,9 +76,7 @@ impl Committer {
             Command::RemoveParticipant(command) => membership::remove(tx, caller, command).await?,
             Command::EditMessage(command) => message::edit(tx, caller, command).await?,
             Command::DeleteMessage(command) => message::delete(tx, caller, command).await?,
-            Command::Revoke(command) => {
-                revocation::revoke(tx, caller, command, self.token_max_lifetime).await?
-            }
+            Command::Revoke(command) => revocation::revoke(tx, caller, command).await?,
             Command::SendMessage(_) => {
                 return Err(CommandError::Stored("messages are committed in batches").into());
             }

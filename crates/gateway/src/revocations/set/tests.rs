@@ -179,3 +179,22 @@ proptest! {
         prop_assert_eq!(first.len(), second.len());
     }
 }
+
+#[test]
+fn expiry_goes_in_steps_through_what_expired() {
+    let mut set = RevocationSet::default();
+    let count = 3 * MAX_EXPIRED;
+    for n in 0..count {
+        set.apply(&revocation("t", session(n as u128, Some("alice")), 100));
+        set.apply(&revocation("t", login(&n.to_string()), 200));
+    }
+    assert!(set.expire(at(100)));
+    assert_eq!(set.len(), 2 * count - MAX_EXPIRED);
+    while set.expire(at(150)) {}
+    assert_eq!((set.len(), set.expiring.len()), (count, count));
+    while set.expire(at(200)) {}
+    assert_eq!(
+        (set.len(), set.expiring.len(), set.tenants.len()),
+        (0, 0, 0)
+    );
+}

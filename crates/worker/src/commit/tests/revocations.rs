@@ -5,7 +5,7 @@ use confab_protocol::command::{Caller, Command, Outcome, Revoke};
 use confab_protocol::error::Code;
 use confab_protocol::ids::SessionId;
 use confab_protocol::query::{Answer, Query};
-use confab_protocol::revocation::{Revocation, RevocationTarget};
+use confab_protocol::revocation::{Lifetimes, Revocation, RevocationTarget};
 use confab_protocol::timestamp::Timestamp;
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
@@ -15,11 +15,16 @@ use crate::commit::CommandOutcome;
 use crate::metrics::Metrics;
 use crate::outbox::sweep::{REVOCATIONS, delete_all};
 use crate::reads;
-use crate::testing::{Fixture, TOKEN_MAX_LIFETIME, code, eventually, request, soak, soon};
+use crate::revocations::lifetimes;
+use crate::testing::{Fixture, code, eventually, request, soak, soon};
+
+/// How long the gateways' tokens are valid at most.
+const TOKEN_MAX_LIFETIME: Duration = Duration::from_secs(1000);
 
 #[tokio::test]
 async fn a_revocation_is_kept_until_every_token_that_it_covers_has_expired() {
     let fixture = Fixture::new().await;
+    say(&fixture, TOKEN_MAX_LIFETIME.as_secs(), 100).await;
     let login = revoked(by_admin(&fixture, RevocationTarget::Login("l".into())).await);
     assert_eq!(lifetime(&login), TOKEN_MAX_LIFETIME);
     let now = revoked(by_admin(&fixture, tokens("alice", None)).await);
@@ -97,6 +102,87 @@ async fn who_has_read_up_to_a_revision_misses_none_below_it() {
 }
 
 #[tokio::test]
+async fn revocation_is_kept_for_longest_lifetime_of_gateways() {
+    let fixture = Fixture::new().await;
+    let login = |name: &str| RevocationTarget::Login(name.to_owned());
+    let session = || RevocationTarget::Session {
+        session: SessionId(Uuid::now_v7()),
+        user: None,
+    };
+    say(&fixture, 1000, 100).await;
+    let first = revoked(by_admin(&fixture, login("a")).await);
+    let ended = revoked(by_admin(&fixture, session()).await);
+    assert_eq!(lifetime(&first).as_secs(), 1000);
+    assert_eq!(lifetime(&ended).as_secs(), 100);
+    // Another gateway needs less, and a third one more of tokens: what stands is kept longer, and told once more.
+    say(&fixture, 500, 50).await;
+    assert_eq!(all(&fixture).await, [first.clone(), ended.clone()]);
+    say(&fixture, 3000, 100).await;
+    let told = all(&fixture).await;
+    assert_eq!(told[0], ended);
+    assert_eq!(told[1].target, first.target);
+    assert_eq!(lifetime(&told[1]).as_secs(), 3000);
+    assert!(told[1].revision > ended.revision);
+    say(&fixture, 500, 200).await;
+    let told = all(&fixture).await;
+    assert_eq!(told[1].target, ended.target);
+    assert_eq!(lifetime(&told[1]).as_secs(), 200);
+    let last = revoked(by_admin(&fixture, login("b")).await);
+    assert_eq!(lifetime(&last).as_secs(), 3000);
+    // What no gateway has said for its own length counts no more.
+    sqlx::query("update revocation_lifetimes set said_at = said_at - interval '2000 seconds' where seconds <> 3000")
+        .execute(&fixture.pool)
+        .await
+        .unwrap();
+    let last = revoked(by_admin(&fixture, login("c")).await);
+    assert_eq!(
+        lifetime(&last).as_secs(),
+        3000,
+        "it counts for 3,000 seconds"
+    );
+    sqlx::query("update revocation_lifetimes set said_at = said_at - interval '2 hours'")
+        .execute(&fixture.pool)
+        .await
+        .unwrap();
+    say(&fixture, 500, 50).await;
+    let last = revoked(by_admin(&fixture, login("d")).await);
+    assert_eq!(lifetime(&last).as_secs(), 500);
+}
+
+#[tokio::test]
+async fn user_revokes_thousand_of_its_sessions_at_once() {
+    let fixture = Fixture::new().await;
+    say(&fixture, 1000, 100).await;
+    let of = |user: &str| RevocationTarget::Session {
+        session: SessionId(Uuid::now_v7()),
+        user: Some(user.parse().unwrap()),
+    };
+    let first = of("alice");
+    revoked(fixture.alone("alice", revoke(first.clone())).await.0);
+    sqlx::query(
+        "insert into revocations (revision, tenant, kind, subject, user_id, created_at, expires_at) \
+         select nextval('revocation_revisions'), 'default', 'session', gen_random_uuid()::text, 'alice', now(), now() + interval '1 minute' \
+         from generate_series(1, 999)",
+    )
+    .execute(&fixture.pool)
+    .await
+    .unwrap();
+    let refused = fixture.alone("alice", revoke(of("alice"))).await.0;
+    assert_eq!(code(refused), Code::RateLimited);
+    // Neither is a repeat refused, nor anyone else.
+    revoked(fixture.alone("alice", revoke(first)).await.0);
+    revoked(fixture.alone("bob", revoke(of("bob"))).await.0);
+    revoked(by_admin(&fixture, RevocationTarget::Login("l".into())).await);
+    sqlx::query(
+        "update revocations set expires_at = now() - interval '1 second' where user_id = 'alice'",
+    )
+    .execute(&fixture.pool)
+    .await
+    .unwrap();
+    revoked(fixture.alone("alice", revoke(of("alice"))).await.0);
+}
+
+#[tokio::test]
 async fn what_expired_is_swept_and_its_revision_never_given_again() {
     let fixture = Fixture::new().await;
     let first = revoked(by_admin(&fixture, RevocationTarget::Login("a".into())).await);
@@ -113,6 +199,15 @@ async fn what_expired_is_swept_and_its_revision_never_given_again() {
         (all(&fixture).await == [second.clone()]).then_some(())
     })
     .await;
+}
+
+/// A gateway says for how many seconds it needs revocations of tokens and sessions.
+async fn say(fixture: &Fixture, token_seconds: u64, session_seconds: u64) {
+    let said = Lifetimes {
+        token_seconds,
+        session_seconds,
+    };
+    lifetimes::note(&fixture.connections, said).await.unwrap();
 }
 
 async fn sweep(fixture: &Fixture) {
@@ -155,7 +250,10 @@ fn lifetime(revocation: &Revocation) -> Duration {
 }
 
 async fn page(fixture: &Fixture, after: u64) -> (Vec<Revocation>, bool) {
-    let query = Query::Revocations { after };
+    let query = Query::Revocations {
+        after,
+        lifetimes: None,
+    };
     let answer = reads::answer(&fixture.connections, &query, Duration::from_secs(20)).await;
     match answer.unwrap() {
         Answer::Revocations { revocations, more } => (revocations, more),

@@ -1,0 +1,110 @@
+//! Whether a session is known: live or resumable at any gateway.
+
+use confab_bus::BusError;
+use confab_bus::records::{Entry, Found};
+use confab_bus::sessions::SessionsOf;
+use confab_protocol::command::Caller;
+use confab_protocol::ids::SessionId;
+use tracing::debug;
+
+use super::Records;
+
+/// What is known of a session of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It is the user's, live or resumable; with the revision and generation of what the bucket has of it.
+    Yes(Option<Stored>),
+    /// There is none of this user's: nothing is to be revoked.
+    No,
+    /// Not all who may know could be asked.
+    Maybe,
+}
+
+/// What the bucket has of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stored {
+    revision: u64,
+    generation: u64,
+}
+
+impl Records {
+    /// Whether the caller has this session. Asked in turn: what this gateway holds, the bucket's leader, the other gateways; whoever may
+    /// know and cannot be asked leaves it open.
+    pub(crate) async fn knows(&self, session: SessionId, caller: &Caller) -> Known {
+        let is_held = self
+            .lock()
+            .entry(session)
+            .is_some_and(|own| is_of(&own, caller));
+        match self.0.bucket.get_from_leader(session).await {
+            Ok(Found::Entry { entry, revision }) => match entry {
+                Entry::Live(record)
+                    if (&record.tenant, &record.user) == (&caller.tenant, &caller.user) =>
+                {
+                    let generation = record.owner.generation;
+                    Known::Yes(Some(Stored {
+                        revision,
+                        generation,
+                    }))
+                }
+                // A session never becomes another user's, and never begins again.
+                Entry::Live(_) | Entry::Ended { .. } => Known::No,
+            },
+            _ if is_held => Known::Yes(None),
+            Ok(Found::Absent | Found::Unreadable { .. }) => self.others_know(session, caller).await,
+            Err(error) => {
+                debug!(%error, "it is not known whether there is a session");
+                Known::Maybe
+            }
+        }
+    }
+
+    /// A session whose record does not stand yet, or was lost with the bucket.
+    async fn others_know(&self, session: SessionId, caller: &Caller) -> Known {
+        let (bus, gateways) = (&self.0.bus, &self.0.gateways);
+        let Some(alive) = gateways.all_alive() else {
+            return Known::Maybe;
+        };
+        let own = gateways.id();
+        let others: Vec<_> = alive.iter().copied().filter(|id| *id != own).collect();
+        let of = SessionsOf::new(caller.tenant.clone(), caller.user.clone());
+        let asked = async {
+            // Among the open ones it stands a moment before its record begins.
+            let open = bus.sessions_of(&of, &alive).await?;
+            let held = bus.held_record(session, &others).await?;
+            Ok::<_, BusError>((open, held))
+        };
+        let (open, held) = match asked.await {
+            Ok(asked) => asked,
+            Err(error) => {
+                debug!(%error, "gateways cannot be asked for a session");
+                return Known::Maybe;
+            }
+        };
+        let is_open = open.iter().any(|one| one.id == session);
+        if is_open || held.entry.is_some_and(|entry| is_of(&entry, caller)) {
+            Known::Yes(None)
+        } else if held.is_all && !gateways.lost_within(self.0.window) {
+            Known::No
+        } else {
+            Known::Maybe
+        }
+    }
+
+    /// Writes that a revoked session has ended over its record, so that it cannot be resumed however long the bucket keeps records. Its
+    /// gateway does the same where it is live; what fails is left to the revocation.
+    pub(crate) async fn end_stored(&self, session: SessionId, stored: Stored) {
+        let ended = Entry::Ended {
+            generation: stored.generation,
+        };
+        let put = self.0.bucket.put(session, &ended, stored.revision).await;
+        debug!(?put, session.id = %session, "a revoked session's record was written over");
+    }
+}
+
+/// Whether it is a session of the caller's that may go on.
+fn is_of(entry: &Entry, caller: &Caller) -> bool {
+    match entry {
+        Entry::Live(record) => (&record.tenant, &record.user) == (&caller.tenant, &caller.user),
+        Entry::Ended { .. } => false,
+    }
+}
