@@ -56,6 +56,7 @@ mod participants;
 mod problems;
 #[cfg(test)]
 mod query_shares;
+#[cfg(test)]
 mod rate_limits;
 #[cfg(test)]
 mod reads;

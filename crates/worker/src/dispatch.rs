@@ -123,7 +123,7 @@ impl Dispatch {
             }
             self.start();
         }
-        self.finish(drain).await;
+        Box::pin(self.finish(drain)).await;
     }
 
     /// Finishes what was taken, within `drain`.

@@ -153,7 +153,9 @@ async fn inbox_hears_answers_again_after_a_reconnect() {
     server.nats.restart().await.unwrap();
     // Until both are there again, a batch may have nobody who hears of it.
     let heard = async {
-        for token in 0.. {
+        let mut token = 0;
+        loop {
+            token += 1;
             let sent = send(&inbox, token, Target::Worker(id)).await;
             let wait = Duration::from_millis(100);
             if sent.is_ok()
@@ -166,7 +168,6 @@ async fn inbox_hears_answers_again_after_a_reconnect() {
                 }
             }
         }
-        unreachable!()
     };
     let part = timeout(SOON, heard).await.unwrap();
     assert_eq!(places(Ok(part)), [0, 1]);
