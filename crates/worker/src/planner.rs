@@ -6,12 +6,13 @@
 //! Nobody waits for a lock in a batch or a slot: what is locked comes back, and its log waits apart. Locked twice, or for 20 ms, it is
 //! carried out in one of few places that wait for the lock. What waits apart counts in no other's way.
 
+use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
-use confab_protocol::ids::{ClientId, ConversationId, UserId};
-use rustc_hash::FxHashSet;
+use confab_protocol::ids::{ClientId, ConversationId, TenantId, UserId};
+use rustc_hash::{FxBuildHasher, FxHashSet};
 
 mod bounds;
 mod pace;
@@ -21,12 +22,14 @@ pub(crate) use bounds::Bounds;
 use bounds::Slots;
 pub(crate) use pace::Pace;
 pub(crate) use queues::Amount;
-use queues::{Due, LogKey, Queues};
+use queues::{LogKey, Queues};
 
 /// Bytes of one queue's sends that go into a batch before the next queue has its turn.
 const TURN_BYTES: usize = 16 * 1024;
 /// Sends of one queue that do.
 const TURN_EVENTS: usize = 32;
+/// From when on others need not wait behind a batch that is not full: its server may be silent.
+const MAX_BATCH_WAIT: Duration = Duration::from_millis(250);
 /// Commands of one user, and their bytes, that may wait for a locked conversation.
 const MAX_POSTPONED: Amount = Amount {
     events: 256,
@@ -127,6 +130,7 @@ pub(crate) struct Ticket {
     is_batch: bool,
     logs: Vec<LogKey>,
     events: usize,
+    began: Instant,
     /// In whose share a slot or place counts.
     owner: Owner,
 }
@@ -151,7 +155,8 @@ pub(crate) struct Planner<J> {
     apart: Bounds,
     slots: Slots,
     places: Slots,
-    batches: usize,
+    /// When each batch that runs began, the oldest first.
+    batches: Vec<Instant>,
     /// Found while a batch was taken, and told next.
     expired: Vec<Item<J>>,
     /// Counts commands without a conversation.
@@ -169,10 +174,10 @@ impl<J> Planner<J> {
             queues: Queues::default(),
             sends: Bounds::new(most, Pace::of_sends()),
             singles: Bounds::new(most, Pace::of_singles()),
-            apart: Bounds::new(most, Pace::of_sends()),
+            apart: Bounds::apart(most),
             slots: Slots::new(caps.slots, caps.slots * 3 / 4, caps.slots / 2),
             places: Slots::new(caps.places, caps.places / 2, caps.places / 4),
-            batches: 0,
+            batches: Vec::new(),
             expired: Vec::new(),
             own: 0,
         }
@@ -192,7 +197,7 @@ impl<J> Planner<J> {
     #[cfg(test)]
     pub(crate) const fn is_idle(&self) -> bool {
         let waiting = self.waiting() + self.postponed() + self.expired.len();
-        waiting + self.batches + self.slots.used() + self.places.used() == 0
+        waiting + self.batches.len() + self.slots.used() + self.places.used() == 0
     }
 
     /// Whether the command finds room and can be served within its budget.
@@ -201,8 +206,7 @@ impl<J> Planner<J> {
     /// After how long trying again makes sense.
     pub(crate) fn admit(&self, item: &Item<J>, budget: Duration) -> Result<(), Duration> {
         let amount = item.amount();
-        let log = item.conversation.map(LogKey::Conversation);
-        let Some(log) = log.filter(|log| self.queues.is_postponed(*log)) else {
+        let Some(log) = log_of(item).filter(|log| self.queues.is_apart(*log)) else {
             return self.bounds(&item.kind).admit(&item.owner, amount, budget);
         };
         let own = self.queues.of_owner(log, &item.owner);
@@ -217,41 +221,42 @@ impl<J> Planner<J> {
 
     /// Takes a command in.
     pub(crate) fn push(&mut self, item: Item<J>) {
-        let log = match item.conversation {
-            Some(conversation) => LogKey::Conversation(conversation),
-            None => {
-                self.own = self.own.wrapping_add(1);
-                LogKey::Own(self.own)
-            }
-        };
-        let bounds = if self.queues.is_postponed(log) {
-            &mut self.apart
-        } else {
-            self.bounds_mut(&item.kind)
-        };
-        bounds.add(&item.owner, item.amount());
+        let log = log_of(&item).unwrap_or_else(|| {
+            self.own = self.own.wrapping_add(1);
+            LogKey::Own(self.own)
+        });
+        self.bounds_in(log, &item.kind)
+            .add(&item.owner, item.amount());
         self.queues.push_back(log, item);
     }
 
     /// When something that waits apart is to be tried again.
     pub(crate) fn next_retry(&self) -> Option<Instant> {
-        self.queues.next_retry()
+        let is_idle = self.batches.is_empty() || self.queues.ready().events == 0;
+        let lane = self.batches.first().filter(|_| !is_idle && self.has_lane());
+        let lane = lane.map(|began| *began + MAX_BATCH_WAIT);
+        self.queues.next_retry().into_iter().chain(lane).min()
     }
 
     /// What is to be carried out now, if anything. To be called until there is nothing.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Work<J>> {
         while let Some(due) = self.queues.next_due(now) {
-            self.rejoin(due.key);
-            if let Some(work) = self.take_place(due, now) {
+            if due.is_contended
+                && let Some(work) = self.take_place(due.key, now)
+            {
                 return Some(work);
             }
+            // It has its turn among the others again.
+            self.rejoin(due.key);
+            self.queues.free(due.key);
         }
         if self.slots.has_room()
             && let Some(work) = self.take_single(now)
         {
             return Some(work);
         }
-        let lane = self.batches == 0 || (self.batches < self.caps.lanes && self.is_batch_full());
+        let lane = self.batches.is_empty()
+            || (self.has_lane() && (self.is_batch_full() || self.is_batch_slow(now)));
         if lane && let Some(work) = self.take_batch(now) {
             return Some(work);
         }
@@ -268,20 +273,24 @@ impl<J> Planner<J> {
         } = done;
         self.end(&ticket, took);
         for log in ticket.logs {
-            let is_of_log = |item: &mut Item<J>| match log {
-                LogKey::Conversation(id) => item.conversation == Some(id),
-                LogKey::Own(_) => true,
-            };
+            let is_of_log = |item: &mut Item<J>| log_of(item).is_none_or(|of| of == log);
             let items: Vec<_> = skipped.extract_if(.., is_of_log).collect();
+            let was_apart = self.queues.is_apart(log);
             if items.is_empty() {
+                if was_apart {
+                    self.rejoin(log);
+                }
                 self.queues.release(log);
                 continue;
             }
             for item in &items {
-                self.bounds_mut(&item.kind).add(&item.owner, item.amount());
+                self.bounds_in(log, &item.kind)
+                    .add(&item.owner, item.amount());
             }
             self.queues.postpone(log, items, now);
-            self.set_apart(log);
+            if !was_apart {
+                self.set_apart(log);
+            }
         }
     }
 
@@ -291,9 +300,13 @@ impl<J> Planner<J> {
             (Locking::Skip, true) => {
                 // Only batches large enough to say something.
                 if ticket.events * 4 >= self.caps.batch_events {
-                    self.sends.pace.observe(ticket.events, took, self.batches);
+                    let lanes = self.batches.len();
+                    self.sends.pace.observe(ticket.events, took, lanes);
                 }
-                self.batches -= 1;
+                let running = self.batches.iter().position(|began| *began == ticket.began);
+                if let Some(running) = running {
+                    self.batches.remove(running);
+                }
             }
             (Locking::Skip, false) => {
                 self.singles.pace.observe(1, took, self.slots.used());
@@ -309,8 +322,10 @@ impl<J> Planner<J> {
         }
     }
 
-    const fn bounds_mut(&mut self, kind: &Kind) -> &mut Bounds {
+    /// Where a command counts that waits in this log.
+    fn bounds_in(&mut self, log: LogKey, kind: &Kind) -> &mut Bounds {
         match kind {
+            _ if self.queues.is_apart(log) => &mut self.apart,
             Kind::Send(..) => &mut self.sends,
             Kind::Alone => &mut self.singles,
         }
@@ -340,50 +355,53 @@ impl<J> Planner<J> {
         }
     }
 
+    const fn has_lane(&self) -> bool {
+        self.batches.len() < self.caps.lanes
+    }
+
+    /// Whether a batch runs for so long that others should not wait behind it.
+    fn is_batch_slow(&self, now: Instant) -> bool {
+        let first = self.batches.first();
+        first.is_some_and(|began| now.duration_since(*began) >= MAX_BATCH_WAIT)
+    }
+
     /// Whether what is ready fills a batch.
     const fn is_batch_full(&self) -> bool {
         let ready = self.queues.ready();
         ready.events >= self.caps.batch_events || ready.bytes >= self.caps.batch_bytes
     }
 
-    /// Takes what a log that was locked begins with, to wait for the lock; where there is no place for it, or it was not locked often
-    /// enough, it has its turn among the others again.
-    fn take_place(&mut self, due: Due, now: Instant) -> Option<Work<J>> {
-        let Due {
-            key,
-            owner,
-            is_contended,
-        } = due;
-        let owner = owner.filter(|owner| is_contended && self.places.allows(owner));
-        let Some(owner) = owner else {
-            self.queues.free(key);
-            return None;
-        };
+    /// Takes what a log that was locked begins with, to wait for the lock; nothing where there is no place for one of its users.
+    fn take_place(&mut self, key: LogKey, now: Instant) -> Option<Work<J>> {
+        let owners = self.queues.owners(key);
+        let has_place = |owner: &&Owner| self.places.allows(&owner.tenant, &owner.user);
+        let owner = owners.iter().find(has_place)?.clone();
         let ticket = |events, is_batch| Ticket {
             locking: Locking::Wait,
             is_batch,
             logs: vec![key],
             events,
+            began: now,
             owner: owner.clone(),
         };
         let alone = self.pop_if(key, &owner, |item| item.kind == Kind::Alone);
         if let Some(item) = alone {
             if item.deadline <= now {
                 self.expired.push(item);
-                self.queues.free(key);
                 return None;
             }
+            self.queues.hold_waiting(key);
             self.places.take(&owner);
             return Some(Work::Alone(ticket(1, false), item));
         }
         let mut taken = Taken::default();
-        for (owner, _) in self.queues.owners(key) {
-            self.take_run(key, &owner, &mut taken, usize::MAX, now);
+        for owner in &owners {
+            self.take_run(key, owner, &mut taken, usize::MAX, now);
         }
         if taken.items.is_empty() {
-            self.queues.free(key);
             return None;
         }
+        self.queues.hold_waiting(key);
         self.places.take(&owner);
         Some(Work::Batch(ticket(taken.items.len(), true), taken.items))
     }
@@ -391,7 +409,8 @@ impl<J> Planner<J> {
     fn take_single(&mut self, now: Instant) -> Option<Work<J>> {
         loop {
             let slots = &self.slots;
-            let (key, owner) = self.queues.next_single(|owner| slots.allows(owner))?;
+            let allows = |tenant: &TenantId, user: &UserId| slots.allows(tenant, user);
+            let (key, owner) = self.queues.next_single(allows)?;
             let Some(item) = self.pop_if(key, &owner, |_| true) else {
                 continue;
             };
@@ -401,13 +420,14 @@ impl<J> Planner<J> {
                 self.queues.put_back(key, &owner);
                 continue;
             }
-            self.queues.hold(key);
+            self.queues.hold_alone(key, &owner);
             self.slots.take(&owner);
             let ticket = Ticket {
                 locking: Locking::Skip,
                 is_batch: false,
                 logs: vec![key],
                 events: 1,
+                began: now,
                 owner,
             };
             return Some(Work::Alone(ticket, item));
@@ -416,12 +436,15 @@ impl<J> Planner<J> {
 
     fn take_batch(&mut self, now: Instant) -> Option<Work<J>> {
         let mut taken = Taken::default();
-        let mut logs = FxHashSet::default();
+        let (mut logs, mut probed) = (FxHashSet::default(), Vec::new());
         while !taken.is_full(self.caps)
             && let Some((key, owner)) = self.queues.next_sends(|key| logs.contains(&key))
         {
             let before = taken.amount();
-            let end = self.take_run(key, &owner, &mut taken, TURN_EVENTS, now);
+            // One command shows whether the lock is free again.
+            let is_probe = self.queues.is_suspect(key);
+            let turn = if is_probe { 1 } else { TURN_EVENTS };
+            let end = self.take_run(key, &owner, &mut taken, turn, now);
             let run = Amount {
                 events: taken.items.len() - before.events,
                 bytes: taken.bytes - before.bytes,
@@ -429,6 +452,10 @@ impl<J> Planner<J> {
             if run.events > 0 {
                 self.queues.charge(&owner, run, true);
                 self.queues.hold(key);
+                if is_probe {
+                    probed.push(key);
+                    continue;
+                }
                 logs.insert(key);
             }
             // A busy log gives its queues their turns when it is released; one whose key is in the batch already must wait for that.
@@ -437,12 +464,13 @@ impl<J> Planner<J> {
             }
         }
         let owner = taken.items.first()?.owner.clone();
-        self.batches += 1;
+        self.batches.push(now);
         let ticket = Ticket {
             locking: Locking::Skip,
             is_batch: true,
-            logs: logs.into_iter().collect(),
+            logs: logs.into_iter().chain(probed).collect(),
             events: taken.items.len(),
+            began: now,
             owner,
         };
         Some(Work::Batch(ticket, taken.items))
@@ -495,9 +523,16 @@ impl<J> Planner<J> {
         wants: impl FnOnce(&Item<J>) -> bool,
     ) -> Option<Item<J>> {
         let item = self.queues.pop_if(key, owner, wants)?;
-        self.bounds_mut(&item.kind).sub(owner, item.amount());
+        self.bounds_in(key, &item.kind).sub(owner, item.amount());
         Some(item)
     }
+}
+
+/// The log that a command has its place in; none where it names no conversation.
+fn log_of<J>(item: &Item<J>) -> Option<LogKey> {
+    let tenant = FxBuildHasher.hash_one(&item.owner.tenant);
+    let conversation = item.conversation?;
+    Some(LogKey::Conversation(conversation, tenant))
 }
 
 /// Why no more is taken of a queue.

@@ -2,7 +2,7 @@
 //! one of `append_message`, which does the same for less.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, EventId};
@@ -21,6 +21,9 @@ use crate::error::{CommandError, Meaning, locked, meaning, poisons_connection};
 use crate::messages::{Append, Appended, Decision, Stored};
 use crate::outbox::Committed;
 use crate::planner::{Locking, Open};
+
+/// After how long a batch that met a lock beside its conversations' is run again as it is.
+const LOCKED_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 const BATCH: &str = "select item, outcome, seq, id, created_at, payload, edited_at, deleted_at, outbox_id \
     from append_messages($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -59,8 +62,8 @@ impl Committer {
     /// ends it, or the connection is lost; then the same batch is run again, under the lock, where what it stored is found.
     pub(crate) async fn batch(&self, items: &[Item], locking: Locking) -> BatchEnd {
         let mut run = Run::new(items);
-        let mut parts = VecDeque::from([(0..items.len()).collect::<Vec<_>>()]);
-        while let Some(part) = parts.pop_front() {
+        let mut parts = VecDeque::from([((0..items.len()).collect::<Vec<_>>(), false)]);
+        while let Some((part, was_locked)) = parts.pop_front() {
             let part = run.due(part, Instant::now());
             let batch: Vec<_> = part
                 .iter()
@@ -94,11 +97,16 @@ impl Committer {
                     let failure = CommandError::from(error).failure(false);
                     part.iter().for_each(|n| run.refuse(*n, failure.clone()));
                 }
+                // Something passing, like a table that is being truncated, is the same for each half.
+                Meaning::Locked if !was_locked => {
+                    parts.push_front((part, true));
+                    tokio::time::sleep(LOCKED_RETRY_DELAY).await;
+                }
                 Meaning::Data | Meaning::Defect | Meaning::Locked => {
                     debug!(%error, events = part.len(), "a batch was refused and is run in halves");
                     let (one, other) = part.split_at(part.len() / 2);
-                    parts.push_front(other.to_vec());
-                    parts.push_front(one.to_vec());
+                    parts.push_front((other.to_vec(), was_locked));
+                    parts.push_front((one.to_vec(), was_locked));
                 }
                 Meaning::Again | Meaning::NotExecuted | Meaning::Unknown => {
                     debug!(%error, ?meaning, "a batch is run again");
@@ -106,7 +114,7 @@ impl Committer {
                         part.iter().for_each(|n| run.doubt(*n));
                     }
                     run.is_late = gives_up;
-                    parts.push_front(part);
+                    parts.push_front((part, was_locked));
                     tokio::time::sleep(AGAIN).await;
                 }
             }

@@ -23,16 +23,12 @@ use crate::outbox::{Committed, outgoing};
 use crate::participants::within_limits;
 use crate::reads::participants_cursor;
 
-/// A creation waits for another's lock no longer than a gateway's first attempt does: who repeats one that still runs is told so in time.
-const PATIENCE: &str = "set local lock_timeout = '1s'";
-
 /// Creates a conversation, or gives what the key's first use gave: a refusal that was decided here is kept like a success.
 pub(super) async fn create(
     tx: &mut PgConnection,
     caller: &Caller,
     command: &CreateConversation,
 ) -> Result<(Result<Created, Failure>, Option<Committed>), CommandError> {
-    sqlx::query(PATIENCE).execute(&mut *tx).await?;
     if let Some(first) = keys::take(tx, caller, command).await? {
         return Ok((repeated(tx, caller, command, first).await?, None));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use confab_protocol::fair::Owner;
-use confab_protocol::ids::TenantId;
+use confab_protocol::ids::{TenantId, UserId};
 use rustc_hash::FxHashMap;
 
 use super::pace::Pace;
@@ -12,6 +12,8 @@ use super::queues::Amount;
 /// A tenant may have this share of what may wait, and a user that share of it.
 const TENANT_SHARE: usize = 2;
 const USER_SHARE: usize = 4;
+/// So much more may wait apart in all: what some tenants have locked must not fill it for others.
+const APART_FACTOR: usize = 4;
 /// After how long a refused command is worth another try, at least and at most.
 const MIN_RETRY_AFTER: Duration = Duration::from_millis(100);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -20,6 +22,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Bounds {
     most: Amount,
+    of_tenant: Amount,
+    of_user: Amount,
     all: Amount,
     tenants: FxHashMap<TenantId, Amount>,
     users: FxHashMap<Owner, Amount>,
@@ -28,12 +32,30 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     pub(crate) fn new(most: Amount, pace: Pace) -> Self {
+        let share = |share: usize| Amount {
+            events: most.events / share,
+            bytes: most.bytes / share,
+        };
         Self {
             most,
+            of_tenant: share(TENANT_SHARE),
+            of_user: share(USER_SHARE),
             all: Amount::default(),
             tenants: FxHashMap::default(),
             users: FxHashMap::default(),
             pace,
+        }
+    }
+
+    /// The same for what waits apart: in all several times as much, of a tenant and a user no more.
+    pub(super) fn apart(most: Amount) -> Self {
+        let bounds = Self::new(most, Pace::of_sends());
+        Self {
+            most: Amount {
+                events: most.events.saturating_mul(APART_FACTOR),
+                bytes: most.bytes.saturating_mul(APART_FACTOR),
+            },
+            ..bounds
         }
     }
 
@@ -54,17 +76,17 @@ impl Bounds {
         let of = |amount: Option<&Amount>| amount.copied().unwrap_or_default();
         let tenant = of(self.tenants.get(&owner.tenant));
         let user = of(self.users.get(owner));
-        let is_full = |waiting: Amount, share: usize| {
+        let is_full = |waiting: Amount, most: Amount| {
             waiting.events > 0
-                && (waiting.events + more.events > self.most.events / share
-                    || waiting.bytes + more.bytes > self.most.bytes / share)
+                && (waiting.events + more.events > most.events
+                    || waiting.bytes + more.bytes > most.bytes)
         };
         // The others take turns with this tenant: none of them makes it wait for more than it has itself.
         let before = (tenant.events * self.tenants.len().max(1)).min(self.all.events);
         let wait = self.pace.expect(before);
-        let is_refused = is_full(self.all, 1)
-            || is_full(tenant, TENANT_SHARE)
-            || is_full(user, USER_SHARE)
+        let is_refused = is_full(self.all, self.most)
+            || is_full(tenant, self.of_tenant)
+            || is_full(user, self.of_user)
             || wait > budget;
         if is_refused {
             return Err(wait.clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER));
@@ -130,11 +152,15 @@ impl Slots {
         self.all < self.most
     }
 
-    pub(super) fn allows(&self, owner: &Owner) -> bool {
+    pub(super) fn allows(&self, tenant: &TenantId, user: &UserId) -> bool {
         let count = |count: Option<&usize>| count.copied().unwrap_or_default();
+        let owner = || Owner {
+            tenant: tenant.clone(),
+            user: user.clone(),
+        };
         self.has_room()
-            && count(self.tenants.get(&owner.tenant)) < self.of_tenant
-            && count(self.users.get(owner)) < self.of_user
+            && count(self.tenants.get(tenant)) < self.of_tenant
+            && count(self.users.get(&owner())) < self.of_user
     }
 
     pub(super) fn take(&mut self, owner: &Owner) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use confab_protocol::fair::{FairQueue, Owner};
-use confab_protocol::ids::ConversationId;
+use confab_protocol::ids::{ConversationId, TenantId, UserId};
 use rustc_hash::FxHashMap;
 
 use super::{Item, Kind};
@@ -20,8 +20,8 @@ const MAX_SKIPPED_TIME: Duration = Duration::from_millis(20);
 /// Whose order a command has its place in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum LogKey {
-    /// A conversation's log.
-    Conversation(ConversationId),
+    /// A conversation's log, as the tenant of this hash asks for it: who names a foreign one stands in no member's way.
+    Conversation(ConversationId, u64),
     /// None: the command names no conversation, and keeps no order.
     Own(u64),
 }
@@ -32,6 +32,8 @@ struct Queue<J> {
     items: VecDeque<Item<J>>,
     bytes: usize,
     turn: Turn,
+    /// Since when it waits for its turn in its log, counted in turns.
+    since: u64,
 }
 
 /// Among which queues a queue has its turn.
@@ -47,8 +49,10 @@ enum State {
     Free,
     /// Something of it is carried out.
     Busy,
-    /// It was locked, and waits apart until then.
-    Postponed(Instant),
+    /// It was locked, and waits apart until its time comes.
+    Postponed,
+    /// Something of it is carried out by waiting for its lock; what is left waits apart.
+    Waiting,
 }
 
 #[derive(Debug)]
@@ -57,6 +61,11 @@ struct Log<J> {
     queues: FxHashMap<Owner, Queue<J>>,
     skips: u32,
     skipped_since: Option<Instant>,
+    /// What ran last went alone: sends that wait go first.
+    ran_alone: bool,
+    /// Queues that have their turn among the sends, and among the others.
+    ready_sends: usize,
+    ready_singles: usize,
 }
 
 /// All that waits.
@@ -70,6 +79,8 @@ pub(super) struct Queues<J> {
     ready: Amount,
     timers: BTreeSet<(Instant, LogKey)>,
     jitter: u64,
+    /// Counts turns.
+    turns: u64,
 }
 
 /// Commands and their bytes.
@@ -100,6 +111,7 @@ impl<J> Default for Queues<J> {
             ready: Amount::default(),
             timers: BTreeSet::new(),
             jitter: 0,
+            turns: 0,
         }
     }
 }
@@ -110,10 +122,15 @@ impl<J> Queues<J> {
         self.ready
     }
 
-    /// Whether a log waits apart for its lock.
-    pub(super) fn is_postponed(&self, key: LogKey) -> bool {
+    /// Whether a log waits apart, for its lock.
+    pub(super) fn is_apart(&self, key: LogKey) -> bool {
         let log = self.logs.get(&key);
-        log.is_some_and(|log| matches!(log.state, State::Postponed(_)))
+        log.is_some_and(|log| matches!(log.state, State::Postponed | State::Waiting))
+    }
+
+    /// Whether a log was locked when it was tried last.
+    pub(super) fn is_suspect(&self, key: LogKey) -> bool {
+        self.logs.get(&key).is_some_and(|log| log.skips > 0)
     }
 
     /// How much of an owner waits in a log.
@@ -129,27 +146,37 @@ impl<J> Queues<J> {
         if queue.turn == Turn::Sends {
             self.ready.add(item.amount());
         }
+        if queue.items.is_empty() {
+            self.turns += 1;
+            queue.since = self.turns;
+        }
+        let is_send = item.kind.is_send();
         queue.bytes += item.bytes;
         queue.items.push_back(item);
-        if queue.turn == Turn::None && log.state == State::Free {
+        let is_first = queue.turn == Turn::None && queue.items.len() == 1;
+        if is_first && log.state == State::Free && (is_send || log.allows_single()) {
             self.make_ready(key, &owner);
         }
     }
 
     /// Gives a queue its turn; by its first command it is one of two kinds.
     fn make_ready(&mut self, key: LogKey, owner: &Owner) {
-        let log = self.logs.get_mut(&key);
-        let Some(queue) = log.and_then(|log| log.queues.get_mut(owner)) else {
+        let Some(log) = self.logs.get_mut(&key) else {
+            return;
+        };
+        let Some(queue) = log.queues.get_mut(owner) else {
             return;
         };
         match queue.items.front() {
             Some(front) if front.kind.is_send() => {
                 queue.turn = Turn::Sends;
+                log.ready_sends += 1;
                 self.ready.add(queue.amount());
                 self.sends.push(owner, key);
             }
             Some(_) => {
                 queue.turn = Turn::Singles;
+                log.ready_singles += 1;
                 self.singles.push(owner, key);
             }
             None => {}
@@ -180,8 +207,13 @@ impl<J> Queues<J> {
         let Some(queue) = log.queues.get_mut(owner) else {
             return false;
         };
-        if queue.turn == Turn::Sends {
-            self.ready.sub(queue.amount());
+        match queue.turn {
+            Turn::Sends => {
+                self.ready.sub(queue.amount());
+                log.ready_sends -= 1;
+            }
+            Turn::Singles => log.ready_singles -= 1,
+            Turn::None => {}
         }
         queue.turn = Turn::None;
         if log.state != State::Free && !ours(key) {
@@ -198,14 +230,8 @@ impl<J> Queues<J> {
     /// The next queue of a free log that begins with another command, of an owner that is allowed.
     pub(super) fn next_single(
         &mut self,
-        allows: impl Fn(&Owner) -> bool,
+        allows: impl Fn(&TenantId, &UserId) -> bool + Copy,
     ) -> Option<(LogKey, Owner)> {
-        let allows = |tenant: &_, user: &_| {
-            allows(&Owner {
-                tenant: Clone::clone(tenant),
-                user: Clone::clone(user),
-            })
-        };
         while let Some((owner, key)) = self.singles.pop_of(allows) {
             if self.takes_turn(key, &owner, |_| false, false) {
                 return Some((key, owner));
@@ -239,10 +265,44 @@ impl<J> Queues<J> {
             Some(queue) if queue.items.is_empty() && queue.turn == Turn::None => {
                 log.queues.remove(owner);
             }
-            Some(queue) if queue.turn == Turn::None => self.make_ready(key, owner),
+            Some(queue) if queue.turn == Turn::None && log.state == State::Busy => {
+                self.make_ready(key, owner);
+            }
             _ => {}
         }
+        self.give_turns(key);
         self.forget_idle(key);
+    }
+
+    /// Gives the queues of a free log their turns: all that begin with a send, and one of the others, that has waited for longest.
+    fn give_turns(&mut self, key: LogKey) {
+        let Some(log) = self.logs.get(&key) else {
+            return;
+        };
+        if log.state != State::Free {
+            return;
+        }
+        let (mut sends, mut single) = (Vec::new(), None);
+        for (owner, queue) in &log.queues {
+            match queue.items.front() {
+                Some(front) if queue.turn == Turn::None && front.kind.is_send() => {
+                    sends.push(owner.clone());
+                }
+                Some(_) if queue.turn == Turn::None => {
+                    let earlier = |(since, _): &(u64, &Owner)| *since <= queue.since;
+                    single = single.filter(earlier).or(Some((queue.since, owner)));
+                }
+                _ => {}
+            }
+        }
+        let single = single.map(|(_, owner)| owner.clone());
+        for owner in &sends {
+            self.make_ready(key, owner);
+        }
+        let allows = self.logs.get(&key).is_some_and(Log::allows_single);
+        if let Some(owner) = single.filter(|_| allows) {
+            self.make_ready(key, &owner);
+        }
     }
 
     pub(super) fn charge(&mut self, owner: &Owner, item: Amount, is_send: bool) {
@@ -254,10 +314,30 @@ impl<J> Queues<J> {
         queue.charge(owner, item.events, item.bytes);
     }
 
-    /// Something of the log is carried out from now on.
+    /// Sends of the log are carried out from now on.
     pub(super) fn hold(&mut self, key: LogKey) {
         if let Some(log) = self.logs.get_mut(&key) {
             log.state = State::Busy;
+            log.ran_alone = false;
+        }
+    }
+
+    /// A command of the owner goes alone from now on: it has its next turn in the log behind the others.
+    pub(super) fn hold_alone(&mut self, key: LogKey, owner: &Owner) {
+        self.turns += 1;
+        if let Some(log) = self.logs.get_mut(&key) {
+            log.state = State::Busy;
+            log.ran_alone = true;
+            if let Some(queue) = log.queues.get_mut(owner) {
+                queue.since = self.turns;
+            }
+        }
+    }
+
+    /// Something of a log that waits apart is carried out from now on, by waiting for its lock.
+    pub(super) fn hold_waiting(&mut self, key: LogKey) {
+        if let Some(log) = self.logs.get_mut(&key) {
+            log.state = State::Waiting;
         }
     }
 
@@ -286,7 +366,7 @@ impl<J> Queues<J> {
         log.skips += 1;
         log.skipped_since.get_or_insert(now);
         let until = now + delay;
-        log.state = State::Postponed(until);
+        log.state = State::Postponed;
         self.timers.insert((until, key));
     }
 
@@ -295,30 +375,28 @@ impl<J> Queues<J> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// The next log whose time has come. It is held: to be carried out by waiting for its lock, or freed.
+    /// The next log whose time has come: to be carried out by waiting for its lock, or freed.
     pub(super) fn next_due(&mut self, now: Instant) -> Option<Due> {
         let key = self.timers.first().filter(|(at, _)| *at <= now)?.1;
         self.timers.pop_first();
-        let log = self.logs.get_mut(&key)?;
-        log.state = State::Busy;
+        let log = self.logs.get(&key)?;
         let waits_long = log
             .skipped_since
             .is_some_and(|since| now.duration_since(since) >= MAX_SKIPPED_TIME);
-        let owner = log.queues.iter().find(|(_, queue)| !queue.items.is_empty());
         Some(Due {
             key,
-            owner: owner.map(|(owner, _)| owner.clone()),
             is_contended: log.skips >= MAX_SKIPS || waits_long,
         })
     }
 
-    /// Owners with something in the log, and how much.
-    pub(super) fn owners(&self, key: LogKey) -> Vec<(Owner, Amount)> {
+    /// Owners with something in the log, who has waited for longest first.
+    pub(super) fn owners(&self, key: LogKey) -> Vec<Owner> {
         let queues = self.logs.get(&key).map(|log| log.queues.iter());
         let queues = queues.into_iter().flatten();
-        queues
-            .map(|(owner, queue)| (owner.clone(), queue.amount()))
-            .collect()
+        let waiting = queues.filter(|(_, queue)| !queue.items.is_empty());
+        let mut owners: Vec<_> = waiting.map(|(owner, queue)| (queue.since, owner)).collect();
+        owners.sort_unstable_by_key(|(since, _)| *since);
+        owners.into_iter().map(|(_, owner)| owner.clone()).collect()
     }
 
     /// Whether nothing waits, and nothing is remembered of what did.
@@ -342,12 +420,7 @@ impl<J> Queues<J> {
         log.state = State::Free;
         log.queues
             .retain(|_, queue| !queue.items.is_empty() || queue.turn != Turn::None);
-        let waiting = log.queues.iter();
-        let waiting = waiting.filter(|(_, queue)| queue.turn == Turn::None);
-        let owners: Vec<_> = waiting.map(|(owner, _)| owner.clone()).collect();
-        for owner in &owners {
-            self.make_ready(key, owner);
-        }
+        self.give_turns(key);
         self.forget_idle(key);
     }
 
@@ -378,8 +451,6 @@ impl<J> Queues<J> {
 #[derive(Debug)]
 pub(super) struct Due {
     pub(super) key: LogKey,
-    /// One with something in it.
-    pub(super) owner: Option<Owner>,
     /// It was locked so often, or for so long, that its lock is to be waited for.
     pub(super) is_contended: bool,
 }
@@ -407,7 +478,15 @@ impl<J> Log<J> {
             queues: FxHashMap::default(),
             skips: 0,
             skipped_since: None,
+            ran_alone: false,
+            ready_sends: 0,
+            ready_singles: 0,
         }
+    }
+
+    /// Whether a command that goes alone may have its turn: one at a time, and behind sends that waited while another went alone.
+    const fn allows_single(&self) -> bool {
+        self.ready_singles == 0 && !(self.ran_alone && self.ready_sends > 0)
     }
 }
 
@@ -417,6 +496,7 @@ impl<J> Queue<J> {
             items: VecDeque::new(),
             bytes: 0,
             turn: Turn::None,
+            since: 0,
         }
     }
 
