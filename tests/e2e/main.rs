@@ -45,6 +45,8 @@ mod model;
 #[cfg(test)]
 mod nats_faults;
 #[cfg(test)]
+mod neighbours;
+#[cfg(test)]
 mod order;
 #[cfg(test)]
 mod outage;

@@ -130,6 +130,16 @@ pub(crate) fn gives_up(deadline: Instant, now: Instant) -> bool {
     now + ACQUIRE + AGAIN >= deadline
 }
 
+/// Whether a budget has not ended while a connection or a lock was waited for, or this process stood still: its gateway has given the
+/// command up then, and its caller may have been told so, or been refused elsewhere.
+fn in_time(deadline: Instant) -> Result<(), sqlx::Error> {
+    if Instant::now() < deadline {
+        Ok(())
+    } else {
+        Err(sqlx::Error::PoolTimedOut)
+    }
+}
+
 /// Says what a refusal cannot say: the caller is told no more than a code.
 fn report(error: &CommandError) {
     match error {

@@ -26,7 +26,7 @@ async fn made_up_sessions_leave_nothing_behind() {
     let kept = alice.on(1).await;
     let (http, before) = (alice.http(0), memory(&cluster).await);
     let known = [known(&cluster, 0).await, known(&cluster, 1).await];
-    let count = std::env::var("CONFAB_TEST_SESSIONS").ok();
+    let count = std::env::var_os("CONFAB_TEST_SESSIONS").and_then(|count| count.into_string().ok());
     let count = count.map_or_else(|| soak(1_000_000, 2_000), |count| count.parse().unwrap());
     let began = Instant::now();
     futures_util::stream::iter(0..count)

@@ -15,7 +15,7 @@ use tracing::{debug, error};
 use uuid::Uuid;
 
 use super::lock::wait_for_lock;
-use super::{AGAIN, Committer, Fate, gives_up};
+use super::{AGAIN, Committer, Fate, gives_up, in_time};
 use crate::database::{READ_COMMITTED, bounded};
 use crate::error::{CommandError, Meaning, locked, meaning, poisons_connection};
 use crate::messages::{Append, Appended, Decision, Stored};
@@ -70,12 +70,14 @@ impl Committer {
                 .filter_map(|n| items.get(*n))
                 .map(|item| &item.append)
                 .collect();
-            let Some(deadline) = part
-                .iter()
-                .filter_map(|n| items.get(*n))
-                .map(|item| item.deadline)
-                .max()
-            else {
+            let deadlines = part.iter().filter_map(|n| items.get(*n));
+            let deadlines = deadlines.map(|item| item.deadline);
+            // Those who wait for a lock wait for the last one's sake; nobody else's statement is to begin behind its own end.
+            let deadline = match locking {
+                Locking::Skip => deadlines.min(),
+                Locking::Wait => deadlines.max(),
+            };
+            let Some(deadline) = deadline else {
                 continue;
             };
             let error = match self.append(&batch, locking, deadline).await {
@@ -130,7 +132,7 @@ impl Committer {
     ) -> Result<Vec<Appended>, sqlx::Error> {
         let began = Instant::now();
         let rows = match locking {
-            Locking::Skip => self.append_free(batch).await?,
+            Locking::Skip => self.append_free(batch, deadline).await?,
             Locking::Wait => bounded(self.append_by_waiting(batch, deadline)).await?,
         };
         self.metrics.batch(batch.len(), began.elapsed());
@@ -144,8 +146,16 @@ impl Committer {
         Ok(appended.into_iter().map(|(_, appended)| appended).collect())
     }
 
-    async fn append_free(&self, batch: &[&Append]) -> Result<Vec<PgRow>, sqlx::Error> {
+    async fn append_free(
+        &self,
+        batch: &[&Append],
+        deadline: Instant,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
         let mut connection = self.batches.acquire().await?;
+        if let Err(late) = in_time(deadline) {
+            connection.release();
+            return Err(late);
+        }
         let result = bounded(bind(batch).fetch_all(&mut *connection)).await;
         if !result.as_ref().err().is_some_and(poisons_connection) {
             connection.release();
@@ -165,6 +175,7 @@ impl Committer {
                 let conversation = Some(first.message.conversation);
                 wait_for_lock(&mut tx, &first.caller, conversation, deadline).await?;
             }
+            in_time(deadline)?;
             bind(batch).fetch_all(&mut *tx).await
         };
         match appended.await {

@@ -9,7 +9,7 @@ use confab_protocol::ids::ConversationId;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{AGAIN, Committer, Fate, gives_up, report};
+use super::{AGAIN, Committer, Fate, gives_up, in_time, report};
 use crate::database::bounded;
 use crate::error::{CommandError, Meaning, locked, meaning, poisons_connection};
 use crate::planner::Open;
@@ -94,6 +94,12 @@ impl Committer {
     async fn run(&self, marks: &[Mark]) -> Result<Vec<Marked>, sqlx::Error> {
         let items = Items::of(marks);
         let mut connection = self.pool.acquire().await?;
+        if let Some(last) = marks.iter().map(|mark| mark.deadline).max()
+            && let Err(late) = in_time(last)
+        {
+            connection.release();
+            return Err(late);
+        }
         let call = sqlx::query_as(CALL)
             .bind(items.commands)
             .bind(items.tenants)

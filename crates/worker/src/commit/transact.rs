@@ -7,7 +7,7 @@ use confab_protocol::error::Failure;
 use sqlx::PgConnection;
 
 use super::lock::wait_for_lock;
-use super::{Committer, conversation, creation, membership, message, revocation};
+use super::{Committer, conversation, creation, in_time, membership, message, revocation};
 use crate::database::{READ_COMMITTED, Transaction};
 use crate::error::CommandError;
 use crate::outbox::Committed;
@@ -59,6 +59,7 @@ impl Committer {
             let waited = wait_for_lock(tx, caller, conversation, deadline).await;
             waited.map_err(CommandError::from)?;
         }
+        in_time(deadline).map_err(CommandError::from)?;
         Ok(match &request.command {
             Command::CreateConversation(command) => {
                 let (created, committed) = creation::create(tx, caller, command).await?;

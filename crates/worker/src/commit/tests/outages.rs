@@ -87,7 +87,8 @@ async fn a_send_whose_kept_connection_was_ended_is_stored_once_by_another() {
             .fetch_one(&fixture.pool)
             .await
             .unwrap();
-        assert!(ended >= 2);
+        // One may have served both, where the other was slow to be made.
+        assert!(ended >= 1);
         let one = [message(group, "alice", "behind it")];
         let told = sent(worker.finish_batch(&one).await.outcomes.remove(0));
         assert!(!told.duplicate);
@@ -159,4 +160,18 @@ async fn hold(fixture: &Fixture, text: &str) -> Transaction<'static, Postgres> {
         .await
         .unwrap();
     holder
+}
+
+/// As when a worker stood still between the look at a command's budget and its statement.
+#[tokio::test]
+async fn command_behind_its_budget_is_not_carried_out() {
+    let fixture = Fixture::new().await;
+    let group = fixture.group(&["alice"]).await;
+    let late = request("alice", patch(group, r#"{"name":"late"}"#));
+    let (outcome, committed) = fixture.committer.finish_alone(&late, Instant::now()).await;
+    assert_eq!(code(outcome), Code::Unavailable);
+    assert!(committed.is_none());
+    let stored = "select version from conversations where id = $1";
+    let stored = sqlx::query_scalar::<_, i64>(stored).bind(group.0);
+    assert_eq!(stored.fetch_one(&fixture.pool).await.unwrap(), 1);
 }

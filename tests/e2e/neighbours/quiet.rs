@@ -1,0 +1,269 @@
+//! Neighbours who ask for little: how long each thing took them, and whether all of it is stored in its order.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use confab_client::{Options, Session};
+use confab_protocol::ids::ConversationId;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::user_of;
+use crate::support::{Cluster, Member, User, soak, text};
+
+/// Between two things that one of them does.
+const PERIOD: Duration = Duration::from_millis(200);
+/// How long they are watched alone, as the measure of what follows.
+const ALONE: Duration = Duration::from_secs(4);
+
+/// Something that one of them did.
+#[derive(Debug, Clone)]
+struct Sample {
+    what: &'static str,
+    took: Duration,
+    problem: Option<String>,
+}
+
+/// Users of another tenant, and others of the loud one, a hundred things a second together (fewer by default).
+pub(super) struct Quiet {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<Account>,
+    samples: Arc<Mutex<Vec<Sample>>>,
+    p99: Duration,
+}
+
+/// What one of them was told: its conversation, and its words with their seqs, in the order sent.
+struct Account {
+    conversation: ConversationId,
+    acknowledged: Vec<(String, u64)>,
+}
+
+impl Quiet {
+    /// They begin, and are alone at first.
+    pub(super) async fn start(cluster: &Cluster) -> Self {
+        let mut quiet = Self {
+            stop: watch::Sender::new(false),
+            tasks: JoinSet::new(),
+            samples: Arc::default(),
+            p99: Duration::ZERO,
+        };
+        let count = soak(20, 8);
+        let begun = Instant::now();
+        for number in 0..count {
+            let tenant = if number % 2 == 0 { "quiet" } else { "loud" };
+            let user = user_of(cluster, &format!("neighbour-{number}"), tenant);
+            let member = user.on(0).await;
+            let conversation = member.create_group(&["friend".parse().unwrap()]).await;
+            let neighbour = Neighbour {
+                user,
+                member,
+                conversation,
+                samples: Arc::clone(&quiet.samples),
+                acknowledged: Vec::new(),
+                last: None,
+            };
+            let first =
+                begun + PERIOD * u32::try_from(number).unwrap() / u32::try_from(count).unwrap();
+            quiet
+                .tasks
+                .spawn(neighbour.run(first, quiet.stop.subscribe()));
+        }
+        sleep_until(Instant::now() + ALONE).await;
+        let alone = quiet.take();
+        quiet.p99 = Stats::of(&alone).p99;
+        println!("alone: {}", Stats::of(&alone));
+        quiet
+    }
+
+    /// Lets the worst happen beside them, and says what they felt of it.
+    ///
+    /// # Panics
+    /// When anything was refused, or took longer than `most`.
+    pub(super) async fn beside(&self, what: &str, most: Duration, worst: impl Future<Output = ()>) {
+        drop(self.take());
+        worst.await;
+        let samples = self.take();
+        let stats = Stats::of(&samples);
+        let ratio = stats.p99.as_secs_f64() / self.p99.as_secs_f64();
+        println!("beside {what}: {stats}, p99 {ratio:.1} times that alone");
+        let failed: Vec<_> = samples.iter().filter(|one| one.problem.is_some()).collect();
+        let few: Vec<_> = failed.iter().take(5).collect();
+        assert!(
+            failed.is_empty(),
+            "{what}: {} of {} failed: {few:#?}",
+            failed.len(),
+            samples.len()
+        );
+        assert!(stats.longest.0 < most, "{what}: {stats}");
+    }
+
+    /// Ends them, and looks whether what was acknowledged is stored once, in the order sent.
+    pub(super) async fn end(mut self, cluster: &Cluster) {
+        self.stop.send_replace(true);
+        while let Some(account) = self.tasks.join_next().await {
+            account.unwrap().check(cluster).await;
+        }
+    }
+
+    fn take(&self) -> Vec<Sample> {
+        std::mem::take(&mut self.samples.lock().unwrap())
+    }
+}
+
+impl Account {
+    async fn check(self, cluster: &Cluster) {
+        let stored = "select seq, payload from events where conversation_id = $1 and type = 'message.created' order by seq";
+        let stored: Vec<(i64, String)> = sqlx::query_as(stored)
+            .bind(self.conversation.0)
+            .fetch_all(&cluster.store)
+            .await
+            .unwrap();
+        let mut seqs = BTreeMap::new();
+        for (seq, payload) in stored {
+            let payload: Value = serde_json::from_str(&payload).unwrap();
+            // Edited, a message has other words.
+            if let Some(words) = payload["content"]["text"].as_str() {
+                assert_eq!(
+                    seqs.insert(words.to_owned(), seq.unsigned_abs()),
+                    None,
+                    "twice: {words}"
+                );
+            }
+        }
+        let mut before = 0;
+        for (words, seq) in self.acknowledged {
+            assert!(seq > before, "{words} has seq {seq}, behind {before}");
+            before = seq;
+            let found = seqs.get(&words).copied();
+            assert!(
+                found.is_none_or(|found| found == seq),
+                "{words}: {found:?}, not {seq}"
+            );
+        }
+    }
+}
+
+struct Neighbour {
+    user: User,
+    member: Member,
+    conversation: ConversationId,
+    samples: Arc<Mutex<Vec<Sample>>>,
+    acknowledged: Vec<(String, u64)>,
+    /// The last message's id and seq.
+    last: Option<(String, u64)>,
+}
+
+impl Neighbour {
+    async fn run(mut self, mut next: Instant, stop: watch::Receiver<bool>) -> Account {
+        let mut number = 0;
+        while !*stop.borrow() {
+            sleep_until(next).await;
+            let began = Instant::now();
+            let (what, done) = self.act(number).await;
+            let sample = Sample {
+                what,
+                took: began.elapsed(),
+                problem: done.err(),
+            };
+            self.samples.lock().unwrap().push(sample);
+            number += 1;
+            next = (next + PERIOD).max(Instant::now());
+        }
+        Account {
+            conversation: self.conversation,
+            acknowledged: self.acknowledged,
+        }
+    }
+
+    async fn act(&mut self, number: usize) -> (&'static str, Result<(), String>) {
+        let last = self.last.clone();
+        match (number % 10, last) {
+            (6, Some((id, _))) => {
+                let edit = json!({"content": {"edited": number}});
+                (
+                    "edit",
+                    self.call("PATCH", &format!("/v1/messages/{id}"), Some(edit))
+                        .await,
+                )
+            }
+            (7, Some((_, seq))) => {
+                let mark = json!({"conversationId": self.conversation, "upToSeq": seq});
+                (
+                    "mark",
+                    self.call("POST", "/v1/messages/read", Some(mark)).await,
+                )
+            }
+            (8, _) => ("list", self.call("GET", "/v1/conversations", None).await),
+            (9, _) => ("open", self.open().await),
+            _ => ("send", self.send(number).await),
+        }
+    }
+
+    async fn send(&mut self, number: usize) -> Result<(), String> {
+        let words = format!("{number}");
+        let sent = self
+            .member
+            .session
+            .send(self.conversation, text(&words))
+            .await;
+        let sent = sent.map_err(|error| error.to_string())?;
+        self.last = Some((sent.message_id.to_string(), sent.seq));
+        self.acknowledged.push((words, sent.seq));
+        Ok(())
+    }
+
+    async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Result<(), String> {
+        let answer = self.user.call(0, method, path, &[], body).await;
+        match answer.status {
+            200..300 => Ok(()),
+            status => Err(format!("{status} {}", answer.body)),
+        }
+    }
+
+    async fn open(&self) -> Result<(), String> {
+        let opened = Session::open(self.user.url(0), Options::bearer(&self.user.token)).await;
+        opened.map(drop).map_err(|error| format!("{error:?}"))
+    }
+}
+
+/// How long things took.
+struct Stats {
+    count: usize,
+    p50: Duration,
+    p99: Duration,
+    longest: (Duration, &'static str),
+}
+
+impl Stats {
+    fn of(samples: &[Sample]) -> Self {
+        let mut all: Vec<_> = samples.iter().map(|one| (one.took, one.what)).collect();
+        all.sort_unstable();
+        let at =
+            |percent: usize| all.get((all.len() * percent / 100).min(all.len().saturating_sub(1)));
+        let took = |percent| at(percent).map_or(Duration::ZERO, |(took, _)| *took);
+        Self {
+            count: all.len(),
+            p50: took(50),
+            p99: took(99),
+            longest: all.last().copied().unwrap_or_default(),
+        }
+    }
+}
+
+impl std::fmt::Display for Stats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = |took: Duration| took.as_millis();
+        let (longest, what) = self.longest;
+        write!(
+            f,
+            "{} things, p50 {} ms, p99 {} ms, longest {} ms ({what})",
+            self.count,
+            ms(self.p50),
+            ms(self.p99),
+            ms(longest)
+        )
+    }
+}
