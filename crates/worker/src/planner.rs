@@ -6,20 +6,23 @@
 //! Nobody waits for a lock in a batch or a slot: what is locked comes back, and its log waits apart. Locked twice, or for 20 ms, it is
 //! carried out in one of few places that wait for the lock. What waits apart counts in no other's way.
 
-use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
-use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
-use confab_protocol::ids::{ClientId, ConversationId, TenantId, UserId};
-use rustc_hash::{FxBuildHasher, FxHashSet};
+use confab_protocol::ids::{TenantId, UserId};
+use rustc_hash::FxHashSet;
 
+mod batch;
 mod bounds;
+mod item;
 mod pace;
 mod queues;
 
+use batch::{RunEnd, Taken};
 pub(crate) use bounds::Bounds;
 use bounds::Slots;
+use item::log_of;
+pub(crate) use item::{Caps, Done, Item, Kind, Locking, Open, Ticket, Work};
 pub(crate) use pace::Pace;
 pub(crate) use queues::Amount;
 use queues::{LogKey, Queues};
@@ -35,114 +38,6 @@ const MAX_POSTPONED: Amount = Amount {
     events: 256,
     bytes: 4 << 20,
 };
-
-/// The planner's bounds.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Caps {
-    /// Events in a batch.
-    pub(crate) batch_events: usize,
-    /// Bytes in a batch; one event is always taken.
-    pub(crate) batch_bytes: usize,
-    /// Batches at a time.
-    pub(crate) lanes: usize,
-    /// Commands that run alone, at a time.
-    pub(crate) slots: usize,
-    /// What waits for a lock in Postgres, at a time.
-    pub(crate) places: usize,
-    /// Sends that may wait, and other commands.
-    pub(crate) queue_events: usize,
-    /// Bytes of each that may wait.
-    pub(crate) queue_bytes: usize,
-}
-
-/// How a command wants to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A send, in a batch; the key must not be twice in one batch.
-    Send(UserId, ClientId),
-    /// In a transaction of its own.
-    Alone,
-}
-
-/// A command that waits.
-#[derive(Debug)]
-pub(crate) struct Item<J> {
-    /// In whose share it counts.
-    pub(crate) owner: Owner,
-    /// Whose log it appends to; none where the command does not say: then it has no place in any order.
-    pub(crate) conversation: Option<ConversationId>,
-    /// How it runs.
-    pub(crate) kind: Kind,
-    /// About how many bytes it takes.
-    pub(crate) bytes: usize,
-    /// From when on nobody waits for it any more.
-    pub(crate) deadline: Instant,
-    /// What earlier runs have left open.
-    pub(crate) open: Open,
-    /// What it is.
-    pub(crate) job: J,
-}
-
-/// What runs of a command that did not decide it have left open.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Open {
-    /// One of them may have stored it: nobody may be told that nothing was done, until a run under the lock has decided.
-    pub(crate) is_unknown: bool,
-    /// Why the last one did nothing.
-    pub(crate) skipped: Option<Failure>,
-}
-
-impl Open {
-    /// What the caller is told when the budget has ended.
-    pub(crate) fn when_late(&self) -> Failure {
-        if self.is_unknown {
-            return Failure::of(Code::Timeout);
-        }
-        let skipped = self.skipped.clone();
-        skipped.unwrap_or_else(|| Failure::of(Code::Overloaded).retry_after(1000))
-    }
-}
-
-/// How a command comes to its locks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Locking {
-    /// What is locked is left out.
-    Skip,
-    /// It waits for the lock.
-    Wait,
-}
-
-/// What is to be carried out now.
-#[derive(Debug)]
-pub(crate) enum Work<J> {
-    /// Sends, together.
-    Batch(Ticket, Vec<Item<J>>),
-    /// One command.
-    Alone(Ticket, Item<J>),
-    /// Their deadline has passed: they are refused.
-    Expired(Vec<Item<J>>),
-}
-
-/// What is carried out, to be given back when it has ended.
-#[derive(Debug, Clone)]
-pub(crate) struct Ticket {
-    pub(crate) locking: Locking,
-    is_batch: bool,
-    logs: Vec<LogKey>,
-    events: usize,
-    began: Instant,
-    /// In whose share a slot or place counts.
-    owner: Owner,
-}
-
-/// What was carried out, told back.
-#[derive(Debug)]
-pub(crate) struct Done<J> {
-    pub(crate) ticket: Ticket,
-    pub(crate) took: Duration,
-    /// What was locked and left out, in its order.
-    pub(crate) skipped: Vec<Item<J>>,
-}
 
 /// Who waits, who runs.
 #[derive(Debug)]
@@ -525,67 +420,6 @@ impl<J> Planner<J> {
         let item = self.queues.pop_if(key, owner, wants)?;
         self.bounds_in(key, &item.kind).sub(owner, item.amount());
         Some(item)
-    }
-}
-
-/// The log that a command has its place in; none where it names no conversation.
-fn log_of<J>(item: &Item<J>) -> Option<LogKey> {
-    let tenant = FxBuildHasher.hash_one(&item.owner.tenant);
-    let conversation = item.conversation?;
-    Some(LogKey::Conversation(conversation, tenant))
-}
-
-/// Why no more is taken of a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RunEnd {
-    /// It has had its turn, or the batch is full: more could be taken.
-    Turn,
-    /// Nothing more of it can go into this batch.
-    Blocked,
-}
-
-/// A batch in the making.
-struct Taken<J> {
-    items: Vec<Item<J>>,
-    bytes: usize,
-    keys: FxHashSet<(LogKey, UserId, ClientId)>,
-    /// The next item does not fit.
-    is_closed: bool,
-}
-
-impl<J> Default for Taken<J> {
-    fn default() -> Self {
-        Self {
-            items: Vec::new(),
-            bytes: 0,
-            keys: FxHashSet::default(),
-            is_closed: false,
-        }
-    }
-}
-
-impl<J> Taken<J> {
-    const fn amount(&self) -> Amount {
-        Amount {
-            events: self.items.len(),
-            bytes: self.bytes,
-        }
-    }
-
-    const fn is_full(&self, caps: Caps) -> bool {
-        self.is_closed || self.items.len() >= caps.batch_events || self.bytes >= caps.batch_bytes
-    }
-
-    /// Whether the item is to be taken out of its queue: into the batch, or because it has expired.
-    fn takes(&mut self, log: LogKey, item: &Item<J>, caps: Caps, now: Instant) -> bool {
-        let Kind::Send(user, client) = &item.kind else {
-            return false;
-        };
-        if item.deadline <= now {
-            return true;
-        }
-        self.is_closed = !self.items.is_empty() && self.bytes + item.bytes > caps.batch_bytes;
-        !self.is_closed && self.keys.insert((log, user.clone(), *client))
     }
 }
 
