@@ -50,6 +50,8 @@ use metrics::Metrics;
 
 /// Connections beside those of commands: read marks.
 const OTHER_CONNECTIONS: u32 = 1;
+/// Connections beside those in use: one that is still being made for who gave it up holds its place meanwhile.
+const SPARE_CONNECTIONS: u32 = 2;
 /// What waits in Postgres for locks that others hold, at a time; each has a connection.
 pub(crate) const WAITING_PLACES: u32 = 8;
 /// How long Postgres may take to commit where a worker counts as ready.
@@ -136,10 +138,18 @@ impl Pools {
     fn of(settings: &Settings) -> Result<Self, Error> {
         let writers = settings.command_slots + OTHER_CONNECTIONS;
         Ok(Self {
-            batches: database::pool(settings, settings.commit_lanes, "batches")?,
+            batches: database::pool(
+                settings,
+                settings.commit_lanes + SPARE_CONNECTIONS,
+                "batches",
+            )?,
             commits: database::pool(settings, writers, "commits")?,
             places: database::waiting_pool(settings, WAITING_PLACES, "waiting places")?,
-            reads: database::pool(settings, settings.read_connections(), "reads")?,
+            reads: database::pool(
+                settings,
+                settings.read_connections() + SPARE_CONNECTIONS,
+                "reads",
+            )?,
             outbox: database::waiting_pool(settings, outbox::CONNECTIONS, "outbox")?,
             readiness: database::pool(settings, 1, "readiness")?,
         })
