@@ -39,19 +39,21 @@ impl Committer {
     /// stands where it stood. What Postgres refuses as a whole is run in halves, so that no mark fails for another's data.
     pub(crate) async fn mark(&self, marks: &[Mark]) -> Vec<Fate> {
         let mut fates: Vec<Option<Fate>> = marks.iter().map(|_| None).collect();
-        let mut parts = VecDeque::from([(0..marks.len(), false)]);
+        let mut set = |place: usize, fate| {
+            if let Some(of) = fates.get_mut(place) {
+                *of = Some(fate);
+            }
+        };
+        let all: Vec<_> = marks.iter().enumerate().collect();
+        let mut parts = VecDeque::from([(all, false)]);
         while let Some((part, is_unknown)) = parts.pop_front() {
-            let (Some(run), Some(fates)) = (marks.get(part.clone()), fates.get_mut(part.clone()))
-            else {
-                continue;
-            };
-            let mut set = |of: Vec<Fate>| {
-                let ended = fates.iter_mut().zip(of);
-                ended.for_each(|(place, fate)| *place = Some(fate));
-            };
-            let error = match self.run(run).await {
+            let run: Vec<_> = part.iter().map(|(_, mark)| *mark).collect();
+            let error = match self.run(&run).await {
                 Ok(rows) => {
-                    set(answers(run, &rows));
+                    let places = part.iter().map(|(place, _)| *place);
+                    places
+                        .zip(answers(&run, &rows))
+                        .for_each(|(place, fate)| set(place, fate));
                     continue;
                 }
                 Err(error) => error,
@@ -59,30 +61,34 @@ impl Committer {
             let meaning = meaning(&error);
             debug!(%error, ?meaning, marks = run.len(), "marks are run again");
             let is_unknown = is_unknown || meaning == Meaning::Unknown;
-            let is_whole = matches!(meaning, Meaning::Data | Meaning::Defect | Meaning::Locked);
-            if is_whole && run.len() > 1 {
-                let middle = part.start + run.len() / 2;
-                parts.push_front((middle..part.end, is_unknown));
-                parts.push_front((part.start..middle, is_unknown));
-                continue;
-            }
-            // The first one's: those who wait longer are told to come again.
-            let first = run.iter().map(|mark| mark.deadline).min();
-            let is_over = first.is_none_or(|first| gives_up(first, Instant::now() + AGAIN));
             match meaning {
-                Meaning::Locked => set(vec![Fate::Locked(skipped())]),
-                _ if is_whole || is_over => {
-                    let error = CommandError::from(error);
-                    report(&error);
-                    let failure = error.failure(is_unknown);
-                    set(run
-                        .iter()
-                        .map(|_| Fate::Decided(Err(failure.clone())))
-                        .collect());
+                Meaning::Data | Meaning::Defect | Meaning::Locked if run.len() > 1 => {
+                    let (one, other) = part.split_at(part.len() / 2);
+                    parts.push_front((other.to_vec(), is_unknown));
+                    parts.push_front((one.to_vec(), is_unknown));
+                }
+                Meaning::Locked => {
+                    part.iter()
+                        .for_each(|(place, _)| set(*place, Fate::Locked(skipped())));
                 }
                 _ => {
-                    parts.push_front((part, is_unknown));
-                    tokio::time::sleep(AGAIN).await;
+                    let is_refused = matches!(meaning, Meaning::Data | Meaning::Defect);
+                    let next = Instant::now() + AGAIN;
+                    let (over, again): (Vec<_>, Vec<_>) = part
+                        .into_iter()
+                        .partition(|(_, mark)| is_refused || gives_up(mark.deadline, next));
+                    if !over.is_empty() {
+                        let error = CommandError::from(error);
+                        report(&error);
+                        let failure = error.failure(is_unknown);
+                        for (place, _) in over {
+                            set(place, Fate::Decided(Err(failure.clone())));
+                        }
+                    }
+                    if !again.is_empty() {
+                        parts.push_front((again, is_unknown));
+                        tokio::time::sleep(AGAIN).await;
+                    }
                 }
             }
         }
@@ -91,7 +97,7 @@ impl Committer {
         fates.map(|fate| fate.unwrap_or_else(lost)).collect()
     }
 
-    async fn run(&self, marks: &[Mark]) -> Result<Vec<Marked>, sqlx::Error> {
+    async fn run(&self, marks: &[&Mark]) -> Result<Vec<Marked>, sqlx::Error> {
         let items = Items::of(marks);
         let mut connection = self.pool.acquire().await?;
         if let Some(last) = marks.iter().map(|mark| mark.deadline).max()
@@ -128,7 +134,7 @@ struct Items<'a> {
 }
 
 impl<'a> Items<'a> {
-    fn of(marks: &'a [Mark]) -> Self {
+    fn of(marks: &[&'a Mark]) -> Self {
         let mut items = Self::default();
         for (n, mark) in (0..).zip(marks) {
             match &mark.read {
@@ -165,7 +171,7 @@ fn skipped() -> Open {
     }
 }
 
-fn answers(marks: &[Mark], rows: &[Marked]) -> Vec<Fate> {
+fn answers(marks: &[&Mark], rows: &[Marked]) -> Vec<Fate> {
     enum Answer {
         Reads(Vec<ReadMark>),
         Refused(Failure),

@@ -1,3 +1,7 @@
+//! Read marks: many in one statement.
+
+use std::time::{Duration, Instant};
+
 use confab_protocol::command::{Caller, MarkRead, Outcome, ReadMark};
 use confab_protocol::error::Code;
 use confab_protocol::ids::{ConversationId, EventId, Seq};
@@ -235,6 +239,40 @@ async fn marks_beside_sends_removals_and_additions_end_within_the_log() {
     .await
     .unwrap();
     assert_eq!(wrong, 0);
+}
+
+#[tokio::test]
+async fn mark_that_is_late_ends_no_other() {
+    let fixture = Fixture::new().await;
+    let group = fixture.group(&["alice", "bob"]).await;
+    let worker = fixture.another_committer();
+    let read_only = async |value: &str| {
+        let text = format!(
+            "do $$ begin execute format('alter database %I set default_transaction_read_only = {value}', \
+             current_database()); end $$"
+        );
+        let text = sqlx::AssertSqlSafe(text);
+        sqlx::query(text).execute(&fixture.pool).await.unwrap();
+    };
+    read_only("on").await;
+    let late = Instant::now() + Duration::from_millis(1500);
+    let marks = [
+        Mark {
+            deadline: late,
+            ..up_to("alice", group, 1)
+        },
+        up_to("bob", group, 1),
+    ];
+    let back = async {
+        tokio::time::sleep_until(late.into()).await;
+        read_only("off").await;
+    };
+    let (fates, ()) = tokio::join!(worker.mark(&marks), back);
+    let codes = fates.into_iter().map(|fate| match fate {
+        Fate::Decided(outcome) => outcome.err().map(|failure| failure.code),
+        Fate::Locked(open) => panic!("{open:?}"),
+    });
+    assert_eq!(codes.collect::<Vec<_>>(), [Some(Code::Unavailable), None]);
 }
 
 fn up_to(user: &str, conversation: ConversationId, seq: Seq) -> Mark {
