@@ -227,6 +227,7 @@ impl Dispatch {
                             ticket,
                             took: Duration::ZERO,
                             skipped: Vec::new(),
+                            refused: Vec::new(),
                         };
                         self.planner.finish(done, now);
                     }

@@ -77,6 +77,7 @@ impl Batching {
                 ticket,
                 took: Duration::from_millis(2),
                 skipped: Vec::new(),
+                refused: Vec::new(),
             };
             self.planner.finish(done, self.now);
             self.sends.append(&mut items);

@@ -21,8 +21,8 @@ mod queues;
 use batch::{RunEnd, Taken};
 pub(crate) use bounds::Bounds;
 use bounds::Slots;
-use item::log_of;
-pub(crate) use item::{Caps, Done, Item, Kind, Locking, Open, Ticket, Work};
+pub(crate) use item::{Caps, Done, Item, Kind, Locking, Open, Refused, Ticket, Work};
+use item::{log_in, log_of};
 pub(crate) use pace::Pace;
 pub(crate) use queues::Amount;
 use queues::{LogKey, Queues};
@@ -165,8 +165,21 @@ impl<J> Planner<J> {
             ticket,
             took,
             mut skipped,
+            refused,
         } = done;
         self.end(&ticket, took);
+        for Refused {
+            owner,
+            conversation,
+            failure,
+        } in refused
+        {
+            let log = log_in(&owner, conversation);
+            while let Some(mut item) = self.pop_if(log, &owner, |_| true) {
+                item.open.skipped = Some(failure.clone());
+                self.expired.push(item);
+            }
+        }
         for log in ticket.logs {
             let is_of_log = |item: &mut Item<J>| log_of(item).is_none_or(|of| of == log);
             let items: Vec<_> = skipped.extract_if(.., is_of_log).collect();

@@ -6,6 +6,7 @@ use confab_bus::Bus;
 use confab_protocol::command::{Command, Outcome, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
+use confab_protocol::ids::ConversationId;
 use confab_protocol::revocation::Revocation;
 use tracing::warn;
 
@@ -16,7 +17,7 @@ use crate::fault;
 use crate::messages::{self, Append};
 use crate::metrics::Metrics;
 use crate::outbox::{Committed, Publisher};
-use crate::planner::{Done, Item as Waiting, Kind, Locking, Open, Ticket};
+use crate::planner::{Done, Item as Waiting, Kind, Locking, Open, Refused, Ticket};
 
 /// How long NATS is waited for to take a revocation.
 const ANNOUNCING: Duration = Duration::from_secs(1);
@@ -51,10 +52,14 @@ pub(super) async fn batch(
     }
     let dies = fault::exits_after_commit() && !end.committed.is_empty();
     let dies = dies && items.iter().any(is_fault);
-    let mut skipped = Vec::new();
+    let (mut skipped, mut refused) = (Vec::new(), Vec::new());
     for ((item, sender), fate) in items.into_iter().zip(senders).zip(end.fates) {
         match fate {
-            Fate::Decided(outcome) => sender.answer(outcome, metrics, &mut parts),
+            Fate::Decided(outcome) => {
+                let conversation = Some(item.append.message.conversation);
+                refused.extend(undone(&sender.owner, conversation, &outcome));
+                sender.answer(outcome, metrics, &mut parts);
+            }
             Fate::Locked(open) => skipped.push(sender.wait(item, open, &mut parts)),
         }
     }
@@ -69,7 +74,22 @@ pub(super) async fn batch(
         ticket,
         took,
         skipped,
+        refused,
     }
+}
+
+/// A command of which nothing was done because Postgres was away.
+fn undone(
+    owner: &Owner,
+    conversation: Option<ConversationId>,
+    outcome: &CommandOutcome,
+) -> Option<Refused> {
+    let failure = outcome.as_ref().err()?;
+    (failure.code == Code::Unavailable).then_some(Refused {
+        owner: owner.clone(),
+        conversation: conversation?,
+        failure: failure.clone(),
+    })
 }
 
 /// Who waits for the outcome of a send.
@@ -186,6 +206,7 @@ pub(super) async fn alone(
                 ticket,
                 took,
                 skipped: vec![item],
+                refused: Vec::new(),
             };
         }
     };
@@ -193,6 +214,7 @@ pub(super) async fn alone(
         std::process::abort();
     }
     metrics.locked(locking, 0, took);
+    let refused = undone(&item.owner, item.conversation, &outcome);
     let name = request.command.name();
     let received = item.job.received;
     metrics.command(name, code(&outcome), received.elapsed(), item.bytes);
@@ -210,6 +232,7 @@ pub(super) async fn alone(
         ticket,
         took,
         skipped: Vec::new(),
+        refused: refused.into_iter().collect(),
     }
 }
 

@@ -109,6 +109,14 @@ pub(crate) struct Ticket {
     pub(super) owner: Owner,
 }
 
+/// A command that was refused with nothing done.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) owner: Owner,
+    pub(crate) conversation: ConversationId,
+    pub(crate) failure: Failure,
+}
+
 /// What was carried out, told back.
 #[derive(Debug)]
 pub(crate) struct Done<J> {
@@ -116,11 +124,18 @@ pub(crate) struct Done<J> {
     pub(crate) took: Duration,
     /// What was locked and left out, in its order.
     pub(crate) skipped: Vec<Item<J>>,
+    /// What was refused with nothing done: what its user has sent to the same conversation behind it is refused as well, for it would
+    /// overtake when that is sent again.
+    pub(crate) refused: Vec<Refused>,
 }
 
 /// The log that a command has its place in; none where it names no conversation.
 pub(super) fn log_of<J>(item: &Item<J>) -> Option<LogKey> {
-    let tenant = FxBuildHasher.hash_one(&item.owner.tenant);
-    let conversation = item.conversation?;
-    Some(LogKey::Conversation(conversation, tenant))
+    item.conversation
+        .map(|conversation| log_in(&item.owner, conversation))
+}
+
+/// A conversation's log, as a user's commands see it.
+pub(super) fn log_in(owner: &Owner, conversation: ConversationId) -> LogKey {
+    LogKey::Conversation(conversation, FxBuildHasher.hash_one(&owner.tenant))
 }

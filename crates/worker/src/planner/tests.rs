@@ -88,6 +88,7 @@ fn left_out(ticket: Ticket, skipped: Vec<Item<u32>>) -> Done<u32> {
         ticket,
         took: Duration::ZERO,
         skipped,
+        refused: Vec::new(),
     }
 }
 
@@ -287,6 +288,38 @@ fn other_commands_of_two_users_alternate_in_a_conversation() {
         let place = order.iter().position(|job| *job == 1000);
         assert!(place.unwrap() <= 1, "{order:?}");
     }
+}
+
+#[test]
+fn commands_behind_an_undone_one_are_refused_with_it() {
+    let now = Instant::now();
+    let mut planner = Planner::new(CAPS);
+    for key in 0..6 {
+        planner.push(send(1, key, now));
+    }
+    planner.push(by("t", "bob", send(1, 100, now)));
+    let (ticket, items) = batch(planner.next(now));
+    assert_eq!(jobs(&items), [0, 1, 2, 3]);
+    let away = Refused {
+        owner: owner("t", "alice"),
+        conversation: conversation(1),
+        failure: Failure::of(Code::Unavailable),
+    };
+    let done = Done {
+        refused: vec![away],
+        ..done(ticket)
+    };
+    planner.finish(done, now);
+    let (ticket, items) = batch(planner.next(now));
+    assert_eq!(jobs(&items), [100]);
+    let Some(Work::Expired(items)) = planner.next(now) else {
+        panic!("nothing was refused");
+    };
+    assert_eq!(jobs(&items), [4, 5]);
+    let told = items.iter().map(|item| item.open.when_late().code);
+    assert!(told.eq([Code::Unavailable; 2]));
+    planner.finish(left_out(ticket, Vec::new()), now);
+    assert!(planner.is_idle());
 }
 
 #[test]
