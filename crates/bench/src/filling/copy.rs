@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_one_line_of_eleven_columns() {
+    fn a_row_is_one_line_of_ten_columns() {
         let filling = Filling {
             events: 10,
             conversations: 2,
@@ -286,7 +286,7 @@ mod tests {
             let mut row = String::new();
             event(&mut row, &filling, n, filling.place(n)).unwrap();
             assert_eq!(row.matches('\n').count(), 1);
-            assert_eq!(row.trim_end().split('\t').count(), 11, "{row}");
+            assert_eq!(row.trim_end().split('\t').count(), 10, "{row}");
         }
         let payload = message(5, 20).unwrap();
         assert!(

@@ -243,6 +243,12 @@ mod tests {
         assert!(Canonical::read(&nested(MAX_DEPTH + 1)).is_none());
     }
 
+    #[test]
+    fn shortest_form_of_a_double_between_two_is_itself() {
+        let number = -645_073_957_445_549.3_f64;
+        assert!(is_same(&format!("{number:.16e}"), &format!("{number:e}")));
+    }
+
     fn json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),

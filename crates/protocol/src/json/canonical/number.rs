@@ -88,14 +88,15 @@ impl<'a> Decimal<'a> {
             && digits.eq(other.whole.bytes().chain(other.fraction.bytes()))
     }
 
-    /// Whether this is what the double is rounded to, at as many digits as stand here.
+    /// Whether this is what the double is rounded to, at as many digits as stand here, or its shortest form.
     fn is_writing_of(&self, number: f64) -> bool {
         let count = self.count();
         if !number.is_finite() || !(1..=MAX_DOUBLE_DIGITS).contains(&count) {
             return false;
         }
         let precision = count - 1;
-        let written = format!("{number:.precision$e}");
-        Decimal::read(&written).is_some_and(|written| written.is_same(self))
+        let is_self = |written: &str| Decimal::read(written).is_some_and(|one| one.is_same(self));
+        // The shortest form of a double that lies between two others of that length need not be the one that it is rounded to.
+        is_self(&format!("{number:.precision$e}")) || is_self(&format!("{number:e}"))
     }
 }
