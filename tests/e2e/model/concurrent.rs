@@ -175,6 +175,11 @@ fn begun(stage: &Stage, told: &[Told]) -> BTreeMap<usize, Conversation> {
                     assert!(one.answer.replayed, "{one:?}");
                     continue;
                 }
+                // Of a conversation that is deleted by then the key alone is recognised.
+                Some((_, answer)) if one.answer.replayed && answer.status == 201 => {
+                    assert_eq!(one.answer.body, answer.body, "{one:?}");
+                    continue;
+                }
                 Some(_) => {
                     assert_eq!(one.answer, refused(422, "IDEMPOTENCY_KEY_REUSED"));
                     continue;
