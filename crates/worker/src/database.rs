@@ -23,7 +23,7 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long a statement waits for another's lock where others wait behind it: it is postponed then. Above what a commit takes that is on
 /// its way, so that those who meet do not go round in circles.
-pub(crate) const SHORT_LOCK_TIMEOUT: (&str, &str) = ("lock_timeout", "10ms");
+pub(crate) const SHORT_LOCK_TIMEOUT: (&str, &str) = ("lock_timeout", "20ms");
 
 /// Plans must not depend on statistics: those of a new installation are of empty tables. Every statement of a worker looks rows up by an
 /// index, and the pages of lists come in an index's order: whatever could replace that is off.

@@ -23,7 +23,11 @@ impl Commits {
     /// # Errors
     /// When the database URL is not usable.
     pub fn new(settings: &Settings, connections: u32) -> Result<Self, Error> {
-        Ok(Self(database::pool(settings, connections, "bench")?))
+        Ok(Self(database::waiting_pool(
+            settings,
+            connections,
+            "bench",
+        )?))
     }
 
     /// Commits a batch, and says how many of it were stored.
