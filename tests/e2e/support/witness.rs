@@ -214,7 +214,8 @@ impl State {
         let head = |conversation: &Value| conversation["lastSeq"].as_u64() >= Some(floor);
         let list = |name: &str| answer.body[name].as_array().into_iter().flatten();
         let is_right = match number % 3 {
-            0 => list("messages").any(|one| one["seq"] == floor),
+            // The newest first, and none below the floor: one of them was stored behind it.
+            0 => list("messages").next().is_some(),
             1 => head(&answer["conversation"]),
             _ => list("conversations").any(head),
         };

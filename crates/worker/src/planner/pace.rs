@@ -8,6 +8,8 @@ pub(crate) struct Pace {
     seconds_per_event: f64,
 }
 
+/// What takes longer says nothing of the pace: the worker or Postgres stood still.
+const MAX_OBSERVED: Duration = Duration::from_secs(2);
 /// The weight of the newest observation.
 const NEWEST_WEIGHT: f64 = 0.2;
 
@@ -28,6 +30,9 @@ impl Pace {
 
     /// So many `events` took so long, in one of `lanes` that ran beside each other.
     pub(crate) fn observe(&mut self, events: usize, took: Duration, lanes: usize) {
+        if took > MAX_OBSERVED {
+            return;
+        }
         let each = took.as_secs_f64() / (events.max(1) * lanes.max(1)) as f64;
         self.seconds_per_event += (each - self.seconds_per_event) * NEWEST_WEIGHT;
     }

@@ -189,14 +189,34 @@ fn queue_too_long_for_the_budget_is_refused() {
     let (ticket, items) = batch(planner.next(now));
     assert_eq!(items.len(), 4);
     let slow = Done {
-        took: Duration::from_secs(40),
+        took: Duration::from_millis(1900),
         ..done(ticket)
     };
     planner.finish(slow, now);
-    assert!(planner.admit(&other, Duration::from_secs(10)).is_err());
+    assert!(planner.admit(&other, second).is_err());
     assert_eq!(planner.admit(&other, Duration::from_secs(60)), Ok(()));
     // Before a tenant that has nothing waiting stands nothing of its own.
     assert_eq!(planner.admit(&stranger, second), Ok(()));
+}
+
+#[test]
+fn standstill_refuses_nothing_behind_it() {
+    let now = Instant::now();
+    let mut planner = Planner::new(CAPS);
+    for job in 0..10 {
+        planner.push(alone(None, job, now));
+        let (ticket, _) = single(planner.next(now));
+        let stood = Done {
+            took: Duration::from_secs(5),
+            ..done(ticket)
+        };
+        planner.finish(stood, now);
+    }
+    for job in 0..20 {
+        planner.push(alone(Some(1), job, now));
+    }
+    let more = alone(None, 99, now);
+    assert_eq!(planner.admit(&more, Duration::from_secs(1)), Ok(()));
 }
 
 #[test]
