@@ -34,6 +34,30 @@ pub(crate) struct Sweep {
     is_outbox: bool,
 }
 
+/// The sweep of a table whose rows say when they expire.
+macro_rules! by_expiry {
+    ($table:literal) => {
+        Sweep {
+            table: $table,
+            delete: concat!(
+                "with over as materialized (select ctid, expires_at as at from ",
+                $table,
+                " where expires_at < statement_timestamp() and expires_at >= $2 order by expires_at limit $1 \
+                    for update skip locked), \
+                gone as (delete from ",
+                $table,
+                " where ctid = any(array(select ctid from over))) select count(*) as rows, max(at) as up_to from over"
+            ),
+            behind: concat!(
+                "select extract(epoch from statement_timestamp() - expires_at)::float8 from ",
+                $table,
+                " where expires_at < statement_timestamp() order by expires_at limit 1"
+            ),
+            is_outbox: false,
+        }
+    };
+}
+
 /// What was published is kept for five minutes, well past JetStream's sync interval of two: it may be lost until then.
 pub(crate) const OUTBOX: Sweep = Sweep {
     table: "outbox",
@@ -46,36 +70,9 @@ pub(crate) const OUTBOX: Sweep = Sweep {
         where published_at < statement_timestamp() - interval '5 minutes' order by published_at limit 1",
     is_outbox: true,
 };
-pub(crate) const CREATION_KEYS: Sweep = Sweep {
-    table: "creation_keys",
-    delete: "with over as materialized (select ctid, expires_at as at from creation_keys \
-            where expires_at < statement_timestamp() and expires_at >= $2 order by expires_at limit $1 for update skip locked), \
-        gone as (delete from creation_keys where ctid = any(array(select ctid from over))) \
-        select count(*) as rows, max(at) as up_to from over",
-    behind: "select extract(epoch from statement_timestamp() - expires_at)::float8 from creation_keys \
-        where expires_at < statement_timestamp() order by expires_at limit 1",
-    is_outbox: false,
-};
-pub(crate) const SETTLED_KEYS: Sweep = Sweep {
-    table: "settled_keys",
-    delete: "with over as materialized (select ctid, expires_at as at from settled_keys \
-            where expires_at < statement_timestamp() and expires_at >= $2 order by expires_at limit $1 for update skip locked), \
-        gone as (delete from settled_keys where ctid = any(array(select ctid from over))) \
-        select count(*) as rows, max(at) as up_to from over",
-    behind: "select extract(epoch from statement_timestamp() - expires_at)::float8 from settled_keys \
-        where expires_at < statement_timestamp() order by expires_at limit 1",
-    is_outbox: false,
-};
-pub(crate) const REVOCATIONS: Sweep = Sweep {
-    table: "revocations",
-    delete: "with over as materialized (select ctid, expires_at as at from revocations \
-            where expires_at < statement_timestamp() and expires_at >= $2 order by expires_at limit $1 for update skip locked), \
-        gone as (delete from revocations where ctid = any(array(select ctid from over))) \
-        select count(*) as rows, max(at) as up_to from over",
-    behind: "select extract(epoch from statement_timestamp() - expires_at)::float8 from revocations \
-        where expires_at < statement_timestamp() order by expires_at limit 1",
-    is_outbox: false,
-};
+pub(crate) const CREATION_KEYS: Sweep = by_expiry!("creation_keys");
+pub(crate) const SETTLED_KEYS: Sweep = by_expiry!("settled_keys");
+pub(crate) const REVOCATIONS: Sweep = by_expiry!("revocations");
 
 /// All that is swept.
 pub(crate) const ALL: [&Sweep; 4] = [&OUTBOX, &CREATION_KEYS, &SETTLED_KEYS, &REVOCATIONS];
