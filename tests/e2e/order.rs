@@ -1,5 +1,7 @@
 //! What one connection sends is stored in the order sent, and what is sent again is stored once.
 
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use confab_client::{ClientError, NewMessage, Pending, SendError};
@@ -10,9 +12,8 @@ use uuid::Uuid;
 
 use crate::support::{Cluster, Member, Owed, Sent, Setup, assert_log, assert_stored, soak, text};
 
-const MESSAGES: usize = 1_000;
-/// Pads a message, so that the gateway takes a thousand of them in many requests, and a worker can die in their midst.
-const PADDING: usize = 12 * 1024;
+/// How many sends are under way without an acknowledgement.
+const UNDER_WAY: usize = 1_000;
 const PROGRESS: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,13 +29,16 @@ async fn a_thousand_sends_without_waiting_are_stored_in_order_while_workers_are_
 
     for _ in 0..soak(10, 1) {
         let conversation = alice.create_group(std::slice::from_ref(&bob.id)).await;
-        let sending = send_all(&alice, conversation);
-        let killing = kill_in_turn(&mut cluster, &bob, conversation);
+        let killed = AtomicBool::new(false);
+        let sending = send_until(&alice, conversation, &killed);
+        let killing = async {
+            kill_in_turn(&mut cluster, &bob, conversation).await;
+            killed.store(true, Ordering::Relaxed);
+        };
         let (sent, ()) = tokio::join!(sending, killing);
 
         let seqs: Vec<Seq> = sent.iter().map(|sent| sent.seq).collect();
-        let first = seqs[0];
-        let in_order: Vec<Seq> = (first..).take(MESSAGES).collect();
+        let in_order: Vec<Seq> = (seqs[0]..).take(sent.len()).collect();
         assert_eq!(seqs, in_order);
         assert_stored(&cluster, &sent).await;
         let owed = [Owed::all(&alice), Owed::all(&bob)];
@@ -44,17 +48,29 @@ async fn a_thousand_sends_without_waiting_are_stored_in_order_while_workers_are_
     cluster.end().await;
 }
 
-/// Submits everything at once, and then waits for each acknowledgement.
-async fn send_all(member: &Member, conversation: ConversationId) -> Vec<Sent> {
-    let mut submitted: Vec<(ClientId, String, Pending)> = Vec::new();
-    for number in 0..MESSAGES {
-        let id = ClientId(Uuid::now_v7());
-        let words = format!("{number}{}", " and so on".repeat(PADDING / 10));
-        let pending = member.session.submit(id, conversation, text(&words));
-        submitted.push((id, words, pending.await.unwrap()));
-    }
+/// Submits message after message until `killed`, however fast they are stored, with [`UNDER_WAY`] of them at a time.
+async fn send_until(
+    member: &Member,
+    conversation: ConversationId,
+    killed: &AtomicBool,
+) -> Vec<Sent> {
+    let mut under_way: VecDeque<(ClientId, String, Pending)> = VecDeque::new();
     let mut sent = Vec::new();
-    for (client_id, words, pending) in submitted {
+    loop {
+        let over = killed.load(Ordering::Relaxed);
+        if !over && under_way.len() < UNDER_WAY {
+            let client_id = ClientId(Uuid::now_v7());
+            let words = (sent.len() + under_way.len()).to_string();
+            let pending = member
+                .session
+                .submit(client_id, conversation, text(&words))
+                .await;
+            under_way.push_back((client_id, words, pending.unwrap()));
+            continue;
+        }
+        let Some((client_id, words, pending)) = under_way.pop_front() else {
+            return sent;
+        };
         let ack = pending.ack().await;
         let ack = ack.unwrap_or_else(|error| panic!("after {} sends: {error}", sent.len()));
         sent.push(Sent {
@@ -65,26 +81,25 @@ async fn send_all(member: &Member, conversation: ConversationId) -> Vec<Sent> {
             seq: ack.seq,
         });
     }
-    sent
 }
 
 /// Kills one worker and then the other, each in the midst of the sends; the next one only when sends went on without it.
 async fn kill_in_turn(cluster: &mut Cluster, listener: &Member, conversation: ConversationId) {
     for round in 0..4 {
         let worker = round % cluster.workers.len();
-        reaches(listener, conversation, 100 + 200 * round as Seq).await;
+        goes_on(listener, conversation, 100).await;
         cluster.workers[worker].process_mut().kill().unwrap();
-        let heard = listener.record.borrow().last(conversation);
-        assert!(heard < MESSAGES as Seq, "all was sent before the kill");
-        reaches(listener, conversation, heard + 20).await;
+        // More than were under way: some of them were submitted when it was dead.
+        goes_on(listener, conversation, UNDER_WAY as Seq + 1).await;
         cluster.restart_worker(worker).await;
     }
 }
 
-async fn reaches(listener: &Member, conversation: ConversationId, seq: Seq) {
-    // Behind the last one nothing more is to come.
+/// `messages` more are heard than were before.
+async fn goes_on(listener: &Member, conversation: ConversationId, messages: Seq) {
+    let heard = listener.record.borrow().last(conversation);
     listener
-        .hears(conversation, seq.min(MESSAGES as Seq), PROGRESS)
+        .hears(conversation, heard + messages, PROGRESS)
         .await;
 }
 
