@@ -25,9 +25,16 @@ pub(crate) struct Bounds {
     of_tenant: Amount,
     of_user: Amount,
     all: Amount,
-    tenants: FxHashMap<TenantId, Amount>,
+    tenants: FxHashMap<TenantId, OfTenant>,
     users: FxHashMap<Owner, Amount>,
     pub(super) pace: Pace,
+}
+
+/// What waits of a tenant, and of how many of its users.
+#[derive(Debug, Clone, Copy, Default)]
+struct OfTenant {
+    amount: Amount,
+    users: usize,
 }
 
 impl Bounds {
@@ -73,16 +80,19 @@ impl Bounds {
         more: Amount,
         budget: Duration,
     ) -> Result<(), Duration> {
-        let of = |amount: Option<&Amount>| amount.copied().unwrap_or_default();
-        let tenant = of(self.tenants.get(&owner.tenant));
-        let user = of(self.users.get(owner));
+        let OfTenant {
+            amount: tenant,
+            users,
+        } = self.tenants.get(&owner.tenant).copied().unwrap_or_default();
+        let user = self.users.get(owner).copied().unwrap_or_default();
         let is_full = |waiting: Amount, most: Amount| {
             waiting.events > 0
                 && (waiting.events + more.events > most.events
                     || waiting.bytes + more.bytes > most.bytes)
         };
-        // The others take turns with this tenant: none of them makes it wait for more than it has itself.
-        let before = (tenant.events * self.tenants.len().max(1)).min(self.all.events);
+        // Users of a tenant take turns, and tenants do: none makes another wait for more than that one has itself.
+        let of_tenant = (user.events * users).min(tenant.events);
+        let before = (of_tenant * self.tenants.len()).min(self.all.events);
         let wait = self.pace.expect(before);
         let is_refused = is_full(self.all, self.most)
             || is_full(tenant, self.of_tenant)
@@ -96,25 +106,28 @@ impl Bounds {
 
     pub(crate) fn add(&mut self, owner: &Owner, more: Amount) {
         self.all.add(more);
-        self.tenants
-            .entry(owner.tenant.clone())
-            .or_default()
-            .add(more);
-        self.users.entry(owner.clone()).or_default().add(more);
+        let tenant = self.tenants.entry(owner.tenant.clone()).or_default();
+        tenant.amount.add(more);
+        let user = self.users.entry(owner.clone()).or_default();
+        tenant.users += usize::from(user.events == 0);
+        user.add(more);
     }
 
     pub(crate) fn sub(&mut self, owner: &Owner, less: Amount) {
         self.all.sub(less);
-        if let Some(tenant) = self.tenants.get_mut(&owner.tenant) {
-            tenant.sub(less);
-            if tenant.events == 0 {
-                self.tenants.remove(&owner.tenant);
-            }
-        }
+        let mut is_last = false;
         if let Some(user) = self.users.get_mut(owner) {
             user.sub(less);
-            if user.events == 0 {
-                self.users.remove(owner);
+            is_last = user.events == 0;
+        }
+        if is_last {
+            self.users.remove(owner);
+        }
+        if let Some(tenant) = self.tenants.get_mut(&owner.tenant) {
+            tenant.amount.sub(less);
+            tenant.users -= usize::from(is_last);
+            if tenant.amount.events == 0 {
+                self.tenants.remove(&owner.tenant);
             }
         }
     }

@@ -193,10 +193,17 @@ fn queue_too_long_for_the_budget_is_refused() {
         ..done(ticket)
     };
     planner.finish(slow, now);
-    assert!(planner.admit(&other, second).is_err());
-    assert_eq!(planner.admit(&other, Duration::from_secs(60)), Ok(()));
-    // Before a tenant that has nothing waiting stands nothing of its own.
-    assert_eq!(planner.admit(&stranger, second), Ok(()));
+    let minute = Duration::from_secs(60);
+    let mine = send(1, 99, now);
+    assert!(planner.admit(&mine, second).is_err());
+    assert_eq!(planner.admit(&mine, minute), Ok(()));
+    // Users take turns, as tenants do: before one that has nothing waiting stands nothing of its own.
+    for item in [&other, &stranger] {
+        assert_eq!(planner.admit(item, second), Ok(()));
+    }
+    planner.push(by("t", "bob", send(2, 100, now)));
+    assert!(planner.admit(&other, Duration::from_millis(100)).is_err());
+    assert_eq!(planner.admit(&other, second), Ok(()));
 }
 
 #[test]
