@@ -21,7 +21,7 @@ mod workers;
 
 pub use inbox::{BatchSender, Inbox, Token};
 pub use service::{CommandIncoming, Incoming, QueryIncoming, Reply, Service};
-pub use workers::Workers;
+pub use workers::{Liveness, Workers};
 
 /// A worker process, made anew at each start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -78,21 +78,22 @@ impl Bus {
         answered.unwrap_or(Err(RpcError::Timeout))
     }
 
-    /// Sends a query to any worker and waits for its answer.
+    /// Sends a query to one worker, or to any, and waits for its answer.
     ///
     /// # Errors
     /// [`RpcError`]; a query changes nothing and may always be sent again.
     pub async fn query(
         &self,
+        target: Target,
         request: &QueryRequest,
         timeout: Duration,
     ) -> Result<QueryOutcome, RpcError> {
         let payload = wire::encode(request)?;
-        Ok(wire::decode(
-            &self
-                .ask(subjects::QUERY.to_owned(), payload, timeout)
-                .await?,
-        )?)
+        let subject = match target {
+            Target::Worker(worker) => subjects::query_of(worker),
+            Target::Any => subjects::QUERY.to_owned(),
+        };
+        Ok(wire::decode(&self.ask(subject, payload, timeout).await?)?)
     }
 
     async fn ask(
@@ -165,7 +166,7 @@ mod tests {
         };
         assert!(bus.is_connected(), "it is not noticed yet");
         let began = Instant::now();
-        let asked = bus.query(&request, Duration::from_millis(100)).await;
+        let asked = bus.query(Target::Any, &request, Duration::from_millis(100)).await;
         assert!(matches!(asked, Err(RpcError::Timeout)), "{asked:?}");
         assert!(began.elapsed() < Duration::from_secs(1));
 

@@ -47,6 +47,11 @@ pub(crate) fn command_of(worker: WorkerId) -> String {
     format!("{COMMAND}.{}", worker.0.simple())
 }
 
+/// Queries to one worker.
+pub(crate) fn query_of(worker: WorkerId) -> String {
+    format!("{QUERY}.{}", worker.0.simple())
+}
+
 /// One gateway is told here that a session was taken over.
 pub(crate) fn fence(gateway: GatewayId) -> String {
     format!("{GATEWAY_PREFIX}{gateway}.fence")

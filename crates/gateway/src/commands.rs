@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use confab_bus::rpc::Workers;
+use confab_bus::rpc::{Target, Workers};
 use confab_bus::{Bus, RpcError};
 use confab_protocol::command::{Outcome, Request};
 use confab_protocol::error::{Code, Failure};
@@ -172,12 +172,14 @@ impl Commands {
             return Err(full.retry_after(1000));
         };
         let mut failure = Failure::of(Code::Timeout);
+        let mut not = Vec::new();
         for attempt in 0..ATTEMPTS {
             let Some(timeout) = attempt_timeout(self.limits.budget, attempt, deadline) else {
                 break;
             };
             request.budget_ms = milliseconds(timeout);
-            failure = match self.bus.query(&request, timeout).await {
+            let target = self.workers.pick(&request.request_id, &not);
+            failure = match self.ask_one(target, &request, timeout).await {
                 Ok(Err(refusal)) if is_undone(&refusal) && self.workers.has_others(2, &[]) => {
                     refusal
                 }
@@ -188,8 +190,29 @@ impl Commands {
                     failure_of(&error)
                 }
             };
+            if let Target::Worker(worker) = target {
+                not.push(worker);
+            }
         }
         Err(failure)
+    }
+
+    /// Asks a worker for as long as it lives; any other where it is not there.
+    async fn ask_one(
+        &self,
+        target: Target,
+        request: &QueryRequest,
+        timeout: Duration,
+    ) -> Result<QueryOutcome, RpcError> {
+        let answered = tokio::select! {
+            answered = self.bus.query(target, request, timeout) => answered,
+            () = self.workers.outlived(target) => Err(RpcError::Timeout),
+        };
+        if let (Target::Worker(worker), Err(RpcError::NoResponders)) = (target, &answered) {
+            self.workers.forget(worker);
+            return self.bus.query(Target::Any, request, timeout).await;
+        }
+        answered
     }
 }
 

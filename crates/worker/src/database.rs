@@ -64,7 +64,7 @@ pub(crate) fn options(settings: &Settings, purpose: &str) -> Result<PgConnectOpt
                 milliseconds(settings.statement_timeout_ms),
             ),
             ("lock_timeout", milliseconds(settings.lock_timeout_ms)),
-            ("idle_in_transaction_session_timeout", "5s".to_owned()),
+            ("idle_in_transaction_session_timeout", "2s".to_owned()),
             ("tcp_user_timeout", "10s".to_owned()),
             ("tcp_keepalives_idle", "10".to_owned()),
             ("tcp_keepalives_interval", "3".to_owned()),

@@ -165,10 +165,12 @@ impl Service {
         let shared = add("command", subjects::COMMAND.to_owned()).await?;
         let own = add("command-direct", subjects::command_of(id)).await?;
         let query = add("query", subjects::QUERY.to_owned()).await?;
+        let own_query = add("query-direct", subjects::query_of(id)).await?;
         let mut requests = SelectAll::new();
         requests.push(shared.map(Raw::Command).boxed());
         requests.push(own.map(Raw::Command).boxed());
         requests.push(query.map(Raw::Query).boxed());
+        requests.push(own_query.map(Raw::Query).boxed());
         Ok(Self {
             bus: bus.clone(),
             id,

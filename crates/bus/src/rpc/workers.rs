@@ -16,8 +16,12 @@ use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects;
 
-/// Workers say every second that they live; who has not for this long is not picked.
+/// Workers say every second that they live; who has not for this long is picked only where nobody has.
+const PUNCTUAL: Duration = Duration::from_millis(1500);
+/// Who has not for this long is not picked.
 const LATELY: Duration = Duration::from_secs(3);
+/// How often it is looked whether a worker that is asked something is still punctual.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// More would be a flood of strangers, not workers.
 const MAX_WORKERS: usize = 4096;
 /// A worker that stands still may be sent to for as long as NATS keeps its connection: so long its clock is kept.
@@ -35,6 +39,17 @@ pub struct Workers {
     bus: Bus,
     heard: Mutex<Vec<Heard>>,
     any: watch::Sender<bool>,
+}
+
+/// Whether a worker lives, as far as it was heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// It said lately that it lives, or all are late.
+    Punctual,
+    /// It is late with saying so, and another is not.
+    Late,
+    /// It has not said so for long, or never.
+    Silent,
 }
 
 #[derive(Debug)]
@@ -103,10 +118,13 @@ impl Workers {
     pub fn pick(&self, key: impl Hash, not: &[WorkerId]) -> Target {
         let now = Instant::now();
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let alive = heard
-            .iter()
-            .filter(|one| one.is_alive(now) && !not.contains(&one.id));
-        let best = alive.max_by_key(|one| (weight(&key, one.id), one.id));
+        let best = |within: Duration| {
+            let alive = heard
+                .iter()
+                .filter(|one| one.is_alive(now, within) && !not.contains(&one.id));
+            alive.max_by_key(|one| (weight(&key, one.id), one.id))
+        };
+        let best = best(PUNCTUAL).or_else(|| best(LATELY));
         best.map_or(Target::Any, |one| Target::Worker(one.id))
     }
 
@@ -117,17 +135,34 @@ impl Workers {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let others = heard
             .iter()
-            .filter(|one| one.is_alive(now) && !not.contains(&one.id));
+            .filter(|one| one.is_alive(now, LATELY) && !not.contains(&one.id));
         others.count() >= count
     }
 
-    /// Whether a worker said lately that it lives, also where it was not there for something since.
+    /// Whether a worker lives, as far as it was heard of, also where it was not there for something since.
     #[must_use]
-    pub fn is_heard(&self, worker: WorkerId) -> bool {
+    pub fn liveness(&self, worker: WorkerId) -> Liveness {
         let now = Instant::now();
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let one = heard.iter().find(|one| one.id == worker);
-        one.is_some_and(|one| now.saturating_duration_since(one.at) < LATELY)
+        let silence = one.map(|one| now.saturating_duration_since(one.at));
+        let silence = silence.filter(|silence| *silence < LATELY);
+        let other = |one: &Heard| one.id != worker && one.is_alive(now, PUNCTUAL);
+        match silence {
+            None => Liveness::Silent,
+            Some(silence) if silence >= PUNCTUAL && heard.iter().any(other) => Liveness::Late,
+            Some(_) => Liveness::Punctual,
+        }
+    }
+
+    /// Waits until a worker no longer says that it lives, while another does. Never ends for [`Target::Any`].
+    pub async fn outlived(&self, target: Target) {
+        let Target::Worker(worker) = target else {
+            return std::future::pending().await;
+        };
+        while self.liveness(worker) == Liveness::Punctual || !self.has_others(1, &[worker]) {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
     }
 
     /// A worker was not there: it is not picked again until it says that it lives.
@@ -184,8 +219,8 @@ impl Workers {
 }
 
 impl Heard {
-    fn is_alive(&self, now: Instant) -> bool {
-        !self.gone && now.saturating_duration_since(self.at) < LATELY
+    fn is_alive(&self, now: Instant, within: Duration) -> bool {
+        !self.gone && now.saturating_duration_since(self.at) < within
     }
 }
 

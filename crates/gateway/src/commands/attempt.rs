@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use confab_bus::rpc::{Target, WorkerId};
+use confab_bus::rpc::{Liveness, Target, WorkerId};
 use confab_protocol::command::{Part, Request};
 
 use super::lanes::Message;
 use super::submission::{Class, Submission};
 
-/// How often it is looked whether a worker lives with which commands only wait for locks.
+/// How often it is looked whether a worker lives that has said nothing of what it was sent, or only that it waits for locks.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a worker may say nothing of it that is late with saying that it lives, where others are not.
+const LATE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A message on its way to a worker.
 #[derive(Debug)]
@@ -130,27 +132,32 @@ impl Attempt {
         self.submissions.iter().all(Option::is_none)
     }
 
-    /// Whether nothing more is expected: at the deadline, or from a silent worker.
-    pub(super) fn is_over(&self, now: Instant, lives: impl Fn(WorkerId) -> bool) -> bool {
-        now >= self.deadline || self.is_silent(now, lives)
+    /// Whether nothing more is expected: at the deadline, or from a silent worker. To be called with what is known of its worker.
+    pub(super) fn is_over(&self, now: Instant, liveness: Option<Liveness>) -> bool {
+        now >= self.deadline || self.is_silent(now, liveness)
     }
 
     /// Whether the worker has said nothing for too long. One whose commands only wait for locks is silent when it does not live.
-    pub(super) fn is_silent(&self, now: Instant, lives: impl Fn(WorkerId) -> bool) -> bool {
+    pub(super) fn is_silent(&self, now: Instant, liveness: Option<Liveness>) -> bool {
         if self.unheard == 0 {
-            !self.worker.is_some_and(lives)
-        } else {
-            now >= self.heard + self.silence
+            return liveness.is_none_or(|liveness| liveness == Liveness::Silent);
         }
+        let patience = match liveness {
+            Some(Liveness::Late) => self.silence.min(LATE_PATIENCE),
+            _ => self.silence,
+        };
+        now >= self.heard + patience
     }
 
     /// When [`Self::is_over`] is worth asking next.
     pub(super) fn next_look(&self, now: Instant) -> Instant {
-        let next = if self.unheard == 0 {
-            now + LIVENESS_INTERVAL
-        } else {
-            self.heard + self.silence
-        };
+        let mut next = now + LIVENESS_INTERVAL;
+        if self.unheard > 0 {
+            let patience = self.silence.min(LATE_PATIENCE);
+            next = next
+                .max(self.heard + patience)
+                .min(self.heard + self.silence);
+        }
         next.min(self.deadline)
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use confab_bus::rpc::{BatchSender, Inbox, Target, Token, WorkerId, Workers};
+use confab_bus::rpc::{BatchSender, Inbox, Liveness, Target, Token, WorkerId, Workers};
 use confab_bus::{Bus, BusError, RpcError};
 use confab_protocol::command::{Batch, Part, Request, VERSION};
 use confab_protocol::error::{Code, Failure};
@@ -198,12 +198,16 @@ impl CommandLoop {
             let Some(attempt) = self.attempts.get(&token) else {
                 continue;
             };
-            if attempt.is_over(now, |worker| self.workers.is_heard(worker)) {
+            if attempt.is_over(now, self.liveness(attempt)) {
                 self.failed(token, &RpcError::Timeout);
             } else {
                 self.looks.insert((attempt.next_look(now), token));
             }
         }
+    }
+
+    fn liveness(&self, attempt: &Attempt) -> Option<Liveness> {
+        attempt.worker().map(|worker| self.workers.liveness(worker))
     }
 
     /// Passes outcomes on; what the worker did nothing of is tried once more elsewhere, where there is one.
@@ -239,9 +243,7 @@ impl CommandLoop {
         );
         let is_silent = match error {
             RpcError::NoResponders => true,
-            RpcError::Timeout => {
-                attempt.is_silent(Instant::now(), |worker| self.workers.is_heard(worker))
-            }
+            RpcError::Timeout => attempt.is_silent(Instant::now(), self.liveness(&attempt)),
             _ => false,
         };
         if let Some(worker) = worker.filter(|_| is_silent) {

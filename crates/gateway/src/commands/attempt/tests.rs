@@ -84,15 +84,33 @@ fn places_told_twice_or_unknown_change_nothing() {
 fn silence_is_measured_from_the_last_part() {
     let now = Instant::now();
     let (mut attempt, _outcomes) = attempt(&[1, 1], now);
-    let lives = |_| true;
+    let lives = Some(Liveness::Punctual);
     let almost = Duration::from_millis(1999);
     assert!(!attempt.is_over(now + almost, lives));
     assert!(attempt.is_over(now + SILENCE, lives));
-    assert_eq!(attempt.next_look(now), now + SILENCE);
+    assert_eq!(attempt.next_look(now + almost), now + SILENCE);
     attempt.part(now + almost, part(&[0], &[]));
     assert!(!attempt.is_over(now + SILENCE, lives));
     assert!(attempt.is_silent(now + almost + SILENCE, lives));
-    assert_eq!(attempt.next_look(now + SILENCE), now + almost + SILENCE);
+    let last = now + almost + SILENCE - Duration::from_millis(1);
+    assert_eq!(attempt.next_look(last), now + almost + SILENCE);
+}
+
+#[test]
+fn late_worker_is_given_up_early_where_others_live() {
+    let now = Instant::now();
+    let (mut attempt, _outcomes) = attempt(&[1, 1], now);
+    assert_eq!(attempt.next_look(now), now + LATE_PATIENCE);
+    let late = Some(Liveness::Late);
+    let almost = LATE_PATIENCE - Duration::from_millis(1);
+    assert!(!attempt.is_over(now + almost, late));
+    assert!(attempt.is_silent(now + LATE_PATIENCE, late));
+    for patient in [Liveness::Punctual, Liveness::Silent] {
+        // Where no other is heard of, nothing is won by giving it up.
+        assert!(!attempt.is_over(now + LATE_PATIENCE, Some(patient)));
+    }
+    attempt.part(now + almost, part(&[0], &[]));
+    assert!(!attempt.is_over(now + LATE_PATIENCE, late));
 }
 
 #[test]
@@ -101,9 +119,9 @@ fn worker_whose_commands_wait_is_silent_when_it_is_gone() {
     let (mut attempt, _outcomes) = attempt(&[1, 1], now);
     attempt.part(now, part(&[0], &[1]));
     assert_eq!((attempt.unheard(), attempt.is_complete()), (0, false));
-    let (late, lives) = (now + 2 * SILENCE, |worker| worker == WORKER);
+    let (late, lives) = (now + 2 * SILENCE, Some(Liveness::Late));
     assert!(!attempt.is_over(late, lives));
-    assert!(attempt.is_silent(late, |_| false));
+    assert!(attempt.is_silent(late, Some(Liveness::Silent)));
     assert!(attempt.next_look(late) < late + SILENCE);
     // At the deadline it is over, and its worker is not silent.
     assert!(attempt.is_over(now + BUDGET, lives) && !attempt.is_silent(now + BUDGET, lives));
