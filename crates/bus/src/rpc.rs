@@ -166,7 +166,9 @@ mod tests {
         };
         assert!(bus.is_connected(), "it is not noticed yet");
         let began = Instant::now();
-        let asked = bus.query(Target::Any, &request, Duration::from_millis(100)).await;
+        let asked = bus
+            .query(Target::Any, &request, Duration::from_millis(100))
+            .await;
         assert!(matches!(asked, Err(RpcError::Timeout)), "{asked:?}");
         assert!(began.elapsed() < Duration::from_secs(1));
 

@@ -52,6 +52,10 @@ struct Shared {
     is_closed: AtomicBool,
     /// The last server that was asked takes writes: only changes are logged.
     is_writable: AtomicBool,
+    /// The last connection that was made was made in time. Else one is made at a time: a server that stands still would have to serve,
+    /// when it goes on, all that were given up meanwhile.
+    is_answering: AtomicBool,
+    probing: Semaphore,
     connecting: TaskTracker,
 }
 
@@ -100,6 +104,8 @@ impl Pool {
             idle: Mutex::default(),
             is_closed: AtomicBool::new(false),
             is_writable: AtomicBool::new(true),
+            is_answering: AtomicBool::new(false),
+            probing: Semaphore::new(1),
             connecting: TaskTracker::new(),
         }))
     }
@@ -193,8 +199,7 @@ impl Pool {
         let (sender, connected) = oneshot::channel();
         let shared = Arc::clone(&self.0);
         self.0.connecting.spawn(async move {
-            let opening = timeout(CONNECT_TIMEOUT, shared.open()).await;
-            let connection = match opening.unwrap_or(Err(AcquireError::Timeout)) {
+            let connection = match shared.open_in_time().await {
                 Ok(opened) => Ok(Connection {
                     opened,
                     shared,
@@ -211,6 +216,21 @@ impl Pool {
 }
 
 impl Shared {
+    async fn open_in_time(&self) -> Result<Opened, AcquireError> {
+        let opening = async {
+            let probe = match self.is_answering.load(Ordering::Relaxed) {
+                true => None,
+                false => Some(self.probing.acquire().await),
+            };
+            let opened = self.open().await;
+            drop(probe);
+            opened
+        };
+        let opened = timeout(CONNECT_TIMEOUT, opening).await;
+        self.is_answering.store(opened.is_ok(), Ordering::Relaxed);
+        opened.unwrap_or(Err(AcquireError::Timeout))
+    }
+
     async fn open(&self) -> Result<Opened, AcquireError> {
         let mut inner = PgConnection::connect_with(&self.options).await?;
         self.check(&mut inner).await?;

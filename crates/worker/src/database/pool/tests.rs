@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use confab_protocol::query::{History, Query};
 use confab_stack::{Proxy, Traffic};
+use futures_util::future::join_all;
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::reads;
@@ -185,4 +187,24 @@ async fn reads_dropped_at_begin_poison_no_later_read() {
     fixture.remove("alice", "bob", group).await;
     let refused = reads::answer(&pool, &history, PATIENCE).await;
     refused.unwrap_err();
+}
+
+#[tokio::test]
+async fn silent_server_is_tried_by_one_connection() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let options = PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(listener.local_addr().unwrap().port());
+    let pool = Pool::new(options, 8, Duration::from_millis(200));
+    for _ in 0..3 {
+        let all = join_all((0..8).map(|_| pool.try_acquire())).await;
+        for acquired in all {
+            assert!(matches!(acquired, Err(AcquireError::Timeout)));
+        }
+    }
+    let mut tried = Vec::new();
+    while let Ok(accepted) = timeout(Duration::from_millis(50), listener.accept()).await {
+        tried.push(accepted.unwrap());
+    }
+    assert_eq!(tried.len(), 1);
 }
