@@ -280,3 +280,21 @@ async fn a_load_is_put_on_an_installation_that_runs() {
     }
     cluster.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_are_measured_alone_and_beside_each_worst() {
+    let folder = Folder::of_test();
+    let load = ["neighbours", "--rate=40", "--seconds=1", "--sockets=1"];
+    let worst = ["--conversations=2", "--worst=changes,ping"];
+    let measured = bench(folder.path(), &[&load[..], &worst[..]].concat()).await;
+    assert_eq!(measured.pointer("/0/worst").unwrap(), "changes");
+    assert_eq!(measured.pointer("/1/worst").unwrap(), "ping");
+    for at in [
+        "/0/alone/sends",
+        "/0/ratio",
+        "/1/beside/sends",
+        "/1/heardRatio",
+    ] {
+        above_zero(&measured, at);
+    }
+}

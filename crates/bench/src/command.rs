@@ -11,6 +11,7 @@ use crate::report;
 use crate::scenario::fanout;
 use crate::scenario::history;
 use crate::scenario::idle;
+use crate::scenario::neighbours;
 use crate::scenario::resume;
 use crate::scenario::send;
 
@@ -30,6 +31,7 @@ enum Scenario {
     Fanout(Box<fanout::Args>),
     Idle(Box<idle::Args>),
     Resume(Box<resume::Args>),
+    Neighbours(Box<neighbours::Args>),
     Limits(limits::LimitsSettings),
     History(history::HistorySettings),
     Ratios(ratios::RatiosArgs),
@@ -53,6 +55,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         Scenario::Fanout(args) => Box::pin(fanout::run(*args, &progress)).await?,
         Scenario::Idle(args) => Box::pin(idle::run(*args, &progress)).await?,
         Scenario::Resume(args) => Box::pin(resume::run(*args, &progress)).await?,
+        Scenario::Neighbours(args) => Box::pin(neighbours::run(*args, &progress)).await?,
         Scenario::Limits(settings) => Box::pin(limits::run(settings, &progress)).await?,
         Scenario::Ratios(args) => return Box::pin(ratios::run(args, json, progress)).await,
         Scenario::Report(args) => return report::run(&args),

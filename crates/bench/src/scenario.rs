@@ -3,5 +3,6 @@
 pub(crate) mod fanout;
 pub(crate) mod history;
 pub(crate) mod idle;
+pub(crate) mod neighbours;
 pub(crate) mod resume;
 pub(crate) mod send;
