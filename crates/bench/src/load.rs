@@ -15,5 +15,5 @@ pub(crate) use crowd::Crowd;
 pub(crate) use groups::groups;
 pub(crate) use latency::{Latencies, Latency};
 pub(crate) use pace::{Pace, Sent, send_frame};
-pub(crate) use people::{People, Person, connect_all};
+pub(crate) use people::{People, Person, begin, connect_all};
 pub(crate) use timer::Timer;

@@ -88,13 +88,15 @@ impl People {
 
 /// Begins a conversation, again while the service says that it cannot now: on a busy machine its store may be away for a moment, before
 /// anything is measured.
-async fn begin(http: &Http, new: &NewConversation) -> Result<ConversationId, Error> {
+pub(crate) async fn begin(http: &Http, new: &NewConversation) -> Result<ConversationId, Error> {
     let (key, until) = (Uuid::now_v7().to_string(), Instant::now() + PATIENCE);
     loop {
         match http.create_conversation(new, Some(&key)).await {
             Err(error)
-                if matches!(error.code(), Some(Code::Unavailable | Code::Timeout))
-                    && Instant::now() < until =>
+                if matches!(
+                    error.code(),
+                    Some(Code::Unavailable | Code::Timeout | Code::Overloaded)
+                ) && Instant::now() < until =>
             {
                 sleep(AGAIN).await;
             }

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::Error;
-use crate::load::{Connection, People, Person};
+use crate::load::{Connection, People, Person, begin};
 use crate::target::Target;
 
 /// Members added by one call.
@@ -84,13 +84,13 @@ impl Loud {
         match worst {
             Worst::Additions => {
                 let http = Http::new(&person.url, &person.token)?;
-                for id in begin(&http, conversations).await? {
+                for id in begin_all(&http, conversations).await? {
                     tasks.spawn(add(http.clone(), id));
                 }
             }
             Worst::Changes => {
                 let http = Http::new(&person.url, &person.token)?;
-                for id in begin(&http, conversations).await? {
+                for id in begin_all(&http, conversations).await? {
                     for _ in 0..CHANGES_AT_ONCE {
                         tasks.spawn(change(http.clone(), id));
                     }
@@ -98,7 +98,7 @@ impl Loud {
             }
             Worst::Presence => {
                 let http = Http::new(&person.url, &person.token)?;
-                begin(&http, conversations).await?;
+                begin_all(&http, conversations).await?;
             }
             Worst::Typing | Worst::Seen | Worst::Ping => {}
         }
@@ -116,7 +116,7 @@ impl Loud {
     }
 }
 
-async fn begin(http: &Http, count: usize) -> Result<Vec<ConversationId>, Error> {
+async fn begin_all(http: &Http, count: usize) -> Result<Vec<ConversationId>, Error> {
     let other = "other".parse::<UserId>();
     let other = other.map_err(|error| Error::Failed(error.to_string()))?;
     let new = NewConversation {
@@ -124,11 +124,9 @@ async fn begin(http: &Http, count: usize) -> Result<Vec<ConversationId>, Error> 
         participants: vec![other],
         metadata: None,
     };
-    let begin = |_| http.create_conversation(&new, None);
-    let begun = stream::iter((0..count).map(begin)).buffer_unordered(MADE_AT_ONCE);
-    let begun: Vec<_> = begun.try_collect().await?;
-    let ids = begun.into_iter().map(|view| view.answer.conversation.id);
-    Ok(ids.collect())
+    let begun = (0..count).map(|_| begin(http, &new));
+    let begun = stream::iter(begun).buffer_unordered(MADE_AT_ONCE);
+    begun.try_collect().await
 }
 
 async fn add(http: Http, conversation: ConversationId) {
