@@ -217,20 +217,23 @@ impl Hub {
         }
     }
 
-    /// What is held for a user: every conversation, with the position up to which all its sessions have it.
+    /// What is held for a user: every conversation, with the position up to which all its sessions have it, or claim to.
     fn held_by(&self, account: &Account) -> MembershipsOf {
         let mut held: FxHashMap<ConversationId, Seq> = FxHashMap::default();
         for key in self.present.get(account).into_iter().flatten() {
-            let session = self.sessions.get(key);
-            for id in session
-                .into_iter()
-                .flat_map(|session| session.conversations.iter())
-            {
+            let Some(session) = self.sessions.get(key) else {
+                continue;
+            };
+            for id in session.conversations.iter() {
                 let conversation = self.conversations.get(&id).into_iter();
                 for entry in conversation.flat_map(|there| there.entries_of(*key)) {
                     let position = held.entry(id).or_insert(entry.cursor);
                     *position = entry.cursor.min(*position);
                 }
+            }
+            for (id, claim) in &session.claims {
+                let position = held.entry(*id).or_insert(*claim);
+                *position = (*claim).min(*position);
             }
         }
         MembershipsOf {

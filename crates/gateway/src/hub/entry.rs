@@ -22,7 +22,7 @@ pub(super) struct Begin {
     pub(super) skip: Seq,
     /// Up to here it replays what was missed while the session was away.
     pub(super) replay_to: Seq,
-    /// Whether the session's record says so, and no worker did yet.
+    /// Whether the session's record says so, and no worker did yet: what was over by its joining the client has.
     pub(super) by_record: bool,
 }
 
@@ -64,6 +64,7 @@ pub(super) struct Entry {
 /// What is so of few memberships, or for a while.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Rest {
+    /// Where it ends at the latest.
     left: Option<Seq>,
     /// Up to here the client has it, whatever the cursor says: nothing of that is queued.
     skip: Seq,
@@ -89,7 +90,7 @@ impl Entry {
             cursor,
             skip,
             replay_to,
-            by_record: _,
+            by_record,
         } = begin;
         let mut entry = Self {
             session,
@@ -101,7 +102,7 @@ impl Entry {
         entry.change(|rest| {
             (rest.left, rest.skip, rest.replay_to) = (left, skip, replay_to);
             // Every membership that the session did not open with is entered from just before its joining.
-            rest.came_later = cursor < joined;
+            rest.came_later = cursor < joined && !by_record;
         });
         entry
     }
@@ -171,12 +172,17 @@ impl Entry {
         self.change(|rest| rest.waiting = waiting);
     }
 
-    /// Its end, where that was not known.
+    /// It ends there at the latest: of several ends the first is its own, the others are those of later memberships.
     pub(super) fn ends(&mut self, left: Option<Seq>) {
-        self.change(|rest| rest.left = rest.left.or(left));
+        self.change(|rest| {
+            let known = rest.left;
+            rest.left = left.map_or(known, |left| {
+                Some(known.map_or(left, |known| known.min(left)))
+            });
+        });
     }
 
-    /// An event with this seq ends it, where it began before.
+    /// An event with this seq ends it, where it began before and did not end in what it has not read yet.
     pub(super) fn ends_by(&mut self, seq: Seq) {
         if self.joined < seq {
             self.ends(Some(seq));
@@ -227,7 +233,7 @@ impl Entry {
     /// Pushes an event that was read to catch up to `user`'s session. An ending that stands there is heeded: it may have
     /// committed before anyone here listened.
     pub(super) fn replay(&mut self, id: ConversationId, event: &LogEvent, user: &UserId) -> Pushed {
-        if event.seq > self.joined && self.left().is_none() {
+        if event.seq > self.joined && self.left().is_none_or(|left| event.seq < left) {
             let ends = match event.membership_change() {
                 Some(MembershipChange::Left(left)) => left == *user,
                 Some(MembershipChange::Ended) => true,

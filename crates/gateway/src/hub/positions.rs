@@ -45,7 +45,7 @@ impl Hub {
             if let Some(kept) = session.kept.get(&conversation) {
                 seq = seq.min(kept.position);
                 // Its end may be among what the client puts behind the range until that is read.
-                joined = if joined == 0 { kept.joined } else { joined };
+                joined = kept.joined;
             }
             Position {
                 conversation,
@@ -129,13 +129,18 @@ impl Hub {
         } in asking.start.positions
         {
             let seen = asking.start.seen.get(&conversation).copied();
+            // A client that says that it has less is owed the end of an earlier membership, of which only a worker knows.
+            let by_record =
+                seen.is_none_or(|seen| seen >= if joined == 0 { seq } else { joined - 1 });
             if joined == 0 {
-                session.ended.insert(conversation, seq);
+                if by_record {
+                    session.ended.insert(conversation, seq);
+                }
                 continue;
             }
             let begin = Begin {
                 skip: seen.unwrap_or_default(),
-                by_record: true,
+                by_record,
                 ..Begin::at(seen.map_or(seq, |seen| seen.min(seq)).max(joined - 1))
             };
             begins.push((conversation, joined, begin));
@@ -190,17 +195,32 @@ impl Hub {
         self.truncate_later(key, (id, joined), (joined - 1, head), Some(true));
     }
 
-    /// A membership that the session may not know is entered from its joining on, or from what the client claims to have of it.
+    /// A membership that the session may not know is entered from its joining on, or from what the client claims to have of it,
+    /// as far as the snapshot that told it proves that it had not ended there. One of which the client claims the end is over.
     pub(super) fn enter_unknown(&mut self, key: SessionKey, membership: Membership) {
-        let session = self.sessions.get(&key);
-        let claim = session.and_then(|session| session.claims.get(&membership.conversation));
-        let cursor = claim
-            .copied()
-            .unwrap_or_default()
-            .max(membership.joined - 1);
-        if membership.left.is_none_or(|left| left > cursor) {
-            self.enter(key, membership, Begin::at(cursor));
+        let Membership {
+            conversation: id,
+            joined,
+            left,
+            head,
+            ..
+        } = membership;
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        let claim = session.claims.get(&id).copied().unwrap_or_default();
+        let there = self.conversations.get_mut(&id);
+        let is_entered = there.is_some_and(|there| there.entry(key, joined).is_some());
+        if left.is_some_and(|left| left <= claim) && !is_entered {
+            session.note_ended(&[membership]);
+            return;
         }
+        let proven = left.map_or(head, |left| left - 1);
+        let begin = Begin {
+            skip: claim,
+            ..Begin::at(claim.min(proven).max(joined - 1))
+        };
+        self.enter(key, membership, begin);
     }
 }
 

@@ -16,75 +16,16 @@ mod cases;
 mod client;
 mod log;
 mod scale;
+mod step;
 
 use client::Client;
 use log::Log;
+use step::{Step, step};
 
 /// The first byte of a ping.
 const PING: u8 = 0x89;
 const CONVERSATIONS: usize = 2;
 const USERS: usize = 3;
-
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    Create(usize, usize),
-    Say(usize),
-    /// The last message but so many is deleted: the window forgets it.
-    Delete(usize, u64),
-    Add(usize, usize),
-    Remove(usize, usize),
-    Open(usize),
-    /// A connection ends, with what waits for it; or its gateway dies, and the record is as it was put last.
-    Close(usize),
-    Kill(usize),
-    /// The record of a session is put.
-    Record(usize),
-    /// A client comes back.
-    Resume(usize),
-    /// A client takes some of what waits for it, answers the pings, reads what was truncated.
-    Take(usize, usize),
-    Pong(usize),
-    /// A client says what it has.
-    Seen(usize),
-    ReadOver(usize),
-    /// The feed gives one of its next events, and may give it again later.
-    Feed(usize, bool),
-    /// The feed loses what waits in it, and begins anew.
-    Break,
-    /// Events that are on their way through many entries go on.
-    Push,
-    /// A worker reads for one of the questions, or its answer arrives, or is lost.
-    Work(usize, bool),
-    Arrive(usize),
-    /// A wait is over.
-    Retry(usize),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let (c, u, n) = (0..CONVERSATIONS, 0..USERS, 0..8_usize);
-    prop_oneof![
-        1 => (c.clone(), u.clone()).prop_map(|(c, u)| Step::Create(c, u)),
-        5 => c.clone().prop_map(Step::Say),
-        1 => (c.clone(), 0..4_u64).prop_map(|(c, back)| Step::Delete(c, back)),
-        2 => (c.clone(), u.clone()).prop_map(|(c, u)| Step::Add(c, u)),
-        2 => (c, u.clone()).prop_map(|(c, u)| Step::Remove(c, u)),
-        2 => u.prop_map(Step::Open),
-        1 => n.clone().prop_map(Step::Close),
-        1 => n.clone().prop_map(Step::Kill),
-        1 => n.clone().prop_map(Step::Record),
-        3 => n.clone().prop_map(Step::Resume),
-        3 => (n.clone(), 1..400_usize).prop_map(|(n, bytes)| Step::Take(n, bytes)),
-        2 => n.clone().prop_map(Step::Pong),
-        1 => n.clone().prop_map(Step::Seen),
-        1 => n.clone().prop_map(Step::ReadOver),
-        8 => (n.clone(), prop::bool::weighted(0.2)).prop_map(|(n, again)| Step::Feed(n, again)),
-        1 => Just(Step::Break),
-        6 => Just(Step::Push),
-        4 => (n.clone(), prop::bool::weighted(0.1)).prop_map(|(n, fails)| Step::Work(n, fails)),
-        4 => n.clone().prop_map(Step::Arrive),
-        3 => n.prop_map(Step::Retry),
-    ]
-}
 
 enum Question {
     Read(Read),
@@ -176,7 +117,7 @@ impl World {
                     .push((seq, None));
                 self.publish(c, Some(seq));
             }
-            Step::Say(c) if !self.logs[c].events.is_empty() => {
+            Step::Say(c) if !self.logs[c].events.is_empty() && !self.logs[c].is_deleted => {
                 let seq = self.logs[c].append(EventType::MessageCreated, "{}".into());
                 self.publish(c, Some(seq));
             }
@@ -192,6 +133,10 @@ impl World {
                 let seq = self.logs[c].remove(user);
                 self.publish(c, seq);
             }
+            Step::End(c) => {
+                let seq = self.logs[c].end();
+                self.publish(c, seq);
+            }
             Step::Open(user) => self.open(user),
             Step::Close(n) if n < self.clients.len() => self.disconnect(n, true),
             Step::Kill(n) if n < self.clients.len() => self.disconnect(n, false),
@@ -203,6 +148,9 @@ impl World {
             }
             Step::Resume(n) if n < self.clients.len() && self.clients[n].key.is_none() => {
                 self.resume(n);
+            }
+            Step::RemovedWhileOpening(n, c) if n < self.clients.len() => {
+                self.is_removed_while_opening(n, c);
             }
             Step::Take(n, bytes) if n < self.clients.len() => self.client_takes(n, bytes),
             Step::Pong(n) if n < self.clients.len() => self.clients[n].pong(),
@@ -253,6 +201,27 @@ impl World {
             presence: None,
         };
         self.connect(n, start);
+    }
+
+    /// What was said while the client was away is too much for one answer of a worker; its removal is heard before that answer.
+    fn is_removed_while_opening(&mut self, n: usize, c: usize) {
+        let user = self.clients[n].user;
+        self.take(Step::Close(n));
+        if n >= self.clients.len() || self.clients[n].key.is_some() {
+            return;
+        }
+        for _ in 0..5 {
+            self.take(Step::Say(c));
+        }
+        self.take(Step::Resume(n));
+        while !self.questions.is_empty() {
+            self.take(Step::Work(0, false));
+        }
+        self.take(Step::Remove(c, user));
+        self.take(Step::Say(c));
+        for _ in 0..self.feed.len() {
+            self.take(Step::Feed(0, false));
+        }
     }
 
     fn connect(&mut self, n: usize, start: Start) {
@@ -575,5 +544,26 @@ proptest! {
     ) {
         let limits = ReplayLimits { events, bytes };
         play(World::new(window, limits, 200), steps);
+    }
+
+    #[test]
+    fn removal_behind_snapshot_is_heard_whatever_budget_remains(
+        before in prop::collection::vec(step(), 0..20),
+        after in prop::collection::vec(step(), 0..40),
+        window in window(),
+        bytes in 0..300_usize,
+        capacity in prop_oneof![Just(200), Just(usize::MAX)],
+    ) {
+        let limits = ReplayLimits { events: u64::MAX, bytes };
+        let mut world = World::new(window, limits, capacity);
+        for step in [Step::Create(0, 0), Step::Open(0), Step::Add(0, 1), Step::Open(1)] {
+            world.take(step);
+        }
+        world.settle();
+        for step in before {
+            world.take(step);
+        }
+        world.take(Step::RemovedWhileOpening(1, 0));
+        play(world, after);
     }
 }

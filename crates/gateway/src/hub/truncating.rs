@@ -160,7 +160,6 @@ impl Hub {
             let Some(conversation) = self.conversations.get_mut(&id) else {
                 continue;
             };
-            let position = conversation.sequencer.position();
             let Some(joined) = conversation.first_of(key) else {
                 continue;
             };
@@ -171,13 +170,13 @@ impl Hub {
             if entry.cursor >= replay_to {
                 continue;
             }
-            let cursor = entry.cursor;
-            if let Some(left) = entry.left() {
-                entry.replays_no_more(cursor.max(left - 1));
-            } else {
-                let head = position.max(replay_to);
-                entry.replays_no_more(head);
-                self.truncate_later(key, (id, joined), (cursor, head), None);
+            // The snapshot that told the membership proves nothing behind its head, where it may have ended since.
+            let (cursor, left) = (entry.cursor, entry.left());
+            let proven = left.map_or(replay_to, |left| replay_to.min(left - 1));
+            entry.replays_no_more(proven.max(cursor));
+            // Of one that ended the client could not read the range: it is told the end.
+            if left.is_none() {
+                self.truncate_later(key, (id, joined), (cursor, replay_to), None);
             }
             self.catch_up(id, key, joined);
         }

@@ -80,6 +80,108 @@ fn what_the_client_truly_holds_is_not_void_by_an_answer_from_before_it_came_back
     world.check();
 }
 
+/// Spends the replay budget of a session that was removed, or whose conversation was deleted, behind the snapshot it opened with.
+fn budget_spent_behind(end: Step) {
+    let limits = ReplayLimits {
+        events: u64::MAX,
+        bytes: 1,
+    };
+    let mut world = World::new(0, limits, usize::MAX);
+    for step in [Step::Create(A, 0), Step::Add(A, 1)] {
+        world.take(step);
+    }
+    for step in [Step::Open(1), Step::Open(0)] {
+        world.take(step);
+    }
+    rest(&mut world);
+    world.take(Step::Close(0));
+    for _ in 0..5 {
+        world.take(Step::Say(A));
+    }
+    rest(&mut world);
+    world.take(Step::Resume(0));
+    world.take(Step::Work(0, false));
+    world.take(end);
+    world.take(Step::Say(A));
+    for _ in 0..world.feed.len() {
+        world.take(Step::Feed(0, false));
+    }
+    world.take(Step::Arrive(0));
+    world.settle_all();
+    world.check();
+}
+
+#[test]
+fn member_removed_while_opening_hears_removal_when_budget_is_spent() {
+    budget_spent_behind(Step::Remove(A, 1));
+}
+
+#[test]
+fn conversation_deleted_while_opening_is_told_when_budget_is_spent() {
+    budget_spent_behind(Step::End(A));
+}
+
+/// A client heard its removal and was added again, of which it heard nothing; it comes back by its record alone.
+fn rejoined_by_record(says_seen: bool) -> World {
+    let mut world = World::new(1 << 20, ALL, usize::MAX);
+    for step in [Step::Create(A, 0), Step::Add(A, 1), Step::Open(1)] {
+        world.take(step);
+    }
+    rest(&mut world);
+    world.clients[0].says_seen = says_seen;
+    for step in [Step::Say(A), Step::Remove(A, 1)] {
+        world.take(step);
+    }
+    rest(&mut world);
+    world.take(Step::Take(0, 10_000));
+    world.take(Step::Pong(0));
+    world.take(Step::Take(0, 10_000));
+    world.take(Step::Pong(0));
+    for step in [Step::Say(A), Step::Add(A, 1), Step::Say(A)] {
+        world.take(step);
+    }
+    rest(&mut world);
+    world.take(Step::Close(0));
+    let record = world.clients[0].record.clone();
+    assert!(
+        record.iter().all(|one| one.joined == one.seq + 1),
+        "{record:?}"
+    );
+    world.take(Step::Resume(0));
+    open_without(&mut world);
+    world
+}
+
+#[test]
+fn ended_membership_is_not_told_again_after_opening_by_record() {
+    for says_seen in [false, true] {
+        let mut world = rejoined_by_record(says_seen);
+        for _ in 0..3 {
+            world.settle();
+            world.take(Step::Take(0, 10_000));
+            world.take(Step::Break);
+        }
+        let (_, again) = (world.settle(), world.clients[0].repeats());
+        assert_eq!(again, 0, "it says what it has: {says_seen}");
+        world.settle_all();
+        assert_eq!(world.clients[0].repeats(), 0);
+        world.check();
+    }
+}
+
+#[test]
+fn lower_seen_than_record_hears_earlier_end_first() {
+    let mut world = rejoined_by_record(true);
+    // The same client lost what it had since its first joining.
+    world.take(Step::Close(0));
+    world.clients[0].forget(A, 2);
+    world.take(Step::Resume(0));
+    open_without(&mut world);
+    world.take(Step::Break);
+    world.settle_all();
+    world.check();
+}
+
 #[test]
 fn a_walk_rests_only_while_hardly_anything_else_waits() {
     let mut world = World::new(1 << 20, ALL, usize::MAX);
@@ -132,4 +234,30 @@ fn while_events_of_many_conversations_are_on_their_way_no_more_are_heard() {
     assert!(world.hub.may_hear());
     world.settle_all();
     world.check();
+}
+
+/// A session behind its removal has not read it yet when the end of a later membership is delivered.
+#[test]
+fn removal_of_later_membership_does_not_prolong_earlier() {
+    let limits = ReplayLimits {
+        events: u64::MAX,
+        bytes: 0,
+    };
+    for budget in [limits, ALL] {
+        let mut world = World::new(0, budget, 200);
+        for step in [Step::Create(A, 0), Step::Open(0), Step::Add(A, 1)] {
+            world.take(step);
+        }
+        world.take(Step::Open(1));
+        world.settle();
+        for step in [
+            Step::RemovedWhileOpening(1, A),
+            Step::Add(A, 1),
+            Step::Remove(A, 1),
+        ] {
+            world.take(step);
+        }
+        world.settle_all();
+        world.check();
+    }
 }

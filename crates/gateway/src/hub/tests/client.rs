@@ -32,6 +32,8 @@ pub(super) struct Client {
     /// Pings not answered yet.
     pings: Vec<Vec<u8>>,
     idle: bool,
+    /// How often it was told what it had.
+    repeats: usize,
 }
 
 #[derive(serde::Deserialize)]
@@ -65,7 +67,21 @@ impl Client {
             unread: BTreeMap::new(),
             pings: Vec::new(),
             idle: false,
+            repeats: 0,
         }
+    }
+
+    pub(super) const fn repeats(&self) -> usize {
+        self.repeats
+    }
+
+    /// It has a conversation up to `seq` only.
+    pub(super) fn forget(&mut self, c: usize, seq: Seq) {
+        self.has.insert(c, seq);
+        self.heard
+            .entry(c)
+            .or_default()
+            .retain(|heard| *heard <= seq);
     }
 
     pub(super) fn outbox(&self) -> &Outbox {
@@ -144,6 +160,7 @@ impl Client {
             is_new || !(self.says_seen && self.lives > 1),
             "{c} {seq} again on the wire, after {has}"
         );
+        self.repeats += usize::from(!is_new);
         if is_new {
             *has = seq;
             self.heard.entry(c).or_default().push(seq);

@@ -18,6 +18,8 @@ pub(super) struct Log {
     pub(super) events: Vec<Logged>,
     /// By user: each membership's first and last seq.
     pub(super) memberships: BTreeMap<usize, Vec<(Seq, Option<Seq>)>>,
+    /// Whether the conversation was deleted: nothing is appended any more.
+    pub(super) is_deleted: bool,
 }
 
 impl Log {
@@ -41,7 +43,7 @@ impl Log {
     /// Deletes one of the last messages.
     pub(super) fn delete(&mut self, back: u64) -> Option<Seq> {
         let target = self.head().checked_sub(back).filter(|seq| *seq > 0)?;
-        if self.at(target).r#type != EventType::MessageCreated {
+        if self.is_deleted || self.at(target).r#type != EventType::MessageCreated {
             return None;
         }
         let seq = self.append(EventType::MessageDeleted, "{}".into());
@@ -67,7 +69,7 @@ impl Log {
     }
 
     pub(super) fn add(&mut self, user: usize) -> Option<Seq> {
-        if self.is_member(user) || self.events.is_empty() {
+        if self.is_member(user) || self.events.is_empty() || self.is_deleted {
             return None;
         }
         let data = format!(r#"{{"participants":[{{"userId":"u{user}","role":"member"}}]}}"#);
@@ -85,6 +87,19 @@ impl Log {
             format!(r#"{{"userId":"u{user}","reason":"left"}}"#),
         );
         self.memberships.get_mut(&user)?.last_mut()?.1 = Some(seq);
+        Some(seq)
+    }
+
+    /// Deletes the conversation: every membership ends.
+    pub(super) fn end(&mut self) -> Option<Seq> {
+        if self.is_deleted || self.events.is_empty() {
+            return None;
+        }
+        self.is_deleted = true;
+        let seq = self.append(EventType::ConversationDeleted, "{}".into());
+        for (_, left) in self.memberships.values_mut().flatten() {
+            left.get_or_insert(seq);
+        }
         Some(seq)
     }
 }
