@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::support::{Cluster, Setup};
 
+mod content;
+
 const SOON: Duration = Duration::from_secs(30);
 
 /// How many events of before its start a gateway has read.

@@ -168,7 +168,10 @@ impl FanoutLoop {
                 self.metrics.event(verdict, pending);
             }
             FromFeed::Past(event) => self.hub.fill(&event),
-            FromFeed::Filled => self.metrics.filled(),
+            FromFeed::Filled => {
+                self.hub.filled();
+                self.metrics.filled();
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::high_water::HighWaterMarks;
 use crate::sequencer::{LogEvent, Verdict};
 use crate::window::{Bounds, Window};
 use crate::ws::outbox::Outbox;
@@ -25,7 +26,6 @@ mod delivery;
 mod effect;
 mod entries;
 mod entry;
-mod heard;
 mod members;
 mod opening;
 mod positions;
@@ -37,7 +37,6 @@ mod truncating;
 
 use conversation::Conversation;
 pub(crate) use effect::{Ask, Effect, Purpose, Read, Reader, Retry};
-use heard::Heard;
 use session::{Asking, Kept, Session};
 pub(crate) use signals::Standing;
 
@@ -101,6 +100,9 @@ const GAP_PATIENCE: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long a session that goes on waits for a worker's word before it opens by its record alone.
 const WITHOUT_WORKERS: Duration = Duration::from_secs(2);
+/// For how long at least it is remembered how far a conversation without local members was heard: longer than any answer of a worker
+/// can be old.
+const HEARD_MEMORY: Duration = Duration::from_secs(30);
 
 /// The sessions of this gateway and what each is to hear.
 #[derive(Debug)]
@@ -110,7 +112,7 @@ pub(crate) struct Hub {
     pushing: VecDeque<ConversationId>,
     sessions: FxHashMap<SessionKey, Box<Session>>,
     present: FxHashMap<Arc<Account>, Vec<SessionKey>>,
-    heard: Heard,
+    heard: HighWaterMarks,
     window: Window,
     replays: Replays,
     limits: ReplayLimits,
@@ -159,8 +161,8 @@ impl Hub {
             pushing: VecDeque::new(),
             sessions: FxHashMap::default(),
             present: FxHashMap::default(),
-            heard: Heard::new(now),
-            window: Window::new(bounds),
+            heard: HighWaterMarks::new(HEARD_MEMORY, now),
+            window: Window::new(bounds, now),
             replays: Replays::default(),
             limits,
             to_open: FairQueue::default(),
@@ -196,7 +198,12 @@ impl Hub {
     /// An event of the stream's past, for the window alone.
     pub(crate) fn fill(&mut self, event: &FeedEvent) {
         self.window
-            .note(event.conversation, &LogEvent::from(event), self.now);
+            .fill(event.conversation, &LogEvent::from(event), self.now);
+    }
+
+    /// Nothing more comes of the stream's past.
+    pub(crate) const fn filled(&mut self) {
+        self.window.filled();
     }
 
     /// What must be done since this was last asked.

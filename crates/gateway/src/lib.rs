@@ -21,6 +21,7 @@ mod degraded;
 pub mod echo;
 mod fanout;
 mod feed;
+mod high_water;
 mod http;
 mod hub;
 mod limits;

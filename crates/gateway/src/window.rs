@@ -1,16 +1,31 @@
 //! The replay window: the recent events of every conversation, so that who comes back is caught up from memory.
+//!
+//! A range is served only where every seq of it is held up to the head that proves it, and up to the highest seq that was heard.
+//! Whatever edited or deleted a message of the range then lies in it as well, and the message itself is not held: so what is
+//! served is the present content, in whatever order events come and are forgotten.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use confab_protocol::event::EventType;
 use confab_protocol::ids::{ConversationId, Seq};
 use rustc_hash::FxHashMap;
 
+use crate::high_water::HighWaterMarks;
 use crate::sequencer::LogEvent;
 
+mod recent;
+mod runs;
+
+use recent::{Held, Recent};
+
 /// What an event costs beside its frame: its places in the maps and in the order of arrival.
-const OVERHEAD: usize = 192;
+const OVERHEAD_BYTES: usize = 256;
+/// Conversations of which nothing is held whose highest seq is remembered, about: twice as many at most.
+const MAX_REMEMBERED: usize = 100_000;
+/// Events that can be served no more which are given up at each that comes: a step stays short however many there are.
+const MAX_UNSERVABLE_A_STEP: usize = 8;
+/// The first place of events that are new: those of the stream's past come before them, and go first.
+const FIRST_NEW_PLACE: u64 = 1 << 63;
 
 /// How much a window holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,45 +36,53 @@ pub(crate) struct Bounds {
     pub(crate) bytes: usize,
 }
 
-/// Recent events by conversation. What was edited or deleted away is not among them.
+/// Recent events by conversation.
 #[derive(Debug)]
 pub(crate) struct Window {
     bounds: Bounds,
     conversations: FxHashMap<ConversationId, Recent>,
-    /// In the order of their arrival; what was forgotten since still stands here.
-    arrived: VecDeque<(Instant, ConversationId, Seq)>,
+    /// The highest seqs heard of conversations of which nothing is held: of those nothing at or below can be served.
+    remembered: HighWaterMarks,
+    /// In the order in which they are given up.
+    arrived: BTreeMap<u64, Arrived>,
+    /// The next place of an event of the past, and of a new one.
+    next_past: u64,
+    next_new: u64,
+    filling: Filling,
+    began: Instant,
     bytes: usize,
-    events: usize,
 }
 
-#[derive(Debug, Default)]
-struct Recent {
-    events: BTreeMap<Seq, LogEvent>,
-    /// By message: its last change that is held.
-    changes: FxHashMap<Seq, Seq>,
+/// Whether events of the stream's past may still come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filling {
+    /// They come: nothing that was heard meanwhile is forgotten.
+    Open,
+    /// They come, and are not taken: too much was heard meanwhile.
+    Refused,
+    Ended,
 }
 
-impl Recent {
-    /// Whether a later change that is held makes the event's content void.
-    fn is_void(&self, event: &LogEvent) -> bool {
-        let message = match event.r#type {
-            EventType::MessageCreated => Some(event.seq),
-            EventType::MessageEdited => event.target,
-            _ => None,
-        };
-        let change = message.and_then(|message| self.changes.get(&message));
-        change.is_some_and(|change| *change > event.seq)
-    }
+#[derive(Debug, Clone, Copy)]
+struct Arrived {
+    at: Instant,
+    conversation: ConversationId,
+    seq: Seq,
 }
 
 impl Window {
-    pub(crate) fn new(bounds: Bounds) -> Self {
+    /// An empty window, which is filled with the stream's past until [`Self::filled`].
+    pub(crate) fn new(bounds: Bounds, now: Instant) -> Self {
         Self {
             bounds,
             conversations: FxHashMap::default(),
-            arrived: VecDeque::new(),
+            remembered: HighWaterMarks::new(bounds.age, now),
+            arrived: BTreeMap::new(),
+            next_past: 0,
+            next_new: FIRST_NEW_PLACE,
+            filling: Filling::Open,
+            began: now,
             bytes: 0,
-            events: 0,
         }
     }
 
@@ -69,8 +92,8 @@ impl Window {
     }
 
     /// How many events it holds.
-    pub(crate) const fn events(&self) -> usize {
-        self.events
+    pub(crate) fn events(&self) -> usize {
+        self.arrived.len()
     }
 
     /// How many bytes they cost.
@@ -78,117 +101,153 @@ impl Window {
         self.bytes
     }
 
-    /// Takes an event, in whatever order they come; forgets what it makes void, and what is too old or too much.
+    /// Takes a new event, in whatever order they come; forgets what it makes void, and what is too old or too much.
     pub(crate) fn note(&mut self, id: ConversationId, event: &LogEvent, now: Instant) {
-        if self.is_off() {
-            return;
-        }
-        let recent = self.conversations.entry(id).or_default();
-        if recent.events.contains_key(&event.seq) || recent.is_void(event) {
-            self.forget_empty(id);
-            self.expire(now);
-            return;
-        }
-        let mut freed = Vec::new();
-        if let Some(message) = event.target.filter(|_| event.r#type.changes_message()) {
-            freed.extend(recent.events.remove(&message));
-            let former = recent.changes.get(&message).copied();
-            let last = former.map_or(event.seq, |former| former.max(event.seq));
-            recent.changes.insert(message, last);
-            let edit = former.filter(|former| {
-                let there = recent.events.get(former);
-                there.is_some_and(|there| there.r#type == EventType::MessageEdited)
-            });
-            // A deletion that comes behind a later one, from another worker, voids nothing.
-            freed.extend(
-                edit.filter(|edit| *edit < event.seq)
-                    .and_then(|edit| recent.events.remove(&edit)),
-            );
-        }
-        recent.events.insert(event.seq, event.clone());
-        self.arrived.push_back((now, id, event.seq));
-        self.bytes += cost(event);
-        self.events += 1;
-        for event in freed {
-            self.bytes -= cost(&event);
-            self.events -= 1;
+        let arrived = Arrived {
+            at: now,
+            conversation: id,
+            seq: event.seq,
+        };
+        if !self.is_off() && self.take(arrived, self.next_new, event, now) {
+            self.next_new += 1;
         }
         self.expire(now);
     }
 
-    /// Forgets what is too old or too much.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some((at, id, seq)) = self.arrived.front().copied() {
-            let is_old = now.duration_since(at) > self.bounds.age;
-            if !is_old && self.bytes <= self.bounds.bytes {
-                return;
+    /// Takes an event of the stream's past: it is older than every new one, whenever it comes.
+    pub(crate) fn fill(&mut self, id: ConversationId, event: &LogEvent, now: Instant) {
+        if self.is_off() || self.filling != Filling::Open {
+            return;
+        }
+        let arrived = Arrived {
+            at: self.began,
+            conversation: id,
+            seq: event.seq,
+        };
+        if self.take(arrived, self.next_past, event, now) {
+            self.next_past += 1;
+        }
+        self.expire(now);
+    }
+
+    /// Nothing more comes of the past.
+    pub(crate) const fn filled(&mut self) {
+        self.filling = Filling::Ended;
+    }
+
+    /// Takes an event; says whether it is held.
+    fn take(&mut self, arrived: Arrived, place: u64, event: &LogEvent, now: Instant) -> bool {
+        let id = arrived.conversation;
+        let remembered = &self.remembered;
+        let recent = self
+            .conversations
+            .entry(id)
+            .or_insert_with(|| Recent::above(remembered.highest(id)));
+        let replaced = recent.take(event, place);
+        let is_taken = replaced.is_some();
+        if is_taken {
+            self.arrived.insert(place, arrived);
+            self.bytes += cost(event);
+        }
+        for held in replaced.into_iter().flatten() {
+            self.gone(&held);
+        }
+        self.give_up_unservable(id);
+        self.forget_empty(id, now);
+        is_taken
+    }
+
+    fn gone(&mut self, held: &Held) {
+        self.arrived.remove(&held.place);
+        self.bytes -= cost(&held.event);
+    }
+
+    fn give_up_unservable(&mut self, id: ConversationId) {
+        for _ in 0..MAX_UNSERVABLE_A_STEP {
+            let recent = self.conversations.get_mut(&id);
+            let held = recent.and_then(|recent| recent.forget(recent.first_unservable()?));
+            match held {
+                Some(held) => self.gone(&held),
+                None => return,
             }
-            self.arrived.pop_front();
-            self.forget(id, seq);
         }
     }
 
-    /// The events behind `after`, one after the other, as far as they are held without a hole.
-    pub(crate) fn behind(&self, id: ConversationId, after: Seq) -> impl Iterator<Item = &LogEvent> {
+    /// Forgets what is too old or too much.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while let Some(entry) = self.arrived.first_entry() {
+            let Arrived {
+                at,
+                conversation,
+                seq,
+            } = *entry.get();
+            let is_old = now.saturating_duration_since(at) > self.bounds.age;
+            if !is_old && self.bytes <= self.bounds.bytes {
+                return;
+            }
+            entry.remove();
+            let recent = self.conversations.get_mut(&conversation);
+            if let Some(held) = recent.and_then(|recent| recent.forget(seq)) {
+                self.bytes -= cost(&held.event);
+            }
+            self.forget_empty(conversation, now);
+        }
+    }
+
+    fn forget_empty(&mut self, id: ConversationId, now: Instant) {
         let recent = self.conversations.get(&id);
-        let events = recent
-            .into_iter()
-            .flat_map(move |recent| recent.events.range(after + 1..));
-        (after + 1..)
-            .zip(events)
-            .take_while(|(due, (seq, _))| due == *seq)
-            .map(|(_, (_, event))| event)
+        if let Some(floor) = recent.filter(|recent| recent.is_empty()).map(Recent::floor) {
+            self.conversations.remove(&id);
+            self.remember(id, floor, now);
+        }
+    }
+
+    /// Nothing is held of a conversation: what was heard of it counts for as long as anything older may come.
+    fn remember(&mut self, id: ConversationId, floor: Seq, now: Instant) {
+        if self.remembered.noted() >= MAX_REMEMBERED {
+            if self.filling == Filling::Open {
+                self.filling = Filling::Refused;
+            }
+            self.remembered.turn_over(now);
+        }
+        self.remembered.note(id, floor, now);
+    }
+
+    /// The events behind `after`, where all of them are held up to `head` and to the highest seq heard.
+    pub(crate) fn behind(
+        &self,
+        id: ConversationId,
+        after: Seq,
+        head: Seq,
+    ) -> Option<impl Iterator<Item = &LogEvent>> {
+        let recent = self.conversations.get(&id)?;
+        let from = recent.held_from(head)?;
+        (from <= after.saturating_add(1)).then(|| recent.behind(after))
+    }
+
+    /// From which seq on [`Self::behind`] has everything up to `head`.
+    pub(crate) fn held_from(&self, id: ConversationId, head: Seq) -> Option<Seq> {
+        self.conversations.get(&id)?.held_from(head)
     }
 
     /// What the events of a range would put on a wire, in bytes, where all of them are held.
     pub(crate) fn weight(&self, id: ConversationId, after: Seq, up_to: Seq) -> Option<usize> {
-        let (mut last, mut bytes) = (after, 0);
-        for event in self
-            .behind(id, after)
-            .take_while(|event| event.seq <= up_to)
-        {
-            last = event.seq;
-            bytes += event.bytes();
-        }
-        (last >= up_to).then_some(bytes)
+        let events = self.behind(id, after, up_to)?;
+        let of_range = events.take_while(|event| event.seq <= up_to);
+        Some(of_range.map(LogEvent::bytes).sum())
     }
 
-    /// The highest seq held of a conversation; 0 when there is none.
+    /// The highest seq heard of a conversation, as far as that is remembered; 0 when there is none.
     pub(crate) fn highest(&self, id: ConversationId) -> Seq {
-        let recent = self.conversations.get(&id);
-        let last = recent.and_then(|recent| recent.events.last_key_value());
-        last.map_or(0, |(seq, _)| *seq)
-    }
-
-    fn forget(&mut self, id: ConversationId, seq: Seq) {
-        let Some(recent) = self.conversations.get_mut(&id) else {
-            return;
-        };
-        if let Some(event) = recent.events.remove(&seq) {
-            self.bytes -= cost(&event);
-            self.events -= 1;
-            if let Some(message) = event.target
-                && recent.changes.get(&message) == Some(&seq)
-            {
-                recent.changes.remove(&message);
-            }
-        }
-        self.forget_empty(id);
-    }
-
-    fn forget_empty(&mut self, id: ConversationId) {
-        if self
-            .conversations
-            .get(&id)
-            .is_some_and(|recent| recent.events.is_empty())
-        {
-            self.conversations.remove(&id);
+        match self.conversations.get(&id) {
+            Some(recent) => recent.highest(),
+            None => self.remembered.highest(id),
         }
     }
 }
 
 fn cost(event: &LogEvent) -> usize {
-    event.bytes() + OVERHEAD
+    event.bytes() + OVERHEAD_BYTES
 }
 
 #[cfg(test)]

@@ -344,6 +344,9 @@ pub struct EncodedEvent {
     pub id: EventId,
     /// What it says.
     pub r#type: EventType,
+    /// The message that an edit or deletion is about.
+    #[serde(default)]
+    pub target: Option<Seq>,
     /// The event's JSON.
     pub json: JsonText,
 }

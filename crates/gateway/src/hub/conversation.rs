@@ -46,6 +46,12 @@ impl Conversation {
         }
     }
 
+    /// The highest seq that is proven to exist: a worker named it, or it was heard. Whoever is served from memory is served up to here
+    /// without a hole, or it may be content that was edited or deleted since.
+    pub(super) const fn head(&self) -> Seq {
+        self.sequencer.known()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.len() == 0
     }

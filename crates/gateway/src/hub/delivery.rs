@@ -289,7 +289,7 @@ impl From<EncodedEvent> for LogEvent {
         Self {
             seq: event.seq,
             r#type: event.r#type,
-            target: None,
+            target: event.target,
             body: Arc::new(Broadcast::new(event.json.as_str().as_bytes())),
         }
     }

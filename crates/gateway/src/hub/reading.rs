@@ -86,16 +86,18 @@ impl Hub {
             self.is_behind(id, key);
             return;
         }
-        let held = self.window.behind(id, entry.cursor);
-        let place = (id, key, joined);
-        let replayed = replay(conversation, place, &session.account.user, position, held);
+        let cursor = entry.cursor;
+        let held = self.window.behind(id, cursor, conversation.head());
+        let (place, user) = ((id, key, joined), &session.account.user);
+        let held = held.into_iter().flatten();
+        let replayed = replay(conversation, place, user, position, held);
         self.replays.window += replayed.events;
         if !self.is_over(id, key, joined, replayed) {
             self.read_rest(id, key, joined, tenant);
         }
     }
 
-    /// What the window lacks is read from a worker.
+    /// What the window may not serve is read from a worker, up to where it may.
     fn read_rest(&mut self, id: ConversationId, key: SessionKey, joined: Seq, tenant: TenantId) {
         let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
@@ -104,11 +106,16 @@ impl Hub {
         let Some(entry) = conversation.entry(key, joined) else {
             return;
         };
-        let (after, up_to) = (entry.cursor, entry.goal(position));
-        if entry.is_reading() || after >= up_to {
+        let (after, goal) = (entry.cursor, entry.goal(position));
+        if entry.is_reading() || after >= goal {
             return;
         }
         entry.set_reading(true);
+        let held_from = self.window.held_from(id, conversation.head());
+        let before_held = held_from.map(|from| from.saturating_sub(1));
+        let up_to = before_held
+            .filter(|up_to| *up_to > after)
+            .map_or(goal, |up_to| up_to.min(goal));
         self.effects.push(Effect::Read(Read {
             tenant,
             conversation: id,
@@ -156,7 +163,8 @@ impl Hub {
         match read.reader {
             Reader::Sequencer => {
                 for event in events {
-                    if !event.r#type.changes_message() {
+                    // A worker of before this field names no target: what is not noted is a hole.
+                    if event.target.is_some() || !event.r#type.changes_message() {
                         self.window.note(id, &event, self.now);
                     }
                     let Some(conversation) = self.conversations.get_mut(&id) else {

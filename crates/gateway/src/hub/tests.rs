@@ -295,6 +295,7 @@ impl World {
                     seq,
                     id: EventId(Uuid::nil()),
                     r#type: self.logs[c].at(seq).r#type,
+                    target: self.logs[c].at(seq).target,
                     json: JsonText::trusted(self.json(c, seq)),
                 };
                 let events = (read.after + 1..=up_to).map(event).collect();

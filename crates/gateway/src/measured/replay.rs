@@ -31,16 +31,17 @@ impl ReplayWindow {
     pub fn of(events: usize, json: Bytes) -> Result<Self, IdError> {
         let event = LogEvent::from(&message(1, json)?);
         let now = Instant::now();
-        let mut one = Window::new(Bounds {
+        let all = Bounds {
             age: super::AGE,
             bytes: usize::MAX,
-        });
+        };
+        let mut one = Window::new(all, now);
         one.note(CONVERSATION, &event, now);
         let bounds = Bounds {
             age: super::AGE,
             bytes: one.bytes() * events,
         };
-        let window = Window::new(bounds);
+        let window = Window::new(bounds, now);
         let mut window = Self { window, event, now };
         for _ in 0..=events {
             window.record();
@@ -50,7 +51,7 @@ impl ReplayWindow {
 
     /// How many events it holds.
     #[must_use]
-    pub const fn events(&self) -> usize {
+    pub fn events(&self) -> usize {
         self.window.events()
     }
 
@@ -63,8 +64,9 @@ impl ReplayWindow {
     /// Goes through the last events; says how many bytes they have.
     #[must_use]
     pub fn look_up(&self, events: u64) -> usize {
-        let found = self.window.behind(CONVERSATION, self.event.seq - events);
-        found.map(LogEvent::bytes).sum()
+        let last = self.event.seq;
+        let found = self.window.behind(CONVERSATION, last - events, last);
+        found.into_iter().flatten().map(LogEvent::bytes).sum()
     }
 
     /// What the last events weigh.

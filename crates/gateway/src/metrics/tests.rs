@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use confab_bus::feed::Break;
 use confab_protocol::error::Code;
@@ -68,7 +68,7 @@ fn encoded() -> String {
         worker: 1,
         truncated: 1,
     };
-    WindowMetrics::new(&mut registry).observe(&Window::new(bounds), replays);
+    WindowMetrics::new(&mut registry).observe(&Window::new(bounds, Instant::now()), replays);
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     text

@@ -130,6 +130,7 @@ fn encoded(conversation: Uuid, row: &EventRow) -> Result<EncodedEvent, CommandEr
         seq: entry.seq,
         id: EventId(row.id),
         r#type: entry.event_type,
+        target: entry.target_seq,
         json: JsonText::trusted(entry.encode()),
     })
 }

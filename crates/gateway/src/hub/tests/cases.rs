@@ -3,6 +3,8 @@
 use super::*;
 use crate::hub::delivery::PUSHING;
 
+mod content;
+
 const A: usize = 0;
 
 /// Works, delivers and takes all that is there, but lets no wait end.

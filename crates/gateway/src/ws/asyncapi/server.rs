@@ -59,7 +59,7 @@ const fn texts(frame: &ServerFrame) -> (&'static str, &'static str) {
     match frame {
         ServerFrame::Welcome(_) => (
             "The session is open.",
-            "The answer to hello: replayed events follow it, then live ones. A resume token that cannot be honoured is no error: `resumed` is false, `reason` says why, and a fresh session starts. `seen` is honoured all the same.",
+            "The answer to hello: replayed events follow it, then live ones. A resume token that cannot be honoured is no error: `resumed` is false, `reason` says why, and a fresh session starts. `seen` is honoured all the same. Messages are replayed with their present content; only while no worker answers it may be older than an edit or deletion that was committed and has not reached the gateway.",
         ),
         ServerFrame::Ack(_) => (
             "What a frame asked for is done.",

@@ -1,38 +1,47 @@
-//! How far the logs of conversations without local members were heard: what a baseline from Postgres may not know yet.
+//! The highest seqs heard of conversations that are not held otherwise.
 
 use std::time::{Duration, Instant};
 
 use confab_protocol::ids::{ConversationId, Seq};
 use rustc_hash::FxHashMap;
 
-/// How long at least a seq is remembered: longer than any answer of a worker can be old.
-pub(crate) const MEMORY: Duration = Duration::from_secs(30);
-
-/// Two maps, turned over: a seq noted is remembered for one to two [`MEMORY`].
+/// High-water marks by conversation, in two maps that are turned over: a mark is remembered for one to two periods.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub(crate) struct HighWaterMarks {
     young: FxHashMap<ConversationId, Seq>,
     old: FxHashMap<ConversationId, Seq>,
     turned: Instant,
+    period: Duration,
 }
 
-impl Heard {
-    pub(crate) fn new(now: Instant) -> Self {
+impl HighWaterMarks {
+    pub(crate) fn new(period: Duration, now: Instant) -> Self {
         Self {
             young: FxHashMap::default(),
             old: FxHashMap::default(),
             turned: now,
+            period,
         }
     }
 
     /// Takes note that `seq` of the conversation was heard.
     pub(crate) fn note(&mut self, conversation: ConversationId, seq: Seq, now: Instant) {
-        if now.duration_since(self.turned) >= MEMORY {
-            self.old = std::mem::take(&mut self.young);
-            self.turned = now;
+        if now.saturating_duration_since(self.turned) >= self.period {
+            self.turn_over(now);
         }
         let known = self.young.entry(conversation).or_default();
         *known = seq.max(*known);
+    }
+
+    /// Forgets what was noted before the last time that this was done.
+    pub(crate) fn turn_over(&mut self, now: Instant) {
+        self.old = std::mem::take(&mut self.young);
+        self.turned = now;
+    }
+
+    /// How many marks were noted since the maps were turned over.
+    pub(crate) fn noted(&self) -> usize {
+        self.young.len()
     }
 
     /// The highest seq heard lately; 0 when none was.
@@ -46,19 +55,22 @@ impl Heard {
 mod tests {
     use super::*;
 
+    const PERIOD: Duration = Duration::from_secs(30);
+
     #[test]
     fn a_seq_is_remembered_for_longer_than_an_answer_can_be_old() {
         let start = Instant::now();
-        let mut heard = Heard::new(start);
+        let mut marks = HighWaterMarks::new(PERIOD, start);
         let (a, b) = (
             ConversationId(uuid::Uuid::from_u128(1)),
             ConversationId(uuid::Uuid::from_u128(2)),
         );
-        heard.note(a, 7, start);
-        heard.note(a, 5, start);
-        heard.note(b, 1, start + MEMORY);
-        assert_eq!(heard.highest(a), 7);
-        heard.note(b, 2, start + MEMORY * 2);
-        assert_eq!((heard.highest(a), heard.highest(b)), (0, 2));
+        marks.note(a, 7, start);
+        marks.note(a, 5, start);
+        marks.note(b, 1, start + PERIOD);
+        assert_eq!(marks.highest(a), 7);
+        marks.note(b, 2, start + PERIOD * 2);
+        assert_eq!((marks.highest(a), marks.highest(b)), (0, 2));
+        assert_eq!(marks.noted(), 1);
     }
 }
