@@ -1,8 +1,11 @@
-//! A gateway that is told to stop sends its clients elsewhere within its drain time, and ends well.
+//! A gateway that is told to stop says so, takes whoever still comes for a while, sends its clients elsewhere within its drain time,
+//! and ends well.
 
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use confab_protocol::frame::GoawayReason;
+use confab_stack::get;
 use tokio::time::Instant;
 
 use crate::support::{Cluster, Setup, eventually};
@@ -43,5 +46,83 @@ async fn a_drain_of_one_second_tells_everyone_and_ends_in_time() {
     }
     drop(members);
     cluster.restart_gateway(0).await;
+    cluster.end().await;
+}
+
+/// Whatever sends clients here needs a while to notice that it should not any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_gateway_accepts_newcomers_until_it_drains() {
+    const DELAY: Duration = Duration::from_secs(5);
+    let mut cluster = Cluster::start(Setup {
+        gateways: 1,
+        workers: 1,
+        gateway_env: vec![
+            ("CONFAB_DRAIN_DELAY", Some(DELAY.as_secs().to_string())),
+            ("CONFAB_DRAIN", Some("1".to_owned())),
+        ],
+        ..Setup::default()
+    })
+    .await;
+    let early = cluster.user("early").on(0).await;
+    let conversation = early.create_group(&["late".parse().unwrap()]).await;
+    let late = cluster.user("late");
+    let port = cluster.gateways[0].port();
+
+    let told = Instant::now();
+    let stopping = cluster.gateways[0].process_mut().stop(3 * SOON);
+    let newcomers = async {
+        let mut members = Vec::new();
+        // Until the drain is as near as a busy machine may be late.
+        while told.elapsed() < DELAY / 2 {
+            let (status, body) = get(port, "/ready", SOON).await.expect("a readable /ready");
+            let is_told = status == 503;
+            assert!(!is_told || body.contains("draining"), "{status} {body}");
+            assert!(is_told || members.is_empty(), "ready again: {body}");
+            if is_told {
+                let member = late.on(0).await;
+                let seq = member.say(conversation, "over the socket").await;
+                let seq = seq.max(member.post(conversation, "over HTTP").await);
+                early.hears(conversation, seq, SOON).await;
+                assert!(early.record.borrow().goaways.is_empty());
+                members.push(member);
+            }
+        }
+        members
+    };
+    let (status, members) = tokio::join!(stopping, newcomers);
+
+    assert!(status.as_ref().is_ok_and(ExitStatus::success), "{status:?}");
+    assert!(told.elapsed() >= DELAY, "{:?}", told.elapsed());
+    assert!(members.len() > 1, "{} newcomers", members.len());
+    for member in members.iter().chain([&early]) {
+        assert_eq!(member.closes(SOON).await.code, Some(1001));
+    }
+    drop((early, members));
+    cluster.restart_gateway(0).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn second_signal_ends_draining_gateway_at_once() {
+    let mut cluster = Cluster::start(Setup {
+        gateways: 1,
+        workers: 1,
+        gateway_env: vec![("CONFAB_DRAIN_DELAY", Some("600".to_owned()))],
+        ..Setup::default()
+    })
+    .await;
+    let port = cluster.gateways[0].port();
+    let gateway = cluster.gateways[0].process_mut();
+    gateway.tell_to_stop().unwrap();
+    eventually("it drains", SOON, async || {
+        let ready = get(port, "/ready", SOON).await;
+        ready.is_ok_and(|(status, _)| status == 503).then_some(())
+    })
+    .await;
+    let status = gateway.stop(SOON).await.unwrap();
+    assert_eq!(status.code(), Some(1), "cut off");
+    // The cluster ends it without waiting.
+    cluster.restart_gateway(0).await;
+    cluster.gateways[0].process_mut().kill().unwrap();
     cluster.end().await;
 }

@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Leave a process that dies dead.
     #[arg(long, env = "CONFAB_DEV_NO_RESTART")]
     no_restart: bool,
+    /// Seconds that a gateway which is stopped goes on accepting connections: none, for nothing balances clients over them here.
+    #[arg(long, env = "CONFAB_DRAIN_DELAY", default_value_t = 0)]
+    drain_delay: u64,
 }
 
 /// Users that get a token.
@@ -168,6 +171,7 @@ struct Stack {
     workers: Vec<Service>,
     gateways: Vec<Service>,
     key: confab_auth::mint::Key,
+    drain_delay: u64,
 }
 
 impl Stack {
@@ -195,6 +199,7 @@ impl Stack {
             workers: Vec::new(),
             gateways: Vec::new(),
             key,
+            drain_delay: args.drain_delay,
         };
         tell::progress("bringing the schema up to date");
         stack.migrate(data).await?;
@@ -244,6 +249,8 @@ impl Stack {
                 "CONFAB_JWT_AUDIENCE".to_owned(),
                 Some(key::AUDIENCE.to_owned()),
             ));
+            let delay = self.drain_delay.to_string();
+            env.push(("CONFAB_DRAIN_DELAY".to_owned(), Some(delay)));
         }
         Ok(Launch {
             name: format!("{role}-{n}"),

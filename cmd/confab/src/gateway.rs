@@ -16,12 +16,16 @@ pub(crate) struct Args {
     settings: Settings,
 }
 
-/// What a gateway may take beyond its drain time to end its tasks and its connection to NATS.
+/// What a gateway may take beyond its drain delay and drain time to end its tasks and its connection to NATS.
 const MARGIN: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let deadline = Duration::from_secs(args.settings.drain) + MARGIN;
+    let drain = args
+        .settings
+        .drain_delay
+        .saturating_add(args.settings.drain);
+    let deadline = Duration::from_secs(drain) + MARGIN;
     let role = serve(args.settings, stop.clone());
     lifecycle::run(stop, deadline, Box::pin(role)).await
 }

@@ -110,7 +110,7 @@ impl Readiness {
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         let conditions = [
-            ("stopping", !self.stop.is_cancelled()),
+            ("draining", !self.stop.is_cancelled()),
             ("nats", self.bus.is_connected()),
             ("keys", self.verifier.has_keys()),
             ("revocations", self.revocations.are_loaded()),
@@ -153,7 +153,10 @@ pub struct Gateway {
     degraded: watch::Sender<bool>,
     http_metrics: HttpMetrics,
     socket_metrics: SocketMetrics,
+    /// Told to stop: not ready from then on.
     stop: CancellationToken,
+    /// The listener is closed and clients are sent away: the drain delay after `stop`.
+    drain: CancellationToken,
 }
 
 impl Gateway {
@@ -242,6 +245,7 @@ impl Gateway {
             http_metrics: HttpMetrics::new(registry),
             socket_metrics: SocketMetrics::new(registry),
             stop,
+            drain: CancellationToken::new(),
         })
     }
 
@@ -257,7 +261,7 @@ impl Gateway {
         }
     }
 
-    /// Serves until the stop, then drains. `admin` has the routes of the process itself.
+    /// Serves until the stop and for the drain delay behind it, then drains. `admin` has the routes of the process itself.
     ///
     /// # Errors
     /// When the port cannot be listened on, or a long-lived task ends.
@@ -270,15 +274,22 @@ impl Gateway {
         let connections = TaskTracker::new();
         let router = self.router(admin, &connections);
         let server_limits = self.settings.server_limits();
-        let (bus, stop) = (self.bus.clone(), self.stop.clone());
-        let (records, drain) = (self.records.clone(), server_limits.drain);
+        let delay = Duration::from_secs(self.settings.drain_delay);
+        let (bus, stop, drain) = (self.bus.clone(), self.stop.clone(), self.drain.clone());
+        let records = self.records.clone();
         let mut tasks = self.start();
+        let serving = async {
+            let draining = drain_after(stop, delay, &drain);
+            let serving =
+                server::serve(listener, router, server_limits, connections, drain.clone());
+            tokio::join!(serving, draining);
+        };
         let served = tokio::select! {
-            () = server::serve(listener, router, server_limits, connections, stop) => Ok(()),
+            () = serving => Ok(()),
             ended = tasks.ended() => Err(Error::TaskEnded(ended)),
         };
         // The connections have ended; what they left behind is written while there is still someone to write it.
-        records.flush(drain).await;
+        records.flush(server_limits.drain).await;
         tasks.end().await;
         bus.close().await;
         served
@@ -360,10 +371,22 @@ impl Gateway {
             origins: self.origins.clone(),
             permits: Arc::new(Semaphore::new(self.settings.max_connections)),
             connections: connections.clone(),
-            drain: self.stop.clone(),
+            drain: self.drain.clone(),
             metrics: self.socket_metrics.clone(),
         };
         let cors = http::cors::rules(&self.origins);
         http::router(Arc::new(app), Arc::new(sockets), admin, cors)
     }
+}
+
+/// Begins the drain when `stop` was told and the delay is over: whoever balances clients over gateways sends new ones here until it has
+/// read `/ready` once more.
+async fn drain_after(stop: CancellationToken, delay: Duration, drain: &CancellationToken) {
+    stop.cancelled().await;
+    info!(
+        duration_ms = delay.as_millis(),
+        "not ready; new connections are accepted until the drain begins"
+    );
+    tokio::time::sleep(delay).await;
+    drain.cancel();
 }

@@ -105,7 +105,11 @@ pub struct Settings {
     /// Seconds without any session after which a user counts as offline.
     #[arg(long, env = "CONFAB_PRESENCE_GRACE", default_value_t = 10)]
     pub presence_grace: u64,
-    /// Seconds over which a stopping gateway sends its clients away.
+    /// Seconds that a gateway which was told to stop goes on accepting connections while /ready says `draining`: longer than
+    /// whoever sends it clients takes to notice. Then it closes its port and sends its clients away.
+    #[arg(long, env = "CONFAB_DRAIN_DELAY", default_value_t = 5)]
+    pub drain_delay: u64,
+    /// Seconds over which a draining gateway sends its clients away.
     #[arg(long, env = "CONFAB_DRAIN", default_value_t = 10)]
     pub drain: u64,
 }

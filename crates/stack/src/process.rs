@@ -125,12 +125,20 @@ impl Process {
         if let Some(status) = self.ended()? {
             return Ok(status);
         }
-        self.signal(self.signals.stop)?;
+        self.tell_to_stop()?;
         let outcome = self.wait(deadline).await;
         if outcome.is_err() {
             self.kill()?;
         }
         outcome
+    }
+
+    /// Sends the signal that ends it orderly, without waiting for the end.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn tell_to_stop(&mut self) -> Result<(), Error> {
+        self.signal(self.signals.stop)
     }
 
     /// Ends it with SIGKILL; it is gone on return.

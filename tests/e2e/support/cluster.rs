@@ -240,6 +240,7 @@ impl Cluster {
             ("CONFAB_JWT_PUBLIC_KEY", Some(self.key.public_pem())),
             ("CONFAB_JWT_ISSUER", Some(ISSUER.to_owned())),
             ("CONFAB_JWT_AUDIENCE", Some(AUDIENCE.to_owned())),
+            ("CONFAB_DRAIN_DELAY", Some("0".to_owned())),
         ];
         env.extend_from_slice(more);
         env

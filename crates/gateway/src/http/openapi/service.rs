@@ -77,7 +77,7 @@ fn ready() -> Value {
     operation(
         "getReady",
         "Whether the process may serve.",
-        "A gateway: NATS connected, keys loaded, revocations read, feed caught up, replay window filled, not stopping. Send it no clients while it says no.",
+        "A gateway: NATS connected, keys loaded, revocations read, feed caught up, replay window filled, not draining. Send it no clients while it says no.",
         &responses,
     )
 }
