@@ -31,6 +31,8 @@ mod harness;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod liveness;
+#[cfg(test)]
 mod manners;
 #[cfg(test)]
 mod membership;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use confab_gateway::{Gateway, Settings};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{admin, lifecycle, telemetry};
 
@@ -30,21 +30,61 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     lifecycle::run(stop, deadline, Box::pin(role)).await
 }
 
-/// Every socket takes a descriptor, and systems start processes with few: as many as may be had are taken.
-fn raise_descriptors() {
+/// Descriptors for all but the connections of clients: NATS, logs, key sets, the reserve for probes.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Every socket takes a descriptor, and systems start processes with few: as many as may be had are taken. Gives the limit.
+fn raise_descriptors() -> nix::Result<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
-    if let Err(error) = raised {
-        warn!(%error, "the limit of open files stays as it is");
+    let (soft, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    match setrlimit(Resource::RLIMIT_NOFILE, most, most) {
+        Ok(()) => Ok(most),
+        Err(error) => {
+            warn!(%error, "the limit of open files stays as it is");
+            Ok(soft)
+        }
     }
 }
 
-async fn serve(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    raise_descriptors();
+/// How many connections of each of the two kinds leave descriptors for the rest.
+fn connections_within(descriptors: u64) -> usize {
+    let for_clients = descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2;
+    usize::try_from(for_clients).unwrap_or(usize::MAX).max(1)
+}
+
+/// Without a descriptor nobody is accepted, not even who asks whether the process lives.
+fn bound_connections(settings: &mut Settings) {
+    let most = match raise_descriptors() {
+        Ok(descriptors) => connections_within(descriptors),
+        Err(error) => return warn!(%error, "the limit of open files is unknown"),
+    };
+    if settings.max_connections > most {
+        info!(
+            max_connections = most,
+            "the limit of open files bounds connections"
+        );
+        settings.max_connections = most;
+    }
+}
+
+async fn serve(mut settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    bound_connections(&mut settings);
     let mut registry = telemetry::registry();
     let gateway = Box::pin(Gateway::build(settings, &mut registry, stop)).await?;
     let readiness = gateway.readiness();
     let admin = admin::router(registry, move || ready(readiness.missing()));
     Ok(Box::pin(gateway.run(admin)).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_the_rest() {
+        assert_eq!(connections_within(1024), 384);
+        assert_eq!(connections_within(1_048_576), 524_160);
+        assert_eq!(connections_within(0), 1);
+        assert!(connections_within(u64::MAX) > 100_000);
+    }
 }

@@ -9,7 +9,7 @@ use confab_bus::rpc::Workers;
 use confab_bus::{Bus, BusError, Gateways};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -38,6 +38,7 @@ mod server;
 mod sessions;
 mod settings;
 mod signals;
+mod slots;
 mod tasks;
 mod window;
 mod ws;
@@ -72,6 +73,7 @@ use records::Records;
 use revocations::Revocations;
 use sessions::{Directory, Sessions};
 use signals::{Outbound, Signalling};
+use slots::Slots;
 use tasks::Tasks;
 
 /// The gateway cannot start or go on.
@@ -274,14 +276,16 @@ impl Gateway {
         let connections = TaskTracker::new();
         let router = self.router(admin, &connections);
         let server_limits = self.settings.server_limits();
+        let places =
+            server::Places::new(server_limits.connections, &self.socket_metrics.connections);
         let delay = Duration::from_secs(self.settings.drain_delay);
         let (bus, stop, drain) = (self.bus.clone(), self.stop.clone(), self.drain.clone());
         let records = self.records.clone();
         let mut tasks = self.start();
         let serving = async {
             let draining = drain_after(stop, delay, &drain);
-            let serving =
-                server::serve(listener, router, server_limits, connections, drain.clone());
+            let places = (places, connections);
+            let serving = server::serve(listener, router, server_limits, places, drain.clone());
             tokio::join!(serving, draining);
         };
         let served = tokio::select! {
@@ -369,7 +373,10 @@ impl Gateway {
             limits: self.settings.socket_limits(),
             rates: self.limits.clone(),
             origins: self.origins.clone(),
-            permits: Arc::new(Semaphore::new(self.settings.max_connections)),
+            slots: Slots::new(
+                self.settings.max_connections,
+                self.socket_metrics.connections.of("websocket"),
+            ),
             connections: connections.clone(),
             drain: self.drain.clone(),
             metrics: self.socket_metrics.clone(),

@@ -1,26 +1,34 @@
 //! The accept loop: axum's own has no time limit for headers, and hides the socket that a WebSocket needs bare.
+//!
+//! It always accepts, so that what orchestrators ask waits behind nobody. When all slots are taken a silent connection is closed for the
+//! newcomer; when none is silent, the newcomer is served by a small reserve, which answers probes and refuses the rest.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use crate::limits::Peer;
+use crate::metrics::{AllConnectionMetrics, ConnectionMetrics};
+use crate::slots::{Slot, Slots};
 
 /// Bounds of the server.
 #[derive(Debug, Clone, Copy)]
@@ -41,29 +49,126 @@ const UNTAKEN: Duration = Duration::from_secs(60);
 /// How long the loop waits when the system has no more descriptors.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
+/// Connections beyond the bound that are served what orchestrators ask.
+const RESERVED_CONNECTIONS: usize = 64;
+
+/// Marks requests of connections beyond the bound.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reserved;
+
+/// Where connections are counted, and who makes room when there are too many.
+#[derive(Debug)]
+pub(crate) struct Places {
+    slots: Slots,
+    reserve: Reserve,
+}
+
+/// The connections beyond the bound. Each lives as long as the newer ones leave it room, so that whoever asks at once is answered.
+#[derive(Debug)]
+struct Reserve {
+    open: VecDeque<CancellationToken>,
+    metrics: ConnectionMetrics,
+}
+
+/// Where a connection is counted.
+#[derive(Debug)]
+enum Place {
+    Slot(Slot),
+    Reserved(CancellationToken, ConnectionMetrics),
+}
+
+impl Places {
+    pub(crate) fn new(connections: usize, metrics: &AllConnectionMetrics) -> Self {
+        let reserve = Reserve {
+            open: VecDeque::with_capacity(RESERVED_CONNECTIONS),
+            metrics: metrics.of("reserved"),
+        };
+        Self {
+            slots: Slots::new(connections, metrics.of("http")),
+            reserve,
+        }
+    }
+
+    fn take(&mut self, peer: Peer) -> Place {
+        match self.slots.take(peer.network()) {
+            Some(slot) => Place::Slot(slot),
+            None => self.reserve.take(),
+        }
+    }
+}
+
+impl Reserve {
+    fn take(&mut self) -> Place {
+        self.open.retain(|one| !one.is_cancelled());
+        while self.open.len() >= RESERVED_CONNECTIONS {
+            if let Some(oldest) = self.open.pop_front() {
+                oldest.cancel();
+                self.metrics.evicted();
+            }
+        }
+        let ended = CancellationToken::new();
+        self.open.push_back(ended.clone());
+        self.metrics.opened();
+        Place::Reserved(ended, self.metrics.clone())
+    }
+}
+
+impl Place {
+    /// Whether the connection may ask for something; it keeps its place until it was answered.
+    fn asks(&self) -> bool {
+        match self {
+            Self::Slot(slot) => slot.asks(),
+            Self::Reserved(ended, _) => !ended.is_cancelled(),
+        }
+    }
+
+    /// It was answered.
+    fn silent(&self) {
+        if let Self::Slot(slot) = self {
+            slot.silent();
+        }
+    }
+
+    /// Comes when it must give up its place. Cancel-safe.
+    async fn evicted(&self) {
+        match self {
+            Self::Slot(slot) => slot.evicted().await,
+            Self::Reserved(ended, _) => ended.cancelled().await,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Self::Reserved(ended, metrics) = self {
+            ended.cancel();
+            metrics.ended();
+        }
+    }
+}
+
 /// Serves until `stop`, then lets what runs on `connections` end within the drain time.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     limits: ServerLimits,
-    connections: TaskTracker,
+    (mut places, connections): (Places, TaskTracker),
     stop: CancellationToken,
 ) {
-    let permits = Arc::new(Semaphore::new(limits.connections));
-    while let Some(accepted) = stop.run_until_cancelled(accept(&listener, &permits)).await {
-        let (stream, peer, permit) = match accepted {
+    while let Some(accepted) = stop.run_until_cancelled(accept(&listener)).await {
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(EXHAUSTED).await;
+                if !is_of_peer(&error) {
+                    warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
                 continue;
             }
         };
         let (router, stop) = (router.clone(), stop.clone());
-        connections.spawn(async move {
-            connection(stream, peer, router, limits, stop).await;
-            drop(permit);
-        });
+        let place = places.take(peer);
+        connections.spawn(connection((stream, peer), place, router, limits, stop));
     }
     drop(listener);
     connections.close();
@@ -78,42 +183,67 @@ pub(crate) async fn serve(
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, Peer, Option<tokio::sync::OwnedSemaphorePermit>)> {
-    let permit = Arc::clone(permits).acquire_owned().await.ok();
+/// Whether only the connection failed that was to be accepted, by its peer's doing.
+fn is_of_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | NotConnected
+    )
+}
+
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Peer)> {
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_user_timeout(Some(UNTAKEN))?;
-    Ok((stream, Peer(peer.ip()), permit))
+    Ok((stream, Peer(peer.ip())))
 }
 
 async fn connection(
-    stream: TcpStream,
-    peer: Peer,
+    (stream, peer): (TcpStream, Peer),
+    place: Place,
     router: Router,
     limits: ServerLimits,
     stop: CancellationToken,
 ) {
+    let place = Arc::new(place);
+    let is_reserved = matches!(*place, Place::Reserved(..));
+    let of_requests = Arc::clone(&place);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let router = router.clone();
+        let (router, place) = (router.clone(), Arc::clone(&of_requests));
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);
-        async move { Ok::<_, Infallible>(answer(router, request).await) }
+        if is_reserved {
+            request.extensions_mut().insert(Reserved);
+        }
+        let may_ask = place.asks();
+        async move {
+            if !may_ask {
+                // The connection is given up before it is asked again.
+                std::future::pending::<()>().await;
+            }
+            let response = answer(router, request).await;
+            Ok::<_, Infallible>(response.map(|body| Answer { body, place }))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(HEAD)
+        .keep_alive(!is_reserved)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
+        biased;
+        () = place.evicted() => return,
         ended = &mut connection => ended,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                () = place.evicted() => return,
+                ended = connection => ended,
+            }
         }
     };
     if let Err(error) = ended {
@@ -125,5 +255,38 @@ async fn answer(router: Router, request: Request) -> axum::response::Response {
     match router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
+    }
+}
+
+/// An answer's body. Once it is dropped, nothing of the answer is left but what the system has of it.
+#[derive(Debug)]
+struct Answer {
+    body: Body,
+    place: Arc<Place>,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.place.silent();
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

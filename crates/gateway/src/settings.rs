@@ -47,7 +47,8 @@ pub struct Settings {
     /// Proxies in front that each write the address they were asked from into X-Forwarded-For, at its right end.
     #[arg(long, env = "CONFAB_TRUSTED_PROXIES", default_value_t = 0)]
     pub trusted_proxies: usize,
-    /// Connections at once; further ones wait to be accepted.
+    /// Connections at once, and as many sockets besides, as far as the limit of open files goes. When all are taken, one that says
+    /// nothing is closed for each newcomer; where none is silent, newcomers are refused with OVERLOADED.
     #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000)]
     pub max_connections: usize,
     /// Seconds that a request's headers may take.

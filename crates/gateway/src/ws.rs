@@ -9,7 +9,7 @@ use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::response::{IntoResponse, Response};
 use confab_auth::Caller;
 use confab_protocol::error::{Code, Failure};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug, info_span};
@@ -21,11 +21,12 @@ use crate::commands::Commands;
 use crate::fanout::Fanout;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
-use crate::limits::Limits;
+use crate::limits::{Limits, Peer};
 use crate::metrics::SocketMetrics;
 use crate::reads::Reads;
 use crate::records::Records;
 use crate::signals::Outbound;
+use crate::slots::Slots;
 
 mod asked;
 pub(crate) mod asyncapi;
@@ -73,8 +74,8 @@ pub(crate) struct Sockets {
     pub(crate) rates: Limits,
     /// Origins that browsers may connect from; none given means the gateway's own.
     pub(crate) origins: Vec<String>,
-    /// Sockets there may be.
-    pub(crate) permits: Arc<Semaphore>,
+    /// Those of the sockets there may be.
+    pub(crate) slots: Slots,
     /// Every connection runs here, and is waited for at the end.
     pub(crate) connections: TaskTracker,
     /// The gateway drains: clients are told to go.
@@ -142,7 +143,7 @@ pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Re
         Ok(caller) => caller,
         Err(failure) => return Problem::from(failure).into_response(),
     };
-    let Ok(permit) = Arc::clone(&sockets.permits).try_acquire_owned() else {
+    let Some(slot) = sockets.slots.take(Peer::of(&parts.extensions).network()) else {
         let full = Failure::new(
             Code::Overloaded,
             "the gateway has as many connections as it may have",
@@ -155,11 +156,11 @@ pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Re
     let serve = async move {
         match upgrade::upgraded(upgrade).await {
             Ok((stream, read_ahead)) => {
-                session::serve(&shared, stream, read_ahead, encoding, caller).await;
+                let stream = (stream, read_ahead);
+                session::serve(&shared, stream, slot, encoding, caller).await;
             }
             Err(error) => debug!(%error, "no WebSocket came of it"),
         }
-        drop(permit);
     };
     sockets.connections.spawn(serve.instrument(span));
     handshake.response()

@@ -16,6 +16,7 @@ use confab_protocol::error::{Code, Failure};
 use super::App;
 use super::problem::Problem;
 use crate::limits::Tally;
+use crate::server::Reserved;
 
 /// Bytes of a request's target.
 const URI: usize = 8 * 1024;
@@ -28,6 +29,9 @@ const HEADER_COUNT: usize = 64;
 const BEYOND: Duration = Duration::from_secs(5);
 /// What orchestrators ask is never limited: they would take a busy gateway for a dead one.
 const UNLIMITED: [&str; 4] = ["/health", "/ready", "/metrics", "/version"];
+
+/// After how long a connection is worth another try when all are taken, in milliseconds.
+const FULL_RETRY_DELAY_MS: u64 = 1000;
 
 /// The longest that a request may take in all.
 pub(crate) fn longest(body: Duration, budget: Duration) -> Duration {
@@ -45,6 +49,13 @@ pub(super) async fn hold(
     }
     let route = request.extensions().get::<MatchedPath>();
     let is_unlimited = route.is_some_and(|route| UNLIMITED.contains(&route.as_str()));
+    if !is_unlimited && request.extensions().get::<Reserved>().is_some() {
+        let full = Failure::new(
+            Code::Overloaded,
+            "the gateway has as many connections as it may have",
+        );
+        return Problem::from(full.retry_after(FULL_RETRY_DELAY_MS)).into_response();
+    }
     if !app.limits.are_on() || is_unlimited {
         return in_time(app.longest, request, next).await;
     }

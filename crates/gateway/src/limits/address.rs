@@ -8,6 +8,19 @@ use axum::http::{Extensions, HeaderMap, HeaderName};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
+impl Peer {
+    /// Who a request came from.
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        let peer = extensions.get::<Self>().copied();
+        peer.unwrap_or(Self(Ipv4Addr::UNSPECIFIED.into()))
+    }
+
+    /// Its address, or the network that one host has.
+    pub(crate) fn network(self) -> IpAddr {
+        network(self.0)
+    }
+}
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The address that a request is counted for: the peer's, or, behind trusted proxies, the one that the outermost of them

@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::register;
+use super::{AllConnectionMetrics, register};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CloseLabel {
@@ -27,6 +27,8 @@ pub(crate) struct SocketMetrics {
     ended: Family<CloseLabel, Counter>,
     /// Those of their frames.
     pub(crate) frames: FrameMetrics,
+    /// Those of all connections.
+    pub(crate) connections: AllConnectionMetrics,
 }
 
 /// Counts a socket as open until it is dropped.
@@ -45,6 +47,7 @@ impl SocketMetrics {
             open: Gauge::default(),
             ended: Family::default(),
             frames: FrameMetrics::default(),
+            connections: AllConnectionMetrics::new(registry),
         };
         register(registry, "confab_sockets", metrics.open.clone());
         register(registry, "confab_sockets_ended", metrics.ended.clone());

@@ -188,6 +188,20 @@ pub const METRICS: &[Metric] = &[
         help: "Connections closed because their sessions were resumed elsewhere",
     },
     Metric {
+        name: "confab_connections",
+        unit: "",
+        kind: Gauge,
+        labels: &["kind"],
+        help: "Connections by kind: http, websocket, reserved (beyond the bound: answered what orchestrators ask, and nothing else)",
+    },
+    Metric {
+        name: "confab_connections_evicted",
+        unit: "",
+        kind: Counter,
+        labels: &["kind"],
+        help: "Connections closed to make room for others, by kind: silent ones (http, websocket), the oldest of those reserved",
+    },
+    Metric {
         name: "confab_sockets",
         unit: "",
         kind: Gauge,

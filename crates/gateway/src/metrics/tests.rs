@@ -31,6 +31,9 @@ fn encoded() -> String {
     ArrivalMetrics::new(&mut registry).admitted("fresh", took);
     let sockets = SocketMetrics::new(&mut registry);
     sockets.ended(1000);
+    let connections = sockets.connections.of("http");
+    connections.opened();
+    connections.evicted();
     sockets.frames.heard(None, 2);
     sockets.frames.told(&ServerFrame::Pong { id: None }, 17);
     let http = HttpMetrics::new(&mut registry);

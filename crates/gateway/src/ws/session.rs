@@ -33,6 +33,7 @@ use crate::degraded;
 use crate::hub::SessionKey;
 use crate::records::Holder;
 use crate::sessions::Registered;
+use crate::slots::{Kept, Slot};
 
 /// Answers and sends that may wait before the socket is read no further, in bytes.
 const PENDING: usize = 1024 * 1024;
@@ -45,8 +46,8 @@ const BAD_FRAMES_WITHIN: Duration = Duration::from_secs(60);
 /// Serves a connection from its upgrade to its end.
 pub(super) async fn serve(
     sockets: &Sockets,
-    stream: TcpStream,
-    read_ahead: Bytes,
+    (stream, read_ahead): (TcpStream, Bytes),
+    slot: Slot,
     encoding: Encoding,
     caller: Option<Caller>,
 ) {
@@ -74,25 +75,35 @@ pub(super) async fn serve(
     };
     let opened = sockets.metrics.opened();
     // What its beginning and its end take is not kept for the connection's life.
-    let end = match Box::pin(begin(sockets, &mut connection, caller)).await {
-        Ok(mut session) => {
+    let beginning = Box::pin(begin(sockets, &mut connection, caller, slot));
+    let (end, kept) = match beginning.await {
+        Ok((mut session, kept)) => {
             let first = session.run(&mut connection).await;
-            Box::pin(finish(session, &mut connection, first)).await
+            let end = Box::pin(finish(session, &mut connection, first)).await;
+            (end, Some(kept))
         }
-        Err(end) => end,
+        Err(end) => (end, None),
     };
     drop(opened);
     Box::pin(connection.end(sockets, end)).await;
+    drop(kept);
 }
 
 async fn begin<'a>(
     sockets: &'a Sockets,
     connection: &mut Connection,
     caller: Option<Caller>,
-) -> Result<Box<Session<'a>>, End> {
-    let greeted = greet(sockets, connection, caller).await?;
+    slot: Slot,
+) -> Result<(Box<Session<'a>>, Kept), End> {
+    let greeted = tokio::select! {
+        greeted = greet(sockets, connection, caller) => greeted?,
+        // Silent it would not hear why either.
+        () = slot.evicted() => return Err(End::Lost),
+    };
+    let kept = slot.keep().ok_or(End::Lost)?;
     arrive(sockets, connection, &greeted.hello).await?;
-    open(sockets, connection, greeted).await.map(Box::new)
+    let session = open(sockets, connection, greeted).await?;
+    Ok((Box::new(session), kept))
 }
 
 async fn finish(mut session: Box<Session<'_>>, connection: &mut Connection, first: End) -> End {

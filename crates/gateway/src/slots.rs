@@ -1,0 +1,287 @@
+//! Slots for connections, and who gives one up when all are taken: a connection that asks for nothing, never one that waits for an answer.
+//!
+//! So clients that connect and say nothing keep nobody out: a newcomer takes the slot of the one that is silent for longest, of those of
+//! the address that has most of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::ConnectionMetrics;
+
+/// The slots of one kind of connections. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Slots(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    capacity: usize,
+    table: Mutex<Table>,
+    metrics: ConnectionMetrics,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Connections that are open, those included that were evicted and have not ended yet.
+    open: usize,
+    silent: Silent,
+}
+
+/// Connections that ask for nothing, by address, the longest silent first.
+#[derive(Debug, Default)]
+struct Silent {
+    by_address: BTreeMap<IpAddr, BTreeMap<u64, CancellationToken>>,
+    /// How many each address has.
+    counts: BTreeSet<(usize, IpAddr)>,
+    next: u64,
+}
+
+/// A connection's slot. It is silent at first.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    // In this order: what is not listed any more is not open either.
+    place: Place,
+    kept: Kept,
+}
+
+/// A slot that is not given up before it is dropped.
+#[derive(Debug)]
+pub(crate) struct Kept(Arc<Shared>);
+
+/// A connection's place among the silent ones.
+#[derive(Debug)]
+struct Place {
+    shared: Arc<Shared>,
+    address: IpAddr,
+    /// What it is listed under; 0 while it is not. Changed only under the lock.
+    since: AtomicU64,
+    evicted: CancellationToken,
+}
+
+impl Slots {
+    /// So many slots, all free.
+    pub(crate) fn new(capacity: usize, metrics: ConnectionMetrics) -> Self {
+        Self(Arc::new(Shared {
+            capacity,
+            table: Mutex::default(),
+            metrics,
+        }))
+    }
+
+    /// Takes a slot for a connection of this address, that of a silent one where none is free; none where nobody is silent.
+    pub(crate) fn take(&self, address: IpAddr) -> Option<Slot> {
+        let mut table = self.0.lock();
+        if table.open >= self.0.capacity {
+            table.silent.evict()?.cancel();
+            self.0.metrics.evicted();
+        }
+        table.open += 1;
+        let evicted = CancellationToken::new();
+        let since = table.silent.add(address, evicted.clone());
+        drop(table);
+        self.0.metrics.opened();
+        Some(Slot {
+            place: Place {
+                shared: Arc::clone(&self.0),
+                address,
+                since: since.into(),
+                evicted,
+            },
+            kept: Kept(Arc::clone(&self.0)),
+        })
+    }
+}
+
+impl Slot {
+    /// The connection asks for something, and keeps its slot until [`Self::silent`]. Says whether it still has one.
+    pub(crate) fn asks(&self) -> bool {
+        self.place.asks()
+    }
+
+    /// The connection asks for nothing again.
+    pub(crate) fn silent(&self) {
+        let Place {
+            shared,
+            address,
+            since,
+            evicted,
+        } = &self.place;
+        let mut table = shared.lock();
+        if since.load(Ordering::Relaxed) == 0 && !evicted.is_cancelled() {
+            let ticket = table.silent.add(*address, evicted.clone());
+            since.store(ticket, Ordering::Relaxed);
+        }
+    }
+
+    /// Comes when another connection was given the slot. Cancel-safe.
+    pub(crate) async fn evicted(&self) {
+        self.place.evicted.cancelled().await;
+    }
+
+    /// Keeps the slot for the connection's life; nothing when another was given it.
+    pub(crate) fn keep(self) -> Option<Kept> {
+        let Self { place, kept } = self;
+        place.asks().then_some(kept)
+    }
+}
+
+impl Place {
+    fn asks(&self) -> bool {
+        let mut table = self.shared.lock();
+        let since = self.since.swap(0, Ordering::Relaxed);
+        if since != 0 {
+            table.silent.remove(self.address, since);
+        }
+        drop(table);
+        !self.evicted.is_cancelled()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.asks();
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.lock().open -= 1;
+        self.0.metrics.ended();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Silent {
+    fn add(&mut self, address: IpAddr, evicted: CancellationToken) -> u64 {
+        self.next += 1;
+        let of_address = self.by_address.entry(address).or_default();
+        self.counts.remove(&(of_address.len(), address));
+        of_address.insert(self.next, evicted);
+        self.counts.insert((of_address.len(), address));
+        self.next
+    }
+
+    fn remove(&mut self, address: IpAddr, since: u64) -> Option<CancellationToken> {
+        let of_address = self.by_address.get_mut(&address)?;
+        let before = of_address.len();
+        let removed = of_address.remove(&since)?;
+        let left = of_address.len();
+        self.counts.remove(&(before, address));
+        if left == 0 {
+            self.by_address.remove(&address);
+        } else {
+            self.counts.insert((left, address));
+        }
+        Some(removed)
+    }
+
+    /// Takes out the one that is silent for longest, of the address that has most.
+    fn evict(&mut self) -> Option<CancellationToken> {
+        let (_, address) = *self.counts.last()?;
+        let since = *self.by_address.get(&address)?.first_key_value()?.0;
+        self.remove(address, since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use prometheus_client::registry::Registry;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::metrics::AllConnectionMetrics;
+
+    fn slots(capacity: usize) -> Slots {
+        let metrics = AllConnectionMetrics::new(&mut Registry::default());
+        Slots::new(capacity, metrics.of("http"))
+    }
+
+    fn address(n: u8) -> IpAddr {
+        [10, 0, 0, n].into()
+    }
+
+    fn is_evicted(slot: &Slot) -> bool {
+        slot.place.evicted.is_cancelled()
+    }
+
+    #[test]
+    fn newcomer_takes_slot_of_longest_silent() {
+        let slots = slots(2);
+        let (first, second) = (
+            slots.take(address(1)).unwrap(),
+            slots.take(address(1)).unwrap(),
+        );
+        let _third = slots.take(address(1)).unwrap();
+        assert!(is_evicted(&first) && !is_evicted(&second));
+        assert!(!first.asks(), "it has no slot any more");
+        assert!(first.keep().is_none());
+        assert!(second.keep().is_some());
+    }
+
+    #[test]
+    fn connection_that_asks_keeps_its_slot() {
+        let slots = slots(1);
+        let slot = slots.take(address(1)).unwrap();
+        assert!(slot.asks());
+        assert!(slots.take(address(2)).is_none());
+        slot.silent();
+        let kept = slots.take(address(2)).unwrap().keep().unwrap();
+        assert!(is_evicted(&slot));
+        drop(slot);
+        assert!(slots.take(address(3)).is_none(), "one is kept");
+        drop(kept);
+        assert!(slots.take(address(3)).is_some());
+    }
+
+    #[test]
+    fn address_with_most_silent_gives_up_its_own() {
+        let slots = slots(4);
+        let quiet = slots.take(address(1)).unwrap();
+        let mut loud: VecDeque<_> = (0..3).map(|_| slots.take(address(2)).unwrap()).collect();
+        for _ in 0..100 {
+            loud.push_back(slots.take(address(2)).unwrap());
+            assert!(is_evicted(&loud.pop_front().unwrap()));
+        }
+        assert!(!is_evicted(&quiet));
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: no more are kept or asked for than there are slots, and what is listed is what is silent.
+        #[test]
+        fn table_holds_what_is_open_and_silent(steps in prop::collection::vec((0..5_u8, 0..3_u8, 0..8_usize), 1..200)) {
+            let slots = slots(4);
+            let (mut held, mut kept): (Vec<Slot>, Vec<Kept>) = (Vec::new(), Vec::new());
+            for (step, from, at) in steps {
+                match step {
+                    0 => held.extend(slots.take(address(from))),
+                    1 => { held.get(at).map(Slot::asks); }
+                    2 => { held.get(at).map(Slot::silent); }
+                    3 if at < held.len() => { kept.extend(held.swap_remove(at).keep()); }
+                    _ if at < held.len() => drop(held.swap_remove(at)),
+                    _ => drop(kept.pop()),
+                }
+                let table = slots.0.lock();
+                prop_assert_eq!(table.open, held.len() + kept.len());
+                let alive = held.iter().filter(|slot| !is_evicted(slot)).count();
+                prop_assert!(alive + kept.len() <= 4);
+                let listed = held.iter().filter(|slot| slot.place.since.load(Ordering::Relaxed) != 0 && !is_evicted(slot)).count();
+                prop_assert_eq!(table.silent.by_address.values().map(BTreeMap::len).sum::<usize>(), listed);
+                prop_assert_eq!(table.silent.counts.iter().map(|(count, _)| count).sum::<usize>(), listed);
+            }
+            drop((held, kept));
+            let table = slots.0.lock();
+            prop_assert_eq!(table.open, 0);
+            prop_assert!(table.silent.by_address.is_empty() && table.silent.counts.is_empty());
+        }
+    }
+}
