@@ -1,6 +1,7 @@
 //! One tenant does its worst through a worker, and its neighbours, users of another tenant and others of its own, feel nothing of it
 //! but a share of the machine: nothing is refused or lost, order is kept, nobody waits long.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use confab_client::NewMembers;
@@ -14,7 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::support::{Cluster, Setup, User, claims, id_of, soak};
+use crate::support::{Cluster, Setup, User, claims, eventually, id_of, soak};
 
 mod locked;
 mod quiet;
@@ -215,11 +216,18 @@ async fn worker_stopped_with_open_transactions_holds_up_nobody() {
     let stop = Duration::from_secs(soak(25, 5) as u64);
     let worker = cluster.workers[0].process_mut();
     let stopping = async {
-        let load = (0..400).map(|n| add(&loud, &ids[n % ids.len()], n, 1));
+        let answered = AtomicUsize::new(0);
+        let load = (0..400).map(async |n| {
+            add(&loud, &ids[n % ids.len()], n, 1).await;
+            answered.fetch_add(1, Ordering::Relaxed);
+        });
         let load = stream::iter(load).buffer_unordered(64).collect::<Vec<_>>();
         let stopped = async {
             // Amid what the others ask.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            eventually("some of the load is answered", longest(), async || {
+                (answered.load(Ordering::Relaxed) >= 16).then_some(())
+            })
+            .await;
             worker.pause().unwrap();
             tokio::time::sleep(stop).await;
             worker.resume().unwrap();

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::quiet::Quiet;
 use super::{start, tell, user_of};
-use crate::support::{Cluster, User, id_of, soak};
+use crate::support::{Cluster, User, eventually, id_of, soak};
 
 /// Messages that may be marked as read.
 const MESSAGES: usize = 40;
@@ -48,6 +48,18 @@ async fn hold_rows(
     released.set(Instant::now()).unwrap();
     holding.rollback().await.unwrap();
     psql.close().await.unwrap();
+}
+
+/// Waits until a transaction that began with this statement stands open.
+async fn is_held(cluster: &Cluster, lock: &str) {
+    let held = "select exists (select from pg_stat_activity where datname = current_database() \
+                and state = 'idle in transaction' and query = $1)";
+    eventually("the lock is held", hold(), async || {
+        let held = sqlx::query_scalar(held).bind(lock);
+        let held: bool = held.fetch_one(&cluster.store).await.unwrap();
+        held.then_some(())
+    })
+    .await;
 }
 
 /// What a sender of its own to a locked conversation was answered: seqs in the order sent, refusals between them.
@@ -146,7 +158,7 @@ async fn locked_foreign_conversation_is_not_found_at_once() {
     let lock = "select from conversations where id = any($1) for update";
     let ids = [id_of(&path).parse().unwrap()];
     let asking = async {
-        sleep(Duration::from_millis(500)).await;
+        is_held(&cluster, lock).await;
         let message = json!({"conversationId": id_of(&path), "kind": "text", "content": 1});
         let began = Instant::now();
         stranger
