@@ -16,6 +16,8 @@ pub(crate) const COMMAND: &str = "confab.v2.command";
 pub(crate) const QUERY: &str = "confab.v1.query";
 /// Workers say here that they live.
 pub(crate) const WORKERS: &str = "confab.v1.workers";
+/// Workers say here that they leave.
+pub(crate) const WORKERS_LEAVING: &str = "confab.v1.workers.leaving";
 /// Gateways say here that they live.
 pub(crate) const GATEWAYS: &str = "confab.v1.gateways";
 /// All signals: `confab.v1.signal.<tenant>.<conversation>`, and `confab.v1.signal.<tenant>.presence`.

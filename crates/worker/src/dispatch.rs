@@ -7,6 +7,7 @@ use confab_bus::rpc::{CommandIncoming, Incoming, Service};
 use confab_protocol::command::{Batch, Command, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
+use confab_protocol::query::QueryKind;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -19,7 +20,7 @@ mod queries;
 mod work;
 
 use answering::{Parts, Slot};
-use queries::{Answered, Queries};
+use queries::Queries;
 use work::{alone, batch, code};
 
 use crate::commit::{CommandOutcome, Committer};
@@ -28,12 +29,17 @@ use crate::marks::Marks;
 use crate::metrics::Metrics;
 use crate::outbox::Publisher;
 use crate::planner::{Done, Item as Waiting, Kind, Open, Planner, Ticket, Work};
+use crate::query_queue::Slot as QuerySlot;
 use crate::settings::Settings;
 
 /// After how long a command is worth another try that was refused behind another.
 const MIN_RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How often a worker says that it lives.
 const ANNOUNCE: Duration = Duration::from_secs(1);
+/// How long a worker that leaves goes on taking what it is sent: gateways hear of it in a fraction of that.
+const LEAVE_DELAY: Duration = Duration::from_millis(200);
+/// How long the end of its subscriptions may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The loop between gateways and Postgres.
 pub(crate) struct Dispatch {
@@ -65,7 +71,8 @@ enum Ended {
     Work(Done<Pending>),
     /// With what was locked.
     Marks(Vec<marks::Waiting>),
-    Query(Answered),
+    /// After how long.
+    Query(Duration),
     Answer,
 }
 
@@ -73,6 +80,7 @@ enum Ended {
 enum Running {
     Work(Ticket),
     Marks,
+    Query(QueryKind, QuerySlot),
     Answer,
 }
 
@@ -101,7 +109,7 @@ impl Dispatch {
         }
     }
 
-    /// Runs until `stop`, then leaves the service and finishes what it took, within `drain`.
+    /// Runs until `stop`, then leaves the service and finishes what it took and what comes until it has left, within `drain`.
     pub(crate) async fn run(mut self, stop: CancellationToken, drain: Duration) {
         let mut announcements = interval(ANNOUNCE);
         announcements.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -126,12 +134,10 @@ impl Dispatch {
         Box::pin(self.finish(drain)).await;
     }
 
-    /// Finishes what was taken, within `drain`.
+    /// Leaves the service, and finishes what was taken, within `drain`.
     async fn finish(mut self, drain: Duration) {
-        if let Err(error) = self.service.leave().await {
-            debug!(%error, "the worker left without saying so");
-        }
         let rest = async {
+            self.leave().await;
             self.start();
             while !self.tasks.is_empty() || self.next_retry().is_some() {
                 let next_retry = self.next_retry();
@@ -144,6 +150,35 @@ impl Dispatch {
         };
         if tokio::time::timeout(drain, rest).await.is_err() {
             debug!("commands were left behind at the end of the drain time");
+        }
+    }
+
+    /// Leaves the service without losing what gateways send meanwhile: they hear of it first, and go on being served for a moment.
+    async fn leave(&mut self) {
+        if let Err(error) = self.service.announce_leaving().await {
+            debug!(%error, "the worker leaves without saying so");
+        }
+        self.serve_until(Instant::now() + LEAVE_DELAY).await;
+        if let Err(error) = self.service.leave().await {
+            debug!(%error, "the worker could not leave");
+        }
+        self.serve_until(Instant::now() + LEAVE_TIMEOUT).await;
+    }
+
+    /// Serves until then, or until nothing more can come.
+    async fn serve_until(&mut self, end: Instant) {
+        loop {
+            self.start();
+            let next_retry = self.next_retry();
+            tokio::select! {
+                () = sleep_until(end.into()) => return,
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                () = until(next_retry) => {}
+                incoming = self.service.next() => match incoming {
+                    Some(incoming) => self.take(incoming),
+                    None => return,
+                },
+            }
         }
     }
 
@@ -205,7 +240,7 @@ impl Dispatch {
         let now = Instant::now();
         match ended {
             Ok((task, ended)) => {
-                self.running.remove(&task);
+                let running = self.running.remove(&task);
                 match ended {
                     Ended::Work(done) => self.planner.finish(done, now),
                     Ended::Marks(skipped) => {
@@ -214,7 +249,11 @@ impl Dispatch {
                             self.marks.postpone(waiting, now);
                         }
                     }
-                    Ended::Query(answered) => self.queries.finish(answered),
+                    Ended::Query(took) => {
+                        if let Some(Running::Query(kind, slot)) = running {
+                            self.queries.finish(kind, slot, took);
+                        }
+                    }
                     Ended::Answer => self.answering -= 1,
                 }
             }
@@ -232,6 +271,9 @@ impl Dispatch {
                         self.planner.finish(done, now);
                     }
                     Some(Running::Marks) => self.marks.finish(),
+                    Some(Running::Query(kind, slot)) => {
+                        self.queries.finish(kind, slot, Duration::ZERO);
+                    }
                     Some(Running::Answer) => self.answering -= 1,
                     None => {}
                 }
@@ -364,3 +406,6 @@ fn waiting(job: Pending, deadline: Instant) -> Waiting<Pending> {
         job,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -350,12 +350,16 @@ pub(crate) fn pool(url: &str) -> PgPool {
 }
 
 fn options(url: &str) -> PgConnectOptions {
+    database::options(&settings(url), "tests").unwrap()
+}
+
+/// A worker's settings on this database.
+pub(crate) fn settings(url: &str) -> Settings {
     #[derive(clap::Parser)]
     struct Arguments {
         #[command(flatten)]
         settings: Settings,
     }
     let arguments = ["worker", "--database-url", url, "--lock-timeout-ms", "7000"];
-    let settings = Arguments::parse_from(arguments).settings;
-    database::options(&settings, "tests").unwrap()
+    Arguments::parse_from(arguments).settings
 }

@@ -10,13 +10,14 @@ use crate::history::{Load, Shape};
 use crate::support::{Cluster, eventually};
 
 /// Subjects on which gateways and workers listen (docs/architecture.md); `{}` is something's id.
-const SUBJECTS: [&str; 12] = [
+const SUBJECTS: [&str; 13] = [
     "confab.v1.event.0.default.{}.message.created",
     "confab.v1.event.0.default.{}.participant.added",
     "confab.v1.event.0.strangers.{}.message.created",
     "confab.v1.event.7.default.{}.nonsense",
     "confab.v1.signal.default.{}",
     "confab.v1.workers",
+    "confab.v1.workers.leaving",
     "confab.v1.revocation",
     "confab.v1.record",
     "confab.v2.command",

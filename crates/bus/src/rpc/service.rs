@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 
 use super::WorkerId;
-use super::workers::announcement;
+use super::workers::{announcement, leaving};
 use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects;
@@ -31,8 +31,8 @@ pub struct Service {
     id: WorkerId,
     /// Nothing was sent to it before: what its clock counts from.
     began: Instant,
-    /// Answers `nats micro` as long as it lives.
-    _service: async_nats::service::Service,
+    /// Answers `nats micro` until it leaves.
+    service: Option<async_nats::service::Service>,
     requests: SelectAll<stream::BoxStream<'static, Raw>>,
 }
 
@@ -175,12 +175,12 @@ impl Service {
             bus: bus.clone(),
             id,
             began,
-            _service: service,
+            service: Some(service),
             requests,
         })
     }
 
-    /// The next thing asked; none after [`Self::stop`]. Cancel-safe.
+    /// The next thing asked; none after [`Self::leave`] and what came before. Cancel-safe.
     pub async fn next(&mut self) -> Option<Incoming> {
         let raw = self.requests.next().await?;
         let received = Instant::now();
@@ -250,18 +250,34 @@ impl Service {
             .map_err(BusError::nats("announce the worker"))
     }
 
-    /// Leaves: nothing new comes; what was taken may still be answered.
+    /// Tells gateways that this worker leaves: from then on they pick others. It still gets what they sent before they heard it.
     ///
     /// # Errors
-    /// When NATS is away, where nothing new comes either.
-    pub async fn leave(&mut self) -> Result<(), BusError> {
-        // Dropping the subscriptions ends them; the service's own answers to `nats micro` go with the connection.
-        self.requests.clear();
-        self.bus
-            .client
-            .flush()
+    /// When NATS is away.
+    pub async fn announce_leaving(&self) -> Result<(), BusError> {
+        if !self.bus.is_connected() {
+            return Err(BusError::Disconnected);
+        }
+        let client = &self.bus.client;
+        let announced = client.publish(subjects::WORKERS_LEAVING, leaving(self.id));
+        announced
             .await
-            .map_err(BusError::nats("stop the worker service"))
+            .map_err(BusError::nats("announce that the worker leaves"))
+    }
+
+    /// Leaves: nothing new is sent to it. [`Self::next`] gives what came before, and then none; all of it may still be answered.
+    ///
+    /// # Errors
+    /// When the library refuses.
+    pub async fn leave(&mut self) -> Result<(), BusError> {
+        match self.service.take() {
+            // It ends the subscriptions, not what they have received.
+            Some(service) => service
+                .stop()
+                .await
+                .map_err(BusError::nats("stop the worker service")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use confab_protocol::command::SentAfter;
 use futures_util::StreamExt as _;
+use futures_util::stream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -94,12 +95,19 @@ impl Workers {
     /// # Errors
     /// When NATS refuses the subscription.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), BusError> {
-        let subscribe = self.bus.client.subscribe(subjects::WORKERS);
-        let mut messages = subscribe
-            .await
-            .map_err(BusError::nats("listen to the workers"))?;
+        let subscribe = async |subject: &'static str| {
+            let subscribed = self.bus.client.subscribe(subject).await;
+            subscribed.map_err(BusError::nats("listen to the workers"))
+        };
+        let lives = subscribe(subjects::WORKERS).await?;
+        let leaves = subscribe(subjects::WORKERS_LEAVING).await?;
+        let mut messages = stream::select(lives, leaves);
         while let Some(Some(message)) = stop.run_until_cancelled(messages.next()).await {
-            if let Some((worker, ms)) = announced(&message.payload) {
+            if message.subject.as_str() == subjects::WORKERS_LEAVING {
+                if let Some(worker) = left(&message.payload) {
+                    self.forget(worker);
+                }
+            } else if let Some((worker, ms)) = announced(&message.payload) {
                 self.note(worker, ms, Instant::now());
             }
         }
@@ -165,7 +173,7 @@ impl Workers {
         }
     }
 
-    /// A worker was not there: it is not picked again until it says that it lives.
+    /// A worker was not there, or leaves: it is not picked again until it says that it lives.
     pub fn forget(&self, worker: WorkerId) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         for one in heard.iter_mut().filter(|one| one.id == worker) {
@@ -238,6 +246,16 @@ fn announced(payload: &[u8]) -> Option<(WorkerId, u64)> {
     Some((WorkerId(Uuid::from_bytes(*id)), ms))
 }
 
+/// What a worker says when it leaves: its id.
+pub(super) fn leaving(worker: WorkerId) -> Bytes {
+    Bytes::copy_from_slice(worker.0.as_bytes())
+}
+
+fn left(payload: &[u8]) -> Option<WorkerId> {
+    let id = payload.try_into().ok()?;
+    Some(WorkerId(Uuid::from_bytes(id)))
+}
+
 fn weight(key: &impl Hash, worker: WorkerId) -> u64 {
     // Of weights that only multiply, the highest goes to few: rendezvous hashing needs a hash that mixes well.
     let mut hasher = DefaultHasher::new();
@@ -281,6 +299,8 @@ mod tests {
         for other in [&payload[..16], &payload[..23], &[0; 25], &[]] {
             assert_eq!(announced(other), None);
         }
+        assert_eq!(left(&leaving(worker)), Some(worker));
+        assert_eq!(left(&payload), None);
     }
 
     #[test]

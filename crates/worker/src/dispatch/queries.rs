@@ -27,16 +27,9 @@ pub(super) struct Queries {
 
 /// A query with where its answer goes.
 #[derive(Debug)]
-struct PendingQuery {
+pub(super) struct PendingQuery {
     request: Box<QueryRequest>,
     reply: Reply,
-}
-
-/// A query that was answered: its slot, and how long it had that.
-pub(super) struct Answered {
-    kind: QueryKind,
-    slot: Slot,
-    took: Duration,
 }
 
 impl Queries {
@@ -48,12 +41,12 @@ impl Queries {
         }
     }
 
-    pub(super) fn finish(&mut self, answered: Answered) {
-        let Answered { kind, slot, took } = answered;
+    /// Gives a slot back after so long.
+    pub(super) fn finish(&mut self, kind: QueryKind, slot: Slot, took: Duration) {
         self.of(kind).finish(slot, took);
     }
 
-    const fn of(&mut self, kind: QueryKind) -> &mut QueryQueue<PendingQuery> {
+    pub(super) const fn of(&mut self, kind: QueryKind) -> &mut QueryQueue<PendingQuery> {
         match kind {
             QueryKind::Page => &mut self.pages,
             QueryKind::Session => &mut self.sessions,
@@ -108,9 +101,9 @@ impl Dispatch {
             let took = began.elapsed();
             metrics.query_read(name, took);
             send(&metrics, name, reply, &outcome).await;
-            Ended::Query(Answered { kind, slot, took })
+            Ended::Query(took)
         };
-        self.tasks.spawn(answer.instrument(span));
+        self.spawn(Running::Query(kind, slot), answer.instrument(span));
     }
 
     fn refuse(&mut self, pending: PendingQuery, failure: Failure) {
