@@ -19,6 +19,7 @@ use crate::support::{Cluster, Setup, User, claims, eventually, id_of, soak};
 
 mod locked;
 mod quiet;
+mod sockets;
 
 use quiet::Quiet;
 

@@ -1,6 +1,6 @@
 //! The loop around the hub: everything that can wake it, and what it wants done.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use confab_protocol::query::{EncodedEvent, UserMemberships};
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -31,9 +31,13 @@ mod door;
 mod pace;
 mod questions;
 mod signals;
+mod telling;
+mod work;
 
 pub(crate) use door::Fanout;
 use pace::Pace;
+use telling::{AskedFor, Tellings};
+use work::{ClientWork, SEEN_STEP};
 
 /// Sessions that may wait to be noted.
 const INBOX: usize = 1024;
@@ -41,6 +45,8 @@ const INBOX: usize = 1024;
 const QUESTIONS: usize = 32;
 /// Events taken from the feed at once.
 const RUN: usize = 256;
+/// For how long answers of workers, what other gateways say, and large conversations have each one turn; one of each at least.
+const TURN_TIME: Duration = Duration::from_millis(1);
 /// How often presence is said and told.
 const PRESENCE: Duration = Duration::from_millis(250);
 
@@ -49,8 +55,8 @@ const PRESENCE: Duration = Duration::from_millis(250);
 pub(crate) enum FromFeed {
     /// The feed begins with what is new.
     Began,
-    /// An event, with how many wait behind it in the stream.
-    Event(FeedEvent, u64),
+    /// An event, with how many wait behind it in the stream, and when it was read.
+    Event(FeedEvent, u64, Instant),
     /// An event of before the feed began, for the replay window.
     Past(FeedEvent),
     /// There is nothing more of before.
@@ -61,11 +67,15 @@ enum Input {
     Open(Opening, oneshot::Sender<Opened>),
     Close(SessionKey, oneshot::Sender<Vec<Position>>),
     Positions(SessionKey, oneshot::Sender<Vec<Position>>),
-    Seen(SessionKey, BTreeMap<ConversationId, Seq>),
+    Seen(
+        SessionKey,
+        btree_map::IntoIter<ConversationId, Seq>,
+        oneshot::Sender<()>,
+    ),
     Drained(SessionKey),
-    Presence(SessionKey, PresenceStatus),
+    Presence(SessionKey, PresenceStatus, oneshot::Sender<()>),
     Standing(SessionKey, ConversationId, oneshot::Sender<Standing>),
-    Answered(Ask, Vec<UserMemberships>),
+    Answered(SessionKey, Ask, Vec<UserMemberships>),
 }
 
 /// What the hub tells other gateways, and for how long it waits for someone to come back.
@@ -113,48 +123,104 @@ pub(crate) struct FanoutLoop {
     said: mpsc::Receiver<FromGateways>,
     /// Conversations whose members' presence the other gateways are to repeat.
     wanted: Vec<(TenantId, ConversationId)>,
+    /// Conversations of which other gateways want the presence of members here.
+    asked_for: AskedFor,
+    work: ClientWork,
+    tellings: Tellings,
 }
 
 impl FanoutLoop {
-    /// Runs until `stop`, or until the feed's reader ends.
+    /// Runs until `stop`, or until the feed's reader ends. In each turn the feed comes first, and everyone else has a bounded share.
     pub(crate) async fn run(mut self, mut feed: mpsc::Receiver<FromFeed>, stop: CancellationToken) {
         let mut events = Vec::with_capacity(RUN);
         let mut presence = interval(PRESENCE);
         presence.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pace = Pace::default();
+        let (mut pace, mut presence_due) = (Pace::default(), Instant::now());
         loop {
+            let mut input = None;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                Some(done) = self.tasks.join_next() => self.done(done),
-                _ = presence.tick() => {
-                    self.hub.tick(Instant::now());
-                    self.keep_presence();
-                    let replays = self.hub.take_replays();
-                    self.replays.observe(self.hub.window(), replays);
-                }
-                Some(input) = self.inputs.recv() => self.input(input),
                 count = feed.recv_many(&mut events, RUN), if self.hub.may_hear() => {
                     if count == 0 {
                         return;
                     }
-                    self.hub.tick(Instant::now());
-                    for event in events.drain(..) {
-                        self.heard(event);
-                    }
-                    self.hear_gateways();
                 }
+                Some(done) = self.tasks.join_next() => self.done(done),
+                Some(asked) = self.inputs.recv() => input = Some(asked),
                 Some(said) = self.said.recv() => self.hear_gateway(said),
+                _ = presence.tick() => presence_due = Instant::now(),
                 () = pace.pause(self.hub.may_rest()), if self.hub.is_pushing() => {}
+                () = yield_now(), if self.has_work() => {}
             }
-            if self.hub.is_pushing() && pace.begins(self.hub.may_rest(), Instant::now()) {
-                self.hub.push_on();
-                pace.took(self.hub.is_pushing());
+            let now = Instant::now();
+            let finished = self.feed_turn(&mut events, now);
+            self.answers_turn(now);
+            self.take_in(input);
+            self.client_turn();
+            if presence_due <= now {
+                presence_due = now + PRESENCE;
+                self.keep_presence();
             }
+            self.presence_turn();
+            self.push_turn(&mut pace);
             self.carry_out();
-            self.metrics
-                .observe(self.hub.session_count(), self.hub.conversation_count());
+            self.observe(finished);
         }
+    }
+
+    /// Pushes events that are on their way through many subscriptions to some more of them.
+    fn push_turn(&mut self, pace: &mut Pace) {
+        let began = Instant::now();
+        while self.hub.is_pushing() && pace.begins(self.hub.may_rest(), Instant::now()) {
+            self.hub.push_on();
+            pace.took(self.hub.is_pushing());
+            if began.elapsed() >= TURN_TIME {
+                break;
+            }
+        }
+    }
+
+    /// Whether something waits for one of the turns to come.
+    fn has_work(&self) -> bool {
+        !self.work.is_empty() || self.has_presence()
+    }
+
+    /// Hands on the events that were taken from the feed; says how many were new ones.
+    fn feed_turn(&mut self, events: &mut Vec<FromFeed>, now: Instant) -> u64 {
+        self.hub.tick(now);
+        let mut finished = 0;
+        for event in events.drain(..) {
+            finished += u64::from(matches!(event, FromFeed::Event(..)));
+            self.heard(event);
+        }
+        finished
+    }
+
+    /// Takes answers of workers, waits that are over, and what other gateways say, for a bounded time.
+    fn answers_turn(&mut self, now: Instant) {
+        while let Some(done) = self.tasks.try_join_next() {
+            self.done(done);
+            if now.elapsed() >= TURN_TIME {
+                break;
+            }
+        }
+        let began = Instant::now();
+        while let Ok(said) = self.said.try_recv() {
+            self.hear_gateway(said);
+            if began.elapsed() >= TURN_TIME {
+                break;
+            }
+        }
+    }
+
+    fn observe(&self, finished: u64) {
+        let (sessions, conversations) = (self.hub.session_count(), self.hub.conversation_count());
+        self.metrics.observe(sessions, conversations);
+        let pushing = self.hub.oldest_on_their_way();
+        self.metrics
+            .hub_lag()
+            .turned(finished, pushing, Instant::now());
     }
 
     fn heard(&mut self, from_feed: FromFeed) {
@@ -163,8 +229,8 @@ impl FanoutLoop {
                 self.metrics.reconciling();
                 self.hub.reconcile();
             }
-            FromFeed::Event(event, pending) => {
-                let verdict = self.hub.heard(&event);
+            FromFeed::Event(event, pending, read) => {
+                let verdict = self.hub.heard_since(&event, read);
                 self.metrics.event(verdict, pending);
             }
             FromFeed::Past(event) => self.hub.fill(&event),
@@ -175,8 +241,11 @@ impl FanoutLoop {
         }
     }
 
-    fn input(&mut self, input: Input) {
+    /// Does what a session asks; gives the rest of what is too much for one step.
+    fn input(&mut self, input: Input) -> Option<Input> {
         match input {
+            // Who gave up has said so already, of a session that was not there yet.
+            Input::Open(_, opened) if opened.is_closed() => {}
             Input::Open(opening, opened) => {
                 let presence = opening.start.presence.unwrap_or(PresenceStatus::Online);
                 self.opening.insert(opening.key, (opened, presence));
@@ -192,11 +261,19 @@ impl FanoutLoop {
                 let now = self.hub.positions(key);
                 self.give(positions, now);
             }
-            Input::Seen(key, seen) => self.hub.seen(key, &seen),
+            Input::Seen(key, mut seen, done) => {
+                self.hub.seen(key, seen.by_ref().take(SEEN_STEP));
+                if seen.len() > 0 {
+                    return Some(Input::Seen(key, seen, done));
+                }
+                looked_at(done);
+            }
             Input::Drained(key) => self.hub.drained(key),
-            Input::Presence(key, status) => {
+            Input::Presence(key, status, done) => {
+                self.note_joined();
                 let hub = &self.hub;
                 self.presences.set(key, status, |of| hub.carrying_of(of));
+                looked_at(done);
             }
             Input::Standing(key, conversation, answer) => {
                 if let Some(standing) = self.hub.standing(key, conversation)
@@ -205,8 +282,9 @@ impl FanoutLoop {
                     debug!("a session left before it had its answer");
                 }
             }
-            Input::Answered(ask, answers) => self.hub.memberships(ask, answers),
+            Input::Answered(_, ask, answers) => self.hub.memberships(ask, answers),
         }
+        None
     }
 
     fn give(&self, to: oneshot::Sender<Vec<Position>>, positions: Vec<Position>) {
@@ -255,6 +333,7 @@ impl FanoutLoop {
                     if waiting.send(opened).is_err() {
                         debug!("a session left before it was open");
                     }
+                    self.note_joined();
                     if let Some(account) = self.hub.account(key) {
                         let hub = &self.hub;
                         self.presences
@@ -270,6 +349,13 @@ impl FanoutLoop {
         for reads in questions::together(reads.into_values()) {
             self.ask_for_ranges(reads);
         }
+    }
+}
+
+/// Tells a session that what it said was looked at. One that ended meanwhile does not wait for it.
+fn looked_at(done: oneshot::Sender<()>) {
+    if done.send(()).is_err() {
+        debug!("a session left before the hub had heard it");
     }
 }
 

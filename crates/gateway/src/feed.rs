@@ -1,6 +1,6 @@
 //! Reads the feed for the hub: begins it, says when it began anew, and hands over what the stream kept of before.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
 use confab_bus::feed::{Feed, FeedItem, Past, PastEnd, PastItem, Reach};
@@ -47,7 +47,11 @@ async fn read(bus: Bus, hub: mpsc::Sender<FromFeed>, reach: Option<Reach>, metri
 async fn follow(mut feed: Feed, hub: &mpsc::Sender<FromFeed>, metrics: &FeedMetrics) {
     loop {
         let next = match feed.next().await {
-            FeedItem::Event(event, pending) => FromFeed::Event(event, pending),
+            FeedItem::Event(event, pending) => {
+                let read = Instant::now();
+                metrics.hub_lag().read(read);
+                FromFeed::Event(event, pending, read)
+            }
             FeedItem::Broken(kind) => {
                 metrics.broken(kind);
                 FromFeed::Began

@@ -13,7 +13,7 @@ use confab_protocol::frame::Truncated;
 use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use confab_protocol::signal::PresenceStatus;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::high_water::HighWaterMarks;
 use crate::sequencer::{LogEvent, Verdict};
@@ -38,7 +38,7 @@ mod truncating;
 use conversation::Conversation;
 pub(crate) use effect::{Ask, Effect, Purpose, Read, Reader, Retry};
 use session::{Asking, Kept, Session};
-pub(crate) use signals::Standing;
+pub(crate) use signals::{Standing, Telling};
 
 /// A session on this gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,7 +52,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    fn owner(&self) -> Owner {
+    pub(crate) fn owner(&self) -> Owner {
         Owner {
             tenant: self.tenant.clone(),
             user: self.user.clone(),
@@ -131,9 +131,11 @@ pub(crate) struct Hub {
     reconciling: usize,
     /// Conversations with their first members here, and users with new ones, until someone asks.
     hosted: Vec<(TenantId, ConversationId)>,
-    joined: FxHashSet<Arc<Account>>,
+    joined: Vec<(Arc<Account>, ConversationId)>,
     effects: Vec<Effect>,
     now: Instant,
+    /// When the event was read that is handed on now.
+    read: Instant,
 }
 
 /// What was replayed since this was last asked.
@@ -173,15 +175,16 @@ impl Hub {
             to_reconcile: Vec::new(),
             reconciling: 0,
             hosted: Vec::new(),
-            joined: FxHashSet::default(),
+            joined: Vec::new(),
             effects: Vec::new(),
             now,
+            read: now,
         }
     }
 
     /// It is `now`.
     pub(crate) fn tick(&mut self, now: Instant) {
-        self.now = now;
+        (self.now, self.read) = (now, now);
         self.window.expire(now);
     }
 
@@ -219,6 +222,14 @@ impl Hub {
     /// How many conversations have local members.
     pub(crate) fn conversation_count(&self) -> usize {
         self.conversations.len()
+    }
+
+    /// An event that was read then came through the feed. Says what became of it.
+    pub(crate) fn heard_since(&mut self, event: &FeedEvent, read: Instant) -> &'static str {
+        self.read = read;
+        let verdict = self.heard(event);
+        self.read = self.now;
+        verdict
     }
 
     /// An event came through the feed. Says what became of it.

@@ -1,7 +1,7 @@
 //! The stateless gateway: HTTP and WebSocket in front, commands and the feed behind.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use confab_auth::Verifier;
@@ -24,6 +24,7 @@ mod feed;
 mod high_water;
 mod http;
 mod hub;
+mod lag;
 mod limits;
 #[cfg(any(test, feature = "measured"))]
 #[doc(hidden)]
@@ -96,7 +97,7 @@ pub enum Error {
     TaskEnded(&'static str),
 }
 
-/// What a gateway may serve on: NATS connected, keys loaded, revocations read, feed caught up, replay
+/// What a gateway may serve on: NATS connected, keys loaded, revocations read, feed caught up, hub not stalled or far behind, replay
 /// window filled.
 #[derive(Debug, Clone)]
 pub struct Readiness {
@@ -117,6 +118,7 @@ impl Readiness {
             ("keys", self.verifier.has_keys()),
             ("revocations", self.revocations.are_loaded()),
             ("feed", self.feed.is_caught_up()),
+            ("hub", self.feed.hub_lag().keeps_up(Instant::now())),
             ("window", self.feed.is_filled()),
         ];
         conditions
@@ -341,6 +343,8 @@ impl Gateway {
         tasks.spawn("records", |stop| records::run(records, fanout, stop));
         tasks.spawn("commands", |stop| command_loop.run(stop));
         tasks.spawn("fanout", |stop| fanout_loop.run(from_feed, stop));
+        let lag_metrics = feed_metrics.clone();
+        tasks.spawn("lag", |stop| lag::run(lag_metrics, stop));
         tasks.spawn("feed", |stop| {
             feed::run(feed_bus, events, reach, feed_metrics, stop)
         });

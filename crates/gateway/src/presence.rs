@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use confab_bus::GatewayId;
 use confab_protocol::ids::ConversationId;
 use confab_protocol::signal::{Presence, PresenceStatus};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::hub::{Account, SessionKey};
 
@@ -23,8 +23,9 @@ use local::Local;
 
 /// A gateway's words on one user: one a second, the newest winning.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Users of whom something is said at once.
+/// Users that are looked at in one step, whether something is to be said, and how many conversations of theirs, about.
 const AT_ONCE: usize = 2000;
+const STEP_CONVERSATIONS: usize = 4096;
 /// Users that are looked at at once, whether any of their conversations is still here.
 const SWEPT: usize = 1000;
 /// Users that are known; of more nothing is told.
@@ -37,8 +38,9 @@ pub(crate) struct Presences {
     grace: Duration,
     sessions: FxHashMap<SessionKey, Arc<Account>>,
     locals: FxHashMap<Arc<Account>, Local>,
-    /// Local users of whom something may be to say.
+    /// Local users of whom something may be to say, and how many of them this pass has not looked at yet.
     unsaid: VecDeque<Arc<Account>>,
+    pass: usize,
     known: FxHashMap<Arc<Account>, Known>,
     /// Every known user once, by number, in the order in which they are swept.
     swept: VecDeque<(u64, Arc<Account>)>,
@@ -107,6 +109,7 @@ impl Presences {
             sessions: FxHashMap::default(),
             locals: FxHashMap::default(),
             unsaid: VecDeque::new(),
+            pass: 0,
             known: FxHashMap::default(),
             swept: VecDeque::new(),
             numbers: 0,
@@ -170,7 +173,8 @@ impl Presences {
         known.set(gateway, status);
         if status == PresenceStatus::Offline {
             // Those who were told that the user came are told that it left.
-            let new = here.iter().filter(|id| !known.conversations.contains(id));
+            let old: FxHashSet<_> = known.conversations.iter().collect();
+            let new = here.iter().filter(|id| !old.contains(id));
             let new: Vec<_> = new.copied().collect();
             if !new.is_empty() {
                 known.conversations = [&known.conversations, new.as_slice()].concat().into();
@@ -262,7 +266,11 @@ impl Presences {
 
     /// Forgets some of the users who share no conversation with a session here any more.
     pub(crate) fn sweep(&mut self, is_here: impl Fn(ConversationId) -> bool) {
+        let mut conversations = 0;
         for _ in 0..SWEPT.min(self.swept.len()) {
+            if conversations >= STEP_CONVERSATIONS {
+                return;
+            }
             let Some((number, account)) = self.swept.pop_front() else {
                 return;
             };
@@ -270,6 +278,7 @@ impl Presences {
             let Some(known) = known.filter(|known| known.number == number) else {
                 continue;
             };
+            conversations += known.conversations.len();
             if !known.conversations.iter().all(|id| is_here(*id)) {
                 let ids = known.conversations.iter().copied();
                 known.conversations = ids.filter(|id| is_here(*id)).collect();

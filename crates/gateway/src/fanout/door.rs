@@ -15,12 +15,17 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::questions::memberships;
+use super::telling::{AskedFor, Tellings};
+use super::work::ClientWork;
 use super::{FanoutLoop, INBOX, Input, Neighbours, QUESTIONS, Replay};
 use crate::commands::Commands;
 use crate::hub::{Account, Hub, Opened, Opening, SessionKey, Standing, Start};
 use crate::metrics::{CacheMetrics, FeedMetrics};
 use crate::presence::Presences;
 use crate::ws::outbox::Outbox;
+
+/// Questions to workers at once about memberships that the hub does not know: hardly anyone names a conversation of others.
+const LOOKUPS: usize = 2;
 
 /// The sessions' door to the hub.
 #[derive(Debug, Clone)]
@@ -29,6 +34,8 @@ pub(crate) struct Fanout {
     keys: Arc<AtomicU64>,
     commands: Commands,
     cache: CacheMetrics,
+    /// Questions to workers about memberships that the hub does not know.
+    lookups: Arc<Semaphore>,
 }
 
 impl Fanout {
@@ -46,6 +53,7 @@ impl Fanout {
             keys: Arc::new(AtomicU64::new(1)),
             commands: commands.clone(),
             cache,
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
         };
         let Neighbours {
             own,
@@ -69,6 +77,9 @@ impl Fanout {
             signals,
             said,
             wanted: Vec::new(),
+            asked_for: AskedFor::default(),
+            work: ClientWork::default(),
+            tellings: Tellings::default(),
         };
         (fanout, state)
     }
@@ -134,9 +145,8 @@ impl Fanout {
 
     /// A session's client says what it has.
     pub(crate) async fn seen(&self, key: SessionKey, seen: BTreeMap<ConversationId, Seq>) {
-        if self.inbox.send(Input::Seen(key, seen)).await.is_err() {
-            debug!("a session speaks behind the hub");
-        }
+        self.tell(|done| Input::Seen(key, seen.into_iter(), done))
+            .await;
     }
 
     /// A session's outbox has room for what was held back.
@@ -148,13 +158,20 @@ impl Fanout {
 
     /// A session says whether its user is there.
     pub(crate) async fn presence(&self, key: SessionKey, status: PresenceStatus) {
-        let said = Input::Presence(key, status);
-        if self.inbox.send(said).await.is_err() {
-            debug!("a session speaks behind the hub");
+        self.tell(|done| Input::Presence(key, status, done)).await;
+    }
+
+    /// Tells the hub something, and waits until it has looked at it: a session has one such thing with the hub at a time.
+    async fn tell(&self, said: impl FnOnce(oneshot::Sender<()>) -> Input) {
+        let (done, is_done) = oneshot::channel();
+        let sent = self.inbox.send(said(done)).await;
+        if sent.is_err() || is_done.await.is_err() {
+            debug!("the hub ended before it heard a session");
         }
     }
 
-    /// How many members a conversation has of which a session's user is one: as the hub knows, else as a worker says.
+    /// How many members a conversation has of which a session's user is one: as the hub knows, else as a worker says, of whom a session
+    /// asks one question at a time, in its `turns`.
     ///
     /// # Errors
     /// `CONVERSATION_NOT_FOUND` when it is no member, else why no worker said so.
@@ -162,6 +179,7 @@ impl Fanout {
         &self,
         key: SessionKey,
         conversation: ConversationId,
+        turns: &Semaphore,
     ) -> Result<u64, Failure> {
         let (answer, standing) = oneshot::channel();
         let asked = Input::Standing(key, conversation, answer);
@@ -175,6 +193,7 @@ impl Fanout {
             Standing::Unknown(ask) => ask,
         };
         self.cache.misses.inc();
+        let (_turn, _permit) = (turns.acquire().await, self.lookups.acquire().await);
         let answers = memberships(&self.commands, &ask).await?;
         let all = answers.iter().flat_map(|answer| &answer.memberships);
         let mut present = all.filter(|membership| membership.left.is_none());
@@ -184,7 +203,7 @@ impl Fanout {
         self.cache.stale.inc();
         if self
             .inbox
-            .send(Input::Answered(ask, answers))
+            .send(Input::Answered(key, ask, answers))
             .await
             .is_err()
         {

@@ -7,10 +7,12 @@ use confab_protocol::ids::{ConversationId, TenantId};
 use confab_protocol::signal::{Presence, PresenceNews};
 use rustc_hash::FxHashMap;
 
-use super::{FanoutLoop, RUN};
+use super::FanoutLoop;
 use crate::presence::{Said, Word};
 use crate::signals::FromGateways;
 
+/// Sessions that are told of presence in one turn, about, and members of whom it is repeated.
+const TURN_SESSIONS: usize = 1024;
 /// About how many bytes of news go in one message: far from what NATS takes, and little to read at once.
 const NEWS: usize = 256 * 1024;
 /// About how many bytes a word takes without its conversations, and each of those.
@@ -18,16 +20,6 @@ const WORD: usize = 200;
 const ID: usize = 18;
 
 impl FanoutLoop {
-    /// Hears what waits of the other gateways, so much that events do not wait for it.
-    pub(super) fn hear_gateways(&mut self) {
-        for _ in 0..RUN {
-            match self.said.try_recv() {
-                Ok(said) => self.hear_gateway(said),
-                Err(_nothing) => return,
-            }
-        }
-    }
-
     pub(super) fn hear_gateway(&mut self, said: FromGateways) {
         let now = Instant::now();
         match said {
@@ -56,13 +48,8 @@ impl FanoutLoop {
                     .heard(gateway, presence, word, now, |id| self.hub.carries(id));
             }
         }
-        for id in &news.wanted {
-            if self.hub.carries(*id) {
-                for account in self.hub.members_here(*id) {
-                    self.presences.repeat(&account);
-                }
-            }
-        }
+        let wanted = news.wanted.iter().filter(|id| self.hub.carries(**id));
+        self.asked_for.extend(wanted.copied());
     }
 
     /// This gateway may have missed what the others said of anyone.
@@ -70,13 +57,48 @@ impl FanoutLoop {
         self.wanted.extend(self.hub.all_hosted());
     }
 
-    /// Says and tells what is to be said and told; to be called several times a second.
+    /// Begins to say and tell what is to be said and told; to be called several times a second.
     pub(super) fn keep_presence(&mut self) {
         let now = Instant::now();
-        for account in self.hub.take_joined() {
-            self.presences.repeat(&account);
-        }
+        self.note_joined();
         self.wanted.extend(self.hub.take_hosted());
+        self.say(now);
+        self.presences.sweep(|id| self.hub.carries(id));
+        let replays = self.hub.take_replays();
+        self.replays.observe(self.hub.window(), replays);
+    }
+
+    /// Tells presence of new conversations: in those that came behind a change it is none.
+    pub(super) fn note_joined(&mut self) {
+        for (account, id) in self.hub.take_joined() {
+            self.presences.joined(&account, id);
+        }
+    }
+
+    /// Whether presence is being said or told.
+    pub(super) fn has_presence(&self) -> bool {
+        self.presences.is_saying() || !self.tellings.is_empty() || !self.asked_for.is_empty()
+    }
+
+    /// Says and tells some more of what is to be said and told.
+    pub(super) fn presence_turn(&mut self) {
+        let mut room = TURN_SESSIONS;
+        while room > 0
+            && let Some(id) = self.asked_for.pop()
+        {
+            let members = self.hub.members_here(id);
+            room = room.saturating_sub(1 + members.len());
+            for account in members {
+                self.presences.repeat(&account);
+            }
+        }
+        if self.presences.is_saying() {
+            self.say(Instant::now());
+        }
+        self.tellings.tell(&self.hub, TURN_SESSIONS);
+    }
+
+    fn say(&mut self, now: Instant) {
         let said = self
             .presences
             .say(now, |account| self.hub.carrying_of(account));
@@ -86,9 +108,8 @@ impl FanoutLoop {
             self.signals.presence(tenant, news);
         }
         for presence in self.presences.told(now) {
-            self.hub.tell(&presence);
+            self.tellings.push(presence);
         }
-        self.presences.sweep(|id| self.hub.carries(id));
     }
 }
 

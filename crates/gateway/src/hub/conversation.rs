@@ -1,5 +1,7 @@
 //! A conversation with local members: its order, and a cursor for each membership of each session.
 
+use std::time::Instant;
+
 use confab_protocol::ids::{ConversationId, Seq, TenantId};
 
 use super::SessionKey;
@@ -128,13 +130,20 @@ impl Conversation {
 
     /// Pushes an event to every entry whose very next one it is, and ends those that end with it: in one go where they are
     /// few, else by and by, as [`Self::push_on`] is called.
-    pub(super) fn push(&mut self, id: ConversationId, event: &LogEvent) -> Delivered {
+    pub(super) fn push(
+        &mut self,
+        id: ConversationId,
+        event: &LogEvent,
+        read: Instant,
+    ) -> Delivered {
         let mut delivered = Delivered::default();
         if self.backlog.is_none() && self.entries.len() <= AT_ONCE {
             let push = |entry: &mut Entry| delivered.push(entry, id, [event]);
             self.entries.take_turns(None, usize::MAX, push);
         } else {
-            self.backlog.get_or_insert_default().add(event.clone());
+            self.backlog
+                .get_or_insert_default()
+                .add(event.clone(), read);
         }
         delivered
     }
@@ -142,6 +151,11 @@ impl Conversation {
     /// Whether events are on their way through the entries.
     pub(super) const fn is_pushing(&self) -> bool {
         self.backlog.is_some()
+    }
+
+    /// When the oldest of them was read.
+    pub(super) fn oldest_on_their_way(&self) -> Option<Instant> {
+        self.backlog.as_ref()?.oldest()
     }
 
     /// How many are.

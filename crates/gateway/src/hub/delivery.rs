@@ -1,6 +1,7 @@
 //! The order delivers: events to entries, additions to users who are here, ends to those who left.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use confab_bus::feed::FeedEvent;
 use confab_protocol::event::MembershipChange;
@@ -58,7 +59,7 @@ impl Hub {
             Some(MembershipChange::Ended) => conversation.end_all(event.seq),
             Some(MembershipChange::Joined(_)) | None => {}
         }
-        let delivered = conversation.push(id, event);
+        let delivered = conversation.push(id, event, self.read);
         // It may be there from a walk that came to its end since.
         if conversation.is_pushing() && !self.pushing.contains(&id) {
             self.pushing.push_back(id);
@@ -77,6 +78,15 @@ impl Hub {
     /// and whoever waits for the hub meanwhile may have a turn before.
     pub(crate) fn is_pushing(&self) -> bool {
         !self.pushing.is_empty()
+    }
+
+    /// When the oldest of the events on their way was read.
+    pub(crate) fn oldest_on_their_way(&self) -> Option<Instant> {
+        let walking = self
+            .pushing
+            .iter()
+            .filter_map(|id| self.conversations.get(id));
+        walking.filter_map(Conversation::oldest_on_their_way).min()
     }
 
     /// Whether that is so little that others may have some of the time: of one conversation, and hardly an event more than the one that
@@ -208,7 +218,7 @@ impl Hub {
         });
         conversation.sequencer.learn(head);
         if session.conversations.insert(id) {
-            self.joined.insert(Arc::clone(&session.account));
+            self.joined.push((Arc::clone(&session.account), id));
         }
         let mut entry = Entry::new(key, Arc::clone(&session.outbox), joined, left, begin);
         entry.set_waiting(session.is_unsure(id, self.epoch) && !begin.by_record);

@@ -1,7 +1,6 @@
 //! Where sessions stand: what their clients are proven to have, what they say that they have, and opening by a record alone.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use confab_bus::records::Position;
@@ -69,25 +68,42 @@ impl Hub {
     }
 
     /// A session's client says what it has: that counts up to what was queued for it or named in `truncated`.
-    pub(crate) fn seen(&mut self, key: SessionKey, seen: &BTreeMap<ConversationId, Seq>) {
+    pub(crate) fn seen(
+        &mut self,
+        key: SessionKey,
+        seen: impl IntoIterator<Item = (ConversationId, Seq)>,
+    ) {
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
         for (id, seq) in seen {
-            let conversation = self.conversations.get(id);
+            let is_entered = session.conversations.contains(id);
+            let conversation = self.conversations.get(&id).filter(|_| is_entered);
             let entry = conversation.and_then(|conversation| conversation.first_entry(key));
             let cursor = entry.map(|entry| entry.cursor);
-            let Some(bound) = cursor.or_else(|| session.ended.get(id).copied()) else {
+            let Some(bound) = cursor.or_else(|| session.ended.get(&id).copied()) else {
                 continue;
             };
-            session.outbox.seen(*id, *seq.min(&bound));
-            if let Some(kept) = session.kept.get_mut(id) {
-                kept.position = kept.position.max(*seq);
+            session.outbox.seen(id, seq.min(bound));
+            if let Some(kept) = session.kept.get_mut(&id) {
+                kept.position = kept.position.max(seq);
                 if kept.position >= kept.head {
-                    session.kept.remove(id);
+                    session.kept.remove(&id);
                 }
             }
         }
+    }
+
+    /// In how many conversations a session has memberships.
+    pub(crate) fn conversations_of(&self, key: SessionKey) -> usize {
+        let session = self.sessions.get(&key);
+        session.map_or(0, |session| session.conversations.len())
+    }
+
+    /// In how many conversations events wait for room in a session's outbox.
+    pub(crate) fn behind_of(&self, key: SessionKey) -> usize {
+        let session = self.sessions.get(&key);
+        session.map_or(0, |session| session.behind.len())
     }
 
     /// A session's outbox has no room for the next event of a conversation.

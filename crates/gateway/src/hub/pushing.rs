@@ -1,6 +1,7 @@
 //! Events to the entries of a conversation: in one go, or, where there are many, by and by, so that others have turns between.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use confab_protocol::ids::{ConversationId, Seq};
 
@@ -57,6 +58,8 @@ impl Delivered {
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     events: VecDeque<LogEvent>,
+    /// When each of them was read.
+    read: VecDeque<Instant>,
     bytes: usize,
     /// Whose turn it is; the first one's where a round begins.
     next: Option<Turn>,
@@ -66,9 +69,15 @@ pub(super) struct Backlog {
 
 impl Backlog {
     /// One more event, the next one in the order.
-    pub(super) fn add(&mut self, event: LogEvent) {
+    pub(super) fn add(&mut self, event: LogEvent, read: Instant) {
+        self.read.push_back(read);
         self.bytes += event.bytes();
         self.events.push_back(event);
+    }
+
+    /// When the oldest of them was read.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.read.front().copied()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -96,6 +105,7 @@ impl Backlog {
         if self.next.is_none() {
             let through: usize = self.events.drain(..self.round).map(|one| one.bytes()).sum();
             self.bytes -= through;
+            self.read.drain(..self.round.min(self.read.len()));
         }
         self.events.is_empty()
     }
@@ -119,13 +129,16 @@ mod tests {
             target: None,
             body: Arc::new(Broadcast::new(&[b' '; BACKLOG_BYTES / 2])),
         };
-        backlog.add(large(1));
+        let read = Instant::now();
+        backlog.add(large(1), read);
         assert!(!backlog.is_full());
-        backlog.add(large(2));
+        backlog.add(large(2), read);
+        assert_eq!(backlog.oldest(), Some(read));
         assert!(backlog.is_full());
         let (mut entries, mut delivered) = (Entries::new(), Delivered::default());
         let id = ConversationId(uuid::Uuid::nil());
         assert!(backlog.push_on(&mut entries, id, &mut delivered));
         assert!(!backlog.is_full());
+        assert_eq!(backlog.oldest(), None);
     }
 }

@@ -59,6 +59,10 @@ impl Conversations {
         }
     }
 
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn contains(&self, id: ConversationId) -> bool {
         self.0.binary_search(&id).is_ok()
     }

@@ -24,6 +24,40 @@ pub(crate) enum Standing {
     Unknown(Ask),
 }
 
+/// A change of a user's presence on its way to the sessions that share a conversation with it.
+#[derive(Debug)]
+pub(crate) struct Telling {
+    presence: Presence,
+    key: SignalKey,
+    broadcast: Broadcast,
+    /// The first conversation in which it is not told yet.
+    next: usize,
+    told: FxHashSet<SessionKey>,
+}
+
+impl Telling {
+    /// Begins with a change; none where its frame cannot be encoded.
+    pub(crate) fn new(presence: Presence) -> Option<Self> {
+        let frame = ServerFrame::Presence(PresenceSignal {
+            user_id: presence.user.clone(),
+            status: presence.status,
+        });
+        let json = encode(&frame)?;
+        Some(Self {
+            key: SignalKey::Presence(presence.user.clone()),
+            broadcast: Broadcast::new(json.as_bytes()),
+            presence,
+            next: 0,
+            told: FxHashSet::default(),
+        })
+    }
+
+    /// Whether it was told in every conversation.
+    pub(crate) fn is_over(&self) -> bool {
+        self.next >= self.presence.conversations.len()
+    }
+}
+
 impl Conversation {
     /// Whether it has so few members that it carries signals.
     fn carries_signals(&self) -> bool {
@@ -74,29 +108,33 @@ impl Hub {
         }
     }
 
-    /// The presence of a user changed: each session that shares one of the conversations is told once.
-    pub(crate) fn tell(&self, presence: &Presence) {
-        let frame = ServerFrame::Presence(PresenceSignal {
-            user_id: presence.user.clone(),
-            status: presence.status,
-        });
-        let Some(json) = encode(&frame) else { return };
-        let (key, broadcast) = (
-            SignalKey::Presence(presence.user.clone()),
-            Broadcast::new(json.as_bytes()),
-        );
+    /// Tells a change of presence in some more conversations: to about so many sessions, each of which is told once. Gives how many
+    /// sessions and conversations were looked at.
+    pub(crate) fn tell(&self, telling: &mut Telling, room: usize) -> usize {
+        let Telling {
+            presence,
+            key,
+            broadcast,
+            next,
+            told,
+        } = telling;
         let own = self.sessions_of(&presence.tenant, &presence.user);
-        let mut told = FxHashSet::default();
-        for id in &presence.conversations {
+        let mut looked_at = 0;
+        while looked_at < room
+            && let Some(id) = presence.conversations.get(*next)
+        {
+            (*next, looked_at) = (*next + 1, looked_at + 1);
             let Some(conversation) = self.carrying(*id, &presence.tenant) else {
                 continue;
             };
             for entry in conversation.listeners(own) {
+                looked_at += 1;
                 if told.insert(entry.session()) {
-                    entry.outbox().push_signal(&key, &broadcast);
+                    entry.outbox().push_signal(key, broadcast);
                 }
             }
         }
+        looked_at
     }
 
     /// The sessions of a user.
@@ -162,8 +200,8 @@ impl Hub {
             .collect()
     }
 
-    /// The users whose open sessions have new conversations since this was last asked.
-    pub(crate) fn take_joined(&mut self) -> FxHashSet<Arc<Account>> {
+    /// The new conversations of users' sessions since this was last asked.
+    pub(crate) fn take_joined(&mut self) -> Vec<(Arc<Account>, ConversationId)> {
         std::mem::take(&mut self.joined)
     }
 

@@ -278,8 +278,8 @@ impl World {
         let client = &self.clients[n];
         if let Some(key) = client.key.filter(|_| client.is_open) {
             let seen = client.has.iter();
-            let seen = seen.map(|(c, seq)| (conversation(*c), *seq)).collect();
-            self.hub.seen(key, &seen);
+            let seen: Vec<_> = seen.map(|(c, seq)| (conversation(*c), *seq)).collect();
+            self.hub.seen(key, seen);
         }
     }
 

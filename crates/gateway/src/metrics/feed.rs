@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use confab_bus::feed::Break;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::register;
+use crate::lag::Lag;
 
 /// More events than this unread in the stream: the gateway lags by seconds, and is not ready.
 const LAG: u64 = 50_000;
@@ -34,6 +36,8 @@ pub(crate) struct FeedMetrics {
     reconciled: Arc<AtomicBool>,
     filled: Arc<AtomicBool>,
     pending: Arc<AtomicU64>,
+    hub_lag: Lag,
+    hub_lag_seconds: Gauge<f64, AtomicU64>,
 }
 
 impl FeedMetrics {
@@ -50,6 +54,8 @@ impl FeedMetrics {
             reconciled: Arc::default(),
             filled: Arc::default(),
             pending: Arc::default(),
+            hub_lag: Lag::new(Instant::now()),
+            hub_lag_seconds: Gauge::default(),
         };
         register(registry, "confab_feed_events", metrics.events.clone());
         register(registry, "confab_feed_breaks", metrics.breaks.clone());
@@ -57,6 +63,7 @@ impl FeedMetrics {
         register(registry, "confab_feed_malformed", metrics.malformed.clone());
         register(registry, "confab_feed_past", metrics.past.clone());
         register(registry, "confab_feed_lag", metrics.lag.clone());
+        register(registry, "confab_hub_lag", metrics.hub_lag_seconds.clone());
         register(registry, "confab_sessions", metrics.sessions.clone());
         register(
             registry,
@@ -111,12 +118,28 @@ impl FeedMetrics {
             .set(i64::try_from(conversations).unwrap_or(i64::MAX));
     }
 
+    #[cfg(test)]
+    pub(crate) fn sessions(&self) -> i64 {
+        self.sessions.get()
+    }
+
     pub(crate) fn reconciling(&self) {
         self.reconciled.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn reconciled(&self) {
         self.reconciled.store(true, Ordering::Relaxed);
+    }
+
+    /// How far the hub is behind the feed's reader.
+    pub(crate) const fn hub_lag(&self) -> &Lag {
+        &self.hub_lag
+    }
+
+    /// Shows how far the hub is behind.
+    pub(crate) fn show_hub_lag(&self) {
+        let age = self.hub_lag.age(Instant::now());
+        self.hub_lag_seconds.set(age.as_secs_f64());
     }
 
     /// Whether the feed was reconciled after its last beginning, and does not lag by seconds.

@@ -97,6 +97,13 @@ pub const METRICS: &[Metric] = &[
         help: "Events of the stream not read yet",
     },
     Metric {
+        name: "confab_hub_lag",
+        unit: "seconds",
+        kind: Gauge,
+        labels: &[],
+        help: "Age of the oldest event that was read from the feed and is not handed to every local session; above 3 s the gateway is not ready",
+    },
+    Metric {
         name: "confab_window_events",
         unit: "",
         kind: Gauge,

@@ -7,7 +7,7 @@ use confab_protocol::ids::ConversationId;
 use confab_protocol::signal::{Presence, PresenceStatus};
 use rustc_hash::FxHashSet;
 
-use super::{AT_ONCE, PAUSE, Presences, Said, Word};
+use super::{AT_ONCE, PAUSE, Presences, STEP_CONVERSATIONS, Said, Word};
 use crate::hub::{Account, SessionKey};
 
 /// A user with sessions here, or lately.
@@ -20,6 +20,8 @@ pub(super) struct Local {
     conversations: Arc<[ConversationId]>,
     /// In which conversations a change that is not said yet came about; none where it is to be told in all.
     changed_in: Option<Vec<ConversationId>>,
+    /// Conversations that came behind that change.
+    since: Vec<ConversationId>,
     /// Whether it stands in the queue of those of whom something may be to say.
     queued: bool,
     /// Whether it is to be said although it did not change.
@@ -33,11 +35,23 @@ impl Local {
         statuses.max().unwrap_or(PresenceStatus::Offline)
     }
 
+    /// The status changed: in all conversations of now. Behind a change that is not said yet only those that came since are new.
+    fn changed(&mut self, conversations: impl FnOnce() -> Vec<ConversationId>) {
+        match &mut self.changed_in {
+            Some(changed_in) => changed_in.append(&mut self.since),
+            None => {
+                self.since.clear();
+                self.changed_in = Some(conversations());
+            }
+        }
+    }
+
     /// Those of `conversations` in which the change that is said now is to be told; whether others are left.
     fn take_changed_in(
         &mut self,
         conversations: Vec<ConversationId>,
     ) -> (Vec<ConversationId>, bool) {
+        self.since = Vec::new();
         let Some(changed_in) = self.changed_in.take() else {
             return (conversations, false);
         };
@@ -65,7 +79,7 @@ impl Presences {
         let before = local.status();
         local.sessions.push((key, status));
         if local.status() != before {
-            local.changed_in = Some(conversations_of(account));
+            local.changed(|| conversations_of(account));
         }
         self.say_of(account, Word::Change);
     }
@@ -80,17 +94,37 @@ impl Presences {
         let Some(account) = self.sessions.get(&key).cloned() else {
             return;
         };
-        if let Some(local) = self.locals.get_mut(&account) {
-            let before = local.status();
-            let session = local.sessions.iter_mut().find(|(other, _)| *other == key);
-            if let Some((_, said)) = session {
-                *said = status;
-            }
-            if local.status() != before {
-                local.changed_in = Some(conversations_of(&account));
-            }
+        let Some(local) = self.locals.get_mut(&account) else {
+            return;
+        };
+        let before = local.status();
+        let session = local.sessions.iter_mut().find(|(other, _)| *other == key);
+        if let Some((_, said)) = session {
+            *said = status;
         }
+        if local.status() == before {
+            return;
+        }
+        local.changed(|| conversations_of(&account));
         self.say_of(&account, Word::Change);
+    }
+
+    /// A session of a user has a new conversation: those who do not know what is said of the user are told.
+    pub(crate) fn joined(&mut self, account: &Account, conversation: ConversationId) {
+        if let Some(local) = self.locals.get_mut(account)
+            && local.changed_in.is_some()
+        {
+            local.since.push(conversation);
+        }
+        self.repeat(account);
+    }
+
+    /// Whether a session says something else than before.
+    pub(crate) fn is_change(&self, key: SessionKey, status: PresenceStatus) -> bool {
+        let account = self.sessions.get(&key);
+        let local = account.and_then(|account| self.locals.get(account));
+        let said = local.and_then(|local| local.sessions.iter().find(|(other, _)| *other == key));
+        said.is_some_and(|(_, said)| *said != status)
     }
 
     /// A session ended.
@@ -103,6 +137,7 @@ impl Presences {
             local.sessions.retain(|(other, _)| *other != key);
             if local.status() != before {
                 local.changed_in = None;
+                local.since.clear();
             }
         }
         self.say_of(&account, Word::Change);
@@ -119,16 +154,30 @@ impl Presences {
         }
     }
 
-    /// What is to be said since this was last asked. `conversations_of` gives those of a user's conversations in which it
-    /// may be told.
+    /// Whether a pass through those of whom something may be to say has not come to its end.
+    pub(crate) const fn is_saying(&self) -> bool {
+        self.pass > 0
+    }
+
+    /// What is to be said since this was last asked, or a step of it: then [`Self::is_saying`]. `conversations_of` gives those of a
+    /// user's conversations in which it may be told.
     pub(crate) fn say(
         &mut self,
         now: Instant,
         conversations_of: impl Fn(&Account) -> Vec<ConversationId>,
     ) -> Said {
         let mut said = Said::default();
-        for _ in 0..AT_ONCE.min(self.unsaid.len()) {
+        if self.pass == 0 {
+            self.pass = self.unsaid.len();
+        }
+        let mut conversations = 0;
+        for _ in 0..AT_ONCE {
+            if self.pass == 0 || conversations >= STEP_CONVERSATIONS {
+                break;
+            }
+            self.pass -= 1;
             let Some(account) = self.unsaid.pop_front() else {
+                self.pass = 0;
                 break;
             };
             let Some(local) = self.locals.get_mut(&account) else {
@@ -143,7 +192,7 @@ impl Presences {
             let repeat = std::mem::take(&mut local.repeat);
             let before = local.said.unwrap_or(PresenceStatus::Offline);
             if status == before {
-                local.changed_in = None;
+                (local.changed_in, local.since) = (None, Vec::new());
             }
             if status == before && (!repeat || status == PresenceStatus::Offline) {
                 if local.sessions.is_empty() {
@@ -154,6 +203,7 @@ impl Presences {
             let mut others = false;
             if status != PresenceStatus::Offline {
                 let all = conversations_of(&account);
+                conversations += all.len();
                 let told;
                 (told, others) = local.take_changed_in(all);
                 local.conversations = told.into();

@@ -214,6 +214,42 @@ fn what_changed_before_a_conversation_began_is_no_news_in_it() {
     assert_eq!(here.told(2100), one("alice", Away));
 }
 
+/// Looking at all conversations is what a change costs: of several that are said as one only the first does.
+#[test]
+fn change_behind_new_conversation_is_told_there() {
+    let mut here = Here::new();
+    let (alice, key) = (account("alice"), SessionKey(1));
+    here.presences.opened_with(key, &alice, Online, |_| vec![]);
+    here.presences.joined(&alice, ROOM);
+    let unchanged = |_: &Account| panic!("nothing changed");
+    here.presences.set(key, Online, unchanged);
+    assert!(!here.presences.is_change(key, Online));
+    here.presences.set(key, Away, |_| panic!("looked at again"));
+    let said = here.says(100);
+    assert_eq!(said.changes[0].conversations, [ROOM]);
+    assert_eq!(here.told(100), one("alice", Away));
+}
+
+#[test]
+fn much_presence_is_said_in_steps() {
+    let mut here = Here::new();
+    let all: Vec<_> = (0..STEP_CONVERSATIONS as u128)
+        .map(|n| ConversationId(Uuid::from_u128(n)))
+        .collect();
+    let users = 3;
+    for n in 0..users {
+        let user = account(&format!("u{n}"));
+        here.opens(SessionKey(n), &user);
+    }
+    let mut steps = 0;
+    while steps == 0 || here.presences.is_saying() {
+        let said = here.presences.say(here.at(100), |_| all.clone());
+        assert_eq!(said.changes.len(), 1);
+        steps += 1;
+    }
+    assert_eq!(steps, users);
+}
+
 #[test]
 fn a_session_that_goes_on_elsewhere_says_what_it_said_whichever_gateway_is_heard_first() {
     for fenced_first in [true, false] {

@@ -29,13 +29,15 @@ pub(super) enum Done {
     Read(ConversationId, Answered),
     /// Whether the user may say in a conversation that it types, and how many members that has.
     MayType(ConversationId, Result<u64, Failure>),
+    /// The hub has heard what the client said.
+    Told,
     /// What a fresh token says.
     Verified(Option<String>, Result<Caller, Failure>),
 }
 
 /// What a client said that the hub must know. It is told apart from the frame, which is large, and not to be held by a
 /// connection that says nothing.
-pub(super) enum ForHub {
+enum ForHub {
     Presence(PresenceStatus),
     Seen(BTreeMap<ConversationId, Seq>),
 }
@@ -63,8 +65,7 @@ impl Session<'_> {
             ClientFrame::Typing(typing) => self.typing(connection, typing),
             ClientFrame::Presence(presence) => {
                 if self.may_write(connection, presence.id.as_deref()) {
-                    self.holder.presence(presence.status);
-                    self.for_hub = Some(ForHub::Presence(presence.status));
+                    self.presence(presence.status);
                 }
             }
             ClientFrame::Auth(auth) => self.renew(auth),
@@ -77,18 +78,30 @@ impl Session<'_> {
                     Failure::field("/type", "hello was said already"),
                 );
             }
-            ClientFrame::Seen(seen) => self.for_hub = Some(ForHub::Seen(seen.positions)),
+            ClientFrame::Seen(seen) => self.tell_hub(ForHub::Seen(seen.positions)),
         }
         Ok(())
     }
 
-    /// Tells the hub what the client said.
-    pub(super) async fn tell_hub(&mut self, said: ForHub) {
-        let (fanout, key) = (&self.sockets.fanout, self.key);
-        match said {
-            ForHub::Presence(status) => fanout.presence(key, status).await,
-            ForHub::Seen(seen) => fanout.seen(key, seen).await,
+    /// The user says whether it is there. What it said before changes nothing.
+    fn presence(&mut self, status: PresenceStatus) {
+        if self.said_presence.replace(status) != Some(status) {
+            self.holder.presence(status);
+            self.tell_hub(ForHub::Presence(status));
         }
+    }
+
+    /// Tells the hub what the client said; no other frame is read until the hub has looked at it.
+    fn tell_hub(&mut self, said: ForHub) {
+        let (fanout, key) = (self.sockets.fanout.clone(), self.key);
+        self.telling_hub = true;
+        self.on_the_way.push(Box::pin(async move {
+            match said {
+                ForHub::Presence(status) => fanout.presence(key, status).await,
+                ForHub::Seen(seen) => fanout.seen(key, seen).await,
+            }
+            Done::Told
+        }));
     }
 
     /// Whether the token allows to change or signal anything; the frame is answered where it does not.
@@ -261,6 +274,7 @@ impl Session<'_> {
                 self.pending_frames -= 1;
                 self.may_type(connection, conversation, answer);
             }
+            Done::Told => self.telling_hub = false,
             Done::Verified(id, verified) => self.renewed(connection, id, verified),
         }
     }

@@ -9,14 +9,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use confab_auth::Caller;
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::signal::PresenceStatus;
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::debug;
 
 use super::Sockets;
 use super::asked::Asked;
 use super::codec::Decoded;
-use super::commands::ForHub;
 use super::connection::{Connection, End, Meanwhile, pump};
 use super::ending::{drained, goaway, try_elsewhere};
 use super::frames::Frame;
@@ -39,6 +40,8 @@ use crate::slots::{Kept, Slot};
 const PENDING: usize = 1024 * 1024;
 /// Frames other than sends whose answers may wait before the socket is read no further.
 const PENDING_FRAMES: usize = 64;
+/// Frames that a session takes until every other task had a turn.
+const TURNS_UNTIL_YIELD: u64 = 16;
 /// Bad frames within [`BAD_FRAMES_WITHIN`] that end the connection.
 const BAD_FRAMES: usize = 10;
 const BAD_FRAMES_WITHIN: Duration = Duration::from_secs(60);
@@ -135,8 +138,10 @@ pub(super) struct Session<'a> {
     pub(super) pending_frames: usize,
     /// A fresh token is looked at: what it allows decides over the frames behind it.
     pub(super) renewing: bool,
-    /// What the hub is to be told before anything else is heard.
-    pub(super) for_hub: Option<ForHub>,
+    /// The hub looks at what the client said: nothing else is heard before.
+    pub(super) telling_hub: bool,
+    /// What the client said last of its user's presence.
+    pub(super) said_presence: Option<PresenceStatus>,
     bad_frames: VecDeque<Instant>,
     meter: Meter,
     heard: Instant,
@@ -163,7 +168,8 @@ impl<'a> Session<'a> {
             on_the_way: Asked::default(),
             pending_frames: 0,
             renewing: false,
-            for_hub: None,
+            telling_hub: false,
+            said_presence: None,
             bad_frames: VecDeque::new(),
             meter: Meter::new(sockets.rates.clone()),
             heard: Instant::now(),
@@ -183,11 +189,13 @@ impl<'a> Session<'a> {
         let mut warned = false;
         let mut drain = pin!(drained(self.sockets));
         let mut degraded = self.sockets.degraded.clone();
+        let mut turns = 0_u64;
         loop {
             let writing = connection.writer.stalled_since();
             let reads = connection.outbox.answer_bytes() + self.sends.bytes() < PENDING
                 && self.pending_frames < PENDING_FRAMES
-                && !self.renewing;
+                && !self.renewing
+                && !self.telling_hub;
             let meanwhile = if reads {
                 Meanwhile::Reading
             } else {
@@ -226,8 +234,10 @@ impl<'a> Session<'a> {
             if let Err(end) = step {
                 return end;
             }
-            if let Some(said) = self.for_hub.take() {
-                self.tell_hub(said).await;
+            turns += 1;
+            if turns.is_multiple_of(TURNS_UNTIL_YIELD) {
+                // Frames that were read together need no waiting: without this one client has a processor for as long as it sends.
+                yield_now().await;
             }
             if connection.outbox.wants_more() {
                 self.sockets.fanout.drained(self.key).await;

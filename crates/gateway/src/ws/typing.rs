@@ -1,11 +1,14 @@
 //! What a session says of its user's typing: only where it is a member, which the hub knows or a worker says.
 
+use std::sync::Arc;
+
 use confab_protocol::error::Failure;
 use confab_protocol::frame::Typing;
 use confab_protocol::ids::ConversationId;
 use confab_protocol::limits;
 use confab_protocol::signal::{Signal, SignalKind};
 use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::Semaphore;
 
 use super::commands::Done;
 use super::connection::Connection;
@@ -20,12 +23,21 @@ pub(super) struct Typist {
     types_in: FxHashSet<ConversationId>,
     /// Of each conversation whose membership is being looked at, what was said last: of several, the newest counts.
     asked: FxHashMap<ConversationId, Typing>,
+    /// One membership at a time is asked of a worker; none where none was looked at.
+    turns: Option<Arc<Semaphore>>,
 }
 
 impl Typist {
     /// Takes note of what is said; says whether the membership must be looked at now.
     fn ask(&mut self, typing: Typing) -> bool {
         self.asked.insert(typing.conversation_id, typing).is_none()
+    }
+
+    fn turns(&mut self) -> Arc<Semaphore> {
+        let turns = self
+            .turns
+            .get_or_insert_with(|| Arc::new(Semaphore::new(1)));
+        Arc::clone(turns)
     }
 
     /// The membership was looked at: what was said last.
@@ -52,9 +64,10 @@ impl Session<'_> {
             return;
         }
         let (fanout, key) = (self.sockets.fanout.clone(), self.key);
+        let turns = self.typist.turns();
         self.pending_frames += 1;
         self.on_the_way.push(Box::pin(async move {
-            let members = fanout.membership(key, conversation).await;
+            let members = fanout.membership(key, conversation, &turns).await;
             Done::MayType(conversation, members)
         }));
     }
