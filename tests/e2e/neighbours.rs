@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::support::{Cluster, Setup, User, claims, eventually, id_of, soak};
 
+mod gateway;
 mod locked;
 mod quiet;
 mod sockets;

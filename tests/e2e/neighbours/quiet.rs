@@ -6,22 +6,29 @@ use std::time::Duration;
 
 use confab_client::{Options, Session};
 use confab_protocol::ids::ConversationId;
+use confab_stack::get;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::user_of;
-use crate::support::{Cluster, Member, User, soak, text};
+use crate::support::{Cluster, Member, User, eventually, soak, text};
 
 /// Between two things that one of them does.
 const PERIOD: Duration = Duration::from_millis(200);
 /// How long they are watched alone, as the measure of what follows.
 const ALONE: Duration = Duration::from_secs(4);
+/// How many times as long as alone the hundredth part of things may take beside a gateway's worst.
+const MAX_RATIO: usize = 10;
+/// How long is waited for what may be lost.
+const ARRIVAL: Duration = Duration::from_secs(30);
 
 /// Something that one of them did.
 #[derive(Debug, Clone)]
 struct Sample {
+    /// By whom: none by who asks whether the gateway lives.
+    who: Option<usize>,
     what: &'static str,
     took: Duration,
     problem: Option<String>,
@@ -31,6 +38,8 @@ struct Sample {
 pub(super) struct Quiet {
     stop: watch::Sender<bool>,
     tasks: JoinSet<Account>,
+    probes: JoinSet<()>,
+    hearing: Hearing,
     samples: Arc<Mutex<Vec<Sample>>>,
     p99: Duration,
 }
@@ -42,11 +51,24 @@ struct Account {
 }
 
 impl Quiet {
+    /// As [`Self::start`], beside a gateway's worst: what they send they are to hear as well, and the gateway is asked whether it lives.
+    pub(super) async fn start_at_gateway(cluster: &Cluster) -> Self {
+        let quiet = Self::begin(cluster, Hearing::Awaited).await;
+        quiet.alone().await
+    }
+
     /// They begin, and are alone at first.
     pub(super) async fn start(cluster: &Cluster) -> Self {
+        let quiet = Self::begin(cluster, Hearing::Ignored).await;
+        quiet.alone().await
+    }
+
+    async fn begin(cluster: &Cluster, hearing: Hearing) -> Self {
         let mut quiet = Self {
             stop: watch::Sender::new(false),
             tasks: JoinSet::new(),
+            probes: JoinSet::new(),
+            hearing,
             samples: Arc::default(),
             p99: Duration::ZERO,
         };
@@ -58,9 +80,11 @@ impl Quiet {
             let member = user.on(0).await;
             let conversation = member.create_group(&["friend".parse().unwrap()]).await;
             let neighbour = Neighbour {
+                number,
                 user,
                 member,
                 conversation,
+                hearing,
                 samples: Arc::clone(&quiet.samples),
                 acknowledged: Vec::new(),
                 last: None,
@@ -71,11 +95,22 @@ impl Quiet {
                 .tasks
                 .spawn(neighbour.run(first, quiet.stop.subscribe()));
         }
-        sleep_until(Instant::now() + ALONE).await;
-        let alone = quiet.take();
-        quiet.p99 = Stats::of(&alone).p99;
-        println!("alone: {}", Stats::of(&alone));
+        if hearing == Hearing::Awaited {
+            let port = cluster.gateways[0].port();
+            let samples = Arc::clone(&quiet.samples);
+            quiet
+                .probes
+                .spawn(probe(port, samples, quiet.stop.subscribe()));
+        }
         quiet
+    }
+
+    async fn alone(mut self) -> Self {
+        sleep_until(Instant::now() + ALONE).await;
+        let alone = self.take();
+        self.p99 = Stats::of(&alone).p99;
+        println!("alone: {}", Stats::of(&alone));
+        self
     }
 
     /// Lets the worst happen beside them, and says what they felt of it.
@@ -85,7 +120,10 @@ impl Quiet {
     pub(super) async fn beside(&self, what: &str, most: Duration, worst: impl Future<Output = ()>) {
         drop(self.take());
         worst.await;
-        let samples = self.take();
+        let mut samples = self.take();
+        if self.hearing == Hearing::Awaited {
+            samples.extend(self.settled().await);
+        }
         let stats = Stats::of(&samples);
         let ratio = stats.p99.as_secs_f64() / self.p99.as_secs_f64();
         println!("beside {what}: {stats}, p99 {ratio:.1} times that alone");
@@ -98,11 +136,35 @@ impl Quiet {
             samples.len()
         );
         assert!(stats.longest.0 < most, "{what}: {stats}");
+        let goal = soak(MAX_RATIO, usize::MAX) as f64;
+        assert!(
+            self.hearing == Hearing::Ignored || ratio <= goal,
+            "{what}: {stats}, p99 {ratio:.1} times that alone"
+        );
+    }
+
+    /// What ends until everybody has ended what was begun before: whoever is held up is held up by what just went on.
+    async fn settled(&self) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        eventually("everybody goes on", 2 * ARRIVAL, async || {
+            samples.extend(self.take());
+            let everybody = (0..self.tasks.len()).all(|number| {
+                let own = samples.iter().filter(|one| one.who == Some(number));
+                // A send and its hearing count as one thing.
+                own.filter(|one| one.what != "hear").count() > 1
+            });
+            everybody.then_some(())
+        })
+        .await;
+        samples
     }
 
     /// Ends them, and looks whether what was acknowledged is stored once, in the order sent.
     pub(super) async fn end(mut self, cluster: &Cluster) {
         self.stop.send_replace(true);
+        while let Some(probes) = self.probes.join_next().await {
+            probes.unwrap();
+        }
         while let Some(account) = self.tasks.join_next().await {
             account.unwrap().check(cluster).await;
         }
@@ -146,10 +208,39 @@ impl Account {
     }
 }
 
+/// Whether a neighbour waits until it has heard what it sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    Awaited,
+    Ignored,
+}
+
+/// Asks a gateway whether it lives.
+async fn probe(port: u16, samples: Arc<Mutex<Vec<Sample>>>, stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        let began = Instant::now();
+        let answer = get(port, "/health", ARRIVAL).await;
+        let problem = match answer {
+            Ok((200, _)) => None,
+            other => Some(format!("{other:?}")),
+        };
+        let sample = Sample {
+            who: None,
+            what: "health",
+            took: began.elapsed(),
+            problem,
+        };
+        samples.lock().unwrap().push(sample);
+        sleep_until(began + PERIOD).await;
+    }
+}
+
 struct Neighbour {
+    number: usize,
     user: User,
     member: Member,
     conversation: ConversationId,
+    hearing: Hearing,
     samples: Arc<Mutex<Vec<Sample>>>,
     acknowledged: Vec<(String, u64)>,
     /// The last message's id and seq.
@@ -163,12 +254,11 @@ impl Neighbour {
             sleep_until(next).await;
             let began = Instant::now();
             let (what, done) = self.act(number).await;
-            let sample = Sample {
-                what,
-                took: began.elapsed(),
-                problem: done.err(),
-            };
-            self.samples.lock().unwrap().push(sample);
+            self.took(what, began, done);
+            if what == "send" && self.hearing == Hearing::Awaited {
+                let heard = self.hear().await;
+                self.took("hear", began, heard);
+            }
             number += 1;
             next = (next + PERIOD).max(Instant::now());
         }
@@ -176,6 +266,36 @@ impl Neighbour {
             conversation: self.conversation,
             acknowledged: self.acknowledged,
         }
+    }
+
+    fn took(&self, what: &'static str, began: Instant, done: Result<(), String>) {
+        let sample = Sample {
+            who: Some(self.number),
+            what,
+            took: began.elapsed(),
+            problem: done.err(),
+        };
+        self.samples.lock().unwrap().push(sample);
+    }
+
+    /// Waits until it has heard all that it has sent, and nothing is missing before.
+    async fn hear(&self) -> Result<(), String> {
+        let Some((_, seq)) = self.last else {
+            return Ok(());
+        };
+        let mut record = self.member.record.clone();
+        let heard = record.wait_for(|record| record.last(self.conversation) >= seq);
+        let heard = timeout(ARRIVAL, heard).await;
+        let heard = heard.map_err(|_late| format!("{seq} was not heard"))?;
+        let heard = heard.map_err(|error| error.to_string())?;
+        let seqs: Vec<_> = heard.events[&self.conversation]
+            .iter()
+            .map(|event| event.seq)
+            .collect();
+        let gapless = seqs.windows(2).all(|two| two[1] == two[0] + 1);
+        gapless
+            .then_some(())
+            .ok_or_else(|| format!("heard {seqs:?}"))
     }
 
     async fn act(&mut self, number: usize) -> (&'static str, Result<(), String>) {

@@ -1,8 +1,10 @@
 //! A client that writes any bytes: what no well-behaved library would send.
 
+use std::net::Ipv4Addr;
+
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// A text frame's first byte: FIN and the opcode (RFC 6455 section 5.2).
 pub(crate) const TEXT: u8 = 0x81;
@@ -17,10 +19,48 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
+    /// The head of an upgrade, but for its last line.
+    pub(crate) const UPGRADE: &str = "GET /v1/ws HTTP/1.1\r\nHost: confab\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: confab.v1.json\r\n";
+
     pub(crate) async fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream }
+    }
+
+    /// Connects from an address of the test's own choice on this host.
+    pub(crate) async fn connect_from(address: Ipv4Addr, port: u16) -> std::io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((address, 0).into())?;
+        let stream = socket.connect((Ipv4Addr::LOCALHOST, port).into()).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+
+    /// The bare connection.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    /// Asks for an upgrade and says these frames, a hello first; gives the first frame of text that comes, none when the connection is
+    /// refused or ends before.
+    pub(crate) async fn hello(&mut self, token: &str, frames: &[&str]) -> Option<Value> {
+        let head = format!("{}Authorization: Bearer {token}\r\n\r\n", Self::UPGRADE);
+        self.write(head.as_bytes()).await.ok()?;
+        if self.status().await? != 101 {
+            return None;
+        }
+        for text in frames {
+            self.write(&frame(TEXT, text.as_bytes())).await.ok()?;
+        }
+        loop {
+            match self.frame().await? {
+                (TEXT, payload) => return serde_json::from_slice(&payload).ok(),
+                (CLOSE, _) => return None,
+                _ => {}
+            }
+        }
     }
 
     /// Connects and upgrades; `headers` are whole lines.
