@@ -22,6 +22,9 @@ pub use sessions::NewRevocation;
 
 /// How long a connection may take to stand.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a connection that asks for nothing is kept: for less than a gateway keeps it (10 s unless set otherwise), or a call that may
+/// not be repeated goes out on one that is being closed.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call may take in all.
 const CALL: Duration = Duration::from_secs(30);
 
@@ -106,6 +109,7 @@ impl Http {
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .timeout(CALL)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         Ok(Self {
