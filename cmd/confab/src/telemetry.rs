@@ -2,15 +2,17 @@
 
 use std::io::IsTerminal as _;
 
-use anyhow::Context as _;
 use confab_protocol::metric::{Metric, MetricKind};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 #[cfg(test)]
 mod catalogue;
+mod lines;
 mod process;
+
+use lines::Shape;
 
 /// What is logged, and how. Logs go to standard error.
 #[derive(Debug, Clone, clap::Args)]
@@ -18,7 +20,8 @@ mod process;
 #[group(skip)]
 pub(crate) struct Settings {
     /// What is logged: a level, or levels by target, as in `info,confab_gateway=debug`. Without it `info`, and `error` for
-    /// commands that look at an installation.
+    /// commands that look at an installation. Libraries log nothing below `info`, whatever it says: they would write message
+    /// bodies.
     #[arg(long = "log", env = "CONFAB_LOG", value_name = "FILTER", global = true)]
     filter: Option<String>,
     /// How log lines look; `auto` is text on a terminal and JSON otherwise.
@@ -45,22 +48,15 @@ enum Format {
 /// When the filter cannot be read.
 pub(crate) fn start(settings: &Settings, usual: &str) -> anyhow::Result<()> {
     let filter = settings.filter.as_deref().unwrap_or(usual);
-    let filter =
-        EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is no filter"))?;
     let is_terminal = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let started = match settings.format {
-        Format::Auto if is_terminal => lines.try_init(),
-        Format::Text => lines.with_ansi(is_terminal).try_init(),
-        Format::Auto | Format::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .try_init(),
+    let shape = match settings.format {
+        Format::Auto if is_terminal => Shape::Text { colours: true },
+        Format::Text => Shape::Text {
+            colours: is_terminal,
+        },
+        Format::Auto | Format::Json => Shape::Json,
     };
+    let started = lines::subscriber(filter, shape, std::io::stderr)?.try_init();
     started.map_err(|error| anyhow::anyhow!("cannot start to log: {error}"))
 }
 

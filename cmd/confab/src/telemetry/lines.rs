@@ -1,0 +1,160 @@
+//! Log lines: what is written at most, and that an event is one line.
+
+use std::fmt::{self, Write as _};
+
+use anyhow::Context as _;
+use tracing::level_filters::LevelFilter;
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{self, FormatFields};
+use tracing_subscriber::prelude::*;
+
+/// How targets of confab's own crates begin.
+const OWN_TARGETS: &str = "confab";
+/// What libraries may log at most: below that async-nats writes the messages that it sends and receives, hyper writes headers.
+const MAX_LIBRARY_LEVEL: LevelFilter = LevelFilter::INFO;
+
+/// How lines look.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Shape {
+    Text { colours: bool },
+    Json,
+}
+
+/// What writes log lines by a filter.
+///
+/// # Errors
+/// When the filter cannot be read.
+pub(super) fn subscriber<W>(
+    filter: &str,
+    shape: Shape,
+    writer: W,
+) -> anyhow::Result<Box<dyn Subscriber + Send + Sync>>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter =
+        EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is no filter"))?;
+    let base = tracing_subscriber::registry()
+        .with(filter)
+        .with(filter_fn(may_be_logged));
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    Ok(match shape {
+        Shape::Text { colours } => {
+            Box::new(base.with(lines.with_ansi(colours).fmt_fields(one_line())))
+        }
+        Shape::Json => Box::new(
+            base.with(
+                lines
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(true)
+                    .with_span_list(false),
+            ),
+        ),
+    })
+}
+
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with(OWN_TARGETS) || *metadata.level() <= MAX_LIBRARY_LEVEL
+}
+
+/// Fields as text, in which nothing begins a line: what a caller chose may stand in them.
+fn one_line() -> impl for<'a> FormatFields<'a> + 'static {
+    let field =
+        |writer: &mut format::Writer<'_>, field: &tracing::field::Field, value: &dyn fmt::Debug| {
+            match field.name() {
+                "message" => {}
+                name => write!(writer, "{}=", name.trim_start_matches("r#"))?,
+            }
+            write!(Escaping(writer), "{value:?}")
+        };
+    format::debug_fn(field).delimited(" ")
+}
+
+/// Writes control characters as their escapes.
+struct Escaping<'a, 'b>(&'a mut format::Writer<'b>);
+
+impl fmt::Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            let mut plain = part.chars();
+            match plain.next_back().filter(|last| last.is_control()) {
+                Some(control) => write!(self.0, "{}{}", plain.as_str(), control.escape_default())?,
+                None => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::subscriber::with_default;
+    use tracing::{debug, info, trace};
+
+    use super::*;
+
+    #[derive(Debug, Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(filter: &str, shape: Shape, log: impl FnOnce()) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = subscriber(filter, shape, move || writer.clone()).unwrap();
+        with_default(subscriber, log);
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn libraries_log_no_bodies_whatever_the_filter() {
+        for filter in [
+            "trace",
+            "async_nats=trace",
+            "info,async_nats=debug,hyper=trace",
+        ] {
+            for shape in [Shape::Json, Shape::Text { colours: false }] {
+                let text = logged(filter, shape, || {
+                    trace!(target: "async_nats::connection", "read operation: BODY");
+                    debug!(target: "async_nats::jetstream", "JetStream request sent: BODY");
+                    trace!(target: "hyper::proto", "headers: BODY");
+                    info!(target: "async_nats", "connected");
+                });
+                assert!(!text.contains("BODY"), "{filter}: {text}");
+            }
+        }
+        let text = logged("trace", Shape::Json, || {
+            info!(target: "async_nats", "connected");
+            trace!(target: "confab_gateway::hub", "own");
+        });
+        assert!(text.contains("connected") && text.contains("own"), "{text}");
+    }
+
+    #[test]
+    fn event_is_one_line_whatever_its_fields() {
+        let name = "x\n2026-11-29T00:00:00Z ERROR confab: forged\r\u{1b}[31m\u{85}";
+        let text = logged("debug", Shape::Text { colours: false }, || {
+            debug!(failure = %name, other = 7, text = name, "a request was {name}");
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert_eq!(text.matches(char::is_control).count(), 1, "{text:?}");
+        assert!(text.contains(r"failure=x\n2026"), "{text}");
+        assert!(text.contains(" other=7 "), "{text}");
+    }
+}
