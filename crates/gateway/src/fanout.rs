@@ -12,7 +12,7 @@ use confab_protocol::ids::{ConversationId, Seq, TenantId};
 use confab_protocol::query::{EncodedEvent, UserMemberships};
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use crate::hub::{
     Ask, Effect, Hub, Opened, Opening, Read, Reader, ReplayLimits, Retry, SessionKey, Standing,
 };
 use crate::metrics::{FeedMetrics, WindowMetrics};
+use crate::permits::FairPermits;
 use crate::presence::Presences;
 use crate::signals::{FromGateways, Outbound};
 use crate::window::Bounds;
@@ -113,7 +114,7 @@ pub(crate) struct FanoutLoop {
     commands: Commands,
     metrics: FeedMetrics,
     replays: WindowMetrics,
-    questions: Arc<Semaphore>,
+    questions: Arc<FairPermits>,
     /// Who waits for a session to be open, and what the session then says of its user.
     opening: FxHashMap<SessionKey, (oneshot::Sender<Opened>, PresenceStatus)>,
     tasks: JoinSet<Done>,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use confab_bus::feed::FeedEvent;
 use confab_bus::records::Position;
 use confab_protocol::event::MembershipChange;
-use confab_protocol::fair::{FairQueue, Owner};
+use confab_protocol::fair::Owner;
 use confab_protocol::frame::Truncated;
 use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
@@ -24,10 +24,12 @@ mod asking;
 mod conversation;
 mod delivery;
 mod effect;
+mod ended;
 mod entries;
 mod entry;
 mod members;
 mod opening;
+mod openings;
 mod positions;
 mod pushing;
 mod reading;
@@ -37,6 +39,7 @@ mod truncating;
 
 use conversation::Conversation;
 pub(crate) use effect::{Ask, Effect, Purpose, Read, Reader, Retry};
+use openings::{OpeningSize, Openings};
 use session::{Asking, Kept, Session};
 pub(crate) use signals::{Standing, Telling};
 
@@ -116,10 +119,8 @@ pub(crate) struct Hub {
     window: Window,
     replays: Replays,
     limits: ReplayLimits,
-    /// Sessions whose memberships are still to be asked for, and how many such questions have no answer yet.
-    /// Sessions whose memberships are to be asked for, in turn by tenant and user.
-    to_open: FairQueue<SessionKey>,
-    opening_asks: usize,
+    /// Sessions whose memberships are to be asked for, and how many such questions have no answer yet.
+    openings: Openings,
     /// Grows with every break of the feed.
     epoch: u64,
     /// Grows with every conversation that begins here, and with every session that opens by its record.
@@ -167,8 +168,7 @@ impl Hub {
             window: Window::new(bounds, now),
             replays: Replays::default(),
             limits,
-            to_open: FairQueue::default(),
-            opening_asks: 0,
+            openings: Openings::default(),
             epoch: 1,
             clock: 0,
             confirmations: 0,
@@ -217,6 +217,11 @@ impl Hub {
     /// How many sessions there are.
     pub(crate) fn session_count(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// How many sessions wait until their memberships are asked for: small and large ones.
+    pub(crate) fn waiting_openings(&self) -> [usize; 2] {
+        OpeningSize::ALL.map(|size| self.openings.waiting(size))
     }
 
     /// How many conversations have local members.
@@ -310,12 +315,12 @@ impl Hub {
         let ended = self
             .sessions
             .get(&key)
-            .and_then(|session| session.ended.get(&conversation));
+            .and_then(|session| session.ended.get(conversation));
         let entered = self
             .conversations
             .get(&conversation)
             .and_then(|c| c.last_of(key));
-        ended.is_some_and(|ended| *ended >= joined)
+        ended.is_some_and(|ended| ended >= joined)
             || entered.is_some_and(|entered| entered >= joined)
     }
 

@@ -30,6 +30,7 @@ mod limits;
 #[doc(hidden)]
 pub mod measured;
 mod metrics;
+mod permits;
 mod presence;
 mod reads;
 mod records;

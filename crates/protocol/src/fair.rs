@@ -12,6 +12,10 @@ use rustc_hash::FxHashMap;
 use crate::command::Caller;
 use crate::ids::{TenantId, UserId};
 
+mod counts;
+
+pub use counts::Counts;
+
 /// What a turn is worth, in bytes.
 const QUANTUM_BYTES: i64 = 16 * 1024;
 /// What an item costs beside its bytes.
@@ -24,6 +28,17 @@ pub struct Owner {
     pub tenant: TenantId,
     /// The user.
     pub user: UserId,
+}
+
+impl Owner {
+    /// The owner of what counts for a tenant and none of its users: the tenant's name stands in a user's place.
+    #[must_use]
+    pub fn of_tenant(tenant: &TenantId) -> Option<Self> {
+        Some(Self {
+            tenant: tenant.clone(),
+            user: tenant.as_str().parse().ok()?,
+        })
+    }
 }
 
 impl From<&Caller> for Owner {

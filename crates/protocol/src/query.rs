@@ -106,7 +106,8 @@ impl Query {
         }
     }
 
-    /// Whose share it counts in; none where it is for all tenants. A question for users of several tenants counts for the first one's.
+    /// Whose share it counts in; none where it is for all tenants. A question for users of several tenants counts for the first one's, and
+    /// for no user where it is for several.
     #[must_use]
     pub fn share(&self) -> Option<QueryShare> {
         let of = |caller: &Caller| QueryShare {
@@ -127,7 +128,13 @@ impl Query {
             Self::Log(log) => Some(of(&log.caller)),
             Self::ReadEvents(read) => Some(of_tenant(&read.tenant)),
             Self::ReadRanges(read) => Some(of_tenant(&read.tenant)),
-            Self::Memberships(of) => of.first().map(|of| of_tenant(&of.tenant)),
+            Self::Memberships(of) => of.first().map(|first| QueryShare {
+                tenant: first.tenant.clone(),
+                user: of
+                    .iter()
+                    .all(|one| one.user == first.user)
+                    .then(|| first.user.clone()),
+            }),
             Self::Revocations { .. } => None,
         }
     }

@@ -6,10 +6,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use confab_protocol::fair::{FairQueue, Owner};
+use confab_protocol::fair::{Counts, FairQueue, Owner};
 use confab_protocol::ids::{TenantId, UserId};
 use confab_protocol::query::{QueryKind, QueryShare};
-use rustc_hash::FxHashMap;
 
 /// Queries that wait, of all tenants.
 const MAX_WAITING: usize = 4096;
@@ -50,19 +49,6 @@ pub(crate) enum Next<T> {
     Expired(T),
 }
 
-/// Queries by tenant and user.
-#[derive(Debug, Default)]
-struct Counts {
-    all: usize,
-    tenants: FxHashMap<TenantId, OfTenant>,
-}
-
-#[derive(Debug, Default)]
-struct OfTenant {
-    all: usize,
-    users: FxHashMap<UserId, usize>,
-}
-
 impl<T> QueryQueue<T> {
     pub(crate) fn new(kind: QueryKind, slots: usize) -> Self {
         Self {
@@ -95,7 +81,7 @@ impl<T> QueryQueue<T> {
             return Ok(());
         };
         let (of_tenant, of_user) = self.waiting.of(&owner.tenant, &owner.user);
-        if self.waiting.all >= MAX_WAITING
+        if self.waiting.all() >= MAX_WAITING
             || of_tenant >= MAX_WAITING_OF_TENANT
             || of_user >= MAX_WAITING_OF_USER
         {
@@ -142,12 +128,12 @@ impl<T> QueryQueue<T> {
 
     /// Queries that wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.all + self.shared.len()
+        self.waiting.all() + self.shared.len()
     }
 
     /// Queries that run.
     pub(crate) const fn running(&self) -> usize {
-        self.running.all + self.running_shared
+        self.running.all() + self.running_shared
     }
 
     fn pop_owned(&mut self) -> Option<(Option<Owner>, Waiting<T>)> {
@@ -156,7 +142,7 @@ impl<T> QueryQueue<T> {
         let allows = |tenant: &TenantId, user: &UserId| {
             let (tenant_waiting, user_waiting) = waiting.of(tenant, user);
             let (tenant_running, user_running) = running.of(tenant, user);
-            let of_tenant = share_of(slots, tenant_waiting < waiting.all);
+            let of_tenant = share_of(slots, tenant_waiting < waiting.all());
             let of_user = share_of(of_tenant, user_waiting < tenant_waiting);
             // Sessions are asked for by gateways, for all users of a tenant together.
             tenant_running < of_tenant && (kind == QueryKind::Session || user_running < of_user)
@@ -177,51 +163,12 @@ fn share_of(slots: usize, do_others_wait: bool) -> usize {
     share.max(1)
 }
 
-/// Whose turn it counts in. What a gateway asks for a tenant counts for no user of it, and bears the tenant's name in place of one.
+/// Whose turn it counts in. What a gateway asks for a tenant counts for no user of it.
 fn owner(share: QueryShare) -> Option<Owner> {
-    let user = match share.user {
-        Some(user) => user,
-        None => share.tenant.as_str().parse().ok()?,
-    };
-    Some(Owner {
-        tenant: share.tenant,
-        user,
-    })
-}
-
-impl Counts {
-    /// How many a tenant has, and how many of those a user.
-    fn of(&self, tenant: &TenantId, user: &UserId) -> (usize, usize) {
-        let Some(of_tenant) = self.tenants.get(tenant) else {
-            return (0, 0);
-        };
-        let of_user = of_tenant.users.get(user).copied();
-        (of_tenant.all, of_user.unwrap_or_default())
-    }
-
-    fn add(&mut self, owner: &Owner) {
-        self.all += 1;
-        let of_tenant = self.tenants.entry(owner.tenant.clone()).or_default();
-        of_tenant.all += 1;
-        *of_tenant.users.entry(owner.user.clone()).or_default() += 1;
-    }
-
-    fn remove(&mut self, owner: &Owner) {
-        let Some(of_tenant) = self.tenants.get_mut(&owner.tenant) else {
-            return;
-        };
-        let Some(of_user) = of_tenant.users.get_mut(&owner.user) else {
-            return;
-        };
-        self.all -= 1;
-        of_tenant.all -= 1;
-        *of_user -= 1;
-        if *of_user == 0 {
-            of_tenant.users.remove(&owner.user);
-        }
-        if of_tenant.all == 0 {
-            self.tenants.remove(&owner.tenant);
-        }
+    let QueryShare { tenant, user } = share;
+    match user {
+        Some(user) => Some(Owner { tenant, user }),
+        None => Owner::of_tenant(&tenant),
     }
 }
 

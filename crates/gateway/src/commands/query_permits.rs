@@ -1,153 +1,106 @@
-//! Permits for queries on their way to workers: each kind has its own, and of those no tenant more than half.
+//! Permits for queries on their way to workers: each kind has its own, which tenants and their users share.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use confab_protocol::ids::TenantId;
-use confab_protocol::query::{Query, QueryKind};
-use rustc_hash::FxHashMap;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use confab_protocol::fair::Owner;
+use confab_protocol::query::{Query, QueryKind, QueryShare};
+use tokio::sync::oneshot::error::RecvError;
+
+use crate::permits::{FairPermit, FairPermits};
 
 /// Queries of a kind on their way at once.
 const MAX_IN_FLIGHT: usize = 256;
-/// The same of one tenant.
-const MAX_IN_FLIGHT_OF_TENANT: usize = MAX_IN_FLIGHT / 2;
-/// Tenants that are remembered before those without queries are forgotten.
-const MAX_IDLE_TENANTS: usize = 1024;
 
 /// All permits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct QueryPermits {
-    pages: OfKind,
-    sessions: OfKind,
+    pages: Arc<FairPermits>,
+    sessions: Arc<FairPermits>,
 }
 
-#[derive(Debug)]
-struct OfKind {
-    all: Arc<Semaphore>,
-    tenants: Mutex<FxHashMap<TenantId, Arc<Semaphore>>>,
-}
+/// A query's place among those on their way, until it is dropped. One that is for all tenants needs none.
+pub(crate) type QueryPermit = Option<FairPermit>;
 
-/// A query's place among those on their way, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct QueryPermit {
-    _of_tenant: Option<OwnedSemaphorePermit>,
-    _of_kind: OwnedSemaphorePermit,
-}
-
-impl Default for OfKind {
+impl Default for QueryPermits {
     fn default() -> Self {
         Self {
-            all: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
-            tenants: Mutex::default(),
+            pages: FairPermits::new(MAX_IN_FLIGHT),
+            sessions: FairPermits::new(MAX_IN_FLIGHT),
         }
     }
 }
 
 impl QueryPermits {
-    /// Waits for a permit: first for one of the tenant's, so that those who wait for the kind's are few of each.
-    pub(crate) async fn acquire(&self, query: &Query) -> Result<QueryPermit, AcquireError> {
+    /// Waits for a permit, in turn by tenant and user.
+    pub(crate) async fn acquire(&self, query: &Query) -> Result<QueryPermit, RecvError> {
         let of_kind = match query.kind() {
             QueryKind::Page => &self.pages,
             QueryKind::Session => &self.sessions,
         };
-        let of_tenant = match query.share() {
-            Some(share) => Some(of_kind.tenant(share.tenant).acquire_owned().await?),
-            None => None,
-        };
-        Ok(QueryPermit {
-            _of_tenant: of_tenant,
-            _of_kind: Arc::clone(&of_kind.all).acquire_owned().await?,
-        })
+        match query.share().and_then(owner) {
+            Some(owner) => of_kind.acquire(&owner).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 
-impl OfKind {
-    fn tenant(&self, tenant: TenantId) -> Arc<Semaphore> {
-        let tenants = self.tenants.lock();
-        let mut tenants = tenants.unwrap_or_else(PoisonError::into_inner);
-        if tenants.len() >= MAX_IDLE_TENANTS {
-            // Whoever waits or has a permit holds the semaphore as well.
-            tenants.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
-        }
-        let of_tenant = tenants
-            .entry(tenant)
-            .or_insert_with(|| Arc::new(Semaphore::new(MAX_IN_FLIGHT_OF_TENANT)));
-        Arc::clone(of_tenant)
+fn owner(share: QueryShare) -> Option<Owner> {
+    let QueryShare { tenant, user } = share;
+    match user {
+        Some(user) => Some(Owner { tenant, user }),
+        None => Owner::of_tenant(&tenant),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use confab_protocol::ids::{ConversationId, Seq};
-    use confab_protocol::query::{MembershipsOf, ReadEvents};
+    use confab_protocol::ids::ConversationId;
+    use confab_protocol::query::MembershipsOf;
     use futures_util::FutureExt as _;
     use uuid::Uuid;
 
     use super::*;
 
-    fn gap(tenant: &str) -> Query {
-        Query::ReadEvents(ReadEvents {
+    fn memberships(tenant: &str, users: &[&str]) -> Query {
+        let of = users.iter().map(|user| MembershipsOf {
             tenant: tenant.parse().unwrap(),
-            conversation: ConversationId(Uuid::nil()),
-            after: 0,
-            up_to: Seq::MAX,
-        })
+            user: user.parse().unwrap(),
+            only: None,
+            held: Vec::new(),
+            after: None,
+        });
+        Query::Memberships(of.collect())
     }
 
-    /// The permit, where it is to be had at once.
-    fn at_once(permits: &QueryPermits, query: &Query) -> Option<QueryPermit> {
-        permits.acquire(query).now_or_never()?.ok()
+    /// The permits that are to be had at once.
+    fn all(permits: &QueryPermits, query: &Query) -> Vec<QueryPermit> {
+        let at_once = || permits.acquire(query).now_or_never()?.ok();
+        std::iter::from_fn(at_once).collect()
     }
 
     #[test]
-    fn no_tenant_has_more_than_half() {
+    fn flood_of_one_user_leaves_permits_for_others() {
         let permits = QueryPermits::default();
-        let mut held = Vec::new();
-        while let Some(permit) = at_once(&permits, &gap("one")) {
-            held.push(permit);
-        }
-        assert_eq!(held.len(), MAX_IN_FLIGHT_OF_TENANT);
-        assert!(at_once(&permits, &gap("two")).is_some());
-        held.pop();
-        assert!(at_once(&permits, &gap("one")).is_some());
+        let flood = all(&permits, &memberships("one", &["loud", "loud"]));
+        assert_eq!(flood.len(), 144);
+        let opening = memberships("one", &["ann", "bob"]);
+        assert_eq!(all(&permits, &opening).len(), 48);
+        assert!(!all(&permits, &memberships("two", &["ann"])).is_empty());
     }
 
     #[test]
     fn kinds_do_not_wait_for_each_other() {
         let permits = QueryPermits::default();
-        let mut held = Vec::new();
-        for tenant in ["one", "two"] {
-            while let Some(permit) = at_once(&permits, &gap(tenant)) {
-                held.push(permit);
-            }
-        }
-        assert_eq!(held.len(), MAX_IN_FLIGHT);
-        assert!(at_once(&permits, &gap("three")).is_none());
+        let _held = all(&permits, &memberships("one", &["ann"]));
         let caller = confab_protocol::command::Caller {
             tenant: "one".parse().unwrap(),
-            user: "alice".parse().unwrap(),
+            user: "ann".parse().unwrap(),
             admin: false,
         };
         let page = Query::GetConversation {
             caller,
             conversation: ConversationId(Uuid::nil()),
         };
-        assert!(at_once(&permits, &page).is_some());
-    }
-
-    #[test]
-    fn tenants_without_queries_are_forgotten() {
-        let permits = QueryPermits::default();
-        for n in 0..MAX_IDLE_TENANTS * 3 {
-            let question = MembershipsOf {
-                tenant: format!("t{n}").parse().unwrap(),
-                user: "alice".parse().unwrap(),
-                only: None,
-                held: Vec::new(),
-                after: None,
-            };
-            assert!(at_once(&permits, &Query::Memberships(vec![question])).is_some());
-        }
-        assert!(permits.sessions.tenants.lock().unwrap().len() <= MAX_IDLE_TENANTS);
+        assert!(!all(&permits, &page).is_empty());
     }
 }

@@ -14,13 +14,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use super::questions::memberships;
+use super::questions::{memberships, owner_of_ask, permit};
 use super::telling::{AskedFor, Tellings};
 use super::work::ClientWork;
 use super::{FanoutLoop, INBOX, Input, Neighbours, QUESTIONS, Replay};
 use crate::commands::Commands;
 use crate::hub::{Account, Hub, Opened, Opening, SessionKey, Standing, Start};
 use crate::metrics::{CacheMetrics, FeedMetrics};
+use crate::permits::FairPermits;
 use crate::presence::Presences;
 use crate::ws::outbox::Outbox;
 
@@ -35,7 +36,7 @@ pub(crate) struct Fanout {
     commands: Commands,
     cache: CacheMetrics,
     /// Questions to workers about memberships that the hub does not know.
-    lookups: Arc<Semaphore>,
+    lookups: Arc<FairPermits>,
 }
 
 impl Fanout {
@@ -53,7 +54,7 @@ impl Fanout {
             keys: Arc::new(AtomicU64::new(1)),
             commands: commands.clone(),
             cache,
-            lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            lookups: FairPermits::new(LOOKUPS),
         };
         let Neighbours {
             own,
@@ -62,7 +63,7 @@ impl Fanout {
             grace,
         } = neighbours;
         let hub = Hub::new(replay.window, replay.limits, Instant::now());
-        let questions = Arc::new(Semaphore::new(QUESTIONS));
+        let questions = FairPermits::new(QUESTIONS);
         let state = FanoutLoop {
             hub,
             inputs,
@@ -193,7 +194,9 @@ impl Fanout {
             Standing::Unknown(ask) => ask,
         };
         self.cache.misses.inc();
-        let (_turn, _permit) = (turns.acquire().await, self.lookups.acquire().await);
+        let owner = owner_of_ask(&ask);
+        let _turn = turns.acquire().await;
+        let _permit = permit(&self.lookups, owner.as_ref()).await;
         let answers = memberships(&self.commands, &ask).await?;
         let all = answers.iter().flat_map(|answer| &answer.memberships);
         let mut present = all.filter(|membership| membership.left.is_none());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::fair::Owner;
 use confab_protocol::ids::TenantId;
 use confab_protocol::query::{
     Answer, EncodedEvent, LogRange, Query, ReadEvents, ReadRanges, UserMemberships,
@@ -12,7 +13,8 @@ use uuid::Uuid;
 
 use super::{Done, FanoutLoop};
 use crate::commands::Commands;
-use crate::hub::{Ask, Read, Reader, Retry};
+use crate::hub::{Ask, Purpose, Read, Reader, Retry};
+use crate::permits::{FairPermit, FairPermits};
 
 /// Ranges in one question: of a session with more the rest goes in another.
 const RANGES: usize = 1000;
@@ -46,8 +48,9 @@ impl FanoutLoop {
     pub(super) fn ask_for_gap(&mut self, read: Read) {
         self.metrics.question("read_events");
         let (commands, questions) = (self.commands.clone(), Arc::clone(&self.questions));
+        let owner = Owner::of_tenant(&read.tenant);
         self.tasks.spawn(async move {
-            let _permit = questions.acquire_owned().await;
+            let _permit = permit(&questions, owner.as_ref()).await;
             let answer = read_events(&commands, &read).await;
             Done::Read(read, answer)
         });
@@ -59,8 +62,9 @@ impl FanoutLoop {
             let rest = reads.split_off(reads.len().min(RANGES));
             self.metrics.question("read_ranges");
             let (commands, questions) = (self.commands.clone(), Arc::clone(&self.questions));
+            let owner = self.owner_of(&reads);
             self.tasks.spawn(async move {
-                let _permit = questions.acquire_owned().await;
+                let _permit = permit(&questions, owner.as_ref()).await;
                 let answer = read_ranges(&commands, &reads).await;
                 Done::Ranges(reads, answer)
             });
@@ -68,15 +72,37 @@ impl FanoutLoop {
         }
     }
 
-    /// Asks for memberships.
+    /// Asks for memberships. What sessions open by, and what a break of the feed asks for, has bounds of its own in the hub, and waits
+    /// behind nothing that others read.
     pub(super) fn ask_for_memberships(&mut self, ask: Ask) {
         self.metrics.question("memberships");
         let (commands, questions) = (self.commands.clone(), Arc::clone(&self.questions));
+        let owner = match ask.purpose {
+            Purpose::Opening(..) | Purpose::Reconcile => None,
+            Purpose::Confirm(_) | Purpose::Standing => owner_of_ask(&ask),
+        };
         self.tasks.spawn(async move {
-            let _permit = questions.acquire_owned().await;
+            let _permit = permit(&questions, owner.as_ref()).await;
             let answer = memberships(&commands, &ask).await;
             Done::Asked(ask, answer)
         });
+    }
+
+    /// Whose share a question for ranges counts in: the user's whose session lacks them, or the tenant's where several lack them.
+    fn owner_of(&self, reads: &[Read]) -> Option<Owner> {
+        let key = |read: &Read| match read.reader {
+            Reader::Sequencer => None,
+            Reader::Entry(key, _) => Some(key),
+        };
+        let first = reads.first()?;
+        let one = key(first).filter(|one| reads.iter().all(|read| key(read) == Some(*one)));
+        match one.and_then(|key| self.hub.account(key)) {
+            Some(account) => Some(Owner {
+                tenant: account.tenant.clone(),
+                user: account.user.clone(),
+            }),
+            None => Owner::of_tenant(&first.tenant),
+        }
     }
 
     /// Hands what was read to the hub. What found no room in the answer is asked for at once.
@@ -106,6 +132,26 @@ impl FanoutLoop {
             }
         }
     }
+}
+
+/// A place among what is asked at once, for whoever shares them.
+pub(super) async fn permit(
+    questions: &Arc<FairPermits>,
+    owner: Option<&Owner>,
+) -> Option<FairPermit> {
+    questions.acquire(owner?).await.ok()
+}
+
+/// Whose share a question for memberships counts in: the user's, or the tenant's where it is for several.
+pub(super) fn owner_of_ask(ask: &Ask) -> Option<Owner> {
+    let first = ask.of.first()?;
+    if ask.of.iter().any(|one| one.user != first.user) {
+        return Owner::of_tenant(&first.tenant);
+    }
+    Some(Owner {
+        tenant: first.tenant.clone(),
+        user: first.user.clone(),
+    })
 }
 
 async fn read_events(commands: &Commands, read: &Read) -> Result<Vec<EncodedEvent>, Failure> {

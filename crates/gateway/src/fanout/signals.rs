@@ -66,6 +66,10 @@ impl FanoutLoop {
         self.presences.sweep(|id| self.hub.carries(id));
         let replays = self.hub.take_replays();
         self.replays.observe(self.hub.window(), replays);
+        let [small, large] = self.hub.waiting_openings();
+        self.metrics.waiting("small_openings", small);
+        self.metrics.waiting("large_openings", large);
+        self.metrics.waiting("questions", self.questions.waiting());
     }
 
     /// Tells presence of new conversations: in those that came behind a change it is none.

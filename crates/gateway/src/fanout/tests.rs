@@ -8,6 +8,7 @@ use confab_protocol::ids::EventId;
 use confab_protocol::query::Membership;
 use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 use uuid::Uuid;

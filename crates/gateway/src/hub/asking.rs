@@ -59,7 +59,7 @@ impl Hub {
             return;
         }
         match ask.purpose {
-            Purpose::Opening(keys) => self.openings_answered(keys, answers),
+            Purpose::Opening(size, keys) => self.openings_answered(size, keys, answers),
             Purpose::Standing => {
                 for (of, answer) in ask.of.iter().zip(&answers) {
                     self.learn_standing(of, answer, ask.asked);
@@ -131,8 +131,8 @@ impl Hub {
 
     /// The memberships could not be asked for now.
     pub(crate) fn ask_failed(&mut self, ask: Ask) {
-        if let Purpose::Opening(keys) = ask.purpose {
-            self.openings_failed(keys);
+        if let Purpose::Opening(size, keys) = ask.purpose {
+            self.openings_failed(size, keys);
             return;
         }
         self.effects.push(Effect::Later(AGAIN, Retry::Ask(ask)));
@@ -142,7 +142,7 @@ impl Hub {
     pub(super) fn ask_again(&mut self, ask: Ask) {
         let current = ask.epoch == self.epoch;
         match ask.purpose {
-            Purpose::Opening(keys) => self.openings_again(keys),
+            Purpose::Opening(size, keys) => self.openings_again(size, keys),
             Purpose::Confirm(_) => {
                 let is_here = |of: &MembershipsOf| self.present.contains_key(&account_of(of));
                 let of: Vec<_> = ask.of.into_iter().filter(is_here).collect();

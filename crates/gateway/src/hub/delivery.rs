@@ -178,7 +178,7 @@ impl Hub {
         sessions.any(|(key, session)| {
             session.opening.is_none()
                 && session.opened < conversation.begun
-                && !session.ended.contains_key(&id)
+                && session.ended.get(id).is_none()
                 && conversation.first_of(key).is_none()
         })
     }
@@ -203,7 +203,7 @@ impl Hub {
             return;
         };
         let there = self.conversations.get(&id);
-        let is_over = session.ended.get(&id).is_some_and(|ended| *ended >= joined)
+        let is_over = session.ended.get(id).is_some_and(|ended| ended >= joined)
             || there.is_some_and(|there| there.opened_behind(key, joined));
         if is_over {
             return;

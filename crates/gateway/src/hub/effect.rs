@@ -5,6 +5,7 @@ use std::time::Duration;
 use confab_protocol::ids::{ConversationId, Seq, TenantId};
 use confab_protocol::query::MembershipsOf;
 
+use super::openings::OpeningSize;
 use super::{Opened, SessionKey};
 
 /// What the hub wants done; the answer comes back through its methods.
@@ -55,8 +56,8 @@ pub(crate) struct Ask {
 /// What memberships are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Sessions open.
-    Opening(Vec<SessionKey>),
+    /// Sessions of a size open.
+    Opening(OpeningSize, Vec<SessionKey>),
     /// An addition was heard of a conversation that had no local member. Each such question has its number.
     Confirm(u64),
     /// The feed broke.

@@ -8,6 +8,8 @@ use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::asking::{NAMED, confirmation, memberships_of};
+use super::ended::Ended;
+use super::openings::OpeningSize;
 use super::session::Conversations;
 use super::truncating::Missed;
 use super::{
@@ -15,9 +17,8 @@ use super::{
     Start, WITHOUT_WORKERS,
 };
 
-/// Sessions in one question, and how many such questions are on their way at once.
+/// Sessions in one question.
 const SESSIONS: usize = 100;
-const ASKS: usize = 4;
 /// About what a membership takes in an answer: whoever has many pages gives way to others between them.
 const MEMBERSHIP_BYTES: usize = 64;
 
@@ -79,7 +80,7 @@ impl Hub {
             account,
             outbox,
             conversations: Conversations::default(),
-            ended: FxHashMap::default(),
+            ended: Ended::default(),
             opening: Some(Box::new(Asking::new(start, self.epoch))),
             opened: 0,
             confirming: FxHashMap::default(),
@@ -97,45 +98,58 @@ impl Hub {
     fn wait_to_open(&mut self, keys: impl IntoIterator<Item = SessionKey>) {
         for key in keys {
             // One that is closed opens no more.
-            if let Some(session) = self.sessions.get(&key) {
-                self.to_open.push(&session.account.owner(), key);
+            if let Some(session) = self.sessions.get(&key)
+                && let Some(asking) = &session.opening
+            {
+                self.openings.push(&session.account.owner(), key, asking);
             }
         }
     }
 
     /// Asks for the memberships of sessions that open, as many at once as wait.
     fn ask_openings(&mut self) {
-        while self.opening_asks < ASKS {
-            let (mut of, mut keys, mut named) = (Vec::new(), Vec::new(), 0);
-            while keys.len() < SESSIONS
-                && named < NAMED
-                && let Some((owner, key)) = self.to_open.pop()
-            {
-                self.to_open.charge(&owner, 1, 0);
-                let Some(session) = self.sessions.get_mut(&key) else {
-                    continue;
-                };
-                if let Some(asking) = &mut session.opening {
-                    let one = asking.question(&session.account, self.epoch);
-                    named += one.held.len();
-                    of.push(one);
-                    keys.push(key);
+        for size in OpeningSize::ALL {
+            while self.openings.may_ask(size) {
+                let (of, keys) = self.next_openings(size);
+                if keys.is_empty() {
+                    break;
                 }
+                self.openings.asked(size);
+                self.ask(of, Purpose::Opening(size, keys));
             }
-            if keys.is_empty() {
-                return;
-            }
-            self.opening_asks += 1;
-            self.ask(of, Purpose::Opening(keys));
         }
+    }
+
+    /// Sessions of a size that find room in one question.
+    fn next_openings(&mut self, size: OpeningSize) -> (Vec<MembershipsOf>, Vec<SessionKey>) {
+        let (mut of, mut keys, mut named) = (Vec::new(), Vec::new(), 0);
+        while keys.len() < SESSIONS
+            && named < NAMED
+            && let Some((owner, key)) = self.openings.pop(size)
+        {
+            let session = self.sessions.get_mut(&key);
+            let one = session.and_then(|session| {
+                let asking = session.opening.as_mut()?;
+                Some(asking.question(&session.account, self.epoch))
+            });
+            let positions = one.as_ref().map_or(0, |one| one.held.len());
+            self.openings.charge(size, &owner, positions);
+            if let Some(one) = one {
+                named += positions;
+                of.push(one);
+                keys.push(key);
+            }
+        }
+        (of, keys)
     }
 
     pub(super) fn openings_answered(
         &mut self,
+        size: OpeningSize,
         keys: Vec<SessionKey>,
         answers: Vec<UserMemberships>,
     ) {
-        self.opening_asks -= 1;
+        self.openings.answered(size);
         for (key, answer) in keys.into_iter().zip(answers) {
             self.opening_page(key, answer);
         }
@@ -143,15 +157,15 @@ impl Hub {
     }
 
     /// The answer does not count: it is from before a break.
-    pub(super) fn openings_again(&mut self, keys: Vec<SessionKey>) {
-        self.opening_asks -= 1;
+    pub(super) fn openings_again(&mut self, size: OpeningSize, keys: Vec<SessionKey>) {
+        self.openings.answered(size);
         self.wait_to_open(keys);
         self.ask_openings();
     }
 
     /// No worker answers: who has a record opens by that, the others wait.
-    pub(super) fn openings_failed(&mut self, keys: Vec<SessionKey>) {
-        self.opening_asks -= 1;
+    pub(super) fn openings_failed(&mut self, size: OpeningSize, keys: Vec<SessionKey>) {
+        self.openings.answered(size);
         for key in &keys {
             self.open_without_workers(*key);
         }
@@ -178,8 +192,7 @@ impl Hub {
         if answer.next.is_some() {
             asking.after = answer.next;
             let owner = session.account.owner();
-            self.to_open.charge(&owner, 0, bytes);
-            self.to_open.push_front(&owner, key);
+            self.openings.push_next_page(&owner, key, bytes);
             return;
         }
         session.epoch = self.epoch;

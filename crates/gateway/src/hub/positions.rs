@@ -56,9 +56,9 @@ impl Hub {
             let entry = self.conversations.get(&id)?.first_entry(key)?;
             Some(position(id, entry.joined(), entry.cursor))
         });
-        let is_over = |id: &ConversationId| !session.conversations.contains(*id);
-        let ended = session.ended.iter().filter(|(id, _)| is_over(id));
-        let ended = ended.map(|(id, left)| position(*id, 0, *left));
+        let is_over = |id: ConversationId| !session.conversations.contains(id);
+        let ended = session.ended.iter().filter(|(id, _)| is_over(*id));
+        let ended = ended.map(|(id, left)| position(id, 0, left));
         let (over, ending): (Vec<_>, Vec<_>) = ended.partition(|ended| ended.joined == 0);
         let over = newest(over, OVER);
         let mut positions: Vec<_> = entered.chain(ending).chain(over).collect();
@@ -81,7 +81,7 @@ impl Hub {
             let conversation = self.conversations.get(&id).filter(|_| is_entered);
             let entry = conversation.and_then(|conversation| conversation.first_entry(key));
             let cursor = entry.map(|entry| entry.cursor);
-            let Some(bound) = cursor.or_else(|| session.ended.get(&id).copied()) else {
+            let Some(bound) = cursor.or_else(|| session.ended.get(id)) else {
                 continue;
             };
             session.outbox.seen(id, seq.min(bound));

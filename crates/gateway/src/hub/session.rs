@@ -6,6 +6,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::ended::Ended;
 use super::{Account, Start};
 use crate::ws::outbox::Outbox;
 
@@ -16,7 +17,7 @@ pub(super) struct Session {
     pub(super) outbox: Arc<Outbox>,
     pub(super) conversations: Conversations,
     /// Up to where memberships ended: none that began before is entered again.
-    pub(super) ended: FxHashMap<ConversationId, Seq>,
+    pub(super) ended: Ended,
     pub(super) opening: Option<Box<Asking>>,
     /// When it opened, by the hub's clock.
     pub(super) opened: u64,
@@ -116,8 +117,8 @@ impl Session {
     /// Memberships that ended before the session opened: it is not owed them.
     pub(super) fn note_ended(&mut self, memberships: &[Membership]) {
         for membership in memberships {
-            let ended = self.ended.entry(membership.conversation).or_default();
-            *ended = membership.left.unwrap_or_default().max(*ended);
+            self.ended
+                .insert(membership.conversation, membership.left.unwrap_or_default());
         }
     }
 }

@@ -220,7 +220,7 @@ impl Hub {
         // Of memberships that began and ended meanwhile, none must be passed over by the present one.
         let keys = self.present.get(&session.account).into_iter().flatten();
         let ended = keys.filter_map(|key| self.sessions.get(key));
-        let ended = ended.map(|session| session.ended.get(&id).copied().unwrap_or_default());
+        let ended = ended.map(|session| session.ended.get(id).unwrap_or_default());
         let of = MembershipsOf {
             only: Some(vec![id]),
             held: vec![(id, ended.min().unwrap_or_default())],

@@ -15,6 +15,7 @@ use crate::ws::upgrade::Encoding;
 mod cases;
 mod client;
 mod log;
+mod openings;
 mod scale;
 mod step;
 

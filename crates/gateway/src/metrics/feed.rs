@@ -28,6 +28,7 @@ pub(crate) struct FeedMetrics {
     events: Family<KindLabel, Counter>,
     breaks: Family<KindLabel, Counter>,
     questions: Family<KindLabel, Counter>,
+    waiting: Family<KindLabel, Gauge>,
     malformed: Counter,
     past: Counter,
     lag: Gauge,
@@ -46,6 +47,7 @@ impl FeedMetrics {
             events: Family::default(),
             breaks: Family::default(),
             questions: Family::default(),
+            waiting: Family::default(),
             malformed: Counter::default(),
             past: Counter::default(),
             lag: Gauge::default(),
@@ -60,6 +62,7 @@ impl FeedMetrics {
         register(registry, "confab_feed_events", metrics.events.clone());
         register(registry, "confab_feed_breaks", metrics.breaks.clone());
         register(registry, "confab_hub_questions", metrics.questions.clone());
+        register(registry, "confab_hub_waiting", metrics.waiting.clone());
         register(registry, "confab_feed_malformed", metrics.malformed.clone());
         register(registry, "confab_feed_past", metrics.past.clone());
         register(registry, "confab_feed_lag", metrics.lag.clone());
@@ -81,6 +84,11 @@ impl FeedMetrics {
 
     pub(crate) fn question(&self, kind: &'static str) {
         self.questions.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    pub(crate) fn waiting(&self, kind: &'static str, waiting: usize) {
+        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+        self.waiting.get_or_create(&KindLabel { kind }).set(waiting);
     }
 
     pub(crate) fn broken(&self, kind: Break) {

@@ -139,6 +139,13 @@ pub const METRICS: &[Metric] = &[
         help: "What the hub asked workers: read_events (gaps, catching up), memberships",
     },
     Metric {
+        name: "confab_hub_waiting",
+        unit: "",
+        kind: Gauge,
+        labels: &["kind"],
+        help: "What waits in turn by tenant and user until a worker is asked: small_openings (of sessions), large_openings, questions",
+    },
+    Metric {
         name: "confab_hub_conversations",
         unit: "",
         kind: Gauge,
@@ -283,7 +290,7 @@ pub const METRICS: &[Metric] = &[
         unit: "",
         kind: Counter,
         labels: &["scope"],
-        help: "Requests and frames refused as RATE_LIMITED, by whose limit it was: user, device, address",
+        help: "Requests, frames and connections refused as RATE_LIMITED, by the limit: user, device, address, connections (of one user), resume_tokens (of one user that resumed nothing)",
     },
     Metric {
         name: "confab_rate_limit_buckets",

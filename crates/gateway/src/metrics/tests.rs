@@ -25,6 +25,7 @@ fn encoded() -> String {
     let feed = FeedMetrics::new(&mut registry);
     feed.event("delivered", 0);
     feed.question("memberships");
+    feed.waiting("questions", 1);
     feed.broken(Break::Recreated);
     assert!(feed.malformed(1));
     feed.past(1);

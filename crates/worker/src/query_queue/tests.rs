@@ -194,6 +194,6 @@ proptest! {
         }
         prop_assert_eq!(pushed, served);
         prop_assert_eq!((queue.waiting(), queue.running()), (0, 0));
-        prop_assert!(queue.running.tenants.is_empty() && queue.waiting.tenants.is_empty());
+        prop_assert!(queue.running.all() == 0 && queue.waiting.all() == 0);
     }
 }
