@@ -1,9 +1,12 @@
 //! The one table of error codes: each with its HTTP status, WebSocket close code, and whether trying again helps.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::ids::{ConversationId, UserId};
+
+mod fields;
+
+pub use fields::{FieldError, FieldErrors};
 
 /// One row of the table.
 struct Row {
@@ -133,33 +136,16 @@ impl std::fmt::Display for Code {
     }
 }
 
-/// One bad field of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FieldError {
-    /// Where in the body it stands: a JSON pointer (RFC 6901), or the name of a query parameter or header.
-    pub pointer: String,
-    /// What is wrong with it, never with the value itself.
-    pub message: String,
-}
-
-impl FieldError {
-    /// A bad field at `pointer`.
-    #[must_use]
-    pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            pointer: pointer.into(),
-            message: message.into(),
-        }
-    }
-}
-
 /// What a code says beyond itself (API.md, Errors: extension members).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Extension {
-    /// The bad fields of a `VALIDATION_ERROR`, all of them.
+    /// The bad fields of a `VALIDATION_ERROR`, the first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// How many more bad fields there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_errors: u64,
     /// Whom `TOO_MANY_CONVERSATIONS` or `ALREADY_PARTICIPANT` is about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub user_ids: Vec<UserId>,
@@ -210,16 +196,15 @@ impl Failure {
         Self::new(code, code.title())
     }
 
-    /// A `VALIDATION_ERROR` that names every bad field.
+    /// A `VALIDATION_ERROR` that names bad fields.
     #[must_use]
-    pub fn validation(errors: Vec<FieldError>) -> Self {
-        let detail = match errors.as_slice() {
-            [one] if one.pointer.is_empty() => format!("the body {}", one.message),
-            [one] => format!("{}: {}", one.pointer, one.message),
-            many => format!("{} fields are not valid", many.len()),
-        };
+    pub fn validation(errors: impl Into<FieldErrors>) -> Self {
+        let errors = errors.into();
+        let detail = errors.detail();
+        let (errors, more_errors) = errors.into_parts();
         let extension = Box::new(Extension {
             errors,
+            more_errors,
             ..Extension::default()
         });
         Self {
@@ -251,6 +236,11 @@ impl Failure {
             ..self
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+pub(crate) const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

@@ -194,6 +194,25 @@ mod tests {
     }
 
     #[test]
+    fn seen_of_more_conversations_than_possible_is_refused() {
+        let named = |count: u128| {
+            let ids = (0..count).map(|n| format!("\"{}\":1", uuid::Uuid::from_u128(n)));
+            ids.collect::<Vec<_>>().join(",")
+        };
+        let seen = |count| format!("{{\"type\":\"seen\",\"positions\":{{{}}}}}", named(count));
+        assert!(ClientFrame::decode(seen(10_000).as_bytes()).is_ok());
+        let bad = ClientFrame::decode(seen(10_001).as_bytes()).unwrap_err();
+        let [error] = bad.failure.extension.errors.as_slice() else {
+            panic!("{bad:?}")
+        };
+        assert_eq!(error.pointer, "/positions");
+        assert_eq!(error.message, "must name at most 10000 conversations");
+        let hello = format!("{{\"type\":\"hello\",\"seen\":{{{}}}}}", named(10_001));
+        let bad = ClientFrame::decode(hello.as_bytes()).unwrap_err();
+        assert_eq!(bad.failure.extension.errors[0].pointer, "/seen");
+    }
+
+    #[test]
     fn a_bad_frame_says_what_is_wrong_and_to_whom_it_answers() {
         let bad = ClientFrame::decode(br#"{"type":"send","id":"x","sender":"eve","kind":"text"}"#)
             .unwrap_err();

@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::error::{Failure, FieldError};
+use crate::error::{Failure, FieldError, FieldErrors};
 
 mod canonical;
 mod merge;
@@ -18,6 +18,8 @@ pub use merge::merge_patch;
 /// How deep a JSON text from outside may be nested. Readers give up at 128, and the text stands some objects deep in events,
 /// answers and frames.
 const DEPTH: usize = 100;
+/// Members of an object that are looked at one by one. No object of ours has as many: what is beyond is counted as unknown.
+const MAX_MEMBERS: usize = 256;
 /// Up to here every whole number is an IEEE 754 double.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -165,13 +167,19 @@ impl<'de> Visitor<'de> for Checked {
 #[derive(Debug)]
 pub struct Fields<'a> {
     members: Vec<(Cow<'a, str>, &'a RawValue)>,
+    /// Members that nobody looks at.
+    beyond: u64,
     prefix: &'static str,
-    errors: Vec<FieldError>,
+    errors: FieldErrors,
 }
 
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+/// The first members, and how many are beyond them.
+struct Members<'a, const MAX: usize>(Vec<(Cow<'a, str>, &'a RawValue)>, u64);
 
-impl<'de> Deserialize<'de> for Members<'de> {
+/// The members of an object, however many.
+type AllMembers<'a> = Members<'a, { usize::MAX }>;
+
+impl<'de, const MAX: usize> Deserialize<'de> for Members<'de, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Name<'a>(Cow<'a, str>);
         impl<'de> Deserialize<'de> for Name<'de> {
@@ -192,23 +200,28 @@ impl<'de> Deserialize<'de> for Members<'de> {
                 deserializer.deserialize_str(NameVisitor)
             }
         }
-        struct MembersVisitor;
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
+        struct MembersVisitor<const MAX: usize>;
+        impl<'de, const MAX: usize> Visitor<'de> for MembersVisitor<MAX> {
+            type Value = Members<'de, MAX>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
+                let mut beyond = 0;
                 while let Some((Name(name), value)) =
                     map.next_entry::<Name<'de>, &'de RawValue>()?
                 {
-                    members.push((name, value));
+                    if members.len() < MAX {
+                        members.push((name, value));
+                    } else {
+                        beyond += 1;
+                    }
                 }
-                Ok(Members(members))
+                Ok(Members(members, beyond))
             }
         }
-        deserializer.deserialize_map(MembersVisitor)
+        deserializer.deserialize_map(MembersVisitor::<MAX>)
     }
 }
 
@@ -226,14 +239,15 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// As [`Self::parse`].
     pub fn parse_at(bytes: &'a [u8], prefix: &'static str) -> Result<Self, Failure> {
-        let Members(members) = serde_json::from_slice(bytes).map_err(|error| {
-            let what = if error.is_data() {
-                "must be a JSON object"
-            } else {
-                "is not valid JSON"
-            };
-            Failure::field(prefix, what)
-        })?;
+        let Members::<MAX_MEMBERS>(members, beyond) =
+            serde_json::from_slice(bytes).map_err(|error| {
+                let what = if error.is_data() {
+                    "must be a JSON object"
+                } else {
+                    "is not valid JSON"
+                };
+                Failure::field(prefix, what)
+            })?;
         let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_ref()).collect();
         names.sort_unstable();
         if let Some([twice, _]) = names.array_windows().find(|[a, b]| a == b) {
@@ -241,8 +255,9 @@ impl<'a> Fields<'a> {
         }
         Ok(Self {
             members,
+            beyond,
             prefix,
-            errors: Vec::new(),
+            errors: FieldErrors::default(),
         })
     }
 
@@ -281,11 +296,7 @@ impl<'a> Fields<'a> {
         match serde_json::from_str(raw.get()) {
             Ok(value) => Some(value),
             Err(error) => {
-                let text = error.to_string();
-                self.reject(
-                    name,
-                    text.split(" at line ").next().unwrap_or("is not valid"),
-                );
+                self.reject(name, without_value(&error.to_string()));
                 None
             }
         }
@@ -293,9 +304,9 @@ impl<'a> Fields<'a> {
 
     /// Takes a member out that must be there.
     pub fn require<T: Deserialize<'a>>(&mut self, name: &str) -> Option<T> {
-        let before = self.errors.len();
+        let before = self.errors.total();
         let value = self.take(name);
-        if value.is_none() && self.errors.len() == before {
+        if value.is_none() && self.errors.total() == before {
             self.reject(name, "must be given");
         }
         value
@@ -360,13 +371,14 @@ impl<'a> Fields<'a> {
 
     /// Takes over what was found wrong further inside.
     pub fn absorb(&mut self, failure: Failure) {
-        self.errors.extend(failure.extension.errors);
+        let extension = *failure.extension;
+        self.errors.absorb(extension.errors, extension.more_errors);
     }
 
     /// Ends the reading.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` that names every bad and every unknown member.
+    /// `VALIDATION_ERROR` that names bad and unknown members.
     pub fn finish(mut self) -> Result<(), Failure> {
         for (name, _) in &self.members {
             self.errors.push(FieldError::new(
@@ -374,11 +386,26 @@ impl<'a> Fields<'a> {
                 "is not a known field",
             ));
         }
+        self.errors.count(self.beyond);
         if self.errors.is_empty() {
             Ok(())
         } else {
             Err(Failure::validation(self.errors))
         }
+    }
+}
+
+/// What serde says of a value, without the value and where it stands: it may be anything, and of any length.
+fn without_value(text: &str) -> String {
+    let text = text
+        .rsplit_once(" at line ")
+        .map_or(text, |(before, _)| before);
+    match text.rsplit_once(", expected ") {
+        Some((found, expected)) => {
+            let kind = found.split(['"', '`']).next().unwrap_or_default();
+            format!("{}, expected {expected}", kind.trim_end())
+        }
+        None => text.to_owned(),
     }
 }
 
@@ -424,6 +451,44 @@ mod tests {
         let packed = crate::wire::msgpack_of_json(event.as_bytes()).unwrap();
         let back = crate::wire::json_of_msgpack(&packed).unwrap();
         assert!(serde_json::from_slice::<serde_json::Value>(&back).is_ok());
+    }
+
+    #[test]
+    fn answer_to_many_bad_fields_is_small() {
+        let members: Vec<_> = (0..40_000).map(|n| format!("\"f{n}\":1")).collect();
+        let body = format!("{{{}}}", members.join(","));
+        let failure = Fields::parse(body.as_bytes())
+            .unwrap()
+            .finish()
+            .unwrap_err();
+        let json = serde_json::to_string(&failure).unwrap();
+        assert!(json.len() < 4096, "{}", json.len());
+        assert_eq!(failure.detail, "40000 fields are not valid");
+        let named = failure.extension.errors.len() as u64;
+        assert_eq!(named + failure.extension.more_errors, 40_000);
+    }
+
+    #[test]
+    fn bad_field_is_told_without_its_value() {
+        let body = r#"{"a":"SECRET, expected ","b":[1],"c":"SECRET"}"#;
+        let mut fields = Fields::parse(body.as_bytes()).unwrap();
+        assert_eq!(fields.take::<u32>("a"), None);
+        assert_eq!(fields.take::<String>("b"), None);
+        assert_eq!(fields.take::<crate::signal::PresenceStatus>("c"), None);
+        let failure = fields.finish().unwrap_err();
+        let errors = &failure.extension.errors;
+        assert_eq!(errors[0].message, "invalid type: string, expected u32");
+        assert_eq!(
+            errors[1].message,
+            "invalid type: sequence, expected a string"
+        );
+        assert!(
+            errors[2]
+                .message
+                .starts_with("unknown variant, expected one of"),
+            "{errors:?}"
+        );
+        assert!(!format!("{failure:?}").contains("SECRET"));
     }
 
     #[test]

@@ -24,6 +24,10 @@ pub(super) fn opening(mut hello: Hello, token: TokenIn) -> serde_json::Result<Ve
     let Some(mut seen) = hello.seen.take_if(|_| hello.seen_follows.is_none()) else {
         return Ok(vec![ClientFrame::Hello(hello)]);
     };
+    // No user is in more; those that were made first are left out.
+    while seen.len() > limits::SEEN {
+        seen.pop_first();
+    }
     let bytes = serde_json::to_vec(&hello)?.len() + serde_json::to_vec(&seen)?.len();
     if bytes + MARGIN <= most {
         hello.seen = Some(seen);
@@ -38,8 +42,7 @@ pub(super) fn opening(mut hello: Hello, token: TokenIn) -> serde_json::Result<Ve
     Ok(vec![ClientFrame::Hello(hello), ClientFrame::Seen(seen)])
 }
 
-/// Leaves out what a frame cannot hold. It holds more conversations than a user can be in; of more, those come last that
-/// were made first, so that they are left out.
+/// Leaves out what a frame cannot hold: the conversations that were made first.
 fn fit<K: Ord + serde::Serialize, V: serde::Serialize>(
     seen: &mut BTreeMap<K, V>,
 ) -> serde_json::Result<()> {
@@ -95,9 +98,13 @@ mod tests {
 
     #[test]
     fn a_frame_is_never_too_large() {
-        let frames = opening(hello(20_000), TokenIn::Header("t".into())).unwrap();
-        for frame in frames {
-            assert!(frame.encode().unwrap().len() <= limits::FRAME);
+        for conversations in [10_500, 20_000] {
+            let frames = opening(hello(conversations), TokenIn::Header("t".into())).unwrap();
+            for frame in frames {
+                let json = frame.encode().unwrap();
+                assert!(json.len() <= limits::FRAME);
+                assert_eq!(ClientFrame::decode(json.as_bytes()).unwrap(), frame);
+            }
         }
     }
 }

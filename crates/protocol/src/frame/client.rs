@@ -9,6 +9,7 @@ use crate::error::{Code, Failure};
 use crate::frame::message::{read_body, read_content};
 use crate::ids::{ClientId, ConversationId, EventId, Seq};
 use crate::json::Fields;
+use crate::limits;
 use crate::resource::{MessageBody, MessageContent};
 use crate::schema;
 use crate::signal::PresenceStatus;
@@ -217,6 +218,24 @@ pub struct BadFrame {
 /// Longest `id` of a frame, in bytes.
 const ID: usize = 128;
 
+/// Takes positions out, of as many conversations as a user may be in.
+fn positions(fields: &mut Fields<'_>, name: &str) -> Option<BTreeMap<ConversationId, Seq>> {
+    let positions: BTreeMap<_, _> = fields.take(name)?;
+    if positions.len() <= limits::SEEN {
+        return Some(positions);
+    }
+    fields.reject(name, Seen::too_many());
+    None
+}
+
+impl Seen {
+    /// What is wrong with positions of more conversations than a user may be in.
+    #[must_use]
+    pub fn too_many() -> String {
+        format!("must name at most {} conversations", limits::SEEN)
+    }
+}
+
 impl ClientFrame {
     /// The frame as JSON.
     ///
@@ -273,7 +292,7 @@ impl ClientFrame {
             id,
             token: fields.take("token"),
             resume_token: fields.take("resumeToken"),
-            seen: fields.take("seen"),
+            seen: positions(&mut fields, "seen"),
             seen_follows: fields.take("seenFollows"),
             heads: fields.take("heads"),
             client: fields.take("client"),
@@ -282,7 +301,11 @@ impl ClientFrame {
     }
 
     fn seen(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
-        let positions = fields.require("positions");
+        let positions = if fields.has("positions") {
+            positions(&mut fields, "positions")
+        } else {
+            fields.require("positions")
+        };
         fields.finish()?;
         Ok(Self::Seen(Seen {
             id,

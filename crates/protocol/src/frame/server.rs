@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::error::{Code, Failure, FieldError};
+use crate::error::{Code, Failure, FieldError, is_zero};
 use crate::ids::{ConversationId, EventId, Seq, SessionId, UserId};
 use crate::signal::PresenceStatus;
 use crate::timestamp::Timestamp;
@@ -222,9 +222,12 @@ pub struct ErrorFrame {
     pub retry_after_ms: Option<u64>,
     /// The id of the request in the gateway's logs.
     pub request_id: String,
-    /// The bad fields.
+    /// The bad fields, the first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// How many more bad fields there are; left out where there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_errors: u64,
 }
 
 impl ErrorFrame {
@@ -245,6 +248,7 @@ impl ErrorFrame {
             retry_after_ms,
             request_id,
             errors: extension.errors,
+            more_errors: extension.more_errors,
         }
     }
 }

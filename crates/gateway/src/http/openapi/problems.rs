@@ -323,7 +323,12 @@ fn problem() -> Value {
             "errors": {
                 "type": "array",
                 "items": { "$ref": "#/components/schemas/FieldError" },
-                "description": "Of VALIDATION_ERROR: every bad field.",
+                "description": "Of VALIDATION_ERROR: the bad fields, the first 20 of them.",
+            },
+            "moreErrors": {
+                "type": "integer",
+                "minimum": 1,
+                "description": "Of VALIDATION_ERROR: how many more bad fields there are; left out where all are named.",
             },
             "userIds": {
                 "type": "array",
