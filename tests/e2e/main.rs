@@ -91,6 +91,8 @@ mod support;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
+mod user_bounds;
+#[cfg(test)]
 mod window;
 #[cfg(test)]
 mod worker_killed;

@@ -26,7 +26,7 @@ async fn every_family_that_is_scraped_is_documented() {
     let cluster = Cluster::start(Setup {
         gateways: 1,
         workers: 1,
-        gateway_env: vec![("CONFAB_RATE_LIMIT", Some("user=1/5".to_owned()))],
+        gateway_env: vec![("CONFAB_RATE_LIMIT", Some("user=1/12".to_owned()))],
         ..Setup::default()
     })
     .await;

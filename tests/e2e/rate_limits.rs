@@ -6,7 +6,7 @@ use confab_client::Response;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Cluster, Raw, Setup, User, claims};
+use crate::support::{Cluster, Raw, Setup, User, claims, eventually};
 
 const LISTS: &str = "/v1/conversations";
 const JSON: &str = "confab.v1.json";
@@ -184,7 +184,7 @@ async fn sent(raw: &mut Raw) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_too_many_is_refused_the_connection_lives_and_reconnecting_refills_nothing() {
-    let cluster = cluster("user=1/1000,device=1/5", 0).await;
+    let cluster = cluster("user=1/1000,device=1/20", 0).await;
     let alice = cluster.user("alice");
     let mut raw = welcomed(&cluster, &alice).await;
     let began = Instant::now();
@@ -199,30 +199,147 @@ async fn a_frame_too_many_is_refused_the_connection_lives_and_reconnecting_refil
         assert!(began.elapsed() < DEADLINE);
     };
     let empty = Instant::now();
-    assert!(answered >= 5, "{answered}");
+    // The connection has its price.
+    let most = 15 + began.elapsed().as_secs() + 1;
+    assert!((14..=most).contains(&answered), "{answered}");
     assert_eq!(refusal["type"], "error");
     assert!(refusal["id"].is_string(), "{refusal}");
     let wait = refusal["retryAfterMs"].as_u64().unwrap();
     assert!((1..=1000).contains(&wait), "{wait}");
-    for _ in 0..20 {
-        raw.text(r#"{"type":"ping","id":"free"}"#).await;
-        assert_eq!(raw.json().await["type"], "pong");
-    }
     drop(raw);
 
-    // What came back meanwhile is one a second, and not the five of a fresh bucket.
-    let mut raw = welcomed(&cluster, &alice).await;
-    let mut more = 0;
-    while sent(&mut raw).await["code"] != "RATE_LIMITED" {
-        more += 1;
-    }
-    let most = empty.elapsed().as_secs() + 1;
-    assert!(more <= most, "{more} within {:?}", empty.elapsed());
+    // What comes back meanwhile is one a second, and a connection takes five of them.
+    let mut raw = eventually("a connection", DEADLINE, async || {
+        connects(&cluster, &alice).await
+    })
+    .await;
+    let refusal = sent(&mut raw).await;
+    assert_eq!(refusal["code"], "RATE_LIMITED");
+    sleep(Duration::from_millis(
+        refusal["retryAfterMs"].as_u64().unwrap(),
+    ))
+    .await;
+    assert_eq!(sent(&mut raw).await["code"], "CONVERSATION_NOT_FOUND");
+    assert!(
+        empty.elapsed() > Duration::from_secs(4),
+        "{:?}",
+        empty.elapsed()
+    );
     // HTTP and WebSocket share the bucket.
     let (_, refusal) = until_refused(0, async || list(&alice, &[]).await).await;
     assert_limited(&refusal, "device");
-    waits_as_told(&refusal).await;
-    assert_eq!(sent(&mut raw).await["code"], "CONVERSATION_NOT_FOUND");
+    cluster.end().await;
+}
+
+/// A socket that was let in, unless the connection is refused.
+async fn connects(cluster: &Cluster, user: &User) -> Option<Raw> {
+    let bearer = [format!("Authorization: Bearer {}", user.token)];
+    let mut raw = Raw::connect(cluster.gateways[0].port()).await;
+    let (status, _) = raw.upgrade("/v1/ws", JSON, &bearer).await;
+    if status != 101 {
+        assert_eq!(status, 429);
+        return None;
+    }
+    raw.text(r#"{"type":"hello"}"#).await;
+    assert_eq!(raw.json().await["type"], "welcome");
+    Some(raw)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_one_device_are_refused_beyond_its_rate() {
+    let cluster = cluster("user=2/100,device=2/10", 0).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let began = Instant::now();
+    let mut let_in = 0;
+    for _ in 0..60 {
+        let_in += u64::from(connects(&cluster, &alice).await.is_some());
+    }
+    // Five each, of ten and two a second.
+    let most = (10 + 2 * (began.elapsed().as_secs() + 1)) / 5 + 2;
+    assert!((2..=most).contains(&let_in), "{let_in} of 60");
+    assert!(connects(&cluster, &bob).await.is_some());
+    // With the token in hello it is the same.
+    let mut raw = Raw::upgraded(cluster.gateways[0].port(), JSON, &[]).await;
+    let hello = json!({"type": "hello", "token": alice.token});
+    raw.text(&hello.to_string()).await;
+    let end = timeout(DEADLINE, raw.ended()).await.unwrap();
+    assert_eq!(end.close, Some((4429, "RATE_LIMITED".to_owned())));
+    assert_eq!(end.before[0]["code"], "RATE_LIMITED");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_frame_has_a_price() {
+    let cluster = cluster("user=1/60", 0).await;
+    let positions: Vec<_> = (0..2000_u128)
+        .map(|n| format!("\"{}\":1", uuid::Uuid::from_u128(n)))
+        .collect();
+    let seen = format!(
+        "{{\"type\":\"seen\",\"positions\":{{{}}}}}",
+        positions.join(",")
+    );
+    let frames = [
+        ("ping", r#"{"type":"ping","id":"1"}"#.to_owned(), 56),
+        ("seen", seen, 3),
+        (
+            "auth",
+            json!({"type": "auth", "token": "x"}).to_string(),
+            28,
+        ),
+        (
+            "presence",
+            json!({"type": "presence", "status": "away"}).to_string(),
+            56,
+        ),
+        ("bad", r#"{"type":"nonsense"}"#.to_owned(), 10),
+    ];
+    for (name, frame, most) in frames {
+        let user = cluster.user(name);
+        let mut raw = welcomed(&cluster, &user).await;
+        let began = Instant::now();
+        for _ in 0..200 {
+            let bytes = crate::support::frame(crate::support::TEXT, frame.as_bytes());
+            if raw.write(&bytes).await.is_err() {
+                break;
+            }
+        }
+        let end = timeout(DEADLINE, raw.ended()).await.unwrap();
+        let refused = end
+            .before
+            .iter()
+            .filter(|one| one["code"] == "RATE_LIMITED")
+            .count();
+        let grown = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
+        if name == "bad" {
+            // Ten of them end the connection before they are refused.
+            assert_eq!(end.code(), Some(4400));
+            continue;
+        }
+        assert_eq!(end.code(), Some(4429), "{name}");
+        assert_eq!(refused, 100, "{name}");
+        let others = end.before.len() - refused;
+        assert!(others <= most + grown, "{name}: {others} answered");
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_before_the_proxys_entry_do_not_change_the_address() {
+    let cluster = cluster("address=1/8", 1).await;
+    let asked = async |n: usize, said: &str| {
+        let mut raw = Raw::connect(cluster.gateways[0].port()).await;
+        let said = format!("X-Forwarded-For: {n}{said}, 192.0.2.1");
+        raw.request("GET", LISTS, &[said], "").await.0
+    };
+    let mut statuses = Vec::new();
+    for n in 0..20 {
+        statuses.push(asked(n, "").await);
+    }
+    for n in 0..20 {
+        statuses.push(asked(n, "\u{e9}").await);
+    }
+    let answered = statuses.iter().filter(|status| **status == 401).count();
+    assert!((8..14).contains(&answered), "{statuses:?}");
     cluster.end().await;
 }
 

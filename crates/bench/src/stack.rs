@@ -224,6 +224,9 @@ impl Stack {
             // The load's connections come at once, as no installation's do; the storm of resumes sets its own.
             ("CONFAB_CONNECT_RATE", "100000".to_owned()),
             ("CONFAB_DRAIN_DELAY", "0".to_owned()),
+            // And few of its users ask for what many would.
+            ("CONFAB_RATE_LIMIT", "off".to_owned()),
+            ("CONFAB_USER_CONNECTIONS", "1000000".to_owned()),
         ];
         self.service("gateway", number, env, &shape.gateway_env)
     }

@@ -112,7 +112,8 @@ impl Admission {
         self.revocations.check_session(caller, place.id())
     }
 
-    const fn sessions(&self) -> &Sessions {
+    /// The sessions that are open here.
+    pub(crate) const fn sessions(&self) -> &Sessions {
         self.revocations.sessions()
     }
 

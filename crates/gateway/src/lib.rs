@@ -65,7 +65,7 @@ use admission::Admission;
 use arrivals::Arrivals;
 use commands::{CommandLoop, Commands};
 use fanout::{Fanout, FanoutLoop, Neighbours};
-use limits::Limits;
+use limits::{Limits, Users};
 use metrics::{
     ArrivalMetrics, AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics,
     LimitMetrics, RecordMetrics, RevocationMetrics, SignalMetrics, SocketMetrics, WindowMetrics,
@@ -137,6 +137,7 @@ pub struct Gateway {
     verifier: Arc<Verifier>,
     origins: Vec<String>,
     limits: Limits,
+    users: Users,
     workers: Arc<Workers>,
     gateways: Gateways,
     commands: Commands,
@@ -176,11 +177,9 @@ impl Gateway {
     ) -> Result<Self, Error> {
         let verifier = Arc::new(Verifier::new(&settings.auth)?);
         let origins = settings.origins().map_err(Error::Origin)?;
-        let limits = Limits::new(
-            &settings.rate_limit,
-            settings.trusted_proxies,
-            LimitMetrics::new(registry),
-        );
+        let limits = LimitMetrics::new(registry);
+        let users = Users::new(settings.user_connections, limits.clone());
+        let limits = Limits::new(&settings.rate_limit, settings.trusted_proxies, limits);
         settings.advise();
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
@@ -230,6 +229,7 @@ impl Gateway {
             verifier,
             origins,
             limits,
+            users,
             workers,
             gateways,
             sessions,
@@ -309,6 +309,7 @@ impl Gateway {
             bus,
             verifier,
             limits,
+            users,
             workers,
             gateways,
             sessions,
@@ -332,6 +333,7 @@ impl Gateway {
         let mut tasks = Tasks::default();
         tasks.spawn("keys", async move |stop| verifier.run(stop).await);
         tasks.spawn("limits", async move |stop| limits.run(stop).await);
+        tasks.spawn("users", async move |stop| users.run(stop).await);
         tasks.spawn("workers", async move |stop| workers.run(stop).await);
         tasks.spawn("gateways", async move |stop| gateways.run(stop).await);
         tasks.spawn("sessions", |stop| sessions::run(directory, sessions, stop));
@@ -377,6 +379,7 @@ impl Gateway {
             degraded: self.degraded.subscribe(),
             limits: self.settings.socket_limits(),
             rates: self.limits.clone(),
+            users: self.users.clone(),
             origins: self.origins.clone(),
             slots: Slots::new(
                 self.settings.max_connections,

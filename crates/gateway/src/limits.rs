@@ -1,8 +1,8 @@
-//! Rate limits: token buckets by user, by device and by address. They are this gateway's own: a user at three gateways
-//! may do three times as much.
+//! Rate limits: token buckets by user, by device and by address, and what one user may have at once. They are this gateway's own: a
+//! user at three gateways may do three times as much.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use confab_auth::Caller;
@@ -14,12 +14,16 @@ use crate::metrics::LimitMetrics;
 
 mod address;
 mod buckets;
+mod price;
 mod rates;
 mod strikes;
+mod users;
 
 pub(crate) use address::Peer;
+pub(crate) use price::{CONNECT_PRICE, PLAIN_PRICE, price_of, price_of_bytes, price_of_positions};
 pub use rates::{BadRateLimit, RateLimit};
 pub(crate) use strikes::Strikes;
+pub(crate) use users::{OpeningPermit, UserConnection, Users};
 
 use buckets::Buckets;
 use rates::Rate;
@@ -40,6 +44,8 @@ pub(crate) enum Scope {
     Device,
     /// An address's.
     Address,
+    /// A tenant's user's, for resume tokens that resumed nothing.
+    ResumeTokens,
 }
 
 impl Scope {
@@ -48,6 +54,7 @@ impl Scope {
             Self::User => "user",
             Self::Device => "device",
             Self::Address => "address",
+            Self::ResumeTokens => "resume_tokens",
         }
     }
 }
@@ -86,13 +93,14 @@ struct Refusal {
 
 impl Refusal {
     fn failure(self) -> Failure {
-        let scope = self.standing.scope.as_str();
         let wait = u64::try_from(self.wait.as_millis()).unwrap_or(u64::MAX);
-        Failure::new(
-            Code::RateLimited,
-            format!("too many requests of this {scope}"),
-        )
-        .retry_after(wait.max(1))
+        let detail = match self.standing.scope {
+            Scope::User => "too many requests of this user",
+            Scope::Device => "too many requests of this device",
+            Scope::Address => "too many requests of this address",
+            Scope::ResumeTokens => "too many resume tokens of this user resumed nothing",
+        };
+        Failure::new(Code::RateLimited, detail).retry_after(wait.max(1))
     }
 }
 
@@ -129,10 +137,12 @@ impl Limits {
     /// Limits as set; behind `trusted_proxies` a request's address is the one that the outermost of them saw.
     pub(crate) fn new(rates: &RateLimit, trusted_proxies: usize, metrics: LimitMetrics) -> Self {
         let policy = rates.policy();
+        let begin = Instant::now();
+        let buckets = |scope, rate: Option<Rate>| rate.map(|rate| Buckets::new(scope, rate, begin));
         let inner = policy.map(|policy| Inner {
-            user: rates.user.map(|rate| Buckets::new(Scope::User, rate)),
-            device: rates.device.map(|rate| Buckets::new(Scope::Device, rate)),
-            address: rates.address.map(|rate| Buckets::new(Scope::Address, rate)),
+            user: buckets(Scope::User, rates.user),
+            device: buckets(Scope::Device, rates.device),
+            address: buckets(Scope::Address, rates.address),
             trusted_proxies,
             policy,
             metrics,
@@ -156,32 +166,45 @@ impl Limits {
     ) -> Result<(), Failure> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let address = address::of(extensions, headers, inner.trusted_proxies);
-        inner.charge(inner.address.as_ref(), &address, extensions)
+        inner.charge(inner.address.as_ref(), &address, 1, extensions)
     }
 
-    /// Takes one token of a caller's device and one of the user. The device comes first: one that asks too much must not
-    /// use up what the user's other devices may have.
+    /// Takes a price of a caller's device and of the user. The device comes first: one that asks too much must not use up what the
+    /// user's other devices may have.
     ///
     /// # Errors
-    /// `RATE_LIMITED` when there is none.
+    /// `RATE_LIMITED` when either has nothing left.
     pub(crate) fn charge_caller(
         &self,
         caller: &Caller,
+        price: u32,
         extensions: &Extensions,
     ) -> Result<(), Failure> {
         let Some(inner) = &self.0 else { return Ok(()) };
-        let (tenant, user) = (caller.tenant.as_str(), caller.user.as_str());
-        let device = (tenant, user, caller.device.as_str());
-        inner.charge(inner.device.as_ref(), &device, extensions)?;
-        inner.charge(inner.user.as_ref(), &(tenant, user), extensions)
+        let (user, device) = keys(caller);
+        inner.charge(inner.device.as_ref(), &device, price, extensions)?;
+        inner.charge(inner.user.as_ref(), &user, price, extensions)
     }
 
     /// As [`Self::charge_caller`], of a frame.
     ///
     /// # Errors
     /// The same.
-    pub(crate) fn charge_frame(&self, caller: &Caller) -> Result<(), Failure> {
-        self.charge_caller(caller, &Extensions::new())
+    pub(crate) fn charge_frame(&self, caller: &Caller, price: u32) -> Result<(), Failure> {
+        self.charge_caller(caller, price, &Extensions::new())
+    }
+
+    /// Takes a price of what was let in already, whatever is left: what comes next waits for it.
+    pub(crate) fn take(&self, caller: &Caller, price: u32) {
+        let Some(inner) = &self.0 else { return };
+        let (user, device) = keys(caller);
+        let now = Instant::now();
+        if let Some(buckets) = &inner.device {
+            buckets.take(&device, price, now);
+        }
+        if let Some(buckets) = &inner.user {
+            buckets.take(&user, price, now);
+        }
     }
 
     /// Tells the limits, and where the request stands in the tightest of them.
@@ -208,7 +231,7 @@ impl Limits {
             for buckets in all.into_iter().flatten() {
                 inner
                     .metrics
-                    .buckets(buckets.scope().as_str(), buckets.sweep());
+                    .buckets(buckets.scope().as_str(), buckets.sweep(Instant::now()));
             }
         }
     }
@@ -219,12 +242,13 @@ impl Inner {
         &self,
         buckets: Option<&Buckets>,
         key: &impl std::hash::Hash,
+        price: u32,
         extensions: &Extensions,
     ) -> Result<(), Failure> {
         let Some(buckets) = buckets else {
             return Ok(());
         };
-        let charged = buckets.charge(key);
+        let charged = buckets.charge(key, price, Instant::now());
         let (Ok(standing) | Err(Refusal { standing, .. })) = charged;
         if let Some(tally) = extensions.get::<Tally>() {
             tally.note(standing);
@@ -234,6 +258,12 @@ impl Inner {
             refusal.failure()
         })
     }
+}
+
+/// Whose buckets a caller's requests are counted in: the user's, and the device's.
+fn keys(caller: &Caller) -> ((&str, &str), (&str, &str, &str)) {
+    let (tenant, user) = (caller.tenant.as_str(), caller.user.as_str());
+    ((tenant, user), (tenant, user, caller.device.as_str()))
 }
 
 #[cfg(test)]

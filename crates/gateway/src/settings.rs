@@ -42,8 +42,11 @@ pub struct Settings {
     pub cors_origins: Vec<String>,
     /// Rate limits of this gateway: `off`, `lenient`, `strict`, or `user=R/B,device=R/B,address=R/B`: R requests and frames
     /// a second, B at once. Gateways do not share them.
-    #[arg(long, env = "CONFAB_RATE_LIMIT", default_value = "off")]
+    #[arg(long, env = "CONFAB_RATE_LIMIT", default_value = "lenient")]
     pub rate_limit: RateLimit,
+    /// Connections that one user may have at this gateway.
+    #[arg(long, env = "CONFAB_USER_CONNECTIONS", default_value_t = 100)]
+    pub user_connections: usize,
     /// Proxies in front that each write the address they were asked from into X-Forwarded-For, at its right end.
     #[arg(long, env = "CONFAB_TRUSTED_PROXIES", default_value_t = 0)]
     pub trusted_proxies: usize,

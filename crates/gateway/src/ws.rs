@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use confab_auth::Caller;
 use confab_protocol::error::{Code, Failure};
@@ -21,7 +22,7 @@ use crate::commands::Commands;
 use crate::fanout::Fanout;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
-use crate::limits::{Limits, Peer};
+use crate::limits::{CONNECT_PRICE, Limits, Peer, Users};
 use crate::metrics::SocketMetrics;
 use crate::reads::Reads;
 use crate::records::Records;
@@ -72,6 +73,8 @@ pub(crate) struct Sockets {
     pub(crate) limits: SocketLimits,
     /// Rate limits.
     pub(crate) rates: Limits,
+    /// What one user may have at once.
+    pub(crate) users: Users,
     /// Origins that browsers may connect from; none given means the gateway's own.
     pub(crate) origins: Vec<String>,
     /// Those of the sockets there may be.
@@ -139,7 +142,7 @@ pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Re
     if let Err(failure) = Params::parse(parts.uri.query()).finish() {
         return Problem::from(failure).into_response();
     }
-    let caller = match admit(&sockets, &parts.headers).await {
+    let caller = match admit(&sockets, &parts).await {
         Ok(caller) => caller,
         Err(failure) => return Problem::from(failure).into_response(),
     };
@@ -166,8 +169,9 @@ pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Re
     handshake.response()
 }
 
-/// Checks the origin, and the token where the header carries one.
-async fn admit(sockets: &Sockets, headers: &HeaderMap) -> Result<Option<Caller>, Failure> {
+/// Checks the origin, and the token where the header carries one, whose user then pays for the connection.
+async fn admit(sockets: &Sockets, parts: &Parts) -> Result<Option<Caller>, Failure> {
+    let headers = &parts.headers;
     if !origin_allowed(&sockets.origins, headers) {
         return Err(Failure::of(Code::OriginForbidden));
     }
@@ -177,7 +181,10 @@ async fn admit(sockets: &Sockets, headers: &HeaderMap) -> Result<Option<Caller>,
     let admitting = sockets
         .admission
         .admit_header(headers, Transport::WebSocket);
-    readers(admitting.await?).map(Some)
+    let caller = readers(admitting.await?)?;
+    let rates = &sockets.rates;
+    rates.charge_caller(&caller, CONNECT_PRICE, &parts.extensions)?;
+    Ok(Some(caller))
 }
 
 /// Verifies a token for a socket.

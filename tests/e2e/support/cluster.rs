@@ -241,6 +241,9 @@ impl Cluster {
             ("CONFAB_JWT_ISSUER", Some(ISSUER.to_owned())),
             ("CONFAB_JWT_AUDIENCE", Some(AUDIENCE.to_owned())),
             ("CONFAB_DRAIN_DELAY", Some("0".to_owned())),
+            // Few users do here what many do elsewhere; tests of limits set their own.
+            ("CONFAB_RATE_LIMIT", Some("off".to_owned())),
+            ("CONFAB_USER_CONNECTIONS", Some("100000".to_owned())),
         ];
         env.extend_from_slice(more);
         env

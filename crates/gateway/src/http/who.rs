@@ -11,6 +11,7 @@ use confab_protocol::error::{Code, Failure};
 use super::problem::{Problem, accepts_json};
 use super::{App, RequestId};
 use crate::admission::Transport;
+use crate::limits::PLAIN_PRICE;
 
 /// The caller of a request whose token was verified.
 #[derive(Debug)]
@@ -75,7 +76,8 @@ impl FromRequestParts<Arc<App>> for Who {
         }
         let admitting = app.admission.admit_header(&parts.headers, Transport::Http);
         let caller = admitting.await?;
-        app.limits.charge_caller(&caller, &parts.extensions)?;
+        app.limits
+            .charge_caller(&caller, PLAIN_PRICE, &parts.extensions)?;
         let request_id = parts
             .extensions
             .get::<RequestId>()

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use axum::http::{Extensions, HeaderMap, HeaderName};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 
 /// The other end of the connection, as the accept loop saw it.
 #[derive(Debug, Clone, Copy)]
@@ -36,13 +36,16 @@ pub(super) fn of(extensions: &Extensions, headers: &HeaderMap, trusted_proxies: 
     network(forwarded.unwrap_or(peer))
 }
 
+/// The `behind`-th entry from the right. What stands left of it is the client's own and may be any bytes: it is passed over, and read as
+/// nothing else.
 fn forwarded(headers: &HeaderMap, behind: usize) -> Option<IpAddr> {
-    let values = headers
-        .get_all(X_FORWARDED_FOR)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let entries: Vec<_> = values.flat_map(|value| value.split(',')).collect();
-    let entry = entries.iter().rev().nth(behind)?.trim();
+    let lines = headers.get_all(X_FORWARDED_FOR).iter();
+    let mut lines: Vec<&[u8]> = lines.map(HeaderValue::as_bytes).collect();
+    lines.reverse();
+    let mut entries = lines
+        .into_iter()
+        .flat_map(|line| line.rsplit(|byte| *byte == b','));
+    let entry = std::str::from_utf8(entries.nth(behind)?.trim_ascii()).ok()?;
     let address = entry.parse::<IpAddr>().ok();
     // Some proxies write the port as well.
     address.or_else(|| entry.parse::<SocketAddr>().ok().map(|with| with.ip()))
@@ -60,11 +63,16 @@ mod tests {
     use super::*;
 
     fn address(peer: &str, forwarded: &[&'static str], trusted_proxies: usize) -> String {
+        let lines: Vec<_> = forwarded.iter().map(|line| line.as_bytes()).collect();
+        address_of(peer, &lines, trusted_proxies)
+    }
+
+    fn address_of(peer: &str, forwarded: &[&[u8]], trusted_proxies: usize) -> String {
         let mut extensions = Extensions::new();
         extensions.insert(Peer(peer.parse().unwrap()));
         let mut headers = HeaderMap::new();
         for value in forwarded {
-            headers.append(X_FORWARDED_FOR, value.parse().unwrap());
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_bytes(value).unwrap());
         }
         of(&extensions, &headers, trusted_proxies).to_string()
     }
@@ -79,6 +87,20 @@ mod tests {
         assert_eq!(address("9.9.9.9", &[], 1), "9.9.9.9");
         assert_eq!(address("9.9.9.9", &["unknown"], 1), "9.9.9.9");
         assert_eq!(address("9.9.9.9", &["1.1.1.1:4711"], 1), "1.1.1.1");
+    }
+
+    #[test]
+    fn bytes_before_the_proxys_entry_change_nothing() {
+        for said in [
+            &b"\xe9, 2.2.2.2"[..],
+            b"\xff\xfe,2.2.2.2",
+            b"3.3.3.3, \xc3\x28 , 2.2.2.2",
+        ] {
+            assert_eq!(address_of("9.9.9.9", &[said], 1), "2.2.2.2", "{said:?}");
+            let lines = [said, b"4.4.4.4"];
+            assert_eq!(address_of("9.9.9.9", &lines, 2), "2.2.2.2", "{said:?}");
+        }
+        assert_eq!(address_of("9.9.9.9", &[b"1.1.1.1, \xe9"], 1), "9.9.9.9");
     }
 
     #[test]

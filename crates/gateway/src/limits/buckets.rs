@@ -1,38 +1,46 @@
-//! The buckets of one scope, bounded in number.
+//! The token buckets of one scope, bounded in number.
 //!
-//! A bucket that is full again is as good as none, and is forgotten within a second; so there are as many as different keys
-//! came within `burst / rate` seconds. Where that is more than [`MOST`], the others share [`SHARED`] buckets until there
-//! are fewer again: whoever floods from ever new addresses gets to use those, and no more memory. What is exceeded is
-//! exceeded by what arrives between two sweeps. A key is kept as a hash under a secret of the process, so that its length
-//! does not count and nobody can choose whom to collide with.
+//! A charge needs one token and may take more: what it takes beyond what is there is a debt, which the next charges wait for. So a large
+//! price is paid in full, and never more than a full bucket can bear. A bucket is one time, at which it is full again (GCRA). A bucket
+//! that is full is as good as none and is forgotten within a second; so there are as many as different keys came within
+//! `burst / rate` seconds. Where that is more than [`MAX_BUCKETS`], the others share [`SHARED_BUCKETS`] until there are fewer again:
+//! whoever floods from ever new addresses gets to use those, and no more memory. What is exceeded is exceeded by what arrives between two
+//! sweeps. A key is kept as a hash under a secret of the process, so that its length does not count and nobody can choose whom to
+//! collide with.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use governor::clock::{Clock, DefaultClock};
-use governor::middleware::StateInformationMiddleware;
-use governor::state::keyed::DashMapStateStore;
-use governor::{Quota, RateLimiter};
+use rustc_hash::FxHashMap;
 
 use super::rates::Rate;
 use super::{Refusal, Scope, Standing};
 
 /// Buckets that keys have of their own.
-const MOST: usize = 1 << 18;
+const MAX_BUCKETS: usize = 1 << 18;
 /// Buckets that keys share beyond that.
-const SHARED: u64 = 1 << 12;
+const SHARED_BUCKETS: u64 = 1 << 12;
+/// Parts of the buckets, each with a lock of its own.
+const SHARDS: usize = 16;
+
+/// The time at which a bucket is full again, in nanoseconds from the buckets' beginning, by the key's hash.
+type Shard = FxHashMap<u64, u64>;
 
 /// The buckets of one scope.
-pub(super) struct Buckets<C: Clock = DefaultClock> {
+pub(super) struct Buckets {
     scope: Scope,
     rate: Rate,
+    /// In how many nanoseconds a token comes back.
+    interval: u64,
     secret: RandomState,
-    limiter: RateLimiter<u64, DashMapStateStore<u64>, C, StateInformationMiddleware>,
-    clock: C,
+    shards: [Mutex<Shard>; SHARDS],
+    origin: Instant,
     crowded: AtomicBool,
 }
 
-impl<C: Clock> std::fmt::Debug for Buckets<C> {
+impl std::fmt::Debug for Buckets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Buckets")
             .field("scope", &self.scope)
@@ -42,126 +50,191 @@ impl<C: Clock> std::fmt::Debug for Buckets<C> {
 }
 
 impl Buckets {
-    pub(super) fn new(scope: Scope, rate: Rate) -> Self {
-        Self::with_clock(scope, rate, DefaultClock::default())
-    }
-}
-
-impl<C: Clock + Clone> Buckets<C> {
-    fn with_clock(scope: Scope, rate: Rate, clock: C) -> Self {
-        let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
+    pub(super) fn new(scope: Scope, rate: Rate, origin: Instant) -> Self {
         Self {
             scope,
             rate,
+            interval: 1_000_000_000 / u64::from(rate.per_second.get()),
             secret: RandomState::new(),
-            limiter: RateLimiter::new(quota, DashMapStateStore::default(), clock.clone()),
-            clock,
+            shards: Default::default(),
+            origin,
             crowded: AtomicBool::new(false),
         }
     }
-}
 
-impl<C: Clock> Buckets<C> {
     pub(super) const fn scope(&self) -> Scope {
         self.scope
     }
 
-    /// Takes a token out of a key's bucket, or says when there is one again.
-    pub(super) fn charge(&self, key: &impl Hash) -> Result<Standing, Refusal> {
-        let mut bucket = self.secret.hash_one(key);
-        if self.crowded.load(Ordering::Relaxed) {
-            bucket %= SHARED;
+    /// Takes `price` tokens out of a key's bucket where it holds one, or says when it holds one again.
+    pub(super) fn charge(
+        &self,
+        key: &impl Hash,
+        price: u32,
+        now: Instant,
+    ) -> Result<Standing, Refusal> {
+        let now = self.nanoseconds(now);
+        let bucket = self.bucket(key);
+        let mut shard = self.shard(bucket);
+        let full_at = shard.get(&bucket).map_or(now, |full_at| now.max(*full_at));
+        let bearable = u64::from(self.rate.burst.get() - 1) * self.interval;
+        if let Some(over @ 1..) = (full_at - now).checked_sub(bearable) {
+            return Err(Refusal {
+                standing: self.standing(0),
+                wait: Duration::from_nanos(over),
+            });
         }
-        let standing = |remaining| Standing {
-            scope: self.scope,
-            rate: self.rate,
-            remaining,
-        };
-        match self.limiter.check_key(&bucket) {
-            Ok(state) => Ok(standing(state.remaining_burst_capacity())),
-            Err(until) => Err(Refusal {
-                standing: standing(0),
-                wait: until.wait_time_from(self.clock.now()),
-            }),
-        }
+        let full_at = full_at + u64::from(price) * self.interval;
+        shard.insert(bucket, full_at);
+        drop(shard);
+        Ok(self.standing(self.remaining(full_at - now)))
+    }
+
+    /// Takes `price` tokens out of a key's bucket whatever it holds.
+    pub(super) fn take(&self, key: &impl Hash, price: u32, now: Instant) {
+        let now = self.nanoseconds(now);
+        let bucket = self.bucket(key);
+        let mut shard = self.shard(bucket);
+        let full_at = shard.entry(bucket).or_default();
+        *full_at = now.max(*full_at) + u64::from(price) * self.interval;
+    }
+
+    /// How many tokens a key's bucket lacks.
+    pub(super) fn missing(&self, key: &impl Hash, now: Instant) -> u64 {
+        let now = self.nanoseconds(now);
+        let bucket = self.bucket(key);
+        let full_at = self.shard(bucket).get(&bucket).copied();
+        let left = full_at.unwrap_or_default().saturating_sub(now);
+        left.div_ceil(self.interval)
     }
 
     /// Forgets the buckets that are full again; says how many there still are.
-    pub(super) fn sweep(&self) -> usize {
-        self.limiter.retain_recent();
-        self.limiter.shrink_to_fit();
-        let kept = self.limiter.len();
-        self.crowded.store(kept >= MOST, Ordering::Relaxed);
+    pub(super) fn sweep(&self, now: Instant) -> usize {
+        let now = self.nanoseconds(now);
+        let mut kept = 0;
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(|_, full_at| *full_at > now);
+            if shard.capacity() > 4 * shard.len() {
+                shard.shrink_to_fit();
+            }
+            kept += shard.len();
+        }
+        self.crowded.store(kept >= MAX_BUCKETS, Ordering::Relaxed);
         kept
+    }
+
+    fn bucket(&self, key: &impl Hash) -> u64 {
+        let hash = self.secret.hash_one(key);
+        if self.crowded.load(Ordering::Relaxed) {
+            hash % SHARED_BUCKETS
+        } else {
+            hash
+        }
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the remainder is below the number of shards"
+    )]
+    fn shard(&self, bucket: u64) -> MutexGuard<'_, Shard> {
+        let shard = &self.shards[usize::try_from(bucket).unwrap_or_default() % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remaining(&self, left: u64) -> u32 {
+        let missing = left.div_ceil(self.interval);
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        self.rate.burst.get().saturating_sub(missing)
+    }
+
+    const fn standing(&self, remaining: u32) -> Standing {
+        Standing {
+            scope: self.scope,
+            rate: self.rate,
+            remaining,
+        }
+    }
+
+    fn nanoseconds(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.origin);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX / 2)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use governor::clock::FakeRelativeClock;
-
     use super::*;
 
-    fn buckets(per_second: u32, burst: u32) -> (Buckets<FakeRelativeClock>, FakeRelativeClock) {
-        let clock = FakeRelativeClock::default();
+    fn buckets(per_second: u32, burst: u32) -> (Buckets, Instant) {
+        let begin = Instant::now();
         let rate = Rate::new(per_second, burst).unwrap();
-        let buckets = Buckets::with_clock(Scope::User, rate, clock.clone());
-        (buckets, clock)
+        (Buckets::new(Scope::User, rate, begin), begin)
+    }
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
     }
 
     #[test]
     fn a_bucket_empties_refuses_and_fills_again() {
-        let (buckets, clock) = buckets(2, 3);
+        let (buckets, begin) = buckets(2, 3);
+        let charge = |key, at| buckets.charge(&key, 1, begin + ms(at));
         let left: Vec<_> = (0..3)
-            .map(|_| buckets.charge(&"ann").unwrap().remaining)
+            .map(|_| charge("ann", 0).unwrap().remaining)
             .collect();
         assert_eq!(left, [2, 1, 0]);
-        let refusal = buckets.charge(&"ann").unwrap_err();
-        assert_eq!(refusal.wait, Duration::from_millis(500));
-        assert_eq!(buckets.charge(&"bob").unwrap().remaining, 2);
-        clock.advance(Duration::from_millis(499));
-        assert_eq!(
-            buckets.charge(&"ann").unwrap_err().wait,
-            Duration::from_millis(1)
-        );
-        clock.advance(Duration::from_millis(1));
-        assert_eq!(buckets.charge(&"ann").unwrap().remaining, 0);
-        clock.advance(Duration::from_secs(60));
-        assert_eq!(buckets.charge(&"ann").unwrap().remaining, 2, "never above");
+        assert_eq!(charge("ann", 0).unwrap_err().wait, ms(500));
+        assert_eq!(charge("bob", 0).unwrap().remaining, 2);
+        assert_eq!(charge("ann", 499).unwrap_err().wait, ms(1));
+        assert_eq!(charge("ann", 500).unwrap().remaining, 0);
+        assert_eq!(charge("ann", 60_000).unwrap().remaining, 2, "never above");
+    }
+
+    #[test]
+    fn price_above_what_is_there_is_a_debt() {
+        let (buckets, begin) = buckets(10, 20);
+        let charge = |price, at| buckets.charge(&"ann", price, begin + ms(at));
+        assert_eq!(charge(101, 0).unwrap().remaining, 0, "one token suffices");
+        assert_eq!(charge(1, 0).unwrap_err().wait, ms(8_200));
+        assert_eq!(buckets.missing(&"ann", begin), 101);
+        assert_eq!(charge(1, 8_199).unwrap_err().wait, ms(1));
+        assert_eq!(charge(1, 8_200).unwrap().remaining, 0);
+        buckets.take(&"ann", 5, begin + ms(8_200));
+        assert_eq!(charge(1, 8_300).unwrap_err().wait, ms(500));
     }
 
     #[test]
     fn full_buckets_are_forgotten_and_others_are_not() {
-        let (buckets, clock) = buckets(1, 4);
+        let (buckets, begin) = buckets(1, 4);
         for key in 0..1000 {
-            buckets.charge(&key).unwrap();
+            buckets.charge(&key, 1, begin).unwrap();
         }
-        clock.advance(Duration::from_millis(1500));
         for _ in 0..4 {
-            buckets.charge(&"busy").unwrap();
+            buckets.charge(&"busy", 1, begin + ms(500)).unwrap();
         }
-        assert_eq!(buckets.sweep(), 1001, "within one interval of a token");
-        clock.advance(Duration::from_millis(600));
-        assert_eq!(buckets.sweep(), 1);
-        assert_eq!(buckets.charge(&"busy").map(|_| ()).ok(), None);
+        assert_eq!(buckets.sweep(begin + ms(999)), 1001);
+        assert_eq!(buckets.sweep(begin + ms(1_000)), 1);
+        let busy = buckets.charge(&"busy", 1, begin + ms(1_000));
+        assert!(busy.is_err());
     }
 
     #[test]
     fn a_flood_of_keys_costs_a_bounded_number_of_buckets() {
-        let (buckets, clock) = buckets(1, 1000);
-        for key in 0..MOST {
-            buckets.charge(&key).unwrap();
+        let (buckets, begin) = buckets(1, 1000);
+        for key in 0..MAX_BUCKETS {
+            buckets.charge(&key, 1, begin).unwrap();
         }
-        assert_eq!(buckets.sweep(), MOST);
-        for key in MOST..2 * MOST {
-            buckets.charge(&key).unwrap();
+        assert_eq!(buckets.sweep(begin), MAX_BUCKETS);
+        for key in MAX_BUCKETS..2 * MAX_BUCKETS {
+            // Those that share a bucket empty it.
+            let _charged = buckets.charge(&key, 1, begin).is_ok();
         }
-        assert!(buckets.sweep() <= MOST + 4096, "{}", buckets.sweep());
-        clock.advance(Duration::from_secs(2000));
-        assert_eq!(buckets.sweep(), 0);
-        let own = buckets.charge(&"ann").unwrap();
+        let kept = buckets.sweep(begin);
+        assert!(kept <= MAX_BUCKETS + 4096, "{kept}");
+        let later = begin + Duration::from_secs(2000);
+        assert_eq!(buckets.sweep(later), 0);
+        let own = buckets.charge(&"ann", 1, later).unwrap();
         assert_eq!(own.remaining, 999);
     }
 }

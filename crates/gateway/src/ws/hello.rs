@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use confab_auth::Caller;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::frame::{ClientFrame, Hello};
+use confab_protocol::frame::{ClientFrame, Hello, Seen};
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::limits;
 use tokio::time::Instant;
@@ -15,6 +15,8 @@ use super::ending::{drained, goaway};
 use super::socket::{Limits, Message};
 use super::{Sockets, verify};
 use crate::arrivals::Kind;
+use crate::limits::{CONNECT_PRICE, OpeningPermit, UserConnection, price_of_positions};
+use crate::records::Token;
 
 /// A client that said hello.
 pub(super) struct Greeted {
@@ -22,6 +24,17 @@ pub(super) struct Greeted {
     pub(super) hello: Hello,
     /// What it holds, from hello or from the `seen` behind it.
     pub(super) seen: BTreeMap<ConversationId, Seq>,
+}
+
+/// Pings and pongs that a client may send before its hello.
+const MAX_CONTROL_FRAMES: usize = 16;
+
+/// A client whose turn it is to open its session.
+pub(super) struct Arrived {
+    /// Its place among the connections of its user.
+    pub(super) place: UserConnection,
+    /// Its place among those of them that open.
+    pub(super) opening: OpeningPermit,
 }
 
 /// Waits for the hello, and for the `seen` that it announces.
@@ -42,10 +55,13 @@ pub(super) async fn greet(
     };
     let caller = match (from_header, hello.token.take()) {
         (Some(caller), None) => caller,
-        (None, Some(token)) => match verify(sockets, &token).await {
-            Ok(caller) => caller,
-            Err(failure) => return Err(refused(connection, failure)),
-        },
+        (None, Some(token)) => {
+            let caller = verify(sockets, &token).await.and_then(|caller| {
+                sockets.rates.charge_frame(&caller, CONNECT_PRICE)?;
+                Ok(caller)
+            });
+            caller.map_err(|failure| refused(connection, failure))?
+        }
         (None, None) => return Err(refused(connection, Failure::of(Code::MissingToken))),
         (Some(_), Some(_)) => {
             return Err(refused(
@@ -65,6 +81,12 @@ pub(super) async fn greet(
         };
         seen.extend(more.positions);
     }
+    if seen.len() > limits::SEEN {
+        let failure = Failure::field("/positions", Seen::too_many());
+        return Err(refused(connection, failure));
+    }
+    // What belongs to a connection is let in with it.
+    sockets.rates.take(&caller, price_of_positions(seen.len()));
     Ok(Greeted {
         caller,
         hello,
@@ -79,17 +101,30 @@ pub(super) async fn greet(
 pub(super) async fn arrive(
     sockets: &Sockets,
     connection: &Connection,
-    hello: &Hello,
-) -> Result<(), End> {
-    let kind = match hello.resume_token {
-        Some(_) => Kind::Resume,
-        None => Kind::Fresh,
+    greeted: &Greeted,
+) -> Result<Arrived, End> {
+    let Greeted { caller, hello, .. } = greeted;
+    let token = hello.resume_token.as_deref().and_then(Token::parse);
+    let kind = match token {
+        Some(_) if sockets.users.resumes_well(caller) => Kind::Resume,
+        // Whose tokens resumed nothing lately comes before nobody.
+        Some(_) | None => Kind::Fresh,
+    };
+    let takes_over = token.is_some_and(|token| {
+        let sessions = sockets.admission.sessions();
+        sessions.has(&caller.tenant, &caller.user, token.session())
+    });
+    let admitting = async {
+        let place = sockets.users.connect(caller, takes_over)?;
+        let opening = place.open().await?;
+        sockets.arrivals.admit(kind).await?;
+        Ok(Arrived { place, opening })
     };
     let admitted = tokio::select! {
-        admitted = sockets.arrivals.admit(kind) => admitted,
+        admitted = admitting => admitted,
         () = drained(sockets) => return Err(goaway(sockets, connection)),
     };
-    admitted.map_err(|failure| {
+    admitted.map_err(|failure: Failure| {
         let code = failure.code;
         connection.answer_error(hello.id.clone(), failure);
         End::of(code)
@@ -106,13 +141,19 @@ fn refused(connection: &Connection, failure: Failure) -> End {
 impl Connection {
     /// The next frame of ours, whatever pings come between.
     async fn frame_by(&mut self, deadline: Instant) -> Result<ClientFrame, End> {
+        let mut control_frames = 0;
         loop {
             let next = tokio::time::timeout_at(deadline, self.reader.next()).await;
             let message = next
                 .map_err(|_late| End::of(Code::HelloTimeout))?
                 .map_err(|e| End::from(&e))?;
             match message {
-                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Ping(_) | Message::Pong(_) => {
+                    control_frames += 1;
+                    if control_frames > MAX_CONTROL_FRAMES {
+                        return Err(End::of(Code::BadFrames));
+                    }
+                }
                 Message::Close { .. } => return Err(End::Closed),
                 Message::Text(_) | Message::Binary(_) => {
                     return match self.decode(&message) {

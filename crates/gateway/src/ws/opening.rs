@@ -19,6 +19,7 @@ use super::connection::{Connection, End};
 use super::hello::Greeted;
 use super::session::Session;
 use crate::hub::{Account, Opened, SessionKey, Start};
+use crate::limits::UserConnection;
 use crate::records::{Begun, Holder, Resumed, TakenOver, Token};
 use crate::sessions::Registered;
 use crate::ws::outbox::Outbox;
@@ -42,6 +43,7 @@ pub(super) async fn open<'a>(
     sockets: &'a Sockets,
     connection: &Connection,
     greeted: Greeted,
+    user_connection: UserConnection,
 ) -> Result<Session<'a>, End> {
     let Greeted {
         caller,
@@ -52,9 +54,7 @@ pub(super) async fn open<'a>(
     let refuse = |failure| refused(connection, id.clone(), failure);
     let taken = match hello.resume_token.take() {
         Some(token) => {
-            let taking = sockets
-                .records
-                .take_over(&token, &caller, &connection.outbox);
+            let taking = take_over(sockets, connection, &caller, &token);
             Some(taking.await.map_err(refuse)?)
         }
         None => None,
@@ -92,9 +92,25 @@ pub(super) async fn open<'a>(
         sockets,
         entered.key,
         caller,
-        entered.place,
+        (entered.place, user_connection),
         (entered.holder, entered.later),
     ))
+}
+
+/// Takes over the session that a resume token names. Tokens that resume nothing are bounded, for each asks much of others.
+async fn take_over(
+    sockets: &Sockets,
+    connection: &Connection,
+    caller: &Caller,
+    token: &str,
+) -> Result<TakenOver, Failure> {
+    sockets.users.may_resume(caller)?;
+    let taking = sockets.records.take_over(token, caller, &connection.outbox);
+    let taken = taking.await;
+    if !matches!(taken, Ok(TakenOver::Resumed(_))) {
+        sockets.users.resume_failed(caller);
+    }
+    taken
 }
 
 /// An open session.

@@ -17,6 +17,8 @@ use crate::metrics::FrameMetrics;
 
 /// Signals that wait for one socket; beyond, the oldest is dropped.
 const SIGNALS: usize = 64;
+/// What a frame that waits takes beside its own bytes.
+const FRAME_OVERHEAD_BYTES: usize = 64;
 /// Places kept for frames while none waits: a socket that says little holds little.
 const PLACES_KEPT: usize = 8;
 
@@ -104,7 +106,7 @@ impl Outbox {
         let mut state = self.lock();
         let ping = Frame::ping(&state.proofs.welcome());
         for frame in [ping, welcome] {
-            state.answer_bytes += frame.as_bytes().len();
+            state.answer_bytes += weight(&frame);
             state.frames.push_front((frame, Kind::Answer));
         }
         state.started = true;
@@ -116,7 +118,7 @@ impl Outbox {
     pub(crate) fn push_ping(&self) {
         let mut state = self.lock();
         let ping = Frame::ping(&state.proofs.ping());
-        state.answer_bytes += ping.as_bytes().len();
+        state.answer_bytes += weight(&ping);
         state.frames.push_back((ping, Kind::Answer));
         drop(state);
         self.wake.notify_one();
@@ -214,7 +216,7 @@ impl Outbox {
     /// Queues an answer.
     pub(crate) fn push_answer(&self, frame: Frame) {
         let mut state = self.lock();
-        state.answer_bytes += frame.as_bytes().len();
+        state.answer_bytes += weight(&frame);
         state.frames.push_back((frame, Kind::Answer));
         drop(state);
         self.wake.notify_one();
@@ -231,7 +233,7 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// Bytes of the answers that wait: past a bound the gateway stops reading the socket.
+    /// Bytes that the answers take which wait: past a bound the gateway stops reading the socket.
     pub(crate) fn answer_bytes(&self) -> usize {
         self.lock().answer_bytes
     }
@@ -289,7 +291,7 @@ impl Outbox {
             let size = frame.as_bytes().len();
             match kind {
                 Kind::Event => state.event_bytes -= size,
-                Kind::Answer => state.answer_bytes -= size,
+                Kind::Answer => state.answer_bytes -= size + FRAME_OVERHEAD_BYTES,
             }
             left = left.saturating_sub(size);
             taker(frame);
@@ -318,6 +320,11 @@ impl Outbox {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What an answer takes that waits.
+fn weight(frame: &Frame) -> usize {
+    frame.as_bytes().len() + FRAME_OVERHEAD_BYTES
 }
 
 /// Gives back the memory of a queue that was long and is empty.
@@ -413,6 +420,19 @@ mod tests {
         signal(&outbox, 1, "s".to_owned());
         outbox.push_answer(Frame::text(b"refused"));
         assert_eq!(outbox.taken(usize::MAX), Ok(vec![Frame::text(b"refused")]));
+    }
+
+    #[test]
+    fn small_answers_count_with_what_they_take() {
+        let outbox = Outbox::new(Encoding::Json, 1000);
+        outbox.start(Frame::text(b"w"));
+        outbox.taken(1000).unwrap();
+        for _ in 0..100 {
+            outbox.push_answer(Frame::pong(b""));
+        }
+        assert!(outbox.answer_bytes() >= 100 * FRAME_OVERHEAD_BYTES);
+        outbox.taken(1000).unwrap();
+        assert_eq!(outbox.answer_bytes(), 0);
     }
 
     #[test]

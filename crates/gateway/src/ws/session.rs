@@ -21,7 +21,7 @@ use super::codec::Decoded;
 use super::connection::{Connection, End, Meanwhile, pump};
 use super::ending::{drained, goaway, try_elsewhere};
 use super::frames::Frame;
-use super::hello::{arrive, greet};
+use super::hello::{Arrived, arrive, greet};
 use super::meter::{Meter, Refused};
 use super::opening::{LaterToken, open, token_that_stands};
 use super::outbox::Outbox;
@@ -32,12 +32,15 @@ use super::typing::Typist;
 use super::upgrade::Encoding;
 use crate::degraded;
 use crate::hub::SessionKey;
+use crate::limits::UserConnection;
 use crate::records::Holder;
 use crate::sessions::Registered;
 use crate::slots::{Kept, Slot};
 
 /// Answers and sends that may wait before the socket is read no further, in bytes.
 const PENDING: usize = 1024 * 1024;
+/// Answers alone that may wait: of a client that takes nothing, this is what it costs.
+const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// Frames other than sends whose answers may wait before the socket is read no further.
 const PENDING_FRAMES: usize = 64;
 /// Frames that a session takes until every other task had a turn.
@@ -104,8 +107,9 @@ async fn begin<'a>(
         () = slot.evicted() => return Err(End::Lost),
     };
     let kept = slot.keep().ok_or(End::Lost)?;
-    arrive(sockets, connection, &greeted.hello).await?;
-    let session = open(sockets, connection, greeted).await?;
+    let Arrived { place, opening } = arrive(sockets, connection, &greeted).await?;
+    let session = open(sockets, connection, greeted, place).await?;
+    drop(opening);
     Ok((Box::new(session), kept))
 }
 
@@ -126,6 +130,8 @@ pub(super) struct Session<'a> {
     pub(super) caller: Caller,
     /// Its place among the open sessions.
     pub(super) place: Registered,
+    /// Its place among the connections of its user.
+    _user_connection: UserConnection,
     /// Its hold on its record.
     pub(super) holder: Holder,
     /// What resumes it, where that was not good yet when it was welcomed.
@@ -153,7 +159,7 @@ impl<'a> Session<'a> {
         sockets: &'a Sockets,
         key: SessionKey,
         caller: Caller,
-        place: Registered,
+        (place, user_connection): (Registered, UserConnection),
         (holder, later): (Holder, Option<LaterToken>),
     ) -> Self {
         Self {
@@ -161,6 +167,7 @@ impl<'a> Session<'a> {
             key,
             caller,
             place,
+            _user_connection: user_connection,
             holder,
             later,
             sends: Sends::default(),
@@ -192,7 +199,9 @@ impl<'a> Session<'a> {
         let mut turns = 0_u64;
         loop {
             let writing = connection.writer.stalled_since();
-            let reads = connection.outbox.answer_bytes() + self.sends.bytes() < PENDING
+            let answers = connection.outbox.answer_bytes();
+            let reads = answers < MAX_ANSWER_BYTES
+                && answers + self.sends.bytes() < PENDING
                 && self.pending_frames < PENDING_FRAMES
                 && !self.renewing
                 && !self.telling_hub;
@@ -263,6 +272,7 @@ impl<'a> Session<'a> {
         }
         self.on_the_way.give_back();
         connection.outbox.push_ping();
+        self.meter.pinged();
         Ok(())
     }
 
@@ -270,25 +280,40 @@ impl<'a> Session<'a> {
         self.heard = Instant::now();
         self.place.seen();
         match &message {
-            Message::Ping(payload) => connection.outbox.push_answer(Frame::pong(payload)),
-            Message::Pong(payload) => {
-                if connection.outbox.proven(payload) {
-                    self.holder.proven();
-                }
-            }
-            Message::Close { .. } => return Err(End::Closed),
-            Message::Text(_) | Message::Binary(_) => match connection.decode(&message) {
-                Decoded::Frame(frame) => {
-                    return match self.meter.charge(&self.caller, &frame) {
-                        Ok(()) => self.carry_out(connection, frame),
-                        Err(refused) => limited(connection, refused),
-                    };
-                }
-                Decoded::Bad(bad) => return self.refuse(connection, bad.id, bad.failure),
-                Decoded::WrongKind => return Err(End::wrong_kind()),
+            Message::Ping(payload) => match self.meter.charge_ping(&self.caller) {
+                Ok(()) => connection.outbox.push_answer(Frame::pong(payload)),
+                Err(refused) => return passed_over(&refused),
             },
+            Message::Pong(payload) => match self.meter.charge_pong(&self.caller) {
+                Ok(()) => {
+                    if connection.outbox.proven(payload) {
+                        self.holder.proven();
+                    }
+                }
+                Err(refused) => return passed_over(&refused),
+            },
+            Message::Close { .. } => return Err(End::Closed),
+            Message::Text(payload) | Message::Binary(payload) => {
+                return self.hear_frame(connection, connection.decode(&message), payload.len());
+            }
         }
         Ok(())
+    }
+
+    fn hear_frame(
+        &mut self,
+        connection: &Connection,
+        decoded: Decoded,
+        bytes: usize,
+    ) -> Result<(), End> {
+        if let Err(refused) = self.meter.charge(&self.caller, &decoded, bytes) {
+            return limited(connection, refused);
+        }
+        match decoded {
+            Decoded::Frame(frame) => self.carry_out(connection, frame),
+            Decoded::Bad(bad) => self.refuse(connection, bad.id, bad.failure),
+            Decoded::WrongKind => Err(End::wrong_kind()),
+        }
     }
 
     /// Answers a bad frame; ends the connection after too many.
@@ -322,6 +347,15 @@ fn limited(connection: &Connection, refused: Refused) -> Result<(), End> {
     connection.answer_error(refused.id, refused.failure);
     if refused.ends {
         Err(End::of(code))
+    } else {
+        Ok(())
+    }
+}
+
+/// A ping or pong that was one too many is passed over: it has no answer that says so.
+fn passed_over(refused: &Refused) -> Result<(), End> {
+    if refused.ends {
+        Err(End::of(refused.failure.code))
     } else {
         Ok(())
     }
