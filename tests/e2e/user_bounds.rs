@@ -259,7 +259,7 @@ async fn default_limits_refuse_no_honest_client() {
         ..Setup::default()
     })
     .await;
-    let policy = r#""user";q=1000;w=10, "device";q=500;w=10, "address";q=50000;w=10"#;
+    let policy = r#""user";q=4000;w=20, "device";q=2000;w=20, "address";q=50000;w=10"#;
     let alice = cluster.user("alice");
     let bearer = format!("Bearer {}", alice.token);
     let headers = [("authorization", bearer.as_str())];

@@ -18,8 +18,6 @@ use merging::{Mark, Merging, Write};
 
 /// Requests between their callers and the loop.
 const INBOX: usize = 1024;
-/// Requests that may wait for a write which has not begun; beyond, they are refused as OVERLOADED.
-const WAITING: usize = 16 * 1024;
 
 type Waiter = oneshot::Sender<CommandOutcome>;
 
@@ -93,7 +91,7 @@ impl ReadsLoop {
             self.write(None, Write { request, waiters });
             return;
         };
-        if self.merging.waiting() >= WAITING {
+        if !self.merging.has_room(&mark) {
             let full = Failure::new(Code::Overloaded, "too many read marks wait in this gateway");
             drop(waiter.send(Err(full.retry_after(1000))));
             return;

@@ -64,8 +64,9 @@ impl FromStr for RateLimit {
     fn from_str(text: &str) -> Result<Self, BadRateLimit> {
         match text {
             "off" => Ok(Self::default()),
-            // An address may be that of a proxy nobody named: it may do what all clients of a gateway do that come back at once.
-            "lenient" | "" => "user=100/1000,device=50/500,address=5000/50000".parse(),
+            // A device may come back and read 2,000 conversations over HTTP. An address may be that of a proxy nobody named: it may do what
+            // all clients of a gateway do that come back at once.
+            "lenient" | "" => "user=200/4000,device=100/2000,address=5000/50000".parse(),
             "strict" => "user=10/40,device=5/20,address=20/80".parse(),
             numbers => read(numbers).ok_or(BadRateLimit),
         }
@@ -108,7 +109,7 @@ mod tests {
         assert_eq!(policy("off"), None);
         assert_eq!(
             policy("lenient").as_deref(),
-            Some(r#""user";q=1000;w=10, "device";q=500;w=10, "address";q=50000;w=10"#)
+            Some(r#""user";q=4000;w=20, "device";q=2000;w=20, "address";q=50000;w=10"#)
         );
         assert_eq!(
             policy("strict").as_deref(),

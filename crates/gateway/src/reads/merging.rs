@@ -1,15 +1,21 @@
 //! Read marks of one user and conversation that wait for each other become one write. No IO.
 
 use confab_protocol::command::{Command, MarkRead, Request};
+use confab_protocol::fair::{Counts, Owner};
 use confab_protocol::ids::{ConversationId, Seq};
 use rustc_hash::FxHashMap;
 
-use crate::hub::Account;
+/// Requests that may wait for a write which has not begun.
+const MAX_WAITING: usize = 16 * 1024;
+/// The same of one tenant.
+const MAX_WAITING_OF_TENANT: usize = MAX_WAITING / 2;
+/// The same of one user.
+const MAX_WAITING_OF_USER: usize = MAX_WAITING / 4;
 
 /// Whose read mark, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Mark {
-    account: Account,
+    owner: Owner,
     conversation: ConversationId,
 }
 
@@ -19,12 +25,8 @@ impl Mark {
         let Command::MarkRead(MarkRead::UpTo { conversation, seq }) = request.command else {
             return None;
         };
-        let account = Account {
-            tenant: request.caller.tenant.clone(),
-            user: request.caller.user.clone(),
-        };
         let mark = Self {
-            account,
+            owner: Owner::from(&request.caller),
             conversation,
         };
         Some((mark, seq))
@@ -42,22 +44,27 @@ pub(super) struct Write<W> {
 #[derive(Debug)]
 pub(super) struct Merging<W> {
     on_the_way: FxHashMap<Mark, Option<Write<W>>>,
-    waiting: usize,
+    /// Requests that wait for a write which has not begun.
+    waiting: Counts,
 }
 
 impl<W> Default for Merging<W> {
     fn default() -> Self {
         Self {
             on_the_way: FxHashMap::default(),
-            waiting: 0,
+            waiting: Counts::default(),
         }
     }
 }
 
 impl<W> Merging<W> {
-    /// How many wait for a write that has not begun.
-    pub(super) const fn waiting(&self) -> usize {
-        self.waiting
+    /// Whether one more request for a mark may wait: of all, of its tenant, of its user.
+    pub(super) fn has_room(&self, mark: &Mark) -> bool {
+        let Owner { tenant, user } = &mark.owner;
+        let (of_tenant, of_user) = self.waiting.of(tenant, user);
+        self.waiting.all() < MAX_WAITING
+            && of_tenant < MAX_WAITING_OF_TENANT
+            && of_user < MAX_WAITING_OF_USER
     }
 
     /// Takes a request to move `mark` to `seq`; gives the write that must begin now.
@@ -73,7 +80,7 @@ impl<W> Merging<W> {
             let waiters = vec![waiter];
             return Some(Write { request, waiters });
         };
-        self.waiting += 1;
+        self.waiting.add(&mark.owner);
         match next {
             Some(write) => {
                 if Mark::of(&write.request).is_none_or(|(_, before)| before < seq) {
@@ -93,7 +100,11 @@ impl<W> Merging<W> {
     pub(super) fn answered(&mut self, mark: &Mark) -> Option<Write<W>> {
         let next = self.on_the_way.get_mut(mark)?.take();
         match &next {
-            Some(write) => self.waiting -= write.waiters.len(),
+            Some(write) => {
+                for _ in &write.waiters {
+                    self.waiting.remove(&mark.owner);
+                }
+            }
             None => {
                 self.on_the_way.remove(mark);
             }
@@ -147,12 +158,27 @@ mod tests {
         assert!(submit(&mut merging, 1, 9).is_none());
         assert!(submit(&mut merging, 1, 5).is_none());
         assert!(submit(&mut merging, 2, 1).is_some(), "another user's");
-        assert_eq!(merging.waiting(), 2);
+        assert_eq!(merging.waiting.all(), 2);
         let next = merging.answered(&mark(1)).unwrap();
         assert_eq!((seq(&next), next.waiters), (9, vec![9, 5]));
-        assert_eq!(merging.waiting(), 0);
+        assert_eq!(merging.waiting.all(), 0);
         assert!(merging.answered(&mark(1)).is_none());
         assert!(submit(&mut merging, 1, 10).is_some());
+    }
+
+    #[test]
+    fn one_users_marks_leave_room_for_others() {
+        let mut merging = Merging::default();
+        submit(&mut merging, 1, 1);
+        let mut taken = 0;
+        while merging.has_room(&mark(1)) {
+            submit(&mut merging, 1, taken + 2);
+            taken += 1;
+        }
+        assert_eq!(taken, MAX_WAITING_OF_USER as u64);
+        assert!(merging.has_room(&mark(2)));
+        merging.answered(&mark(1));
+        assert!(merging.has_room(&mark(1)), "what waited is being written");
     }
 
     proptest! {
@@ -180,7 +206,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(asked, answered);
-            prop_assert!(merging.on_the_way.is_empty() && merging.waiting() == 0);
+            prop_assert!(merging.on_the_way.is_empty() && merging.waiting.all() == 0);
         }
     }
 }
