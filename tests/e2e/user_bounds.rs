@@ -5,14 +5,19 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use confab_client::{Options, Session};
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::support::{Cluster, Ended, Raw, Setup, TEXT, User, eventually, frame};
+use crate::support::{Cluster, Ended, Raw, Setup, TEXT, User, eventually, frame, soak};
 
 const JSON: &str = "confab.v1.json";
 const DEADLINE: Duration = Duration::from_secs(20);
+/// The first bytes of pings and pongs.
+const PING: u8 = 0x89;
+const PONG: u8 = 0x8A;
 /// Sockets that read nothing.
 const SOCKETS: usize = 40;
 /// Frames of bad fields that each of them sends.
@@ -209,6 +214,42 @@ async fn sockets_that_read_nothing_cost_flat_memory() {
     println!("{SOCKETS} sockets that read nothing: {grown} MiB more");
     assert!(grown < 60, "{grown} MiB");
     drop(sockets);
+    cluster.end().await;
+}
+
+/// Reads all that comes, and answers pings, until the connection ends.
+async fn read_on(mut raw: Raw) {
+    while let Some((first, payload)) = raw.frame().await {
+        if first == PING && raw.write(&frame(PONG, &payload)).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memberships_that_ended_cost_flat_memory() {
+    let cluster = cluster(&[]).await;
+    let alice = cluster.user("alice");
+    let mut sockets = JoinSet::new();
+    for _ in 0..soak(200, 10) {
+        let (raw, _welcome) = hello(&cluster, &alice, &json!({})).await;
+        sockets.spawn(read_on(raw));
+    }
+    let process = cluster.gateways[0].process().id();
+    let come_and_go = async |count: usize| {
+        let each = stream::iter(0..count).map(async |_| {
+            let path = alice.begins(0, "group", &["bob"]).await;
+            let membership = format!("{path}/participants/alice");
+            assert!(alice.delete(0, &membership).await.status < 300);
+        });
+        each.buffer_unordered(8).for_each(async |()| ()).await;
+        memory_at_rest(process).await
+    };
+    let before = come_and_go(soak(2_000, 200)).await;
+    let grown = come_and_go(soak(8_000, 200)).await.saturating_sub(before) / 1024;
+    println!("after conversations that came and went: {grown} MiB more");
+    assert!(grown < 40, "{grown} MiB");
+    sockets.shutdown().await;
     cluster.end().await;
 }
 
