@@ -100,7 +100,8 @@ async fn floods_of_frames(limits: &str) {
     ];
     for (what, frame) in frames {
         for &sockets in sockets() {
-            let flood = loud.floods(what, sockets, so_long(), Reading::All, frame);
+            let next = |n| frame(n).to_string();
+            let flood = loud.floods(what, sockets, so_long(), Reading::All, next);
             quiet.beside(what, longest(), Box::pin(flood)).await;
         }
     }
@@ -145,7 +146,8 @@ async fn many_conversations(limits: &str) {
     ];
     for (what, frame) in frames {
         for &sockets in sockets() {
-            let flood = loud.floods(what, sockets, so_long(), Reading::All, frame);
+            let next = |n| frame(n).to_string();
+            let flood = loud.floods(what, sockets, so_long(), Reading::All, next);
             quiet.beside(what, longest(), Box::pin(flood)).await;
         }
     }
@@ -200,7 +202,7 @@ async fn nonsense(limits: &str) {
     let cluster = start(limits, &[]).await;
     let loud = loud(&cluster);
     let quiet = Quiet::start_at_gateway(&cluster).await;
-    let bad = bad_fields();
+    let bad = bad_fields().to_string();
     let flood = loud.floods(
         "bad fields, unread",
         soak(100, 4),

@@ -96,7 +96,7 @@ impl Loud {
         sockets: usize,
         for_so_long: Duration,
         reading: Reading,
-        next: impl Fn(usize) -> Value,
+        next: impl Fn(usize) -> String,
     ) {
         let until = Instant::now() + for_so_long;
         let flooding = (0..sockets).map(|_| timeout_at(until, self.flood(reading, &next)));
@@ -105,7 +105,7 @@ impl Loud {
         self.tell(&format!("{what} from {sockets}"));
     }
 
-    async fn flood(&self, reading: Reading, next: &impl Fn(usize) -> Value) {
+    async fn flood(&self, reading: Reading, next: &impl Fn(usize) -> String) {
         loop {
             let hello = json!({"type": "hello"}).to_string();
             let Some(raw) = self.welcomed(&[hello]).await else {
@@ -119,7 +119,7 @@ impl Loud {
                     let (mut bytes, mut count) = (Vec::new(), 0);
                     while bytes.len() < WRITE_BYTES {
                         let number = self.frames.load(Ordering::Relaxed) + count;
-                        bytes.extend(frame(TEXT, next(number).to_string().as_bytes()));
+                        bytes.extend(frame(TEXT, next(number).as_bytes()));
                         count += 1;
                     }
                     if write.write_all(&bytes).await.is_err() {
