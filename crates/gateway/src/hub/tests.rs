@@ -134,10 +134,7 @@ impl World {
                 let seq = self.logs[c].remove(user);
                 self.publish(c, seq);
             }
-            Step::End(c) => {
-                let seq = self.logs[c].end();
-                self.publish(c, seq);
-            }
+            Step::End(c) => self.end(c),
             Step::Open(user) => self.open(user),
             Step::Close(n) if n < self.clients.len() => self.disconnect(n, true),
             Step::Kill(n) if n < self.clients.len() => self.disconnect(n, false),
@@ -156,6 +153,7 @@ impl World {
             Step::Take(n, bytes) if n < self.clients.len() => self.client_takes(n, bytes),
             Step::Pong(n) if n < self.clients.len() => self.clients[n].pong(),
             Step::Seen(n) if n < self.clients.len() => self.says_seen(n),
+            Step::Forget(n, c, seq) if n < self.clients.len() => self.clients[n].loses(c, seq),
             Step::ReadOver(n) if n < self.clients.len() => self.read_over(n),
             Step::Feed(n, again) if n < self.feed.len() => {
                 let event = self.feed.remove(n);
@@ -184,6 +182,11 @@ impl World {
             _ => {}
         }
         self.carry_out();
+    }
+
+    fn end(&mut self, c: usize) {
+        let seq = self.logs[c].end();
+        self.publish(c, seq);
     }
 
     fn open(&mut self, user: usize) {

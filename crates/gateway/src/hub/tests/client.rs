@@ -75,13 +75,22 @@ impl Client {
         self.repeats
     }
 
-    /// It has a conversation up to `seq` only.
+    /// It lost what it had behind `seq`, where it is away and says what it has.
+    pub(super) fn loses(&mut self, c: usize, seq: Seq) {
+        if self.key.is_none() && self.says_seen {
+            self.forget(c, seq);
+        }
+    }
+
+    /// It has a conversation up to `seq` only, or up to where it first opened.
     pub(super) fn forget(&mut self, c: usize, seq: Seq) {
-        self.has.insert(c, seq);
-        self.heard
-            .entry(c)
-            .or_default()
-            .retain(|heard| *heard <= seq);
+        let opened = self.told.as_ref().and_then(|(told, _)| told.get(&c));
+        let seq = opened.copied().unwrap_or_default().max(seq);
+        if let Some(has) = self.has.get_mut(&c).filter(|has| **has > seq) {
+            *has = seq;
+            let heard = self.heard.entry(c).or_default();
+            heard.retain(|heard| *heard <= seq);
+        }
     }
 
     pub(super) fn outbox(&self) -> &Outbox {

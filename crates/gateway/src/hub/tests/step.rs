@@ -34,6 +34,8 @@ pub(super) enum Step {
     Feed(usize, bool),
     /// The feed loses what waits in it, and begins anew.
     Break,
+    /// A client that is away, and says what it has, lost what it had of a conversation behind a seq.
+    Forget(usize, usize, u64),
     /// Events that are on their way through many entries go on.
     Push,
     /// A worker reads for one of the questions, or its answer arrives, or is lost.
@@ -59,6 +61,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (n.clone(), c).prop_map(|(n, c)| Step::RemovedWhileOpening(n, c)),
         3 => (n.clone(), 1..400_usize).prop_map(|(n, bytes)| Step::Take(n, bytes)),
         2 => n.clone().prop_map(Step::Pong),
+        1 => (n.clone(), 0..CONVERSATIONS, 0..12_u64).prop_map(|(n, c, seq)| Step::Forget(n, c, seq)),
         1 => n.clone().prop_map(Step::Seen),
         1 => n.clone().prop_map(Step::ReadOver),
         8 => (n.clone(), prop::bool::weighted(0.2)).prop_map(|(n, again)| Step::Feed(n, again)),
