@@ -12,13 +12,14 @@ use confab_protocol::ids::{ConversationId, Seq, TenantId};
 use confab_protocol::query::{EncodedEvent, UserMemberships};
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::commands::Commands;
+use crate::feed::FeedArrival;
 use crate::hub::{
     Ask, Effect, Hub, Opened, Opening, Read, Reader, ReplayLimits, Retry, SessionKey, Standing,
 };
@@ -56,10 +57,10 @@ const PRESENCE: Duration = Duration::from_millis(250);
 pub(crate) enum FromFeed {
     /// The feed begins with what is new.
     Began,
-    /// An event, with how many wait behind it in the stream, and when it was read.
-    Event(FeedEvent, u64, Instant),
-    /// An event of before the feed began, for the replay window.
-    Past(FeedEvent),
+    /// An event.
+    Event(FeedArrival),
+    /// An event of before the feed began, for the replay window, with its room in the queue.
+    Past(FeedEvent, Option<OwnedSemaphorePermit>),
     /// There is nothing more of before.
     Filled,
 }
@@ -230,11 +231,12 @@ impl FanoutLoop {
                 self.metrics.reconciling();
                 self.hub.reconcile();
             }
-            FromFeed::Event(event, pending, read) => {
-                let verdict = self.hub.heard_since(&event, read);
-                self.metrics.event(verdict, pending);
+            FromFeed::Event(arrived) => {
+                let verdict = self.hub.heard_since(&arrived.event, arrived.read);
+                self.metrics.event(verdict, arrived.pending);
+                drop(arrived.room);
             }
-            FromFeed::Past(event) => self.hub.fill(&event),
+            FromFeed::Past(event, _room) => self.hub.fill(&event),
             FromFeed::Filled => {
                 self.hub.filled();
                 self.metrics.filled();

@@ -9,7 +9,7 @@ use confab_bus::rpc::Workers;
 use confab_bus::{Bus, BusError, Gateways};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -65,6 +65,7 @@ use admission::Admission;
 use arrivals::Arrivals;
 use commands::{CommandLoop, Commands};
 use fanout::{Fanout, FanoutLoop, Neighbours};
+use feed::ToHub;
 use limits::{Limits, Users};
 use metrics::{
     ArrivalMetrics, AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics,
@@ -326,7 +327,7 @@ impl Gateway {
             degraded,
             ..
         } = self;
-        let (events, from_feed) = mpsc::channel(feed::BUFFER);
+        let (events, from_feed) = ToHub::new();
         let link = bus.connection();
         let reach = settings.window_reach();
         let (revocations_bus, feed_bus) = (bus.clone(), bus);

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::commands::CommandLimits;
+use crate::feed::FeedArrival;
 use crate::hub::{Account, Start};
 use crate::metrics::{CacheMetrics, CommandMetrics, SignalMetrics};
 use crate::ws::outbox::Outbox;
@@ -134,7 +135,12 @@ fn event(n: usize, seq: Seq) -> FromFeed {
         target_seq: None,
         json: Bytes::from_static(b"{}"),
     };
-    FromFeed::Event(event, 0, Instant::now())
+    FromFeed::Event(FeedArrival {
+        event,
+        pending: 0,
+        read: Instant::now(),
+        room: None,
+    })
 }
 
 /// One thread: where the test looks, the loop has come to an end of a turn.

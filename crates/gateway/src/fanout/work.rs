@@ -122,7 +122,7 @@ impl FanoutLoop {
             Input::Close(key, _) | Input::Positions(key, _) => held_by(key),
             Input::Drained(key) => 1 + self.hub.behind_of(*key),
             Input::Presence(key, status, _) if self.presences.is_change(*key, *status) => {
-                held_by(key)
+                1 + self.hub.conversations_of_user(*key)
             }
             Input::Presence(..) => 1,
             Input::Standing(..) | Input::Answered(..) => STANDING_COST,

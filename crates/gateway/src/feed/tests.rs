@@ -1,5 +1,3 @@
-use bytes::Bytes;
-use confab_bus::feed::FeedEvent;
 use confab_protocol::event::EventType;
 use confab_protocol::ids::{ConversationId, EventId};
 use tokio::time::timeout;
@@ -7,21 +5,25 @@ use uuid::Uuid;
 
 use super::*;
 
-fn past() -> FromFeed {
-    FromFeed::Past(FeedEvent {
+fn event(bytes: usize) -> FeedEvent {
+    FeedEvent {
         tenant: "acme".parse().unwrap(),
         conversation: ConversationId(Uuid::nil()),
         seq: 1,
         id: EventId(Uuid::nil()),
         r#type: EventType::MessageCreated,
         target_seq: None,
-        json: Bytes::new(),
-    })
+        json: vec![b' '; bytes].into(),
+    }
+}
+
+fn past() -> FromFeed {
+    FromFeed::Past(event(0), None)
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_past_leaves_room_for_what_is_new_and_goes_on_when_the_hub_does() {
-    let (hub, mut heard) = mpsc::channel(BUFFER);
+    let (hub, mut heard) = ToHub::new();
     let filling = async {
         for _ in 0..2 * BUFFER {
             assert!(hand_over(&hub, past()).await);
@@ -30,13 +32,39 @@ async fn the_past_leaves_room_for_what_is_new_and_goes_on_when_the_hub_does() {
     let mut filling = Box::pin(filling);
     let while_the_hub_stands = Duration::from_secs(1);
     assert!(timeout(while_the_hub_stands, &mut filling).await.is_err());
-    assert!(BUFFER - hub.capacity() <= AHEAD + 1);
+    assert!(hub.waiting() <= AHEAD + 1);
     let hub_goes_on = async {
         for _ in 0..2 * BUFFER {
-            assert!(matches!(heard.recv().await, Some(FromFeed::Past(_))));
+            assert!(matches!(heard.recv().await, Some(FromFeed::Past(..))));
         }
     };
     tokio::join!(filling, hub_goes_on);
     drop(heard);
     assert!(!hand_over(&hub, past()).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_events_wait_for_room_in_bytes() {
+    const LARGE: usize = 512 * 1024;
+    let (hub, mut heard) = ToHub::new();
+    let reading = async {
+        for _ in 0..200 {
+            let event = event(LARGE);
+            let room = hub.room(&event).await;
+            assert!(hub.send(FromFeed::Past(event, room)).await);
+        }
+    };
+    let mut reading = Box::pin(reading);
+    let while_the_hub_stands = Duration::from_secs(1);
+    let waits = timeout(while_the_hub_stands, &mut reading).await.is_err();
+    assert!(waits);
+    assert_eq!(hub.waiting() * LARGE, BUFFER_BYTES as usize);
+    let hub_goes_on = async {
+        for _ in 0..200 {
+            assert!(heard.recv().await.is_some());
+        }
+    };
+    tokio::join!(reading, hub_goes_on);
+    let too_large = event(BUFFER_BYTES as usize + 1);
+    assert!(hub.room(&too_large).await.is_some(), "it goes alone");
 }

@@ -164,7 +164,10 @@ impl Hub {
         let sessions = keys.filter_map(|key| Some((*key, self.sessions.get(key)?)));
         let mut ids = FxHashSet::default();
         for (key, session) in sessions {
-            ids.extend(session.conversations.iter().filter(|id| {
+            // Most sessions of a user have the same ones: each is looked up once.
+            let others = session.conversations.iter();
+            let others: Vec<_> = others.filter(|id| !ids.contains(id)).collect();
+            ids.extend(others.into_iter().filter(|id| {
                 let conversation = self.conversations.get(id);
                 conversation.is_some_and(|conversation| {
                     conversation.carries_signals() && conversation.listens(key)
@@ -172,6 +175,14 @@ impl Hub {
             }));
         }
         ids.into_iter().collect()
+    }
+
+    /// How many conversations [`Self::carrying_of`] looks at for the user of a session.
+    pub(crate) fn conversations_of_user(&self, key: SessionKey) -> usize {
+        let account = self.account(key);
+        let keys = account.and_then(|account| self.present.get(account));
+        let keys = keys.into_iter().flatten();
+        keys.map(|key| self.conversations_of(*key)).sum()
     }
 
     /// The present members of a conversation that have sessions here.
