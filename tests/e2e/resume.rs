@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::support::{CLOSE, Cluster, Raw, Setup, TEXT, User, claims, eventually, frame};
 
+mod bucket;
 mod cut_off;
 mod races;
 mod stores;

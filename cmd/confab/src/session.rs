@@ -104,9 +104,10 @@ fn line(id: SessionId, found: &Found) -> String {
     }
     match found {
         Found::Entry {
-            entry: Entry::Ended { generation },
+            entry: Entry::Ended { generation, .. },
             ..
         } => format!("{id}\tended\t-\t-\t-\t-\t{generation}\t0"),
+        Found::Baseless { record, .. } => format!("{}\tbaseless", live(id, record)),
         Found::Unreadable { deleted: true, .. } => format!("{id}\tdeleted"),
         Found::Unreadable { .. } | Found::Entry { .. } => format!("{id}\tunreadable"),
         Found::Absent => format!("{id}\tabsent"),
@@ -267,7 +268,13 @@ mod tests {
         let live = line(SessionId(nil), &found(Entry::Live(Box::new(record()))));
         let wanted = format!("{nil}\tlive\tacme\talice\tphone\\n\\u{{1b}}[2J\t{gateway}\t3\t1");
         assert_eq!(live, wanted);
-        let ended = line(SessionId(nil), &found(Entry::Ended { generation: 4 }));
+        let ended = line(
+            SessionId(nil),
+            &found(Entry::Ended {
+                generation: 4,
+                tokens: Vec::new(),
+            }),
+        );
         assert_eq!(ended, format!("{nil}\tended\t-\t-\t-\t-\t4\t0"));
     }
 

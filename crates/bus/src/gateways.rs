@@ -117,6 +117,13 @@ impl Gateways {
         (since.elapsed() >= ALL_HEARD).then(|| self.alive())
     }
 
+    /// Whether the link to NATS was broken and is back only since a moment: others may still be on their way.
+    #[must_use]
+    pub fn are_coming_back(&self) -> bool {
+        let link = *self.bus.connection().borrow();
+        link.epoch > 1 && self.all_alive().is_none()
+    }
+
     /// Whether a gateway was heard within `period` that is not heard any more: it ended, or is cut off and lives.
     #[must_use]
     pub fn lost_within(&self, period: Duration) -> bool {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::gateways::GatewayId;
 
+mod bases;
 mod bucket;
 mod codec;
 mod questions;
@@ -82,7 +83,37 @@ pub enum Entry {
     Ended {
         /// The generation that ended.
         generation: u64,
+        /// Its tokens that were good: who comes with another learns nothing of the session.
+        #[serde(default)]
+        tokens: Vec<TokenHash>,
     },
+}
+
+impl Record {
+    /// What says that the session ended for good.
+    #[must_use]
+    pub fn to_ended(&self) -> Entry {
+        Entry::Ended {
+            generation: self.owner.generation,
+            tokens: self.former.into_iter().chain([self.token]).collect(),
+        }
+    }
+
+    /// All but its positions.
+    fn without_positions(&self) -> Self {
+        Self {
+            tenant: self.tenant.clone(),
+            user: self.user.clone(),
+            device: self.device.clone(),
+            login_session: self.login_session.clone(),
+            token: self.token,
+            former: self.former,
+            owner: self.owner,
+            gateway: self.gateway,
+            presence: self.presence,
+            positions: Vec::new(),
+        }
+    }
 }
 
 impl Entry {
@@ -92,7 +123,7 @@ impl Entry {
         match self {
             Self::Live(record) => record.owner,
             // What has ended was not taken over in that generation any more.
-            Self::Ended { generation } => Ownership {
+            Self::Ended { generation, .. } => Ownership {
                 generation: *generation,
                 take_over: Uuid::max(),
             },

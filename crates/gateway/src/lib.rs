@@ -206,7 +206,7 @@ impl Gateway {
         let records = Records::new(
             bus.clone(),
             gateways.clone(),
-            Duration::from_secs(settings.resume_window),
+            settings.records(),
             RecordMetrics::new(registry),
         );
         let neighbours = Neighbours {

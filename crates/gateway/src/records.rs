@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use confab_auth::Caller;
 use confab_bus::records::{Bucket, Found, Ownership, Position, Record, TokenHash};
 use confab_bus::{Bus, Gateways};
+use confab_protocol::fair::Owner;
 use confab_protocol::ids::SessionId;
 use confab_protocol::signal::PresenceStatus;
 use tokio::sync::{Notify, oneshot};
@@ -23,6 +24,7 @@ mod answers;
 mod decision;
 mod holder;
 mod known;
+mod ration;
 mod table;
 mod takeover;
 #[cfg(test)]
@@ -32,6 +34,7 @@ mod writer;
 
 pub(crate) use holder::Holder;
 pub(crate) use known::Known;
+use ration::Rations;
 use table::{Hold, Replaced, Table, Times};
 pub(crate) use takeover::{Resumed, TakenOver};
 pub(crate) use token::Token;
@@ -46,6 +49,7 @@ struct Inner {
     bucket: Bucket,
     gateways: Gateways,
     table: Mutex<Table>,
+    rations: Mutex<Rations>,
     /// Something is to be written sooner than was known.
     wake: Notify,
     /// The bucket may be missing.
@@ -54,6 +58,15 @@ struct Inner {
     written: Notify,
     window: Duration,
     metrics: RecordMetrics,
+}
+
+/// How long records are kept, and how much of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// How long after its connection's end a session may be resumed.
+    pub(crate) window: Duration,
+    /// Of all gateways' records, in bytes.
+    pub(crate) max_bytes: i64,
 }
 
 /// A session that begins.
@@ -65,22 +78,24 @@ pub(crate) struct Begun {
 }
 
 impl Records {
-    /// Records of sessions that may be resumed for `window` after their connection's end.
+    /// The records of a gateway that begins.
     pub(crate) fn new(
         bus: Bus,
         gateways: Gateways,
-        window: Duration,
+        bounds: Bounds,
         metrics: RecordMetrics,
     ) -> Self {
+        let Bounds { window, max_bytes } = bounds;
         let times = Times {
             window,
             period: window / 3,
         };
         Self(Arc::new(Inner {
-            bucket: Bucket::new(bus.clone(), window),
+            bucket: Bucket::new(bus.clone(), window).with_max_bytes(max_bytes),
             bus,
             gateways,
             table: Mutex::new(Table::new(times)),
+            rations: Mutex::new(Rations::new(Instant::now())),
             wake: Notify::new(),
             missing: Notify::new(),
             written: Notify::new(),
@@ -182,8 +197,26 @@ impl Records {
         self.0.metrics.fenced(fenced);
     }
 
+    /// How long nothing may be written for the user of a record; none where it may now.
+    fn rationed(&self, owner: &Owner) -> Option<Duration> {
+        let rations = self.0.rations.lock();
+        let rations = rations.unwrap_or_else(PoisonError::into_inner);
+        rations.wait(owner, Instant::now())
+    }
+
+    /// So many bytes were written for the user of a record.
+    fn charge(&self, owner: &Owner, bytes: usize) {
+        let rations = self.0.rations.lock();
+        let mut rations = rations.unwrap_or_else(PoisonError::into_inner);
+        rations.charge(owner, bytes, Instant::now());
+        self.0.metrics.bytes(bytes);
+    }
+
     /// Counts what cannot be read in the bucket.
     fn note(&self, found: &Found) {
+        if matches!(found, Found::Baseless { .. }) {
+            self.0.metrics.baseless();
+        }
         if matches!(found, Found::Unreadable { deleted: false, .. }) && self.0.metrics.bad_record()
         {
             warn!(
@@ -194,6 +227,13 @@ impl Records {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn owner_of(record: &Record) -> Owner {
+    Owner {
+        tenant: record.tenant.clone(),
+        user: record.user.clone(),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::http::{cors, manners};
 use crate::hub::ReplayLimits;
 use crate::limits::RateLimit;
 use crate::metrics::WindowMetrics;
+use crate::records;
 use crate::server::ServerLimits;
 use crate::window::Bounds;
 use crate::ws::SocketLimits;
@@ -90,6 +91,10 @@ pub struct Settings {
     /// minutes more; with less, a gateway that started lately asks workers for what it does not have.
     #[arg(long, env = "CONFAB_RESUME_WINDOW", default_value_t = 900, value_parser = clap::value_parser!(u64).range(10..))]
     pub resume_window: u64,
+    /// Bytes of all records of sessions in NATS: where they are nine tenths of that, new sessions cannot be resumed. A bucket that has a
+    /// bound already keeps it.
+    #[arg(long, env = "CONFAB_SESSIONS_MAX_BYTES", default_value_t = 512 << 20, value_parser = clap::value_parser!(i64).range(1 << 20..))]
+    pub sessions_max_bytes: i64,
     /// Bytes of recent events that are kept for those who resume or are slow; 0 for none, then workers are asked for all.
     #[arg(long, env = "CONFAB_WINDOW_BYTES", default_value_t = 256 * 1024 * 1024)]
     pub window_bytes: usize,
@@ -174,6 +179,14 @@ impl Settings {
         Lifetimes {
             token_seconds: token + CLOCK_MARGIN,
             session_seconds: self.resume_window.saturating_mul(2) + SESSION_MARGIN,
+        }
+    }
+
+    /// How long sessions may be resumed, and how much is kept for that.
+    pub(crate) const fn records(&self) -> records::Bounds {
+        records::Bounds {
+            window: Duration::from_secs(self.resume_window),
+            max_bytes: self.sessions_max_bytes,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a token is good for, and for whom.
 
+use futures_util::future::join_all;
 use serde_json::Value;
 
 use super::{Client, SOON, cluster, eventually, on_device};
@@ -98,6 +99,63 @@ async fn bye_is_for_good() {
         client.bye().await;
         starts_afresh(&cluster, &alice, gateway, &token, "ended").await;
     }
+    cluster.end().await;
+}
+
+/// Who knows a session's id and no token of it learns nothing: neither that it lives, nor that it ended, nor that it never was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn made_up_token_of_foreign_session_is_unknown() {
+    let cluster = cluster().await;
+    let alice = cluster.user("alice");
+    let strangers = [
+        cluster.user("mallory"),
+        on_device(&cluster, "alice", "laptop"),
+    ];
+    let live = Client::fresh(&cluster, &alice, 0).await;
+    let ended = Client::fresh(&cluster, &alice, 0).await;
+    let tokens = [live.token(), ended.token(), "A".repeat(64)];
+    ended.bye().await;
+    for gateway in [0, 1] {
+        for token in &tokens {
+            // The session's id stands in the first 16 bytes.
+            let id: String = token.chars().take(22).collect();
+            let made_up = format!("{id}{}", "A".repeat(42));
+            for stranger in &strangers {
+                starts_afresh(&cluster, stranger, gateway, &made_up, "unknown").await;
+            }
+        }
+    }
+    drop(live);
+    cluster.end().await;
+}
+
+/// The marker cannot be written while NATS is away; whoever comes at once when it is back finds that the session ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bye_while_nats_is_away_is_for_good() {
+    const SESSIONS: usize = 12;
+    let mut cluster = cluster().await;
+    let alice = cluster.user("alice");
+    let mut tokens = Vec::new();
+    let mut clients = Vec::new();
+    for _ in 0..SESSIONS {
+        let client = Client::fresh(&cluster, &alice, 0).await;
+        tokens.push(client.token());
+        clients.push(client);
+    }
+    cluster.nats.kill().unwrap();
+    join_all(clients.into_iter().map(Client::bye)).await;
+    cluster.nats.up().await.unwrap();
+    let coming = tokens.iter().zip([0, 1].into_iter().cycle());
+    let coming = coming.map(async |(token, gateway)| {
+        let client = eventually("an answer about the token", SOON, async || {
+            let client = Client::hello(&cluster, &alice, gateway, Some(token)).await;
+            (client.welcome["type"] == "welcome").then_some(client)
+        })
+        .await;
+        assert_eq!(client.welcome["resumed"], false, "{}", client.welcome);
+        assert_eq!(client.welcome["reason"], "ended", "{}", client.welcome);
+    });
+    join_all(coming).await;
     cluster.end().await;
 }
 

@@ -1,22 +1,17 @@
 //! The bucket of the sessions' records: read, written by revision, made again when it is missing.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use async_nats::HeaderMap;
-use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::PublishErrorKind;
-use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::{
-    Config, DirectGetErrorKind, DiscardPolicy, LastRawMessageErrorKind, StorageType, Stream,
-};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, StorageType, Stream};
 use confab_protocol::ids::SessionId;
 use futures_util::StreamExt as _;
 use time::OffsetDateTime;
-use tracing::info;
+use tracing::{info, warn};
 
-use super::codec::{decode, encode};
-use super::{Entry, Record};
+use super::bases::{Bases, Name};
+use super::{Entry, Ownership, Record};
 use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects::SESSIONS_BUCKET;
@@ -27,12 +22,25 @@ const MAX_CONSUMERS: i32 = 1_000;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Records read at once for a list.
 const READING: usize = 32;
+/// The bucket's bound in bytes where nothing else is said.
+const DEFAULT_MAX_BYTES: i64 = 512 << 20;
+/// The part of the bucket, in percent, that new records may fill: the rest is for those that stand, so that they can be put again.
+const MAX_NEW_PERCENT: u64 = 90;
+
+mod reading;
+mod writing;
+
+pub use writing::Put;
 
 /// The bucket of the sessions' records. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Bucket {
     bus: Bus,
     max_age: Duration,
+    max_bytes: i64,
+    bases: Arc<Bases>,
+    /// Whether new records are refused.
+    is_full: Arc<AtomicBool>,
 }
 
 /// What the bucket holds under a session's key.
@@ -46,6 +54,13 @@ pub enum Found {
         revision: u64,
         /// Whether it was deleted, and is no garbage.
         deleted: bool,
+    },
+    /// A record whose base is not there: it says who owns the session, and not from where it goes on.
+    Baseless {
+        /// The record without its positions.
+        record: Box<Record>,
+        /// By which it is written over.
+        revision: u64,
     },
     /// This.
     Entry {
@@ -69,29 +84,30 @@ impl Found {
         }
     }
 
+    /// Who owns the session, or owned it when it ended.
+    #[must_use]
+    pub fn standing(&self) -> Option<Ownership> {
+        match self {
+            Self::Absent | Self::Unreadable { .. } => None,
+            Self::Baseless { record, .. } => Some(record.owner),
+            Self::Entry { entry, .. } => Some(entry.standing()),
+        }
+    }
+
     /// By which it is written over; 0 where nothing is.
     #[must_use]
     pub const fn revision(&self) -> u64 {
         match self {
             Self::Absent => 0,
-            Self::Unreadable { revision, .. } | Self::Entry { revision, .. } => *revision,
+            Self::Unreadable { revision, .. }
+            | Self::Baseless { revision, .. }
+            | Self::Entry { revision, .. } => *revision,
         }
     }
 }
 
-/// What became of a write.
-#[derive(Debug)]
-pub enum Put {
-    /// It stands, under this revision.
-    Stored(u64),
-    /// Another revision stands there.
-    Refused,
-    /// Nobody knows: it may stand or not.
-    Unknown(BusError),
-}
-
 /// The stream below the bucket, as NATS clients make it (NATS ADR-8).
-fn config(bus: &Bus, max_age: Duration) -> Config {
+fn config(bus: &Bus, max_age: Duration, max_bytes: i64) -> Config {
     Config {
         name: format!("KV_{SESSIONS_BUCKET}"),
         description: Some(
@@ -102,7 +118,7 @@ fn config(bus: &Bus, max_age: Duration) -> Config {
         storage: StorageType::File,
         discard: DiscardPolicy::New,
         max_age,
-        max_bytes: -1,
+        max_bytes,
         max_messages: -1,
         max_messages_per_subject: 1,
         max_consumers: MAX_CONSUMERS,
@@ -120,15 +136,9 @@ fn subject(session: SessionId) -> String {
     format!("$KV.{SESSIONS_BUCKET}.{session}")
 }
 
-fn found(message: &StreamMessage) -> Found {
-    let revision = message.sequence;
-    match decode(&message.payload) {
-        Some(entry) => Found::Entry { entry, revision },
-        None => Found::Unreadable {
-            revision,
-            deleted: message.headers.get("KV-Operation").is_some(),
-        },
-    }
+fn base_subject(name: Name) -> String {
+    let (user, base) = (name.user.simple(), name.base.simple());
+    format!("$KV.{SESSIONS_BUCKET}.base.{user}.{base}")
 }
 
 impl Bucket {
@@ -138,11 +148,31 @@ impl Bucket {
         Self {
             bus,
             max_age: window + window / 3 * 2,
+            max_bytes: DEFAULT_MAX_BYTES,
+            bases: Arc::new(Bases::new(window / 3)),
+            is_full: Arc::default(),
         }
     }
 
+    /// Of this size at most.
+    #[must_use]
+    pub fn with_max_bytes(self, max_bytes: i64) -> Self {
+        Self { max_bytes, ..self }
+    }
+
+    /// The bucket may have lost what records have in common: it is put again with them.
+    pub fn bases_lost(&self) {
+        self.bases.lost(Instant::now());
+    }
+
+    /// Whether the bucket takes no new records.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
     /// When the bucket was made, which is now where there was none: another time is another bucket. One that keeps records
-    /// for less than the resume window needs is set to keep them longer.
+    /// for less than the resume window needs is set to keep them longer, and one without a bound in bytes is given one.
     ///
     /// # Errors
     /// When JetStream is away or refuses.
@@ -150,7 +180,7 @@ impl Bucket {
         if !self.bus.is_connected() {
             return Err(BusError::Disconnected);
         }
-        let wanted = config(&self.bus, self.max_age);
+        let wanted = config(&self.bus, self.max_age, self.max_bytes);
         let stream = self
             .bus
             .jetstream
@@ -159,103 +189,38 @@ impl Bucket {
             .map_err(BusError::nats("provision the bucket of sessions"))?;
         let info = stream.cached_info();
         let kept = info.config.max_age;
-        if !kept.is_zero() && kept < self.max_age {
-            info!(?kept, wanted = ?self.max_age, "the bucket of sessions is set to keep them longer");
-            let longer = Config {
-                max_age: self.max_age,
-                ..info.config.clone()
+        let is_short = !kept.is_zero() && kept < self.max_age;
+        let is_unbounded = info.config.max_bytes <= 0 && self.max_bytes > 0;
+        if is_short || is_unbounded {
+            let (wanted, bytes) = (self.max_age, self.max_bytes);
+            info!(?kept, ?wanted, bytes, "the bucket of sessions is set anew");
+            let mut config = info.config.clone();
+            config.max_age = if is_short { wanted } else { kept };
+            config.max_bytes = if is_unbounded {
+                bytes
+            } else {
+                config.max_bytes
             };
-            let updated = self.bus.jetstream.update_stream(longer).await;
-            updated.map_err(BusError::nats("set the age of the bucket of sessions"))?;
+            let updated = self.bus.jetstream.update_stream(config).await;
+            updated.map_err(BusError::nats("set up the bucket of sessions"))?;
         }
+        self.note_size(info);
         Ok(info.created)
     }
 
-    /// What any replica holds of a session: it may lag.
-    ///
-    /// # Errors
-    /// [`BusError::NoStream`] when nobody answers for the bucket; else when JetStream is away.
-    pub async fn get(&self, session: SessionId) -> Result<Found, BusError> {
-        let stream = self.stream().await?;
-        let reading = stream.direct_get_last_for_subject(subject(session));
-        let read = tokio::time::timeout(PATIENCE, reading)
-            .await
-            .map_err(|_late| BusError::Timeout)?;
-        match read {
-            Ok(message) => Ok(found(&message)),
-            Err(error) => match error.kind() {
-                DirectGetErrorKind::NotFound => Ok(Found::Absent),
-                DirectGetErrorKind::TimedOut => Err(BusError::Timeout),
-                _ => Err(BusError::nats("read a record")(error)),
-            },
-        }
-    }
-
-    /// What the bucket's leader holds of a session.
-    ///
-    /// # Errors
-    /// [`BusError::NoStream`] when there is no bucket; else when JetStream is away.
-    pub async fn get_from_leader(&self, session: SessionId) -> Result<Found, BusError> {
-        let stream = self.stream().await?;
-        let subject = subject(session);
-        let reading = stream.get_last_raw_message_by_subject(&subject);
-        let read = tokio::time::timeout(PATIENCE, reading)
-            .await
-            .map_err(|_late| BusError::Timeout)?;
-        match read {
-            Ok(message) => Ok(found(&message)),
-            Err(error) => match error.kind() {
-                LastRawMessageErrorKind::NoMessageFound => Ok(Found::Absent),
-                LastRawMessageErrorKind::JetStream(answer) => match answer.error_code() {
-                    ErrorCode::NO_MESSAGE_FOUND => Ok(Found::Absent),
-                    ErrorCode::STREAM_NOT_FOUND => Err(BusError::NoStream),
-                    _ => Err(BusError::nats("read a record from the leader")(error)),
-                },
-                _ => Err(BusError::nats("read a record from the leader")(error)),
-            },
-        }
-    }
-
-    /// Writes over what stands under this revision; 0 means that nothing may stand there.
-    pub async fn put(&self, session: SessionId, entry: &Entry, revision: u64) -> Put {
-        let writing = tokio::time::timeout(PATIENCE, self.try_put(session, entry, revision));
-        match writing.await {
-            Ok(Ok(put)) => put,
-            Ok(Err(error)) => Put::Unknown(error),
-            Err(_late) => Put::Unknown(BusError::Timeout),
-        }
-    }
-
-    async fn try_put(
-        &self,
-        session: SessionId,
-        entry: &Entry,
-        revision: u64,
-    ) -> Result<Put, BusError> {
-        if !self.bus.is_connected() {
-            return Err(BusError::Disconnected);
-        }
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
-            revision.to_string().as_str(),
-        );
-        let publishing =
-            self.bus
-                .jetstream
-                .publish_with_headers(subject(session), headers, encode(entry)?);
-        let acknowledged = match publishing.await {
-            Ok(acknowledgement) => acknowledgement.await,
-            Err(error) => Err(error),
-        };
-        match acknowledged {
-            Ok(stored) => Ok(Put::Stored(stored.sequence)),
-            Err(error) => match error.kind() {
-                PublishErrorKind::WrongLastSequence => Ok(Put::Refused),
-                PublishErrorKind::StreamNotFound => Err(BusError::NoStream),
-                PublishErrorKind::TimedOut => Err(BusError::Timeout),
-                _ => Err(BusError::nats("write a record")(error)),
-            },
+    fn note_size(&self, info: &Info) {
+        let bound = u64::try_from(info.config.max_bytes).unwrap_or_default();
+        let is_full = bound > 0 && info.state.bytes >= bound / 100 * MAX_NEW_PERCENT;
+        if is_full != self.is_full.swap(is_full, Ordering::Relaxed) {
+            let bytes = info.state.bytes;
+            if is_full {
+                warn!(
+                    bytes,
+                    bound, "the bucket of sessions is full: new sessions cannot be resumed"
+                );
+            } else {
+                info!(bytes, bound, "the bucket of sessions has room again");
+            }
         }
     }
 

@@ -1,31 +1,92 @@
-//! The bytes of a record: its version, then MessagePack without names.
+//! The bytes of a record: its version, then MessagePack without names. A record of version 1 has all its positions itself; one of
+//! version 2 may name a base, of which they are the difference. What says that a session ended is of version 2.
 
 use bytes::Bytes;
+use confab_protocol::ids::ConversationId;
 use confab_protocol::wire;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
 
-use super::{Entry, TokenHash};
+use super::bases::Difference;
+use super::{Entry, Record, TokenHash};
 use crate::error::BusError;
 
-/// The first byte of a record; another is not read.
-const VERSION: u8 = 1;
+/// The first byte of a record with all its positions itself.
+const ALONE: u8 = 1;
+/// The first byte of one that may name a base. Another is not read.
+const WITH_BASE: u8 = 2;
 
-/// A record's bytes.
+/// What stands in the bucket of a session.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Stored {
+    /// Its positions are those that differ from the base, where it names one.
+    pub(super) entry: Entry,
+    pub(super) base: Option<Uuid>,
+    gone: Vec<ConversationId>,
+}
+
+/// A record's bytes: it has all its positions itself.
 ///
 /// # Errors
 /// When a value has no form.
 pub(super) fn encode(entry: &Entry) -> Result<Bytes, BusError> {
-    let mut bytes = vec![VERSION];
-    bytes.extend(wire::encode_compact(entry)?);
+    match entry {
+        Entry::Live(_) => encode_as(ALONE, entry),
+        Entry::Ended { .. } => {
+            let gone = Vec::<ConversationId>::new();
+            encode_as(WITH_BASE, &(entry, None::<Uuid>, gone))
+        }
+    }
+}
+
+/// A record's bytes, where it differs so from a base.
+///
+/// # Errors
+/// When a value has no form.
+pub(super) fn encode_with(
+    record: &Record,
+    base: Uuid,
+    difference: Difference,
+) -> Result<Bytes, BusError> {
+    let Difference { differs, gone } = difference;
+    let record = Record {
+        positions: differs,
+        ..record.without_positions()
+    };
+    let entry = Entry::Live(Box::new(record));
+    encode_as(WITH_BASE, &(entry, Some(base), gone))
+}
+
+fn encode_as<T: Serialize>(version: u8, stored: &T) -> Result<Bytes, BusError> {
+    let mut bytes = vec![version];
+    bytes.extend(wire::encode_compact(stored)?);
     Ok(bytes.into())
 }
 
-/// None when the bytes are no record of this version.
-pub(super) fn decode(bytes: &[u8]) -> Option<Entry> {
+/// None when the bytes are no record of these versions.
+pub(super) fn decode(bytes: &[u8]) -> Option<Stored> {
     match bytes.split_first() {
-        Some((&VERSION, entry)) => wire::decode_compact(entry).ok(),
+        Some((&WITH_BASE, stored)) => wire::decode_compact(stored).ok(),
+        Some((&ALONE, entry)) => Some(Stored {
+            entry: wire::decode_compact(entry).ok()?,
+            base: None,
+            gone: Vec::new(),
+        }),
         _ => None,
+    }
+}
+
+impl Stored {
+    /// The record without its positions, and how they differ from the base.
+    pub(super) fn apart(self) -> (Entry, Difference) {
+        let mut entry = self.entry;
+        let differs = match &mut entry {
+            Entry::Live(record) => std::mem::take(&mut record.positions),
+            Entry::Ended { .. } => Vec::new(),
+        };
+        let gone = self.gone;
+        (entry, Difference { differs, gone })
     }
 }
 
@@ -74,34 +135,59 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// A record as version 1 wrote it, behind its first byte.
+    const LIVE: &str = concat!(
+        "81a44c697665",
+        "9a",
+        "a461636d65",
+        "a5616c696365",
+        "a570686f6e65",
+        "a56c6f67696e",
+        "c420",
+        "0101010101010101010101010101010101010101010101010101010101010101",
+        "c0",
+        "9201c41000000000000000000000000000000001",
+        "c41000000000000000000000000000000009",
+        "a66f6e6c696e65",
+        "9193c410000000000000000000000000000000050307",
+    );
+
     #[test]
     fn a_record_is_written_as_ever() {
         let live = encode(&Entry::Live(Box::new(record(1)))).unwrap();
-        let expected = concat!(
-            "01",
-            "81a44c697665",
-            "9a",
-            "a461636d65",
-            "a5616c696365",
-            "a570686f6e65",
-            "a56c6f67696e",
-            "c420",
-            "0101010101010101010101010101010101010101010101010101010101010101",
-            "c0",
-            "9201c41000000000000000000000000000000001",
-            "c41000000000000000000000000000000009",
-            "a66f6e6c696e65",
-            "9193c410000000000000000000000000000000050307",
+        assert_eq!(hex(&live), format!("01{LIVE}"));
+        let difference = Difference {
+            differs: record(1).positions,
+            gone: vec![ConversationId(Uuid::from_u128(6))],
+        };
+        let base = Uuid::from_u128(8);
+        let with_base = encode_with(&record(1), base, difference).unwrap();
+        let base = "c41000000000000000000000000000000008";
+        let gone = "91c41000000000000000000000000000000006";
+        assert_eq!(hex(&with_base), format!("0293{LIVE}{base}{gone}"));
+        let ended = Entry::Ended {
+            generation: 7,
+            tokens: Vec::new(),
+        };
+        let ended = encode(&ended).unwrap();
+        assert_eq!(hex(&ended), "029381a5456e646564920790c090");
+    }
+
+    /// What said that a session ended named no tokens.
+    #[test]
+    fn an_end_of_version_1_is_read() {
+        let bytes = [&[1, 0x81, 0xa5][..], b"Ended", &[0x91, 7]].concat();
+        let ended = decode(&bytes).unwrap().entry;
+        assert!(
+            matches!(ended, Entry::Ended { generation: 7, .. }),
+            "{ended:?}"
         );
-        assert_eq!(hex(&live), expected);
-        let ended = encode(&Entry::Ended { generation: 7 }).unwrap();
-        assert_eq!(hex(&ended), "0181a5456e6465649107");
     }
 
     #[test]
     fn what_is_no_record_of_this_version_is_refused() {
         let good = encode(&Entry::Live(Box::new(record(1)))).unwrap();
-        let other_version = [&[2], &good[1..]].concat();
+        let other_version = [&[3], &good[1..]].concat();
         let longer = [&good[..], &[0]].concat();
         let shorter = &good[..good.len() - 1];
         for junk in [&b""[..], b"\x01", b"{}", &other_version, &longer, shorter] {
@@ -126,7 +212,7 @@ mod tests {
             (generation, take_over) in any::<(u64, u128)>(),
             positions in prop::collection::vec(position(), 0..40),
         ) {
-            let written = super::super::Record {
+            let written = Record {
                 device,
                 token: TokenHash(hash),
                 former: former.map(TokenHash),
@@ -136,7 +222,7 @@ mod tests {
                 ..record(1)
             };
             let bytes = encode(&Entry::Live(Box::new(written.clone()))).unwrap();
-            let Some(Entry::Live(read)) = decode(&bytes) else {
+            let Some(Stored { entry: Entry::Live(read), base: None, .. }) = decode(&bytes) else {
                 return Err(TestCaseError::fail("not read"));
             };
             prop_assert_eq!(encode(&Entry::Live(read.clone())).unwrap(), bytes);
@@ -149,7 +235,7 @@ mod tests {
         #[test]
         fn garbage_never_panics(junk in prop::collection::vec(any::<u8>(), 0..200)) {
             let _read = decode(&junk);
-            let _versioned = decode(&[&[VERSION], &junk[..]].concat());
+            let _versioned = decode(&[&[WITH_BASE], &junk[..]].concat());
         }
     }
 }

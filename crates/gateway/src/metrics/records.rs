@@ -27,6 +27,9 @@ pub(crate) struct RecordMetrics {
     fenced: Counter,
     bad: Counter,
     malformed: Counter,
+    bytes: Counter,
+    baseless: Counter,
+    deleted: Family<ResultLabels, Counter>,
 }
 
 impl RecordMetrics {
@@ -38,6 +41,9 @@ impl RecordMetrics {
             fenced: Counter::default(),
             bad: Counter::default(),
             malformed: Counter::default(),
+            bytes: Counter::default(),
+            baseless: Counter::default(),
+            deleted: Family::default(),
         };
         register(registry, "confab_resumes", metrics.resumes.clone());
         register(registry, "confab_record_writes", metrics.writes.clone());
@@ -46,6 +52,17 @@ impl RecordMetrics {
         register(registry, "confab_records_bad", metrics.bad.clone());
         let malformed = metrics.malformed.clone();
         register(registry, "confab_record_questions_malformed", malformed);
+        register(
+            registry,
+            "confab_record_written_bytes",
+            metrics.bytes.clone(),
+        );
+        register(
+            registry,
+            "confab_records_baseless",
+            metrics.baseless.clone(),
+        );
+        register(registry, "confab_records_deleted", metrics.deleted.clone());
         metrics
     }
 
@@ -57,6 +74,22 @@ impl RecordMetrics {
     /// Counts a write of a record.
     pub(crate) fn written(&self, result: &'static str) {
         self.writes.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Counts bytes that were written for records, take-overs among them.
+    pub(crate) fn bytes(&self, bytes: usize) {
+        self.bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// Counts a record that was read, whose base is not there.
+    pub(crate) fn baseless(&self) {
+        self.baseless.inc();
+    }
+
+    /// Counts a record that was given up.
+    pub(crate) fn deleted(&self, done: bool) {
+        let result = if done { "deleted" } else { "failed" };
+        self.deleted.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// So many records are held.

@@ -178,7 +178,7 @@ pub const METRICS: &[Metric] = &[
         unit: "",
         kind: Counter,
         labels: &["result"],
-        help: "Records of sessions written, take-overs not counted, by result: stored, failed (and tried again), fenced (another's by now)",
+        help: "Records of sessions written, take-overs not counted, by result: stored, failed (and tried again), fenced (another's by now), rationed (its user or tenant has written too much, later), full (the bucket has no room, later)",
     },
     Metric {
         name: "confab_records_bad",
@@ -186,6 +186,27 @@ pub const METRICS: &[Metric] = &[
         kind: Counter,
         labels: &[],
         help: "Values in the bucket of sessions that are no records",
+    },
+    Metric {
+        name: "confab_record_written_bytes",
+        unit: "",
+        kind: Counter,
+        labels: &[],
+        help: "Bytes written for records of sessions, take-overs and what records have in common among them",
+    },
+    Metric {
+        name: "confab_records_baseless",
+        unit: "",
+        kind: Counter,
+        labels: &[],
+        help: "Records of sessions that were read without what they have in common with others: they are as good as absent",
+    },
+    Metric {
+        name: "confab_records_deleted",
+        unit: "",
+        kind: Counter,
+        labels: &["result"],
+        help: "Records of sessions that gave way to newer ones of their user, by result: deleted, failed (they expire)",
     },
     Metric {
         name: "confab_record_questions_malformed",

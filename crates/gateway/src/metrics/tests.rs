@@ -58,6 +58,9 @@ fn encoded() -> String {
     records.written("stored");
     records.held(1, 0);
     records.fenced(1);
+    records.bytes(1);
+    records.baseless();
+    records.deleted(true);
     assert!(records.bad_record());
     assert!(records.malformed());
     let revocations = RevocationMetrics::new(&mut registry);

@@ -57,7 +57,8 @@ pub(crate) fn decide(own: Ownership, gateway: GatewayId, found: &Found) -> Decis
             entry: Entry::Ended { .. },
             ..
         } => Decision::Fenced,
-        Found::Entry {
+        Found::Baseless { record, revision }
+        | Found::Entry {
             entry: Entry::Live(record),
             revision,
         } => {
@@ -120,7 +121,10 @@ mod tests {
         };
         let over = Decision::WriteOver(7);
         let ended = Found::Entry {
-            entry: Entry::Ended { generation: 1 },
+            entry: Entry::Ended {
+                generation: 1,
+                tokens: Vec::new(),
+            },
             revision: 7,
         };
         let garbage = Found::Unreadable {

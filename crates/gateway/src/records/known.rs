@@ -1,7 +1,7 @@
 //! Whether a session is known: live or resumable at any gateway.
 
 use confab_bus::BusError;
-use confab_bus::records::{Entry, Found};
+use confab_bus::records::{Entry, Found, Record};
 use confab_bus::sessions::SessionsOf;
 use confab_protocol::command::Caller;
 use confab_protocol::ids::SessionId;
@@ -10,9 +10,9 @@ use tracing::debug;
 use super::Records;
 
 /// What is known of a session of a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Known {
-    /// It is the user's, live or resumable; with the revision and generation of what the bucket has of it.
+    /// It is the user's, live or resumable; with what the bucket has of it.
     Yes(Option<Stored>),
     /// There is none of this user's: nothing is to be revoked.
     No,
@@ -21,10 +21,11 @@ pub(crate) enum Known {
 }
 
 /// What the bucket has of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Stored {
     revision: u64,
-    generation: u64,
+    /// What it is to be written over with when it is revoked.
+    ended: Entry,
 }
 
 impl Records {
@@ -37,18 +38,19 @@ impl Records {
             .is_some_and(|own| is_of(&own, caller));
         match self.0.bucket.get_from_leader(session).await {
             Ok(Found::Entry { entry, revision }) => match entry {
-                Entry::Live(record)
-                    if (&record.tenant, &record.user) == (&caller.tenant, &caller.user) =>
-                {
-                    let generation = record.owner.generation;
-                    Known::Yes(Some(Stored {
-                        revision,
-                        generation,
-                    }))
-                }
+                Entry::Live(record) if is_its(&record, caller) => Known::Yes(Some(Stored {
+                    revision,
+                    ended: record.to_ended(),
+                })),
                 // A session never becomes another user's, and never begins again.
                 Entry::Live(_) | Entry::Ended { .. } => Known::No,
             },
+            // What it says of its user is all that is asked here.
+            Ok(Found::Baseless { record, revision }) if is_its(&record, caller) => {
+                let ended = record.to_ended();
+                Known::Yes(Some(Stored { revision, ended }))
+            }
+            Ok(Found::Baseless { .. }) => Known::No,
             _ if is_held => Known::Yes(None),
             Ok(Found::Absent | Found::Unreadable { .. }) => self.others_know(session, caller).await,
             Err(error) => {
@@ -93,10 +95,8 @@ impl Records {
     /// Writes that a revoked session has ended over its record, so that it cannot be resumed however long the bucket keeps records. Its
     /// gateway does the same where it is live; what fails is left to the revocation.
     pub(crate) async fn end_stored(&self, session: SessionId, stored: Stored) {
-        let ended = Entry::Ended {
-            generation: stored.generation,
-        };
-        let put = self.0.bucket.put(session, &ended, stored.revision).await;
+        let Stored { revision, ended } = stored;
+        let put = self.0.bucket.put(session, &ended, revision).await;
         debug!(?put, session.id = %session, "a revoked session's record was written over");
     }
 }
@@ -104,7 +104,11 @@ impl Records {
 /// Whether it is a session of the caller's that may go on.
 fn is_of(entry: &Entry, caller: &Caller) -> bool {
     match entry {
-        Entry::Live(record) => (&record.tenant, &record.user) == (&caller.tenant, &caller.user),
+        Entry::Live(record) => is_its(record, caller),
         Entry::Ended { .. } => false,
     }
+}
+
+fn is_its(record: &Record, caller: &Caller) -> bool {
+    (&record.tenant, &record.user) == (&caller.tenant, &caller.user)
 }

@@ -16,10 +16,12 @@ use super::token::is_same;
 use crate::hub::SessionKey;
 use crate::ws::outbox::Outbox;
 
+mod dropped;
 mod ended;
 mod taking;
 mod writes;
 
+use dropped::Dropped;
 use ended::EndedSessions;
 use taking::Takings;
 pub(crate) use writes::{Due, Snapshot};
@@ -33,6 +35,7 @@ pub(crate) struct Table {
     due: BTreeSet<(Instant, SessionId)>,
     /// Records that changed since they were last stored.
     unsettled: usize,
+    dropped: Dropped,
     times: Times,
 }
 
@@ -117,6 +120,7 @@ impl Table {
             ended: EndedSessions::default(),
             due: BTreeSet::new(),
             unsettled: 0,
+            dropped: Dropped::default(),
             times,
         }
     }
@@ -234,6 +238,12 @@ impl Table {
         if self.live(hold).is_none() {
             return;
         }
+        let held = self.held.get(&hold.session);
+        if held.is_some_and(|held| held.revision == 0 && !held.writing) {
+            // It never stood, and nobody has its token: there is nothing to write.
+            let _own = self.remove(hold.session);
+            return;
+        }
         self.set_ended(hold.session, State::Finished(now), now);
         if let Some(held) = self.held.get_mut(&hold.session) {
             held.waits = Some(waits);
@@ -280,6 +290,14 @@ impl Table {
         }
     }
 
+    /// Whether the session ended for good here, as this owner or a later one, and that is not written yet.
+    pub(crate) fn has_finished(&self, session: SessionId, owner: Ownership) -> bool {
+        let held = self.held.get(&session);
+        held.is_some_and(|held| {
+            matches!(held.state, State::Finished(_)) && held.record.owner >= owner
+        })
+    }
+
     /// What is held of a session.
     pub(crate) fn entry(&self, session: SessionId) -> Option<Entry> {
         self.held.get(&session).map(|held| held.entry())
@@ -309,6 +327,9 @@ impl Table {
         held.state = state;
         self.set_due(session, expires.unwrap_or(now));
         for one in dropped {
+            if let Some(held) = self.held.get(&one) {
+                self.dropped.add(one, held.revision, held.writing);
+            }
             // They have ended: no connection serves them.
             let _none = self.remove(one).0.is_empty();
         }
@@ -352,9 +373,7 @@ impl Held {
     fn entry(&self) -> Entry {
         match self.state {
             State::Live { .. } | State::Ended(_) => Entry::Live(Box::new(self.record.clone())),
-            State::Finished(_) => Entry::Ended {
-                generation: self.record.owner.generation,
-            },
+            State::Finished(_) => self.record.to_ended(),
         }
     }
 }

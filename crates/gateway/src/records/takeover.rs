@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use super::decision::{Verdict, judge};
 use super::table::Hold;
-use super::{Holder, Records, Token};
+use super::token::is_same;
+use super::{Holder, Records, Token, owner_of};
 use crate::ws::outbox::Outbox;
 
 /// How often a swap that others were faster with is tried.
@@ -64,7 +65,14 @@ impl Claimant<'_> {
     fn claim(&self, entry: Option<&Entry>) -> Result<Claim, &'static str> {
         match entry {
             None => Err("unknown"),
-            Some(Entry::Ended { .. }) => Ok(Claim::No("ended")),
+            // The marker names no user: who has not its token is told the same as of a session that never was.
+            Some(Entry::Ended { tokens, .. }) => {
+                if tokens.iter().any(|token| is_same(token, &self.hash)) {
+                    Ok(Claim::No("ended"))
+                } else {
+                    Err("unknown")
+                }
+            }
             Some(Entry::Live(record)) => match judge(record, &self.hash, self.caller) {
                 verdict @ (Verdict::Newest | Verdict::Former) => {
                     Ok(Claim::Good(record.clone(), verdict))
@@ -80,8 +88,13 @@ impl Claimant<'_> {
 fn entry(found: &Found) -> Option<&Entry> {
     match found {
         Found::Entry { entry, .. } => Some(entry),
-        Found::Absent | Found::Unreadable { .. } => None,
+        // Without its base a record says nothing of where its session goes on: it is as good as absent.
+        Found::Absent | Found::Unreadable { .. } | Found::Baseless { .. } => None,
     }
+}
+
+const fn is_baseless(found: &Found) -> bool {
+    matches!(found, Found::Baseless { .. })
 }
 
 fn unavailable() -> Failure {
@@ -136,6 +149,9 @@ impl Records {
             if verdict == Verdict::Former && !self.is_let_go(claimant, &record).await {
                 return Ok(TakenOver::Afresh("used"));
             }
+            if verdict == Verdict::Newest && self.has_ended(claimant, &record).await? {
+                return Ok(TakenOver::Afresh("ended"));
+            }
             if let Some(resumed) = self.swap(claimant, *record, found.revision()).await? {
                 return Ok(TakenOver::Resumed(resumed));
             }
@@ -164,8 +180,9 @@ impl Records {
         };
         let held = self.held(claimant).await?;
         let is_newer = held.as_ref().is_some_and(|held| {
-            let kept = found.live();
-            kept.is_none_or(|kept| held.standing() > kept.owner)
+            let kept = found.standing();
+            let standing = Some(held.standing());
+            standing > kept || (is_baseless(&found) && standing == kept)
         });
         let claim = if is_newer {
             claimant.claim(held.as_ref()).unwrap_or_else(Claim::No)
@@ -218,6 +235,26 @@ impl Records {
         }
     }
 
+    /// Whether the session ended for good, which its gateway could not write while NATS was away. Where NATS is back only since a moment
+    /// that gateway is asked first, and waited for as long as it may still come.
+    async fn has_ended(&self, claimant: &Claimant<'_>, record: &Record) -> Result<bool, Failure> {
+        let session = claimant.session;
+        if self.lock().has_finished(session, record.owner) {
+            return Ok(true);
+        }
+        if record.gateway == self.0.gateways.id() || !self.0.gateways.are_coming_back() {
+            return Ok(false);
+        }
+        let asked = TakeOver {
+            session,
+            hash: claimant.hash,
+        };
+        match self.0.bus.take_over(record.gateway, asked).await {
+            Some(answer) => Ok(answer == Answer::Refused),
+            None => Err(unavailable()),
+        }
+    }
+
     /// Whether the gateway that holds the session lets it go, for a token that was used before.
     async fn is_let_go(&self, claimant: &Claimant<'_>, record: &Record) -> bool {
         let (session, hash) = (claimant.session, claimant.hash);
@@ -241,6 +278,9 @@ impl Records {
         before: Record,
         revision: u64,
     ) -> Result<Option<Resumed>, Failure> {
+        if self.rationed(&owner_of(&before)).is_some() {
+            return Err(unavailable());
+        }
         let (session, former) = (claimant.session, before.gateway);
         let token = Token::new(session);
         let owner = Ownership {
@@ -298,12 +338,16 @@ impl Records {
     ) -> Result<Option<u64>, Failure> {
         let entry = Entry::Live(Box::new(record.clone()));
         match self.0.bucket.put(session, &entry, revision).await {
-            Put::Stored(revision) => Ok(Some(revision)),
+            Put::Stored { revision, bytes } => {
+                self.charge(&owner_of(record), bytes);
+                Ok(Some(revision))
+            }
             Put::Refused => Ok(None),
+            Put::Full => Err(unavailable()),
             Put::Unknown(error) => {
                 warn!(%error, session.id = %session, "a take-over has no answer: its record is read again");
                 let found = self.read(session).await?;
-                let stands = found.live().is_some_and(|kept| kept.owner == record.owner);
+                let stands = found.standing() == Some(record.owner);
                 Ok(stands.then(|| found.revision()))
             }
         }

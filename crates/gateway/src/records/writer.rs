@@ -23,6 +23,10 @@ const WRITES: usize = 256;
 const TRIES: usize = 4;
 /// How soon a write that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How soon one is that the bucket has no room for.
+const FULL_RETRY: Duration = Duration::from_secs(10);
+/// Deletions on their way at once.
+const MAX_DELETING: usize = 16;
 /// How often it is looked whether the bucket is still the same.
 const PERIOD: Duration = Duration::from_secs(5);
 
@@ -35,12 +39,21 @@ impl Records {
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut writes = FuturesUnordered::new();
         let mut looking = FuturesUnordered::new();
+        let mut deletions = FuturesUnordered::new();
         let mut made = None;
         loop {
-            let may_write = link.borrow().connected && writes.len() < WRITES;
+            let connected = link.borrow().connected;
+            while connected
+                && deletions.len() < MAX_DELETING
+                && let Some((session, revision)) = self.lock().take_dropped()
+            {
+                deletions.push(self.delete(session, revision));
+            }
+            let may_write = connected && writes.len() < WRITES;
             let due = self.lock().next_due();
             tokio::select! {
                 Some(()) = writes.next() => {}
+                Some(()) = deletions.next() => {}
                 Some(found) = looking.next() => made = self.bucket_is(made, found),
                 () = until(due), if may_write => {
                     while writes.len() < WRITES
@@ -54,6 +67,7 @@ impl Records {
                     let link = *link.borrow_and_update();
                     if link.connected && link.epoch != epoch {
                         epoch = link.epoch;
+                        self.0.bucket.bases_lost();
                         self.change(|table| table.sweep(Instant::now()));
                         looking = [self.look_at_bucket()].into_iter().collect();
                     }
@@ -83,6 +97,7 @@ impl Records {
         };
         if before.is_some_and(|before| before != made) {
             info!("the bucket of sessions is another: its records are written again");
+            self.0.bucket.bases_lost();
             self.change(|table| table.sweep(Instant::now()));
         }
         Some(made)
@@ -90,6 +105,12 @@ impl Records {
 
     async fn write(&self, fanout: &Fanout, due: Due) {
         let hold = due.hold;
+        let wait = due.owner.as_ref().and_then(|owner| self.rationed(owner));
+        if let Some(wait) = wait {
+            self.lock().put_off(hold, Instant::now() + wait);
+            self.0.metrics.written("rationed");
+            return;
+        }
         if let Some(key) = due.key
             && let Some(positions) = fanout.positions(key).await
         {
@@ -104,6 +125,15 @@ impl Records {
         self.0.written.notify_waiters();
     }
 
+    /// Deletes what is kept no more; what is left of it by a failure expires.
+    async fn delete(&self, session: SessionId, revision: u64) {
+        let deleted = self.0.bucket.delete(session, revision).await;
+        if let Err(error) = &deleted {
+            debug!(%error, session.id = %session, "a session's record was not deleted");
+        }
+        self.0.metrics.deleted(deleted.is_ok());
+    }
+
     /// Writes it; says what became of that.
     async fn put(&self, hold: Hold, snapshot: Snapshot) -> &'static str {
         let mut revision = snapshot.revision;
@@ -114,7 +144,8 @@ impl Records {
                 .put(hold.session, &snapshot.entry, revision)
                 .await
             {
-                Put::Stored(revision) => {
+                Put::Stored { revision, bytes } => {
+                    self.charge(&snapshot.user, bytes);
                     let (now, chance) = (Instant::now(), rand::random());
                     self.change(|table| table.stored(hold, revision, now, chance));
                     return "stored";
@@ -130,6 +161,11 @@ impl Records {
                     Some(Decision::Create) => revision = 0,
                     None => break,
                 },
+                Put::Full => {
+                    let again = Instant::now() + FULL_RETRY.mul_f64(0.5 + rand::random::<f64>());
+                    self.lock().put_off(hold, again);
+                    return "full";
+                }
                 Put::Unknown(error) => {
                     if matches!(error, BusError::NoStream) {
                         self.0.missing.notify_one();

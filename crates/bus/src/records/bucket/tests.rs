@@ -1,6 +1,7 @@
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::super::Position;
 use super::super::testing::record;
 use super::*;
 use crate::testing::{SOON, Server};
@@ -21,7 +22,7 @@ async fn start() -> (Server, Bucket) {
 async fn stored(bucket: &Bucket, n: u128, generation: u64, revision: u64) -> u64 {
     let entry = Entry::Live(Box::new(record(generation)));
     match bucket.put(session(n), &entry, revision).await {
-        Put::Stored(revision) => revision,
+        Put::Stored { revision, .. } => revision,
         other => panic!("{other:?}"),
     }
 }
@@ -51,14 +52,17 @@ async fn of_two_who_swap_by_one_revision_one_is_refused() {
     assert!(matches!(late, Put::Refused), "{late:?}");
     assert_eq!(generation(&bucket, 1).await, Some(2));
 
-    let ended = Entry::Ended { generation: 2 };
+    let ended = Entry::Ended {
+        generation: 2,
+        tokens: Vec::new(),
+    };
     let marked = bucket.put(session(1), &ended, second).await;
-    assert!(matches!(marked, Put::Stored(_)), "{marked:?}");
+    assert!(matches!(marked, Put::Stored { .. }), "{marked:?}");
     assert_eq!(generation(&bucket, 1).await, None);
     assert!(matches!(
         bucket.get(session(1)).await.unwrap(),
         Found::Entry {
-            entry: Entry::Ended { generation: 2 },
+            entry: Entry::Ended { generation: 2, .. },
             ..
         }
     ));
@@ -156,4 +160,130 @@ async fn without_nats_nothing_is_queued() {
     );
     let read = bucket.get(session(1)).await;
     assert!(matches!(read, Err(BusError::Disconnected)), "{read:?}");
+}
+
+fn positions(count: u128, seq: u64) -> Vec<Position> {
+    let position = |n| Position {
+        conversation: confab_protocol::ids::ConversationId(Uuid::from_u128(n)),
+        joined: 1,
+        seq,
+    };
+    (0..count).map(position).collect()
+}
+
+async fn stored_with(bucket: &Bucket, n: u128, positions: Vec<Position>) -> usize {
+    let entry = Entry::Live(Box::new(Record {
+        positions,
+        ..record(1)
+    }));
+    match bucket.put(session(n), &entry, 0).await {
+        Put::Stored { bytes, .. } => bytes,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn bytes(bucket: &Bucket) -> u64 {
+    let stream = bucket.bus.jetstream.get_stream("KV_confab_sessions").await;
+    stream.unwrap().cached_info().state.bytes
+}
+
+/// Another gateway, which knows nothing of what the first one wrote.
+async fn other(server: &Server) -> Bucket {
+    Bucket::new(server.connect().await, WINDOW)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_one_user_share_what_they_have_in_common() {
+    const CONVERSATIONS: u128 = 2000;
+    let (server, bucket) = start().await;
+    let mut all = positions(CONVERSATIONS, 1_000_000);
+    let first = stored_with(&bucket, 0, all.clone()).await;
+    for n in 1..100_u64 {
+        all[7].seq = 2_000_000 + n;
+        let more = stored_with(&bucket, n.into(), all.clone()).await;
+        assert!(more < 500, "{more} bytes beside the base");
+    }
+    let total = bytes(&bucket).await;
+    // A hundred with all their positions took 5.4 MB.
+    assert!(
+        total < 2 * first as u64,
+        "{total} bytes, the first one {first}"
+    );
+    let read = other(&server).await.get(session(99)).await.unwrap();
+    assert_eq!(read.live().unwrap().positions, all);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn record_whose_base_is_lost_says_only_whose_it_is() {
+    let (server, bucket) = start().await;
+    stored_with(&bucket, 1, positions(100, 5)).await;
+    let stream = bucket.stream().await.unwrap();
+    let bases = stream.purge().filter("$KV.confab_sessions.base.>");
+    bases.await.unwrap();
+    let other = other(&server).await;
+    for found in [
+        other.get(session(1)).await.unwrap(),
+        other.get_from_leader(session(1)).await.unwrap(),
+    ] {
+        let Found::Baseless { record, .. } = &found else {
+            panic!("{found:?}");
+        };
+        assert_eq!((record.user.as_str(), record.positions.len()), ("alice", 0));
+        assert!(found.live().is_none());
+        assert_eq!(found.standing(), Some(record.owner));
+    }
+    // Who wrote it puts the base again with the next record, when it hears of the loss.
+    bucket.bases_lost();
+    stored_with(&bucket, 2, positions(100, 5)).await;
+    let found = other.get(session(1)).await.unwrap();
+    assert_eq!(found.live().unwrap().positions, positions(100, 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_bucket_takes_no_new_records_and_keeps_the_others() {
+    const MAX_BYTES: i64 = 200_000;
+    let server = Server::start().await;
+    let unbounded = Bucket::new(server.connect().await, WINDOW).with_max_bytes(-1);
+    unbounded.provision().await.unwrap();
+    // One that was made without a bound is given one.
+    let bucket = other(&server).await.with_max_bytes(MAX_BYTES);
+    bucket.provision().await.unwrap();
+    let mut count = 0_u128;
+    while !bucket.is_full() {
+        count += 1;
+        let mut user = record(1);
+        user.user = format!("user{count}").parse().unwrap();
+        user.positions = positions(200, 5);
+        let put = bucket
+            .put(session(count), &Entry::Live(Box::new(user)), 0)
+            .await;
+        assert!(matches!(put, Put::Stored { .. }), "{put:?}");
+        bucket.provision().await.unwrap();
+        assert!(count < 1000, "it is never full");
+    }
+    let entry = Entry::Live(Box::new(record(1)));
+    let put = bucket.put(session(0), &entry, 0).await;
+    assert!(matches!(put, Put::Full), "{put:?}");
+    for n in 1..=count {
+        let found = bucket.get_from_leader(session(n)).await.unwrap();
+        let record = found.live().unwrap().clone();
+        let again = Entry::Live(Box::new(record));
+        let put = bucket.put(session(n), &again, found.revision()).await;
+        assert!(matches!(put, Put::Stored { .. }), "{n}: {put:?}");
+    }
+    assert!(bytes(&bucket).await <= MAX_BYTES.unsigned_abs());
+    bucket.delete(session(1), u64::MAX - 1).await.unwrap();
+    assert!(matches!(
+        bucket.get(session(1)).await.unwrap(),
+        Found::Absent
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deletion_spares_what_was_written_since() {
+    let (_server, bucket) = start().await;
+    let first = stored(&bucket, 1, 1, 0).await;
+    stored(&bucket, 1, 2, first).await;
+    bucket.delete(session(1), first).await.unwrap();
+    assert_eq!(generation(&bucket, 1).await, Some(2));
 }

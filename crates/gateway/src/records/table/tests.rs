@@ -169,9 +169,9 @@ fn what_ended_for_good_is_said_so_and_forgotten_when_that_is_written() {
     assert_eq!(case.let_go(1, 1), Answer::Refused);
     assert!(matches!(
         case.table.entry(id(1)),
-        Some(Entry::Ended { generation: 1 })
+        Some(Entry::Ended { generation: 1, .. })
     ));
-    assert!(matches!(case.write(1), Entry::Ended { generation: 1 }));
+    assert!(matches!(case.write(1), Entry::Ended { generation: 1, .. }));
     assert!(written.try_recv().is_ok());
     assert_eq!(case.table.counts(), (0, 0));
     assert_eq!((case.table.unsettled(), case.table.next_due()), (0, None));
@@ -392,4 +392,35 @@ fn an_end_for_good_is_written_whatever_ends_behind_it_and_however_long_nothing_c
     case.pass(1);
     case.nothing_due();
     assert_eq!(case.table.counts(), (0, 0));
+}
+
+#[test]
+fn sessions_that_give_way_are_deleted_from_the_bucket() {
+    let mut case = Case::new();
+    for n in 0..60 {
+        let (hold, _outbox) = case.live(n);
+        case.table.ended(hold, None, case.now);
+        case.write(n);
+    }
+    let dropped: Vec<_> = std::iter::from_fn(|| case.table.take_dropped()).collect();
+    let expected: Vec<_> = (0..10).map(|n| (id(n), 10)).collect();
+    assert_eq!(dropped, expected);
+}
+
+#[test]
+fn session_whose_record_never_stood_ends_without_a_trace() {
+    let mut case = Case::new();
+    let record = record("alice", "phone", hash(1));
+    let hold = Hold {
+        session: id(1),
+        take_over: record.owner.take_over,
+    };
+    let (waits, mut stands) = oneshot::channel();
+    let live = (outbox(), SessionKey(1));
+    case.table.begin(id(1), record, live, waits, case.now);
+    let (waits, mut written) = oneshot::channel();
+    case.table.finished(hold, waits, case.now);
+    assert!(stands.try_recv().is_err() && written.try_recv().is_err());
+    assert_eq!((case.table.unsettled(), case.table.counts()), (0, (0, 0)));
+    case.nothing_due();
 }

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use confab_bus::records::{Entry, Ownership};
+use confab_protocol::fair::Owner;
 use confab_protocol::ids::SessionId;
 
+use super::super::owner_of;
 use super::{Hold, Replaced, State, Table};
 use crate::hub::SessionKey;
 
@@ -12,17 +14,20 @@ use crate::hub::SessionKey;
 const PACE: u32 = 2000;
 
 /// A record that is to be written now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Due {
     pub(crate) hold: Hold,
     /// What the hub knows the session by, where it is live.
     pub(crate) key: Option<SessionKey>,
+    /// By whose ration it is written; none for what says that a session ended for good.
+    pub(crate) owner: Option<Owner>,
 }
 
 /// What is written.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) entry: Entry,
+    pub(crate) user: Owner,
     pub(crate) owner: Ownership,
     pub(crate) revision: u64,
 }
@@ -59,12 +64,19 @@ impl Table {
                 State::Ended(_) | State::Finished(_) => None,
             };
             let take_over = held.record.owner.take_over;
+            let is_over = matches!(held.state, State::Finished(_));
             return Some(Due {
                 hold: Hold { session, take_over },
                 key,
+                owner: (!is_over).then(|| owner_of(&held.record)),
             });
         }
         None
+    }
+
+    /// The next record that is to be deleted, and under which revision it stands.
+    pub(crate) fn take_dropped(&mut self) -> Option<(SessionId, u64)> {
+        self.dropped.take()
     }
 
     /// What is to be written of a record that was due; none when the session is another's meanwhile.
@@ -77,6 +89,7 @@ impl Table {
         held.again = false;
         Some(Snapshot {
             entry: held.entry(),
+            user: owner_of(&held.record),
             owner: held.record.owner,
             revision: held.revision,
         })
@@ -86,6 +99,7 @@ impl Table {
     pub(crate) fn stored(&mut self, hold: Hold, revision: u64, now: Instant, chance: f64) {
         let (window, period) = (self.times.window, self.times.period);
         let Some(held) = self.held.get_mut(&hold.session) else {
+            self.dropped.written(hold.session, Some(revision));
             return;
         };
         if held.record.owner.take_over != hold.take_over {
@@ -117,6 +131,7 @@ impl Table {
 
     /// It could not be written now, and is due again at `at`.
     pub(crate) fn put_off(&mut self, hold: Hold, at: Instant) {
+        self.dropped.written(hold.session, None);
         if let Some(held) = self.held.get_mut(&hold.session)
             && held.record.owner.take_over == hold.take_over
         {
