@@ -71,6 +71,19 @@ async fn connection_beyond_the_users_bound_is_refused() {
     assert_eq!(ended(raw).await.code(), Some(4429));
     let (_bob, welcome) = hello(&cluster, &bob, &json!({})).await;
     assert_eq!(welcome["type"], "welcome");
+    // One that only names a session which is open here takes the place of none.
+    let session: Uuid = open[0].1["sessionId"].as_str().unwrap().parse().unwrap();
+    let forged = [session, Uuid::new_v4(), Uuid::new_v4()].map(Uuid::into_bytes);
+    let forged = URL_SAFE_NO_PAD.encode(forged.concat());
+    let forged = json!({"resumeToken": forged});
+    // A gateway that has lately begun does not know yet who else is there.
+    let refusal = eventually("a refusal", DEADLINE, async || {
+        let (raw, refusal) = hello(&cluster, &alice, &forged).await;
+        (refusal["code"] != "UNAVAILABLE").then_some((raw, refusal))
+    });
+    let (raw, refusal) = refusal.await;
+    assert_eq!(refusal["code"], "RATE_LIMITED", "{refusal}");
+    assert_eq!(ended(raw).await.code(), Some(4429));
     // One that goes on here takes the place of its former connection.
     let token = open[0].1["resumeToken"].clone();
     let (_resumed, welcome) = hello(&cluster, &alice, &json!({"resumeToken": token})).await;

@@ -94,12 +94,7 @@ impl Users {
         });
         if of_user.connections >= self.0.max_connections.max(1) && !takes_over {
             drop(users);
-            self.0.metrics.refused("connections");
-            let full = Failure::new(
-                Code::RateLimited,
-                "this user has as many connections at this gateway as it may have",
-            );
-            return Err(full.retry_after(RETRY_DELAY_MS));
+            return Err(self.refuse_connection());
         }
         of_user.connections += 1;
         let openings = Arc::clone(&of_user.openings);
@@ -146,12 +141,30 @@ impl Users {
         }
     }
 
+    fn refuse_connection(&self) -> Failure {
+        self.0.metrics.refused("connections");
+        let full = "this user has as many connections at this gateway as it may have";
+        Failure::new(Code::RateLimited, full).retry_after(RETRY_DELAY_MS)
+    }
+
     fn lock(&self) -> MutexGuard<'_, FxHashMap<Key, OfUser>> {
         self.0.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl UserConnection {
+    /// Looks at the bound again: a connection that was let in beyond it takes nobody's place after all.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` when its user has more connections than it may have.
+    pub(crate) fn check_bound(&self) -> Result<(), Failure> {
+        let of_user = self.users.lock().get(&self.key).map(|one| one.connections);
+        if of_user.is_some_and(|count| count > self.users.0.max_connections.max(1)) {
+            return Err(self.users.refuse_connection());
+        }
+        Ok(())
+    }
+
     /// Waits for its turn to open: a few of one user do at once.
     ///
     /// # Errors
@@ -219,9 +232,11 @@ mod tests {
         assert_eq!(refused.code, Code::RateLimited);
         assert!(refused.retry_after_ms.is_some());
         assert!(users.connect(&bob, false).is_ok());
-        let _taking_over = users.connect(&ann, true).unwrap();
+        let taking_over = users.connect(&ann, true).unwrap();
+        assert!(taking_over.check_bound().is_err());
         drop(held.pop());
         assert!(users.connect(&ann, false).is_err(), "two are left");
+        assert!(taking_over.check_bound().is_ok());
         drop(held.pop());
         assert!(users.connect(&ann, false).is_ok());
     }

@@ -61,7 +61,10 @@ pub(super) async fn open<'a>(
     };
     let (resumed, reason) = match taken {
         Some(TakenOver::Resumed(resumed)) => (Some(resumed), None),
-        Some(TakenOver::Afresh(reason)) => (None, Some(reason.to_owned())),
+        Some(TakenOver::Afresh(reason)) => {
+            user_connection.check_bound().map_err(refuse)?;
+            (None, Some(reason.to_owned()))
+        }
         None => (None, None),
     };
     let entering = enter(sockets, connection, &caller, resumed, seen);
