@@ -174,9 +174,9 @@ impl Hub {
             let (cursor, left) = (entry.cursor, entry.left());
             let proven = left.map_or(replay_to, |left| replay_to.min(left - 1));
             entry.replays_no_more(proven.max(cursor));
-            // Of one that ended the client could not read the range: it is told the end.
-            if left.is_none() {
-                self.truncate_later(key, (id, joined), (cursor, replay_to), None);
+            // Also of one that ended: what lies between the range and the end is told.
+            if proven > cursor {
+                self.truncate_later(key, (id, joined), (cursor, proven), None);
             }
             self.catch_up(id, key, joined);
         }

@@ -263,3 +263,32 @@ fn removal_of_later_membership_does_not_prolong_earlier() {
         world.check();
     }
 }
+
+/// Its removal is heard while it is still caught up: what the budget leaves out is named, and all behind that is told.
+#[test]
+fn range_left_out_before_removal_is_named() {
+    let limits = ReplayLimits {
+        events: u64::MAX,
+        bytes: 75,
+    };
+    let mut world = World::new(0, limits, 200);
+    for step in [
+        Step::Create(A, 0),
+        Step::Open(0),
+        Step::Add(A, 1),
+        Step::Open(1),
+    ] {
+        world.take(step);
+    }
+    world.settle();
+    for step in [
+        Step::RemovedWhileOpening(1, A),
+        Step::RemovedWhileOpening(0, 1),
+        Step::Say(A),
+        Step::Remove(A, 0),
+    ] {
+        world.take(step);
+    }
+    world.settle_all();
+    world.check();
+}
