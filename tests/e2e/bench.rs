@@ -289,12 +289,11 @@ async fn neighbours_are_measured_alone_and_beside_each_worst() {
     let measured = bench(folder.path(), &[&load[..], &worst[..]].concat()).await;
     assert_eq!(measured.pointer("/0/worst").unwrap(), "changes");
     assert_eq!(measured.pointer("/1/worst").unwrap(), "ping");
-    for at in [
-        "/0/alone/sends",
-        "/0/ratio",
-        "/1/beside/sends",
-        "/1/heardRatio",
-    ] {
+    for at in ["/0/ratio", "/1/heardRatio"] {
         above_zero(&measured, at);
+    }
+    for at in ["/0/alone", "/0/beside", "/1/alone", "/1/beside"] {
+        // Whenever it came: what the machine does in one second is not for a test.
+        above_zero(&measured, &format!("{at}/acknowledged/count"));
     }
 }
