@@ -35,6 +35,8 @@ pub(crate) use commands::{deletion, edit, patch, patch_of_version, role_change, 
 pub(crate) use servers::programs;
 use servers::server;
 
+/// A test holds locks in transactions for as long as it wants.
+const KEPT: [(&str, &str); 1] = [("idle_in_transaction_session_timeout", "0")];
 /// Connections of each pool of a test.
 const CONNECTIONS: u32 = 20;
 /// How long a test waits for what comes at once on an idle machine.
@@ -346,7 +348,7 @@ pub(crate) fn pool(url: &str) -> PgPool {
     PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(DEADLINE)
-        .connect_lazy_with(options(url))
+        .connect_lazy_with(options(url).options(KEPT))
 }
 
 fn options(url: &str) -> PgConnectOptions {
