@@ -1,8 +1,8 @@
-//! The loop around the hub: everything that can wake it, and what it wants done.
+//! The loops around the hub: each shard's, the coordinator's, and presence's. Everything that can wake them, and what they want done.
 
 use std::collections::btree_map;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use confab_bus::GatewayId;
 use confab_bus::feed::FeedEvent;
@@ -10,53 +10,44 @@ use confab_bus::records::Position;
 use confab_protocol::error::Failure;
 use confab_protocol::ids::{ConversationId, Seq, TenantId};
 use confab_protocol::query::{EncodedEvent, UserMemberships};
-use confab_protocol::signal::PresenceStatus;
-use rustc_hash::FxHashMap;
+use confab_protocol::signal::{PresenceStatus, Signal};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::task::{JoinSet, yield_now};
-use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
 
-use crate::commands::Commands;
 use crate::feed::FeedArrival;
 use crate::hub::{
-    Ask, Effect, Hub, Opened, Opening, Read, Reader, ReplayLimits, Retry, SessionKey, Standing,
+    Account, Ask, Opened, Opening, Read, ReplayLimits, Retry, SessionKey, Shards, Standing, Step,
+    Stepped, Telling, Ticket,
 };
-use crate::metrics::{FeedMetrics, WindowMetrics};
-use crate::permits::FairPermits;
-use crate::presence::Presences;
+use crate::metrics::WindowMetrics;
 use crate::signals::{FromGateways, Outbound};
 use crate::window::Bounds;
 
+mod coordinator;
 mod door;
+mod news;
 mod pace;
+mod presence;
 mod questions;
-mod signals;
+mod shard;
 mod telling;
+mod to_shards;
 mod work;
 
-pub(crate) use door::Fanout;
-use pace::Pace;
-use telling::{AskedFor, Tellings};
-use work::{ClientWork, SEEN_STEP};
+pub(crate) use door::{Fanout, Loops};
+use shard::ShardLoop;
 
-/// Sessions that may wait to be noted.
+/// What may wait for a shard, the coordinator or presence: of a session a few things at once.
 const INBOX: usize = 1024;
 /// Questions to workers at once, for catching up and memberships.
 const QUESTIONS: usize = 32;
-/// Events taken from the feed at once.
-const RUN: usize = 256;
-/// For how long answers of workers, what other gateways say, and large conversations have each one turn; one of each at least.
-const TURN_TIME: Duration = Duration::from_millis(1);
-/// How often presence is said and told.
-const PRESENCE: Duration = Duration::from_millis(250);
+/// How often presence is said and told, and loops that have nothing to do show that they live.
+const PERIOD: Duration = Duration::from_millis(250);
 
-/// What the feed's reader tells the hub.
+/// What the feed's reader tells a shard.
 #[derive(Debug)]
 pub(crate) enum FromFeed {
-    /// The feed begins with what is new.
-    Began,
+    /// The feed begins with what is new, in this epoch.
+    Began(u64),
     /// An event.
     Event(FeedArrival),
     /// An event of before the feed began, for the replay window, with its room in the queue.
@@ -65,9 +56,15 @@ pub(crate) enum FromFeed {
     Filled,
 }
 
+/// What the coordinator has a shard do.
+enum Todo {
+    Step(Step, oneshot::Sender<Stepped>),
+    Close(SessionKey, Arc<Account>, oneshot::Sender<Vec<Position>>),
+}
+
+/// What sessions and presence ask of a shard.
 enum Input {
-    Open(Opening, oneshot::Sender<Opened>),
-    Close(SessionKey, oneshot::Sender<Vec<Position>>),
+    Todo(Todo),
     Positions(SessionKey, oneshot::Sender<Vec<Position>>),
     Seen(
         SessionKey,
@@ -75,9 +72,38 @@ enum Input {
         oneshot::Sender<()>,
     ),
     Drained(SessionKey),
-    Presence(SessionKey, PresenceStatus, oneshot::Sender<()>),
     Standing(SessionKey, ConversationId, oneshot::Sender<Standing>),
     Answered(SessionKey, Ask, Vec<UserMemberships>),
+    Signal(Signal),
+    /// Which of a user's conversations carry signals?
+    CarryingOf(Arc<Account>, oneshot::Sender<Vec<ConversationId>>),
+    /// Which of these conversations carry signals here?
+    Carrying(Vec<ConversationId>, oneshot::Sender<Vec<ConversationId>>),
+    /// Which members of these conversations have sessions here?
+    MembersHere(Vec<ConversationId>, oneshot::Sender<Vec<Arc<Account>>>),
+    /// Which conversations have members here?
+    Hosted(oneshot::Sender<Vec<(TenantId, ConversationId)>>),
+    /// Tells a change of presence to the sessions of this shard's conversations, and gives it back for the other shards.
+    Tell(Box<Telling>, oneshot::Sender<Box<Telling>>),
+}
+
+/// What sessions ask of the coordinator.
+enum ForCoordinator {
+    Open(Opening, oneshot::Sender<Opened>),
+    /// The session ends: each shard says what its client is proven to have.
+    Close(SessionKey, Vec<oneshot::Sender<Vec<Position>>>),
+}
+
+/// What presence hears of sessions and shards.
+enum ForPresence {
+    Opened(SessionKey, Arc<Account>, PresenceStatus),
+    Closed(SessionKey),
+    Set(SessionKey, PresenceStatus, oneshot::Sender<()>),
+    /// Conversations with their first members here, and users with new ones.
+    Came {
+        hosted: Vec<(TenantId, ConversationId)>,
+        joined: Vec<(Arc<Account>, ConversationId)>,
+    },
 }
 
 /// What the hub tells other gateways, and for how long it waits for someone to come back.
@@ -92,274 +118,22 @@ pub(crate) struct Neighbours {
     pub(crate) grace: Duration,
 }
 
-/// What is kept for those who come back, and how much of it they are replayed.
+/// What is kept for those who come back, how much of it they are replayed, and how many shards share it.
 #[derive(Debug)]
 pub(crate) struct Replay {
     pub(crate) metrics: WindowMetrics,
     pub(crate) window: Bounds,
     pub(crate) limits: ReplayLimits,
+    pub(crate) shards: Shards,
 }
 
-/// What a question to a worker, or a wait, comes back with.
+/// What a question to a worker, a wait, or a step of the shards comes back with.
 enum Done {
     Read(Read, Result<Vec<EncodedEvent>, Failure>),
     Ranges(Vec<Read>, Result<Vec<Vec<EncodedEvent>>, Failure>),
     Asked(Ask, Result<Vec<UserMemberships>, Failure>),
     Retry(Retry),
-}
-
-/// The hub with everything around it.
-pub(crate) struct FanoutLoop {
-    hub: Hub,
-    inputs: mpsc::Receiver<Input>,
-    commands: Commands,
-    metrics: FeedMetrics,
-    replays: WindowMetrics,
-    questions: Arc<FairPermits>,
-    /// Who waits for a session to be open, and what the session then says of its user.
-    opening: FxHashMap<SessionKey, (oneshot::Sender<Opened>, PresenceStatus)>,
-    tasks: JoinSet<Done>,
-    presences: Presences,
-    own: GatewayId,
-    signals: Outbound,
-    said: mpsc::Receiver<FromGateways>,
-    /// Conversations whose members' presence the other gateways are to repeat.
-    wanted: Vec<(TenantId, ConversationId)>,
-    /// Conversations of which other gateways want the presence of members here.
-    asked_for: AskedFor,
-    work: ClientWork,
-    tellings: Tellings,
-}
-
-impl FanoutLoop {
-    /// Runs until `stop`, or until the feed's reader ends. In each turn the feed comes first, and everyone else has a bounded share.
-    pub(crate) async fn run(mut self, mut feed: mpsc::Receiver<FromFeed>, stop: CancellationToken) {
-        let mut events = Vec::with_capacity(RUN);
-        let mut presence = interval(PRESENCE);
-        presence.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut pace, mut presence_due) = (Pace::default(), Instant::now());
-        loop {
-            let mut input = None;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                count = feed.recv_many(&mut events, RUN), if self.hub.may_hear() => {
-                    if count == 0 {
-                        return;
-                    }
-                }
-                Some(done) = self.tasks.join_next() => self.done(done),
-                Some(asked) = self.inputs.recv() => input = Some(asked),
-                Some(said) = self.said.recv() => self.hear_gateway(said),
-                _ = presence.tick() => presence_due = Instant::now(),
-                () = pace.pause(self.hub.may_rest()), if self.hub.is_pushing() => {}
-                () = yield_now(), if self.has_work() => {}
-            }
-            let now = Instant::now();
-            let finished = self.feed_turn(&mut events, now);
-            self.answers_turn(now);
-            self.take_in(input);
-            self.client_turn();
-            if presence_due <= now {
-                presence_due = now + PRESENCE;
-                self.keep_presence();
-            }
-            self.presence_turn();
-            self.push_turn(&mut pace);
-            self.carry_out();
-            self.observe(finished);
-        }
-    }
-
-    /// Pushes events that are on their way through many subscriptions to some more of them.
-    fn push_turn(&mut self, pace: &mut Pace) {
-        let began = Instant::now();
-        while self.hub.is_pushing() && pace.begins(self.hub.may_rest(), Instant::now()) {
-            self.hub.push_on();
-            pace.took(self.hub.is_pushing());
-            if began.elapsed() >= TURN_TIME {
-                break;
-            }
-        }
-    }
-
-    /// Whether something waits for one of the turns to come.
-    fn has_work(&self) -> bool {
-        !self.work.is_empty() || self.has_presence()
-    }
-
-    /// Hands on the events that were taken from the feed; says how many were new ones.
-    fn feed_turn(&mut self, events: &mut Vec<FromFeed>, now: Instant) -> u64 {
-        self.hub.tick(now);
-        let mut finished = 0;
-        for event in events.drain(..) {
-            finished += u64::from(matches!(event, FromFeed::Event(..)));
-            self.heard(event);
-        }
-        finished
-    }
-
-    /// Takes answers of workers, waits that are over, and what other gateways say, for a bounded time.
-    fn answers_turn(&mut self, now: Instant) {
-        while let Some(done) = self.tasks.try_join_next() {
-            self.done(done);
-            if now.elapsed() >= TURN_TIME {
-                break;
-            }
-        }
-        let began = Instant::now();
-        while let Ok(said) = self.said.try_recv() {
-            self.hear_gateway(said);
-            if began.elapsed() >= TURN_TIME {
-                break;
-            }
-        }
-    }
-
-    fn observe(&self, finished: u64) {
-        let (sessions, conversations) = (self.hub.session_count(), self.hub.conversation_count());
-        self.metrics.observe(sessions, conversations);
-        let pushing = self.hub.oldest_on_their_way();
-        self.metrics
-            .hub_lag()
-            .turned(finished, pushing, Instant::now());
-    }
-
-    fn heard(&mut self, from_feed: FromFeed) {
-        match from_feed {
-            FromFeed::Began => {
-                self.metrics.reconciling();
-                self.hub.reconcile();
-            }
-            FromFeed::Event(arrived) => {
-                let verdict = self.hub.heard_since(&arrived.event, arrived.read);
-                self.metrics.event(verdict, arrived.pending);
-                drop(arrived.room);
-            }
-            FromFeed::Past(event, _room) => self.hub.fill(&event),
-            FromFeed::Filled => {
-                self.hub.filled();
-                self.metrics.filled();
-            }
-        }
-    }
-
-    /// Does what a session asks; gives the rest of what is too much for one step.
-    fn input(&mut self, input: Input) -> Option<Input> {
-        match input {
-            // Who gave up has said so already, of a session that was not there yet.
-            Input::Open(_, opened) if opened.is_closed() => {}
-            Input::Open(opening, opened) => {
-                let presence = opening.start.presence.unwrap_or(PresenceStatus::Online);
-                self.opening.insert(opening.key, (opened, presence));
-                self.hub.open(opening);
-            }
-            Input::Close(key, positions) => {
-                self.opening.remove(&key);
-                self.presences.closed(key);
-                let left = self.hub.close(key);
-                self.give(positions, left);
-            }
-            Input::Positions(key, positions) => {
-                let now = self.hub.positions(key);
-                self.give(positions, now);
-            }
-            Input::Seen(key, mut seen, done) => {
-                self.hub.seen(key, seen.by_ref().take(SEEN_STEP));
-                if seen.len() > 0 {
-                    return Some(Input::Seen(key, seen, done));
-                }
-                looked_at(done);
-            }
-            Input::Drained(key) => self.hub.drained(key),
-            Input::Presence(key, status, done) => {
-                self.note_joined();
-                let hub = &self.hub;
-                self.presences.set(key, status, |of| hub.carrying_of(of));
-                looked_at(done);
-            }
-            Input::Standing(key, conversation, answer) => {
-                if let Some(standing) = self.hub.standing(key, conversation)
-                    && answer.send(standing).is_err()
-                {
-                    debug!("a session left before it had its answer");
-                }
-            }
-            Input::Answered(_, ask, answers) => self.hub.memberships(ask, answers),
-        }
-        None
-    }
-
-    fn give(&self, to: oneshot::Sender<Vec<Position>>, positions: Vec<Position>) {
-        if to.send(positions).is_err() {
-            debug!("nobody waits for a session's positions any more");
-        }
-    }
-
-    fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
-        match done {
-            Ok(Done::Read(read, Ok(events))) => self.hub.events_read(&read, events),
-            Ok(Done::Read(read, Err(failure))) => {
-                debug!(%failure, conversation.id = %read.conversation, "events could not be read");
-                self.hub.read_failed(&read);
-            }
-            Ok(Done::Ranges(reads, answer)) => self.ranges_read(reads, answer),
-            Ok(Done::Asked(ask, Ok(answers))) => self.hub.memberships(ask, answers),
-            Ok(Done::Asked(ask, Err(failure))) => {
-                debug!(%failure, "memberships could not be asked for");
-                self.hub.ask_failed(ask);
-            }
-            Ok(Done::Retry(retry)) => self.hub.retry(retry),
-            Err(error) => tracing::error!(%error, "a question of the hub died"),
-        }
-    }
-
-    fn carry_out(&mut self) {
-        let mut reads: FxHashMap<SessionKey, Vec<Read>> = FxHashMap::default();
-        for effect in self.hub.effects() {
-            match effect {
-                Effect::Read(read) => match read.reader {
-                    Reader::Sequencer => self.ask_for_gap(read),
-                    Reader::Entry(key, _) => reads.entry(key).or_default().push(read),
-                },
-                Effect::Ask(ask) => self.ask_for_memberships(ask),
-                Effect::Later(delay, retry) => {
-                    self.tasks.spawn(async move {
-                        tokio::time::sleep(delay).await;
-                        Done::Retry(retry)
-                    });
-                }
-                Effect::Opened(key, opened) => {
-                    let Some((waiting, presence)) = self.opening.remove(&key) else {
-                        continue;
-                    };
-                    if waiting.send(opened).is_err() {
-                        debug!("a session left before it was open");
-                    }
-                    self.note_joined();
-                    if let Some(account) = self.hub.account(key) {
-                        let hub = &self.hub;
-                        self.presences
-                            .opened_with(key, account, presence, |of| hub.carrying_of(of));
-                    }
-                }
-                Effect::Reconciled => {
-                    info!("every user here was asked for again");
-                    self.metrics.reconciled();
-                }
-            }
-        }
-        for reads in questions::together(reads.into_values()) {
-            self.ask_for_ranges(reads);
-        }
-    }
-}
-
-/// Tells a session that what it said was looked at. One that ended meanwhile does not wait for it.
-fn looked_at(done: oneshot::Sender<()>) {
-    if done.send(()).is_err() {
-        debug!("a session left before the hub had heard it");
-    }
+    Stepped(Ticket, Vec<Stepped>),
 }
 
 #[cfg(test)]

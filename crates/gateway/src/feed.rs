@@ -1,35 +1,50 @@
-//! Reads the feed for the hub: begins it, says when it began anew, and hands over what the stream kept of before.
+//! Reads the feed for the hub: begins it, says when it began anew, hands each shard what is its own, and what the stream kept of before.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
 use confab_bus::feed::{Feed, FeedEvent, FeedItem, Past, PastEnd, PastItem, Reach};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use confab_protocol::ids::ConversationId;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::fanout::FromFeed;
+use crate::hub::{FIRST_EPOCH, Shards};
 use crate::metrics::FeedMetrics;
 
-/// Events between the reader and the hub, and their bytes.
+/// Events between the reader and a shard, and their bytes.
 const BUFFER: usize = 4096;
 const BUFFER_BYTES: u32 = 32 * 1024 * 1024;
 /// How soon a feed that could not begin is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
-/// How many events may wait for the hub while events of the past are put behind them: what is new has the rest.
+/// How many events may wait for a shard while events of the past are put behind them: what is new has the rest.
 const AHEAD: usize = 256;
-/// How soon the hub is looked at again while it has more to do than that.
+/// How soon a shard is looked at again while it has more to do than that.
 const GLANCE: Duration = Duration::from_millis(1);
 
-/// The queue from the reader to the hub, bounded in events and in bytes. Clones share it.
+/// The queues from the reader to the shards, each bounded in events and in bytes. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct ToHub {
-    queue: mpsc::Sender<FromFeed>,
-    room: Arc<Semaphore>,
+    shards: Shards,
+    queues: Arc<[Queue]>,
+    /// The last epoch that some shard was given.
+    epoch: watch::Sender<u64>,
+    /// Told when a queue begins to be broken.
+    broke: Arc<Notify>,
 }
 
-/// An event as it comes to the hub.
+#[derive(Debug)]
+struct Queue {
+    queue: mpsc::Sender<FromFeed>,
+    room: Arc<Semaphore>,
+    /// Whether an event found no room, and the shard was not told yet.
+    is_broken: AtomicBool,
+}
+
+/// An event as it comes to a shard.
 #[derive(Debug)]
 pub(crate) struct FeedArrival {
     pub(crate) event: FeedEvent,
@@ -42,21 +57,150 @@ pub(crate) struct FeedArrival {
 }
 
 impl ToHub {
-    /// The queue's ends.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<FromFeed>) {
-        let (queue, from_feed) = mpsc::channel(BUFFER);
-        let room = Arc::new(Semaphore::new(BUFFER_BYTES as usize));
-        (Self { queue, room }, from_feed)
+    /// The queues' ends, and where the coordinator learns of the last epoch.
+    pub(crate) fn new(
+        shards: Shards,
+    ) -> (Self, Vec<mpsc::Receiver<FromFeed>>, watch::Receiver<u64>) {
+        let (queues, from_feed): (Vec<_>, Vec<_>) =
+            std::iter::repeat_with(|| mpsc::channel(BUFFER))
+                .take(shards.count())
+                .unzip();
+        let queues = queues.into_iter().map(|queue| Queue {
+            queue,
+            room: Arc::new(Semaphore::new(BUFFER_BYTES as usize)),
+            is_broken: AtomicBool::new(false),
+        });
+        let (epoch, epochs) = watch::channel(FIRST_EPOCH);
+        let hub = Self {
+            shards,
+            queues: queues.collect(),
+            epoch,
+            broke: Arc::default(),
+        };
+        (hub, from_feed, epochs)
+    }
+
+    fn queue_of(&self, id: ConversationId) -> Option<(usize, &Queue)> {
+        let shard = self.shards.shard_of(id);
+        Some((shard, self.queues.get(shard)?))
+    }
+
+    fn next_epoch(&self) -> u64 {
+        self.epoch.send_modify(|epoch| *epoch += 1);
+        *self.epoch.borrow()
+    }
+
+    /// The feed began anew for all shards. Says whether the hub is still there.
+    async fn begin(&self) -> bool {
+        let epoch = self.next_epoch();
+        for queue in self.queues.iter() {
+            let is_there = if self.shards == Shards::ONE {
+                queue.send(FromFeed::Began(epoch)).await
+            } else {
+                self.tell_or_break(queue, epoch)
+            };
+            if !is_there {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Tells a shard that the feed began anew; one without room learns it when it has some. Says whether it is still there.
+    fn tell_or_break(&self, queue: &Queue, epoch: u64) -> bool {
+        match queue.queue.try_send(FromFeed::Began(epoch)) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                queue.is_broken.store(true, Ordering::Release);
+                self.broke.notify_one();
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+
+    /// Hands a new event to its shard: one that is alone is waited for, of several none waits for another; what finds no room
+    /// is missed by that shard alone. Says whether the hub is still there.
+    pub(crate) async fn hand_on(
+        &self,
+        event: FeedEvent,
+        pending: u64,
+        metrics: &FeedMetrics,
+    ) -> bool {
+        let Some((shard, queue)) = self.queue_of(event.conversation) else {
+            return false;
+        };
+        let mut arrival = FeedArrival {
+            event,
+            pending,
+            read: Instant::now(),
+            room: None,
+        };
+        if self.shards == Shards::ONE {
+            metrics.lag(shard).read(arrival.read);
+            arrival.room = queue.room(&arrival.event).await;
+            return queue.send(FromFeed::Event(arrival)).await;
+        }
+        if queue.is_broken() {
+            return true;
+        }
+        let room = queue.try_room(&arrival.event);
+        match (room, queue.queue.try_reserve()) {
+            (Some(room), Ok(place)) => {
+                metrics.lag(shard).read(arrival.read);
+                arrival.room = Some(room);
+                place.send(FromFeed::Event(arrival));
+            }
+            (_, Err(mpsc::error::TrySendError::Closed(()))) => return false,
+            (None, _) | (_, Err(mpsc::error::TrySendError::Full(()))) => {
+                queue.is_broken.store(true, Ordering::Release);
+                metrics.shard_full();
+                warn!(
+                    shard,
+                    "a shard of the hub is full: it misses events, and asks workers for them"
+                );
+                self.broke.notify_one();
+            }
+        }
+        true
+    }
+
+    /// Lets shards that missed events begin anew, each when half of its queue is free.
+    pub(crate) async fn mend(&self) {
+        loop {
+            self.broke.notified().await;
+            while self.queues.iter().any(Queue::is_broken) {
+                let free = |queue: &&Queue| queue.is_broken() && queue.waiting() <= BUFFER / 2;
+                for queue in self.queues.iter().filter(free) {
+                    // First nothing more is missed; then what was missed is asked for.
+                    queue.is_broken.store(false, Ordering::Release);
+                    if !self.tell_or_break(queue, self.next_epoch()) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(GLANCE).await;
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Acquire)
     }
 
     /// Waits until there is room for an event's bytes.
     async fn room(&self, event: &FeedEvent) -> Option<OwnedSemaphorePermit> {
-        let bytes = u32::try_from(event.json.len()).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room);
-        room.acquire_many_owned(bytes.min(BUFFER_BYTES)).await.ok()
+        room.acquire_many_owned(bytes(event)).await.ok()
     }
 
-    /// Puts something behind what waits; says whether the hub is still there.
+    fn try_room(&self, event: &FeedEvent) -> Option<OwnedSemaphorePermit> {
+        let room = Arc::clone(&self.room);
+        room.try_acquire_many_owned(bytes(event)).ok()
+    }
+
+    /// Puts something behind what waits; says whether the shard is still there.
     async fn send(&self, item: FromFeed) -> bool {
         self.queue.send(item).await.is_ok()
     }
@@ -64,6 +208,12 @@ impl ToHub {
     fn waiting(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
     }
+}
+
+/// The room that an event takes in a queue; one that is larger than all of it goes alone.
+fn bytes(event: &FeedEvent) -> u32 {
+    let bytes = u32::try_from(event.json.len()).unwrap_or(u32::MAX);
+    bytes.min(BUFFER_BYTES)
 }
 
 /// Reads the feed into `hub` until `stop`, however often NATS goes away meanwhile; beside it, once, what the stream kept
@@ -81,39 +231,32 @@ pub(crate) async fn run(
 
 async fn read(bus: Bus, hub: ToHub, reach: Option<Reach>, metrics: FeedMetrics) {
     let feed = open(&bus).await;
-    if hub.send(FromFeed::Began).await {
+    metrics.reconciling();
+    if hub.begin().await {
         // What the past does not reach, the feed has: it was open first.
         tokio::join!(
             follow(feed, &hub, &metrics),
-            fill(&bus, &hub, reach, &metrics)
+            fill(&bus, &hub, reach, &metrics),
+            hub.mend(),
         );
     }
 }
 
 async fn follow(mut feed: Feed, hub: &ToHub, metrics: &FeedMetrics) {
     loop {
-        let next = match feed.next().await {
-            FeedItem::Event(event, pending) => {
-                let read = Instant::now();
-                metrics.hub_lag().read(read);
-                let room = hub.room(&event).await;
-                FromFeed::Event(FeedArrival {
-                    event,
-                    pending,
-                    read,
-                    room,
-                })
-            }
+        let is_there = match feed.next().await {
+            FeedItem::Event(event, pending) => hub.hand_on(event, pending, metrics).await,
             FeedItem::Broken(kind) => {
                 metrics.broken(kind);
-                FromFeed::Began
+                metrics.reconciling();
+                hub.begin().await
             }
             FeedItem::Malformed => {
                 malformed(metrics, 1);
-                continue;
+                true
             }
         };
-        if !hub.send(next).await {
+        if !is_there {
             return;
         }
     }
@@ -130,7 +273,9 @@ async fn fill(bus: &Bus, hub: &ToHub, reach: Option<Reach>, metrics: &FeedMetric
             }
         }
     }
-    hand_over(hub, FromFeed::Filled).await;
+    for queue in hub.queues.iter() {
+        hand_over(queue, FromFeed::Filled).await;
+    }
 }
 
 async fn pass_on(bus: &Bus, hub: &ToHub, reach: Reach, metrics: &FeedMetrics) -> (PastEnd, u64) {
@@ -144,8 +289,11 @@ async fn pass_on(bus: &Bus, hub: &ToHub, reach: Reach, metrics: &FeedMetrics) ->
                 metrics.past(read);
                 malformed(metrics, bad);
                 for event in events {
-                    let room = hub.room(&event).await;
-                    if !hand_over(hub, FromFeed::Past(event, room)).await {
+                    let Some((_, queue)) = hub.queue_of(event.conversation) else {
+                        return (PastEnd::Unreadable, count);
+                    };
+                    let room = queue.room(&event).await;
+                    if !hand_over(queue, FromFeed::Past(event, room)).await {
                         return (PastEnd::Unreadable, count);
                     }
                 }
@@ -155,13 +303,13 @@ async fn pass_on(bus: &Bus, hub: &ToHub, reach: Reach, metrics: &FeedMetrics) ->
     }
 }
 
-/// Hands over what is not new, behind few others only, so that what is new does not wait for it. Says whether the hub is
+/// Hands over what is not new, behind few others only, so that what is new does not wait for it. Says whether the shard is
 /// still there.
-async fn hand_over(hub: &ToHub, item: FromFeed) -> bool {
-    while hub.waiting() > AHEAD && !hub.queue.is_closed() {
+async fn hand_over(to: &Queue, item: FromFeed) -> bool {
+    while to.waiting() > AHEAD && !to.queue.is_closed() {
         tokio::time::sleep(GLANCE).await;
     }
-    hub.send(item).await
+    to.send(item).await
 }
 
 fn malformed(metrics: &FeedMetrics, count: u64) {

@@ -1,5 +1,8 @@
 //! Who hears what: sessions, their memberships, and a cursor for each. No IO, no tasks; what must be done elsewhere is an
 //! [`Effect`].
+//!
+//! Conversations are spread over shards, which hear the feed each for itself and know nothing of each other. What concerns a session as a
+//! whole is its coordinator's: a session opens when every shard has entered its part.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -22,26 +25,35 @@ use crate::ws::outbox::Outbox;
 
 mod asking;
 mod conversation;
+mod coordinator;
 mod delivery;
 mod effect;
 mod ended;
+mod entering;
 mod entries;
 mod entry;
 mod members;
-mod opening;
-mod openings;
 mod positions;
 mod pushing;
 mod reading;
 mod session;
+mod shards;
 mod signals;
+mod steps;
 mod truncating;
+#[cfg(any(test, feature = "measured"))]
+mod whole;
 
 use conversation::Conversation;
-pub(crate) use effect::{Ask, Effect, Purpose, Read, Reader, Retry};
-use openings::{OpeningSize, Openings};
-use session::{Asking, Kept, Session};
+pub(crate) use coordinator::Coordinator;
+pub(crate) use effect::{Ask, Effect, Purpose, Read, Reader, Retry, Ticket};
+pub(crate) use positions::gathered;
+use session::{Conversations, Session};
+pub(crate) use shards::Shards;
 pub(crate) use signals::{Standing, Telling};
+pub(crate) use steps::{Step, Stepped};
+#[cfg(any(test, feature = "measured"))]
+pub(crate) use whole::Hub;
 
 /// A session on this gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,6 +111,10 @@ pub(crate) struct Opened {
 
 /// How long an event that came too early waits for the one before it to come by itself.
 const GAP_PATIENCE: Duration = Duration::from_millis(50);
+/// The epoch before the feed began: nothing was missed yet.
+pub(crate) const FIRST_EPOCH: u64 = 1;
+/// Conversations from which sessions that are gone are removed in one go.
+const LEAVE_AT_ONCE: usize = 1024;
 /// How soon what failed, or brought nothing new, is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long a session that goes on waits for a worker's word before it opens by its record alone.
@@ -107,9 +123,9 @@ const WITHOUT_WORKERS: Duration = Duration::from_secs(2);
 /// can be old.
 const HEARD_MEMORY: Duration = Duration::from_secs(30);
 
-/// The sessions of this gateway and what each is to hear.
+/// One shard of the hub: some of the conversations, all sessions, and what each is to hear of those.
 #[derive(Debug)]
-pub(crate) struct Hub {
+pub(crate) struct Shard {
     conversations: FxHashMap<ConversationId, Conversation>,
     /// Those whose events are on their way through their entries.
     pushing: VecDeque<ConversationId>,
@@ -118,18 +134,14 @@ pub(crate) struct Hub {
     heard: HighWaterMarks,
     window: Window,
     replays: Replays,
-    limits: ReplayLimits,
-    /// Sessions whose memberships are to be asked for, and how many such questions have no answer yet.
-    openings: Openings,
     /// Grows with every break of the feed.
     epoch: u64,
     /// Grows with every conversation that begins here, and with every session that opens by its record.
     clock: u64,
     /// Grows with every addition that is confirmed.
     confirmations: u64,
-    /// Users still to be asked for after the last break, and how many were asked and did not answer yet.
-    to_reconcile: Vec<Arc<Account>>,
-    reconciling: usize,
+    /// Sessions that are gone, with the conversations from which they are still to be removed.
+    leaving: VecDeque<(SessionKey, Conversations)>,
     /// Conversations with their first members here, and users with new ones, until someone asks.
     hosted: Vec<(TenantId, ConversationId)>,
     joined: Vec<(Arc<Account>, ConversationId)>,
@@ -157,8 +169,9 @@ pub(crate) struct ReplayLimits {
     pub(crate) bytes: usize,
 }
 
-impl Hub {
-    pub(crate) fn new(bounds: Bounds, limits: ReplayLimits, now: Instant) -> Self {
+impl Shard {
+    /// Without a conversation; its window is bounded so.
+    pub(crate) fn new(bounds: Bounds, now: Instant) -> Self {
         Self {
             conversations: FxHashMap::default(),
             pushing: VecDeque::new(),
@@ -167,13 +180,10 @@ impl Hub {
             heard: HighWaterMarks::new(HEARD_MEMORY, now),
             window: Window::new(bounds, now),
             replays: Replays::default(),
-            limits,
-            openings: Openings::default(),
-            epoch: 1,
+            epoch: FIRST_EPOCH,
             clock: 0,
             confirmations: 0,
-            to_reconcile: Vec::new(),
-            reconciling: 0,
+            leaving: VecDeque::new(),
             hosted: Vec::new(),
             joined: Vec::new(),
             effects: Vec::new(),
@@ -212,16 +222,6 @@ impl Hub {
     /// What must be done since this was last asked.
     pub(crate) fn effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
-    }
-
-    /// How many sessions there are.
-    pub(crate) fn session_count(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// How many sessions wait until their memberships are asked for: small and large ones.
-    pub(crate) fn waiting_openings(&self) -> [usize; 2] {
-        OpeningSize::ALL.map(|size| self.openings.waiting(size))
     }
 
     /// How many conversations have local members.
@@ -294,17 +294,14 @@ impl Hub {
     fn note_addition(&mut self, account: &Account, conversation: ConversationId, seq: Seq) -> bool {
         let mut any_open = false;
         for key in self.present.get(account).into_iter().flatten() {
-            match self
-                .sessions
-                .get_mut(key)
-                .map(|session| &mut session.opening)
-            {
-                Some(Some(opening)) => {
-                    let noted = opening.noted.entry(conversation).or_default();
-                    *noted = seq.max(*noted);
-                }
-                Some(None) => any_open |= !self.knows(*key, conversation, seq),
-                None => {}
+            let Some(session) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            if let Some(noted) = &mut session.noted {
+                let noted = noted.entry(conversation).or_default();
+                *noted = seq.max(*noted);
+            } else {
+                any_open |= !self.knows(*key, conversation, seq);
             }
         }
         any_open
@@ -336,13 +333,32 @@ impl Hub {
                 self.present.remove(&session.account);
             }
         }
-        for id in session.conversations.iter() {
+        self.leaving.push_back((key, session.conversations));
+        self.leave_on();
+        positions
+    }
+
+    /// Whether sessions that are gone are still to be removed from conversations: then [`Self::leave_on`] is to be called.
+    pub(crate) fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Removes them from some more.
+    pub(crate) fn leave_on(&mut self) {
+        for _ in 0..LEAVE_AT_ONCE {
+            let Some((key, conversations)) = self.leaving.front_mut() else {
+                return;
+            };
+            let (key, next) = (*key, conversations.pop());
+            let Some(id) = next else {
+                self.leaving.pop_front();
+                continue;
+            };
             if let Some(conversation) = self.conversations.get_mut(&id) {
                 conversation.remove_session(key);
             }
             self.forget_if_empty(id);
         }
-        positions
     }
 }
 

@@ -64,7 +64,7 @@ pub fn asyncapi() -> serde_json::Value {
 use admission::Admission;
 use arrivals::Arrivals;
 use commands::{CommandLoop, Commands};
-use fanout::{Fanout, FanoutLoop, Neighbours};
+use fanout::{Fanout, Loops, Neighbours};
 use feed::ToHub;
 use limits::{Limits, Users};
 use metrics::{
@@ -120,7 +120,7 @@ impl Readiness {
             ("keys", self.verifier.has_keys()),
             ("revocations", self.revocations.are_loaded()),
             ("feed", self.feed.is_caught_up()),
-            ("hub", self.feed.hub_lag().keeps_up(Instant::now())),
+            ("hub", self.feed.keeps_up(Instant::now())),
             ("window", self.feed.is_filled()),
         ];
         conditions
@@ -147,7 +147,7 @@ pub struct Gateway {
     reads_loop: ReadsLoop,
     records: Records,
     fanout: Fanout,
-    fanout_loop: FanoutLoop,
+    fanout_loops: Loops,
     signals: Outbound,
     signalling: Signalling,
     feed_metrics: FeedMetrics,
@@ -185,7 +185,7 @@ impl Gateway {
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
         let gateways = Gateways::new(bus.clone());
-        let feed_metrics = FeedMetrics::new(registry);
+        let feed_metrics = FeedMetrics::new(registry, settings.shards());
         let command_metrics = CommandMetrics::new(registry);
         let (commands, command_loop) = Commands::new(
             bus.clone(),
@@ -215,7 +215,7 @@ impl Gateway {
             said,
             grace: Duration::from_secs(settings.presence_grace),
         };
-        let (fanout, fanout_loop) = Fanout::new(
+        let (fanout, fanout_loops) = Fanout::new(
             commands.clone(),
             feed_metrics.clone(),
             CacheMetrics::new(registry),
@@ -244,7 +244,7 @@ impl Gateway {
             reads_loop,
             records,
             fanout,
-            fanout_loop,
+            fanout_loops,
             signals,
             signalling,
             feed_metrics,
@@ -321,13 +321,13 @@ impl Gateway {
             reads_loop,
             records,
             fanout,
-            fanout_loop,
+            fanout_loops,
             signalling,
             feed_metrics,
             degraded,
             ..
         } = self;
-        let (events, from_feed) = ToHub::new();
+        let (events, from_feed, epochs) = ToHub::new(settings.shards());
         let link = bus.connection();
         let reach = settings.window_reach();
         let (revocations_bus, feed_bus) = (bus.clone(), bus);
@@ -346,7 +346,16 @@ impl Gateway {
         tasks.spawn("reads", |stop| reads_loop.run(stop));
         tasks.spawn("records", |stop| records::run(records, fanout, stop));
         tasks.spawn("commands", |stop| command_loop.run(stop));
-        tasks.spawn("fanout", |stop| fanout_loop.run(from_feed, stop));
+        let Loops {
+            shards,
+            coordinator,
+            presence,
+        } = fanout_loops;
+        for (shard, from_feed) in shards.into_iter().zip(from_feed) {
+            tasks.spawn("shard", |stop| shard.run(from_feed, stop));
+        }
+        tasks.spawn("coordinator", |stop| coordinator.run(epochs, stop));
+        tasks.spawn("presence", |stop| presence.run(stop));
         let lag_metrics = feed_metrics.clone();
         tasks.spawn("lag", |stop| lag::run(lag_metrics, stop));
         tasks.spawn("feed", |stop| {

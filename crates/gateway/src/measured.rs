@@ -11,7 +11,7 @@ use confab_protocol::ids::{ConversationId, EventId, IdError, Seq};
 use confab_protocol::query::{Membership, UserMemberships};
 use uuid::Uuid;
 
-use crate::hub::{Account, Effect, Hub, Opening, ReplayLimits, SessionKey, Start};
+use crate::hub::{Account, Effect, Hub, Opening, ReplayLimits, SessionKey, Shards, Start};
 use crate::window::Bounds;
 use crate::ws::outbox::Outbox;
 
@@ -53,7 +53,7 @@ pub fn message(seq: Seq, json: Bytes) -> Result<FeedEvent, IdError> {
 
 /// A hub whose window holds so many bytes.
 fn hub(bytes: usize) -> Hub {
-    Hub::new(Bounds { age: AGE, bytes }, ALL, Instant::now())
+    Hub::new(Shards::ONE, Bounds { age: AGE, bytes }, ALL, Instant::now())
 }
 
 /// Opens a session, whose user is in the conversation from its first event on; the last is `head`. Says how many events are
@@ -78,7 +78,7 @@ fn open(hub: &mut Hub, opening: Opening, head: Seq) -> Option<u64> {
     }
     hub.effects().into_iter().find_map(|effect| match effect {
         Effect::Opened(_, opened) => Some(opened.replayed),
-        Effect::Read(_) | Effect::Ask(_) | Effect::Later(..) | Effect::Reconciled => None,
+        _ => None,
     })
 }
 

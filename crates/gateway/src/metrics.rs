@@ -1,6 +1,7 @@
 //! Every metric of a gateway: declared once, in the table, with its name, unit, labels and meaning.
 
 use confab_protocol::error::Code;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{self, Registry, Unit};
 
@@ -69,6 +70,18 @@ const fn name(code: Option<Code>) -> &'static str {
 /// A count of bytes as a histogram takes it: exact up to 4 GiB, more than any payload has.
 fn observed(bytes: u64) -> f64 {
     f64::from(u32::try_from(bytes).unwrap_or(u32::MAX))
+}
+
+/// A part of a gauge that several add up to, as it was last shown.
+#[derive(Debug, Default)]
+pub(crate) struct Part(i64);
+
+impl Part {
+    fn show(&mut self, sum: &Gauge, now: usize) {
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        sum.inc_by(now - self.0);
+        self.0 = now;
+    }
 }
 
 /// Registers a metric as the table declares it.

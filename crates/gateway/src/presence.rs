@@ -264,7 +264,21 @@ impl Presences {
         std::mem::take(&mut self.told)
     }
 
-    /// Forgets some of the users who share no conversation with a session here any more.
+    /// The conversations that the next sweep looks at.
+    pub(crate) fn to_sweep(&self) -> Vec<ConversationId> {
+        let mut ids = Vec::new();
+        for (number, account) in self.swept.iter().take(SWEPT) {
+            if ids.len() >= STEP_CONVERSATIONS {
+                break;
+            }
+            let known = self.known.get(account);
+            let known = known.filter(|known| known.number == *number);
+            ids.extend(known.iter().flat_map(|known| known.conversations.iter()));
+        }
+        ids
+    }
+
+    /// Forgets some of the users who share no conversation with a session here any more: `is_here` says it of each of [`Self::to_sweep`].
     pub(crate) fn sweep(&mut self, is_here: impl Fn(ConversationId) -> bool) {
         let mut conversations = 0;
         for _ in 0..SWEPT.min(self.swept.len()) {

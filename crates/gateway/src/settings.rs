@@ -11,7 +11,7 @@ use crate::arrivals::Rates;
 use crate::commands::CommandLimits;
 use crate::fanout::Replay;
 use crate::http::{cors, manners};
-use crate::hub::ReplayLimits;
+use crate::hub::{ReplayLimits, Shards};
 use crate::limits::RateLimit;
 use crate::metrics::WindowMetrics;
 use crate::records;
@@ -98,6 +98,9 @@ pub struct Settings {
     /// Bytes of recent events that are kept for those who resume or are slow; 0 for none, then workers are asked for all.
     #[arg(long, env = "CONFAB_WINDOW_BYTES", default_value_t = 256 * 1024 * 1024)]
     pub window_bytes: usize,
+    /// Shards of the hub, which hands events to sessions: as many processors as that may use. Conversations are spread over them.
+    #[arg(long, env = "CONFAB_HUB_SHARDS", default_value_t = default_shards(), value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub hub_shards: u16,
     /// Events replayed to a session that comes back; of more, whole conversations are left to be read over HTTP.
     #[arg(long, env = "CONFAB_REPLAY_EVENTS", default_value_t = 5000)]
     pub replay_events: u64,
@@ -123,7 +126,20 @@ pub struct Settings {
     pub drain: u64,
 }
 
+/// Half of the processors: sockets need the others.
+fn default_shards() -> u16 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(processors / 2)
+        .unwrap_or(u16::MAX)
+        .clamp(1, 8)
+}
+
 impl Settings {
+    /// How many shards the hub has.
+    pub(crate) fn shards(&self) -> Shards {
+        Shards::of(usize::from(self.hub_shards))
+    }
+
     /// The allowlist; a variable that is set to nothing lists nothing.
     ///
     /// # Errors
@@ -210,7 +226,7 @@ impl Settings {
     }
 
     /// How much of what was missed is replayed, and from what.
-    pub(crate) const fn replay(&self, metrics: WindowMetrics) -> Replay {
+    pub(crate) fn replay(&self, metrics: WindowMetrics) -> Replay {
         Replay {
             metrics,
             window: Bounds {
@@ -221,6 +237,7 @@ impl Settings {
                 events: self.replay_events,
                 bytes: self.replay_bytes,
             },
+            shards: self.shards(),
         }
     }
 

@@ -86,6 +86,11 @@ impl Outbound {
         self.hand_over(Out::Presence(tenant, news));
     }
 
+    /// Counts a signal of others that no session here hears.
+    pub(crate) fn dropped(&self, signal: &Signal) {
+        self.metrics.count(kind_of(signal), "dropped");
+    }
+
     fn hand_over(&self, out: Out) {
         let kind = out.kind();
         if self.inbox.try_send(out).is_err() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use confab_bus::records::Position;
@@ -14,15 +14,22 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use super::coordinator::CoordinatorLoop;
+use super::presence::PresenceLoop;
 use super::questions::{memberships, owner_of_ask, permit};
+use super::shard::{ShardLoop, Shown};
 use super::telling::{AskedFor, Tellings};
+use super::to_shards::ToShards;
 use super::work::ClientWork;
-use super::{FanoutLoop, INBOX, Input, Neighbours, QUESTIONS, Replay};
+use super::{ForCoordinator, ForPresence, INBOX, Input, Neighbours, QUESTIONS, Replay};
 use crate::commands::Commands;
-use crate::hub::{Account, Hub, Opened, Opening, SessionKey, Standing, Start};
+use crate::hub::{
+    Account, Coordinator, Opened, Opening, SessionKey, Shard, Standing, Start, gathered,
+};
 use crate::metrics::{CacheMetrics, FeedMetrics};
 use crate::permits::FairPermits;
 use crate::presence::Presences;
+use crate::window::Bounds;
 use crate::ws::outbox::Outbox;
 
 /// Questions to workers at once about memberships that the hub does not know: hardly anyone names a conversation of others.
@@ -31,58 +38,111 @@ const LOOKUPS: usize = 2;
 /// The sessions' door to the hub.
 #[derive(Debug, Clone)]
 pub(crate) struct Fanout {
-    inbox: mpsc::Sender<Input>,
+    coordinator: mpsc::Sender<ForCoordinator>,
+    shards: ToShards,
+    presence: mpsc::Sender<ForPresence>,
     keys: Arc<AtomicU64>,
+    /// With which shard room in a send queue begins to be shared next.
+    turns: Arc<AtomicUsize>,
     commands: Commands,
     cache: CacheMetrics,
     /// Questions to workers about memberships that the hub does not know.
     lookups: Arc<FairPermits>,
 }
 
+/// The loops behind the door.
+pub(crate) struct Loops {
+    pub(crate) shards: Vec<ShardLoop>,
+    pub(crate) coordinator: CoordinatorLoop,
+    pub(crate) presence: PresenceLoop,
+}
+
 impl Fanout {
-    /// The door, and the loop behind it.
+    /// The door, and the loops behind it.
     pub(crate) fn new(
         commands: Commands,
         metrics: FeedMetrics,
         cache: CacheMetrics,
         neighbours: Neighbours,
         replay: Replay,
-    ) -> (Self, FanoutLoop) {
-        let (inbox, inputs) = mpsc::channel(INBOX);
-        let fanout = Self {
-            inbox,
-            keys: Arc::new(AtomicU64::new(1)),
-            commands: commands.clone(),
-            cache,
-            lookups: FairPermits::new(LOOKUPS),
-        };
+    ) -> (Self, Loops) {
         let Neighbours {
             own,
             signals,
             said,
             grace,
         } = neighbours;
-        let hub = Hub::new(replay.window, replay.limits, Instant::now());
+        let (to_presence, for_presence) = mpsc::channel(INBOX);
+        let (to_coordinator, for_coordinator) = mpsc::channel(INBOX);
         let questions = FairPermits::new(QUESTIONS);
-        let state = FanoutLoop {
-            hub,
-            inputs,
-            commands,
+        let count = replay.shards.count();
+        // The shards share what may be kept.
+        let bounds = Bounds {
+            bytes: replay.window.bytes / count,
+            ..replay.window
+        };
+        let (mut loops, mut inboxes, mut todos) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..count {
+            let (inbox, inputs) = mpsc::channel(INBOX);
+            let (todo, to_do) = mpsc::channel(INBOX);
+            inboxes.push(inbox);
+            todos.push(todo);
+            loops.push(ShardLoop {
+                number,
+                shard: Shard::new(bounds, Instant::now()),
+                inputs,
+                todos: to_do,
+                presence: to_presence.clone(),
+                signals: signals.clone(),
+                commands: commands.clone(),
+                metrics: metrics.clone(),
+                replays: replay.metrics.clone(),
+                shown: Shown::default(),
+                questions: Arc::clone(&questions),
+                tasks: JoinSet::new(),
+                work: ClientWork::default(),
+            });
+        }
+        let shards = ToShards::new(replay.shards, inboxes);
+        let coordinator = CoordinatorLoop {
+            coordinator: Coordinator::new(replay.shards, replay.limits),
+            inputs: for_coordinator,
+            shards: todos,
+            presence: to_presence.clone(),
+            commands: commands.clone(),
             metrics,
             replays: replay.metrics,
             questions,
             opening: FxHashMap::default(),
             tasks: JoinSet::new(),
+        };
+        let presence = PresenceLoop {
             presences: Presences::new(own, grace),
+            inputs: for_presence,
+            said,
+            shards: shards.clone(),
             own,
             signals,
-            said,
             wanted: Vec::new(),
             asked_for: AskedFor::default(),
-            work: ClientWork::default(),
             tellings: Tellings::default(),
         };
-        (fanout, state)
+        let fanout = Self {
+            coordinator: to_coordinator,
+            shards,
+            presence: to_presence,
+            keys: Arc::new(AtomicU64::new(1)),
+            turns: Arc::default(),
+            commands,
+            cache,
+            lookups: FairPermits::new(LOOKUPS),
+        };
+        let loops = Loops {
+            shards: loops,
+            coordinator,
+            presence,
+        };
+        (fanout, loops)
     }
 
     /// Opens a session: from `start` on, its events come into `outbox`.
@@ -105,8 +165,8 @@ impl Fanout {
             start,
         };
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
-        self.inbox
-            .send(Input::Open(opening, opened))
+        self.coordinator
+            .send(ForCoordinator::Open(opening, opened))
             .await
             .map_err(|_closed| stopping())?;
         match tokio::time::timeout(patience, is_open).await {
@@ -125,48 +185,45 @@ impl Fanout {
 
     /// Ends a session; gives what its client is proven to have, where the hub still runs.
     pub(crate) async fn close(&self, key: SessionKey) -> Option<Vec<Position>> {
-        self.ask(|positions| Input::Close(key, positions)).await
+        let answers = (0..self.shards.shards.count()).map(|_| oneshot::channel());
+        let (answers, waiting): (Vec<_>, Vec<_>) = answers.unzip();
+        let close = ForCoordinator::Close(key, answers);
+        if self.coordinator.send(close).await.is_err() {
+            debug!("a session ends behind the hub");
+        }
+        let mut positions = Vec::with_capacity(waiting.len());
+        for answer in waiting {
+            positions.push(answer.await.ok()?);
+        }
+        Some(gathered(positions))
     }
 
     /// What a session's client is proven to have by now, where the hub still runs.
     pub(crate) async fn positions(&self, key: SessionKey) -> Option<Vec<Position>> {
-        self.ask(|positions| Input::Positions(key, positions)).await
+        let ask = |answer| Input::Positions(key, answer);
+        self.shards.ask_all(ask).await.map(gathered)
     }
 
-    async fn ask(
-        &self,
-        question: impl FnOnce(oneshot::Sender<Vec<Position>>) -> Input,
-    ) -> Option<Vec<Position>> {
-        let (answer, positions) = oneshot::channel();
-        if self.inbox.send(question(answer)).await.is_err() {
-            debug!("a session is asked for behind the hub");
-        }
-        positions.await.ok()
-    }
-
-    /// A session's client says what it has.
+    /// A session's client says what it has. Returns when the hub has looked at it: a session has one such thing with it at a time.
     pub(crate) async fn seen(&self, key: SessionKey, seen: BTreeMap<ConversationId, Seq>) {
-        self.tell(|done| Input::Seen(key, seen.into_iter(), done))
-            .await;
-    }
-
-    /// A session's outbox has room for what was held back.
-    pub(crate) async fn drained(&self, key: SessionKey) {
-        if self.inbox.send(Input::Drained(key)).await.is_err() {
-            debug!("a session speaks behind the hub");
+        let parts: Vec<BTreeMap<_, _>> = self.shards.shards.split(seen, |(id, _)| *id);
+        let say = |seen: BTreeMap<_, _>, done| Input::Seen(key, seen.into_iter(), done);
+        if self.shards.ask(parts, say).await.is_none() {
+            debug!("the hub ended before it heard a session");
         }
     }
 
-    /// A session says whether its user is there.
-    pub(crate) async fn presence(&self, key: SessionKey, status: PresenceStatus) {
-        self.tell(|done| Input::Presence(key, status, done)).await;
+    /// A session's outbox has room for what was held back: the shards fill it in turns.
+    pub(crate) async fn drained(&self, key: SessionKey) {
+        let first = self.turns.fetch_add(1, Ordering::Relaxed);
+        self.shards.tell_all(first, || Input::Drained(key)).await;
     }
 
-    /// Tells the hub something, and waits until it has looked at it: a session has one such thing with the hub at a time.
-    async fn tell(&self, said: impl FnOnce(oneshot::Sender<()>) -> Input) {
+    /// A session says whether its user is there. Returns when that is heard.
+    pub(crate) async fn presence(&self, key: SessionKey, status: PresenceStatus) {
         let (done, is_done) = oneshot::channel();
-        let sent = self.inbox.send(said(done)).await;
-        if sent.is_err() || is_done.await.is_err() {
+        let set = ForPresence::Set(key, status, done);
+        if self.presence.send(set).await.is_err() || is_done.await.is_err() {
             debug!("the hub ended before it heard a session");
         }
     }
@@ -185,7 +242,8 @@ impl Fanout {
         let (answer, standing) = oneshot::channel();
         let asked = Input::Standing(key, conversation, answer);
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
-        self.inbox.send(asked).await.map_err(|_closed| stopping())?;
+        let shard = self.shards.of(conversation).ok_or_else(stopping)?;
+        shard.send(asked).await.map_err(|_closed| stopping())?;
         let ask = match standing.await.map_err(|_closed| stopping())? {
             Standing::Member(members) => {
                 self.cache.hits.inc();
@@ -204,8 +262,7 @@ impl Fanout {
             return Err(Failure::of(Code::ConversationNotFound));
         };
         self.cache.stale.inc();
-        if self
-            .inbox
+        if shard
             .send(Input::Answered(key, ask, answers))
             .await
             .is_err()

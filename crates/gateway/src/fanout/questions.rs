@@ -11,7 +11,7 @@ use confab_protocol::query::{
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
-use super::{Done, FanoutLoop};
+use super::{Done, ShardLoop};
 use crate::commands::Commands;
 use crate::hub::{Ask, Purpose, Read, Reader, Retry};
 use crate::permits::{FairPermit, FairPermits};
@@ -43,7 +43,7 @@ pub(super) fn together(sessions: impl Iterator<Item = Vec<Read>>) -> Vec<Vec<Rea
     full
 }
 
-impl FanoutLoop {
+impl ShardLoop {
     /// Asks for what a conversation's order lacks.
     pub(super) fn ask_for_gap(&mut self, read: Read) {
         self.metrics.question("read_events");
@@ -72,20 +72,11 @@ impl FanoutLoop {
         }
     }
 
-    /// Asks for memberships. What sessions open by, and what a break of the feed asks for, has bounds of its own in the hub, and waits
-    /// behind nothing that others read.
+    /// Asks for memberships of the shard's conversations.
     pub(super) fn ask_for_memberships(&mut self, ask: Ask) {
         self.metrics.question("memberships");
-        let (commands, questions) = (self.commands.clone(), Arc::clone(&self.questions));
-        let owner = match ask.purpose {
-            Purpose::Opening(..) | Purpose::Reconcile => None,
-            Purpose::Confirm(_) | Purpose::Standing => owner_of_ask(&ask),
-        };
-        self.tasks.spawn(async move {
-            let _permit = permit(&questions, owner.as_ref()).await;
-            let answer = memberships(&commands, &ask).await;
-            Done::Asked(ask, answer)
-        });
+        let asked = ask_for_memberships(&self.commands, &self.questions, ask);
+        self.tasks.spawn(asked);
     }
 
     /// Whose share a question for ranges counts in: the user's whose session lacks them, or the tenant's where several lack them.
@@ -96,7 +87,7 @@ impl FanoutLoop {
         };
         let first = reads.first()?;
         let one = key(first).filter(|one| reads.iter().all(|read| key(read) == Some(*one)));
-        match one.and_then(|key| self.hub.account(key)) {
+        match one.and_then(|key| self.shard.account(key)) {
             Some(account) => Some(Owner {
                 tenant: account.tenant.clone(),
                 user: account.user.clone(),
@@ -116,7 +107,7 @@ impl FanoutLoop {
             Err(failure) => {
                 tracing::debug!(%failure, "events could not be read");
                 for read in &reads {
-                    self.hub.read_failed(read);
+                    self.shard.read_failed(read);
                 }
                 return;
             }
@@ -125,12 +116,31 @@ impl FanoutLoop {
         for (read, events) in reads.iter().zip(answers) {
             match read.reader {
                 Reader::Entry(key, joined) if events.is_empty() && is_full => {
-                    self.hub
+                    self.shard
                         .retry(Retry::CatchUp(read.conversation, key, joined));
                 }
-                _ => self.hub.events_read(read, events),
+                _ => self.shard.events_read(read, events),
             }
         }
+    }
+}
+
+/// Asks for memberships. What sessions open by, and what a break of the feed asks for, has bounds of its own in the coordinator, and waits
+/// behind nothing that others read.
+pub(super) fn ask_for_memberships(
+    commands: &Commands,
+    questions: &Arc<FairPermits>,
+    ask: Ask,
+) -> impl Future<Output = Done> + Send + use<> {
+    let (commands, questions) = (commands.clone(), Arc::clone(questions));
+    let owner = match ask.purpose {
+        Purpose::Opening(..) | Purpose::Reconcile => None,
+        Purpose::Confirm(_) | Purpose::Standing => owner_of_ask(&ask),
+    };
+    async move {
+        let _permit = permit(&questions, owner.as_ref()).await;
+        let answer = memberships(&commands, &ask).await;
+        Done::Asked(ask, answer)
     }
 }
 

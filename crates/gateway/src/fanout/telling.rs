@@ -1,4 +1,4 @@
-//! Changes of presence on their way to those who share a conversation with the user, a few conversations a turn.
+//! Changes of presence on their way to those who share a conversation with the user, from shard to shard.
 
 use std::collections::VecDeque;
 
@@ -6,51 +6,51 @@ use confab_protocol::ids::ConversationId;
 use confab_protocol::signal::Presence;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::hub::{Account, Hub, Telling};
+use crate::hub::{Account, Shards, Telling};
 
 /// What is told in turn: of each user the newest change only.
 #[derive(Debug, Default)]
 pub(super) struct Tellings {
     order: VecDeque<Account>,
-    by_user: FxHashMap<Account, Telling>,
+    by_user: FxHashMap<Account, Box<Telling>>,
 }
 
 impl Tellings {
     /// Takes a change, in the place of an older one of the same user that is not told everywhere yet.
-    pub(super) fn push(&mut self, presence: Presence) {
+    pub(super) fn push(&mut self, presence: Presence, shards: Shards) {
         let account = Account {
             tenant: presence.tenant.clone(),
             user: presence.user.clone(),
         };
-        let Some(telling) = Telling::new(presence) else {
+        let Some(telling) = Telling::new(presence, shards) else {
             return;
         };
+        let telling = Box::new(telling);
         if self.by_user.insert(account.clone(), telling).is_none() {
             self.order.push_back(account);
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.order.is_empty()
+    /// The next one.
+    pub(super) fn pop(&mut self) -> Option<Box<Telling>> {
+        let account = self.order.pop_front()?;
+        self.by_user.remove(&account)
     }
 
-    /// Tells about so many sessions, or a conversation's more.
-    pub(super) fn tell(&mut self, hub: &Hub, sessions: usize) {
-        let mut room = sessions;
-        while room > 0
-            && let Some(account) = self.order.pop_front()
-        {
-            let Some(telling) = self.by_user.get_mut(&account) else {
-                continue;
-            };
-            room = room.saturating_sub(hub.tell(telling, room));
-            if telling.is_over() {
-                self.by_user.remove(&account);
-            } else {
-                // Others have their turn before the rest of its conversations.
-                self.order.push_back(account);
-            }
+    /// One that was told in some shard: others have their turn before the rest of it.
+    pub(super) fn push_back(&mut self, telling: Box<Telling>) {
+        if telling.next_shard().is_none() {
+            return;
         }
+        let account = telling.account();
+        if !self.by_user.contains_key(&account) {
+            self.order.push_back(account.clone());
+            self.by_user.insert(account, telling);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
     }
 }
 

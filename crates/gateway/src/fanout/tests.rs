@@ -1,6 +1,5 @@
 //! The loop and its feed: what is held back while deliveries are behind.
 
-use bytes::Bytes;
 use confab_bus::rpc::Workers;
 use confab_bus::{Bus, Gateways, Settings};
 use confab_protocol::event::EventType;
@@ -9,17 +8,22 @@ use confab_protocol::query::Membership;
 use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
-use tokio::task::yield_now;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
+use super::shard::RUN;
 use super::*;
-use crate::commands::CommandLimits;
+use crate::commands::{CommandLimits, Commands};
 use crate::feed::FeedArrival;
-use crate::hub::{Account, Start};
-use crate::metrics::{CacheMetrics, CommandMetrics, SignalMetrics};
+use crate::feed::ToHub;
+use crate::hub::{Effect, FIRST_EPOCH, Start};
+use crate::metrics::{CacheMetrics, CommandMetrics, FeedMetrics, SignalMetrics};
+use crate::ws::frames::Frame;
 use crate::ws::outbox::Outbox;
 use crate::ws::upgrade::Encoding;
 
@@ -31,24 +35,58 @@ fn conversation(n: usize) -> ConversationId {
     ConversationId(Uuid::from_u128(n as u128))
 }
 
-/// A loop without NATS and workers, whose sessions are all in so many conversations; with their outboxes.
-async fn with_sessions_in(conversations: usize) -> (Fanout, FanoutLoop, Vec<Arc<Outbox>>) {
-    let (door, mut fanout) = without_sessions().await;
+/// A hub without NATS and workers, whose sessions are all in so many conversations; with their outboxes.
+async fn with_sessions_in(
+    shards: Shards,
+    conversations: usize,
+) -> (Fanout, Loops, Vec<Arc<Outbox>>) {
+    let (door, mut loops) = without_sessions(shards).await;
     let mut outboxes = Vec::new();
     for number in 0..SESSIONS {
         let outbox = Arc::new(Outbox::new(Encoding::Json, usize::MAX));
         outboxes.push(Arc::clone(&outbox));
-        fanout.hub.open(Opening {
-            key: SessionKey(number),
-            account: Account {
-                tenant: "default".parse().unwrap(),
-                user: format!("user-{number}").parse().unwrap(),
-            },
+        let account = Account {
+            tenant: "default".parse().unwrap(),
+            user: format!("user-{number}").parse().unwrap(),
+        };
+        let key = SessionKey(number);
+        loops.coordinator.coordinator.open(Opening {
+            key,
+            account: account.clone(),
             outbox,
             start: Start::default(),
         });
-        for effect in fanout.hub.effects() {
-            if let Effect::Ask(ask) = effect {
+        while settle(&mut loops, conversations) {}
+        let presences = &mut loops.presence.presences;
+        presences.opened_with(key, &Arc::new(account), PresenceStatus::Online);
+    }
+    let hosted = loops
+        .shards
+        .iter()
+        .map(|one| one.shard.conversation_count());
+    assert_eq!(hosted.sum::<usize>(), conversations);
+    (door, loops, outboxes)
+}
+
+/// Does what the coordinator wants; says whether that was anything.
+fn settle(loops: &mut Loops, conversations: usize) -> bool {
+    let coordinator = &mut loops.coordinator.coordinator;
+    let effects = coordinator.effects();
+    let any = !effects.is_empty();
+    for effect in effects {
+        match effect {
+            Effect::Shards(ticket, steps) => {
+                let steps = loops.shards.iter_mut().zip(steps);
+                let done = |shard: &mut ShardLoop, mut step| loop {
+                    if let Some(answer) = shard.shard.step(&mut step) {
+                        return answer;
+                    }
+                };
+                let answers = steps.map(|(shard, step)| done(shard, step));
+                let answers = answers.collect();
+                coordinator.stepped(ticket, answers);
+            }
+            Effect::Ask(ask) => {
                 let membership = |n| Membership {
                     conversation: conversation(n),
                     joined: 1,
@@ -61,23 +99,32 @@ async fn with_sessions_in(conversations: usize) -> (Fanout, FanoutLoop, Vec<Arc<
                     next: None,
                     ended: Vec::new(),
                 };
-                fanout.hub.memberships(ask, vec![answer]);
+                coordinator.memberships(ask, vec![answer]);
             }
+            _ => {}
         }
     }
-    for number in 0..SESSIONS {
-        let key = SessionKey(number);
-        let account = Arc::clone(fanout.hub.account(key).unwrap());
-        let none = |_: &Account| Vec::new();
-        let presences = &mut fanout.presences;
-        presences.opened_with(key, &account, PresenceStatus::Online, none);
-    }
-    drop(fanout.hub.effects());
-    assert_eq!(fanout.hub.conversation_count(), conversations);
-    (door, fanout, outboxes)
+    any
 }
 
-async fn without_sessions() -> (Fanout, FanoutLoop) {
+/// Runs everything but the shards.
+fn run_others(
+    tasks: &mut JoinSet<()>,
+    coordinator: coordinator::CoordinatorLoop,
+    presence: presence::PresenceLoop,
+    stop: &CancellationToken,
+) {
+    let (epoch, epochs) = tokio::sync::watch::channel(1);
+    let ended = stop.clone();
+    tasks.spawn(async move {
+        ended.cancelled().await;
+        drop(epoch);
+    });
+    tasks.spawn(coordinator.run(epochs, stop.clone()));
+    tasks.spawn(presence.run(stop.clone()));
+}
+
+async fn without_sessions(shards: Shards) -> (Fanout, Loops) {
     let mut registry = Registry::default();
     let nowhere = Settings {
         nats_url: vec!["nats://127.0.0.1:1".to_owned()],
@@ -117,26 +164,30 @@ async fn without_sessions() -> (Fanout, FanoutLoop) {
             events: u64::MAX,
             bytes: usize::MAX,
         },
+        shards,
     };
     let (metrics, cache) = (
-        FeedMetrics::new(&mut registry),
+        FeedMetrics::new(&mut registry, shards),
         CacheMetrics::new(&mut registry),
     );
     Fanout::new(commands, metrics, cache, neighbours, replay)
 }
 
-fn event(n: usize, seq: Seq) -> FromFeed {
-    let event = FeedEvent {
+fn feed_event(n: usize, seq: Seq) -> FeedEvent {
+    FeedEvent {
         tenant: "default".parse().unwrap(),
         conversation: conversation(n),
         seq,
         id: EventId(Uuid::nil()),
         r#type: EventType::MessageCreated,
         target_seq: None,
-        json: Bytes::from_static(b"{}"),
-    };
+        json: n.to_string().into(),
+    }
+}
+
+fn event(n: usize, seq: Seq) -> FromFeed {
     FromFeed::Event(FeedArrival {
-        event,
+        event: feed_event(n, seq),
         pending: 0,
         read: Instant::now(),
         room: None,
@@ -146,7 +197,8 @@ fn event(n: usize, seq: Seq) -> FromFeed {
 /// One thread: where the test looks, the loop has come to an end of a turn.
 #[tokio::test]
 async fn what_comes_next_stays_in_the_feed_while_a_run_of_it_is_on_its_way() {
-    let (_door, fanout, outboxes) = with_sessions_in(RUN).await;
+    let (_door, loops, outboxes) = with_sessions_in(Shards::ONE, RUN).await;
+    let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
     let (feed, events) = mpsc::channel(2 * RUN);
     for n in 0..RUN {
         feed.send(event(n, 2)).await.unwrap();
@@ -154,7 +206,7 @@ async fn what_comes_next_stays_in_the_feed_while_a_run_of_it_is_on_its_way() {
     feed.send(event(0, 3)).await.unwrap();
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(fanout.run(events, stop.clone()));
+    tasks.spawn(shard.run(events, stop.clone()));
 
     let all_is_taken = async {
         while feed.capacity() < feed.max_capacity() {
@@ -212,11 +264,13 @@ impl Flood {
 #[tokio::test]
 async fn live_events_pass_flood_of_client_work() {
     for flood in [Flood::Presence, Flood::Typing, Flood::Seen] {
-        let (door, fanout, outboxes) = with_sessions_in(RUN).await;
+        let (door, loops, outboxes) = with_sessions_in(Shards::ONE, RUN).await;
+        let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
         let (feed, events) = mpsc::channel(2 * RUN);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(fanout.run(events, stop.clone()));
+        tasks.spawn(shard.run(events, stop.clone()));
+        run_others(&mut tasks, loops.coordinator, loops.presence, &stop);
         for _ in 0..8 {
             tasks.spawn(flood.run(door.clone()));
         }
@@ -241,7 +295,8 @@ async fn live_events_pass_flood_of_client_work() {
 
 #[tokio::test]
 async fn session_whose_opening_was_given_up_is_not_opened() {
-    let (door, fanout) = without_sessions().await;
+    let (door, loops) = without_sessions(Shards::ONE).await;
+    let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
     let account = Account {
         tenant: "default".parse().unwrap(),
         user: "user-0".parse().unwrap(),
@@ -251,19 +306,24 @@ async fn session_whose_opening_was_given_up_is_not_opened() {
     // The hub takes no turn meanwhile, and finds both the opening and the end of it in its inbox.
     assert!(timeout(Duration::from_millis(50), opened).await.is_err());
     let (feed, events) = mpsc::channel(1);
-    let (stop, metrics) = (CancellationToken::new(), fanout.metrics.clone());
+    let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(fanout.run(events, stop.clone()));
-    timeout(SOON, door.positions(SessionKey(1))).await.unwrap();
+    tasks.spawn(shard.run(events, stop.clone()));
+    let metrics = loops.coordinator.metrics.clone();
+    run_others(&mut tasks, loops.coordinator, loops.presence, &stop);
+    // What was asked before it is done with when this is answered.
+    timeout(SOON, door.close(SessionKey(1))).await.unwrap();
     assert_eq!(metrics.sessions(), 0);
     drop(feed);
+    stop.cancel();
     timeout(SOON, tasks.join_all()).await.unwrap();
 }
 
 #[tokio::test]
 async fn hub_without_turns_does_not_keep_up() {
-    let (_door, fanout, _outboxes) = with_sessions_in(1).await;
-    let lag = fanout.metrics.hub_lag().clone();
+    let (_door, loops, _outboxes) = with_sessions_in(Shards::ONE, 1).await;
+    let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
+    let lag = shard.metrics.lag(0).clone();
     let (feed, events) = mpsc::channel(RUN);
     let read = Instant::now();
     lag.read(read);
@@ -273,7 +333,7 @@ async fn hub_without_turns_does_not_keep_up() {
     assert!(!lag.keeps_up(later), "nobody runs the hub");
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(fanout.run(events, stop.clone()));
+    tasks.spawn(shard.run(events, stop.clone()));
     let caught_up = async {
         while lag.age(Instant::now()) > Duration::ZERO {
             yield_now().await;
@@ -281,6 +341,64 @@ async fn hub_without_turns_does_not_keep_up() {
     };
     timeout(SOON, caught_up).await.unwrap();
     assert!(lag.keeps_up(Instant::now()));
+    stop.cancel();
+    timeout(SOON, tasks.join_all()).await.unwrap();
+}
+
+/// The first shard takes no turn until the other has delivered more than the queue to the first one holds.
+#[tokio::test]
+async fn stalled_shard_holds_up_no_other_and_begins_anew() {
+    const EVENTS: u64 = 5000;
+    let shards = Shards::of(2);
+    let (_door, loops, outboxes) = with_sessions_in(shards, 2).await;
+    let (to_hub, from_feed, epochs) = ToHub::new(shards);
+    let [stalled, other] = <[_; 2]>::try_from(loops.shards).ok().unwrap();
+    let [to_stalled, to_other] = <[_; 2]>::try_from(from_feed).ok().unwrap();
+    let metrics = stalled.metrics.clone();
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(other.run(to_other, stop.clone()));
+    let mending = to_hub.clone();
+    let ended = stop.clone();
+    tasks.spawn(async move {
+        ended.run_until_cancelled(mending.mend()).await;
+    });
+    let last = outboxes.last().unwrap();
+    last.start(Frame::text(b"welcome"));
+    let mut heard = [0_u64; 2];
+    let mut heard_of = |n: usize| {
+        for frame in last.taken(usize::MAX).unwrap() {
+            let of = std::str::from_utf8(frame.payload()).ok();
+            if let Some(of) = of.and_then(|of| of.parse::<usize>().ok()) {
+                heard[of] += 1;
+            }
+        }
+        heard[n]
+    };
+    for seq in 2..EVENTS {
+        for n in [0, 1] {
+            assert!(to_hub.hand_on(feed_event(n, seq), 0, &metrics).await);
+        }
+        yield_now().await;
+    }
+    let is_delivered = async {
+        while heard_of(1) < EVENTS - 2 {
+            yield_now().await;
+        }
+    };
+    timeout(SOON, is_delivered).await.unwrap();
+    let later = Instant::now() + Duration::from_secs(5);
+    assert!(!metrics.keeps_up(later));
+    assert!(metrics.lag(0).age(later) >= Duration::from_secs(5));
+    assert_eq!(*epochs.borrow(), FIRST_EPOCH, "it has no room yet");
+
+    tasks.spawn(stalled.run(to_stalled, stop.clone()));
+    let begins_anew = async {
+        while *epochs.borrow() == FIRST_EPOCH || heard_of(0) == 0 {
+            yield_now().await;
+        }
+    };
+    timeout(SOON, begins_anew).await.unwrap();
     stop.cancel();
     timeout(SOON, tasks.join_all()).await.unwrap();
 }

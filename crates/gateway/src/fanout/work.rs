@@ -1,14 +1,18 @@
-//! What sessions ask of the hub: in turn by tenant and user, so much of each kind between two runs of the feed.
+//! What sessions, the coordinator and presence ask of a shard: in turn by tenant and user, so much of each kind between two runs of the feed.
 
 use confab_protocol::fair::{FairQueue, Owner};
 
-use super::{FanoutLoop, Input};
+use super::{Input, ShardLoop, Todo};
 use crate::hub::SessionKey;
 
 /// What a conversation that is looked at counts in a user's share, in bytes of the queue.
 const COST_BYTES: usize = 64;
 /// Ids of one `seen` that are looked at in one step.
 pub(super) const SEEN_STEP: usize = 256;
+/// Sessions and conversations that are looked at in one step for a change of presence, about.
+pub(super) const TELL_STEP: usize = 256;
+/// Signals of others that wait for a turn, about: more are dropped.
+const MAX_SIGNALS: usize = 1024;
 /// What reading or ending a session's membership costs beside its conversations.
 const STANDING_COST: usize = 4;
 
@@ -19,34 +23,47 @@ enum Kind {
     Session,
     /// Sockets that have room again.
     Room,
-    /// Presence and typing.
+    /// Typing and receipts, and who may send them.
     Signal,
+    /// Presence.
+    Presence,
     /// What clients say that they have.
     Seen,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Session, Self::Room, Self::Signal, Self::Seen];
+    const ALL: [Self; 5] = [
+        Self::Session,
+        Self::Room,
+        Self::Signal,
+        Self::Presence,
+        Self::Seen,
+    ];
 
     /// Conversations that may be looked at in one turn. An item is never cut for it, so that a turn takes one at least.
     const fn budget(self) -> usize {
         match self {
-            Self::Session | Self::Room => 1024,
+            Self::Session | Self::Room | Self::Presence => 1024,
             Self::Signal | Self::Seen => 256,
         }
     }
 
     const fn of(input: &Input) -> Self {
         match input {
-            Input::Open(..) | Input::Close(..) | Input::Positions(..) => Self::Session,
+            Input::Todo(_) | Input::Positions(..) => Self::Session,
             Input::Drained(_) => Self::Room,
-            Input::Presence(..) | Input::Standing(..) | Input::Answered(..) => Self::Signal,
+            Input::Standing(..) | Input::Answered(..) | Input::Signal(_) => Self::Signal,
+            Input::CarryingOf(..)
+            | Input::Carrying(..)
+            | Input::MembersHere(..)
+            | Input::Hosted(_)
+            | Input::Tell(..) => Self::Presence,
             Input::Seen(..) => Self::Seen,
         }
     }
 }
 
-/// What sessions asked and the hub has not done yet. A session waits for the hub after each `seen` and `presence`, and asks of few
+/// What was asked and the shard has not done yet. A session waits for the hub after each `seen` and `presence`, and asks of few
 /// conversations at once: so many sessions as there are bound it.
 #[derive(Default)]
 pub(super) struct ClientWork {
@@ -55,11 +72,12 @@ pub(super) struct ClientWork {
 
 impl ClientWork {
     const fn queue(&mut self, kind: Kind) -> &mut FairQueue<Input> {
-        let [session, room, signal, seen] = &mut self.queues;
+        let [session, room, signal, presence, seen] = &mut self.queues;
         match kind {
             Kind::Session => session,
             Kind::Room => room,
             Kind::Signal => signal,
+            Kind::Presence => presence,
             Kind::Seen => seen,
         }
     }
@@ -69,35 +87,57 @@ impl ClientWork {
     }
 }
 
-impl FanoutLoop {
-    /// Takes in what sessions ask, for one of the turns to come.
+impl ShardLoop {
+    /// Takes in what is asked, for one of the turns to come.
     pub(super) fn take_in(&mut self, first: Option<Input>) {
-        let mut next = first.or_else(|| self.inputs.try_recv().ok());
+        let mut next = first.or_else(|| self.next_input());
         while let Some(input) = next {
+            if let Input::Signal(signal) = &input
+                && self.work.queue(Kind::Signal).len() >= MAX_SIGNALS
+            {
+                self.signals.dropped(signal);
+                next = self.next_input();
+                continue;
+            }
             match self.owner(&input) {
                 Some(owner) => self.work.queue(Kind::of(&input)).push(&owner, input),
-                // The session is gone: there is nothing to look at.
+                // The session is gone, or it is nobody's: there is little to look at.
                 None => drop(self.input(input)),
             }
-            next = self.inputs.try_recv().ok();
+            next = self.next_input();
         }
     }
 
+    fn next_input(&mut self) -> Option<Input> {
+        let todo = self.todos.try_recv().ok().map(Input::Todo);
+        todo.or_else(|| self.inputs.try_recv().ok())
+    }
+
+    /// Whose share it counts in. What the coordinator has done of a session comes in order: it all counts in its user's.
     fn owner(&self, input: &Input) -> Option<Owner> {
         let key = match input {
-            Input::Open(opening, _) => return Some(opening.account.owner()),
-            Input::Close(key, _)
-            | Input::Positions(key, _)
+            Input::Todo(Todo::Step(step, _)) => return step.account().map(|of| of.owner()),
+            Input::Todo(Todo::Close(_, account, _)) | Input::CarryingOf(account, _) => {
+                return Some(account.owner());
+            }
+            Input::Signal(signal) => {
+                return Some(Owner {
+                    tenant: signal.tenant.clone(),
+                    user: signal.user.clone(),
+                });
+            }
+            Input::Tell(telling, _) => return Some(telling.account().owner()),
+            Input::Carrying(..) | Input::MembersHere(..) | Input::Hosted(_) => return None,
+            Input::Positions(key, _)
             | Input::Seen(key, ..)
             | Input::Drained(key)
-            | Input::Presence(key, ..)
             | Input::Standing(key, ..)
             | Input::Answered(key, ..) => key,
         };
-        self.hub.account(*key).map(|account| account.owner())
+        self.shard.account(*key).map(|account| account.owner())
     }
 
-    /// Does what the budgets of one turn allow of what sessions asked.
+    /// Does what the budgets of one turn allow of what is asked.
     pub(super) fn client_turn(&mut self) {
         for kind in Kind::ALL {
             let mut budget = kind.budget();
@@ -116,16 +156,17 @@ impl FanoutLoop {
 
     /// About how many conversations are looked at for it.
     fn cost(&self, input: &Input) -> usize {
-        let held_by = |key: &SessionKey| 1 + self.hub.conversations_of(*key);
+        let held_by = |key: &SessionKey| 1 + self.shard.conversations_of(*key);
         match input {
-            Input::Open(opening, _) => 1 + opening.start.positions.len() + opening.start.seen.len(),
-            Input::Close(key, _) | Input::Positions(key, _) => held_by(key),
-            Input::Drained(key) => 1 + self.hub.behind_of(*key),
-            Input::Presence(key, status, _) if self.presences.is_change(*key, *status) => {
-                1 + self.hub.conversations_of_user(*key)
+            Input::Todo(Todo::Step(step, _)) => self.shard.cost(step),
+            Input::Todo(Todo::Close(key, ..)) | Input::Positions(key, _) => held_by(key),
+            Input::Drained(key) => 1 + self.shard.behind_of(*key),
+            Input::CarryingOf(account, _) => 1 + self.shard.conversations_of_all(account),
+            Input::Carrying(ids, _) | Input::MembersHere(ids, _) => 1 + ids.len(),
+            Input::Tell(..) => TELL_STEP,
+            Input::Standing(..) | Input::Answered(..) | Input::Signal(_) | Input::Hosted(_) => {
+                STANDING_COST
             }
-            Input::Presence(..) => 1,
-            Input::Standing(..) | Input::Answered(..) => STANDING_COST,
             Input::Seen(_, seen, _) => 1 + seen.len().min(SEEN_STEP),
         }
     }

@@ -23,42 +23,44 @@ fn past() -> FromFeed {
 
 #[tokio::test(start_paused = true)]
 async fn the_past_leaves_room_for_what_is_new_and_goes_on_when_the_hub_does() {
-    let (hub, mut heard) = ToHub::new();
+    let (hub, mut from_feed, _) = ToHub::new(Shards::ONE);
+    let (queue, heard) = (&hub.queues[0], &mut from_feed[0]);
     let filling = async {
         for _ in 0..2 * BUFFER {
-            assert!(hand_over(&hub, past()).await);
+            assert!(hand_over(queue, past()).await);
         }
     };
     let mut filling = Box::pin(filling);
     let while_the_hub_stands = Duration::from_secs(1);
     assert!(timeout(while_the_hub_stands, &mut filling).await.is_err());
-    assert!(hub.waiting() <= AHEAD + 1);
+    assert!(queue.waiting() <= AHEAD + 1);
     let hub_goes_on = async {
         for _ in 0..2 * BUFFER {
             assert!(matches!(heard.recv().await, Some(FromFeed::Past(..))));
         }
     };
     tokio::join!(filling, hub_goes_on);
-    drop(heard);
-    assert!(!hand_over(&hub, past()).await);
+    drop(from_feed);
+    assert!(!hand_over(queue, past()).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn large_events_wait_for_room_in_bytes() {
     const LARGE: usize = 512 * 1024;
-    let (hub, mut heard) = ToHub::new();
+    let (hub, mut from_feed, _) = ToHub::new(Shards::ONE);
+    let (queue, heard) = (&hub.queues[0], &mut from_feed[0]);
     let reading = async {
         for _ in 0..200 {
             let event = event(LARGE);
-            let room = hub.room(&event).await;
-            assert!(hub.send(FromFeed::Past(event, room)).await);
+            let room = queue.room(&event).await;
+            assert!(queue.send(FromFeed::Past(event, room)).await);
         }
     };
     let mut reading = Box::pin(reading);
     let while_the_hub_stands = Duration::from_secs(1);
     let waits = timeout(while_the_hub_stands, &mut reading).await.is_err();
     assert!(waits);
-    assert_eq!(hub.waiting() * LARGE, BUFFER_BYTES as usize);
+    assert_eq!(queue.waiting() * LARGE, BUFFER_BYTES as usize);
     let hub_goes_on = async {
         for _ in 0..200 {
             assert!(heard.recv().await.is_some());
@@ -66,5 +68,5 @@ async fn large_events_wait_for_room_in_bytes() {
     };
     tokio::join!(reading, hub_goes_on);
     let too_large = event(BUFFER_BYTES as usize + 1);
-    assert!(hub.room(&too_large).await.is_some(), "it goes alone");
+    assert!(queue.room(&too_large).await.is_some(), "it goes alone");
 }

@@ -13,7 +13,7 @@ use super::conversation::Conversation;
 use super::entry::{Begin, Entry};
 use super::members::Members;
 use super::pushing::Delivered;
-use super::{Account, Hub, SessionKey};
+use super::{Account, SessionKey, Shard};
 use crate::sequencer::LogEvent;
 use crate::ws::codec::Broadcast;
 
@@ -22,7 +22,7 @@ pub(super) const PUSHING: usize = 32;
 /// Events of a conversation that may be on their way while others have some of the time.
 const RESTING: usize = 2;
 
-impl Hub {
+impl Shard {
     /// Delivers `first` and whatever was held behind it.
     pub(super) fn deliver_all(&mut self, id: ConversationId, first: Option<LogEvent>) {
         let mut next = first;
@@ -152,7 +152,7 @@ impl Hub {
                 if self
                     .sessions
                     .get(&key)
-                    .is_some_and(|session| session.opening.is_none())
+                    .is_some_and(|session| session.is_open())
                 {
                     let membership = Membership {
                         conversation: id,
@@ -176,7 +176,7 @@ impl Hub {
         let keys = self.present.get(account).into_iter().flatten();
         let mut sessions = keys.filter_map(|key| Some((*key, self.sessions.get(key)?)));
         sessions.any(|(key, session)| {
-            session.opening.is_none()
+            session.is_open()
                 && session.opened < conversation.begun
                 && session.ended.get(id).is_none()
                 && conversation.first_of(key).is_none()
@@ -217,7 +217,8 @@ impl Hub {
             Conversation::at(tenant, head.max(heard), members, self.clock)
         });
         conversation.sequencer.learn(head);
-        if session.conversations.insert(id) {
+        // Those that a session opens with are no news of its user.
+        if session.conversations.insert(id) && session.is_open() {
             self.joined.push((Arc::clone(&session.account), id));
         }
         let mut entry = Entry::new(key, Arc::clone(&session.outbox), joined, left, begin);

@@ -1,16 +1,19 @@
 //! What the hub wants done, for whom, and what is looked at again later.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use confab_protocol::ids::{ConversationId, Seq, TenantId};
 use confab_protocol::query::MembershipsOf;
 
-use super::openings::OpeningSize;
-use super::{Opened, SessionKey};
+use super::coordinator::OpeningSize;
+use super::{Account, Opened, SessionKey, Step};
 
-/// What the hub wants done; the answer comes back through its methods.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a shard or the coordinator wants done; the answer comes back through its methods.
+#[derive(Debug)]
 pub(crate) enum Effect {
+    /// Have every shard take its part of a step, and come back with all answers.
+    Shards(Ticket, Vec<Step>),
     /// Read events of a log from a worker.
     Read(Read),
     /// Ask a worker for memberships.
@@ -21,6 +24,32 @@ pub(crate) enum Effect {
     Opened(SessionKey, Opened),
     /// Every user connected at the last break was asked for.
     Reconciled,
+}
+
+/// What the shards' answers are to.
+#[derive(Debug)]
+pub(crate) enum Ticket {
+    /// A session is noted.
+    Registered(SessionKey),
+    /// What a session missed is weighed.
+    Weighed(SessionKey),
+    /// A session is entered.
+    Entered(SessionKey),
+    /// A session is entered without a worker's word.
+    EnteredByRecord(SessionKey),
+    /// What is held for users is known; it is to be named in a question that counts as asked at this point of the coordinator's clock.
+    Held {
+        /// The coordinator's epoch and clock when the shards were asked.
+        epoch: u64,
+        asked: u64,
+        of: Vec<Arc<Account>>,
+    },
+    /// What was told behind a break is taken in; the rest is still to be asked for.
+    Told {
+        epoch: u64,
+        asked: u64,
+        more: Vec<MembershipsOf>,
+    },
 }
 
 /// Events to read: above `after`, up to and with `up_to`.
@@ -47,9 +76,9 @@ pub(crate) enum Reader {
 pub(crate) struct Ask {
     pub(crate) of: Vec<MembershipsOf>,
     pub(crate) purpose: Purpose,
-    /// The hub's epoch when it was asked: an answer from before a break proves nothing.
+    /// The epoch when it was asked: an answer from before a break proves nothing.
     pub(super) epoch: u64,
-    /// The hub's clock when it was first asked: of a session that opened by its record since, an answer proves nothing.
+    /// The asker's clock when it was first asked: of a session that opened by its record since, an answer proves nothing.
     pub(super) asked: u64,
 }
 

@@ -1,21 +1,17 @@
-//! Where sessions stand: what their clients are proven to have, what they say that they have, and opening by a record alone.
+//! Where sessions stand: what their clients are proven to have, and what they say that they have.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use confab_bus::records::Position;
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 
 use super::entry::Begin;
-use super::{Effect, Hub, Opened, SessionKey};
+use super::{SessionKey, Shard};
 
 /// Memberships that are over of which a record says so, at most: of others that ended lately the end is told again, which a
 /// client ignores. With all conversations that a user can be in, a record fits one message of NATS twice.
 const OVER: usize = 1000;
-/// More than carries signals: how many members a conversation has of which no worker said so.
-const MANY: u64 = u64::MAX / 4;
-
 /// Those of the conversations that were made last.
 fn newest(mut positions: Vec<Position>, most: usize) -> Vec<Position> {
     if positions.len() > most {
@@ -25,16 +21,40 @@ fn newest(mut positions: Vec<Position>, most: usize) -> Vec<Position> {
     positions
 }
 
-impl Hub {
+/// Puts what the shards say of a session together.
+pub(crate) fn gathered(parts: Vec<Vec<Position>>) -> Vec<Position> {
+    match <[_; 1]>::try_from(parts) {
+        Ok([positions]) => positions,
+        Err(parts) => kept_apart(parts.into_iter().flatten()),
+    }
+}
+
+/// All positions in memberships, and of those that are over only so many.
+fn kept_apart(positions: impl Iterator<Item = Position>) -> Vec<Position> {
+    let (over, mut positions): (Vec<_>, Vec<_>) = positions.partition(|one| one.joined == 0);
+    positions.extend(newest(over, OVER));
+    // They are kept with the record for as long as the session lasts.
+    positions.shrink_to_fit();
+    positions
+}
+
+impl Shard {
     /// What a session's client is proven to have of each conversation. Those whose membership ended, its end included, are
     /// named with a joining of 0, so that nothing is told of them again, unless they are very many.
     pub(crate) fn positions(&self, key: SessionKey) -> Vec<Position> {
         let Some(session) = self.sessions.get(&key) else {
             return Vec::new();
         };
-        if let Some(asking) = &session.opening {
-            return asking.start.positions.clone();
-        }
+        let entered = session.conversations.iter().filter_map(|id| {
+            let entry = self.conversations.get(&id)?.first_entry(key)?;
+            Some((id, entry.joined(), entry.cursor))
+        });
+        let is_over = |id: ConversationId| !session.conversations.contains(id);
+        let ended = session.ended.iter().filter(|(id, _)| is_over(*id));
+        let cursors: Vec<_> = entered
+            .chain(ended.map(|(id, left)| (id, 0, left)))
+            .collect();
+        // Behind the cursors: what is pushed is unproven before it counts in a position.
         let unproven = session.outbox.unproven();
         let position = |conversation: ConversationId, joined: Seq, cursor: Seq| {
             let (mut joined, mut seq) = match unproven.get(&conversation) {
@@ -52,19 +72,10 @@ impl Hub {
                 seq,
             }
         };
-        let entered = session.conversations.iter().filter_map(|id| {
-            let entry = self.conversations.get(&id)?.first_entry(key)?;
-            Some(position(id, entry.joined(), entry.cursor))
-        });
-        let is_over = |id: ConversationId| !session.conversations.contains(id);
-        let ended = session.ended.iter().filter(|(id, _)| is_over(*id));
-        let ended = ended.map(|(id, left)| position(id, 0, left));
-        let (over, ending): (Vec<_>, Vec<_>) = ended.partition(|ended| ended.joined == 0);
-        let over = newest(over, OVER);
-        let mut positions: Vec<_> = entered.chain(ending).chain(over).collect();
-        // They are kept with the record for as long as the session lasts.
-        positions.shrink_to_fit();
-        positions
+        let positions = cursors
+            .into_iter()
+            .map(|(id, joined, cursor)| position(id, joined, cursor));
+        kept_apart(positions)
     }
 
     /// A session's client says what it has: that counts up to what was queued for it or named in `truncated`.
@@ -120,71 +131,6 @@ impl Hub {
         for id in behind.unwrap_or_default() {
             self.release(id, key);
         }
-    }
-
-    /// A session that goes on opens without a worker's word, by its record: from there on every event is next to the one
-    /// before it, so that none can be passed over that ends the membership. What the record cannot know (memberships that began since,
-    /// whether the client holds what is not there) is asked for until a worker answers.
-    pub(super) fn open_without_workers(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(&key) else {
-            return;
-        };
-        let Some(asking) = session.opening.take_if(|asking| asking.start.resumed) else {
-            return;
-        };
-        session.epoch = self.epoch - 1;
-        self.clock += 1;
-        session.opened = self.clock;
-        session.claims = asking.start.held();
-        let account = Arc::clone(&session.account);
-        let mut begins = Vec::new();
-        for Position {
-            conversation,
-            joined,
-            seq,
-        } in asking.start.positions
-        {
-            let seen = asking.start.seen.get(&conversation).copied();
-            // A client that says that it has less is owed the end of an earlier membership, of which only a worker knows.
-            let by_record =
-                seen.is_none_or(|seen| seen >= if joined == 0 { seq } else { joined - 1 });
-            if joined == 0 {
-                if by_record {
-                    session.ended.insert(conversation, seq);
-                }
-                continue;
-            }
-            let begin = Begin {
-                skip: seen.unwrap_or_default(),
-                by_record,
-                ..Begin::at(seen.map_or(seq, |seen| seen.min(seq)).max(joined - 1))
-            };
-            begins.push((conversation, joined, begin));
-        }
-        begins.sort_unstable_by_key(|(conversation, joined, _)| (*conversation, *joined));
-        session.conversations.expect(begins.len());
-        let (mut heads, mut replayed) = (Vec::new(), 0);
-        for (conversation, joined, begin) in begins {
-            let membership = Membership {
-                conversation,
-                joined,
-                left: None,
-                head: begin.cursor.max(self.window.highest(conversation)),
-                members: MANY,
-            };
-            self.enter(key, membership, begin);
-            let there = self.conversations.get(&conversation);
-            let head = there.map_or(begin.cursor, |there| there.sequencer.position());
-            heads.push((conversation, head));
-            replayed += head.saturating_sub(begin.cursor.max(begin.skip));
-        }
-        let opened = Opened {
-            heads,
-            truncated: Vec::new(),
-            replayed,
-        };
-        self.effects.push(Effect::Opened(key, opened));
-        self.reconcile_also(account);
     }
 
     /// A worker's word on a membership by which a session opened without one: what the client claims to hold and is not there is void.

@@ -5,7 +5,7 @@ use confab_protocol::query::EncodedEvent;
 
 use super::conversation::{Conversation, Gap};
 use super::entry::Pushed;
-use super::{AGAIN, Effect, GAP_PATIENCE, Hub, Read, Reader, Retry, SessionKey};
+use super::{AGAIN, Effect, GAP_PATIENCE, Read, Reader, Retry, SessionKey, Shard};
 use crate::sequencer::{LogEvent, Verdict};
 
 /// What became of events that were replayed to an entry.
@@ -55,7 +55,7 @@ fn replay<'a>(
     replayed
 }
 
-impl Hub {
+impl Shard {
     /// Reads what the membership lacks, unless that is on its way, or must wait.
     pub(super) fn catch_up(&mut self, id: ConversationId, key: SessionKey, joined: Seq) {
         let Some(session) = self.sessions.get(&key) else {
@@ -237,8 +237,7 @@ impl Hub {
                 self.catch_up(id, key, joined);
             }
             Retry::Ask(ask) => self.ask_again(ask),
-            Retry::Open(keys) => self.open_later(keys),
-            Retry::OpenWithout(key) => self.open_without_workers(key),
+            Retry::Open(_) | Retry::OpenWithout(_) => {}
         }
     }
 

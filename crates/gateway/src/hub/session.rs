@@ -6,8 +6,9 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::Account;
 use super::ended::Ended;
-use super::{Account, Start};
+use super::steps::ReplayBudget;
 use crate::ws::outbox::Outbox;
 
 /// A session: whose it is, and what is known of its memberships beside their cursors.
@@ -18,12 +19,13 @@ pub(super) struct Session {
     pub(super) conversations: Conversations,
     /// Up to where memberships ended: none that began before is entered again.
     pub(super) ended: Ended,
-    pub(super) opening: Option<Box<Asking>>,
-    /// When it opened, by the hub's clock.
+    /// While it opens, the additions heard meanwhile.
+    pub(super) noted: Option<Box<FxHashMap<ConversationId, Seq>>>,
+    /// When it opened, by the shard's clock.
     pub(super) opened: u64,
     /// Additions that are being confirmed: until then, no later membership there may be heard.
     pub(super) confirming: FxHashMap<ConversationId, Vec<u64>>,
-    /// The hub's epoch in which the session was last told its memberships.
+    /// The epoch in which its memberships were last asked for; none before the first answer.
     pub(super) epoch: u64,
     /// Conversations whose events wait for room in the outbox.
     pub(super) behind: FxHashSet<ConversationId>,
@@ -32,7 +34,7 @@ pub(super) struct Session {
     /// What was claimed when the session opened without a worker's word.
     pub(super) claims: FxHashMap<ConversationId, Seq>,
     /// Bytes that may still be replayed.
-    pub(super) replay_bytes: usize,
+    pub(super) replay: Arc<ReplayBudget>,
 }
 
 /// The conversations in which a session has memberships: as many as fit, in order.
@@ -60,6 +62,11 @@ impl Conversations {
         }
     }
 
+    /// Takes the last one.
+    pub(super) fn pop(&mut self) -> Option<ConversationId> {
+        self.0.pop()
+    }
+
     pub(super) const fn len(&self) -> usize {
         self.0.len()
     }
@@ -84,21 +91,12 @@ pub(super) struct Kept {
     pub(super) head: Seq,
 }
 
-/// A session that waits for its memberships.
-#[derive(Debug)]
-pub(super) struct Asking {
-    pub(super) start: Start,
-    pub(super) memberships: Vec<Membership>,
-    pub(super) ended: Vec<Membership>,
-    /// Additions heard meanwhile.
-    pub(super) noted: FxHashMap<ConversationId, Seq>,
-    /// Where the next page begins.
-    pub(super) after: Option<ConversationId>,
-    /// The hub's epoch of the pages so far.
-    pub(super) epoch: u64,
-}
-
 impl Session {
+    /// Whether it was entered.
+    pub(super) const fn is_open(&self) -> bool {
+        self.noted.is_none()
+    }
+
     /// Whether a membership of the conversation may have begun and ended that the session was not told.
     pub(super) fn is_unsure(&self, id: ConversationId, epoch: u64) -> bool {
         self.epoch < epoch || self.confirming.contains_key(&id)

@@ -11,7 +11,9 @@ use rustc_hash::FxHashSet;
 
 use super::conversation::Conversation;
 use super::entry::Entry;
-use super::{Account, Ask, Hub, Membership, Purpose, SessionKey, UserMemberships, asking};
+use super::{
+    Account, Ask, Membership, Purpose, Session, SessionKey, Shard, Shards, UserMemberships, asking,
+};
 use crate::ws::codec::Broadcast;
 use crate::ws::outbox::SignalKey;
 
@@ -24,37 +26,58 @@ pub(crate) enum Standing {
     Unknown(Ask),
 }
 
-/// A change of a user's presence on its way to the sessions that share a conversation with it.
+/// A change of a user's presence on its way to the sessions that share a conversation with it, from shard to shard.
 #[derive(Debug)]
 pub(crate) struct Telling {
-    presence: Presence,
+    tenant: TenantId,
+    user: UserId,
     key: SignalKey,
     broadcast: Broadcast,
-    /// The first conversation in which it is not told yet.
-    next: usize,
+    /// By shard, the conversations in which it is not told yet.
+    rest: Vec<Vec<ConversationId>>,
     told: FxHashSet<SessionKey>,
 }
 
 impl Telling {
     /// Begins with a change; none where its frame cannot be encoded.
-    pub(crate) fn new(presence: Presence) -> Option<Self> {
+    pub(crate) fn new(presence: Presence, shards: Shards) -> Option<Self> {
+        let Presence {
+            tenant,
+            user,
+            status,
+            conversations,
+        } = presence;
         let frame = ServerFrame::Presence(PresenceSignal {
-            user_id: presence.user.clone(),
-            status: presence.status,
+            user_id: user.clone(),
+            status,
         });
         let json = encode(&frame)?;
         Some(Self {
-            key: SignalKey::Presence(presence.user.clone()),
+            key: SignalKey::Presence(user.clone()),
             broadcast: Broadcast::new(json.as_bytes()),
-            presence,
-            next: 0,
+            tenant,
+            user,
+            rest: shards.split(conversations, |id| *id),
             told: FxHashSet::default(),
         })
     }
 
-    /// Whether it was told in every conversation.
-    pub(crate) fn is_over(&self) -> bool {
-        self.next >= self.presence.conversations.len()
+    /// Whose presence it is.
+    pub(crate) fn account(&self) -> Account {
+        Account {
+            tenant: self.tenant.clone(),
+            user: self.user.clone(),
+        }
+    }
+
+    /// Whether it was told in every conversation of a shard.
+    pub(crate) fn is_told_in(&self, shard: usize) -> bool {
+        self.rest.get(shard).is_none_or(Vec::is_empty)
+    }
+
+    /// The next shard in which it is to be told.
+    pub(crate) fn next_shard(&self) -> Option<usize> {
+        self.rest.iter().position(|rest| !rest.is_empty())
     }
 }
 
@@ -71,7 +94,7 @@ impl Conversation {
     }
 }
 
-impl Hub {
+impl Shard {
     /// A signal about a conversation was heard: its present members' sessions are told, and those of its own user where
     /// it is a receipt, which they want to know of each other.
     pub(crate) fn signal(&self, signal: &Signal) {
@@ -108,23 +131,26 @@ impl Hub {
         }
     }
 
-    /// Tells a change of presence in some more conversations: to about so many sessions, each of which is told once. Gives how many
-    /// sessions and conversations were looked at.
-    pub(crate) fn tell(&self, telling: &mut Telling, room: usize) -> usize {
+    /// Tells a change of presence in some more of a shard's conversations: to about so many sessions, each of which is told once.
+    pub(crate) fn tell(&self, telling: &mut Telling, shard: usize, room: usize) {
         let Telling {
-            presence,
+            tenant,
+            user,
             key,
             broadcast,
-            next,
+            rest,
             told,
         } = telling;
-        let own = self.sessions_of(&presence.tenant, &presence.user);
+        let Some(rest) = rest.get_mut(shard) else {
+            return;
+        };
+        let own = self.sessions_of(tenant, user);
         let mut looked_at = 0;
         while looked_at < room
-            && let Some(id) = presence.conversations.get(*next)
+            && let Some(id) = rest.pop()
         {
-            (*next, looked_at) = (*next + 1, looked_at + 1);
-            let Some(conversation) = self.carrying(*id, &presence.tenant) else {
+            looked_at += 1;
+            let Some(conversation) = self.carrying(id, tenant) else {
                 continue;
             };
             for entry in conversation.listeners(own) {
@@ -134,7 +160,6 @@ impl Hub {
                 }
             }
         }
-        looked_at
     }
 
     /// The sessions of a user.
@@ -177,11 +202,9 @@ impl Hub {
         ids.into_iter().collect()
     }
 
-    /// How many conversations [`Self::carrying_of`] looks at for the user of a session.
-    pub(crate) fn conversations_of_user(&self, key: SessionKey) -> usize {
-        let account = self.account(key);
-        let keys = account.and_then(|account| self.present.get(account));
-        let keys = keys.into_iter().flatten();
+    /// How many conversations [`Self::carrying_of`] looks at.
+    pub(crate) fn conversations_of_all(&self, account: &Account) -> usize {
+        let keys = self.present.get(account).into_iter().flatten();
         keys.map(|key| self.conversations_of(*key)).sum()
     }
 
@@ -197,6 +220,11 @@ impl Hub {
     /// Whose session it is.
     pub(crate) fn account(&self, key: SessionKey) -> Option<&Arc<Account>> {
         self.sessions.get(&key).map(|session| &session.account)
+    }
+
+    /// Whether there are conversations or users for [`Self::take_hosted`] or [`Self::take_joined`].
+    pub(crate) const fn has_come(&self) -> bool {
+        !self.hosted.is_empty() || !self.joined.is_empty()
     }
 
     /// The conversations that have their first members here since this was last asked, with their tenants.
@@ -254,7 +282,8 @@ impl Hub {
         asked: u64,
     ) {
         if let [membership @ Membership { left: None, .. }] = *answer.memberships {
-            self.learn(&asking::account_of(of), &[membership], asked);
+            let was_open = |_: SessionKey, session: &Session| session.opened <= asked;
+            self.learn(&asking::account_of(of), &[membership], was_open);
         }
     }
 

@@ -46,6 +46,8 @@ struct World {
     arriving: Vec<Arriving>,
     retries: Vec<Retry>,
     clients: Vec<Client>,
+    /// Events that may be replayed.
+    most: u64,
     /// What a socket holds at most, in bytes.
     capacity: usize,
     keys: u64,
@@ -65,12 +67,24 @@ fn number(user: &UserId) -> usize {
 
 impl World {
     fn new(window: usize, limits: ReplayLimits, capacity: usize) -> Self {
+        Self::of(Shards::ONE, window, limits, capacity)
+    }
+
+    /// With so many shards; what is on its way between them and the coordinator waits.
+    fn waiting(shards: usize, window: usize, limits: ReplayLimits, capacity: usize) -> Self {
+        let mut world = Self::of(Shards::of(shards), window, limits, capacity);
+        world.hub.waits();
+        world
+    }
+
+    fn of(shards: Shards, window: usize, limits: ReplayLimits, capacity: usize) -> Self {
         let bounds = Bounds {
             age: Duration::from_secs(3600),
             bytes: window,
         };
         Self {
-            hub: Hub::new(bounds, limits, Instant::now()),
+            hub: Hub::new(shards, bounds, limits, Instant::now()),
+            most: limits.events,
             capacity,
             logs: vec![Log::default(); CONVERSATIONS],
             feed: vec![],
@@ -98,6 +112,12 @@ impl World {
             target_seq: self.logs[c].at(seq).target,
             json: self.json(c, seq).into(),
         });
+    }
+
+    fn ended(&self) -> u64 {
+        let memberships = self.logs.iter().flat_map(|log| log.memberships.values());
+        let ended = memberships.flatten().filter(|(_, left)| left.is_some());
+        ended.count() as u64
     }
 
     fn heads(&self) -> Vec<Seq> {
@@ -155,18 +175,7 @@ impl World {
             Step::Seen(n) if n < self.clients.len() => self.says_seen(n),
             Step::Forget(n, c, seq) if n < self.clients.len() => self.clients[n].loses(c, seq),
             Step::ReadOver(n) if n < self.clients.len() => self.read_over(n),
-            Step::Feed(n, again) if n < self.feed.len() => {
-                let event = self.feed.remove(n);
-                self.hub.heard(&event);
-                if again {
-                    self.feed.push(event);
-                }
-            }
             Step::Push => self.hub.push_on(),
-            Step::Break => {
-                self.feed.clear();
-                self.hub.reconcile();
-            }
             Step::Work(n, fails) if n < self.questions.len() => {
                 let question = self.questions.remove(n);
                 self.work(question, fails);
@@ -179,9 +188,36 @@ impl World {
                 let retry = self.retries.remove(n);
                 self.hub.retry(retry);
             }
-            _ => {}
+            on_its_way => self.move_on(on_its_way),
         }
         self.carry_out();
+    }
+
+    /// What the feed and the hub's own queues do.
+    fn move_on(&mut self, step: Step) {
+        match step {
+            Step::Feed(n, again) if n < self.feed.len() => {
+                let event = self.feed.remove(n);
+                self.hub.heard(&event);
+                if again {
+                    self.feed.push(event);
+                }
+            }
+            Step::Break => {
+                self.feed.clear();
+                self.hub.breaks(None);
+            }
+            Step::BreakOf(c) => {
+                let shard = self.hub.shard_of(conversation(c));
+                let is_other = |event: &FeedEvent| self.hub.shard_of(event.conversation) != shard;
+                self.feed.retain(is_other);
+                self.hub.breaks(Some(shard));
+            }
+            Step::Move(n) => {
+                self.hub.advance(n);
+            }
+            _ => {}
+        }
     }
 
     fn end(&mut self, c: usize) {
@@ -386,13 +422,16 @@ impl World {
                 Effect::Ask(ask) => self.questions.push(Question::Ask(ask)),
                 Effect::Later(_, retry) => self.retries.push(retry),
                 Effect::Opened(key, opened) => {
+                    // Of memberships that ended only the end is replayed, whatever is allowed.
+                    let most = self.most.saturating_add(self.ended());
+                    assert!(opened.replayed <= most, "{opened:?}, of {most}");
                     let now = self.heads();
                     let client = self.clients.iter_mut().find(|c| c.key == Some(key));
                     if let Some(client) = client {
                         client.opened(&opened, now, self.hub.positions(key));
                     }
                 }
-                Effect::Reconciled => {}
+                Effect::Reconciled | Effect::Shards(..) => {}
             }
         }
     }
@@ -400,7 +439,9 @@ impl World {
     /// Everything that waits happens, until nothing does.
     fn settle(&mut self) {
         for _ in 0..100_000 {
-            if !self.arriving.is_empty() {
+            if self.hub.advance(0) {
+                self.carry_out();
+            } else if !self.arriving.is_empty() {
                 self.take(Step::Arrive(0));
             } else if !self.questions.is_empty() {
                 self.take(Step::Work(0, false));
@@ -451,13 +492,13 @@ impl World {
     }
 
     /// A signal reaches the sessions of present members and no other, and members are counted right.
-    fn check_signals(&self, c: usize) {
+    fn check_signals(&mut self, c: usize) {
         let log = &self.logs[c];
         let id = conversation(c);
         // Who comes back, or reads up to an end, skips events that nobody else may have read either: then counts are only
         // about right.
         let is_exact = self.clients.iter().all(Client::never_left) && log.nobody_left();
-        if let Some(hosted) = self.hub.conversations.get(&id).filter(|_| is_exact) {
+        if let Some(hosted) = self.hub.conversation(id).filter(|_| is_exact) {
             assert_eq!(hosted.members.count(), log.members(), "in {log:?}");
         }
         let sender = "u0".parse().unwrap();
@@ -570,5 +611,20 @@ proptest! {
         }
         world.take(Step::RemovedWhileOpening(1, 0));
         play(world, after);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #[test]
+    fn shards_that_are_late_hear_exactly_what_they_are_owed(
+        shards in 1..4_usize,
+        steps in prop::collection::vec(step(), 1..250),
+        window in window(),
+        (events, bytes) in prop_oneof![Just((u64::MAX, usize::MAX)), (0..6_u64, 0..300_usize)],
+        capacity in prop_oneof![Just(usize::MAX), 1..300_usize],
+    ) {
+        let limits = ReplayLimits { events, bytes };
+        play(World::waiting(shards, window, limits, capacity), steps);
     }
 }

@@ -1,7 +1,7 @@
 //! Metrics of the feed and the hub.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use confab_bus::feed::Break;
@@ -11,7 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::register;
+use super::{Part, register};
+use crate::hub::Shards;
 use crate::lag::Lag;
 
 /// More events than this unread in the stream: the gateway lags by seconds, and is not ready.
@@ -20,6 +21,11 @@ const LAG: u64 = 50_000;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShardLabel {
+    shard: u64,
 }
 
 /// Metrics of the feed and the hub, and whether the feed is caught up.
@@ -35,14 +41,19 @@ pub(crate) struct FeedMetrics {
     sessions: Gauge,
     conversations: Gauge,
     reconciled: Arc<AtomicBool>,
-    filled: Arc<AtomicBool>,
+    /// How many shards' windows are not filled.
+    unfilled: Arc<AtomicUsize>,
     pending: Arc<AtomicU64>,
-    hub_lag: Lag,
-    hub_lag_seconds: Gauge<f64, AtomicU64>,
+    /// Of each shard, and of their coordinator.
+    lags: Arc<[Lag]>,
+    coordinator: Lag,
+    lag_seconds: Family<ShardLabel, Gauge<f64, AtomicU64>>,
 }
 
 impl FeedMetrics {
-    pub(crate) fn new(registry: &mut Registry) -> Self {
+    /// Of a hub of so many shards.
+    pub(crate) fn new(registry: &mut Registry, shards: Shards) -> Self {
+        let lag = || Lag::new(Instant::now());
         let metrics = Self {
             events: Family::default(),
             breaks: Family::default(),
@@ -54,10 +65,11 @@ impl FeedMetrics {
             sessions: Gauge::default(),
             conversations: Gauge::default(),
             reconciled: Arc::default(),
-            filled: Arc::default(),
+            unfilled: Arc::new(AtomicUsize::new(shards.count())),
             pending: Arc::default(),
-            hub_lag: Lag::new(Instant::now()),
-            hub_lag_seconds: Gauge::default(),
+            lags: std::iter::repeat_with(lag).take(shards.count()).collect(),
+            coordinator: lag(),
+            lag_seconds: Family::default(),
         };
         register(registry, "confab_feed_events", metrics.events.clone());
         register(registry, "confab_feed_breaks", metrics.breaks.clone());
@@ -66,7 +78,7 @@ impl FeedMetrics {
         register(registry, "confab_feed_malformed", metrics.malformed.clone());
         register(registry, "confab_feed_past", metrics.past.clone());
         register(registry, "confab_feed_lag", metrics.lag.clone());
-        register(registry, "confab_hub_lag", metrics.hub_lag_seconds.clone());
+        register(registry, "confab_hub_lag", metrics.lag_seconds.clone());
         register(registry, "confab_sessions", metrics.sessions.clone());
         register(
             registry,
@@ -109,21 +121,31 @@ impl FeedMetrics {
         self.past.inc_by(events);
     }
 
-    /// The replay window has what the stream kept of before the start.
+    /// An event found no room in the queue to its shard.
+    pub(crate) fn shard_full(&self) {
+        let kind = "shard_full";
+        self.breaks.get_or_create(&KindLabel { kind }).inc();
+        self.reconciling();
+    }
+
+    /// A shard's replay window has what the stream kept of before the start.
     pub(crate) fn filled(&self) {
-        self.filled.store(true, Ordering::Relaxed);
+        self.unfilled.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether the replay window was filled once.
     pub(crate) fn is_filled(&self) -> bool {
-        self.filled.load(Ordering::Relaxed)
+        self.unfilled.load(Ordering::Relaxed) == 0
     }
 
-    pub(crate) fn observe(&self, sessions: usize, conversations: usize) {
+    pub(crate) fn sessions_now(&self, sessions: usize) {
         self.sessions
             .set(i64::try_from(sessions).unwrap_or(i64::MAX));
-        self.conversations
-            .set(i64::try_from(conversations).unwrap_or(i64::MAX));
+    }
+
+    /// A shard has so many conversations, and had so many when it last said so.
+    pub(crate) fn conversations(&self, had: &mut Part, has: usize) {
+        had.show(&self.conversations, has);
     }
 
     #[cfg(test)]
@@ -139,15 +161,30 @@ impl FeedMetrics {
         self.reconciled.store(true, Ordering::Relaxed);
     }
 
-    /// How far the hub is behind the feed's reader.
-    pub(crate) const fn hub_lag(&self) -> &Lag {
-        &self.hub_lag
+    /// How far a shard is behind the feed's reader.
+    pub(crate) fn lag(&self, shard: usize) -> &Lag {
+        self.lags.get(shard).unwrap_or(&self.coordinator)
     }
 
-    /// Shows how far the hub is behind.
+    /// Whether the coordinator takes turns: it hears nothing of the feed.
+    pub(crate) const fn coordinator(&self) -> &Lag {
+        &self.coordinator
+    }
+
+    /// Whether every shard and the coordinator take turns, and none is far behind.
+    pub(crate) fn keeps_up(&self, now: Instant) -> bool {
+        let mut all = self.lags.iter().chain([&self.coordinator]);
+        all.all(|lag| lag.keeps_up(now))
+    }
+
+    /// Shows how far the shards are behind.
     pub(crate) fn show_hub_lag(&self) {
-        let age = self.hub_lag.age(Instant::now());
-        self.hub_lag_seconds.set(age.as_secs_f64());
+        for (lag, shard) in self.lags.iter().zip(0..) {
+            let age = lag.age(Instant::now()).as_secs_f64();
+            self.lag_seconds
+                .get_or_create(&ShardLabel { shard })
+                .set(age);
+        }
     }
 
     /// Whether the feed was reconciled after its last beginning, and does not lag by seconds.

@@ -100,8 +100,8 @@ pub const METRICS: &[Metric] = &[
         name: "confab_hub_lag",
         unit: "seconds",
         kind: Gauge,
-        labels: &[],
-        help: "Age of the oldest event that was read from the feed and is not handed to every local session; above 3 s the gateway is not ready",
+        labels: &["shard"],
+        help: "Age of the oldest event that was read from the feed and a shard of the hub has not handed to every local session; above 3 s in one the gateway is not ready",
     },
     Metric {
         name: "confab_window_events",

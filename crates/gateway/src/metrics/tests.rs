@@ -8,7 +8,7 @@ use confab_protocol::metric::{Metric, MetricKind};
 use prometheus_client::encoding::text::encode;
 
 use super::*;
-use crate::hub::Replays;
+use crate::hub::{Replays, Shards};
 use crate::window::{Bounds, Window};
 
 /// Everything, with at least one value in each family.
@@ -22,7 +22,8 @@ fn encoded() -> String {
     commands.batch(1);
     commands.part();
     commands.waiting(1);
-    let feed = FeedMetrics::new(&mut registry);
+    let feed = FeedMetrics::new(&mut registry, Shards::ONE);
+    feed.show_hub_lag();
     feed.event("delivered", 0);
     feed.question("memberships");
     feed.waiting("questions", 1);
@@ -75,7 +76,12 @@ fn encoded() -> String {
         worker: 1,
         truncated: 1,
     };
-    WindowMetrics::new(&mut registry).observe(&Window::new(bounds, Instant::now()), replays);
+    let window = WindowMetrics::new(&mut registry);
+    window.observe(
+        &mut Default::default(),
+        &Window::new(bounds, Instant::now()),
+    );
+    window.replayed(replays);
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     text

@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::register;
+use super::{Part, register};
 use crate::hub::Replays;
 use crate::window::Window;
 
@@ -43,10 +43,14 @@ impl WindowMetrics {
         metrics
     }
 
-    pub(crate) fn observe(&self, window: &Window, replays: Replays) {
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.events.set(number(window.events()));
-        self.bytes.set(number(window.bytes()));
+    /// A shard's window is so large, and was as it last said.
+    pub(crate) fn observe(&self, [events, bytes]: &mut [Part; 2], window: &Window) {
+        events.show(&self.events, window.events());
+        bytes.show(&self.bytes, window.bytes());
+    }
+
+    /// So much was replayed.
+    pub(crate) fn replayed(&self, replays: Replays) {
         for (source, events) in [("window", replays.window), ("worker", replays.worker)] {
             if events > 0 {
                 self.replayed

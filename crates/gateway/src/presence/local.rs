@@ -7,7 +7,7 @@ use confab_protocol::ids::ConversationId;
 use confab_protocol::signal::{Presence, PresenceStatus};
 use rustc_hash::FxHashSet;
 
-use super::{AT_ONCE, PAUSE, Presences, STEP_CONVERSATIONS, Said, Word};
+use super::{AT_ONCE, PAUSE, Presences, Said, Word};
 use crate::hub::{Account, SessionKey};
 
 /// A user with sessions here, or lately.
@@ -18,8 +18,8 @@ pub(super) struct Local {
     pub(super) said: Option<PresenceStatus>,
     spoke: Option<Instant>,
     conversations: Arc<[ConversationId]>,
-    /// In which conversations a change that is not said yet came about; none where it is to be told in all.
-    changed_in: Option<Vec<ConversationId>>,
+    /// Whether a change is not said yet, which is to be told only in the conversations of when it came about.
+    changed: bool,
     /// Conversations that came behind that change.
     since: Vec<ConversationId>,
     /// Whether it stands in the queue of those of whom something may be to say.
@@ -35,62 +35,53 @@ impl Local {
         statuses.max().unwrap_or(PresenceStatus::Offline)
     }
 
-    /// The status changed: in all conversations of now. Behind a change that is not said yet only those that came since are new.
-    fn changed(&mut self, conversations: impl FnOnce() -> Vec<ConversationId>) {
-        match &mut self.changed_in {
-            Some(changed_in) => changed_in.append(&mut self.since),
-            None => {
-                self.since.clear();
-                self.changed_in = Some(conversations());
-            }
-        }
+    /// The status changed: in all conversations of now.
+    fn change(&mut self) {
+        self.changed = true;
+        self.since.clear();
     }
 
-    /// Those of `conversations` in which the change that is said now is to be told; whether others are left.
+    /// What changed came to nothing.
+    fn change_not(&mut self) {
+        (self.changed, self.since) = (false, Vec::new());
+    }
+
+    /// Those of `conversations` in which what is said now is to be told; whether others are left.
     fn take_changed_in(
         &mut self,
-        conversations: Vec<ConversationId>,
+        mut conversations: Vec<ConversationId>,
     ) -> (Vec<ConversationId>, bool) {
-        self.since = Vec::new();
-        let Some(changed_in) = self.changed_in.take() else {
+        let since: FxHashSet<_> = std::mem::take(&mut self.since).into_iter().collect();
+        if !std::mem::take(&mut self.changed) || since.is_empty() {
             return (conversations, false);
-        };
-        let before: FxHashSet<_> = changed_in.into_iter().collect();
+        }
         let count = conversations.len();
-        let told = conversations.into_iter().filter(|id| before.contains(id));
-        let told: Vec<_> = told.collect();
-        let others = told.len() < count;
-        (told, others)
+        conversations.retain(|id| !since.contains(id));
+        let others = conversations.len() < count;
+        (conversations, others)
     }
 }
 
 impl Presences {
-    /// A session of a user is open, with what it says: one that goes on says what it said before. `conversations_of` gives
-    /// those of a user's conversations in which it may be told: in those that come later it is no change.
+    /// A session of a user is open, with what it says: one that goes on says what it said before.
     pub(crate) fn opened_with(
         &mut self,
         key: SessionKey,
         account: &Arc<Account>,
         status: PresenceStatus,
-        conversations_of: impl Fn(&Account) -> Vec<ConversationId>,
     ) {
         self.sessions.insert(key, Arc::clone(account));
         let local = self.locals.entry(Arc::clone(account)).or_default();
         let before = local.status();
         local.sessions.push((key, status));
         if local.status() != before {
-            local.changed(|| conversations_of(account));
+            local.change();
         }
         self.say_of(account, Word::Change);
     }
 
     /// A session says whether its user is there.
-    pub(crate) fn set(
-        &mut self,
-        key: SessionKey,
-        status: PresenceStatus,
-        conversations_of: impl Fn(&Account) -> Vec<ConversationId>,
-    ) {
+    pub(crate) fn set(&mut self, key: SessionKey, status: PresenceStatus) {
         let Some(account) = self.sessions.get(&key).cloned() else {
             return;
         };
@@ -105,26 +96,18 @@ impl Presences {
         if local.status() == before {
             return;
         }
-        local.changed(|| conversations_of(&account));
+        local.change();
         self.say_of(&account, Word::Change);
     }
 
     /// A session of a user has a new conversation: those who do not know what is said of the user are told.
     pub(crate) fn joined(&mut self, account: &Account, conversation: ConversationId) {
         if let Some(local) = self.locals.get_mut(account)
-            && local.changed_in.is_some()
+            && local.changed
         {
             local.since.push(conversation);
         }
         self.repeat(account);
-    }
-
-    /// Whether a session says something else than before.
-    pub(crate) fn is_change(&self, key: SessionKey, status: PresenceStatus) -> bool {
-        let account = self.sessions.get(&key);
-        let local = account.and_then(|account| self.locals.get(account));
-        let said = local.and_then(|local| local.sessions.iter().find(|(other, _)| *other == key));
-        said.is_some_and(|(_, said)| *said != status)
     }
 
     /// A session ended.
@@ -136,8 +119,7 @@ impl Presences {
             let before = local.status();
             local.sessions.retain(|(other, _)| *other != key);
             if local.status() != before {
-                local.changed_in = None;
-                local.since.clear();
+                local.change_not();
             }
         }
         self.say_of(&account, Word::Change);
@@ -159,20 +141,40 @@ impl Presences {
         self.pass > 0
     }
 
+    /// So many users of whom something may be said in the next step: of those [`Self::say`] is to know the conversations.
+    pub(crate) fn to_say(&self, now: Instant, most: usize) -> Vec<Arc<Account>> {
+        let pass = if self.pass == 0 {
+            self.unsaid.len()
+        } else {
+            self.pass
+        };
+        let next = self.unsaid.iter().take(pass.min(AT_ONCE));
+        let says = |account: &&Arc<Account>| {
+            let local = self.locals.get(*account);
+            local.is_some_and(|local| {
+                let status = local.status();
+                let before = local.said.unwrap_or(PresenceStatus::Offline);
+                status != PresenceStatus::Offline
+                    && (local.repeat || status != before)
+                    && local.spoke.is_none_or(|at| now >= at + PAUSE)
+            })
+        };
+        next.filter(says).take(most).cloned().collect()
+    }
+
     /// What is to be said since this was last asked, or a step of it: then [`Self::is_saying`]. `conversations_of` gives those of a
-    /// user's conversations in which it may be told.
+    /// user's conversations in which it may be told; none of a user that can only be asked for in a later step.
     pub(crate) fn say(
         &mut self,
         now: Instant,
-        conversations_of: impl Fn(&Account) -> Vec<ConversationId>,
+        conversations_of: impl Fn(&Account) -> Option<Vec<ConversationId>>,
     ) -> Said {
         let mut said = Said::default();
         if self.pass == 0 {
             self.pass = self.unsaid.len();
         }
-        let mut conversations = 0;
         for _ in 0..AT_ONCE {
-            if self.pass == 0 || conversations >= STEP_CONVERSATIONS {
+            if self.pass == 0 {
                 break;
             }
             self.pass -= 1;
@@ -187,14 +189,24 @@ impl Presences {
                 self.unsaid.push_back(account);
                 continue;
             }
-            local.queued = false;
             let status = local.status();
-            let repeat = std::mem::take(&mut local.repeat);
             let before = local.said.unwrap_or(PresenceStatus::Offline);
+            let says = status != before || (local.repeat && status != PresenceStatus::Offline);
+            let all = if says && status != PresenceStatus::Offline {
+                conversations_of(&account)
+            } else {
+                Some(Vec::new())
+            };
+            let Some(all) = all else {
+                self.unsaid.push_front(account);
+                self.pass += 1;
+                break;
+            };
+            (local.queued, local.repeat) = (false, false);
             if status == before {
-                (local.changed_in, local.since) = (None, Vec::new());
+                local.change_not();
             }
-            if status == before && (!repeat || status == PresenceStatus::Offline) {
+            if !says {
                 if local.sessions.is_empty() {
                     self.locals.remove(&account);
                 }
@@ -202,8 +214,6 @@ impl Presences {
             }
             let mut others = false;
             if status != PresenceStatus::Offline {
-                let all = conversations_of(&account);
-                conversations += all.len();
                 let told;
                 (told, others) = local.take_changed_in(all);
                 local.conversations = told.into();

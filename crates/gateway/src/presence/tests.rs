@@ -29,11 +29,6 @@ fn word(name: &str, status: PresenceStatus) -> Presence {
     }
 }
 
-/// The conversations of everyone.
-fn in_room(_: &Account) -> Vec<ConversationId> {
-    vec![ROOM]
-}
-
 /// One gateway's machine, with its clock.
 struct Here {
     presences: Presences,
@@ -69,11 +64,11 @@ impl Here {
     }
 
     fn opens(&mut self, key: SessionKey, account: &Arc<Account>) {
-        self.presences.opened_with(key, account, Online, in_room);
+        self.presences.opened_with(key, account, Online);
     }
 
     fn says(&mut self, ms: u64) -> Said {
-        self.presences.say(self.at(ms), |_| vec![ROOM])
+        self.presences.say(self.at(ms), |_| Some(vec![ROOM]))
     }
 }
 
@@ -153,13 +148,13 @@ fn a_gateway_says_what_its_sessions_say_together_and_at_most_once_a_second() {
     assert_eq!(said.changes.len(), 1);
     assert_eq!(said.changes[0].status, Online);
     assert_eq!(here.told(0), one("alice", Online));
-    here.presences.set(phone, Away, in_room);
+    here.presences.set(phone, Away);
     assert_eq!(here.says(1000), Said::default(), "the laptop is online");
     for status in [Away, Online, Away] {
-        here.presences.set(laptop, status, in_room);
+        here.presences.set(laptop, status);
     }
     assert_eq!(here.says(1001).changes[0].status, Away);
-    here.presences.set(laptop, Online, in_room);
+    here.presences.set(laptop, Online);
     assert_eq!(here.says(1500), Said::default());
     assert_eq!(here.says(2001).changes[0].status, Online);
     here.presences.closed(phone);
@@ -189,9 +184,9 @@ fn what_changed_before_a_conversation_began_is_no_news_in_it() {
     let (mut here, mut there) = (Here::new(), Here::new());
     there.presences.own = gateway(1);
     let (alice, key) = (account("alice"), SessionKey(1));
-    here.presences.opened_with(key, &alice, Online, |_| vec![]);
+    here.presences.opened_with(key, &alice, Online);
     // The room begins before the gateway has said that she came.
-    here.presences.repeat(&alice);
+    here.presences.joined(&alice, ROOM);
     let said = here.says(100);
     assert_eq!(said.changes[0].conversations, []);
     let tell = |there: &mut Here, said: &Said, ms| {
@@ -208,46 +203,44 @@ fn what_changed_before_a_conversation_began_is_no_news_in_it() {
     assert_eq!((said.changes.len(), said.repeats.len()), (0, 1));
     assert_eq!(said.repeats[0].conversations, [ROOM]);
     assert_eq!(tell(&mut there, &said, 1100), []);
-    here.presences.set(key, Away, in_room);
+    here.presences.set(key, Away);
     let said = here.says(2100);
     assert_eq!(tell(&mut there, &said, 2100), one("alice", Away));
     assert_eq!(here.told(2100), one("alice", Away));
 }
 
-/// Looking at all conversations is what a change costs: of several that are said as one only the first does.
 #[test]
 fn change_behind_new_conversation_is_told_there() {
     let mut here = Here::new();
     let (alice, key) = (account("alice"), SessionKey(1));
-    here.presences.opened_with(key, &alice, Online, |_| vec![]);
+    here.presences.opened_with(key, &alice, Online);
     here.presences.joined(&alice, ROOM);
-    let unchanged = |_: &Account| panic!("nothing changed");
-    here.presences.set(key, Online, unchanged);
-    assert!(!here.presences.is_change(key, Online));
-    here.presences.set(key, Away, |_| panic!("looked at again"));
+    here.presences.set(key, Online);
+    here.presences.set(key, Away);
     let said = here.says(100);
     assert_eq!(said.changes[0].conversations, [ROOM]);
     assert_eq!(here.told(100), one("alice", Away));
 }
 
 #[test]
-fn much_presence_is_said_in_steps() {
+fn presence_of_many_is_said_in_steps() {
     let mut here = Here::new();
-    let all: Vec<_> = (0..STEP_CONVERSATIONS as u128)
-        .map(|n| ConversationId(Uuid::from_u128(n)))
-        .collect();
-    let users = 3;
+    let users = 5;
     for n in 0..users {
-        let user = account(&format!("u{n}"));
-        here.opens(SessionKey(n), &user);
+        here.opens(SessionKey(n), &account(&format!("u{n}")));
     }
-    let mut steps = 0;
+    let (mut steps, mut said) = (0, 0);
     while steps == 0 || here.presences.is_saying() {
-        let said = here.presences.say(here.at(100), |_| all.clone());
-        assert_eq!(said.changes.len(), 1);
+        let now = here.at(100);
+        let next = here.presences.to_say(now, 2);
+        let conversations = |one: &Account| {
+            let asked = next.iter().any(|next| **next == *one);
+            asked.then(|| vec![ROOM])
+        };
+        said += here.presences.say(now, conversations).changes.len();
         steps += 1;
     }
-    assert_eq!(steps, users);
+    assert_eq!((steps, said), (3, 5));
 }
 
 #[test]
@@ -259,8 +252,7 @@ fn a_session_that_goes_on_elsewhere_says_what_it_said_whichever_gateway_is_heard
         if fenced_first {
             here.hears(1, "alice", Offline, Word::Change, 5000);
         }
-        here.presences
-            .opened_with(SessionKey(1), &alice, Away, in_room);
+        here.presences.opened_with(SessionKey(1), &alice, Away);
         assert_eq!(here.says(5500).changes[0].status, Away);
         here.hears(1, "alice", Offline, Word::Change, 6000);
         assert_eq!(here.told(60_000), []);

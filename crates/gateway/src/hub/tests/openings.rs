@@ -1,7 +1,7 @@
 //! Sessions that open: those that name little do not wait behind those that name much.
 
 use super::*;
-use crate::hub::openings::OpeningSize;
+use crate::hub::coordinator::OpeningSize;
 
 /// Opens a session of a user that says what it has of so many conversations.
 fn open(world: &mut World, user: &str, positions: u128) -> SessionKey {

@@ -14,7 +14,7 @@ fn storm(users: usize) {
         world.open(user);
     }
     answer_all(&mut world, users);
-    world.hub.reconcile();
+    world.hub.breaks(None);
     answer_all(&mut world, users);
     for client in &world.clients {
         let key = client.key.unwrap();

@@ -34,6 +34,10 @@ pub(super) enum Step {
     Feed(usize, bool),
     /// The feed loses what waits in it, and begins anew.
     Break,
+    /// One shard has no room, loses what waits in the feed of a conversation of its, and begins anew.
+    BreakOf(usize),
+    /// Something on its way between the coordinator and the shards arrives.
+    Move(usize),
     /// A client that is away, and says what it has, lost what it had of a conversation behind a seq.
     Forget(usize, usize, u64),
     /// Events that are on their way through many entries go on.
@@ -66,6 +70,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => n.clone().prop_map(Step::ReadOver),
         8 => (n.clone(), prop::bool::weighted(0.2)).prop_map(|(n, again)| Step::Feed(n, again)),
         1 => Just(Step::Break),
+        1 => (0..CONVERSATIONS).prop_map(Step::BreakOf),
+        8 => (0..12_usize).prop_map(Step::Move),
         6 => Just(Step::Push),
         4 => (n.clone(), prop::bool::weighted(0.1)).prop_map(|(n, fails)| Step::Work(n, fails)),
         4 => n.clone().prop_map(Step::Arrive),

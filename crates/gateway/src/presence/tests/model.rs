@@ -52,7 +52,7 @@ impl World {
                 if let Some(machine) = &mut self.gateways[g] {
                     self.keys += 1;
                     let (key, name) = (SessionKey(self.keys), format!("u{user}"));
-                    machine.opened_with(key, &account(&name), Online, in_room);
+                    machine.opened_with(key, &account(&name), Online);
                     self.sessions.push((g, key, name, Online));
                 }
             }
@@ -64,7 +64,7 @@ impl World {
                 let session = &mut self.sessions[n];
                 session.3 = if away { Away } else { Online };
                 let machine = self.gateways[session.0].as_mut().unwrap();
-                machine.set(session.1, session.3, in_room);
+                machine.set(session.1, session.3);
             }
             Step::Kill(g) => {
                 self.gateways[g] = None;
@@ -90,7 +90,7 @@ impl World {
             let Some(machine) = &mut self.gateways[g] else {
                 continue;
             };
-            let said = machine.say(self.now, |_| vec![ROOM]);
+            let said = machine.say(self.now, |_| Some(vec![ROOM]));
             for other in self.gateways.iter_mut().flatten() {
                 for (words, kind) in [(&said.changes, Word::Change), (&said.repeats, Word::Repeat)]
                 {

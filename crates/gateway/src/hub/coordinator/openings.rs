@@ -3,8 +3,8 @@
 
 use confab_protocol::fair::{FairQueue, Owner};
 
-use super::SessionKey;
 use super::session::Asking;
+use crate::hub::SessionKey;
 
 /// Positions that a session may name and still be small.
 const MAX_SMALL_POSITIONS: usize = 500;

@@ -1,0 +1,183 @@
+//! The coordinator's loop: sessions that open and end, and what is asked for again when the feed began anew.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use confab_bus::records::Position;
+use confab_protocol::signal::PresenceStatus;
+use rustc_hash::FxHashMap;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::shard::tell;
+use super::{Done, ForCoordinator, ForPresence, PERIOD, Todo, questions};
+use crate::commands::Commands;
+use crate::hub::{Coordinator, Effect, Opened, Replays, SessionKey, Step, Ticket};
+use crate::metrics::{FeedMetrics, WindowMetrics};
+use crate::permits::FairPermits;
+
+/// The coordinator's loop.
+pub(crate) struct CoordinatorLoop {
+    pub(super) coordinator: Coordinator,
+    pub(super) inputs: mpsc::Receiver<ForCoordinator>,
+    pub(super) shards: Vec<mpsc::Sender<Todo>>,
+    pub(super) presence: mpsc::Sender<ForPresence>,
+    pub(super) commands: Commands,
+    pub(super) metrics: FeedMetrics,
+    pub(super) replays: WindowMetrics,
+    pub(super) questions: Arc<FairPermits>,
+    /// Who waits for a session to be open, and what the session then says of its user.
+    pub(super) opening: FxHashMap<SessionKey, (oneshot::Sender<Opened>, PresenceStatus)>,
+    pub(super) tasks: JoinSet<Done>,
+}
+
+impl CoordinatorLoop {
+    /// Runs until `stop`, or until the feed's reader ends.
+    pub(crate) async fn run(mut self, mut epochs: watch::Receiver<u64>, stop: CancellationToken) {
+        let mut period = interval(PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = epochs.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let epoch = *epochs.borrow_and_update();
+                    self.metrics.reconciling();
+                    self.coordinator.began(epoch);
+                }
+                Some(done) = self.tasks.join_next() => self.done(done),
+                Some(asked) = self.inputs.recv() => self.input(asked).await,
+                _ = period.tick() => self.show(),
+            }
+            self.carry_out(&epochs).await;
+            self.metrics.coordinator().turned(0, None, Instant::now());
+        }
+    }
+
+    fn show(&mut self) {
+        let truncated = self.coordinator.take_truncated();
+        self.replays.replayed(Replays {
+            truncated,
+            ..Replays::default()
+        });
+        self.metrics.sessions_now(self.coordinator.session_count());
+        let [small, large] = self.coordinator.waiting_openings();
+        self.metrics.waiting("small_openings", small);
+        self.metrics.waiting("large_openings", large);
+    }
+
+    async fn input(&mut self, input: ForCoordinator) {
+        match input {
+            // Who gave up has said so already, of a session that was not there yet.
+            ForCoordinator::Open(_, opened) if opened.is_closed() => {}
+            ForCoordinator::Open(opening, opened) => {
+                let presence = opening.start.presence.unwrap_or(PresenceStatus::Online);
+                self.opening.insert(opening.key, (opened, presence));
+                self.coordinator.open(opening);
+            }
+            ForCoordinator::Close(key, positions) => self.close(key, positions).await,
+        }
+    }
+
+    /// The shards are told behind all that they were told of the session.
+    async fn close(&mut self, key: SessionKey, positions: Vec<oneshot::Sender<Vec<Position>>>) {
+        self.opening.remove(&key);
+        let Some(account) = self.coordinator.close(key) else {
+            return;
+        };
+        for (shard, positions) in self.shards.iter().zip(positions) {
+            let close = Todo::Close(key, Arc::clone(&account), positions);
+            if shard.send(close).await.is_err() {
+                debug!("a session ends behind its shard");
+            }
+        }
+        self.tell_presence(ForPresence::Closed(key)).await;
+    }
+
+    async fn tell_presence(&self, said: ForPresence) {
+        if self.presence.send(said).await.is_err() {
+            debug!("a session comes or goes behind presence");
+        }
+    }
+
+    fn done(&mut self, done: Result<Done, JoinError>) {
+        match done {
+            Ok(Done::Asked(ask, Ok(answers))) => self.coordinator.memberships(ask, answers),
+            Ok(Done::Asked(ask, Err(failure))) => {
+                debug!(%failure, "memberships could not be asked for");
+                self.coordinator.ask_failed(ask);
+            }
+            Ok(Done::Retry(retry)) => self.coordinator.retry(retry),
+            Ok(Done::Stepped(ticket, answers)) => self.coordinator.stepped(ticket, answers),
+            Ok(Done::Read(..) | Done::Ranges(..)) => {}
+            Err(error) => tracing::error!(%error, "a question of the coordinator died"),
+        }
+    }
+
+    async fn carry_out(&mut self, epochs: &watch::Receiver<u64>) {
+        for effect in self.coordinator.effects() {
+            match effect {
+                Effect::Shards(ticket, steps) => self.have_done(ticket, steps).await,
+                Effect::Ask(ask) => {
+                    let asked =
+                        questions::ask_for_memberships(&self.commands, &self.questions, ask);
+                    self.metrics.question("memberships");
+                    self.tasks.spawn(asked);
+                }
+                Effect::Later(delay, retry) => {
+                    self.tasks.spawn(async move {
+                        tokio::time::sleep(delay).await;
+                        Done::Retry(retry)
+                    });
+                }
+                Effect::Opened(key, opened) => self.opened(key, opened).await,
+                Effect::Reconciled => {
+                    // One of before the last break says nothing: the next turn begins anew.
+                    if !epochs.has_changed().unwrap_or(true) {
+                        info!("every user here was asked for again");
+                        self.metrics.reconciled();
+                    }
+                }
+                Effect::Read(_) => {}
+            }
+        }
+    }
+
+    /// Presence learns of the session before its client can say anything of its user.
+    async fn opened(&mut self, key: SessionKey, opened: Opened) {
+        let Some((waiting, status)) = self.opening.remove(&key) else {
+            return;
+        };
+        if let Some(account) = self.coordinator.account(key).map(Arc::clone) {
+            self.tell_presence(ForPresence::Opened(key, account, status))
+                .await;
+        }
+        tell(waiting, opened);
+    }
+
+    /// Has each shard take its part of a step.
+    async fn have_done(&mut self, ticket: Ticket, steps: Vec<Step>) {
+        let mut answers = Vec::with_capacity(steps.len());
+        for (shard, step) in self.shards.iter().zip(steps) {
+            let (answer, answered) = oneshot::channel();
+            if shard.send(Todo::Step(step, answer)).await.is_err() {
+                debug!("a session opens behind its shard");
+            }
+            answers.push(answered);
+        }
+        self.tasks.spawn(async move {
+            let mut all = Vec::with_capacity(answers.len());
+            for answer in answers {
+                // A shard that ended answers nothing: the gateway is stopping.
+                all.push(answer.await.unwrap_or_default());
+            }
+            Done::Stepped(ticket, all)
+        });
+    }
+}

@@ -1,0 +1,107 @@
+//! What is said of presence, in messages for the other gateways.
+
+use confab_bus::GatewayId;
+use confab_protocol::ids::{ConversationId, TenantId};
+use confab_protocol::signal::{Presence, PresenceNews};
+use rustc_hash::FxHashMap;
+
+use crate::presence::Said;
+
+/// About how many bytes of news go in one message: far from what NATS takes, and little to read at once.
+const NEWS: usize = 256 * 1024;
+/// About how many bytes a word takes without its conversations, and each of those.
+const WORD: usize = 200;
+const ID: usize = 18;
+
+/// Puts what is said into messages: of one tenant each, and of a bounded size.
+pub(super) fn news(
+    own: GatewayId,
+    said: Said,
+    wanted: impl Iterator<Item = (TenantId, ConversationId)>,
+) -> Vec<(TenantId, PresenceNews)> {
+    let mut pages = Pages {
+        own,
+        full: Vec::new(),
+        open: FxHashMap::default(),
+    };
+    let size = |word: &Presence| WORD + ID * word.conversations.len();
+    for word in said.changes {
+        let page = pages.with(word.tenant.clone(), size(&word));
+        page.changes.push(word);
+    }
+    for word in said.repeats {
+        let page = pages.with(word.tenant.clone(), size(&word));
+        page.repeats.push(word);
+    }
+    for (tenant, id) in wanted {
+        pages.with(tenant, ID).wanted.push(id);
+    }
+    let open = pages.open.into_iter();
+    let open = open.map(|(tenant, (page, _))| (tenant, page));
+    pages.full.into_iter().chain(open).collect()
+}
+
+struct Pages {
+    own: GatewayId,
+    full: Vec<(TenantId, PresenceNews)>,
+    open: FxHashMap<TenantId, (PresenceNews, usize)>,
+}
+
+impl Pages {
+    /// A page with room for so many bytes.
+    fn with(&mut self, tenant: TenantId, bytes: usize) -> &mut PresenceNews {
+        let empty = || PresenceNews {
+            gateway: self.own.0,
+            changes: Vec::new(),
+            repeats: Vec::new(),
+            wanted: Vec::new(),
+        };
+        let (page, size) = self
+            .open
+            .entry(tenant.clone())
+            .or_insert_with(|| (empty(), 0));
+        if *size > 0 && *size + bytes > NEWS {
+            let full = std::mem::replace(page, empty());
+            self.full.push((tenant, full));
+            *size = 0;
+        }
+        *size += bytes;
+        page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_protocol::signal::PresenceStatus;
+    use confab_protocol::wire;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn news_go_in_few_messages_of_one_tenant_each_that_fit_nats() {
+        let word = |n: usize| Presence {
+            tenant: if n == 0 { "a" } else { "b" }.parse().unwrap(),
+            user: format!("{n:0>100}").parse().unwrap(),
+            status: PresenceStatus::Online,
+            conversations: vec![ConversationId(Uuid::now_v7()); 10_000 * (n % 2)],
+        };
+        let said = Said {
+            changes: (0..10).map(word).collect(),
+            repeats: vec![word(3)],
+        };
+        let wanted =
+            (0..50_000).map(|n| ("b".parse().unwrap(), ConversationId(Uuid::from_u128(n))));
+        let pages = news(GatewayId(Uuid::nil()), said, wanted);
+        assert!(pages.len() < 15, "{}", pages.len());
+        let (mut words, mut wanted) = (0, 0);
+        for (tenant, page) in &pages {
+            assert!(wire::encode(page).unwrap().len() < 2 * NEWS);
+            assert!(page.changes.iter().all(|word| word.tenant == *tenant));
+            words += page.changes.len() + page.repeats.len();
+            wanted += page.wanted.len();
+        }
+        assert_eq!((words, wanted), (11, 50_000));
+        assert!(news(GatewayId(Uuid::nil()), Said::default(), [].into_iter()).is_empty());
+    }
+}

@@ -1,0 +1,246 @@
+//! Presence's loop: what sessions and other gateways say of users, what this gateway says, and who is told. It owns no conversation:
+//! shards are asked which carry signals, and tell their sessions.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use confab_bus::GatewayId;
+use confab_protocol::ids::{ConversationId, TenantId};
+use confab_protocol::signal::{PresenceNews, Signal};
+use futures_util::future::join_all;
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::news::news;
+use super::shard::tell;
+use super::telling::{AskedFor, Tellings};
+use super::to_shards::ToShards;
+use super::{ForPresence, Input, PERIOD};
+use crate::hub::{Account, Telling};
+use crate::presence::{Presences, Said, Word};
+use crate::signals::{FromGateways, Outbound};
+
+/// Users whose conversations are asked for at once.
+const SAY_USERS: usize = 64;
+/// Conversations whose members' presence is repeated in one turn.
+const ASKED_FOR: usize = 256;
+/// Changes that are told in one turn.
+const TELLINGS: usize = 16;
+/// How long a shard is waited for: one that is late is left out.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Presence's loop.
+pub(crate) struct PresenceLoop {
+    pub(super) presences: Presences,
+    pub(super) inputs: mpsc::Receiver<ForPresence>,
+    pub(super) said: mpsc::Receiver<FromGateways>,
+    pub(super) shards: ToShards,
+    pub(super) own: GatewayId,
+    pub(super) signals: Outbound,
+    /// Conversations whose members' presence the other gateways are to repeat.
+    pub(super) wanted: Vec<(TenantId, ConversationId)>,
+    /// Conversations of which other gateways want the presence of members here.
+    pub(super) asked_for: AskedFor,
+    pub(super) tellings: Tellings,
+}
+
+impl PresenceLoop {
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        stop.run_until_cancelled(Box::pin(self.keep())).await;
+    }
+
+    async fn keep(&mut self) {
+        let mut period = interval(PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = period.tick() => self.begin().await,
+                Some(said) = self.inputs.recv() => self.hear(said),
+                Some(said) = self.said.recv() => self.hear_gateway(said).await,
+                () = yield_now(), if self.has_work() => {}
+            }
+            self.turn().await;
+        }
+    }
+
+    fn hear(&mut self, said: ForPresence) {
+        match said {
+            ForPresence::Opened(key, account, status) => {
+                self.presences.opened_with(key, &account, status);
+            }
+            ForPresence::Closed(key) => self.presences.closed(key),
+            ForPresence::Set(key, status, done) => {
+                self.presences.set(key, status);
+                tell(done, ());
+            }
+            ForPresence::Came { hosted, joined } => {
+                self.wanted.extend(hosted);
+                for (account, id) in joined {
+                    self.presences.joined(&account, id);
+                }
+            }
+        }
+    }
+
+    async fn hear_gateway(&mut self, said: FromGateways) {
+        match said {
+            FromGateways::Signal(signal) => self.pass_on(signal),
+            FromGateways::Presence(news) => self.hear_news(&news).await,
+            FromGateways::Alive(alive) => {
+                if self.presences.alive(&alive, Instant::now()) {
+                    self.want_all().await;
+                }
+            }
+            FromGateways::Back => {
+                self.presences.repeat_all();
+                self.want_all().await;
+            }
+        }
+    }
+
+    /// Hands a signal to its conversation's shard; one that has too much to do hears fewer of them.
+    fn pass_on(&self, signal: Signal) {
+        let Some(shard) = self.shards.of(signal.conversation) else {
+            return;
+        };
+        match shard.try_reserve() {
+            Ok(place) => place.send(Input::Signal(signal)),
+            Err(_) => self.signals.dropped(&signal),
+        }
+    }
+
+    async fn hear_news(&mut self, news: &PresenceNews) {
+        let gateway = GatewayId(news.gateway);
+        if gateway == self.own {
+            return;
+        }
+        let words = || news.changes.iter().chain(&news.repeats);
+        let named = words().flat_map(|word| &word.conversations);
+        let (here, _) = self.carrying(named.chain(&news.wanted).copied()).await;
+        let now = Instant::now();
+        for (words, word) in [(&news.changes, Word::Change), (&news.repeats, Word::Repeat)] {
+            for presence in words {
+                self.presences
+                    .heard(gateway, presence, word, now, |id| here.contains(&id));
+            }
+        }
+        let wanted = news.wanted.iter().filter(|id| here.contains(id));
+        self.asked_for.extend(wanted.copied());
+    }
+
+    /// Those of the conversations that carry signals here, and whether every shard said so.
+    async fn carrying(
+        &self,
+        ids: impl Iterator<Item = ConversationId>,
+    ) -> (FxHashSet<ConversationId>, bool) {
+        let parts: Vec<Vec<_>> = self.shards.shards.split(ids, |id| *id);
+        let asked = self.shards.ask_in_time(parts, PATIENCE, Input::Carrying);
+        let here = asked.await;
+        let is_whole = here.len() == self.shards.shards.count();
+        (here.into_iter().flatten().collect(), is_whole)
+    }
+
+    /// Asks every shard the same; gives the answers of those that are not late.
+    async fn ask<A>(&self, input: impl Fn(oneshot::Sender<Vec<A>>) -> Input) -> Vec<A> {
+        let parts = std::iter::repeat(());
+        let ask = |(), answer| input(answer);
+        let answers = self.shards.ask_in_time(parts, PATIENCE, ask).await;
+        answers.into_iter().flatten().collect()
+    }
+
+    /// This gateway may have missed what the others said of anyone.
+    async fn want_all(&mut self) {
+        let all = self.ask(Input::Hosted).await;
+        self.wanted.extend(all);
+    }
+
+    /// Begins to say and tell what is to be said and told.
+    async fn begin(&mut self) {
+        self.say().await;
+        let ids = self.presences.to_sweep();
+        if ids.is_empty() {
+            self.presences.sweep(|_| false);
+        } else if let (here, true) = self.carrying(ids.into_iter()).await {
+            self.presences.sweep(|id| here.contains(&id));
+        }
+    }
+
+    /// Whether presence is being said or told.
+    fn has_work(&self) -> bool {
+        self.presences.is_saying() || !self.tellings.is_empty() || !self.asked_for.is_empty()
+    }
+
+    /// Says and tells some more of what is to be said and told.
+    async fn turn(&mut self) {
+        self.repeat_asked_for().await;
+        if self.presences.is_saying() {
+            self.say().await;
+        }
+        let next = std::iter::from_fn(|| self.tellings.pop());
+        let next: Vec<_> = next.take(TELLINGS).collect();
+        let told = next.into_iter().map(|telling| self.tell_on(telling));
+        for telling in join_all(told).await.into_iter().flatten() {
+            self.tellings.push_back(telling);
+        }
+    }
+
+    /// Tells a change in the next shard; one that does not answer in time keeps it.
+    async fn tell_on(&self, telling: Box<Telling>) -> Option<Box<Telling>> {
+        let at = telling.next_shard()?;
+        let (done, told) = oneshot::channel();
+        let shard = self.shards.at(at)?;
+        let tell = async {
+            shard.send(Input::Tell(telling, done)).await.ok()?;
+            told.await.ok()
+        };
+        timeout(PATIENCE, tell).await.ok().flatten()
+    }
+
+    async fn repeat_asked_for(&mut self) {
+        let next = std::iter::from_fn(|| self.asked_for.pop());
+        let ids: Vec<_> = next.take(ASKED_FOR).collect();
+        if ids.is_empty() {
+            return;
+        }
+        let parts: Vec<Vec<_>> = self.shards.shards.split(ids, |id| *id);
+        let asked = self.shards.ask_in_time(parts, PATIENCE, Input::MembersHere);
+        for account in asked.await.into_iter().flatten() {
+            self.presences.repeat(&account);
+        }
+    }
+
+    async fn say(&mut self) {
+        let now = Instant::now();
+        let of = self.presences.to_say(now, SAY_USERS);
+        let asked = of.iter().map(|account| {
+            let ask = |answer| Input::CarryingOf(Arc::clone(account), answer);
+            self.ask(ask)
+        });
+        let ids = join_all(asked).await;
+        let conversations: FxHashMap<&Account, _> = of.iter().map(AsRef::as_ref).zip(ids).collect();
+        let said = self
+            .presences
+            .say(now, |account| conversations.get(account).cloned());
+        self.publish(said).await;
+        for presence in self.presences.told(now) {
+            self.tellings.push(presence, self.shards.shards);
+        }
+    }
+
+    async fn publish(&mut self, said: Said) {
+        let wanted = std::mem::take(&mut self.wanted);
+        let mut here = FxHashSet::default();
+        if !wanted.is_empty() {
+            (here, _) = self.carrying(wanted.iter().map(|(_, id)| *id)).await;
+        }
+        let wanted = wanted.into_iter().filter(|(_, id)| here.contains(id));
+        for (tenant, news) in news(self.own, said, wanted) {
+            self.signals.presence(tenant, news);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! A shard's loop: the feed comes first, and everyone else has a bounded share of each turn.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet, yield_now};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::pace::Pace;
+use super::work::{ClientWork, SEEN_STEP, TELL_STEP};
+use super::{Done, ForPresence, FromFeed, Input, PERIOD, Todo, questions};
+use crate::commands::Commands;
+use crate::hub::{Effect, Read, Reader, SessionKey, Shard};
+use crate::metrics::{FeedMetrics, Part, WindowMetrics};
+use crate::permits::FairPermits;
+use crate::signals::Outbound;
+
+/// Events taken from the feed at once.
+pub(super) const RUN: usize = 256;
+/// For how long answers of workers and large conversations have each one turn; one of each at least.
+const TURN_TIME: Duration = Duration::from_millis(1);
+
+/// A shard's loop.
+pub(crate) struct ShardLoop {
+    /// Which one it is.
+    pub(super) number: usize,
+    pub(super) shard: Shard,
+    pub(super) inputs: mpsc::Receiver<Input>,
+    pub(super) todos: mpsc::Receiver<Todo>,
+    pub(super) presence: mpsc::Sender<ForPresence>,
+    /// Where signals are counted.
+    pub(super) signals: Outbound,
+    pub(super) commands: Commands,
+    pub(super) metrics: FeedMetrics,
+    pub(super) replays: WindowMetrics,
+    pub(super) shown: Shown,
+    pub(super) questions: Arc<FairPermits>,
+    pub(super) tasks: JoinSet<Done>,
+    pub(super) work: ClientWork,
+}
+
+/// What was last shown of the shard's part of gauges.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    conversations: Part,
+    window: [Part; 2],
+}
+
+impl ShardLoop {
+    /// Runs until `stop`, or until the feed's reader ends.
+    pub(crate) async fn run(mut self, mut feed: mpsc::Receiver<FromFeed>, stop: CancellationToken) {
+        let mut events = Vec::with_capacity(RUN);
+        let mut period = interval(PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut pace, mut show_due) = (Pace::default(), Instant::now());
+        loop {
+            let mut input = None;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                count = feed.recv_many(&mut events, RUN), if self.shard.may_hear() => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                Some(done) = self.tasks.join_next() => self.done(done),
+                Some(todo) = self.todos.recv() => input = Some(Input::Todo(todo)),
+                Some(asked) = self.inputs.recv() => input = Some(asked),
+                _ = period.tick() => show_due = Instant::now(),
+                () = pace.pause(self.shard.may_rest()), if self.shard.is_pushing() => {}
+                () = yield_now(), if !self.work.is_empty() || self.shard.is_leaving() => {}
+            }
+            let now = Instant::now();
+            let finished = self.feed_turn(&mut events, now);
+            self.answers_turn(now);
+            self.take_in(input);
+            self.client_turn();
+            self.shard.leave_on();
+            self.push_turn(&mut pace);
+            self.carry_out();
+            self.tell_presence();
+            if show_due <= now {
+                show_due = now + PERIOD;
+                self.show();
+            }
+            self.observe(finished);
+        }
+    }
+
+    /// Pushes events that are on their way through many subscriptions to some more of them.
+    fn push_turn(&mut self, pace: &mut Pace) {
+        let began = Instant::now();
+        while self.shard.is_pushing() && pace.begins(self.shard.may_rest(), Instant::now()) {
+            self.shard.push_on();
+            pace.took(self.shard.is_pushing());
+            if began.elapsed() >= TURN_TIME {
+                break;
+            }
+        }
+    }
+
+    /// Hands on the events that were taken from the feed; says how many were new ones.
+    fn feed_turn(&mut self, events: &mut Vec<FromFeed>, now: Instant) -> u64 {
+        self.shard.tick(now);
+        let mut finished = 0;
+        for event in events.drain(..) {
+            finished += u64::from(matches!(event, FromFeed::Event(..)));
+            self.heard(event);
+        }
+        finished
+    }
+
+    /// Takes answers of workers, and waits that are over, for a bounded time.
+    fn answers_turn(&mut self, now: Instant) {
+        while let Some(done) = self.tasks.try_join_next() {
+            self.done(done);
+            if now.elapsed() >= TURN_TIME {
+                break;
+            }
+        }
+    }
+
+    /// Presence learns where there are first members and new ones. Where it has no room it learns that with the next turn.
+    fn tell_presence(&mut self) {
+        if !self.shard.has_come() {
+            return;
+        }
+        if let Ok(place) = self.presence.try_reserve() {
+            place.send(ForPresence::Came {
+                hosted: self.shard.take_hosted(),
+                joined: self.shard.take_joined(),
+            });
+        }
+    }
+
+    fn show(&mut self) {
+        let Shown {
+            conversations,
+            window,
+        } = &mut self.shown;
+        self.metrics
+            .conversations(conversations, self.shard.conversation_count());
+        self.replays.observe(window, self.shard.window());
+        self.replays.replayed(self.shard.take_replays());
+        self.metrics.waiting("questions", self.questions.waiting());
+    }
+
+    fn observe(&self, finished: u64) {
+        let pushing = self.shard.oldest_on_their_way();
+        let lag = self.metrics.lag(self.number);
+        lag.turned(finished, pushing, Instant::now());
+    }
+
+    fn heard(&mut self, from_feed: FromFeed) {
+        match from_feed {
+            FromFeed::Began(epoch) => self.shard.began(epoch),
+            FromFeed::Event(arrived) => {
+                let verdict = self.shard.heard_since(&arrived.event, arrived.read);
+                self.metrics.event(verdict, arrived.pending);
+                drop(arrived.room);
+            }
+            FromFeed::Past(event, _room) => self.shard.fill(&event),
+            FromFeed::Filled => {
+                self.shard.filled();
+                self.metrics.filled();
+            }
+        }
+    }
+
+    /// Does what is asked; gives the rest of what is too much for one step.
+    pub(super) fn input(&mut self, input: Input) -> Option<Input> {
+        match input {
+            Input::Todo(Todo::Step(mut step, done)) => match self.shard.step(&mut step) {
+                Some(answer) => tell(done, answer),
+                None => return Some(Input::Todo(Todo::Step(step, done))),
+            },
+            Input::Todo(Todo::Close(key, _, positions)) => tell(positions, self.shard.close(key)),
+            Input::Positions(key, positions) => tell(positions, self.shard.positions(key)),
+            Input::Seen(key, mut seen, done) => {
+                self.shard.seen(key, seen.by_ref().take(SEEN_STEP));
+                if seen.len() > 0 {
+                    return Some(Input::Seen(key, seen, done));
+                }
+                tell(done, ());
+            }
+            Input::Drained(key) => self.shard.drained(key),
+            Input::Standing(key, conversation, answer) => {
+                if let Some(standing) = self.shard.standing(key, conversation) {
+                    tell(answer, standing);
+                }
+            }
+            Input::Answered(_, ask, answers) => self.shard.memberships(ask, answers),
+            Input::Signal(signal) => self.shard.signal(&signal),
+            Input::CarryingOf(account, answer) => tell(answer, self.shard.carrying_of(&account)),
+            Input::Carrying(ids, answer) => {
+                let here = ids.into_iter().filter(|id| self.shard.carries(*id));
+                tell(answer, here.collect());
+            }
+            Input::MembersHere(ids, answer) => {
+                let members = ids.into_iter().flat_map(|id| self.shard.members_here(id));
+                tell(answer, members.collect());
+            }
+            Input::Hosted(answer) => tell(answer, self.shard.all_hosted()),
+            Input::Tell(mut telling, done) => {
+                self.shard.tell(&mut telling, self.number, TELL_STEP);
+                if !telling.is_told_in(self.number) {
+                    return Some(Input::Tell(telling, done));
+                }
+                tell(done, telling);
+            }
+        }
+        None
+    }
+
+    fn done(&mut self, done: Result<Done, JoinError>) {
+        match done {
+            Ok(Done::Read(read, Ok(events))) => self.shard.events_read(&read, events),
+            Ok(Done::Read(read, Err(failure))) => {
+                debug!(%failure, conversation.id = %read.conversation, "events could not be read");
+                self.shard.read_failed(&read);
+            }
+            Ok(Done::Ranges(reads, answer)) => self.ranges_read(reads, answer),
+            Ok(Done::Asked(ask, Ok(answers))) => self.shard.memberships(ask, answers),
+            Ok(Done::Asked(ask, Err(failure))) => {
+                debug!(%failure, "memberships could not be asked for");
+                self.shard.ask_failed(ask);
+            }
+            Ok(Done::Retry(retry)) => self.shard.retry(retry),
+            Ok(Done::Stepped(..)) => {}
+            Err(error) => tracing::error!(%error, "a question of the hub died"),
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let mut reads: FxHashMap<SessionKey, Vec<Read>> = FxHashMap::default();
+        for effect in self.shard.effects() {
+            match effect {
+                Effect::Read(read) => match read.reader {
+                    Reader::Sequencer => self.ask_for_gap(read),
+                    Reader::Entry(key, _) => reads.entry(key).or_default().push(read),
+                },
+                Effect::Ask(ask) => self.ask_for_memberships(ask),
+                Effect::Later(delay, retry) => {
+                    self.tasks.spawn(async move {
+                        tokio::time::sleep(delay).await;
+                        Done::Retry(retry)
+                    });
+                }
+                Effect::Shards(..) | Effect::Opened(..) | Effect::Reconciled => {}
+            }
+        }
+        for reads in questions::together(reads.into_values()) {
+            self.ask_for_ranges(reads);
+        }
+    }
+}
+
+/// Gives someone who may have gone meanwhile what it waits for.
+pub(super) fn tell<T>(waiting: oneshot::Sender<T>, answer: T) {
+    if waiting.send(answer).is_err() {
+        debug!("nobody waits for the hub's answer any more");
+    }
+}

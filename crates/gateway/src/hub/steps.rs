@@ -1,0 +1,126 @@
+//! What the coordinator has the shards do, each with what concerns its conversations. A shard takes the steps in the order in which they
+//! were sent, and answers each.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use confab_bus::records::Position;
+use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::query::Membership;
+
+use super::entry::Begin;
+use super::session::Kept;
+use super::{Account, SessionKey};
+use crate::ws::outbox::Outbox;
+
+/// A session that every shard is to know of before its memberships are asked for: from then on each takes note of additions.
+#[derive(Debug, Clone)]
+pub(crate) struct Registration {
+    pub(crate) key: SessionKey,
+    pub(crate) account: Arc<Account>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) replay: Arc<ReplayBudget>,
+}
+
+/// Bytes that may still be replayed to a session, by all shards together.
+#[derive(Debug)]
+pub(crate) struct ReplayBudget(AtomicUsize);
+
+impl ReplayBudget {
+    pub(super) const fn new(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+
+    /// Takes so many; says whether there were as many. The last ones are taken all the same.
+    pub(super) fn take(&self, bytes: usize) -> bool {
+        let left = |left: usize| Some(left.saturating_sub(bytes));
+        let had = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        had.is_ok_and(|had| had >= bytes)
+    }
+}
+
+/// A range of a log: above `after`, up to and with `head`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(super) conversation: ConversationId,
+    pub(super) after: Seq,
+    pub(super) head: Seq,
+}
+
+/// What a session that opens is entered with.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    /// The coordinator's epoch when the memberships were asked for: what a later break of the feed hides is asked for again.
+    pub(super) epoch: u64,
+    /// Memberships that ended before: it is not owed them.
+    pub(super) over: Vec<Membership>,
+    /// Where each of the others begins to be heard, in the order of conversation and joining.
+    pub(super) begins: VecDeque<(Membership, Begin)>,
+    /// What is named in `truncated`.
+    pub(super) kept: Vec<(ConversationId, Kept)>,
+}
+
+/// What a session that goes on opens by when no worker answers.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    pub(super) positions: Vec<Position>,
+    pub(super) seen: BTreeMap<ConversationId, Seq>,
+}
+
+/// What a worker told of a user after a break of the feed.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(super) account: Arc<Account>,
+    /// The sessions of which it proves something: those that were open before it was asked.
+    pub(super) proves: Arc<[SessionKey]>,
+    pub(super) memberships: Vec<Membership>,
+    pub(super) ended: Vec<Membership>,
+    /// With the last page, the epoch in which it was asked.
+    pub(super) whole: Option<u64>,
+}
+
+/// One shard's part of a step.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Register(Registration),
+    /// What would ranges that a session missed put on the wire?
+    Weigh(Arc<Account>, Vec<Range>),
+    /// Enters the memberships of a session that opens.
+    Enter(SessionKey, Arc<Account>, Box<Part>),
+    /// Enters a session without a worker's word.
+    EnterByRecord(SessionKey, Arc<Account>, Recorded),
+    /// Up to where do all sessions of the users have each of their conversations, or claim to?
+    Held(Vec<Arc<Account>>),
+    /// Takes in what workers told of users.
+    Told(Vec<Told>),
+}
+
+impl Step {
+    /// Whose sessions it is about, where it is about one user's.
+    pub(crate) fn account(&self) -> Option<&Account> {
+        match self {
+            Self::Register(registration) => Some(&registration.account),
+            Self::Weigh(account, _)
+            | Self::Enter(_, account, _)
+            | Self::EnterByRecord(_, account, _) => Some(account),
+            Self::Held(_) | Self::Told(_) => None,
+        }
+    }
+}
+
+/// A shard's answer to its part.
+#[derive(Debug, Default)]
+pub(crate) enum Stepped {
+    /// To what is only to be done.
+    #[default]
+    Done,
+    /// Of each range, as far as the window knows.
+    Weights(Vec<usize>),
+    /// The heads of the conversations that were entered, and how many events are replayed.
+    ByRecord(Vec<(ConversationId, Seq)>, u64),
+    /// Of each user.
+    Held(Vec<Vec<(ConversationId, Seq)>>),
+}

@@ -1,0 +1,399 @@
+//! All shards and their coordinator in one place, without tasks: for tests, in which what is on its way between them may wait, and for
+//! benchmarks.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use confab_bus::feed::FeedEvent;
+use confab_bus::records::Position;
+use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::query::{EncodedEvent, UserMemberships};
+use confab_protocol::signal::Signal;
+
+#[cfg(test)]
+use super::Conversation;
+use super::{
+    Ask, Coordinator, Effect, FIRST_EPOCH, Opening, Purpose, Read, ReplayLimits, Replays, Retry,
+    SessionKey, Shard, Shards, Standing, Step, Stepped, Ticket, gathered,
+};
+use crate::window::Bounds;
+
+/// What a shard hears of the feed's reader.
+#[derive(Debug)]
+enum Heard {
+    Began(u64),
+    Event(FeedEvent),
+}
+
+/// What a shard is to do for the coordinator.
+#[derive(Debug)]
+enum Todo {
+    Step(u64, Step),
+    Close(SessionKey),
+}
+
+/// A shard and what is on its way to it.
+#[derive(Debug)]
+struct Part {
+    shard: Shard,
+    feed: VecDeque<Heard>,
+    steps: VecDeque<Todo>,
+}
+
+/// The whole hub.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    shards: Shards,
+    parts: Vec<Part>,
+    coordinator: Coordinator,
+    /// Steps that not all shards have answered, and those that all have.
+    open: BTreeMap<u64, (Ticket, Vec<Option<Stepped>>)>,
+    done: Vec<(Ticket, Vec<Stepped>)>,
+    steps: u64,
+    epoch: u64,
+    /// Whether the coordinator is still to hear of the epoch.
+    is_new: bool,
+    /// Whether what is on its way waits for [`Self::advance`].
+    waits: bool,
+    effects: Vec<Effect>,
+}
+
+impl Hub {
+    /// Of so many shards, whose windows hold so much together.
+    pub(crate) fn new(shards: Shards, bounds: Bounds, limits: ReplayLimits, now: Instant) -> Self {
+        let part = || Part {
+            shard: Shard::new(bounds, now),
+            feed: VecDeque::new(),
+            steps: VecDeque::new(),
+        };
+        Self {
+            shards,
+            parts: std::iter::repeat_with(part).take(shards.count()).collect(),
+            coordinator: Coordinator::new(shards, limits),
+            open: BTreeMap::new(),
+            done: Vec::new(),
+            steps: 0,
+            epoch: FIRST_EPOCH,
+            is_new: false,
+            waits: false,
+            effects: Vec::new(),
+        }
+    }
+
+    fn shard(&mut self, id: ConversationId) -> Option<&mut Shard> {
+        let part = self.parts.get_mut(self.shards.shard_of(id));
+        part.map(|part| &mut part.shard)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Shard> {
+        self.parts.iter().map(|part| &part.shard)
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Shard> {
+        self.parts.iter_mut().map(|part| &mut part.shard)
+    }
+
+    /// A session opens.
+    pub(crate) fn open(&mut self, opening: Opening) {
+        self.coordinator.open(opening);
+        self.go_on();
+    }
+
+    /// A session is gone; gives what its client is proven to have.
+    pub(crate) fn close(&mut self, key: SessionKey) -> Vec<Position> {
+        let positions = self.positions(key);
+        self.coordinator.close(key);
+        for part in &mut self.parts {
+            part.steps.push_back(Todo::Close(key));
+        }
+        self.go_on();
+        positions
+    }
+
+    /// What a session's client is proven to have.
+    pub(crate) fn positions(&self, key: SessionKey) -> Vec<Position> {
+        gathered(self.all().map(|shard| shard.positions(key)).collect())
+    }
+
+    /// It is `now`.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        self.all_mut().for_each(|shard| shard.tick(now));
+    }
+
+    /// An event came through the feed.
+    pub(crate) fn heard(&mut self, event: &FeedEvent) {
+        let at = self.shards.shard_of(event.conversation);
+        if let Some(part) = self.parts.get_mut(at) {
+            part.feed.push_back(Heard::Event(event.clone()));
+        }
+        self.go_on();
+    }
+
+    /// Events that are on their way through many entries go on.
+    pub(crate) fn push_on(&mut self) {
+        self.all_mut().for_each(Shard::push_on);
+    }
+
+    /// Whether there are such.
+    pub(crate) fn is_pushing(&self) -> bool {
+        self.all().any(Shard::is_pushing)
+    }
+
+    /// The memberships that were asked for have come.
+    pub(crate) fn memberships(&mut self, ask: Ask, answers: Vec<UserMemberships>) {
+        match self.asker(&ask) {
+            Some(at) => {
+                if let Some(part) = self.parts.get_mut(at) {
+                    part.shard.memberships(ask, answers);
+                }
+            }
+            None => self.coordinator.memberships(ask, answers),
+        }
+        self.go_on();
+    }
+
+    /// The shard that asked, or the coordinator.
+    fn asker(&self, ask: &Ask) -> Option<usize> {
+        match ask.purpose {
+            Purpose::Opening(..) | Purpose::Reconcile => None,
+            Purpose::Confirm(_) | Purpose::Standing => {
+                let mut ids = ask.of.iter().flat_map(|of| of.only.iter().flatten());
+                ids.next().map(|id| self.shards.shard_of(*id))
+            }
+        }
+    }
+
+    /// What must be done since this was last asked.
+    pub(crate) fn effects(&mut self) -> Vec<Effect> {
+        self.go_on();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Lets the coordinator and the shards go on as far as nothing has to wait.
+    fn go_on(&mut self) {
+        self.collect();
+        while !self.waits && self.advance(0) {}
+    }
+
+    fn collect(&mut self) {
+        for effect in self.coordinator.effects() {
+            match effect {
+                Effect::Shards(ticket, steps) => self.send(ticket, steps),
+                other => self.effects.push(other),
+            }
+        }
+        for part in &mut self.parts {
+            self.effects.extend(part.shard.effects());
+        }
+    }
+
+    fn send(&mut self, ticket: Ticket, steps: Vec<Step>) {
+        self.steps += 1;
+        let answers = steps.iter().map(|_| None).collect();
+        self.open.insert(self.steps, (ticket, answers));
+        for (part, step) in self.parts.iter_mut().zip(steps) {
+            part.steps.push_back(Todo::Step(self.steps, step));
+        }
+    }
+
+    /// Lets the `n`th of what is on its way arrive; says whether there was any.
+    pub(crate) fn advance(&mut self, n: usize) -> bool {
+        let feeds = self.parts.iter().enumerate();
+        let feeds = feeds.filter(|(_, part)| !part.feed.is_empty());
+        let steps = self.parts.iter().enumerate();
+        let steps = steps.filter(|(_, part)| !part.steps.is_empty());
+        let mut ways: Vec<Way> = feeds.map(|(at, _)| Way::Feed(at)).collect();
+        ways.extend(steps.map(|(at, _)| Way::Step(at)));
+        ways.extend((0..self.done.len()).map(Way::Done));
+        ways.extend(self.is_new.then_some(Way::Epoch));
+        let Some(way) = ways.get(n % ways.len().max(1)) else {
+            return false;
+        };
+        match *way {
+            Way::Feed(at) => self.hear(at),
+            Way::Step(at) => self.step(at),
+            Way::Done(at) => {
+                let (ticket, answers) = self.done.remove(at);
+                self.coordinator.stepped(ticket, answers);
+            }
+            Way::Epoch => {
+                self.is_new = false;
+                self.coordinator.began(self.epoch);
+            }
+        }
+        self.collect();
+        true
+    }
+
+    fn hear(&mut self, at: usize) {
+        let Some(part) = self.parts.get_mut(at) else {
+            return;
+        };
+        match part.feed.pop_front() {
+            Some(Heard::Began(epoch)) => part.shard.began(epoch),
+            Some(Heard::Event(event)) => {
+                part.shard.heard(&event);
+            }
+            None => {}
+        }
+    }
+
+    fn step(&mut self, at: usize) {
+        let Some(part) = self.parts.get_mut(at) else {
+            return;
+        };
+        match part.steps.pop_front() {
+            Some(Todo::Close(key)) => {
+                part.shard.close(key);
+            }
+            Some(Todo::Step(number, mut step)) => {
+                let Some(answer) = part.shard.step(&mut step) else {
+                    part.steps.push_front(Todo::Step(number, step));
+                    return;
+                };
+                if let Some((_, answers)) = self.open.get_mut(&number)
+                    && let Some(place) = answers.get_mut(at)
+                {
+                    *place = Some(answer);
+                }
+                self.finish(number);
+            }
+            None => {}
+        }
+    }
+
+    fn finish(&mut self, number: u64) {
+        let is_done = |answers: &Vec<Option<Stepped>>| answers.iter().all(Option::is_some);
+        if self
+            .open
+            .get(&number)
+            .is_some_and(|(_, answers)| is_done(answers))
+            && let Some((ticket, answers)) = self.open.remove(&number)
+        {
+            self.done
+                .push((ticket, answers.into_iter().flatten().collect()));
+        }
+    }
+}
+
+/// Something that is on its way.
+enum Way {
+    /// To a shard from the feed's reader.
+    Feed(usize),
+    /// To a shard from the coordinator.
+    Step(usize),
+    /// To the coordinator from the shards.
+    Done(usize),
+    /// To the coordinator from the feed's reader.
+    Epoch,
+}
+
+#[cfg(test)]
+impl Hub {
+    /// What is on its way between the coordinator, the shards and the feed's reader waits for [`Self::advance`].
+    pub(crate) const fn waits(&mut self) {
+        self.waits = true;
+    }
+
+    /// The feed broke for all shards, or for one of them.
+    pub(crate) fn breaks(&mut self, only: Option<usize>) {
+        self.epoch += 1;
+        for (at, part) in self.parts.iter_mut().enumerate() {
+            if only.is_none_or(|only| only == at) {
+                part.feed.push_back(Heard::Began(self.epoch));
+            }
+        }
+        self.is_new = true;
+        self.go_on();
+    }
+
+    pub(crate) fn shard_of(&self, id: ConversationId) -> usize {
+        self.shards.shard_of(id)
+    }
+
+    pub(super) fn conversation(&self, id: ConversationId) -> Option<&Conversation> {
+        let part = self.parts.get(self.shards.shard_of(id))?;
+        part.shard.conversations.get(&id)
+    }
+
+    pub(crate) fn conversation_count(&self) -> usize {
+        self.all().map(Shard::conversation_count).sum()
+    }
+
+    pub(crate) fn waiting_openings(&self) -> [usize; 2] {
+        self.coordinator.waiting_openings()
+    }
+
+    pub(crate) fn may_hear(&self) -> bool {
+        self.all().all(Shard::may_hear)
+    }
+
+    pub(crate) fn may_rest(&self) -> bool {
+        self.all().all(Shard::may_rest)
+    }
+
+    pub(crate) fn take_replays(&mut self) -> Replays {
+        let mut sum = Replays {
+            truncated: self.coordinator.take_truncated(),
+            ..Replays::default()
+        };
+        for replays in self.all_mut().map(Shard::take_replays) {
+            sum.window += replays.window;
+            sum.worker += replays.worker;
+            sum.truncated += replays.truncated;
+        }
+        sum
+    }
+
+    pub(crate) fn drained(&mut self, key: SessionKey) {
+        self.all_mut().for_each(|shard| shard.drained(key));
+    }
+
+    pub(crate) fn seen(&mut self, key: SessionKey, seen: Vec<(ConversationId, Seq)>) {
+        let parts: Vec<Vec<_>> = self.shards.split(seen, |(id, _)| *id);
+        for (shard, seen) in self.all_mut().zip(parts) {
+            shard.seen(key, seen);
+        }
+    }
+
+    pub(crate) fn events_read(&mut self, read: &Read, events: Vec<EncodedEvent>) {
+        if let Some(shard) = self.shard(read.conversation) {
+            shard.events_read(read, events);
+        }
+    }
+
+    pub(crate) fn read_failed(&mut self, read: &Read) {
+        if let Some(shard) = self.shard(read.conversation) {
+            shard.read_failed(read);
+        }
+    }
+
+    pub(crate) fn ask_failed(&mut self, ask: Ask) {
+        match self.asker(&ask) {
+            Some(at) => self.parts[at].shard.ask_failed(ask),
+            None => self.coordinator.ask_failed(ask),
+        }
+    }
+
+    pub(crate) fn retry(&mut self, retry: Retry) {
+        let at = match &retry {
+            Retry::Gap(id) | Retry::CatchUp(id, ..) => Some(self.shards.shard_of(*id)),
+            Retry::Ask(ask) => self.asker(ask),
+            Retry::Open(_) | Retry::OpenWithout(_) => None,
+        };
+        match at {
+            Some(at) => self.parts[at].shard.retry(retry),
+            None => self.coordinator.retry(retry),
+        }
+    }
+
+    pub(crate) fn signal(&mut self, signal: &Signal) {
+        if let Some(shard) = self.shard(signal.conversation) {
+            shard.signal(signal);
+        }
+    }
+
+    pub(crate) fn standing(&mut self, key: SessionKey, id: ConversationId) -> Option<Standing> {
+        self.shard(id)?.standing(key, id)
+    }
+}
