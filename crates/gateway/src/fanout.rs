@@ -24,6 +24,7 @@ use crate::window::Bounds;
 
 mod coordinator;
 mod door;
+mod lookups;
 mod news;
 mod pace;
 mod presence;

@@ -15,8 +15,9 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::coordinator::CoordinatorLoop;
+use super::lookups::Lookups;
 use super::presence::PresenceLoop;
-use super::questions::{memberships, owner_of_ask, permit};
+use super::questions::{memberships, owner_of_ask};
 use super::shard::{ShardLoop, Shown};
 use super::telling::{AskedFor, Tellings};
 use super::to_shards::ToShards;
@@ -32,9 +33,6 @@ use crate::presence::Presences;
 use crate::window::Bounds;
 use crate::ws::outbox::Outbox;
 
-/// Questions to workers at once about memberships that the hub does not know: hardly anyone names a conversation of others.
-const LOOKUPS: usize = 2;
-
 /// The sessions' door to the hub.
 #[derive(Debug, Clone)]
 pub(crate) struct Fanout {
@@ -47,7 +45,7 @@ pub(crate) struct Fanout {
     commands: Commands,
     cache: CacheMetrics,
     /// Questions to workers about memberships that the hub does not know.
-    lookups: Arc<FairPermits>,
+    lookups: Lookups,
 }
 
 /// The loops behind the door.
@@ -135,7 +133,7 @@ impl Fanout {
             turns: Arc::default(),
             commands,
             cache,
-            lookups: FairPermits::new(LOOKUPS),
+            lookups: Lookups::new(),
         };
         let loops = Loops {
             shards: loops,
@@ -254,11 +252,12 @@ impl Fanout {
         self.cache.misses.inc();
         let owner = owner_of_ask(&ask);
         let _turn = turns.acquire().await;
-        let _permit = permit(&self.lookups, owner.as_ref()).await;
+        let _permit = self.lookups.turn(owner.as_ref()).await;
         let answers = memberships(&self.commands, &ask).await?;
         let all = answers.iter().flat_map(|answer| &answer.memberships);
         let mut present = all.filter(|membership| membership.left.is_none());
         let Some(members) = present.next().map(|membership| membership.members) else {
+            self.lookups.refused(owner.as_ref(), Instant::now());
             return Err(Failure::of(Code::ConversationNotFound));
         };
         self.cache.stale.inc();
