@@ -232,7 +232,7 @@ impl Cluster {
         env
     }
 
-    /// A gateway has no way to the database.
+    /// A gateway has no way to the database. Its hub has more than one shard, however few processors there are.
     fn gateway_env(&self, more: &[(&'static str, Option<String>)]) -> Env {
         let mut env = vec![
             ("CONFAB_NATS_URL", Some(self.nats.url())),
@@ -244,6 +244,7 @@ impl Cluster {
             // Few users do here what many do elsewhere; tests of limits set their own.
             ("CONFAB_RATE_LIMIT", Some("off".to_owned())),
             ("CONFAB_USER_CONNECTIONS", Some("100000".to_owned())),
+            ("CONFAB_HUB_SHARDS", Some(shards())),
         ];
         env.extend_from_slice(more);
         env
@@ -305,4 +306,9 @@ fn assert_no_panics(logs: &Path) {
         let panicked = log.lines().find(|line| line.contains("panicked at"));
         assert_eq!(panicked, None, "in {}", path.display());
     }
+}
+
+/// Shards of each gateway's hub: two, or as many as `CONFAB_TEST_SHARDS` says.
+fn shards() -> String {
+    std::env::var("CONFAB_TEST_SHARDS").unwrap_or_else(|_| "2".to_owned())
 }
