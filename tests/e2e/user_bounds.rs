@@ -1,5 +1,6 @@
 //! What one user may have at once, and what an answer may take: bounds that hold without rate limits too.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,8 +19,6 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// The first bytes of pings and pongs.
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8A;
-/// Sockets that read nothing.
-const SOCKETS: usize = 40;
 /// Frames of bad fields that each of them sends.
 const FRAMES: usize = 4;
 
@@ -210,8 +209,9 @@ async fn memory_at_rest(process: u32) -> u64 {
 async fn sockets_that_read_nothing_cost_flat_memory() {
     let cluster = cluster(&[]).await;
     let bad = frame(TEXT, bad_fields().as_bytes());
+    let count = soak(100, 40);
     let mut sockets = Vec::new();
-    for n in 0..SOCKETS {
+    for n in 0..count {
         let user = cluster.user(&format!("user-{n}"));
         sockets.push(hello(&cluster, &user, &json!({})).await.0);
     }
@@ -224,7 +224,7 @@ async fn sockets_that_read_nothing_cost_flat_memory() {
         }
     }
     let grown = (memory_at_rest(process).await - before) / 1024;
-    println!("{SOCKETS} sockets that read nothing: {grown} MiB more");
+    println!("{count} sockets that read nothing: {grown} MiB more");
     assert!(grown < 60, "{grown} MiB");
     drop(sockets);
     cluster.end().await;
@@ -249,17 +249,19 @@ async fn memberships_that_ended_cost_flat_memory() {
         sockets.spawn(read_on(raw));
     }
     let process = cluster.gateways[0].process().id();
-    let come_and_go = async |count: usize| {
-        let each = stream::iter(0..count).map(async |_| {
-            let path = alice.begins(0, "group", &["bob"]).await;
+    let come_and_go = async |numbers: Range<usize>| {
+        let each = stream::iter(numbers).map(async |n| {
+            // Each is left to another: nobody has that many.
+            let path = alice.begins(0, "group", &[&format!("bob-{n}")]).await;
             let membership = format!("{path}/participants/alice");
             assert!(alice.delete(0, &membership).await.status < 300);
         });
         each.buffer_unordered(8).for_each(async |()| ()).await;
         memory_at_rest(process).await
     };
-    let before = come_and_go(soak(2_000, 200)).await;
-    let grown = come_and_go(soak(8_000, 200)).await.saturating_sub(before) / 1024;
+    let (few, all) = (soak(2_000, 200), soak(10_000, 400));
+    let before = come_and_go(0..few).await;
+    let grown = come_and_go(few..all).await.saturating_sub(before) / 1024;
     println!("after conversations that came and went: {grown} MiB more");
     assert!(grown < 40, "{grown} MiB");
     sockets.shutdown().await;
