@@ -10,6 +10,7 @@ mod oracle;
 mod postgres;
 mod raw;
 mod record;
+mod stream;
 mod tokens;
 mod traffic;
 mod wait;
@@ -26,6 +27,7 @@ pub(crate) use oracle::{
 };
 pub(crate) use postgres::Failover;
 pub(crate) use raw::{BINARY, CLOSE, Ended, Raw, TEXT, frame, frame_head};
+pub(crate) use stream::RefusingStream;
 pub(crate) use tokens::{ISSUER, Key, claims, hs256, jwks, unsigned};
 pub(crate) use traffic::{Sent, Traffic};
 pub(crate) use wait::{eventually, soak};

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{links, setup};
 use crate::history::{Load, Shape};
-use crate::support::{Cluster, Setup, soak};
+use crate::support::{Cluster, RefusingStream, Setup, soak};
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {
@@ -23,6 +23,7 @@ enum Fault {
     KillWorkers,
     RestartNats,
     EraseStore,
+    RefuseEvents,
     RestartPostgres,
     PausePostgres,
     CutLinks,
@@ -31,7 +32,7 @@ enum Fault {
     Slow,
 }
 
-const FAULTS: [Fault; 16] = [
+const FAULTS: [Fault; 17] = [
     Fault::KillGateway,
     Fault::DrainGateway,
     Fault::FreezeGateway,
@@ -40,6 +41,7 @@ const FAULTS: [Fault; 16] = [
     Fault::KillWorkers,
     Fault::RestartNats,
     Fault::EraseStore,
+    Fault::RefuseEvents,
     Fault::RestartPostgres,
     Fault::PausePostgres,
     Fault::CutLinks,
@@ -132,6 +134,11 @@ async fn strike(cluster: &mut Cluster, links: &mut [Proxy], fault: Fault, rng: &
             }
             sleep(a_while).await;
             cluster.nats.up().await.unwrap();
+        }
+        Fault::RefuseEvents => {
+            let stream = RefusingStream::of(cluster).await;
+            sleep(2 * a_while).await;
+            stream.accept().await;
         }
         Fault::RestartPostgres => {
             cluster.database.server().kill().unwrap();

@@ -1,7 +1,5 @@
 //! What was edited or deleted is told to nobody as it was, also where a gateway could have it in memory.
 
-use async_nats::jetstream;
-use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use confab_client::{Notice, Options, Session};
 use confab_protocol::event::Event;
 use confab_protocol::frame::Hello;
@@ -13,9 +11,8 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
 use super::SOON;
-use crate::support::{Cluster, Member, Setup, User, eventually, text};
+use crate::support::{Cluster, Member, RefusingStream, Setup, User, eventually, text};
 
-const STREAM: &str = "CONFAB_EVENTS";
 /// In all content that must not be told again.
 const MARKER: &str = "zq7Marker";
 /// Small messages, and large ones behind them: the window is as large as the stream's average says that they are.
@@ -29,14 +26,6 @@ const DELETIONS: usize = 120;
 const MAX_DELETING: usize = 4;
 /// Sends on their way at once.
 const MAX_PENDING: usize = 100;
-
-async fn events_stream(cluster: &Cluster) -> (jetstream::Context, Config) {
-    let client = async_nats::connect(cluster.nats.url()).await.unwrap();
-    let jetstream = jetstream::new(client);
-    let stream = jetstream.get_stream(STREAM).await.unwrap();
-    let config = stream.cached_info().config.clone();
-    (jetstream, config)
-}
 
 /// Sends texts of a length each, and gives what became of them.
 async fn send(
@@ -148,13 +137,7 @@ async fn changes_that_the_feed_lacks_are_heeded_by_a_resume() {
     for member in &live {
         member.hears(conversation, last, SOON).await;
     }
-    let (jetstream, config) = events_stream(&cluster).await;
-    let refusing = Config {
-        max_messages: 1,
-        discard: DiscardPolicy::New,
-        ..config.clone()
-    };
-    jetstream.update_stream(&refusing).await.unwrap();
+    let stream = RefusingStream::of(&cluster).await;
     let http = alice.http(0);
     let content = MessageContent {
         content: Some(JsonText::of(&json!({"text": "edited"})).unwrap()),
@@ -173,7 +156,7 @@ async fn changes_that_the_feed_lacks_are_heeded_by_a_resume() {
             assert_not_former(&told, "a gateway whose feed lags");
         }
     }
-    jetstream.update_stream(&config).await.unwrap();
+    stream.accept().await;
     for member in &live {
         member.hears(conversation, last + 3, SOON * 2).await;
     }
@@ -195,13 +178,7 @@ async fn deletions_that_a_gap_read_brings_are_heeded_by_the_window() {
     let conversation = live.create_group(std::slice::from_ref(&bob.id)).await;
     let sent = send(&live, conversation, 2, 10).await;
     live.hears(conversation, sent[1].1, SOON).await;
-    let (jetstream, config) = events_stream(&cluster).await;
-    let refusing = Config {
-        max_messages: 1,
-        discard: DiscardPolicy::New,
-        ..config.clone()
-    };
-    jetstream.update_stream(&refusing).await.unwrap();
+    let stream = RefusingStream::of(&cluster).await;
     let deleted = alice.http(0).delete_message(sent[0].0).await;
     deleted.unwrap();
     // Bob's opening names the head, and the gap is read from a worker.
@@ -210,7 +187,7 @@ async fn deletions_that_a_gap_read_brings_are_heeded_by_the_window() {
     live.hears(conversation, sent[1].1 + 1, SOON).await;
     let first = told(&bob, 0, conversation, sent[0].1, 3).await;
     assert_not_former(&first[..1], "a gateway that read the gap");
-    jetstream.update_stream(&config).await.unwrap();
+    stream.accept().await;
     drop(live);
     cluster.end().await;
 }
