@@ -32,12 +32,12 @@ impl Witness {
         }
     }
 
-    /// Begins a conversation, sends, edits, removes, and looks behind each. None when something was not answered: what became of it
-    /// is not known then, so that the next look begins another conversation.
+    /// Begins a conversation, sends, edits, removes, and looks behind each. An error when something was not answered: what became of
+    /// it is not known then, so that the next look begins another conversation.
     ///
     /// # Panics
     /// When an answer is older than what was acknowledged before its request.
-    pub(crate) async fn look(&self) -> Option<()> {
+    pub(crate) async fn look(&self) -> Result<(), String> {
         let (alice, bob) = (&self.alice, &self.bob);
         let group = json!({"type": "group", "participants": [bob.id]});
         let created = alice.tries("POST", "/v1/conversations", Some(group));
@@ -74,15 +74,20 @@ impl Witness {
 
     /// Waits until everything is answered, and all rounds behind that are.
     pub(crate) async fn level(&self, what: &str, within: Duration) {
-        eventually(what, within, async || self.look().await).await;
+        eventually(what, within, async || {
+            let look = self.look().await;
+            look.inspect_err(|why| println!("not yet {what}: {why}"))
+                .ok()
+        })
+        .await;
         for _ in 0..4 {
             let look = self.look().await;
-            look.unwrap_or_else(|| panic!("answered once and then not: {what}"));
+            look.unwrap_or_else(|why| panic!("answered once and then not: {what}: {why}"));
         }
     }
 
     /// Many of the same read at once, through every gateway.
-    async fn looks(&self, path: &str, is_right: impl Fn(&Answer) -> bool) -> Option<()> {
+    async fn looks(&self, path: &str, is_right: impl Fn(&Answer) -> bool) -> Result<(), String> {
         let reads = (0..READS).map(|n| self.bob.tries_at(n % self.gateways, "GET", path, None));
         for answer in futures_util::future::join_all(reads).await {
             let answer = answer?;
@@ -93,13 +98,13 @@ impl Witness {
                 answer.body
             );
         }
-        Some(())
+        Ok(())
     }
 }
 
 impl User {
-    /// A call at the first gateway; none when it says that the outcome is not known or that it cannot.
-    async fn tries(&self, method: &str, path: &str, body: Option<Value>) -> Option<Answer> {
+    /// A call at the first gateway; an error when it says that the outcome is not known or that it cannot.
+    async fn tries(&self, method: &str, path: &str, body: Option<Value>) -> Result<Answer, String> {
         self.tries_at(0, method, path, body).await
     }
 
@@ -109,7 +114,7 @@ impl User {
         method: &str,
         path: &str,
         body: Option<Value>,
-    ) -> Option<Answer> {
+    ) -> Result<Answer, String> {
         let bearer = format!("Bearer {}", self.token);
         let headers = [
             ("authorization", bearer.as_str()),
@@ -118,12 +123,17 @@ impl User {
         let bytes = body.map(|body| body.to_string().into_bytes());
         let http = self.http(gateway);
         let response = http.raw(method, path, &headers, bytes.unwrap_or_default());
-        let response = response.await.ok()?;
-        (response.status < 500).then(|| Answer {
+        let response = response.await;
+        let response = response.map_err(|error| format!("{method} {path}: {error}"))?;
+        let answer = Answer {
             status: response.status,
             body: response.json().unwrap_or_default(),
             response,
-        })
+        };
+        match answer.status {
+            500.. => Err(format!("{method} {path}: {}", answer.body)),
+            _ => Ok(answer),
+        }
     }
 }
 
@@ -169,7 +179,7 @@ impl Readers {
             while !*stop.borrow() {
                 let message =
                     json!({"conversationId": id_of(&path), "kind": "text", "content": "more"});
-                if let Some(sent) = alice.tries("POST", "/v1/messages", Some(message)).await {
+                if let Ok(sent) = alice.tries("POST", "/v1/messages", Some(message)).await {
                     let seq = sent["message"]["seq"].as_u64().unwrap();
                     state.floor.fetch_max(seq, Ordering::SeqCst);
                 }
@@ -207,7 +217,7 @@ impl State {
             1 => path.to_owned(),
             _ => "/v1/conversations".to_owned(),
         };
-        let Some(answer) = user.tries_at(gateway, "GET", &asked, None).await else {
+        let Ok(answer) = user.tries_at(gateway, "GET", &asked, None).await else {
             return;
         };
         self.answered.fetch_add(1, Ordering::SeqCst);
