@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use confab_stack::{
-    Launch, Nats, NatsSettings, Postgres, PostgresSettings, Process, Programs, Service, free_port,
-    is_free,
+    Durability, Launch, Nats, NatsSettings, Postgres, PostgresSettings, Process, Programs, Service,
+    free_port, is_free,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -189,6 +189,7 @@ impl Stack {
         let settings = PostgresSettings {
             folder: data.join("postgres"),
             port: ports.postgres,
+            durability: Durability::Disk,
         };
         let postgres = Postgres::start(&programs, settings).await?;
         let database = postgres.database("confab").await?;

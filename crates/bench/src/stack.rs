@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use confab_stack::{
-    Launch, Nats, NatsSettings, Postgres, PostgresSettings, Process, Programs, Service, free_port,
+    Durability, Launch, Nats, NatsSettings, Postgres, PostgresSettings, Process, Programs, Service,
+    free_port,
 };
 use futures_util::future::join_all;
 use tracing::warn;
@@ -106,6 +107,7 @@ impl Servers {
         let postgres = PostgresSettings {
             folder: path.join("postgres"),
             port: free_port()?,
+            durability: Durability::Disk,
         };
         let postgres = Postgres::start(&programs, postgres).await?;
         let database = postgres.database("confab").await?;

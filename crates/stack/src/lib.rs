@@ -21,7 +21,7 @@ pub use http::get;
 pub use launch::Launch;
 pub use nats::{Nats, NatsSettings};
 pub use port::{free_port, is_free};
-pub use postgres::{Postgres, PostgresSettings};
+pub use postgres::{Durability, Postgres, PostgresSettings};
 pub use process::Process;
 pub use programs::Programs;
 pub use proxy::{Proxy, Traffic};

@@ -30,9 +30,38 @@ pub struct PostgresSettings {
     pub folder: PathBuf,
     /// Its port on 127.0.0.1, the same after every restart.
     pub port: u16,
+    pub durability: Durability,
 }
 
-/// A private Postgres on 127.0.0.1, with a password of its own and every commit on disk.
+/// The losses that commits survive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Each commit is on disk before it is answered, and survives the end of the machine.
+    #[default]
+    Disk,
+    /// Commits survive the end of the server's processes, not of the machine: nothing waits for the disk.
+    Processes,
+}
+
+impl Durability {
+    /// Arguments of `initdb`.
+    fn of_making(self) -> &'static [&'static str] {
+        match self {
+            Self::Disk => &[],
+            Self::Processes => &["--no-sync"],
+        }
+    }
+
+    fn settings(self) -> [&'static str; 2] {
+        match self {
+            Self::Disk => ["fsync=on", "full_page_writes=on"],
+            // Pages that are written by halves are those of a machine that ends amid it.
+            Self::Processes => ["fsync=off", "full_page_writes=off"],
+        }
+    }
+}
+
+/// A private Postgres on 127.0.0.1, with a password of its own.
 ///
 /// Postgres refuses to run as root. Started by root it runs as the owner of its data, at first as `postgres` or
 /// `nobody`, and is handed its data folder as an open descriptor: the path to it may lead through folders
@@ -236,9 +265,10 @@ impl Postgres {
             "--pwfile",
         ];
         let args = args
-            .map(str::to_owned)
             .into_iter()
-            .chain([handed.password.clone()]);
+            .chain([handed.password.as_str()])
+            .chain(self.settings.durability.of_making().iter().copied())
+            .map(str::to_owned);
         let launch = handed.launch(self.program("initdb"), args.collect(), self.log());
         let log = launch.log.clone();
         let mut initdb = Process::spawn_with(launch, Signals::USUAL, self.copied_path())?;
@@ -271,11 +301,13 @@ impl Postgres {
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
             "max_connections=200",
-            "fsync=on",
             "synchronous_commit=on",
             "timezone=UTC",
             "log_timezone=UTC",
-        ] {
+        ]
+        .into_iter()
+        .chain(self.settings.durability.settings())
+        {
             args.extend(["-c".to_owned(), setting.to_owned()]);
         }
         let launch = handed.launch(self.program("postgres"), args, self.log());

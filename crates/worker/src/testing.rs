@@ -32,8 +32,8 @@ mod driving;
 mod servers;
 
 pub(crate) use commands::{deletion, edit, patch, patch_of_version, role_change, unsend};
-pub(crate) use servers::programs;
 use servers::server;
+pub(crate) use servers::{durability, programs};
 
 /// A test holds locks in transactions for as long as it wants.
 const KEPT: [(&str, &str); 1] = [("idle_in_transaction_session_timeout", "0")];
@@ -334,8 +334,11 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
 
 /// A count: the full one with `CONFAB_TEST_SOAK=1`, else one that keeps the whole run short.
 pub(crate) fn soak(full: usize, small: usize) -> usize {
-    let asked = std::env::var_os("CONFAB_TEST_SOAK").is_some_and(|value| value == "1");
-    if asked { full } else { small }
+    if is_soak() { full } else { small }
+}
+
+fn is_soak() -> bool {
+    std::env::var_os("CONFAB_TEST_SOAK").is_some_and(|value| value == "1")
 }
 
 /// A worker's connections, but for the patience that a busy machine needs: with locks, and with connections.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use confab_client::Http;
 use confab_stack::{Launch, Nats, NatsSettings, Process, Proxy, Service, free_port};
+use futures_util::future::join_all;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
@@ -101,18 +102,9 @@ impl Cluster {
             ended: false,
             folder,
         };
-        cluster.migrate().await;
         cluster.spawn(setup).await;
         cluster.ready().await;
         cluster
-    }
-
-    async fn migrate(&self) {
-        let env = vec![("CONFAB_DATABASE_URL", Some(self.database.url.clone()))];
-        let mut migration = Process::spawn(self.launch("migrate", "migrate", env)).unwrap();
-        let status = migration.wait(READY).await.unwrap();
-        let log = std::fs::read_to_string(migration.log()).unwrap();
-        assert!(status.success(), "migrate ended with {status}:\n{log}");
     }
 
     async fn spawn(&mut self, setup: Setup) {
@@ -209,10 +201,10 @@ impl Cluster {
     /// Stops everything orderly, and fails the test when something did not end well or is left over.
     pub(crate) async fn end(mut self) {
         self.store.close().await;
-        let mut pids = Vec::new();
-        for service in self.gateways.iter_mut().chain(&mut self.workers) {
-            pids.push(service.process().id());
-            end(service.process_mut()).await;
+        let services = self.gateways.iter().chain(&self.workers);
+        let mut pids: Vec<_> = services.map(|service| service.process().id()).collect();
+        for services in [&mut self.gateways, &mut self.workers] {
+            join_all(services.iter_mut().map(|one| end(one.process_mut()))).await;
         }
         pids.extend(self.nats.process().ok().map(|process| process.id()));
         self.nats.stop(END).await.unwrap();

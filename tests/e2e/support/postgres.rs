@@ -4,13 +4,20 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use confab_stack::{Postgres, PostgresSettings, Programs, Proxy, free_port};
+use confab_stack::{
+    Durability, Launch, Postgres, PostgresSettings, Process, Programs, Proxy, free_port,
+};
 use tokio::sync::OnceCell;
 
 use super::folder;
+use super::wait::is_soak;
 
 /// How long a server may take to end when asked.
 const END: Duration = Duration::from_secs(20);
+/// How long the tables may take to be made, on a machine that runs other tests.
+const MIGRATION: Duration = Duration::from_secs(60);
+/// The database of which others are copies, in the shared server.
+const MIGRATED: &str = "migrated";
 
 /// The programs that set-up has found or installed.
 pub(crate) fn programs() -> Programs {
@@ -47,13 +54,15 @@ impl Failover {
 }
 
 impl Database {
-    /// In the shared server.
+    /// In the shared server: a copy of one that was migrated.
     pub(crate) async fn shared() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let url = server().await.database(&name).await.unwrap();
+        let server = server().await;
+        let create = format!("CREATE DATABASE {name} TEMPLATE {MIGRATED}");
+        server.sql("postgres", &create).await.unwrap();
         Self {
-            url,
+            url: server.url(&name),
             name,
             own: None,
             failover: None,
@@ -65,6 +74,7 @@ impl Database {
         let postgres = start(&folder.join("postgres")).await;
         let name = "confab".to_owned();
         let url = postgres.database(&name).await.unwrap();
+        migrate(&url, &folder.join("logs")).await;
         Self {
             url,
             name,
@@ -82,6 +92,7 @@ impl Database {
             PostgresSettings {
                 folder: folder.join("standby"),
                 port: free_port().unwrap(),
+                durability: durability(),
             },
         );
         let standby = primary.standby(&programs(), settings).await;
@@ -133,12 +144,44 @@ impl Database {
 async fn server() -> &'static Postgres {
     static SERVER: OnceCell<Postgres> = OnceCell::const_new();
     let folder = folder::run().join("postgres");
-    SERVER.get_or_init(async || start(&folder).await).await
+    let begin = async || {
+        let server = start(&folder).await;
+        let url = server.database(MIGRATED).await.unwrap();
+        migrate(&url, &folder).await;
+        server
+    };
+    SERVER.get_or_init(begin).await
+}
+
+/// Makes the tables, as an operator does.
+async fn migrate(url: &str, logs: &Path) {
+    let launch = Launch {
+        name: "migrate".to_owned(),
+        program: env!("CARGO_BIN_EXE_confab").into(),
+        args: vec!["migrate".to_owned()],
+        env: vec![("CONFAB_DATABASE_URL".to_owned(), Some(url.to_owned()))],
+        log: logs.join("migrate.log"),
+    };
+    let mut migration = Process::spawn(launch).unwrap();
+    let status = migration.wait(MIGRATION).await.unwrap();
+    let log = std::fs::read_to_string(migration.log()).unwrap();
+    assert!(status.success(), "migrate ended with {status}:\n{log}");
 }
 
 async fn start(folder: &Path) -> Postgres {
-    let folder = folder.to_owned();
-    let port = free_port().unwrap();
-    let started = Postgres::start(&programs(), PostgresSettings { folder, port }).await;
+    let settings = PostgresSettings {
+        folder: folder.to_owned(),
+        port: free_port().unwrap(),
+        durability: durability(),
+    };
+    let started = Postgres::start(&programs(), settings).await;
     started.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// No test ends the machine. With full counts, waits are as long as a disk makes them.
+fn durability() -> Durability {
+    match is_soak() {
+        true => Durability::Disk,
+        false => Durability::Processes,
+    }
 }

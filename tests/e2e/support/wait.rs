@@ -28,6 +28,10 @@ pub(crate) async fn eventually<T>(
 
 /// A count: the issue's own with `CONFAB_TEST_SOAK=1`, else one that keeps the whole run short.
 pub(crate) fn soak(full: usize, small: usize) -> usize {
-    let asked = std::env::var_os("CONFAB_TEST_SOAK").is_some_and(|value| value == "1");
-    if asked { full } else { small }
+    if is_soak() { full } else { small }
+}
+
+/// Whether full counts are asked for.
+pub(super) fn is_soak() -> bool {
+    std::env::var_os("CONFAB_TEST_SOAK").is_some_and(|value| value == "1")
 }

@@ -1,40 +1,30 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use confab_stack::{Error, PostgresSettings, free_port};
+use confab_stack::{Durability, Error, PostgresSettings, free_port};
 
-use crate::support::{SOON, lives, programs, start_postgres, state};
+use crate::support::{SOON, lives, programs, start_postgres, start_postgres_with, state};
 
 #[tokio::test]
 async fn commits_outlive_a_kill_and_the_url_stays() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut postgres = start_postgres(folder.path()).await.unwrap();
-    let url = postgres.database("kept").await.unwrap();
-    assert_eq!(
-        postgres.database("kept").await.unwrap(),
-        url,
-        "a second time it is there already"
-    );
-    postgres
-        .sql(
-            "kept",
-            "CREATE TABLE t (n int); INSERT INTO t VALUES (41), (42)",
-        )
-        .await
-        .unwrap();
-    for _ in 0..3 {
-        let before = postgres.process().unwrap().id();
-        postgres.restart().await.unwrap();
-        assert!(!lives(before));
-        assert_eq!(
-            postgres
-                .sql("kept", "SELECT n FROM t ORDER BY n")
-                .await
-                .unwrap(),
-            "41\n42"
-        );
+    for durability in [Durability::Disk, Durability::Processes] {
+        let folder = tempfile::tempdir().unwrap();
+        let postgres = start_postgres_with(folder.path(), durability);
+        let mut postgres = postgres.await.unwrap();
+        let url = postgres.database("kept").await.unwrap();
+        let again = postgres.database("kept").await.unwrap();
+        assert_eq!(again, url, "a second time it is there already");
+        let table = "CREATE TABLE t (n int); INSERT INTO t VALUES (41), (42)";
+        postgres.sql("kept", table).await.unwrap();
+        for _ in 0..3 {
+            let before = postgres.process().unwrap().id();
+            postgres.restart().await.unwrap();
+            assert!(!lives(before));
+            let rows = postgres.sql("kept", "SELECT n FROM t ORDER BY n").await;
+            assert_eq!(rows.unwrap(), "41\n42");
+        }
+        assert_eq!(postgres.database("kept").await.unwrap(), url);
     }
-    assert_eq!(postgres.database("kept").await.unwrap(), url);
 }
 
 #[tokio::test]
@@ -58,7 +48,8 @@ async fn a_second_start_finds_the_data_also_where_only_root_may_enter() {
 #[tokio::test]
 async fn nobody_gets_in_without_the_password_and_every_commit_is_on_disk() {
     let folder = tempfile::tempdir().unwrap();
-    let postgres = start_postgres(folder.path()).await.unwrap();
+    let postgres = start_postgres_with(folder.path(), Durability::Disk);
+    let postgres = postgres.await.unwrap();
     let methods = postgres
         .sql(
             "postgres",
@@ -74,6 +65,7 @@ async fn nobody_gets_in_without_the_password_and_every_commit_is_on_disk() {
     );
     for (setting, value) in [
         ("fsync", "on"),
+        ("full_page_writes", "on"),
         ("synchronous_commit", "on"),
         ("listen_addresses", "127.0.0.1"),
     ] {
@@ -127,6 +119,7 @@ async fn promoted_standby_has_every_commit_and_takes_writes() {
     let settings = PostgresSettings {
         folder: folder.path().join("standby"),
         port: free_port().unwrap(),
+        durability: Durability::Processes,
     };
     let programs = programs().unwrap();
     let mut standby = primary.standby(&programs, settings).await.unwrap();

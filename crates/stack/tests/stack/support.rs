@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use confab_stack::{
-    Error, Launch, Nats, NatsSettings, Postgres, PostgresSettings, Programs, free_port,
+    Durability, Error, Launch, Nats, NatsSettings, Postgres, PostgresSettings, Programs, free_port,
 };
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -21,9 +21,17 @@ pub(crate) async fn start_nats(folder: &Path) -> Result<Nats, Error> {
 }
 
 pub(crate) async fn start_postgres(folder: &Path) -> Result<Postgres, Error> {
+    start_postgres_with(folder, Durability::Processes).await
+}
+
+pub(crate) async fn start_postgres_with(
+    folder: &Path,
+    durability: Durability,
+) -> Result<Postgres, Error> {
     let settings = PostgresSettings {
         folder: folder.join("postgres"),
         port: free_port()?,
+        durability,
     };
     Postgres::start(&programs()?, settings).await
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use confab_stack::{Postgres, PostgresSettings, Programs, free_port};
+use confab_stack::{Durability, Postgres, PostgresSettings, Programs, free_port};
 use tokio::sync::OnceCell;
 
 /// It ends with this process: who watches it sees our pipe close.
@@ -22,9 +22,18 @@ async fn start() -> Postgres {
     let settings = PostgresSettings {
         folder: folder(),
         port: free_port().unwrap(),
+        durability: durability(),
     };
     let started = Postgres::start(&programs(), settings).await;
     started.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// No test ends the machine. With full counts, commits take as long as a disk makes them.
+pub(crate) fn durability() -> Durability {
+    match super::is_soak() {
+        true => Durability::Disk,
+        false => Durability::Processes,
+    }
 }
 
 /// A folder of this process below the target folder. Those of processes that are gone are removed first.

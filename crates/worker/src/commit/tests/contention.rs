@@ -13,7 +13,8 @@ use crate::commit::{Fate, Item};
 use crate::database;
 use crate::planner::{Locking, Open};
 use crate::testing::{
-    Fixture, committer, creation, eventually, message, patch, programs, request, sent, soak, soon,
+    Fixture, committer, creation, durability, eventually, message, patch, programs, request, sent,
+    soak, soon,
 };
 
 #[tokio::test]
@@ -62,6 +63,7 @@ async fn commit_of_unseen_end_is_never_refused() {
     let settings = PostgresSettings {
         folder: folder.path().join("postgres"),
         port: free_port().unwrap(),
+        durability: durability(),
     };
     let port = settings.port;
     let server = Postgres::start(&programs(), settings).await.unwrap();
