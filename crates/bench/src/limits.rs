@@ -130,7 +130,7 @@ async fn measure(settings: &LimitsSettings, progress: &Progress) -> Result<Limit
     let live = jetstream::live(servers, IN_FLIGHT, &publish, length).await?;
     running.stop().await?;
     let bare_fan_out = sockets::fan_out(places, sockets, length, progress).await?;
-    let bare_idle = sockets::idle(places, sockets, progress).await?;
+    let bare_idle = sockets::idle(places, sockets, length, progress).await?;
     Ok(Limits {
         single_commit,
         batch_commits,

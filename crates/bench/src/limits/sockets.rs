@@ -53,10 +53,13 @@ pub(super) async fn fan_out(
 pub(super) async fn idle(
     places: &Places,
     sockets: usize,
+    length: Duration,
     progress: &Progress,
 ) -> Result<Held, Error> {
     let load = idle::Load {
         connections: sockets,
+        // A short try need not wait as long as a measurement.
+        settle: idle::SETTLE_SECONDS.min(2.0 * length.as_secs_f64()),
         ..idle::Load::default()
     };
     idle::bare(places, &load, progress).await

@@ -10,6 +10,7 @@ const EVENTS: u64 = 1_000_000;
 const ASKING: Asking = Asking {
     call_rate: 100.0,
     rounds: 4,
+    round_seconds: 1.0,
 };
 
 /// Measures pages of a database of a million events, and of a small one.

@@ -77,9 +77,12 @@ pub(crate) struct Asking {
     /// Calls a second, at times that do not wait for answers.
     #[arg(long, env = "CONFAB_BENCH_CALL_RATE", default_value_t = 100.0)]
     pub(crate) call_rate: f64,
-    /// Rounds of a second for each call and database, in turn.
+    /// Rounds for each call and database, in turn.
     #[arg(long, env = "CONFAB_BENCH_ROUNDS", default_value_t = 5)]
     pub(crate) rounds: u32,
+    /// Seconds of a round.
+    #[arg(long, env = "CONFAB_BENCH_ROUND_SECONDS", default_value_t = 1.0)]
+    pub(crate) round_seconds: f64,
 }
 
 /// A call to both.
@@ -191,7 +194,7 @@ async fn compare(
     let (mut of_large, mut of_small) = (Series::default(), Series::default());
     for round in 0..=asking.rounds {
         for (series, installation) in [(&mut of_large, &mut *large), (&mut of_small, &mut *small)] {
-            series.round(call, installation, asking.call_rate).await?;
+            series.round(call, installation, asking).await?;
             // The first one finds connections, statements and indexes cold.
             if round == 0 {
                 *series = Series::default();
@@ -217,16 +220,18 @@ struct Series {
 }
 
 impl Series {
-    /// A second of calls at their times.
+    /// A round of calls at their times.
     async fn round(
         &mut self,
         call: Call,
         installation: &mut Installation,
-        rate: f64,
+        how: Asking,
     ) -> Result<(), Error> {
+        let lasting = Duration::try_from_secs_f64(how.round_seconds)
+            .map_err(|error| Error::Failed(format!("--round-seconds: {error}")))?;
         let before = installation.stack.usage()?.postgres;
-        let pace = Pace::new(Instant::now(), rate, 0, 1);
-        let end = pace.at(0) + Duration::from_secs(1);
+        let pace = Pace::new(Instant::now(), how.call_rate, 0, 1);
+        let end = pace.at(0) + lasting;
         let mut asking = JoinSet::new();
         for intended in (0..).map(|n| pace.at(n)).take_while(|at| *at < end) {
             let asked = call.of(installation)?;

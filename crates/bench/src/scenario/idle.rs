@@ -25,6 +25,8 @@ use held::steady;
 const READY: Duration = Duration::from_secs(60);
 /// One of so many connections is opened first, where nothing else is asked for.
 const FIRST: usize = 5;
+/// For how long memory must not change.
+pub(crate) const SETTLE_SECONDS: f64 = 4.0;
 
 /// Opens connections and leaves them alone: the memory of each.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -61,6 +63,9 @@ pub(crate) struct Load {
     /// Measure connections without conversations as well.
     #[arg(long, env = "CONFAB_BENCH_GROWTH")]
     pub(crate) growth: bool,
+    /// Seconds for which memory has not changed when it is read.
+    #[arg(long, env = "CONFAB_BENCH_SETTLE", default_value_t = SETTLE_SECONDS)]
+    pub(crate) settle: f64,
 }
 
 impl Default for Load {
@@ -71,6 +76,7 @@ impl Default for Load {
             conversations: 20,
             members: 100,
             growth: false,
+            settle: SETTLE_SECONDS,
         }
     }
 }
@@ -183,11 +189,11 @@ async fn gateway(places: &Places, load: &Load, progress: &Progress) -> Result<He
     gateway.respawn()?;
     gateway.ready(READY).await?;
     let pid = gateway.process().id();
-    let at_start = steady(pid, progress).await?;
+    let at_start = steady(pid, load.settle, progress).await?;
     let mut connections = connect(&people, progress).await?;
-    let with_first = steady(pid, progress).await?;
+    let with_first = steady(pid, load.settle, progress).await?;
     connections.extend(connect(&further, progress).await?);
-    let with_all = steady(pid, progress).await?;
+    let with_all = steady(pid, load.settle, progress).await?;
     let held = Held::of_open(pid, [at_start, with_first, with_all], first, &connections)?;
     stack.stop().await?;
     Ok(held)
@@ -205,11 +211,11 @@ pub(crate) async fn bare(places: &Places, load: &Load, progress: &Progress) -> R
     progress.say("starting a bare server");
     let bare = Bare::start(places, Kind::Telling).await?;
     let (pid, url, mut connections) = (bare.pid(), bare.url(), Vec::new());
-    let at_start = steady(pid, progress).await?;
+    let at_start = steady(pid, load.settle, progress).await?;
     open_up_to(first, &url, &mut connections).await?;
-    let with_first = steady(pid, progress).await?;
+    let with_first = steady(pid, load.settle, progress).await?;
     open_up_to(load.connections, &url, &mut connections).await?;
-    let with_all = steady(pid, progress).await?;
+    let with_all = steady(pid, load.settle, progress).await?;
     let held = Held::of_open(pid, [at_start, with_first, with_all], first, &connections)?;
     bare.stop().await?;
     Ok(held)

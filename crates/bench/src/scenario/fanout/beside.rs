@@ -10,6 +10,11 @@ use crate::target::Target;
 
 /// How often both are measured, in turn.
 const TURNS: usize = 3;
+/// Small conversations, of an audience that is as large.
+const CONVERSATIONS: usize = 200;
+/// How long each is measured at most, and how long before that.
+const SECONDS: u64 = 3;
+const WARM_UP_SECONDS: u64 = 1;
 
 /// Sends to small conversations, without a fan-out and while one runs.
 #[derive(Debug, Clone, Serialize)]
@@ -27,8 +32,8 @@ pub(crate) struct SendsBeside {
     pub(crate) ratio: f64,
 }
 
-/// Sends at `rate` to 200 conversations of two, with the audience connected: while it hears nothing, and while the load runs at
-/// its rate. Of several turns the one whose ratio is the middle one.
+/// Sends at `rate` to conversations of two, with the audience connected: while it hears nothing, and while the load runs at its
+/// rate, both for no longer than the load. Of several turns the one whose ratio is the middle one.
 pub(crate) async fn sends_beside(
     target: &mut Target,
     audience: &Audience,
@@ -38,10 +43,10 @@ pub(crate) async fn sends_beside(
 ) -> Result<SendsBeside, Error> {
     let sends = send::Load {
         rate,
-        conversations: 200,
+        conversations: load.members.clamp(1, CONVERSATIONS),
         text: load.text,
-        warm_up: 1,
-        seconds: 3,
+        warm_up: load.warm_up.min(WARM_UP_SECONDS),
+        seconds: load.seconds.min(SECONDS),
         ..send::Load::default()
     };
     let steady = Load {

@@ -10,9 +10,8 @@ use crate::load::Connection;
 use crate::output::Progress;
 use crate::processes::{memory, resident, sockets};
 
-/// Memory counts as steady when it stayed within [`STEADY`] of itself for this many looks, [`LOOK`] apart.
+/// Memory counts as steady when it stayed within [`STEADY`] of itself for this many looks, spread evenly.
 const LOOKS: usize = 8;
-const LOOK: Duration = Duration::from_millis(500);
 const STEADY: f64 = 0.005;
 /// How long it may take to be steady: presence is told and records are written behind the last welcome.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -105,8 +104,10 @@ impl Held {
     }
 }
 
-/// What a process holds when that changes no more.
-pub(super) async fn steady(pid: u32, progress: &Progress) -> Result<Memory, Error> {
+/// The memory of a process once it has not changed for so many seconds.
+pub(super) async fn steady(pid: u32, settle: f64, progress: &Progress) -> Result<Memory, Error> {
+    let look = Duration::try_from_secs_f64(settle / LOOKS as f64);
+    let look = look.map_err(|error| Error::Failed(format!("--settle: {error}")))?;
     let until = Instant::now() + PATIENCE;
     let mut looks: Vec<u64> = Vec::new();
     loop {
@@ -132,7 +133,7 @@ pub(super) async fn steady(pid: u32, progress: &Progress) -> Result<Memory, Erro
                 within: PATIENCE,
             });
         }
-        sleep(LOOK).await;
+        sleep(look).await;
     }
 }
 
