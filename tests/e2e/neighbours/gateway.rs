@@ -25,7 +25,7 @@ const STATUSES: [&str; 2] = ["online", "away"];
 
 /// How long each of the worst goes on.
 fn so_long() -> Duration {
-    Duration::from_secs(soak(10, 1) as u64)
+    Duration::from_millis(soak(10_000, 500) as u64)
 }
 
 /// How long a neighbour may wait at most: the promise is a second, which a debug build beside other tests may not keep.

@@ -17,8 +17,6 @@ use crate::support::{Cluster, Member, User, eventually, soak, text};
 
 /// Between two things that one of them does.
 const PERIOD: Duration = Duration::from_millis(200);
-/// How long they are watched alone, as the measure of what follows.
-const ALONE: Duration = Duration::from_secs(4);
 /// How many times as long as alone the hundredth part of things may take beside a gateway's worst.
 const MAX_RATIO: usize = 10;
 /// How long is waited for what may be lost.
@@ -106,7 +104,8 @@ impl Quiet {
     }
 
     async fn alone(mut self) -> Self {
-        sleep_until(Instant::now() + ALONE).await;
+        // The measure of what follows, which only full counts are held to.
+        sleep_until(Instant::now() + Duration::from_secs(soak(4, 1) as u64)).await;
         let alone = self.take();
         self.p99 = Stats::of(&alone).p99;
         println!("alone: {}", Stats::of(&alone));
