@@ -32,8 +32,8 @@ use set::RevocationSet;
 
 /// What was heard and not yet taken.
 const BUFFER: usize = 256;
-/// How soon a reading that failed is tried again.
-const RETRY: Duration = Duration::from_millis(500);
+/// How soon a reading that failed is tried again: a gateway that begins beside its workers is ready no sooner.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// How much sooner than revocations of sessions expire a gateway that reads none is taken to have missed some.
 const MISSED_MARGIN: Duration = Duration::from_secs(300);
 /// How often what has expired is forgotten.
@@ -229,7 +229,7 @@ impl Keeper {
             }
             Err(failure) => {
                 debug!(%failure, "revocations could not be read");
-                self.begin(RETRY);
+                self.begin(RETRY_DELAY);
             }
         }
     }
