@@ -302,5 +302,6 @@ fn assert_no_panics(logs: &Path) {
 
 /// Shards of each gateway's hub: two, or as many as `CONFAB_TEST_SHARDS` says.
 fn shards() -> String {
-    std::env::var("CONFAB_TEST_SHARDS").unwrap_or_else(|_| "2".to_owned())
+    let asked = std::env::var_os("CONFAB_TEST_SHARDS");
+    asked.map_or_else(|| "2".to_owned(), |asked| asked.into_string().unwrap())
 }
