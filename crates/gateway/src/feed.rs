@@ -1,7 +1,7 @@
 //! Reads the feed for the hub: begins it, says when it began anew, hands each shard what is its own, and what the stream kept of before.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
@@ -15,6 +15,8 @@ use crate::fanout::FromFeed;
 use crate::hub::{FIRST_EPOCH, Shards};
 use crate::metrics::FeedMetrics;
 
+/// How soon a shard that missed events may begin anew.
+const MEND_PERIOD: Duration = Duration::from_millis(250);
 /// Events between the reader and a shard, and their bytes.
 const BUFFER: usize = 4096;
 const BUFFER_BYTES: u32 = 32 * 1024 * 1024;
@@ -34,6 +36,8 @@ pub(crate) struct ToHub {
     epoch: watch::Sender<u64>,
     /// Told when a queue begins to be broken.
     broke: Arc<Notify>,
+    /// How many queues are.
+    broken: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -48,8 +52,6 @@ struct Queue {
 #[derive(Debug)]
 pub(crate) struct FeedArrival {
     pub(crate) event: FeedEvent,
-    /// How many wait behind it in the stream.
-    pub(crate) pending: u64,
     /// When it was read.
     pub(crate) read: Instant,
     /// Its bytes' room in the queue, until it is handed on.
@@ -60,6 +62,7 @@ impl ToHub {
     /// The queues' ends, and where the coordinator learns of the last epoch.
     pub(crate) fn new(
         shards: Shards,
+        broken: Arc<AtomicUsize>,
     ) -> (Self, Vec<mpsc::Receiver<FromFeed>>, watch::Receiver<u64>) {
         let (queues, from_feed): (Vec<_>, Vec<_>) =
             std::iter::repeat_with(|| mpsc::channel(BUFFER))
@@ -76,6 +79,7 @@ impl ToHub {
             queues: queues.collect(),
             epoch,
             broke: Arc::default(),
+            broken,
         };
         (hub, from_feed, epochs)
     }
@@ -106,13 +110,20 @@ impl ToHub {
         true
     }
 
+    /// A shard misses something from now on, until it begins anew.
+    fn breaks(&self, queue: &Queue) {
+        if !queue.is_broken.swap(true, Ordering::AcqRel) {
+            self.broken.fetch_add(1, Ordering::Relaxed);
+        }
+        self.broke.notify_one();
+    }
+
     /// Tells a shard that the feed began anew; one without room learns it when it has some. Says whether it is still there.
     fn tell_or_break(&self, queue: &Queue, epoch: u64) -> bool {
         match queue.queue.try_send(FromFeed::Began(epoch)) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                queue.is_broken.store(true, Ordering::Release);
-                self.broke.notify_one();
+                self.breaks(queue);
                 true
             }
             Err(mpsc::error::TrySendError::Closed(_)) => false,
@@ -130,9 +141,9 @@ impl ToHub {
         let Some((shard, queue)) = self.queue_of(event.conversation) else {
             return false;
         };
+        metrics.pending(pending);
         let mut arrival = FeedArrival {
             event,
-            pending,
             read: Instant::now(),
             room: None,
         };
@@ -170,15 +181,17 @@ impl ToHub {
         loop {
             self.broke.notified().await;
             while self.queues.iter().any(Queue::is_broken) {
-                let free = |queue: &&Queue| queue.is_broken() && queue.waiting() <= BUFFER / 2;
+                // Each beginning asks for every user again, so that none follows another at once.
+                tokio::time::sleep(MEND_PERIOD).await;
+                let free = |queue: &&Queue| queue.is_broken() && queue.is_half_free();
                 for queue in self.queues.iter().filter(free) {
                     // First nothing more is missed; then what was missed is asked for.
                     queue.is_broken.store(false, Ordering::Release);
                     if !self.tell_or_break(queue, self.next_epoch()) {
                         return;
                     }
+                    self.broken.fetch_sub(1, Ordering::Relaxed);
                 }
-                tokio::time::sleep(GLANCE).await;
             }
         }
     }
@@ -203,6 +216,10 @@ impl Queue {
     /// Puts something behind what waits; says whether the shard is still there.
     async fn send(&self, item: FromFeed) -> bool {
         self.queue.send(item).await.is_ok()
+    }
+
+    fn is_half_free(&self) -> bool {
+        self.waiting() <= BUFFER / 2 && self.room.available_permits() >= BUFFER_BYTES as usize / 2
     }
 
     fn waiting(&self) -> usize {
@@ -247,7 +264,7 @@ async fn follow(mut feed: Feed, hub: &ToHub, metrics: &FeedMetrics) {
         let is_there = match feed.next().await {
             FeedItem::Event(event, pending) => hub.hand_on(event, pending, metrics).await,
             FeedItem::Broken(kind) => {
-                metrics.broken(kind);
+                metrics.broke(kind);
                 metrics.reconciling();
                 hub.begin().await
             }

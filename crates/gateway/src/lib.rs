@@ -327,7 +327,7 @@ impl Gateway {
             degraded,
             ..
         } = self;
-        let (events, from_feed, epochs) = ToHub::new(settings.shards());
+        let (events, from_feed, epochs) = ToHub::new(settings.shards(), feed_metrics.broken());
         let link = bus.connection();
         let reach = settings.window_reach();
         let (revocations_bus, feed_bus) = (bus.clone(), bus);

@@ -15,7 +15,7 @@ use tracing::{debug, info};
 use super::shard::tell;
 use super::{Done, ForCoordinator, ForPresence, PERIOD, Todo, questions};
 use crate::commands::Commands;
-use crate::hub::{Coordinator, Effect, Opened, Replays, SessionKey, Step, Ticket};
+use crate::hub::{Coordinator, Effect, FIRST_EPOCH, Opened, Replays, SessionKey, Step, Ticket};
 use crate::metrics::{FeedMetrics, WindowMetrics};
 use crate::permits::FairPermits;
 
@@ -24,7 +24,8 @@ pub(crate) struct CoordinatorLoop {
     pub(super) coordinator: Coordinator,
     pub(super) inputs: mpsc::Receiver<ForCoordinator>,
     pub(super) shards: Vec<mpsc::Sender<Todo>>,
-    pub(super) presence: mpsc::Sender<ForPresence>,
+    /// Of a session it is told twice: when it is open, and when it ended.
+    pub(super) presence: mpsc::UnboundedSender<ForPresence>,
     pub(super) commands: Commands,
     pub(super) metrics: FeedMetrics,
     pub(super) replays: WindowMetrics,
@@ -97,11 +98,11 @@ impl CoordinatorLoop {
                 debug!("a session ends behind its shard");
             }
         }
-        self.tell_presence(ForPresence::Closed(key)).await;
+        self.tell_presence(ForPresence::Closed(key));
     }
 
-    async fn tell_presence(&self, said: ForPresence) {
-        if self.presence.send(said).await.is_err() {
+    fn tell_presence(&self, said: ForPresence) {
+        if self.presence.send(said).is_err() {
             debug!("a session comes or goes behind presence");
         }
     }
@@ -136,10 +137,11 @@ impl CoordinatorLoop {
                         Done::Retry(retry)
                     });
                 }
-                Effect::Opened(key, opened) => self.opened(key, opened).await,
+                Effect::Opened(key, opened) => self.opened(key, opened),
                 Effect::Reconciled => {
                     // One of before the last break says nothing: the next turn begins anew.
-                    if !epochs.has_changed().unwrap_or(true) {
+                    let epoch = *epochs.borrow();
+                    if epoch > FIRST_EPOCH && !epochs.has_changed().unwrap_or(true) {
                         info!("every user here was asked for again");
                         self.metrics.reconciled();
                     }
@@ -150,13 +152,12 @@ impl CoordinatorLoop {
     }
 
     /// Presence learns of the session before its client can say anything of its user.
-    async fn opened(&mut self, key: SessionKey, opened: Opened) {
+    fn opened(&mut self, key: SessionKey, opened: Opened) {
         let Some((waiting, status)) = self.opening.remove(&key) else {
             return;
         };
         if let Some(account) = self.coordinator.account(key).map(Arc::clone) {
-            self.tell_presence(ForPresence::Opened(key, account, status))
-                .await;
+            self.tell_presence(ForPresence::Opened(key, account, status));
         }
         tell(waiting, opened);
     }

@@ -9,6 +9,7 @@ use confab_bus::records::Position;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::signal::PresenceStatus;
+use futures_util::future::join_all;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -32,6 +33,9 @@ use crate::permits::FairPermits;
 use crate::presence::Presences;
 use crate::window::Bounds;
 use crate::ws::outbox::Outbox;
+
+/// Spreads a counter over all bits (Knuth, 6.4: the golden ratio).
+const SPREAD: usize = 0x9E37_79B9;
 
 /// The sessions' door to the hub.
 #[derive(Debug, Clone)]
@@ -71,6 +75,7 @@ impl Fanout {
             grace,
         } = neighbours;
         let (to_presence, for_presence) = mpsc::channel(INBOX);
+        let (of_sessions, sessions) = mpsc::unbounded_channel();
         let (to_coordinator, for_coordinator) = mpsc::channel(INBOX);
         let questions = FairPermits::new(QUESTIONS);
         let count = replay.shards.count();
@@ -106,7 +111,7 @@ impl Fanout {
             coordinator: Coordinator::new(replay.shards, replay.limits),
             inputs: for_coordinator,
             shards: todos,
-            presence: to_presence.clone(),
+            presence: of_sessions,
             commands: commands.clone(),
             metrics,
             replays: replay.metrics,
@@ -116,6 +121,7 @@ impl Fanout {
         };
         let presence = PresenceLoop {
             presences: Presences::new(own, grace),
+            sessions,
             inputs: for_presence,
             said,
             shards: shards.clone(),
@@ -205,15 +211,24 @@ impl Fanout {
     /// A session's client says what it has. Returns when the hub has looked at it: a session has one such thing with it at a time.
     pub(crate) async fn seen(&self, key: SessionKey, seen: BTreeMap<ConversationId, Seq>) {
         let parts: Vec<BTreeMap<_, _>> = self.shards.shards.split(seen, |(id, _)| *id);
-        let say = |seen: BTreeMap<_, _>, done| Input::Seen(key, seen.into_iter(), done);
-        if self.shards.ask(parts, say).await.is_none() {
+        let parts = parts.into_iter().enumerate();
+        let said = parts.filter(|(_, seen)| !seen.is_empty());
+        let said = said.map(|(at, seen)| async move {
+            let (done, is_done) = oneshot::channel();
+            let input = Input::Seen(key, seen.into_iter(), done);
+            self.shards.at(at)?.send(input).await.ok()?;
+            is_done.await.ok()
+        });
+        if join_all(said).await.iter().any(Option::is_none) {
             debug!("the hub ended before it heard a session");
         }
     }
 
     /// A session's outbox has room for what was held back: the shards fill it in turns.
     pub(crate) async fn drained(&self, key: SessionKey) {
-        let first = self.turns.fetch_add(1, Ordering::Relaxed);
+        // By no rule, so that no session meets the same shard first each time.
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let first = turn.wrapping_mul(SPREAD) >> 16;
         self.shards.tell_all(first, || Input::Drained(key)).await;
     }
 

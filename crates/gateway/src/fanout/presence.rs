@@ -18,7 +18,7 @@ use super::news::news;
 use super::shard::tell;
 use super::telling::{AskedFor, Tellings};
 use super::to_shards::ToShards;
-use super::{ForPresence, Input, PERIOD};
+use super::{ForPresence, INBOX, Input, PERIOD};
 use crate::hub::{Account, Telling};
 use crate::presence::{Presences, Said, Word};
 use crate::signals::{FromGateways, Outbound};
@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Presence's loop.
 pub(crate) struct PresenceLoop {
     pub(super) presences: Presences,
+    /// What the coordinator says of sessions: it never waits for presence.
+    pub(super) sessions: mpsc::UnboundedReceiver<ForPresence>,
     pub(super) inputs: mpsc::Receiver<ForPresence>,
     pub(super) said: mpsc::Receiver<FromGateways>,
     pub(super) shards: ToShards,
@@ -56,16 +58,36 @@ impl PresenceLoop {
     async fn keep(&mut self) {
         let mut period = interval(PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due = false;
         loop {
             tokio::select! {
                 biased;
-                _ = period.tick() => self.begin().await,
-                Some(said) = self.inputs.recv() => self.hear(said),
+                Some(said) = self.sessions.recv() => self.hear(said),
+                Some(said) = self.inputs.recv() => self.hear_behind_sessions(said),
+                _ = period.tick() => due = true,
                 Some(said) = self.said.recv() => self.hear_gateway(said).await,
                 () = yield_now(), if self.has_work() => {}
             }
+            // What shards are asked for may take as long as they are busy: first all is heard that is there.
+            while let Ok(said) = self.sessions.try_recv() {
+                self.hear(said);
+            }
+            while let Ok(said) = self.inputs.try_recv() {
+                self.hear_behind_sessions(said);
+            }
+            if std::mem::take(&mut due) {
+                self.begin().await;
+            }
             self.turn().await;
         }
+    }
+
+    /// Hears what a session or a shard says, behind all that is known of sessions that opened before.
+    fn hear_behind_sessions(&mut self, said: ForPresence) {
+        while let Ok(before) = self.sessions.try_recv() {
+            self.hear(before);
+        }
+        self.hear(said);
     }
 
     fn hear(&mut self, said: ForPresence) {
@@ -108,9 +130,11 @@ impl PresenceLoop {
         let Some(shard) = self.shards.of(signal.conversation) else {
             return;
         };
+        // Half of the room is for what sessions wait for.
+        let has_room = shard.capacity() > INBOX / 2;
         match shard.try_reserve() {
-            Ok(place) => place.send(Input::Signal(signal)),
-            Err(_) => self.signals.dropped(&signal),
+            Ok(place) if has_room => place.send(Input::Signal(signal)),
+            _ => self.signals.dropped(&signal),
         }
     }
 
@@ -145,17 +169,18 @@ impl PresenceLoop {
         (here.into_iter().flatten().collect(), is_whole)
     }
 
-    /// Asks every shard the same; gives the answers of those that are not late.
-    async fn ask<A>(&self, input: impl Fn(oneshot::Sender<Vec<A>>) -> Input) -> Vec<A> {
+    /// Asks every shard the same; gives the answers of those that are not late, and whether none is.
+    async fn ask<A>(&self, input: impl Fn(oneshot::Sender<Vec<A>>) -> Input) -> (Vec<A>, bool) {
         let parts = std::iter::repeat(());
         let ask = |(), answer| input(answer);
         let answers = self.shards.ask_in_time(parts, PATIENCE, ask).await;
-        answers.into_iter().flatten().collect()
+        let is_whole = answers.len() == self.shards.shards.count();
+        (answers.into_iter().flatten().collect(), is_whole)
     }
 
     /// This gateway may have missed what the others said of anyone.
     async fn want_all(&mut self) {
-        let all = self.ask(Input::Hosted).await;
+        let (all, _) = self.ask(Input::Hosted).await;
         self.wanted.extend(all);
     }
 
@@ -221,8 +246,13 @@ impl PresenceLoop {
             let ask = |answer| Input::CarryingOf(Arc::clone(account), answer);
             self.ask(ask)
         });
-        let ids = join_all(asked).await;
-        let conversations: FxHashMap<&Account, _> = of.iter().map(AsRef::as_ref).zip(ids).collect();
+        let answers = join_all(asked).await.into_iter();
+        // Nothing is said of a user while a shard is late: its members there would not hear of it.
+        let whole = answers.map(|(ids, is_whole)| is_whole.then_some(ids));
+        let known = of.iter().map(AsRef::as_ref).zip(whole);
+        let conversations: FxHashMap<&Account, _> = known
+            .filter_map(|(account, ids)| Some((account, ids?)))
+            .collect();
         let said = self
             .presences
             .say(now, |account| conversations.get(account).cloned());

@@ -160,7 +160,7 @@ impl ShardLoop {
             FromFeed::Began(epoch) => self.shard.began(epoch),
             FromFeed::Event(arrived) => {
                 let verdict = self.shard.heard_since(&arrived.event, arrived.read);
-                self.metrics.event(verdict, arrived.pending);
+                self.metrics.event(verdict);
                 drop(arrived.room);
             }
             FromFeed::Past(event, _room) => self.shard.fill(&event),

@@ -68,6 +68,16 @@ async fn with_sessions_in(
     (door, loops, outboxes)
 }
 
+fn membership(n: usize) -> Membership {
+    Membership {
+        conversation: conversation(n),
+        joined: 1,
+        left: None,
+        head: 1,
+        members: SESSIONS,
+    }
+}
+
 /// Does what the coordinator wants; says whether that was anything.
 fn settle(loops: &mut Loops, conversations: usize) -> bool {
     let coordinator = &mut loops.coordinator.coordinator;
@@ -87,13 +97,6 @@ fn settle(loops: &mut Loops, conversations: usize) -> bool {
                 coordinator.stepped(ticket, answers);
             }
             Effect::Ask(ask) => {
-                let membership = |n| Membership {
-                    conversation: conversation(n),
-                    joined: 1,
-                    left: None,
-                    head: 1,
-                    members: SESSIONS,
-                };
                 let answer = UserMemberships {
                     memberships: (0..conversations).map(membership).collect(),
                     next: None,
@@ -188,7 +191,6 @@ fn feed_event(n: usize, seq: Seq) -> FeedEvent {
 fn event(n: usize, seq: Seq) -> FromFeed {
     FromFeed::Event(FeedArrival {
         event: feed_event(n, seq),
-        pending: 0,
         read: Instant::now(),
         room: None,
     })
@@ -351,7 +353,7 @@ async fn stalled_shard_holds_up_no_other_and_begins_anew() {
     const EVENTS: u64 = 5000;
     let shards = Shards::of(2);
     let (_door, loops, outboxes) = with_sessions_in(shards, 2).await;
-    let (to_hub, from_feed, epochs) = ToHub::new(shards);
+    let (to_hub, from_feed, epochs) = ToHub::new(shards, Arc::default());
     let [stalled, other] = <[_; 2]>::try_from(loops.shards).ok().unwrap();
     let [to_stalled, to_other] = <[_; 2]>::try_from(from_feed).ok().unwrap();
     let metrics = stalled.metrics.clone();
@@ -399,6 +401,55 @@ async fn stalled_shard_holds_up_no_other_and_begins_anew() {
         }
     };
     timeout(SOON, begins_anew).await.unwrap();
+    stop.cancel();
+    timeout(SOON, tasks.join_all()).await.unwrap();
+}
+
+/// What a worker told of each user is more than is taken in at once.
+#[tokio::test]
+async fn all_users_are_told_after_break_however_much_it_is() {
+    const CONVERSATIONS: usize = 200;
+    let (door, mut loops, _outboxes) = with_sessions_in(Shards::ONE, CONVERSATIONS).await;
+    let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
+    let (feed, events) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(shard.run(events, stop.clone()));
+    let coordinator = &mut loops.coordinator.coordinator;
+    coordinator.began(FIRST_EPOCH + 1);
+    let mut is_reconciled = false;
+    while !is_reconciled {
+        for effect in coordinator.effects() {
+            match effect {
+                Effect::Shards(ticket, steps) => {
+                    let mut answers = Vec::new();
+                    for (to_do, step) in loops.coordinator.shards.iter().zip(steps) {
+                        let (answer, answered) = oneshot::channel();
+                        to_do.send(Todo::Step(step, answer)).await.unwrap();
+                        answers.push(timeout(SOON, answered).await.unwrap().unwrap());
+                    }
+                    coordinator.stepped(ticket, answers);
+                }
+                Effect::Ask(ask) => {
+                    let told = UserMemberships {
+                        memberships: (0..=CONVERSATIONS).map(membership).collect(),
+                        next: None,
+                        ended: Vec::new(),
+                    };
+                    let answers = vec![told; ask.of.len()];
+                    coordinator.memberships(ask, answers);
+                }
+                Effect::Reconciled => is_reconciled = true,
+                _ => {}
+            }
+        }
+    }
+    for number in 0..SESSIONS {
+        let positions = door.positions(SessionKey(number));
+        let positions = timeout(SOON, positions).await.unwrap().unwrap();
+        assert_eq!(positions.len(), CONVERSATIONS + 1, "{number}");
+    }
+    drop(feed);
     stop.cancel();
     timeout(SOON, tasks.join_all()).await.unwrap();
 }

@@ -36,15 +36,13 @@ impl ToShards {
         self.inboxes.get(shard)
     }
 
-    /// Tells all shards something, from one of them on.
+    /// Tells all shards something, from one of them on; none waits for another.
     pub(super) async fn tell_all(&self, first: usize, input: impl Fn() -> Input) {
         let count = self.inboxes.len();
-        for at in (0..count).map(|n| (first + n) % count.max(1)) {
-            if let Some(inbox) = self.at(at)
-                && inbox.send(input()).await.is_err()
-            {
-                debug!("a session speaks behind the hub");
-            }
+        let in_turn = (0..count).filter_map(|n| self.at((first % count.max(1) + n) % count));
+        let told = join_all(in_turn.map(|inbox| inbox.send(input()))).await;
+        if told.iter().any(Result::is_err) {
+            debug!("a session speaks behind the hub");
         }
     }
 

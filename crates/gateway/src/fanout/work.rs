@@ -1,5 +1,7 @@
 //! What sessions, the coordinator and presence ask of a shard: in turn by tenant and user, so much of each kind between two runs of the feed.
 
+use std::collections::VecDeque;
+
 use confab_protocol::fair::{FairQueue, Owner};
 
 use super::{Input, ShardLoop, Todo};
@@ -67,6 +69,8 @@ impl Kind {
 /// conversations at once: so many sessions as there are bound it.
 #[derive(Default)]
 pub(super) struct ClientWork {
+    /// What the coordinator has done for users of all kinds, in its order.
+    common: VecDeque<Input>,
     queues: [FairQueue<Input>; Kind::ALL.len()],
 }
 
@@ -83,7 +87,7 @@ impl ClientWork {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queues.iter().all(FairQueue::is_empty)
+        self.common.is_empty() && self.queues.iter().all(FairQueue::is_empty)
     }
 }
 
@@ -101,7 +105,8 @@ impl ShardLoop {
             }
             match self.owner(&input) {
                 Some(owner) => self.work.queue(Kind::of(&input)).push(&owner, input),
-                // The session is gone, or it is nobody's: there is little to look at.
+                None if matches!(input, Input::Todo(_)) => self.work.common.push_back(input),
+                // The session is gone, or it is nobody's: there is little to look at, and nothing is left of it.
                 None => drop(self.input(input)),
             }
             next = self.next_input();
@@ -139,6 +144,7 @@ impl ShardLoop {
 
     /// Does what the budgets of one turn allow of what is asked.
     pub(super) fn client_turn(&mut self) {
+        self.common_turn();
         for kind in Kind::ALL {
             let mut budget = kind.budget();
             while budget > 0
@@ -150,6 +156,19 @@ impl ShardLoop {
                 }
                 self.work.queue(kind).charge(&owner, 1, cost * COST_BYTES);
                 budget = budget.saturating_sub(cost);
+            }
+        }
+    }
+
+    /// Does some of what is nobody's own, piece by piece and in order.
+    fn common_turn(&mut self) {
+        let mut budget = Kind::Session.budget();
+        while budget > 0
+            && let Some(input) = self.work.common.pop_front()
+        {
+            budget = budget.saturating_sub(self.cost(&input));
+            if let Some(rest) = self.input(input) {
+                self.work.common.push_front(rest);
             }
         }
     }

@@ -23,7 +23,7 @@ fn past() -> FromFeed {
 
 #[tokio::test(start_paused = true)]
 async fn the_past_leaves_room_for_what_is_new_and_goes_on_when_the_hub_does() {
-    let (hub, mut from_feed, _) = ToHub::new(Shards::ONE);
+    let (hub, mut from_feed, _) = ToHub::new(Shards::ONE, Arc::default());
     let (queue, heard) = (&hub.queues[0], &mut from_feed[0]);
     let filling = async {
         for _ in 0..2 * BUFFER {
@@ -47,7 +47,7 @@ async fn the_past_leaves_room_for_what_is_new_and_goes_on_when_the_hub_does() {
 #[tokio::test(start_paused = true)]
 async fn large_events_wait_for_room_in_bytes() {
     const LARGE: usize = 512 * 1024;
-    let (hub, mut from_feed, _) = ToHub::new(Shards::ONE);
+    let (hub, mut from_feed, _) = ToHub::new(Shards::ONE, Arc::default());
     let (queue, heard) = (&hub.queues[0], &mut from_feed[0]);
     let reading = async {
         for _ in 0..200 {

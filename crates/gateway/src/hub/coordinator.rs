@@ -121,12 +121,14 @@ impl Coordinator {
 
     /// The memberships that were asked for have come.
     pub(crate) fn memberships(&mut self, ask: Ask, answers: Vec<UserMemberships>) {
-        if ask.epoch != self.epoch || answers.len() != ask.of.len() {
-            self.ask_again(ask);
-            return;
-        }
+        let is_whole = answers.len() == ask.of.len();
         match ask.purpose {
-            Purpose::Opening(size, keys) => self.openings_answered(size, keys, answers),
+            // One from before a break counts: what the break hides is asked for when the session is entered.
+            Purpose::Opening(size, keys) if is_whole => {
+                self.openings_answered(size, keys, answers);
+            }
+            Purpose::Opening(size, keys) => self.openings_failed(size, keys),
+            Purpose::Reconcile if !is_whole || ask.epoch != self.epoch => self.ask_again(ask),
             Purpose::Reconcile => self.reconcile_answered(ask.of, answers, ask.asked),
             Purpose::Confirm(_) | Purpose::Standing => {}
         }
@@ -154,12 +156,12 @@ impl Coordinator {
     /// Asks again what has no answer that counts, where anyone still wants it.
     fn ask_again(&mut self, ask: Ask) {
         match ask.purpose {
-            Purpose::Opening(size, keys) => self.openings_again(size, keys),
             // One from before the last break is covered by the asking that the break began.
             Purpose::Reconcile if ask.epoch == self.epoch => {
                 self.effects.push(Effect::Ask(ask));
             }
-            Purpose::Reconcile | Purpose::Confirm(_) | Purpose::Standing => {}
+            Purpose::Opening(..) | Purpose::Reconcile | Purpose::Confirm(_) | Purpose::Standing => {
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use super::asking::confirmation;
 use super::ended::Ended;
 use super::entry::Begin;
 use super::session::Conversations;
-use super::steps::{Part, Range, Recorded, Registration, Step, Stepped, Told};
+use super::steps::{Held, Part, Range, Recorded, Registration, Step, Stepped, Told};
 use super::{Account, Session, SessionKey, Shard};
 
 /// Memberships that are entered or learned in one go: then others have a turn.
@@ -38,9 +38,17 @@ impl Shard {
                 let (heads, replayed) = self.enter_by_record(*key, std::mem::take(recorded));
                 return Some(Stepped::ByRecord(heads, replayed));
             }
-            Step::Held(accounts) => {
-                let held = accounts.iter().map(|account| self.held_by(account));
-                return Some(Stepped::Held(held.collect()));
+            Step::Held(accounts, held) => {
+                let mut conversations = 0;
+                while let Some(account) = accounts.pop_front() {
+                    let of = self.held_by(&account);
+                    conversations += 1 + of.len();
+                    held.push(of);
+                    if conversations >= PIECE && !accounts.is_empty() {
+                        return None;
+                    }
+                }
+                return Some(Stepped::Held(std::mem::take(held)));
             }
             Step::Told(told) => {
                 let mut memberships = 0;
@@ -63,12 +71,7 @@ impl Shard {
             Step::Weigh(_, ranges) => 1 + ranges.len(),
             Step::Enter(_, _, part) => 1 + part.begins.len().min(PIECE),
             Step::EnterByRecord(_, _, recorded) => 1 + recorded.positions.len(),
-            Step::Held(accounts) => {
-                let of = accounts
-                    .iter()
-                    .map(|account| self.conversations_of_all(account));
-                accounts.len() + of.sum::<usize>()
-            }
+            Step::Held(..) => PIECE,
             Step::Told(told) => {
                 let of = told
                     .iter()
@@ -93,7 +96,7 @@ impl Shard {
             conversations: Conversations::default(),
             ended: Ended::default(),
             noted: Some(Box::default()),
-            opened: 0,
+            opened: self.clock,
             confirming: FxHashMap::default(),
             epoch: 0,
             behind: FxHashSet::default(),
@@ -146,7 +149,6 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
-        session.opened = self.clock;
         let noted = session.noted.take().unwrap_or_default();
         let account = Arc::clone(&session.account);
         let unknown = noted
@@ -232,7 +234,7 @@ impl Shard {
     }
 
     /// What is held for a user: every conversation, with the position up to which all its sessions have it, or claim to.
-    fn held_by(&self, account: &Account) -> Vec<(ConversationId, Seq)> {
+    fn held_by(&self, account: &Account) -> Held {
         let mut held: FxHashMap<ConversationId, Seq> = FxHashMap::default();
         for key in self.present.get(account).into_iter().flatten() {
             let Some(session) = self.sessions.get(key) else {
@@ -268,7 +270,7 @@ impl Shard {
         let Some(epoch) = *whole else { return };
         for key in told.proves.iter() {
             if let Some(session) = self.sessions.get_mut(key) {
-                session.epoch = epoch;
+                session.epoch = epoch.max(session.epoch);
                 session.claims = FxHashMap::default();
             }
         }

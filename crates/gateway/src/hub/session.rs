@@ -21,7 +21,7 @@ pub(super) struct Session {
     pub(super) ended: Ended,
     /// While it opens, the additions heard meanwhile.
     pub(super) noted: Option<Box<FxHashMap<ConversationId, Seq>>>,
-    /// When it opened, by the shard's clock.
+    /// When it began to open, by the shard's clock.
     pub(super) opened: u64,
     /// Additions that are being confirmed: until then, no later membership there may be heard.
     pub(super) confirming: FxHashMap<ConversationId, Vec<u64>>,

@@ -82,6 +82,9 @@ pub(crate) struct Told {
     pub(super) whole: Option<u64>,
 }
 
+/// Of a user each conversation, with the position up to which all its sessions have it, or claim to.
+pub(crate) type Held = Vec<(ConversationId, Seq)>;
+
 /// One shard's part of a step.
 #[derive(Debug)]
 pub(crate) enum Step {
@@ -92,8 +95,8 @@ pub(crate) enum Step {
     Enter(SessionKey, Arc<Account>, Box<Part>),
     /// Enters a session without a worker's word.
     EnterByRecord(SessionKey, Arc<Account>, Recorded),
-    /// Up to where do all sessions of the users have each of their conversations, or claim to?
-    Held(Vec<Arc<Account>>),
+    /// Up to where do all sessions of the users have each of their conversations, or claim to? With the answers so far.
+    Held(VecDeque<Arc<Account>>, Vec<Held>),
     /// Takes in what workers told of users.
     Told(Vec<Told>),
 }
@@ -106,7 +109,7 @@ impl Step {
             Self::Weigh(account, _)
             | Self::Enter(_, account, _)
             | Self::EnterByRecord(_, account, _) => Some(account),
-            Self::Held(_) | Self::Told(_) => None,
+            Self::Held(..) | Self::Told(_) => None,
         }
     }
 }
@@ -122,5 +125,5 @@ pub(crate) enum Stepped {
     /// The heads of the conversations that were entered, and how many events are replayed.
     ByRecord(Vec<(ConversationId, Seq)>, u64),
     /// Of each user.
-    Held(Vec<Vec<(ConversationId, Seq)>>),
+    Held(Vec<Held>),
 }

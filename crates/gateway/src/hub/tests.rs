@@ -46,7 +46,7 @@ struct World {
     arriving: Vec<Arriving>,
     retries: Vec<Retry>,
     clients: Vec<Client>,
-    /// Events that may be replayed.
+    /// Events that may be replayed; as many as there are where some session opened without a worker's word.
     most: u64,
     /// What a socket holds at most, in bytes.
     capacity: usize,
@@ -186,6 +186,9 @@ impl World {
             },
             Step::Retry(n) if n < self.retries.len() => {
                 let retry = self.retries.remove(n);
+                if matches!(retry, Retry::OpenWithout(_)) {
+                    self.most = u64::MAX;
+                }
                 self.hub.retry(retry);
             }
             on_its_way => self.move_on(on_its_way),
@@ -326,7 +329,10 @@ impl World {
     fn work(&mut self, question: Question, fails: bool) {
         match question {
             Question::Read(read) if fails => self.hub.read_failed(&read),
-            Question::Ask(ask) if fails => self.hub.ask_failed(ask),
+            Question::Ask(ask) if fails => {
+                self.most = u64::MAX;
+                self.hub.ask_failed(ask);
+            }
             Question::Read(read) => {
                 let c = index(read.conversation);
                 // A worker may answer with fewer events than were asked for.

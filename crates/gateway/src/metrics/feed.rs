@@ -44,6 +44,8 @@ pub(crate) struct FeedMetrics {
     /// How many shards' windows are not filled.
     unfilled: Arc<AtomicUsize>,
     pending: Arc<AtomicU64>,
+    /// How many shards miss events of which they were not told.
+    broken: Arc<AtomicUsize>,
     /// Of each shard, and of their coordinator.
     lags: Arc<[Lag]>,
     coordinator: Lag,
@@ -67,6 +69,7 @@ impl FeedMetrics {
             reconciled: Arc::default(),
             unfilled: Arc::new(AtomicUsize::new(shards.count())),
             pending: Arc::default(),
+            broken: Arc::default(),
             lags: std::iter::repeat_with(lag).take(shards.count()).collect(),
             coordinator: lag(),
             lag_seconds: Family::default(),
@@ -88,8 +91,12 @@ impl FeedMetrics {
         metrics
     }
 
-    pub(crate) fn event(&self, kind: &'static str, pending: u64) {
+    pub(crate) fn event(&self, kind: &'static str) {
         self.events.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    /// So many events wait in the stream behind the one that was read.
+    pub(crate) fn pending(&self, pending: u64) {
         self.lag.set(pending.cast_signed());
         self.pending.store(pending, Ordering::Relaxed);
     }
@@ -103,7 +110,7 @@ impl FeedMetrics {
         self.waiting.get_or_create(&KindLabel { kind }).set(waiting);
     }
 
-    pub(crate) fn broken(&self, kind: Break) {
+    pub(crate) fn broke(&self, kind: Break) {
         self.breaks
             .get_or_create(&KindLabel {
                 kind: kind.as_str(),
@@ -126,6 +133,11 @@ impl FeedMetrics {
         let kind = "shard_full";
         self.breaks.get_or_create(&KindLabel { kind }).inc();
         self.reconciling();
+    }
+
+    /// How many shards miss events of which they were not told.
+    pub(crate) fn broken(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.broken)
     }
 
     /// A shard's replay window has what the stream kept of before the start.
@@ -187,8 +199,10 @@ impl FeedMetrics {
         }
     }
 
-    /// Whether the feed was reconciled after its last beginning, and does not lag by seconds.
+    /// Whether the feed was reconciled after its last beginning, no shard misses anything of it, and it does not lag by seconds.
     pub(crate) fn is_caught_up(&self) -> bool {
-        self.reconciled.load(Ordering::Relaxed) && self.pending.load(Ordering::Relaxed) < LAG
+        self.reconciled.load(Ordering::Relaxed)
+            && self.broken.load(Ordering::Relaxed) == 0
+            && self.pending.load(Ordering::Relaxed) < LAG
     }
 }

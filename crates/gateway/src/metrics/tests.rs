@@ -24,10 +24,11 @@ fn encoded() -> String {
     commands.waiting(1);
     let feed = FeedMetrics::new(&mut registry, Shards::ONE);
     feed.show_hub_lag();
-    feed.event("delivered", 0);
+    feed.event("delivered");
+    feed.pending(0);
     feed.question("memberships");
     feed.waiting("questions", 1);
-    feed.broken(Break::Recreated);
+    feed.broke(Break::Recreated);
     assert!(feed.malformed(1));
     feed.past(1);
     ArrivalMetrics::new(&mut registry).admitted("fresh", took);

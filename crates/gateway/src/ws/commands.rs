@@ -31,6 +31,8 @@ pub(super) enum Done {
     MayType(ConversationId, Result<u64, Failure>),
     /// The hub has heard what the client said.
     Told,
+    /// The hub has heard that there is room again.
+    Drained,
     /// What a fresh token says.
     Verified(Option<String>, Result<Caller, Failure>),
 }
@@ -101,6 +103,15 @@ impl Session<'_> {
                 ForHub::Seen(seen) => fanout.seen(key, seen).await,
             }
             Done::Told
+        }));
+    }
+
+    /// Tells the hub that there is room for what it holds back. What a shard lacks room for meanwhile holds up nothing else.
+    pub(super) fn tell_drained(&mut self) {
+        let (fanout, key) = (self.sockets.fanout.clone(), self.key);
+        self.on_the_way.push(Box::pin(async move {
+            fanout.drained(key).await;
+            Done::Drained
         }));
     }
 
@@ -275,6 +286,7 @@ impl Session<'_> {
                 self.may_type(connection, conversation, answer);
             }
             Done::Told => self.telling_hub = false,
+            Done::Drained => {}
             Done::Verified(id, verified) => self.renewed(connection, id, verified),
         }
     }

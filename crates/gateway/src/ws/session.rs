@@ -249,7 +249,7 @@ impl<'a> Session<'a> {
                 yield_now().await;
             }
             if connection.outbox.wants_more() {
-                self.sockets.fanout.drained(self.key).await;
+                self.tell_drained();
             }
             if self.caller.expires_at != token_ends {
                 token_ends = self.caller.expires_at;

@@ -33,12 +33,10 @@ impl Asking {
         }
     }
 
-    /// The question for the next page. Pages from before a break of the feed count no more.
+    /// The question for the next page. All count as asked in the epoch of the first.
     fn question(&mut self, account: &Account, epoch: u64) -> MembershipsOf {
-        if self.epoch != epoch {
-            self.memberships.clear();
-            self.ended.clear();
-            (self.after, self.epoch) = (None, epoch);
+        if self.after.is_none() {
+            self.epoch = epoch;
         }
         MembershipsOf {
             held: self.start.held().into_iter().collect(),
@@ -171,13 +169,6 @@ impl Coordinator {
         for (key, answer) in keys.into_iter().zip(answers) {
             self.opening_page(key, answer);
         }
-        self.ask_openings();
-    }
-
-    /// The answer does not count: it is from before a break.
-    pub(super) fn openings_again(&mut self, size: OpeningSize, keys: Vec<SessionKey>) {
-        self.openings.answered(size);
-        self.wait_to_open(keys);
         self.ask_openings();
     }
 

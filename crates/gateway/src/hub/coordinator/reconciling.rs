@@ -34,7 +34,7 @@ impl Coordinator {
             let rest = self.to_reconcile.len().saturating_sub(USERS);
             let of = self.to_reconcile.split_off(rest);
             self.reconciling += 1;
-            let steps = (0..self.shards.count()).map(|_| Step::Held(of.clone()));
+            let steps = (0..self.shards.count()).map(|_| Step::Held(of.clone().into(), Vec::new()));
             let (steps, epoch) = (steps.collect(), self.epoch);
             let ticket = Ticket::Held {
                 epoch,

@@ -39,7 +39,7 @@ pub(super) struct Asking {
     pub(super) ended: Vec<Membership>,
     /// Where the next page begins.
     pub(super) after: Option<ConversationId>,
-    /// The epoch of the pages so far.
+    /// The epoch in which the first page was asked for.
     pub(super) epoch: u64,
 }
 
