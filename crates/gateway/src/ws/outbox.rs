@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use confab_protocol::error::Code;
 use confab_protocol::frame::ServerFrame;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::codec::{Broadcast, encode};
@@ -17,6 +19,13 @@ use crate::metrics::FrameMetrics;
 
 /// Signals that wait for one socket; beyond, the oldest is dropped.
 const SIGNALS: usize = 64;
+/// Signals are written at once; behind that, those that come within this time go out together. Each write is a system call here and a
+/// wake-up of the client, and signals come in bursts.
+const SIGNAL_PAUSE: Duration = Duration::from_millis(50);
+/// The same where all that waits is presence: when many users come back, each member hears of all of them.
+const PRESENCE_PAUSE: Duration = Duration::from_millis(250);
+/// So many signals wait for no pause: it is not to drop any.
+const SIGNALS_WITHOUT_PAUSE: usize = SIGNALS / 2;
 /// What a frame that waits takes beside its own bytes.
 const FRAME_OVERHEAD_BYTES: usize = 64;
 /// Places kept for frames while none waits: a socket that says little holds little.
@@ -57,6 +66,10 @@ struct State {
     answer_bytes: usize,
     /// They go when nothing else waits.
     signals: VecDeque<(SignalKey, Frame)>,
+    /// Whether another signal than presence is among them.
+    is_urgent: bool,
+    /// When signals were written last.
+    signals_at: Option<Instant>,
     closed: Option<Code>,
     /// The hub has more events than there is room for.
     held_back: bool,
@@ -68,9 +81,33 @@ impl State {
         self.held_back && self.event_bytes <= capacity / 4
     }
 
-    fn has_any(&self) -> bool {
-        !self.frames.is_empty() || !self.signals.is_empty()
+    /// When something can be written: none where nothing waits.
+    fn ready(&self) -> Option<Ready> {
+        if self.closed.is_some() || (self.started && !self.frames.is_empty()) {
+            return Some(Ready::Now);
+        }
+        if !self.started || self.signals.is_empty() {
+            return None;
+        }
+        let pause = if self.is_urgent {
+            SIGNAL_PAUSE
+        } else {
+            PRESENCE_PAUSE
+        };
+        match self.signals_at.map(|at| at + pause) {
+            Some(at) if self.signals.len() < SIGNALS_WITHOUT_PAUSE && Instant::now() < at => {
+                Some(Ready::At(at))
+            }
+            _ => Some(Ready::Now),
+        }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    Now,
+    /// Signals alone wait for their pause's end.
+    At(Instant),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,16 +223,20 @@ impl Outbox {
         if state.closed.is_some() {
             return;
         }
-        match state.signals.iter_mut().find(|(other, _)| other == key) {
-            Some((_, older)) => *older = frame,
-            None => {
-                if state.signals.len() >= SIGNALS {
-                    state.signals.pop_front();
-                }
-                state.signals.push_back((key.clone(), frame));
-            }
+        if let Some((_, older)) = state.signals.iter_mut().find(|(other, _)| other == key) {
+            *older = frame;
+            return;
         }
-        let wakes = state.started;
+        if state.signals.len() >= SIGNALS {
+            state.signals.pop_front();
+        }
+        state.signals.push_back((key.clone(), frame));
+        let count = state.signals.len();
+        let is_first_urgent = !state.is_urgent && !matches!(key, SignalKey::Presence(_));
+        state.is_urgent |= is_first_urgent;
+        // Behind the first one the socket knows until when it waits.
+        let changes_wait = count == 1 || count == SIGNALS_WITHOUT_PAUSE || is_first_urgent;
+        let wakes = state.started && changes_wait;
         drop(state);
         if wakes {
             self.wake.notify_one();
@@ -249,13 +290,19 @@ impl Outbox {
     /// Waits until something can be written, or the session must end. Cancel-safe.
     pub(crate) async fn ready(&self) {
         loop {
-            {
-                let state = self.lock();
-                if state.closed.is_some() || (state.started && state.has_any()) {
-                    return;
+            let ready = self.lock().ready();
+            match ready {
+                Some(Ready::Now) => return,
+                Some(Ready::At(at)) => {
+                    // Seldom wanted, and too large for every idle session to hold.
+                    let pause = Box::pin(sleep_until(at));
+                    tokio::select! {
+                        () = pause => {}
+                        () = self.wake.notified() => {}
+                    }
                 }
+                None => self.wake.notified().await,
             }
-            self.wake.notified().await;
         }
     }
 
@@ -296,6 +343,9 @@ impl Outbox {
             left = left.saturating_sub(size);
             taker(frame);
         }
+        if left > 0 && !state.signals.is_empty() {
+            state.signals_at = Some(Instant::now());
+        }
         while left > 0
             && let Some((_, frame)) = state.signals.pop_front()
         {
@@ -304,6 +354,7 @@ impl Outbox {
         }
         give_back(&mut state.frames);
         if state.signals.is_empty() {
+            state.is_urgent = false;
             // Signals are rare: no place is kept for the next one.
             state.signals = VecDeque::new();
         }
@@ -336,6 +387,7 @@ fn give_back<T>(queue: &mut VecDeque<T>) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use uuid::Uuid;
 
     use super::*;
@@ -402,6 +454,76 @@ mod tests {
         assert_eq!(frames[0], Frame::text(format!("old {SIGNALS}").as_bytes()));
         assert_eq!(frames[SIGNALS - 1], Frame::text(b"new"));
         assert_eq!(outbox.taken(10_000).unwrap(), []);
+    }
+
+    /// An outbox whose client has its welcome and one signal.
+    fn behind_first_signal() -> Outbox {
+        let outbox = Outbox::new(Encoding::Json, 1000);
+        outbox.start(Frame::text(b"w"));
+        outbox.taken(1000).unwrap();
+        signal(&outbox, 0, "first".to_owned());
+        assert!(outbox.ready().now_or_never().is_some());
+        outbox.taken(1000).unwrap();
+        outbox
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn signals_behind_the_first_go_together() {
+        let outbox = behind_first_signal();
+        let began = Instant::now();
+        signal(&outbox, 1, "1".to_owned());
+        let mut ready = Box::pin(outbox.ready());
+        assert!(ready.as_mut().now_or_never().is_none());
+        signal(&outbox, 2, "2".to_owned());
+        ready.await;
+        assert!(began.elapsed() >= PRESENCE_PAUSE);
+        assert_eq!(outbox.taken(1000).unwrap().len(), 2);
+        tokio::time::advance(PRESENCE_PAUSE).await;
+        signal(&outbox, 3, "3".to_owned());
+        assert!(
+            outbox.ready().now_or_never().is_some(),
+            "a lone one waits for nothing"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pause_of_signals_holds_up_nothing_else() {
+        let outbox = behind_first_signal();
+        signal(&outbox, 1, "1".to_owned());
+        assert!(outbox.ready().now_or_never().is_none());
+        event(&outbox, "1");
+        assert!(outbox.ready().now_or_never().is_some());
+        assert_eq!(outbox.taken(1000).unwrap().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn typing_ends_pause_of_presence() {
+        let outbox = behind_first_signal();
+        let began = Instant::now();
+        signal(&outbox, 1, "1".to_owned());
+        let mut ready = Box::pin(outbox.ready());
+        assert!(ready.as_mut().now_or_never().is_none());
+        let typing = SignalKey::Typing(ConversationId(Uuid::nil()), "u".parse().unwrap());
+        outbox.push_signal(&typing, &Broadcast::new(b"t"));
+        ready.await;
+        let waited = began.elapsed();
+        assert!(
+            (SIGNAL_PAUSE..PRESENCE_PAUSE).contains(&waited),
+            "{waited:?}"
+        );
+        assert_eq!(outbox.taken(1000).unwrap().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_signals_wait_for_no_pause() {
+        let outbox = behind_first_signal();
+        let mut ready = Box::pin(outbox.ready());
+        for user in 1..SIGNALS_WITHOUT_PAUSE {
+            signal(&outbox, user, "s".to_owned());
+            assert!(ready.as_mut().now_or_never().is_none());
+        }
+        signal(&outbox, SIGNALS, "s".to_owned());
+        assert!(ready.now_or_never().is_some());
     }
 
     #[test]
