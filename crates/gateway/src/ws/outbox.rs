@@ -1,12 +1,14 @@
 //! What waits for one socket: events bounded in bytes, answers never dropped, signals few and the newest only.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use confab_protocol::error::Code;
 use confab_protocol::frame::ServerFrame;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
+use rustc_hash::FxBuildHasher;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
@@ -32,7 +34,7 @@ const FRAME_OVERHEAD_BYTES: usize = 64;
 const PLACES_KEPT: usize = 8;
 
 /// What a signal is about: a newer one takes its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum SignalKey {
     Typing(ConversationId, UserId),
     Receipt(ConversationId, UserId),
@@ -65,7 +67,7 @@ struct State {
     event_bytes: usize,
     answer_bytes: usize,
     /// They go when nothing else waits.
-    signals: VecDeque<(SignalKey, Frame)>,
+    signals: VecDeque<Signal>,
     /// Whether another signal than presence is among them.
     is_urgent: bool,
     /// When signals were written last.
@@ -101,6 +103,14 @@ impl State {
             _ => Some(Ready::Now),
         }
     }
+}
+
+/// A signal that waits. Keys are compared only where their hashes are equal: each is looked for among those that wait.
+#[derive(Debug)]
+struct Signal {
+    hash: u64,
+    key: SignalKey,
+    frame: Frame,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,21 +228,24 @@ impl Outbox {
 
     /// Queues a signal in the place of an older one of its key. It never ends a session.
     pub(crate) fn push_signal(&self, key: &SignalKey, signal: &Broadcast) {
-        let frame = signal.frame(self.encoding);
+        let (frame, hash) = (signal.frame(self.encoding), FxBuildHasher.hash_one(key));
         let mut state = self.lock();
         if state.closed.is_some() {
             return;
         }
-        if let Some((_, older)) = state.signals.iter_mut().find(|(other, _)| other == key) {
-            *older = frame;
+        let is_same = |other: &&mut Signal| other.hash == hash && other.key == *key;
+        if let Some(older) = state.signals.iter_mut().find(is_same) {
+            older.frame = frame;
             return;
         }
         if state.signals.len() >= SIGNALS {
             state.signals.pop_front();
         }
-        state.signals.push_back((key.clone(), frame));
+        let key = key.clone();
+        let is_presence = matches!(key, SignalKey::Presence(_));
+        state.signals.push_back(Signal { hash, key, frame });
         let count = state.signals.len();
-        let is_first_urgent = !state.is_urgent && !matches!(key, SignalKey::Presence(_));
+        let is_first_urgent = !state.is_urgent && !is_presence;
         state.is_urgent |= is_first_urgent;
         // Behind the first one the socket knows until when it waits.
         let changes_wait = count == 1 || count == SIGNALS_WITHOUT_PAUSE || is_first_urgent;
@@ -347,7 +360,7 @@ impl Outbox {
             state.signals_at = Some(Instant::now());
         }
         while left > 0
-            && let Some((_, frame)) = state.signals.pop_front()
+            && let Some(Signal { frame, .. }) = state.signals.pop_front()
         {
             left = left.saturating_sub(frame.as_bytes().len());
             taker(frame);
