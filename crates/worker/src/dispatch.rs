@@ -61,7 +61,8 @@ pub(crate) struct Dispatch {
 /// A command, when it came, and where its outcome goes.
 #[derive(Debug)]
 struct Pending {
-    request: Request,
+    /// By reference: while it waits it is moved from queue to queue.
+    request: Box<Request>,
     received: Instant,
     slot: Slot,
 }
@@ -314,7 +315,7 @@ impl Dispatch {
         let places = Slot::each(requests.len(), reply, &self.metrics);
         for (slot, request) in places.zip(requests) {
             let job = Pending {
-                request,
+                request: Box::new(request),
                 received,
                 slot,
             };

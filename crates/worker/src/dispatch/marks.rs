@@ -105,11 +105,17 @@ fn prepare(waiting: Waiting) -> Option<(Mark, Reader)> {
         slot,
     } = waiting.job;
     let bytes = request.command.weight();
-    let Command::MarkRead(read) = request.command else {
+    let Request {
+        request_id,
+        traceparent,
+        caller,
+        command,
+    } = *request;
+    let Command::MarkRead(read) = command else {
         return None;
     };
     let mark = Mark {
-        caller: request.caller,
+        caller,
         read,
         deadline: waiting.deadline,
     };
@@ -119,8 +125,8 @@ fn prepare(waiting: Waiting) -> Option<(Mark, Reader)> {
         bytes,
         items: waiting.items,
         was_skipped: waiting.open.skipped.is_some(),
-        request_id: request.request_id,
-        traceparent: request.traceparent,
+        request_id,
+        traceparent,
     };
     Some((mark, reader))
 }
@@ -137,12 +143,12 @@ impl Reader {
             deadline: mark.deadline,
             open,
             job: Pending {
-                request: Request {
+                request: Box::new(Request {
                     request_id: self.request_id,
                     traceparent: self.traceparent,
                     caller: mark.caller,
                     command: Command::MarkRead(mark.read),
-                },
+                }),
                 received: self.received,
                 slot: self.slot,
             },

@@ -113,7 +113,7 @@ fn prepare(
         traceparent,
         caller,
         command,
-    } = waiting.job.request;
+    } = *waiting.job.request;
     let Command::SendMessage(message) = command else {
         return None;
     };
@@ -164,12 +164,12 @@ impl Sender {
             deadline: item.deadline,
             open,
             job: Pending {
-                request: Request {
+                request: Box::new(Request {
                     request_id: self.request_id,
                     traceparent: self.traceparent,
                     caller,
                     command: Command::SendMessage(message),
-                },
+                }),
                 received: self.received,
                 slot: self.slot,
             },

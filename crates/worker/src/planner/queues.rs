@@ -491,9 +491,10 @@ impl<J> Log<J> {
 }
 
 impl<J> Queue<J> {
-    const fn new() -> Self {
+    fn new() -> Self {
         Self {
-            items: VecDeque::new(),
+            // Mostly one waits.
+            items: VecDeque::with_capacity(1),
             bytes: 0,
             turn: Turn::None,
             since: 0,
