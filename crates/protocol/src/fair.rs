@@ -5,6 +5,7 @@
 //! Varghese, 1995, in the variant that needs no item's cost before it is taken.) Pure: no IO, no clock.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use rustc_hash::FxHashMap;
@@ -129,16 +130,27 @@ impl<T> FairQueue<T> {
 
     /// Takes the next item. What it cost is to be told by [`Self::charge`].
     pub fn pop(&mut self) -> Option<(Owner, T)> {
-        self.pop_of(|_, _| true)
+        // Every tenant with something queued has a user that is allowed: none is looked for.
+        self.take(|_, _| true, |_, _| true)
     }
 
     /// Takes the next item among those of the owners that are allowed.
     pub fn pop_of(&mut self, allows: impl Fn(&TenantId, &UserId) -> bool) -> Option<(Owner, T)> {
-        let is_served = |tenant: &TenantId, users: &Users<T>| {
+        let has_allowed = |tenant: &TenantId, users: &Users<T>| {
             let mut all = users.users.by_key.iter();
             all.any(|(user, items)| !items.queued.is_empty() && allows(tenant, user))
         };
-        let (tenant, users) = self.tenants.next(|users| users.len == 0, is_served)?;
+        self.take(has_allowed, &allows)
+    }
+
+    fn take(
+        &mut self,
+        is_tenant_served: impl Fn(&TenantId, &Users<T>) -> bool,
+        allows: impl Fn(&TenantId, &UserId) -> bool,
+    ) -> Option<(Owner, T)> {
+        let (tenant, users) = self
+            .tenants
+            .next(|users| users.len == 0, is_tenant_served)?;
         let is_served = |user: &UserId, _: &_| allows(&tenant, user);
         let (user, items) = users.users.next(VecDeque::is_empty, is_served)?;
         let item = items.pop_front()?;
@@ -173,13 +185,16 @@ impl<T> FairQueue<T> {
 
 impl<K: Clone + Eq + Hash, V: Default> Shares<K, V> {
     fn share(&mut self, key: &K) -> &mut Share<V> {
-        if !self.by_key.contains_key(key) {
-            self.order.push_back(key.clone());
+        match self.by_key.entry(key.clone()) {
+            Entry::Occupied(share) => share.into_mut(),
+            Entry::Vacant(share) => {
+                self.order.push_back(key.clone());
+                share.insert(Share {
+                    credit: QUANTUM_BYTES,
+                    queued: V::default(),
+                })
+            }
         }
-        self.by_key.entry(key.clone()).or_insert_with(|| Share {
-            credit: QUANTUM_BYTES,
-            queued: V::default(),
-        })
     }
 
     /// Whose turn it is among those that are served. Who has nothing queued is forgotten once its debt is paid.
