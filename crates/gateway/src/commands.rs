@@ -49,13 +49,16 @@ pub(crate) struct CommandLimits {
     pub(crate) waiting_bytes: usize,
 }
 
-/// The door. Clones share it.
+/// The door. Clones share it: a send takes one.
 #[derive(Debug, Clone)]
-pub(crate) struct Commands {
+pub(crate) struct Commands(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     bus: Bus,
     workers: Arc<Workers>,
     inbox: mpsc::Sender<Submission>,
-    queries: Arc<QueryPermits>,
+    queries: QueryPermits,
     limits: CommandLimits,
     metrics: CommandMetrics,
 }
@@ -69,15 +72,14 @@ impl Commands {
         metrics: CommandMetrics,
     ) -> (Self, CommandLoop) {
         let (inbox, submissions) = mpsc::channel(INBOX);
-        let queries = Arc::new(QueryPermits::default());
-        let commands = Self {
+        let commands = Self(Arc::new(Inner {
             bus: bus.clone(),
             workers: Arc::clone(&workers),
             inbox,
-            queries,
+            queries: QueryPermits::default(),
             limits,
             metrics: metrics.clone(),
-        };
+        }));
         let carrier = CommandLoop::new(bus, workers, submissions, limits, metrics);
         (commands, carrier)
     }
@@ -104,7 +106,7 @@ impl Commands {
     }
 
     async fn submit(&self, requests: Vec<Request>) -> Result<Vec<CommandOutcome>, Failure> {
-        if !self.bus.is_connected() {
+        if !self.0.bus.is_connected() {
             return Err(away());
         }
         let Some(owner) = requests.first().map(|request| Owner::from(&request.caller)) else {
@@ -117,21 +119,22 @@ impl Commands {
             .collect();
         for request in &requests {
             let command = &request.command;
-            self.metrics.payload(command.name(), command.weight());
+            self.0.metrics.payload(command.name(), command.weight());
         }
         let (answers, outcomes) = oneshot::channel();
-        let submission = Submission::new(owner, requests, began + self.limits.budget, answers);
+        let submission = Submission::new(owner, requests, began + self.0.limits.budget, answers);
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
-        self.inbox
+        self.0
+            .inbox
             .send(submission)
             .await
             .map_err(|_closed| stopping())?;
-        let answered = tokio::time::timeout(self.limits.budget + GRACE, outcomes).await;
+        let answered = tokio::time::timeout(self.0.limits.budget + GRACE, outcomes).await;
         let Ok(Ok(outcomes)) = answered else {
             return Err(Failure::of(Code::Timeout));
         };
         for (name, outcome) in names.into_iter().zip(&outcomes) {
-            self.metrics.command(
+            self.0.metrics.command(
                 name,
                 outcome.as_ref().err().map(|failure| failure.code),
                 began.elapsed(),
@@ -156,31 +159,31 @@ impl Commands {
             traceparent,
             query,
         };
-        let outcome = self.ask(request, began + self.limits.budget).await;
+        let outcome = self.ask(request, began + self.0.limits.budget).await;
         if let Ok(answer) = &outcome {
-            self.metrics.answer(name, answer);
+            self.0.metrics.answer(name, answer);
         }
         let code = outcome.as_ref().err().map(|failure| failure.code);
-        self.metrics.query(name, code, began.elapsed());
+        self.0.metrics.query(name, code, began.elapsed());
         outcome
     }
 
     async fn ask(&self, mut request: QueryRequest, deadline: Instant) -> QueryOutcome {
-        let acquiring = self.queries.acquire(&request.query);
-        let Ok(Ok(_permit)) = tokio::time::timeout(self.limits.budget, acquiring).await else {
+        let acquiring = self.0.queries.acquire(&request.query);
+        let Ok(Ok(_permit)) = tokio::time::timeout(self.0.limits.budget, acquiring).await else {
             let full = Failure::new(Code::Overloaded, "too many queries wait in this gateway");
             return Err(full.retry_after(1000));
         };
         let mut failure = Failure::of(Code::Timeout);
         let mut not = Vec::new();
         for attempt in 0..ATTEMPTS {
-            let Some(timeout) = attempt_timeout(self.limits.budget, attempt, deadline) else {
+            let Some(timeout) = attempt_timeout(self.0.limits.budget, attempt, deadline) else {
                 break;
             };
             request.budget_ms = milliseconds(timeout);
-            let target = self.workers.pick(&request.request_id, &not);
+            let target = self.0.workers.pick(&request.request_id, &not);
             failure = match self.ask_one(target, &request, timeout).await {
-                Ok(Err(refusal)) if is_undone(&refusal) && self.workers.has_others(2, &[]) => {
+                Ok(Err(refusal)) if is_undone(&refusal) && self.0.workers.has_others(2, &[]) => {
                     refusal
                 }
                 Ok(outcome) => return outcome,
@@ -205,12 +208,12 @@ impl Commands {
         timeout: Duration,
     ) -> Result<QueryOutcome, RpcError> {
         let answered = tokio::select! {
-            answered = self.bus.query(target, request, timeout) => answered,
-            () = self.workers.outlived(target) => Err(RpcError::Timeout),
+            answered = self.0.bus.query(target, request, timeout) => answered,
+            () = self.0.workers.outlived(target) => Err(RpcError::Timeout),
         };
         if let (Target::Worker(worker), Err(RpcError::NoResponders)) = (target, &answered) {
-            self.workers.forget(worker);
-            return self.bus.query(Target::Any, request, timeout).await;
+            self.0.workers.forget(worker);
+            return self.0.bus.query(Target::Any, request, timeout).await;
         }
         answered
     }
