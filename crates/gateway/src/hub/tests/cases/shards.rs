@@ -87,3 +87,33 @@ fn record_names_conversations_of_every_shard() {
     let world = away(3, ALL, 0, 0);
     assert_eq!(world.clients[0].record.len(), CONVERSATIONS);
 }
+
+/// The shard is in a later epoch than the answer that the session is entered by: an addition that the break hid is told before the one behind
+/// its removal, although the coordinator learns of the break last.
+#[test]
+fn addition_hidden_by_break_is_told_before_later_one() {
+    let mut world = World::waiting(1, 1 << 20, ALL, usize::MAX);
+    world.take(Step::Create(A, 0));
+    world.take(Step::Open(0));
+    world.settle();
+    world.take(Step::Open(1));
+    for registered in [Step::Move(0), Step::Move(0)] {
+        world.take(registered);
+    }
+    world.take(Step::Work(0, false));
+    world.take(Step::Arrive(0));
+    world.take(Step::Add(A, 1));
+    world.take(Step::BreakOf(A));
+    for entered in [Step::Move(0), Step::Move(0), Step::Move(0)] {
+        assert!(!world.clients[1].is_open);
+        world.take(entered);
+    }
+    assert!(world.clients[1].is_open);
+    for step in [Step::Remove(A, 1), Step::Add(A, 1)] {
+        world.take(step);
+        world.take(Step::Feed(0, false));
+        world.take(Step::Move(0));
+    }
+    world.settle_all();
+    world.check();
+}
