@@ -173,10 +173,21 @@ impl Fixture {
 
     /// Waits until this many statements wait for a lock.
     pub(crate) async fn waiters(&self, count: i64) {
+        self.waiters_for(count, 0).await;
+    }
+
+    /// Waits until so many statements stand in Postgres' own queue for a lock: who only tries for a moment has no place in it.
+    pub(crate) async fn queued(&self, count: i64) {
+        self.waiters_for(count, 100).await;
+    }
+
+    async fn waiters_for(&self, count: i64, ms: i64) {
         let waiting = "select count(*) from pg_stat_activity \
-            where datname = current_database() and wait_event_type = 'Lock'";
+            where datname = current_database() and wait_event_type = 'Lock' \
+            and clock_timestamp() - query_start >= $1 * interval '1 ms'";
         eventually("statements wait for a lock", async || {
-            let (found,): (i64,) = sqlx::query_as(waiting).fetch_one(&self.pool).await.unwrap();
+            let query = sqlx::query_as(waiting).bind(ms);
+            let (found,): (i64,) = query.fetch_one(&self.pool).await.unwrap();
             (found == count).then_some(())
         })
         .await;

@@ -23,11 +23,11 @@ async fn a_send_that_waited_while_its_sender_was_removed_is_refused() {
         message(group, "alice", "a member"),
     ];
     let batch = async {
-        fixture.waiters(1).await;
+        fixture.queued(1).await;
         fixture.committer.finish_batch(&items).await
     };
     let release = async {
-        fixture.waiters(2).await;
+        fixture.queued(2).await;
         holder.rollback().await.unwrap();
     };
     let (removed, end, ()) = Box::pin(async { tokio::join!(removed, batch, release) }).await;
@@ -55,11 +55,11 @@ async fn a_send_alone_that_waited_while_its_sender_was_removed_is_refused() {
     let request = request("alice", removal(group, "bob"));
     let removed = fixture.committer.finish_alone(&request, soon());
     let late = async {
-        fixture.waiters(1).await;
+        fixture.queued(1).await;
         fixture.send(message(group, "bob", "too late")).await
     };
     let release = async {
-        fixture.waiters(2).await;
+        fixture.queued(2).await;
         holder.rollback().await.unwrap();
     };
     let (removed, late, ()) = Box::pin(async { tokio::join!(removed, late, release) }).await;

@@ -25,11 +25,11 @@ async fn one_behind_the_other(
     let (first, second) = (request("alice", first), request("bob", second));
     let one = fixture.committer.finish_alone(&first, soon());
     let other = async {
-        fixture.waiters(1).await;
+        fixture.queued(1).await;
         fixture.committer.finish_alone(&second, soon()).await
     };
     let release = async {
-        fixture.waiters(2).await;
+        fixture.queued(2).await;
         holder.rollback().await.unwrap();
     };
     let (one, other, ()) = Box::pin(async { tokio::join!(one, other, release) }).await;
@@ -79,11 +79,11 @@ async fn a_send_that_waited_while_its_conversation_was_deleted_is_refused() {
     let deleted = fixture.committer.finish_alone(&request, soon());
     let items = [message(group, "bob", "too late")];
     let batch = async {
-        fixture.waiters(1).await;
+        fixture.queued(1).await;
         fixture.committer.finish_batch(&items).await
     };
     let release = async {
-        fixture.waiters(2).await;
+        fixture.queued(2).await;
         holder.rollback().await.unwrap();
     };
     let (deleted, end, ()) = Box::pin(async { tokio::join!(deleted, batch, release) }).await;
@@ -140,11 +140,11 @@ async fn an_edit_behind_a_deletion_brings_nothing_back() {
         };
         let one = fixture.committer.finish_alone(first, soon());
         let other = async {
-            fixture.waiters(1).await;
+            fixture.queued(1).await;
             fixture.committer.finish_alone(second, soon()).await
         };
         let release = async {
-            fixture.waiters(2).await;
+            fixture.queued(2).await;
             holder.rollback().await.unwrap();
         };
         let (one, other, ()) = Box::pin(async { tokio::join!(one, other, release) }).await;
