@@ -14,8 +14,10 @@ use crate::command::Caller;
 use crate::ids::{TenantId, UserId};
 
 mod counts;
+mod slots;
 
 pub use counts::Counts;
+pub use slots::Slots;
 
 /// What a turn is worth, in bytes.
 const QUANTUM_BYTES: i64 = 16 * 1024;
@@ -136,11 +138,27 @@ impl<T> FairQueue<T> {
 
     /// Takes the next item among those of the owners that are allowed.
     pub fn pop_of(&mut self, allows: impl Fn(&TenantId, &UserId) -> bool) -> Option<(Owner, T)> {
-        let has_allowed = |tenant: &TenantId, users: &Users<T>| {
-            let mut all = users.users.by_key.iter();
-            all.any(|(user, items)| !items.queued.is_empty() && allows(tenant, user))
-        };
-        self.take(has_allowed, &allows)
+        self.take(|tenant, users| users.has_of(tenant, &allows), &allows)
+    }
+
+    /// Whether an owner that may take a slot has something queued.
+    #[must_use]
+    pub fn has_for(&self, slots: &Slots) -> bool {
+        let allows = |tenant: &TenantId, user: &UserId| slots.allows(tenant, user);
+        let mut tenants = self.tenants.by_key.iter();
+        // By tenant first: of one that has its share no user is looked at.
+        tenants.any(|(tenant, users)| {
+            slots.allows_some_of(tenant) && users.queued.has_of(tenant, allows)
+        })
+    }
+
+    /// Takes the next item among those of the owners that may take a slot. The slot is not taken.
+    pub fn pop_for(&mut self, slots: &Slots) -> Option<(Owner, T)> {
+        let allows = |tenant: &TenantId, user: &UserId| slots.allows(tenant, user);
+        self.take(
+            |tenant, users| slots.allows_some_of(tenant) && users.has_of(tenant, allows),
+            allows,
+        )
     }
 
     fn take(
@@ -180,6 +198,13 @@ impl<T> FairQueue<T> {
         let users = &mut self.tenants.share(&owner.tenant).queued;
         users.len += 1;
         &mut users.users.share(&owner.user).queued
+    }
+}
+
+impl<T> Users<T> {
+    fn has_of(&self, tenant: &TenantId, allows: impl Fn(&TenantId, &UserId) -> bool) -> bool {
+        let mut all = self.users.by_key.iter();
+        all.any(|(user, items)| !items.queued.is_empty() && allows(tenant, user))
     }
 }
 

@@ -8,8 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use confab_protocol::fair::Owner;
-use confab_protocol::ids::{TenantId, UserId};
+use confab_protocol::fair::{Owner, Slots};
 use rustc_hash::FxHashSet;
 
 mod batch;
@@ -20,7 +19,6 @@ mod queues;
 
 use batch::{RunEnd, Taken};
 pub(crate) use bounds::Bounds;
-use bounds::Slots;
 pub(crate) use item::{Caps, Done, Item, Kind, Locking, Open, Refused, Ticket, Work};
 use item::{log_in, log_of};
 pub(crate) use pace::Pace;
@@ -145,7 +143,7 @@ impl<J> Planner<J> {
             self.rejoin(due.key);
             self.queues.free(due.key);
         }
-        if self.slots.has_room()
+        if self.slots.free() > 0
             && let Some(work) = self.take_single(now)
         {
             return Some(work);
@@ -316,9 +314,7 @@ impl<J> Planner<J> {
 
     fn take_single(&mut self, now: Instant) -> Option<Work<J>> {
         loop {
-            let slots = &self.slots;
-            let allows = |tenant: &TenantId, user: &UserId| slots.allows(tenant, user);
-            let (key, owner) = self.queues.next_single(allows)?;
+            let (key, owner) = self.queues.next_single(&self.slots)?;
             let Some(item) = self.pop_if(key, &owner, |_| true) else {
                 continue;
             };

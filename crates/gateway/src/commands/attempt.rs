@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use confab_bus::rpc::{Liveness, Target, WorkerId};
 use confab_protocol::command::{Part, Request};
+use confab_protocol::fair::Owner;
 
 use super::lanes::Message;
 use super::submission::{Class, Submission};
@@ -31,6 +32,16 @@ pub(super) struct Attempt {
     /// How long the worker may say nothing while places are unheard of.
     silence: Duration,
     deadline: Instant,
+}
+
+/// What a part of an answer told.
+#[derive(Debug)]
+pub(super) struct Heard {
+    /// The submissions that are complete now.
+    pub(super) complete: Vec<Submission>,
+    /// Whose the commands are that something was told of for the first time, one by one; of sends and read marks, which are counted by
+    /// message, none.
+    pub(super) owners: Vec<Owner>,
 }
 
 /// A command's place in the message.
@@ -104,13 +115,13 @@ impl Attempt {
         self.unheard
     }
 
-    /// Takes a part of the answer in. Returns the submissions that are complete now.
-    pub(super) fn part(&mut self, now: Instant, part: Part) -> Vec<Submission> {
+    /// Takes a part of the answer in.
+    pub(super) fn part(&mut self, now: Instant, part: Part) -> Heard {
         self.heard = now;
         self.worker = Some(WorkerId(part.worker));
-        let mut touched = Vec::new();
+        let (mut touched, mut owners) = (Vec::new(), Vec::new());
         for (place, outcome) in part.outcomes {
-            if let Some((submission, index)) = self.hear(place)
+            if let Some((submission, index)) = self.hear(place, &mut owners)
                 && let Some(Some(kept)) = self.submissions.get_mut(submission)
             {
                 kept.keep(index, outcome);
@@ -118,13 +129,30 @@ impl Attempt {
             }
         }
         for place in part.waiting {
-            self.hear(place);
+            self.hear(place, &mut owners);
         }
         let complete = |n: usize| {
             let slot: &mut Option<Submission> = self.submissions.get_mut(n)?;
             slot.take_if(|submission| submission.count() == 0)
         };
-        touched.into_iter().filter_map(complete).collect()
+        Heard {
+            complete: touched.into_iter().filter_map(complete).collect(),
+            owners,
+        }
+    }
+
+    /// Whose the commands are that nothing was told of, one by one; of sends and read marks none.
+    pub(super) fn unheard_owners(&self) -> Vec<Owner> {
+        let is_counted = self.class == Class::Others;
+        let unheard = self.places.iter();
+        let unheard = unheard.filter(|place| is_counted && place.is_unheard);
+        let owners = unheard.filter_map(|place| self.owner(place.submission));
+        owners.cloned().collect()
+    }
+
+    fn owner(&self, submission: usize) -> Option<&Owner> {
+        let submission = self.submissions.get(submission)?.as_ref()?;
+        Some(submission.owner())
     }
 
     /// Whether every command has its outcome.
@@ -166,11 +194,17 @@ impl Attempt {
         self.submissions.into_iter().flatten().collect()
     }
 
-    /// Something was told of a place.
-    fn hear(&mut self, place: u32) -> Option<(usize, usize)> {
+    /// Something was told of a place: the first time its owner has one less on the way.
+    fn hear(&mut self, place: u32, owners: &mut Vec<Owner>) -> Option<(usize, usize)> {
         let place = self.places.get_mut(usize::try_from(place).ok()?)?;
-        self.unheard -= usize::from(std::mem::take(&mut place.is_unheard));
-        Some((place.submission, place.index))
+        let (submission, index) = (place.submission, place.index);
+        if std::mem::take(&mut place.is_unheard) {
+            self.unheard -= 1;
+            if self.class == Class::Others {
+                owners.extend(self.owner(submission).cloned());
+            }
+        }
+        Some((submission, index))
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, Heard};
 use super::lanes::{Lanes, Message};
 use super::submission::{ATTEMPTS, Submission};
 use super::{CommandLimits, INBOX, attempt_timeout, failure_of, milliseconds};
@@ -176,11 +176,11 @@ impl CommandLoop {
         };
         self.metrics.part();
         let before = attempt.unheard();
-        let complete = attempt.part(Instant::now(), part);
+        let Heard { complete, owners } = attempt.part(Instant::now(), part);
         let after = attempt.unheard();
         if after < before {
-            self.lanes
-                .finished(attempt.target(), attempt.class(), before - after, after);
+            let (target, class) = (attempt.target(), attempt.class());
+            self.lanes.finished(target, class, &owners, after);
         }
         let worker = attempt.worker();
         if attempt.is_complete() {
@@ -231,8 +231,8 @@ impl CommandLoop {
         let (target, worker) = (attempt.target(), attempt.worker());
         debug!(%error, ?target, "a message was not answered");
         if attempt.unheard() > 0 {
-            self.lanes
-                .finished(target, attempt.class(), attempt.unheard(), 0);
+            let owners = attempt.unheard_owners();
+            self.lanes.finished(target, attempt.class(), &owners, 0);
         }
         let gone = matches!(
             (target, error),

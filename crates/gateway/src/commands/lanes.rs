@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use confab_bus::rpc::Target;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::fair::{FairQueue, Owner};
+use confab_protocol::fair::{FairQueue, Owner, Slots};
 use confab_protocol::limits;
 use rustc_hash::FxHashMap;
 
@@ -15,18 +15,22 @@ use super::submission::{Class, Submission};
 /// Commands in one message at most.
 const COMMANDS: usize = 1000;
 
-/// Commands that are neither sends nor read marks on their way to one worker at once.
+/// Commands that are neither sends nor read marks on their way to one worker at once: in all, of a tenant, and of a user. Each may take
+/// long, and those of one conversation are carried out one by one: whoever has all places makes others wait for one of its own to end.
 const MAX_OTHERS_ON_THE_WAY: usize = 64;
+const MAX_OTHERS_OF_TENANT: usize = 48;
+const MAX_OTHERS_OF_USER: usize = 16;
 
 /// What is left of a budget must be more than this to be worth a message.
 const LEAST: Duration = Duration::from_millis(5);
 
 /// What waits for one worker of one class, and what is on the way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lane {
     waiting: FairQueue<Submission>,
     messages: usize,
-    commands: usize,
+    /// Commands on the way that are neither sends nor read marks.
+    others: Slots,
 }
 
 /// A queue a target and class, each with bounds of its own for what is on the way: so nothing waits for commands of another class.
@@ -46,18 +50,46 @@ pub(super) struct Message {
     pub(super) submissions: Vec<Submission>,
 }
 
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            waiting: FairQueue::default(),
+            messages: 0,
+            others: Slots::new(
+                MAX_OTHERS_ON_THE_WAY,
+                MAX_OTHERS_OF_TENANT,
+                MAX_OTHERS_OF_USER,
+            ),
+        }
+    }
+}
+
 impl Lane {
     /// How many commands the next message may have.
     const fn room(&self, class: Class, in_flight: usize) -> usize {
         match class {
             Class::Sends | Class::Marks if self.messages < in_flight => COMMANDS,
             Class::Sends | Class::Marks => 0,
-            Class::Others => MAX_OTHERS_ON_THE_WAY.saturating_sub(self.commands),
+            Class::Others => self.others.free(),
+        }
+    }
+
+    /// Whether something that waits may go.
+    fn has_next(&self, class: Class, in_flight: usize) -> bool {
+        !self.waiting.is_empty()
+            && self.room(class, in_flight) > 0
+            && (class != Class::Others || self.waiting.has_for(&self.others))
+    }
+
+    fn pop(&mut self, class: Class) -> Option<(Owner, Submission)> {
+        match class {
+            Class::Sends | Class::Marks => self.waiting.pop(),
+            Class::Others => self.waiting.pop_for(&self.others),
         }
     }
 
     const fn is_idle(&self) -> bool {
-        self.messages == 0 && self.commands == 0 && self.waiting.is_empty()
+        self.messages == 0 && self.waiting.is_empty()
     }
 }
 
@@ -94,9 +126,7 @@ impl Lanes {
             let in_flight = self.in_flight;
             let mut lanes = self.lanes.iter();
             let (target, class) = lanes
-                .find(|((_, class), lane)| {
-                    !lane.waiting.is_empty() && lane.room(*class, in_flight) > 0
-                })
+                .find(|((_, class), lane)| lane.has_next(*class, in_flight))
                 .map(|(key, _)| *key)?;
             let submissions = self.take((target, class), now);
             if !submissions.is_empty() {
@@ -115,7 +145,7 @@ impl Lanes {
             return taken;
         };
         let room = lane.room(key.1, self.in_flight);
-        while let Some((owner, submission)) = lane.waiting.pop() {
+        while let Some((owner, submission)) = lane.pop(key.1) {
             let count = submission.count();
             let fits = commands == 0
                 || (commands + count <= room
@@ -136,13 +166,17 @@ impl Lanes {
                 continue;
             }
             lane.waiting.charge(&owner, count, submission.weight);
+            if key.1 == Class::Others {
+                for _ in 0..count {
+                    lane.others.take(&owner);
+                }
+            }
             commands += count;
             bytes += submission.weight;
             attempts = submission.attempts;
             taken.push(submission);
         }
         lane.messages += usize::from(!taken.is_empty());
-        lane.commands += commands;
         if lane.is_idle() {
             self.lanes.remove(&key);
         }
@@ -163,10 +197,13 @@ impl Lanes {
         abandoned
     }
 
-    /// So many commands of a message are no longer on the way, and so many still are: with the last one the message is not either.
-    pub(super) fn finished(&mut self, target: Target, class: Class, commands: usize, left: usize) {
+    /// Commands of a message are no longer on the way, each of one of these owners where they are counted by owner, and so many still are:
+    /// with the last one the message is not either.
+    pub(super) fn finished(&mut self, target: Target, class: Class, owners: &[Owner], left: usize) {
         if let Some(lane) = self.lanes.get_mut(&(target, class)) {
-            lane.commands = lane.commands.saturating_sub(commands);
+            for owner in owners {
+                lane.others.give_back(owner);
+            }
             if left == 0 {
                 lane.messages = lane.messages.saturating_sub(1);
             }

@@ -35,6 +35,12 @@ impl Counts {
         (of_tenant.all, of_user.unwrap_or_default())
     }
 
+    /// How many a tenant has.
+    #[must_use]
+    pub fn of_tenant(&self, tenant: &TenantId) -> usize {
+        self.tenants.get(tenant).map_or(0, |of| of.all)
+    }
+
     /// One more of an owner's.
     pub fn add(&mut self, owner: &Owner) {
         self.all += 1;

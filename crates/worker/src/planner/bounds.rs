@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use confab_protocol::fair::Owner;
-use confab_protocol::ids::{TenantId, UserId};
+use confab_protocol::ids::TenantId;
 use rustc_hash::FxHashMap;
 
 use super::pace::Pace;
@@ -128,72 +128,6 @@ impl Bounds {
             tenant.users -= usize::from(is_last);
             if tenant.amount.events == 0 {
                 self.tenants.remove(&owner.tenant);
-            }
-        }
-    }
-}
-
-/// What runs at once of a kind, by tenant and user: none of them holds all of it.
-#[derive(Debug)]
-pub(super) struct Slots {
-    most: usize,
-    of_tenant: usize,
-    of_user: usize,
-    all: usize,
-    tenants: FxHashMap<TenantId, usize>,
-    users: FxHashMap<Owner, usize>,
-}
-
-impl Slots {
-    /// So many, of which a tenant and a user may hold so many.
-    pub(super) fn new(most: usize, of_tenant: usize, of_user: usize) -> Self {
-        Self {
-            most,
-            of_tenant: of_tenant.max(1),
-            of_user: of_user.max(1),
-            all: 0,
-            tenants: FxHashMap::default(),
-            users: FxHashMap::default(),
-        }
-    }
-
-    pub(super) const fn used(&self) -> usize {
-        self.all
-    }
-
-    pub(super) const fn has_room(&self) -> bool {
-        self.all < self.most
-    }
-
-    pub(super) fn allows(&self, tenant: &TenantId, user: &UserId) -> bool {
-        let count = |count: Option<&usize>| count.copied().unwrap_or_default();
-        let owner = || Owner {
-            tenant: tenant.clone(),
-            user: user.clone(),
-        };
-        self.has_room()
-            && count(self.tenants.get(tenant)) < self.of_tenant
-            && count(self.users.get(&owner())) < self.of_user
-    }
-
-    pub(super) fn take(&mut self, owner: &Owner) {
-        self.all += 1;
-        *self.tenants.entry(owner.tenant.clone()).or_default() += 1;
-        *self.users.entry(owner.clone()).or_default() += 1;
-    }
-
-    pub(super) fn give_back(&mut self, owner: &Owner) {
-        self.all -= 1;
-        if let Some(count) = self.tenants.get_mut(&owner.tenant) {
-            *count -= 1;
-            if *count == 0 {
-                self.tenants.remove(&owner.tenant);
-            }
-        }
-        if let Some(count) = self.users.get_mut(owner) {
-            *count -= 1;
-            if *count == 0 {
-                self.users.remove(owner);
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use confab_protocol::fair::{FairQueue, Owner};
-use confab_protocol::ids::{ConversationId, TenantId, UserId};
+use confab_protocol::fair::{FairQueue, Owner, Slots};
+use confab_protocol::ids::ConversationId;
 use rustc_hash::FxHashMap;
 
 use super::{Item, Kind};
@@ -227,12 +227,9 @@ impl<J> Queues<J> {
         false
     }
 
-    /// The next queue of a free log that begins with another command, of an owner that is allowed.
-    pub(super) fn next_single(
-        &mut self,
-        allows: impl Fn(&TenantId, &UserId) -> bool + Copy,
-    ) -> Option<(LogKey, Owner)> {
-        while let Some((owner, key)) = self.singles.pop_of(allows) {
+    /// The next queue of a free log that begins with another command, of an owner that may take a slot.
+    pub(super) fn next_single(&mut self, slots: &Slots) -> Option<(LogKey, Owner)> {
+        while let Some((owner, key)) = self.singles.pop_for(slots) {
             if self.takes_turn(key, &owner, |_| false, false) {
                 return Some((key, owner));
             }

@@ -45,13 +45,13 @@ fn submission_is_answered_when_its_last_place_is() {
     let now = Instant::now();
     let (mut attempt, mut outcomes) = attempt(&[1, 2, 1], now);
     assert_eq!(attempt.requests().len(), 4);
-    let complete = attempt.part(now, part(&[0, 2], &[]));
+    let complete = attempt.part(now, part(&[0, 2], &[])).complete;
     assert_eq!((complete.len(), attempt.unheard()), (1, 2));
     complete.into_iter().for_each(Submission::answer);
     assert_eq!(outcomes[0].try_recv().unwrap(), [done()]);
     assert_eq!(attempt.worker(), Some(WORKER));
 
-    let complete = attempt.part(now, part(&[3, 1], &[]));
+    let complete = attempt.part(now, part(&[3, 1], &[])).complete;
     assert_eq!((complete.len(), attempt.unheard()), (2, 0));
     assert!(attempt.is_complete());
     complete.into_iter().for_each(Submission::answer);
@@ -66,17 +66,18 @@ fn places_told_twice_or_unknown_change_nothing() {
     let refused = Err(Failure::of(Code::MessageNotFound));
     let mut first = part(&[], &[]);
     first.outcomes.push((0, refused.clone()));
-    assert!(attempt.part(now, first).is_empty());
+    assert!(attempt.part(now, first).complete.is_empty());
     assert!(
         attempt
             .part(now, part(&[0, 7], &[0, 9, u32::MAX]))
+            .complete
             .is_empty()
     );
     assert_eq!(attempt.unheard(), 1);
-    let complete = attempt.part(now, part(&[1, 1], &[]));
+    let complete = attempt.part(now, part(&[1, 1], &[])).complete;
     complete.into_iter().for_each(Submission::answer);
     assert_eq!(outcomes[0].try_recv().unwrap(), [refused, done()]);
-    assert!(attempt.part(now, part(&[0, 1], &[1])).is_empty());
+    assert!(attempt.part(now, part(&[0, 1], &[1])).complete.is_empty());
     assert!(attempt.is_complete() && attempt.unheard() == 0);
 }
 
@@ -126,14 +127,14 @@ fn worker_whose_commands_wait_is_silent_when_it_is_gone() {
     // At the deadline it is over, and its worker is not silent.
     assert!(attempt.is_over(now + BUDGET, lives) && !attempt.is_silent(now + BUDGET, lives));
     assert_eq!(attempt.next_look(now + BUDGET), now + BUDGET);
-    assert_eq!(attempt.part(late, part(&[1], &[])).len(), 1);
+    assert_eq!(attempt.part(late, part(&[1], &[])).complete.len(), 1);
 }
 
 #[test]
 fn failed_message_gives_back_only_what_is_open() {
     let now = Instant::now();
     let (mut first, _outcomes) = attempt(&[1, 3, 1], now);
-    assert_eq!(first.part(now, part(&[0, 2], &[1])).len(), 1);
+    assert_eq!(first.part(now, part(&[0, 2], &[1])).complete.len(), 1);
     let incomplete = first.into_incomplete();
     let counts: Vec<_> = incomplete.iter().map(Submission::count).collect();
     assert_eq!(counts, [2, 1]);
@@ -145,5 +146,5 @@ fn failed_message_gives_back_only_what_is_open() {
     };
     let mut second = Attempt::new(message, now, SILENCE, now + BUDGET);
     assert_eq!((second.requests().len(), second.unheard()), (3, 3));
-    assert_eq!(second.part(now, part(&[0, 1, 2], &[])).len(), 2);
+    assert_eq!(second.part(now, part(&[0, 1, 2], &[])).complete.len(), 2);
 }

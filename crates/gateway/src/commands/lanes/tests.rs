@@ -43,12 +43,12 @@ fn counts(message: &Message) -> Vec<usize> {
     message.submissions.iter().map(Submission::count).collect()
 }
 
-/// The users of all commands that may go.
-fn taken(lanes: &mut Lanes, now: Instant) -> Vec<String> {
+/// Whose all commands are that may go.
+fn owners(lanes: &mut Lanes, now: Instant) -> Vec<Owner> {
     let messages = from_fn(|| lanes.next(now));
     let submissions = messages.flat_map(|message| message.submissions);
     submissions
-        .map(|submission| submission.owner().user.to_string())
+        .map(|submission| submission.owner().clone())
         .collect()
 }
 
@@ -61,7 +61,7 @@ fn what_waits_while_messages_are_on_the_way_goes_together() {
     lanes.push(Target::Any, submission(2, 10, later()).0);
     lanes.push(Target::Any, submission(3, 10, later()).0);
     assert!(lanes.next(now).is_none());
-    lanes.finished(Target::Any, Class::Sends, 1, 0);
+    lanes.finished(Target::Any, Class::Sends, &[], 0);
     assert_eq!(counts(&lanes.next(now).unwrap()), [2, 3]);
     assert_eq!(lanes.waiting(), 0);
 }
@@ -94,7 +94,7 @@ fn what_waits_for_a_worker_that_is_gone_can_go_elsewhere() {
     lanes.push(Target::Any, mark());
     assert_eq!(lanes.abandon(Target::Any).len(), 3);
     assert_eq!(lanes.waiting(), 0);
-    lanes.finished(Target::Any, Class::Sends, 1, 0);
+    lanes.finished(Target::Any, Class::Sends, &[], 0);
     assert!(lanes.abandon(Target::Any).is_empty());
 }
 
@@ -139,33 +139,46 @@ fn sends_and_marks_wait_for_no_other_command() {
 fn other_commands_on_the_way_are_bounded_and_refilled_by_parts() {
     let now = Instant::now();
     let mut lanes = lanes(1);
-    for _ in 0..1500 {
-        lanes.push(Target::Any, other("t", "u"));
+    for n in 0..1500 {
+        lanes.push(Target::Any, other(&format!("t{}", n % 9), "u"));
     }
-    assert_eq!(taken(&mut lanes, now).len(), MAX_OTHERS_ON_THE_WAY);
+    let owners = |lanes: &mut Lanes| owners(lanes, now);
+    let first = owners(&mut lanes);
+    assert_eq!(first.len(), MAX_OTHERS_ON_THE_WAY);
     assert!(lanes.next(now).is_none());
-    lanes.finished(Target::Any, Class::Others, 3, 9);
-    assert_eq!(taken(&mut lanes, now).len(), 3);
-    lanes.finished(Target::Any, Class::Others, MAX_OTHERS_ON_THE_WAY, 0);
-    assert_eq!(taken(&mut lanes, now).len(), MAX_OTHERS_ON_THE_WAY);
+    lanes.finished(Target::Any, Class::Others, &first[..3], 9);
+    assert_eq!(owners(&mut lanes).len(), 3);
+    lanes.finished(Target::Any, Class::Others, &first[3..], 0);
+    assert_eq!(owners(&mut lanes).len(), MAX_OTHERS_ON_THE_WAY - 3);
 }
 
 #[test]
-fn flood_of_one_user_delays_others_by_one_turn() {
+fn no_user_takes_all_places_on_the_way() {
     let now = Instant::now();
     let mut lanes = lanes(1);
     for _ in 0..1500 {
         lanes.push(Target::Any, other("t", "flood"));
     }
-    assert_eq!(taken(&mut lanes, now).len(), MAX_OTHERS_ON_THE_WAY);
-    lanes.push(Target::Any, other("t", "of the tenant"));
-    lanes.push(Target::Any, other("s", "of another"));
-    lanes.finished(Target::Any, Class::Others, MAX_OTHERS_ON_THE_WAY, 0);
-    let users = taken(&mut lanes, now);
-    assert_eq!(users.len(), MAX_OTHERS_ON_THE_WAY);
-    for other in ["of the tenant", "of another"] {
-        assert!(users.iter().any(|user| user == other), "{users:?}");
+    let flood = owners(&mut lanes, now);
+    assert_eq!(flood.len(), MAX_OTHERS_OF_USER);
+    // Others wait for none of its commands to end.
+    for (tenant, user) in [("t", "of the tenant"), ("s", "of another")] {
+        lanes.push(Target::Any, other(tenant, user));
+        let next = owners(&mut lanes, now);
+        assert_eq!(next.len(), 1);
+        assert_eq!(next[0].user.as_str(), user);
     }
+    for n in 0..100 {
+        lanes.push(Target::Any, other("t", &n.to_string()));
+    }
+    assert_eq!(
+        owners(&mut lanes, now).len(),
+        MAX_OTHERS_OF_TENANT - MAX_OTHERS_OF_USER - 1
+    );
+    lanes.push(Target::Any, other("r", "of a third"));
+    assert_eq!(owners(&mut lanes, now).len(), 1);
+    lanes.finished(Target::Any, Class::Others, &flood, 0);
+    assert_eq!(owners(&mut lanes, now).len(), MAX_OTHERS_OF_USER);
 }
 
 #[test]
