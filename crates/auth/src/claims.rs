@@ -1,5 +1,6 @@
 //! What a token says, checked against what the settings demand; `now` is a parameter.
 
+use confab_protocol::fair::Owner;
 use confab_protocol::ids::{TenantId, UserId};
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
@@ -29,6 +30,17 @@ pub struct Caller {
     pub expires_at: OffsetDateTime,
     /// What the token allows.
     pub scope: Scope,
+}
+
+impl Caller {
+    /// Whose share it counts in.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        Owner {
+            tenant: self.tenant.clone(),
+            user: self.user.clone(),
+        }
+    }
 }
 
 /// What a token allows (API.md, Scopes).

@@ -22,6 +22,7 @@ use crate::admission::Admission;
 use crate::commands::Commands;
 use crate::limits::Limits;
 use crate::metrics::{Answered, HttpMetrics};
+use crate::parsing::Parsing;
 use crate::reads::Reads;
 use crate::records::Records;
 use crate::sessions::Directory;
@@ -66,6 +67,8 @@ pub(crate) struct App {
     pub(crate) body_timeout: Duration,
     /// How long a request may take in all.
     pub(crate) longest: Duration,
+    /// Turns for parsing what is large.
+    pub(crate) parsing: Parsing,
     /// Rate limits.
     pub(crate) limits: Limits,
     /// The door for read marks.

@@ -30,6 +30,7 @@ mod limits;
 #[doc(hidden)]
 pub mod measured;
 mod metrics;
+mod parsing;
 mod permits;
 mod presence;
 mod reads;
@@ -71,6 +72,7 @@ use metrics::{
     ArrivalMetrics, AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics,
     LimitMetrics, RecordMetrics, RevocationMetrics, SignalMetrics, SocketMetrics, WindowMetrics,
 };
+use parsing::Parsing;
 use reads::{Reads, ReadsLoop};
 use records::Records;
 use revocations::Revocations;
@@ -366,6 +368,7 @@ impl Gateway {
     }
 
     fn router(&self, admin: Router, connections: &TaskTracker) -> Router {
+        let parsing = Parsing::default();
         let app = http::App {
             admission: self.admission.clone(),
             commands: self.commands.clone(),
@@ -375,6 +378,7 @@ impl Gateway {
             session_seconds: self.settings.lifetimes().session_seconds,
             body_timeout: Duration::from_secs(self.settings.body_timeout),
             longest: self.settings.longest(),
+            parsing: parsing.clone(),
             limits: self.limits.clone(),
             metrics: self.http_metrics.clone(),
         };
@@ -388,6 +392,7 @@ impl Gateway {
             arrivals: self.arrivals.clone(),
             degraded: self.degraded.subscribe(),
             limits: self.settings.socket_limits(),
+            parsing,
             rates: self.limits.clone(),
             users: self.users.clone(),
             origins: self.origins.clone(),

@@ -24,6 +24,7 @@ use crate::http::params::Params;
 use crate::http::problem::Problem;
 use crate::limits::{CONNECT_PRICE, Limits, Peer, Users};
 use crate::metrics::SocketMetrics;
+use crate::parsing::Parsing;
 use crate::reads::Reads;
 use crate::records::Records;
 use crate::signals::Outbound;
@@ -71,6 +72,8 @@ pub(crate) struct Sockets {
     pub(crate) degraded: watch::Receiver<bool>,
     /// Times and bounds.
     pub(crate) limits: SocketLimits,
+    /// Turns for parsing what is large.
+    pub(crate) parsing: Parsing,
     /// Rate limits.
     pub(crate) rates: Limits,
     /// What one user may have at once.

@@ -71,7 +71,10 @@ pub(super) async fn create(
     let given = idempotency::key(&headers)?;
     let is_keyed = given.is_some();
     let key = given.unwrap_or_else(|| Uuid::now_v7().to_string());
-    let command = Command::CreateConversation(read_creation(&body, key)?);
+    let (owner, bytes) = (who.owner(), body.len());
+    let read = move || read_creation(&body, key);
+    let creation = app.parsing.parse(&owner, bytes, read).await??;
+    let command = Command::CreateConversation(creation);
     let outcome = app.commands.execute(who.request(caller, command)).await;
     // What this gateway itself tried again is no repeat of the client's.
     let outcome = outcome.map_err(|failure| Failure {

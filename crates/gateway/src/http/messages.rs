@@ -61,7 +61,9 @@ pub(super) async fn send(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
-    let (message, is_keyed) = read_message(&body, idempotency::key(&headers)?)?;
+    let (owner, bytes, key) = (who.owner(), body.len(), idempotency::key(&headers)?);
+    let read = move || read_message(&body, key);
+    let (message, is_keyed) = app.parsing.parse(&owner, bytes, read).await??;
     let command = Command::SendMessage(message);
     let Outcome::Sent(Sent {
         message: Some(message),
@@ -156,10 +158,13 @@ pub(super) async fn edit(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
+    let (owner, bytes) = (who.owner(), body.len());
+    let read = move || read_edit(&body);
+    let content = app.parsing.parse(&owner, bytes, read).await??;
     let command = Command::EditMessage(EditMessage {
         conversation: None,
         message,
-        content: read_edit(&body)?,
+        content,
         client_id: idempotency::own_key(),
         answer: SendAnswer::Message,
     });

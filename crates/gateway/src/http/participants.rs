@@ -95,7 +95,9 @@ pub(super) async fn add(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
-    let (participants, single) = read_additions(&body)?;
+    let (owner, bytes) = (who.owner(), body.len());
+    let read = move || read_additions(&body);
+    let (participants, single) = app.parsing.parse(&owner, bytes, read).await??;
     let command = AddParticipants {
         conversation,
         participants,

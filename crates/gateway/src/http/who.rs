@@ -7,6 +7,7 @@ use axum::http::header::ACCEPT;
 use axum::http::request::Parts;
 use confab_protocol::command::{Caller, Command, Request};
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::fair::Owner;
 
 use super::problem::{Problem, accepts_json};
 use super::{App, RequestId};
@@ -54,6 +55,11 @@ impl Who {
             user: user.clone(),
             admin: scope.is_admin(),
         })
+    }
+
+    /// Whose share a request counts in.
+    pub(super) fn owner(&self) -> Owner {
+        self.caller.owner()
     }
 
     /// A command of the caller's.

@@ -15,6 +15,7 @@ use serde::Serialize;
 use tracing::warn;
 use uuid::Uuid;
 
+use super::codec::Decoded;
 use super::connection::{Connection, End};
 use super::ending::BYE;
 use super::sends::Submitted;
@@ -33,6 +34,8 @@ pub(super) enum Done {
     Told,
     /// The hub has heard that there is room again.
     Drained,
+    /// A large frame, and its bytes.
+    Parsed(Result<Box<Decoded>, Failure>, usize),
     /// What a fresh token says.
     Verified(Option<String>, Result<Caller, Failure>),
 }
@@ -266,7 +269,7 @@ impl Session<'_> {
         }));
     }
 
-    /// Something that was asked has its answer.
+    /// Something that was asked has its answer; a frame that was parsed meanwhile is not carried out.
     pub(super) fn done(&mut self, connection: &Connection, done: Done) {
         match done {
             Done::Stored(conversation, answers) => {
@@ -286,6 +289,7 @@ impl Session<'_> {
                 self.may_type(connection, conversation, answer);
             }
             Done::Told => self.telling_hub = false,
+            Done::Parsed(..) => self.parsing = false,
             Done::Drained => {}
             Done::Verified(id, verified) => self.renewed(connection, id, verified),
         }

@@ -83,19 +83,20 @@ impl Connection {
         }
     }
 
-    /// Reads a frame, and counts it.
+    /// Reads a small frame, and counts it.
     pub(super) fn decode(&self, message: &Message) -> Decoded {
         let decoded = decode(self.encoding, message);
-        let frame = match &decoded {
+        self.heard(&decoded, message.payload_bytes());
+        decoded
+    }
+
+    /// Counts a frame that was read.
+    pub(super) fn heard(&self, decoded: &Decoded, bytes: usize) {
+        let frame = match decoded {
             Decoded::Frame(frame) => Some(frame),
             Decoded::Bad(_) | Decoded::WrongKind => None,
         };
-        let bytes = match message {
-            Message::Text(payload) | Message::Binary(payload) => payload.len(),
-            _ => 0,
-        };
         self.outbox.metrics().heard(frame, bytes);
-        decoded
     }
 
     pub(super) fn answer_error(&self, id: Option<String>, failure: Failure) {

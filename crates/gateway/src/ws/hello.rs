@@ -9,7 +9,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::limits;
 use tokio::time::Instant;
 
-use super::codec::Decoded;
+use super::codec::{Decoded, decode};
 use super::connection::{Connection, End};
 use super::ending::{drained, goaway};
 use super::socket::{Limits, Message};
@@ -47,7 +47,10 @@ pub(super) async fn greet(
     from_header: Option<Caller>,
 ) -> Result<Greeted, End> {
     let deadline = Instant::now() + sockets.limits.hello;
-    let ClientFrame::Hello(mut hello) = connection.frame_by(deadline).await? else {
+    let ClientFrame::Hello(mut hello) = connection
+        .frame_by(deadline, sockets, from_header.as_ref())
+        .await?
+    else {
         return Err(refused(
             connection,
             Failure::field("/type", "must be hello, first of all"),
@@ -73,7 +76,10 @@ pub(super) async fn greet(
     connection.reader.set_limits(Limits::bytes(limits::FRAME));
     let mut seen = hello.seen.take().unwrap_or_default();
     if hello.seen_follows == Some(true) {
-        let ClientFrame::Seen(more) = connection.frame_by(deadline).await? else {
+        let ClientFrame::Seen(more) = connection
+            .frame_by(deadline, sockets, Some(&caller))
+            .await?
+        else {
             return Err(refused(
                 connection,
                 Failure::field("/type", "must be seen, as hello announced"),
@@ -139,8 +145,31 @@ fn refused(connection: &Connection, failure: Failure) -> End {
 }
 
 impl Connection {
+    /// Reads a frame, a large one in its turn: before its user is known none is large.
+    async fn parse(
+        &self,
+        message: Message,
+        sockets: &Sockets,
+        caller: Option<&Caller>,
+    ) -> Result<Decoded, End> {
+        let (encoding, bytes) = (self.encoding, message.payload_bytes());
+        let Some(caller) = caller else {
+            return Ok(self.decode(&message));
+        };
+        let parse = move || decode(encoding, &message);
+        let parsed = sockets.parsing.parse(&caller.owner(), bytes, parse).await;
+        let decoded = parsed.map_err(|failure| refused(self, failure))?;
+        self.heard(&decoded, bytes);
+        Ok(decoded)
+    }
+
     /// The next frame of ours, whatever pings come between.
-    async fn frame_by(&mut self, deadline: Instant) -> Result<ClientFrame, End> {
+    async fn frame_by(
+        &mut self,
+        deadline: Instant,
+        sockets: &Sockets,
+        caller: Option<&Caller>,
+    ) -> Result<ClientFrame, End> {
         let mut control_frames = 0;
         loop {
             let next = tokio::time::timeout_at(deadline, self.reader.next()).await;
@@ -156,7 +185,9 @@ impl Connection {
                 }
                 Message::Close { .. } => return Err(End::Closed),
                 Message::Text(_) | Message::Binary(_) => {
-                    return match self.decode(&message) {
+                    let parsing = self.parse(message, sockets, caller);
+                    let parsed = tokio::time::timeout_at(deadline, parsing).await;
+                    return match parsed.map_err(|_late| End::of(Code::HelloTimeout))?? {
                         Decoded::Frame(frame) => Ok(frame),
                         Decoded::Bad(bad) => {
                             self.answer_error(bad.id, bad.failure);

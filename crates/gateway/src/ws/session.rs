@@ -17,7 +17,8 @@ use tracing::debug;
 
 use super::Sockets;
 use super::asked::Asked;
-use super::codec::Decoded;
+use super::codec::{Decoded, decode};
+use super::commands::Done;
 use super::connection::{Connection, End, Meanwhile, pump};
 use super::ending::{drained, goaway, try_elsewhere};
 use super::frames::Frame;
@@ -33,6 +34,7 @@ use super::upgrade::Encoding;
 use crate::degraded;
 use crate::hub::SessionKey;
 use crate::limits::UserConnection;
+use crate::parsing::is_small;
 use crate::records::Holder;
 use crate::sessions::Registered;
 use crate::slots::{Kept, Slot};
@@ -146,6 +148,8 @@ pub(super) struct Session<'a> {
     pub(super) renewing: bool,
     /// The hub looks at what the client said: nothing else is heard before.
     pub(super) telling_hub: bool,
+    /// A large frame is parsed: nothing else is heard before.
+    pub(super) parsing: bool,
     /// What the client said last of its user's presence.
     pub(super) said_presence: Option<PresenceStatus>,
     bad_frames: VecDeque<Instant>,
@@ -176,6 +180,7 @@ impl<'a> Session<'a> {
             pending_frames: 0,
             renewing: false,
             telling_hub: false,
+            parsing: false,
             said_presence: None,
             bad_frames: VecDeque::new(),
             meter: Meter::new(sockets.rates.clone()),
@@ -204,7 +209,8 @@ impl<'a> Session<'a> {
                 && answers + self.sends.bytes() < PENDING
                 && self.pending_frames < PENDING_FRAMES
                 && !self.renewing
-                && !self.telling_hub;
+                && !self.telling_hub
+                && !self.parsing;
             let meanwhile = if reads {
                 Meanwhile::Reading
             } else {
@@ -227,10 +233,7 @@ impl<'a> Session<'a> {
                 _ = heartbeat.tick() => self.beat(connection),
                 written = pump(&connection.outbox, &mut connection.writer, meanwhile) => written,
                 code = connection.outbox.closed(), if writing.is_some() => Err(End::of(code)),
-                Some(done) = self.on_the_way.next() => {
-                    self.done(connection, done);
-                    Ok(())
-                }
+                Some(done) = self.on_the_way.next() => self.go_on(connection, done),
                 Some(token) = token_that_stands(&mut self.later) => {
                     connection.answer(&token);
                     Ok(())
@@ -293,11 +296,42 @@ impl<'a> Session<'a> {
                 Err(refused) => return passed_over(&refused),
             },
             Message::Close { .. } => return Err(End::Closed),
-            Message::Text(payload) | Message::Binary(payload) => {
+            Message::Text(payload) | Message::Binary(payload) if is_small(payload.len()) => {
                 return self.hear_frame(connection, connection.decode(&message), payload.len());
             }
+            Message::Text(_) | Message::Binary(_) => self.parse_apart(connection, message),
         }
         Ok(())
+    }
+
+    /// Parses a large frame in its turn; no other is read before.
+    fn parse_apart(&mut self, connection: &Connection, message: Message) {
+        let parsing = self.sockets.parsing.clone();
+        let (owner, encoding) = (self.caller.owner(), connection.encoding);
+        let bytes = message.payload_bytes();
+        self.parsing = true;
+        self.on_the_way.push(Box::pin(async move {
+            let parse = move || Box::new(decode(encoding, &message));
+            Done::Parsed(parsing.parse(&owner, bytes, parse).await, bytes)
+        }));
+    }
+
+    fn go_on(&mut self, connection: &Connection, done: Done) -> Result<(), End> {
+        let Done::Parsed(parsed, bytes) = done else {
+            self.done(connection, done);
+            return Ok(());
+        };
+        self.parsing = false;
+        match parsed {
+            Ok(decoded) => {
+                connection.heard(&decoded, bytes);
+                self.hear_frame(connection, *decoded, bytes)
+            }
+            Err(failure) => {
+                connection.answer_error(None, failure);
+                Ok(())
+            }
+        }
     }
 
     fn hear_frame(

@@ -33,6 +33,19 @@ pub(crate) enum Message {
     },
 }
 
+impl Message {
+    /// Bytes of what it carries.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Text(payload)
+            | Self::Binary(payload)
+            | Self::Ping(payload)
+            | Self::Pong(payload) => payload.len(),
+            Self::Close { reason, .. } => reason.len(),
+        }
+    }
+}
+
 /// The bounds of one message, its fragments together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
