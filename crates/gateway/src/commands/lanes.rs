@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use confab_bus::rpc::Target;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::fair::{FairQueue, Owner, Slots};
+use confab_protocol::fair::{Counts, FairQueue, Owner, Slots};
 use confab_protocol::limits;
 use rustc_hash::FxHashMap;
 
@@ -31,6 +31,8 @@ struct Lane {
     messages: usize,
     /// Commands on the way that are neither sends nor read marks.
     others: Slots,
+    /// Those of them beyond their user's share: what goes together goes whole, and counts in no other's way.
+    beyond: Counts,
 }
 
 /// A queue a target and class, each with bounds of its own for what is on the way: so nothing waits for commands of another class.
@@ -60,6 +62,7 @@ impl Default for Lane {
                 MAX_OTHERS_OF_TENANT,
                 MAX_OTHERS_OF_USER,
             ),
+            beyond: Counts::default(),
         }
     }
 }
@@ -85,6 +88,23 @@ impl Lane {
         match class {
             Class::Sends | Class::Marks => self.waiting.pop(),
             Class::Others => self.waiting.pop_for(&self.others),
+        }
+    }
+
+    fn take_other(&mut self, owner: &Owner) {
+        if self.others.held(owner) < MAX_OTHERS_OF_USER {
+            self.others.take(owner);
+        } else {
+            self.beyond.add(owner);
+        }
+    }
+
+    fn give_back_other(&mut self, owner: &Owner) {
+        let (_, beyond) = self.beyond.of(&owner.tenant, &owner.user);
+        if beyond > 0 {
+            self.beyond.remove(owner);
+        } else {
+            self.others.give_back(owner);
         }
     }
 
@@ -168,7 +188,7 @@ impl Lanes {
             lane.waiting.charge(&owner, count, submission.weight);
             if key.1 == Class::Others {
                 for _ in 0..count {
-                    lane.others.take(&owner);
+                    lane.take_other(&owner);
                 }
             }
             commands += count;
@@ -202,7 +222,7 @@ impl Lanes {
     pub(super) fn finished(&mut self, target: Target, class: Class, owners: &[Owner], left: usize) {
         if let Some(lane) = self.lanes.get_mut(&(target, class)) {
             for owner in owners {
-                lane.others.give_back(owner);
+                lane.give_back_other(owner);
             }
             if left == 0 {
                 lane.messages = lane.messages.saturating_sub(1);

@@ -36,6 +36,12 @@ impl Slots {
         self.most.saturating_sub(self.held.all())
     }
 
+    /// How many an owner holds.
+    #[must_use]
+    pub fn held(&self, owner: &Owner) -> usize {
+        self.held.of(&owner.tenant, &owner.user).1
+    }
+
     /// Whether an owner may take one.
     #[must_use]
     pub fn allows(&self, tenant: &TenantId, user: &UserId) -> bool {

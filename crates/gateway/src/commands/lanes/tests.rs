@@ -182,6 +182,31 @@ fn no_user_takes_all_places_on_the_way() {
 }
 
 #[test]
+fn commands_that_go_together_count_in_no_others_way() {
+    let now = Instant::now();
+    let mut lanes = lanes(1);
+    let many = submitted("t", "flood", vec![update(); 500], later()).0;
+    lanes.push(Target::Any, many);
+    lanes.push(Target::Any, other("t", "flood"));
+    assert_eq!(counts(&lanes.next(now).unwrap()), [500]);
+    for n in 0..MAX_OTHERS_OF_TENANT {
+        lanes.push(Target::Any, other("t", &n.to_string()));
+    }
+    let flood = other("t", "flood").owner().clone();
+    let others = owners(&mut lanes, now);
+    assert_eq!(others.len(), MAX_OTHERS_OF_TENANT - MAX_OTHERS_OF_USER);
+    assert!(!others.contains(&flood));
+    // Its own next one waits until it has less than its share on the way.
+    let heard = vec![flood.clone(); 500 - MAX_OTHERS_OF_USER];
+    lanes.finished(Target::Any, Class::Others, &heard, MAX_OTHERS_OF_USER);
+    lanes.finished(Target::Any, Class::Others, &others, 0);
+    assert!(!owners(&mut lanes, now).contains(&flood));
+    let last = [flood.clone()];
+    lanes.finished(Target::Any, Class::Others, &last, MAX_OTHERS_OF_USER - 1);
+    assert!(owners(&mut lanes, now).contains(&flood));
+}
+
+#[test]
 fn no_user_takes_all_that_may_wait() {
     let mut lanes = Lanes::new(&CommandLimits {
         budget: Duration::from_secs(5),
