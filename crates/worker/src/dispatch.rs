@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
-use confab_bus::rpc::{CommandIncoming, Incoming, Service};
+use confab_bus::rpc::{ANNOUNCEMENT_INTERVAL, CommandIncoming, Incoming, Service};
 use confab_protocol::command::{Batch, Command, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
@@ -34,8 +34,6 @@ use crate::settings::Settings;
 
 /// After how long a command is worth another try that was refused behind another.
 const MIN_RETRY_AFTER: Duration = Duration::from_millis(100);
-/// How often a worker says that it lives.
-const ANNOUNCE: Duration = Duration::from_secs(1);
 /// How long a worker that leaves goes on taking what it is sent: gateways hear of it in a fraction of that.
 const LEAVE_DELAY: Duration = Duration::from_millis(200);
 /// How long the end of its subscriptions may take.
@@ -112,7 +110,7 @@ impl Dispatch {
 
     /// Runs until `stop`, then leaves the service and finishes what it took and what comes until it has left, within `drain`.
     pub(crate) async fn run(mut self, stop: CancellationToken, drain: Duration) {
-        let mut announcements = interval(ANNOUNCE);
+        let mut announcements = interval(ANNOUNCEMENT_INTERVAL);
         announcements.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let next_retry = self.next_retry();

@@ -234,7 +234,7 @@ impl Service {
         sent.map_or(received, |sent| sent.min(received))
     }
 
-    /// Says that this worker lives, and what its clock shows; to be called every second.
+    /// Says that this worker lives, and what its clock shows; to be called every [`ANNOUNCEMENT_INTERVAL`](super::ANNOUNCEMENT_INTERVAL).
     ///
     /// # Errors
     /// When NATS is away.

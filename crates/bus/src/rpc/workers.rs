@@ -17,12 +17,14 @@ use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects;
 
-/// Workers say every second that they live; who has not for this long is picked only where nobody has.
-const PUNCTUAL: Duration = Duration::from_millis(1500);
+/// How often a worker says that it lives.
+pub const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_millis(250);
+/// Who has not said for this long that it lives is picked only where nobody has: two announcements may be late.
+const PUNCTUAL: Duration = Duration::from_millis(600);
 /// Who has not for this long is not picked.
 const LATELY: Duration = Duration::from_secs(3);
 /// How often it is looked whether a worker that is asked something is still punctual.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// More would be a flood of strangers, not workers.
 const MAX_WORKERS: usize = 4096;
 /// A worker that stands still may be sent to for as long as NATS keeps its connection: so long its clock is kept.
@@ -232,7 +234,7 @@ impl Heard {
     }
 }
 
-/// What a worker says every second: its id, and how many milliseconds it has lived.
+/// What a worker says every [`ANNOUNCEMENT_INTERVAL`]: its id, and how many milliseconds it has lived.
 pub(super) fn announcement(worker: WorkerId, clock: Duration) -> Bytes {
     let ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
     let mut payload = Vec::from(*worker.0.as_bytes());

@@ -11,7 +11,7 @@ use super::lanes::Message;
 use super::submission::{Class, Submission};
 
 /// How often it is looked whether a worker lives that has said nothing of what it was sent, or only that it waits for locks.
-const LIVENESS_INTERVAL: Duration = Duration::from_millis(250);
+const LIVENESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a worker may say nothing of it that is late with saying that it lives, where others are not.
 const LATE_PATIENCE: Duration = Duration::from_millis(500);
 
