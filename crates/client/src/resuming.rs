@@ -125,7 +125,7 @@ impl Resuming {
         body: MessageBody,
     ) -> Result<Pending, SendError> {
         let frame = ClientFrame::Send(Send {
-            id,
+            id: id.into(),
             conversation_id: conversation,
             body,
         });

@@ -213,7 +213,7 @@ impl Session {
         body: MessageBody,
     ) -> Result<Pending, SendError> {
         let frame = ClientFrame::Send(Send {
-            id,
+            id: id.into(),
             conversation_id: conversation,
             body,
         });

@@ -9,8 +9,8 @@ mod message;
 mod server;
 
 pub use client::{
-    Auth, BadFrame, ClientFrame, ClientInfo, Delete, Edit, Hello, Plain, Read, Seen, Send,
-    SetPresence, Typing,
+    Auth, BadFrame, ClientFrame, ClientInfo, Delete, Edit, Hello, Plain, Read, Seen, Send, SendId,
+    SetPresence, Typing, key_of,
 };
 pub use message::{read_body, read_content};
 pub use server::{
@@ -57,7 +57,7 @@ mod tests {
 
     fn send() -> ClientFrame {
         ClientFrame::Send(Send {
-            id: "01890a5d-ac96-774b-bcce-b302099a8059".parse().unwrap(),
+            id: SendId::parse("01890A5D-AC96-774B-BCCE-B302099A8059".into()).unwrap(),
             conversation_id: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(),
             body: MessageBody {
                 kind: "text".into(),
@@ -210,6 +210,40 @@ mod tests {
         let hello = format!("{{\"type\":\"hello\",\"seen\":{{{}}}}}", named(10_001));
         let bad = ClientFrame::decode(hello.as_bytes()).unwrap_err();
         assert_eq!(bad.failure.extension.errors[0].pointer, "/seen");
+    }
+
+    #[test]
+    fn id_in_any_form_is_echoed_as_given() {
+        let canonical = "01890a5d-ac96-774b-bcce-b302099a8059";
+        let simple = canonical.replace('-', "");
+        for given in [
+            canonical,
+            &canonical.to_uppercase(),
+            &format!("{{{canonical}}}"),
+            &format!("urn:uuid:{canonical}"),
+            &simple,
+        ] {
+            let json = format!(
+                r#"{{"type":"send","id":"{given}","conversationId":"{canonical}","kind":"text","content":1}}"#
+            );
+            let ClientFrame::Send(send) = ClientFrame::decode(json.as_bytes()).unwrap() else {
+                panic!("no send: {json}")
+            };
+            assert_eq!(
+                (send.id.as_str(), send.id.key().to_string().as_str()),
+                (given, canonical)
+            );
+            assert_eq!(key_of(Some(given)), Some(send.id.key()));
+            let bad = json.replace("text", "nope");
+            assert_eq!(
+                ClientFrame::decode(bad.as_bytes())
+                    .unwrap_err()
+                    .id
+                    .as_deref(),
+                Some(given)
+            );
+        }
+        assert_eq!((key_of(None), key_of(Some("7"))), (None, None));
     }
 
     #[test]

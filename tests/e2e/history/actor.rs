@@ -139,7 +139,7 @@ impl Actor {
         words: &str,
     ) -> Result<(EventId, Seq), Outcome> {
         let send = ClientFrame::Send(Send {
-            id,
+            id: id.into(),
             conversation_id,
             body: text(words),
         });

@@ -25,7 +25,7 @@ const WELCOME: Duration = Duration::from_secs(5);
 pub(super) async fn ask(resuming: &Resuming, frame: ClientFrame) -> Answer {
     let stored: Result<Stored, SendError> = match frame {
         ClientFrame::Send(send) => {
-            let submitted = resuming.submit(send.id, send.conversation_id, send.body);
+            let submitted = resuming.submit(send.id.key(), send.conversation_id, send.body);
             match submitted.await {
                 Ok(pending) => Pending::ack(pending).await,
                 Err(error) => Err(error),

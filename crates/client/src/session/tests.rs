@@ -44,7 +44,7 @@ async fn sends_go_out_in_order_and_each_gets_its_own_answer_in_whatever_order_th
                 panic!("not a send")
             };
             assert_eq!(send.body, body(words));
-            sends.push(send.id);
+            sends.push(send.id.key());
         }
         let refusal = Failure::of(Code::ConversationNotFound);
         let refusal = ErrorFrame::new(Some(sends[1].to_string()), refusal, "r".into());

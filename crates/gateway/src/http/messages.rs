@@ -14,6 +14,7 @@ use confab_protocol::ids::{ClientId, ConversationId, EventId, UserId};
 use confab_protocol::json::{Fields, JsonText};
 use confab_protocol::query::{Answer, History, Query};
 use confab_protocol::timestamp::Timestamp;
+use serde_json::value::RawValue;
 use uuid::{Uuid, uuid};
 
 use super::answer::{self, REPLAYED};
@@ -63,8 +64,9 @@ pub(super) async fn send(
     let caller = who.writes()?;
     let (owner, bytes, key) = (who.owner(), body.len(), idempotency::key(&headers)?);
     let read = move || read_message(&body, key);
-    let (message, is_keyed) = app.parsing.parse(&owner, bytes, read).await??;
-    let command = Command::SendMessage(message);
+    let given = app.parsing.parse(&owner, bytes, read).await??;
+    let client_id = given.message.client_id;
+    let command = Command::SendMessage(given.message);
     let Outcome::Sent(Sent {
         message: Some(message),
         duplicate,
@@ -73,20 +75,32 @@ pub(super) async fn send(
     else {
         return Err(Failure::of(Code::Internal).into());
     };
+    let message = match &given.written {
+        Some(written) => with_client_id(&message, client_id, written),
+        None => message,
+    };
     let mut response = answer::named(StatusCode::CREATED, "message", &message);
     // What this gateway itself tried again is no repeat of the client's.
-    let replayed = (is_keyed && duplicate).then_some(REPLAYED);
+    let replayed = (given.is_keyed && duplicate).then_some(REPLAYED);
     response.headers_mut().extend(replayed);
     Ok(response)
 }
 
-/// The message, and whether its client gave a key by which it may be repeated.
-pub(super) fn read_message(
-    body: &[u8],
-    key: Option<String>,
-) -> Result<(SendMessage, bool), Failure> {
+/// A message as its client gave it.
+#[derive(Debug)]
+pub(super) struct Given {
+    message: SendMessage,
+    /// Whether there is a key by which it may be repeated.
+    is_keyed: bool,
+    /// The `clientId` in the client's own form, where that is not the canonical one.
+    written: Option<String>,
+}
+
+/// Reads the body of a send.
+pub(super) fn read_message(body: &[u8], key: Option<String>) -> Result<Given, Failure> {
     let mut fields = Fields::parse(body)?;
     let conversation = fields.require::<ConversationId>("conversationId");
+    let written = fields.peek("clientId").map(RawValue::get);
     let given = fields.take::<ClientId>("clientId");
     if given.is_some() && key.is_some() {
         fields.reject("clientId", "must not be given beside an Idempotency-Key");
@@ -107,7 +121,26 @@ pub(super) fn read_message(
         reply_to: message.reply_to,
         answer: SendAnswer::Message,
     };
-    Ok((message, client_key.is_some()))
+    let written = given.and_then(|given| written_otherwise(given, written?));
+    Ok(Given {
+        message,
+        is_keyed: client_key.is_some(),
+        written,
+    })
+}
+
+/// An id in its client's form, where that is not the canonical one.
+fn written_otherwise(id: ClientId, json: &str) -> Option<String> {
+    let written: String = serde_json::from_str(json).ok()?;
+    (written != id.to_string()).then_some(written)
+}
+
+/// A message with its `clientId` in the form in which the client of this request wrote it.
+fn with_client_id(message: &JsonText, id: ClientId, written: &str) -> JsonText {
+    // It stands before the content, and a form of a UUID has nothing that JSON escapes.
+    let canonical = format!(r#""clientId":"{id}""#);
+    let given = format!(r#""clientId":"{written}""#);
+    JsonText::trusted(message.as_str().replacen(&canonical, &given, 1))
 }
 
 /// A message.
@@ -317,7 +350,7 @@ mod tests {
         let body = format!(r#"{{"conversationId":"{ID}","kind":"text","content":1}}"#);
         let read = |key: Option<&str>| {
             let read = read_message(body.as_bytes(), key.map(str::to_owned));
-            read.map(|(message, is_keyed)| (message.client_id, is_keyed))
+            read.map(|given| (given.message.client_id, given.is_keyed))
                 .unwrap()
         };
         assert_eq!(read(Some("k")), read(Some("k")));
@@ -336,6 +369,23 @@ mod tests {
             format!(r#"{{"conversationId":"{ID}","kind":"text","content":1,"sender":"eve"}}"#);
         let failure = read_message(sender.as_bytes(), None).unwrap_err();
         assert_eq!(failure.extension.errors[0].pointer, "/sender");
+    }
+
+    #[test]
+    fn client_id_is_answered_as_it_was_written() {
+        let upper = ID.to_uppercase();
+        for (written, told) in [(ID, None), (upper.as_str(), Some(upper.as_str()))] {
+            let body = format!(
+                r#"{{"conversationId":"{ID}","kind":"text","content":1,"clientId":"{written}"}}"#
+            );
+            let given = read_message(body.as_bytes(), None).unwrap();
+            assert_eq!(given.message.client_id.to_string(), ID);
+            assert_eq!(given.written.as_deref(), told);
+        }
+        let stored = format!(r#"{{"clientId":"{ID}","content":{{"clientId":"{ID}"}}}}"#);
+        let told = with_client_id(&JsonText::trusted(stored), ID.parse().unwrap(), &upper);
+        let expected = format!(r#"{{"clientId":"{upper}","content":{{"clientId":"{ID}"}}}}"#);
+        assert_eq!(told.as_str(), expected);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use confab_protocol::ids::{ConversationId, EventId, Seq};
 use confab_protocol::json::Fields;
 use confab_protocol::limits;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::App;
 use super::body::JsonBody;
@@ -40,11 +41,18 @@ pub(super) async fn mark(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
-    let command = Command::MarkRead(read_mark(&body)?);
+    let (mark, written) = read_mark(&body)?;
+    let command = Command::MarkRead(mark);
     let Outcome::Read(marks) = app.reads.execute(who.request(caller, command)).await? else {
         return Err(Failure::of(Code::Internal).into());
     };
-    let read = marks.iter().map(|mark| (mark.conversation, mark.up_to));
+    let read = marks.iter().map(|mark| {
+        let id = written.clone();
+        (
+            id.unwrap_or_else(|| mark.conversation.to_string()),
+            mark.up_to,
+        )
+    });
     Ok(Json(Marked {
         read: read.collect(),
     })
@@ -53,11 +61,11 @@ pub(super) async fn mark(
 
 #[derive(Serialize)]
 struct Marked {
-    read: BTreeMap<ConversationId, Seq>,
+    read: BTreeMap<String, Seq>,
 }
 
-/// What the body asks for: one conversation up to a seq, or messages.
-pub(super) fn read_mark(body: &[u8]) -> Result<MarkRead, Failure> {
+/// What the body asks for: one conversation up to a seq, with its id as the client wrote it, or messages.
+pub(super) fn read_mark(body: &[u8]) -> Result<(MarkRead, Option<String>), Failure> {
     let mut fields = Fields::parse(body)?;
     if fields
         .peek("messageIds")
@@ -77,13 +85,15 @@ pub(super) fn read_mark(body: &[u8]) -> Result<MarkRead, Failure> {
         }
         messages.sort_unstable();
         messages.dedup();
-        return Ok(MarkRead::Messages(messages));
+        return Ok((MarkRead::Messages(messages), None));
     }
+    let written = fields.peek("conversationId").map(RawValue::get);
+    let written = written.and_then(|json| serde_json::from_str(json).ok());
     let conversation = fields.require::<ConversationId>("conversationId");
     let seq = fields.require_integer("upToSeq");
     fields.finish()?;
     match (conversation, seq) {
-        (Some(conversation), Some(seq)) => Ok(MarkRead::UpTo { conversation, seq }),
+        (Some(conversation), Some(seq)) => Ok((MarkRead::UpTo { conversation, seq }, written)),
         _ => Err(Failure::of(Code::Validation)),
     }
 }
@@ -105,11 +115,11 @@ mod tests {
         let one = format!(r#"{{"conversationId":"{ID}","upToSeq":7}}"#);
         assert!(matches!(
             read_mark(one.as_bytes()),
-            Ok(MarkRead::UpTo { seq: 7, .. })
+            Ok((MarkRead::UpTo { seq: 7, .. }, Some(id))) if id == ID
         ));
         let some = format!(r#"{{"messageIds":["{ID}","{ID}"]}}"#);
         assert!(
-            matches!(read_mark(some.as_bytes()), Ok(MarkRead::Messages(ids)) if ids.len() == 1)
+            matches!(read_mark(some.as_bytes()), Ok((MarkRead::Messages(ids), None)) if ids.len() == 1)
         );
 
         assert_eq!(pointers("{}"), ["/conversationId", "/upToSeq"]);

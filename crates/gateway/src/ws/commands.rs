@@ -134,18 +134,24 @@ impl Session<'_> {
             conversation_id,
             body,
         } = send;
-        let frame = Some(id.to_string());
+        let client_id = id.key();
         let reply_to = body.reply_to;
-        self.submit(connection, conversation_id, frame, &body, |payload| {
-            Command::SendMessage(SendMessage {
-                conversation: conversation_id,
-                message: EventId(Uuid::now_v7()),
-                client_id: id,
-                payload,
-                reply_to,
-                answer: SendAnswer::Ack,
-            })
-        });
+        self.submit(
+            connection,
+            conversation_id,
+            Some(id.into_text()),
+            &body,
+            |payload| {
+                Command::SendMessage(SendMessage {
+                    conversation: conversation_id,
+                    message: EventId(Uuid::now_v7()),
+                    client_id,
+                    payload,
+                    reply_to,
+                    answer: SendAnswer::Ack,
+                })
+            },
+        );
     }
 
     fn edit(&mut self, connection: &Connection, edit: Edit) {

@@ -113,7 +113,7 @@ fn id(decoded: &Decoded) -> Option<String> {
         Decoded::WrongKind => return None,
     };
     match frame {
-        ClientFrame::Send(send) => Some(send.id.to_string()),
+        ClientFrame::Send(send) => Some(send.id.as_str().to_owned()),
         ClientFrame::Edit(edit) => edit.id.clone(),
         ClientFrame::Delete(delete) => delete.id.clone(),
         ClientFrame::Read(read) => read.id.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::error::{Code, Failure};
@@ -108,12 +108,59 @@ pub struct Seen {
     pub positions: BTreeMap<ConversationId, Seq>,
 }
 
+/// The id of a `send`: the message's key, and the text in which the client wrote it, which its answers repeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendId {
+    key: ClientId,
+    text: String,
+}
+
+impl SendId {
+    /// The id that a client wrote; none where it is not a UUID (RFC 9562) in one of its usual forms.
+    #[must_use]
+    pub fn parse(text: String) -> Option<Self> {
+        let key = text.parse().ok()?;
+        Some(Self { key, text })
+    }
+
+    /// The message's client id.
+    #[must_use]
+    pub const fn key(&self) -> ClientId {
+        self.key
+    }
+
+    /// The id as the client wrote it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The id as the client wrote it, taken out.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        self.text
+    }
+}
+
+impl From<ClientId> for SendId {
+    fn from(key: ClientId) -> Self {
+        let text = key.to_string();
+        Self { key, text }
+    }
+}
+
+impl Serialize for SendId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
 /// A message to send.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Send {
-    /// The message's client id, echoed in the answer.
-    pub id: ClientId,
+    /// The message's client id, echoed in the answer as it was written.
+    pub id: SendId,
     /// Where to.
     pub conversation_id: ConversationId,
     /// The message.
@@ -125,7 +172,7 @@ pub struct Send {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Edit {
-    /// Echoed in the answer.
+    /// Echoed in the answer as it was written; one that is a UUID is the edit's key as well ([`key_of`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Where the message is.
@@ -141,7 +188,7 @@ pub struct Edit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Delete {
-    /// Echoed in the answer.
+    /// Echoed in the answer as it was written; one that is a UUID is the deletion's key as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Where the message is.
@@ -218,6 +265,12 @@ pub struct BadFrame {
 /// Longest `id` of a frame, in bytes.
 const ID: usize = 128;
 
+/// The key that a frame's id is, where it is a UUID (RFC 9562), in whatever form and case; any other id is only echoed.
+#[must_use]
+pub fn key_of(id: Option<&str>) -> Option<ClientId> {
+    id?.parse().ok()
+}
+
 /// Takes positions out, of as many conversations as a user may be in.
 fn positions(fields: &mut Fields<'_>, name: &str) -> Option<BTreeMap<ConversationId, Seq>> {
     let positions: BTreeMap<_, _> = fields.take(name)?;
@@ -275,7 +328,7 @@ impl ClientFrame {
             "ping" => fields
                 .finish()
                 .map(|()| Self::Ping(Plain { id: id.clone() })),
-            "send" => Self::send(fields, id.as_deref()),
+            "send" => Self::send(fields, id.clone()),
             "edit" => Self::edit(fields, id.clone()),
             "delete" => Self::delete(fields, id.clone()),
             "read" => Self::read(fields, id.clone()),
@@ -313,15 +366,15 @@ impl ClientFrame {
         }))
     }
 
-    fn send(mut fields: Fields<'_>, id: Option<&str>) -> Result<Self, Failure> {
-        let client_id = id.and_then(|id| id.parse::<ClientId>().ok());
-        if client_id.is_none() {
+    fn send(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
+        let id = id.and_then(SendId::parse);
+        if id.is_none() {
             fields.reject("id", "must be a UUID: it is the message's clientId");
         }
         let conversation = fields.require::<ConversationId>("conversationId");
         let body = read_body(&mut fields);
         fields.finish()?;
-        match (client_id, conversation, body) {
+        match (id, conversation, body) {
             (Some(id), Some(conversation_id), Some(body)) => Ok(Self::Send(Send {
                 id,
                 conversation_id,

@@ -36,7 +36,7 @@ impl Desk {
     fn send(&mut self, conversation: ConversationId) -> (String, Waits) {
         let id = ClientId(Uuid::now_v7());
         let frame = ClientFrame::Send(Send {
-            id,
+            id: id.into(),
             conversation_id: conversation,
             body: MessageBody {
                 kind: "text".into(),
@@ -78,7 +78,7 @@ impl Desk {
     fn writes(&mut self) -> Vec<String> {
         let frames = std::iter::from_fn(|| self.sends.next());
         let ids = frames.map(|frame| match frame {
-            ClientFrame::Send(send) => send.id.to_string(),
+            ClientFrame::Send(send) => send.id.into_text(),
             ClientFrame::Delete(delete) => delete.id.unwrap(),
             ClientFrame::Read(read) => read.id.unwrap(),
             other => panic!("{other:?}"),

@@ -9,7 +9,7 @@ use crate::testing::{ack, body};
 async fn hears_send(server: &mut Server) -> (ClientId, MessageBody) {
     loop {
         match server.hears().await {
-            ClientFrame::Send(send) => return (send.id, send.body),
+            ClientFrame::Send(send) => return (send.id.key(), send.body),
             ClientFrame::Seen(_) => {}
             other => panic!("{other:?}"),
         }

@@ -118,7 +118,7 @@ fn send(name: &str) -> Value {
         properties["id"] = json!({
             "type": "string",
             "format": "uuid",
-            "description": "The message's clientId, echoed in the answer.",
+            "description": "The message's clientId, a UUID in any form and case; echoed in the answer as it was written.",
         });
         if let Some(properties) = properties.as_object_mut() {
             properties.remove("clientId");
@@ -179,7 +179,7 @@ fn samples() -> Vec<ClientFrame> {
         }),
         ClientFrame::Bye(Plain::default()),
         ClientFrame::Send(Send {
-            id: samples::CLIENT,
+            id: samples::CLIENT.into(),
             conversation_id,
             body: MessageBody {
                 kind: "text".to_owned(),
