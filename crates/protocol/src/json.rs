@@ -3,21 +3,23 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::error::{Failure, FieldError, FieldErrors};
 
 mod canonical;
+mod check;
+mod compact;
 mod merge;
 
 pub use canonical::Canonical;
+
+pub use check::{Fault, check};
+pub use compact::compact;
 pub use merge::merge_patch;
 
-/// How deep a JSON text from outside may be nested. Readers give up at 128, and the text stands some objects deep in events,
-/// answers and frames.
-const DEPTH: usize = 100;
 /// Members of an object that are looked at one by one. No object of ours has as many: what is beyond is counted as unknown.
 const MAX_MEMBERS: usize = 256;
 /// Up to here every whole number is an IEEE 754 double.
@@ -77,89 +79,6 @@ impl<'de> Deserialize<'de> for JsonText {
             return Box::<RawValue>::deserialize(deserializer).map(|raw| Self(raw.into()));
         }
         String::deserialize(deserializer).map(Self::trusted)
-    }
-}
-
-/// Refuses what Postgres, MessagePack or a strict reader could not hold: U+0000 and lone surrogates in any string or
-/// member name, numbers beyond an IEEE 754 double, nesting beyond 100.
-///
-/// # Errors
-/// What is wrong, in words for the caller.
-pub fn check(text: &str) -> Result<(), String> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    Checked(DEPTH)
-        .deserialize(&mut reader)
-        .and_then(|()| reader.end())
-        .map_err(|error| {
-            let text = error.to_string();
-            text.split(" at line ")
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        })
-}
-
-/// The visitor behind [`check`]: it visits everything and keeps nothing but how deep it may still go.
-struct Checked(usize);
-
-impl Checked {
-    fn inside<E: serde::de::Error>(&self) -> Result<usize, E> {
-        self.0
-            .checked_sub(1)
-            .ok_or_else(|| E::custom(format!("must not be nested deeper than {DEPTH}")))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Checked {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Checked {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        if text.contains('\0') {
-            Err(E::custom("must not contain U+0000"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let depth = self.inside()?;
-        while items.next_element_seed(Self(depth))?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let depth = self.inside()?;
-        while members.next_key_seed(Self(depth))?.is_some() {
-            members.next_value_seed(Self(depth))?;
-        }
-        Ok(())
     }
 }
 
@@ -288,9 +207,9 @@ impl<'a> Fields<'a> {
         let raw = self.raw(name)?;
         // A backslash may itself be escaped: the quick look only says whether a slow one is needed.
         if raw.get().contains("\\u0000")
-            && let Err(problem) = check(raw.get())
+            && let Err(fault) = check(raw.get())
         {
-            self.reject(name, problem);
+            self.reject_inside(name, fault);
             return None;
         }
         match serde_json::from_str(raw.get()) {
@@ -337,20 +256,22 @@ impl<'a> Fields<'a> {
         None
     }
 
-    /// Takes an optional member out whose JSON text is kept: checked as by [`check`], at most `limit` bytes.
+    /// Takes an optional member out whose JSON text is kept: checked as by [`check`], at most `limit` bytes in its shortest form
+    /// ([`compact`]). It is kept as it stands, or in that form where it would be longer than `limit` otherwise.
     pub fn text(&mut self, name: &str, limit: usize) -> Option<JsonText> {
-        let raw = self.raw(name)?;
-        if raw.get().len() > limit {
-            self.reject(name, format!("must be at most {limit} bytes of JSON"));
+        let raw = self.raw(name)?.get();
+        if let Err(fault) = check(raw) {
+            self.reject_inside(name, fault);
             return None;
         }
-        match check(raw.get()) {
-            Ok(()) => Some(JsonText(raw.get().into())),
-            Err(problem) => {
-                self.reject(name, problem);
-                None
-            }
+        if raw.len() <= limit {
+            return Some(JsonText(raw.into()));
         }
+        let short = compact(raw).filter(|short| short.len() <= limit);
+        if short.is_none() {
+            self.reject(name, format!("must be at most {limit} bytes of JSON"));
+        }
+        short.map(JsonText::trusted)
     }
 
     /// As [`Self::text`], of a member that must be an object.
@@ -367,6 +288,12 @@ impl<'a> Fields<'a> {
     pub fn reject(&mut self, name: &str, message: impl Into<String>) {
         self.errors
             .push(FieldError::new(pointer(self.prefix, name), message));
+    }
+
+    /// Notes what is wrong somewhere inside a member.
+    fn reject_inside(&mut self, name: &str, fault: Fault) {
+        let pointer = pointer(self.prefix, name) + &fault.pointer;
+        self.errors.push(FieldError::new(pointer, fault.message));
     }
 
     /// Takes over what was found wrong further inside.
@@ -411,8 +338,7 @@ fn without_value(text: &str) -> String {
 
 /// The JSON pointer (RFC 6901) of the member `name` below `prefix`.
 fn pointer(prefix: &str, name: &str) -> String {
-    let name: String = name.chars().take(64).collect();
-    format!("{prefix}/{}", name.replace('~', "~0").replace('/', "~1"))
+    format!("{prefix}/{}", check::escaped(name))
 }
 
 #[cfg(test)]
@@ -420,37 +346,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_store_can_hold_is_refused_wherever_it_stands() {
-        for good in ["{}", "[1,\"a\\u00e9\",1e300]", "\"\\ud83d\\ude00\"", "null"] {
-            assert_eq!(check(good), Ok(()), "{good}");
-        }
-        for bad in [
-            r#""\u0000""#,
-            r#"{"\u0000":1}"#,
-            r#"["a",{"b":"x\u0000"}]"#,
-            r#""\ud800""#,
-            "1e999",
-            "{",
-            "1 2",
-        ] {
-            assert!(check(bad).is_err(), "{bad}");
-        }
-        assert!(check(&"[".repeat(200)).is_err());
+    fn size_of_a_text_is_that_of_its_shortest_form() {
+        let text = |value: &str, limit| {
+            let body = format!(r#"{{"a":{value}}}"#);
+            let mut fields = Fields::parse(body.as_bytes()).unwrap();
+            let text = fields.text("a", limit).map(JsonText::into_string);
+            fields.finish().ok().and(text)
+        };
+        assert_eq!(
+            text(r#"[ "\u65e5" ]"#, 12).unwrap(),
+            r#"[ "\u65e5" ]"#,
+            "it fits"
+        );
+        assert_eq!(text(r#"[ "\u65e5" ]"#, 11).unwrap(), r#"["日"]"#);
+        assert_eq!(text(r#"[ "\u65e5" ]"#, 7).unwrap(), r#"["日"]"#);
+        assert_eq!(text(r#"[ "\u65e5" ]"#, 6), None);
     }
 
     #[test]
-    fn what_is_taken_is_not_too_deep_for_those_who_read_it_in_an_event() {
-        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert_eq!(check(&nested(DEPTH)), Ok(()));
-        let refused = check(&nested(DEPTH + 1)).unwrap_err();
-        assert_eq!(refused, "must not be nested deeper than 100");
-        let objects = format!("{}1{}", r#"{"a":"#.repeat(DEPTH), "}".repeat(DEPTH));
-        assert_eq!(check(&objects), Ok(()));
-        let event =
-            format!(r#"{{"data":{{"conversation":{{"metadata":{{"custom":{objects}}}}}}}}}"#);
-        let packed = crate::wire::msgpack_of_json(event.as_bytes()).unwrap();
-        let back = crate::wire::json_of_msgpack(&packed).unwrap();
-        assert!(serde_json::from_slice::<serde_json::Value>(&back).is_ok());
+    fn member_twice_inside_a_text_is_named_by_pointer() {
+        let mut fields = Fields::parse(br#"{"a":{"b":[{"c":1,"c":2}]}}"#).unwrap();
+        assert_eq!(fields.text("a", 100), None);
+        let failure = fields.finish().unwrap_err();
+        assert_eq!(failure.detail, "/a/b/0/c: is there twice");
     }
 
     #[test]

@@ -4,13 +4,13 @@
 pub const FRAME: usize = 512 * 1024;
 /// What an unauthenticated socket may send before its hello is accepted.
 pub const HELLO: usize = 8 * 1024;
-/// Message content in clear, as JSON text.
+/// Message content in clear, as JSON text in its shortest form.
 pub const CONTENT: usize = 64 * 1024;
 /// Encrypted message content, decoded.
 pub const ENCRYPTED_CONTENT: usize = 256 * 1024;
-/// A message's metadata, as JSON text.
+/// A message's metadata, as JSON text in its shortest form.
 pub const MESSAGE_METADATA: usize = 16 * 1024;
-/// The `custom` object of a conversation's metadata, as JSON text.
+/// The `custom` object of a conversation's metadata, as JSON text in its shortest form.
 pub const CUSTOM: usize = 16 * 1024;
 /// An event as clients receive it.
 pub const EVENT: usize = 512 * 1024;

@@ -90,7 +90,7 @@ pub fn content() -> Object {
             Type::Boolean,
         ]))
         .description(Some(
-            "The content in clear: any JSON but null, of at most 64 KiB, kept byte for byte.",
+            "The content in clear: any JSON but null, of at most 64 KiB without white space and needless escapes, kept byte for byte where it is no longer as it is written. No object in it has a member twice, and no integer more than 64 bits.",
         ))
         .examples([serde_json::json!({"text": "hello"})])
         .build()
@@ -102,7 +102,7 @@ pub fn preview_content() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::AnyValue)
         .description(Some(
-            "Its content where that is in clear and at most 1 KiB, else null.",
+            "Its content where that is in clear and at most 1 KiB without white space and needless escapes, else null.",
         ))
         .build()
 }
@@ -154,7 +154,8 @@ pub fn encrypted_content() -> Object {
 pub fn conversation_name() -> Object {
     text()
         .max_length(Some(limits::NAME_CHARS))
-        .description(Some("What people call it."))
+        .pattern(Some("\\S"))
+        .description(Some("What people call it: not blank."))
         .build()
 }
 
@@ -172,9 +173,9 @@ pub fn conversation_description() -> Object {
 pub fn conversation_avatar() -> Object {
     text()
         .max_length(Some(limits::AVATAR_CHARS))
-        .format(Some(SchemaFormat::Custom("uri".to_owned())))
+        .format(Some(SchemaFormat::Custom("iri".to_owned())))
         .pattern(Some("^[Hh][Tt][Tt][Pp][Ss]?://"))
-        .description(Some("Where its picture is: an http or https URL."))
+        .description(Some("Where its picture is: an http or https URL, whose host may be an internationalised name."))
         .build()
 }
 

@@ -4,7 +4,7 @@ use confab_protocol::command::{Caller, CreateConversation, UpdateConversation};
 use confab_protocol::error::{Code, Extension, Failure};
 use confab_protocol::event::{ConversationDeleted, ConversationUpdated, EventType, Member};
 use confab_protocol::ids::UserId;
-use confab_protocol::json::{Fields, JsonText, merge_patch};
+use confab_protocol::json::{Fields, JsonText, compact, merge_patch};
 use confab_protocol::limits;
 use confab_protocol::resource::{ConversationType, Role};
 
@@ -118,11 +118,7 @@ pub(crate) fn update(
         };
         return Err(Failure::of(Code::VersionConflict).with(extension).into());
     }
-    let metadata = merge_patch(&described.metadata, &command.patch)?;
-    if custom_size(&metadata)? > limits::CUSTOM {
-        let message = format!("must be at most {} bytes of JSON", limits::CUSTOM);
-        return Err(Failure::field("/metadata/custom", message).into());
-    }
+    let metadata = bounded(merge_patch(&described.metadata, &command.patch)?)?;
     let version = described.version + 1;
     let data = ConversationUpdated {
         metadata: metadata.clone(),
@@ -132,6 +128,21 @@ pub(crate) fn update(
         events: vec![NewEvent::of(EventType::ConversationUpdated, &data)?],
         changes: vec![Change::SetMetadata(metadata, version)],
     })
+}
+
+/// Metadata whose `custom` is no longer than it may be: as it stands, else in its shortest form.
+fn bounded(metadata: JsonText) -> Result<JsonText, Failure> {
+    if custom_size(&metadata)? <= limits::CUSTOM {
+        return Ok(metadata);
+    }
+    let short = compact(metadata.as_str()).map(JsonText::trusted);
+    if let Some(short) = short
+        && custom_size(&short)? <= limits::CUSTOM
+    {
+        return Ok(short);
+    }
+    let message = format!("must be at most {} bytes of JSON", limits::CUSTOM);
+    Err(Failure::field("/metadata/custom", message))
 }
 
 fn custom_size(metadata: &JsonText) -> Result<usize, Failure> {

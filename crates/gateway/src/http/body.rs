@@ -89,8 +89,8 @@ fn most(route: &str) -> usize {
         "/v1/messages" | "/v1/messages/{id}" => limits::FRAME,
         // A thousand user ids of 128 characters each, of four bytes at most, and metadata.
         "/v1/conversations" | "/v1/conversations/{id}/participants" => 640 * 1024,
-        // A conversation's metadata.
-        "/v1/conversations/{id}" => 64 * 1024,
+        // A conversation's metadata, each of its characters escaped.
+        "/v1/conversations/{id}" => 128 * 1024,
         // A few ids; a hundred at `/v1/messages/read`.
         _ => 16 * 1024,
     }

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 mod number;
 
+pub(super) use number::is_beyond_64_bits;
+
 /// How deep a text may be nested: what is kept stands one object deeper than what [`super::check`] lets in.
 const MAX_DEPTH: usize = 128;
 

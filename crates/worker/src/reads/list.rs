@@ -2,7 +2,7 @@
 
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{EventId, UserId};
-use confab_protocol::json::JsonText;
+use confab_protocol::json::{JsonText, compact};
 use confab_protocol::limits;
 use confab_protocol::query::{Answer, ListConversations, ListOrder};
 use confab_protocol::resource::{Conversation, ConversationType, MessageBody, MessagePreview};
@@ -17,10 +17,12 @@ use super::ROOM;
 use super::conversations::{ConversationRow, columns, conversation};
 use crate::error::CommandError;
 
-/// Longest content that a preview shows, in bytes of JSON.
+/// Longest content that a preview shows, in bytes of JSON in its shortest form.
 const PREVIEW: usize = 1024;
+/// How much longer a text is at most when each of its characters is escaped.
+const ESCAPED: usize = 6;
 /// A stored message is not larger than this when its content is shown: of a larger one only the beginning is read.
-const WHOLE: usize = PREVIEW + limits::MESSAGE_METADATA + 1024;
+const WHOLE: usize = ESCAPED * PREVIEW + limits::MESSAGE_METADATA + 1024;
 /// Conversations that a page by creation looks at when only those of one type are asked for.
 const EXAMINED: u32 = 1000;
 
@@ -216,10 +218,21 @@ fn preview(row: LastMessage) -> Result<Option<MessagePreview>, CommandError> {
             .parse::<UserId>()
             .map_err(|_bad| CommandError::Stored("a user id"))?,
         kind,
-        content: content.filter(|content| content.as_str().len() <= PREVIEW),
+        content: content.and_then(shown),
         created_at: Timestamp::new(at),
         deleted_at: row.message_deleted_at.map(Timestamp::new),
     }))
+}
+
+/// The content where a preview shows it: as it stands where it is short, else in its shortest form.
+fn shown(content: JsonText) -> Option<JsonText> {
+    let length = content.as_str().len();
+    if length <= PREVIEW {
+        return Some(content);
+    }
+    // White space aside, a longer one has no form that is short enough.
+    let short = compact(content.as_str()).filter(|short| short.len() <= PREVIEW);
+    short.map(JsonText::trusted)
 }
 
 /// The kind of a message of which only the beginning was read: it stands first.
@@ -322,6 +335,19 @@ mod tests {
         for junk in ["", "r", "r1-x", "c7", "r99999999999999999999-0"] {
             assert_eq!(Position::parse(junk, ListOrder::Recent), None);
         }
+    }
+
+    #[test]
+    fn preview_is_measured_without_escapes() {
+        let escaped = |count| JsonText::trusted(format!("\"{}\"", "\\u65e5".repeat(count)));
+        let plain = |count| JsonText::trusted(format!("\"{}\"", "日".repeat(count)));
+        assert_eq!(
+            shown(escaped(170)).as_ref(),
+            Some(&escaped(170)),
+            "1,022 bytes"
+        );
+        assert_eq!(shown(escaped(340)), Some(plain(340)));
+        assert_eq!(shown(escaped(341)), None);
     }
 
     #[test]

@@ -12,6 +12,16 @@ pub(super) fn is_one(text: &str) -> bool {
     !whole.is_empty() && !power.is_empty() && all.into_iter().all(is_digits)
 }
 
+/// Whether a number is written as an integer that neither 64 bits nor a double hold. A double's correctly rounded decimal digits stand for the double.
+pub(in crate::json) fn is_beyond_64_bits(text: &str) -> bool {
+    if text.contains(['.', 'e', 'E']) || text.parse::<u64>().is_ok() || text.parse::<i64>().is_ok()
+    {
+        return false;
+    }
+    let double = text.parse::<f64>();
+    !double.is_ok_and(|double| is_same(text, &format!("{double:e}")))
+}
+
 /// Whether two numbers are one.
 pub(super) fn is_same(one: &str, other: &str) -> bool {
     if one == other {
