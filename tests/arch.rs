@@ -47,6 +47,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// A crate of others, and the only crates of ours that may know it. The bench measures the parts alone.
 const ALONE_IMPORTS: &[(&str, &[&str])] = &[
     ("rmp-serde", &["confab-protocol"]),
+    ("rmpv", &["confab-protocol"]),
     ("jsonwebtoken", &["confab-auth"]),
     ("async-nats", &["confab-bus", "confab-bench"]),
     ("axum", &["confab-gateway", "confab"]),

@@ -15,7 +15,7 @@ mod compact;
 mod merge;
 
 pub use canonical::Canonical;
-
+pub(crate) use check::escaped;
 pub use check::{Fault, check};
 pub use compact::compact;
 pub use merge::merge_patch;
@@ -338,7 +338,7 @@ fn without_value(text: &str) -> String {
 
 /// The JSON pointer (RFC 6901) of the member `name` below `prefix`.
 fn pointer(prefix: &str, name: &str) -> String {
-    format!("{prefix}/{}", check::escaped(name))
+    format!("{prefix}/{}", escaped(name))
 }
 
 #[cfg(test)]

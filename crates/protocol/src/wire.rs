@@ -4,9 +4,11 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-mod any;
+mod packed;
 
-use any::Any;
+pub use packed::Packed;
+
+use crate::error::Failure;
 
 /// A message of the internal wire could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +19,13 @@ pub enum WireError {
     /// Bytes are not the message that was expected.
     #[error("cannot decode")]
     Decode(#[from] rmp_serde::decode::Error),
-    /// MessagePack from a client has no JSON form, or JSON none in MessagePack.
+    /// Bytes from outside are not MessagePack, or are nested too deep.
+    #[error("is not MessagePack")]
+    Unpack(#[from] rmpv::decode::Error),
+    /// MessagePack from outside has no JSON form.
+    #[error("has no JSON form")]
+    NoJson(#[source] Failure),
+    /// JSON has no MessagePack form.
     #[error("cannot transcode")]
     Transcode(#[from] serde_json::Error),
 }
@@ -69,20 +77,13 @@ pub fn msgpack_of_json(json: &[u8]) -> Result<Vec<u8>, WireError> {
     Ok(rmp_serde::to_vec(&value)?)
 }
 
-/// MessagePack from a client as JSON text, so that both subprotocols are read by one decoder.
+/// MessagePack from outside as JSON text, so that both subprotocols are read by one decoder.
 ///
 /// # Errors
 /// When the bytes are not MessagePack, hold something behind their value, or hold what JSON has not.
 pub fn json_of_msgpack(bytes: &[u8]) -> Result<Vec<u8>, WireError> {
-    let mut rest = bytes;
-    let mut reader = rmp_serde::Deserializer::new(&mut rest);
-    reader.set_max_depth(128);
-    let value: Any = serde::Deserialize::deserialize(&mut reader)?;
-    drop(reader);
-    if !rest.is_empty() {
-        return Err(rmp_serde::decode::Error::LengthMismatch(1).into());
-    }
-    Ok(serde_json::to_vec(&value)?)
+    let json = Packed::read(bytes)?.to_json(&[]);
+    json.map_err(|errors| WireError::NoJson(Failure::validation(errors)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::sync::OnceLock;
 
-use confab_protocol::error::Failure;
 use confab_protocol::frame::{BadFrame, ClientFrame, ServerFrame};
 use confab_protocol::wire;
 
@@ -24,13 +23,7 @@ pub(crate) enum Decoded {
 pub(crate) fn decode(encoding: Encoding, message: &Message) -> Decoded {
     let frame = match (encoding, message) {
         (Encoding::Json, Message::Text(json)) => ClientFrame::decode(json),
-        (Encoding::MsgPack, Message::Binary(packed)) => match wire::json_of_msgpack(packed) {
-            Ok(json) => ClientFrame::decode(&json),
-            Err(_unreadable) => Err(BadFrame {
-                id: None,
-                failure: Failure::field("", "is not valid MessagePack"),
-            }),
-        },
+        (Encoding::MsgPack, Message::Binary(packed)) => ClientFrame::decode_msgpack(packed),
         _ => return Decoded::WrongKind,
     };
     match frame {

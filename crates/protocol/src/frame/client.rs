@@ -13,6 +13,7 @@ use crate::limits;
 use crate::resource::{MessageBody, MessageContent};
 use crate::schema;
 use crate::signal::PresenceStatus;
+use crate::wire::Packed;
 
 /// A frame from a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -265,6 +266,9 @@ pub struct BadFrame {
 /// Longest `id` of a frame, in bytes.
 const ID: usize = 128;
 
+/// The fields of frames that are base64 in JSON.
+const BASE64_FIELDS: &[&str] = &["encryptedContent"];
+
 /// The key that a frame's id is, where it is a UUID (RFC 9562), in whatever form and case; any other id is only echoed.
 #[must_use]
 pub fn key_of(id: Option<&str>) -> Option<ClientId> {
@@ -338,6 +342,26 @@ impl ClientFrame {
             _ => Err(Failure::field("/type", "is not a known type of frame")),
         };
         read.map_err(bad)
+    }
+
+    /// Reads a frame in MessagePack. `encryptedContent` may be bytes, which are base64 in JSON.
+    ///
+    /// # Errors
+    /// What is wrong with it, with all that JSON has not by its place, and the frame's id.
+    pub fn decode_msgpack(bytes: &[u8]) -> Result<Self, BadFrame> {
+        let packed = Packed::read(bytes).map_err(|_unreadable| BadFrame {
+            id: None,
+            failure: Failure::field("", "is not valid MessagePack"),
+        })?;
+        let json = packed.to_json(BASE64_FIELDS).map_err(|errors| {
+            let id = packed.text("id");
+            let id = id.filter(|id| id.len() <= ID && !id.contains('\0'));
+            BadFrame {
+                id: id.map(str::to_owned),
+                failure: Failure::validation(errors),
+            }
+        })?;
+        Self::decode(&json)
     }
 
     fn hello(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {

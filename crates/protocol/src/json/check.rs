@@ -147,7 +147,7 @@ const NUL: &str = "must not contain U+0000";
 const TWICE: &str = "is there twice";
 
 /// A member's name in a JSON pointer, cut where it is long.
-pub(super) fn escaped(name: &str) -> String {
+pub(crate) fn escaped(name: &str) -> String {
     let name: String = name.chars().take(64).collect();
     name.replace('~', "~0").replace('/', "~1")
 }
