@@ -189,7 +189,7 @@ async fn after_edits_one_content_is_served_everywhere_and_no_former_one() {
     let live = scene.bob.on(1).await;
     let edits = [
         json!({"content": {"text": format!("{MARKER} 2")}}),
-        json!({"encryptedContent": "enE3TWFya2Vy", "payloadSizeBytes": 9}),
+        json!({"content": [format!("{MARKER} 2 again")]}),
         json!({"content": {"text": format!("{MARKER} 3")}}),
         json!({"content": ["at", "last"]}),
     ];

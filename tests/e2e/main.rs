@@ -19,6 +19,8 @@ mod drain;
 #[cfg(test)]
 mod elsewhere;
 #[cfg(test)]
+mod encodings;
+#[cfg(test)]
 mod events;
 #[cfg(test)]
 mod failover;

@@ -12,7 +12,7 @@ pub use client::{
     Auth, BadFrame, ClientFrame, ClientInfo, Delete, Edit, Hello, Plain, Read, Seen, Send, SendId,
     SetPresence, Typing, key_of,
 };
-pub use message::{read_body, read_content};
+pub use message::{KIND_RULE, is_kind, read_body, read_content};
 pub use server::{
     Ack, ErrorFrame, Goaway, GoawayReason, PresenceSignal, ReceiptSignal, ResumeToken, ServerFrame,
     TokenExpiring, Truncated, TypingSignal, Welcome, WelcomeLimits,

@@ -180,6 +180,7 @@ pub(crate) fn edit(
     }
     let body: MessageBody = serde_json::from_str(&message.payload)?;
     let content: MessageContent = serde_json::from_str(content.as_str())?;
+    keeps_encryption(&body, &content)?;
     let payload = serde_json::to_string(&MessageBody {
         content: content.content,
         encrypted_content: content.encrypted_content,
@@ -201,6 +202,15 @@ pub(crate) fn edit(
         events: vec![event],
         changes: Vec::new(),
     })
+}
+
+/// An encrypted message stays encrypted: its readers rely on it. One in clear may become encrypted, which tells nobody more.
+fn keeps_encryption(body: &MessageBody, content: &MessageContent) -> Result<(), Failure> {
+    if body.encrypted_content.is_some() && content.encrypted_content.is_none() {
+        let why = "must be encryptedContent: the message is encrypted";
+        return Err(Failure::field("/content", why));
+    }
+    Ok(())
 }
 
 /// Deletes a message: its sender does, or an admin. Nothing is appended where it is deleted already.

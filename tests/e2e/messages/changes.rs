@@ -64,6 +64,11 @@ async fn an_edited_message_is_served_with_its_present_content_everywhere() {
         .ok(200);
     assert_eq!(sealed["message"]["payloadSizeBytes"], 3);
     assert!(sealed["message"].get("content").is_none());
+    // And stays it.
+    let opened = alice.patch(0, &route, json!({"content": "plain"})).await;
+    opened.invalid(&["/content"]);
+    let again = alice.patch(0, &route, json!({"encryptedContent": "AAECAw=="}));
+    assert_eq!(again.await.ok(200)["message"]["payloadSizeBytes"], 4);
     cluster.end().await;
 }
 

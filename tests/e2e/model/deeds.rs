@@ -202,6 +202,10 @@ impl Conversation {
         if message.sender != who || (is_channel && !administers) {
             return Err(refused(403, "INSUFFICIENT_PERMISSIONS"));
         }
+        let (was, is) = (&message.content, content);
+        if matches!((was, is), (Content::Sealed(..), Content::Clear(_))) {
+            return Err(refused(400, "VALIDATION_ERROR"));
+        }
         message.content = content.clone();
         message.edited = Some(head);
         self.append("message.edited", who, Data::Edited(seq));

@@ -125,6 +125,29 @@ impl User {
         }
     }
 
+    /// A call with a body as it stands here.
+    pub(crate) async fn write(
+        &self,
+        gateway: usize,
+        method: &str,
+        path: &str,
+        json: &str,
+    ) -> Answer {
+        let bearer = format!("Bearer {}", self.token);
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let http = self.http(gateway);
+        let response = http.raw(method, path, &headers, json.to_owned()).await;
+        let response = response.unwrap();
+        Answer {
+            status: response.status,
+            body: response.json().unwrap_or_default(),
+            response,
+        }
+    }
+
     pub(crate) async fn get(&self, gateway: usize, path: &str) -> Answer {
         self.call(gateway, "GET", path, &[], None).await
     }

@@ -9,7 +9,7 @@ use confab_protocol::command::{
     Command, DeleteMessage, EditMessage, Outcome, SendAnswer, SendMessage, Sent,
 };
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::frame::{read_body, read_content};
+use confab_protocol::frame::{KIND_RULE, is_kind, read_body, read_content};
 use confab_protocol::ids::{ClientId, ConversationId, EventId, UserId};
 use confab_protocol::json::{Fields, JsonText};
 use confab_protocol::query::{Answer, History, Query};
@@ -172,7 +172,7 @@ pub(super) async fn show(
 /// Edit a message.
 ///
 /// For its sender, who must be a member now, and in a channel still an admin; `confab:admin` edits nobody else's. Only the
-/// content changes: kind, reply and metadata stay. The edit is an event; from then on the message has its new content wherever it is
+/// content changes: kind, reply and metadata stay. An encrypted message stays encrypted; one in clear may become it. The edit is an event; from then on the message has its new content wherever it is
 /// served, and the one before is nowhere.
 #[utoipa::path(
     patch,
@@ -270,7 +270,7 @@ pub(super) fn read_edit(body: &[u8]) -> Result<JsonText, Failure> {
         ("before" = Option<u64>, Query, description = "Only below this seq."),
         ("after" = Option<u64>, Query, description = "Only above this seq."),
         ("sender" = Option<UserId>, Query, description = "Only of this user."),
-        ("kind" = Option<String>, Query, description = "Only of this kind."),
+        ("kind" = Option<String>, Query, pattern = "^(text|image|file|audio|video|x-[a-z0-9._-]{1,62})$", description = "Only of this kind: one that no message can have is refused."),
         ("from" = Option<Timestamp>, Query, description = "Only stored at or after this time."),
         ("to" = Option<Timestamp>, Query, description = "Only stored before this time.")
     ),
@@ -292,7 +292,7 @@ pub(super) async fn history(
         after: params.parsed("after", "must be a seq"),
         cursor: params.text("cursor"),
         sender: params.parsed("sender", "must be a user id"),
-        kind: params.text("kind"),
+        kind: kind(&mut params),
         from: params.parsed("from", "must be an RFC 3339 time"),
         to: params.parsed("to", "must be an RFC 3339 time"),
     };
@@ -307,6 +307,16 @@ pub(super) async fn history(
     };
     let page = gather(&app, &who, limit, cursor, question).await?;
     Ok(page.under("messages"))
+}
+
+/// The filter by kind: one that no message can have would find nothing, and hide a typo.
+fn kind(params: &mut Params) -> Option<String> {
+    let kind = params.text("kind")?;
+    if is_kind(&kind) {
+        return Some(kind);
+    }
+    params.reject("kind", KIND_RULE);
+    None
 }
 
 /// A conversation's messages, the newest first.
@@ -324,7 +334,7 @@ pub(super) async fn history(
         ("before" = Option<u64>, Query, description = "Only below this seq."),
         ("after" = Option<u64>, Query, description = "Only above this seq."),
         ("sender" = Option<UserId>, Query, description = "Only of this user."),
-        ("kind" = Option<String>, Query, description = "Only of this kind."),
+        ("kind" = Option<String>, Query, pattern = "^(text|image|file|audio|video|x-[a-z0-9._-]{1,62})$", description = "Only of this kind: one that no message can have is refused."),
         ("from" = Option<Timestamp>, Query, description = "Only stored at or after this time."),
         ("to" = Option<Timestamp>, Query, description = "Only stored before this time.")
     ),
@@ -386,6 +396,21 @@ mod tests {
         let told = with_client_id(&JsonText::trusted(stored), ID.parse().unwrap(), &upper);
         let expected = format!(r#"{{"clientId":"{upper}","content":{{"clientId":"{ID}"}}}}"#);
         assert_eq!(told.as_str(), expected);
+    }
+
+    #[test]
+    fn unknown_kind_in_a_filter_is_named() {
+        let read = |query: &str| {
+            let mut params = Params::parse(Some(query));
+            let kind = kind(&mut params);
+            params.finish().map(|()| kind)
+        };
+        assert_eq!(read("kind=x-poll").unwrap().as_deref(), Some("x-poll"));
+        assert_eq!(read("").unwrap(), None);
+        for bad in ["kind=txt", "kind=", "kind=x-", "kind=TEXT"] {
+            let failure = read(bad).unwrap_err();
+            assert_eq!(failure.extension.errors[0].pointer, "kind", "{bad}");
+        }
     }
 
     #[test]

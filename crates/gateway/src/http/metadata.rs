@@ -4,6 +4,7 @@ use confab_protocol::error::{Code, Failure};
 use confab_protocol::json::{Fields, JsonText};
 use confab_protocol::limits;
 use serde::Serialize;
+use url::Url;
 
 /// What becomes of a member.
 #[derive(Debug, Serialize)]
@@ -81,6 +82,11 @@ fn read(json: &[u8]) -> Result<Metadata, Failure> {
             fields.object("custom", limits::CUSTOM)
         }),
     };
+    if let Some(Change::Set(name)) = &metadata.name
+        && name.chars().all(is_blank)
+    {
+        fields.reject("name", "must not be blank: null removes it");
+    }
     if let Some(Change::Set(url)) = &metadata.avatar
         && !is_web_address(url)
     {
@@ -115,12 +121,18 @@ fn text(fields: &mut Fields<'_>, name: &str, chars: usize) -> Option<Change<Stri
     Some(given)
 }
 
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || c.is_control()
+}
+
+/// Whether a browser opens it as a page of the web (WHATWG URL, internationalised host names included). What that would mend in silence, a white
+/// space or a backslash, is refused.
 fn is_web_address(url: &str) -> bool {
-    let uri: Result<axum::http::Uri, _> = url.parse();
-    uri.is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some_and(|h| !h.is_empty())
-    })
+    let has_scheme = url.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+    });
+    let is_mended = url.contains(|c: char| is_blank(c) || c == '\\');
+    has_scheme && !is_mended && Url::parse(url).is_ok_and(|url| url.has_host())
 }
 
 #[cfg(test)]
@@ -203,5 +215,37 @@ mod tests {
             taken(r#"{"name":null,"custom":{"a":null}}"#).unwrap(),
             r#"{"custom":{"a":null}}"#
         );
+    }
+
+    #[test]
+    fn name_is_not_blank_and_avatar_opens_in_a_browser() {
+        for blank in ["", " ", "\\t\\n", "\u{3000}\u{a0}"] {
+            let metadata = format!(r#"{{"name":"{blank}"}}"#);
+            assert_eq!(
+                taken(&metadata).unwrap_err(),
+                ["/metadata/name"],
+                "{blank:?}"
+            );
+        }
+        let avatar = |url: &str| taken(&format!(r#"{{"avatar":"{url}"}}"#));
+        for good in [
+            "https://münchen.de/",
+            "HTTP://例え.テスト/絵?q=ü#f",
+            "https://xn--mnchen-3ya.de:8443/a",
+        ] {
+            assert!(avatar(good).unwrap().contains(good), "{good}");
+        }
+        for bad in [
+            "https:münchen.de",
+            "https://",
+            "https://a b/",
+            "https://a/\\t",
+            "https://a\\\\b",
+            "//münchen.de/",
+            "ftp://münchen.de/",
+            "https://a:port/",
+        ] {
+            assert_eq!(avatar(bad).unwrap_err(), ["/metadata/avatar"], "{bad}");
+        }
     }
 }

@@ -209,7 +209,6 @@ fn request_id_parameter() -> Value {
         "in": "header",
         "description": "The request's id in logs: 1 to 128 of `A-Z a-z 0-9 . _ -`; any other is replaced by a made one.",
         "schema": { "type": "string" },
-        "example": "checkout-7",
     })
 }
 

@@ -12,10 +12,7 @@ use crate::resource::{MessageBody, MessageContent};
 pub fn read_body(fields: &mut Fields<'_>) -> Option<MessageBody> {
     let given = fields.require::<String>("kind");
     if given.as_deref().is_some_and(|kind| !is_kind(kind)) {
-        fields.reject(
-            "kind",
-            "must be text, image, file, audio, video or x-… of at most 64 of a-z 0-9 . _ -",
-        );
+        fields.reject("kind", KIND_RULE);
     }
     let kind = given.filter(|kind| is_kind(kind));
     let content = read_content(fields);
@@ -60,7 +57,13 @@ pub fn read_content(fields: &mut Fields<'_>) -> MessageContent {
     }
 }
 
-fn is_kind(kind: &str) -> bool {
+/// What a message's kind must be, in words for the caller.
+pub const KIND_RULE: &str =
+    "must be text, image, file, audio, video or x-… of at most 64 of a-z 0-9 . _ -";
+
+/// Whether a message may be of this kind.
+#[must_use]
+pub fn is_kind(kind: &str) -> bool {
     let own = kind.strip_prefix("x-").is_some_and(|rest| {
         (1..=62).contains(&rest.len())
             && rest

@@ -57,8 +57,12 @@ fn an_edit_replaces_the_content_and_nothing_else() {
 
     let encrypted = content(r#"{"encryptedContent":"AAEC","payloadSizeBytes":3}"#);
     let append = edit(&caller("a"), &member, Some(stored("a")), &encrypted).unwrap();
+    let sealed = rewritten(append);
+    let opened = edit(&caller("a"), &member, Some(sealed.clone()), &new);
+    assert_eq!(refusal(opened), Code::Validation);
+    assert!(edit(&caller("a"), &member, Some(sealed.clone()), &encrypted).is_ok());
     assert_eq!(
-        rewritten(append).payload,
+        sealed.payload,
         r#"{"kind":"text","encryptedContent":"AAEC","payloadSizeBytes":3,"replyTo":null,"metadata":{"m": 1}}"#
     );
 }

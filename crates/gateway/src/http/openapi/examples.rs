@@ -14,7 +14,7 @@ use super::samples::{
 };
 use super::{answers, bodies};
 
-/// The request bodies of an operation.
+/// The request bodies of an operation. Their names are sorted, and `/docs` shows the first.
 pub(super) fn request(operation: &str) -> Option<Value> {
     match operation {
         "createConversation" => creations(),
@@ -24,9 +24,9 @@ pub(super) fn request(operation: &str) -> Option<Value> {
             "promote",
             value(&bodies::UpdateParticipant { role: Role::Admin }),
         )]),
-        "sendMessage" => named([("inClear", in_clear()), ("encrypted", encrypted())]),
+        "sendMessage" => named([("clearText", in_clear()), ("encrypted", encrypted())]),
         "editMessage" => named([(
-            "inClear",
+            "clearText",
             value(&bodies::EditMessage {
                 content: clear("hello all"),
             }),

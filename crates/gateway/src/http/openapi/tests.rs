@@ -219,3 +219,15 @@ fn what_a_body_takes_is_bounded_by_the_limits_of_the_wire() {
         assert!(closed(name), "{name}");
     }
 }
+
+#[test]
+fn what_is_tried_out_first_is_plain() {
+    let api = document();
+    let examples = &api["paths"]["/v1/messages"]["post"]["requestBody"]["content"]["application/json"]
+        ["examples"];
+    let (_, first) = examples.as_object().unwrap().iter().next().unwrap();
+    assert!(first["value"]["content"].is_object(), "{first}");
+    // What has an example is sent with each request that is tried.
+    let id = &api["components"]["parameters"]["RequestId"];
+    assert!(id.get("example").is_none() && id["schema"].get("default").is_none());
+}
