@@ -63,8 +63,8 @@ def relate(operation, body, headers):
         # There is one such conversation a pair.
         body["participants"] = ["alice", f"friend-{uuid.uuid4()}"]
     key = headers.get("Idempotency-Key", "")
-    if operation == "createConversation" and 0 < len(key) < 200 and not key.startswith('"'):
-        # Generators like to repeat themselves, and the same key belongs to the same body.
+    if 0 < len(key) < 200 and not key.startswith('"'):
+        # Generators like to repeat themselves, and the same key belongs to the same request.
         headers["Idempotency-Key"] = f"{key}-{uuid.uuid4()}"
     if operation == "addParticipants" and body.get("participants"):
         body["participants"] = list({one["userId"]: one for one in body["participants"]}.values())

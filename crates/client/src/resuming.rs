@@ -148,7 +148,9 @@ impl Resuming {
             id: Some(id.clone()),
             conversation_id: conversation,
             message_id: message,
-            content,
+            if_version: None,
+            content: Some(content),
+            metadata: None,
         });
         self.keep(id, frame).await?.ack().await
     }
@@ -167,6 +169,7 @@ impl Resuming {
             id: Some(id.clone()),
             conversation_id: conversation,
             message_id: message,
+            if_version: None,
         });
         self.keep(id, frame).await?.ack().await
     }

@@ -235,7 +235,9 @@ impl Session {
             id: Some(id.clone()),
             conversation_id: conversation,
             message_id: message,
-            content,
+            if_version: None,
+            content: Some(content),
+            metadata: None,
         });
         self.expect(id, frame).await?.ack().await
     }
@@ -254,6 +256,7 @@ impl Session {
             id: Some(id.clone()),
             conversation_id: conversation,
             message_id: message,
+            if_version: None,
         });
         self.expect(id, frame).await?.ack().await
     }

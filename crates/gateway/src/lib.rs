@@ -24,6 +24,7 @@ mod feed;
 mod high_water;
 mod http;
 mod hub;
+mod keys;
 mod lag;
 mod limits;
 #[cfg(any(test, feature = "measured"))]

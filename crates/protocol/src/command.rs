@@ -63,6 +63,10 @@ pub struct Request {
     pub traceparent: Option<String>,
     /// Who asks.
     pub caller: Caller,
+    /// The id that the first event of the command gets, made by the gateway: a second try of the gateway's own is told from a repeat of
+    /// the client's by it. None where the command has such an id itself, appends nothing, or comes from a gateway that knows nothing of this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<EventId>,
     /// What for.
     pub command: Command,
 }
@@ -84,7 +88,7 @@ pub enum Command {
     RemoveParticipant(RemoveParticipant),
     /// Send a message.
     SendMessage(SendMessage),
-    /// Replace a message's content.
+    /// Change a message's content, its metadata, or both.
     EditMessage(EditMessage),
     /// Delete a message.
     DeleteMessage(DeleteMessage),
@@ -221,7 +225,7 @@ pub struct SendMessage {
     pub answer: SendAnswer,
 }
 
-/// Replace a message's content.
+/// Change a message's content, its metadata, or both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EditMessage {
     /// Where it is, where the caller says so: then it must be there.
@@ -229,7 +233,14 @@ pub struct EditMessage {
     /// Which.
     pub message: EventId,
     /// The new [`MessageContent`](crate::resource::MessageContent) as JSON, encoded by the gateway, kept as it is.
-    pub content: JsonText,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<JsonText>,
+    /// The checked JSON merge patch (RFC 7396) of the message's metadata; null removes a member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<JsonText>,
+    /// The version that the message must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_version: Option<u64>,
     /// The command's key.
     pub client_id: ClientId,
     /// What the caller wants to hear.
@@ -243,6 +254,9 @@ pub struct DeleteMessage {
     pub conversation: Option<ConversationId>,
     /// Which.
     pub message: EventId,
+    /// The version that the message must have, unless it is deleted already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_version: Option<u64>,
     /// The command's key.
     pub client_id: ClientId,
     /// What the caller wants to hear.
@@ -268,6 +282,9 @@ pub enum MarkRead {
 pub struct Revoke {
     /// What.
     pub target: RevocationTarget,
+    /// The command's key, where the caller gave one: of its tenant and user. A repeat moves no time then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<ClientId>,
 }
 
 /// What a sender wants to hear of its message.
@@ -288,21 +305,33 @@ pub enum Outcome {
     Updated {
         /// The conversation behind the change, as its caller sees it.
         conversation: JsonText,
+        /// Whether the key was used before.
+        #[serde(default)]
+        replayed: bool,
     },
     /// The conversation is deleted, now or before.
     Deleted {
         /// Since when.
         deleted_at: Timestamp,
+        /// Whether the key was used before.
+        #[serde(default)]
+        replayed: bool,
     },
     /// The members were added.
     Added {
         /// In the request's order.
         participants: Vec<Participant>,
+        /// Whether the key was used before.
+        #[serde(default)]
+        replayed: bool,
     },
     /// The member's role changed.
     RoleChanged {
         /// The membership with its role.
         participant: Participant,
+        /// Whether the key was used before.
+        #[serde(default)]
+        replayed: bool,
     },
     /// The membership ended.
     Removed {
@@ -310,6 +339,9 @@ pub enum Outcome {
         participant: Participant,
         /// When the conversation was deleted because its last member left.
         conversation_deleted_at: Option<Timestamp>,
+        /// Whether the key was used before.
+        #[serde(default)]
+        replayed: bool,
     },
     /// The message, its edit or its deletion is stored.
     Sent(Sent),
@@ -371,6 +403,7 @@ mod tests {
         let request = Request {
             request_id: "r-1".into(),
             traceparent: None,
+            event: None,
             caller: Caller {
                 tenant: "default".parse().unwrap(),
                 user: "alice".parse().unwrap(),

@@ -66,6 +66,7 @@ codes! {
     DirectConversationFixed "DIRECT_CONVERSATION_FIXED" 409 false "The members of a direct conversation do not change";
     IdempotencyInProgress "IDEMPOTENCY_IN_PROGRESS" 409 true "A request with this key is still running";
     ConversationDeleted "CONVERSATION_DELETED" 410 false "The conversation was deleted";
+    PreconditionFailed "PRECONDITION_FAILED" 412 false "The message has another version";
     PayloadTooLarge "PAYLOAD_TOO_LARGE" 413 false "The body is too large";
     UriTooLong "URI_TOO_LONG" 414 false "The URI is too long";
     UnsupportedMediaType "UNSUPPORTED_MEDIA_TYPE" 415 false "The media type is not supported";
@@ -152,7 +153,7 @@ pub struct Extension {
     /// The conversation that `DIRECT_CONVERSATION_EXISTS` found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation_id: Option<ConversationId>,
-    /// The version that `VERSION_CONFLICT` found.
+    /// The version that `VERSION_CONFLICT` or `PRECONDITION_FAILED` found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_version: Option<u64>,
 }

@@ -101,6 +101,8 @@ pub struct LogEntry<'a> {
     pub edited_at: Option<Timestamp>,
     /// When a message was deleted.
     pub deleted_at: Option<Timestamp>,
+    /// The version of a message, from 1; of no meaning elsewhere.
+    pub version: u64,
     /// What is kept of it: of a `message.created` a [`MessageBody`](crate::resource::MessageBody), of a `message.edited` nothing
     /// (`{}`), else the event's `data`.
     pub payload: &'a str,
@@ -168,7 +170,7 @@ impl LogEntry<'_> {
         let _infallible = write!(out, r#","createdAt":"{}""#, self.created_at);
         push_time(out, "editedAt", self.edited_at);
         push_time(out, "deletedAt", self.deleted_at);
-        out.push('}');
+        let _infallible = write!(out, r#","version":{}}}"#, self.version);
     }
 }
 
@@ -377,6 +379,7 @@ mod tests {
             created_at: "2026-11-23T10:20:30.123Z".parse().unwrap(),
             edited_at: None,
             deleted_at: None,
+            version: 1,
             payload,
             target_seq: None,
             target: None,
@@ -390,6 +393,7 @@ mod tests {
         let message = LogEntry {
             seq: 3,
             edited_at: Some("2026-11-23T10:20:31.456Z".parse().unwrap()),
+            version: 2,
             ..entry(&actor, EventType::MessageCreated, payload)
         };
         let edit = LogEntry {

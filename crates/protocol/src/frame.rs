@@ -12,7 +12,7 @@ pub use client::{
     Auth, BadFrame, ClientFrame, ClientInfo, Delete, Edit, Hello, Plain, Read, Seen, Send, SendId,
     SetPresence, Typing, key_of,
 };
-pub use message::{KIND_RULE, is_kind, read_body, read_content};
+pub use message::{KIND_RULE, is_kind, read_body, read_change, read_content};
 pub use server::{
     Ack, ErrorFrame, Goaway, GoawayReason, PresenceSignal, ReceiptSignal, ResumeToken, ServerFrame,
     TokenExpiring, Truncated, TypingSignal, Welcome, WelcomeLimits,
@@ -89,16 +89,27 @@ mod tests {
                 id: Some("8".into()),
                 conversation_id: id.parse().unwrap(),
                 message_id: id.parse().unwrap(),
-                content: MessageContent {
+                if_version: Some(2),
+                content: Some(MessageContent {
                     content: None,
                     encrypted_content: Some("AAEC".into()),
                     payload_size_bytes: Some(3),
-                },
+                }),
+                metadata: Some(JsonText::trusted(r#"{"mentions": null}"#.into())),
+            }),
+            ClientFrame::Edit(Edit {
+                id: None,
+                conversation_id: id.parse().unwrap(),
+                message_id: id.parse().unwrap(),
+                if_version: None,
+                content: None,
+                metadata: Some(JsonText::empty_object()),
             }),
             ClientFrame::Delete(Delete {
                 id: None,
                 conversation_id: id.parse().unwrap(),
                 message_id: id.parse().unwrap(),
+                if_version: Some(1),
             }),
             ClientFrame::Read(Read {
                 id: None,

@@ -186,8 +186,17 @@ pub struct MessageBody {
     pub metadata: JsonText,
 }
 
+/// What an edit changes of a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MessageChange {
+    /// The new content; none where it stays.
+    pub content: Option<MessageContent>,
+    /// A JSON merge patch (RFC 7396) of the metadata; none where they stay.
+    pub metadata: Option<JsonText>,
+}
+
 /// A message's content alone: what an edit replaces.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageContent {
     /// The content in clear, byte for byte as it was sent.
@@ -260,4 +269,13 @@ pub struct Message {
     /// When it was deleted.
     #[schema(required)]
     pub deleted_at: Option<Timestamp>,
+    /// 1 as it was sent, and one more with each edit and its deletion.
+    #[serde(default = "first_version")]
+    #[schema(required, minimum = 1)]
+    pub version: u64,
+}
+
+/// The version of a message that nothing says of: of an event from before there were any.
+const fn first_version() -> u64 {
+    1
 }

@@ -11,6 +11,7 @@ use confab_protocol::resource::{ConversationType, Role};
 use crate::decision::{Append, Change, Locked, NewEvent, administers, visible};
 use crate::error::CommandError;
 use crate::participants::capacity;
+use crate::repeats::is_same_json;
 
 /// A conversation that is to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,13 +94,13 @@ pub(crate) struct Described {
     pub(crate) version: u64,
 }
 
-/// Merges a patch into the metadata. Its version goes up also where nothing differs: a retry finds the event.
+/// Merges a patch into the metadata. Nothing is appended where they say the same behind it.
 pub(crate) fn update(
     caller: &Caller,
     locked: &Locked,
     command: &UpdateConversation,
     described: &Described,
-) -> Result<Append, CommandError> {
+) -> Result<Option<Append>, CommandError> {
     visible(caller, locked)?;
     if !administers(caller, locked) {
         return Err(Failure::new(
@@ -119,15 +120,24 @@ pub(crate) fn update(
         return Err(Failure::of(Code::VersionConflict).with(extension).into());
     }
     let metadata = bounded(merge_patch(&described.metadata, &command.patch)?)?;
+    if is_same_json(described.metadata.as_str(), metadata.as_str()) {
+        return Ok(None);
+    }
     let version = described.version + 1;
     let data = ConversationUpdated {
         metadata: metadata.clone(),
         version,
     };
-    Ok(Append {
+    Ok(Some(Append {
         events: vec![NewEvent::of(EventType::ConversationUpdated, &data)?],
         changes: vec![Change::SetMetadata(metadata, version)],
-    })
+    }))
+}
+
+/// Whether a patch would change nothing of these metadata.
+pub(crate) fn has_patched(metadata: &JsonText, patch: &JsonText) -> Result<bool, CommandError> {
+    let patched = merge_patch(metadata, patch)?;
+    Ok(is_same_json(metadata.as_str(), patched.as_str()))
 }
 
 /// Metadata whose `custom` is no longer than it may be: as it stands, else in its shortest form.

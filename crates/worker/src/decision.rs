@@ -67,6 +67,7 @@ pub(crate) struct StoredMessage {
     pub(crate) created_at: Timestamp,
     pub(crate) edited_at: Option<Timestamp>,
     pub(crate) deleted_at: Option<Timestamp>,
+    pub(crate) version: u64,
     pub(crate) payload: String,
 }
 
@@ -100,6 +101,7 @@ impl StoredMessage {
             created_at: self.created_at,
             edited_at: self.edited_at,
             deleted_at: self.deleted_at,
+            version: self.version,
             payload: &self.payload,
             target_seq: None,
             target: None,

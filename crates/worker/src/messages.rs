@@ -1,10 +1,11 @@
 //! Sending a message, editing and deleting it: what is appended, and what its sender is told.
 
 use confab_protocol::command::{Caller, Outcome, SendAnswer, SendMessage, Sent};
-use confab_protocol::error::{Code, Failure};
+use confab_protocol::error::{Code, Extension, Failure};
 use confab_protocol::event::{EventType, LogEntry, MessageDeleted};
 use confab_protocol::ids::EventId;
-use confab_protocol::json::JsonText;
+use confab_protocol::json::{JsonText, merge_patch};
+use confab_protocol::limits;
 use confab_protocol::resource::{ConversationType, MessageBody, MessageContent};
 use confab_protocol::timestamp::Timestamp;
 
@@ -40,6 +41,7 @@ pub(crate) struct Stored {
     pub(crate) payload: String,
     pub(crate) edited_at: Option<Timestamp>,
     pub(crate) deleted_at: Option<Timestamp>,
+    pub(crate) version: u64,
 }
 
 /// What the store decided.
@@ -100,6 +102,7 @@ impl Append {
             created_at: appended.created_at,
             edited_at: stored.and_then(|stored| stored.edited_at),
             deleted_at: stored.and_then(|stored| stored.deleted_at),
+            version: stored.map_or(1, |stored| stored.version),
             payload: stored.map_or(self.message.payload.as_str(), |stored| &stored.payload),
             target_seq: None,
             target: None,
@@ -158,14 +161,61 @@ fn reused() -> Failure {
     Failure::new(Code::IdempotencyKeyReused, why)
 }
 
-/// Replaces a message's content: only its sender does, and in a channel only while it may send there. `message` is what stands
-/// in the conversation, if anything.
+/// What an edit makes of a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Edit<'a> {
+    /// The new [`MessageContent`] as JSON; none where it stays.
+    pub(crate) content: Option<&'a JsonText>,
+    /// A JSON merge patch of the metadata; none where they stay.
+    pub(crate) metadata: Option<&'a JsonText>,
+}
+
+impl Edit<'_> {
+    /// The payload of the message with this one behind the edit.
+    pub(crate) fn apply(&self, payload: &str) -> Result<String, serde_json::Error> {
+        let mut body: MessageBody = serde_json::from_str(payload)?;
+        if let Some(content) = self.content {
+            let new: MessageContent = serde_json::from_str(content.as_str())?;
+            body.content = new.content;
+            body.encrypted_content = new.encrypted_content;
+            body.payload_size_bytes = new.payload_size_bytes;
+        }
+        if let Some(patch) = self.metadata {
+            body.metadata = merge_patch(&body.metadata, patch)?;
+        }
+        serde_json::to_string(&body)
+    }
+
+    /// Refuses what no message may become: in clear what was encrypted, and more metadata than a message has.
+    fn check(&self, payload: &str, edited: &str) -> Result<(), CommandError> {
+        let (before, behind): (MessageBody, MessageBody) = (
+            serde_json::from_str(payload)?,
+            serde_json::from_str(edited)?,
+        );
+        if before.encrypted_content.is_some() && behind.encrypted_content.is_none() {
+            let why = "must be encryptedContent: the message is encrypted";
+            return Err(Failure::field("/content", why).into());
+        }
+        let metadata = behind.metadata.as_str();
+        let is_long = |text: &str| text.len() > limits::MESSAGE_METADATA;
+        if is_long(metadata) && compact(metadata).is_none_or(|short| is_long(&short)) {
+            let most = limits::MESSAGE_METADATA;
+            let why = format!("must be at most {most} bytes of JSON behind the change");
+            return Err(Failure::field("/metadata", why).into());
+        }
+        Ok(())
+    }
+}
+
+/// Changes a message: only its sender does, and in a channel only while it may send there. `message` is what stands in the conversation, if
+/// anything. Nothing is appended where the message says the same behind it.
 pub(crate) fn edit(
     caller: &Caller,
     locked: &Locked,
     message: Option<StoredMessage>,
-    content: &JsonText,
-) -> Result<decision::Append, CommandError> {
+    edit: Edit<'_>,
+    expected_version: Option<u64>,
+) -> Result<Option<decision::Append>, CommandError> {
     visible(caller, locked)?;
     let message = message
         .filter(|message| message.deleted_at.is_none())
@@ -178,16 +228,13 @@ pub(crate) fn edit(
         let why = "only admins edit in a channel";
         return Err(Failure::new(Code::InsufficientPermissions, why).into());
     }
-    let body: MessageBody = serde_json::from_str(&message.payload)?;
-    let content: MessageContent = serde_json::from_str(content.as_str())?;
-    keeps_encryption(&body, &content)?;
-    let payload = serde_json::to_string(&MessageBody {
-        content: content.content,
-        encrypted_content: content.encrypted_content,
-        payload_size_bytes: content.payload_size_bytes,
-        ..body
-    })?;
+    has_version(&message, expected_version)?;
+    let payload = edit.apply(&message.payload)?;
+    edit.check(&message.payload, &payload)?;
     fits(&payload)?;
+    if is_same_body(&message.payload, &payload) {
+        return Ok(None);
+    }
     let event = NewEvent {
         event_type: EventType::MessageEdited,
         // Its content is that of the message, which a later change rewrites.
@@ -195,29 +242,35 @@ pub(crate) fn edit(
         rewrites: Some(StoredMessage {
             payload,
             edited_at: Some(locked.now),
+            version: message.version + 1,
             ..message
         }),
     };
-    Ok(decision::Append {
+    Ok(Some(decision::Append {
         events: vec![event],
         changes: Vec::new(),
-    })
+    }))
 }
 
-/// An encrypted message stays encrypted: its readers rely on it. One in clear may become encrypted, which tells nobody more.
-fn keeps_encryption(body: &MessageBody, content: &MessageContent) -> Result<(), Failure> {
-    if body.encrypted_content.is_some() && content.encrypted_content.is_none() {
-        let why = "must be encryptedContent: the message is encrypted";
-        return Err(Failure::field("/content", why));
+/// Whether a message has the version that its change is meant for.
+fn has_version(message: &StoredMessage, expected: Option<u64>) -> Result<(), Failure> {
+    if expected.is_none_or(|expected| expected == message.version) {
+        return Ok(());
     }
-    Ok(())
+    let why = format!("the message has version {}", message.version);
+    Err(Failure::new(Code::PreconditionFailed, why).with(Extension {
+        current_version: Some(message.version),
+        ..Extension::default()
+    }))
 }
 
-/// Deletes a message: its sender does, or an admin. Nothing is appended where it is deleted already.
+/// Deletes a message: its sender does, or an admin. Nothing is appended where it is deleted already, whatever version is expected: what is
+/// asked for stands (RFC 9110, section 13.1.1).
 pub(crate) fn delete(
     caller: &Caller,
     locked: &Locked,
     message: Option<StoredMessage>,
+    expected_version: Option<u64>,
 ) -> Result<Option<decision::Append>, CommandError> {
     visible(caller, locked)?;
     let message = message.ok_or_else(|| Failure::of(Code::MessageNotFound))?;
@@ -228,6 +281,7 @@ pub(crate) fn delete(
     if message.deleted_at.is_some() {
         return Ok(None);
     }
+    has_version(&message, expected_version)?;
     let data = MessageDeleted {
         target_seq: message.seq,
         message_id: message.id,
@@ -245,6 +299,7 @@ pub(crate) fn delete(
         rewrites: Some(StoredMessage {
             payload,
             deleted_at: Some(locked.now),
+            version: message.version + 1,
             ..message
         }),
         ..NewEvent::of(EventType::MessageDeleted, &data)?

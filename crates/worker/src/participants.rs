@@ -84,6 +84,16 @@ pub(crate) fn add(
     })
 }
 
+/// Whether members that were added are those of a repeat: the first of them may have become an admin by it.
+pub(crate) fn are_added(added: &[Member], asked: &[Member]) -> bool {
+    let mut pairs = added.iter().zip(asked).enumerate();
+    added.len() == asked.len()
+        && pairs.all(|(place, (added, asked))| {
+            let became_admin = place == 0 && added.role == Role::Admin;
+            added.user_id == asked.user_id && (added.role == asked.role || became_admin)
+        })
+}
+
 /// Refuses who is in too many conversations. `counts` are the memberships of each named user.
 pub(crate) fn within_limits(
     counts: &[(UserId, u64)],
@@ -111,13 +121,13 @@ pub(crate) struct Standing {
     pub(crate) longest: Option<UserId>,
 }
 
-/// Gives a member another role, or the same: also then an event says so, which is what a retry finds.
+/// Gives a member another role. Nothing is appended where it has that role.
 pub(crate) fn update(
     caller: &Caller,
     locked: &Locked,
     command: &UpdateParticipant,
     standing: &Standing,
-) -> Result<Append, CommandError> {
+) -> Result<Option<Append>, CommandError> {
     visible(caller, locked)?;
     fixed(locked)?;
     if !administers(caller, locked) {
@@ -125,6 +135,9 @@ pub(crate) fn update(
     }
     if standing.role.is_none() {
         return Err(Failure::of(Code::ParticipantNotFound).into());
+    }
+    if standing.role == Some(command.role) {
+        return Ok(None);
     }
     // Also one who is alone: whoever is added later needs an admin.
     if command.role != Role::Admin && standing.other_admins == 0 {
@@ -134,10 +147,10 @@ pub(crate) fn update(
         user_id: command.user.clone(),
         role: command.role,
     };
-    Ok(Append {
+    Ok(Some(Append {
         events: vec![NewEvent::of(EventType::ParticipantUpdated, &data)?],
         changes: vec![Change::SetRole(command.user.clone(), command.role)],
-    })
+    }))
 }
 
 /// Removes a member, or lets it leave. The last one who goes takes the conversation along; where no admin is left behind, the one who is a

@@ -141,14 +141,14 @@ async fn read_on(connection: &mut PgConnection, query: &Query) -> Result<Answer,
 
 /// The columns of an [`EventRow`] in a statement that has `events e` and, behind it, [`EVENT_TARGET`].
 pub(crate) const EVENT_COLUMNS: &str = "e.seq, e.id, e.type, e.actor, e.client_id, e.created_at, e.edited_at, e.deleted_at, \
-    e.payload, e.target_seq, t.target_id, t.target_client_id, t.target_created_at, t.target_edited_at, t.target_deleted_at, \
-    t.target_payload";
+    e.version, e.payload, e.target_seq, t.target_id, t.target_client_id, t.target_created_at, t.target_edited_at, t.target_deleted_at, \
+    t.target_version, t.target_payload";
 
 /// The message that each `message.edited` of `events e` is about. Looked up one by one: whatever the planner takes a log's size for, it
 /// is not read as a whole.
 pub(crate) const EVENT_TARGET: &str = "left join lateral (select t.id as target_id, t.client_id as target_client_id, \
     t.created_at as target_created_at, t.edited_at as target_edited_at, t.deleted_at as target_deleted_at, \
-    t.payload as target_payload from events t \
+    t.version as target_version, t.payload as target_payload from events t \
     where e.type = 'message.edited' and t.conversation_id = e.conversation_id and t.seq = e.target_seq limit 1) t on true";
 
 /// An event as it is stored.
@@ -163,6 +163,7 @@ pub(crate) struct EventRow {
     pub(crate) created_at: OffsetDateTime,
     pub(crate) edited_at: Option<OffsetDateTime>,
     pub(crate) deleted_at: Option<OffsetDateTime>,
+    pub(crate) version: Option<i32>,
     pub(crate) payload: String,
     #[sqlx(default)]
     pub(crate) target_seq: Option<i64>,
@@ -179,6 +180,7 @@ pub(crate) struct TargetRow {
     pub(crate) target_created_at: Option<OffsetDateTime>,
     pub(crate) target_edited_at: Option<OffsetDateTime>,
     pub(crate) target_deleted_at: Option<OffsetDateTime>,
+    pub(crate) target_version: Option<i32>,
     pub(crate) target_payload: Option<String>,
 }
 
@@ -203,6 +205,7 @@ pub(crate) fn entry_of<'a>(
         created_at: Timestamp::new(row.created_at),
         edited_at: row.edited_at.map(Timestamp::new),
         deleted_at: row.deleted_at.map(Timestamp::new),
+        version: version(row.version),
         payload: &row.payload,
         target_seq: row.target_seq.map(i64::cast_unsigned),
         target,
@@ -222,10 +225,18 @@ fn target_of<'a>(conversation: Uuid, row: &'a EventRow, actor: &'a UserId) -> Op
         created_at: Timestamp::new(target.target_created_at?),
         edited_at: target.target_edited_at.map(Timestamp::new),
         deleted_at: target.target_deleted_at.map(Timestamp::new),
+        version: version(target.target_version),
         payload: target.target_payload.as_deref()?,
         target_seq: None,
         target: None,
     })
+}
+
+/// A message's version as it is stored: null is the first.
+pub(crate) fn version(stored: Option<i32>) -> u64 {
+    stored
+        .and_then(|stored| u64::try_from(stored).ok())
+        .unwrap_or(1)
 }
 
 /// The message of a `message.created`.

@@ -31,7 +31,9 @@ mod commands;
 mod driving;
 mod servers;
 
-pub(crate) use commands::{deletion, edit, patch, patch_of_version, role_change, unsend};
+pub(crate) use commands::{
+    deletion, edit, event_of, patch, patch_of_version, repeated, role_change, unsend,
+};
 use servers::server;
 pub(crate) use servers::{durability, programs};
 
@@ -101,6 +103,7 @@ impl Fixture {
         command: Command,
     ) -> (CommandOutcome, usize) {
         let request = Request {
+            event: event_of(caller.user.as_str(), &command),
             caller,
             ..request("nobody", command)
         };
@@ -244,6 +247,7 @@ pub(crate) fn request(user: &str, command: Command) -> Request {
         request_id: "r-1".into(),
         traceparent: None,
         caller: caller(user),
+        event: event_of(user, &command),
         command,
     }
 }

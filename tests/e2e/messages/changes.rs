@@ -1,8 +1,14 @@
 //! Messages are edited by their senders and deleted by them or an admin; from then on nothing old is served anywhere.
 
+use confab_protocol::frame::{ClientFrame, Edit, Heard, ServerFrame};
+use confab_protocol::json::JsonText;
+use confab_protocol::resource::MessageContent;
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, Setup, User, id_of};
+
+/// The key of a change.
+const KEY: &str = "01890A5D-AC96-774B-BCCE-B302099A8060";
 
 /// Everything that is served of a conversation and of one message in it.
 async fn everything(user: &User, gateway: usize, path: &str, message: &str) -> [Value; 4] {
@@ -36,6 +42,7 @@ async fn an_edited_message_is_served_with_its_present_content_everywhere() {
     let mut expected = sent["message"].clone();
     expected["content"] = json!({"b": 1});
     expected["editedAt"] = edited["message"]["editedAt"].clone();
+    expected["version"] = json!(3);
     assert!(expected["editedAt"].as_str() >= first["message"]["editedAt"].as_str());
     assert_eq!(edited["message"], expected);
     for gateway in 0..2 {
@@ -69,6 +76,62 @@ async fn an_edited_message_is_served_with_its_present_content_everywhere() {
     opened.invalid(&["/content"]);
     let again = alice.patch(0, &route, json!({"encryptedContent": "AAECAw=="}));
     assert_eq!(again.await.ok(200)["message"]["payloadSizeBytes"], 4);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeated_edit_changes_no_later_content() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let alice = cluster.user("alice");
+    let path = alice.begins(0, "group", &["bob"]).await;
+    let message = alice.says(0, &path, "one").await;
+    let route = format!("/v1/messages/{}", message["id"].as_str().unwrap());
+    let change = |gateway, more: &'static [(&str, &str)], content: Value| {
+        let body = Some(json!({ "content": content }));
+        alice.call(gateway, "PATCH", &route, more, body)
+    };
+    let keyed: &[(&str, &str)] = &[("idempotency-key", KEY)];
+    let first = change(0, keyed, json!(2)).await.ok(200);
+    let told = |answer: &crate::support::Answer| {
+        let header = |name| answer.header(name).map(str::to_owned);
+        (
+            answer["message"]["content"].clone(),
+            header("etag"),
+            header("idempotent-replayed"),
+        )
+    };
+    let etag = |version: &str| Some(version.to_owned());
+    assert_eq!(told(&first), (json!(2), etag("\"2\""), None));
+    let later = change(1, &[("if-match", "\"2\"")], json!(3)).await.ok(200);
+    assert_eq!(told(&later), (json!(3), etag("\"3\""), None));
+    let again = change(1, keyed, json!(2)).await.ok(200);
+    assert_eq!(told(&again), (json!(3), etag("\"3\""), etag("true")));
+    let stale = change(0, &[("if-match", "\"2\"")], json!(4)).await;
+    let stale = stale.refused(412, "PRECONDITION_FAILED");
+    assert_eq!(stale["currentVersion"], 3);
+    // The same by a frame, whose id is the same key.
+    let options = confab_client::Options::bearer(&alice.token);
+    let (_, mut socket) = confab_client::Ws::connect(alice.url(1), options)
+        .await
+        .unwrap();
+    let frame = ClientFrame::Edit(Edit {
+        id: Some(KEY.to_lowercase()),
+        conversation_id: id_of(&path).parse().unwrap(),
+        message_id: serde_json::from_value(message["id"].clone()).unwrap(),
+        if_version: None,
+        content: Some(MessageContent {
+            content: Some(JsonText::trusted("2".to_owned())),
+            ..MessageContent::default()
+        }),
+        metadata: None,
+    });
+    socket.send_frame(&frame).await.unwrap();
+    let ack = loop {
+        if let Heard::Frame(ServerFrame::Ack(ack)) = socket.next().await.unwrap() {
+            break ack;
+        }
+    };
+    assert_eq!((ack.seq, ack.duplicate), (Some(3), true));
     cluster.end().await;
 }
 

@@ -39,7 +39,11 @@ impl Conversation {
             let conflict = json!({"code": code, "currentVersion": self.version});
             return Err(ok(409, conflict));
         }
+        let before = self.metadata.clone();
         merge(&mut self.metadata, patch);
+        if self.metadata == before {
+            return Ok(ok(200, json!({"conversation": self.shown(who)})));
+        }
         self.version += 1;
         let data = json!({"metadata": self.metadata, "version": self.version});
         self.updated = self.append("conversation.updated", who, Data::Plain(data));
@@ -102,7 +106,9 @@ impl Conversation {
         if steps_down && other_admins == 0 {
             return Err(refused(409, "LAST_ADMIN"));
         }
-        self.give(who, user, role);
+        if membership.role != role {
+            self.give(who, user, role);
+        }
         let shown = self.present(user).map(|one| one.shown());
         Ok(ok(200, json!({ "participant": shown })))
     }
@@ -183,6 +189,7 @@ impl Conversation {
             content: message.content.clone(),
             edited: None,
             deleted: None,
+            version: 1,
             versions: Vec::new(),
         };
         self.messages.insert(seq, message);
@@ -206,8 +213,12 @@ impl Conversation {
         if matches!((was, is), (Content::Sealed(..), Content::Clear(_))) {
             return Err(refused(400, "VALIDATION_ERROR"));
         }
+        if message.content == *content {
+            return Ok(ok(200, json!({"message": self.message(seq)})));
+        }
         message.content = content.clone();
         message.edited = Some(head);
+        message.version += 1;
         self.append("message.edited", who, Data::Edited(seq));
         self.note(seq);
         Ok(ok(200, json!({"message": self.message(seq)})))
@@ -224,6 +235,7 @@ impl Conversation {
         }
         if message.deleted.is_none() {
             message.deleted = Some(head);
+            message.version += 1;
             let id = self.message_name(seq);
             let data = json!({"targetSeq": seq, "messageId": id, "deletedAt": at(head)});
             self.append("message.deleted", who, Data::Plain(data));

@@ -117,6 +117,7 @@ impl Conversation {
             "createdAt": at(seq),
             "editedAt": message.edited.map(at),
             "deletedAt": message.deleted.map(at),
+            "version": message.version,
         });
         match &message.content {
             _ if message.deleted.is_some() => shown["metadata"] = json!({}),

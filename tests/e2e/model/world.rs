@@ -92,6 +92,8 @@ pub(super) struct Message {
     pub(super) content: Content,
     pub(super) edited: Option<Seq>,
     pub(super) deleted: Option<Seq>,
+    /// How often it changed, from 1.
+    pub(super) version: u64,
     /// What it was from each of these seqs on.
     pub(super) versions: Vec<(Seq, Value)>,
 }

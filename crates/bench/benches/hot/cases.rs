@@ -209,6 +209,7 @@ fn entry(sender: &Sender) -> LogEntry<'_> {
         created_at: Timestamp::new(datetime!(2026-11-24 12:34:56.789 UTC)),
         edited_at: None,
         deleted_at: None,
+        version: 1,
         payload: &sender.payload,
         target_seq: None,
         target: None,

@@ -102,6 +102,7 @@ pub(super) fn event(n: u64) -> Result<Outgoing, Error> {
         created_at: Timestamp::new(OffsetDateTime::UNIX_EPOCH),
         edited_at: None,
         deleted_at: None,
+        version: 1,
         payload: message.payload.as_str(),
         target_seq: None,
         target: None,

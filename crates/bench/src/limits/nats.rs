@@ -124,6 +124,7 @@ fn request() -> Result<Vec<u8>, Error> {
         request_id: Uuid::now_v7().to_string(),
         traceparent: None,
         caller,
+        event: None,
         command: Command::SendMessage(message),
     };
     Ok(wire::encode(&Batch {

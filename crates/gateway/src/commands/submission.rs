@@ -206,6 +206,7 @@ pub(super) mod tests {
             request_id: String::new(),
             traceparent: None,
             caller: caller.clone(),
+            event: None,
             command,
         };
         let requests = commands.into_iter().map(request).collect();

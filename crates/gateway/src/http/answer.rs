@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use confab_protocol::json::JsonText;
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -24,6 +25,27 @@ pub(super) fn json(status: StatusCode, body: String) -> Response {
 /// A resource under its name.
 pub(super) fn named(status: StatusCode, name: &str, resource: &JsonText) -> Response {
     json(status, format!("{{\"{name}\":{}}}", resource.as_str()))
+}
+
+/// A message, with its version as its `ETag`: a strong one, since nothing of a message changes without it.
+pub(super) fn message(status: StatusCode, message: &JsonText) -> Response {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u64,
+    }
+    let mut response = named(status, "message", message);
+    // One that an older worker tells has none.
+    let versioned: Option<Versioned> = serde_json::from_str(message.as_str()).ok();
+    let etag = versioned
+        .and_then(|Versioned { version }| HeaderValue::from_str(&format!("\"{version}\"")).ok());
+    response.headers_mut().extend(etag.map(|etag| (ETAG, etag)));
+    response
+}
+
+/// The same answer, which says of a repeat that the client's key was used before.
+pub(super) fn replayed_if(is_repeat: bool, mut response: Response) -> Response {
+    response.headers_mut().extend(is_repeat.then_some(REPLAYED));
+    response
 }
 
 /// A list under its name, and what stands beside it: a member's name and JSON text.

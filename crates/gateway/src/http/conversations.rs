@@ -31,6 +31,7 @@ use super::path::InConversation;
 use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency, if_match, metadata};
+use crate::keys;
 
 /// Begin a conversation.
 ///
@@ -223,9 +224,9 @@ pub(super) async fn list(
 
 /// Change a conversation's metadata.
 ///
-/// A JSON merge patch (RFC 7396) of the metadata, for admins; in a direct conversation for both. Every success appends a
-/// `conversation.updated` and counts `version` up, also when nothing differs. `custom` is merged as deep as it goes, and is at
-/// most 16 KiB behind the change as well.
+/// A JSON merge patch (RFC 7396) of the metadata, for admins; in a direct conversation for both. It appends a `conversation.updated` and
+/// counts `version` up, unless nothing differs behind it. `custom` is merged as deep as it goes, and is at most 16 KiB behind the change as
+/// well.
 #[utoipa::path(
     patch,
     path = "/v1/conversations/{id}",
@@ -253,18 +254,22 @@ pub(super) async fn update(
     PatchBody(body): PatchBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
+    let key = idempotency::key(&headers)?;
     let command = Command::UpdateConversation(UpdateConversation {
         conversation,
         expected_version: if_match::version(&headers)?,
         patch: metadata::read_patch(&body)?,
-        client_id: idempotency::own_key(),
+        client_id: keys::of_request("update_conversation", key.as_deref()),
     });
-    let Outcome::Updated { conversation } =
-        app.commands.execute(who.request(caller, command)).await?
+    let Outcome::Updated {
+        conversation,
+        replayed,
+    } = app.commands.execute(who.request(caller, command)).await?
     else {
         return Err(Failure::of(Code::Internal).into());
     };
-    Ok(answer::named(StatusCode::OK, "conversation", &conversation))
+    let response = answer::named(StatusCode::OK, "conversation", &conversation);
+    Ok(answer::replayed_if(key.is_some() && replayed, response))
 }
 
 /// Delete a conversation.
@@ -285,22 +290,27 @@ pub(super) async fn delete(
     who: Who,
     _: NoParams,
     InConversation(conversation): InConversation,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
+    let key = idempotency::key(&headers)?;
     let command = Command::DeleteConversation(DeleteConversation {
         conversation,
-        client_id: idempotency::own_key(),
+        client_id: keys::of_request("delete_conversation", key.as_deref()),
     });
-    let Outcome::Deleted { deleted_at } =
-        app.commands.execute(who.request(caller, command)).await?
+    let Outcome::Deleted {
+        deleted_at,
+        replayed,
+    } = app.commands.execute(who.request(caller, command)).await?
     else {
         return Err(Failure::of(Code::Internal).into());
     };
-    Ok(Json(Deleted {
+    let response = Json(Deleted {
         deleted: true,
         deleted_at,
     })
-    .into_response())
+    .into_response();
+    Ok(answer::replayed_if(key.is_some() && replayed, response))
 }
 
 #[derive(Serialize)]

@@ -2,14 +2,7 @@
 
 use axum::http::HeaderMap;
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::ids::ClientId;
 use confab_protocol::limits;
-use uuid::Uuid;
-
-/// The key of a command whose client gives none: by it a retry of this gateway's finds the first execution.
-pub(super) fn own_key() -> ClientId {
-    ClientId(Uuid::now_v7())
-}
 
 /// The key of a request, if it has one.
 ///

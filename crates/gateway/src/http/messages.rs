@@ -9,15 +9,16 @@ use confab_protocol::command::{
     Command, DeleteMessage, EditMessage, Outcome, SendAnswer, SendMessage, Sent,
 };
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::frame::{KIND_RULE, is_kind, read_body, read_content};
+use confab_protocol::frame::{KIND_RULE, is_kind, read_body, read_change};
 use confab_protocol::ids::{ClientId, ConversationId, EventId, UserId};
 use confab_protocol::json::{Fields, JsonText};
 use confab_protocol::query::{Answer, History, Query};
+use confab_protocol::resource::MessageChange;
 use confab_protocol::timestamp::Timestamp;
 use serde_json::value::RawValue;
 use uuid::{Uuid, uuid};
 
-use super::answer::{self, REPLAYED};
+use super::answer;
 use super::body::JsonBody;
 use super::openapi::{answers, bodies};
 use super::pages::gather;
@@ -25,7 +26,8 @@ use super::params::{NoParams, Params};
 use super::path::{InConversation, OfMessage};
 use super::problem::Problem;
 use super::who::Who;
-use super::{App, idempotency};
+use super::{App, idempotency, if_match};
+use crate::keys;
 
 /// The namespace in which an Idempotency-Key becomes a clientId (RFC 9562, section 5.5).
 const KEYS: Uuid = uuid!("6f1c7a52-8a2b-4c6e-9f54-7d1f0c6f3b1e");
@@ -79,11 +81,9 @@ pub(super) async fn send(
         Some(written) => with_client_id(&message, client_id, written),
         None => message,
     };
-    let mut response = answer::named(StatusCode::CREATED, "message", &message);
+    let response = answer::message(StatusCode::CREATED, &message);
     // What this gateway itself tried again is no repeat of the client's.
-    let replayed = (given.is_keyed && duplicate).then_some(REPLAYED);
-    response.headers_mut().extend(replayed);
-    Ok(response)
+    Ok(answer::replayed_if(given.is_keyed && duplicate, response))
 }
 
 /// A message as its client gave it.
@@ -116,7 +116,7 @@ pub(super) fn read_message(body: &[u8], key: Option<String>) -> Result<Given, Fa
     let message = SendMessage {
         conversation,
         message: EventId(Uuid::now_v7()),
-        client_id: client_key.unwrap_or_else(idempotency::own_key),
+        client_id: client_key.unwrap_or_else(keys::own),
         payload,
         reply_to: message.reply_to,
         answer: SendAnswer::Message,
@@ -152,105 +152,151 @@ fn with_client_id(message: &JsonText, id: ClientId, written: &str) -> JsonText {
     path = "/v1/messages/{id}",
     operation_id = "getMessage",
     tag = "messages",
-    params(("id" = EventId, Path, description = "The message.")),
-    responses((status = 200, body = answers::MessageAlone, description = "The message as it is now."))
+    params(
+        ("id" = EventId, Path, description = "The message."),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags that the client has: where one of them is still right, the answer is 304.")
+    ),
+    responses(
+        (
+            status = 200,
+            body = answers::MessageAlone,
+            description = "The message as it is now.",
+            headers(("ETag" = String, description = "The message's `version`, quoted."))
+        ),
+        (
+            status = 304,
+            description = "The client has it already.",
+            headers(("ETag" = String, description = "The message's `version`, quoted."))
+        )
+    )
 )]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     who: Who,
     _: NoParams,
     OfMessage(message): OfMessage,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = who.reads()?;
     let Answer::Object(message) = app.ask(&who, Query::GetMessage { caller, message }).await?
     else {
         return Err(Failure::of(Code::Internal).into());
     };
-    Ok(answer::named(StatusCode::OK, "message", &message))
+    let response = answer::message(StatusCode::OK, &message);
+    Ok(answer::unless_unchanged(&headers, response))
 }
 
 /// Edit a message.
 ///
-/// For its sender, who must be a member now, and in a channel still an admin; `confab:admin` edits nobody else's. Only the
-/// content changes: kind, reply and metadata stay. An encrypted message stays encrypted; one in clear may become it. The edit is an event; from then on the message has its new content wherever it is
-/// served, and the one before is nowhere.
+/// For its sender, who must be a member now, and in a channel still an admin; `confab:admin` edits nobody else's. The content is replaced,
+/// and `metadata` are a JSON merge patch (RFC 7396), at most 16 KiB behind the change as well; either or both. Kind and reply stay. An
+/// encrypted message stays encrypted; one in clear may become it. The edit is an event and counts `version` up; from then on the message is
+/// as it is now wherever it is served, and what it was before is nowhere. An edit that changes nothing succeeds and is no event.
 #[utoipa::path(
     patch,
     path = "/v1/messages/{id}",
     operation_id = "editMessage",
     tag = "messages",
-    params(("id" = EventId, Path, description = "The message.")),
-    request_body(content = bodies::EditMessage, description = "The new content."),
-    responses((status = 200, body = answers::MessageAlone, description = "The message behind the edit."))
+    params(
+        ("id" = EventId, Path, description = "The message."),
+        ("If-Match" = Option<String>, Header, pattern = "^(\\*|(0|[1-9][0-9]{0,18})|\"(0|[1-9][0-9]{0,18})\")$", description = "The `version` that the message must have, quoted as in its ETag or bare, or `*`. PRECONDITION_FAILED names the present one.")
+    ),
+    request_body(content = bodies::EditMessage, description = "What changes."),
+    responses((
+        status = 200,
+        body = answers::MessageAlone,
+        description = "The message behind the edit.",
+        headers(("ETag" = String, description = "The message's `version`, quoted."))
+    ))
 )]
 pub(super) async fn edit(
     State(app): State<Arc<App>>,
     who: Who,
     _: NoParams,
     OfMessage(message): OfMessage,
+    headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
+    let key = idempotency::key(&headers)?;
     let (owner, bytes) = (who.owner(), body.len());
     let read = move || read_edit(&body);
-    let content = app.parsing.parse(&owner, bytes, read).await??;
+    let (content, metadata) = app.parsing.parse(&owner, bytes, read).await??;
     let command = Command::EditMessage(EditMessage {
         conversation: None,
         message,
         content,
-        client_id: idempotency::own_key(),
+        metadata,
+        expected_version: if_match::version(&headers)?,
+        client_id: keys::of_request("edit_message", key.as_deref()),
         answer: SendAnswer::Message,
     });
     let outcome = app.commands.execute(who.request(caller, command)).await?;
-    changed(outcome)
+    changed(outcome, key.is_some())
 }
 
 /// Delete a message.
 ///
 /// For its sender, who must be a member now, for the conversation's admins, and with the scope `confab:admin`. The message keeps
-/// its seq, and loses its content and metadata wherever it is served. A repeat gives the same answer.
+/// its seq, and loses its content and metadata wherever it is served. A repeat gives the same answer, whatever its `If-Match`.
 #[utoipa::path(
     delete,
     path = "/v1/messages/{id}",
     operation_id = "deleteMessage",
     tag = "messages",
-    params(("id" = EventId, Path, description = "The message.")),
-    responses((status = 200, body = answers::MessageAlone, description = "What is left of the message."))
+    params(
+        ("id" = EventId, Path, description = "The message."),
+        ("If-Match" = Option<String>, Header, pattern = "^(\\*|(0|[1-9][0-9]{0,18})|\"(0|[1-9][0-9]{0,18})\")$", description = "The `version` that the message must have unless it is deleted, quoted as in its ETag or bare, or `*`. PRECONDITION_FAILED names the present one.")
+    ),
+    responses((
+        status = 200,
+        body = answers::MessageAlone,
+        description = "What is left of the message.",
+        headers(("ETag" = String, description = "The message's `version`, quoted."))
+    ))
 )]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     who: Who,
     _: NoParams,
     OfMessage(message): OfMessage,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
+    let key = idempotency::key(&headers)?;
     let command = Command::DeleteMessage(DeleteMessage {
         conversation: None,
         message,
-        client_id: idempotency::own_key(),
+        expected_version: if_match::version(&headers)?,
+        client_id: keys::of_request("delete_message", key.as_deref()),
         answer: SendAnswer::Message,
     });
     let outcome = app.commands.execute(who.request(caller, command)).await?;
-    changed(outcome)
+    changed(outcome, key.is_some())
 }
 
 /// The message as it is behind its edit or deletion.
-fn changed(outcome: Outcome) -> Result<Response, Problem> {
+fn changed(outcome: Outcome, is_keyed: bool) -> Result<Response, Problem> {
     let Outcome::Sent(Sent {
         message: Some(message),
+        duplicate,
         ..
     }) = outcome
     else {
         return Err(Failure::of(Code::Internal).into());
     };
-    Ok(answer::named(StatusCode::OK, "message", &message))
+    let response = answer::message(StatusCode::OK, &message);
+    Ok(answer::replayed_if(is_keyed && duplicate, response))
 }
 
-pub(super) fn read_edit(body: &[u8]) -> Result<JsonText, Failure> {
+/// The new content as JSON and the patch of the metadata, as far as they are given.
+pub(super) fn read_edit(body: &[u8]) -> Result<(Option<JsonText>, Option<JsonText>), Failure> {
     let mut fields = Fields::parse(body)?;
-    let content = read_content(&mut fields);
+    let MessageChange { content, metadata } = read_change(&mut fields);
     fields.finish()?;
-    JsonText::of(&content).map_err(|_unprintable| Failure::of(Code::Internal))
+    let content = content.as_ref().map(JsonText::of).transpose();
+    let content = content.map_err(|_unprintable| Failure::of(Code::Internal))?;
+    Ok((content, metadata))
 }
 
 /// A conversation's messages, the newest first.
@@ -414,19 +460,35 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_is_content_and_nothing_else() {
-        let read = |body: &str| read_edit(body.as_bytes()).map(JsonText::into_string);
+    fn an_edit_is_content_or_metadata_and_nothing_else() {
+        let text = |part: Option<JsonText>| part.map(JsonText::into_string);
+        let read = |body: &str| {
+            let (content, metadata) = read_edit(body.as_bytes())?;
+            Ok::<_, Failure>((text(content), text(metadata)))
+        };
+        let content = r#"{"content":{"b":  1},"payloadSizeBytes":null}"#.to_owned();
         assert_eq!(
-            read(r#"{"content":{"b":  1}}"#).unwrap(),
-            r#"{"content":{"b":  1},"payloadSizeBytes":null}"#
+            read(r#"{"content":{"b":  1},"metadata":null}"#).unwrap(),
+            (Some(content.clone()), None)
         );
+        let patch = r#"{"mentions": null}"#;
+        let both = format!(r#"{{"content":{{"b":  1}},"metadata":{patch}}}"#);
+        assert_eq!(
+            read(&both).unwrap(),
+            (Some(content), Some(patch.to_owned()))
+        );
+        let alone = format!(r#"{{"metadata":{patch},"content":null}}"#);
+        assert_eq!(read(&alone).unwrap(), (None, Some(patch.to_owned())));
         let encrypted = r#"{"encryptedContent":"AAAA","payloadSizeBytes":3}"#;
-        assert_eq!(read(encrypted).unwrap(), encrypted);
+        assert_eq!(read(encrypted).unwrap(), (Some(encrypted.to_owned()), None));
         for bad in [
             "{}",
             r#"{"content":1,"encryptedContent":"AAAA"}"#,
             r#"{"content":1,"kind":"text"}"#,
             r#"{"encryptedContent":"AAAA","payloadSizeBytes":4}"#,
+            r#"{"metadata":null}"#,
+            r#"{"metadata":[]}"#,
+            r#"{"metadata":{},"payloadSizeBytes":3}"#,
         ] {
             assert_eq!(read(bad).unwrap_err().code, Code::Validation, "{bad}");
         }

@@ -25,6 +25,18 @@ mod service;
 /// What the description says before its routes.
 const ABOUT: &str = include_str!("openapi/about.md");
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+/// Operations whose repeat by an Idempotency-Key is answered with the first outcome, and says so.
+const KEYED: [&str; 7] = [
+    "updateConversation",
+    "deleteConversation",
+    "addParticipants",
+    "updateParticipant",
+    "removeParticipant",
+    "editMessage",
+    "deleteMessage",
+];
+/// Operations whose repeat by an Idempotency-Key changes nothing.
+const REPEATABLE: [&str; 3] = ["markRead", "revokeSession", "revoke"];
 
 /// The description of every route.
 pub(crate) fn document() -> Value {
@@ -58,7 +70,10 @@ pub(crate) fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "parameters": { "RequestId": request_id_parameter() },
+            "parameters": {
+                "RequestId": request_id_parameter(),
+                "IdempotencyKey": idempotency_key_parameter(),
+            },
             "headers": headers(),
             "responses": problems::responses(),
             "examples": problems::all_examples(),
@@ -102,6 +117,9 @@ fn complete(operation: &mut Value) {
     if let Some(parameters) = parameters.as_array_mut() {
         parameters.iter_mut().for_each(bound_seq);
         parameters.push(json!({ "$ref": "#/components/parameters/RequestId" }));
+        if KEYED.contains(&id.as_str()) || REPEATABLE.contains(&id.as_str()) {
+            parameters.push(json!({ "$ref": "#/components/parameters/IdempotencyKey" }));
+        }
     }
     let has_body = operation.contains_key("requestBody");
     if let Some(body) = operation.get_mut("requestBody") {
@@ -114,6 +132,10 @@ fn complete(operation: &mut Value) {
     };
     for (status, response) in responses.iter_mut() {
         put_headers(response);
+        if status.starts_with('2') && KEYED.contains(&id.as_str()) {
+            response["headers"]["Idempotent-Replayed"] =
+                json!({ "$ref": "#/components/headers/Idempotent-Replayed" });
+        }
         if status != "304" {
             put_examples(response, examples::response(&id));
         }
@@ -212,12 +234,25 @@ fn request_id_parameter() -> Value {
     })
 }
 
+fn idempotency_key_parameter() -> Value {
+    json!({
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Makes a repeat change nothing, by user, conversation and operation: 1 to 255 visible ASCII characters; the quoted form and the bare one are the same key, and so are the ways to write a UUID. Another request under the same key is refused.",
+        "schema": { "type": "string", "pattern": "^([!#-~][!-~]{0,254}|\"[!#-\\[\\]-~]{1,255}\")$" },
+    })
+}
+
 fn headers() -> Value {
     json!({
         "X-Request-Id": {
             "description": "The request's id: the caller's, or made.",
             "required": true,
             "schema": { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$" },
+        },
+        "Idempotent-Replayed": {
+            "description": "`true` where the key was used before.",
+            "schema": { "type": "string", "enum": ["true"] },
         },
         "Retry-After": {
             "description": "After how many seconds trying again makes sense.",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use confab_protocol::command::{
     AddParticipants, Command, Outcome, RemoveParticipant, UpdateParticipant,
@@ -20,6 +20,7 @@ use confab_protocol::timestamp::Timestamp;
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
+use super::answer;
 use super::body::JsonBody;
 use super::openapi::{answers, bodies};
 use super::pages::gather;
@@ -28,6 +29,7 @@ use super::path::{InConversation, OfUser};
 use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency};
+use crate::keys;
 
 /// A conversation's participants, in the order of their joining.
 ///
@@ -92,22 +94,28 @@ pub(super) async fn add(
     who: Who,
     _: NoParams,
     InConversation(conversation): InConversation,
+    headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
+    let key = idempotency::key(&headers)?;
     let (owner, bytes) = (who.owner(), body.len());
     let read = move || read_additions(&body);
     let (participants, single) = app.parsing.parse(&owner, bytes, read).await??;
     let command = AddParticipants {
         conversation,
         participants,
-        client_id: idempotency::own_key(),
+        client_id: keys::of_request("add_participants", key.as_deref()),
     };
     let request = who.request(caller, Command::AddParticipants(command));
-    let Outcome::Added { participants } = app.commands.execute(request).await? else {
+    let Outcome::Added {
+        participants,
+        replayed,
+    } = app.commands.execute(request).await?
+    else {
         return Err(Failure::of(Code::Internal).into());
     };
-    Ok(match (single, participants.as_slice()) {
+    let response = match (single, participants.as_slice()) {
         (true, [participant]) => (StatusCode::CREATED, Json(One { participant })).into_response(),
         _ => (
             StatusCode::CREATED,
@@ -116,13 +124,14 @@ pub(super) async fn add(
             }),
         )
             .into_response(),
-    })
+    };
+    Ok(answer::replayed_if(key.is_some() && replayed, response))
 }
 
 /// Change a participant's role.
 ///
-/// For admins. The last admin cannot step down. Every success appends a `participant.updated`, also
-/// when the role was the same. Roles in a direct conversation do not change.
+/// For admins. The last admin cannot step down. It appends a `participant.updated`, unless the role is the same. Roles in a direct
+/// conversation do not change.
 #[utoipa::path(
     patch,
     path = "/v1/conversations/{id}/participants/{userId}",
@@ -138,31 +147,35 @@ pub(super) async fn update(
     _: NoParams,
     InConversation(conversation): InConversation,
     OfUser(user): OfUser,
-    JsonBody(body): JsonBody,
+    (headers, JsonBody(body)): (HeaderMap, JsonBody),
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
+    let key = idempotency::key(&headers)?;
     let command = Command::UpdateParticipant(UpdateParticipant {
         conversation,
         user,
         role: read_role(&body)?,
-        client_id: idempotency::own_key(),
+        client_id: keys::of_request("update_participant", key.as_deref()),
     });
-    let Outcome::RoleChanged { participant } =
-        app.commands.execute(who.request(caller, command)).await?
+    let Outcome::RoleChanged {
+        participant,
+        replayed,
+    } = app.commands.execute(who.request(caller, command)).await?
     else {
         return Err(Failure::of(Code::Internal).into());
     };
-    Ok(Json(One {
+    let response = Json(One {
         participant: &participant,
     })
-    .into_response())
+    .into_response();
+    Ok(answer::replayed_if(key.is_some() && replayed, response))
 }
 
 /// Remove a participant, or leave.
 ///
 /// Admins remove whom they like, and everyone may leave. A last admin who leaves hands the role to the longest-standing
-/// member. The last member to leave deletes the conversation. A repeat is `PARTICIPANT_NOT_FOUND` to those who may still
-/// look, and `CONVERSATION_NOT_FOUND` to who left. Nobody leaves a direct conversation.
+/// member. The last member to leave deletes the conversation. A repeat without an `Idempotency-Key` is `PARTICIPANT_NOT_FOUND` to those
+/// who may still look, and `CONVERSATION_NOT_FOUND` to who left. Nobody leaves a direct conversation.
 #[utoipa::path(
     delete,
     path = "/v1/conversations/{id}/participants/{userId}",
@@ -177,26 +190,30 @@ pub(super) async fn remove(
     _: NoParams,
     InConversation(conversation): InConversation,
     OfUser(user): OfUser,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
+    let key = idempotency::key(&headers)?;
     let command = RemoveParticipant {
         conversation,
         user,
-        client_id: idempotency::own_key(),
+        client_id: keys::of_request("remove_participant", key.as_deref()),
     };
     let request = who.request(caller, Command::RemoveParticipant(command));
     let Outcome::Removed {
         participant,
         conversation_deleted_at,
+        replayed,
     } = app.commands.execute(request).await?
     else {
         return Err(Failure::of(Code::Internal).into());
     };
-    Ok(Json(Removed {
+    let response = Json(Removed {
         participant,
         conversation_deleted_at,
     })
-    .into_response())
+    .into_response();
+    Ok(answer::replayed_if(key.is_some() && replayed, response))
 }
 
 #[derive(Serialize)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use confab_protocol::command::{Command, MarkRead, Outcome};
 use confab_protocol::error::{Code, Failure};
@@ -14,18 +15,19 @@ use confab_protocol::limits;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::App;
 use super::body::JsonBody;
 use super::openapi::{answers, bodies};
 use super::params::NoParams;
 use super::problem::Problem;
 use super::who::Who;
+use super::{App, idempotency};
 
 /// Mark messages as read.
 ///
 /// One conversation up to a seq, or up to 100 messages, each of which marks its conversation up to itself. Marks only move
 /// forward, and never beyond the conversation's last seq; the answer says where they stand. If any message is unknown, or of a
-/// conversation that the caller is not in, nothing is marked. Nothing is appended to the log; the members hear a `receipt`.
+/// conversation that the caller is not in, nothing is marked. Nothing is appended to the log; the members hear a `receipt`. A repeat changes
+/// nothing, with an `Idempotency-Key` or without: a seq above the last one counts as the one that is the last then.
 #[utoipa::path(
     post,
     path = "/v1/messages/read",
@@ -38,9 +40,12 @@ pub(super) async fn mark(
     State(app): State<Arc<App>>,
     who: Who,
     _: NoParams,
+    headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
+    // Marks only move forward: there is nothing to keep it for.
+    idempotency::key(&headers)?;
     let (mark, written) = read_mark(&body)?;
     let command = Command::MarkRead(mark);
     let Outcome::Read(marks) = app.reads.execute(who.request(caller, command)).await? else {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{SessionId, UserId};
 use confab_protocol::json::Fields;
@@ -12,13 +12,14 @@ use confab_protocol::revocation::RevocationTarget;
 use confab_protocol::timestamp::Timestamp;
 use time::OffsetDateTime;
 
-use super::App;
 use super::body::JsonBody;
 use super::openapi::bodies;
 use super::params::NoParams;
 use super::problem::Problem;
 use super::sessions::{RevocationAnswer, execute};
 use super::who::Who;
+use super::{App, idempotency};
+use crate::keys;
 
 /// The longest login, in characters, as in a token.
 const LOGIN_CHARS: usize = 128;
@@ -26,8 +27,9 @@ const LOGIN_CHARS: usize = 128;
 /// Revoke a session, a login, or a user's tokens.
 ///
 /// Only with the scope `confab:admin`. Within a second every gateway that has NATS refuses what is revoked, and closes
-/// its sockets. Kept until the newest token that it covers has expired, or the session cannot be resumed. A repeat is answered like the first time. `issuedBefore`
-/// must not lie in the future.
+/// its sockets. Kept until the newest token that it covers has expired, or the session cannot be resumed. A repeat is answered like the
+/// first time; without an `Idempotency-Key` one of a user's tokens also covers those that were issued meanwhile. `issuedBefore` must not lie
+/// in the future.
 #[utoipa::path(
     post,
     path = "/v1/revocations",
@@ -40,11 +42,14 @@ pub(super) async fn create(
     State(app): State<Arc<App>>,
     who: Who,
     _: NoParams,
+    headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, Json<RevocationAnswer>), Problem> {
     let caller = who.administers()?;
     let target = read_target(&body, OffsetDateTime::now_utc())?;
-    let answer = execute(&app, who, caller, target).await?;
+    let key = idempotency::key(&headers)?;
+    let key = key.map(|key| keys::of_revocation(&caller.tenant, &key));
+    let answer = execute(&app, who, caller, (target, key)).await?;
     Ok((StatusCode::CREATED, Json(answer)))
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use confab_protocol::command::{Caller, Command, Outcome, Revoke};
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::ids::SessionId;
+use confab_protocol::ids::{ClientId, SessionId};
 use confab_protocol::resource::Session;
 use confab_protocol::revocation::{RevocationTarget, RevocationView};
 use confab_protocol::timestamp::Timestamp;
@@ -14,11 +15,11 @@ use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 
-use super::App;
 use super::params::NoParams;
 use super::path::OfSession;
 use super::problem::Problem;
 use super::who::Who;
+use super::{App, idempotency};
 use crate::records::Known;
 
 /// The caller's open sessions, the newest first.
@@ -74,16 +75,19 @@ pub(super) async fn revoke(
     who: Who,
     OfSession(session): OfSession,
     _: NoParams,
+    headers: HeaderMap,
 ) -> Result<Json<RevocationAnswer>, Problem> {
     let caller = who.writes()?;
+    // A session ends once: there is nothing to keep it for.
+    idempotency::key(&headers)?;
     let user = Some(caller.user.clone());
     let target = RevocationTarget::Session { session, user };
     match known(&app, &caller, session).await {
         // Nobody is told which it is: the answer looks the same.
         Known::No => Ok(Json(nothing_revoked(target, app.session_seconds))),
-        Known::Maybe => execute(&app, who, caller, target).await.map(Json),
+        Known::Maybe => execute(&app, who, caller, (target, None)).await.map(Json),
         Known::Yes(stored) => {
-            let answer = execute(&app, who, caller, target).await?;
+            let answer = execute(&app, who, caller, (target, None)).await?;
             if let Some(stored) = stored {
                 app.records.end_stored(session, stored).await;
             }
@@ -127,9 +131,9 @@ pub(super) async fn execute(
     app: &App,
     who: Who,
     caller: Caller,
-    target: RevocationTarget,
+    (target, key): (RevocationTarget, Option<ClientId>),
 ) -> Result<RevocationAnswer, Problem> {
-    let command = Command::Revoke(Revoke { target });
+    let command = Command::Revoke(Revoke { target, key });
     let Outcome::Revoked(revocation) = app.commands.execute(who.request(caller, command)).await?
     else {
         return Err(Failure::of(Code::Internal).into());

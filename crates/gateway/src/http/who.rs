@@ -12,6 +12,7 @@ use confab_protocol::fair::Owner;
 use super::problem::{Problem, accepts_json};
 use super::{App, RequestId};
 use crate::admission::Transport;
+use crate::keys;
 use crate::limits::PLAIN_PRICE;
 
 /// The caller of a request whose token was verified.
@@ -68,6 +69,7 @@ impl Who {
             request_id: self.request_id,
             traceparent: self.traceparent,
             caller,
+            event: keys::event_of(&command),
             command,
         }
     }

@@ -125,6 +125,7 @@ mod tests {
         Request {
             request_id: format!("{user}-{seq}"),
             traceparent: None,
+            event: None,
             caller: Caller {
                 tenant: "t".parse().unwrap(),
                 user: format!("u{user}").parse().unwrap(),

@@ -8,7 +8,7 @@ use confab_protocol::command::{
 };
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::frame::{Ack, ClientFrame, Delete, Edit, ErrorFrame, Read, Send, ServerFrame};
-use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq};
+use confab_protocol::ids::{ConversationId, EventId, Seq};
 use confab_protocol::json::JsonText;
 use confab_protocol::signal::PresenceStatus;
 use serde::Serialize;
@@ -21,6 +21,7 @@ use super::ending::BYE;
 use super::sends::Submitted;
 use super::session::Session;
 use crate::commands::CommandOutcome;
+use crate::keys;
 
 /// What comes back to a session of what it asked.
 pub(super) enum Done {
@@ -159,14 +160,20 @@ impl Session<'_> {
             id,
             conversation_id,
             message_id,
+            if_version,
             content,
+            metadata,
         } = edit;
+        let client_id = keys::of_frame("edit_message", id.as_deref());
+        let has_content = content.is_some();
         self.submit(connection, conversation_id, id, &content, |content| {
             Command::EditMessage(EditMessage {
                 conversation: Some(conversation_id),
                 message: message_id,
-                content,
-                client_id: ClientId(Uuid::now_v7()),
+                content: has_content.then_some(content),
+                metadata,
+                expected_version: if_version,
+                client_id,
                 answer: SendAnswer::Ack,
             })
         });
@@ -177,12 +184,15 @@ impl Session<'_> {
             id,
             conversation_id,
             message_id,
+            if_version,
         } = delete;
+        let client_id = keys::of_frame("delete_message", id.as_deref());
         self.submit(connection, conversation_id, id, &(), |_nothing| {
             Command::DeleteMessage(DeleteMessage {
                 conversation: Some(conversation_id),
                 message: message_id,
-                client_id: ClientId(Uuid::now_v7()),
+                expected_version: if_version,
+                client_id,
                 answer: SendAnswer::Ack,
             })
         });
@@ -224,6 +234,7 @@ impl Session<'_> {
                 user: self.caller.user.clone(),
                 admin: self.caller.scope.is_admin(),
             },
+            event: keys::event_of(&command),
             command,
         }
     }

@@ -82,6 +82,7 @@ mod tests {
         let request = Request {
             request_id: n.to_string(),
             traceparent: None,
+            event: None,
             caller: Caller {
                 tenant: "t".parse().unwrap(),
                 user: "u".parse().unwrap(),

@@ -8,7 +8,7 @@ use crate::revocation::RevocationTarget;
 /// The names and fixed fields of a command, or of its outcome.
 const FIELDS: usize = 256;
 /// The names and fixed fields of a request around its command.
-const REQUEST_FIELDS: usize = 320;
+const REQUEST_FIELDS: usize = 384;
 /// What a membership has beside its user.
 const MEMBERSHIP_FIELDS: usize = 112;
 /// What a conversation has beside its metadata and its creator, as it is shown.
@@ -46,7 +46,10 @@ impl Command {
                 Self::UpdateParticipant(update) => of_user(update.user.as_str()),
                 Self::RemoveParticipant(remove) => of_user(remove.user.as_str()),
                 Self::SendMessage(send) => send.payload.as_str().len(),
-                Self::EditMessage(edit) => edit.content.as_str().len(),
+                Self::EditMessage(edit) => {
+                    let parts = [&edit.content, &edit.metadata].into_iter().flatten();
+                    parts.map(|part| part.as_str().len()).sum()
+                }
                 Self::MarkRead(MarkRead::UpTo { .. }) => 64,
                 Self::MarkRead(MarkRead::Messages(messages)) => messages.len() * 80,
                 Self::Revoke(revoke) => match &revoke.target {
@@ -69,8 +72,13 @@ impl Command {
             Self::UpdateConversation(_) => CONVERSATION_FIELDS + METADATA + USER,
             Self::EditMessage(EditMessage {
                 answer: SendAnswer::Message,
+                content,
                 ..
-            }) => MESSAGE_FIELDS + limits::MESSAGE_METADATA + USER,
+            }) => {
+                // What is not edited is answered as it stands.
+                let kept = if content.is_some() { 0 } else { limits::EVENT };
+                MESSAGE_FIELDS + limits::MESSAGE_METADATA + USER + kept
+            }
             Self::SendMessage(SendMessage {
                 answer: SendAnswer::Message,
                 ..

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::error::{Code, Failure};
-use crate::frame::message::{read_body, read_content};
+use crate::frame::message::{read_body, read_change};
 use crate::ids::{ClientId, ConversationId, EventId, Seq};
-use crate::json::Fields;
+use crate::json::{Fields, JsonText};
 use crate::limits;
-use crate::resource::{MessageBody, MessageContent};
+use crate::resource::{MessageBody, MessageChange, MessageContent};
 use crate::schema;
 use crate::signal::PresenceStatus;
 use crate::wire::Packed;
@@ -169,7 +169,7 @@ pub struct Send {
     pub body: MessageBody,
 }
 
-/// A message's new content.
+/// What a message becomes: its content, its metadata, or both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Edit {
@@ -180,9 +180,15 @@ pub struct Edit {
     pub conversation_id: ConversationId,
     /// Which.
     pub message_id: EventId,
-    /// The content.
+    /// The version that the message must have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub if_version: Option<u64>,
+    /// The new content.
     #[serde(flatten)]
-    pub content: MessageContent,
+    pub content: Option<MessageContent>,
+    /// A JSON merge patch (RFC 7396) of the metadata.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<JsonText>,
 }
 
 /// A message to delete.
@@ -196,6 +202,10 @@ pub struct Delete {
     pub conversation_id: ConversationId,
     /// Which.
     pub message_id: EventId,
+    /// The version that the message must have, unless it is deleted already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub if_version: Option<u64>,
 }
 
 /// How far the user has read.
@@ -411,14 +421,17 @@ impl ClientFrame {
     fn edit(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
         let conversation = fields.require::<ConversationId>("conversationId");
         let message = fields.require::<EventId>("messageId");
-        let content = read_content(&mut fields);
+        let if_version = fields.integer("ifVersion");
+        let MessageChange { content, metadata } = read_change(&mut fields);
         fields.finish()?;
         match (conversation, message) {
             (Some(conversation_id), Some(message_id)) => Ok(Self::Edit(Edit {
                 id,
                 conversation_id,
                 message_id,
+                if_version,
                 content,
+                metadata,
             })),
             _ => Err(Failure::of(Code::Validation)),
         }
@@ -427,12 +440,14 @@ impl ClientFrame {
     fn delete(mut fields: Fields<'_>, id: Option<String>) -> Result<Self, Failure> {
         let conversation = fields.require::<ConversationId>("conversationId");
         let message = fields.require::<EventId>("messageId");
+        let if_version = fields.integer("ifVersion");
         fields.finish()?;
         match (conversation, message) {
             (Some(conversation_id), Some(message_id)) => Ok(Self::Delete(Delete {
                 id,
                 conversation_id,
                 message_id,
+                if_version,
             })),
             _ => Err(Failure::of(Code::Validation)),
         }

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::ids::EventId;
 use crate::json::{Fields, JsonText};
 use crate::limits;
-use crate::resource::{MessageBody, MessageContent};
+use crate::resource::{MessageBody, MessageChange, MessageContent};
 
 /// Reads a message's fields; what is wrong is noted in `fields`, and then there is none.
 pub fn read_body(fields: &mut Fields<'_>) -> Option<MessageBody> {
@@ -32,6 +32,28 @@ pub fn read_body(fields: &mut Fields<'_>) -> Option<MessageBody> {
 
 /// Reads the one content of a message; what is wrong is noted in `fields`.
 pub fn read_content(fields: &mut Fields<'_>) -> MessageContent {
+    read_given(fields).unwrap_or_else(|| {
+        fields.reject("content", "must be given, or encryptedContent");
+        MessageContent::default()
+    })
+}
+
+/// Reads what an edit changes: the content, members of the metadata, or both; what is wrong is noted in `fields`.
+pub fn read_change(fields: &mut Fields<'_>) -> MessageChange {
+    let has_metadata = fields
+        .peek("metadata")
+        .is_some_and(|raw| raw.get() != "null");
+    let metadata = fields.object("metadata", limits::MESSAGE_METADATA);
+    let content = if has_metadata {
+        read_given(fields)
+    } else {
+        Some(read_content(fields))
+    };
+    MessageChange { content, metadata }
+}
+
+/// The content of a message, where one is given.
+fn read_given(fields: &mut Fields<'_>) -> Option<MessageContent> {
     // One that is there and bad has an error of its own.
     let is_given = |name| fields.peek(name).is_some_and(|raw| raw.get() != "null");
     let given = (is_given("content"), is_given("encryptedContent"));
@@ -40,21 +62,21 @@ pub fn read_content(fields: &mut Fields<'_>) -> MessageContent {
     let stated = fields.integer("payloadSizeBytes");
     match given {
         (true, true) => fields.reject("encryptedContent", "must not be given beside content"),
-        (false, false) => fields.reject("content", "must be given, or encryptedContent"),
-        (true, false) if stated.is_some() => {
+        (_, false) if stated.is_some() => {
             fields.reject("payloadSizeBytes", "goes with encryptedContent");
         }
-        (true, false) | (false, true) => {}
+        (_, false) | (false, true) => {}
     }
     let payload_size_bytes = match (&content, &encrypted_content) {
         (None, Some(encrypted)) => decoded_size(fields, encrypted, stated),
         _ => None,
     };
-    MessageContent {
+    let content = MessageContent {
         content,
         encrypted_content,
         payload_size_bytes,
-    }
+    };
+    (given != (false, false)).then_some(content)
 }
 
 /// What a message's kind must be, in words for the caller.

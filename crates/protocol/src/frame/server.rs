@@ -228,6 +228,9 @@ pub struct ErrorFrame {
     /// How many more bad fields there are; left out where there are none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more_errors: u64,
+    /// Of `PRECONDITION_FAILED`: the message's present version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_version: Option<u64>,
 }
 
 impl ErrorFrame {
@@ -249,6 +252,7 @@ impl ErrorFrame {
             request_id,
             errors: extension.errors,
             more_errors: extension.more_errors,
+            current_version: extension.current_version,
         }
     }
 }

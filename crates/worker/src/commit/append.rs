@@ -18,6 +18,8 @@ pub(super) struct Appender<'a> {
     pub(super) caller: &'a Caller,
     pub(super) conversation: ConversationId,
     pub(super) client_id: ClientId,
+    /// The id of the first event, where the gateway made one.
+    pub(super) event: Option<EventId>,
     pub(super) locked: &'a Locked,
 }
 
@@ -44,7 +46,10 @@ impl Appender<'_> {
             let entry = LogEntry {
                 conversation: self.conversation,
                 seq: first + n as Seq,
-                id: EventId(Uuid::now_v7()),
+                id: self
+                    .event
+                    .filter(|_| n == 0)
+                    .unwrap_or_else(|| EventId(Uuid::now_v7())),
                 event_type: event.event_type,
                 actor: &self.caller.user,
                 // The key stands with the first event: that is the one a repeat finds.
@@ -52,6 +57,7 @@ impl Appender<'_> {
                 created_at: self.locked.now,
                 edited_at: None,
                 deleted_at: None,
+                version: 1,
                 payload: &event.payload,
                 target_seq: event.rewrites.as_ref().map(|message| message.seq),
                 target: event

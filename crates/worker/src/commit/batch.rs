@@ -21,13 +21,14 @@ use crate::error::{CommandError, Meaning, locked, meaning, poisons_connection};
 use crate::messages::{Append, Appended, Decision, Stored};
 use crate::outbox::Committed;
 use crate::planner::{Locking, Open};
+use crate::reads::version;
 
 /// After how long a batch that met a lock beside its conversations' is run again as it is.
 const LOCKED_RETRY_DELAY: Duration = Duration::from_millis(10);
 
-const BATCH: &str = "select item, outcome, seq, id, created_at, payload, edited_at, deleted_at, outbox_id \
+const BATCH: &str = "select item, outcome, seq, id, created_at, payload, edited_at, deleted_at, version, outbox_id \
     from append_messages($1, $2, $3, $4, $5, $6, $7, $8)";
-const ONE: &str = "select item, outcome, seq, id, created_at, payload, edited_at, deleted_at, outbox_id \
+const ONE: &str = "select item, outcome, seq, id, created_at, payload, edited_at, deleted_at, version, outbox_id \
     from append_message($1, $2, $3, $4, $5, $6, $7, $8)";
 
 /// A message of a batch, with the end of its budget.
@@ -364,12 +365,14 @@ fn read(row: &PgRow) -> Result<(i64, Appended), sqlx::Error> {
         )
     };
     let (edited_at, deleted_at) = (time("edited_at")?, time("deleted_at")?);
+    let stored_version = row.try_get("version")?;
     let stored = row
         .try_get::<Option<String>, _>("payload")?
         .map(|payload| Stored {
             payload,
             edited_at,
             deleted_at,
+            version: version(stored_version),
         });
     let appended = Appended {
         decision,

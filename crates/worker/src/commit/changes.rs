@@ -56,14 +56,18 @@ impl Appender<'_> {
         tx: &mut PgConnection,
         message: &StoredMessage,
     ) -> Result<(), CommandError> {
-        sqlx::query("update events set payload = $3, edited_at = $4, deleted_at = $5 where conversation_id = $1 and seq = $2")
-            .bind(self.conversation.0)
-            .bind(message.seq.cast_signed())
-            .bind(&message.payload)
-            .bind(message.edited_at.map(Timestamp::to_datetime))
-            .bind(message.deleted_at.map(Timestamp::to_datetime))
-            .execute(tx)
-            .await?;
+        sqlx::query(
+            "update events set payload = $3, edited_at = $4, deleted_at = $5, version = $6 \
+             where conversation_id = $1 and seq = $2",
+        )
+        .bind(self.conversation.0)
+        .bind(message.seq.cast_signed())
+        .bind(&message.payload)
+        .bind(message.edited_at.map(Timestamp::to_datetime))
+        .bind(message.deleted_at.map(Timestamp::to_datetime))
+        .bind(i32::try_from(message.version).unwrap_or(i32::MAX))
+        .execute(tx)
+        .await?;
         Ok(())
     }
 

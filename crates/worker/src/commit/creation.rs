@@ -150,8 +150,9 @@ async fn write(
     let id = command.conversation;
     sqlx::query(
         "insert into conversations \
-            (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, last_event_at, active_at, members) \
-         values ($1, $2, $3, $4, $5, $6, $6, 1, $6, $6, 0)",
+            (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, last_event_at, last_message_at, \
+                active_at, members) \
+         values ($1, $2, $3, $4, $5, $6, $6, 1, $6, $6, $6, 0)",
     )
     .bind(id.0)
     .bind(caller.tenant.as_str())
@@ -175,6 +176,7 @@ async fn write(
         caller,
         conversation: id,
         client_id: key,
+        event: None,
         locked: &locked,
     };
     appender.join(tx, &beginning.members, 1).await?;
@@ -197,6 +199,7 @@ async fn write(
         created_at: now,
         edited_at: None,
         deleted_at: None,
+        version: 1,
         payload: &payload,
         target_seq: None,
         target: None,

@@ -5,17 +5,19 @@ use std::time::Instant;
 use confab_protocol::command::Caller;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::event::EventType;
-use confab_protocol::ids::{ClientId, ConversationId, Seq};
+use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq};
 use confab_protocol::timestamp::Timestamp;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::append::role;
+use super::transact::Asker;
 use crate::decision::Locked;
 use crate::error::CommandError;
 
-/// How long the key of a command that appended nothing is recognised: as long as that of a creation. No gateway repeats one for so long.
-const SETTLED_KEY_SECONDS: i64 = 24 * 60 * 60;
+/// How long the key of a command that appended nothing is recognised: as long as that of a creation.
+pub(super) const SETTLED_KEY_SECONDS: i64 = 24 * 60 * 60;
 
 /// Locks the conversation's row, in a statement of its own: what follows sees all that committed while this waited.
 pub(super) async fn lock(
@@ -69,12 +71,15 @@ pub(super) struct FirstExecution {
     /// Whether what it asked for stood already: it appended nothing.
     pub(super) is_settled: bool,
     seq: i64,
+    id: Uuid,
     #[sqlx(rename = "type")]
     event_type: String,
     created_at: OffsetDateTime,
     target_seq: Option<i64>,
     /// The event's data.
     pub(super) payload: String,
+    /// Of a command that appended nothing, what it asked for beyond what the event tells.
+    pub(super) detail: Option<String>,
 }
 
 impl FirstExecution {
@@ -90,18 +95,33 @@ impl FirstExecution {
 
     /// The message that it is about.
     pub(super) fn target(&self) -> Option<Seq> {
-        self.target_seq.map(i64::cast_unsigned)
+        let is_message = self.event_type == EventType::MessageCreated.as_str();
+        let target = self.target_seq.or_else(|| is_message.then_some(self.seq));
+        target.map(i64::cast_unsigned)
+    }
+
+    /// Whether it was no other try of the same request that the key was used by.
+    pub(super) fn is_repeated_by(&self, asker: &Asker<'_>) -> bool {
+        self.is_settled || asker.event != Some(EventId(self.id))
+    }
+
+    /// Whether it may be what an earlier execution of a command left that appends `expected`.
+    fn is_of(&self, expected: EventType) -> bool {
+        let is_edited_message = expected == EventType::MessageEdited
+            && self.event_type == EventType::MessageCreated.as_str();
+        self.event_type == expected.as_str()
+            || self.is_settled && (is_edited_message || self.detail.is_some())
     }
 }
 
 /// An event by the key of the command: $1 conversation, $2 actor, $3 key.
 pub(super) const FIRST_EXECUTION: &str = "\
-    select false as is_settled, e.seq, e.type, e.created_at, e.target_seq, e.payload from events e \
+    select false as is_settled, e.seq, e.id, e.type, e.created_at, e.target_seq, e.payload, null::text as detail from events e \
     where e.conversation_id = $1 and e.actor = $2 and e.client_id = $3 \
     union all \
-    select true, e.seq, e.type, e.created_at, e.target_seq, e.payload from settled_keys k \
+    select true, e.seq, e.id, e.type, e.created_at, e.target_seq, e.payload, k.detail from settled_keys k \
     cross join lateral ( \
-        select seq, type, created_at, target_seq, payload from events \
+        select seq, id, type, created_at, target_seq, payload from events \
         where conversation_id = k.conversation_id and seq = k.seq limit 1) e \
     where k.conversation_id = $1 and k.actor = $2 and k.client_id = $3 \
     limit 1";
@@ -122,30 +142,35 @@ pub(super) async fn first_execution(
         .fetch_optional(tx)
         .await?;
     match found {
-        Some(first) if first.event_type != expected.as_str() => {
-            Err(Failure::of(Code::IdempotencyKeyReused).into())
-        }
+        Some(first) if !first.is_of(expected) => Err(reused()),
         found => Ok(found),
     }
 }
 
-/// Notes that the command was carried out and appended nothing, since the event `found` had done what it asks for: a repeat finds that event.
+/// The key was used for another command.
+pub(super) fn reused() -> CommandError {
+    Failure::of(Code::IdempotencyKeyReused).into()
+}
+
+/// Notes that the command was carried out and appended nothing, since what it asks for stood at the event `found`: a repeat finds that event.
+/// `detail` is what it asked for, where the event does not tell.
 pub(super) async fn settle(
     tx: &mut PgConnection,
     caller: &Caller,
     id: ConversationId,
     key: ClientId,
-    found: Seq,
+    (found, detail): (Seq, Option<&str>),
 ) -> Result<(), CommandError> {
     sqlx::query(
-        "insert into settled_keys (conversation_id, actor, client_id, seq, expires_at) \
-         values ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 second')",
+        "insert into settled_keys (conversation_id, actor, client_id, seq, detail, expires_at) \
+         values ($1, $2, $3, $4, $6, clock_timestamp() + $5 * interval '1 second')",
     )
     .bind(id.0)
     .bind(caller.user.as_str())
     .bind(key.0)
     .bind(found.cast_signed())
     .bind(SETTLED_KEY_SECONDS)
+    .bind(detail)
     .execute(tx)
     .await?;
     Ok(())

@@ -1,8 +1,6 @@
 //! Additions, changes of roles, and removals: lock, look for the key, read, decide, write.
 
-use confab_protocol::command::{
-    AddParticipants, Caller, Outcome, RemoveParticipant, UpdateParticipant,
-};
+use confab_protocol::command::{AddParticipants, Outcome, RemoveParticipant, UpdateParticipant};
 use confab_protocol::event::{
     EventType, Member, ParticipantAdded, ParticipantRemoved, ParticipantUpdated,
 };
@@ -15,8 +13,8 @@ use time::OffsetDateTime;
 
 use super::append::{Appender, role};
 use super::changes::lock_counts;
-use super::lock::{first_execution, lock, read};
-use super::transact::Done;
+use super::lock::{first_execution, lock, read, reused, settle};
+use super::transact::{Asker, Done};
 use crate::decision::Change;
 use crate::error::CommandError;
 use crate::participants::{self, Present, Standing, within_limits};
@@ -30,16 +28,22 @@ pub(super) const FIRST_ADMIN: &str = "\
 /// Adds members, all or none.
 pub(super) async fn add(
     tx: &mut PgConnection,
-    caller: &Caller,
+    asker: Asker<'_>,
     command: &AddParticipants,
 ) -> Result<Done, CommandError> {
-    let id = command.conversation;
+    let (caller, id) = (asker.caller, command.conversation);
     lock(tx, caller, id).await?;
     let key = command.client_id;
     if let Some(first) = first_execution(tx, caller, id, key, EventType::ParticipantAdded).await? {
         let data: ParticipantAdded = serde_json::from_str(&first.payload)?;
-        let participants = joined(data.participants, first.seq(), first.at());
-        return Ok((Outcome::Added { participants }, None));
+        if !participants::are_added(&data.participants, &command.participants) {
+            return Err(reused());
+        }
+        let outcome = Outcome::Added {
+            participants: joined(data.participants, first.seq(), first.at()),
+            replayed: first.is_repeated_by(&asker),
+        };
+        return Ok((outcome, None));
     }
     let locked = read(tx, caller, id).await?;
     let users: Vec<_> = command
@@ -58,6 +62,7 @@ pub(super) async fn add(
         caller,
         conversation: id,
         client_id: key,
+        event: asker.event,
         locked: &locked,
     };
     let committed = appender.write(tx, &append).await?;
@@ -67,55 +72,75 @@ pub(super) async fn add(
         _ => None,
     });
     let added = added.ok_or(CommandError::Stored("an addition of nobody"))?;
-    let participants = joined(added, seq, locked.now);
-    Ok((Outcome::Added { participants }, Some(committed)))
+    let outcome = Outcome::Added {
+        participants: joined(added, seq, locked.now),
+        replayed: false,
+    };
+    Ok((outcome, Some(committed)))
 }
 
 /// Changes a member's role.
 pub(super) async fn update(
     tx: &mut PgConnection,
-    caller: &Caller,
+    asker: Asker<'_>,
     command: &UpdateParticipant,
 ) -> Result<Done, CommandError> {
-    let id = command.conversation;
+    let (caller, id) = (asker.caller, command.conversation);
     lock(tx, caller, id).await?;
     let key = command.client_id;
     if let Some(first) = first_execution(tx, caller, id, key, EventType::ParticipantUpdated).await?
     {
-        let data: ParticipantUpdated = serde_json::from_str(&first.payload)?;
-        return Ok((role_changed(tx, id, data, first.seq()).await?, None));
+        let is_same = if first.is_settled {
+            first.detail.as_deref() == Some(&role_detail(command))
+        } else {
+            let data: ParticipantUpdated = serde_json::from_str(&first.payload)?;
+            data.user_id == command.user && data.role == command.role
+        };
+        if !is_same {
+            return Err(reused());
+        }
+        let replayed = first.is_repeated_by(&asker);
+        let outcome = role_changed(tx, command, first.seq(), replayed).await?;
+        return Ok((outcome, None));
     }
     let locked = read(tx, caller, id).await?;
     let standing = standing(tx, id, &command.user).await?;
-    let append = participants::update(caller, &locked, command, &standing)?;
+    let Some(append) = participants::update(caller, &locked, command, &standing)? else {
+        let detail = role_detail(command);
+        settle(tx, caller, id, key, (locked.last_seq, Some(&detail))).await?;
+        let outcome = role_changed(tx, command, locked.last_seq, false).await?;
+        return Ok((outcome, None));
+    };
     let appender = Appender {
         caller,
         conversation: id,
         client_id: key,
+        event: asker.event,
         locked: &locked,
     };
     let committed = appender.write(tx, &append).await?;
-    let data = ParticipantUpdated {
-        user_id: command.user.clone(),
-        role: command.role,
-    };
-    let outcome = role_changed(tx, id, data, locked.last_seq + 1).await?;
+    let outcome = role_changed(tx, command, locked.last_seq + 1, false).await?;
     Ok((outcome, Some(committed)))
 }
 
 /// Removes a member, or lets it leave.
 pub(super) async fn remove(
     tx: &mut PgConnection,
-    caller: &Caller,
+    asker: Asker<'_>,
     command: &RemoveParticipant,
 ) -> Result<Done, CommandError> {
-    let id = command.conversation;
+    let (caller, id) = (asker.caller, command.conversation);
     lock(tx, caller, id).await?;
     let key = command.client_id;
     if let Some(first) = first_execution(tx, caller, id, key, EventType::ParticipantRemoved).await?
     {
         let data: ParticipantRemoved = serde_json::from_str(&first.payload)?;
-        return Ok((removed(tx, id, &data.user_id, first.seq()).await?, None));
+        if data.user_id != command.user {
+            return Err(reused());
+        }
+        let replayed = first.is_repeated_by(&asker);
+        let outcome = removed(tx, command, first.seq(), replayed).await?;
+        return Ok((outcome, None));
     }
     let locked = read(tx, caller, id).await?;
     let standing = standing(tx, id, &command.user).await?;
@@ -124,11 +149,13 @@ pub(super) async fn remove(
         caller,
         conversation: id,
         client_id: key,
+        event: asker.event,
         locked: &locked,
     };
     let committed = appender.write(tx, &append).await?;
     let seq = locked.last_seq + 1;
-    Ok((removed(tx, id, &command.user, seq).await?, Some(committed)))
+    let outcome = removed(tx, command, seq, false).await?;
+    Ok((outcome, Some(committed)))
 }
 
 async fn present_among(
@@ -220,36 +247,45 @@ fn joined(members: Vec<Member>, seq: Seq, at: Timestamp) -> Vec<Participant> {
     members.into_iter().map(participant).collect()
 }
 
-/// The membership whose role changed with the event `seq`, as it was then.
+/// What a change of role asks for, where no event tells: a role that the member had.
+fn role_detail(command: &UpdateParticipant) -> String {
+    format!("role {} {}", command.role.as_str(), command.user.as_str())
+}
+
+/// The membership that had the role at the event `seq`, as it was then.
 async fn role_changed(
     tx: &mut PgConnection,
-    id: ConversationId,
-    data: ParticipantUpdated,
+    command: &UpdateParticipant,
     seq: Seq,
+    replayed: bool,
 ) -> Result<Outcome, CommandError> {
     let row: ParticipantRow = sqlx::query_as(
         "select user_id, role, joined_at, null::timestamptz, last_read_seq from participants \
-         where conversation_id = $1 and user_id = $2 and joined_seq < $3 and (left_seq is null or left_seq > $3)",
+         where conversation_id = $1 and user_id = $2 and joined_seq <= $3 and (left_seq is null or left_seq > $3)",
     )
-    .bind(id.0)
-    .bind(data.user_id.as_str())
+    .bind(command.conversation.0)
+    .bind(command.user.as_str())
     .bind(seq.cast_signed())
     .fetch_one(tx)
     .await?;
     let participant = Participant {
-        role: data.role,
+        role: command.role,
         ..participant(row)?
     };
-    Ok(Outcome::RoleChanged { participant })
+    Ok(Outcome::RoleChanged {
+        participant,
+        replayed,
+    })
 }
 
 /// The membership that ended with the event `seq`, and whether the conversation ended right behind it.
 async fn removed(
     tx: &mut PgConnection,
-    id: ConversationId,
-    user: &UserId,
+    command: &RemoveParticipant,
     seq: Seq,
+    replayed: bool,
 ) -> Result<Outcome, CommandError> {
+    let (id, user) = (command.conversation, &command.user);
     let row: ParticipantRow = sqlx::query_as(
         "select user_id, role, joined_at, left_at, last_read_seq from participants \
          where conversation_id = $1 and user_id = $2 and left_seq = $3",
@@ -269,5 +305,6 @@ async fn removed(
     Ok(Outcome::Removed {
         participant: participant(row)?,
         conversation_deleted_at,
+        replayed,
     })
 }

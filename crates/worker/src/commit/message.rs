@@ -1,6 +1,6 @@
 //! Editing and deleting a message.
 
-use confab_protocol::command::{Caller, DeleteMessage, EditMessage, Outcome, SendAnswer, Sent};
+use confab_protocol::command::{DeleteMessage, EditMessage, Outcome, SendAnswer, Sent};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::event::EventType;
 use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq};
@@ -11,12 +11,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::append::Appender;
-use super::lock::{first_execution, lock, read, settle};
-use super::transact::Done;
+use super::lock::{first_execution, lock, read, reused, settle};
+use super::transact::{Asker, Done};
 use crate::decision::{Append, Locked, StoredMessage};
 use crate::error::CommandError;
-use crate::messages;
-use crate::repeats::has_content;
+use crate::messages::{self, Edit};
+use crate::reads::version;
+use crate::repeats::is_same_body;
 
 /// Whether a message was changed behind an event: $1 conversation, $2 message, $3 event. The fence (`offset 0`) keeps the log behind the event
 /// from being read for it.
@@ -28,32 +29,42 @@ pub(super) const IS_CHANGED: &str = "\
 /// What an edit and a deletion have in common.
 #[derive(Debug, Clone, Copy)]
 struct Change<'a> {
-    caller: &'a Caller,
+    asker: Asker<'a>,
     message: EventId,
     client_id: ClientId,
     answer: SendAnswer,
     /// What it appends.
     event_type: EventType,
-    /// Of an edit, the content that the message gets.
-    content: Option<&'a JsonText>,
+    /// Of an edit, what becomes of the message.
+    edit: Option<Edit<'a>>,
 }
 
-/// Replaces a message's content.
+/// Changes a message's content, its metadata, or both.
 pub(super) async fn edit(
     tx: &mut PgConnection,
-    caller: &Caller,
+    asker: Asker<'_>,
     command: &EditMessage,
 ) -> Result<Done, CommandError> {
+    let edit = Edit {
+        content: command.content.as_ref(),
+        metadata: command.metadata.as_ref(),
+    };
     let change = Change {
-        caller,
+        asker,
         message: command.message,
         client_id: command.client_id,
         answer: command.answer,
         event_type: EventType::MessageEdited,
-        content: Some(&command.content),
+        edit: Some(edit),
     };
     let decide = |locked: &Locked, message| {
-        messages::edit(caller, locked, message, &command.content).map(Some)
+        messages::edit(
+            asker.caller,
+            locked,
+            message,
+            edit,
+            command.expected_version,
+        )
     };
     change.carry_out(tx, command.conversation, decide).await
 }
@@ -61,18 +72,20 @@ pub(super) async fn edit(
 /// Deletes a message.
 pub(super) async fn delete(
     tx: &mut PgConnection,
-    caller: &Caller,
+    asker: Asker<'_>,
     command: &DeleteMessage,
 ) -> Result<Done, CommandError> {
     let change = Change {
-        caller,
+        asker,
         message: command.message,
         client_id: command.client_id,
         answer: command.answer,
         event_type: EventType::MessageDeleted,
-        content: None,
+        edit: None,
     };
-    let decide = |locked: &Locked, message| messages::delete(caller, locked, message);
+    let decide = |locked: &Locked, message| {
+        messages::delete(asker.caller, locked, message, command.expected_version)
+    };
     change.carry_out(tx, command.conversation, decide).await
 }
 
@@ -111,26 +124,27 @@ impl Change<'_> {
         id: ConversationId,
         decide: impl FnOnce(&Locked, Option<StoredMessage>) -> Result<Option<Append>, CommandError>,
     ) -> Result<Done, CommandError> {
-        lock(tx, self.caller, id).await?;
-        let first = first_execution(tx, self.caller, id, self.client_id, self.event_type).await?;
+        let caller = self.asker.caller;
+        lock(tx, caller, id).await?;
+        let first = first_execution(tx, caller, id, self.client_id, self.event_type).await?;
         let message = stored(tx, id, self.message).await?;
         if let Some(first) = first {
             let message = message
                 .filter(|message| first.target() == Some(message.seq))
-                .ok_or_else(|| Failure::of(Code::IdempotencyKeyReused))?;
+                .ok_or_else(reused)?;
             self.compare(tx, id, &message, first.seq()).await?;
             let sent = Sent {
-                duplicate: first.is_settled,
+                duplicate: first.is_repeated_by(&self.asker),
                 ..self.sent(id, &message, first.seq(), first.at())
             };
             return Ok((Outcome::Sent(sent), None));
         }
-        let locked = read(tx, self.caller, id).await?;
+        let locked = read(tx, caller, id).await?;
         let before = message.clone();
         let Some(append) = decide(&locked, message)? else {
-            let message = before.ok_or(CommandError::Stored("a deletion of nothing"))?;
-            let (seq, at) = deletion(tx, id, message.seq).await?;
-            settle(tx, self.caller, id, self.client_id, seq).await?;
+            let message = before.ok_or(CommandError::Stored("a change of nothing"))?;
+            let (seq, at) = last_change(tx, id, &message).await?;
+            settle(tx, caller, id, self.client_id, (seq, None)).await?;
             let sent = Sent {
                 duplicate: true,
                 ..self.sent(id, &message, seq, at)
@@ -138,9 +152,10 @@ impl Change<'_> {
             return Ok((Outcome::Sent(sent), None));
         };
         let appender = Appender {
-            caller: self.caller,
+            caller,
             conversation: id,
             client_id: self.client_id,
+            event: self.asker.event,
             locked: &locked,
         };
         let committed = appender.write(tx, &append).await?;
@@ -150,7 +165,7 @@ impl Change<'_> {
         Ok((Outcome::Sent(sent), Some(committed)))
     }
 
-    /// Refuses another content under the key of the edit `seq`, for as long as the message stands as that left it.
+    /// Refuses another change under the key of the edit `seq`, for as long as the message stands as that left it.
     async fn compare(
         &self,
         tx: &mut PgConnection,
@@ -158,10 +173,11 @@ impl Change<'_> {
         message: &StoredMessage,
         seq: Seq,
     ) -> Result<(), CommandError> {
-        let Some(content) = self.content else {
+        let Some(edit) = self.edit else {
             return Ok(());
         };
-        if has_content(&message.payload, content.as_str()) {
+        // To carry it out again would change nothing.
+        if is_same_body(&message.payload, &edit.apply(&message.payload)?) {
             return Ok(());
         }
         let (is_changed,): (bool,) = sqlx::query_as(IS_CHANGED)
@@ -170,14 +186,10 @@ impl Change<'_> {
             .bind(seq.cast_signed())
             .fetch_one(tx)
             .await?;
-        if is_changed {
-            Ok(())
-        } else {
-            Err(Failure::of(Code::IdempotencyKeyReused).into())
-        }
+        if is_changed { Ok(()) } else { Err(reused()) }
     }
 
-    /// What is told of the event `seq`. No duplicate where an earlier execution appended it: its key is the gateway's own.
+    /// What is told of the event `seq`.
     fn sent(
         &self,
         conversation: ConversationId,
@@ -212,11 +224,12 @@ async fn stored(
         created_at: OffsetDateTime,
         edited_at: Option<OffsetDateTime>,
         deleted_at: Option<OffsetDateTime>,
+        version: Option<i32>,
         payload: String,
     }
     // By its id alone, so that it is one look-up however little Postgres knows of the table.
     let row: Option<Row> = sqlx::query_as(
-        "select conversation_id, seq, actor, client_id, created_at, edited_at, deleted_at, payload from events \
+        "select conversation_id, seq, actor, client_id, created_at, edited_at, deleted_at, version, payload from events \
          where id = $1 and type = 'message.created'",
     )
     .bind(id.0)
@@ -236,23 +249,27 @@ async fn stored(
         created_at: Timestamp::new(row.created_at),
         edited_at: row.edited_at.map(Timestamp::new),
         deleted_at: row.deleted_at.map(Timestamp::new),
+        version: version(row.version),
         payload: row.payload,
     }))
 }
 
-/// The event that deleted a message.
-async fn deletion(
+/// The event that left a message as it is: its last edit or its deletion, else the one that sent it. The fence (`offset 0`) keeps the log
+/// behind the message from being read for it.
+async fn last_change(
     tx: &mut PgConnection,
     conversation: ConversationId,
-    target: Seq,
+    message: &StoredMessage,
 ) -> Result<(Seq, Timestamp), CommandError> {
-    let (seq, at): (i64, OffsetDateTime) = sqlx::query_as(
-        "select seq, created_at from events \
-         where conversation_id = $1 and target_seq = $2 and type = 'message.deleted'",
+    let last: Option<(i64, OffsetDateTime)> = sqlx::query_as(
+        "select seq, created_at from ( \
+            select seq, created_at from events where conversation_id = $1 and target_seq = $2 offset 0) as changes \
+         order by seq desc limit 1",
     )
     .bind(conversation.0)
-    .bind(target.cast_signed())
-    .fetch_one(tx)
+    .bind(message.seq.cast_signed())
+    .fetch_optional(tx)
     .await?;
-    Ok((seq.cast_unsigned(), Timestamp::new(at)))
+    let sent = (message.seq, message.created_at);
+    Ok(last.map_or(sent, |(seq, at)| (seq.cast_unsigned(), Timestamp::new(at))))
 }

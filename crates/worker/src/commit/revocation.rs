@@ -2,8 +2,12 @@
 
 use confab_protocol::command::{Caller, Outcome, Revoke};
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::ids::{ClientId, ConversationId};
+use confab_protocol::revocation::{Revocation, RevocationTarget};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
+use super::lock::{reused, settle};
 use super::transact::Done;
 use crate::error::CommandError;
 use crate::revocations::lifetimes::{
@@ -28,6 +32,14 @@ pub(super) async fn revoke(
         .bind(LOCK)
         .execute(&mut *tx)
         .await?;
+    if let Some(key) = command.key
+        && let Some(first) = first_use(tx, caller, key).await?
+    {
+        if !is_same(&first.target, &command.target) {
+            return Err(reused());
+        }
+        return Ok((Outcome::Revoked(first), None));
+    }
     let is_session = entry.kind == "session";
     if is_session && !entry.user.is_empty() && !has_room(tx, caller, &entry).await? {
         let many = format!("{MAX_SESSIONS} sessions of this user were revoked lately");
@@ -59,9 +71,56 @@ pub(super) async fn revoke(
         .bind(entry.user)
         .bind(entry.issued_before.map(|at| at.to_datetime()))
         .bind(default)
-        .fetch_one(tx)
+        .fetch_one(&mut *tx)
         .await?;
-    Ok((Outcome::Revoked(revocation(row)?), None))
+    let revocation = revocation(row)?;
+    if let Some(key) = command.key {
+        let detail = serde_json::to_string(&revocation)?;
+        settle(tx, caller, NOWHERE, key, (0, Some(&detail))).await?;
+    }
+    Ok((Outcome::Revoked(revocation), None))
+}
+
+/// Where keys of revocations stand, which are of no conversation. Their tenant is in the key.
+const NOWHERE: ConversationId = ConversationId(Uuid::nil());
+
+/// What the first use of a key revoked.
+async fn first_use(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    key: ClientId,
+) -> Result<Option<Revocation>, CommandError> {
+    let detail: Option<Option<String>> = sqlx::query_scalar(
+        "select detail from settled_keys where conversation_id = $1 and actor = $2 and client_id = $3",
+    )
+    .bind(NOWHERE.0)
+    .bind(caller.user.as_str())
+    .bind(key.0)
+    .fetch_optional(tx)
+    .await?;
+    let Some(detail) = detail else {
+        return Ok(None);
+    };
+    let detail = detail.ok_or(CommandError::Stored("a key of a revocation"))?;
+    Ok(Some(serde_json::from_str(&detail)?))
+}
+
+/// Whether what was revoked is what is asked for. A time that is not asked for is that of the first use; one that is may have been
+/// outdone by an earlier revocation.
+fn is_same(revoked: &RevocationTarget, asked: &RevocationTarget) -> bool {
+    match (revoked, asked) {
+        (
+            RevocationTarget::User {
+                user: one,
+                issued_before: at,
+            },
+            RevocationTarget::User {
+                user,
+                issued_before,
+            },
+        ) => one == user && issued_before.is_none_or(|asked| at.is_some_and(|at| at >= asked)),
+        (revoked, asked) => revoked == asked,
+    }
 }
 
 /// Whether a user may revoke one more of its sessions, or has revoked this one. Behind the lock, so that no two take the last place.

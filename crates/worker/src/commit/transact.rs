@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use confab_protocol::command::{Command, Outcome, Request};
+use confab_protocol::command::{Caller, Command, Outcome, Request};
 use confab_protocol::error::Failure;
+use confab_protocol::ids::EventId;
 use sqlx::PgConnection;
 
 use super::lock::wait_for_lock;
@@ -15,6 +16,14 @@ use crate::planner::Locking;
 
 /// What a transaction gives: the outcome, and what is to be published.
 pub(super) type Done = (Outcome, Option<Committed>);
+
+/// Who asks, and what tells its gateway's own second try from a repeat.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) caller: &'a Caller,
+    /// The id of the first event that is appended, where the gateway made one.
+    pub(super) event: Option<EventId>,
+}
 
 impl Committer {
     /// Carries out a command in one transaction. A failure that leaves the connection good ends with a rollback, any other closes it.
@@ -60,6 +69,10 @@ impl Committer {
             waited.map_err(CommandError::from)?;
         }
         in_time(deadline).map_err(CommandError::from)?;
+        let asker = Asker {
+            caller,
+            event: request.event,
+        };
         Ok(match &request.command {
             Command::CreateConversation(command) => {
                 let (created, committed) = creation::create(tx, caller, command).await?;
@@ -67,16 +80,16 @@ impl Committer {
                 (Outcome::Created(created), committed)
             }
             Command::UpdateConversation(command) => {
-                conversation::update(tx, caller, command).await?
+                conversation::update(tx, asker, command).await?
             }
             Command::DeleteConversation(command) => {
-                conversation::delete(tx, caller, command).await?
+                conversation::delete(tx, asker, command).await?
             }
-            Command::AddParticipants(command) => membership::add(tx, caller, command).await?,
-            Command::UpdateParticipant(command) => membership::update(tx, caller, command).await?,
-            Command::RemoveParticipant(command) => membership::remove(tx, caller, command).await?,
-            Command::EditMessage(command) => message::edit(tx, caller, command).await?,
-            Command::DeleteMessage(command) => message::delete(tx, caller, command).await?,
+            Command::AddParticipants(command) => membership::add(tx, asker, command).await?,
+            Command::UpdateParticipant(command) => membership::update(tx, asker, command).await?,
+            Command::RemoveParticipant(command) => membership::remove(tx, asker, command).await?,
+            Command::EditMessage(command) => message::edit(tx, asker, command).await?,
+            Command::DeleteMessage(command) => message::delete(tx, asker, command).await?,
             Command::Revoke(command) => revocation::revoke(tx, caller, command).await?,
             Command::SendMessage(_) => {
                 return Err(CommandError::Stored("messages are committed in batches").into());

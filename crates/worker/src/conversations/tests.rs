@@ -86,10 +86,11 @@ fn described(metadata: &str) -> Described {
 }
 
 #[test]
-fn a_patch_is_merged_and_the_version_goes_up_also_where_nothing_differs() {
+fn patch_is_merged_and_counts_where_something_differs() {
     let before = described(r#"{"name":"a","custom":{"keep":{"x": 1.0},"drop":1}}"#);
     let change = patch(r#"{"name":null,"custom":{"drop":null,"new":[1]}}"#, Some(7));
-    let append = update(&caller("a"), &locked(Some(Role::Admin)), &change, &before).unwrap();
+    let append = update(&caller("a"), &locked(Some(Role::Admin)), &change, &before);
+    let append = append.unwrap().unwrap();
     let merged = r#"{"custom":{"keep":{"x": 1.0},"new":[1]}}"#;
     let metadata = JsonText::trusted(merged.into());
     assert_eq!(append.changes, [Change::SetMetadata(metadata, 8)]);
@@ -98,8 +99,14 @@ fn a_patch_is_merged_and_the_version_goes_up_also_where_nothing_differs() {
         format!(r#"{{"metadata":{merged},"version":8}}"#)
     );
 
-    let nothing = update(&backend(), &locked(None), &patch("{}", None), &before).unwrap();
-    assert_eq!(nothing.changes, [Change::SetMetadata(before.metadata, 8)]);
+    for same in [
+        "{}",
+        r#"{"name":"\u0061"}"#,
+        r#"{"custom":{"keep":{"x":1}},"avatar":null}"#,
+    ] {
+        let nothing = update(&backend(), &locked(None), &patch(same, None), &before);
+        assert_eq!(nothing.unwrap(), None, "{same}");
+    }
 }
 
 #[test]

@@ -110,6 +110,7 @@ fn prepare(waiting: Waiting) -> Option<(Mark, Reader)> {
         traceparent,
         caller,
         command,
+        event: _,
     } = *request;
     let Command::MarkRead(read) = command else {
         return None;
@@ -146,6 +147,7 @@ impl Reader {
                 request: Box::new(Request {
                     request_id: self.request_id,
                     traceparent: self.traceparent,
+                    event: None,
                     caller: mark.caller,
                     command: Command::MarkRead(mark.read),
                 }),

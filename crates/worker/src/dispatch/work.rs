@@ -113,6 +113,7 @@ fn prepare(
         traceparent,
         caller,
         command,
+        event: _,
     } = *waiting.job.request;
     let Command::SendMessage(message) = command else {
         return None;
@@ -168,6 +169,7 @@ impl Sender {
                     request_id: self.request_id,
                     traceparent: self.traceparent,
                     caller,
+                    event: None,
                     command: Command::SendMessage(message),
                 }),
                 received: self.received,

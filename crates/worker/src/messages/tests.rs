@@ -17,6 +17,7 @@ fn stored(sender: &str) -> StoredMessage {
         created_at: "2026-11-23T10:20:00.000Z".parse().unwrap(),
         edited_at: None,
         deleted_at: None,
+        version: 4,
         payload: r#"{"kind":"text","content":{"a":  1.0},"payloadSizeBytes":null,"replyTo":null,"metadata":{"m": 1}}"#
             .to_owned(),
     }
@@ -33,6 +34,40 @@ fn content(json: &str) -> JsonText {
     JsonText::trusted(json.to_owned())
 }
 
+/// Replaces the content.
+fn edit(
+    caller: &Caller,
+    locked: &Locked,
+    message: Option<StoredMessage>,
+    content: &JsonText,
+) -> Result<Option<decision::Append>, CommandError> {
+    let edit = Edit {
+        content: Some(content),
+        metadata: None,
+    };
+    super::edit(caller, locked, message, edit, None)
+}
+
+/// Deletes whatever version stands.
+fn delete(
+    caller: &Caller,
+    locked: &Locked,
+    message: Option<StoredMessage>,
+) -> Result<Option<decision::Append>, CommandError> {
+    super::delete(caller, locked, message, None)
+}
+
+/// Changes the metadata alone.
+fn patched(patch: &str) -> Result<Option<decision::Append>, CommandError> {
+    let patch = content(patch);
+    let edit = Edit {
+        content: None,
+        metadata: Some(&patch),
+    };
+    let member = locked(Some(Role::Member));
+    super::edit(&caller("a"), &member, Some(stored("a")), edit, None)
+}
+
 fn rewritten(append: decision::Append) -> StoredMessage {
     assert!(append.changes.is_empty());
     let [event] = <[NewEvent; 1]>::try_from(append.events).unwrap();
@@ -43,12 +78,14 @@ fn rewritten(append: decision::Append) -> StoredMessage {
 fn an_edit_replaces_the_content_and_nothing_else() {
     let member = locked(Some(Role::Member));
     let new = content(r#"{"content":{"b":  2.0},"payloadSizeBytes":null}"#);
-    let append = edit(&caller("a"), &member, Some(stored("a")), &new).unwrap();
+    let append = edit(&caller("a"), &member, Some(stored("a")), &new);
+    let append = append.unwrap().unwrap();
     assert_eq!(append.events[0].payload, "{}");
     assert_eq!(
         rewritten(append),
         StoredMessage {
             edited_at: Some(member.now),
+            version: 5,
             payload: r#"{"kind":"text","content":{"b":  2.0},"payloadSizeBytes":null,"replyTo":null,"metadata":{"m": 1}}"#
                 .to_owned(),
             ..stored("a")
@@ -56,8 +93,8 @@ fn an_edit_replaces_the_content_and_nothing_else() {
     );
 
     let encrypted = content(r#"{"encryptedContent":"AAEC","payloadSizeBytes":3}"#);
-    let append = edit(&caller("a"), &member, Some(stored("a")), &encrypted).unwrap();
-    let sealed = rewritten(append);
+    let append = edit(&caller("a"), &member, Some(stored("a")), &encrypted);
+    let sealed = rewritten(append.unwrap().unwrap());
     let opened = edit(&caller("a"), &member, Some(sealed.clone()), &new);
     assert_eq!(refusal(opened), Code::Validation);
     assert!(edit(&caller("a"), &member, Some(sealed.clone()), &encrypted).is_ok());
@@ -128,7 +165,7 @@ fn a_deletion_leaves_nothing_of_what_was_sent() {
         message.payload,
         r#"{"kind":"text","payloadSizeBytes":null,"replyTo":null,"metadata":{}}"#
     );
-    assert_eq!(message.deleted_at, Some(member.now));
+    assert_eq!((message.deleted_at, message.version), (Some(member.now), 5));
     let entry = message.entry(ConversationId(Uuid::nil()));
     assert!(!entry.encode_message().contains("content"));
     assert_eq!(
@@ -152,4 +189,68 @@ fn a_message_is_deleted_by_its_sender_or_an_admin() {
     );
     let stranger = delete(&caller("x"), &locked(None), Some(stored("a")));
     assert_eq!(refusal(stranger), Code::ConversationNotFound);
+}
+
+#[test]
+fn edit_of_metadata_is_a_merge_patch() {
+    let append = patched(r#"{"n":{"a":  1},"m":null}"#).unwrap().unwrap();
+    assert_eq!(
+        rewritten(append).payload,
+        r#"{"kind":"text","content":{"a":  1.0},"payloadSizeBytes":null,"replyTo":null,"metadata":{"n":{"a":1}}}"#
+    );
+    let long = format!(r#"{{"n":"{}"}}"#, "x".repeat(limits::MESSAGE_METADATA - 10));
+    assert_eq!(refusal(patched(&long)), Code::Validation);
+}
+
+#[test]
+fn edit_that_changes_nothing_appends_nothing() {
+    let member = locked(Some(Role::Member));
+    let same = content(r#"{"content":{"\u0061":1},"payloadSizeBytes":null}"#);
+    let append = edit(&caller("a"), &member, Some(stored("a")), &same);
+    assert_eq!(append.unwrap(), None);
+    for patch in ["{}", r#"{"m":1.0}"#, r#"{"absent":null}"#] {
+        assert_eq!(patched(patch).unwrap(), None, "{patch}");
+    }
+}
+
+#[test]
+fn change_of_another_version_is_refused() {
+    let member = locked(Some(Role::Member));
+    let new = content(r#"{"content":1,"payloadSizeBytes":null}"#);
+    let edit = Edit {
+        content: Some(&new),
+        metadata: None,
+    };
+    let by = caller("a");
+    let edited = |version| super::edit(&by, &member, Some(stored("a")), edit, Some(version));
+    let deleted_at = |version, message| super::delete(&by, &member, Some(message), Some(version));
+    for refused in [edited(3), edited(5), deleted_at(3, stored("a"))] {
+        match refused.unwrap_err() {
+            CommandError::Refused(failure) => {
+                assert_eq!(failure.code, Code::PreconditionFailed);
+                assert_eq!(failure.extension.current_version, Some(4));
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert!(edited(4).unwrap().is_some());
+    assert!(deleted_at(4, stored("a")).unwrap().is_some());
+    // What is asked for stands.
+    assert_eq!(deleted_at(3, deleted("a")).unwrap(), None);
+}
+
+#[test]
+fn encrypted_message_stays_encrypted() {
+    let member = locked(Some(Role::Member));
+    let encrypted = StoredMessage {
+        payload: r#"{"kind":"text","encryptedContent":"AAEC","payloadSizeBytes":3,"replyTo":null,"metadata":{}}"#
+            .to_owned(),
+        ..stored("a")
+    };
+    let clear = content(r#"{"content":1,"payloadSizeBytes":null}"#);
+    let edited = edit(&caller("a"), &member, Some(encrypted.clone()), &clear);
+    assert_eq!(refusal(edited), Code::Validation);
+    let other = content(r#"{"encryptedContent":"AAED","payloadSizeBytes":3}"#);
+    let edited = edit(&caller("a"), &member, Some(encrypted), &other);
+    assert!(edited.unwrap().is_some());
 }

@@ -15,7 +15,7 @@ pub(super) const EXAMINED: Seq = 1000;
 
 /// The bytes are those of a range of a log; `found` counts what there is for the page, one more than asked included.
 pub(crate) const STATEMENT: &str = "\
-    select seq, id, type, actor, client_id, created_at, edited_at, deleted_at, payload, found from ( \
+    select seq, id, type, actor, client_id, created_at, edited_at, deleted_at, version, payload, found from ( \
         select e.*, sum(octet_length(e.payload) + 4 * octet_length(e.actor) + 640) over (order by e.seq desc) as bytes, \
             row_number() over (order by e.seq desc) as n, count(*) over () as found from ( \
             select e.* from events e where e.conversation_id = $1 and e.type = 'message.created' \

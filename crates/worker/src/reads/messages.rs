@@ -22,7 +22,7 @@ struct Found {
 }
 
 pub(super) const STATEMENT: &str = "\
-    select e.conversation_id, e.seq, e.id, e.type, e.actor, e.client_id, e.created_at, e.edited_at, e.deleted_at, e.payload, \
+    select e.conversation_id, e.seq, e.id, e.type, e.actor, e.client_id, e.created_at, e.edited_at, e.deleted_at, e.version, e.payload, \
         c.is_deleted, \
         exists (select 1 from participants p \
             where p.conversation_id = e.conversation_id and p.user_id = $3 and p.left_seq is null) as is_member, \

@@ -21,6 +21,7 @@ fn request() -> Request {
     Request {
         request_id: String::new(),
         traceparent: None,
+        event: None,
         caller: Caller {
             tenant: "t".parse().unwrap(),
             user: "u".parse().unwrap(),

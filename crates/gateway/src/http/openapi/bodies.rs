@@ -140,13 +140,17 @@ pub(crate) struct Content {
     pub(super) payload_size_bytes: Option<u64>,
 }
 
-/// The body of `PATCH /v1/messages/{id}`: exactly one of `content` and `encryptedContent`.
+/// The body of `PATCH /v1/messages/{id}`: at most one of `content` and `encryptedContent`, or `metadata` alone.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct EditMessage {
     /// The new content.
     #[serde(flatten)]
     pub(super) content: Content,
+    /// A JSON merge patch (RFC 7396) of the sender's own fields.
+    #[schema(schema_with = metadata_patch, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) metadata: Option<Value>,
 }
 
 /// The body of `POST /v1/messages/read`: one conversation up to a seq, or messages.
@@ -246,6 +250,14 @@ fn custom() -> RefOr<Schema> {
 
 fn metadata() -> RefOr<Schema> {
     nullable(schema::message_metadata().into())
+}
+
+fn metadata_patch() -> RefOr<Schema> {
+    let object = ObjectBuilder::new().schema_type(Type::Object);
+    let described = object.description(Some(
+        "A JSON merge patch (RFC 7396) of the sender's own fields: null takes a member away. At most 16 KiB, and so what it leaves.",
+    ));
+    nullable(described.into())
 }
 
 fn seq() -> RefOr<Schema> {

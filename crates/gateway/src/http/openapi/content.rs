@@ -1,4 +1,4 @@
-//! A message has exactly one of `content` and `encryptedContent`: as one type it can only be said in words.
+//! A message has exactly one of `content` and `encryptedContent`, and an edit may have neither: as one type it can only be said in words.
 
 use serde_json::{Map, Value, json};
 
@@ -25,13 +25,42 @@ pub(super) fn split(schema: &Value) -> Value {
         required.extend(part["required"].as_array().cloned().unwrap_or_default());
     }
     properties.extend(content());
-    json!({
-        "description": schema["description"],
-        "oneOf": [
-            variant("In clear.", &properties, &required, ("content", &["encryptedContent", "payloadSizeBytes"])),
-            variant("Encrypted.", &properties, &required, ("encryptedContent", &["content"])),
-        ],
-    })
+    let mut variants = vec![
+        variant(
+            "In clear.",
+            &properties,
+            &required,
+            ("content", &["encryptedContent", "payloadSizeBytes"]),
+        ),
+        variant(
+            "Encrypted.",
+            &properties,
+            &required,
+            ("encryptedContent", &["content"]),
+        ),
+    ];
+    // Where nothing else is required, the content stays as it is.
+    if required.is_empty() {
+        let mut properties = properties;
+        let metadata = properties.get("metadata").cloned().unwrap_or_default();
+        properties.insert("metadata".to_owned(), without_null(metadata));
+        let others = ["content", "encryptedContent", "payloadSizeBytes"];
+        variants.push(variant(
+            "Metadata alone.",
+            &properties,
+            &required,
+            ("metadata", &others),
+        ));
+    }
+    json!({ "description": schema["description"], "oneOf": variants })
+}
+
+fn without_null(mut schema: Value) -> Value {
+    if let Some(types) = schema["type"].as_array() {
+        let one = types.iter().find(|one| *one != "null").cloned();
+        schema["type"] = one.unwrap_or_default();
+    }
+    schema
 }
 
 fn content() -> Map<String, Value> {

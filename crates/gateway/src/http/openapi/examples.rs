@@ -25,12 +25,22 @@ pub(super) fn request(operation: &str) -> Option<Value> {
             value(&bodies::UpdateParticipant { role: Role::Admin }),
         )]),
         "sendMessage" => named([("clearText", in_clear()), ("encrypted", encrypted())]),
-        "editMessage" => named([(
-            "clearText",
-            value(&bodies::EditMessage {
-                content: clear("hello all"),
-            }),
-        )]),
+        "editMessage" => named([
+            (
+                "clearText",
+                value(&bodies::EditMessage {
+                    content: clear("hello all"),
+                    metadata: None,
+                }),
+            ),
+            (
+                "metadata",
+                value(&bodies::EditMessage {
+                    content: bodies::Content::default(),
+                    metadata: Some(json!({ "mentions": ["bob"] })),
+                }),
+            ),
+        ]),
         "markRead" => marks(),
         "revoke" => revocations(),
         _ => None,

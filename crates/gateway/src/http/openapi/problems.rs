@@ -29,15 +29,22 @@ const OWN: &[(&str, &[Code])] = &[
         "updateConversation",
         &[
             Code::InvalidIfMatch,
+            Code::InvalidIdempotencyKey,
             Code::InsufficientPermissions,
             Code::ConversationNotFound,
             Code::VersionConflict,
             Code::ConversationDeleted,
+            Code::IdempotencyKeyReused,
         ],
     ),
     (
         "deleteConversation",
-        &[Code::InsufficientPermissions, Code::ConversationNotFound],
+        &[
+            Code::InvalidIdempotencyKey,
+            Code::InsufficientPermissions,
+            Code::ConversationNotFound,
+            Code::IdempotencyKeyReused,
+        ],
     ),
     (
         "listParticipants",
@@ -50,6 +57,7 @@ const OWN: &[(&str, &[Code])] = &[
     (
         "addParticipants",
         &[
+            Code::InvalidIdempotencyKey,
             Code::InsufficientPermissions,
             Code::ConversationNotFound,
             Code::AlreadyParticipant,
@@ -57,27 +65,32 @@ const OWN: &[(&str, &[Code])] = &[
             Code::TooManyConversations,
             Code::DirectConversationFixed,
             Code::ConversationDeleted,
+            Code::IdempotencyKeyReused,
         ],
     ),
     (
         "updateParticipant",
         &[
+            Code::InvalidIdempotencyKey,
             Code::InsufficientPermissions,
             Code::ConversationNotFound,
             Code::ParticipantNotFound,
             Code::LastAdmin,
             Code::DirectConversationFixed,
             Code::ConversationDeleted,
+            Code::IdempotencyKeyReused,
         ],
     ),
     (
         "removeParticipant",
         &[
+            Code::InvalidIdempotencyKey,
             Code::InsufficientPermissions,
             Code::ConversationNotFound,
             Code::ParticipantNotFound,
             Code::DirectConversationFixed,
             Code::ConversationDeleted,
+            Code::IdempotencyKeyReused,
         ],
     ),
     (
@@ -98,17 +111,25 @@ const OWN: &[(&str, &[Code])] = &[
     (
         "editMessage",
         &[
+            Code::InvalidIfMatch,
+            Code::InvalidIdempotencyKey,
             Code::InsufficientPermissions,
             Code::MessageNotFound,
             Code::ConversationDeleted,
+            Code::PreconditionFailed,
+            Code::IdempotencyKeyReused,
         ],
     ),
     (
         "deleteMessage",
         &[
+            Code::InvalidIfMatch,
+            Code::InvalidIdempotencyKey,
             Code::InsufficientPermissions,
             Code::MessageNotFound,
             Code::ConversationDeleted,
+            Code::PreconditionFailed,
+            Code::IdempotencyKeyReused,
         ],
     ),
     (
@@ -134,14 +155,18 @@ const OWN: &[(&str, &[Code])] = &[
     (
         "markRead",
         &[
+            Code::InvalidIdempotencyKey,
             Code::ConversationNotFound,
             Code::MessageNotFound,
             Code::ConversationDeleted,
         ],
     ),
     ("listSessions", &[]),
-    ("revokeSession", &[]),
-    ("revoke", &[]),
+    ("revokeSession", &[Code::InvalidIdempotencyKey]),
+    (
+        "revoke",
+        &[Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused],
+    ),
 ];
 /// Codes that any operation with a token may answer with, by the name of their shared response.
 const ANY: [(&str, &[Code]); 8] = [
@@ -301,7 +326,7 @@ fn example(code: Code) -> Value {
         Code::DirectConversationExists => {
             value["conversationId"] = json!("01890a5d-ac96-774b-bcce-b302099a8057");
         }
-        Code::VersionConflict => value["currentVersion"] = json!(3),
+        Code::VersionConflict | Code::PreconditionFailed => value["currentVersion"] = json!(3),
         _ => {}
     }
     json!({ "value": value })
@@ -342,7 +367,7 @@ fn problem() -> Value {
             "currentVersion": {
                 "type": "integer",
                 "minimum": 1,
-                "description": "Of VERSION_CONFLICT: the present version.",
+                "description": "Of VERSION_CONFLICT and PRECONDITION_FAILED: the present version.",
             },
         },
     })

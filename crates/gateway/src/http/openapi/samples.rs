@@ -103,6 +103,7 @@ pub(crate) fn message() -> Message {
         created_at: at(),
         edited_at: None,
         deleted_at: None,
+        version: 1,
     }
 }
 
@@ -111,6 +112,7 @@ pub(crate) fn deleted() -> Message {
     Message {
         content: None,
         deleted_at: Some(later()),
+        version: 2,
         ..message()
     }
 }

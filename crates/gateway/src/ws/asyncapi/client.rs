@@ -75,18 +75,18 @@ const fn texts(frame: &ClientFrame) -> (&'static str, &'static str, &'static [&'
             ACK,
         ),
         ClientFrame::Edit(_) => (
-            "Replaces a message's content.",
-            "For its sender, while a member, in a channel while an admin. In one order with the connection's sends to that conversation.",
+            "Changes a message's content, its metadata, or both.",
+            "For its sender, while a member, in a channel while an admin. In one order with the connection's sends to that conversation. An `id` that is a UUID is its key: a repeat is acknowledged as `duplicate` and changes nothing, whatever became of the message. With `ifVersion` PRECONDITION_FAILED where the message has another `version`. The other fields are those of `PATCH /v1/messages/{id}`.",
             ACK,
         ),
         ClientFrame::Delete(_) => (
             "Deletes a message.",
-            "For its sender, the conversation's admins and `confab:admin`. In one order with the connection's sends to that conversation. A repeat is acknowledged as `duplicate`.",
+            "For its sender, the conversation's admins and `confab:admin`. In one order with the connection's sends to that conversation. A repeat is acknowledged as `duplicate`. With `ifVersion` PRECONDITION_FAILED where the message stands and has another `version`.",
             ACK,
         ),
         ClientFrame::Read(_) => (
             "Moves a read mark forward.",
-            "Never back, and never beyond the conversation's last seq: the ack's `seq` says where it stands.",
+            "Never back, and never beyond the conversation's last seq: the ack's `seq` says where it stands. A repeat changes nothing.",
             ACK,
         ),
         ClientFrame::Typing(_) => (
@@ -133,6 +133,11 @@ fn edit(name: &str) -> Value {
         properties["id"] = frame_id();
         properties["conversationId"] = json!({ "$ref": "#/components/schemas/ConversationId" });
         properties["messageId"] = json!({ "$ref": "#/components/schemas/EventId" });
+        properties["ifVersion"] = json!({
+            "type": ["integer", "null"],
+            "minimum": 0,
+            "description": "The version that the message must have.",
+        });
         &["conversationId", "messageId"]
     })
 }
@@ -194,16 +199,19 @@ fn samples() -> Vec<ClientFrame> {
             id: id(),
             conversation_id,
             message_id,
-            content: MessageContent {
+            if_version: Some(1),
+            content: Some(MessageContent {
                 content: content(),
                 encrypted_content: None,
                 payload_size_bytes: None,
-            },
+            }),
+            metadata: None,
         }),
         ClientFrame::Delete(Delete {
             id: id(),
             conversation_id,
             message_id,
+            if_version: None,
         }),
         ClientFrame::Read(Read {
             id: id(),

@@ -177,6 +177,7 @@ fn edited() -> Message {
     Message {
         content: Some(JsonText::trusted(r#"{"text":"hello all"}"#.to_owned())),
         edited_at: Some(samples::later()),
+        version: 2,
         ..samples::message()
     }
 }

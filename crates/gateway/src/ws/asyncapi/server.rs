@@ -67,7 +67,7 @@ const fn texts(frame: &ServerFrame) -> (&'static str, &'static str) {
         ),
         ServerFrame::Error(_) => (
             "Something was refused.",
-            "`id` is that of the frame that it answers, null where none could be read. `errors` names the bad fields of a VALIDATION_ERROR, the first 20 of them; `moreErrors` says how many more there are.",
+            "`id` is that of the frame that it answers, null where none could be read. `errors` names the bad fields of a VALIDATION_ERROR, the first 20 of them; `moreErrors` says how many more there are. `currentVersion` is the message's, of PRECONDITION_FAILED.",
         ),
         ServerFrame::Typing(_) => (
             "A member types, or stopped to.",

@@ -31,6 +31,7 @@ fn request(command: Command) -> Request {
             user: user(0),
             admin: false,
         },
+        event: Some(EventId(Uuid::max())),
         command,
     }
 }
@@ -103,7 +104,7 @@ fn no_answer_takes_more_than_its_commands_weight() {
         members: u64::MAX,
     };
     let message = format!(
-        r#"{{"id":"{id}","conversationId":"{conversation}","seq":{},"sender":"{}","clientId":"{id}","kind":"text","content":1,"payloadSizeBytes":null,"replyTo":"{id}","metadata":{{}},"createdAt":"{at}","editedAt":"{at}","deletedAt":"{at}"}}"#,
+        r#"{{"id":"{id}","conversationId":"{conversation}","seq":{},"sender":"{}","clientId":"{id}","kind":"text","content":1,"payloadSizeBytes":null,"replyTo":"{id}","metadata":{{}},"createdAt":"{at}","editedAt":"{at}","deletedAt":"{at}","version":1}}"#,
         Seq::MAX,
         user(0)
     );
@@ -121,6 +122,7 @@ fn no_answer_takes_more_than_its_commands_weight() {
             }),
             Outcome::Added {
                 participants: (0..1000).map(participant).collect(),
+                replayed: true,
             },
         ),
         (
@@ -254,6 +256,7 @@ fn sent(sender: &UserId, payload: &str) -> Outcome {
         created_at: late(),
         edited_at: Some(late()),
         deleted_at: Some(late()),
+        version: u64::MAX,
         payload,
         target_seq: None,
         target: None,
@@ -314,6 +317,7 @@ fn commands(
     let revocation = |target: RevocationTarget| {
         let command = Command::Revoke(Revoke {
             target: target.clone(),
+            key: Some(ClientId(ID)),
         });
         let revoked = Revocation {
             revision: u64::MAX,
@@ -348,6 +352,7 @@ fn commands(
                     &serde_json::json!({ "conversation": conversation(other, whole) }),
                 )
                 .unwrap(),
+                replayed: true,
             },
         ),
         (
@@ -355,7 +360,10 @@ fn commands(
                 conversation: conversation_id,
                 client_id,
             }),
-            Outcome::Deleted { deleted_at: late() },
+            Outcome::Deleted {
+                deleted_at: late(),
+                replayed: true,
+            },
         ),
         (
             Command::AddParticipants(AddParticipants {
@@ -365,6 +373,7 @@ fn commands(
             }),
             Outcome::Added {
                 participants: users.iter().map(participant).collect(),
+                replayed: true,
             },
         ),
         (
@@ -376,6 +385,7 @@ fn commands(
             }),
             Outcome::RoleChanged {
                 participant: participant(other),
+                replayed: true,
             },
         ),
         (
@@ -387,6 +397,7 @@ fn commands(
             Outcome::Removed {
                 participant: participant(other),
                 conversation_deleted_at: Some(late()),
+                replayed: true,
             },
         ),
         (
@@ -404,7 +415,9 @@ fn commands(
             Command::EditMessage(EditMessage {
                 conversation: Some(conversation_id),
                 message: id,
-                content: json.clone(),
+                content: Some(json.clone()),
+                metadata: Some(json.clone()),
+                expected_version: Some(u64::MAX),
                 client_id,
                 answer: SendAnswer::Message,
             }),
@@ -414,6 +427,7 @@ fn commands(
             Command::DeleteMessage(DeleteMessage {
                 conversation: Some(conversation_id),
                 message: id,
+                expected_version: Some(u64::MAX),
                 client_id,
                 answer: SendAnswer::Message,
             }),

@@ -44,7 +44,7 @@ async fn group_left_without_admin_gets_one() {
         if who == "backend" {
             let adding = addition(group, &["carol", "dave"]);
             let (outcome, _) = fixture.alone_as(backend(), adding).await;
-            let Outcome::Added { participants } = outcome.unwrap() else {
+            let Outcome::Added { participants, .. } = outcome.unwrap() else {
                 panic!("an addition");
             };
             let told: Vec<_> = participants.iter().map(|one| one.role).collect();

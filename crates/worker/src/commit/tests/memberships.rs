@@ -118,7 +118,7 @@ async fn counts_of_members_and_memberships_follow_every_change() {
 
 fn added(outcome: CommandOutcome) -> Vec<Participant> {
     match outcome.unwrap() {
-        Outcome::Added { participants } => participants,
+        Outcome::Added { participants, .. } => participants,
         other => panic!("{other:?}"),
     }
 }
@@ -128,6 +128,7 @@ fn removed(outcome: CommandOutcome) -> (Participant, Option<Timestamp>) {
         Outcome::Removed {
             participant,
             conversation_deleted_at,
+            ..
         } => (participant, conversation_deleted_at),
         other => panic!("{other:?}"),
     }

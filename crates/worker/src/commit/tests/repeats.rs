@@ -1,16 +1,20 @@
 //! A repeat is compared with what stands, by what both say: alone and in a batch.
 
-use confab_protocol::command::{Command, SendMessage};
+use confab_protocol::command::{Command, Outcome, SendMessage};
 use confab_protocol::error::Code;
 use confab_protocol::ids::{ClientId, ConversationId, EventId};
 use confab_protocol::json::JsonText;
+use confab_protocol::resource::{Message, Role};
 use confab_protocol::wire::{json_of_msgpack, msgpack_of_json};
 use uuid::Uuid;
 
 use crate::commit::{CommandOutcome, Item};
 use crate::messages;
 use crate::planner::Open;
-use crate::testing::{Fixture, caller, code, edit, key, message, sent, soon, unsend};
+use crate::testing::{
+    Fixture, addition, caller, code, edit, key, message, patch, removal, repeated, role_change,
+    sent, soon, unsend,
+};
 
 /// Sends of one key in one conversation.
 struct Sender {
@@ -208,16 +212,100 @@ async fn repeat_of_an_edit_is_compared_while_it_stands() {
     let other = again("other", one).await.unwrap_err();
     assert_eq!(other.code, Code::IdempotencyKeyReused);
 
-    // It changes nothing, and is an edit like any other.
-    let silent = sent(fixture.alone("alice", of("same", two)).await.0).seq;
-    assert_eq!(silent, seq + 1);
-    assert_eq!(again("same", two).await.unwrap(), silent);
+    // It changes nothing, and is no event: what it found is the edit before.
+    assert_eq!(again("same", two).await.unwrap(), seq);
+    assert_eq!(again("same", two).await.unwrap(), seq);
     assert!(again("other", two).await.is_err());
-    for text in ["same", "other"] {
-        assert_eq!(again(text, one).await.unwrap(), seq, "{text}");
+    let later = sent(fixture.alone("alice", of("later", key())).await.0).seq;
+    assert_eq!(later, seq + 1);
+    for (text, client_id) in [("same", one), ("other", one), ("same", two), ("other", two)] {
+        assert_eq!(again(text, client_id).await.unwrap(), seq, "{text}");
     }
     fixture.alone("alice", unsend(None, id)).await.0.unwrap();
     for text in ["same", "other"] {
-        assert_eq!(again(text, two).await.unwrap(), silent, "{text}");
+        assert_eq!(again(text, two).await.unwrap(), seq, "{text}");
     }
+}
+
+#[tokio::test]
+async fn repeated_edit_does_not_overwrite_a_later_one() {
+    let sender = Sender::new().await;
+    sender.begins(&body("1")).await;
+    let (fixture, id) = (&sender.fixture, sender.message().await);
+    let early = edit(None, id, "early");
+    let first = fixture.alone("alice", early.clone()).await.0;
+    assert!(!sent(first.clone()).duplicate);
+    fixture
+        .alone("alice", edit(None, id, "late"))
+        .await
+        .0
+        .unwrap();
+    // Another connection's, with the same id of its frame.
+    let request = repeated("alice", early);
+    let (again, committed) = fixture.committer.finish_alone(&request, soon()).await;
+    let again = sent(again);
+    assert!(committed.is_none());
+    assert_eq!((again.seq, again.duplicate), (sent(first).seq, true));
+    let message: Message = serde_json::from_str(again.message.unwrap().as_str()).unwrap();
+    assert_eq!(message.content.unwrap().as_str(), r#""late""#);
+    assert_eq!(message.version, 3);
+}
+
+#[tokio::test]
+async fn repeated_membership_changes_change_nothing() {
+    let fixture = Fixture::new().await;
+    let group = fixture.group(&["alice", "bob"]).await;
+    let commands = [
+        addition(group, &["carol"]),
+        role_change(group, "bob", Role::Admin),
+        removal(group, "carol"),
+        patch(group, r#"{"name":"x"}"#),
+    ];
+    for command in &commands {
+        fixture.alone("alice", command.clone()).await.0.unwrap();
+    }
+    let log = fixture.log(group).await;
+    for command in commands {
+        let request = repeated("alice", command);
+        let (outcome, committed) = fixture.committer.finish_alone(&request, soon()).await;
+        assert!(committed.is_none());
+        let replayed = match outcome.unwrap() {
+            Outcome::Added { replayed, .. }
+            | Outcome::RoleChanged { replayed, .. }
+            | Outcome::Removed { replayed, .. }
+            | Outcome::Updated { replayed, .. } => replayed,
+            other => panic!("{other:?}"),
+        };
+        assert!(replayed);
+    }
+    assert_eq!(fixture.log(group).await, log);
+}
+
+#[tokio::test]
+async fn membership_key_with_another_request_is_refused() {
+    let fixture = Fixture::new().await;
+    let group = fixture.group(&["alice", "bob"]).await;
+    let used = addition(group, &["carol"]);
+    fixture.alone("alice", used.clone()).await.0.unwrap();
+    let Command::AddParticipants(used) = used else {
+        panic!("an addition");
+    };
+    let Command::AddParticipants(mut other) = addition(group, &["dave"]) else {
+        panic!("an addition");
+    };
+    other.client_id = used.client_id;
+    let (outcome, events) = fixture
+        .alone("alice", Command::AddParticipants(other))
+        .await;
+    assert_eq!((code(outcome), events), (Code::IdempotencyKeyReused, 0));
+    let renamed = patch(group, r#"{"name":"x"}"#);
+    fixture.alone("alice", renamed.clone()).await.0.unwrap();
+    let Command::UpdateConversation(mut other) = renamed else {
+        panic!("a change");
+    };
+    other.patch = JsonText::trusted(r#"{"name":"y"}"#.to_owned());
+    let (outcome, events) = fixture
+        .alone("alice", Command::UpdateConversation(other))
+        .await;
+    assert_eq!((code(outcome), events), (Code::IdempotencyKeyReused, 0));
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use confab_protocol::command::{Caller, Command, Outcome, Revoke};
+use confab_protocol::command::{Caller, Command, Outcome, Request, Revoke};
 use confab_protocol::error::Code;
 use confab_protocol::ids::SessionId;
 use confab_protocol::query::{Answer, Query};
@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::outbox::sweep::{REVOCATIONS, delete_all};
 use crate::reads;
 use crate::revocations::lifetimes;
-use crate::testing::{Fixture, code, eventually, request, soak, soon};
+use crate::testing::{Fixture, code, eventually, key, request, soak, soon};
 
 /// How long the gateways' tokens are valid at most.
 const TOKEN_MAX_LIFETIME: Duration = Duration::from_secs(1000);
@@ -47,6 +47,34 @@ async fn a_revocation_is_kept_until_every_token_that_it_covers_has_expired() {
 
     let end = tokens("bob", Some("9999-12-31T23:59:59Z".parse().unwrap()));
     assert_eq!(revoked(by_admin(&fixture, end.clone()).await).target, end);
+}
+
+#[tokio::test]
+async fn repeat_by_its_key_covers_no_later_token() {
+    let fixture = Fixture::new().await;
+    let keyed = |target, client_id| {
+        let mut request = request("backend", revoke(target));
+        request.caller.admin = true;
+        let Command::Revoke(command) = &mut request.command else {
+            panic!("a revocation");
+        };
+        command.key = Some(client_id);
+        request
+    };
+    let (one, other) = (key(), key());
+    let carry_out = async |request: Request| {
+        let (outcome, _) = fixture.committer.finish_alone(&request, soon()).await;
+        outcome
+    };
+    let first = revoked(carry_out(keyed(tokens("alice", None), one)).await);
+    let again = revoked(carry_out(keyed(tokens("alice", None), one)).await);
+    assert_eq!(again, first);
+    let named = tokens("alice", Some(first.created_at));
+    assert_eq!(revoked(carry_out(keyed(named, one)).await), first);
+    let reused = carry_out(keyed(tokens("bob", None), one)).await;
+    assert_eq!(code(reused), Code::IdempotencyKeyReused);
+    let later = revoked(carry_out(keyed(tokens("alice", None), other)).await);
+    assert!(later.revision > first.revision);
 }
 
 #[tokio::test]
@@ -218,7 +246,7 @@ async fn sweep(fixture: &Fixture) {
 }
 
 fn revoke(target: RevocationTarget) -> Command {
-    Command::Revoke(Revoke { target })
+    Command::Revoke(Revoke { target, key: None })
 }
 
 fn tokens(user: &str, issued_before: Option<Timestamp>) -> RevocationTarget {

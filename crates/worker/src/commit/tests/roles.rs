@@ -145,12 +145,13 @@ async fn of_two_last_admins_who_step_down_at_once_one_stays() {
 async fn of_two_role_changes_at_once_the_later_event_holds() {
     let fixture = Fixture::new().await;
     let group = fixture.group(&["alice", "bob"]).await;
+    let mut appended = 0;
     for _ in 0..10 {
         let both = [Role::Admin, Role::Member]
             .map(|role| fixture.alone("alice", role_change(group, "bob", role)));
         for (outcome, events) in join_all(both).await {
             changed(outcome);
-            assert_eq!(events, 1);
+            appended += events;
         }
         let (payload,): (String,) = sqlx::query_as(
             "select payload from events where conversation_id = $1 order by seq desc limit 1",
@@ -166,7 +167,7 @@ async fn of_two_role_changes_at_once_the_later_event_holds() {
         };
         assert_eq!(roles(&fixture, group).await[1], format!("bob {role}"));
     }
-    assert_eq!(fixture.log(group).await.len(), 21);
+    assert_eq!(fixture.log(group).await.len(), 1 + appended);
 }
 
 /// The present members with their roles, by name.
@@ -183,7 +184,7 @@ async fn roles(fixture: &Fixture, conversation: ConversationId) -> Vec<String> {
 
 fn changed(outcome: CommandOutcome) -> Participant {
     match outcome.unwrap() {
-        Outcome::RoleChanged { participant } => participant,
+        Outcome::RoleChanged { participant, .. } => participant,
         other => panic!("{other:?}"),
     }
 }

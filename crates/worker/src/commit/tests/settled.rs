@@ -2,11 +2,13 @@
 
 use confab_protocol::command::{Command, Outcome};
 use confab_protocol::error::Code;
-use confab_protocol::resource::Role;
+use confab_protocol::json::JsonText;
+use confab_protocol::resource::{Conversation, Role};
 
+use crate::commit::CommandOutcome;
 use crate::testing::{
-    Fixture, addition, backend, code, deletion, key, message, removal, request, role_change, sent,
-    soon, unsend,
+    Fixture, addition, backend, code, deletion, key, message, patch, patch_of_version, removal,
+    request, role_change, sent, soon, unsend,
 };
 
 /// How many keys are kept of commands that appended nothing.
@@ -59,7 +61,12 @@ async fn repeat_of_a_second_conversation_deletion_is_answered_alike() {
     let other = fixture.alone_as(caller.clone(), deletion(group)).await.0;
     assert_eq!(code(other), Code::ConversationNotFound);
     let (again, events) = fixture.alone_as(caller, command).await;
-    assert_eq!((again, events), (first, 0));
+    let (Ok(Outcome::Deleted { deleted_at, .. }), Ok(Outcome::Deleted { deleted_at: at, .. })) =
+        (again, first)
+    else {
+        panic!("no deletion");
+    };
+    assert_eq!((deleted_at, events), (at, 0));
 }
 
 #[tokio::test]
@@ -90,7 +97,7 @@ async fn settled_key_is_good_for_one_command() {
     fixture.alone("alice", first).await.0.unwrap();
 }
 
-/// A change that leaves everything as it was is told by an event all the same: its repeat finds that, and does not undo what came between.
+/// A change that leaves everything as it was is no event: its key is kept, so that its repeat does not undo what came between.
 #[tokio::test]
 async fn repeat_of_a_change_of_nothing_undoes_nothing() {
     let fixture = Fixture::new().await;
@@ -99,10 +106,25 @@ async fn repeat_of_a_change_of_nothing_undoes_nothing() {
     fixture.alone("alice", role(Role::Admin)).await.0.unwrap();
     let same = role(Role::Admin);
     let (first, events) = fixture.alone("alice", same.clone()).await;
-    assert_eq!(events, 1);
+    assert_eq!((events, settled(&fixture).await), (0, 1));
+    let Ok(Outcome::RoleChanged { participant, .. }) = first else {
+        panic!("{first:?}");
+    };
     fixture.alone("alice", role(Role::Member)).await.0.unwrap();
-    let (again, events) = fixture.alone("alice", same).await;
-    assert_eq!((again, events), (first, 0));
+    let (again, events) = fixture.alone("alice", same.clone()).await;
+    let answer = Outcome::RoleChanged {
+        participant,
+        replayed: true,
+    };
+    assert_eq!((again, events), (Ok(answer), 0));
+    let Command::UpdateParticipant(mut other) = same else {
+        panic!("another command");
+    };
+    other.role = Role::Member;
+    let (reused, _) = fixture
+        .alone("alice", Command::UpdateParticipant(other))
+        .await;
+    assert_eq!(code(reused), Code::IdempotencyKeyReused);
     let left = removal(group, "bob");
     fixture.alone("alice", left.clone()).await.0.unwrap();
     fixture
@@ -118,4 +140,72 @@ async fn repeat_of_a_change_of_nothing_undoes_nothing() {
         .await
         .unwrap();
     assert_eq!((present.as_str(), events), ("member", 0));
+}
+
+#[tokio::test]
+async fn repeat_of_an_empty_patch_changes_no_later_name() {
+    let fixture = Fixture::new().await;
+    let group = fixture.group(&["alice", "bob"]).await;
+    let name = |name: &str| patch(group, &format!(r#"{{"name":"{name}"}}"#));
+    let told = |outcome: CommandOutcome| match outcome.unwrap() {
+        Outcome::Updated {
+            conversation,
+            replayed,
+        } => {
+            let told: Conversation = serde_json::from_str(conversation.as_str()).unwrap();
+            (
+                told.metadata.into_string(),
+                told.version,
+                told.last_seq,
+                replayed,
+            )
+        }
+        other => panic!("{other:?}"),
+    };
+    fixture.alone("alice", name("one")).await.0.unwrap();
+    let one = || r#"{"name":"one"}"#.to_owned();
+    for unchanged in [
+        patch(group, "{}"),
+        name("one"),
+        patch(group, r#"{"avatar":null}"#),
+    ] {
+        let (outcome, events) = fixture.alone("alice", unchanged).await;
+        assert_eq!((told(outcome), events), ((one(), 2, 2, false), 0));
+    }
+    let same = name("one");
+    fixture.alone("alice", same.clone()).await.0.unwrap();
+    fixture.alone("alice", name("two")).await.0.unwrap();
+    // The key alone counts once the metadata are others.
+    let (again, events) = fixture.alone("alice", same.clone()).await;
+    let two = r#"{"name":"two"}"#.to_owned();
+    assert_eq!((told(again), events), ((two, 3, 3, true), 0));
+    let (stale, _) = fixture
+        .alone("alice", patch_of_version(group, "{}", Some(2)))
+        .await;
+    assert_eq!(code(stale), Code::VersionConflict);
+    // Who may not see it any more is not told what it is called now.
+    fixture
+        .alone("alice", role_change(group, "bob", Role::Admin))
+        .await
+        .0
+        .unwrap();
+    fixture.remove("bob", "alice", group).await;
+    let (gone, _) = fixture.alone("alice", same).await;
+    assert_eq!(code(gone), Code::ConversationNotFound);
+}
+
+#[tokio::test]
+async fn settled_patch_is_told_from_another() {
+    let fixture = Fixture::new().await;
+    let group = fixture.group(&["alice"]).await;
+    let first = patch(group, "{}");
+    fixture.alone("alice", first.clone()).await.0.unwrap();
+    let Command::UpdateConversation(mut other) = first else {
+        panic!("another command");
+    };
+    other.patch = JsonText::trusted(r#"{"name":"x"}"#.to_owned());
+    let (reused, events) = fixture
+        .alone("alice", Command::UpdateConversation(other))
+        .await;
+    assert_eq!((code(reused), events), (Code::IdempotencyKeyReused, 0));
 }

@@ -93,11 +93,11 @@ impl Group {
                         .collect(),
                     has_admin: self.has_admin(),
                 };
-                add(&caller, &locked, &members, present)
+                add(&caller, &locked, &members, present).map(Some)
             }
             Deed::Remove(place) => {
                 let name = USERS[*place];
-                remove(&caller, &locked, &user(name), &self.standing(name))
+                remove(&caller, &locked, &user(name), &self.standing(name)).map(Some)
             }
             Deed::SetRole(place, role) => {
                 let name = USERS[*place];
@@ -110,7 +110,7 @@ impl Group {
                 update(&caller, &locked, &command, &self.standing(name))
             }
         };
-        decided.ok()
+        decided.ok().flatten()
     }
 
     /// Carries out what was decided; says whether the group goes on.

@@ -123,7 +123,7 @@ async fn carry_out(steps: Vec<Step>) {
             Step::Leave(_) => {}
             Step::Patch(user, n) => {
                 let patch = patch(group, &format!(r#"{{"name":"{n}"}}"#));
-                if let (Ok(Outcome::Updated { conversation }), _) =
+                if let (Ok(Outcome::Updated { conversation, .. }), _) =
                     fixture.alone(USERS[user], patch).await
                 {
                     let told: Conversation = serde_json::from_str(conversation.as_str()).unwrap();
