@@ -4,7 +4,7 @@ use confab_protocol::command::{Caller, Outcome, SendAnswer, SendMessage, Sent};
 use confab_protocol::error::{Code, Extension, Failure};
 use confab_protocol::event::{EventType, LogEntry, MessageDeleted};
 use confab_protocol::ids::EventId;
-use confab_protocol::json::{JsonText, merge_patch};
+use confab_protocol::json::{JsonText, compact, merge_patch};
 use confab_protocol::limits;
 use confab_protocol::resource::{ConversationType, MessageBody, MessageContent};
 use confab_protocol::timestamp::Timestamp;
@@ -264,7 +264,7 @@ fn has_version(message: &StoredMessage, expected: Option<u64>) -> Result<(), Fai
     }))
 }
 
-/// Deletes a message: its sender does, or an admin. Nothing is appended where it is deleted already, whatever version is expected: what is
+/// Deletes a message: its sender does, or an admin, which in a direct conversation is the product's backend alone. Nothing is appended where it is deleted already, whatever version is expected: what is
 /// asked for stands (RFC 9110, section 13.1.1).
 pub(crate) fn delete(
     caller: &Caller,
@@ -274,8 +274,12 @@ pub(crate) fn delete(
 ) -> Result<Option<decision::Append>, CommandError> {
     visible(caller, locked)?;
     let message = message.ok_or_else(|| Failure::of(Code::MessageNotFound))?;
-    if message.sender != caller.user && !administers(caller, locked) {
-        let why = "only admins delete what others sent";
+    let moderates = match locked.r#type {
+        ConversationType::Direct => caller.admin,
+        ConversationType::Group | ConversationType::Channel => administers(caller, locked),
+    };
+    if message.sender != caller.user && !moderates {
+        let why = "only admins delete what others sent, and nobody in a direct conversation";
         return Err(Failure::new(Code::InsufficientPermissions, why).into());
     }
     if message.deleted_at.is_some() {

@@ -141,7 +141,11 @@ async fn listed(stage: &Stage, world: &World, who: Who, times: &Times) {
         assert_eq!(sorted, due, "{order} list of {who}");
         for pair in raw.windows(2) {
             let id = |one: &Value| one["id"].as_str().unwrap().to_owned();
-            let at = |one: &Value| one["lastEventAt"].as_str().unwrap().to_owned();
+            let at = |one: &Value| {
+                let last = one.pointer("/lastMessage/createdAt");
+                let last = last.unwrap_or(&one["createdAt"]);
+                last.as_str().unwrap().to_owned()
+            };
             let [before, behind] = pair else { continue };
             if order == "created" || at(before) == at(behind) {
                 assert!(id(before) > id(behind), "{order} list of {who}: {raw:?}");

@@ -226,11 +226,13 @@ impl Conversation {
 
     fn unsend(&mut self, who: Who, seq: Seq) -> Outcome {
         self.message_visible(who, seq)?;
+        let is_direct = self.r#type == "direct";
         let (administers, head) = (self.administers(who), self.head() + 1);
         let Some(message) = self.messages.get_mut(&seq) else {
             return Err(refused(404, "MESSAGE_NOT_FOUND"));
         };
-        if message.sender != who && !administers {
+        let moderates = administers && (!is_direct || who == BACKEND);
+        if message.sender != who && !moderates {
             return Err(refused(403, "INSUFFICIENT_PERMISSIONS"));
         }
         if message.deleted.is_none() {

@@ -109,14 +109,16 @@ impl World {
 
     /// Carries out a command.
     pub(super) fn apply(&mut self, who: Who, command: &Command) -> Answer {
-        let heads: Vec<Seq> = self.conversations.iter().map(Conversation::head).collect();
+        // Only a message moves a conversation in lists.
+        let said = |one: &Conversation| one.messages.keys().last().copied();
+        let before: Vec<_> = self.conversations.iter().map(said).collect();
         let answer = match command {
             Command::Create(create) => self.create_once(who, create),
             Command::In(at, deed) => self.conversations[*at].apply(who, deed),
             Command::ReadMessages(messages) => self.read_messages(who, messages),
         };
         for (at, conversation) in self.conversations.iter_mut().enumerate() {
-            if heads.get(at) != Some(&conversation.head()) {
+            if before.get(at) != Some(&said(conversation)) {
                 self.appends += 1;
                 conversation.touched = self.appends;
             }

@@ -186,7 +186,7 @@ pub(super) async fn show(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "How many at most, 1 to 100; 50 when it is not given. One out of its range is refused."),
         ("cursor" = Option<String>, Query, description = "The `nextCursor` of the page before, with the same other parameters."),
         ("type" = Option<ConversationType>, Query, description = "Only of this type."),
-        ("order" = Option<ListOrder>, Query, description = "`recent` (when it is not given): the last event first; `created`: the newest first.")
+        ("order" = Option<ListOrder>, Query, description = "`recent` (when it is not given): the last message first, a conversation without one by its beginning; `created`: the newest first.")
     ),
     responses((status = 200, body = answers::ConversationPage, description = "A page."))
 )]

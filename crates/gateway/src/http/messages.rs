@@ -237,7 +237,7 @@ pub(super) async fn edit(
 
 /// Delete a message.
 ///
-/// For its sender, who must be a member now, for the conversation's admins, and with the scope `confab:admin`. The message keeps
+/// For its sender, who must be a member now, for the conversation's admins but in a direct one, and with the scope `confab:admin`. The message keeps
 /// its seq, and loses its content and metadata wherever it is served. A repeat gives the same answer, whatever its `If-Match`.
 #[utoipa::path(
     delete,

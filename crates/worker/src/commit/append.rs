@@ -74,26 +74,14 @@ impl Appender<'_> {
         Ok(Committed { row, events })
     }
 
-    /// Moves the conversation's head, and in `recents` the time of all its members, where that is a minute old: as
-    /// `append_messages` does it.
+    /// Moves the conversation's head. No message is appended: its place in lists stays.
     async fn advance(&self, tx: &mut PgConnection, last: Seq) -> Result<(), CommandError> {
-        let (is_due,): (bool,) = sqlx::query_as(
-            "update conversations set last_seq = $2, last_event_at = $3, \
-                active_at = case when $3 >= active_at + interval '1 minute' then $3 else active_at end \
-             where id = $1 returning active_at = $3",
-        )
-        .bind(self.conversation.0)
-        .bind(last.cast_signed())
-        .bind(self.locked.now.to_datetime())
-        .fetch_one(&mut *tx)
-        .await?;
-        if is_due {
-            sqlx::query("update recents set active_at = $2 where conversation_id = $1")
-                .bind(self.conversation.0)
-                .bind(self.locked.now.to_datetime())
-                .execute(tx)
-                .await?;
-        }
+        sqlx::query("update conversations set last_seq = $2, last_event_at = $3 where id = $1")
+            .bind(self.conversation.0)
+            .bind(last.cast_signed())
+            .bind(self.locked.now.to_datetime())
+            .execute(tx)
+            .await?;
         Ok(())
     }
 }

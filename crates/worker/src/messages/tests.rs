@@ -187,6 +187,15 @@ fn a_message_is_deleted_by_its_sender_or_an_admin() {
         refusal(delete(&caller("b"), &admin, None)),
         Code::MessageNotFound
     );
+    // Both are admins of it.
+    let direct = Locked {
+        r#type: ConversationType::Direct,
+        ..admin
+    };
+    let others = delete(&caller("b"), &direct, Some(stored("a")));
+    assert_eq!(refusal(others), Code::InsufficientPermissions);
+    assert!(delete(&caller("a"), &direct, Some(stored("a"))).is_ok());
+    assert!(delete(&backend(), &direct, Some(stored("a"))).is_ok());
     let stranger = delete(&caller("x"), &locked(None), Some(stored("a")));
     assert_eq!(refusal(stranger), Code::ConversationNotFound);
 }

@@ -29,7 +29,8 @@ pub(super) struct ConversationRow {
     updated_at: OffsetDateTime,
     deleted_at: Option<OffsetDateTime>,
     last_seq: i64,
-    pub(super) last_event_at: OffsetDateTime,
+    last_event_at: OffsetDateTime,
+    pub(super) last_message_at: OffsetDateTime,
     members: i32,
     role: Option<String>,
     joined_at: Option<OffsetDateTime>,
@@ -51,7 +52,7 @@ pub(crate) fn unread(up_to: &str, messages: &str) -> String {
 pub(super) fn columns() -> String {
     format!(
         "c.id, c.type, c.metadata, c.version, c.created_by, c.created_at, c.updated_at, c.deleted_at, c.last_seq, c.last_event_at, \
-            c.members, p.role, p.joined_at, p.last_read_seq, case when p.role is null then null else {} end as unread",
+            c.last_message_at, c.members, p.role, p.joined_at, p.last_read_seq, case when p.role is null then null else {} end as unread",
         unread("c.last_seq", "c.messages")
     )
 }

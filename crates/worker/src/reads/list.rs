@@ -1,4 +1,4 @@
-//! The caller's conversations, by their last event or by their creation.
+//! The caller's conversations, by their last message or by their creation.
 
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{EventId, UserId};
@@ -26,22 +26,23 @@ const WHOLE: usize = ESCAPED * PREVIEW + limits::MESSAGE_METADATA + 1024;
 /// Conversations that a page by creation looks at when only those of one type are asked for.
 const EXAMINED: u32 = 1000;
 
-/// The page by the last event, as (`id`, `last_event_at`): $1 tenant, $2 user, $3 types, $4 and $6 the id and time to stay below,
+/// The page by the last message, as (`id`, `last_message_at`): $1 tenant, $2 user, $3 types, $4 and $6 the id and time to stay below,
 /// $5 how many.
 ///
-/// `recents` has a time for each membership, and the last event lies within the minute that begins there (migrations/0005). So many as are
-/// wanted have their last event at or after the lowest time of the first so many, read downwards; what could come before them began at
-/// most a minute below. Those without such a time, at infinity, are always looked at.
+/// `recents` has a time for each membership, and the last message lies within the minute that begins there (migrations/0012; a conversation
+/// without messages has its beginning for one). So many as are wanted have their last message at or after the lowest time of the first so
+/// many, read downwards; what could come before them began at most a minute below. Those without such a time, at infinity, are always looked
+/// at. A worker of the version before moves that time with any event: then the message's own is the lower one.
 const RECENT: &str = "\
-    select c.id, c.last_event_at from unnest($3::text[]) as t(type) \
+    select c.id, c.last_message_at from unnest($3::text[]) as t(type) \
     cross join lateral ( \
         select r.conversation_id from recents r \
         where r.tenant = $1 and r.user_id = $2 and r.type = t.type and r.active_at <= $6 and r.active_at > coalesce(( \
             select f.active_at from unnest($3::text[]) as u(type) \
             cross join lateral ( \
-                select r.active_at from recents r \
-                cross join lateral (select from conversations c \
-                    where c.id = r.conversation_id and (c.last_event_at, c.id) < ($6, $4) limit 1) c \
+                select least(r.active_at, c.last_message_at) as active_at from recents r \
+                cross join lateral (select c.last_message_at from conversations c \
+                    where c.id = r.conversation_id and (c.last_message_at, c.id) < ($6, $4) limit 1) c \
                 where r.tenant = $1 and r.user_id = $2 and r.type = u.type and r.active_at <= $6 \
                 order by r.active_at desc limit $5 \
             ) f order by f.active_at desc offset $5 - 1 limit 1 \
@@ -50,18 +51,18 @@ const RECENT: &str = "\
         select r.conversation_id from recents r \
         where r.tenant = $1 and r.user_id = $2 and r.type = t.type and r.active_at = 'infinity' \
     ) r \
-    cross join lateral (select c.id, c.last_event_at from conversations c \
-        where c.id = r.conversation_id and (c.last_event_at, c.id) < ($6, $4) limit 1) c \
-    order by c.last_event_at desc, c.id desc limit $5";
+    cross join lateral (select c.id, c.last_message_at from conversations c \
+        where c.id = r.conversation_id and (c.last_message_at, c.id) < ($6, $4) limit 1) c \
+    order by c.last_message_at desc, c.id desc limit $5";
 
-/// The page by creation, as (`id`, `last_event_at`): $6 is how many are looked at.
+/// The page by creation, as (`id`, `last_message_at`): $6 is how many are looked at.
 const CREATED: &str = "\
-    select c.id, c.last_event_at from ( \
+    select c.id, c.last_message_at from ( \
         select p.conversation_id from participants p \
         where p.tenant = $1 and p.user_id = $2 and p.left_seq is null and p.conversation_id < $4 \
         order by p.conversation_id desc limit $6 \
     ) p \
-    cross join lateral (select c.id, c.last_event_at from conversations c \
+    cross join lateral (select c.id, c.last_message_at from conversations c \
         where c.id = p.conversation_id and c.type = any($3) limit 1) c \
     order by p.conversation_id desc limit $5";
 
@@ -74,7 +75,7 @@ const LAST_EXAMINED: &str = "\
 /// A page with what is shown of each conversation.
 pub(super) fn statement(order: ListOrder) -> String {
     let (page, by) = match order {
-        ListOrder::Recent => (RECENT, "k.last_event_at desc, k.id desc"),
+        ListOrder::Recent => (RECENT, "k.last_message_at desc, k.id desc"),
         ListOrder::Created => (CREATED, "k.id desc"),
     };
     format!(
@@ -254,7 +255,7 @@ fn page_of(
     let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
     for row in rows.into_iter().take(limit) {
         let at = Position {
-            at: row.conversation.last_event_at,
+            at: row.conversation.last_message_at,
             id: row.conversation.id,
         };
         let item = JsonText::of(&listed(row)?)?;

@@ -81,7 +81,7 @@ const fn texts(frame: &ClientFrame) -> (&'static str, &'static str, &'static [&'
         ),
         ClientFrame::Delete(_) => (
             "Deletes a message.",
-            "For its sender, the conversation's admins and `confab:admin`. In one order with the connection's sends to that conversation. A repeat is acknowledged as `duplicate`. With `ifVersion` PRECONDITION_FAILED where the message stands and has another `version`.",
+            "For its sender, the conversation's admins but in a direct one, and `confab:admin`. In one order with the connection's sends to that conversation. A repeat is acknowledged as `duplicate`. With `ifVersion` PRECONDITION_FAILED where the message stands and has another `version`.",
             ACK,
         ),
         ClientFrame::Read(_) => (

@@ -1,17 +1,19 @@
-//! The list by the last event, against a plain sort.
+//! The list by the last message, against a plain sort.
 
 use std::collections::BTreeSet;
 
 use confab_protocol::command::{Command, Outcome};
-use confab_protocol::ids::ConversationId;
+use confab_protocol::ids::{ConversationId, EventId};
 use confab_protocol::query::{Answer, ListConversations, ListOrder, Query};
-use confab_protocol::resource::{Conversation, ConversationType};
+use confab_protocol::resource::{Conversation, ConversationType, Role};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use uuid::Uuid;
 
 use super::ask;
-use crate::testing::{Fixture, addition, caller, creation, message, removal, soak};
+use crate::testing::{
+    Fixture, addition, caller, creation, edit, message, patch, removal, role_change, sent, soak,
+};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 
@@ -20,8 +22,11 @@ const USERS: [&str; 3] = ["alice", "bob", "carol"];
 enum Step {
     /// A conversation begins, for these of the users.
     Begin(ConversationType, u8),
-    /// An event in the nth conversation.
+    /// A message in the nth conversation.
     Send(usize),
+    /// The nth conversation is renamed, or its last message edited.
+    Rename(usize, u8),
+    Edit(usize, u8),
     /// Somebody joins the nth conversation, or is removed.
     Join(usize, usize),
     Leave(usize, usize),
@@ -40,6 +45,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (types(), 1_u8..8).prop_map(|(r#type, users)| Step::Begin(r#type, users)),
         12 => n().prop_map(Step::Send),
+        3 => (n(), any::<u8>()).prop_map(|(n, name)| Step::Rename(n, name)),
+        3 => (n(), any::<u8>()).prop_map(|(n, text)| Step::Edit(n, text)),
         2 => (n(), 0_usize..3).prop_map(|(n, user)| Step::Join(n, user)),
         2 => (n(), 0_usize..3).prop_map(|(n, user)| Step::Leave(n, user)),
         1 => n().prop_map(Step::Grow),
@@ -84,6 +91,17 @@ async fn carry_out(steps: Vec<Step>) {
                     drop(fixture.committer.finish_batch(&items).await.outcomes);
                 }
             }
+            Step::Rename(n, name) => {
+                if let Some(id) = nth(n) {
+                    let patch = patch(id, &format!(r#"{{"name":"{name}"}}"#));
+                    drop(by_product(&fixture, patch).await);
+                }
+            }
+            Step::Edit(n, text) => {
+                if let Some(id) = nth(n) {
+                    edit_last(&fixture, id, text).await;
+                }
+            }
             Step::Join(n, user) => {
                 if let Some(id) = nth(n) {
                     drop(by_product(&fixture, addition(id, &[USERS[user]])).await);
@@ -110,6 +128,33 @@ async fn carry_out(steps: Vec<Step>) {
         }
     }
     assert_invariants(&fixture).await;
+}
+
+#[tokio::test]
+async fn only_a_message_moves_a_conversation_up() {
+    let fixture = Fixture::new().await;
+    let (old, new) = (fixture.group(&["alice", "bob"]).await, {
+        pass(&fixture, 200_000).await;
+        fixture.group(&["alice"]).await
+    });
+    let first = message(old, "alice", "one");
+    let id = sent(fixture.send(first).await).message_id;
+    pass(&fixture, 200_000).await;
+    sent(fixture.send(message(new, "alice", "later")).await);
+    pass(&fixture, 200_000).await;
+    let recent = async || all(&fixture, list("alice", 1, None)).await;
+    for command in [
+        edit(None, id, "edited"),
+        patch(old, r#"{"name":"x"}"#),
+        addition(old, &["carol"]),
+        role_change(old, "bob", Role::Admin),
+        removal(old, "carol"),
+    ] {
+        fixture.alone("alice", command).await.0.unwrap();
+        assert_eq!(recent().await, [new, old]);
+    }
+    sent(fixture.send(message(old, "alice", "two")).await);
+    assert_eq!(recent().await, [old, new]);
 }
 
 #[tokio::test]
@@ -198,12 +243,28 @@ async fn by_product(fixture: &Fixture, command: Command) -> crate::commit::Comma
     outcome
 }
 
+/// The sender of the last message edits it.
+async fn edit_last(fixture: &Fixture, id: ConversationId, text: u8) {
+    let last: Option<(Uuid, String)> = sqlx::query_as(
+        "select e.id, e.actor from conversations c \
+         join events e on e.conversation_id = c.id and e.seq = c.last_message_seq where c.id = $1",
+    )
+    .bind(id.0)
+    .fetch_optional(&fixture.pool)
+    .await
+    .unwrap();
+    if let Some((message, sender)) = last {
+        let edit = edit(None, EventId(message), &text.to_string());
+        drop(fixture.alone(&sender, edit).await);
+    }
+}
+
 /// Lets time pass: all that is stored is older.
 async fn pass(fixture: &Fixture, milliseconds: i64) {
     let mut tx = fixture.pool.begin().await.unwrap();
     for text in [
         "update conversations set last_event_at = last_event_at - $1 * interval '1 millisecond', \
-            active_at = active_at - $1 * interval '1 millisecond'",
+            last_message_at = last_message_at - $1 * interval '1 millisecond', active_at = active_at - $1 * interval '1 millisecond'",
         "update recents set active_at = active_at - $1 * interval '1 millisecond'",
     ] {
         sqlx::query(text)
@@ -223,7 +284,7 @@ async fn sorted(
     let rows: Vec<(Uuid,)> = sqlx::query_as(
         "select c.id from conversations c join participants p on p.conversation_id = c.id \
          where p.user_id = $1 and p.left_seq is null and c.deleted_at is null and ($2::text is null or c.type = $2) \
-         order by c.last_event_at desc, c.id desc",
+         order by c.last_message_at desc, c.id desc",
     )
     .bind(user)
     .bind(r#type.map(ConversationType::as_str))
@@ -233,7 +294,7 @@ async fn sorted(
     rows.into_iter().map(|(id,)| ConversationId(id)).collect()
 }
 
-/// Every present membership has its row, and the last event lies within the minute that begins at its time.
+/// Every present membership has its row, and the last message lies within the minute that begins at its time.
 async fn assert_invariants(fixture: &Fixture) {
     let (wrong,): (i64,) = sqlx::query_as(
         "select (select count(*) from recents r full join (select * from participants where left_seq is null) p \
@@ -242,7 +303,7 @@ async fn assert_invariants(fixture: &Fixture) {
             + (select count(*) from recents r join conversations c on c.id = r.conversation_id \
                 where r.active_at <> c.active_at or c.deleted_at is not null \
                     or (c.members > 100 and c.active_at <> 'infinity') \
-                    or (c.active_at <> 'infinity' and c.last_event_at not between c.active_at and c.active_at + interval '1 minute'))",
+                    or (c.active_at <> 'infinity' and c.last_message_at not between c.active_at and c.active_at + interval '1 minute'))",
     )
     .fetch_one(&fixture.pool)
     .await

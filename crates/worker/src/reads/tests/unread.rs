@@ -211,6 +211,32 @@ async fn assert_cut(fixture: &Fixture, group: ConversationId, user: &str, exact:
 }
 
 #[tokio::test]
+async fn unread_behind_what_does_not_count_is_told() {
+    let fixture = Fixture::new().await;
+    let group = fixture.group(&USERS).await;
+    let id = sent(fixture.send(message(group, "bob", "unread")).await).message_id;
+    let own: Vec<_> = (0..5_000).map(|_| message(group, "alice", "own")).collect();
+    for batch in own.chunks(500) {
+        let outcomes = fixture.committer.finish_batch(batch).await.outcomes;
+        assert!(outcomes.iter().all(Result::is_ok));
+    }
+    // Each as a commit numbers it.
+    let edits = "insert into events (conversation_id, seq, id, type, actor, created_at, payload, target_seq, messages) \
+        select c.id, c.last_seq + n, gen_random_uuid(), 'message.edited', 'bob', now(), '{}', 2, c.messages \
+        from conversations c cross join generate_series(1, 10000) n where c.id = $1";
+    let head = "update conversations set last_seq = last_seq + 10000 where id = $1";
+    for text in [edits, head] {
+        let statement = sqlx::query(text).bind(group.0);
+        statement.execute(&fixture.pool).await.unwrap();
+    }
+    assert_eq!(shown(&fixture, "alice", group).await, Some(1));
+    assert_counts(&fixture, group).await;
+    // Deleted it leaves the count.
+    fixture.alone("bob", unsend(None, id)).await.0.unwrap();
+    assert_eq!(shown(&fixture, "alice", group).await, Some(0));
+}
+
+#[tokio::test]
 async fn migration_numbers_an_old_log_as_commits_do() {
     let fixture = Fixture::new().await;
     for users in [["alice", "bob"], ["carol", "bob"]] {

@@ -10,8 +10,8 @@ pub(in crate::reads::tests) async fn begin_many(pool: &PgPool, user: &str, count
     sqlx::query(
         "with begun as ( \
             insert into conversations (id, tenant, type, metadata, created_by, created_at, updated_at, last_seq, \
-                last_message_seq, last_event_at, active_at, members, messages) \
-            select id, 'default', 'group', '{}', $2, at, at, 2, 2, at, at - n % 59 * interval '1 second', 1, 1 \
+                last_message_seq, last_event_at, last_message_at, active_at, members, messages) \
+            select id, 'default', 'group', '{}', $2, at, at, 2, 2, at, at, at - n % 59 * interval '1 second', 1, 1 \
             from unnest($1::uuid[]) with ordinality as t(id, n) \
             cross join lateral (select date_trunc('milliseconds', now()) - n * interval '10 seconds' as at) a \
             returning id, active_at, last_event_at), \
@@ -71,7 +71,7 @@ pub(super) async fn fill(
     .await
     .unwrap();
     sqlx::query(
-        "update conversations set last_seq = $2, last_message_seq = $2, last_event_at = now(), members = 1 + $3 / 2, messages = $2 - 1 \
+        "update conversations set last_seq = $2, last_message_seq = $2, last_event_at = now(), last_message_at = now(), members = 1 + $3 / 2, messages = $2 - 1 \
          where id = $1",
     )
     .bind(conversation.0)
