@@ -20,12 +20,13 @@ pub(crate) enum SetRefused {
     /// None of its keys is of use.
     #[error("no key of use among {0}")]
     Empty(usize),
-    /// Two keys with one id, or two without any for one algorithm: which is meant would be a guess.
+    /// Two keys with one id for one algorithm, or two without any: which is meant would be a guess.
     #[error("ambiguous: two keys {0:?}")]
     Ambiguous(String),
 }
 
-/// The keys of a set that are of use: at least one, each of them named or alone without a name for its algorithm.
+/// The keys of a set that are of use: at least one, each alone with its id, or without one, for its algorithm. Keys of one id for
+/// different algorithms are told apart by these (RFC 7517 section 4.5).
 #[derive(Debug)]
 pub(crate) struct KeySet {
     keys: Vec<Arc<VerificationKey>>,
@@ -74,18 +75,21 @@ impl KeySet {
         key_id: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<Arc<VerificationKey>, Defect> {
-        let key = match key_id.filter(|_| !self.given) {
-            Some(_) => self
-                .keys
-                .iter()
-                .find(|key| key.key_id() == key_id)
-                .ok_or(Defect::UnknownKey)?,
-            None => self.only(algorithm)?,
+        let Some(_) = key_id.filter(|_| !self.given) else {
+            return self.only(algorithm).map(Arc::clone);
         };
-        match key.algorithm() == algorithm {
-            true => Ok(Arc::clone(key)),
-            false => Err(Defect::NotTheKeysAlgorithm),
+        let mut named = self
+            .keys
+            .iter()
+            .filter(|key| key.key_id() == key_id)
+            .peekable();
+        if named.peek().is_none() {
+            return Err(Defect::UnknownKey);
         }
+        named
+            .find(|key| key.algorithm() == algorithm)
+            .map(Arc::clone)
+            .ok_or(Defect::NotTheKeysAlgorithm)
     }
 
     /// The only key for `algorithm`.
@@ -119,11 +123,7 @@ fn read(jwk: &str) -> Option<Arc<VerificationKey>> {
 fn check_distinct(keys: &[Arc<VerificationKey>]) -> Result<(), SetRefused> {
     let mut seen = HashSet::new();
     for key in keys {
-        let name = match key.key_id() {
-            Some(key_id) => (Some(key_id), None),
-            None => (None, Some(key.algorithm())),
-        };
-        if !seen.insert(name) {
+        if !seen.insert((key.key_id(), key.algorithm())) {
             let name = key
                 .key_id()
                 .map_or_else(|| format!("for {}", key.algorithm()), str::to_owned);

@@ -72,7 +72,7 @@ fn without_an_id_the_only_key_for_the_algorithm_is_meant() {
 fn an_ambiguous_set_is_refused() {
     let (one, two, rsa) = (key(), key(), Key::generate_rsa().unwrap());
     let same = json!({"kid": "k"});
-    let alike = [jwk(&one, same.clone()), jwk(&rsa, same)];
+    let alike = [jwk(&one, same.clone()), jwk(&two, same)];
     assert!(matches!(parse(&alike), Err(SetRefused::Ambiguous(_))));
     let nameless = |key| jwk(key, json!({"kid": null}));
     assert!(matches!(
@@ -80,6 +80,26 @@ fn an_ambiguous_set_is_refused() {
         Err(SetRefused::Ambiguous(_))
     ));
     assert!(parse(&[nameless(&one), nameless(&rsa)]).is_ok());
+}
+
+#[test]
+fn keys_of_one_id_are_told_apart_by_algorithm() {
+    let (ec, rsa) = (key(), Key::generate_rsa().unwrap());
+    let same = json!({"kid": "k"});
+    let no_alg = json!({"kid": "k", "alg": null});
+    for (one, two) in [(&same, &same), (&no_alg, &no_alg), (&same, &no_alg)] {
+        let set = parse(&[jwk(&ec, one.clone()), jwk(&rsa, two.clone())]).unwrap();
+        for algorithm in [Algorithm::Es256, Algorithm::Rs256] {
+            assert_eq!(
+                set.find(Some("k"), algorithm).unwrap().algorithm(),
+                algorithm
+            );
+        }
+        let other = set.find(Some("k"), Algorithm::EdDsa);
+        assert_eq!(other.unwrap_err(), Defect::NotTheKeysAlgorithm);
+        let unknown = set.find(Some("x"), Algorithm::Es256);
+        assert_eq!(unknown.unwrap_err(), Defect::UnknownKey);
+    }
 }
 
 #[test]
