@@ -3,38 +3,88 @@
 
 use std::fmt;
 
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
-/// An object whose members (its own, not those further inside) are distinct.
+/// An object whose members are distinct, and those of every object inside it.
 #[derive(Debug)]
 pub(crate) struct Object(pub(crate) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Distinct)
+        match deserializer.deserialize_map(Distinct)? {
+            Value::Object(members) => Ok(Self(members)),
+            _ => Err(D::Error::custom("not an object")),
+        }
     }
 }
 
-/// The visitor behind [`Object`].
+/// The visitor behind [`Object`], of any value inside it too.
 struct Distinct;
 
+impl<'de> DeserializeSeed<'de> for Distinct {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
 impl<'de> Visitor<'de> for Distinct {
-    type Value = Object;
+    type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
+        f.write_str("JSON with distinct members")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Object, A::Error> {
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(value) = access.next_element_seed(Self)? {
+            list.push(value);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut members = Map::new();
-        while let Some((name, value)) = access.next_entry::<String, Value>()? {
-            if members.insert(name, value).is_some() {
+        while let Some(name) = access.next_key::<String>()? {
+            if members
+                .insert(name, access.next_value_seed(Self)?)
+                .is_some()
+            {
                 return Err(A::Error::custom("a member comes twice"));
             }
         }
-        Ok(Object(members))
+        Ok(Value::Object(members))
     }
 }
 
@@ -48,6 +98,8 @@ mod tests {
         for bad in [
             r#"{"a":1,"a":1}"#,
             r#"{"a":1,"\u0061":2}"#,
+            r#"{"a":{"b":1,"b":2}}"#,
+            r#"{"a":[{"b":{"c":1,"c":1}}]}"#,
             "[]",
             "null",
             "1",
@@ -56,5 +108,16 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<Object>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_read_is_what_serde_json_reads() {
+        let text =
+            r#"{"a":[null,true,-1,18446744073709551615,1.5,"\u00e9",{}],"b":{"c":{"d":[]}}}"#;
+        let read = serde_json::from_str::<Object>(text).unwrap();
+        assert_eq!(
+            Value::Object(read.0),
+            serde_json::from_str::<Value>(text).unwrap()
+        );
     }
 }
