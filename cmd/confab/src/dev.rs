@@ -250,6 +250,14 @@ impl Stack {
                 "CONFAB_JWT_AUDIENCE".to_owned(),
                 Some(key::AUDIENCE.to_owned()),
             ));
+            // As `Settings::of_development`, which `confab token --check` takes.
+            let on = || Some("true".to_owned());
+            env.push(("CONFAB_JWT_TENANT_OPTIONAL".to_owned(), on()));
+            env.push((
+                "CONFAB_JWT_GRANTS".to_owned(),
+                Some("read,write,admin".to_owned()),
+            ));
+            env.push(("CONFAB_EXPLAIN_REFUSALS".to_owned(), on()));
             let delay = self.drain_delay.to_string();
             env.push(("CONFAB_DRAIN_DELAY".to_owned(), Some(delay)));
         }

@@ -5,20 +5,23 @@ use confab_protocol::ids::{TenantId, UserId};
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
-use crate::error::{AuthError, Defect};
+use crate::claim_path::ClaimPath;
+use crate::error::{AuthError, Defect, Part};
+use crate::scope::{Scope, ScopeRule};
+use crate::tenants::TenantRule;
 
-/// The tenant of tokens that name none, and the device of tokens that need not.
-const DEFAULT: &str = "default";
+/// The device of tokens that need not name one.
+const DEFAULT_DEVICE: &str = "default";
 
 /// The longest device and login, in characters.
-const MAX_TEXT: usize = 128;
+const MAX_TEXT_CHARS: usize = 128;
 
 /// Who is calling: what a good token said. It does not hold the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The tenant claim, or `default`.
+    /// The tenant: as the tenant claim or the settings say.
     pub tenant: TenantId,
-    /// `sub`.
+    /// The user claim.
     pub user: UserId,
     /// The device claim, or `default` where it is optional and missing.
     pub device: String,
@@ -43,74 +46,47 @@ impl Caller {
     }
 }
 
-/// What a token allows (API.md, Scopes).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scope {
-    read: bool,
-    write: bool,
-    admin: bool,
-}
-
-impl Scope {
-    /// Reads a `scope` claim (RFC 8693 section 4.2): without a `confab:` entry it allows reading and writing, with one
-    /// only what it names. `confab:admin` includes both; an entry of ours that nobody knows allows nothing.
-    #[must_use]
-    pub fn parse(claim: &str) -> Self {
-        let ours = || {
-            claim
-                .split(' ')
-                .filter_map(|entry| entry.strip_prefix("confab:"))
-        };
-        let plain = ours().next().is_none();
-        let admin = ours().any(|entry| entry == "admin");
-        Self {
-            read: plain || admin || ours().any(|entry| entry == "read"),
-            write: plain || admin || ours().any(|entry| entry == "write"),
-            admin,
-        }
-    }
-
-    /// Whether the user's conversations may be read and heard.
-    #[must_use]
-    pub const fn can_read(self) -> bool {
-        self.read
-    }
-
-    /// Whether anything may be changed or sent.
-    #[must_use]
-    pub const fn can_write(self) -> bool {
-        self.write
-    }
-
-    /// Whether the caller acts in any conversation without being a member.
-    #[must_use]
-    pub const fn is_admin(self) -> bool {
-        self.admin
-    }
-}
-
-/// A claim whose name can be set, and which can be declared optional.
+/// A claim whose place can be set, and which can be declared optional.
 #[derive(Debug, Clone)]
 pub(crate) struct Named {
-    pub(crate) name: String,
+    pub(crate) path: ClaimPath,
     pub(crate) optional: bool,
 }
 
-/// What the settings demand of claims.
+/// A claim that names the application that a token was made for, and the applications that are let in.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientRule {
+    pub(crate) path: ClaimPath,
+    pub(crate) allowed: Vec<String>,
+}
+
+/// What the settings demand of one issuer's claims.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
     /// The issuers of which a token must name one; none: any will do.
     pub(crate) issuers: Option<Vec<String>>,
     /// The audiences of which a token must name one; none: any will do.
     pub(crate) audiences: Option<Vec<String>>,
+    /// The applications that are let in; none: all.
+    pub(crate) client: Option<ClientRule>,
     /// How far the clocks may be apart.
     pub(crate) leeway: Duration,
     /// The longest time from `iat` to `exp`: a revocation is kept for as long, and must outlive what it covers.
     pub(crate) max_lifetime: Duration,
+    pub(crate) user: ClaimPath,
     pub(crate) device: Named,
     pub(crate) session: Named,
-    pub(crate) tenant: String,
+    pub(crate) tenant: TenantRule,
+    pub(crate) scope: ScopeRule,
     pub(crate) not_before_required: bool,
+}
+
+/// The times that a token names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) issued_at: OffsetDateTime,
+    pub(crate) expires_at: OffsetDateTime,
+    not_before: Option<OffsetDateTime>,
 }
 
 impl Rules {
@@ -127,118 +103,186 @@ impl Rules {
     ) -> Result<Caller, AuthError> {
         self.check_issuer(claims)?;
         self.check_audience(claims)?;
-        let not_before = match claims.contains_key("nbf") || self.not_before_required {
-            true => Some(numeric_date(claims, "nbf")?),
-            false => None,
-        };
+        self.check_client(claims)?;
+        let times = self.times(claims)?;
         let caller = Caller {
-            tenant: self.tenant(claims)?,
-            user: text(claims, "sub")?.parse().map_err(|_id| bad("sub"))?,
-            device: self
-                .device
-                .read(claims)?
-                .unwrap_or_else(|| DEFAULT.to_owned()),
-            login_session: self.session.read(claims)?.unwrap_or_default(),
-            issued_at: numeric_date(claims, "iat")?,
-            expires_at: numeric_date(claims, "exp")?,
-            scope: scope(claims)?,
+            tenant: self.tenant.read(claims)?,
+            user: self.user(claims)?,
+            device: self.device(claims)?,
+            login_session: self.login(claims)?,
+            issued_at: times.issued_at,
+            expires_at: times.expires_at,
+            scope: self.scope.read(claims)?,
         };
-        if caller.expires_at - caller.issued_at > self.max_lifetime {
-            return Err(Defect::Lifetime.into());
-        }
-        self.check_times(&caller, not_before, now)?;
+        self.check_times(times, now)?;
         Ok(caller)
     }
 
-    fn check_times(
+    pub(crate) fn check_issuer<'a>(
         &self,
-        caller: &Caller,
-        not_before: Option<OffsetDateTime>,
-        now: OffsetDateTime,
-    ) -> Result<(), AuthError> {
-        if now.saturating_sub(self.leeway) >= caller.expires_at {
-            return Err(AuthError::Expired);
-        }
-        let latest = now.saturating_add(self.leeway);
-        if not_before.is_some_and(|time| time > latest) {
-            return Err(AuthError::NotYetValid("nbf"));
-        }
-        if caller.issued_at > latest {
-            return Err(AuthError::NotYetValid("iat"));
-        }
-        Ok(())
-    }
-
-    fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), Defect> {
+        claims: &'a Map<String, Value>,
+    ) -> Result<Option<&'a str>, Defect> {
         let Some(allowed) = &self.issuers else {
-            return Ok(());
+            return Ok(None);
         };
-        let issuer = text(claims, "iss")?;
+        let issuer = issuer_of(claims)?;
         if allowed.iter().any(|one| one == issuer) {
-            Ok(())
+            Ok(Some(issuer))
         } else {
             Err(Defect::Issuer)
         }
     }
 
-    /// `aud` is a text or a list of texts (RFC 7519 section 4.1.3).
-    fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), Defect> {
+    /// `aud` is a text or a list of texts (RFC 7519 section 4.1.3). Gives the one that is ours.
+    pub(crate) fn check_audience(
+        &self,
+        claims: &Map<String, Value>,
+    ) -> Result<Option<&str>, Defect> {
         let Some(allowed) = &self.audiences else {
-            return Ok(());
+            return Ok(None);
         };
         let named = match claims.get("aud") {
-            None => return Err(missing("aud")),
+            None => return Err(Defect::MissingClaim(Part::Audience, "aud".to_owned())),
             Some(Value::Array(list)) => list.as_slice(),
             Some(one) => std::slice::from_ref(one),
         };
-        let mut found = false;
+        let mut found = None;
         for audience in named {
-            let audience = audience.as_str().ok_or_else(|| bad("aud"))?;
-            found |= allowed.iter().any(|one| one == audience);
+            let audience = audience
+                .as_str()
+                .ok_or_else(|| bad(Part::Audience, "aud"))?;
+            found = found.or(allowed.iter().find(|one| *one == audience));
         }
-        if found { Ok(()) } else { Err(Defect::Audience) }
+        found.map(|one| Some(one.as_str())).ok_or(Defect::Audience)
     }
 
-    fn tenant(&self, claims: &Map<String, Value>) -> Result<TenantId, Defect> {
-        let tenant = match claims.contains_key(&self.tenant) {
-            true => text(claims, &self.tenant)?,
-            false => DEFAULT,
+    /// The application that the token was made for, where that counts.
+    pub(crate) fn check_client<'a>(
+        &self,
+        claims: &'a Map<String, Value>,
+    ) -> Result<Option<&'a str>, Defect> {
+        let Some(ClientRule { path, allowed }) = &self.client else {
+            return Ok(None);
         };
-        tenant.parse().map_err(|_id| bad(&self.tenant))
+        let client = text(claims, Part::Client, path)?;
+        if allowed.iter().any(|one| one == client) {
+            Ok(Some(client))
+        } else {
+            Err(Defect::Client)
+        }
+    }
+
+    pub(crate) fn user(&self, claims: &Map<String, Value>) -> Result<UserId, Defect> {
+        let user = text(claims, Part::User, &self.user)?;
+        user.parse()
+            .map_err(|_id| bad(Part::User, self.user.as_str()))
+    }
+
+    pub(crate) fn device(&self, claims: &Map<String, Value>) -> Result<String, Defect> {
+        let device = self.device.read(claims, Part::Device)?;
+        Ok(device.unwrap_or_else(|| DEFAULT_DEVICE.to_owned()))
+    }
+
+    pub(crate) fn login(&self, claims: &Map<String, Value>) -> Result<String, Defect> {
+        Ok(self.session.read(claims, Part::Login)?.unwrap_or_default())
+    }
+
+    pub(crate) fn times(&self, claims: &Map<String, Value>) -> Result<Times, Defect> {
+        let not_before = match claims.contains_key("nbf") || self.not_before_required {
+            true => Some(numeric_date(claims, Part::NotBefore, "nbf")?),
+            false => None,
+        };
+        let times = Times {
+            issued_at: numeric_date(claims, Part::IssuedAt, "iat")?,
+            expires_at: numeric_date(claims, Part::Expiry, "exp")?,
+            not_before,
+        };
+        if times.expires_at - times.issued_at > self.max_lifetime {
+            return Err(Defect::Lifetime);
+        }
+        Ok(times)
+    }
+
+    pub(crate) fn check_times(&self, times: Times, now: OffsetDateTime) -> Result<(), AuthError> {
+        if now.saturating_sub(self.leeway) >= times.expires_at {
+            return Err(AuthError::Expired);
+        }
+        let latest = now.saturating_add(self.leeway);
+        if times.not_before.is_some_and(|time| time > latest) {
+            return Err(AuthError::NotYetValid("nbf"));
+        }
+        if times.issued_at > latest {
+            return Err(AuthError::NotYetValid("iat"));
+        }
+        Ok(())
     }
 }
 
 impl Named {
-    /// The claim: 1 to 128 characters, none of them a control character.
-    fn read(&self, claims: &Map<String, Value>) -> Result<Option<String>, Defect> {
-        if self.optional && !claims.contains_key(&self.name) {
-            return Ok(None);
+    /// The claim's value; none where it is missing and may be.
+    pub(crate) fn find<'a>(
+        &self,
+        claims: &'a Map<String, Value>,
+        part: Part,
+    ) -> Result<Option<&'a Value>, Defect> {
+        match self.path.find(claims) {
+            None if self.optional => Ok(None),
+            None => Err(Defect::MissingClaim(part, self.path.to_string())),
+            found => Ok(found),
         }
-        let text = text(claims, &self.name)?;
-        let fits = !text.is_empty() && text.chars().nth(MAX_TEXT).is_none();
+    }
+
+    /// The claim does not have the form that it must have.
+    pub(crate) fn bad(&self, part: Part) -> Defect {
+        bad(part, self.path.as_str())
+    }
+
+    /// The claim: 1 to 128 characters, none of them a control character.
+    fn read(&self, claims: &Map<String, Value>, part: Part) -> Result<Option<String>, Defect> {
+        let Some(value) = self.find(claims, part)? else {
+            return Ok(None);
+        };
+        let text = value.as_str().ok_or_else(|| self.bad(part))?;
+        let fits = !text.is_empty() && text.chars().nth(MAX_TEXT_CHARS).is_none();
         if !fits || text.chars().any(char::is_control) {
-            return Err(bad(&self.name));
+            return Err(self.bad(part));
         }
         Ok(Some(text.to_owned()))
     }
 }
 
-fn missing(name: &str) -> Defect {
-    Defect::MissingClaim(name.to_owned())
+/// `iss`.
+pub(crate) fn issuer_of(claims: &Map<String, Value>) -> Result<&str, Defect> {
+    let value = claims
+        .get("iss")
+        .ok_or_else(|| Defect::MissingClaim(Part::Issuer, "iss".to_owned()))?;
+    value.as_str().ok_or_else(|| bad(Part::Issuer, "iss"))
 }
 
-fn bad(name: &str) -> Defect {
-    Defect::BadClaim(name.to_owned())
+fn bad(part: Part, claim: &str) -> Defect {
+    Defect::BadClaim(part, claim.to_owned())
 }
 
-fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<&'a str, Defect> {
-    let value = claims.get(name).ok_or_else(|| missing(name))?;
-    value.as_str().ok_or_else(|| bad(name))
+fn text<'a>(
+    claims: &'a Map<String, Value>,
+    part: Part,
+    path: &ClaimPath,
+) -> Result<&'a str, Defect> {
+    let value = path
+        .find(claims)
+        .ok_or_else(|| Defect::MissingClaim(part, path.to_string()))?;
+    value.as_str().ok_or_else(|| bad(part, path.as_str()))
 }
 
 /// Seconds since 1970, with or without a fraction (RFC 7519 section 2).
-fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<OffsetDateTime, Defect> {
-    let value = claims.get(name).ok_or_else(|| missing(name))?;
+fn numeric_date(
+    claims: &Map<String, Value>,
+    part: Part,
+    name: &str,
+) -> Result<OffsetDateTime, Defect> {
+    let value = claims
+        .get(name)
+        .ok_or_else(|| Defect::MissingClaim(part, name.to_owned()))?;
     let since = match (value.as_u64(), value.as_f64()) {
         (Some(seconds), _) => i64::try_from(seconds).ok().map(Duration::seconds),
         (None, Some(seconds)) if seconds >= 0.0 => Duration::checked_seconds_f64(seconds),
@@ -246,52 +290,22 @@ fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<OffsetDateTim
     };
     since
         .and_then(|since| OffsetDateTime::UNIX_EPOCH.checked_add(since))
-        .ok_or_else(|| bad(name))
-}
-
-/// A scope of another form than text is refused: to ignore it would be to allow everything.
-fn scope(claims: &Map<String, Value>) -> Result<Scope, Defect> {
-    match claims.contains_key("scope") {
-        true => text(claims, "scope").map(Scope::parse),
-        false => Ok(Scope::parse("")),
-    }
+        .ok_or_else(|| bad(part, name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn allows(claim: &str) -> (bool, bool, bool) {
-        let scope = Scope::parse(claim);
-        (scope.can_read(), scope.can_write(), scope.is_admin())
-    }
-
-    #[test]
-    fn a_scope_without_an_entry_of_ours_reads_and_writes() {
-        for claim in [
-            "",
-            "openid profile",
-            "confab",
-            "CONFAB:read",
-            "other:confab:read",
-        ] {
-            assert_eq!(allows(claim), (true, true, false), "{claim}");
-        }
-    }
-
-    #[test]
-    fn a_scope_with_an_entry_of_ours_allows_only_what_it_names() {
-        assert_eq!(allows("openid confab:read"), (true, false, false));
-        assert_eq!(allows("confab:write"), (false, true, false));
-        assert_eq!(allows("confab:read confab:write"), (true, true, false));
-        assert_eq!(allows("confab:admin"), (true, true, true));
-        assert_eq!(allows("confab:"), (false, false, false));
-        assert_eq!(allows("confab:everything"), (false, false, false));
-    }
-
     #[test]
     fn dates_are_seconds_with_or_without_a_fraction_and_nothing_else() {
-        let date = |value: Value| numeric_date(&Map::from_iter([("t".to_owned(), value)]), "t");
+        let date = |value: Value| {
+            numeric_date(
+                &Map::from_iter([("t".to_owned(), value)]),
+                Part::Expiry,
+                "t",
+            )
+        };
         assert_eq!(date(1.into()).unwrap().unix_timestamp(), 1);
         assert_eq!(
             date(1.5.into()).unwrap().unix_timestamp_nanos(),
@@ -305,7 +319,7 @@ mod tests {
             u64::MAX.into(),
             true.into(),
         ] {
-            assert_eq!(date(value.clone()), Err(bad("t")), "{value}");
+            assert_eq!(date(value.clone()), Err(bad(Part::Expiry, "t")), "{value}");
         }
     }
 }

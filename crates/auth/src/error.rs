@@ -2,6 +2,8 @@
 
 use confab_protocol::error::Code;
 
+use crate::scope::Right;
+
 /// A refused caller. `Display` is for the log and never holds the token; the caller gets [`AuthError::code`] alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -32,6 +34,125 @@ impl AuthError {
             Self::Expired => Code::TokenExpired,
             Self::NotYetValid(_) => Code::TokenNotYetValid,
             Self::Unavailable => Code::AuthUnavailable,
+        }
+    }
+
+    /// The kind of refusal, as a metric's label.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Invalid(defect) => defect.label(),
+            Self::Expired => "expired",
+            Self::NotYetValid(_) => "not_yet_valid",
+            Self::Unavailable => "no_keys",
+        }
+    }
+
+    /// The part of the token that it is about, where it is about a claim.
+    #[must_use]
+    pub const fn part(&self) -> Option<Part> {
+        match self {
+            Self::Invalid(defect) => defect.part(),
+            Self::Missing | Self::Expired | Self::NotYetValid(_) | Self::Unavailable => None,
+        }
+    }
+
+    /// What to change so that such a token is taken, where that can be said: for operators, never for callers in production.
+    #[must_use]
+    pub const fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing => None,
+            Self::Invalid(defect) => defect.remedy(),
+            Self::Expired => Some(
+                "get a fresh token; when it is fresh, compare the clocks of issuer and gateway",
+            ),
+            Self::NotYetValid(_) => Some(
+                "compare the clocks of issuer and gateway; --jwt-leeway says how far they may be apart",
+            ),
+            Self::Unavailable => {
+                Some("look at the warnings about the key set, and at --jwt-jwks-url")
+            }
+        }
+    }
+}
+
+/// What a claim is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Who made the token.
+    Issuer,
+    /// For whom it was made.
+    Audience,
+    /// The application that it was made for.
+    Client,
+    /// The user.
+    User,
+    /// The tenant.
+    Tenant,
+    /// The device.
+    Device,
+    /// The login.
+    Login,
+    /// What it allows.
+    Scope,
+    /// When it was made.
+    IssuedAt,
+    /// From when on it is good.
+    NotBefore,
+    /// Until when it is good.
+    Expiry,
+}
+
+impl Part {
+    /// Its name, as a metric's label and in explanations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Client => "client",
+            Self::User => "user",
+            Self::Tenant => "tenant",
+            Self::Device => "device",
+            Self::Login => "login",
+            Self::Scope => "scope",
+            Self::IssuedAt => "issued_at",
+            Self::NotBefore => "not_before",
+            Self::Expiry => "expiry",
+        }
+    }
+
+    /// The setting that says where it stands, or that it need not.
+    const fn setting(self) -> &'static str {
+        match self {
+            Self::Issuer => "tokens must name their issuer, unless --jwt-any-issuer is set",
+            Self::Audience => {
+                "tokens must name an audience, unless --jwt-any-audience is set; then set --jwt-client-claim"
+            }
+            Self::Client => {
+                "--jwt-client-claim names the claim with the application, often azp, client_id or cid"
+            }
+            Self::User => "--jwt-user-claim names the claim with the user; without it, sub",
+            Self::Tenant => {
+                "--jwt-tenant-claim names the claim with the tenant; --single-tenant if there is only one, \
+                 --jwt-tenant-optional if tokens without it belong to the tenant default"
+            }
+            Self::Device => {
+                "--jwt-device-claim names the claim with the device; --jwt-device-optional if it may be missing"
+            }
+            Self::Login => {
+                "--jwt-session-claim names the claim with the login; --jwt-session-optional if it may be missing"
+            }
+            Self::Scope => {
+                "--jwt-scope-claim names the claim with scopes (text with spaces, or a list); --jwt-scope-optional if it may be missing"
+            }
+            Self::IssuedAt | Self::Expiry => {
+                "the issuer must give tokens iat and exp, in seconds since 1970"
+            }
+            Self::NotBefore => {
+                "nbf must be seconds since 1970; it may be missing unless --jwt-require-nbf is set"
+            }
         }
     }
 }
@@ -79,11 +200,11 @@ pub enum Defect {
     #[error("bad signature")]
     Signature,
     /// A claim that is required is not there.
-    #[error("no claim {0:?}")]
-    MissingClaim(String),
+    #[error("no claim {1:?}, read for the {name}", name = .0.name())]
+    MissingClaim(Part, String),
     /// A claim that does not have the form it must have.
-    #[error("bad claim {0:?}")]
-    BadClaim(String),
+    #[error("bad claim {1:?}, read for the {name}", name = .0.name())]
+    BadClaim(Part, String),
     /// From `iat` to `exp` is longer than allowed.
     #[error("good for longer than tokens may be")]
     Lifetime,
@@ -93,6 +214,101 @@ pub enum Defect {
     /// `aud` names none of ours.
     #[error("another audience")]
     Audience,
+    /// The client claim names an application that is not let in.
+    #[error("another client")]
+    Client,
+    /// The issuer may not speak for the tenant.
+    #[error("a tenant that its issuer may not speak for")]
+    Tenant,
+    /// The issuer may not grant this.
+    #[error("the scope {0}, which its issuer may not grant")]
+    Scope(Right),
+}
+
+impl Defect {
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::TwoHeaders => "two_headers",
+            Self::TooLong => "too_long",
+            Self::NotCompact | Self::Encoding(_) | Self::Json(_) => "malformed",
+            Self::Critical => "critical_extension",
+            Self::Type => "type",
+            Self::Algorithm => "algorithm",
+            Self::KeyId => "key_id",
+            Self::UnknownKey => "unknown_key",
+            Self::AmbiguousKey => "ambiguous_key",
+            Self::NotTheKeysAlgorithm => "algorithm_of_key",
+            Self::Signature => "signature",
+            Self::MissingClaim(..) => "missing_claim",
+            Self::BadClaim(..) => "bad_claim",
+            Self::Lifetime => "lifetime",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Client => "client",
+            Self::Tenant => "tenant",
+            Self::Scope(_) => "scope",
+        }
+    }
+
+    const fn part(&self) -> Option<Part> {
+        match self {
+            Self::MissingClaim(part, _) | Self::BadClaim(part, _) => Some(*part),
+            Self::Issuer => Some(Part::Issuer),
+            Self::Audience => Some(Part::Audience),
+            Self::Client => Some(Part::Client),
+            Self::Tenant => Some(Part::Tenant),
+            Self::Scope(_) => Some(Part::Scope),
+            Self::Lifetime => Some(Part::Expiry),
+            Self::TwoHeaders
+            | Self::TooLong
+            | Self::NotCompact
+            | Self::Encoding(_)
+            | Self::Json(_)
+            | Self::Critical
+            | Self::Type
+            | Self::Algorithm
+            | Self::KeyId
+            | Self::UnknownKey
+            | Self::AmbiguousKey
+            | Self::NotTheKeysAlgorithm
+            | Self::Signature => None,
+        }
+    }
+
+    const fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::TwoHeaders => Some("send one Authorization header"),
+            Self::TooLong => {
+                Some("have the issuer put less into the token: groups by reference, fewer claims")
+            }
+            Self::NotCompact | Self::Encoding(_) | Self::Json(_) => Some(
+                "send an access token that is a signed JWT; opaque and encrypted tokens are not taken",
+            ),
+            Self::Critical | Self::KeyId => None,
+            Self::Type => Some("send an access or ID token (typ JWT or at+jwt)"),
+            Self::Algorithm => Some(
+                "--jwt-algorithms names those that are taken, of RS256, ES256, EdDSA; never HS256",
+            ),
+            Self::UnknownKey | Self::Signature => Some(
+                "the token was signed with a key that is not the issuer's: compare --jwt-jwks-url or --jwt-public-key",
+            ),
+            Self::AmbiguousKey => Some("have the issuer put kid into its tokens' headers"),
+            Self::NotTheKeysAlgorithm => Some("compare the token's alg with the issuer's keys"),
+            Self::MissingClaim(part, _) | Self::BadClaim(part, _) => Some(part.setting()),
+            Self::Lifetime => Some("--token-max-lifetime says how long tokens may be good for"),
+            Self::Issuer => Some(
+                "add the token's iss to --jwt-issuer, or as an entry to the file of --jwt-issuers; a final slash counts",
+            ),
+            Self::Audience => Some("add one of the token's aud to --jwt-audience"),
+            Self::Client => Some("add the application to --jwt-clients"),
+            Self::Tenant => Some(
+                "--jwt-tenants or --jwt-tenant-prefix says which tenants the issuer may speak for",
+            ),
+            Self::Scope(_) => {
+                Some("--jwt-grants says which of read, write, admin the issuer may grant")
+            }
+        }
+    }
 }
 
 /// The `WWW-Authenticate` value that goes with `code` (RFC 6750 section 3), if one does: without an error attribute when

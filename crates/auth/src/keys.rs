@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::algorithm::Algorithm;
 use crate::error::{AuthError, Defect};
-use crate::settings::{Pace, Settings, SettingsError, Source};
+use crate::settings::{IssuerError, IssuerSettings, Pace, Source};
 use fetch::Remote;
 pub(crate) use key::KeyRefused;
 use key::VerificationKey;
@@ -25,6 +25,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The keys in use. Only [`Keys::run`] fetches: one fetch at a time, which no caller who goes away can break off.
 #[derive(Debug)]
 pub(crate) struct Keys {
+    /// Whose they are, for the log.
+    issuer: String,
     remote: Option<Remote>,
     pace: Pace,
     state: watch::Sender<State>,
@@ -39,6 +41,8 @@ struct State {
     set: Option<Arc<KeySet>>,
     /// The number of the last [`Asked`] that a fetch has answered, be it with a failure.
     answered: u64,
+    /// Whether any fetch has ended, be it with a failure.
+    were_asked_for: bool,
 }
 
 /// The callers' requests for another fetch, by number.
@@ -68,16 +72,24 @@ impl Asked {
 
 impl Keys {
     /// The keys that `settings` name: a public key is read now, a key set by [`Self::run`].
-    pub(crate) fn new(settings: &Settings) -> Result<Self, SettingsError> {
-        let pace = settings.pace();
+    pub(crate) fn new(
+        issuer: &str,
+        settings: &IssuerSettings,
+        pace: Pace,
+    ) -> Result<Self, IssuerError> {
         let (remote, set) = match settings.source()? {
             Source::Url(url) => (Some(Remote::new(url, pace.timeout)?), None),
             Source::Key(text) => (None, Some(Arc::new(given(settings, text)?))),
         };
         Ok(Self {
+            issuer: issuer.to_owned(),
             remote,
             pace,
-            state: watch::Sender::new(State { set, answered: 0 }),
+            state: watch::Sender::new(State {
+                set,
+                answered: 0,
+                were_asked_for: false,
+            }),
             asked: Mutex::default(),
             wanted: Notify::new(),
         })
@@ -90,6 +102,18 @@ impl Keys {
             .set
             .clone()
             .ok_or(AuthError::Unavailable)
+    }
+
+    /// Whether nothing more is to be known by waiting: a fetch has ended, or none is needed.
+    pub(crate) fn were_asked_for(&self) -> bool {
+        self.remote.is_none() || self.state.borrow().were_asked_for
+    }
+
+    /// Fetches the set once, where there is one to fetch.
+    pub(crate) async fn fetch(&self) {
+        if let Some(remote) = &self.remote {
+            self.refresh(remote).await;
+        }
     }
 
     /// The key that a token with this header is to be verified with. An unknown `kid` may mean that the issuer has new keys: then
@@ -152,15 +176,17 @@ impl Keys {
         let fetched = remote.fetch().await;
         let good = fetched.is_ok();
         match &fetched {
-            Ok(set) => tracing::debug!(keys = set.len(), "key set fetched"),
+            Ok(set) => tracing::debug!(issuer = self.issuer, keys = set.len(), "key set fetched"),
             Err(error) => {
                 let error: &(dyn std::error::Error + 'static) = error;
                 let kept = self.current().is_ok();
-                tracing::warn!(error, kept, "the key set could not be fetched");
+                let issuer = &self.issuer;
+                tracing::warn!(error, issuer, kept, "the key set could not be fetched");
             }
         }
         self.state.send_modify(|state| {
             state.answered = answered;
+            state.were_asked_for = true;
             if let Ok(set) = fetched {
                 state.set = Some(Arc::new(set));
             }
@@ -195,18 +221,18 @@ fn pause(failures: u32, pace: Pace) -> Duration {
 }
 
 /// The set of the one key that the settings give, as a PEM or the path of one.
-fn given(settings: &Settings, text: &str) -> Result<KeySet, SettingsError> {
+fn given(settings: &IssuerSettings, text: &str) -> Result<KeySet, IssuerError> {
     let is_pem = text.trim_start().starts_with("-----BEGIN");
     let key = match is_pem {
         true => VerificationKey::from_pem(text),
         false => {
-            let file = std::fs::read_to_string(text).map_err(SettingsError::KeyFile)?;
+            let file = std::fs::read_to_string(text).map_err(IssuerError::KeyFile)?;
             VerificationKey::from_pem(&file)
         }
     };
-    let key = key.map_err(SettingsError::Key)?;
+    let key = key.map_err(IssuerError::Key)?;
     if !settings.algorithms.contains(&key.algorithm()) {
-        return Err(SettingsError::KeyAlgorithm(key.algorithm()));
+        return Err(IssuerError::KeyAlgorithm(key.algorithm()));
     }
     Ok(KeySet::given(key))
 }

@@ -39,6 +39,7 @@ pub(crate) fn verifier_of(key: &Key, arguments: &[&str]) -> Verifier {
         "https://id,other",
         "--jwt-audience",
         "confab",
+        "--jwt-tenant-optional",
     ];
     Verifier::new(&settings(&[&all, arguments].concat()).unwrap()).unwrap()
 }
@@ -66,6 +67,7 @@ impl Running {
             url,
             "--jwt-any-issuer",
             "--jwt-any-audience",
+            "--single-tenant",
         ];
         let settings = settings(&[&all, arguments].concat()).unwrap();
         let verifier = Arc::new(Verifier::new(&settings).unwrap());

@@ -9,7 +9,7 @@ use crate::error::Defect;
 use crate::json::Object;
 
 /// The longest token that is looked at, in bytes.
-pub(crate) const MAX_BYTES: usize = 8 * 1024;
+pub(crate) const MAX_BYTES: usize = 16 * 1024;
 
 /// The longest `kid`, in bytes.
 const MAX_KEY_ID: usize = 256;

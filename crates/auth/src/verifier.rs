@@ -3,56 +3,65 @@
 use time::{Duration, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
 
-use crate::algorithm::Algorithm;
-use crate::claims::{Caller, Rules};
+use crate::claims::Caller;
 use crate::error::{AuthError, Defect};
-use crate::keys::Keys;
+use crate::explain::{self, Explanation};
+use crate::issuers::{self, Issuer};
 use crate::settings::{Settings, SettingsError};
 use crate::token::Token;
 
-/// Verifies tokens by the settings and the keys of the issuer.
+/// Verifies tokens by the settings and the keys of their issuers.
 #[derive(Debug)]
 pub struct Verifier {
-    algorithms: Vec<Algorithm>,
-    keys: Keys,
-    rules: Rules,
+    /// At least one.
+    issuers: Vec<Issuer>,
+    leeway: Duration,
 }
 
 impl Verifier {
-    /// A verifier by `settings`. It reads the public key; a key set it only fetches once [`Self::run`] runs.
+    /// A verifier by `settings`. It reads files; a key set it only fetches once [`Self::run`] runs.
     ///
     /// # Errors
     /// What is wrong with the settings.
     pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
-        let keys = Keys::new(settings)?;
         Ok(Self {
-            algorithms: settings.algorithms.clone(),
-            keys,
-            rules: settings.rules()?,
+            issuers: issuers::read(settings)?,
+            leeway: Duration::seconds(settings.leeway.into()),
         })
     }
 
-    /// Fetches the key set, again and again, until `stop`: a task of the caller's. While it does not run, a token with an
+    /// Fetches the key sets, again and again, until `stop`: a task of the caller's. While it does not run, a token with an
     /// unknown key waits in vain for the time that a fetch may take.
     pub async fn run(&self, stop: CancellationToken) {
-        self.keys.run(&stop).await;
+        let running = self.issuers.iter().map(|issuer| issuer.keys.run(&stop));
+        futures_util::future::join_all(running).await;
     }
 
-    /// Whether there are keys to verify with: until then every token is answered [`AuthError::Unavailable`].
+    /// Fetches each key set once: for a look at a token, where [`Self::run`] does not run. Why one could not be fetched stands in the
+    /// log.
+    pub async fn fetch(&self) {
+        let fetching = self.issuers.iter().map(|issuer| issuer.keys.fetch());
+        futures_util::future::join_all(fetching).await;
+    }
+
+    /// Whether there are keys to verify with: every key set was asked for once, and there are keys of some issuer. One that is away at
+    /// a start keeps only its own tokens out, which are answered [`AuthError::Unavailable`].
     #[must_use]
     pub fn has_keys(&self) -> bool {
-        self.keys.current().is_ok()
+        let is_asked = |issuer: &Issuer| issuer.keys.were_asked_for();
+        let has_keys = |issuer: &Issuer| issuer.keys.current().is_ok();
+        self.issuers.iter().all(is_asked) && self.issuers.iter().any(has_keys)
     }
 
     /// How long after `exp` a token is still good.
     #[must_use]
     pub const fn leeway(&self) -> Duration {
-        self.rules.leeway
+        self.leeway
     }
 
-    /// Who calls with `token` (as [`crate::bearer`] gave it) at `now`. It waits only for the key set to be fetched again,
-    /// when the token names a key that is not there; that is at most once per interval for all tokens, and never longer than the
-    /// fetch may take.
+    /// Who calls with `token` (as [`crate::bearer`] gave it) at `now`. It waits only for a key set to be fetched again,
+    /// when the token names a key that is not there; that is at most once per interval for all tokens of an issuer, and never longer
+    /// than the fetch may take.
     ///
     /// # Errors
     /// Why the caller is refused.
@@ -61,17 +70,34 @@ impl Verifier {
             return Err(AuthError::Missing);
         }
         let token = Token::parse(token)?;
-        if !self.algorithms.contains(&token.algorithm) {
+        // Of several issuers the token says whose it is; nothing of that is believed but by that issuer's key.
+        let (issuer, claims) = match self.issuers.as_slice() {
+            [only] => (only, None),
+            several => {
+                let claims = token.claims()?;
+                (issuers::named(several, &claims)?, Some(claims))
+            }
+        };
+        if !issuer.algorithms.contains(&token.algorithm) {
             return Err(Defect::Algorithm.into());
         }
-        let key = self
-            .keys
-            .find(token.key_id.as_deref(), token.algorithm)
-            .await?;
+        let key_id = token.key_id.as_deref();
+        let key = issuer.keys.find(key_id, token.algorithm).await?;
         if !key.verifies(&token) {
             return Err(Defect::Signature.into());
         }
-        self.rules.check(&token.claims()?, now)
+        let claims = match claims {
+            Some(claims) => claims,
+            None => token.claims()?,
+        };
+        issuer.rules.check(&claims, now)
+    }
+
+    /// What each part of `token` is to the settings at `now`, all that is wrong with it and not just the first: for the eyes of who
+    /// holds the token. Of the token it shows the claims that are used, and of others their names.
+    #[must_use]
+    pub fn explain(&self, token: &str, now: OffsetDateTime) -> Explanation {
+        explain::explain(&self.issuers, token, now)
     }
 }
 

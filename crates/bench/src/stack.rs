@@ -223,6 +223,7 @@ impl Stack {
             ("CONFAB_JWT_PUBLIC_KEY", self.tokens.public_pem()?),
             ("CONFAB_JWT_ISSUER", self.tokens.issuer.clone()),
             ("CONFAB_JWT_AUDIENCE", self.tokens.audience.clone()),
+            ("CONFAB_SINGLE_TENANT", "true".to_owned()),
             // The load's connections come at once, as no installation's do; the storm of resumes sets its own.
             ("CONFAB_CONNECT_RATE", "100000".to_owned()),
             ("CONFAB_DRAIN_DELAY", "0".to_owned()),

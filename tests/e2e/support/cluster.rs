@@ -232,6 +232,8 @@ impl Cluster {
             ("CONFAB_JWT_PUBLIC_KEY", Some(self.key.public_pem())),
             ("CONFAB_JWT_ISSUER", Some(ISSUER.to_owned())),
             ("CONFAB_JWT_AUDIENCE", Some(AUDIENCE.to_owned())),
+            ("CONFAB_JWT_TENANT_OPTIONAL", Some("true".to_owned())),
+            ("CONFAB_JWT_GRANTS", Some("read,write,admin".to_owned())),
             ("CONFAB_DRAIN_DELAY", Some("0".to_owned())),
             // Few users do here what many do elsewhere; tests of limits set their own.
             ("CONFAB_RATE_LIMIT", Some("off".to_owned())),

@@ -7,7 +7,7 @@ use reqwest::{Client, StatusCode};
 use url::Url;
 
 use super::set::{KeySet, SetRefused};
-use crate::settings::{SettingsError, is_loopback};
+use crate::settings::{IssuerError, is_loopback};
 
 /// The largest key set that is read, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -42,7 +42,7 @@ pub(crate) struct Remote {
 
 impl Remote {
     /// A client for `url`. Connections are not kept: the next fetch is minutes away.
-    pub(crate) fn new(url: &Url, timeout: Duration) -> Result<Self, SettingsError> {
+    pub(crate) fn new(url: &Url, timeout: Duration) -> Result<Self, IssuerError> {
         let builder = Client::builder()
             .redirect(Policy::none())
             .pool_max_idle_per_host(0)
@@ -57,7 +57,7 @@ impl Remote {
         } else {
             builder
         };
-        let client = builder.build().map_err(SettingsError::Client)?;
+        let client = builder.build().map_err(IssuerError::Client)?;
         Ok(Self {
             client,
             url: url.clone(),

@@ -5,37 +5,40 @@ use crate::testing::settings;
 
 const KNOWN: &[&str] = &["--jwt-issuer", "i", "--jwt-audience", "a"];
 
-fn refused(arguments: &[&str]) -> SettingsError {
-    Verifier::new(&settings(arguments).unwrap()).unwrap_err()
+fn refused(arguments: &[&str]) -> IssuerError {
+    match Verifier::new(&settings(arguments).unwrap()) {
+        Err(SettingsError::Issuer { error, .. }) => error,
+        other => panic!("{other:?}"),
+    }
 }
 
-fn with(arguments: &[&str]) -> SettingsError {
+fn with(arguments: &[&str]) -> IssuerError {
     refused(&[KNOWN, arguments].concat())
 }
 
 #[test]
 fn exactly_one_source_of_keys_must_be_set() {
-    assert!(matches!(with(&[]), SettingsError::KeySource));
+    assert!(matches!(with(&[]), IssuerError::KeySource));
     let both = [
         "--jwt-jwks-url",
         "https://id/keys",
         "--jwt-public-key",
         "key.pem",
     ];
-    assert!(matches!(with(&both), SettingsError::KeySource));
+    assert!(matches!(with(&both), IssuerError::KeySource));
 }
 
 #[test]
 fn issuer_and_audience_must_be_set_or_waived_each_by_its_own_flag() {
     let url = ["--jwt-jwks-url", "http://127.0.0.1/keys"];
-    let of = |more: &[&str]| Verifier::new(&settings(&[&url, more].concat()).unwrap());
+    let of = |more: &[&str]| refused(&[&url, more].concat());
     assert!(matches!(
         of(&["--jwt-audience", "a"]),
-        Err(SettingsError::Waiver("issuer"))
+        IssuerError::Waiver("issuer")
     ));
     assert!(matches!(
         of(&["--jwt-issuer", "i"]),
-        Err(SettingsError::Waiver("audience"))
+        IssuerError::Waiver("audience")
     ));
     let contradiction = [
         "--jwt-issuer",
@@ -44,14 +47,16 @@ fn issuer_and_audience_must_be_set_or_waived_each_by_its_own_flag() {
         "--jwt-audience",
         "a",
     ];
-    assert!(matches!(
-        of(&contradiction),
-        Err(SettingsError::Waiver("issuer"))
-    ));
+    assert!(matches!(of(&contradiction), IssuerError::Waiver("issuer")));
     let empty = ["--jwt-issuer", "i,", "--jwt-audience", "a"];
-    assert!(matches!(of(&empty), Err(SettingsError::Empty("issuer"))));
-    assert!(of(&["--jwt-any-issuer", "--jwt-audience", "a"]).is_ok());
-    assert!(of(&["--jwt-any-issuer", "--jwt-any-audience"]).is_ok());
+    assert!(matches!(of(&empty), IssuerError::Empty("issuer")));
+    for good in [
+        ["--jwt-any-issuer", "--jwt-audience=a"],
+        ["--jwt-any-issuer", "--jwt-any-audience"],
+    ] {
+        let settings = settings(&[&url[..], &good].concat()).unwrap();
+        assert!(Verifier::new(&settings).is_ok());
+    }
 }
 
 #[test]
@@ -63,7 +68,7 @@ fn keys_are_fetched_by_https_or_from_this_host() {
         "https://u:p@id/keys",
     ] {
         assert!(
-            matches!(with(&["--jwt-jwks-url", url]), SettingsError::Url),
+            matches!(with(&["--jwt-jwks-url", url]), IssuerError::Url),
             "{url}"
         );
     }
@@ -74,10 +79,14 @@ fn keys_are_fetched_by_https_or_from_this_host() {
         "http://[::1]/keys",
         "http://127.0.0.2/",
     ] {
-        assert!(known(&["--jwt-jwks-url", url]).source().is_ok(), "{url}");
+        assert!(
+            known(&["--jwt-jwks-url", url]).flags.source().is_ok(),
+            "{url}"
+        );
     }
     assert!(
         known(&["--jwt-jwks-url", "http://id/keys", "--jwt-jwks-insecure"])
+            .flags
             .source()
             .is_ok()
     );
@@ -89,7 +98,7 @@ fn hmac_none_and_unknown_algorithms_are_refused_at_start() {
         assert!(settings(&["--jwt-algorithms", name]).is_err(), "{name}");
     }
     let all = settings(&["--jwt-algorithms", "EdDSA,ES256"]).unwrap();
-    assert_eq!(all.algorithms, [Algorithm::EdDsa, Algorithm::Es256]);
+    assert_eq!(all.flags.algorithms, [Algorithm::EdDsa, Algorithm::Es256]);
 }
 
 #[test]
@@ -107,21 +116,18 @@ fn the_public_key_is_a_pem_or_the_path_of_one() {
 fn a_public_key_that_cannot_be_used_is_refused_at_start() {
     let key = Key::generate_ed25519().unwrap();
     let of = |key: &str| with(&["--jwt-public-key", key]);
-    assert!(matches!(of("no-such-file.pem"), SettingsError::KeyFile(_)));
+    assert!(matches!(of("no-such-file.pem"), IssuerError::KeyFile(_)));
     assert!(matches!(
         of("-----BEGIN"),
-        SettingsError::Key(KeyRefused::NotPem)
+        IssuerError::Key(KeyRefused::NotPem)
     ));
     let private = of(&key.private_pem().unwrap());
     assert!(matches!(
         private,
-        SettingsError::Key(KeyRefused::NotPublic(_))
+        IssuerError::Key(KeyRefused::NotPublic(_))
     ));
     let other = of(&key.public_pem().unwrap());
-    assert!(matches!(
-        other,
-        SettingsError::KeyAlgorithm(Algorithm::EdDsa)
-    ));
+    assert!(matches!(other, IssuerError::KeyAlgorithm(Algorithm::EdDsa)));
 }
 
 #[test]
@@ -136,4 +142,48 @@ fn numbers_out_of_their_range_are_refused_at_start() {
         assert!(settings(&[flag, value]).is_err(), "{flag} {value}");
     }
     assert_eq!(settings(&[]).unwrap().leeway, 30);
+}
+
+#[test]
+fn settings_that_need_or_exclude_each_other() {
+    let url = ["--jwt-jwks-url", "https://id/keys"];
+    let of = |more: &[&str]| with(&[&url, more].concat());
+    assert!(matches!(
+        of(&["--jwt-client-claim", "azp"]),
+        IssuerError::Needs("client-claim", "clients")
+    ));
+    assert!(matches!(
+        of(&["--jwt-clients", "web"]),
+        IssuerError::Needs("clients", "client-claim")
+    ));
+    assert!(matches!(
+        of(&["--jwt-scope-optional"]),
+        IssuerError::Needs("scope-optional", "scope-claim")
+    ));
+    for more in [
+        &["--single-tenant", "--jwt-tenant", "a"][..],
+        &["--single-tenant", "--jwt-tenant-claim", "org"],
+        &["--single-tenant", "--jwt-tenant-optional"],
+        &["--jwt-tenant", "a", "--jwt-tenants", "a,b"],
+        &["--jwt-tenant-prefix", "a", "--jwt-tenants", "a,b"],
+    ] {
+        assert!(matches!(of(more), IssuerError::Excludes(..)), "{more:?}");
+    }
+    assert!(matches!(
+        of(&["--jwt-tenant-optional", "--jwt-tenants", "a"]),
+        IssuerError::OptionalTenant
+    ));
+}
+
+#[test]
+fn claims_that_are_none_are_refused_at_start() {
+    for (flag, value) in [
+        ("--jwt-user-claim", ""),
+        ("--jwt-tenant-claim", "/a~2"),
+        ("--jwt-tenant", "a.b"),
+        ("--jwt-tenants", "a,b.c"),
+        ("--jwt-grants", "read,everything"),
+    ] {
+        assert!(settings(&[flag, value]).is_err(), "{flag} {value}");
+    }
 }

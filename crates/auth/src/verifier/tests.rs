@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use time::Duration;
 
 use super::*;
-use crate::Scope;
 use crate::mint::{Claims, Key, jwks};
 use crate::testing::server::{Answer, Server};
 use crate::testing::{NOW, Running, claims, verifier_of};
+use crate::{Part, Scope};
 
 const ALL: &[&str] = &["--jwt-algorithms", "RS256,ES256,EdDSA"];
 
@@ -47,12 +47,29 @@ fn with(name: &str, value: impl Into<Value>) -> Claims {
     claims
 }
 
+/// What the claims of these names are read for where no setting says otherwise.
+fn part(name: &str) -> Part {
+    match name {
+        "iss" => Part::Issuer,
+        "aud" => Part::Audience,
+        "sub" | "oid" => Part::User,
+        "tenant" => Part::Tenant,
+        "deviceId" | "did" => Part::Device,
+        "sessionId" | "sid" => Part::Login,
+        "scope" => Part::Scope,
+        "iat" => Part::IssuedAt,
+        "nbf" => Part::NotBefore,
+        "exp" => Part::Expiry,
+        other => panic!("{other} is read for nothing"),
+    }
+}
+
 fn missing(name: &str) -> Result<Caller, AuthError> {
-    Err(Defect::MissingClaim(name.into()).into())
+    Err(Defect::MissingClaim(part(name), name.into()).into())
 }
 
 fn bad(name: &str) -> Result<Caller, AuthError> {
-    Err(Defect::BadClaim(name.into()).into())
+    Err(Defect::BadClaim(part(name), name.into()).into())
 }
 
 #[tokio::test]
@@ -101,8 +118,20 @@ async fn every_kind_of_key_verifies_its_own_tokens_and_no_others() {
 
 #[tokio::test]
 async fn a_token_without_what_is_required_is_invalid() {
-    for name in ["sub", "exp", "iat", "deviceId", "sessionId", "iss", "aud"] {
+    for name in ["sub", "exp", "iat", "iss", "aud"] {
         assert_eq!(judged(&with(name, Value::Null)).await, missing(name));
+    }
+    let named = [
+        "--jwt-device-claim",
+        "deviceId",
+        "--jwt-session-claim",
+        "sessionId",
+    ];
+    for name in ["deviceId", "sessionId"] {
+        assert_eq!(
+            judged_with(&named, &with(name, Value::Null)).await,
+            missing(name)
+        );
     }
 }
 
@@ -110,7 +139,7 @@ async fn a_token_without_what_is_required_is_invalid() {
 async fn a_claim_of_another_form_is_invalid() {
     for name in ["sub", "deviceId", "sessionId", "tenant", "scope"] {
         assert_eq!(judged(&with(name, 1)).await, bad(name));
-        assert_eq!(judged(&with(name, json!(["a"]))).await, bad(name));
+        assert_eq!(judged(&with(name, json!([["a"]]))).await, bad(name));
     }
     for name in ["sub", "deviceId", "sessionId"] {
         for text in ["", "a\n", "a\0", &"x".repeat(129)] {
@@ -220,20 +249,28 @@ async fn nbf_can_be_demanded() {
 
 #[tokio::test]
 async fn optional_claims_have_their_stand_ins_and_are_checked_when_there() {
-    let optional = &["--jwt-device-optional", "--jwt-session-optional"];
+    let named = [
+        "--jwt-device-claim",
+        "deviceId",
+        "--jwt-session-claim",
+        "sessionId",
+    ];
+    let optional = ["--jwt-device-optional", "--jwt-session-optional"];
     let mut neither = with("deviceId", Value::Null);
     neither.extra.insert("sessionId".into(), Value::Null);
-    let caller = judged_with(optional, &neither).await.unwrap();
-    let texts = (
-        caller.tenant.as_str(),
-        caller.device.as_str(),
-        caller.login_session.as_str(),
-    );
-    assert_eq!(texts, ("default", "default", ""));
-    assert_eq!(
-        judged_with(optional, &with("sessionId", "")).await,
-        bad("sessionId")
-    );
+    for arguments in [&[][..], &[&named[..], &optional].concat()] {
+        let caller = judged_with(arguments, &neither).await.unwrap();
+        let texts = (
+            caller.tenant.as_str(),
+            caller.device.as_str(),
+            caller.login_session.as_str(),
+        );
+        assert_eq!(texts, ("default", "default", ""));
+        assert_eq!(
+            judged_with(arguments, &with("sessionId", "")).await,
+            bad("sessionId")
+        );
+    }
 }
 
 #[tokio::test]
@@ -246,7 +283,12 @@ async fn claims_can_have_other_names() {
         "--jwt-tenant-claim",
         "org",
     ];
-    assert_eq!(judged_with(&names, &claims()).await, missing("did"));
+    let org = json!({"org": "o"}).as_object().unwrap().clone();
+    let without = Claims {
+        extra: org,
+        ..claims()
+    };
+    assert_eq!(judged_with(&names, &without).await, missing("did"));
     let mut claims = claims();
     claims.extra = json!({"did": "d", "sid": "s", "org": "o"})
         .as_object()
@@ -258,6 +300,98 @@ async fn claims_can_have_other_names() {
         ("d".into(), "s".into())
     );
     assert_eq!(caller.tenant.as_str(), "o");
+}
+
+#[tokio::test]
+async fn claims_can_stand_deep_inside() {
+    let paths = [
+        "--jwt-user-claim",
+        "/user/id",
+        "--jwt-tenant-claim",
+        "/app_metadata/tenant",
+        "--jwt-scope-claim",
+        "/resource_access/confab/roles",
+        "--jwt-scope-prefix",
+        "",
+    ];
+    let mut claims = claims();
+    claims.extra = json!({
+        "user": {"id": "u"},
+        "app_metadata": {"tenant": "t"},
+        "resource_access": {"confab": {"roles": ["read"]}},
+    })
+    .as_object()
+    .unwrap()
+    .clone();
+    let caller = judged_with(&paths, &claims).await.unwrap();
+    assert_eq!((caller.user.as_str(), caller.tenant.as_str()), ("u", "t"));
+    assert_eq!(caller.scope.to_string(), "read");
+}
+
+#[tokio::test]
+async fn client_must_be_let_in() {
+    let clients = ["--jwt-client-claim", "azp", "--jwt-clients", "web,mobile"];
+    assert!(judged_with(&clients, &with("azp", "mobile")).await.is_ok());
+    let refused = judged_with(&clients, &with("azp", "other")).await;
+    assert_eq!(refused, Err(Defect::Client.into()));
+    let missing = judged_with(&clients, &claims()).await;
+    let azp = "azp".to_owned();
+    assert_eq!(missing, Err(Defect::MissingClaim(Part::Client, azp).into()));
+}
+
+#[tokio::test]
+async fn tenant_is_required_unless_said_otherwise() {
+    let key = key();
+    let pem = key.public_pem().unwrap();
+    let base = [
+        "--jwt-public-key",
+        &pem,
+        "--jwt-any-issuer",
+        "--jwt-any-audience",
+    ];
+    let judged = async |more: &[&str], claims: &Claims| {
+        let settings = crate::testing::settings(&[&base, more].concat()).unwrap();
+        let verifier = Verifier::new(&settings).unwrap();
+        let token = key.mint(claims).unwrap();
+        let caller = verifier.verify(&token, NOW).await?;
+        Ok::<_, AuthError>(caller.tenant.as_str().to_owned())
+    };
+    let refused = judged(&[], &claims()).await.unwrap_err();
+    assert_eq!(Err(refused), missing("tenant"));
+    let acme = with("tenant", "acme");
+    assert_eq!(judged(&[], &acme).await, Ok("acme".into()));
+    for (more, plain, of_acme) in [
+        (&["--jwt-tenant-optional"][..], "default", "acme"),
+        (&["--single-tenant"], "default", "default"),
+        (&["--jwt-tenant", "only"], "only", "only"),
+    ] {
+        assert_eq!(judged(more, &claims()).await, Ok(plain.into()));
+        assert_eq!(judged(more, &acme).await, Ok(of_acme.into()));
+    }
+    let path = ["--jwt-tenant-claim", "/a/b"];
+    assert!(judged(&path, &acme).await.is_err(), "a path never opens");
+}
+
+#[tokio::test]
+async fn admin_must_be_granted_by_setting() {
+    let admin = with("scope", "confab:admin");
+    let refused = judged(&admin).await;
+    assert_eq!(refused, Err(Defect::Scope(crate::Right::Admin).into()));
+    let granted = judged_with(&["--jwt-grants", "admin"], &admin).await;
+    assert!(granted.unwrap().scope.is_admin());
+}
+
+#[tokio::test]
+async fn token_of_16_kib_is_taken() {
+    let key = key();
+    let verifier = verifier_of(&key, &[]);
+    let token = |bytes: usize| key.mint(&with("groups", "g".repeat(bytes))).unwrap();
+    let room = (crate::token::MAX_BYTES - token(0).len()) * 3 / 4;
+    let (largest, larger) = (token(room - 3), token(room + 3));
+    assert!(largest.len() > 16_000, "{}", largest.len());
+    assert!(verifier.verify(&largest, NOW).await.is_ok());
+    let refused = verifier.verify(&larger, NOW).await;
+    assert_eq!(refused, Err(Defect::TooLong.into()));
 }
 
 /// A token of good claims with this header, signed with HMAC under `secret`.

@@ -24,7 +24,7 @@ fn revocations() -> Revocations {
 
 fn admission(key: &Key, revocations: &Revocations) -> Admission {
     let pem = key.public_pem().unwrap();
-    let any = ["--jwt-any-issuer", "--jwt-any-audience"];
+    let any = ["--jwt-any-issuer", "--jwt-any-audience", "--single-tenant"];
     let key = ["confab", "--jwt-public-key", pem.as_str()];
     let cli = Cli::try_parse_from(key.into_iter().chain(any)).unwrap();
     Admission::new(
