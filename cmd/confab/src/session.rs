@@ -206,7 +206,8 @@ async fn ask(bus: &Bus, id: SessionId, tenant: TenantId) -> anyhow::Result<Revoc
             user: "operator".parse()?,
             admin: true,
         },
-        command: Command::Revoke(Revoke { target }),
+        event: None,
+        command: Command::Revoke(Revoke { target, key: None }),
     };
     let workers = Workers::new(bus.clone());
     tokio::select! {

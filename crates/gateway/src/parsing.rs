@@ -62,6 +62,7 @@ impl Parsing {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -82,16 +83,15 @@ mod tests {
     async fn small_text_waits_for_no_large_one() {
         let parsing = Parsing(FairPermits::new(1));
         let (end, ended) = mpsc::channel::<()>();
-        let large = parsing.clone();
-        let large = tokio::spawn(async move {
-            let slow = move || ended.recv_timeout(Duration::from_secs(30)).is_ok();
-            large.parse(&owner("loud"), SMALL_BYTES + 1, slow).await
-        });
+        let loud = owner("loud");
+        let slow = move || ended.recv_timeout(Duration::from_secs(30)).is_ok();
+        let mut large = pin!(parsing.parse(&loud, SMALL_BYTES + 1, slow));
+        assert!(large.as_mut().now_or_never().is_none());
         let ann = owner("ann");
         let small = parsing.parse(&ann, SMALL_BYTES, || 7);
         assert_eq!(small.now_or_never(), Some(Ok(7)));
         end.send(()).unwrap();
-        assert_eq!(large.await.unwrap(), Ok(true));
+        assert_eq!(large.await, Ok(true));
     }
 
     #[tokio::test]

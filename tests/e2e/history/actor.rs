@@ -182,7 +182,9 @@ impl Actor {
                 id: Some(id.clone()),
                 conversation_id: conversation,
                 message_id: message,
-                content,
+                if_version: None,
+                content: Some(content),
+                metadata: None,
             });
             outcome(self.client.ask(id, edit).await)
         } else {
@@ -203,6 +205,7 @@ impl Actor {
                 id: Some(id.clone()),
                 conversation_id: conversation,
                 message_id: message,
+                if_version: None,
             });
             outcome(self.client.ask(id, delete).await)
         } else {

@@ -57,7 +57,7 @@ pub(crate) enum Answer {
 /// What the driver is asked for.
 pub(super) enum Order {
     /// Write a frame with this id, and tell its answer.
-    Ask(String, ClientFrame, oneshot::Sender<Answer>),
+    Ask(String, Box<ClientFrame>, oneshot::Sender<Answer>),
     /// Drop the connection and come again.
     Reconnect,
 }
@@ -120,7 +120,7 @@ impl Client {
         let asked = async {
             match &self.voice {
                 Voice::Hand(orders) => {
-                    let order = Order::Ask(id, frame, answer);
+                    let order = Order::Ask(id, Box::new(frame), answer);
                     orders.send(order).await.ok()?;
                     answered.await.ok()
                 }

@@ -32,7 +32,8 @@ pub(super) async fn ask(resuming: &Resuming, frame: ClientFrame) -> Answer {
             }
         }
         ClientFrame::Edit(edit) => {
-            let edited = resuming.edit(edit.conversation_id, edit.message_id, edit.content);
+            let content = edit.content.unwrap_or_default();
+            let edited = resuming.edit(edit.conversation_id, edit.message_id, content);
             edited.await
         }
         ClientFrame::Delete(delete) => {
