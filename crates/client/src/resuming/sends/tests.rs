@@ -58,6 +58,7 @@ impl Desk {
             id: Some(id.clone()),
             conversation_id: conversation,
             message_id: EventId(Uuid::now_v7()),
+            if_version: None,
         });
         let waits = self.keep(&id, frame);
         (id, waits)
