@@ -9,6 +9,7 @@ use confab_protocol::ids::{ConversationId, UserId};
 
 use crate::support::{Cluster, Member, Setup};
 
+mod devices;
 mod presence;
 
 const SOON: Duration = Duration::from_secs(10);

@@ -112,6 +112,7 @@ mod tests {
             conversation,
             user: "alice".parse().unwrap(),
             kind: SignalKind::Typing(true),
+            gateway: None,
         };
         let payload = wire::encode(&signal).unwrap();
         let own = subjects::signal(&tenant, conversation);

@@ -36,6 +36,7 @@ mod members;
 mod positions;
 mod pushing;
 mod reading;
+mod said;
 mod session;
 mod shards;
 mod signals;
@@ -48,6 +49,7 @@ use conversation::Conversation;
 pub(crate) use coordinator::Coordinator;
 pub(crate) use effect::{Ask, Effect, Purpose, Read, Reader, Retry, Ticket};
 pub(crate) use positions::gathered;
+use said::Said;
 use session::{Conversations, Session};
 pub(crate) use shards::Shards;
 pub(crate) use signals::{Standing, Telling};
@@ -145,6 +147,8 @@ pub(crate) struct Shard {
     /// Conversations with their first members here, and users with new ones, until someone asks.
     hosted: Vec<(TenantId, ConversationId)>,
     joined: Vec<(Arc<Account>, ConversationId)>,
+    /// What signals said lately.
+    said: Said,
     effects: Vec<Effect>,
     now: Instant,
     /// When the event was read that is handed on now.
@@ -186,6 +190,7 @@ impl Shard {
             leaving: VecDeque::new(),
             hosted: Vec::new(),
             joined: Vec::new(),
+            said: Said::default(),
             effects: Vec::new(),
             now,
             read: now,

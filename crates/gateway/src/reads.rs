@@ -2,7 +2,6 @@
 
 use confab_protocol::command::{Caller, Outcome, ReadMark, Request};
 use confab_protocol::error::{Code, Failure};
-use confab_protocol::limits;
 use confab_protocol::signal::{Signal, SignalKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -146,12 +145,14 @@ impl ReadsLoop {
     }
 
     fn tell(&self, caller: &Caller, mark: ReadMark) {
-        if mark.moved && mark.members <= limits::SIGNAL_MEMBERS {
+        // In a large conversation the hub tells the reader's own sessions alone.
+        if mark.moved {
             self.signals.signal(Signal {
                 tenant: caller.tenant.clone(),
                 conversation: mark.conversation,
                 user: caller.user.clone(),
                 kind: SignalKind::Receipt(mark.up_to),
+                gateway: None,
             });
         }
     }

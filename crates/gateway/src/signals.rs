@@ -1,20 +1,24 @@
 //! Signals on their way between gateways: typing, receipts, presence (DESIGN.md section 2).
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use confab_bus::{Bus, BusError, GatewayId, Gateways, Signalled, Signals};
-use confab_protocol::ids::TenantId;
+use confab_protocol::ids::{ConversationId, TenantId};
 use confab_protocol::signal::{PresenceNews, Signal, SignalKind};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::hub::{Account, SessionKey};
 use crate::metrics::SignalMetrics;
 
 mod throttle;
+mod typists;
 
-use throttle::{Throttle, Verdict};
+use throttle::{Key, Throttle, Verdict};
+use typists::Typists;
 
 /// Signals between their sessions and NATS, and between NATS and the hub; more are dropped.
 const BUFFER: usize = 4096;
@@ -25,6 +29,8 @@ const TRUST: Duration = Duration::from_secs(6);
 
 enum Out {
     Signal(Signal),
+    /// What one session says of its user's typing.
+    Typing(SessionKey, Account, ConversationId, bool),
     Presence(TenantId, PresenceNews),
 }
 
@@ -45,6 +51,7 @@ impl Out {
     const fn kind(&self) -> &'static str {
         match self {
             Self::Signal(signal) => kind_of(signal),
+            Self::Typing(..) => "typing",
             Self::Presence(..) => "presence",
         }
     }
@@ -59,14 +66,18 @@ impl Outbound {
     ) -> (Self, Signalling, mpsc::Receiver<FromGateways>) {
         let (inbox, signals) = mpsc::channel(BUFFER);
         let (hub, said) = mpsc::channel(BUFFER);
+        let throttle = Arc::default();
         let outbound = OutboundLoop {
             bus: bus.clone(),
+            own: gateways.id(),
             signals,
-            throttle: Throttle::default(),
+            throttle: Arc::clone(&throttle),
+            typists: Typists::default(),
             metrics: metrics.clone(),
         };
         let inbound = InboundLoop {
             bus,
+            throttle,
             gateways,
             hub,
             missed: false,
@@ -79,6 +90,17 @@ impl Outbound {
     /// Publishes a signal, or drops it: it is best effort. Of those of one user, conversation and kind one goes a second.
     pub(crate) fn signal(&self, signal: Signal) {
         self.hand_over(Out::Signal(signal));
+    }
+
+    /// Publishes whether a user types, as far as all its sessions here say together; as [`Self::signal`] otherwise.
+    pub(crate) fn typing(
+        &self,
+        session: SessionKey,
+        account: Account,
+        conversation: ConversationId,
+        on: bool,
+    ) {
+        self.hand_over(Out::Typing(session, account, conversation, on));
     }
 
     /// Publishes news of the presence of a tenant's users.
@@ -123,8 +145,11 @@ impl Signalling {
 /// Throttles and publishes.
 struct OutboundLoop {
     bus: Bus,
+    /// This gateway among the others.
+    own: GatewayId,
     signals: mpsc::Receiver<Out>,
-    throttle: Throttle,
+    throttle: Arc<Mutex<Throttle>>,
+    typists: Typists,
     metrics: SignalMetrics,
 }
 
@@ -132,13 +157,14 @@ impl OutboundLoop {
     async fn run(mut self) {
         loop {
             // Whatever waits, something is looked at once a minute.
-            let next = self.throttle.next();
+            let next = locked(&self.throttle).next();
             let next = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
             tokio::select! {
                 Some(out) = self.signals.recv() => self.take(out).await,
                 () = sleep_until(next.into()) => {}
             }
-            for signal in self.throttle.due(Instant::now()) {
+            let due = locked(&self.throttle).due(Instant::now());
+            for signal in due {
                 self.publish(&signal).await;
             }
         }
@@ -146,18 +172,38 @@ impl OutboundLoop {
 
     async fn take(&mut self, out: Out) {
         match out {
-            Out::Signal(signal) => {
-                let kind = kind_of(&signal);
-                match self.throttle.offer(signal, Instant::now()) {
-                    Verdict::Go(signal) => self.publish(&signal).await,
-                    Verdict::Waits => self.metrics.count(kind, "throttled"),
-                    Verdict::Dropped => self.metrics.count(kind, "dropped"),
+            Out::Signal(signal) => self.offer(signal).await,
+            Out::Typing(session, account, conversation, on) => {
+                let mut signal = Signal {
+                    tenant: account.tenant,
+                    conversation,
+                    user: account.user,
+                    kind: SignalKind::Typing(on),
+                    gateway: Some(self.own.0),
+                };
+                let of = Key::of(&signal);
+                match self.typists.say(&of, session, on, Instant::now()) {
+                    Some(on) => {
+                        signal.kind = SignalKind::Typing(on);
+                        self.offer(signal).await;
+                    }
+                    None => self.metrics.count("typing", "throttled"),
                 }
             }
             Out::Presence(tenant, news) => {
                 let sent = self.bus.presence(&tenant, &news).await;
                 self.sent("presence", sent);
             }
+        }
+    }
+
+    async fn offer(&mut self, signal: Signal) {
+        let kind = kind_of(&signal);
+        let verdict = locked(&self.throttle).offer(signal, Instant::now());
+        match verdict {
+            Verdict::Go(signal) => self.publish(&signal).await,
+            Verdict::Waits => self.metrics.count(kind, "throttled"),
+            Verdict::Dropped => self.metrics.count(kind, "dropped"),
         }
     }
 
@@ -175,6 +221,10 @@ impl OutboundLoop {
             }
         }
     }
+}
+
+fn locked(throttle: &Mutex<Throttle>) -> MutexGuard<'_, Throttle> {
+    throttle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const fn kind_of(signal: &Signal) -> &'static str {
@@ -200,6 +250,8 @@ pub(crate) enum FromGateways {
 /// Hears the signals of all gateways, and which of them live.
 struct InboundLoop {
     bus: Bus,
+    /// What waits to be sent: a receipt is not, once a newer one was heard.
+    throttle: Arc<Mutex<Throttle>>,
     gateways: Gateways,
     hub: mpsc::Sender<FromGateways>,
     /// Whether the hub is still to be told that something was not heard.
@@ -243,6 +295,9 @@ impl InboundLoop {
         match signalled {
             Signalled::Signal(signal) => {
                 let kind = kind_of(&signal);
+                if matches!(signal.kind, SignalKind::Receipt(_)) {
+                    locked(&self.throttle).overtaken(&signal);
+                }
                 self.tell(FromGateways::Signal(signal), Some(kind));
             }
             Signalled::Presence(news) => {
@@ -297,6 +352,7 @@ mod tests {
         let mut inbound = InboundLoop {
             gateways: Gateways::new(bus.clone()),
             bus,
+            throttle: Arc::default(),
             hub,
             missed: true,
             metrics: SignalMetrics::new(&mut Registry::default()),

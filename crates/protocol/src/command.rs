@@ -388,7 +388,7 @@ pub struct ReadMark {
     pub up_to: Seq,
     /// Whether this command moved it.
     pub moved: bool,
-    /// How many members the conversation has: above [`SIGNAL_MEMBERS`](crate::limits::SIGNAL_MEMBERS) no receipt is told.
+    /// How many members the conversation has: above [`SIGNAL_MEMBERS`](crate::limits::SIGNAL_MEMBERS) a receipt is told to the caller's sessions alone.
     pub members: u64,
 }
 

@@ -30,6 +30,9 @@ pub struct Signal {
     pub user: UserId,
     /// What.
     pub kind: SignalKind,
+    /// Of typing, the gateway that says so of all its sessions of the user together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<uuid::Uuid>,
 }
 
 /// What a signal says of its user.
@@ -81,6 +84,7 @@ mod tests {
             conversation,
             user: user.clone(),
             kind: SignalKind::Receipt(7),
+            gateway: None,
         };
         let bytes = encode(&signal).unwrap();
         assert_eq!(decode::<Signal>(&bytes).unwrap(), signal);

@@ -92,13 +92,27 @@ impl Conversation {
         let present = self.entries().filter(|entry| entry.left().is_none());
         present.filter(move |entry| !but.contains(&entry.session()))
     }
+
+    /// The present membership of a session.
+    fn listener(&self, session: SessionKey) -> Option<&Entry> {
+        let mut own = self.entries_of(session).iter();
+        own.find(|entry| entry.left().is_none())
+    }
 }
 
 impl Shard {
     /// A signal about a conversation was heard: its present members' sessions are told, and those of its own user where
-    /// it is a receipt, which they want to know of each other.
-    pub(crate) fn signal(&self, signal: &Signal) {
-        let Some(conversation) = self.carrying(signal.conversation, &signal.tenant) else {
+    /// it is a receipt, which they want to know of each other, however large the conversation is.
+    pub(crate) fn signal(&mut self, signal: &Signal) {
+        let is_receipt = matches!(signal.kind, SignalKind::Receipt(_));
+        let Some(conversation) = self.hosted(signal.conversation, &signal.tenant) else {
+            return;
+        };
+        let carries = conversation.carries_signals();
+        if !(carries || is_receipt) || !self.said.hear(signal, self.now) {
+            return;
+        }
+        let Some(conversation) = self.hosted(signal.conversation, &signal.tenant) else {
             return;
         };
         let (conversation_id, user_id) = (signal.conversation, signal.user.clone());
@@ -125,9 +139,17 @@ impl Shard {
         };
         let Some(json) = encode(&frame) else { return };
         let broadcast = Broadcast::new(json.as_bytes());
-        // A session that was a member before may still have an ended entry beside the present one.
-        for entry in conversation.listeners(but) {
-            entry.outbox().push_signal(&key, &broadcast);
+        if carries {
+            // A session that was a member before may still have an ended entry beside the present one.
+            for entry in conversation.listeners(but) {
+                entry.outbox().push_signal(&key, &broadcast);
+            }
+            return;
+        }
+        for session in self.sessions_of(&signal.tenant, &signal.user) {
+            if let Some(entry) = conversation.listener(*session) {
+                entry.outbox().push_signal(&key, &broadcast);
+            }
         }
     }
 
@@ -171,9 +193,14 @@ impl Shard {
         self.present.get(&account).map_or(&[], Vec::as_slice)
     }
 
-    fn carrying(&self, id: ConversationId, tenant: &TenantId) -> Option<&Conversation> {
+    fn hosted(&self, id: ConversationId, tenant: &TenantId) -> Option<&Conversation> {
         let conversation = self.conversations.get(&id)?;
-        (conversation.tenant == *tenant && conversation.carries_signals()).then_some(conversation)
+        (conversation.tenant == *tenant).then_some(conversation)
+    }
+
+    fn carrying(&self, id: ConversationId, tenant: &TenantId) -> Option<&Conversation> {
+        let conversation = self.hosted(id, tenant)?;
+        conversation.carries_signals().then_some(conversation)
     }
 
     /// Whether the conversation has members here and carries signals.

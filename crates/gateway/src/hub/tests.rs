@@ -419,6 +419,7 @@ impl World {
             conversation: id,
             user: sender,
             kind: SignalKind::Typing(true),
+            gateway: None,
         });
         for client in &self.clients {
             let frames = client.outbox().taken(usize::MAX).unwrap();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use confab_protocol::ids::{ConversationId, TenantId, UserId};
 use confab_protocol::signal::{Signal, SignalKind};
 use rustc_hash::FxHashMap;
+use uuid::Uuid;
 
 /// How long after a signal the next one of its user, conversation and kind goes.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -14,17 +15,18 @@ const MOST: usize = 64 * 1024;
 
 /// What counts as the same signal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    tenant: TenantId,
-    conversation: ConversationId,
-    user: UserId,
-    is_typing: bool,
+pub(super) struct Key {
+    pub(super) tenant: TenantId,
+    pub(super) conversation: ConversationId,
+    pub(super) user: UserId,
+    pub(super) is_typing: bool,
 }
 
 #[derive(Debug)]
 struct Slot {
     sent: SignalKind,
     waiting: Option<SignalKind>,
+    gateway: Option<Uuid>,
 }
 
 /// What was sent within the last second, and what waits for its end.
@@ -51,15 +53,26 @@ impl Throttle {
     pub(super) fn offer(&mut self, signal: Signal, now: Instant) -> Verdict {
         let key = Key::of(&signal);
         if let Some(slot) = self.slots.get_mut(&key) {
-            let newest = newest(slot.waiting, signal.kind);
+            let newest = newest(slot.waiting.unwrap_or(slot.sent), signal.kind);
             slot.waiting = (newest != slot.sent).then_some(newest);
             return Verdict::Waits;
         }
         if self.slots.len() >= MOST {
             return Verdict::Dropped;
         }
-        self.begin(key, signal.kind, now);
+        self.begin(key, (signal.kind, signal.gateway), now);
         Verdict::Go(signal)
+    }
+
+    /// A receipt of another gateway was heard: what waits below it would go back.
+    pub(super) fn overtaken(&mut self, heard: &Signal) {
+        if let SignalKind::Receipt(up_to) = heard.kind
+            && let Some(slot) = self.slots.get_mut(&Key::of(heard))
+            && let Some(SignalKind::Receipt(waiting)) = slot.waiting
+            && waiting <= up_to
+        {
+            slot.waiting = None;
+        }
     }
 
     /// What has waited until now.
@@ -70,8 +83,8 @@ impl Throttle {
                 continue;
             };
             if let Some(kind) = slot.waiting {
-                due.push(key.signal(kind));
-                self.begin(key, kind, now);
+                due.push(key.signal(kind, slot.gateway));
+                self.begin(key, (kind, slot.gateway), now);
             }
         }
         due
@@ -82,25 +95,29 @@ impl Throttle {
         self.ends.front().map(|(end, _)| *end)
     }
 
-    fn begin(&mut self, key: Key, sent: SignalKind, now: Instant) {
+    fn begin(&mut self, key: Key, (sent, gateway): (SignalKind, Option<Uuid>), now: Instant) {
         self.ends.push_back((now + PAUSE, key.clone()));
-        let waiting = None;
-        self.slots.insert(key, Slot { sent, waiting });
+        let slot = Slot {
+            sent,
+            waiting: None,
+            gateway,
+        };
+        self.slots.insert(key, slot);
     }
 }
 
 /// A read mark only moves forward, whatever order its answers came in.
-fn newest(waiting: Option<SignalKind>, kind: SignalKind) -> SignalKind {
-    match (waiting, kind) {
-        (Some(SignalKind::Receipt(before)), SignalKind::Receipt(now)) => {
-            SignalKind::Receipt(now.max(before))
+const fn newest(before: SignalKind, kind: SignalKind) -> SignalKind {
+    match (before, kind) {
+        (SignalKind::Receipt(before), SignalKind::Receipt(now)) => {
+            SignalKind::Receipt(if now > before { now } else { before })
         }
         _ => kind,
     }
 }
 
 impl Key {
-    fn of(signal: &Signal) -> Self {
+    pub(super) fn of(signal: &Signal) -> Self {
         Self {
             tenant: signal.tenant.clone(),
             conversation: signal.conversation,
@@ -109,12 +126,13 @@ impl Key {
         }
     }
 
-    fn signal(&self, kind: SignalKind) -> Signal {
+    fn signal(&self, kind: SignalKind, gateway: Option<Uuid>) -> Signal {
         Signal {
             tenant: self.tenant.clone(),
             conversation: self.conversation,
             user: self.user.clone(),
             kind,
+            gateway,
         }
     }
 }
@@ -132,6 +150,7 @@ mod tests {
             conversation: ConversationId(Uuid::from_u128(1)),
             user: format!("u{user}").parse().unwrap(),
             kind,
+            gateway: None,
         }
     }
 
@@ -164,6 +183,26 @@ mod tests {
         assert_eq!(throttle.offer(receipt(9), at(2002)), Verdict::Waits);
         assert_eq!(throttle.offer(receipt(7), at(2003)), Verdict::Waits);
         assert_eq!(throttle.due(at(3001)), [receipt(9)]);
+        assert_eq!(throttle.offer(receipt(8), at(3002)), Verdict::Waits);
+        assert_eq!(throttle.due(at(4001)), [], "it was sent before");
+    }
+
+    #[test]
+    fn waiting_receipt_goes_no_more_once_overtaken() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut throttle = Throttle::default();
+        let receipt = |seq| signal(1, SignalKind::Receipt(seq));
+        assert_eq!(throttle.offer(receipt(3), at(0)), Verdict::Go(receipt(3)));
+        assert_eq!(throttle.offer(receipt(5), at(100)), Verdict::Waits);
+        throttle.overtaken(&receipt(4));
+        throttle.overtaken(&signal(2, SignalKind::Receipt(9)));
+        assert_eq!(
+            throttle.slots.values().next().unwrap().waiting,
+            Some(receipt(5).kind)
+        );
+        throttle.overtaken(&receipt(9));
+        assert_eq!(throttle.due(at(1000)), []);
     }
 
     #[test]

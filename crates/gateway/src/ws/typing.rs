@@ -6,13 +6,13 @@ use confab_protocol::error::Failure;
 use confab_protocol::frame::Typing;
 use confab_protocol::ids::ConversationId;
 use confab_protocol::limits;
-use confab_protocol::signal::{Signal, SignalKind};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Semaphore;
 
 use super::commands::Done;
 use super::connection::Connection;
 use super::session::Session;
+use crate::hub::Account;
 
 /// Conversations in which one session may say that its user types, until it says otherwise.
 const AT_ONCE: usize = 64;
@@ -99,12 +99,12 @@ impl Session<'_> {
     }
 
     fn say_typing(&self, conversation: ConversationId, on: bool) {
-        self.sockets.signals.signal(Signal {
+        let account = Account {
             tenant: self.caller.tenant.clone(),
-            conversation,
             user: self.caller.user.clone(),
-            kind: SignalKind::Typing(on),
-        });
+        };
+        let signals = &self.sockets.signals;
+        signals.typing(self.key, account, conversation, on);
     }
 }
 
