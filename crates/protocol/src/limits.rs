@@ -36,6 +36,8 @@ pub const MEMBERSHIPS_BY_OTHERS: u64 = 8_000;
 pub const MEMBERSHIPS_BY_ONESELF: u64 = 10_000;
 /// Conversations of which a client may say in one hello or `seen` what it holds: as many as a user may be in.
 pub const SEEN: usize = 10_000;
+/// Members of a group that are shown with it.
+pub const MEMBERS_SHOWN: usize = 5;
 /// How far unread messages are counted.
 pub const UNREAD: u64 = 1000;
 /// Characters of an `Idempotency-Key`.

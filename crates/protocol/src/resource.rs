@@ -122,6 +122,23 @@ pub struct Conversation {
     /// The last message, in lists; null elsewhere and where there is none.
     #[schema(required)]
     pub last_message: Option<MessagePreview>,
+    /// The other one of a direct conversation; of a group the first five in the order of their joining, the caller among them or not. In lists
+    /// and where the conversation is read by itself; null elsewhere, and of a channel.
+    #[schema(required)]
+    pub members: Option<Vec<MemberPreview>>,
+    /// How many members there are, where the conversation is listed or read; null elsewhere.
+    #[schema(required)]
+    pub member_count: Option<u64>,
+}
+
+/// What a conversation shows of a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberPreview {
+    /// Who.
+    pub user_id: UserId,
+    /// As what.
+    pub role: Role,
 }
 
 /// What a list shows of a conversation's last message.

@@ -49,7 +49,32 @@ impl Conversation {
             "lastReadSeq": own.map(|own| own.read),
             "unreadCount": own.map(|own| self.unread(own)),
             "lastMessage": null,
+            "members": null,
+            "memberCount": null,
         })
+    }
+
+    /// The same where it is read or listed, with some of its members.
+    fn read_by(&self, who: Who) -> Value {
+        let mut shown = self.shown(who);
+        let present: Vec<_> = self
+            .memberships
+            .iter()
+            .filter(|one| one.left.is_none())
+            .collect();
+        let preview = |one: &&Membership| json!({"userId": one.user, "role": one.role});
+        let members: Vec<Value> = match self.r#type {
+            "direct" => {
+                let others = present.iter().filter(|one| one.user != who);
+                others.map(preview).collect()
+            }
+            _ => present.iter().take(5).map(preview).collect(),
+        };
+        if self.r#type != "channel" {
+            shown["members"] = members.into();
+        }
+        shown["memberCount"] = present.len().into();
+        shown
     }
 
     fn unread(&self, own: &Membership) -> usize {
@@ -62,7 +87,7 @@ impl Conversation {
     /// The conversation with its participants.
     pub(super) fn view(&self, who: Who) -> Value {
         json!({
-            "conversation": self.shown(who),
+            "conversation": self.read_by(who),
             "participants": self.participants(false),
             "participantsNextCursor": null,
         })
@@ -70,7 +95,7 @@ impl Conversation {
 
     /// As it stands in a list.
     pub(super) fn listed(&self, who: Who) -> Value {
-        let mut listed = self.shown(who);
+        let mut listed = self.read_by(who);
         if let Some((seq, message)) = self.messages.last_key_value() {
             let content = match &message.content {
                 Content::Clear(content) if message.deleted.is_none() => content,

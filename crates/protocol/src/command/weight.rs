@@ -12,7 +12,7 @@ const REQUEST_FIELDS: usize = 384;
 /// What a membership has beside its user.
 const MEMBERSHIP_FIELDS: usize = 112;
 /// What a conversation has beside its metadata and its creator, as it is shown.
-const CONVERSATION_FIELDS: usize = 512;
+const CONVERSATION_FIELDS: usize = 576;
 /// What a message has beside its sender and payload, as it is shown.
 const MESSAGE_FIELDS: usize = 512;
 /// A user's id, escaped.

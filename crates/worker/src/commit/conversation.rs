@@ -264,6 +264,8 @@ async fn updated(
         last_read_seq: row.last_read_seq.map(i64::cast_unsigned),
         unread_count: row.role.map(|_| row.unread.cast_unsigned()),
         last_message: None,
+        members: None,
+        member_count: None,
     };
     Ok(Outcome::Updated {
         conversation: JsonText::of(&conversation)?,

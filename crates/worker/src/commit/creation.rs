@@ -243,6 +243,8 @@ fn conversation(
         last_read_seq: None,
         unread_count: None,
         last_message: None,
+        members: None,
+        member_count: None,
     }
 }
 

@@ -1,11 +1,11 @@
 //! One conversation with its first participants.
 
 use confab_protocol::command::Caller;
-use confab_protocol::ids::ConversationId;
+use confab_protocol::ids::{ConversationId, UserId};
 use confab_protocol::json::JsonText;
 use confab_protocol::limits;
 use confab_protocol::query::Answer;
-use confab_protocol::resource::Conversation;
+use confab_protocol::resource::{Conversation, ConversationType, MemberPreview};
 use confab_protocol::timestamp::Timestamp;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -36,6 +36,8 @@ pub(super) struct ConversationRow {
     joined_at: Option<OffsetDateTime>,
     last_read_seq: Option<i64>,
     unread: Option<i64>,
+    member_ids: Option<Vec<String>>,
+    member_roles: Option<Vec<String>>,
 }
 
 /// How many messages the caller `$2`, a participant `p` of a conversation `c`, has not read up to the event `up_to`, with which the
@@ -48,22 +50,54 @@ pub(crate) fn unread(up_to: &str, messages: &str) -> String {
     )
 }
 
-/// The columns of a [`ConversationRow`].
+/// The members of a conversation `c` that are shown with it: one index scan of so many rows. Of a direct conversation both, of whom
+/// [`conversation`] leaves out the caller.
+pub(super) fn members_shown() -> String {
+    format!(
+        "left join lateral (select array_agg(m.user_id) as member_ids, array_agg(m.role) as member_roles from ( \
+            select m.user_id, m.role from participants m \
+            where m.conversation_id = c.id and m.left_seq is null and m.position >= 0 \
+            order by m.joined_seq, m.position \
+            limit case c.type when 'direct' then 2 when 'group' then {} else 0 end) m) shown on true",
+        limits::MEMBERS_SHOWN
+    )
+}
+
+/// The columns of a [`ConversationRow`], behind [`members_shown`].
 pub(super) fn columns() -> String {
     format!(
         "c.id, c.type, c.metadata, c.version, c.created_by, c.created_at, c.updated_at, c.deleted_at, c.last_seq, c.last_event_at, \
-            c.last_message_at, c.members, p.role, p.joined_at, p.last_read_seq, case when p.role is null then null else {} end as unread",
+            c.last_message_at, c.members, shown.member_ids, shown.member_roles, p.role, p.joined_at, p.last_read_seq, case when p.role is null then null else {} end as unread",
         unread("c.last_seq", "c.messages")
     )
 }
 
-pub(super) fn conversation(row: ConversationRow) -> Result<Conversation, CommandError> {
+/// The conversation of a row, as this user sees it.
+pub(super) fn conversation(
+    row: ConversationRow,
+    user: &UserId,
+) -> Result<Conversation, CommandError> {
+    let r#type = row
+        .conversation_type
+        .parse()
+        .map_err(|_bad| CommandError::Stored("a conversation's type"))?;
+    let members = match r#type {
+        ConversationType::Channel => None,
+        ConversationType::Direct | ConversationType::Group => {
+            let named = row.member_ids.unwrap_or_default().into_iter();
+            let mut shown = named
+                .zip(row.member_roles.unwrap_or_default())
+                .map(member)
+                .collect::<Result<Vec<_>, _>>()?;
+            if r#type == ConversationType::Direct {
+                shown.retain(|member| member.user_id != *user);
+            }
+            Some(shown)
+        }
+    };
     Ok(Conversation {
         id: ConversationId(row.id),
-        r#type: row
-            .conversation_type
-            .parse()
-            .map_err(|_bad| CommandError::Stored("a conversation's type"))?,
+        r#type,
         metadata: JsonText::trusted(row.metadata),
         version: row.version.cast_unsigned(),
         created_by: row
@@ -80,6 +114,17 @@ pub(super) fn conversation(row: ConversationRow) -> Result<Conversation, Command
         last_read_seq: row.last_read_seq.map(i64::cast_unsigned),
         unread_count: row.unread.map(i64::cast_unsigned),
         last_message: None,
+        members,
+        member_count: Some(u64::try_from(row.members).unwrap_or_default()),
+    })
+}
+
+fn member((user_id, own_role): (String, String)) -> Result<MemberPreview, CommandError> {
+    Ok(MemberPreview {
+        user_id: user_id
+            .try_into()
+            .map_err(|_bad| CommandError::Stored("a user id"))?,
+        role: role(&own_role)?,
     })
 }
 
@@ -87,8 +132,10 @@ pub(super) fn conversation(row: ConversationRow) -> Result<Conversation, Command
 pub(super) fn statement() -> String {
     format!(
         "select {} from conversations c left join lateral (select p.* from participants p \
-            where p.conversation_id = c.id and p.user_id = $2 and p.left_seq is null limit 1) p on true where c.id = $1",
-        columns()
+            where p.conversation_id = c.id and p.user_id = $2 and p.left_seq is null limit 1) p on true \
+            {} where c.id = $1",
+        columns(),
+        members_shown()
     )
 }
 
@@ -117,7 +164,7 @@ pub(super) async fn get(
         .filter(|_| members > shown.len())
         .map(|(joined, place)| participants_cursor(joined, place));
     let body = Shown {
-        conversation: conversation(row)?,
+        conversation: conversation(row, &caller.user)?,
         participants: shown,
         participants_next_cursor: cursor,
     };

@@ -14,7 +14,7 @@ use time::macros::datetime;
 use uuid::Uuid;
 
 use super::ROOM;
-use super::conversations::{ConversationRow, columns, conversation};
+use super::conversations::{ConversationRow, columns, conversation, members_shown};
 use crate::error::CommandError;
 
 /// Longest content that a preview shows, in bytes of JSON in its shortest form.
@@ -91,8 +91,10 @@ pub(super) fn statement(order: ListOrder) -> String {
                 case when octet_length(m.payload) <= {WHOLE} then m.payload else substr(m.payload, 1, 512) end \
                     as message_payload \
             from events m where m.conversation_id = k.id and m.seq = c.last_message_seq limit 1) m on true \
+         {} \
          order by {by}",
-        columns()
+        columns(),
+        members_shown()
     )
 }
 
@@ -189,10 +191,10 @@ struct LastMessage {
     message_is_whole: Option<bool>,
 }
 
-fn listed(row: Listed) -> Result<Conversation, CommandError> {
+fn listed(row: Listed, user: &UserId) -> Result<Conversation, CommandError> {
     Ok(Conversation {
         last_message: preview(row.message)?,
-        ..conversation(row.conversation)?
+        ..conversation(row.conversation, user)?
     })
 }
 
@@ -258,7 +260,7 @@ fn page_of(
             at: row.conversation.last_message_at,
             id: row.conversation.id,
         };
-        let item = JsonText::of(&listed(row)?)?;
+        let item = JsonText::of(&listed(row, &list.caller.user)?)?;
         bytes += item.as_str().len() + 8;
         if bytes > ROOM && !items.is_empty() {
             break;

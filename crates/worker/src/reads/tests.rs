@@ -2,6 +2,7 @@
 
 mod history;
 mod log;
+mod members;
 mod memberships;
 mod messages;
 mod pages;

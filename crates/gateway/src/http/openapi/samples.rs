@@ -4,7 +4,8 @@ use confab_protocol::event::{Event, EventType};
 use confab_protocol::ids::{ClientId, ConversationId, EventId, SessionId, UserId};
 use confab_protocol::json::JsonText;
 use confab_protocol::resource::{
-    Conversation, ConversationType, Message, MessagePreview, Participant, Role, Session,
+    Conversation, ConversationType, MemberPreview, Message, MessagePreview, Participant, Role,
+    Session,
 };
 use confab_protocol::revocation::RevocationView;
 use confab_protocol::timestamp::Timestamp;
@@ -54,6 +55,15 @@ pub(crate) fn conversation() -> Conversation {
         last_read_seq: Some(1),
         unread_count: Some(1),
         last_message: None,
+        members: None,
+        member_count: None,
+    }
+}
+
+fn member_preview(name: &str, role: Role) -> MemberPreview {
+    MemberPreview {
+        user_id: user(name),
+        role,
     }
 }
 
@@ -69,6 +79,11 @@ pub(crate) fn listed() -> Conversation {
             created_at: at(),
             deleted_at: None,
         }),
+        members: Some(vec![
+            member_preview("alice", Role::Admin),
+            member_preview("bob", Role::Member),
+        ]),
+        member_count: Some(2),
         ..conversation()
     }
 }

@@ -213,6 +213,8 @@ fn conversation(creator: &UserId, metadata: &JsonText) -> Conversation {
         last_read_seq: Some(Seq::MAX),
         unread_count: Some(u64::MAX),
         last_message: None,
+        members: None,
+        member_count: None,
     }
 }
 
