@@ -13,7 +13,7 @@ const MSGPACK: &str = "confab.v1.msgpack";
 /// The largest frame, in bytes.
 const FRAME: usize = 512 * 1024;
 /// The largest frame of a socket that has not said its token.
-const HELLO: usize = 8 * 1024;
+const HELLO: usize = 24 * 1024;
 /// What the two systems' socket buffers may take before a client notices that nobody reads, in bytes.
 const IN_BUFFERS: usize = 16 * 1024 * 1024;
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -404,6 +404,10 @@ impl Gateway {
             connections: connections.clone(),
             drain: self.drain.clone(),
             metrics: self.socket_metrics.clone(),
+            greeting: Slots::new(
+                self.settings.hello_connections,
+                self.socket_metrics.connections.before_hello(),
+            ),
         };
         let cors = http::cors::rules(&self.origins);
         http::router(Arc::new(app), Arc::new(sockets), admin, cors)

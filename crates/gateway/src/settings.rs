@@ -74,6 +74,10 @@ pub struct Settings {
     /// Bytes of the commands that may wait in this gateway, with the same shares.
     #[arg(long, env = "CONFAB_QUEUE_BYTES", default_value_t = 128 * 1024 * 1024)]
     pub queue_bytes: usize,
+    /// Sockets without a token in their header that may wait for their hello at once, each with at most 24 KiB: beyond, the one that
+    /// waits longest, of the address with most such, is closed for the newcomer.
+    #[arg(long, env = "CONFAB_HELLO_CONNECTIONS", default_value_t = 16_384, value_parser = at_least_one)]
+    pub hello_connections: usize,
     /// Seconds within which a new socket must say hello.
     #[arg(long, env = "CONFAB_HELLO_TIMEOUT", default_value_t = 5)]
     pub hello_timeout: u64,
@@ -124,6 +128,14 @@ pub struct Settings {
     /// Seconds over which a draining gateway sends its clients away.
     #[arg(long, env = "CONFAB_DRAIN", default_value_t = 10)]
     pub drain: u64,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        Ok(_zero) => Err("must be at least 1".to_owned()),
+        Err(error) => Err(format!("{error}")),
+    }
 }
 
 /// Half of the processors: sockets need the others.

@@ -1,5 +1,6 @@
 //! The WebSocket side of the gateway.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use crate::parsing::Parsing;
 use crate::reads::Reads;
 use crate::records::Records;
 use crate::signals::Outbound;
-use crate::slots::Slots;
+use crate::slots::{Slot, Slots};
 
 mod asked;
 pub(crate) mod asyncapi;
@@ -82,6 +83,8 @@ pub(crate) struct Sockets {
     pub(crate) origins: Vec<String>,
     /// Those of the sockets there may be.
     pub(crate) slots: Slots,
+    /// Those of the sockets that may wait for a hello with a token.
+    pub(crate) greeting: Slots,
     /// Every connection runs here, and is waited for at the end.
     pub(crate) connections: TaskTracker,
     /// The gateway drains: clients are told to go.
@@ -149,7 +152,8 @@ pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Re
         Ok(caller) => caller,
         Err(failure) => return Problem::from(failure).into_response(),
     };
-    let Some(slot) = sockets.slots.take(Peer::of(&parts.extensions).network()) else {
+    let address = Peer::of(&parts.extensions).network();
+    let Some(slots) = take_slots(&sockets, address, caller.as_ref()) else {
         let full = Failure::new(
             Code::Overloaded,
             "the gateway has as many connections as it may have",
@@ -163,13 +167,26 @@ pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Re
         match upgrade::upgraded(upgrade).await {
             Ok((stream, read_ahead)) => {
                 let stream = (stream, read_ahead);
-                session::serve(&shared, stream, slot, encoding, caller).await;
+                session::serve(&shared, stream, slots, encoding, caller).await;
             }
             Err(error) => debug!(%error, "no WebSocket came of it"),
         }
     };
     sockets.connections.spawn(serve.instrument(span));
     handshake.response()
+}
+
+/// A socket's slot, and one among those that wait for a hello where nobody is known yet to be calling.
+fn take_slots(
+    sockets: &Sockets,
+    address: IpAddr,
+    caller: Option<&Caller>,
+) -> Option<(Slot, Option<Slot>)> {
+    let slot = sockets.slots.take(address)?;
+    match caller {
+        Some(_) => Some((slot, None)),
+        None => Some((slot, Some(sockets.greeting.take(address)?))),
+    }
 }
 
 /// Checks the origin, and the token where the header carries one, whose user then pays for the connection.

@@ -2,8 +2,8 @@
 
 /// A frame from a client, fragments together.
 pub const FRAME: usize = 512 * 1024;
-/// What an unauthenticated socket may send before its hello is accepted.
-pub const HELLO: usize = 8 * 1024;
+/// What an unauthenticated socket may send before its hello is accepted: a hello with the largest token, and a third beside it.
+pub const HELLO: usize = 24 * 1024;
 /// Message content in clear, as JSON text in its shortest form.
 pub const CONTENT: usize = 64 * 1024;
 /// Encrypted message content, decoded.

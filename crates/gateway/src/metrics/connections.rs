@@ -18,6 +18,7 @@ struct KindLabel {
 pub(crate) struct AllConnectionMetrics {
     open: Family<KindLabel, Gauge>,
     evicted: Family<KindLabel, Counter>,
+    before_hello: Gauge,
 }
 
 /// Metrics of one kind of connections.
@@ -36,7 +37,22 @@ impl AllConnectionMetrics {
             "confab_connections_evicted",
             metrics.evicted.clone(),
         );
+        register(
+            registry,
+            "confab_sockets_before_hello",
+            metrics.before_hello.clone(),
+        );
         metrics
+    }
+
+    /// Those of the sockets that wait for a hello with a token, which are counted among all sockets too.
+    pub(crate) fn before_hello(&self) -> ConnectionMetrics {
+        ConnectionMetrics {
+            open: self.before_hello.clone(),
+            evicted: self
+                .evicted
+                .get_or_create_owned(&KindLabel { kind: "hello" }),
+        }
     }
 
     /// Those of the connections of a kind.

@@ -234,7 +234,14 @@ pub const METRICS: &[Metric] = &[
         unit: "",
         kind: Counter,
         labels: &["kind"],
-        help: "Connections closed to make room for others, by kind: silent ones (http, websocket), the oldest of those reserved",
+        help: "Connections closed to make room for others, by kind: silent ones (http, websocket, hello: of the sockets that wait for one), the oldest of those reserved",
+    },
+    Metric {
+        name: "confab_sockets_before_hello",
+        unit: "",
+        kind: Gauge,
+        labels: &[],
+        help: "WebSocket connections that wait for a hello with a token",
     },
     Metric {
         name: "confab_sockets",

@@ -55,7 +55,7 @@ const BAD_FRAMES_WITHIN: Duration = Duration::from_secs(60);
 pub(super) async fn serve(
     sockets: &Sockets,
     (stream, read_ahead): (TcpStream, Bytes),
-    slot: Slot,
+    (slot, greeting): (Slot, Option<Slot>),
     encoding: Encoding,
     caller: Option<Caller>,
 ) {
@@ -83,7 +83,7 @@ pub(super) async fn serve(
     };
     let opened = sockets.metrics.opened();
     // What its beginning and its end take is not kept for the connection's life.
-    let beginning = Box::pin(begin(sockets, &mut connection, caller, slot));
+    let beginning = Box::pin(begin(sockets, &mut connection, caller, (slot, greeting)));
     let (end, kept) = match beginning.await {
         Ok((mut session, kept)) => {
             let first = session.run(&mut connection).await;
@@ -101,18 +101,28 @@ async fn begin<'a>(
     sockets: &'a Sockets,
     connection: &mut Connection,
     caller: Option<Caller>,
-    slot: Slot,
+    (slot, greeting): (Slot, Option<Slot>),
 ) -> Result<(Box<Session<'a>>, Kept), End> {
     let greeted = tokio::select! {
         greeted = greet(sockets, connection, caller) => greeted?,
         // Silent it would not hear why either.
         () = slot.evicted() => return Err(End::Lost),
+        () = given_up(greeting.as_ref()) => return Err(End::Lost),
     };
+    drop(greeting);
     let kept = slot.keep().ok_or(End::Lost)?;
     let Arrived { place, opening } = arrive(sockets, connection, &greeted).await?;
     let session = open(sockets, connection, greeted, place).await?;
     drop(opening);
     Ok((Box::new(session), kept))
+}
+
+/// Comes when the place among those that wait for a hello is given to another connection. Cancel-safe.
+async fn given_up(greeting: Option<&Slot>) {
+    match greeting {
+        Some(greeting) => greeting.evicted().await,
+        None => pending().await,
+    }
 }
 
 async fn finish(mut session: Box<Session<'_>>, connection: &mut Connection, first: End) -> End {
