@@ -201,6 +201,8 @@ fn creation(filling: &Filling, number: u64, at: OffsetDateTime) -> Result<String
             last_read_seq: None,
             unread_count: None,
             last_message: None,
+            members: None,
+            member_count: None,
         },
         participants: members.collect::<Result<_, _>>()?,
     };
