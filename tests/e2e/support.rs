@@ -28,7 +28,7 @@ pub(crate) use oracle::{
 pub(crate) use postgres::Failover;
 pub(crate) use raw::{BINARY, CLOSE, Ended, Raw, TEXT, frame, frame_head};
 pub(crate) use stream::RefusingStream;
-pub(crate) use tokens::{ISSUER, Key, claims, hs256, jwks, unsigned};
+pub(crate) use tokens::{AUDIENCE, ISSUER, Key, claims, hs256, jwks, unsigned};
 pub(crate) use traffic::{Sent, Traffic};
 pub(crate) use wait::{eventually, soak};
 pub(crate) use witness::{Readers, Witness};

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, Raw, Setup, claims};
 
+mod check;
 mod forged;
 mod keys;
 mod live;

@@ -1,24 +1,33 @@
-//! `confab token`: a further token, made with the development key.
+//! `confab token`: a further token, made with the development key, or a look at one from anywhere.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use confab_auth::Verifier;
 use time::{Duration, OffsetDateTime};
 
 use crate::dev::key;
 
-/// Print a token made with the development key of `confab dev`. Never for production: there, tokens come from your identity provider.
+/// Print a token made with the development key of `confab dev`, or explain a token against the settings of a gateway. Made tokens are
+/// never for production: there, tokens come from your identity provider.
+///
+/// Example: `confab token --check - --jwt-issuers issuers.toml < token.txt`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The user: the token's `sub`.
-    #[arg(long, env = "CONFAB_TOKEN_SUB")]
-    sub: String,
+    #[arg(long, env = "CONFAB_TOKEN_SUB", required_unless_present = "check")]
+    sub: Option<String>,
+    /// Explain the token in this file (`-`: standard input) against the settings of tokens below, which are those of a gateway; without
+    /// any, against those of `confab dev`. Says what each claim gives, what is wrong, and which setting would mend it. Ends with 1 where
+    /// the token is refused. Never shows the token.
+    #[arg(long, value_name = "PATH|-")]
+    check: Option<PathBuf>,
     /// Where `confab dev` keeps its data.
     #[arg(long, env = "CONFAB_DEV_DATA_DIR", default_value = ".confab/data")]
     data_dir: PathBuf,
     /// The product; without it, `default`.
-    #[arg(long, env = "CONFAB_TOKEN_TENANT")]
+    #[arg(id = "made-tenant", long = "tenant", env = "CONFAB_TOKEN_TENANT")]
     tenant: Option<String>,
     /// The device.
     #[arg(long, env = "CONFAB_TOKEN_DEVICE", default_value = "terminal")]
@@ -32,9 +41,17 @@ pub(crate) struct Args {
     /// Hours until it expires.
     #[arg(long, env = "CONFAB_TOKEN_HOURS", default_value_t = 720)]
     hours: u32,
+    #[command(flatten)]
+    auth: confab_auth::Settings,
 }
 
+/// The most that is read of what should be a token, in bytes: more than any token that is taken.
+const MAX_READ_BYTES: u64 = 64 * 1024;
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    if args.check.is_some() {
+        return check(args).await;
+    }
     let key = key::read(&args.data_dir).await.with_context(|| {
         format!(
             "no development key in {}: `confab dev` makes one",
@@ -42,7 +59,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         )
     })?;
     let mut claims = key::claims(
-        &args.sub,
+        &args.sub.unwrap_or_default(),
         OffsetDateTime::now_utc(),
         Duration::hours(args.hours.into()),
     );
@@ -52,4 +69,56 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     claims.scope = args.scope;
     writeln!(std::io::stdout().lock(), "{}", key.mint(&claims)?)?;
     Ok(())
+}
+
+async fn check(args: Args) -> anyhow::Result<()> {
+    let settings = if args.auth.name_keys() {
+        args.auth
+    } else {
+        let public = key::public(&args.data_dir);
+        if !public.exists() {
+            bail!(
+                "set what the gateway has (CONFAB_JWT_… or --jwt-…), or run `confab dev`, whose settings are taken without any: there \
+                 is no development key in {}",
+                args.data_dir.display()
+            );
+        }
+        let public = public.display().to_string();
+        args.auth.of_development(public, key::ISSUER, key::AUDIENCE)
+    };
+    let text = read(&args.check.unwrap_or_default())?;
+    let token = text.trim();
+    let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
+    let verifier = Verifier::new(&settings)?;
+    verifier.fetch().await;
+    let now = OffsetDateTime::now_utc();
+    // The verdict is the gateway's own, but that nobody waits for key sets to be fetched again.
+    let at_once = std::time::Duration::ZERO;
+    let verdict = tokio::time::timeout(at_once, verifier.verify(token, now)).await;
+    let mut out = std::io::stdout().lock();
+    write!(out, "{}", verifier.explain(token, now))?;
+    match verdict {
+        Ok(Ok(caller)) => {
+            let (user, tenant) = (&caller.user, &caller.tenant);
+            writeln!(out, "accepted: the user {user} of the tenant {tenant}")?;
+            Ok(())
+        }
+        Ok(Err(error)) => bail!("the token is refused: {}: {error}", error.code()),
+        Err(_waits) => bail!("the token is refused: its key is not in the issuer's key set"),
+    }
+}
+
+fn read(path: &std::path::Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin()
+            .lock()
+            .take(MAX_READ_BYTES)
+            .read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_READ_BYTES).read_to_string(&mut text))
+    };
+    read.with_context(|| format!("cannot read a token from {}", path.display()))?;
+    Ok(text)
 }
