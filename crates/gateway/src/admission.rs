@@ -9,9 +9,9 @@ use confab_auth::{AuthError, Caller, Verifier};
 use confab_protocol::error::Failure;
 use confab_protocol::ids::SessionId;
 use time::{Duration, OffsetDateTime};
-use tracing::debug;
 
 use crate::metrics::AuthMetrics;
+use crate::refusals::Refusals;
 use crate::revocations::Revocations;
 use crate::sessions::{Registered, Sessions};
 use crate::ws::outbox::Outbox;
@@ -39,18 +39,21 @@ impl Transport {
 pub(crate) struct Admission {
     verifier: Arc<Verifier>,
     revocations: Revocations,
+    refusals: Arc<Refusals>,
     metrics: AuthMetrics,
 }
 
 impl Admission {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         verifier: Arc<Verifier>,
         revocations: Revocations,
+        refusals: Refusals,
         metrics: AuthMetrics,
     ) -> Self {
         Self {
             verifier,
             revocations,
+            refusals: Arc::new(refusals),
             metrics,
         }
     }
@@ -125,7 +128,7 @@ impl Admission {
         let began = Instant::now();
         let admitted = match token {
             Ok(token) => self.verify(token).await,
-            Err(error) => Err(refused(&error)),
+            Err(error) => Err(self.refused(&error, None)),
         };
         let code = admitted.as_ref().err().map(|failure| failure.code);
         self.metrics
@@ -135,14 +138,15 @@ impl Admission {
 
     async fn verify(&self, token: &str) -> Result<Caller, Failure> {
         let verified = self.verifier.verify(token, OffsetDateTime::now_utc());
-        let caller = verified.await.map_err(|error| refused(&error))?;
+        let caller = verified
+            .await
+            .map_err(|error| self.refused(&error, Some(token)))?;
         self.revocations.check(&caller)?;
         Ok(caller)
     }
-}
 
-/// What is wrong inside a token goes to the log, not to the caller.
-fn refused(error: &AuthError) -> Failure {
-    debug!(%error, "a token was refused");
-    Failure::of(error.code())
+    fn refused(&self, error: &AuthError, token: Option<&str>) -> Failure {
+        self.metrics.refused(error);
+        self.refusals.refused(error, token, Instant::now())
+    }
 }

@@ -36,6 +36,7 @@ mod permits;
 mod presence;
 mod reads;
 mod records;
+mod refusals;
 mod revocations;
 mod sequencer;
 mod server;
@@ -76,6 +77,7 @@ use metrics::{
 use parsing::Parsing;
 use reads::{Reads, ReadsLoop};
 use records::Records;
+use refusals::Refusals;
 use revocations::Revocations;
 use sessions::{Directory, Sessions};
 use signals::{Outbound, Signalling};
@@ -201,6 +203,7 @@ impl Gateway {
         let admission = Admission::new(
             Arc::clone(&verifier),
             revocations.clone(),
+            Refusals::new(settings.explain_refusals),
             AuthMetrics::new(registry),
         );
         let (signals, signalling, said) =
@@ -401,13 +404,13 @@ impl Gateway {
                 self.settings.max_connections,
                 self.socket_metrics.connections.of("websocket"),
             ),
-            connections: connections.clone(),
-            drain: self.drain.clone(),
-            metrics: self.socket_metrics.clone(),
             greeting: Slots::new(
                 self.settings.hello_connections,
                 self.socket_metrics.connections.before_hello(),
             ),
+            connections: connections.clone(),
+            drain: self.drain.clone(),
+            metrics: self.socket_metrics.clone(),
         };
         let cors = http::cors::rules(&self.origins);
         http::router(Arc::new(app), Arc::new(sockets), admin, cors)

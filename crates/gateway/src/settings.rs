@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use confab_bus::feed::Reach;
 use confab_protocol::revocation::Lifetimes;
 use tracing::warn;
@@ -78,6 +79,10 @@ pub struct Settings {
     /// waits longest, of the address with most such, is closed for the newcomer.
     #[arg(long, env = "CONFAB_HELLO_CONNECTIONS", default_value_t = 16_384, value_parser = at_least_one)]
     pub hello_connections: usize,
+    /// Tell callers what is wrong with a token that is refused, and which setting would mend it. For development: it tells whoever asks
+    /// about settings.
+    #[arg(long, env = "CONFAB_EXPLAIN_REFUSALS", value_parser = BoolishValueParser::new())]
+    pub explain_refusals: bool,
     /// Seconds within which a new socket must say hello.
     #[arg(long, env = "CONFAB_HELLO_TIMEOUT", default_value_t = 5)]
     pub hello_timeout: u64,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use confab_auth::{AuthError, Part};
 use confab_protocol::error::Code;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -17,10 +18,17 @@ struct AuthLabels {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    defect: &'static str,
+    claim: &'static str,
+}
+
 /// Metrics of tokens.
 #[derive(Debug, Clone)]
 pub(crate) struct AuthMetrics {
     requests: Family<AuthLabels, Counter>,
+    refused: Family<RefusalLabels, Counter>,
     latency: Histogram,
 }
 
@@ -28,11 +36,23 @@ impl AuthMetrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             requests: Family::default(),
+            refused: Family::default(),
             latency: seconds(),
         };
         register(registry, "confab_auth_requests", metrics.requests.clone());
+        register(registry, "confab_auth_refusals", metrics.refused.clone());
         register(registry, "confab_auth_latency", metrics.latency.clone());
         metrics
+    }
+
+    /// A token was refused.
+    pub(crate) fn refused(&self, error: &AuthError) {
+        self.refused
+            .get_or_create(&RefusalLabels {
+                defect: error.label(),
+                claim: error.part().map_or("none", Part::name),
+            })
+            .inc();
     }
 
     pub(crate) fn observe(&self, transport: &'static str, code: Option<Code>, took: Duration) {

@@ -13,6 +13,13 @@ pub const METRICS: &[Metric] = &[
         help: "Requests whose token was looked at, by transport (http, websocket) and result (OK or the error code)",
     },
     Metric {
+        name: "confab_auth_refusals",
+        unit: "",
+        kind: Counter,
+        labels: &["defect", "claim"],
+        help: "Tokens refused, by what is wrong and what the claim is read for that it is about (none where it is about no claim)",
+    },
+    Metric {
         name: "confab_auth_latency",
         unit: "seconds",
         kind: Histogram,

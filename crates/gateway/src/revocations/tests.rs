@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::admission::{Admission, Transport};
 use crate::metrics::AuthMetrics;
+use crate::refusals::Refusals;
 use crate::ws::outbox::Outbox;
 use crate::ws::upgrade::Encoding;
 
@@ -30,6 +31,7 @@ fn admission(key: &Key, revocations: &Revocations) -> Admission {
     Admission::new(
         Arc::new(Verifier::new(&cli.settings).unwrap()),
         revocations.clone(),
+        Refusals::new(false),
         AuthMetrics::new(&mut Registry::default()),
     )
 }
