@@ -11,6 +11,7 @@ mod check;
 mod forged;
 mod keys;
 mod live;
+mod providers;
 mod refusals;
 
 fn small(gateway_env: Vec<(&'static str, Option<String>)>) -> Setup {

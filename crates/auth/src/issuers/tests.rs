@@ -1,3 +1,5 @@
+mod providers;
+
 use std::io::Write as _;
 
 use serde_json::{Value, json};
