@@ -11,8 +11,9 @@ use crate::error::Error;
 use crate::settings::Settings;
 
 mod pool;
+pub(crate) mod server;
 
-pub(crate) use pool::{AcquireError, Pool, READ_COMMITTED, SNAPSHOT, Transaction};
+pub(crate) use pool::{AcquireError, Pool, READ_COMMITTED, SNAPSHOT, Siblings, Transaction};
 
 /// How long a connection of the pool is waited for: well within the budget of a gateway's first attempt, so that the answer
 /// while Postgres is away is that it is away, and no timeout.
@@ -41,26 +42,31 @@ pub(crate) const PLANS: [(&str, &str); 6] = [
 ];
 
 /// A pool of up to `connections`, which Postgres shows under `purpose`. None is opened yet.
-pub(crate) fn pool(settings: &Settings, connections: u32, purpose: &str) -> Result<Pool, Error> {
+pub(crate) fn pool(
+    settings: &Settings,
+    siblings: &Siblings,
+    connections: u32,
+    purpose: &str,
+) -> Result<Pool, Error> {
     let options = options(settings, purpose)?.options([SHORT_LOCK_TIMEOUT]);
-    Ok(Pool::new(options, connections, ACQUIRE))
+    Ok(Pool::among(siblings, options, connections, ACQUIRE))
 }
 
 /// The same for what waits for locks.
 pub(crate) fn waiting_pool(
     settings: &Settings,
+    siblings: &Siblings,
     connections: u32,
     purpose: &str,
 ) -> Result<Pool, Error> {
     let options = options(settings, purpose)?;
-    Ok(Pool::new(options, connections, ACQUIRE))
+    Ok(Pool::among(siblings, options, connections, ACQUIRE))
 }
 
 /// How a connection is made that Postgres shows under `purpose`.
 pub(crate) fn options(settings: &Settings, purpose: &str) -> Result<PgConnectOptions, Error> {
     let milliseconds = |ms: u64| format!("{ms}ms");
-    let options = PgConnectOptions::from_str(&settings.database_url)
-        .map_err(Error::DatabaseUrl)?
+    let options = connect_options(&settings.database_url)?
         .application_name(&format!("confab-worker {purpose}"))
         .options([
             (
@@ -81,6 +87,20 @@ pub(crate) fn options(settings: &Settings, purpose: &str) -> Result<PgConnectOpt
         .options(PLANS)
         .disable_statement_logging();
     Ok(options)
+}
+
+/// What a database URL says. An IPv6 address stands in brackets there (RFC 3986, section 3.2.2), which are no part of it.
+fn connect_options(database_url: &str) -> Result<PgConnectOptions, Error> {
+    let options = PgConnectOptions::from_str(database_url).map_err(Error::DatabaseUrl)?;
+    let host = options.get_host();
+    let address = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .map(str::to_owned);
+    Ok(match address {
+        Some(address) => options.host(&address),
+        None => options,
+    })
 }
 
 /// Ends a wait for Postgres that Postgres itself should have ended before: what is silent for longer is lost, and its connection, which
@@ -117,7 +137,7 @@ pub(crate) async fn is_migrated(connection: &mut PgConnection) -> Result<bool, s
 /// # Errors
 /// When Postgres is away, or its schema is not one of ours.
 pub async fn migrate(database_url: &str) -> Result<(), Error> {
-    let options = PgConnectOptions::from_str(database_url).map_err(Error::DatabaseUrl)?;
+    let options = connect_options(database_url)?;
     let options = options
         .application_name("confab-migrate")
         .disable_statement_logging();
@@ -131,6 +151,15 @@ pub async fn migrate(database_url: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::testing::Fixture;
+
+    #[test]
+    fn ipv6_address_stands_in_brackets() {
+        let host = |url| connect_options(url).unwrap().get_host().to_owned();
+        assert_eq!(host("postgres://u:p@[::1]:5433/d"), "::1");
+        assert_eq!(host("postgres://u@[2001:db8::7]/d"), "2001:db8::7");
+        assert_eq!(host("postgres://u@127.0.0.1:5433/d"), "127.0.0.1");
+        assert_eq!(host("postgres://u@db.example/d"), "db.example");
+    }
 
     #[tokio::test]
     async fn a_schema_is_new_enough_when_the_newest_migration_has_succeeded() {

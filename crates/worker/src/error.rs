@@ -19,6 +19,11 @@ pub enum Error {
     /// No connection to a writable primary.
     #[error("no connection to Postgres")]
     Acquire(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What stands before Postgres is none that a worker works with.
+    #[error(
+        "the pooler before Postgres cannot be used, since {0}: let workers connect to Postgres itself"
+    )]
+    Pooler(&'static str),
     /// The schema is older than this version needs it.
     #[error("the schema is of an older version: `confab migrate` comes first")]
     Outdated,

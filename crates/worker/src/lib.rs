@@ -44,7 +44,7 @@ pub use metrics::METRICS;
 pub use settings::Settings;
 
 use commit::Committer;
-use database::{AcquireError, Pool, bounded};
+use database::{AcquireError, Pool, Siblings, bounded};
 use dispatch::Dispatch;
 use metrics::Metrics;
 
@@ -54,6 +54,8 @@ const OTHER_CONNECTIONS: u32 = 1;
 const SPARE_CONNECTIONS: u32 = 2;
 /// What waits in Postgres for locks that others hold, at a time; each has a connection.
 pub(crate) const WAITING_PLACES: u32 = 8;
+/// Connections that tell whether a worker may serve.
+const READINESS_CONNECTIONS: u32 = 1;
 /// How long Postgres may take to commit where a worker counts as ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Commits a record in the write-ahead log that nobody reads: the smallest write there is.
@@ -134,24 +136,42 @@ struct Pools {
     readiness: Pool,
 }
 
+/// How many connections the pools have whose size the settings say.
+struct Sizes {
+    batches: u32,
+    commits: u32,
+    reads: u32,
+}
+
+impl Sizes {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            batches: settings.commit_lanes + SPARE_CONNECTIONS,
+            commits: settings.command_slots + OTHER_CONNECTIONS,
+            reads: settings.read_connections() + SPARE_CONNECTIONS,
+        }
+    }
+
+    /// How many connections a worker has at most.
+    const fn all(&self) -> u32 {
+        let others = WAITING_PLACES + outbox::CONNECTIONS + READINESS_CONNECTIONS;
+        self.batches + self.commits + self.reads + others
+    }
+}
+
 impl Pools {
     fn of(settings: &Settings) -> Result<Self, Error> {
-        let writers = settings.command_slots + OTHER_CONNECTIONS;
+        let sizes = Sizes::of(settings);
+        let siblings = Siblings::default();
+        let pool = |size, purpose| database::pool(settings, &siblings, size, purpose);
+        let waiting = |size, purpose| database::waiting_pool(settings, &siblings, size, purpose);
         Ok(Self {
-            batches: database::pool(
-                settings,
-                settings.commit_lanes + SPARE_CONNECTIONS,
-                "batches",
-            )?,
-            commits: database::pool(settings, writers, "commits")?,
-            places: database::waiting_pool(settings, WAITING_PLACES, "waiting places")?,
-            reads: database::pool(
-                settings,
-                settings.read_connections() + SPARE_CONNECTIONS,
-                "reads",
-            )?,
-            outbox: database::waiting_pool(settings, outbox::CONNECTIONS, "outbox")?,
-            readiness: database::pool(settings, 1, "readiness")?,
+            batches: pool(sizes.batches, "batches")?,
+            commits: pool(sizes.commits, "commits")?,
+            places: waiting(WAITING_PLACES, "waiting places")?,
+            reads: pool(sizes.reads, "reads")?,
+            outbox: waiting(outbox::CONNECTIONS, "outbox")?,
+            readiness: pool(READINESS_CONNECTIONS, "readiness")?,
         })
     }
 
@@ -211,7 +231,7 @@ impl Worker {
             metrics,
             stop,
         } = self;
-        let Some(service) = start(&bus, &pools.readiness, &stop).await else {
+        let Some(service) = start(&bus, &pools.readiness, &settings, &stop).await? else {
             return Ok(());
         };
         let behind = CancellationToken::new();
@@ -248,27 +268,62 @@ impl Worker {
 }
 
 /// Takes the worker's place in the service, however long NATS or Postgres is away or the schema is older; none when it is stopped before.
-async fn start(bus: &Bus, pool: &Pool, stop: &CancellationToken) -> Option<Service> {
+///
+/// # Errors
+/// When what stands before Postgres is none that a worker works with: that does not pass.
+async fn start(
+    bus: &Bus,
+    pool: &Pool,
+    settings: &Settings,
+    stop: &CancellationToken,
+) -> Result<Option<Service>, Error> {
     let id = WorkerId(Uuid::now_v7());
+    let mut is_checked = false;
     loop {
-        let trying = Box::pin(try_start(bus, pool, id));
-        match stop.run_until_cancelled(trying).await? {
+        let trying = Box::pin(try_start(bus, pool, id, settings, &mut is_checked));
+        let Some(tried) = stop.run_until_cancelled(trying).await else {
+            return Ok(None);
+        };
+        match tried {
             Ok(service) => {
                 info!(worker.id = %id, "the worker serves");
-                return Some(service);
+                return Ok(Some(service));
             }
+            Err(error @ Error::Pooler(_)) => return Err(error),
             Err(error) => {
                 let cause = error.source().map(ToString::to_string);
                 warn!(%error, cause, "the worker cannot serve yet");
             }
         }
-        stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await?;
+        let waited = tokio::time::sleep(AGAIN);
+        if stop.run_until_cancelled(waited).await.is_none() {
+            return Ok(None);
+        }
     }
 }
 
-async fn try_start(bus: &Bus, pool: &Pool, id: WorkerId) -> Result<Service, Error> {
+async fn try_start(
+    bus: &Bus,
+    pool: &Pool,
+    id: WorkerId,
+    settings: &Settings,
+    is_checked: &mut bool,
+) -> Result<Service, Error> {
+    if !*is_checked {
+        let options = database::options(settings, "start")?;
+        bounded(database::server::check(&options)).await?;
+    }
     let mut connection = pool.try_acquire().await?;
     let is_migrated = bounded(database::is_migrated(&mut connection)).await?;
+    if !*is_checked {
+        let wanted = Sizes::of(settings).all();
+        bounded(database::server::compare_connections(
+            &mut connection,
+            wanted,
+        ))
+        .await?;
+        *is_checked = true;
+    }
     connection.release();
     if is_migrated {
         Ok(Service::start(bus, id, env!("CARGO_PKG_VERSION")).await?)

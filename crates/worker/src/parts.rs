@@ -25,6 +25,7 @@ impl Commits {
     pub fn new(settings: &Settings, connections: u32) -> Result<Self, Error> {
         Ok(Self(database::waiting_pool(
             settings,
+            &database::Siblings::default(),
             connections,
             "bench",
         )?))

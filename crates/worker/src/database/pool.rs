@@ -18,6 +18,12 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+mod sharing;
+
+use sharing::{Counted, Counts};
+
+pub(crate) use sharing::Siblings;
+
 /// Ages at which a connection is closed: in all, and unused. A middlebox may have dropped it without a word.
 const MAX_LIFETIME: Duration = Duration::from_secs(1800);
 const MAX_IDLE: Duration = Duration::from_secs(300);
@@ -57,12 +63,15 @@ struct Shared {
     is_answering: AtomicBool,
     probing: Semaphore,
     connecting: TaskTracker,
+    counts: Arc<Counts>,
+    siblings: Siblings,
 }
 
 /// A connection with what its use is bounded by.
 #[derive(Debug)]
 struct Opened {
     inner: PgConnection,
+    _counted: Counted,
     since: Instant,
     checked: Instant,
     used: Instant,
@@ -94,9 +103,20 @@ pub(crate) enum AcquireError {
 }
 
 impl Pool {
-    /// None is open yet.
+    /// A pool by itself. None is open yet.
+    #[cfg(test)]
     pub(crate) fn new(options: PgConnectOptions, size: u32, acquire_timeout: Duration) -> Self {
-        Self(Arc::new(Shared {
+        Self::among(&Siblings::default(), options, size, acquire_timeout)
+    }
+
+    /// A pool that gives up to its siblings what it does not use, when the server has nothing left. None is open yet.
+    pub(crate) fn among(
+        siblings: &Siblings,
+        options: PgConnectOptions,
+        size: u32,
+        acquire_timeout: Duration,
+    ) -> Self {
+        let shared = Arc::new(Shared {
             options,
             size,
             acquire_timeout,
@@ -107,7 +127,11 @@ impl Pool {
             is_answering: AtomicBool::new(false),
             probing: Semaphore::new(1),
             connecting: TaskTracker::new(),
-        }))
+            counts: Arc::default(),
+            siblings: siblings.clone(),
+        });
+        siblings.add(&shared);
+        Self(shared)
     }
 
     /// A connection to the writable primary. Cancel-safe.
@@ -232,11 +256,12 @@ impl Shared {
     }
 
     async fn open(&self) -> Result<Opened, AcquireError> {
-        let mut inner = PgConnection::connect_with(&self.options).await?;
+        let mut inner = self.siblings.connect(self).await?;
         self.check(&mut inner).await?;
         let now = Instant::now();
         Ok(Opened {
             inner,
+            _counted: Counted::of(&self.counts),
             since: now,
             checked: now,
             used: now,
@@ -283,6 +308,13 @@ impl Shared {
     }
 
     fn keep(&self, opened: Opened) {
+        if self.siblings.is_wanted_beside(self) {
+            self.connecting.spawn(async move {
+                let closed = timeout(CLOSE_TIMEOUT, opened.inner.close()).await;
+                debug!(?closed, "a connection was given up for another pool");
+            });
+            return;
+        }
         let mut idle = self.idle();
         if !self.is_closed.load(Ordering::Relaxed) {
             idle.push(opened);

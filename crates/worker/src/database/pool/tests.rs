@@ -208,3 +208,68 @@ async fn silent_server_is_tried_by_one_connection() {
     }
     assert_eq!(tried.len(), 1);
 }
+
+/// Ways to the fixture's server as a role that may have so many connections.
+async fn limited(fixture: &Fixture, limit: u32) -> PgConnectOptions {
+    let role = format!("limited_{}", uuid::Uuid::now_v7().simple());
+    let create = format!("create role {role} login password 'limited' connection limit {limit}");
+    let statement = sqlx::AssertSqlSafe(create);
+    sqlx::query(statement).execute(&fixture.pool).await.unwrap();
+    let options = PgConnectOptions::clone(&fixture.pool.connect_options());
+    options.username(&role).password("limited")
+}
+
+#[tokio::test]
+async fn idle_connections_are_given_up_for_another_pool() {
+    let fixture = Fixture::new().await;
+    let options = limited(&fixture, 6).await;
+    let siblings = Siblings::default();
+    let pool = |size| Pool::among(&siblings, options.clone(), size, PATIENCE);
+    let (reads, batches, others) = (pool(14), pool(4), pool(4));
+    let burst = join_all((0..6).map(|_| reads.acquire())).await;
+    for connection in burst {
+        connection.unwrap().release();
+    }
+    assert_eq!(reads.0.idle().len(), 6);
+    for writes in [&batches, &batches, &others] {
+        let mut connection = writes.acquire().await.unwrap();
+        backend(&mut connection).await;
+        connection.release();
+    }
+    // One each, and what was not wanted stays.
+    assert_eq!(batches.0.idle().len(), 1);
+    assert_eq!(others.0.idle().len(), 1);
+    assert!(reads.0.idle().len() >= 2);
+}
+
+#[tokio::test]
+async fn pool_in_use_leaves_connections_to_another() {
+    let fixture = Fixture::new().await;
+    let options = limited(&fixture, 6).await;
+    let siblings = Siblings::default();
+    let pool = |size| Pool::among(&siblings, options.clone(), size, PATIENCE);
+    let (reads, batches) = (pool(14), pool(4));
+    let is_over = AtomicBool::new(false);
+    let reading = join_all((0..12).map(|_| async {
+        while !is_over.load(Ordering::Relaxed) {
+            // Who waits for too long is refused, as a query is.
+            if let Ok(mut connection) = reads.acquire().await {
+                backend(&mut connection).await;
+                connection.release();
+            }
+        }
+    }));
+    let writing = async {
+        for _ in 0..20 {
+            let mut connection = batches.acquire().await.unwrap();
+            backend(&mut connection).await;
+            connection.release();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    Box::pin(timeout(PATIENCE * 3, async {
+        tokio::join!(reading, writing)
+    }))
+    .await
+    .unwrap();
+}

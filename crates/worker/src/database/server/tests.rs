@@ -1,0 +1,154 @@
+//! What a worker is told of the server that it begins on, behind the distribution's PgBouncer among them.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Instant;
+
+use confab_stack::free_port;
+use tempfile::TempDir;
+
+use super::*;
+use crate::database;
+use crate::testing::{Fixture, eventually, settings};
+
+/// How soon a worker must say that it does not work with a pooler.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What lets a session begin that says settings.
+const IGNORING: &str = "ignore_startup_parameters = options,extra_float_digits";
+
+/// A PgBouncer before the fixture's Postgres. It ends with the test.
+struct Pooler {
+    url: String,
+    process: Child,
+    _folder: TempDir,
+}
+
+impl Pooler {
+    /// None where the machine has no PgBouncer.
+    async fn start(fixture: &Fixture, (user, password): (&str, &str), more: &str) -> Option<Self> {
+        let Some(program) = program() else {
+            eprintln!("no pgbouncer: `make setup` gets it where the distribution has it");
+            return None;
+        };
+        let folder = TempDir::new().unwrap();
+        // It does not run as root, and must read this as nobody.
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let port = free_port().unwrap();
+        let direct = PgConnectOptions::clone(&fixture.pool.connect_options());
+        let config = format!(
+            "[databases]\n\
+             * = host=127.0.0.1 port={} user={user} password={password}\n\
+             [pgbouncer]\n\
+             listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
+             pool_mode = transaction\n{more}\n",
+            direct.get_port(),
+        );
+        let path = folder.path().join("pgbouncer.ini");
+        fs::write(&path, config).unwrap();
+        let process = Command::new(program)
+            .args(["-u", "nobody", "-q"])
+            .arg(&path)
+            .spawn()
+            .unwrap();
+        let address = format!("127.0.0.1:{port}");
+        eventually("the pooler listens", async || {
+            tokio::net::TcpStream::connect(&address).await.ok()
+        })
+        .await;
+        let (_, database) = fixture.url.rsplit_once('/').unwrap();
+        Some(Self {
+            url: format!("postgres://anyone@{address}/{database}"),
+            process,
+            _folder: folder,
+        })
+    }
+
+    async fn refusal(&self) -> String {
+        let began = Instant::now();
+        let options = database::options(&settings(&self.url), "tests").unwrap();
+        let error = check(&options).await.unwrap_err();
+        assert!(began.elapsed() < REFUSAL_TIMEOUT, "{:?}", began.elapsed());
+        assert!(matches!(error, Error::Pooler(_)), "{error:?}");
+        error.to_string()
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let ended = self.process.kill().and_then(|()| self.process.wait());
+        if let Err(error) = ended {
+            eprintln!("the pooler stays: {error}");
+        }
+    }
+}
+
+/// The name and password of the fixture's own role.
+fn owner(fixture: &Fixture) -> (&str, &str) {
+    let (_, rest) = fixture.url.split_once("://").unwrap();
+    let (role, _) = rest.split_once('@').unwrap();
+    role.split_once(':').unwrap()
+}
+
+fn program() -> Option<PathBuf> {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let unpacked = checkout.join(".confab/tools/pgbouncer/usr/sbin");
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), unpacked])
+        .map(|folder| folder.join("pgbouncer"))
+        .find(|program| program.is_file())
+}
+
+#[tokio::test]
+async fn server_itself_is_used() {
+    let fixture = Fixture::new().await;
+    let options = database::options(&settings(&fixture.url), "tests").unwrap();
+    check(&options).await.unwrap();
+    let mut connection = PgConnection::connect_with(&options).await.unwrap();
+    compare_connections(&mut connection, 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn pooler_without_settings_is_refused() {
+    let fixture = Fixture::new().await;
+    let Some(pooler) = Pooler::start(&fixture, owner(&fixture), "").await else {
+        return;
+    };
+    let refusal = pooler.refusal().await;
+    assert!(refusal.contains("takes no settings"), "{refusal}");
+}
+
+#[tokio::test]
+async fn pooler_that_loses_settings_is_refused() {
+    let fixture = Fixture::new().await;
+    let Some(pooler) = Pooler::start(&fixture, owner(&fixture), IGNORING).await else {
+        return;
+    };
+    let refusal = pooler.refusal().await;
+    assert!(refusal.contains("loses the settings"), "{refusal}");
+}
+
+#[tokio::test]
+async fn pooler_by_transaction_is_refused_with_settings_kept() {
+    let fixture = Fixture::new().await;
+    // The settings are the role's, so that they stand on every connection.
+    let role = format!("kept_{}", uuid::Uuid::now_v7().simple());
+    for text in [
+        format!("create role {role} login superuser password 'kept'"),
+        format!("alter role {role} set plan_cache_mode = 'force_generic_plan'"),
+        format!("alter role {role} set enable_seqscan = off"),
+        format!("alter role {role} set jit = off"),
+        format!("alter role {role} set idle_in_transaction_session_timeout = '2s'"),
+    ] {
+        let statement = sqlx::AssertSqlSafe(text);
+        sqlx::query(statement).execute(&fixture.pool).await.unwrap();
+    }
+    let Some(pooler) = Pooler::start(&fixture, (&role, "kept"), IGNORING).await else {
+        return;
+    };
+    let refusal = pooler.refusal().await;
+    assert!(refusal.contains("two transactions"), "{refusal}");
+}
