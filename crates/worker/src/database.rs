@@ -26,9 +26,9 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(15);
 /// its way, so that those who meet do not go round in circles.
 pub(crate) const SHORT_LOCK_TIMEOUT: (&str, &str) = ("lock_timeout", "20ms");
 
-/// How long a worker may say nothing inside a transaction, in milliseconds: a worker that stopped there holds its locks for so long, and
+/// How long a worker may say nothing inside a transaction, as Postgres writes it: a worker that stopped there holds its locks for so long, and
 /// who waits for them is to wait for less than a second.
-const IDLE_IN_TRANSACTION_MS: u64 = 700;
+pub(crate) const IDLE_IN_TRANSACTION: &str = "700ms";
 
 /// Plans must not depend on statistics: those of a new installation are of empty tables. Every statement of a worker looks rows up by an
 /// index, and the pages of lists come in an index's order: whatever could replace that is off.
@@ -76,7 +76,7 @@ pub(crate) fn options(settings: &Settings, purpose: &str) -> Result<PgConnectOpt
             ("lock_timeout", milliseconds(settings.lock_timeout_ms)),
             (
                 "idle_in_transaction_session_timeout",
-                milliseconds(IDLE_IN_TRANSACTION_MS),
+                IDLE_IN_TRANSACTION.to_owned(),
             ),
             ("tcp_user_timeout", "10s".to_owned()),
             ("tcp_keepalives_idle", "10".to_owned()),

@@ -3,19 +3,15 @@
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::IDLE_IN_TRANSACTION;
 use crate::error::Error;
 
 /// How long the server may take to answer one session while another is inside a transaction: a pooler with one connection does not.
 const SECOND_SESSION_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Whether the settings that a connection was made with stand: those of plans, and the timeouts.
-const HAS_SETTINGS: &str = "\
-    select current_setting('plan_cache_mode') = 'force_generic_plan' and current_setting('enable_seqscan') = 'off' \
-        and current_setting('jit') = 'off' and current_setting('idle_in_transaction_session_timeout') = '2s' as has_settings";
 
 /// How many connections the server has left for this role and database, those that are reserved not among them.
 const CONNECTIONS_LEFT: &str = "\
@@ -56,9 +52,15 @@ pub(crate) async fn check(options: &PgConnectOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// By plain text, which has no prepared statement.
+/// Whether the settings that a connection was made with stand, those of plans and the timeouts: asked by plain text, which has no
+/// prepared statement.
 async fn has_settings(connection: &mut PgConnection) -> Result<bool, Error> {
-    let row = connection.fetch_one(HAS_SETTINGS).await?;
+    let select = format!(
+        "select current_setting('plan_cache_mode') = 'force_generic_plan' and current_setting('enable_seqscan') = 'off' \
+         and current_setting('jit') = 'off' \
+         and current_setting('idle_in_transaction_session_timeout') = '{IDLE_IN_TRANSACTION}' as has_settings"
+    );
+    let row = connection.fetch_one(AssertSqlSafe(select)).await?;
     Ok(row.try_get("has_settings")?)
 }
 

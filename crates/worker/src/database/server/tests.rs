@@ -141,7 +141,9 @@ async fn pooler_by_transaction_is_refused_with_settings_kept() {
         format!("alter role {role} set plan_cache_mode = 'force_generic_plan'"),
         format!("alter role {role} set enable_seqscan = off"),
         format!("alter role {role} set jit = off"),
-        format!("alter role {role} set idle_in_transaction_session_timeout = '2s'"),
+        format!(
+            "alter role {role} set idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}'"
+        ),
     ] {
         let statement = sqlx::AssertSqlSafe(text);
         sqlx::query(statement).execute(&fixture.pool).await.unwrap();
