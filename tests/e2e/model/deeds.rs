@@ -211,7 +211,10 @@ impl Conversation {
         }
         let (was, is) = (&message.content, content);
         if matches!((was, is), (Content::Sealed(..), Content::Clear(_))) {
-            return Err(refused(400, "VALIDATION_ERROR"));
+            let message = "must be encryptedContent: the message is encrypted";
+            let errors = json!([{"pointer": "/content", "message": message}]);
+            let refusal = json!({"code": "VALIDATION_ERROR", "errors": errors});
+            return Err(ok(400, refusal));
         }
         if message.content == *content {
             return Ok(ok(200, json!({"message": self.message(seq)})));
