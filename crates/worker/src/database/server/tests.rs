@@ -1,4 +1,4 @@
-//! What a worker is told of the server that it begins on, behind the distribution's PgBouncer among them.
+//! What a worker is told of the server that it begins on, behind the distribution's `PgBouncer` among them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,7 +19,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// What lets a session begin that says settings.
 const IGNORING: &str = "ignore_startup_parameters = options,extra_float_digits";
 
-/// A PgBouncer before the fixture's Postgres. It ends with the test.
+/// A `PgBouncer` before the fixture's Postgres. It ends with the test.
 struct Pooler {
     url: String,
     process: Child,
@@ -27,7 +27,7 @@ struct Pooler {
 }
 
 impl Pooler {
-    /// None where the machine has no PgBouncer.
+    /// None where the machine has no `PgBouncer`.
     async fn start(fixture: &Fixture, (user, password): (&str, &str), more: &str) -> Option<Self> {
         let Some(program) = program() else {
             eprintln!("no pgbouncer: `make setup` gets it where the distribution has it");
