@@ -5,9 +5,10 @@ use std::fmt;
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
-use crate::claims::{Rules, Times};
+use crate::claims::{Named, Rules, Times};
 use crate::error::{AuthError, Defect};
 use crate::issuers::{self, Issuer};
+use crate::scope::USUAL_CLAIMS;
 use crate::token::Token;
 
 /// The most of a stranger's text that is shown, in characters.
@@ -153,14 +154,19 @@ fn claim_texts(rules: &Rules, claims: &Map<String, Value>) -> Vec<Found> {
         });
     let user = rules.user(claims);
     let user = user.map(|user| from(user.as_str(), rules.user.as_str()));
-    let tenant = rules.tenant.read(claims);
-    let tenant = tenant.map(|tenant| from(tenant.as_str(), &rules.tenant.place()));
-    let optional = |value: Result<String, Defect>, named: &crate::claims::Named| {
+    let optional = |value: Result<String, Defect>, named: &Named| {
         let is_there = named.path.find(claims).is_some();
-        value.map(|value| match is_there {
-            true => from(&value, named.path.as_str()),
-            false => format!("none: there is no {}, which is optional", named.path),
+        value.map(|value| match (is_there, value.as_str()) {
+            (true, value) => from(value, named.path.as_str()),
+            (false, "") => format!("none: there is no {}, which is optional", named.path),
+            (false, value) => format!("{value}: there is no {}, which is optional", named.path),
         })
+    };
+    let tenant = rules.tenant.read(claims);
+    let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
+    let tenant = match &rules.tenant.claim {
+        Some(named) => optional(tenant, named),
+        None => tenant.map(|tenant| from(&tenant, "the settings")),
     };
     let scope = rules.scope.read(claims);
     let scope = scope.map(|scope| format!("may {scope}, from {}", rules.scope.place()));
@@ -189,7 +195,10 @@ fn unused(rules: &Rules, claims: &Map<String, Value>) -> String {
     used.extend([rules.device.path.top(), rules.session.path.top()]);
     used.extend(rules.tenant.claim.iter().map(|claim| claim.path.top()));
     used.extend(rules.client.iter().map(|client| client.path.top()));
-    used.extend(rules.scope.claim.iter().map(|claim| claim.path.top()));
+    match &rules.scope.claim {
+        Some(claim) => used.push(claim.path.top()),
+        None => used.extend(USUAL_CLAIMS),
+    }
     let unused = claims.keys().filter(|name| !used.contains(&name.as_str()));
     let names = names(unused);
     match names.is_empty() {

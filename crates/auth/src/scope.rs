@@ -13,7 +13,7 @@ pub(crate) const DEFAULT_PREFIX: &str = "confab:";
 
 /// The claims that hold scopes at the usual providers, read where no setting names one: RFC 8693 has `scope`, Entra and Okta
 /// `scp`, Entra's applications `roles`, Auth0 `permissions`.
-const USUAL_CLAIMS: [&str; 4] = ["scope", "scp", "roles", "permissions"];
+pub(crate) const USUAL_CLAIMS: [&str; 4] = ["scope", "scp", "roles", "permissions"];
 
 /// One of the things that a token may allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

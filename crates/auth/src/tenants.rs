@@ -92,14 +92,6 @@ impl TenantRule {
             Err(Defect::Tenant)
         }
     }
-
-    /// Where it comes from, for people.
-    pub(crate) fn place(&self) -> String {
-        match &self.claim {
-            Some(claim) => claim.path.to_string(),
-            None => "the settings".to_owned(),
-        }
-    }
 }
 
 #[cfg(test)]

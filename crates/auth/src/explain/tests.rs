@@ -36,13 +36,28 @@ fn every_part_is_named_with_its_claim() {
         assert!(text.contains(line), "{line}\n{text}");
     }
     let last = text.lines().last().unwrap();
-    assert!(last.contains("email") && !last.contains("org"), "{last}");
+    assert_eq!(last, "ok     not used  the claims email, sub");
     assert!(
         !text.contains("a@b"),
         "of what is not used only the name is shown"
     );
     for part in token.split('.') {
         assert!(!text.contains(part));
+    }
+}
+
+#[test]
+fn what_stands_in_for_missing_claims_is_told() {
+    let gone = json!({"deviceId": null, "sessionId": null});
+    let (text, _) = explained(&[], gone);
+    for line in [
+        "tenant    default: there is no tenant, which is optional",
+        "device    default: there is no deviceId, which is optional",
+        "login     none: there is no sessionId, which is optional",
+        "scope     may read, write",
+        "not used  no other claims",
+    ] {
+        assert!(text.contains(&format!("ok     {line}")), "{line}\n{text}");
     }
 }
 
