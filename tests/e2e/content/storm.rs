@@ -121,6 +121,8 @@ fn applied(heard: &[Event]) -> BTreeMap<Seq, Message> {
                 let data: confab_protocol::event::MessageDeleted =
                     serde_json::from_str(event.data.as_str()).unwrap();
                 let message = messages.get_mut(&data.target_seq).unwrap();
+                // It may have been told as deleted before.
+                message.version += u64::from(message.deleted_at.is_none());
                 message.content = None;
                 message.encrypted_content = None;
                 message.payload_size_bytes = None;

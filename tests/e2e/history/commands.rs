@@ -31,6 +31,11 @@ pub(super) fn check(ledger: &Ledger, commands: &[Command], found: &mut Vec<Viola
             }
         }
         found.extend(match (tally.stored.len(), tally.refused) {
+            (stored, _)
+                if stored < tally.done.len() && has_had_role(ledger, conversation, &deed) =>
+            {
+                None
+            }
             (stored, _) if stored < tally.done.len() => {
                 Some(Violation::Lost(conversation, user, deed))
             }
@@ -42,6 +47,15 @@ pub(super) fn check(ledger: &Ledger, commands: &[Command], found: &mut Vec<Viola
             _ => Some(Violation::Twice(conversation, user, deed)),
         });
     }
+}
+
+/// Whether a change of a role gives one that its user had, at its joining or by another change: given again, it is no event.
+fn has_had_role(ledger: &Ledger, conversation: ConversationId, deed: &Deed) -> bool {
+    let Deed::Role(_, role) = deed else {
+        return false;
+    };
+    let rows = ledger.logs.get(&conversation).map(|log| &log.rows);
+    role == "member" || rows.is_some_and(|rows| rows.iter().any(|row| row.deed == *deed))
 }
 
 fn tallies<'a>(ledger: &'a Ledger, commands: &'a [Command]) -> BTreeMap<Key<'a>, Tally> {

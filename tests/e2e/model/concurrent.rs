@@ -192,7 +192,7 @@ fn begun(stage: &Stage, told: &[Told]) -> BTreeMap<usize, Conversation> {
             (Err(refusal), _) => assert_eq!(one.answer, refusal, "{one:?}"),
             (Ok(users), Some(name)) => {
                 let new = Conversation::begun(name.to_owned(), one.who, create, &users);
-                let due = ok(201, new.view(one.who));
+                let due = ok(201, new.begun_by(one.who));
                 assert!(is_same(&one.answer, &due), "{one:?} and not {due:?}");
                 let at = name.trim_start_matches('c').parse().unwrap();
                 assert!(begun.insert(at, new).is_none(), "begun twice: {one:?}");

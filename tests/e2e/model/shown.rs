@@ -84,10 +84,19 @@ impl Conversation {
             .count()
     }
 
-    /// The conversation with its participants.
+    /// The conversation with its participants, as it is answered to who began it.
+    pub(super) fn begun_by(&self, who: Who) -> Value {
+        self.with_participants(&self.shown(who))
+    }
+
+    /// The conversation with its participants, as it is read.
     pub(super) fn view(&self, who: Who) -> Value {
+        self.with_participants(&self.read_by(who))
+    }
+
+    fn with_participants(&self, conversation: &Value) -> Value {
         json!({
-            "conversation": self.read_by(who),
+            "conversation": conversation,
             "participants": self.participants(false),
             "participantsNextCursor": null,
         })

@@ -173,7 +173,7 @@ impl World {
         }
         let name = format!("c{}", self.conversations.len());
         let conversation = Conversation::begun(name, who, create, &users);
-        let body = conversation.view(who);
+        let body = conversation.begun_by(who);
         self.conversations.push(conversation);
         ok(201, body)
     }
