@@ -11,6 +11,7 @@ mod ledger;
 mod library;
 mod load;
 mod record;
+mod signals;
 mod socket;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,14 @@
 //! Signals between gateways, over core NATS: best effort, not numbered, not replayed.
 
-use async_nats::Subscriber;
+use async_nats::{Subject, Subscriber};
 use confab_protocol::ids::TenantId;
-use confab_protocol::signal::{PresenceNews, Signal};
+use confab_protocol::signal::{PresenceNews, PresenceQuestion, Signal};
 use confab_protocol::wire;
 use futures_util::StreamExt as _;
 
 use crate::connection::Bus;
 use crate::error::BusError;
+use crate::presence::Reply;
 use crate::subjects::{self, SignalSubject};
 
 /// What another gateway, or this one, published.
@@ -17,6 +18,8 @@ pub enum Signalled {
     Signal(Signal),
     /// News of the presence of users.
     Presence(PresenceNews),
+    /// A gateway asks about the presence of a tenant's users.
+    Asked(TenantId, PresenceQuestion, Reply),
     /// What no gateway of this version sends.
     Malformed,
 }
@@ -42,18 +45,23 @@ impl Signals {
     /// The next one; none when the connection was closed. Cancel-safe.
     pub async fn next(&mut self) -> Option<Signalled> {
         let message = self.0.next().await?;
-        Some(read(&message.subject, &message.payload).unwrap_or(Signalled::Malformed))
+        let signalled = read(&message.subject, &message.payload, message.reply);
+        Some(signalled.unwrap_or(Signalled::Malformed))
     }
 }
 
 /// What a message says; it must be about what its subject names.
-fn read(subject: &str, payload: &[u8]) -> Option<Signalled> {
+fn read(subject: &str, payload: &[u8], reply: Option<Subject>) -> Option<Signalled> {
     match subjects::parse_signal(subject)? {
         SignalSubject::Presence(tenant) => {
             let news: PresenceNews = wire::decode(payload).ok()?;
             let mut words = news.changes.iter().chain(&news.repeats);
             let is_about = words.all(|word| word.tenant == tenant);
             is_about.then_some(Signalled::Presence(news))
+        }
+        SignalSubject::PresenceQuestion(tenant) => {
+            let question = wire::decode(payload).ok()?;
+            Some(Signalled::Asked(tenant, question, Reply(reply?)))
         }
         SignalSubject::Conversation(tenant, conversation) => {
             let signal: Signal = wire::decode(payload).ok()?;
@@ -116,11 +124,13 @@ mod tests {
         };
         let payload = wire::encode(&signal).unwrap();
         let own = subjects::signal(&tenant, conversation);
-        assert!(matches!(read(&own, &payload), Some(Signalled::Signal(heard)) if heard == signal));
+        assert!(
+            matches!(read(&own, &payload, None), Some(Signalled::Signal(heard)) if heard == signal)
+        );
         let elsewhere = subjects::signal(&"other".parse().unwrap(), conversation);
-        assert!(read(&elsewhere, &payload).is_none());
-        assert!(read(&subjects::presence(&tenant), &payload).is_none());
-        assert!(read(&own, b"junk").is_none());
-        assert!(read("confab.v1.signal.acme", &payload).is_none());
+        assert!(read(&elsewhere, &payload, None).is_none());
+        assert!(read(&subjects::presence(&tenant), &payload, None).is_none());
+        assert!(read(&own, b"junk", None).is_none());
+        assert!(read("confab.v1.signal.acme", &payload, None).is_none());
     }
 }

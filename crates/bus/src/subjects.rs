@@ -20,7 +20,8 @@ pub(crate) const WORKERS: &str = "confab.v1.workers";
 pub(crate) const WORKERS_LEAVING: &str = "confab.v1.workers.leaving";
 /// Gateways say here that they live.
 pub(crate) const GATEWAYS: &str = "confab.v1.gateways";
-/// All signals: `confab.v1.signal.<tenant>.<conversation>`, and `confab.v1.signal.<tenant>.presence`.
+/// All signals: `confab.v1.signal.<tenant>.<conversation>`, and below
+/// `confab.v1.signal.<tenant>.presence`.
 pub(crate) const SIGNALS: &str = "confab.v1.signal.>";
 /// Whoever finds a break in the feed says so here.
 pub(crate) const BREAKS: &str = "confab.v1.break";
@@ -43,6 +44,7 @@ const GATEWAY_PREFIX: &str = "confab.v1.gateway.";
 const EVENT_PREFIX: &str = "confab.v1.event.";
 const SIGNAL_PREFIX: &str = "confab.v1.signal.";
 const PRESENCE: &str = "presence";
+const PRESENCE_QUESTION: &str = "presence.ask";
 
 /// Commands to one worker.
 pub(crate) fn command_of(worker: WorkerId) -> String {
@@ -95,10 +97,16 @@ pub(crate) fn presence(tenant: &TenantId) -> String {
     format!("{SIGNAL_PREFIX}{tenant}.{PRESENCE}")
 }
 
+/// Where all gateways are asked about the presence of a tenant's users.
+pub(crate) fn presence_question(tenant: &TenantId) -> String {
+    format!("{SIGNAL_PREFIX}{tenant}.{PRESENCE_QUESTION}")
+}
+
 /// What a signal's subject says.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SignalSubject {
     Presence(TenantId),
+    PresenceQuestion(TenantId),
     Conversation(TenantId, ConversationId),
 }
 
@@ -108,6 +116,7 @@ pub(crate) fn parse_signal(subject: &str) -> Option<SignalSubject> {
     let tenant = tenant.parse().ok()?;
     Some(match about {
         PRESENCE => SignalSubject::Presence(tenant),
+        PRESENCE_QUESTION => SignalSubject::PresenceQuestion(tenant),
         _ => SignalSubject::Conversation(tenant, about.parse().ok()?),
     })
 }

@@ -18,7 +18,7 @@ pub use conversations::{ConversationFilter, ConversationPage, ConversationView, 
 pub use events::EventPage;
 pub use messages::{MessageFilter, MessagePage, NewMessage};
 pub use participants::{NewMembers, ParticipantFilter, ParticipantPage, Removal};
-pub use sessions::NewRevocation;
+pub use sessions::{NewRevocation, Presences};
 
 /// How long a connection may take to stand.
 const CONNECT: Duration = Duration::from_secs(5);

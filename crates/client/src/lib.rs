@@ -16,7 +16,7 @@ pub use error::{ClientError, Problem};
 pub use http::{
     ConversationFilter, ConversationPage, ConversationView, EventPage, Http, MessageFilter,
     MessagePage, NewConversation, NewMembers, NewMessage, NewRevocation, ParticipantFilter,
-    ParticipantPage, Removal, Replayable, Response,
+    ParticipantPage, Presences, Removal, Replayable, Response,
 };
 pub use resuming::{Change, Changes, ResumeError, ResumeOptions, Resuming, TokenSource};
 pub use session::{Events, Notice, Pending, SendError, Session, Stored};

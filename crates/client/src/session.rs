@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use confab_protocol::event::Event;
 use confab_protocol::frame::{
-    Ack, Auth, ClientFrame, Delete, Edit, ErrorFrame, Goaway, Plain, PresenceSignal, Read,
-    ReceiptSignal, Send, SetPresence, TokenExpiring, Typing, TypingSignal, Welcome,
+    Ack, Auth, ClientFrame, Delete, Edit, ErrorFrame, Goaway, Plain, PresenceSignal,
+    PresenceSnapshot, Read, ReceiptSignal, Send, SetPresence, TokenExpiring, Typing, TypingSignal,
+    Welcome,
 };
 use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq};
 use confab_protocol::resource::{MessageBody, MessageContent};
@@ -44,6 +45,8 @@ pub enum Notice {
     Receipt(ReceiptSignal),
     /// A user came, went away or left.
     Presence(PresenceSignal),
+    /// Who is there, where the hello asked for it.
+    PresenceSnapshot(PresenceSnapshot),
     /// The token ends soon: [`Session::renew`] takes a fresh one.
     TokenExpiring(TokenExpiring),
     /// A refusal that answers no send.

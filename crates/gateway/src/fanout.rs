@@ -19,8 +19,10 @@ use crate::hub::{
     Stepped, Telling, Ticket,
 };
 use crate::metrics::WindowMetrics;
+use crate::presence::PresenceDirectory;
 use crate::signals::{FromGateways, Outbound};
 use crate::window::Bounds;
+use crate::ws::outbox::Outbox;
 
 mod coordinator;
 mod door;
@@ -30,6 +32,7 @@ mod pace;
 mod presence;
 mod questions;
 mod shard;
+mod snapshots;
 mod telling;
 mod to_shards;
 mod work;
@@ -78,10 +81,16 @@ enum Input {
     Signal(Signal),
     /// Which of a user's conversations carry signals?
     CarryingOf(Arc<Account>, oneshot::Sender<Vec<ConversationId>>),
-    /// Which of these conversations carry signals here?
-    Carrying(Vec<ConversationId>, oneshot::Sender<Vec<ConversationId>>),
+    /// Which of these conversations have members here, and carry signals?
+    Hosting(
+        Vec<ConversationId>,
+        oneshot::Sender<Vec<(ConversationId, bool)>>,
+    ),
     /// Which members of these conversations have sessions here?
-    MembersHere(Vec<ConversationId>, oneshot::Sender<Vec<Arc<Account>>>),
+    MembersHere(
+        Vec<ConversationId>,
+        oneshot::Sender<Vec<(Arc<Account>, ConversationId)>>,
+    ),
     /// Which conversations have members here?
     Hosted(oneshot::Sender<Vec<(TenantId, ConversationId)>>),
     /// Tells a change of presence to the sessions of this shard's conversations, and gives it back for the other shards.
@@ -100,6 +109,8 @@ enum ForPresence {
     Opened(SessionKey, Arc<Account>, PresenceStatus),
     Closed(SessionKey),
     Set(SessionKey, PresenceStatus, oneshot::Sender<()>),
+    /// A session's client wants to know who is there.
+    Snapshot(Arc<Account>, Arc<Outbox>),
     /// Conversations with their first members here, and users with new ones.
     Came {
         hosted: Vec<(TenantId, ConversationId)>,
@@ -115,6 +126,8 @@ pub(crate) struct Neighbours {
     pub(crate) signals: Outbound,
     /// What they say.
     pub(crate) said: mpsc::Receiver<FromGateways>,
+    /// The way to ask them who is there.
+    pub(crate) directory: PresenceDirectory,
     /// How long a user without sessions is not told to be offline.
     pub(crate) grace: Duration,
 }

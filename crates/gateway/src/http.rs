@@ -23,6 +23,7 @@ use crate::commands::Commands;
 use crate::limits::Limits;
 use crate::metrics::{Answered, HttpMetrics};
 use crate::parsing::Parsing;
+use crate::presence::PresenceDirectory;
 use crate::reads::Reads;
 use crate::records::Records;
 use crate::sessions::Directory;
@@ -45,6 +46,7 @@ mod pages;
 pub(crate) mod params;
 mod participants;
 mod path;
+mod presence;
 pub(crate) mod problem;
 mod reads;
 mod revocations;
@@ -75,6 +77,8 @@ pub(crate) struct App {
     pub(crate) reads: Reads,
     /// The way to the sessions of all gateways.
     pub(crate) directory: Directory,
+    /// The way to what all gateways know of presence.
+    pub(crate) presence: PresenceDirectory,
     /// What is kept of sessions.
     pub(crate) records: Records,
     /// How long a session's revocation is kept, in seconds.
@@ -141,6 +145,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         ))
         .routes(routes!(participants::list, participants::add))
         .routes(routes!(participants::update, participants::remove))
+        .routes(routes!(presence::get))
         .routes(routes!(messages::history))
         .routes(routes!(events::list))
         .routes(routes!(messages::send))

@@ -75,6 +75,7 @@ use metrics::{
     LimitMetrics, RecordMetrics, RevocationMetrics, SignalMetrics, SocketMetrics, WindowMetrics,
 };
 use parsing::Parsing;
+use presence::PresenceDirectory;
 use reads::{Reads, ReadsLoop};
 use records::Records;
 use refusals::Refusals;
@@ -219,6 +220,7 @@ impl Gateway {
             own: gateways.id(),
             signals: signals.clone(),
             said,
+            directory: PresenceDirectory::new(bus.clone(), gateways.clone()),
             grace: Duration::from_secs(settings.presence_grace),
         };
         let (fanout, fanout_loops) = Fanout::new(
@@ -378,6 +380,7 @@ impl Gateway {
             commands: self.commands.clone(),
             reads: self.reads.clone(),
             directory: self.directory.clone(),
+            presence: PresenceDirectory::new(self.bus.clone(), self.gateways.clone()),
             records: self.records.clone(),
             session_seconds: self.settings.lifetimes().session_seconds,
             body_timeout: Duration::from_secs(self.settings.body_timeout),

@@ -15,9 +15,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::hub::{Account, SessionKey};
 
+mod answers;
+mod directory;
 mod gateways;
 mod local;
 
+use answers::Ends;
+pub(crate) use directory::PresenceDirectory;
 use gateways::Speakers;
 use local::Local;
 
@@ -49,6 +53,7 @@ pub(crate) struct Presences {
     /// Users who may be offline then. All wait as long, so the first to begin is the first to end.
     leaving: VecDeque<(Instant, Arc<Account>)>,
     speakers: Speakers,
+    ends: Ends,
     /// What is to be told here.
     told: Vec<Presence>,
 }
@@ -58,10 +63,12 @@ pub(crate) struct Presences {
 struct Known {
     /// Tells the user from itself when it was forgotten and known again meanwhile.
     number: u64,
-    /// What each gateway says; none says `offline`.
-    words: Vec<(GatewayId, PresenceStatus)>,
+    /// What each gateway says, and the number of the message in which it did.
+    words: Vec<(GatewayId, PresenceStatus, u64)>,
     /// The conversations here in which changes are told.
     conversations: Arc<[ConversationId]>,
+    /// Conversations here that grew too large since changes were told in them: only the end is.
+    outgrown: Vec<ConversationId>,
     /// What was told last, or was known without being told.
     status: Option<PresenceStatus>,
     /// Since when no gateway has the user.
@@ -70,14 +77,47 @@ struct Known {
 
 impl Known {
     fn highest(&self) -> PresenceStatus {
-        let words = self.words.iter().map(|(_, status)| *status);
+        let words = self.words.iter().map(|(_, status, _)| *status);
         words.max().unwrap_or(PresenceStatus::Offline)
     }
 
-    fn set(&mut self, gateway: GatewayId, status: PresenceStatus) {
-        self.words.retain(|(other, _)| *other != gateway);
-        if status != PresenceStatus::Offline {
-            self.words.push((gateway, status));
+    /// Takes a gateway's word; says whether it is not older than the one it replaces.
+    fn set(&mut self, gateway: GatewayId, status: PresenceStatus, number: u64) -> bool {
+        let is_old = |(other, _, last): &(GatewayId, PresenceStatus, u64)| {
+            *other == gateway && number != 0 && *last > number
+        };
+        if self.words.iter().any(is_old) {
+            return false;
+        }
+        self.words.retain(|(other, ..)| *other != gateway);
+        self.words.push((gateway, status, number));
+        true
+    }
+
+    /// Where changes are told from now on. What was told where that is no more, for the conversation `is_outgrown`, is owed its end.
+    fn move_to(
+        &mut self,
+        here: Arc<[ConversationId]>,
+        is_outgrown: impl Fn(ConversationId) -> bool,
+    ) {
+        let new: FxHashSet<_> = here.iter().copied().collect();
+        self.outgrown.retain(|id| !new.contains(id));
+        let known: FxHashSet<_> = self.outgrown.iter().copied().collect();
+        let old = self.conversations.iter().copied();
+        let outgrown =
+            old.filter(|id| !new.contains(id) && !known.contains(id) && is_outgrown(*id));
+        self.outgrown.extend(outgrown);
+        self.conversations = here;
+    }
+
+    /// Changes are told in these conversations as well.
+    fn extend_to(&mut self, here: &[ConversationId]) {
+        let old: FxHashSet<_> = self.conversations.iter().collect();
+        let new = here.iter().filter(|id| !old.contains(id));
+        let new: Vec<_> = new.copied().collect();
+        if !new.is_empty() {
+            self.outgrown.retain(|id| !new.contains(id));
+            self.conversations = [&self.conversations, new.as_slice()].concat().into();
         }
     }
 }
@@ -98,6 +138,8 @@ pub(crate) enum Word {
     Change,
     /// It did not: whoever did not know it takes note and tells nobody.
     Repeat,
+    /// As a repeat, of some of the user's conversations.
+    Answer,
 }
 
 impl Presences {
@@ -115,18 +157,20 @@ impl Presences {
             numbers: 0,
             leaving: VecDeque::new(),
             speakers: Speakers::default(),
+            ends: Ends::default(),
             told: Vec::new(),
         }
     }
 
-    /// A gateway said something of a user. `is_here` says whether a conversation has members here and carries signals.
+    /// A gateway said something of a user, in a message with this number. `carries` says whether a conversation carries signals; none of one without
+    /// members here.
     pub(crate) fn heard(
         &mut self,
-        gateway: GatewayId,
+        (gateway, number): (GatewayId, u64),
         presence: &Presence,
         word: Word,
         now: Instant,
-        is_here: impl Fn(ConversationId) -> bool,
+        carries: impl Fn(ConversationId) -> Option<bool>,
     ) {
         if gateway == self.own {
             return;
@@ -137,22 +181,42 @@ impl Presences {
             user: presence.user.clone(),
         });
         // Whoever says that a user is gone does not know that it is here as well.
-        if presence.status == PresenceStatus::Offline {
+        let is_end = presence.status == PresenceStatus::Offline;
+        if is_end {
+            self.ends.note(gateway, &account, number);
             self.repeat(&account);
         }
         let ids = presence.conversations.iter().copied();
-        let here = ids.filter(|id| is_here(*id)).collect();
-        self.note(&account, (gateway, presence.status), word, here);
+        let here = ids.filter(|id| carries(*id).is_some_and(|carries| carries || is_end));
+        let here = here.collect();
+        let is_outgrown = |id| carries(id) == Some(false);
+        self.note(
+            &account,
+            (gateway, presence.status, number),
+            word,
+            here,
+            is_outgrown,
+        );
         self.settle(&account, now);
+    }
+
+    /// The conversations here in which changes of these users are told.
+    pub(crate) fn told_in<'a>(
+        &'a self,
+        accounts: impl Iterator<Item = &'a Account>,
+    ) -> impl Iterator<Item = ConversationId> {
+        let known = accounts.filter_map(|account| self.known.get(account));
+        known.flat_map(|known| known.conversations.iter().copied())
     }
 
     /// Takes note of a gateway's word on a user, and of the conversations here in which it matters.
     fn note(
         &mut self,
         account: &Arc<Account>,
-        (gateway, status): (GatewayId, PresenceStatus),
+        (gateway, status, number): (GatewayId, PresenceStatus, u64),
         word: Word,
         here: Arc<[ConversationId]>,
+        is_outgrown: impl Fn(ConversationId) -> bool,
     ) {
         if !self.known.contains_key(account) {
             if here.is_empty() || self.known.len() >= KNOWN {
@@ -170,19 +234,16 @@ impl Presences {
         let Some(known) = self.known.get_mut(account) else {
             return;
         };
-        known.set(gateway, status);
-        if status == PresenceStatus::Offline {
-            // Those who were told that the user came are told that it left.
-            let old: FxHashSet<_> = known.conversations.iter().collect();
-            let new = here.iter().filter(|id| !old.contains(id));
-            let new: Vec<_> = new.copied().collect();
-            if !new.is_empty() {
-                known.conversations = [&known.conversations, new.as_slice()].concat().into();
-            }
-        } else {
-            known.conversations = here;
+        if !known.set(gateway, status, number) {
+            return;
         }
-        if word == Word::Repeat && known.status.is_none() {
+        if status == PresenceStatus::Offline || word == Word::Answer {
+            // Those who were told that the user came are told that it left.
+            known.extend_to(&here);
+        } else {
+            known.move_to(here, is_outgrown);
+        }
+        if word != Word::Change && known.status.is_none() {
             known.status = Some(known.highest());
         }
     }
@@ -235,7 +296,7 @@ impl Presences {
         let mut left = Vec::new();
         for (account, known) in &mut self.known {
             let before = known.words.len();
-            known.words.retain(|(gateway, _)| !dead.contains(gateway));
+            known.words.retain(|(gateway, ..)| !dead.contains(gateway));
             if known.words.len() != before {
                 left.push(Arc::clone(account));
             }
@@ -264,7 +325,7 @@ impl Presences {
         std::mem::take(&mut self.told)
     }
 
-    /// The conversations that the next sweep looks at.
+    /// The conversations that the next sweep looks at. Those that grew too large for signals count as well: their members are owed the end.
     pub(crate) fn to_sweep(&self) -> Vec<ConversationId> {
         let mut ids = Vec::new();
         for (number, account) in self.swept.iter().take(SWEPT) {
@@ -273,7 +334,9 @@ impl Presences {
             }
             let known = self.known.get(account);
             let known = known.filter(|known| known.number == *number);
-            ids.extend(known.iter().flat_map(|known| known.conversations.iter()));
+            if let Some(known) = known {
+                ids.extend(known.conversations.iter().chain(&known.outgrown));
+            }
         }
         ids
     }
@@ -292,12 +355,13 @@ impl Presences {
             let Some(known) = known.filter(|known| known.number == number) else {
                 continue;
             };
-            conversations += known.conversations.len();
+            conversations += known.conversations.len() + known.outgrown.len();
             if !known.conversations.iter().all(|id| is_here(*id)) {
                 let ids = known.conversations.iter().copied();
                 known.conversations = ids.filter(|id| is_here(*id)).collect();
             }
-            if known.conversations.is_empty() {
+            known.outgrown.retain(|id| is_here(*id));
+            if known.conversations.is_empty() && known.outgrown.is_empty() {
                 self.known.remove(&account);
             } else {
                 self.swept.push_back((number, account));
@@ -308,11 +372,15 @@ impl Presences {
 
 impl Known {
     fn tell(&self, account: &Account, status: PresenceStatus) -> Presence {
+        let mut conversations = self.conversations.to_vec();
+        if status == PresenceStatus::Offline {
+            conversations.extend(&self.outgrown);
+        }
         Presence {
             tenant: account.tenant.clone(),
             user: account.user.clone(),
             status,
-            conversations: self.conversations.to_vec(),
+            conversations,
         }
     }
 }

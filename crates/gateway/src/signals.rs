@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use confab_bus::{Bus, BusError, GatewayId, Gateways, Signalled, Signals};
+use confab_bus::{Bus, BusError, GatewayId, Gateways, Reply, Signalled, Signals};
 use confab_protocol::ids::{ConversationId, TenantId};
-use confab_protocol::signal::{PresenceNews, Signal, SignalKind};
+use confab_protocol::signal::{PresenceAnswer, PresenceNews, PresenceQuestion, Signal, SignalKind};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ enum Out {
     /// What one session says of its user's typing.
     Typing(SessionKey, Account, ConversationId, bool),
     Presence(TenantId, PresenceNews),
+    /// The answer to a question about presence.
+    Answer(Reply, PresenceAnswer),
 }
 
 /// The door to the other gateways, this one included. Clones share it.
@@ -52,7 +54,7 @@ impl Out {
         match self {
             Self::Signal(signal) => kind_of(signal),
             Self::Typing(..) => "typing",
-            Self::Presence(..) => "presence",
+            Self::Presence(..) | Self::Answer(..) => "presence",
         }
     }
 }
@@ -106,6 +108,11 @@ impl Outbound {
     /// Publishes news of the presence of a tenant's users.
     pub(crate) fn presence(&self, tenant: TenantId, news: PresenceNews) {
         self.hand_over(Out::Presence(tenant, news));
+    }
+
+    /// Answers what a gateway asked about presence, behind the news that were published before.
+    pub(crate) fn answer(&self, reply: Reply, answer: PresenceAnswer) {
+        self.hand_over(Out::Answer(reply, answer));
     }
 
     /// Counts a signal of others that no session here hears.
@@ -194,6 +201,10 @@ impl OutboundLoop {
                 let sent = self.bus.presence(&tenant, &news).await;
                 self.sent("presence", sent);
             }
+            Out::Answer(reply, answer) => {
+                let sent = self.bus.answer_presence(reply, &answer).await;
+                self.sent("presence", sent);
+            }
         }
     }
 
@@ -241,6 +252,8 @@ pub(crate) enum FromGateways {
     Signal(Signal),
     /// News of presence.
     Presence(PresenceNews),
+    /// A gateway, this one perhaps, asks about the presence of a tenant's users.
+    Asked(TenantId, PresenceQuestion, Reply),
     /// The gateways that live; said only while silence means death.
     Alive(Vec<GatewayId>),
     /// NATS was away, or messages were dropped: what was said meanwhile was not heard.
@@ -302,6 +315,10 @@ impl InboundLoop {
             }
             Signalled::Presence(news) => {
                 self.tell(FromGateways::Presence(news), Some("presence"));
+            }
+            Signalled::Asked(tenant, question, reply) => {
+                let asked = FromGateways::Asked(tenant, question, reply);
+                self.tell(asked, Some("presence"));
             }
             Signalled::Malformed => {
                 if self.metrics.malformed() {

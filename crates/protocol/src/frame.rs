@@ -14,8 +14,8 @@ pub use client::{
 };
 pub use message::{KIND_RULE, is_kind, read_body, read_change, read_content};
 pub use server::{
-    Ack, ErrorFrame, Goaway, GoawayReason, PresenceSignal, ReceiptSignal, ResumeToken, ServerFrame,
-    TokenExpiring, Truncated, TypingSignal, Welcome, WelcomeLimits,
+    Ack, ErrorFrame, Goaway, GoawayReason, PresenceSignal, PresenceSnapshot, ReceiptSignal,
+    ResumeToken, ServerFrame, TokenExpiring, Truncated, TypingSignal, Welcome, WelcomeLimits,
 };
 
 /// What a client hears: a frame or an event.
@@ -77,6 +77,7 @@ mod tests {
             ClientFrame::Hello(Hello {
                 token: Some("t".into()),
                 heads: Some(true),
+                presence: Some(true),
                 ..Hello::default()
             }),
             ClientFrame::Seen(Seen::default()),
@@ -189,6 +190,13 @@ mod tests {
             ServerFrame::Presence(PresenceSignal {
                 user_id: "alice".parse().unwrap(),
                 status: PresenceStatus::Offline,
+            }),
+            ServerFrame::PresenceSnapshot(PresenceSnapshot {
+                users: vec![PresenceSignal {
+                    user_id: "alice".parse().unwrap(),
+                    status: PresenceStatus::Away,
+                }],
+                complete: true,
             }),
             ServerFrame::TokenExpiring(TokenExpiring {
                 expires_at: "2026-11-23T10:20:30.123Z".parse().unwrap(),

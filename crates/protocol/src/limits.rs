@@ -46,5 +46,9 @@ pub const IDEMPOTENCY_KEY: usize = 255;
 pub const CREATION_KEY_SECONDS: u64 = 24 * 60 * 60;
 /// Messages named in one request to mark them as read.
 pub const READ_MESSAGES: usize = 100;
+/// Users in a snapshot of presence.
+pub const PRESENCE_SNAPSHOT_USERS: usize = 1000;
+/// Users of whom one request asks whether they are there.
+pub const PRESENCE_USERS: usize = 100;
 /// Members up to which a conversation carries signals.
 pub const SIGNAL_MEMBERS: u64 = 100;

@@ -51,6 +51,13 @@ pub enum Query {
         /// Which.
         message: EventId,
     },
+    /// Which of these users share a conversation with the caller.
+    Sharing {
+        /// Who asks.
+        caller: Caller,
+        /// Whom it asks about.
+        users: Vec<UserId>,
+    },
     /// A conversation's messages: `{messages, nextCursor}`.
     History(History),
     /// A conversation's log as it is: `{events, headSeq}`.
@@ -80,6 +87,7 @@ impl Query {
             Self::ListConversations(_) => "list_conversations",
             Self::ListParticipants(_) => "list_participants",
             Self::GetMessage { .. } => "get_message",
+            Self::Sharing { .. } => "sharing",
             Self::History(_) => "history",
             Self::Log(_) => "log",
             Self::Revocations { .. } => "revocations",
@@ -97,6 +105,7 @@ impl Query {
             | Self::ListConversations(_)
             | Self::ListParticipants(_)
             | Self::GetMessage { .. }
+            | Self::Sharing { .. }
             | Self::History(_)
             | Self::Log(_) => QueryKind::Page,
             Self::Revocations { .. }
@@ -119,9 +128,9 @@ impl Query {
             user: None,
         };
         match self {
-            Self::GetConversation { caller, .. } | Self::GetMessage { caller, .. } => {
-                Some(of(caller))
-            }
+            Self::GetConversation { caller, .. }
+            | Self::GetMessage { caller, .. }
+            | Self::Sharing { caller, .. } => Some(of(caller)),
             Self::ListConversations(list) => Some(of(&list.caller)),
             Self::ListParticipants(list) => Some(of(&list.caller)),
             Self::History(history) => Some(of(&history.caller)),
@@ -340,6 +349,8 @@ pub enum Answer {
     Ranges(Vec<Vec<EncodedEvent>>),
     /// Memberships, one entry a [`MembershipsOf`], in its order.
     Memberships(Vec<UserMemberships>),
+    /// Users, in the order asked.
+    Users(Vec<UserId>),
 }
 
 /// An event as clients receive it, with what a gateway needs beside.

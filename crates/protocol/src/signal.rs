@@ -57,11 +57,37 @@ pub struct Presence {
     pub conversations: Vec<ConversationId>,
 }
 
+/// What a gateway asks of the others about presence: of users, of the members of conversations, or of both.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceQuestion {
+    /// Users of the tenant.
+    pub users: Vec<UserId>,
+    /// Conversations of the tenant.
+    pub conversations: Vec<ConversationId>,
+}
+
+/// A gateway's answer to a [`PresenceQuestion`]: those of whom it asks that have sessions there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceAnswer {
+    /// Which gateway.
+    pub gateway: uuid::Uuid,
+    /// As in [`PresenceNews`].
+    pub number: u64,
+    /// Who is there, with those of the conversations asked about in which it is a member.
+    pub words: Vec<Presence>,
+    /// Whether these are all.
+    pub is_whole: bool,
+}
+
 /// What a gateway says at once of the presence of its users of one product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PresenceNews {
     /// Which gateway: its words are forgotten when it dies.
     pub gateway: uuid::Uuid,
+    /// Grows with every message of the gateway's about presence: of two words on a user the one with the higher number is the newer. Zero from a
+    /// gateway that knows nothing of this.
+    #[serde(default)]
+    pub number: u64,
     /// What changed.
     pub changes: Vec<Presence>,
     /// What did not change, for those who do not know it yet; nobody is told of it.
@@ -90,6 +116,7 @@ mod tests {
         assert_eq!(decode::<Signal>(&bytes).unwrap(), signal);
         let news = PresenceNews {
             gateway: uuid::Uuid::now_v7(),
+            number: 7,
             changes: vec![Presence {
                 tenant,
                 user,

@@ -27,6 +27,7 @@ mod memberships;
 mod messages;
 mod participants;
 mod revocations;
+mod sharing;
 
 pub(crate) use conversations::unread;
 pub(crate) use history::STATEMENT as PAGE;
@@ -112,6 +113,7 @@ fn takes_several_statements(query: &Query) -> bool {
         | Query::Log(_) => true,
         Query::ListConversations(list) => list.order == ListOrder::Created,
         Query::GetMessage { .. }
+        | Query::Sharing { .. }
         | Query::Revocations { .. }
         | Query::ReadEvents(_)
         | Query::ReadRanges(_)
@@ -128,6 +130,9 @@ async fn read_on(connection: &mut PgConnection, query: &Query) -> Result<Answer,
         Query::ListConversations(list) => list::read(connection, list).await,
         Query::ListParticipants(list) => participants::list(connection, list).await,
         Query::GetMessage { caller, message } => messages::get(connection, caller, *message).await,
+        Query::Sharing { caller, users } => sharing::read(connection, caller, users)
+            .await
+            .map(Answer::Users),
         Query::History(history) => history::read(connection, history).await,
         Query::Log(log) => events::log(connection, log).await,
         Query::Revocations { after, .. } => revocations::read(connection, *after).await,

@@ -70,7 +70,7 @@ async fn heard(clients: &[Client], conversation: ConversationId, seq: Seq) {
     let is_told = |heard: &Heard| match heard {
         Heard::Event(told) => told.conversation == conversation && told.seq >= seq,
         Heard::Truncated { head, .. } => *head >= seq,
-        Heard::Read { .. } => false,
+        Heard::Read { .. } | Heard::Receipt { .. } | Heard::Presence(_) => false,
     };
     eventually("the event is told", DEADLINE, async || {
         let mut clients = clients.iter();
@@ -90,7 +90,7 @@ async fn heard(clients: &[Client], conversation: ConversationId, seq: Seq) {
 fn truncated(life: &Life) -> Option<(Seq, Seq)> {
     life.heard.iter().find_map(|heard| match heard {
         Heard::Truncated { from, head, .. } => Some((*from, *head)),
-        Heard::Event(_) | Heard::Read { .. } => None,
+        _ => None,
     })
 }
 

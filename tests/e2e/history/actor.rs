@@ -67,7 +67,8 @@ impl Actor {
         };
         let (is_owner, draw) = (chat.owner == me, self.rng.random_range(0..100));
         match draw {
-            0..45 => self.send(chat.id, true).await,
+            0..40 => self.send(chat.id, true).await,
+            40..45 => self.read(chat.id).await,
             45..62 => self.send(chat.id, false).await,
             62..72 => self.edit().await,
             72..77 => self.delete().await,
@@ -92,6 +93,13 @@ impl Actor {
             deed,
             outcome,
         });
+    }
+
+    /// Moves a read mark, or tries to: what becomes of it is told in receipts.
+    async fn read(&mut self, conversation: ConversationId) {
+        let up_to = self.rng.random_range(1..100);
+        let marks = call(self.http().mark_read(conversation, up_to)).await;
+        drop(marks);
     }
 
     fn http(&mut self) -> Http {

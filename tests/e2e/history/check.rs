@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 
 use super::ledger::Ledger;
 use super::record::{Account, Command, Deed, Told};
-use super::{commands, deliveries};
+use super::{commands, deliveries, signals};
 
 /// Something that was promised and is not so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,10 @@ pub(crate) enum Violation {
     Late(UserId, ConversationId, Seq),
     /// A range that was read over HTTP has a hole.
     HoleInLog(UserId, ConversationId, Seq),
+    /// A client heard of a read mark of a user that is not above the one before, or is beyond the log.
+    Receipt(UserId, ConversationId, UserId, Seq),
+    /// A client heard of a user with whom it never shared a conversation.
+    Stranger(UserId, UserId),
     /// What must not have happened to a client.
     Trouble(UserId, String),
 }
@@ -78,6 +82,7 @@ pub(crate) fn stored(ledger: &Ledger, commands: &[Command]) -> Vec<Violation> {
 pub(crate) fn told(ledger: &Ledger, account: &Account) -> Vec<Violation> {
     let mut found = Vec::new();
     deliveries::check(ledger, account, &mut found);
+    signals::check(ledger, account, &mut found);
     let trouble = account.trouble.iter();
     found.extend(trouble.map(|what| Violation::Trouble(account.user.clone(), what.clone())));
     found

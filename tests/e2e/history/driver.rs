@@ -259,6 +259,14 @@ impl Driver {
                 self.asked_to_go(&goaway);
                 None
             }
+            Frame::Frame(ServerFrame::Receipt(receipt)) => Some(Heard::Receipt {
+                conversation: receipt.conversation_id,
+                user: receipt.user_id,
+                up_to: receipt.up_to_seq,
+            }),
+            Frame::Frame(ServerFrame::Presence(presence)) => {
+                Some(Heard::Presence(presence.user_id))
+            }
             Frame::Frame(_) => None,
         }
     }

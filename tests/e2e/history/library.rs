@@ -140,9 +140,17 @@ impl Keeper {
                 return Some(truncated);
             }
             Change::Closed(closed) => account.trouble = Some(closed.to_string()),
+            Change::Receipt(receipt) => life.unwrap().heard.push(Heard::Receipt {
+                conversation: receipt.conversation_id,
+                user: receipt.user_id,
+                up_to: receipt.up_to_seq,
+            }),
+            Change::Presence(presence) => {
+                let heard = Heard::Presence(presence.user_id);
+                life.unwrap().heard.push(heard);
+            }
             Change::Typing(_)
-            | Change::Receipt(_)
-            | Change::Presence(_)
+            | Change::PresenceSnapshot(_)
             | Change::Goaway(_)
             | Change::Error(_) => {}
         }

@@ -83,6 +83,14 @@ pub(crate) struct Life {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Heard {
     Event(Told),
+    /// A user has read.
+    Receipt {
+        conversation: ConversationId,
+        user: UserId,
+        up_to: Seq,
+    },
+    /// Whether a user is there.
+    Presence(UserId),
     /// Nothing of a range is sent: it is to be read over HTTP.
     Truncated {
         conversation: ConversationId,

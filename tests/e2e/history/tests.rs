@@ -328,3 +328,32 @@ fn while_more_is_stored_what_is_newer_than_the_ledger_is_not_judged() {
     let account = account("bob", vec![first(heard)]);
     assert_eq!(check::told(&ledger, &account), []);
 }
+
+#[test]
+fn read_marks_that_go_back_or_beyond_the_log_are_found() {
+    let receipt = |name, up_to| Heard::Receipt {
+        conversation: CHAT,
+        user: user(name),
+        up_to,
+    };
+    let all = || hears(1..=10);
+    let with = |signals: &[Heard]| bob(vec![first([all(), signals.to_vec()].concat())]);
+    let good = [
+        receipt("alice", 3),
+        receipt("carol", 2),
+        receipt("alice", 9),
+    ];
+    assert_eq!(with(&good), []);
+    let violation = |name, up_to| Violation::Receipt(user("bob"), CHAT, user(name), up_to);
+    let back = [receipt("alice", 9), receipt("alice", 5)];
+    assert_eq!(with(&back), [violation("alice", 5)]);
+    assert_eq!(with(&[receipt("alice", 11)]), [violation("alice", 11)]);
+    let stranger = [
+        Heard::Presence(user("alice")),
+        Heard::Presence(user("dave")),
+    ];
+    assert_eq!(
+        with(&stranger),
+        [Violation::Stranger(user("bob"), user("dave"))]
+    );
+}

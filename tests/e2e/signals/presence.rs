@@ -8,7 +8,7 @@ use confab_protocol::ids::UserId;
 use confab_protocol::signal::PresenceStatus::{self, Away, Offline, Online};
 
 use super::{SOON, hears, hears_within};
-use crate::support::{Cluster, Member, Setup, eventually};
+use crate::support::{Cluster, Member, Setup, User, eventually};
 
 fn is(user: &UserId, status: PresenceStatus) -> Notice {
     Notice::Presence(PresenceSignal {
@@ -146,5 +146,122 @@ async fn presence_is_gone_with_its_gateway_also_that_of_users_who_were_there_fir
     let alice_again = cluster.user("alice").on(0).await;
     hears(&bob, &is(&alice_again.id, Online)).await;
     drop((alice, dave, bob, alice_again));
+    cluster.end().await;
+}
+
+/// Who is there as a new session of a user is told, once all gateways have said so.
+async fn snapshot(user: &User, gateway: usize) -> Vec<(String, PresenceStatus)> {
+    eventually("a complete snapshot", SOON, async || {
+        let member = user.asking_presence(gateway).await;
+        let mut record = member.record.clone();
+        let is_one = |notice: &Notice| matches!(notice, Notice::PresenceSnapshot(_));
+        let told = record.wait_for(|record| record.signals.iter().any(is_one));
+        let told = tokio::time::timeout(SOON, told).await.unwrap().unwrap();
+        let snapshot = told.signals.iter().find_map(|notice| match notice {
+            Notice::PresenceSnapshot(snapshot) => Some(snapshot.clone()),
+            _ => None,
+        })?;
+        let users = snapshot.users.into_iter();
+        let users = users.map(|one| (one.user_id.to_string(), one.status));
+        snapshot.complete.then(|| users.collect())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshot_tells_who_shares_a_conversation_and_is_there() {
+    let cluster = Cluster::start(setup("1")).await;
+    let (alice, carol) = (cluster.user("alice"), cluster.user("carol"));
+    let eve = cluster.user("eve").on(0).await;
+    let (first, away) = (alice.on(0).await, carol.on(1).await);
+    let conversation = first
+        .create_group(&[carol.id.clone(), "bob".parse().unwrap()])
+        .await;
+    away.session.presence(Away).await;
+    first.hears(conversation, 1, SOON).await;
+    away.hears(conversation, 1, SOON).await;
+    let bob = cluster.user("bob");
+    let all = [("alice".to_owned(), Online), ("carol".to_owned(), Away)];
+    eventually("both are told", SOON, async || {
+        (snapshot(&bob, 1).await == all).then_some(())
+    })
+    .await;
+    // Who was told to be there is told to be gone, though it never changed since.
+    let watching = bob.asking_presence(1).await;
+    let mut record = watching.record.clone();
+    let is_told =
+        |notice: &Notice| matches!(notice, Notice::PresenceSnapshot(one) if one.users.len() == 2);
+    let told = record.wait_for(|record| record.signals.iter().any(is_told));
+    drop(tokio::time::timeout(SOON, told).await.unwrap().unwrap());
+    drop(first);
+    hears_within(&watching, &is(&alice.id, Offline), SOON).await;
+    assert_eq!(snapshot(&bob, 0).await, all[1..]);
+    drop((away, watching, eve));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn route_tells_of_those_who_share_a_conversation() {
+    let cluster = Cluster::start(setup("1")).await;
+    let (alice, carol) = (cluster.user("alice"), cluster.user("carol"));
+    let (eve, mallory) = (cluster.user("eve"), cluster.user("mallory"));
+    let (there, stranger) = (alice.on(0).await, eve.on(1).await);
+    there
+        .create_group(&[carol.id.clone(), mallory.id.clone()])
+        .await;
+    let asked = [&mallory.id, &eve.id, &alice.id].map(Clone::clone);
+    let told = |user: &User| {
+        let (http, asked) = (user.http(1), asked.clone());
+        async move {
+            let told = http.presence(&asked).await.unwrap();
+            let presences = told.presences.into_iter();
+            let presences = presences.map(|one| (one.user_id.to_string(), one.status));
+            (presences.collect::<Vec<_>>(), told.complete)
+        }
+    };
+    let expected = [
+        ("mallory".to_owned(), Offline),
+        ("alice".to_owned(), Online),
+    ];
+    eventually("all gateways answer", SOON, async || {
+        let (presences, complete) = told(&carol).await;
+        assert_eq!(presences, expected);
+        complete.then_some(())
+    })
+    .await;
+    assert_eq!(told(&eve).await.0, [("eve".to_owned(), Online)][..0]);
+    for (query, pointer) in [
+        ("", "userIds"),
+        ("?userIds=&userIds=a", "userIds"),
+        ("?userIds=a&x=1", "x"),
+    ] {
+        let refused = carol.get(0, &format!("/v1/presence{query}")).await;
+        refused.invalid(&[pointer]);
+    }
+    drop((there, stranger));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offline_is_told_where_the_conversation_grew_too_large() {
+    let cluster = Cluster::start(setup("1")).await;
+    let bob = cluster.user("bob").on(1).await;
+    let alice = cluster.user("alice");
+    let mut crowd: Vec<UserId> = (0..98).map(|n| format!("u{n}").parse().unwrap()).collect();
+    crowd.push(alice.id.clone());
+    let conversation = bob.create_group(&crowd).await;
+    bob.hears(conversation, 1, SOON).await;
+    let there = alice.on(0).await;
+    hears(&bob, &is(&alice.id, Online)).await;
+    bob.add(conversation, &["one-more".parse().unwrap()]).await;
+    let last = bob.say(conversation, "now we are too many").await;
+    for member in [&bob, &there] {
+        member.hears(conversation, last, SOON).await;
+    }
+    there.session.presence(Away).await;
+    there.session.bye().await.unwrap();
+    hears(&bob, &is(&alice.id, Offline)).await;
+    assert_eq!(heard(&bob, &alice.id), [Online, Offline]);
+    drop(bob);
     cluster.end().await;
 }

@@ -63,6 +63,16 @@ impl User {
         self.greeting(hello, encoding, gateway).await
     }
 
+    /// Opens a session at a gateway that wants to know who is there.
+    pub(crate) async fn asking_presence(&self, gateway: usize) -> Member {
+        let hello = Hello {
+            heads: Some(true),
+            presence: Some(true),
+            ..Hello::default()
+        };
+        self.greeting(hello, Encoding::Json, gateway).await
+    }
+
     /// What a client has of a conversation that comes to a gateway with nothing of it: told or read, as welcome says.
     pub(crate) async fn comes_late(
         &self,

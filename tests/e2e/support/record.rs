@@ -42,6 +42,7 @@ impl Record {
             Notice::Typing(_)
             | Notice::Receipt(_)
             | Notice::Presence(_)
+            | Notice::PresenceSnapshot(_)
             | Notice::TokenExpiring(_) => self.signals.push(notice),
             Notice::Closed(closed) => self.closed = Some(closed),
         }

@@ -50,6 +50,7 @@ pub(super) fn readable(change: &Change, begun: bool) -> Option<String> {
         | Change::Typing(_)
         | Change::Receipt(_)
         | Change::Presence(_)
+        | Change::PresenceSnapshot(_)
         | Change::Error(_) => raw(change).ok()?,
         Change::Event(event) => self::event(event),
         Change::Closed(_) => return None,
@@ -84,6 +85,9 @@ pub(super) fn raw(change: &Change) -> Result<String, serde_json::Error> {
         Change::Typing(typing) => ServerFrame::Typing(typing.clone()).encode()?,
         Change::Receipt(receipt) => ServerFrame::Receipt(receipt.clone()).encode()?,
         Change::Presence(presence) => ServerFrame::Presence(presence.clone()).encode()?,
+        Change::PresenceSnapshot(snapshot) => {
+            ServerFrame::PresenceSnapshot(snapshot.clone()).encode()?
+        }
         Change::Goaway(goaway) => ServerFrame::Goaway(goaway.clone()).encode()?,
         Change::Error(error) => ServerFrame::Error(error.clone()).encode()?,
     })

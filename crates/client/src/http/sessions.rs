@@ -1,5 +1,6 @@
 //! A user's sessions, and what is revoked.
 
+use confab_protocol::frame::PresenceSignal;
 use confab_protocol::ids::{SessionId, UserId};
 use confab_protocol::resource::Session;
 use confab_protocol::revocation::RevocationView;
@@ -33,6 +34,15 @@ struct SessionsAnswer {
     sessions: Vec<Session>,
 }
 
+/// Who is there.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Presences {
+    /// Those users asked about who share a conversation with the caller, in the order asked.
+    pub presences: Vec<PresenceSignal>,
+    /// Whether every gateway answered.
+    pub complete: bool,
+}
+
 #[derive(Debug, Deserialize)]
 struct RevocationAnswer {
     revocation: RevocationView,
@@ -46,6 +56,20 @@ impl Http {
     pub async fn sessions(&self) -> Result<Vec<Session>, ClientError> {
         let answer: SessionsAnswer = self.get(self.url("v1/sessions")?).await?;
         Ok(answer.sessions)
+    }
+
+    /// Says which of these users are there, of those who share a conversation with the caller.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn presence(&self, users: &[UserId]) -> Result<Presences, ClientError> {
+        let mut url = self.url("v1/presence")?;
+        let mut query = url.query_pairs_mut();
+        for user in users {
+            query.append_pair("userIds", user.as_str());
+        }
+        drop(query);
+        self.get(url).await
     }
 
     /// Ends one of the user's sessions for good, at whichever gateway it is. An id that is none of its sessions is no error.

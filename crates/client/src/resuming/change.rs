@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use confab_protocol::event::Event;
 use confab_protocol::frame::{
-    ErrorFrame, Goaway, PresenceSignal, ReceiptSignal, Truncated, TypingSignal,
+    ErrorFrame, Goaway, PresenceSignal, PresenceSnapshot, ReceiptSignal, Truncated, TypingSignal,
 };
 use confab_protocol::ids::SessionId;
 use tokio::sync::mpsc;
@@ -40,6 +40,8 @@ pub enum Change {
     Receipt(ReceiptSignal),
     /// A user came, went away or left.
     Presence(PresenceSignal),
+    /// Who is there, where the hello asked for it.
+    PresenceSnapshot(PresenceSnapshot),
     /// The gateway asked to connect elsewhere, which is done.
     Goaway(Goaway),
     /// A refusal that answers no send.

@@ -74,6 +74,7 @@ fn answer(sends: &Sends, frame: ServerFrame) -> Option<Notice> {
         ServerFrame::Typing(typing) => Some(Notice::Typing(typing)),
         ServerFrame::Receipt(receipt) => Some(Notice::Receipt(receipt)),
         ServerFrame::Presence(presence) => Some(Notice::Presence(presence)),
+        ServerFrame::PresenceSnapshot(snapshot) => Some(Notice::PresenceSnapshot(snapshot)),
         ServerFrame::TokenExpiring(expiring) => Some(Notice::TokenExpiring(expiring)),
         ServerFrame::Welcome(_)
         | ServerFrame::Truncated(_)

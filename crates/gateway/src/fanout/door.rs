@@ -20,7 +20,6 @@ use super::lookups::Lookups;
 use super::presence::PresenceLoop;
 use super::questions::{memberships, owner_of_ask};
 use super::shard::{ShardLoop, Shown};
-use super::telling::{AskedFor, Tellings};
 use super::to_shards::ToShards;
 use super::work::ClientWork;
 use super::{ForCoordinator, ForPresence, INBOX, Input, Neighbours, QUESTIONS, Replay};
@@ -30,7 +29,6 @@ use crate::hub::{
 };
 use crate::metrics::{CacheMetrics, FeedMetrics};
 use crate::permits::FairPermits;
-use crate::presence::Presences;
 use crate::window::Bounds;
 use crate::ws::outbox::Outbox;
 
@@ -68,20 +66,15 @@ impl Fanout {
         neighbours: Neighbours,
         replay: Replay,
     ) -> (Self, Loops) {
-        let Neighbours {
-            own,
-            signals,
-            said,
-            grace,
-        } = neighbours;
         let (to_presence, for_presence) = mpsc::channel(INBOX);
         let (of_sessions, sessions) = mpsc::unbounded_channel();
         let (to_coordinator, for_coordinator) = mpsc::channel(INBOX);
         let questions = FairPermits::new(QUESTIONS);
         let count = replay.shards.count();
+        let bytes = replay.window.bytes / count;
         // The shards share what may be kept.
         let bounds = Bounds {
-            bytes: replay.window.bytes / count,
+            bytes,
             ..replay.window
         };
         let (mut loops, mut inboxes, mut todos) = (Vec::new(), Vec::new(), Vec::new());
@@ -96,7 +89,7 @@ impl Fanout {
                 inputs,
                 todos: to_do,
                 presence: to_presence.clone(),
-                signals: signals.clone(),
+                signals: neighbours.signals.clone(),
                 commands: commands.clone(),
                 metrics: metrics.clone(),
                 replays: replay.metrics.clone(),
@@ -119,18 +112,7 @@ impl Fanout {
             opening: FxHashMap::default(),
             tasks: JoinSet::new(),
         };
-        let presence = PresenceLoop {
-            presences: Presences::new(own, grace),
-            sessions,
-            inputs: for_presence,
-            said,
-            shards: shards.clone(),
-            own,
-            signals,
-            wanted: Vec::new(),
-            asked_for: AskedFor::default(),
-            tellings: Tellings::default(),
-        };
+        let presence = PresenceLoop::new(neighbours, (sessions, for_presence), shards.clone());
         let fanout = Self {
             coordinator: to_coordinator,
             shards,
@@ -237,6 +219,14 @@ impl Fanout {
         let (done, is_done) = oneshot::channel();
         let set = ForPresence::Set(key, status, done);
         if self.presence.send(set).await.is_err() || is_done.await.is_err() {
+            debug!("the hub ended before it heard a session");
+        }
+    }
+
+    /// A session's client wants to know who is there: the answer comes into its outbox, where the hub still runs.
+    pub(crate) async fn presence_snapshot(&self, account: Account, outbox: Arc<Outbox>) {
+        let asked = ForPresence::Snapshot(Arc::new(account), outbox);
+        if self.presence.send(asked).await.is_err() {
             debug!("the hub ended before it heard a session");
         }
     }

@@ -52,6 +52,7 @@ impl Pages {
     fn with(&mut self, tenant: TenantId, bytes: usize) -> &mut PresenceNews {
         let empty = || PresenceNews {
             gateway: self.own.0,
+            number: 0,
             changes: Vec::new(),
             repeats: Vec::new(),
             wanted: Vec::new(),

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use confab_bus::GatewayId;
+use confab_bus::{GatewayId, Reply};
 use confab_protocol::ids::{ConversationId, TenantId};
-use confab_protocol::signal::{PresenceNews, Signal};
+use confab_protocol::signal::{PresenceAnswer, PresenceNews, PresenceQuestion, Signal};
 use futures_util::future::join_all;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{mpsc, oneshot};
@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::news::news;
 use super::shard::tell;
+use super::snapshots::Snapshots;
 use super::telling::{AskedFor, Tellings};
 use super::to_shards::ToShards;
-use super::{ForPresence, INBOX, Input, PERIOD};
+use super::{ForPresence, INBOX, Input, Neighbours, PERIOD};
 use crate::hub::{Account, Telling};
 use crate::presence::{Presences, Said, Word};
 use crate::signals::{FromGateways, Outbound};
@@ -47,9 +48,44 @@ pub(crate) struct PresenceLoop {
     /// Conversations of which other gateways want the presence of members here.
     pub(super) asked_for: AskedFor,
     pub(super) tellings: Tellings,
+    pub(super) snapshots: Snapshots,
+    /// Grows with every message about presence to the others.
+    pub(super) number: u64,
 }
 
 impl PresenceLoop {
+    /// Nobody is there yet. The first of the receivers has what the coordinator says of sessions.
+    pub(super) fn new(
+        neighbours: Neighbours,
+        (sessions, inputs): (
+            mpsc::UnboundedReceiver<ForPresence>,
+            mpsc::Receiver<ForPresence>,
+        ),
+        shards: ToShards,
+    ) -> Self {
+        let Neighbours {
+            own,
+            signals,
+            said,
+            directory,
+            grace,
+        } = neighbours;
+        Self {
+            presences: Presences::new(own, grace),
+            sessions,
+            inputs,
+            said,
+            shards,
+            own,
+            signals,
+            wanted: Vec::new(),
+            asked_for: AskedFor::default(),
+            tellings: Tellings::default(),
+            snapshots: Snapshots::new(directory),
+            number: 0,
+        }
+    }
+
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         stop.run_until_cancelled(Box::pin(self.keep())).await;
@@ -66,6 +102,7 @@ impl PresenceLoop {
                 Some(said) = self.inputs.recv() => self.hear_behind_sessions(said),
                 _ = period.tick() => due = true,
                 Some(said) = self.said.recv() => self.hear_gateway(said).await,
+                Some(asked) = self.snapshots.answered() => self.tell_snapshots(asked),
                 () = yield_now(), if self.has_work() => {}
             }
             // What shards are asked for may take as long as they are busy: first all is heard that is there.
@@ -100,6 +137,7 @@ impl PresenceLoop {
                 self.presences.set(key, status);
                 tell(done, ());
             }
+            ForPresence::Snapshot(account, outbox) => self.snapshots.wait(account, outbox),
             ForPresence::Came { hosted, joined } => {
                 self.wanted.extend(hosted);
                 for (account, id) in joined {
@@ -113,6 +151,9 @@ impl PresenceLoop {
         match said {
             FromGateways::Signal(signal) => self.pass_on(signal),
             FromGateways::Presence(news) => self.hear_news(&news).await,
+            FromGateways::Asked(tenant, question, reply) => {
+                self.answer(&tenant, question, reply).await;
+            }
             FromGateways::Alive(alive) => {
                 if self.presences.alive(&alive, Instant::now()) {
                     self.want_all().await;
@@ -145,32 +186,72 @@ impl PresenceLoop {
         }
         let words = || news.changes.iter().chain(&news.repeats);
         let named = words().flat_map(|word| &word.conversations);
-        let (here, _) = self.carrying(named.chain(&news.wanted).copied()).await;
+        let accounts: Vec<_> = words()
+            .map(|word| Account {
+                tenant: word.tenant.clone(),
+                user: word.user.clone(),
+            })
+            .collect();
+        // Those in which changes were told before may have grown too large since.
+        let told_in: Vec<_> = self.presences.told_in(accounts.iter()).collect();
+        let ids: FxHashSet<_> = named.chain(&news.wanted).copied().chain(told_in).collect();
+        let (here, _) = self.hosting(ids.into_iter()).await;
         let now = Instant::now();
         for (words, word) in [(&news.changes, Word::Change), (&news.repeats, Word::Repeat)] {
             for presence in words {
+                let from = (gateway, news.number);
                 self.presences
-                    .heard(gateway, presence, word, now, |id| here.contains(&id));
+                    .heard(from, presence, word, now, |id| here.get(&id).copied());
             }
         }
-        let wanted = news.wanted.iter().filter(|id| here.contains(id));
+        let wanted = news.wanted.iter();
+        let wanted = wanted.filter(|id| here.get(id) == Some(&true));
         self.asked_for.extend(wanted.copied());
     }
 
-    /// Those of the conversations that carry signals here, and whether every shard said so.
-    async fn carrying(
+    /// Answers what a gateway asked: all that is said of presence from now on has a higher number.
+    async fn answer(&mut self, tenant: &TenantId, question: PresenceQuestion, reply: Reply) {
+        let PresenceQuestion {
+            users,
+            conversations,
+        } = question;
+        let mut is_known = true;
+        let mut members = Vec::new();
+        if !conversations.is_empty() {
+            let parts: Vec<Vec<_>> = self.shards.shards.split(conversations, |id| *id);
+            let asked = self.shards.ask_in_time(parts, PATIENCE, Input::MembersHere);
+            let told = asked.await;
+            is_known = told.len() == self.shards.shards.count();
+            members.extend(told.into_iter().flatten());
+        }
+        let (words, is_whole) = self.presences.answer(tenant, users, members);
+        self.number += 1;
+        let answer = PresenceAnswer {
+            gateway: self.own.0,
+            number: self.number,
+            words,
+            is_whole: is_whole && is_known,
+        };
+        self.signals.answer(reply, answer);
+    }
+
+    /// Those of the conversations that have members here, with whether they carry signals; and whether every shard said so.
+    async fn hosting(
         &self,
         ids: impl Iterator<Item = ConversationId>,
-    ) -> (FxHashSet<ConversationId>, bool) {
+    ) -> (FxHashMap<ConversationId, bool>, bool) {
         let parts: Vec<Vec<_>> = self.shards.shards.split(ids, |id| *id);
-        let asked = self.shards.ask_in_time(parts, PATIENCE, Input::Carrying);
+        let asked = self.shards.ask_in_time(parts, PATIENCE, Input::Hosting);
         let here = asked.await;
         let is_whole = here.len() == self.shards.shards.count();
         (here.into_iter().flatten().collect(), is_whole)
     }
 
     /// Asks every shard the same; gives the answers of those that are not late, and whether none is.
-    async fn ask<A>(&self, input: impl Fn(oneshot::Sender<Vec<A>>) -> Input) -> (Vec<A>, bool) {
+    pub(super) async fn ask<A>(
+        &self,
+        input: impl Fn(oneshot::Sender<Vec<A>>) -> Input,
+    ) -> (Vec<A>, bool) {
         let parts = std::iter::repeat(());
         let ask = |(), answer| input(answer);
         let answers = self.shards.ask_in_time(parts, PATIENCE, ask).await;
@@ -190,19 +271,23 @@ impl PresenceLoop {
         let ids = self.presences.to_sweep();
         if ids.is_empty() {
             self.presences.sweep(|_| false);
-        } else if let (here, true) = self.carrying(ids.into_iter()).await {
-            self.presences.sweep(|id| here.contains(&id));
+        } else if let (here, true) = self.hosting(ids.into_iter()).await {
+            self.presences.sweep(|id| here.contains_key(&id));
         }
     }
 
     /// Whether presence is being said or told.
     fn has_work(&self) -> bool {
-        self.presences.is_saying() || !self.tellings.is_empty() || !self.asked_for.is_empty()
+        self.presences.is_saying()
+            || !self.tellings.is_empty()
+            || !self.asked_for.is_empty()
+            || self.snapshots.may_ask()
     }
 
     /// Says and tells some more of what is to be said and told.
     async fn turn(&mut self) {
         self.repeat_asked_for().await;
+        self.ask_for_snapshots().await;
         if self.presences.is_saying() {
             self.say().await;
         }
@@ -234,7 +319,9 @@ impl PresenceLoop {
         }
         let parts: Vec<Vec<_>> = self.shards.shards.split(ids, |id| *id);
         let asked = self.shards.ask_in_time(parts, PATIENCE, Input::MembersHere);
-        for account in asked.await.into_iter().flatten() {
+        let members = asked.await.into_iter().flatten();
+        let accounts: FxHashSet<_> = members.map(|(account, _)| account).collect();
+        for account in accounts {
             self.presences.repeat(&account);
         }
     }
@@ -253,9 +340,16 @@ impl PresenceLoop {
         let conversations: FxHashMap<&Account, _> = known
             .filter_map(|(account, ids)| Some((account, ids?)))
             .collect();
-        let said = self
+        let told_in: Vec<_> = self
             .presences
-            .say(now, |account| conversations.get(account).cloned());
+            .told_in(of.iter().map(AsRef::as_ref))
+            .collect();
+        let (here, _) = self.hosting(told_in.into_iter()).await;
+        let said = self.presences.say(
+            now,
+            |account| conversations.get(account).cloned(),
+            |id| here.get(&id) == Some(&false),
+        );
         self.publish(said).await;
         for presence in self.presences.told(now) {
             self.tellings.push(presence, self.shards.shards);
@@ -264,12 +358,15 @@ impl PresenceLoop {
 
     async fn publish(&mut self, said: Said) {
         let wanted = std::mem::take(&mut self.wanted);
-        let mut here = FxHashSet::default();
+        let mut here = FxHashMap::default();
         if !wanted.is_empty() {
-            (here, _) = self.carrying(wanted.iter().map(|(_, id)| *id)).await;
+            (here, _) = self.hosting(wanted.iter().map(|(_, id)| *id)).await;
         }
-        let wanted = wanted.into_iter().filter(|(_, id)| here.contains(id));
-        for (tenant, news) in news(self.own, said, wanted) {
+        let wanted = wanted.into_iter();
+        let wanted = wanted.filter(|(_, id)| here.get(id) == Some(&true));
+        for (tenant, mut news) in news(self.own, said, wanted) {
+            self.number += 1;
+            news.number = self.number;
             self.signals.presence(tenant, news);
         }
     }

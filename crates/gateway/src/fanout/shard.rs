@@ -196,12 +196,16 @@ impl ShardLoop {
             Input::Answered(_, ask, answers) => self.shard.memberships(ask, answers),
             Input::Signal(signal) => self.shard.signal(&signal),
             Input::CarryingOf(account, answer) => tell(answer, self.shard.carrying_of(&account)),
-            Input::Carrying(ids, answer) => {
-                let here = ids.into_iter().filter(|id| self.shard.carries(*id));
+            Input::Hosting(ids, answer) => {
+                let ids = ids.into_iter();
+                let here = ids.filter_map(|id| Some((id, self.shard.carries(id)?)));
                 tell(answer, here.collect());
             }
             Input::MembersHere(ids, answer) => {
-                let members = ids.into_iter().flat_map(|id| self.shard.members_here(id));
+                let members = ids.into_iter().flat_map(|id| {
+                    let members = self.shard.members_here(id).into_iter();
+                    members.map(move |account| (account, id))
+                });
                 tell(answer, members.collect());
             }
             Input::Hosted(answer) => tell(answer, self.shard.all_hosted()),

@@ -150,11 +150,12 @@ async fn without_sessions(shards: Shards) -> (Fanout, Loops) {
     let metrics = CommandMetrics::new(&mut registry);
     let (commands, _) = Commands::new(bus.clone(), workers, limits, metrics);
     let metrics = SignalMetrics::new(&mut registry);
-    let (signals, _, said) = Outbound::new(bus, gateways.clone(), metrics);
+    let (signals, _, said) = Outbound::new(bus.clone(), gateways.clone(), metrics);
     let neighbours = Neighbours {
         own: gateways.id(),
         signals,
         said,
+        directory: PresenceDirectory::new(bus, gateways),
         grace: SOON,
     };
     let replay = Replay {

@@ -56,7 +56,7 @@ impl Kind {
             Input::Drained(_) => Self::Room,
             Input::Standing(..) | Input::Answered(..) | Input::Signal(_) => Self::Signal,
             Input::CarryingOf(..)
-            | Input::Carrying(..)
+            | Input::Hosting(..)
             | Input::MembersHere(..)
             | Input::Hosted(_)
             | Input::Tell(..) => Self::Presence,
@@ -132,7 +132,7 @@ impl ShardLoop {
                 });
             }
             Input::Tell(telling, _) => return Some(telling.account().owner()),
-            Input::Carrying(..) | Input::MembersHere(..) | Input::Hosted(_) => return None,
+            Input::Hosting(..) | Input::MembersHere(..) | Input::Hosted(_) => return None,
             Input::Positions(key, _)
             | Input::Seen(key, ..)
             | Input::Drained(key)
@@ -181,7 +181,7 @@ impl ShardLoop {
             Input::Todo(Todo::Close(key, ..)) | Input::Positions(key, _) => held_by(key),
             Input::Drained(key) => 1 + self.shard.behind_of(*key),
             Input::CarryingOf(account, _) => 1 + self.shard.conversations_of_all(account),
-            Input::Carrying(ids, _) | Input::MembersHere(ids, _) => 1 + ids.len(),
+            Input::Hosting(ids, _) | Input::MembersHere(ids, _) => 1 + ids.len(),
             Input::Tell(..) => TELL_STEP,
             Input::Standing(..) | Input::Answered(..) | Input::Signal(_) | Input::Hosted(_) => {
                 STANDING_COST

@@ -53,6 +53,30 @@ impl Params {
         parsed
     }
 
+    /// Takes all parameters of a name out, as many as `count` says; ones that are no `T` are noted as what they `must` be.
+    pub(super) fn list<T: FromStr>(
+        &mut self,
+        name: &str,
+        count: RangeInclusive<usize>,
+        must: &str,
+    ) -> Vec<T> {
+        let pairs = std::mem::take(&mut self.pairs);
+        let (own, others): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(key, _)| key == name);
+        self.pairs = others;
+        if !count.contains(&own.len()) {
+            let must = format!("must be given {} to {} times", count.start(), count.end());
+            self.reject(name, &must);
+            return Vec::new();
+        }
+        let all = own.len();
+        let own = own.into_iter().filter_map(|(_, value)| value.parse().ok());
+        let own: Vec<T> = own.collect();
+        if own.len() < all {
+            self.reject(name, must);
+        }
+        own
+    }
+
     /// Takes a number out that must lie in `range`.
     pub(super) fn limit(&mut self, range: RangeInclusive<u32>, default: u32) -> u32 {
         let must = format!("must be a number from {} to {}", range.start(), range.end());
@@ -104,6 +128,25 @@ impl<S: Send + Sync> FromRequestParts<S> for NoParams {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn list_has_every_parameter_of_its_name() {
+        let list = |query: &str| {
+            let mut params = Params::parse(Some(query));
+            let list = params.list::<u8>("n", 1..=2, "must be a number");
+            let pointers = |failure: Failure| failure.extension.errors[0].pointer.clone();
+            params.finish().map_err(pointers).map(|()| list)
+        };
+        assert_eq!(list("n=1&n=2"), Ok(vec![1, 2]));
+        for (bad, pointer) in [
+            ("", "n"),
+            ("n=1&n=2&n=3", "n"),
+            ("n=x", "n"),
+            ("n=1&m=2", "m"),
+        ] {
+            assert_eq!(list(bad).unwrap_err(), pointer, "{bad}");
+        }
+    }
 
     #[test]
     fn every_bad_parameter_is_named() {

@@ -6,7 +6,7 @@ use confab_protocol::frame::{PresenceSignal, ReceiptSignal, ServerFrame, TypingS
 use confab_protocol::ids::{ConversationId, TenantId, UserId};
 use confab_protocol::limits;
 use confab_protocol::query::MembershipsOf;
-use confab_protocol::signal::{Presence, Signal, SignalKind};
+use confab_protocol::signal::{Presence, PresenceStatus, Signal, SignalKind};
 use rustc_hash::FxHashSet;
 
 use super::conversation::Conversation;
@@ -33,6 +33,8 @@ pub(crate) struct Telling {
     user: UserId,
     key: SignalKey,
     broadcast: Broadcast,
+    /// Whether the user is gone: that is told also where conversations have grown too large since they were told that it came.
+    is_end: bool,
     /// By shard, the conversations in which it is not told yet.
     rest: Vec<Vec<ConversationId>>,
     told: FxHashSet<SessionKey>,
@@ -55,6 +57,7 @@ impl Telling {
         Some(Self {
             key: SignalKey::Presence(user.clone()),
             broadcast: Broadcast::new(json.as_bytes()),
+            is_end: status == PresenceStatus::Offline,
             tenant,
             user,
             rest: shards.split(conversations, |id| *id),
@@ -160,6 +163,7 @@ impl Shard {
             user,
             key,
             broadcast,
+            is_end,
             rest,
             told,
         } = telling;
@@ -172,9 +176,12 @@ impl Shard {
             && let Some(id) = rest.pop()
         {
             looked_at += 1;
-            let Some(conversation) = self.carrying(id, tenant) else {
+            let Some(conversation) = self.hosted(id, tenant) else {
                 continue;
             };
+            if !*is_end && !conversation.carries_signals() {
+                continue;
+            }
             for entry in conversation.listeners(own) {
                 looked_at += 1;
                 if told.insert(entry.session()) {
@@ -198,16 +205,10 @@ impl Shard {
         (conversation.tenant == *tenant).then_some(conversation)
     }
 
-    fn carrying(&self, id: ConversationId, tenant: &TenantId) -> Option<&Conversation> {
-        let conversation = self.hosted(id, tenant)?;
-        conversation.carries_signals().then_some(conversation)
-    }
-
-    /// Whether the conversation has members here and carries signals.
-    pub(crate) fn carries(&self, id: ConversationId) -> bool {
-        self.conversations
-            .get(&id)
-            .is_some_and(Conversation::carries_signals)
+    /// Whether the conversation carries signals; none where it has no members here.
+    pub(crate) fn carries(&self, id: ConversationId) -> Option<bool> {
+        let conversation = self.conversations.get(&id);
+        conversation.map(Conversation::carries_signals)
     }
 
     /// Those of a user's conversations that carry signals.

@@ -136,6 +136,7 @@ fn weight(answer: &Answer) -> usize {
             events.map(|event| event.json.as_str().len()).sum()
         }
         Answer::Revocations { revocations, .. } => size_of_val(revocations.as_slice()),
+        Answer::Users(users) => users.iter().map(|user| user.as_str().len()).sum(),
         Answer::Memberships(users) => users
             .iter()
             .map(|user| size_of_val(user.memberships.as_slice()))

@@ -148,6 +148,7 @@ const fn server_type(frame: &ServerFrame) -> &'static str {
         ServerFrame::Typing(_) => "typing",
         ServerFrame::Receipt(_) => "receipt",
         ServerFrame::Presence(_) => "presence",
+        ServerFrame::PresenceSnapshot(_) => "presenceSnapshot",
         ServerFrame::Truncated(_) => "truncated",
         ServerFrame::ResumeToken(_) => "resumeToken",
         ServerFrame::TokenExpiring(_) => "tokenExpiring",

@@ -30,7 +30,7 @@ pub(super) struct Local {
 
 impl Local {
     /// What the user's sessions say together.
-    fn status(&self) -> PresenceStatus {
+    pub(super) fn status(&self) -> PresenceStatus {
         let statuses = self.sessions.iter().map(|(_, status)| *status);
         statuses.max().unwrap_or(PresenceStatus::Offline)
     }
@@ -163,11 +163,13 @@ impl Presences {
     }
 
     /// What is to be said since this was last asked, or a step of it: then [`Self::is_saying`]. `conversations_of` gives those of a
-    /// user's conversations in which it may be told; none of a user that can only be asked for in a later step.
+    /// user's conversations in which it may be told; none of a user that can only be asked for in a later step. `is_outgrown` says which have members
+    /// here and are too large by now.
     pub(crate) fn say(
         &mut self,
         now: Instant,
         conversations_of: impl Fn(&Account) -> Option<Vec<ConversationId>>,
+        is_outgrown: impl Fn(ConversationId) -> bool,
     ) -> Said {
         let mut said = Said::default();
         if self.pass == 0 {
@@ -239,11 +241,11 @@ impl Presences {
                 // In the conversations that came since it changed, it is no news.
                 self.say_of(&account, Word::Repeat);
             }
-            self.note(&account, (self.own, status), word, here);
+            self.note(&account, (self.own, status, 0), word, here, &is_outgrown);
             self.settle(&account, now);
             match word {
                 Word::Change => said.changes.push(presence),
-                Word::Repeat => said.repeats.push(presence),
+                Word::Repeat | Word::Answer => said.repeats.push(presence),
             }
         }
         said

@@ -51,7 +51,9 @@ impl Here {
         let now = self.at(ms);
         let word = word(name, status);
         self.presences
-            .heard(gateway(from), &word, kind, now, |id| id == ROOM);
+            .heard((gateway(from), 0), &word, kind, now, |id| {
+                (id == ROOM).then_some(true)
+            });
     }
 
     fn told(&mut self, ms: u64) -> Vec<(String, PresenceStatus)> {
@@ -68,7 +70,8 @@ impl Here {
     }
 
     fn says(&mut self, ms: u64) -> Said {
-        self.presences.say(self.at(ms), |_| Some(vec![ROOM]))
+        self.presences
+            .say(self.at(ms), |_| Some(vec![ROOM]), |_| false)
     }
 }
 
@@ -193,7 +196,9 @@ fn what_changed_before_a_conversation_began_is_no_news_in_it() {
         for (words, kind) in [(&said.changes, Word::Change), (&said.repeats, Word::Repeat)] {
             for word in words {
                 let now = there.at(ms);
-                there.presences.heard(gateway(0), word, kind, now, |_| true);
+                there
+                    .presences
+                    .heard((gateway(0), 0), word, kind, now, |_| Some(true));
             }
         }
         there.told(ms)
@@ -237,7 +242,11 @@ fn presence_of_many_is_said_in_steps() {
             let asked = next.iter().any(|next| **next == *one);
             asked.then(|| vec![ROOM])
         };
-        said += here.presences.say(now, conversations).changes.len();
+        said += here
+            .presences
+            .say(now, conversations, |_| false)
+            .changes
+            .len();
         steps += 1;
     }
     assert_eq!((steps, said), (3, 5));
@@ -268,11 +277,115 @@ fn strangers_and_those_whose_conversations_left_are_not_kept() {
     };
     let now = here.at(0);
     here.presences
-        .heard(gateway(1), &stranger, Word::Change, now, |id| id == ROOM);
+        .heard((gateway(1), 0), &stranger, Word::Change, now, |id| {
+            (id == ROOM).then_some(true)
+        });
     here.hears(1, "alice", Online, Word::Change, 0);
     assert_eq!(here.told(0), one("alice", Online));
     here.presences.sweep(|_| true);
     assert_eq!(here.presences.known.len(), 1);
     here.presences.sweep(|_| false);
     assert!(here.presences.known.is_empty() && here.presences.swept.is_empty());
+}
+
+#[test]
+fn end_is_told_where_the_conversation_grew_too_large() {
+    for moves_on in [false, true] {
+        let mut here = Here::new();
+        here.hears(1, "alice", Online, Word::Change, 0);
+        assert_eq!(here.told(0), one("alice", Online));
+        if moves_on {
+            // Her gateway names the room no more, for it carries no signals.
+            let (now, away) = (
+                here.at(1000),
+                Presence {
+                    conversations: vec![],
+                    ..word("alice", Away)
+                },
+            );
+            let carries = |id| (id == ROOM).then_some(false);
+            here.presences
+                .heard((gateway(1), 2), &away, Word::Change, now, carries);
+            assert_eq!(here.presences.told(now)[0].conversations, []);
+        }
+        here.presences.sweep(|id| id == ROOM);
+        here.hears(1, "alice", Offline, Word::Change, 2000);
+        assert_eq!(here.told(12_000), one("alice", Offline));
+    }
+}
+
+#[test]
+fn answer_older_than_a_word_changes_nothing() {
+    let mut here = Here::new();
+    let carries = |id| (id == ROOM).then_some(true);
+    here.presences.asks();
+    let gone = word("alice", Offline);
+    let now = here.at(0);
+    here.presences
+        .heard((gateway(1), 7), &gone, Word::Change, now, carries);
+    let online = word("alice", Online);
+    let mut answers = |number| {
+        let from = gateway(1);
+        here.presences
+            .heard_answer(from, number, &online, now, carries)
+    };
+    assert!(!answers(6), "she left since");
+    assert!(answers(8));
+    let alice = account("alice");
+    assert_eq!(here.presences.status_of(&alice), Some(Online));
+    here.presences.heard(
+        (gateway(1), 9),
+        &word("alice", Away),
+        Word::Change,
+        now,
+        carries,
+    );
+    here.presences
+        .heard_answer(gateway(1), 8, &online, now, carries);
+    assert_eq!(here.presences.status_of(&alice), Some(Away));
+    here.presences.answered();
+    // Who is owed its end hears of it, though only an answer told that she was there.
+    here.hears(1, "alice", Offline, Word::Change, 1000);
+    here.told(1000);
+    let ids = [ROOM].into_iter().collect();
+    let lingering: Vec<_> = here
+        .presences
+        .lingering_in(&ids)
+        .map(|(_, status)| status)
+        .collect();
+    assert_eq!(lingering, [Away]);
+    assert_eq!(here.told(11_000), one("alice", Offline));
+}
+
+#[test]
+fn gateway_answers_of_its_sessions_and_of_those_who_may_come_back() {
+    let mut here = Here::new();
+    let (alice, bob) = (account("alice"), account("bob"));
+    for (key, user) in [(1, &alice), (2, &bob)] {
+        here.opens(SessionKey(key), user);
+    }
+    here.presences.set(SessionKey(1), Away);
+    here.says(0);
+    here.told(0);
+    here.presences.closed(SessionKey(2));
+    here.says(1000);
+    let tenant = &alice.tenant;
+    let members = vec![(Arc::clone(&alice), ROOM)];
+    let (words, is_whole) = here
+        .presences
+        .answer(tenant, vec![bob.user.clone()], members);
+    let told: Vec<_> = words
+        .iter()
+        .map(|word| (word.user.as_str(), word.status))
+        .collect();
+    assert_eq!(
+        (told, is_whole),
+        (vec![("bob", Online), ("alice", Away)], true)
+    );
+    assert_eq!(words[1].conversations, [ROOM]);
+    here.told(11_000);
+    let (words, _) = here
+        .presences
+        .answer(tenant, vec![bob.user.clone()], vec![]);
+    assert_eq!(words, []);
 }

@@ -91,6 +91,14 @@ pub(super) async fn open<'a>(
         heartbeat_seconds: sockets.limits.heartbeat.as_secs(),
         limits: WelcomeLimits::default(),
     });
+    if hello.presence == Some(true) {
+        let account = Account {
+            tenant: caller.tenant.clone(),
+            user: caller.user.clone(),
+        };
+        let outbox = Arc::clone(&connection.outbox);
+        sockets.fanout.presence_snapshot(account, outbox).await;
+    }
     Ok(Session::new(
         sockets,
         entered.key,

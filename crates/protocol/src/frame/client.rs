@@ -74,6 +74,9 @@ pub struct Hello {
     /// Whether welcome shall name every conversation's head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<bool>,
+    /// Whether a snapshot of presence shall follow the welcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence: Option<bool>,
     /// Which client this is, for the logs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientInfo>,
@@ -382,6 +385,7 @@ impl ClientFrame {
             seen: positions(&mut fields, "seen"),
             seen_follows: fields.take("seenFollows"),
             heads: fields.take("heads"),
+            presence: fields.take("presence"),
             client: fields.take("client"),
         };
         fields.finish().map(|()| Self::Hello(hello))

@@ -26,6 +26,8 @@ pub enum ServerFrame {
     Receipt(ReceiptSignal),
     /// A user of the client's conversations came, went away or left.
     Presence(PresenceSignal),
+    /// Who of those that share a conversation with the client's user is there.
+    PresenceSnapshot(PresenceSnapshot),
     /// A range that is not sent, found after the welcome.
     Truncated(Truncated),
     /// What resumes the session from now on.
@@ -87,7 +89,7 @@ impl std::fmt::Debug for Welcome {
     }
 }
 
-/// What the client may send, in bytes.
+/// What the client may send, in bytes, and what it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WelcomeLimits {
@@ -97,6 +99,13 @@ pub struct WelcomeLimits {
     pub content_bytes: usize,
     /// A message's encrypted content, decoded.
     pub encrypted_content_bytes: usize,
+    /// Members of a conversation up to which typing, presence and receipts of others are told in it.
+    #[serde(default = "signal_members")]
+    pub signal_members: u64,
+}
+
+const fn signal_members() -> u64 {
+    crate::limits::SIGNAL_MEMBERS
 }
 
 impl Default for WelcomeLimits {
@@ -105,6 +114,7 @@ impl Default for WelcomeLimits {
             frame_bytes: crate::limits::FRAME,
             content_bytes: crate::limits::CONTENT,
             encrypted_content_bytes: crate::limits::ENCRYPTED_CONTENT,
+            signal_members: signal_members(),
         }
     }
 }
@@ -196,6 +206,16 @@ pub struct PresenceSignal {
     pub user_id: UserId,
     /// `online`, `away` or `offline`.
     pub status: PresenceStatus,
+}
+
+/// Who is there of those that share a conversation with the client's user which carries signals. Who is not named is offline, where it is complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PresenceSnapshot {
+    /// Who is online or away, in the order of their ids.
+    pub users: Vec<PresenceSignal>,
+    /// Whether these are all: not where there are more than 1,000, or where a gateway did not answer in time. Of anyone else, `GET /v1/presence` tells.
+    pub complete: bool,
 }
 
 /// The token ends soon.

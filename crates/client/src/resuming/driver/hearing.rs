@@ -64,6 +64,7 @@ impl Driver {
             ServerFrame::Typing(typing) => Change::Typing(typing),
             ServerFrame::Receipt(receipt) => Change::Receipt(receipt),
             ServerFrame::Presence(presence) => Change::Presence(presence),
+            ServerFrame::PresenceSnapshot(snapshot) => Change::PresenceSnapshot(snapshot),
             ServerFrame::Welcome(_) | ServerFrame::Pong { .. } => return,
         };
         self.told.tell(change);

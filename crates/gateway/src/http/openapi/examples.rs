@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use confab_protocol::event::EventType;
+use confab_protocol::frame::PresenceSignal;
 use confab_protocol::resource::{ConversationType, Participant, Role};
+use confab_protocol::signal::PresenceStatus;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::super::presence::PresenceAnswer;
 use super::super::sessions::{RevocationAnswer, SessionsAnswer};
 use super::samples::{
     CLIENT, CONVERSATION, MESSAGE, SESSION, at, conversation, deleted, event, later, listed,
@@ -94,6 +97,13 @@ pub(super) fn response(operation: &str) -> Option<Value> {
         "listEvents" => one(&answers::EventPage {
             events: vec![event(EventType::MessageCreated, &message())],
             head_seq: 2,
+        }),
+        "getPresence" => one(&PresenceAnswer {
+            presences: vec![PresenceSignal {
+                user_id: user("bob"),
+                status: PresenceStatus::Away,
+            }],
+            complete: true,
         }),
         "markRead" => one(&answers::ReadMarks {
             read: BTreeMap::from([(CONVERSATION, 2)]),

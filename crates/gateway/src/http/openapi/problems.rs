@@ -161,6 +161,7 @@ const OWN: &[(&str, &[Code])] = &[
             Code::ConversationDeleted,
         ],
     ),
+    ("getPresence", &[]),
     ("listSessions", &[]),
     ("revokeSession", &[Code::InvalidIdempotencyKey]),
     (

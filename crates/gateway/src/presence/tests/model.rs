@@ -90,12 +90,14 @@ impl World {
             let Some(machine) = &mut self.gateways[g] else {
                 continue;
             };
-            let said = machine.say(self.now, |_| Some(vec![ROOM]));
+            let said = machine.say(self.now, |_| Some(vec![ROOM]), |_| false);
             for other in self.gateways.iter_mut().flatten() {
                 for (words, kind) in [(&said.changes, Word::Change), (&said.repeats, Word::Repeat)]
                 {
                     for word in words {
-                        other.heard(gateway(g as u128), word, kind, self.now, |_| true);
+                        other.heard((gateway(g as u128), 0), word, kind, self.now, |_| {
+                            Some(true)
+                        });
                     }
                 }
             }

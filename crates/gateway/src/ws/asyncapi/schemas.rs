@@ -6,8 +6,8 @@ use confab_protocol::event::{
     MessageEdited, ParticipantAdded, ParticipantRemoved, ParticipantUpdated,
 };
 use confab_protocol::frame::{
-    Ack, ErrorFrame, Goaway, Hello, PresenceSignal, ReceiptSignal, TokenExpiring, TypingSignal,
-    Welcome,
+    Ack, ErrorFrame, Goaway, Hello, PresenceSignal, PresenceSnapshot, ReceiptSignal, TokenExpiring,
+    TypingSignal, Welcome,
 };
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Schema};
@@ -31,6 +31,7 @@ pub(super) fn all() -> Map<String, Value> {
         ParticipantRemoved::schemas,
         ParticipantUpdated::schemas,
         PresenceSignal::schemas,
+        PresenceSnapshot::schemas,
         ReceiptSignal::schemas,
         TokenExpiring::schemas,
         TypingSignal::schemas,

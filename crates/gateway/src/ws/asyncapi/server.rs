@@ -2,8 +2,8 @@
 
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::frame::{
-    Ack, ErrorFrame, Goaway, GoawayReason, PresenceSignal, ReceiptSignal, ResumeToken, ServerFrame,
-    TokenExpiring, Truncated, TypingSignal, Welcome, WelcomeLimits,
+    Ack, ErrorFrame, Goaway, GoawayReason, PresenceSignal, PresenceSnapshot, ReceiptSignal,
+    ResumeToken, ServerFrame, TokenExpiring, Truncated, TypingSignal, Welcome, WelcomeLimits,
 };
 use confab_protocol::signal::PresenceStatus;
 use serde_json::{Value, json};
@@ -40,6 +40,7 @@ fn payload(frame: &ServerFrame, name: &str) -> Value {
         ServerFrame::Typing(_) => said::<TypingSignal>(name),
         ServerFrame::Receipt(_) => said::<ReceiptSignal>(name),
         ServerFrame::Presence(_) => said::<PresenceSignal>(name),
+        ServerFrame::PresenceSnapshot(_) => said::<PresenceSnapshot>(name),
         ServerFrame::Truncated(_) => said::<Truncated>(name),
         ServerFrame::ResumeToken(_) => said::<ResumeToken>(name),
         ServerFrame::TokenExpiring(_) => said::<TokenExpiring>(name),
@@ -79,7 +80,11 @@ const fn texts(frame: &ServerFrame) -> (&'static str, &'static str) {
         ),
         ServerFrame::Presence(_) => (
             "A user of the client's conversations came, went away or left.",
-            "Told on change only, by conversations of at most 100 members. `offline` comes after a grace period in which the user might have come back.",
+            "Told on change only, by conversations of at most 100 members (`limits.signalMembers` of the welcome). `offline` comes after a grace period in which the user might have come back, and to all who were told otherwise, also where the conversation has grown too large since.",
+        ),
+        ServerFrame::PresenceSnapshot(_) => (
+            "Who is there.",
+            "Behind the welcome where hello asked for it by `presence`, of a session that goes on as well: who of those that share a conversation of at most 100 members with the user is online or away, up to 1,000. Who is not named is offline, where `complete` is true; changes follow as `presence`. Of anyone else `GET /v1/presence` tells.",
         ),
         ServerFrame::Truncated(_) => (
             "A range that is not sent, found after the welcome.",
@@ -151,6 +156,13 @@ fn samples() -> Vec<ServerFrame> {
         ServerFrame::Presence(PresenceSignal {
             user_id: samples::user("bob"),
             status: PresenceStatus::Online,
+        }),
+        ServerFrame::PresenceSnapshot(PresenceSnapshot {
+            users: vec![PresenceSignal {
+                user_id: samples::user("bob"),
+                status: PresenceStatus::Away,
+            }],
+            complete: true,
         }),
         ServerFrame::Truncated(Truncated {
             conversation_id,

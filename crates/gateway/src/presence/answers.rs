@@ -1,0 +1,159 @@
+//! What this gateway answers when it is asked who is there, and what it learns from the answers of others.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use confab_bus::GatewayId;
+use confab_protocol::ids::{ConversationId, TenantId, UserId};
+use confab_protocol::signal::{Presence, PresenceStatus};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{Presences, Word};
+use crate::hub::Account;
+
+/// Users in one answer.
+const MAX_WORDS: usize = 1000;
+/// Conversations named in one answer: some 18 bytes each.
+const MAX_CONVERSATIONS: usize = 10_000;
+/// Users that left while answers are waited for, of whom that is remembered.
+const MAX_ENDS: usize = 64 * 1024;
+
+/// Who left while answers are on their way: an answer may have been given before.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    /// Questions without an answer.
+    asking: usize,
+    /// By gateway and user, the number of the last word that said so.
+    left: FxHashMap<(GatewayId, Arc<Account>), u64>,
+}
+
+impl Ends {
+    pub(super) fn note(&mut self, gateway: GatewayId, account: &Arc<Account>, number: u64) {
+        if self.asking > 0 && self.left.len() < MAX_ENDS {
+            self.left.insert((gateway, Arc::clone(account)), number);
+        }
+    }
+
+    fn is_over(&self, gateway: GatewayId, account: &Arc<Account>, number: u64) -> bool {
+        let left = self.left.get(&(gateway, Arc::clone(account)));
+        left.is_some_and(|left| *left > number)
+    }
+}
+
+impl Presences {
+    /// What is answered about some users of a tenant, and about members of some conversations that have sessions here; and whether that is all.
+    pub(crate) fn answer(
+        &self,
+        tenant: &TenantId,
+        users: Vec<UserId>,
+        members: Vec<(Arc<Account>, ConversationId)>,
+    ) -> (Vec<Presence>, bool) {
+        let mut named: FxHashMap<Account, Vec<ConversationId>> = FxHashMap::default();
+        let mut is_whole = members.len() <= MAX_CONVERSATIONS;
+        for (account, id) in members.into_iter().take(MAX_CONVERSATIONS) {
+            if account.tenant == *tenant {
+                named.entry((*account).clone()).or_default().push(id);
+            }
+        }
+        let mut words = Vec::new();
+        for user in users {
+            let tenant = tenant.clone();
+            let account = Account { tenant, user };
+            // Who may come back within its grace period was not away.
+            let status = self.here(&account).or_else(|| self.lingering(&account));
+            if let Some(status) = status {
+                let conversations = named.remove(&account).unwrap_or_default();
+                words.push(word(account, status, conversations));
+            }
+        }
+        for (account, conversations) in named {
+            if let Some(status) = self.here(&account) {
+                words.push(word(account, status, conversations));
+            }
+        }
+        is_whole &= words.len() <= MAX_WORDS;
+        words.truncate(MAX_WORDS);
+        (words, is_whole)
+    }
+
+    /// What the user's sessions here say together; none where there is none.
+    fn here(&self, account: &Account) -> Option<PresenceStatus> {
+        let status = self.locals.get(account)?.status();
+        (status != PresenceStatus::Offline).then_some(status)
+    }
+
+    /// What was told of a user that has no session anywhere, and may come back.
+    fn lingering(&self, account: &Account) -> Option<PresenceStatus> {
+        let known = self.known.get(account)?;
+        known.gone_at?;
+        known
+            .status
+            .filter(|status| *status != PresenceStatus::Offline)
+    }
+
+    /// Others are asked: until [`Self::answered`], who leaves is remembered.
+    pub(crate) const fn asks(&mut self) {
+        self.ends.asking += 1;
+    }
+
+    /// The answers to a question were taken.
+    pub(crate) fn answered(&mut self) {
+        self.ends.asking = self.ends.asking.saturating_sub(1);
+        if self.ends.asking == 0 {
+            self.ends.left = FxHashMap::default();
+        }
+    }
+
+    /// Takes a word out of a gateway's answer; nobody is told of it. Says whether nothing newer was heard.
+    pub(crate) fn heard_answer(
+        &mut self,
+        gateway: GatewayId,
+        number: u64,
+        presence: &Presence,
+        now: Instant,
+        carries: impl Fn(ConversationId) -> Option<bool>,
+    ) -> bool {
+        let account = Arc::new(Account {
+            tenant: presence.tenant.clone(),
+            user: presence.user.clone(),
+        });
+        if self.ends.is_over(gateway, &account, number) {
+            return false;
+        }
+        self.heard((gateway, number), presence, Word::Answer, now, carries);
+        true
+    }
+
+    /// What stands of a user: what the gateways say, or said last where it may come back.
+    pub(crate) fn status_of(&self, account: &Account) -> Option<PresenceStatus> {
+        let known = self.known.get(account)?;
+        let highest = known.highest();
+        if highest == PresenceStatus::Offline {
+            return self.lingering(account);
+        }
+        Some(highest)
+    }
+
+    /// Members of these conversations who have no session and may come back.
+    pub(crate) fn lingering_in<'a>(
+        &'a self,
+        ids: &'a FxHashSet<ConversationId>,
+    ) -> impl Iterator<Item = (&'a Arc<Account>, PresenceStatus)> {
+        self.leaving.iter().filter_map(|(end, account)| {
+            let known = self.known.get(account)?;
+            // One that came back and left again has its turn later.
+            known.gone_at.filter(|at| *at + self.grace == *end)?;
+            let is_member = known.conversations.iter().any(|id| ids.contains(id));
+            Some((account, self.lingering(account).filter(|_| is_member)?))
+        })
+    }
+}
+
+fn word(account: Account, status: PresenceStatus, conversations: Vec<ConversationId>) -> Presence {
+    Presence {
+        tenant: account.tenant,
+        user: account.user,
+        status,
+        conversations,
+    }
+}
