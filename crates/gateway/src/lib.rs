@@ -192,12 +192,11 @@ impl Gateway {
         let workers = Arc::new(Workers::new(bus.clone()));
         let gateways = Gateways::new(bus.clone());
         let feed_metrics = FeedMetrics::new(registry, settings.shards());
-        let command_metrics = CommandMetrics::new(registry);
         let (commands, command_loop) = Commands::new(
             bus.clone(),
             Arc::clone(&workers),
             settings.command_limits(),
-            command_metrics,
+            CommandMetrics::new(registry),
         );
         let sessions = Sessions::default();
         let revocations = Revocations::new(sessions.clone(), RevocationMetrics::new(registry));

@@ -145,7 +145,7 @@ async fn pooler_by_transaction_is_refused_with_settings_kept() {
             "alter role {role} set idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}'"
         ),
     ] {
-        let statement = sqlx::AssertSqlSafe(text);
+        let statement = AssertSqlSafe(text);
         sqlx::query(statement).execute(&fixture.pool).await.unwrap();
     }
     let Some(pooler) = Pooler::start(&fixture, (&role, "kept"), IGNORING).await else {
