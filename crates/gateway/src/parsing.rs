@@ -37,26 +37,29 @@ impl Parsing {
     ///
     /// # Errors
     /// When the parser panicked.
-    pub(crate) async fn parse<T: Send + 'static>(
+    pub(crate) async fn parse<S: Send + 'static, T: Send + 'static>(
         &self,
         owner: &Owner,
-        bytes: usize,
-        parse: impl FnOnce() -> T + Send + 'static,
+        (text, bytes): (S, usize),
+        parse: impl FnOnce(&S) -> T + Send + 'static,
     ) -> Result<T, Failure> {
         if is_small(bytes) {
-            return Ok(parse());
+            return Ok(parse(&text));
         }
         let turn = self.0.acquire(owner).await;
         let turn = turn.map_err(|_gone| Failure::of(Code::Internal))?;
         let parsing = spawn_blocking(move || {
-            let parsed = parse();
+            let parsed = parse(&text);
             drop(turn);
-            parsed
+            (parsed, text)
         });
-        parsing.await.map_err(|panicked| {
+        let (parsed, text) = parsing.await.map_err(|panicked| {
             error!(error = %panicked, "a parser died");
             Failure::of(Code::Internal)
-        })
+        })?;
+        // Not over there: an allocator gives back late what another thread has freed.
+        drop(text);
+        Ok(parsed)
     }
 }
 
@@ -84,11 +87,11 @@ mod tests {
         let parsing = Parsing(FairPermits::new(1));
         let (end, ended) = mpsc::channel::<()>();
         let loud = owner("loud");
-        let slow = move || ended.recv_timeout(Duration::from_secs(30)).is_ok();
-        let mut large = pin!(parsing.parse(&loud, SMALL_BYTES + 1, slow));
+        let slow = move |_: &()| ended.recv_timeout(Duration::from_secs(30)).is_ok();
+        let mut large = pin!(parsing.parse(&loud, ((), SMALL_BYTES + 1), slow));
         assert!(large.as_mut().now_or_never().is_none());
         let ann = owner("ann");
-        let small = parsing.parse(&ann, SMALL_BYTES, || 7);
+        let small = parsing.parse(&ann, ((), SMALL_BYTES), |()| 7);
         assert_eq!(small.now_or_never(), Some(Ok(7)));
         end.send(()).unwrap();
         assert_eq!(large.await, Ok(true));
@@ -104,9 +107,9 @@ mod tests {
         for user in ["loud"; 100].into_iter().chain(["ann"]) {
             let (turns, began) = (parsing.clone(), began.clone());
             tasks.spawn(async move {
-                let told = move || began.send(user).unwrap();
+                let told = move |_: &()| began.send(user).unwrap();
                 turns
-                    .parse(&owner(user), SMALL_BYTES + 1, told)
+                    .parse(&owner(user), ((), SMALL_BYTES + 1), told)
                     .await
                     .unwrap();
             });

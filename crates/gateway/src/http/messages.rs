@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -65,8 +66,8 @@ pub(super) async fn send(
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
     let (owner, bytes, key) = (who.owner(), body.len(), idempotency::key(&headers)?);
-    let read = move || read_message(&body, key);
-    let given = app.parsing.parse(&owner, bytes, read).await??;
+    let read = move |body: &Bytes| read_message(body, key);
+    let given = app.parsing.parse(&owner, (body, bytes), read).await??;
     let client_id = given.message.client_id;
     let command = Command::SendMessage(given.message);
     let Outcome::Sent(Sent {
@@ -220,8 +221,8 @@ pub(super) async fn edit(
     let caller = who.writes()?;
     let key = idempotency::key(&headers)?;
     let (owner, bytes) = (who.owner(), body.len());
-    let read = move || read_edit(&body);
-    let (content, metadata) = app.parsing.parse(&owner, bytes, read).await??;
+    let read = move |body: &Bytes| read_edit(body);
+    let (content, metadata) = app.parsing.parse(&owner, (body, bytes), read).await??;
     let command = Command::EditMessage(EditMessage {
         conversation: None,
         message,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -100,8 +101,8 @@ pub(super) async fn add(
     let caller = who.writes()?;
     let key = idempotency::key(&headers)?;
     let (owner, bytes) = (who.owner(), body.len());
-    let read = move || read_additions(&body);
-    let (participants, single) = app.parsing.parse(&owner, bytes, read).await??;
+    let read = move |body: &Bytes| read_additions(body);
+    let (participants, single) = app.parsing.parse(&owner, (body, bytes), read).await??;
     let command = AddParticipants {
         conversation,
         participants,

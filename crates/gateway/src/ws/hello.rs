@@ -156,8 +156,9 @@ impl Connection {
         let Some(caller) = caller else {
             return Ok(self.decode(&message));
         };
-        let parse = move || decode(encoding, &message);
-        let parsed = sockets.parsing.parse(&caller.owner(), bytes, parse).await;
+        let parse = move |message: &Message| decode(encoding, message);
+        let owner = caller.owner();
+        let parsed = sockets.parsing.parse(&owner, (message, bytes), parse).await;
         let decoded = parsed.map_err(|failure| refused(self, failure))?;
         self.heard(&decoded, bytes);
         Ok(decoded)

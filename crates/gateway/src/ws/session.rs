@@ -321,8 +321,8 @@ impl<'a> Session<'a> {
         let bytes = message.payload_bytes();
         self.parsing = true;
         self.on_the_way.push(Box::pin(async move {
-            let parse = move || Box::new(decode(encoding, &message));
-            Done::Parsed(parsing.parse(&owner, bytes, parse).await, bytes)
+            let parse = move |message: &Message| Box::new(decode(encoding, message));
+            Done::Parsed(parsing.parse(&owner, (message, bytes), parse).await, bytes)
         }));
     }
 

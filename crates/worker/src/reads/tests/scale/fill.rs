@@ -4,6 +4,9 @@ use confab_protocol::ids::ConversationId;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+/// So many are inserted well within the statement timeout, also on a busy machine.
+const EVENTS_AT_ONCE: usize = 20_000;
+
 /// Groups of a user whose last events lie ten seconds apart, within the minute of `recents`; each with a message.
 pub(in crate::reads::tests) async fn begin_many(pool: &PgPool, user: &str, count: i32) {
     let ids: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
@@ -43,17 +46,18 @@ pub(super) async fn fill(
     events: i64,
     members: i64,
 ) {
-    for from in (2..=events).step_by(100_000) {
+    for from in (2..=events).step_by(EVENTS_AT_ONCE) {
         sqlx::query(
         "insert into events (conversation_id, seq, id, type, actor, created_at, payload, messages, actor_messages) \
          select $1, n, gen_random_uuid(), 'message.created', 'u' || n % 100, now() - ($2 - n) * interval '1 second', \
             '{\"kind\":\"text\",\"content\":\"' || repeat('x', 200) || '\",\"payloadSizeBytes\":null,\"replyTo\":null,\"metadata\":{}}', \
             n - 1, n / 100 + (n % 100 > 1)::int \
-         from generate_series($3, least($2, $3 + 99999)) as n",
+         from generate_series($3, least($2, $3 + $4 - 1)) as n",
     )
     .bind(conversation.0)
     .bind(events)
     .bind(from)
+    .bind(i64::try_from(EVENTS_AT_ONCE).unwrap())
     .execute(pool)
     .await
     .unwrap();
