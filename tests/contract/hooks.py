@@ -22,8 +22,11 @@ MESSAGE = "01890a5d-ac96-774b-bcce-b302099a8058"
 BY_STATE = {
     400: {"INVALID_CURSOR", "INVALID_DIRECT_CONVERSATION"},
     410: {"CONVERSATION_DELETED"},
+    412: {"PRECONDITION_FAILED"},
     422: {"IDEMPOTENCY_KEY_REUSED"},
 }
+# An encrypted message stays encrypted: which one it is the body of an edit does not show.
+SEALED = [{"pointer": "/content", "message": "must be encryptedContent: the message is encrypted"}]
 
 
 def post(path, body):
@@ -110,6 +113,9 @@ def valid_data_is_not_called_invalid(ctx, response, case):
     is_valid = case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE
     if not is_valid or response.status_code not in BY_STATE:
         return
-    code = response.json().get("code")
+    answer = response.json()
+    if answer.get("errors") == SEALED:
+        return
+    code = answer.get("code")
     allowed = BY_STATE[response.status_code]
     assert code in allowed, f"{code} for a request that conforms to the schema: {response.text}"

@@ -205,7 +205,7 @@ fn behind() -> String {
         "select c.type, c.created_by, c.created_at, p.role, p.joined_at, p.last_read_seq, {} as unread \
         from conversations c left join lateral ( \
             select p.role, p.joined_at, p.last_read_seq from participants p where p.conversation_id = c.id and p.user_id = $2 \
-                and p.joined_seq < $3 and (p.left_seq is null or p.left_seq > $3) limit 1) p on true \
+                and p.joined_seq <= $3 and (p.left_seq is null or p.left_seq > $3) limit 1) p on true \
         where c.id = $1",
         unread(
             "$3",
