@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use confab_auth::AuthError;
 use confab_bus::feed::Break;
 use confab_protocol::error::Code;
 use confab_protocol::frame::ServerFrame;
@@ -15,7 +16,9 @@ use crate::window::{Bounds, Window};
 fn encoded() -> String {
     let mut registry = Registry::default();
     let took = Duration::from_millis(1);
-    AuthMetrics::new(&mut registry).observe("http", None, took);
+    let auth = AuthMetrics::new(&mut registry);
+    auth.observe("http", None, took);
+    auth.refused(&AuthError::Expired);
     let commands = CommandMetrics::new(&mut registry);
     commands.command("send_message", Some(Code::Timeout), took);
     commands.payload("send_message", 300);
