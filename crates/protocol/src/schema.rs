@@ -154,7 +154,8 @@ pub fn encrypted_content() -> Object {
 pub fn conversation_name() -> Object {
     text()
         .max_length(Some(limits::NAME_CHARS))
-        .pattern(Some("\\S"))
+        // With a character that is neither white space nor a control character.
+        .pattern(Some(r"[^\s\u0000-\u001f\u007f-\u009f]"))
         .description(Some("What people call it: not blank."))
         .build()
 }
