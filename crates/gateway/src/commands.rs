@@ -182,7 +182,8 @@ impl Commands {
             };
             request.budget_ms = milliseconds(timeout);
             let target = self.0.workers.pick(&request.request_id, &not);
-            failure = match self.ask_one(target, &request, timeout).await {
+            let has_next = attempt + 1 < ATTEMPTS;
+            failure = match self.ask_one((target, has_next), &request, timeout).await {
                 Ok(Err(refusal)) if is_undone(&refusal) && self.0.workers.has_others(2, &[]) => {
                     refusal
                 }
@@ -200,16 +201,16 @@ impl Commands {
         Err(failure)
     }
 
-    /// Asks a worker for as long as it lives; any other where it is not there.
+    /// Asks a worker, for as long as it lives where another may be asked behind it; any other where it is not there.
     async fn ask_one(
         &self,
-        target: Target,
+        (target, has_next): (Target, bool),
         request: &QueryRequest,
         timeout: Duration,
     ) -> Result<QueryOutcome, RpcError> {
         let answered = tokio::select! {
             answered = self.0.bus.query(target, request, timeout) => answered,
-            () = self.0.workers.outlived(target) => Err(RpcError::Timeout),
+            () = self.0.workers.outlived(target), if has_next => Err(RpcError::Timeout),
         };
         if let (Target::Worker(worker), Err(RpcError::NoResponders)) = (target, &answered) {
             self.0.workers.forget(worker);

@@ -8,7 +8,7 @@ use confab_protocol::command::{Part, Request};
 use confab_protocol::fair::Owner;
 
 use super::lanes::Message;
-use super::submission::{Class, Submission};
+use super::submission::{ATTEMPTS, Class, Submission};
 
 /// How often it is looked whether a worker lives that has said nothing of what it was sent, or only that it waits for locks.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -32,6 +32,8 @@ pub(super) struct Attempt {
     /// How long the worker may say nothing while places are unheard of.
     silence: Duration,
     deadline: Instant,
+    /// Whether nobody else is tried behind it.
+    is_last: bool,
 }
 
 /// What a part of an answer told.
@@ -73,9 +75,12 @@ impl Attempt {
                 is_unheard: true,
             }));
         }
+        let attempts = submissions.iter().map(|submission| submission.attempts);
+        let is_last = attempts.max().is_some_and(|attempts| attempts >= ATTEMPTS);
         Self {
             target,
             class,
+            is_last,
             submissions: submissions.into_iter().map(Some).collect(),
             unheard: places.len(),
             places,
@@ -171,7 +176,8 @@ impl Attempt {
             return liveness.is_none_or(|liveness| liveness == Liveness::Silent);
         }
         let patience = match liveness {
-            Some(Liveness::Late) => self.silence.min(LATE_PATIENCE),
+            // Where nobody else is tried, a worker that is only slow may still answer.
+            Some(Liveness::Late) if !self.is_last => self.silence.min(LATE_PATIENCE),
             _ => self.silence,
         };
         now >= self.heard + patience

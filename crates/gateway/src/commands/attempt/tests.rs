@@ -131,6 +131,24 @@ fn worker_whose_commands_wait_is_silent_when_it_is_gone() {
 }
 
 #[test]
+fn last_attempt_waits_for_worker_that_is_late() {
+    let (now, late) = (Instant::now(), Some(Liveness::Late));
+    let silent_at = |attempts| {
+        let (mut submission, _outcomes) = submission(1, 10, now + BUDGET);
+        submission.attempts = attempts;
+        let message = Message {
+            target: Target::Any,
+            class: Class::Sends,
+            submissions: vec![submission],
+        };
+        let attempt = Attempt::new(message, now, SILENCE, now + BUDGET);
+        [LATE_PATIENCE, SILENCE].map(|after| attempt.is_silent(now + after, late))
+    };
+    assert_eq!(silent_at(1), [true, true]);
+    assert_eq!(silent_at(ATTEMPTS), [false, true]);
+}
+
+#[test]
 fn failed_message_gives_back_only_what_is_open() {
     let now = Instant::now();
     let (mut first, _outcomes) = attempt(&[1, 3, 1], now);
