@@ -15,6 +15,9 @@ const LIVENESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a worker may say nothing of it that is late with saying that it lives, where others are not.
 const LATE_PATIENCE: Duration = Duration::from_millis(500);
 
+/// What a worker begins at the end of its budget is committed within this.
+const LAST_COMMIT: Duration = Duration::from_millis(200);
+
 /// A message on its way to a worker.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -31,6 +34,8 @@ pub(super) struct Attempt {
     heard: Instant,
     /// How long the worker may say nothing while places are unheard of.
     silence: Duration,
+    /// Until when the worker may carry the commands out: it begins none behind its budget.
+    open_until: Instant,
     deadline: Instant,
     /// Whether nobody else is tried behind it.
     is_last: bool,
@@ -55,7 +60,8 @@ struct Place {
 }
 
 impl Attempt {
-    /// A message that is sent now. It fails when nothing is heard of it for `silence`, or at `deadline`.
+    /// A message that is sent now, with `silence` as the worker's budget. It fails when nothing is heard of it for as long, or at
+    /// `deadline`.
     pub(super) fn new(
         message: Message,
         now: Instant,
@@ -87,6 +93,7 @@ impl Attempt {
             worker: None,
             heard: now,
             silence,
+            open_until: now + silence + LAST_COMMIT,
             deadline,
         }
     }
@@ -193,6 +200,10 @@ impl Attempt {
                 .min(self.heard + self.silence);
         }
         next.min(self.deadline)
+    }
+
+    pub(super) const fn open_until(&self) -> Instant {
+        self.open_until
     }
 
     /// The submissions that are not complete, with the outcomes that came.

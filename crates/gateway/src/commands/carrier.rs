@@ -1,6 +1,6 @@
 //! Gathers what callers submit and carries it to workers, a few messages to each at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub(crate) struct CommandLoop {
     attempts: FxHashMap<Token, Attempt>,
     /// When it is looked whether an attempt is over: each has one entry.
     looks: BTreeSet<(Instant, Token)>,
+    /// What was refused while a worker that was given up may still do it, by when that is over. No more than is on its way.
+    held: BTreeMap<(Instant, Token), Submission>,
     next_token: u64,
     sending: JoinSet<(Token, Result<(), RpcError>)>,
 }
@@ -64,6 +66,7 @@ impl CommandLoop {
             metrics,
             attempts: FxHashMap::default(),
             looks: BTreeSet::new(),
+            held: BTreeMap::new(),
             next_token: 0,
             sending: JoinSet::new(),
         }
@@ -77,8 +80,8 @@ impl CommandLoop {
         let mut inbox = Inbox::open(&self.bus).await?;
         let sender = inbox.sender();
         let mut is_stopping = false;
-        while !(is_stopping && self.attempts.is_empty()) {
-            let due = self.looks.first().map(|(at, _)| *at);
+        while !(is_stopping && self.attempts.is_empty() && self.held.is_empty()) {
+            let due = self.due();
             let wake = tokio::select! {
                 Some(sent) = self.sending.join_next() => Wake::Sent(sent),
                 part = inbox.next() => Wake::Answered(part),
@@ -102,6 +105,13 @@ impl CommandLoop {
             }
         }
         Ok(())
+    }
+
+    /// When there is something to look at next.
+    fn due(&self) -> Option<Instant> {
+        let look = self.looks.first().map(|(at, _)| *at);
+        let held = self.held.first_key_value().map(|((at, _), _)| *at);
+        look.into_iter().chain(held).min()
     }
 
     /// Takes a submission, and what has come meanwhile: it goes in the same message.
@@ -153,8 +163,7 @@ impl CommandLoop {
         for submission in submissions {
             submission.attempts += 1;
         }
-        let token = Token(self.next_token);
-        self.next_token += 1;
+        let token = self.token();
         let timeout = attempt_timeout(self.limits.budget, earlier, deadline).unwrap_or_default();
         let attempt = Attempt::new(message, now, timeout, deadline);
         let requests = attempt.requests();
@@ -167,6 +176,12 @@ impl CommandLoop {
             let sent = tokio::time::timeout(timeout, send).await;
             (token, sent.unwrap_or(Err(RpcError::Timeout)))
         });
+    }
+
+    const fn token(&mut self) -> Token {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        token
     }
 
     /// A part of an answer came. What was given up meanwhile is answered otherwise.
@@ -191,8 +206,11 @@ impl CommandLoop {
         }
     }
 
-    /// Looks at the attempts whose time has come.
+    /// Looks at the attempts whose time has come, and tells refusals that nothing can make wrong any more.
     fn look(&mut self, now: Instant) {
+        while let Some(held) = self.held.first_entry().filter(|held| held.key().0 <= now) {
+            held.remove().answer();
+        }
         while let Some((_, token)) = self.looks.first().copied().filter(|(at, _)| *at <= now) {
             self.looks.pop_first();
             let Some(attempt) = self.attempts.get(&token) else {
@@ -220,7 +238,13 @@ impl CommandLoop {
                 return;
             }
         }
-        submission.answer();
+        match submission.held_until(Instant::now()) {
+            Some(until) => {
+                let token = self.token();
+                self.held.insert((until, token), submission);
+            }
+            None => submission.answer(),
+        }
     }
 
     /// Tries once more elsewhere; a worker that was not there costs no attempt, for it has nothing.
@@ -253,8 +277,12 @@ impl CommandLoop {
                 self.route(waiting);
             }
         }
+        let open_until = attempt.open_until();
         for mut submission in attempt.into_incomplete() {
-            submission.handed_over |= !error.not_handed_over();
+            if !error.not_handed_over() {
+                submission.handed_over = true;
+                submission.open_until = submission.open_until.max(Some(open_until));
+            }
             submission.not.extend(worker);
             let ends = matches!(error, RpcError::TooLarge | RpcError::Disconnected)
                 || submission.attempts >= ATTEMPTS;

@@ -51,6 +51,8 @@ pub(super) struct Submission {
     pub(super) attempts: u32,
     /// Whether a worker may have them from an earlier attempt.
     pub(super) handed_over: bool,
+    /// Until when a worker that was given up may still carry them out.
+    pub(super) open_until: Option<Instant>,
     /// The workers that failed it.
     pub(super) not: Vec<WorkerId>,
     pub(super) weight: usize,
@@ -76,6 +78,7 @@ impl Submission {
             deadline,
             attempts: 0,
             handed_over: false,
+            open_until: None,
             not: Vec::new(),
             weight,
             answers,
@@ -126,6 +129,15 @@ impl Submission {
     pub(super) fn may_go_elsewhere(&self) -> bool {
         let is_undone = |outcome: &Option<CommandOutcome>| matches!(outcome, Some(Err(failure)) if is_undone(failure));
         self.attempts < ATTEMPTS && self.outcomes.iter().all(is_undone)
+    }
+
+    /// Until when a refusal must wait to be told: what one worker refuses, one that was given up may still carry out.
+    pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
+        let is_refused = self
+            .outcomes
+            .iter()
+            .any(|outcome| matches!(outcome, Some(Err(_))));
+        self.open_until.filter(|until| is_refused && *until > now)
     }
 
     /// Forgets what a worker answered, for another to be asked.
@@ -256,6 +268,21 @@ pub(super) mod tests {
         let sends = answered(3, &[Ok(Outcome::Read(Vec::new()))]);
         let open: Vec<_> = sends.open().map(|(n, _)| n).collect();
         assert_eq!((open, sends.count()), (vec![1, 2], 2));
+    }
+
+    #[test]
+    fn refusal_waits_while_given_up_worker_may_do_it() {
+        let now = Instant::now();
+        let until = now + Duration::from_secs(1);
+        let refused = Err(Failure::of(Code::ConversationNotFound));
+        let done = Ok(Outcome::Read(Vec::new()));
+        for (outcome, held) in [(done, None), (refused, Some(until))] {
+            let mut sends = answered(1, &[outcome]);
+            assert_eq!(sends.held_until(now), None, "nobody was given up");
+            sends.open_until = Some(until);
+            assert_eq!(sends.held_until(now), held);
+            assert_eq!(sends.held_until(until), None);
+        }
     }
 
     #[test]
