@@ -164,13 +164,12 @@ impl ToHub {
             }
             (_, Err(mpsc::error::TrySendError::Closed(()))) => return false,
             (None, _) | (_, Err(mpsc::error::TrySendError::Full(()))) => {
-                queue.is_broken.store(true, Ordering::Release);
+                self.breaks(queue);
                 metrics.shard_full();
                 warn!(
                     shard,
                     "a shard of the hub is full: it misses events, and asks workers for them"
                 );
-                self.broke.notify_one();
             }
         }
         true

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::shard::RUN;
@@ -354,10 +355,11 @@ async fn stalled_shard_holds_up_no_other_and_begins_anew() {
     const EVENTS: u64 = 5000;
     let shards = Shards::of(2);
     let (_door, loops, outboxes) = with_sessions_in(shards, 2).await;
-    let (to_hub, from_feed, epochs) = ToHub::new(shards, Arc::default());
     let [stalled, other] = <[_; 2]>::try_from(loops.shards).ok().unwrap();
-    let [to_stalled, to_other] = <[_; 2]>::try_from(from_feed).ok().unwrap();
     let metrics = stalled.metrics.clone();
+    let broken = metrics.broken();
+    let (to_hub, from_feed, epochs) = ToHub::new(shards, Arc::clone(&broken));
+    let [to_stalled, to_other] = <[_; 2]>::try_from(from_feed).ok().unwrap();
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(other.run(to_other, stop.clone()));
@@ -394,6 +396,7 @@ async fn stalled_shard_holds_up_no_other_and_begins_anew() {
     assert!(!metrics.keeps_up(later));
     assert!(metrics.lag(0).age(later) >= Duration::from_secs(5));
     assert_eq!(*epochs.borrow(), FIRST_EPOCH, "it has no room yet");
+    assert_eq!(broken.load(Ordering::Relaxed), 1, "it misses events");
 
     tasks.spawn(stalled.run(to_stalled, stop.clone()));
     let begins_anew = async {
@@ -402,6 +405,8 @@ async fn stalled_shard_holds_up_no_other_and_begins_anew() {
         }
     };
     timeout(SOON, begins_anew).await.unwrap();
+    // What makes the gateway ready again.
+    assert_eq!(broken.load(Ordering::Relaxed), 0);
     stop.cancel();
     timeout(SOON, tasks.join_all()).await.unwrap();
 }
