@@ -236,8 +236,8 @@ async fn worker_stopped_with_open_transactions_holds_up_nobody() {
         };
         tokio::join!(load, stopped);
     };
-    // A worker that says nothing for 1.5 s is given up; what it holds Postgres lets go after 2 s.
-    let most = Duration::from_millis(soak(2_500, 5_000) as u64);
+    // What it holds Postgres lets go of after 0.7 s.
+    let most = Duration::from_millis(soak(1_000, 5_000) as u64);
     quiet.beside("a stopped worker", most, stopping).await;
     quiet.end(&cluster).await;
     cluster.end().await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use confab_protocol::limits;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::io::{copy, sink};
@@ -84,7 +85,7 @@ async fn floods_of_frames(limits: &str) {
         ),
         (
             "typing",
-            &|n| json!({"type": "typing", "conversationId": conversation, "typing": n % 2 == 0}),
+            &|n| json!({"type": "typing", "conversationId": conversation, "on": n % 2 == 0}),
         ),
         (
             "presence",
@@ -101,7 +102,13 @@ async fn floods_of_frames(limits: &str) {
     for (what, frame) in frames {
         for &sockets in sockets() {
             let next = |n| frame(n).to_string();
-            let flood = loud.floods(what, sockets, so_long(), Reading::All, next);
+            // A second hello is never valid.
+            let reading = if what == "hello" {
+                Reading::All
+            } else {
+                Reading::Valid
+            };
+            let flood = loud.floods(what, sockets, so_long(), reading, next);
             quiet.beside(what, longest(), Box::pin(flood)).await;
         }
     }
@@ -135,19 +142,22 @@ async fn many_conversations(limits: &str) {
         } else {
             &unknown
         };
-        json!({"type": "typing", "conversationId": id, "typing": true})
+        json!({"type": "typing", "conversationId": id, "on": true})
     };
-    let made_up = positions(12_500);
+    let (made_up, too_many) = (positions(limits::SEEN), positions(12_500));
     let seen = |_| json!({"type": "seen", "positions": made_up});
-    let frames: [(&str, &dyn Fn(usize) -> Value); 3] = [
-        ("presence of one in many", &presence),
-        ("typing in foreign conversations", &typing),
-        ("seen of made-up ids", &seen),
+    let seen_beyond = |_| json!({"type": "seen", "positions": too_many});
+    let (valid, all) = (Reading::Valid, Reading::All);
+    let frames: [(&str, Reading, &dyn Fn(usize) -> Value); 4] = [
+        ("presence of one in many", valid, &presence),
+        ("typing in foreign conversations", valid, &typing),
+        ("seen of made-up ids", valid, &seen),
+        ("seen beyond its bound", all, &seen_beyond),
     ];
-    for (what, frame) in frames {
+    for (what, reading, frame) in frames {
         for &sockets in sockets() {
             let next = |n| frame(n).to_string();
-            let flood = loud.floods(what, sockets, so_long(), Reading::All, next);
+            let flood = loud.floods(what, sockets, so_long(), reading, next);
             quiet.beside(what, longest(), Box::pin(flood)).await;
         }
     }
@@ -155,8 +165,12 @@ async fn many_conversations(limits: &str) {
         .iter()
         .map(|id| (id.clone(), 1))
         .collect::<BTreeMap<_, _>>();
-    let hellos: [(&str, Vec<String>); 3] = [
+    let hellos: [(&str, Vec<String>); 4] = [
         ("reconnects", hello(&json!({}))),
+        (
+            "reconnects with presence",
+            hello(&json!({"presence": true})),
+        ),
         ("reconnects with seen", hello(&json!({"seen": known}))),
         ("hellos of made-up ids", made_up_seen()),
     ];
@@ -179,9 +193,9 @@ fn hello(more: &Value) -> Vec<String> {
     vec![hello.to_string()]
 }
 
-/// 25,000 ids, as many as two frames hold.
+/// As many ids as may be named, in two frames.
 fn made_up_seen() -> Vec<String> {
-    let (first, second) = (positions(12_500), positions(12_500));
+    let (first, second) = (positions(limits::SEEN / 2), positions(limits::SEEN / 2));
     let mut frames = hello(&json!({"seen": first, "seenFollows": true}));
     frames.push(json!({"type": "seen", "positions": second}).to_string());
     frames

@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
-use tokio::io::{AsyncWriteExt as _, copy, sink};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::support::{Answer, Cluster, Raw, TEXT, User, frame};
@@ -18,6 +19,7 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const RETRY_DELAY: Duration = Duration::from_millis(10);
 /// Bytes that it writes at once.
 const WRITE_BYTES: usize = 16 * 1024;
+const READ_BYTES: usize = 64 * 1024;
 
 /// The loud one.
 pub(super) struct Loud {
@@ -25,13 +27,17 @@ pub(super) struct Loud {
     port: u16,
     /// Sockets that were welcomed.
     welcomed: AtomicUsize,
-    /// Frames that were written.
+    /// Frames that were written, in all: no two have the same number.
     frames: AtomicUsize,
+    /// Answers of the last flood that say that a frame is not valid.
+    invalid: AtomicUsize,
 }
 
 /// Whether a socket's answers are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
+    /// All, and none may say that the frame is not valid: such frames do not get to what is to be flooded.
+    Valid,
     All,
     Nothing,
 }
@@ -43,6 +49,7 @@ impl Loud {
             port: cluster.gateways[0].port(),
             welcomed: AtomicUsize::new(0),
             frames: AtomicUsize::new(0),
+            invalid: AtomicUsize::new(0),
         }
     }
 
@@ -99,10 +106,17 @@ impl Loud {
         next: impl Fn(usize) -> String,
     ) {
         let until = Instant::now() + for_so_long;
+        let before = self.frames.load(Ordering::Relaxed);
+        self.welcomed.store(0, Ordering::Relaxed);
         let flooding = (0..sockets).map(|_| timeout_at(until, self.flood(reading, &next)));
         // Each goes on until the time is up.
         let _elapsed = join_all(flooding).await;
-        self.tell(&format!("{what} from {sockets}"));
+        self.tell(&format!("{what} from {sockets}"), before);
+        let invalid = self.invalid.swap(0, Ordering::Relaxed);
+        assert!(
+            reading != Reading::Valid || invalid == 0,
+            "{what}: {invalid} frames are not valid"
+        );
     }
 
     async fn flood(&self, reading: Reading, next: &impl Fn(usize) -> String) {
@@ -113,30 +127,43 @@ impl Loud {
                 continue;
             };
             let (mut read, mut write) = raw.into_stream().into_split();
-            let mut nowhere = sink();
             let writing = async {
                 loop {
-                    let (mut bytes, mut count) = (Vec::new(), 0);
+                    let mut bytes = Vec::new();
                     while bytes.len() < WRITE_BYTES {
-                        let number = self.frames.load(Ordering::Relaxed) + count;
+                        let number = self.frames.fetch_add(1, Ordering::Relaxed);
                         bytes.extend(frame(TEXT, next(number).as_bytes()));
-                        count += 1;
                     }
                     if write.write_all(&bytes).await.is_err() {
                         return;
                     }
-                    self.frames.fetch_add(count, Ordering::Relaxed);
                 }
             };
             match reading {
                 Reading::Nothing => writing.await,
-                Reading::All => {
+                Reading::All | Reading::Valid => {
                     tokio::select! {
                         () = writing => {}
-                        _ended = copy(&mut read, &mut nowhere) => {}
+                        () = self.reads(&mut read) => {}
                     }
                 }
             }
+        }
+    }
+
+    /// Reads until the end, and counts answers that say that a frame is not valid.
+    async fn reads(&self, answers: &mut OwnedReadHalf) {
+        const INVALID: &str = "VALIDATION_ERROR";
+        let mut buffer = vec![0; READ_BYTES];
+        let mut kept = 0;
+        while let Ok(count @ 1..) = answers.read(&mut buffer[kept..]).await {
+            let read = kept + count;
+            let text = String::from_utf8_lossy(&buffer[..read]);
+            let invalid = text.matches(INVALID).count();
+            self.invalid.fetch_add(invalid, Ordering::Relaxed);
+            // One that is not whole yet.
+            kept = read.min(INVALID.len() - 1);
+            buffer.copy_within(read - kept..read, 0);
         }
     }
 
@@ -149,6 +176,7 @@ impl Loud {
         hello: impl Fn() -> Vec<String>,
     ) {
         let until = Instant::now() + for_so_long;
+        let before = self.frames.load(Ordering::Relaxed);
         let one = || async {
             loop {
                 if self.welcomed(&hello()).await.is_none() {
@@ -158,12 +186,17 @@ impl Loud {
         };
         let connecting = (0..at_once).map(|_| timeout_at(until, one()));
         let _elapsed: Vec<Result<(), _>> = join_all(connecting).await;
-        self.tell(&format!("{what} by {at_once}"));
+        self.tell(&format!("{what} by {at_once}"), before);
+        assert!(
+            self.welcomed.swap(0, Ordering::Relaxed) > 0,
+            "{what}: nobody was welcomed"
+        );
     }
 
-    fn tell(&self, what: &str) {
-        let welcomed = self.welcomed.swap(0, Ordering::Relaxed);
-        let frames = self.frames.swap(0, Ordering::Relaxed);
+    /// What was written since so many frames were.
+    fn tell(&self, what: &str, before: usize) {
+        let welcomed = self.welcomed.load(Ordering::Relaxed);
+        let frames = self.frames.load(Ordering::Relaxed) - before;
         println!("{what}: {welcomed} sockets welcomed, {frames} frames taken");
     }
 }
