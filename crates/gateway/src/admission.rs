@@ -1,19 +1,23 @@
 //! The one way in for tokens, over HTTP and WebSocket: verified, not revoked, counted.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::http::HeaderValue;
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::request::Parts;
 use confab_auth::{AuthError, Caller, Verifier};
 use confab_protocol::error::Failure;
 use confab_protocol::ids::SessionId;
 use time::{Duration, OffsetDateTime};
 
+use crate::limits::address_of;
 use crate::metrics::AuthMetrics;
 use crate::refusals::Refusals;
 use crate::revocations::Revocations;
 use crate::sessions::{Registered, Sessions};
+use crate::turns::Turns;
 use crate::ws::outbox::Outbox;
 
 /// Over what a token came.
@@ -41,6 +45,8 @@ pub(crate) struct Admission {
     revocations: Revocations,
     refusals: Arc<Refusals>,
     metrics: AuthMetrics,
+    turns: Turns,
+    trusted_proxies: usize,
 }
 
 impl Admission {
@@ -49,12 +55,15 @@ impl Admission {
         revocations: Revocations,
         refusals: Refusals,
         metrics: AuthMetrics,
+        trusted_proxies: usize,
     ) -> Self {
         Self {
             verifier,
             revocations,
             refusals: Arc::new(refusals),
             metrics,
+            turns: Turns::new(),
+            trusted_proxies,
         }
     }
 
@@ -73,21 +82,23 @@ impl Admission {
     /// # Errors
     /// The code with which the caller is refused.
     pub(crate) async fn admit(&self, token: &str, transport: Transport) -> Result<Caller, Failure> {
-        self.judge(Ok(token), transport).await
+        self.judge(Ok(token), None, transport).await
     }
 
-    /// The same for the token of an `Authorization` header.
+    /// The same for the token of a request's `Authorization` header.
     ///
     /// # Errors
     /// The code with which the caller is refused.
     pub(crate) async fn admit_header(
         &self,
-        headers: &HeaderMap,
+        request: &Parts,
         transport: Transport,
     ) -> Result<Caller, Failure> {
+        let headers = &request.headers;
         let values = headers.get_all(AUTHORIZATION).iter();
         let token = confab_auth::bearer(values.map(HeaderValue::as_bytes));
-        self.judge(token, transport).await
+        let address = address_of(&request.extensions, headers, self.trusted_proxies);
+        self.judge(token, Some(address), transport).await
     }
 
     /// Gives a session, which closes by its `outbox`, its place among the open ones. The revocations are looked at again
@@ -123,11 +134,15 @@ impl Admission {
     async fn judge(
         &self,
         token: Result<&str, AuthError>,
+        address: Option<IpAddr>,
         transport: Transport,
     ) -> Result<Caller, Failure> {
         let began = Instant::now();
         let admitted = match token {
-            Ok(token) => self.verify(token).await,
+            Ok(token) => {
+                self.turns.next(address, token).await;
+                self.verify(token).await
+            }
             Err(error) => Err(self.refused(&error, None)),
         };
         let code = admitted.as_ref().err().map(|failure| failure.code);

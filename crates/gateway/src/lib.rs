@@ -45,6 +45,7 @@ mod settings;
 mod signals;
 mod slots;
 mod tasks;
+mod turns;
 mod window;
 mod ws;
 
@@ -205,6 +206,7 @@ impl Gateway {
             revocations.clone(),
             Refusals::new(settings.explain_refusals),
             AuthMetrics::new(registry),
+            settings.trusted_proxies,
         );
         let (signals, signalling, said) =
             Outbound::new(bus.clone(), gateways.clone(), SignalMetrics::new(registry));

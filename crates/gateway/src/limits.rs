@@ -19,7 +19,7 @@ mod rates;
 mod strikes;
 mod users;
 
-pub(crate) use address::Peer;
+pub(crate) use address::{Peer, of as address_of};
 pub(crate) use price::{CONNECT_PRICE, PLAIN_PRICE, price_of, price_of_bytes, price_of_positions};
 pub use rates::{BadRateLimit, RateLimit};
 pub(crate) use strikes::Strikes;

@@ -198,9 +198,7 @@ async fn admit(sockets: &Sockets, parts: &Parts) -> Result<Option<Caller>, Failu
     if !headers.contains_key(AUTHORIZATION) {
         return Ok(None);
     }
-    let admitting = sockets
-        .admission
-        .admit_header(headers, Transport::WebSocket);
+    let admitting = sockets.admission.admit_header(parts, Transport::WebSocket);
     let caller = readers(admitting.await?)?;
     let rates = &sockets.rates;
     rates.charge_caller(&caller, CONNECT_PRICE, &parts.extensions)?;

@@ -26,7 +26,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The address that a request is counted for: the peer's, or, behind trusted proxies, the one that the outermost of them
 /// wrote into `X-Forwarded-For`: the `trusted_proxies`-th from the right, for what stands left of it is the client's word.
 /// Where that is none, the request did not come through them all, and is its peer's. One host has a whole /64 of IPv6.
-pub(super) fn of(extensions: &Extensions, headers: &HeaderMap, trusted_proxies: usize) -> IpAddr {
+pub(crate) fn of(extensions: &Extensions, headers: &HeaderMap, trusted_proxies: usize) -> IpAddr {
     let peer = extensions
         .get::<Peer>()
         .map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);

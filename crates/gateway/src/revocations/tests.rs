@@ -33,6 +33,7 @@ fn admission(key: &Key, revocations: &Revocations) -> Admission {
         revocations.clone(),
         Refusals::new(false),
         AuthMetrics::new(&mut Registry::default()),
+        0,
     )
 }
 

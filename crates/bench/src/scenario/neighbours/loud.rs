@@ -147,7 +147,7 @@ async fn add(http: Http, conversation: ConversationId) {
 
 async fn change(http: Http, conversation: ConversationId) {
     loop {
-        let metadata = JsonText::trusted(format!(r#"{{"n":"{}"}}"#, Uuid::now_v7()));
+        let metadata = JsonText::trusted(format!(r#"{{"name":"{}"}}"#, Uuid::now_v7()));
         rest(http.update_conversation(conversation, &metadata, None)).await;
     }
 }
