@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use confab_protocol::command::{Command, Outcome, Request};
-use confab_protocol::error::Failure;
+use confab_protocol::error::{Code, Failure};
 use tracing::{debug, error, warn};
 
 use crate::database::{ACQUIRE, Pool, bounded};
@@ -137,6 +137,15 @@ fn in_time(deadline: Instant) -> Result<(), sqlx::Error> {
         Ok(())
     } else {
         Err(sqlx::Error::PoolTimedOut)
+    }
+}
+
+/// What a command is answered with whose budget ended: unknown when an earlier run may have stored it.
+fn given_up(unknown: bool) -> Failure {
+    if unknown {
+        Failure::of(Code::Timeout)
+    } else {
+        Failure::new(Code::Unavailable, "Postgres did not take it in time").retry_after(1000)
     }
 }
 

@@ -75,6 +75,11 @@ impl Fixture {
         committer(&self.url)
     }
 
+    /// A pool of one connection, of a worker's kind.
+    pub(crate) fn one_connection(&self) -> Pool {
+        Pool::new(options(&self.url), 1, DEADLINE)
+    }
+
     /// A group; the first user begins it.
     pub(crate) async fn group(&self, users: &[&str]) -> ConversationId {
         self.begin(ConversationType::Group, users).await

@@ -15,7 +15,7 @@ use tracing::{debug, error};
 use uuid::Uuid;
 
 use super::lock::wait_for_lock;
-use super::{AGAIN, Committer, Fate, gives_up, in_time};
+use super::{AGAIN, Committer, Fate, given_up, gives_up};
 use crate::database::{READ_COMMITTED, bounded};
 use crate::error::{CommandError, Meaning, locked, meaning, poisons_connection};
 use crate::messages::{Append, Appended, Decision, Stored};
@@ -66,22 +66,11 @@ impl Committer {
         let mut parts = VecDeque::from([((0..items.len()).collect::<Vec<_>>(), false)]);
         while let Some((part, was_locked)) = parts.pop_front() {
             let part = run.due(part, Instant::now());
-            let batch: Vec<_> = part
-                .iter()
-                .filter_map(|n| items.get(*n))
-                .map(|item| &item.append)
-                .collect();
-            let deadlines = part.iter().filter_map(|n| items.get(*n));
-            let deadlines = deadlines.map(|item| item.deadline);
-            // Those who wait for a lock wait for the last one's sake; nobody else's statement is to begin behind its own end.
-            let deadline = match locking {
-                Locking::Skip => deadlines.min(),
-                Locking::Wait => deadlines.max(),
-            };
-            let Some(deadline) = deadline else {
+            let batch: Vec<_> = part.iter().filter_map(|n| items.get(*n)).collect();
+            if batch.is_empty() {
                 continue;
-            };
-            let error = match self.append(&batch, locking, deadline).await {
+            }
+            let error = match self.append(&batch, locking).await {
                 Ok(appended) => {
                     run.committed.extend(self.committed(&batch, &appended));
                     run.decide(&part, &batch, &appended);
@@ -125,64 +114,76 @@ impl Committer {
         run.end()
     }
 
+    /// Appends; gives for each what the store did, and nothing for one whose budget had ended before its statement began.
     async fn append(
         &self,
-        batch: &[&Append],
+        batch: &[&Item],
         locking: Locking,
-        deadline: Instant,
-    ) -> Result<Vec<Appended>, sqlx::Error> {
+    ) -> Result<Vec<Option<Appended>>, sqlx::Error> {
         let began = Instant::now();
-        let rows = match locking {
-            Locking::Skip => self.append_free(batch, deadline).await?,
-            Locking::Wait => bounded(self.append_by_waiting(batch, deadline)).await?,
+        let (places, rows) = match locking {
+            Locking::Skip => self.append_free(batch).await?,
+            Locking::Wait => bounded(self.append_by_waiting(batch)).await?,
         };
-        self.metrics.batch(batch.len(), began.elapsed());
+        if !places.is_empty() {
+            self.metrics.batch(places.len(), began.elapsed());
+        }
         let mut appended: Vec<_> = rows.iter().map(read).collect::<Result<_, _>>()?;
-        appended.sort_by_key(|(place, _)| *place);
-        if appended.len() != batch.len() {
+        appended.sort_by_key(|(item, _)| *item);
+        if appended.len() != places.len() {
             return Err(sqlx::Error::Protocol(
                 "the batch has another number of outcomes".into(),
             ));
         }
-        Ok(appended.into_iter().map(|(_, appended)| appended).collect())
+        let mut ends: Vec<_> = batch.iter().map(|_| None).collect();
+        for (place, (_, appended)) in places.into_iter().zip(appended) {
+            if let Some(end) = ends.get_mut(place) {
+                *end = Some(appended);
+            }
+        }
+        Ok(ends)
     }
 
-    async fn append_free(
-        &self,
-        batch: &[&Append],
-        deadline: Instant,
-    ) -> Result<Vec<PgRow>, sqlx::Error> {
+    async fn append_free(&self, batch: &[&Item]) -> Result<(Vec<usize>, Vec<PgRow>), sqlx::Error> {
         let mut connection = self.batches.acquire().await?;
-        if let Err(late) = in_time(deadline) {
+        let (places, due) = still_in_time(batch);
+        if due.is_empty() {
             connection.release();
-            return Err(late);
+            return Ok((places, Vec::new()));
         }
-        let result = bounded(bind(batch).fetch_all(&mut *connection)).await;
+        let result = bounded(bind(&due).fetch_all(&mut *connection)).await;
         if !result.as_ref().err().is_some_and(poisons_connection) {
             connection.release();
         }
-        result
+        Ok((places, result?))
     }
 
-    /// Appends in the transaction that has waited for the lock.
+    /// Appends in the transaction that has waited for the lock: as long as the last of them has time, and without those that had none left.
     async fn append_by_waiting(
         &self,
-        batch: &[&Append],
-        deadline: Instant,
-    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        batch: &[&Item],
+    ) -> Result<(Vec<usize>, Vec<PgRow>), sqlx::Error> {
         let mut tx = self.places.begin(READ_COMMITTED).await?;
         let appended = async {
-            if let Some(first) = batch.first() {
-                let conversation = Some(first.message.conversation);
-                wait_for_lock(&mut tx, &first.caller, conversation, deadline).await?;
+            let last = batch.iter().max_by_key(|item| item.deadline);
+            if let Some(Item {
+                append, deadline, ..
+            }) = last
+            {
+                let conversation = Some(append.message.conversation);
+                wait_for_lock(&mut tx, &append.caller, conversation, *deadline).await?;
             }
-            in_time(deadline)?;
-            bind(batch).fetch_all(&mut *tx).await
+            let (places, due) = still_in_time(batch);
+            let rows = match due.as_slice() {
+                [] => Vec::new(),
+                due => bind(due).fetch_all(&mut *tx).await?,
+            };
+            Ok((places, rows))
         };
         match appended.await {
-            Ok(rows) => {
+            Ok(appended) => {
                 tx.commit().await?;
-                Ok(rows)
+                Ok(appended)
             }
             Err(error) => {
                 if !poisons_connection(&error) {
@@ -194,17 +195,19 @@ impl Committer {
     }
 
     /// What is to be published of a batch: the outbox row is found again by the relay should this process die.
-    fn committed(&self, batch: &[&Append], appended: &[Appended]) -> Option<Committed> {
+    fn committed(&self, batch: &[&Item], appended: &[Option<Appended>]) -> Option<Committed> {
         let stored = batch
             .iter()
-            .zip(appended)
+            .zip(appended.iter())
+            .filter_map(|(item, appended)| Some((&item.append, appended.as_ref()?)))
             .filter(|(_, appended)| appended.decision == Decision::Stored);
         let events: Vec<_> = stored
             .map(|(append, appended)| {
                 crate::outbox::outgoing(&append.caller.tenant, &append.entry(appended))
             })
             .collect();
-        let row = appended.iter().find_map(|appended| appended.outbox)?;
+        let mut appended = appended.iter().flatten();
+        let row = appended.find_map(|appended| appended.outbox)?;
         (!events.is_empty()).then_some(Committed { row, events })
     }
 }
@@ -240,12 +243,12 @@ impl<'a> Run<'a> {
         due
     }
 
-    fn decide(&mut self, part: &[usize], batch: &[&Append], appended: &[Appended]) {
-        for (n, (append, appended)) in part.iter().zip(batch.iter().zip(appended)) {
-            if appended.decision == Decision::Locked {
-                self.skip(*n);
-            } else {
-                self.set(*n, Fate::Decided(append.answer(appended)));
+    fn decide(&mut self, part: &[usize], batch: &[&Item], appended: &[Option<Appended>]) {
+        for (n, (item, appended)) in part.iter().zip(batch.iter().zip(appended)) {
+            match appended {
+                Some(appended) if appended.decision == Decision::Locked => self.skip(*n),
+                Some(appended) => self.set(*n, Fate::Decided(item.append.answer(appended))),
+                None => self.refuse(*n, given_up(self.is_in_doubt(*n))),
             }
         }
     }
@@ -293,13 +296,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What a message is answered with whose budget ended: unknown when an earlier run may have stored it.
-fn given_up(unknown: bool) -> Failure {
-    if unknown {
-        Failure::of(Code::Timeout)
-    } else {
-        Failure::new(Code::Unavailable, "Postgres did not take it in time").retry_after(1000)
-    }
+/// The messages of a batch whose budget has not ended while a connection or a lock was waited for, or this process stood still, with their
+/// places: the gateways of the others have given them up, and their senders may have been told so, or been refused elsewhere.
+fn still_in_time<'a>(batch: &[&'a Item]) -> (Vec<usize>, Vec<&'a Append>) {
+    let now = Instant::now();
+    let due = batch.iter().enumerate();
+    let due = due.filter(|(_, item)| item.deadline > now);
+    due.map(|(place, item)| (place, &item.append)).unzip()
 }
 
 type Call<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;

@@ -9,7 +9,7 @@ use confab_protocol::ids::ConversationId;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{AGAIN, Committer, Fate, gives_up, in_time, report};
+use super::{AGAIN, Committer, Fate, given_up, gives_up, report};
 use crate::database::bounded;
 use crate::error::{CommandError, Meaning, locked, meaning, poisons_connection};
 use crate::planner::Open;
@@ -23,6 +23,9 @@ pub(crate) struct Mark {
     pub(crate) read: MarkRead,
     pub(crate) deadline: Instant,
 }
+
+/// Marks of one statement, with their places among all.
+type Part<'a> = Vec<(usize, &'a Mark)>;
 
 #[derive(Debug, sqlx::FromRow)]
 struct Marked {
@@ -44,25 +47,27 @@ impl Committer {
                 *of = Some(fate);
             }
         };
-        let all: Vec<_> = marks.iter().enumerate().collect();
+        let all: Part<'_> = marks.iter().enumerate().collect();
         let mut parts = VecDeque::from([(all, false)]);
-        while let Some((part, is_unknown)) = parts.pop_front() {
-            let run: Vec<_> = part.iter().map(|(_, mark)| *mark).collect();
-            let error = match self.run(&run).await {
+        while let Some((mut part, is_unknown)) = parts.pop_front() {
+            let (late, ran) = self.run(&mut part).await;
+            for (place, _) in late {
+                set(place, Fate::Decided(Err(given_up(is_unknown))));
+            }
+            let error = match ran {
                 Ok(rows) => {
-                    let places = part.iter().map(|(place, _)| *place);
-                    places
-                        .zip(answers(&run, &rows))
-                        .for_each(|(place, fate)| set(place, fate));
+                    for ((place, _), fate) in part.iter().zip(answers(&part, &rows)) {
+                        set(*place, fate);
+                    }
                     continue;
                 }
                 Err(error) => error,
             };
             let meaning = meaning(&error);
-            debug!(%error, ?meaning, marks = run.len(), "marks are run again");
+            debug!(%error, ?meaning, marks = part.len(), "marks are run again");
             let is_unknown = is_unknown || meaning == Meaning::Unknown;
             match meaning {
-                Meaning::Data | Meaning::Defect | Meaning::Locked if run.len() > 1 => {
+                Meaning::Data | Meaning::Defect | Meaning::Locked if part.len() > 1 => {
                     let (one, other) = part.split_at(part.len() / 2);
                     parts.push_front((other.to_vec(), is_unknown));
                     parts.push_front((one.to_vec(), is_unknown));
@@ -74,7 +79,7 @@ impl Committer {
                 _ => {
                     let is_refused = matches!(meaning, Meaning::Data | Meaning::Defect);
                     let next = Instant::now() + AGAIN;
-                    let (over, again): (Vec<_>, Vec<_>) = part
+                    let (over, again): (Part<'_>, Part<'_>) = part
                         .into_iter()
                         .partition(|(_, mark)| is_refused || gives_up(mark.deadline, next));
                     if !over.is_empty() {
@@ -97,15 +102,21 @@ impl Committer {
         fates.map(|fate| fate.unwrap_or_else(lost)).collect()
     }
 
-    async fn run(&self, marks: &[&Mark]) -> Result<Vec<Marked>, sqlx::Error> {
-        let items = Items::of(marks);
-        let mut connection = self.pool.acquire().await?;
-        if let Some(last) = marks.iter().map(|mark| mark.deadline).max()
-            && let Err(late) = in_time(last)
-        {
+    /// Runs marks in one statement. Those whose budget has ended once there is a connection are taken out of the part and given back: their
+    /// gateways have given them up.
+    async fn run<'a>(&self, part: &mut Part<'a>) -> (Part<'a>, Result<Vec<Marked>, sqlx::Error>) {
+        let mut connection = match self.pool.acquire().await {
+            Ok(connection) => connection,
+            Err(error) => return (Vec::new(), Err(error)),
+        };
+        let now = Instant::now();
+        let late = part.extract_if(.., |(_, mark)| mark.deadline <= now);
+        let late = late.collect();
+        if part.is_empty() {
             connection.release();
-            return Err(late);
+            return (late, Ok(Vec::new()));
         }
+        let items = Items::of(part);
         let call = sqlx::query_as(CALL)
             .bind(items.commands)
             .bind(items.tenants)
@@ -118,7 +129,7 @@ impl Committer {
         if !result.as_ref().err().is_some_and(poisons_connection) {
             connection.release();
         }
-        result
+        (late, result)
     }
 }
 
@@ -134,9 +145,9 @@ struct Items<'a> {
 }
 
 impl<'a> Items<'a> {
-    fn of(marks: &[&'a Mark]) -> Self {
+    fn of(part: &[(usize, &'a Mark)]) -> Self {
         let mut items = Self::default();
-        for (n, mark) in (0..).zip(marks) {
+        for (n, (_, mark)) in (0..).zip(part) {
             match &mark.read {
                 MarkRead::UpTo { conversation, seq } => {
                     let seq = i64::try_from(*seq).unwrap_or(i64::MAX);
@@ -171,16 +182,16 @@ fn skipped() -> Open {
     }
 }
 
-fn answers(marks: &[&Mark], rows: &[Marked]) -> Vec<Fate> {
+fn answers(part: &[(usize, &Mark)], rows: &[Marked]) -> Vec<Fate> {
     enum Answer {
         Reads(Vec<ReadMark>),
         Refused(Failure),
         Locked,
     }
-    let mut answers: Vec<_> = marks.iter().map(|_| Answer::Reads(Vec::new())).collect();
+    let mut answers: Vec<_> = part.iter().map(|_| Answer::Reads(Vec::new())).collect();
     for row in rows {
         let place = usize::try_from(row.command).unwrap_or(usize::MAX);
-        let (Some(answer), Some(mark)) = (answers.get_mut(place), marks.get(place)) else {
+        let (Some(answer), Some((_, mark))) = (answers.get_mut(place), part.get(place)) else {
             continue;
         };
         match (row.outcome.as_str(), read_mark(row)) {

@@ -3,6 +3,7 @@
 mod admins;
 mod alone;
 mod batches;
+mod budgets;
 mod content;
 mod contention;
 mod conversations;

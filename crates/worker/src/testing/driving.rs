@@ -3,8 +3,11 @@
 use std::time::{Duration, Instant};
 
 use confab_protocol::command::Request;
+use prometheus_client::registry::Registry;
 
 use crate::commit::{CommandOutcome, Committer, Fate, Item, Mark};
+use crate::database::Pool;
+use crate::metrics::Metrics;
 use crate::outbox::Committed;
 use crate::planner::{Locking, Open};
 
@@ -17,6 +20,12 @@ pub(crate) struct Finished {
 }
 
 impl Committer {
+    /// One that has this pool for whatever it does.
+    pub(crate) fn on(pool: &Pool) -> Self {
+        let pools = [pool.clone(), pool.clone(), pool.clone()];
+        Self::new(pools, Metrics::new(&mut Registry::default()))
+    }
+
     pub(crate) async fn finish_batch(&self, items: &[Item]) -> Finished {
         let end = self.batch(items, Locking::Skip).await;
         let mut committed = end.committed;

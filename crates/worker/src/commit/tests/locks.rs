@@ -1,6 +1,6 @@
 //! What another holds is left out, waits apart, and is carried out once it is free.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use confab_protocol::command::Caller;
 use confab_protocol::error::Code;
@@ -103,7 +103,7 @@ async fn waiting_ends_with_the_deadline() {
     let fixture = Fixture::new().await;
     let group = fixture.group(&["alice"]).await;
     let holder = fixture.hold(group).await;
-    let deadline = Instant::now() + std::time::Duration::from_millis(300);
+    let deadline = Instant::now() + Duration::from_millis(300);
     let item = Item {
         deadline,
         ..message(group, "alice", "hello")

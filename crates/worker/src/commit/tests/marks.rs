@@ -1,7 +1,5 @@
 //! Read marks: many in one statement.
 
-use std::time::{Duration, Instant};
-
 use confab_protocol::command::{Caller, MarkRead, Outcome, ReadMark};
 use confab_protocol::error::Code;
 use confab_protocol::ids::{ConversationId, EventId, Seq};
@@ -241,41 +239,44 @@ async fn marks_beside_sends_removals_and_additions_end_within_the_log() {
     assert_eq!(wrong, 0);
 }
 
+/// What Postgres refuses of one mark, it refuses of all that stand in the same statement.
 #[tokio::test]
-async fn mark_that_is_late_ends_no_other() {
+async fn mark_that_postgres_refuses_fails_alone() {
+    const REFUSING: &str = "
+        alter function mark_read(integer[], text[], text[], uuid[], bigint[], uuid[]) rename to mark_all;
+        create function mark_read(
+            in_commands integer[], in_tenants text[], in_users text[], in_conversations uuid[], in_seqs bigint[], in_messages uuid[]
+        ) returns table (command integer, outcome text, conversation uuid, up_to bigint, moved boolean, members integer)
+        language plpgsql volatile as $$
+        begin
+            if 'mallory' = any(in_users) then
+                raise 'not for mallory' using errcode = '22000';
+            end if;
+            return query select * from mark_all(in_commands, in_tenants, in_users, in_conversations, in_seqs, in_messages);
+        end
+        $$";
     let fixture = Fixture::new().await;
-    let group = fixture.group(&["alice", "bob"]).await;
-    let worker = fixture.another_committer();
-    let read_only = async |value: &str| {
-        let text = format!(
-            "do $$ begin execute format('alter database %I set default_transaction_read_only = {value}', \
-             current_database()); end $$"
-        );
-        let text = sqlx::AssertSqlSafe(text);
-        sqlx::query(text).execute(&fixture.pool).await.unwrap();
-    };
-    read_only("on").await;
-    let late = Instant::now() + Duration::from_millis(1500);
-    let marks = [
-        Mark {
-            deadline: late,
-            ..up_to("alice", group, 1)
-        },
-        up_to("bob", group, 1),
-    ];
-    let back = async {
-        tokio::time::sleep_until(late.into()).await;
-        read_only("off").await;
-    };
-    let (fates, ()) = tokio::join!(worker.mark(&marks), back);
-    let codes = fates.into_iter().map(|fate| match fate {
-        Fate::Decided(outcome) => outcome.err().map(|failure| failure.code),
-        Fate::Locked(open) => panic!("{open:?}"),
-    });
-    assert_eq!(codes.collect::<Vec<_>>(), [Some(Code::Unavailable), None]);
+    let group = fixture.group(&["alice", "mallory", "bob"]).await;
+    sent(fixture.send(message(group, "alice", "hello")).await);
+    sqlx::raw_sql(REFUSING)
+        .execute(&fixture.pool)
+        .await
+        .unwrap();
+    let marks = ["alice", "mallory", "bob"].map(|user| up_to(user, group, 2));
+    let outcomes = fixture.committer.finish_marks(&marks).await;
+    let codes = outcomes
+        .into_iter()
+        .map(|outcome| outcome.err().map(|failure| failure.code));
+    assert_eq!(
+        codes.collect::<Vec<_>>(),
+        [None, Some(Code::Validation), None]
+    );
+    for (user, expected) in [("alice", 2), ("mallory", 1), ("bob", 2)] {
+        assert_eq!(stands(&fixture.pool, group, user).await, expected, "{user}");
+    }
 }
 
-fn up_to(user: &str, conversation: ConversationId, seq: Seq) -> Mark {
+pub(super) fn up_to(user: &str, conversation: ConversationId, seq: Seq) -> Mark {
     Mark {
         caller: caller(user),
         read: MarkRead::UpTo { conversation, seq },
@@ -310,7 +311,7 @@ fn read(outcome: CommandOutcome) -> Vec<ReadMark> {
 }
 
 /// Where the mark of a user's latest membership stands.
-async fn stands(pool: &PgPool, conversation: ConversationId, user: &str) -> Seq {
+pub(super) async fn stands(pool: &PgPool, conversation: ConversationId, user: &str) -> Seq {
     let (seq,): (i64,) = sqlx::query_as(
         "select last_read_seq from participants where conversation_id = $1 and user_id = $2 \
          order by joined_seq desc limit 1",

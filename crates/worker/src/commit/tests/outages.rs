@@ -161,17 +161,3 @@ async fn hold(fixture: &Fixture, text: &str) -> Transaction<'static, Postgres> {
         .unwrap();
     holder
 }
-
-/// As when a worker stood still between the look at a command's budget and its statement.
-#[tokio::test]
-async fn command_behind_its_budget_is_not_carried_out() {
-    let fixture = Fixture::new().await;
-    let group = fixture.group(&["alice"]).await;
-    let late = request("alice", patch(group, r#"{"name":"late"}"#));
-    let (outcome, committed) = fixture.committer.finish_alone(&late, Instant::now()).await;
-    assert_eq!(code(outcome), Code::Unavailable);
-    assert!(committed.is_none());
-    let stored = "select version from conversations where id = $1";
-    let stored = sqlx::query_scalar::<_, i64>(stored).bind(group.0);
-    assert_eq!(stored.fetch_one(&fixture.pool).await.unwrap(), 1);
-}
