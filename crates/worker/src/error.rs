@@ -140,9 +140,7 @@ pub(crate) fn meaning(error: &sqlx::Error) -> Meaning {
                 Meaning::Again
             }
             // The connection ended, at a moment that is not known.
-            Some(code) if code.starts_with("57P") || code.starts_with("08") || code == "25P03" => {
-                Meaning::Unknown
-            }
+            Some(code) if ends_connection(code) => Meaning::Unknown,
             _ => Meaning::Defect,
         },
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Meaning::NotExecuted,
@@ -154,12 +152,57 @@ pub(crate) fn meaning(error: &sqlx::Error) -> Meaning {
     }
 }
 
-/// Whether the connection that met the error must not be used again: its server stops, or cannot write.
+/// Whether the connection that met the error must not be used again: it has ended, or its server stops or cannot write.
 pub(crate) fn poisons_connection(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-            code.starts_with("57P") || code == "25006" || code.starts_with("08")
-        }),
+        sqlx::Error::Database(database) => {
+            let code = database.code();
+            code.is_some_and(|code| code == "25006" || ends_connection(&code))
+        }
+        // It never reached the connection.
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => false,
         _ => true,
+    }
+}
+
+/// Whether Postgres ends the connection with an error of this SQLSTATE: a shutdown, a lost client, too long in a transaction, idle (25P03) or
+/// in all (25P04).
+fn ends_connection(code: &str) -> bool {
+    code.starts_with("57P") || code.starts_with("08") || matches!(code, "25P03" | "25P04")
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection as _, PgConnection};
+
+    use super::*;
+    use crate::testing::Fixture;
+
+    #[tokio::test]
+    async fn connection_that_postgres_ends_is_not_used_again() {
+        let fixture = Fixture::new().await;
+        let mut connection = PgConnection::connect(&fixture.url).await.unwrap();
+        for (code, means, is_poisoned) in [
+            ("25P03", Meaning::Unknown, true),
+            ("25P04", Meaning::Unknown, true),
+            ("57P01", Meaning::Unknown, true),
+            ("57P05", Meaning::Unknown, true),
+            ("08006", Meaning::Unknown, true),
+            ("25006", Meaning::Again, true),
+            ("40001", Meaning::Again, false),
+            ("55P03", Meaning::Locked, false),
+            ("22000", Meaning::Data, false),
+        ] {
+            let raise = format!("do $$ begin raise 'told' using errcode = '{code}'; end $$");
+            let raise = sqlx::AssertSqlSafe(raise);
+            let raised = sqlx::raw_sql(raise).execute(&mut connection).await;
+            let error = raised.unwrap_err();
+            let told = (meaning(&error), poisons_connection(&error));
+            assert_eq!(told, (means, is_poisoned), "{code}");
+        }
+        for error in [sqlx::Error::PoolTimedOut, sqlx::Error::PoolClosed] {
+            let told = (meaning(&error), poisons_connection(&error));
+            assert_eq!(told, (Meaning::NotExecuted, false));
+        }
     }
 }
