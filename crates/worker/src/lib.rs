@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 use uuid::Uuid;
 
 mod commit;
@@ -31,6 +31,7 @@ mod participants;
 pub mod parts;
 mod planner;
 mod query_queue;
+mod readiness;
 mod reads;
 mod repeats;
 mod revocations;
@@ -41,10 +42,11 @@ mod testing;
 pub use database::migrate;
 pub use error::Error;
 pub use metrics::METRICS;
+pub use readiness::Readiness;
 pub use settings::Settings;
 
 use commit::Committer;
-use database::{AcquireError, Pool, Siblings, bounded};
+use database::{Pool, Siblings, bounded};
 use dispatch::Dispatch;
 use metrics::Metrics;
 
@@ -56,64 +58,8 @@ const SPARE_CONNECTIONS: u32 = 2;
 pub(crate) const WAITING_PLACES: u32 = 8;
 /// Connections that tell whether a worker may serve.
 const READINESS_CONNECTIONS: u32 = 1;
-/// How long Postgres may take to commit where a worker counts as ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Commits a record in the write-ahead log that nobody reads: the smallest write there is.
-const WRITE: &str = "select pg_logical_emit_message(true, 'confab', '')";
 /// How soon a service that could not start is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
-
-/// What a worker may serve on: NATS connected, Postgres migrated and taking writes.
-#[derive(Debug, Clone)]
-pub struct Readiness {
-    bus: Bus,
-    pool: Pool,
-    stop: CancellationToken,
-}
-
-impl Readiness {
-    /// What is missing; nothing when the worker may serve.
-    pub async fn missing(&self) -> Vec<&'static str> {
-        let postgres = self.postgres().await;
-        let conditions = [
-            ("stopping", !self.stop.is_cancelled()),
-            ("nats", self.bus.is_connected()),
-            (postgres.unwrap_or("postgres"), postgres.is_none()),
-        ];
-        conditions
-            .into_iter()
-            .filter(|(_, holds)| !holds)
-            .map(|(name, _)| name)
-            .collect()
-    }
-
-    /// What keeps Postgres from being used, found by a commit that waits for the disk and for synchronous standbys.
-    async fn postgres(&self) -> Option<&'static str> {
-        let look = async {
-            let mut connection = match self.pool.try_acquire().await {
-                Ok(connection) => connection,
-                Err(AcquireError::ReadOnly) => return Some("postgres_read_only"),
-                Err(error) => {
-                    debug!(%error, "Postgres is not ready");
-                    return Some("postgres");
-                }
-            };
-            match database::is_migrated(&mut connection).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    connection.release();
-                    return Some("postgres_schema");
-                }
-                Err(_) => return Some("postgres"),
-            }
-            let write = sqlx::query(WRITE).execute(&mut *connection).await;
-            connection.release();
-            write.is_err().then_some("postgres_writes")
-        };
-        let looked = tokio::time::timeout(READY_TIMEOUT, look).await;
-        looked.unwrap_or(Some("postgres"))
-    }
-}
 
 /// A worker that was built and not started.
 pub struct Worker {
@@ -212,11 +158,7 @@ impl Worker {
     /// What the worker may serve on.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        Readiness {
-            bus: self.bus.clone(),
-            pool: self.pools.readiness.clone(),
-            stop: self.stop.clone(),
-        }
+        Readiness::new(&self.bus, &self.pools.readiness, &self.stop)
     }
 
     /// Serves until the stop; then finishes what it took, and publishes what it committed.

@@ -1,0 +1,89 @@
+//! Whether a worker may serve, told by doing what it is for: by a commit.
+
+use std::time::Duration;
+
+use confab_bus::Bus;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::database::{self, AcquireError, Pool};
+use crate::error::poisons_connection;
+
+/// How long Postgres may take to commit where a worker counts as ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Commits a record in the write-ahead log that nobody reads: the smallest write there is.
+const WRITE: &str = "select pg_logical_emit_message(true, 'confab', '')";
+
+/// What a worker may serve on: NATS connected, Postgres migrated and taking writes.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    bus: Bus,
+    pool: Pool,
+    stop: CancellationToken,
+}
+
+impl Readiness {
+    pub(crate) fn new(bus: &Bus, pool: &Pool, stop: &CancellationToken) -> Self {
+        Self {
+            bus: bus.clone(),
+            pool: pool.clone(),
+            stop: stop.clone(),
+        }
+    }
+
+    /// What is missing; nothing when the worker may serve.
+    pub async fn missing(&self) -> Vec<&'static str> {
+        let postgres = self.postgres().await;
+        let conditions = [
+            ("stopping", !self.stop.is_cancelled()),
+            ("nats", self.bus.is_connected()),
+            (postgres.unwrap_or("postgres"), postgres.is_none()),
+        ];
+        conditions
+            .into_iter()
+            .filter(|(_, holds)| !holds)
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    /// What keeps Postgres from being used, found by a commit that waits for the disk and for synchronous standbys.
+    async fn postgres(&self) -> Option<&'static str> {
+        let mut silent = "postgres";
+        let look = async {
+            let mut connection = match self.pool.try_acquire().await {
+                Ok(connection) => connection,
+                Err(AcquireError::ReadOnly) => return Some("postgres_read_only"),
+                Err(error) => {
+                    debug!(%error, "Postgres is not ready");
+                    return Some("postgres");
+                }
+            };
+            match database::is_migrated(&mut connection).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    connection.release();
+                    return Some("postgres_schema");
+                }
+                Err(error) => {
+                    debug!(%error, "Postgres is not ready");
+                    return Some("postgres");
+                }
+            }
+            // It reads: a commit that does not end waits for the disk, or for a standby.
+            silent = "postgres_writes";
+            let written = sqlx::query(WRITE).execute(&mut *connection).await;
+            let error = written.err();
+            if !error.as_ref().is_some_and(poisons_connection) {
+                connection.release();
+            }
+            let error = error?;
+            debug!(%error, "Postgres takes no writes");
+            Some("postgres_writes")
+        };
+        let looked = tokio::time::timeout(READY_TIMEOUT, look).await;
+        looked.unwrap_or(Some(silent))
+    }
+}
+
+#[cfg(test)]
+mod tests;

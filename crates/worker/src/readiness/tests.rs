@@ -1,0 +1,59 @@
+//! What a worker says it lacks, on servers of the test's own.
+
+use confab_stack::{Nats, NatsSettings, Postgres, PostgresSettings, free_port};
+use tempfile::TempDir;
+
+use super::*;
+use crate::testing::{connections, durability, eventually, programs, settings};
+
+async fn postgres(folder: &TempDir) -> Postgres {
+    let settings = PostgresSettings {
+        folder: folder.path().join("postgres"),
+        port: free_port().unwrap(),
+        durability: durability(),
+    };
+    Postgres::start(&programs(), settings).await.unwrap()
+}
+
+async fn nats(folder: &TempDir) -> Nats {
+    let settings = NatsSettings {
+        folder: folder.path().join("nats"),
+        port: free_port().unwrap(),
+        monitor: None,
+    };
+    Nats::start(&programs(), settings).await.unwrap()
+}
+
+/// A standby that commits wait for, and that is not there, keeps nobody from reading.
+#[tokio::test]
+async fn commits_that_do_not_end_are_told() {
+    let folder = TempDir::new().unwrap();
+    let (server, nats) = (postgres(&folder).await, nats(&folder).await);
+    let url = server.database("readiness").await.unwrap();
+    database::migrate(&url).await.unwrap();
+    let mut settings = settings(&url);
+    settings.nats.nats_url = vec![nats.url()];
+    let bus = Bus::connect(&settings.nats, "test").await.unwrap();
+    let stop = CancellationToken::new();
+    let readiness = Readiness::new(&bus, &connections(&url), &stop);
+    let says = async |expected: &[&str]| {
+        eventually("readiness says so", async || {
+            (readiness.missing().await == expected).then_some(())
+        })
+        .await;
+    };
+    says(&[]).await;
+    let standbys = async |names: &str| {
+        let alter = format!("alter system set synchronous_standby_names = '{names}'");
+        for text in [alter.as_str(), "select pg_reload_conf()"] {
+            server.sql("postgres", text).await.unwrap();
+        }
+    };
+    standbys("nobody").await;
+    says(&["postgres_writes"]).await;
+    assert_eq!(readiness.missing().await, ["postgres_writes"]);
+    standbys("").await;
+    says(&[]).await;
+    stop.cancel();
+    says(&["stopping"]).await;
+}
