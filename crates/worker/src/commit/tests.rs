@@ -8,6 +8,7 @@ mod content;
 mod contention;
 mod conversations;
 mod creations;
+mod dropped;
 mod locks;
 mod marks;
 mod memberships;
