@@ -10,6 +10,7 @@ mod driver;
 mod ledger;
 mod library;
 mod load;
+mod marks;
 mod record;
 mod signals;
 mod socket;

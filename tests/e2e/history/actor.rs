@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::client::{Answer, Client};
 use super::load::{Chat, moment};
-use super::record::{Command, Deed, Outcome};
+use super::record::{Acts, Command, Deed, Outcome, ReadMark};
 use crate::support::text;
 
 /// How long a call may take: a gateway that stands still answers nothing.
@@ -37,15 +37,11 @@ pub(super) struct Actor {
     pub(super) rng: StdRng,
     /// Its messages that are neither deleted nor about to be.
     pub(super) own: Vec<(ConversationId, EventId)>,
-    pub(super) done: Vec<Command>,
+    pub(super) done: Acts,
 }
 
 impl Actor {
-    pub(super) async fn run(
-        mut self,
-        pause: u64,
-        mut stopped: watch::Receiver<bool>,
-    ) -> Vec<Command> {
+    pub(super) async fn run(mut self, pause: u64, mut stopped: watch::Receiver<bool>) -> Acts {
         while !*stopped.borrow() {
             self.act().await;
             let pause = moment(&mut self.rng, pause);
@@ -87,7 +83,7 @@ impl Actor {
     }
 
     fn note(&mut self, conversation: ConversationId, deed: Deed, outcome: Outcome) {
-        self.done.push(Command {
+        self.done.commands.push(Command {
             conversation,
             actor: self.client.user.clone(),
             deed,
@@ -95,11 +91,27 @@ impl Actor {
         });
     }
 
-    /// Moves a read mark, or tries to: what becomes of it is told in receipts.
+    /// Moves a read mark, or tries to, and looks where it stands, at whatever gateway. Without an answer it may stand where it was asked to.
     async fn read(&mut self, conversation: ConversationId) {
         let up_to = self.rng.random_range(1..100);
-        let marks = call(self.http().mark_read(conversation, up_to)).await;
-        drop(marks);
+        if let Ok(marks) = call(self.http().mark_read(conversation, up_to)).await {
+            for (conversation, up_to) in marks {
+                self.is_told(conversation, up_to);
+            }
+        }
+        if let Ok(view) = call(self.http().conversation(conversation)).await
+            && let Some(up_to) = view.conversation.last_read_seq
+        {
+            self.is_told(conversation, up_to);
+        }
+    }
+
+    fn is_told(&mut self, conversation: ConversationId, up_to: Seq) {
+        self.done.marks.push(ReadMark {
+            conversation,
+            user: self.client.user.clone(),
+            up_to,
+        });
     }
 
     fn http(&mut self) -> Http {

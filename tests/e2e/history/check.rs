@@ -6,8 +6,8 @@ use confab_protocol::error::Code;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 
 use super::ledger::Ledger;
-use super::record::{Account, Command, Deed, Told};
-use super::{commands, deliveries, signals};
+use super::record::{Account, Command, Deed, ReadMark, Told};
+use super::{commands, deliveries, marks, signals};
 
 /// Something that was promised and is not so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub(crate) enum Violation {
     Receipt(UserId, ConversationId, UserId, Seq),
     /// A client heard of a user with whom it never shared a conversation.
     Stranger(UserId, UserId),
+    /// A read mark was told, or stands in the end, below what was told before.
+    MarkLower(UserId, ConversationId, Seq, Seq),
     /// What must not have happened to a client.
     Trouble(UserId, String),
 }
@@ -58,7 +60,11 @@ impl Violation {
 }
 
 /// All that is wrong with what is stored, when nothing is on its way any more.
-pub(crate) fn stored(ledger: &Ledger, commands: &[Command]) -> Vec<Violation> {
+pub(crate) fn stored(
+    ledger: &Ledger,
+    commands: &[Command],
+    read_marks: &[ReadMark],
+) -> Vec<Violation> {
     assert!(ledger.is_final, "what is stored later explains nothing");
     let mut found = Vec::new();
     for (conversation, log) in &ledger.logs {
@@ -75,6 +81,7 @@ pub(crate) fn stored(ledger: &Ledger, commands: &[Command]) -> Vec<Violation> {
         }
     }
     commands::check(ledger, commands, &mut found);
+    marks::check(ledger, read_marks, &mut found);
     found
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Log {
     /// In the order of their seqs.
     pub(crate) rows: Vec<Row>,
     pub(crate) memberships: BTreeMap<UserId, Vec<Membership>>,
+    /// The highest of a user's read marks: each membership's is above those before.
+    pub(crate) read: BTreeMap<UserId, Seq>,
 }
 
 /// An event.
@@ -110,15 +112,18 @@ impl Ledger {
             .execute(&mut *snapshot)
             .await?;
         let mut logs = read_rows(&mut snapshot).await?;
-        let memberships: Vec<(Uuid, String, i64, Option<i64>)> = sqlx::query_as(
-            "select conversation_id, user_id, joined_seq, left_seq from participants order by conversation_id, user_id, joined_seq",
+        let memberships: Vec<(Uuid, String, i64, Option<i64>, i64)> = sqlx::query_as(
+            "select conversation_id, user_id, joined_seq, left_seq, last_read_seq from participants order by conversation_id, user_id, joined_seq",
         )
         .fetch_all(&mut *snapshot)
         .await?;
         snapshot.rollback().await?;
-        for (conversation, user, joined, left) in memberships {
+        for (conversation, user, joined, left, read) in memberships {
             let log = logs.entry(ConversationId(conversation)).or_default();
-            let memberships = log.memberships.entry(user.parse().unwrap()).or_default();
+            let user: UserId = user.parse().unwrap();
+            let highest = log.read.entry(user.clone()).or_default();
+            *highest = number(read).max(*highest);
+            let memberships = log.memberships.entry(user).or_default();
             memberships.push(Membership {
                 joined: number(joined),
                 left: left.map(number),

@@ -19,7 +19,7 @@ use super::actor::Actor;
 use super::check;
 use super::client::{Client, Manner};
 use super::ledger::Ledger;
-use super::record::{Command, Deed, Outcome};
+use super::record::{Acts, Command, Deed, Outcome};
 use crate::support::{Cluster, eventually, soak};
 
 /// How long after the last fault what is owed may take (DESIGN.md, promise 4).
@@ -72,7 +72,7 @@ pub(super) struct Chat {
 /// A running load.
 pub(crate) struct Load {
     pub(crate) clients: Vec<Arc<Client>>,
-    actors: JoinSet<Vec<Command>>,
+    actors: JoinSet<Acts>,
     begun: Vec<Command>,
     stop: watch::Sender<bool>,
     seed: u64,
@@ -130,7 +130,7 @@ impl Load {
                 chats: Arc::clone(&chats),
                 rng: StdRng::seed_from_u64(shape.seed.wrapping_add(number as u64)),
                 own: Vec::new(),
-                done: Vec::new(),
+                done: Acts::default(),
             };
             let stopped = load.stop.subscribe();
             load.actors.spawn(actor.run(shape.pause, stopped));
@@ -208,9 +208,12 @@ impl Load {
     pub(crate) async fn ends(mut self, cluster: &Cluster) {
         self.stop.send_replace(true);
         let mut commands = std::mem::take(&mut self.begun);
+        let mut marks = Vec::new();
         let joined = async {
             while let Some(done) = self.actors.join_next().await {
-                commands.extend(done.unwrap());
+                let done = done.unwrap();
+                commands.extend(done.commands);
+                marks.extend(done.marks);
             }
         };
         let joined = tokio::time::timeout(PATIENCE, joined).await;
@@ -223,9 +226,9 @@ impl Load {
         // Who else is at work in the same cluster checks itself.
         let own: BTreeSet<_> = commands.iter().map(|one| one.conversation).collect();
         ledger.logs.retain(|id, _| own.contains(id));
-        let found = check::stored(&ledger, &commands);
+        let found = check::stored(&ledger, &commands, &marks);
         assert!(found.is_empty(), "{}", self.tell(&ledger, &found));
-        self.summarise(&commands);
+        self.summarise(&commands, marks.len());
     }
 
     /// Why sessions started afresh, by how often.
@@ -277,7 +280,7 @@ impl Load {
         )
     }
 
-    fn summarise(&self, commands: &[Command]) {
+    fn summarise(&self, commands: &[Command], marks: usize) {
         let done = commands
             .iter()
             .filter(|one| matches!(one.outcome, Outcome::Done(_)));
@@ -288,7 +291,7 @@ impl Load {
         let heard: usize = self.clients.iter().map(|one| one.heard()).sum();
         let reconnects: usize = self.clients.iter().map(|one| one.lives() - 1).sum();
         println!(
-            "{} clients: {} commands, {done} done, {unknown} unknown; {heard} events heard, {reconnects} reconnects, afresh {:?}",
+            "{} clients: {} commands, {done} done, {unknown} unknown; {marks} read marks told; {heard} events heard, {reconnects} reconnects, afresh {:?}",
             self.clients.len(),
             commands.len(),
             self.afresh(),

@@ -43,6 +43,21 @@ pub(crate) struct Command {
     pub(crate) outcome: Outcome,
 }
 
+/// Where a user was told that its read mark stands: by the answer to a mark, or by a read.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadMark {
+    pub(crate) conversation: ConversationId,
+    pub(crate) user: UserId,
+    pub(crate) up_to: Seq,
+}
+
+/// What one user did, in its order.
+#[derive(Debug, Default)]
+pub(crate) struct Acts {
+    pub(crate) commands: Vec<Command>,
+    pub(crate) marks: Vec<ReadMark>,
+}
+
 /// What one client heard, from its first welcome on.
 #[derive(Debug, Clone)]
 pub(crate) struct Account {

@@ -1,7 +1,5 @@
 //! What is planted is found, and nothing else.
 
-use std::collections::BTreeMap;
-
 use confab_protocol::error::Code;
 use confab_protocol::event::EventType;
 use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq, UserId};
@@ -11,7 +9,7 @@ mod stored;
 
 use super::check::{self, Violation};
 use super::ledger::{Ledger, Log, Row};
-use super::record::{Account, Command, Deed, Heard, Life, Outcome, Positions, Told};
+use super::record::{Account, Command, Deed, Heard, Life, Outcome, Positions, ReadMark, Told};
 
 const CHAT: ConversationId = ConversationId(Uuid::from_u128(1));
 
@@ -56,7 +54,8 @@ fn ledger() -> Ledger {
     }
     let mut log = Log {
         rows,
-        memberships: BTreeMap::new(),
+        read: [(user("bob"), 6), (user("carol"), 9)].into(),
+        ..Log::default()
     };
     log.memberships = log.derived();
     Ledger {
@@ -148,7 +147,7 @@ fn a_flawless_history_has_no_violation() {
     let bob = account("bob", vec![first(hears(1..=10))]);
     let carol = account("carol", vec![first(hears((4..=7).chain(9..=10)))]);
     assert_eq!((found(bob), found(carol)), (vec![], vec![]));
-    assert_eq!(check::stored(&ledger(), &commands()), []);
+    assert_eq!(check::stored(&ledger(), &commands(), &[]), []);
 }
 
 #[test]
@@ -327,6 +326,31 @@ fn while_more_is_stored_what_is_newer_than_the_ledger_is_not_judged() {
     heard.push(Heard::Event(newer));
     let account = account("bob", vec![first(heard)]);
     assert_eq!(check::told(&ledger, &account), []);
+}
+
+#[test]
+fn acknowledged_mark_that_is_seen_lower_is_found() {
+    let with = |told: &[(&str, Seq)]| {
+        let told = told.iter().map(|(name, up_to)| ReadMark {
+            conversation: CHAT,
+            user: user(name),
+            up_to: *up_to,
+        });
+        check::stored(&ledger(), &commands(), &told.collect::<Vec<_>>())
+    };
+    let good = [
+        ("bob", 2),
+        ("carol", 5),
+        ("bob", 6),
+        ("carol", 9),
+        ("bob", 6),
+    ];
+    assert_eq!(with(&good), []);
+    let lower = |name, seen, told| Violation::MarkLower(user(name), CHAT, seen, told);
+    let back = [("bob", 4), ("carol", 2), ("bob", 3)];
+    assert_eq!(with(&back), [lower("bob", 3, 4)]);
+    assert_eq!(with(&[("bob", 7)]), [lower("bob", 6, 7)]);
+    assert_eq!(with(&[("dave", 1)]), [lower("dave", 0, 1)]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::*;
 fn stored(change: impl FnOnce(&mut Ledger, &mut Vec<Command>)) -> Vec<Violation> {
     let (mut ledger, mut commands) = (ledger(), commands());
     change(&mut ledger, &mut commands);
-    check::stored(&ledger, &commands)
+    check::stored(&ledger, &commands, &[])
 }
 
 fn log(ledger: &mut Ledger) -> &mut Log {
