@@ -49,6 +49,8 @@ pub(crate) struct Dispatch {
     queries: Queries,
     planner: Planner<Pending>,
     marks: Marks<Pending>,
+    /// When it was last told that marks were given up because of a lock.
+    lock_warned: Option<Instant>,
     tasks: JoinSet<Ended>,
     /// What each task carries out: should it die, its places are given back.
     running: FxHashMap<task::Id, Running>,
@@ -101,6 +103,7 @@ impl Dispatch {
             queries: Queries::new(settings),
             planner: Planner::new(settings.caps()),
             marks: Marks::new(),
+            lock_warned: None,
             tasks: JoinSet::new(),
             running: FxHashMap::default(),
             answering: 0,

@@ -265,8 +265,13 @@ impl Metrics {
         self.locked
             .inc_by(u64::try_from(skipped).unwrap_or(u64::MAX));
         if locking == Locking::Wait {
-            self.lock_wait.observe(took.as_secs_f64());
+            self.waited_for_lock(took);
         }
+    }
+
+    /// A read mark that met a lock was written or given up so long after it came.
+    pub(crate) fn waited_for_lock(&self, took: Duration) {
+        self.lock_wait.observe(took.as_secs_f64());
     }
 
     /// A conversation began.

@@ -1,10 +1,11 @@
 //! Read marks: taken from batches of commands, and carried out beside the planner.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use confab_protocol::command::{Command, MarkRead, Outcome, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
+use tracing::warn;
 
 use super::answering::{Parts, Slot};
 use super::{Dispatch, Ended, Pending, Running, code};
@@ -15,6 +16,9 @@ use crate::planner::{Locking, Open};
 
 /// After how long a refused mark is worth another try, in milliseconds.
 const RETRY_AFTER_MS: u64 = 250;
+
+/// How often it is told at most that marks are given up because of locks: as often as a place that waits for one gives it up.
+const WARNING_PERIOD: Duration = Duration::from_secs(2);
 
 /// A mark that waits.
 pub(super) type Waiting = marks::Waiting<Pending>;
@@ -45,7 +49,9 @@ impl Dispatch {
             return;
         };
         let mut late = Parts::default();
-        for Waiting { job, open, .. } in together.expired {
+        for waiting in together.expired {
+            self.tell_of_lock(&waiting);
+            let Waiting { job, open, .. } = waiting;
             self.answer(job, Err(open.when_late()), &mut late);
         }
         self.send(late);
@@ -73,6 +79,9 @@ impl Dispatch {
                 match fate {
                     Fate::Decided(outcome) => {
                         let took = reader.received.elapsed();
+                        if reader.was_skipped {
+                            metrics.waited_for_lock(took);
+                        }
                         metrics.command("mark_read", code(&outcome), took, reader.bytes);
                         parts.add(reader.slot, outcome);
                     }
@@ -84,6 +93,35 @@ impl Dispatch {
             Ended::Marks(skipped)
         };
         self.spawn(Running::Marks, carry_out);
+    }
+}
+
+impl Dispatch {
+    /// Says what a mark waited for in vain, where it did: an operator looks for who holds it. All that come to their end within a while are
+    /// told of by the first.
+    fn tell_of_lock(&mut self, waiting: &Waiting) {
+        if waiting.open.skipped.is_none() {
+            return;
+        }
+        let took = waiting.job.received.elapsed();
+        self.metrics.waited_for_lock(took);
+        let now = Instant::now();
+        let was_told = self.lock_warned.is_some_and(|at| now - at < WARNING_PERIOD);
+        if was_told {
+            return;
+        }
+        self.lock_warned = Some(now);
+        let command = &waiting.job.request.command;
+        let conversation = match command {
+            Command::MarkRead(MarkRead::UpTo { conversation, .. }) => Some(conversation),
+            _ => None,
+        };
+        warn!(
+            conversation.id = conversation.map(tracing::field::display),
+            command = command.name(),
+            duration_ms = took.as_millis(),
+            "another session of Postgres holds what a command waits for"
+        );
     }
 }
 

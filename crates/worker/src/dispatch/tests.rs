@@ -9,6 +9,7 @@ use confab_protocol::query::{Query, QueryRequest};
 use confab_protocol::resource::ConversationType;
 use confab_protocol::{command, query};
 use confab_stack::{Nats, NatsSettings, free_port};
+use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -18,6 +19,9 @@ use super::*;
 use crate::query_queue::Next;
 use crate::testing::{self, Fixture, caller, eventually, programs, settings};
 
+mod locks;
+
+/// A command's budget, in milliseconds.
 const BUDGET_MS: u32 = 20_000;
 /// How long anything may take, on a machine that does other things.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -29,6 +33,9 @@ struct Part {
     inbox: Inbox,
     asking: JoinSet<()>,
     fixture: Fixture,
+    /// When the worker began, about.
+    began: Instant,
+    registry: Registry,
     _nats: Nats,
     _folder: TempDir,
 }
@@ -53,9 +60,11 @@ impl Part {
             })
             .await;
         }
+        let began = Instant::now();
         let service = Service::start(&bus, WorkerId(Uuid::now_v7()), "0.0.0");
         let service = service.await.unwrap();
-        let metrics = Metrics::new(&mut Registry::default());
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
         // Nothing here is published.
         let (publisher, _committed) = Publisher::new(metrics.clone());
         let dispatch = Dispatch::new(
@@ -72,6 +81,8 @@ impl Part {
             gateway,
             asking: JoinSet::new(),
             fixture,
+            began,
+            registry,
             _nats: nats,
             _folder: folder,
         };
@@ -82,10 +93,14 @@ impl Part {
 
     /// A gateway asks for a command.
     async fn asks(&self, command: Command) {
+        self.asks_within(command, BUDGET_MS).await;
+    }
+
+    async fn asks_within(&self, command: Command, budget_ms: u32) {
         let request = testing::request("alice", command);
         let batch = Batch {
             version: command::VERSION,
-            budget_ms: BUDGET_MS,
+            budget_ms,
             sent: None,
             requests: vec![&request],
         };
@@ -104,6 +119,42 @@ impl Part {
         let incoming = timeout(DEADLINE, self.dispatch.service.next()).await;
         let incoming = incoming.expect("something asked").unwrap();
         self.dispatch.take(incoming);
+    }
+
+    /// The same, with so much of its budget left. Who does not say when it sent may have done so as soon as the worker began.
+    async fn takes_within(&mut self, command: Command, left: Duration) {
+        let budget = self.began.elapsed() + left;
+        let budget_ms = u32::try_from(budget.as_millis()).unwrap();
+        self.asks_within(command, budget_ms).await;
+        self.takes_next().await;
+    }
+
+    /// Turns the loop until nothing runs or waits.
+    async fn works_off(&mut self) {
+        let dispatch = &mut self.dispatch;
+        let work = async {
+            dispatch.start();
+            while !dispatch.tasks.is_empty() || dispatch.next_retry().is_some() {
+                let next_retry = dispatch.next_retry();
+                tokio::select! {
+                    Some(ended) = dispatch.tasks.join_next_with_id() => dispatch.ended(ended),
+                    () = until(next_retry) => {}
+                }
+                dispatch.start();
+            }
+        };
+        Box::pin(timeout(DEADLINE, work)).await.expect("an end");
+    }
+
+    /// What a metric says.
+    fn count(&self, name: &str) -> u64 {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no {name}"));
+        value.parse().unwrap()
     }
 
     /// Waits until all that was sent so far has come: what NATS answers to a connection comes behind it.

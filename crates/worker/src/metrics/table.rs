@@ -114,7 +114,7 @@ pub(super) const LOCK_WAIT: Metric = metric(
     "seconds",
     MetricKind::Histogram,
     &[],
-    "Time of what was carried out by waiting for a lock, or gave it up",
+    "Time of what was carried out by waiting for a lock, or gave it up; of read marks, since they came",
 );
 pub(super) const CREATED: Metric = metric(
     "confab_conversations_created",
