@@ -9,6 +9,10 @@ use tokio::task::JoinSet;
 
 use crate::Error;
 
+mod late;
+
+use late::Late;
+
 /// What a proxy does with connections and bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
@@ -24,6 +28,8 @@ pub enum Traffic {
     SwallowUp,
     /// Carries so many bytes a second to the one who connected, and all the other way.
     Throttle(u32),
+    /// Carries each byte to the one who connected so much later, and all the other way at once. What is late already stays so.
+    DelayDown(Duration),
     /// Cuts all links and refuses new ones.
     Refuse,
 }
@@ -34,7 +40,17 @@ impl Traffic {
             Self::Swallow => true,
             Self::SwallowDown => way == Way::Down,
             Self::SwallowUp => way == Way::Up,
-            Self::Pass | Self::Stall | Self::Throttle(_) | Self::Refuse => false,
+            Self::Pass | Self::Stall | Self::Throttle(_) | Self::DelayDown(_) | Self::Refuse => {
+                false
+            }
+        }
+    }
+
+    /// How much later bytes are carried.
+    fn delay(self, way: Way) -> Duration {
+        match self {
+            Self::DelayDown(delay) if way == Way::Down => delay,
+            _ => Duration::ZERO,
         }
     }
 
@@ -295,6 +311,7 @@ async fn carry(
     let mut lost = false;
     let fuses = control.borrow().fuses;
     let mut left = None;
+    let mut late = Late::default();
     loop {
         let passing = control
             .wait_for(|control| control.traffic != Traffic::Stall)
@@ -315,13 +332,26 @@ async fn carry(
                 Ok(()) => continue,
                 Err(_) => return Err(Broken),
             },
-            read = from.read(room) => read.unwrap_or(0),
+            due = late.next() => {
+                to.write_all(&due).await.map_err(|_gone| Broken)?;
+                continue;
+            }
+            read = from.read(room), if late.has_room() => read.unwrap_or(0),
         };
         let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
+            while !late.is_empty() {
+                let due = late.next().await;
+                to.write_all(&due).await.map_err(|_gone| Broken)?;
+            }
             return Ok(());
         };
         if now.traffic.swallows(way) {
             lost = true;
+            continue;
+        }
+        let delay = now.traffic.delay(way);
+        if !delay.is_zero() || !late.is_empty() {
+            late.push(delay, bytes);
             continue;
         }
         let part = bytes.get(..left.unwrap_or(count)).unwrap_or(bytes);

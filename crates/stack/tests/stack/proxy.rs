@@ -1,5 +1,5 @@
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use confab_stack::{Proxy, Traffic};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -77,6 +77,29 @@ async fn a_stalled_link_delivers_all_when_it_passes_again() {
     proxy.set(Traffic::Pass).await;
     assert_eq!(hear(&mut stream, 3).await.unwrap(), b"two");
     assert_eq!(hear(&mut fresh, 3).await.unwrap(), b"new");
+}
+
+#[tokio::test]
+async fn delayed_bytes_come_later_and_in_order() {
+    const DELAY: Duration = Duration::from_millis(300);
+    let mut tasks = JoinSet::new();
+    let mut proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
+    let mut stream = connect(&proxy).await.unwrap();
+    proxy.set(Traffic::DelayDown(DELAY)).await;
+    let began = Instant::now();
+    for word in [b"one", b"two"] {
+        stream.write_all(word).await.unwrap();
+        tokio::time::sleep(MOMENT).await;
+    }
+    // What waits already is not overtaken.
+    proxy.set(Traffic::Pass).await;
+    stream.write_all(b"end").await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(hear(&mut stream, 3).await.unwrap(), b"one");
+    assert!(began.elapsed() >= DELAY);
+    assert_eq!(hear(&mut stream, 6).await.unwrap(), b"twoend");
+    assert!(began.elapsed() >= DELAY + MOMENT);
+    assert!(stream.read_u8().await.is_err(), "the end is handed on");
 }
 
 #[tokio::test]
