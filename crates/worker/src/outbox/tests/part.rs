@@ -1,11 +1,12 @@
 //! What a worker has of the outbox, step by step.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use confab_bus::feed::{Past, PastItem, Reach};
 use confab_bus::{Bus, Link, Settings};
 use confab_protocol::ids::ConversationId;
-use confab_stack::{Launch, Nats, NatsSettings, Process, free_port};
+use confab_stack::{Launch, Nats, NatsSettings, Process, Proxy, free_port};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
@@ -43,6 +44,16 @@ impl Part {
         let nats = nats(&folder).await;
         let url = nats.url();
         Box::pin(Self::of(folder, nats, url, None)).await
+    }
+
+    /// The connection leads through a proxy, which the test has.
+    pub(super) async fn behind_proxy() -> (Self, Proxy) {
+        let folder = tempfile::tempdir().unwrap();
+        let nats = nats(&folder).await;
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, nats.port()));
+        let proxy = Proxy::start(target).await.unwrap();
+        let url = format!("nats://127.0.0.1:{}", proxy.port());
+        (Box::pin(Self::of(folder, nats, url, None)).await, proxy)
     }
 
     /// The connection leads to a server without JetStream, which has a link to the stream's.

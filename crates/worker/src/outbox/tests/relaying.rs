@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use confab_stack::Traffic;
 use tokio_util::sync::CancellationToken;
 
 use super::part::{Part, execute};
 use crate::outbox::relay;
 use crate::testing::{eventually, message, soak, unsend};
+
+/// How long marking may take where each answer of NATS comes late.
+const LATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A database whose clock has nothing to do with this worker's: what it stamps may lie ahead or behind.
 #[tokio::test]
@@ -148,25 +152,74 @@ async fn silent_nats_holds_up_no_rows() {
     )
     .await;
     part.nats.process().unwrap().pause().unwrap();
-    let (turn, locks) = tokio::join!(part.turn(), async {
-        let text = "select count(*) from pg_stat_activity where datname = current_database() \
-            and state like 'idle in transaction%' and application_name = 'confab-worker tests' \
-            and clock_timestamp() - state_change > interval '500 milliseconds'";
-        let mut most = 0;
-        for _ in 0..20 {
-            let (count,): (i64,) = sqlx::query_as(text).fetch_one(part.pool()).await.unwrap();
-            most = most.max(count);
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        most
-    });
-    let () = turn;
-    assert_eq!(locks, 0);
+    let ((), idle) = tokio::join!(part.turn(), idle_in_transaction(&part));
+    assert_eq!(idle, 0);
     part.nats.process().unwrap().resume().unwrap();
     part.wait_for(true).await;
     eventually("the stream is compared", async || part.verify().await.ok()).await;
     part.relay().await;
     assert_eq!(part.messages().await, 50);
+}
+
+/// Acknowledgements take longer than a worker may stand inside a transaction, and than the relay waits for them.
+#[tokio::test]
+async fn late_acknowledgements_leave_no_row_unmarked() {
+    const ROWS: usize = 20;
+    let (part, mut proxy) = Part::behind_proxy().await;
+    part.verify().await.unwrap();
+    let mut published = 0;
+    for (delay_ms, outlasts_relay) in [(1_500, false), (4_000, true)] {
+        for _ in 0..ROWS {
+            part.commit().await;
+        }
+        published += ROWS as u64;
+        proxy
+            .set(Traffic::DelayDown(Duration::from_millis(delay_ms)))
+            .await;
+        let began = Instant::now();
+        let is_over = || match outlasts_relay {
+            true => began.elapsed() > Duration::from_millis(3 * delay_ms),
+            false => began.elapsed() > LATE_TIMEOUT,
+        };
+        let mut most_idle = 0;
+        while part.unpublished().await > 0 && !is_over() {
+            let ((), idle) = tokio::join!(part.turn(), idle_in_transaction(&part));
+            most_idle = most_idle.max(idle);
+        }
+        assert_eq!(most_idle, 0, "{delay_ms} ms");
+        assert!(
+            outlasts_relay || part.unpublished().await == 0,
+            "{delay_ms} ms"
+        );
+        println!(
+            "{delay_ms} ms: {} rows left after {:?}",
+            part.unpublished().await,
+            began.elapsed()
+        );
+        proxy.set(Traffic::Pass).await;
+        // A link whose pings are answered so late may have counted as broken.
+        eventually("all is marked", async || {
+            part.verify().await.ok()?;
+            part.turn().await;
+            (part.unpublished().await == 0).then_some(())
+        })
+        .await;
+        assert_eq!(part.messages().await, published, "none is there twice");
+    }
+}
+
+/// The most transactions that this worker left idle for half a second, over two.
+async fn idle_in_transaction(part: &Part) -> i64 {
+    let text = "select count(*) from pg_stat_activity where datname = current_database() \
+        and state like 'idle in transaction%' and application_name = 'confab-worker tests' \
+        and clock_timestamp() - state_change > interval '500 milliseconds'";
+    let mut most = 0;
+    for _ in 0..20 {
+        let count = sqlx::query_scalar(text).fetch_one(part.pool());
+        most = most.max(count.await.unwrap());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    most
 }
 
 /// Between the relay's reading and its publishing a deletion may be committed and published: consumers put events in the order of their
