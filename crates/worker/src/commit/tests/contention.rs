@@ -43,17 +43,25 @@ async fn two_workers_share_one_conversation_without_long_waits() {
         while Instant::now() < until {
             ticks.tick().await;
             let began = Instant::now();
-            let command = request("alice", patch(group, "{}"));
-            let (outcome, _) = other.finish_alone(&command, soon()).await;
+            let name = format!(r#"{{"name":"{changed}"}}"#);
+            let command = request("alice", patch(group, &name));
+            let (outcome, committed) = other.finish_alone(&command, soon()).await;
             outcome.unwrap();
+            assert_eq!(committed.unwrap().events.len(), 1);
             changed += 1;
             assert!(began.elapsed() < longest, "{:?}", began.elapsed());
         }
         changed
     };
     let (stored, changed) = tokio::join!(batches, patches);
+    println!("{stored} sends and {changed} changes of one conversation by two workers");
     assert!(stored > 0 && changed > 0);
-    fixture.log(group).await;
+    let log = fixture.log(group).await;
+    let of_type = |named| log.iter().filter(|event_type| *event_type == named).count();
+    assert_eq!(
+        (of_type("message.created"), of_type("conversation.updated")),
+        (stored, changed)
+    );
 }
 
 /// Postgres waits for a standby that is not there, inside the commit: the lock is held, the message as good as stored.
