@@ -2,15 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use confab_protocol::command::MarkRead;
 use confab_protocol::error::Code;
 use confab_protocol::ids::ConversationId;
 use confab_protocol::resource::ConversationType;
 use futures_util::future::join_all;
-use sqlx::{Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, Transaction};
 
-use crate::commit::{CommandOutcome, Item};
+use crate::commit::{CommandOutcome, Item, Mark};
 use crate::testing::{
-    Fixture, code, creation, message, patch, removal, request, sent, soon, unsend,
+    Fixture, caller, code, creation, eventually, message, patch, removal, request, sent, soak,
+    soon, unsend,
 };
 
 #[tokio::test]
@@ -145,6 +147,77 @@ async fn a_last_admin_who_leaves_locks_its_heir_as_read_marks_do() {
         fixture.log(group).await[1..],
         ["participant.removed", "participant.updated"]
     );
+}
+
+/// Read marks over two conversations, the last admin who leaves one of them, and its leaving of the other want each other's rows.
+#[tokio::test]
+async fn marks_and_leavings_of_one_user_all_end() {
+    let fixture = Fixture::new().await;
+    for round in 0..soak(60, 6) {
+        let one = fixture.group(&["zed", "alice"]).await;
+        let other = fixture.group(&["alice", "zed"]).await;
+        let mut ids = Vec::new();
+        for group in [one, other] {
+            ids.push(sent(fixture.send(message(group, "alice", "hello")).await).message_id);
+        }
+        let mut rows = [("alice", one), ("zed", one), ("zed", other)];
+        rows.rotate_left(round % 3);
+        // A statement of marks that has come to its first row, and comes to the others when one of the two waits for that.
+        let mut holder = fixture.pool.begin().await.unwrap();
+        mark(&mut holder, rows[0]).await;
+        let marking = async {
+            someone_is_queued(&fixture).await;
+            for row in &rows[1..] {
+                mark(&mut holder, *row).await;
+            }
+            holder.commit().await.unwrap();
+        };
+        let marks = ["alice", "zed"].map(|user| Mark {
+            caller: caller(user),
+            read: MarkRead::Messages(ids.clone()),
+            deadline: soon(),
+        });
+        let all = async {
+            tokio::join!(
+                leave(&fixture, one, "zed"),
+                leave(&fixture, other, "zed"),
+                fixture.committer.finish_marks(&marks),
+                marking
+            )
+        };
+        let (first, second, marked, ()) = Box::pin(all).await;
+        for left in [first, second] {
+            left.unwrap();
+        }
+        for refused in marked.into_iter().filter_map(Result::err) {
+            assert_eq!(refused.code, Code::MessageNotFound, "zed has left");
+        }
+        let left = ["participant.removed", "participant.updated"];
+        assert_eq!(fixture.log(one).await[2..], left);
+        assert_eq!(fixture.log(other).await[2..], left[..1]);
+    }
+    fixture.assert_counts().await;
+}
+
+/// Marks all of a conversation as read, as a statement of marks does.
+async fn mark(holder: &mut PgConnection, (user, group): (&str, ConversationId)) {
+    sqlx::query("select mark_read('{0}', '{default}', array[$1], array[$2], '{2}', '{null}')")
+        .bind(user)
+        .bind(group.0)
+        .execute(holder)
+        .await
+        .unwrap();
+}
+
+async fn someone_is_queued(fixture: &Fixture) {
+    let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
+        and wait_event_type = 'Lock' and clock_timestamp() - query_start >= interval '100 ms'";
+    eventually("a leaving waits", async || {
+        let count = sqlx::query_scalar(waiting).fetch_one(&fixture.pool);
+        let count: i64 = count.await.unwrap();
+        (count > 0).then_some(())
+    })
+    .await;
 }
 
 async fn leave(fixture: &Fixture, group: ConversationId, user: &str) -> CommandOutcome {
