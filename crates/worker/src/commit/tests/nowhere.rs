@@ -1,6 +1,10 @@
 //! What was edited or deleted away stands in no table: neither as it was, nor as anything that it could be found by.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::prelude::{
+    BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD,
+};
 use confab_protocol::command::{Command, CreateConversation, SendMessage};
 use confab_protocol::json::JsonText;
 use confab_protocol::resource::ConversationType;
@@ -33,17 +37,23 @@ async fn everything(fixture: &Fixture) -> Vec<String> {
     rows
 }
 
-/// The rows that hold a text, or its hash or that of a payload with it, in hexadecimal or base64.
+/// Bytes in hexadecimal, and in both alphabets of base64 (RFC 4648), without what depends on the bytes behind them.
+fn written(bytes: &[u8]) -> [String; 3] {
+    let whole = &bytes[..bytes.len() - bytes.len() % 3];
+    [
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        STANDARD_NO_PAD.encode(whole),
+        URL_SAFE_NO_PAD.encode(whole),
+    ]
+}
+
+/// The rows that hold a text, or its hash or that of a payload with it, as it is or in hexadecimal or base64.
 async fn found(fixture: &Fixture, texts: &[&str]) -> Vec<String> {
     let mut traces: Vec<String> = Vec::new();
     for text in texts {
         let hash = digest(&SHA256, text.as_bytes());
-        traces.push(
-            hash.as_ref()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        );
+        traces.extend(written(hash.as_ref()));
+        traces.extend(written(text.as_bytes()));
         traces.push((*text).to_owned());
     }
     let mut rows = everything(fixture).await;
@@ -90,8 +100,9 @@ async fn deleted_content_is_in_no_table() {
     let batch = fixture.committer.finish_batch(&batch).await.outcomes;
     ids.push(sent(batch[0].clone()).message_id);
     assert!(found(&fixture, &texts).await.len() >= 2);
-    // One is edited first, and each edit and deletion is repeated.
+    // One is edited first, once more to what it says already, and each edit and deletion is repeated.
     let commands = [
+        edit(None, ids[0], "my pin is 771290"),
         edit(None, ids[0], "my pin is 771290"),
         edit(None, ids[0], "harmless"),
         unsend(None, ids[0]),
@@ -105,6 +116,11 @@ async fn deleted_content_is_in_no_table() {
     }
     let left = found(&fixture, &texts).await;
     assert!(left.is_empty(), "{left:?}");
+    let settled: i64 = sqlx::query_scalar("select count(*) from settled_keys")
+        .fetch_one(&fixture.pool)
+        .await
+        .unwrap();
+    assert_eq!(settled, 2, "an edit and a deletion that changed nothing");
     fixture
         .alone("alice", unsend(None, ids[1]))
         .await
