@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
@@ -17,6 +18,8 @@ use super::openapi;
 use super::problem::Problem;
 use crate::ws::asyncapi;
 
+mod websocket;
+
 /// The page loads scripts, styles and descriptions from its own origin only. What the browser makes of styles set by
 /// script is not covered by `style-src`; Swagger UI's own pictures are data in its style sheet.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -25,6 +28,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 );
 const PAGE: &str = include_str!("docs/index.html");
 const START: &str = include_str!("docs/start.js");
+const STYLE: &str = include_str!("docs/page.css");
 /// What the page needs of Swagger UI's files.
 const ASSETS: [&str; 4] = [
     "swagger-ui.css",
@@ -35,16 +39,19 @@ const ASSETS: [&str; 4] = [
 
 static OPENAPI: LazyLock<Bytes> = LazyLock::new(|| openapi::document().to_string().into());
 static ASYNCAPI: LazyLock<Bytes> = LazyLock::new(|| asyncapi::document().to_string().into());
+static WEBSOCKET: LazyLock<Bytes> = LazyLock::new(|| websocket::page(&asyncapi::document()).into());
+const HTML: &str = "text/html; charset=utf-8";
 
 pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/openapi.json", get(async || json(&OPENAPI)))
         .route("/asyncapi.json", get(async || json(&ASYNCAPI)))
-        .route(
-            "/docs",
-            get(async || page("text/html; charset=utf-8", PAGE)),
-        )
+        .route("/docs", get(async || page(HTML, PAGE)))
         .route("/docs/", get(async || Redirect::permanent("../docs")))
+        .route(
+            "/docs/websocket",
+            get(async || page(HTML, WEBSOCKET.clone())),
+        )
         .route("/docs/{file}", get(asset))
 }
 
@@ -52,21 +59,23 @@ fn json(document: &Bytes) -> Response {
     ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()
 }
 
-fn page(media_type: &'static str, text: &'static str) -> Response {
+fn page(media_type: &'static str, text: impl Into<Body>) -> Response {
     (
         [
             (CONTENT_TYPE, HeaderValue::from_static(media_type)),
             (CONTENT_SECURITY_POLICY, POLICY),
         ],
-        text,
+        text.into(),
     )
         .into_response()
 }
 
 async fn asset(path: Result<Path<String>, PathRejection>) -> Response {
     let file = path.map_or_else(|_no_text| String::new(), |Path(file)| file);
-    if file == "start.js" {
-        return page("text/javascript; charset=utf-8", START);
+    match file.as_str() {
+        "start.js" => return page("text/javascript; charset=utf-8", START),
+        "page.css" => return page("text/css; charset=utf-8", STYLE),
+        _ => {}
     }
     let known = ASSETS.contains(&file.as_str());
     let found = known.then(|| utoipa_swagger_ui::serve(&file, Arc::new(Config::default())));
@@ -82,7 +91,7 @@ async fn asset(path: Result<Path<String>, PathRejection>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::{Body, to_bytes};
+    use axum::body::to_bytes;
     use axum::http::Request;
     use tower::ServiceExt as _;
 
@@ -109,7 +118,8 @@ mod tests {
             .split(['"', '\''])
             .filter(|text| text.starts_with("docs/"));
         let loaded: Vec<_> = loaded.collect();
-        assert_eq!(loaded.len(), ASSETS.len() + 1);
+        // The script that starts it, and the page of the WebSocket.
+        assert_eq!(loaded.len(), ASSETS.len() + 2);
         for path in loaded {
             let (response, text) = get_page(&format!("/{path}")).await;
             assert_eq!(response.status(), StatusCode::OK, "{path}");
@@ -120,6 +130,20 @@ mod tests {
         }
         for other in ["/docs/index.html", "/docs/..%2Fsecret"] {
             assert_eq!(get_page(other).await.0.status(), StatusCode::NOT_FOUND);
+        }
+    }
+
+    #[tokio::test]
+    async fn websocket_page_loads_from_here_and_runs_nothing() {
+        let (response, page) = get_page("/docs/websocket").await;
+        assert_eq!(response.headers()[CONTENT_TYPE], HTML);
+        assert_eq!(response.headers()[CONTENT_SECURITY_POLICY], POLICY);
+        assert!(!page.contains("<script") && !page.contains(" style="));
+        let (head, _) = page.split_once("</head>").unwrap();
+        let loaded = head.split("href=\"").skip(1);
+        for file in loaded.map(|text| text.split('"').next().unwrap()) {
+            let (response, _) = get_page(&format!("/docs/{file}")).await;
+            assert_eq!(response.status(), StatusCode::OK, "{file}");
         }
     }
 

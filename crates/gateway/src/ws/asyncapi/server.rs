@@ -72,11 +72,11 @@ const fn texts(frame: &ServerFrame) -> (&'static str, &'static str) {
         ),
         ServerFrame::Typing(_) => (
             "A member types, or stopped to.",
-            "To be forgotten 6 s after the last that said `on`.",
+            "Of the user, not of one device: `on` is false when the last of its sessions stops. To be forgotten 6 s after the last that said `on`.",
         ),
         ServerFrame::Receipt(_) => (
             "A member has read.",
-            "Also of one's own user: its other sessions hear it.",
+            "On one connection a user's receipts in a conversation never go back. Also of one's own user: its other sessions hear it, whatever the size of the conversation.",
         ),
         ServerFrame::Presence(_) => (
             "A user of the client's conversations came, went away or left.",
