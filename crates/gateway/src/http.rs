@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::ACCEPT;
+use axum::http::header::{ACCEPT, ORIGIN};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -42,6 +42,7 @@ pub(crate) mod manners;
 mod messages;
 mod metadata;
 pub(crate) mod openapi;
+pub(crate) mod origin_log;
 mod pages;
 pub(crate) mod params;
 mod participants;
@@ -53,6 +54,7 @@ mod revocations;
 mod sessions;
 mod who;
 
+use origin_log::OriginLog;
 use problem::{Accepts, Problem};
 use who::Who;
 
@@ -85,6 +87,8 @@ pub(crate) struct App {
     pub(crate) session_seconds: u64,
     /// Metrics of requests.
     pub(crate) metrics: HttpMetrics,
+    /// The log of pages that may not call.
+    pub(crate) origin_log: OriginLog,
 }
 
 impl App {
@@ -173,10 +177,14 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     let method = method_label(request.method());
     let accepts = Accepts::read(request.headers().get_all(ACCEPT));
     request.extensions_mut().insert(RequestId(id.clone()));
+    let origin = request.headers().get(ORIGIN).cloned();
     let span = info_span!("request", request.id = %id, http.route = %route, http.method = %method);
     let answer = next.run(request).instrument(span.clone()).await;
     if let Some(Problem(failure)) = answer.extensions().get::<Problem>() {
         span.in_scope(|| log_refusal(failure));
+        if failure.code == Code::OriginForbidden {
+            span.in_scope(|| app.origin_log.refused(origin.as_ref()));
+        }
     }
     let mut response = problem::render(answer, &id, accepts);
     if let Ok(value) = HeaderValue::from_str(&id) {

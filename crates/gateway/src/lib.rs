@@ -27,6 +27,7 @@ mod hub;
 mod keys;
 mod lag;
 mod limits;
+mod local_pages;
 #[cfg(any(test, feature = "measured"))]
 #[doc(hidden)]
 pub mod measured;
@@ -389,6 +390,7 @@ impl Gateway {
             parsing: parsing.clone(),
             limits: self.limits.clone(),
             metrics: self.http_metrics.clone(),
+            origin_log: http::origin_log::OriginLog::default(),
         };
         let sockets = ws::Sockets {
             admission: self.admission.clone(),

@@ -38,8 +38,9 @@ pub struct Settings {
     pub nats: confab_bus::Settings,
     #[command(flatten)]
     pub auth: confab_auth::Settings,
-    /// Origins of pages that may call (CORS) and open a WebSocket, comma separated, such as `https://app.example`; `*` for
-    /// all. Without any: none may call, and a WebSocket is taken from the gateway's own.
+    /// Origins of pages that may call (CORS) and open a WebSocket, comma separated, such as `https://app.example`;
+    /// `localhost` for pages of this machine on any port, `*` for all. Without any: none may call, and a WebSocket is taken from the gateway's
+    /// own.
     #[arg(long, env = "CONFAB_CORS_ORIGINS", value_delimiter = ',')]
     pub cors_origins: Vec<String>,
     /// Rate limits of this gateway: `off`, `lenient`, `strict`, or `user=R/B,device=R/B,address=R/B`: R requests and frames

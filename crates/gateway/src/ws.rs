@@ -24,6 +24,7 @@ use crate::fanout::Fanout;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
 use crate::limits::{CONNECT_PRICE, Limits, Peer, Users};
+use crate::local_pages;
 use crate::metrics::SocketMetrics;
 use crate::parsing::Parsing;
 use crate::reads::Reads;
@@ -231,7 +232,7 @@ fn origin_allowed(allowed: &[String], headers: &HeaderMap) -> bool {
     if !allowed.is_empty() {
         return allowed
             .iter()
-            .any(|one| one == "*" || one.eq_ignore_ascii_case(origin));
+            .any(|entry| local_pages::admits(entry, origin));
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let named = origin
@@ -263,5 +264,8 @@ mod tests {
         assert!(!origin_allowed(&[], &headers(Some("https://evil.example"))));
         assert!(!origin_allowed(&[], &headers(Some("null"))));
         assert!(origin_allowed(&["*".to_owned()], &headers(Some("null"))));
+        let local = ["localhost".to_owned()];
+        assert!(origin_allowed(&local, &headers(Some("http://localhost:5"))));
+        assert!(!origin_allowed(&local, &headers(Some("http://a.example"))));
     }
 }

@@ -7,11 +7,13 @@ use axum::http::header::{
     ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH,
     IF_NONE_MATCH, LOCATION, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use tower::{Layer as _, ServiceExt as _};
 use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::local_pages::{LOCALHOST, admits};
 
 /// How long a browser may remember a preflight's answer: the most that any takes.
 const REMEMBERED: Duration = Duration::from_secs(2 * 60 * 60);
@@ -54,10 +56,11 @@ pub(crate) fn rules(origins: &[String]) -> Option<CorsLayer> {
         [] => return None,
         some if some.iter().any(|origin| origin == "*") => AllowOrigin::any(),
         some => {
-            let values = some
-                .iter()
-                .filter_map(|one| HeaderValue::from_str(one).ok());
-            AllowOrigin::list(values)
+            let entries = some.to_vec();
+            AllowOrigin::predicate(move |origin, _| {
+                let origin = origin.to_str();
+                origin.is_ok_and(|origin| entries.iter().any(|entry| admits(entry, origin)))
+            })
         }
     };
     let rules = CorsLayer::new()
@@ -92,10 +95,10 @@ fn is_preflight(request: &Request) -> bool {
         && request.extensions().get::<MatchedPath>().is_some()
 }
 
-/// Reads an entry of the allowlist, `*` or an origin (RFC 6454, section 6.2), and gives it as browsers write it.
+/// Reads an entry of the allowlist, `*`, `localhost` or an origin (RFC 6454, section 6.2), and gives it as browsers write it.
 pub(crate) fn origin(text: &str) -> Option<String> {
     let text = text.trim().to_ascii_lowercase();
-    if text == "*" {
+    if text == "*" || text == LOCALHOST {
         return Some(text);
     }
     let (scheme, authority) = text.split_once("://")?;
@@ -139,6 +142,7 @@ mod tests {
     fn an_origin_is_a_scheme_a_host_and_a_port() {
         for good in [
             "*",
+            "localhost",
             "https://app.example",
             "http://localhost:3000",
             "http://127.0.0.1:8080",
