@@ -36,6 +36,7 @@ mod conversations;
 pub(crate) mod cors;
 mod docs;
 mod events;
+pub(crate) mod home;
 mod idempotency;
 mod if_match;
 pub(crate) mod manners;
@@ -54,6 +55,7 @@ mod revocations;
 mod sessions;
 mod who;
 
+use home::Pages;
 use origin_log::OriginLog;
 use problem::{Accepts, Problem};
 use who::Who;
@@ -104,11 +106,12 @@ impl App {
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) String);
 
-/// All routes; `admin` are those of the process itself, `cors` the rules for pages of other origins.
+/// All routes; `admin` are those of the process itself, `pages` those for people, `cors` the rules for pages of other origins.
 pub(crate) fn router(
     app: Arc<App>,
     sockets: Arc<Sockets>,
     admin: Router,
+    pages: Pages,
     cors: Option<CorsLayer>,
 ) -> Router {
     let (described, _) = routes().with_state(Arc::clone(&app)).split_for_parts();
@@ -116,6 +119,7 @@ pub(crate) fn router(
     let routes = described
         .merge(socket)
         .merge(docs::router())
+        .merge(home::router(pages))
         .merge(admin)
         .fallback(async || Problem::from(Failure::of(Code::NotFound)))
         .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)));

@@ -419,7 +419,8 @@ impl Gateway {
             metrics: self.socket_metrics.clone(),
         };
         let cors = http::cors::rules(&self.origins);
-        http::router(Arc::new(app), Arc::new(sockets), admin, cors)
+        let pages = http::home::Pages::with_try(self.settings.try_page);
+        http::router(Arc::new(app), Arc::new(sockets), admin, pages, cors)
     }
 }
 

@@ -84,6 +84,9 @@ pub struct Settings {
     /// about settings.
     #[arg(long, env = "CONFAB_EXPLAIN_REFUSALS", value_parser = BoolishValueParser::new())]
     pub explain_refusals: bool,
+    /// Serve /try, a page that opens a WebSocket and sends. For development.
+    #[arg(long, env = "CONFAB_TRY_PAGE", value_parser = BoolishValueParser::new())]
+    pub try_page: bool,
     /// Seconds within which a new socket must say hello.
     #[arg(long, env = "CONFAB_HELLO_TIMEOUT", default_value_t = 5)]
     pub hello_timeout: u64,

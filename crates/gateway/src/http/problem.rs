@@ -85,7 +85,7 @@ pub(super) fn accepts_json<'a>(values: impl IntoIterator<Item = &'a HeaderValue>
 }
 
 /// The media ranges that are not excluded by `q=0`.
-fn media_ranges<'a>(
+pub(super) fn media_ranges<'a>(
     values: impl IntoIterator<Item = &'a HeaderValue>,
 ) -> impl Iterator<Item = String> {
     let texts = values.into_iter().filter_map(|value| value.to_str().ok());
