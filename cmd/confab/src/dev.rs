@@ -17,34 +17,11 @@ use tracing::{info, warn};
 
 use crate::lifecycle;
 
+mod args;
 pub(crate) mod key;
 mod tell;
 
-/// Start a private NATS and Postgres, workers and gateways, and print how to try them. Ctrl-C stops everything.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// How many gateways.
-    #[arg(long, env = "CONFAB_DEV_GATEWAYS", default_value_t = 2)]
-    gateways: usize,
-    /// How many workers.
-    #[arg(long, env = "CONFAB_DEV_WORKERS", default_value_t = 2)]
-    workers: usize,
-    /// Where data, keys and logs are kept.
-    #[arg(long, env = "CONFAB_DEV_DATA_DIR", default_value = ".confab/data")]
-    data_dir: PathBuf,
-    /// Where nats-server and PostgreSQL are looked for when they are not on PATH.
-    #[arg(long, env = "CONFAB_DEV_TOOLS_DIR", default_value = ".confab/tools")]
-    tools_dir: PathBuf,
-    /// Write what was started, as JSON, to this file once everything is ready.
-    #[arg(long, env = "CONFAB_DEV_READY_FILE")]
-    ready_file: Option<PathBuf>,
-    /// Leave a process that dies dead.
-    #[arg(long, env = "CONFAB_DEV_NO_RESTART")]
-    no_restart: bool,
-    /// Seconds that a gateway which is stopped goes on accepting connections: none, for nothing balances clients over them here.
-    #[arg(long, env = "CONFAB_DRAIN_DELAY", default_value_t = 0)]
-    drain_delay: u64,
-}
+pub(crate) use args::Args;
 
 /// Users that get a token.
 const USERS: [&str; 2] = ["alice", "bob"];

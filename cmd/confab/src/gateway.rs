@@ -11,10 +11,20 @@ use crate::{admin, lifecycle, telemetry};
 
 /// Serve clients over HTTP and WebSocket. Needs NATS, and no database.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     settings: Settings,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  confab gateway --jwt-jwks-url https://login.example/jwks.json \\
+    --jwt-issuer https://login.example/ --jwt-audience chat --single-tenant
+  confab gateway --nats-url nats://n1.example,nats://n2.example --jwt-issuers issuers.toml \\
+    --cors-origins https://app.example
+
+What tokens must say is in docs/tokens.md, settings for providers in docs/identity-providers.md.";
 
 /// What a gateway may take beyond its drain delay and drain time to end its tasks and its connection to NATS.
 const MARGIN: Duration = Duration::from_secs(10);

@@ -19,25 +19,39 @@ use log::{Log, Read};
 /// When the connection ends, the session is resumed at the next gateway, and what was missed is printed in its place; what
 /// the gateway does not replay is read over HTTP.
 #[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Gateways, comma separated: tried in turn.
+    /// Required: the token of who listens.
+    #[arg(
+        long,
+        env = "CONFAB_TOKEN",
+        hide_env_values = true,
+        value_name = "JWT",
+        help_heading = "Required"
+    )]
+    token: String,
+    /// Gateways, separated by commas: tried in turn.
     #[arg(
         long,
         env = "CONFAB_URL",
+        value_name = "URL",
         default_value = "http://127.0.0.1:8080",
-        value_delimiter = ','
+        value_delimiter = ',',
+        help_heading = "Where"
     )]
     url: Vec<String>,
-    /// Who listens: a JWT.
-    #[arg(long, env = "CONFAB_TOKEN", hide_env_values = true)]
-    token: String,
     /// Speak MessagePack instead of JSON.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     msgpack: bool,
     /// Print every event and change as JSON.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     raw: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples, with what `confab dev` prints to paste:
+  confab listen --token $BOB
+  confab listen --token $BOB --url http://one.example,http://other.example --raw";
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let log = Log::new(&args.url, &args.token)?;

@@ -12,27 +12,40 @@ use crate::terminal::say;
 
 /// Send a text over a WebSocket and print its acknowledgement as JSON. It is sent again where the connection ends first.
 #[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Gateways, comma separated: tried in turn.
+    /// Required: the token of who sends.
+    #[arg(
+        long,
+        env = "CONFAB_TOKEN",
+        hide_env_values = true,
+        value_name = "JWT",
+        help_heading = "Required"
+    )]
+    token: String,
+    /// Required: the conversation's id.
+    #[arg(long, value_name = "ID", help_heading = "Required")]
+    conversation: ConversationId,
+    /// Gateways, separated by commas: tried in turn.
     #[arg(
         long,
         env = "CONFAB_URL",
+        value_name = "URL",
         default_value = "http://127.0.0.1:8080",
-        value_delimiter = ','
+        value_delimiter = ',',
+        help_heading = "Where"
     )]
     url: Vec<String>,
-    /// Who sends: a JWT.
-    #[arg(long, env = "CONFAB_TOKEN", hide_env_values = true)]
-    token: String,
-    /// Where to: a conversation's id.
-    #[arg(long)]
-    conversation: ConversationId,
     /// A UUID that makes the send idempotent: repeated with the same, it is stored once.
-    #[arg(long)]
+    #[arg(long, value_name = "UUID", help_heading = "Repeating")]
     client_id: Option<ClientId>,
     /// What to say; it becomes the content `{"text": TEXT}`.
     text: String,
 }
+
+const EXAMPLES: &str = "\
+Example, with what `confab dev` prints to paste:
+  confab send --token $ALICE --conversation $ID 'hello bob'";
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let options = ResumeOptions::new(args.url, args.token.as_str());

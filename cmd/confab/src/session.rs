@@ -17,20 +17,32 @@ use crate::terminal::{on_one_line, say};
 
 /// Look at the sessions that are connected or may be resumed, or end one. Needs NATS.
 #[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  confab session ls --nats-url nats://127.0.0.1:4222
+  confab session show 01890a5d-ac96-774b-bcce-b302099a8057
+  confab session revoke 01890a5d-ac96-774b-bcce-b302099a8057";
+
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Print one line a session: its id, state, tenant, user, device, gateway, generation, number of positions.
     Ls {
-        /// How many at most.
-        #[arg(long, default_value_t = 1000)]
-        limit: usize,
         #[command(flatten)]
         nats: Box<Settings>,
+        /// How many at most.
+        #[arg(
+            long,
+            value_name = "NUMBER",
+            default_value_t = 1000,
+            help_heading = "Which"
+        )]
+        limit: usize,
     },
     /// Print what is kept of a session: up to where its client is proven to have each conversation.
     Show {
@@ -43,11 +55,11 @@ enum Action {
     Revoke {
         /// Which.
         id: SessionId,
-        /// The session's product, where nothing is kept of the session.
-        #[arg(long)]
-        tenant: Option<TenantId>,
         #[command(flatten)]
         nats: Box<Settings>,
+        /// The session's product, where nothing is kept of the session.
+        #[arg(long, help_heading = "Which")]
+        tenant: Option<TenantId>,
     },
 }
 

@@ -19,9 +19,10 @@ use lines::Shape;
 #[command(next_help_heading = "Logs")]
 #[group(skip)]
 pub(crate) struct Settings {
-    /// What is logged: a level, or levels by target, as in `info,confab_gateway=debug`. Without it `info`, and `error` for
-    /// commands that look at an installation. Libraries log nothing below `info`, whatever it says: they would write message
-    /// bodies.
+    /// What is logged: a level, or levels by target, as in `info,confab_gateway=debug`.
+    ///
+    /// Without it `info`, and `error` for commands that look at an installation. Libraries log nothing below `info`, whatever it says:
+    /// they would write message bodies.
     #[arg(long = "log", env = "CONFAB_LOG", value_name = "FILTER", global = true)]
     filter: Option<String>,
     /// How log lines look; `auto` is text on a terminal and JSON otherwise.

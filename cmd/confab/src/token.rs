@@ -9,40 +9,99 @@ use time::{Duration, OffsetDateTime};
 
 use crate::dev::key;
 
-/// Print a token made with the development key of `confab dev`, or explain a token against the settings of a gateway. Made tokens are
-/// never for production: there, tokens come from your identity provider.
+/// Print a token made with the development key of `confab dev`, or explain a token against the settings of a gateway.
 ///
-/// Example: `confab token --check - --jwt-issuers issuers.toml < token.txt`
+/// Made tokens are never for production: there, tokens come from your identity provider.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, mut_args(of_gateway))]
 pub(crate) struct Args {
-    /// The user: the token's `sub`.
-    #[arg(long, env = "CONFAB_TOKEN_SUB", required_unless_present = "check")]
+    /// Required, unless --check is there: the user, the token's `sub`.
+    #[arg(
+        long,
+        env = "CONFAB_TOKEN_SUB",
+        value_name = "USER",
+        required_unless_present = "check",
+        help_heading = "Required"
+    )]
     sub: Option<String>,
-    /// Explain the token in this file (`-`: standard input) against the settings of tokens below, which are those of a gateway; without
-    /// any, against those of `confab dev`. Says what each claim gives, what is wrong, and which setting would mend it. Ends with 1 where
-    /// the token is refused. Never shows the token.
-    #[arg(long, value_name = "PATH|-")]
-    check: Option<PathBuf>,
-    /// Where `confab dev` keeps its data.
-    #[arg(long, env = "CONFAB_DEV_DATA_DIR", default_value = ".confab/data")]
-    data_dir: PathBuf,
     /// The product; without it, `default`.
-    #[arg(id = "made-tenant", long = "tenant", env = "CONFAB_TOKEN_TENANT")]
+    #[arg(
+        id = "made-tenant",
+        long = "tenant",
+        env = "CONFAB_TOKEN_TENANT",
+        value_name = "TENANT",
+        help_heading = MAKING
+    )]
     tenant: Option<String>,
     /// The device.
-    #[arg(long, env = "CONFAB_TOKEN_DEVICE", default_value = "terminal")]
+    #[arg(
+        long,
+        env = "CONFAB_TOKEN_DEVICE",
+        default_value = "terminal",
+        help_heading = MAKING
+    )]
     device: String,
     /// The login that revocation is about.
-    #[arg(long, env = "CONFAB_TOKEN_LOGIN", default_value = "development")]
+    #[arg(
+        long,
+        env = "CONFAB_TOKEN_LOGIN",
+        default_value = "development",
+        help_heading = MAKING
+    )]
     login: String,
-    /// Scopes, space separated: confab:read, confab:write, confab:admin.
-    #[arg(long, env = "CONFAB_TOKEN_SCOPE")]
+    /// Scopes, separated by spaces: confab:read, confab:write, confab:admin.
+    #[arg(
+        long,
+        env = "CONFAB_TOKEN_SCOPE",
+        value_name = "SCOPES",
+        help_heading = MAKING
+    )]
     scope: Option<String>,
-    /// Hours until it expires.
-    #[arg(long, env = "CONFAB_TOKEN_HOURS", default_value_t = 720)]
+    /// Time until it expires.
+    #[arg(
+        long,
+        env = "CONFAB_TOKEN_HOURS",
+        value_name = "HOURS",
+        default_value_t = 720,
+        help_heading = MAKING
+    )]
     hours: u32,
+    /// Where `confab dev` keeps its data.
+    #[arg(
+        long,
+        env = "CONFAB_DEV_DATA_DIR",
+        value_name = "PATH",
+        default_value = ".confab/data",
+        help_heading = MAKING
+    )]
+    data_dir: PathBuf,
+    /// Explain the token in this file (`-`: standard input), instead of making one.
+    ///
+    /// Against the settings of tokens below, which are those of a gateway; without any, against those of `confab dev`. Says what each
+    /// claim gives, what is wrong, and which setting would mend it. Ends with 1 where the token is refused. Never shows the token.
+    #[arg(long, value_name = "PATH|-", help_heading = EXPLAINING)]
+    check: Option<PathBuf>,
     #[command(flatten)]
     auth: confab_auth::Settings,
+}
+
+const MAKING: &str = "Making a token";
+const EXPLAINING: &str = "Explaining a token";
+
+const EXAMPLES: &str = "\
+Examples:
+  confab token --sub carol
+  confab token --sub backend --scope confab:admin
+  confab token --check - --jwt-issuers issuers.toml < token.txt";
+
+/// What a gateway requires is for explaining alone here.
+fn of_gateway(flag: clap::Arg) -> clap::Arg {
+    let is_required = flag.get_help_heading() == Some("Required");
+    if is_required && flag.get_id() != "sub" {
+        flag.help_heading(EXPLAINING)
+    } else {
+        flag
+    }
 }
 
 /// The most that is read of what should be a token, in bytes: more than any token that is taken.

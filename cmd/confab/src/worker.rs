@@ -13,13 +13,26 @@ use crate::{admin, lifecycle, telemetry};
 
 /// Decide commands, commit them to Postgres, publish what was committed, answer queries. Needs NATS and Postgres.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Where /health, /ready, /metrics and /version are served; no client connects here.
-    #[arg(long, env = "CONFAB_LISTEN", default_value = "0.0.0.0:8081")]
-    listen: SocketAddr,
     #[command(flatten)]
     settings: Settings,
+    /// Where /health, /ready, /metrics and /version are served; no client connects here.
+    #[arg(
+        long,
+        env = "CONFAB_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8081",
+        help_heading = "Operators"
+    )]
+    listen: SocketAddr,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  confab worker --database-url postgres://confab@127.0.0.1:5432/confab
+  confab worker --database-url 'postgres://confab@db.example/confab?sslmode=verify-full' \\
+    --nats-url nats://n1.example,nats://n2.example";
 
 /// What a worker may take beyond its drain time to publish what it committed and to close its connections.
 const MARGIN: Duration = Duration::from_secs(10);

@@ -10,68 +10,84 @@ mod issuer;
 
 pub(crate) use issuer::{IssuerSettings, Source, is_loopback};
 
+/// The headings of the flags in `--help`.
+mod headings {
+    pub(super) const REQUIRED: &str = "Required";
+    pub(super) const ISSUERS: &str = "Tokens (issuers and applications)";
+    pub(super) const USERS: &str = "Tokens (users, devices, logins)";
+    pub(super) const TENANTS: &str = "Tokens (tenants)";
+    pub(super) const SCOPES: &str = "Tokens (scopes)";
+    pub(super) const KEYS: &str = "Tokens (key sets and times)";
+}
+
 /// Whose tokens are accepted, and what they must say.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-#[command(next_help_heading = "Tokens")]
 pub struct Settings {
     /// The one issuer of the flags.
     #[command(flatten)]
     pub(crate) flags: IssuerSettings,
 
-    /// TOML file with further issuers, an `[[issuer]]` each, whose settings are the flags `--jwt-…` without `--jwt-`: see
-    /// docs/tokens.md. Where no other `--jwt-…` flag is set, the issuers of the file are all there are.
-    #[arg(long = "jwt-issuers", env = "CONFAB_JWT_ISSUERS", value_name = "PATH")]
+    /// TOML file with further issuers, an `[[issuer]]` each: see docs/tokens.md.
+    ///
+    /// Its settings are the flags `--jwt-…` without `--jwt-`. Where no other `--jwt-…` flag is set, the issuers of the file are all there are.
+    #[arg(long = "jwt-issuers", env = "CONFAB_JWT_ISSUERS", value_name = "PATH", help_heading = headings::ISSUERS)]
     pub issuers: Option<PathBuf>,
 
-    /// How far an issuer's clock may be from ours, in seconds.
+    /// How far an issuer's clock may be from ours.
     #[arg(
         long = "jwt-leeway",
         env = "CONFAB_JWT_LEEWAY",
         value_name = "SECONDS",
         default_value_t = 30,
-        value_parser = clap::value_parser!(u32).range(..=3600)
+        value_parser = clap::value_parser!(u32).range(..=3600),
+        help_heading = headings::KEYS
     )]
     pub leeway: u32,
 
-    /// Longest life of a token, from `iat` to `exp`, in seconds. Longer ones are refused, since a revocation is kept for this long: workers
-    /// keep it for the longest that any gateway says.
+    /// Longest life of a token, from `iat` to `exp`.
+    ///
+    /// Longer ones are refused, since a revocation is kept for this long: workers keep it for the longest that any gateway says.
     #[arg(
         long = "token-max-lifetime",
         env = "CONFAB_TOKEN_MAX_LIFETIME",
         value_name = "SECONDS",
         default_value_t = 31_622_400,
-        value_parser = clap::value_parser!(u32).range(1..)
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = headings::KEYS
     )]
     pub max_lifetime: u32,
 
-    /// Shortest time between two fetches of a key set for unknown key ids, in seconds.
+    /// Shortest time between two fetches of a key set for unknown key ids.
     #[arg(
         long = "jwt-jwks-interval",
         env = "CONFAB_JWT_JWKS_INTERVAL",
         value_name = "SECONDS",
         default_value_t = 30,
-        value_parser = clap::value_parser!(u32).range(1..)
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = headings::KEYS
     )]
     pub jwks_interval: u32,
 
-    /// Time after which a key set is fetched again in any case, in seconds.
+    /// Time after which a key set is fetched again in any case.
     #[arg(
         long = "jwt-jwks-max-age",
         env = "CONFAB_JWT_JWKS_MAX_AGE",
         value_name = "SECONDS",
         default_value_t = 600,
-        value_parser = clap::value_parser!(u32).range(1..)
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = headings::KEYS
     )]
     pub jwks_max_age: u32,
 
-    /// Longest time that fetching a key set may take, in seconds.
+    /// Longest time that fetching a key set may take.
     #[arg(
         long = "jwt-jwks-timeout",
         env = "CONFAB_JWT_JWKS_TIMEOUT",
         value_name = "SECONDS",
         default_value_t = 5,
-        value_parser = clap::value_parser!(u32).range(1..=60)
+        value_parser = clap::value_parser!(u32).range(1..=60),
+        help_heading = headings::KEYS
     )]
     pub jwks_timeout: u32,
 }

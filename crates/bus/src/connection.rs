@@ -14,38 +14,52 @@ use crate::error::BusError;
 /// Where NATS is, and as whom to connect.
 #[derive(Clone, clap::Args)]
 #[group(skip)]
+#[command(next_help_heading = "NATS")]
 pub struct Settings {
-    /// NATS servers, comma separated.
+    /// NATS servers, separated by commas. Required unless NATS is on this machine.
     #[arg(
         long,
         env = "CONFAB_NATS_URL",
         hide_env_values = true,
         default_value = "nats://127.0.0.1:4222",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_name = "URL",
+        help_heading = "Required"
     )]
     pub nats_url: Vec<String>,
     /// The user at NATS, where it wants one; a user in the URL is not heeded.
-    #[arg(long, env = "CONFAB_NATS_USER", requires = "nats_password")]
+    #[arg(
+        long,
+        env = "CONFAB_NATS_USER",
+        value_name = "USER",
+        requires = "nats_password"
+    )]
     pub nats_user: Option<String>,
     /// The user's password.
     #[arg(
         long,
         env = "CONFAB_NATS_PASSWORD",
         hide_env_values = true,
+        value_name = "PASSWORD",
         requires = "nats_user"
     )]
     pub nats_password: Option<String>,
     /// A credentials file (JWT and nkey seed) for NATS.
-    #[arg(long, env = "CONFAB_NATS_CREDENTIALS")]
+    #[arg(long, env = "CONFAB_NATS_CREDENTIALS", value_name = "PATH")]
     pub nats_credentials: Option<PathBuf>,
     /// Replicas of the streams that confab makes: 1, or 3 on a cluster.
-    #[arg(long, env = "CONFAB_NATS_REPLICAS", default_value_t = 1)]
+    #[arg(
+        long,
+        env = "CONFAB_NATS_REPLICAS",
+        value_name = "NUMBER",
+        default_value_t = 1
+    )]
     pub nats_replicas: usize,
-    /// How long events are kept in the stream, in seconds: the resume window and a margin.
-    #[arg(long, env = "CONFAB_EVENTS_MAX_AGE", default_value_t = 20 * 60)]
+    /// How long events are kept in the stream: the resume window and a margin.
+    #[arg(long, env = "CONFAB_EVENTS_MAX_AGE", value_name = "SECONDS", default_value_t = 20 * 60)]
     pub events_max_age: u64,
     /// How many bytes of events are kept in the stream at most; the oldest go first.
-    #[arg(long, env = "CONFAB_EVENTS_MAX_BYTES", default_value_t = 1 << 30)]
+    #[arg(long, env = "CONFAB_EVENTS_MAX_BYTES", value_name = "BYTES", default_value_t = 1 << 30)]
     pub events_max_bytes: i64,
 }
 

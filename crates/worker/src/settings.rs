@@ -7,47 +7,132 @@ use confab_protocol::query::QueryKind;
 use crate::WAITING_PLACES;
 use crate::planner::Caps;
 
+/// The headings of the flags in `--help`.
+mod headings {
+    pub(super) const REQUIRED: &str = "Required";
+    pub(super) const COMMITS: &str = "Commits";
+    pub(super) const QUEUES: &str = "Queues";
+    pub(super) const TIMES: &str = "Times";
+}
+
 /// What a worker is told at its start.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Settings {
-    /// The Postgres primary: postgres://user:password@host:port/database?sslmode=verify-full. Standbys are refused at the first
-    /// write: their commits come in another order.
-    #[arg(long, env = "CONFAB_DATABASE_URL", hide_env_values = true)]
+    /// Required: the Postgres primary, postgres://user:password@host:port/database.
+    ///
+    /// With `?sslmode=verify-full` over TLS. Standbys are refused at the first write: their commits come in another order.
+    #[arg(
+        long,
+        env = "CONFAB_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        help_heading = headings::REQUIRED
+    )]
     pub database_url: String,
     /// NATS.
     #[command(flatten)]
     pub nats: confab_bus::Settings,
-    /// Messages that are committed together at most. 1 turns group commit off.
-    #[arg(long, env = "CONFAB_BATCH_EVENTS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Messages that are committed together at most; 1 turns group commit off.
+    #[arg(
+        long,
+        env = "CONFAB_BATCH_EVENTS",
+        value_name = "NUMBER",
+        default_value_t = 200,
+        value_parser = clap::value_parser!(u32).range(1..=1000),
+        help_heading = headings::COMMITS
+    )]
     pub batch_events: u32,
     /// Bytes of messages that are committed together at most; a larger one is committed alone.
-    #[arg(long, env = "CONFAB_BATCH_BYTES", default_value_t = 1 << 20)]
+    #[arg(
+        long,
+        env = "CONFAB_BATCH_BYTES",
+        value_name = "BYTES",
+        default_value_t = 1 << 20,
+        help_heading = headings::COMMITS
+    )]
     pub batch_bytes: usize,
-    /// Batches that are committed at the same time; each has a connection. A second one is used only while batches are full.
-    #[arg(long, env = "CONFAB_COMMIT_LANES", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// Batches that are committed at the same time; each has a connection.
+    ///
+    /// A second one is used only while batches are full.
+    #[arg(
+        long,
+        env = "CONFAB_COMMIT_LANES",
+        value_name = "NUMBER",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u32).range(1..=64),
+        help_heading = headings::COMMITS
+    )]
     pub commit_lanes: u32,
     /// Commands other than messages that are carried out at the same time; each has a connection.
-    #[arg(long, env = "CONFAB_COMMAND_SLOTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(
+        long,
+        env = "CONFAB_COMMAND_SLOTS",
+        value_name = "NUMBER",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..=64),
+        help_heading = headings::COMMITS
+    )]
     pub command_slots: u32,
-    /// Queries for pages that are answered at the same time; each has a connection. Half as many more, and two at least, are for what
-    /// sessions need.
-    #[arg(long, env = "CONFAB_QUERIES", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    /// Queries for pages that are answered at the same time; each has a connection.
+    ///
+    /// Half as many more, and two at least, are for what sessions need.
+    #[arg(
+        long,
+        env = "CONFAB_QUERIES",
+        value_name = "NUMBER",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u32).range(1..=256),
+        help_heading = headings::QUEUES
+    )]
     pub queries: u32,
-    /// Sends that may wait, and as many other commands, half of them of one tenant, a quarter of one user; more are refused with
-    /// OVERLOADED, as are those that could not be served in time.
-    #[arg(long, env = "CONFAB_QUEUE_EVENTS", default_value_t = 8192)]
+    /// Sends that may wait, and as many other commands.
+    ///
+    /// Half of them of one tenant, a quarter of one user; more are refused with OVERLOADED, as are those that could not be served in time.
+    #[arg(
+        long,
+        env = "CONFAB_QUEUE_EVENTS",
+        value_name = "NUMBER",
+        default_value_t = 8192,
+        help_heading = headings::QUEUES
+    )]
     pub queue_events: usize,
     /// Bytes of them that may wait.
-    #[arg(long, env = "CONFAB_QUEUE_BYTES", default_value_t = 64 << 20)]
+    #[arg(
+        long,
+        env = "CONFAB_QUEUE_BYTES",
+        value_name = "BYTES",
+        default_value_t = 64 << 20,
+        help_heading = headings::QUEUES
+    )]
     pub queue_bytes: usize,
-    /// Milliseconds after which Postgres ends a statement.
-    #[arg(long, env = "CONFAB_STATEMENT_TIMEOUT_MS", default_value_t = 8000)]
+    /// Time after which Postgres ends a statement.
+    #[arg(
+        long,
+        env = "CONFAB_STATEMENT_TIMEOUT_MS",
+        value_name = "MILLISECONDS",
+        default_value_t = 8000,
+        help_heading = headings::TIMES
+    )]
     pub statement_timeout_ms: u64,
-    /// Milliseconds that a command waits for another's lock in one of the places for that, before others have their turn.
-    #[arg(long, env = "CONFAB_LOCK_TIMEOUT_MS", default_value_t = 2000)]
+    /// Time that a command waits for another's lock before others have their turn.
+    ///
+    /// In one of the places for that.
+    #[arg(
+        long,
+        env = "CONFAB_LOCK_TIMEOUT_MS",
+        value_name = "MILLISECONDS",
+        default_value_t = 2000,
+        help_heading = headings::TIMES
+    )]
     pub lock_timeout_ms: u64,
-    /// Seconds that a stopping worker takes to finish what it has begun.
-    #[arg(long, env = "CONFAB_WORKER_DRAIN", default_value_t = 10)]
+    /// Time that a stopping worker takes to finish what it has begun.
+    #[arg(
+        long,
+        env = "CONFAB_WORKER_DRAIN",
+        value_name = "SECONDS",
+        default_value_t = 10,
+        help_heading = headings::TIMES
+    )]
     pub drain: u64,
 }
 

@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error};
 use time::Duration;
 use url::{Host, Url};
 
-use super::{IssuerError, Settings};
+use super::{IssuerError, Settings, headings};
 use crate::Algorithm;
 use crate::claim_path::ClaimPath;
 use crate::claims::{ClientRule, Named, Rules};
@@ -23,64 +23,76 @@ use crate::tenants::{DEFAULT, TenantRule, Tenants};
 #[group(skip)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct IssuerSettings {
-    /// URL of the issuer's key set (RFC 7517). Either this or a public key is required, unless there is a file of issuers.
-    #[arg(long = "jwt-jwks-url", env = "CONFAB_JWT_JWKS_URL", value_name = "URL")]
+    /// Required, or --jwt-public-key: the URL of the issuer's key set (RFC 7517).
+    ///
+    /// Neither is needed where --jwt-issuers names a file of issuers.
+    #[arg(long = "jwt-jwks-url", env = "CONFAB_JWT_JWKS_URL", value_name = "URL", help_heading = headings::REQUIRED)]
     #[serde(deserialize_with = "one")]
     pub(crate) jwks_url: Option<Url>,
 
-    /// Public key that tokens are signed with: the path of a PEM file, or the PEM itself.
+    /// Required, or --jwt-jwks-url: the key that tokens are signed with, as a PEM or the path of one.
     #[arg(
         long = "jwt-public-key",
         env = "CONFAB_JWT_PUBLIC_KEY",
         value_name = "PATH|PEM",
-        allow_hyphen_values = true
+        allow_hyphen_values = true,
+        help_heading = headings::REQUIRED
     )]
     pub(crate) public_key: Option<String>,
 
-    /// Accepted issuers (`iss`), separated by commas.
+    /// Required: accepted issuers (`iss`), separated by commas.
+    ///
+    /// Tokens of any are accepted with --jwt-any-issuer.
     #[arg(
         long = "jwt-issuer",
         env = "CONFAB_JWT_ISSUER",
         value_delimiter = ',',
-        value_name = "ISS"
+        value_name = "ISS",
+        help_heading = headings::REQUIRED
     )]
     #[serde(deserialize_with = "several")]
     pub(crate) issuer: Vec<String>,
 
     /// Accept tokens of any issuer, as far as the keys are theirs.
-    #[arg(long = "jwt-any-issuer", env = "CONFAB_JWT_ANY_ISSUER", value_parser = BoolishValueParser::new())]
+    #[arg(long = "jwt-any-issuer", env = "CONFAB_JWT_ANY_ISSUER", value_parser = BoolishValueParser::new(), help_heading = headings::ISSUERS)]
     pub(crate) any_issuer: bool,
 
-    /// Accepted audiences (`aud`), separated by commas.
+    /// Required: accepted audiences (`aud`), separated by commas.
+    ///
+    /// Tokens for any are accepted with --jwt-any-audience.
     #[arg(
         long = "jwt-audience",
         env = "CONFAB_JWT_AUDIENCE",
         value_delimiter = ',',
-        value_name = "AUD"
+        value_name = "AUD",
+        help_heading = headings::REQUIRED
     )]
     #[serde(deserialize_with = "several")]
     pub(crate) audience: Vec<String>,
 
-    /// Accept tokens for any audience: also those that were meant for other services. With --jwt-client-claim only those of known
-    /// applications.
-    #[arg(long = "jwt-any-audience", env = "CONFAB_JWT_ANY_AUDIENCE", value_parser = BoolishValueParser::new())]
+    /// Accept tokens for any audience: also those that were meant for other services.
+    ///
+    /// With --jwt-client-claim only those of known applications.
+    #[arg(long = "jwt-any-audience", env = "CONFAB_JWT_ANY_AUDIENCE", value_parser = BoolishValueParser::new(), help_heading = headings::ISSUERS)]
     pub(crate) any_audience: bool,
 
-    /// Claim that holds the application that a token was made for, such as `azp`, `client_id` or `cid`.
+    /// Claim with the application that a token was made for, such as `azp`, `client_id` or `cid`.
     #[arg(
         long = "jwt-client-claim",
         env = "CONFAB_JWT_CLIENT_CLAIM",
-        value_name = "CLAIM"
+        value_name = "CLAIM",
+        help_heading = headings::ISSUERS
     )]
     #[serde(deserialize_with = "one")]
     pub(crate) client_claim: Option<ClaimPath>,
 
-    /// Applications whose tokens are accepted, separated by commas: what --jwt-client-claim may say.
+    /// Accepted applications, separated by commas: what --jwt-client-claim may say.
     #[arg(
         long = "jwt-clients",
         env = "CONFAB_JWT_CLIENTS",
         value_delimiter = ',',
-        value_name = "CLIENT"
+        value_name = "CLIENT",
+        help_heading = headings::ISSUERS
     )]
     #[serde(deserialize_with = "several")]
     pub(crate) clients: Vec<String>,
@@ -91,77 +103,89 @@ pub(crate) struct IssuerSettings {
         env = "CONFAB_JWT_ALGORITHMS",
         value_delimiter = ',',
         value_name = "ALG",
-        default_value = "RS256,ES256"
+        default_value = "RS256,ES256",
+        help_heading = headings::ISSUERS
     )]
     #[serde(default = "default_algorithms", deserialize_with = "several")]
     pub(crate) algorithms: Vec<Algorithm>,
 
-    /// Claim that holds the user; without this, `sub`.
+    /// Claim with the user; without this, `sub`.
     #[arg(
         long = "jwt-user-claim",
         env = "CONFAB_JWT_USER_CLAIM",
-        value_name = "CLAIM"
+        value_name = "CLAIM",
+        help_heading = headings::USERS
     )]
     #[serde(deserialize_with = "one")]
     pub(crate) user_claim: Option<ClaimPath>,
 
-    /// Claim that holds the device; without this, `deviceId` where it is there. Tokens without a device: all of a user's connections
-    /// are one device.
+    /// Claim with the device; without this, `deviceId` where it is there.
+    ///
+    /// Tokens without a device: all of a user's connections are one device.
     #[arg(
         long = "jwt-device-claim",
         env = "CONFAB_JWT_DEVICE_CLAIM",
-        value_name = "CLAIM"
+        value_name = "CLAIM",
+        help_heading = headings::USERS
     )]
     #[serde(deserialize_with = "one")]
     pub(crate) device_claim: Option<ClaimPath>,
 
     /// Accept tokens without the claim of --jwt-device-claim.
-    #[arg(long = "jwt-device-optional", env = "CONFAB_JWT_DEVICE_OPTIONAL", value_parser = BoolishValueParser::new())]
+    #[arg(long = "jwt-device-optional", env = "CONFAB_JWT_DEVICE_OPTIONAL", value_parser = BoolishValueParser::new(), help_heading = headings::USERS)]
     pub(crate) device_optional: bool,
 
-    /// Claim that holds the login, which can be revoked; without this, `sessionId` where it is there. Of tokens without a login only
-    /// the user can be revoked.
+    /// Claim with the login; without this, `sessionId` where it is there.
+    ///
+    /// A login can be revoked. Of tokens without one, only the user can be revoked.
     #[arg(
         long = "jwt-session-claim",
         env = "CONFAB_JWT_SESSION_CLAIM",
-        value_name = "CLAIM"
+        value_name = "CLAIM",
+        help_heading = headings::USERS
     )]
     #[serde(deserialize_with = "one")]
     pub(crate) session_claim: Option<ClaimPath>,
 
     /// Accept tokens without the claim of --jwt-session-claim.
-    #[arg(long = "jwt-session-optional", env = "CONFAB_JWT_SESSION_OPTIONAL", value_parser = BoolishValueParser::new())]
+    #[arg(long = "jwt-session-optional", env = "CONFAB_JWT_SESSION_OPTIONAL", value_parser = BoolishValueParser::new(), help_heading = headings::USERS)]
     pub(crate) session_optional: bool,
 
     /// The tenant of all tokens, which name none.
-    #[arg(long = "jwt-tenant", env = "CONFAB_JWT_TENANT", value_name = "TENANT")]
+    #[arg(long = "jwt-tenant", env = "CONFAB_JWT_TENANT", value_name = "TENANT", help_heading = headings::TENANTS)]
     #[serde(deserialize_with = "one")]
     pub(crate) tenant: Option<TenantId>,
 
-    /// The installation serves one product: all tokens belong to the tenant `default`.
-    #[arg(long = "single-tenant", env = "CONFAB_SINGLE_TENANT", value_parser = BoolishValueParser::new())]
+    /// All tokens belong to the tenant `default`: the installation serves one product.
+    #[arg(long = "single-tenant", env = "CONFAB_SINGLE_TENANT", value_parser = BoolishValueParser::new(), help_heading = headings::TENANTS)]
     #[serde(skip)]
     pub(crate) single_tenant: bool,
 
-    /// Claim that holds the tenant; without this, `tenant`. Required, unless --single-tenant or --jwt-tenant is set.
+    /// Claim with the tenant; without this, `tenant`.
+    ///
+    /// Required in tokens, unless --single-tenant, --jwt-tenant or --jwt-tenant-optional is set.
     #[arg(
         long = "jwt-tenant-claim",
         env = "CONFAB_JWT_TENANT_CLAIM",
-        value_name = "CLAIM"
+        value_name = "CLAIM",
+        help_heading = headings::TENANTS
     )]
     #[serde(deserialize_with = "one")]
     pub(crate) tenant_claim: Option<ClaimPath>,
 
     /// Accept tokens without the tenant claim: they belong to the tenant `default`.
-    #[arg(long = "jwt-tenant-optional", env = "CONFAB_JWT_TENANT_OPTIONAL", value_parser = BoolishValueParser::new())]
+    #[arg(long = "jwt-tenant-optional", env = "CONFAB_JWT_TENANT_OPTIONAL", value_parser = BoolishValueParser::new(), help_heading = headings::TENANTS)]
     pub(crate) tenant_optional: bool,
 
-    /// Tenants that the issuer may speak for, separated by commas; without this and a prefix, all.
+    /// Tenants that the issuer may speak for, separated by commas.
+    ///
+    /// Without this and --jwt-tenant-prefix, all.
     #[arg(
         long = "jwt-tenants",
         env = "CONFAB_JWT_TENANTS",
         value_delimiter = ',',
-        value_name = "TENANT"
+        value_name = "TENANT",
+        help_heading = headings::TENANTS
     )]
     #[serde(deserialize_with = "several")]
     pub(crate) tenants: Vec<TenantId>,
@@ -170,53 +194,64 @@ pub(crate) struct IssuerSettings {
     #[arg(
         long = "jwt-tenant-prefix",
         env = "CONFAB_JWT_TENANT_PREFIX",
-        value_name = "PREFIX"
+        value_name = "PREFIX",
+        help_heading = headings::TENANTS
     )]
     pub(crate) tenant_prefix: Option<String>,
 
-    /// Another issuer, which says so too, may speak for the same tenants: a user of one is then the user of the same name of the other.
-    #[arg(long = "jwt-share-tenants", env = "CONFAB_JWT_SHARE_TENANTS", value_parser = BoolishValueParser::new())]
+    /// Another issuer, which says so too, may speak for the same tenants.
+    ///
+    /// A user of one is then the user of the same name of the other.
+    #[arg(long = "jwt-share-tenants", env = "CONFAB_JWT_SHARE_TENANTS", value_parser = BoolishValueParser::new(), help_heading = headings::TENANTS)]
     pub(crate) share_tenants: bool,
 
-    /// Claim that holds scopes, a text with spaces or a list: a token may do only what it names. Without this the claims `scope`, `scp`,
-    /// `roles` and `permissions` are read, and a token that has no scope of ours there may read and write.
+    /// Claim with scopes, a text with spaces or a list: a token may do only what it names.
+    ///
+    /// Without this the claims `scope`, `scp`, `roles` and `permissions` are read, and a token that has no scope of ours there may read
+    /// and write.
     #[arg(
         long = "jwt-scope-claim",
         env = "CONFAB_JWT_SCOPE_CLAIM",
-        value_name = "CLAIM"
+        value_name = "CLAIM",
+        help_heading = headings::SCOPES
     )]
     #[serde(deserialize_with = "one")]
     pub(crate) scope_claim: Option<ClaimPath>,
 
     /// Accept tokens without the claim of --jwt-scope-claim: they may read and write.
-    #[arg(long = "jwt-scope-optional", env = "CONFAB_JWT_SCOPE_OPTIONAL", value_parser = BoolishValueParser::new())]
+    #[arg(long = "jwt-scope-optional", env = "CONFAB_JWT_SCOPE_OPTIONAL", value_parser = BoolishValueParser::new(), help_heading = headings::SCOPES)]
     pub(crate) scope_optional: bool,
 
     /// What stands before `read`, `write` and `admin` in a scope of ours; without this, `confab:`.
     #[arg(
         long = "jwt-scope-prefix",
         env = "CONFAB_JWT_SCOPE_PREFIX",
-        value_name = "PREFIX"
+        value_name = "PREFIX",
+        help_heading = headings::SCOPES
     )]
     pub(crate) scope_prefix: Option<String>,
 
-    /// What the issuer's tokens may be granted, of `read`, `write`, `admin`, separated by commas; without this, `read,write`. A token that
-    /// names more is refused.
+    /// What tokens may be granted, of `read`, `write`, `admin`; without this, `read,write`.
+    ///
+    /// Separated by commas. A token that names more is refused.
     #[arg(
         long = "jwt-grants",
         env = "CONFAB_JWT_GRANTS",
         value_delimiter = ',',
-        value_name = "SCOPE"
+        value_name = "SCOPE",
+        help_heading = headings::SCOPES
     )]
     #[serde(deserialize_with = "several")]
     pub(crate) grants: Vec<Right>,
 
     /// Refuse tokens without `nbf`.
-    #[arg(long = "jwt-require-nbf", env = "CONFAB_JWT_REQUIRE_NBF", value_parser = BoolishValueParser::new())]
+    #[arg(long = "jwt-require-nbf", env = "CONFAB_JWT_REQUIRE_NBF", value_parser = BoolishValueParser::new(), help_heading = headings::ISSUERS)]
     pub(crate) require_nbf: bool,
 
-    /// Fetch the key set by plain http from other hosts than this one: who is on the way can then forge any token.
-    #[arg(long = "jwt-jwks-insecure", env = "CONFAB_JWT_JWKS_INSECURE", value_parser = BoolishValueParser::new())]
+    /// Fetch the key set by plain http from other hosts than this one.
+    ///
+    /// Who is on the way can then forge any token.
+    #[arg(long = "jwt-jwks-insecure", env = "CONFAB_JWT_JWKS_INSECURE", value_parser = BoolishValueParser::new(), help_heading = headings::KEYS)]
     pub(crate) jwks_insecure: bool,
 }
 

@@ -1,0 +1,75 @@
+//! The flags of `confab dev`.
+
+use std::path::PathBuf;
+
+/// Start a private NATS and Postgres, workers and gateways, and print how to try them. Ctrl-C stops everything.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// How many gateways.
+    #[arg(
+        long,
+        env = "CONFAB_DEV_GATEWAYS",
+        value_name = "NUMBER",
+        default_value_t = 2,
+        help_heading = PROCESSES
+    )]
+    pub(super) gateways: usize,
+    /// How many workers.
+    #[arg(
+        long,
+        env = "CONFAB_DEV_WORKERS",
+        value_name = "NUMBER",
+        default_value_t = 2,
+        help_heading = PROCESSES
+    )]
+    pub(super) workers: usize,
+    /// Leave a process that dies dead.
+    #[arg(long, env = "CONFAB_DEV_NO_RESTART", help_heading = PROCESSES)]
+    pub(super) no_restart: bool,
+    /// Time that a gateway which is stopped goes on accepting connections.
+    ///
+    /// None, for nothing balances clients over them here.
+    #[arg(
+        long,
+        env = "CONFAB_DRAIN_DELAY",
+        value_name = "SECONDS",
+        default_value_t = 0,
+        help_heading = PROCESSES
+    )]
+    pub(super) drain_delay: u64,
+    /// Where data, keys and logs are kept.
+    #[arg(
+        long,
+        env = "CONFAB_DEV_DATA_DIR",
+        value_name = "PATH",
+        default_value = ".confab/data",
+        help_heading = FILES
+    )]
+    pub(super) data_dir: PathBuf,
+    /// Where nats-server and PostgreSQL are looked for when they are not on PATH.
+    #[arg(
+        long,
+        env = "CONFAB_DEV_TOOLS_DIR",
+        value_name = "PATH",
+        default_value = ".confab/tools",
+        help_heading = FILES
+    )]
+    pub(super) tools_dir: PathBuf,
+    /// Write what was started, as JSON, to this file once everything is ready.
+    #[arg(
+        long,
+        env = "CONFAB_DEV_READY_FILE",
+        value_name = "PATH",
+        help_heading = FILES
+    )]
+    pub(super) ready_file: Option<PathBuf>,
+}
+
+const PROCESSES: &str = "Processes";
+const FILES: &str = "Files";
+
+const EXAMPLES: &str = "\
+Examples:
+  confab dev
+  confab dev --gateways 1 --workers 1";
