@@ -11,7 +11,9 @@ help: ## what there is
 setup: ## find or install what is needed: a linker, nats-server, PostgreSQL
 	@scripts/setup
 
-dev: setup ## a private NATS and Postgres, two workers, two gateways; Ctrl-C stops them (ARGS="--gateways 1")
+dev: ## a private NATS and Postgres, two workers, two gateways; Ctrl-C stops them (ARGS="--gateways 1")
+	@[ -x target/debug/confab ] || echo 'make dev: sets up and builds, which takes about five minutes the first time, and seconds from then on' >&2
+	@scripts/setup
 	@cargo build --locked -p confab
 	@exec target/debug/confab dev $(ARGS)
 

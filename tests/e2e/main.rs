@@ -15,6 +15,8 @@ mod crossing;
 #[cfg(test)]
 mod degraded;
 #[cfg(test)]
+mod dev;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod elsewhere;

@@ -149,6 +149,8 @@ struct Stack {
     gateways: Vec<Service>,
     key: confab_auth::mint::Key,
     drain_delay: u64,
+    /// Origins of pages that may call.
+    origins: String,
 }
 
 impl Stack {
@@ -178,6 +180,7 @@ impl Stack {
             gateways: Vec::new(),
             key,
             drain_delay: args.drain_delay,
+            origins: args.origins(),
         };
         tell::progress("bringing the schema up to date");
         stack.migrate(data).await?;
@@ -235,6 +238,9 @@ impl Stack {
                 Some("read,write,admin".to_owned()),
             ));
             env.push(("CONFAB_EXPLAIN_REFUSALS".to_owned(), on()));
+            env.push(("CONFAB_TRY_PAGE".to_owned(), on()));
+            let origins = self.origins.clone();
+            env.push(("CONFAB_CORS_ORIGINS".to_owned(), Some(origins)));
             let delay = self.drain_delay.to_string();
             env.push(("CONFAB_DRAIN_DELAY".to_owned(), Some(delay)));
         }
@@ -328,6 +334,12 @@ impl Stack {
                 warn!(process = service.process().name(), %status, "a process died and is started again");
                 tokio::time::sleep(RESTART).await;
                 service.respawn()?;
+                let process = service.process();
+                info!(
+                    process = process.name(),
+                    pid = process.id(),
+                    "it was started again"
+                );
                 revived = true;
             }
         }

@@ -169,3 +169,17 @@ fn examples_of_help_parse() {
     }
     assert!(parsed >= 12, "{parsed}");
 }
+
+#[test]
+fn lines_of_the_readme_parse() {
+    let readme = include_str!("../../../README.md");
+    let lines: Vec<_> = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "))
+        .filter(|line| line.starts_with("confab "))
+        .collect();
+    assert!(lines.len() >= 5, "{lines:?}");
+    for line in lines {
+        assert_parses(line.split(" #").next().unwrap());
+    }
+}

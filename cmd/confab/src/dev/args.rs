@@ -38,6 +38,17 @@ pub(crate) struct Args {
         help_heading = PROCESSES
     )]
     pub(super) drain_delay: u64,
+    /// Origins of pages that may call, beside those of this machine, separated by commas.
+    ///
+    /// Such as `https://app.example`. Pages of this machine may call on any port, by http and https.
+    #[arg(
+        long,
+        env = "CONFAB_CORS_ORIGINS",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        help_heading = "Browsers"
+    )]
+    cors_origins: Vec<String>,
     /// Where data, keys and logs are kept.
     #[arg(
         long,
@@ -72,4 +83,17 @@ const FILES: &str = "Files";
 const EXAMPLES: &str = "\
 Examples:
   confab dev
-  confab dev --gateways 1 --workers 1";
+  confab dev --gateways 1 --workers 1 --cors-origins https://app.example";
+
+/// What lets in pages of this machine, in a gateway's `CONFAB_CORS_ORIGINS`.
+const LOCAL_PAGES: &str = "localhost";
+
+impl Args {
+    /// Origins of pages that may call: those of this machine, and those given.
+    pub(super) fn origins(&self) -> String {
+        let given = self.cors_origins.iter().map(String::as_str);
+        let mut all: Vec<_> = std::iter::once(LOCAL_PAGES).chain(given).collect();
+        all.retain(|origin| !origin.is_empty());
+        all.join(",")
+    }
+}

@@ -68,35 +68,73 @@ pub(super) async fn write(path: &Path, told: &Told) -> anyhow::Result<()> {
 impl Told {
     /// Lines to read and to paste.
     pub(super) fn lines(&self, data: &Path, binary: &Path) -> String {
-        let url = |n: usize| {
-            self.gateways
-                .get(n)
-                .or(self.gateways.first())
-                .map_or("", |gateway| &gateway.url)
-        };
-        let urls = |all: &[Running]| {
-            all.iter()
-                .map(|one| one.url.as_str())
-                .collect::<Vec<_>>()
-                .join("  ")
-        };
-        let token = |user: &str| self.tokens.get(user).map_or("", String::as_str);
-        let (first, second, confab) = (url(0), url(1), binary.display());
-        format!(
-            "\n\
+        [
+            self.what_runs(data),
+            self.in_a_browser(),
+            self.variables(binary),
+            self.first_lines(),
+            self.further_lines(data),
+        ]
+        .concat()
+    }
+
+    fn what_runs(&self, data: &Path) -> String {
+        let mut lines = "
 confab runs. Ctrl-C stops it; a second start keeps the data, `make clean-data` forgets it.
 
-  gateways   {gateways}
-  workers    {workers}
-  NATS       {nats}
-  Postgres   {postgres}
-  logs       {logs}
+"
+        .to_owned();
+        let mut line = |name: &str, what: &str| lines.push_str(&format!("  {name:<9}  {what}\n"));
+        for (name, all) in [("gateway", &self.gateways), ("worker", &self.workers)] {
+            for Running { url, pid } in all {
+                line(name, &format!("{url}  pid {pid}"));
+            }
+        }
+        line("NATS", &self.nats);
+        line("Postgres", &self.postgres);
+        line("logs", &data.join("logs").display().to_string());
+        lines
+    }
 
-Paste into another terminal. First the tokens of alice and bob:
+    fn in_a_browser(&self) -> String {
+        let first = self.gateway(0);
+        format!(
+            "
+In a browser:
 
+  {first}/      what there is
+  {first}/try   a page to try it: open it twice, with the tokens below
+  {first}/docs  the API
+
+Pages of this machine (localhost, 127.0.0.1, [::1]) may call, on any port. Pages of another origin may when this is started with it:
+
+  CONFAB_CORS_ORIGINS=https://app.example make dev
+"
+        )
+    }
+
+    fn variables(&self, binary: &Path) -> String {
+        let folder = binary.parent().unwrap_or(binary).display();
+        let urls: Vec<_> = self.gateways.iter().map(|one| one.url.as_str()).collect();
+        format!(
+            "
+Paste into another terminal. First where everything is, and the tokens of alice and bob:
+
+export PATH=\"{folder}:$PATH\" CONFAB_URL={urls} CONFAB_NATS_URL={nats}
 ALICE={alice}
 BOB={bob}
+",
+            urls = urls.join(","),
+            nats = self.nats,
+            alice = self.token("alice"),
+            bob = self.token("bob"),
+        )
+    }
 
+    fn first_lines(&self) -> String {
+        let (first, second) = (self.gateway(0), self.gateway(1));
+        format!(
+            "
 A conversation of the two, begun by alice:
 
 ID=$(curl -s {first}/v1/conversations -H \"Authorization: Bearer $ALICE\" -H 'Content-Type: application/json' \\
@@ -110,16 +148,34 @@ curl -s {second}/v1/conversations/$ID/messages -H \"Authorization: Bearer $BOB\"
 
 In the terminal, bob listening at one gateway (Ctrl-C ends it) and alice sending at another:
 
-{confab} listen --url {second} --token $BOB
-{confab} send --url {first} --token $ALICE --conversation $ID \"hello again\"
-",
-            gateways = urls(&self.gateways),
-            workers = urls(&self.workers),
-            nats = self.nats,
-            postgres = self.postgres,
-            logs = data.join("logs").display(),
-            alice = token("alice"),
-            bob = token("bob"),
+confab listen --url {second} --token $BOB
+confab send --url {first} --token $ALICE --conversation $ID \"hello again\"
+"
         )
+    }
+
+    fn further_lines(&self, data: &Path) -> String {
+        format!(
+            "
+A token of another user, what a token says, the sessions there are, and NATS (with the nats CLI):
+
+CAROL=$(confab token --sub carol --data-dir \"{data}\"); echo $CAROL
+echo $CAROL | confab token --check - --data-dir \"{data}\"
+confab session ls
+nats -s {nats} micro info confab-worker
+",
+            data = data.display(),
+            nats = self.nats,
+        )
+    }
+
+    /// The URL of a gateway, of the first one where there are fewer.
+    fn gateway(&self, n: usize) -> &str {
+        let gateway = self.gateways.get(n).or(self.gateways.first());
+        gateway.map_or("", |gateway| &gateway.url)
+    }
+
+    fn token(&self, user: &str) -> &str {
+        self.tokens.get(user).map_or("", String::as_str)
     }
 }
