@@ -7,7 +7,7 @@ use confab_stack::get;
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{Cluster, Raw, Setup, eventually, sample, soak};
+use crate::support::{Cluster, Raw, Setup, sample, soak};
 
 const JSON: &str = "confab.v1.json";
 /// Connections that the gateway may have, of each kind.
@@ -77,36 +77,34 @@ async fn silent_connections_keep_nobody_out() {
     cluster.end().await;
 }
 
-/// Those that wait for an answer keep their places; what is left are the probes'.
+/// One user's bodies that never come to an end give way to whoever asks for something.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_requests_keep_no_probe_out() {
+async fn slow_bodies_keep_nobody_out() {
     let cluster = cluster().await;
     let port = cluster.gateways[0].port();
+    let alice = cluster.user("alice");
+    let path = alice.begins(0, "group", &["bob"]).await;
     let head = format!(
         "POST /v1/messages HTTP/1.1\r\nHost: confab\r\nContent-Type: application/json\r\n\
          Authorization: Bearer {}\r\nContent-Length: 1000\r\n\r\n{{",
         cluster.user("mallory").token
     );
     let mut slow = Vec::new();
-    eventually("all places are taken", DEADLINE, async || {
+    for _ in 0..soak(2_000, 200) {
         let mut raw = Raw::connect(port).await;
         raw.write(head.as_bytes()).await.unwrap();
         slow.push(raw);
-        let answer = get(port, "/v1/conversations", DEADLINE).await.unwrap();
-        answer.1.contains("OVERLOADED").then_some(())
-    })
-    .await;
-    assert!(slow.len() >= CONNECTIONS, "{}", slow.len());
-    let held = silent(port, soak(2_000, 200)).await;
+        if slow.len().is_multiple_of(20) {
+            let asking = alice.says(0, &path, "through the crowd");
+            timeout(longest(), asking).await.expect("served at once");
+        }
+    }
     assert_probes(port).await;
     let (status, body) = get(port, "/v1/conversations", DEADLINE).await.unwrap();
-    assert_eq!(status, 503, "{body}");
-    drop((held, slow));
-    eventually("the places are free", DEADLINE, async || {
-        let (status, _) = get(port, "/v1/conversations", DEADLINE).await.ok()?;
-        (status == 401).then_some(())
-    })
-    .await;
+    assert_eq!(status, 401, "{body}");
+    assert!(sample(port, "confab_connections_evicted_total").await > 100.0);
+    assert!(sample(port, "confab_connections").await <= 2.0 * CONNECTIONS as f64 + 64.0);
+    drop(slow);
     cluster.end().await;
 }
 

@@ -1,7 +1,8 @@
 //! The accept loop: axum's own has no time limit for headers, and hides the socket that a WebSocket needs bare.
 //!
 //! It always accepts, so that what orchestrators ask waits behind nobody. When all slots are taken a silent connection is closed for the
-//! newcomer; when none is silent, the newcomer is served by a small reserve, which answers probes and refuses the rest.
+//! newcomer, or one whose request still comes; when there is none, the newcomer is served by a small reserve, which answers probes and
+//! refuses the rest.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -122,6 +123,14 @@ impl Place {
         }
     }
 
+    /// Whether it may begin to; until the body has come it may lose its place to another.
+    fn receives(&self) -> bool {
+        match self {
+            Self::Slot(slot) => slot.receives(),
+            Self::Reserved(ended, _) => !ended.is_cancelled(),
+        }
+    }
+
     /// It was answered.
     fn silent(&self) {
         if let Self::Slot(slot) = self {
@@ -211,12 +220,19 @@ async fn connection(
     let of_requests = Arc::clone(&place);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (router, place) = (router.clone(), Arc::clone(&of_requests));
-        let mut request = request.map(Body::new);
+        let may_ask = if request.body().is_end_stream() {
+            place.asks()
+        } else {
+            place.receives()
+        };
+        let mut request = request.map(|body| {
+            let place = Arc::clone(&place);
+            Body::new(Asked { body, place })
+        });
         request.extensions_mut().insert(peer);
         if is_reserved {
             request.extensions_mut().insert(Reserved);
         }
-        let may_ask = place.asks();
         async move {
             if !may_ask {
                 // The connection is given up before it is asked again.
@@ -255,6 +271,49 @@ async fn answer(router: Router, request: Request) -> axum::response::Response {
     match router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
+    }
+}
+
+/// A request's body. Until it has come, or is not wanted any more, the connection's place may be given to another.
+#[derive(Debug)]
+struct Asked {
+    body: Incoming,
+    place: Arc<Place>,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.body.is_end_stream() {
+            self.place.asks();
+        }
+    }
+}
+
+impl HttpBody for Asked {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // Of a body in chunks only its end says so.
+        let is_over = matches!(polled, Poll::Ready(None | Some(Err(_))));
+        let has_come = is_over || (polled.is_ready() && self.body.is_end_stream());
+        if has_come && !self.place.asks() {
+            // What was asked for is not begun: the connection is given up before it goes on.
+            return Poll::Pending;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

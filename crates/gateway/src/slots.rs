@@ -1,7 +1,9 @@
-//! Slots for connections, and who gives one up when all are taken: a connection that asks for nothing, never one that waits for an answer.
+//! Slots for connections, and who gives one up when all are taken: a connection that asks for nothing, or one whose request is still
+//! coming; never one that waits for an answer.
 //!
-//! So clients that connect and say nothing keep nobody out: a newcomer takes the slot of the one that is silent for longest, of those of
-//! the address that has most of them.
+//! So clients that connect and say nothing keep nobody out, nor do those that send bodies slowly: a newcomer takes the slot of the one that
+//! is silent for longest, of those of the address that has most of them; where none is silent, or the bodies of one address take more
+//! than a quarter of all slots, of the body that comes for longest, of the address with most of those.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,16 +29,19 @@ struct Shared {
 struct Table {
     /// Connections that are open, those included that were evicted and have not ended yet.
     open: usize,
-    silent: Silent,
+    silent: Evictable,
+    /// Those whose request is still coming.
+    receiving: Evictable,
+    /// Grows with every connection that becomes silent or begins to send a request.
+    tickets: u64,
 }
 
-/// Connections that ask for nothing, by address, the longest silent first.
+/// Connections that may have to give up their slots, by address, the longest listed first.
 #[derive(Debug, Default)]
-struct Silent {
+struct Evictable {
     by_address: BTreeMap<IpAddr, BTreeMap<u64, CancellationToken>>,
     /// How many each address has.
     counts: BTreeSet<(usize, IpAddr)>,
-    next: u64,
 }
 
 /// A connection's slot. It is silent at first.
@@ -51,7 +56,7 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 pub(crate) struct Kept(Arc<Shared>);
 
-/// A connection's place among the silent ones.
+/// A connection's place among those that may have to give up theirs.
 #[derive(Debug)]
 struct Place {
     shared: Arc<Shared>,
@@ -71,16 +76,17 @@ impl Slots {
         }))
     }
 
-    /// Takes a slot for a connection of this address, that of a silent one where none is free; none where nobody is silent.
+    /// Takes a slot for a connection of this address, that of another where none is free; none where all wait for answers.
     pub(crate) fn take(&self, address: IpAddr) -> Option<Slot> {
         let mut table = self.0.lock();
         if table.open >= self.0.capacity {
-            table.silent.evict()?.cancel();
+            table.evict(self.0.capacity)?.cancel();
             self.0.metrics.evicted();
         }
         table.open += 1;
         let evicted = CancellationToken::new();
-        let since = table.silent.add(address, evicted.clone());
+        let since = table.ticket();
+        table.silent.add(since, address, evicted.clone());
         drop(table);
         self.0.metrics.opened();
         Some(Slot {
@@ -101,19 +107,14 @@ impl Slot {
         self.place.asks()
     }
 
+    /// The connection begins to ask for something, which is still coming until [`Self::asks`]. Says whether it still has its slot.
+    pub(crate) fn receives(&self) -> bool {
+        self.place.list(|table| &mut table.receiving)
+    }
+
     /// The connection asks for nothing again.
     pub(crate) fn silent(&self) {
-        let Place {
-            shared,
-            address,
-            since,
-            evicted,
-        } = &self.place;
-        let mut table = shared.lock();
-        if since.load(Ordering::Relaxed) == 0 && !evicted.is_cancelled() {
-            let ticket = table.silent.add(*address, evicted.clone());
-            since.store(ticket, Ordering::Relaxed);
-        }
+        self.place.list(|table| &mut table.silent);
     }
 
     /// Comes when another connection was given the slot. Cancel-safe.
@@ -131,12 +132,45 @@ impl Slot {
 impl Place {
     fn asks(&self) -> bool {
         let mut table = self.shared.lock();
-        let since = self.since.swap(0, Ordering::Relaxed);
-        if since != 0 {
-            table.silent.remove(self.address, since);
-        }
+        self.unlist(&mut table);
         drop(table);
         !self.evicted.is_cancelled()
+    }
+
+    /// Lists it anew, unless its slot is another's; says whether it has it.
+    fn list(&self, of: impl Fn(&mut Table) -> &mut Evictable) -> bool {
+        let mut table = self.shared.lock();
+        if self.evicted.is_cancelled() {
+            return false;
+        }
+        self.unlist(&mut table);
+        let ticket = table.ticket();
+        of(&mut table).add(ticket, self.address, self.evicted.clone());
+        self.since.store(ticket, Ordering::Relaxed);
+        true
+    }
+
+    fn unlist(&self, table: &mut Table) {
+        let since = self.since.swap(0, Ordering::Relaxed);
+        if since != 0 && table.silent.remove(self.address, since).is_none() {
+            table.receiving.remove(self.address, since);
+        }
+    }
+}
+
+impl Table {
+    fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    /// Takes out the one that gives up its slot.
+    fn evict(&mut self, capacity: usize) -> Option<CancellationToken> {
+        let receiving = self.receiving.most();
+        if receiving > capacity / 4 && receiving > self.silent.most() {
+            return self.receiving.evict();
+        }
+        self.silent.evict().or_else(|| self.receiving.evict())
     }
 }
 
@@ -159,14 +193,17 @@ impl Shared {
     }
 }
 
-impl Silent {
-    fn add(&mut self, address: IpAddr, evicted: CancellationToken) -> u64 {
-        self.next += 1;
+impl Evictable {
+    fn add(&mut self, ticket: u64, address: IpAddr, evicted: CancellationToken) {
         let of_address = self.by_address.entry(address).or_default();
         self.counts.remove(&(of_address.len(), address));
-        of_address.insert(self.next, evicted);
+        of_address.insert(ticket, evicted);
         self.counts.insert((of_address.len(), address));
-        self.next
+    }
+
+    /// How many the address has that has most.
+    fn most(&self) -> usize {
+        self.counts.last().map_or(0, |(count, _)| *count)
     }
 
     fn remove(&mut self, address: IpAddr, since: u64) -> Option<CancellationToken> {
@@ -183,7 +220,7 @@ impl Silent {
         Some(removed)
     }
 
-    /// Takes out the one that is silent for longest, of the address that has most.
+    /// Takes out the one that is listed for longest, of the address that has most.
     fn evict(&mut self) -> Option<CancellationToken> {
         let (_, address) = *self.counts.last()?;
         let since = *self.by_address.get(&address)?.first_key_value()?.0;
@@ -255,10 +292,45 @@ mod tests {
         assert!(!is_evicted(&quiet));
     }
 
+    #[test]
+    fn slow_bodies_of_an_address_give_way() {
+        let slots = slots(8);
+        let quiet: Vec<_> = (0..2).map(|_| slots.take(address(1)).unwrap()).collect();
+        let slow: VecDeque<_> = (0..6).map(|_| slots.take(address(2)).unwrap()).collect();
+        for slot in &slow {
+            assert!(slot.receives());
+        }
+        let mut newcomers: Vec<_> = (3..7)
+            .map(|n| slots.take(address(n)).expect("a body gives way"))
+            .collect();
+        let evicted: Vec<_> = slow.iter().map(is_evicted).collect();
+        // Down to a quarter of the slots; then who is silent comes first.
+        assert_eq!(evicted, [true, true, true, true, false, false]);
+        assert!(!slow[0].asks(), "its body came to an end too late");
+        assert!(!quiet.iter().any(is_evicted));
+        newcomers.push(slots.take(address(7)).unwrap());
+        assert!(!is_evicted(&slow[4]));
+        assert!(slow[4].asks(), "its body came in time");
+    }
+
+    #[test]
+    fn slowest_body_gives_way_where_none_is_silent() {
+        let slots = slots(4);
+        let asking: Vec<_> = (0..4).map(|n| slots.take(address(n)).unwrap()).collect();
+        for slot in &asking {
+            assert!(slot.receives());
+        }
+        assert!(asking[0].asks(), "it waits for an answer now");
+        let newcomer = slots.take(address(9)).unwrap();
+        assert!(newcomer.asks());
+        let evicted = asking.iter().filter(|slot| is_evicted(slot)).count();
+        assert_eq!((evicted, is_evicted(&asking[0])), (1, false));
+    }
+
     proptest! {
-        /// Whatever comes in whatever order: no more are kept or asked for than there are slots, and what is listed is what is silent.
+        /// Whatever comes in whatever order: no more are kept or asked for than there are slots, and what is listed is what asks for nothing yet.
         #[test]
-        fn table_holds_what_is_open_and_silent(steps in prop::collection::vec((0..5_u8, 0..3_u8, 0..8_usize), 1..200)) {
+        fn table_holds_what_is_open_and_listed(steps in prop::collection::vec((0..6_u8, 0..3_u8, 0..8_usize), 1..200)) {
             let slots = slots(4);
             let (mut held, mut kept): (Vec<Slot>, Vec<Kept>) = (Vec::new(), Vec::new());
             for (step, from, at) in steps {
@@ -266,6 +338,7 @@ mod tests {
                     0 => held.extend(slots.take(address(from))),
                     1 => { held.get(at).map(Slot::asks); }
                     2 => { held.get(at).map(Slot::silent); }
+                    5 => { held.get(at).map(Slot::receives); }
                     3 if at < held.len() => { kept.extend(held.swap_remove(at).keep()); }
                     _ if at < held.len() => drop(held.swap_remove(at)),
                     _ => drop(kept.pop()),
@@ -275,13 +348,16 @@ mod tests {
                 let alive = held.iter().filter(|slot| !is_evicted(slot)).count();
                 prop_assert!(alive + kept.len() <= 4);
                 let listed = held.iter().filter(|slot| slot.place.since.load(Ordering::Relaxed) != 0 && !is_evicted(slot)).count();
-                prop_assert_eq!(table.silent.by_address.values().map(BTreeMap::len).sum::<usize>(), listed);
-                prop_assert_eq!(table.silent.counts.iter().map(|(count, _)| count).sum::<usize>(), listed);
+                let lists = [&table.silent, &table.receiving];
+                prop_assert_eq!(lists.iter().flat_map(|list| list.by_address.values()).map(BTreeMap::len).sum::<usize>(), listed);
+                prop_assert_eq!(lists.iter().flat_map(|list| &list.counts).map(|(count, _)| count).sum::<usize>(), listed);
             }
             drop((held, kept));
             let table = slots.0.lock();
             prop_assert_eq!(table.open, 0);
-            prop_assert!(table.silent.by_address.is_empty() && table.silent.counts.is_empty());
+            for list in [&table.silent, &table.receiving] {
+                prop_assert!(list.by_address.is_empty() && list.counts.is_empty());
+            }
         }
     }
 }
