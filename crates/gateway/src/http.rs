@@ -30,6 +30,7 @@ use crate::sessions::Directory;
 use crate::ws::{self, Sockets};
 
 mod answer;
+mod asking;
 mod body;
 mod compression;
 mod conversations;
@@ -55,6 +56,7 @@ mod revocations;
 mod sessions;
 mod who;
 
+pub(crate) use asking::AskingAll;
 use home::Pages;
 use origin_log::OriginLog;
 use problem::{Accepts, Problem};
@@ -81,6 +83,8 @@ pub(crate) struct App {
     pub(crate) reads: Reads,
     /// The way to the sessions of all gateways.
     pub(crate) directory: Directory,
+    /// Turns for what every gateway is asked.
+    pub(crate) asking: AskingAll,
     /// The way to what all gateways know of presence.
     pub(crate) presence: PresenceDirectory,
     /// What is kept of sessions.

@@ -382,6 +382,7 @@ impl Gateway {
             commands: self.commands.clone(),
             reads: self.reads.clone(),
             directory: self.directory.clone(),
+            asking: http::AskingAll::new(),
             presence: PresenceDirectory::new(self.bus.clone(), self.gateways.clone()),
             records: self.records.clone(),
             session_seconds: self.settings.lifetimes().session_seconds,

@@ -20,7 +20,9 @@ mod strikes;
 mod users;
 
 pub(crate) use address::{Peer, of as address_of};
-pub(crate) use price::{CONNECT_PRICE, PLAIN_PRICE, price_of, price_of_bytes, price_of_positions};
+pub(crate) use price::{
+    ASK_ALL_PRICE, CONNECT_PRICE, PLAIN_PRICE, price_of, price_of_bytes, price_of_positions,
+};
 pub use rates::{BadRateLimit, RateLimit};
 pub(crate) use strikes::Strikes;
 pub(crate) use users::{OpeningPermit, UserConnection, Users};

@@ -54,6 +54,7 @@ pub(super) async fn get(
     let (told, complete) = if users.is_empty() {
         (Vec::new(), true)
     } else {
+        let _turn = who.asks_all(&app).await?;
         app.presence.statuses(&tenant, users).await?
     };
     let told = told.into_iter();

@@ -53,6 +53,7 @@ pub(super) async fn list(
     _: NoParams,
 ) -> Result<Json<SessionsAnswer>, Problem> {
     let caller = who.reads()?;
+    let _turn = who.asks_all(&app).await?;
     let sessions = app.directory.sessions(caller).await?;
     Ok(Json(SessionsAnswer { sessions }))
 }
@@ -82,7 +83,11 @@ pub(super) async fn revoke(
     idempotency::key(&headers)?;
     let user = Some(caller.user.clone());
     let target = RevocationTarget::Session { session, user };
-    match known(&app, &caller, session).await {
+    let known = {
+        let _turn = who.asks_all(&app).await?;
+        known(&app, &caller, session).await
+    };
+    match known {
         // Nobody is told which it is: the answer looks the same.
         Known::No => Ok(Json(nothing_revoked(target, app.session_seconds))),
         Known::Maybe => execute(&app, who, caller, (target, None)).await.map(Json),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::Extensions;
 use axum::http::header::ACCEPT;
 use axum::http::request::Parts;
 use confab_protocol::command::{Caller, Command, Request};
@@ -13,12 +14,15 @@ use super::problem::{Problem, accepts_json};
 use super::{App, RequestId};
 use crate::admission::Transport;
 use crate::keys;
-use crate::limits::PLAIN_PRICE;
+use crate::limits::{ASK_ALL_PRICE, PLAIN_PRICE, Tally};
+use crate::permits::FairPermit;
 
 /// The caller of a request whose token was verified.
 #[derive(Debug)]
 pub(super) struct Who {
     caller: confab_auth::Caller,
+    /// Where it is noted what it has paid.
+    tallied: Extensions,
     /// The request's id.
     pub(super) request_id: String,
     /// The W3C trace context that came with it.
@@ -56,6 +60,14 @@ impl Who {
             user: user.clone(),
             admin: scope.is_admin(),
         })
+    }
+
+    /// Pays for what every gateway is asked, and waits for its turn, which lasts until what is given is dropped.
+    pub(super) async fn asks_all(&self, app: &App) -> Result<FairPermit, Problem> {
+        let price = ASK_ALL_PRICE - PLAIN_PRICE;
+        app.limits
+            .charge_caller(&self.caller, price, &self.tallied)?;
+        Ok(app.asking.turn(&self.owner()).await?)
     }
 
     /// Whose share a request counts in.
@@ -98,8 +110,13 @@ impl FromRequestParts<Arc<App>> for Who {
         let traceparent = traceparent
             .filter(|text| text.len() <= 128)
             .map(str::to_owned);
+        let mut tallied = Extensions::new();
+        if let Some(tally) = parts.extensions.get::<Tally>() {
+            tallied.insert(tally.clone());
+        }
         Ok(Self {
             caller,
+            tallied,
             request_id,
             traceparent,
         })

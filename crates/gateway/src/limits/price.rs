@@ -6,6 +6,8 @@ use confab_protocol::frame::ClientFrame;
 pub(crate) const CONNECT_PRICE: u32 = 5;
 /// A frame that cannot be read, and a ping or pong of the WebSocket's own that nothing asked for.
 pub(crate) const PLAIN_PRICE: u32 = 1;
+/// A request for which every gateway is asked.
+pub(crate) const ASK_ALL_PRICE: u32 = 5;
 /// A fresh token: a signature.
 const AUTH_PRICE: u32 = 2;
 /// Positions in a `seen` that cost one token.
