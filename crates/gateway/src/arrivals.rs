@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use confab_protocol::error::{Code, Failure};
+use confab_protocol::ids::TenantId;
 use tokio::time::Instant;
 
 use crate::metrics::ArrivalMetrics;
@@ -62,8 +63,8 @@ impl Arrivals {
     ///
     /// # Errors
     /// `OVERLOADED` at once when the wait would be too long, with the time to come again.
-    pub(crate) async fn admit(&self, kind: Kind) -> Result<(), Failure> {
-        match self.turn(kind) {
+    pub(crate) async fn admit(&self, kind: Kind, tenant: &TenantId) -> Result<(), Failure> {
+        match self.turn(kind, tenant) {
             Turn::In(wait) => {
                 if !wait.is_zero() {
                     tokio::time::sleep(wait).await;
@@ -82,10 +83,10 @@ impl Arrivals {
         }
     }
 
-    fn turn(&self, kind: Kind) -> Turn {
+    fn turn(&self, kind: Kind, tenant: &TenantId) -> Turn {
         let chance = rand::random::<f64>();
         let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        gate.arrive(kind, self.start.elapsed(), chance)
+        gate.arrive(kind, tenant, self.start.elapsed(), chance)
     }
 }
 
@@ -104,15 +105,16 @@ mod tests {
             fresh: 1,
         };
         let arrivals = Arrivals::new(rates, ArrivalMetrics::new(&mut Registry::default()));
+        let tenant = "t".parse().unwrap();
         let begin = Instant::now();
         for _ in 0..2 {
-            arrivals.admit(Kind::Resume).await.unwrap();
+            arrivals.admit(Kind::Resume, &tenant).await.unwrap();
         }
         assert_eq!(begin.elapsed(), Duration::from_secs(1));
         for _ in 0..3 {
-            assert!(matches!(arrivals.turn(Kind::Resume), Turn::In(_)));
+            assert!(matches!(arrivals.turn(Kind::Resume, &tenant), Turn::In(_)));
         }
-        let failure = arrivals.admit(Kind::Fresh).await.unwrap_err();
+        let failure = arrivals.admit(Kind::Fresh, &tenant).await.unwrap_err();
         assert_eq!(failure.code, Code::Overloaded);
         assert!(failure.retry_after_ms.unwrap() > 1000, "{failure:?}");
     }

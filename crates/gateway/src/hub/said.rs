@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use confab_protocol::ids::{ConversationId, Seq, UserId};
+use confab_protocol::fair::{Owner, Slots};
+use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::signal::{Signal, SignalKind};
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
@@ -12,10 +13,16 @@ use uuid::Uuid;
 const RECEIPT_MEMORY: Duration = Duration::from_secs(300);
 /// How long typing lasts without being said again, and the second that a signal may be held back.
 const TYPING_LASTS: Duration = Duration::from_secs(7);
-/// Users and conversations that are remembered, for each kind; of more the oldest are forgotten.
+/// Users and conversations that are remembered, for each kind; half of them of one tenant, and so many of one user: what more it says is not.
 const MAX_REMEMBERED: usize = 64 * 1024;
+const MAX_OF_USER: usize = 8 * 1024;
 
-type Of = (ConversationId, UserId);
+/// What is remembered of whom.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Of {
+    conversation: ConversationId,
+    owner: Owner,
+}
 
 /// What was said lately in a shard's conversations.
 #[derive(Debug)]
@@ -38,7 +45,13 @@ impl Default for Said {
 impl Said {
     /// Takes note of a signal; says whether it is to be told.
     pub(super) fn hear(&mut self, signal: &Signal, now: Instant) -> bool {
-        let of = (signal.conversation, signal.user.clone());
+        let of = Of {
+            conversation: signal.conversation,
+            owner: Owner {
+                tenant: signal.tenant.clone(),
+                user: signal.user.clone(),
+            },
+        };
         match signal.kind {
             SignalKind::Receipt(up_to) => self.receipt(of, up_to, now),
             SignalKind::Typing(true) => {
@@ -82,6 +95,7 @@ impl Said {
 struct Remembered<V> {
     lasts: Duration,
     values: FxHashMap<Of, (V, Instant)>,
+    shares: Slots,
     /// Each key once, about in the order in which they are to be forgotten.
     ends: VecDeque<(Instant, Of)>,
 }
@@ -91,6 +105,7 @@ impl<V> Remembered<V> {
         Self {
             lasts,
             values: FxHashMap::default(),
+            shares: Slots::new(MAX_REMEMBERED, MAX_REMEMBERED / 2, MAX_OF_USER),
             ends: VecDeque::new(),
         }
     }
@@ -102,23 +117,24 @@ impl<V> Remembered<V> {
 
     fn put(&mut self, of: Of, value: V, now: Instant) {
         let end = now + self.lasts;
-        if self.values.insert(of.clone(), (value, end)).is_none() {
+        if let Some(known) = self.values.get_mut(&of) {
+            *known = (value, end);
+        } else if self.shares.allows(&of.owner.tenant, &of.owner.user) {
+            self.shares.take(&of.owner);
+            self.values.insert(of.clone(), (value, end));
             self.ends.push_back((end, of));
         }
     }
 
     fn forget(&mut self, now: Instant) {
-        while let Some((end, _)) = self.ends.front()
-            && (*end <= now || self.ends.len() >= MAX_REMEMBERED)
-        {
-            let is_surplus = self.ends.len() >= MAX_REMEMBERED;
-            let Some((_, of)) = self.ends.pop_front() else {
-                return;
-            };
+        while let Some((_, of)) = self.ends.pop_front_if(|(end, _)| *end <= now) {
             // One that was put again since has its turn later.
             match self.values.get(&of) {
-                Some((_, end)) if *end > now && !is_surplus => self.ends.push_back((*end, of)),
-                _ => drop(self.values.remove(&of)),
+                Some((_, end)) if *end > now => self.ends.push_back((*end, of)),
+                _ => {
+                    self.values.remove(&of);
+                    self.shares.give_back(&of.owner);
+                }
             }
         }
     }
@@ -169,14 +185,22 @@ mod tests {
     #[test]
     fn what_was_said_is_forgotten_and_bounded() {
         let (mut said, start) = (Said::default(), Instant::now());
-        for n in 0..MAX_REMEMBERED + 100 {
-            let receipt = signal(&format!("u{n}"), 1, SignalKind::Receipt(1));
-            assert!(said.hear(&receipt, start));
+        let in_room = |n: usize, user: &str| Signal {
+            conversation: ConversationId(Uuid::from_u128(n as u128)),
+            ..signal(user, 1, SignalKind::Receipt(1))
+        };
+        assert!(said.hear(&in_room(0, "quiet"), start));
+        for user in ["loud", "louder"] {
+            for n in 0..2 * MAX_OF_USER {
+                assert!(said.hear(&in_room(n, user), start));
+            }
         }
-        assert!(said.receipts.values.len() <= MAX_REMEMBERED);
+        assert_eq!(said.receipts.values.len(), 2 * MAX_OF_USER + 1);
+        assert!(!said.hear(&in_room(0, "quiet"), start), "it is remembered");
         let later = start + RECEIPT_MEMORY;
         assert!(said.hear(&signal("ann", 1, SignalKind::Receipt(1)), later));
         assert_eq!(said.receipts.values.len(), 1);
         assert_eq!(said.receipts.ends.len(), 1);
+        assert_eq!(said.receipts.shares.used(), 1);
     }
 }

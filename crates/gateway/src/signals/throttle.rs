@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use confab_protocol::fair::{Owner, Slots};
 use confab_protocol::ids::{ConversationId, TenantId, UserId};
 use confab_protocol::signal::{Signal, SignalKind};
 use rustc_hash::FxHashMap;
@@ -10,8 +11,9 @@ use uuid::Uuid;
 
 /// How long after a signal the next one of its user, conversation and kind goes.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Users, conversations and kinds that sent within the last second; more are dropped.
+/// Users, conversations and kinds that sent within the last second, half of them of one tenant, and so many of one user; more are dropped.
 const MOST: usize = 64 * 1024;
+pub(super) const MOST_OF_USER: usize = 8 * 1024;
 
 /// What counts as the same signal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -30,9 +32,10 @@ struct Slot {
 }
 
 /// What was sent within the last second, and what waits for its end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Throttle {
     slots: FxHashMap<Key, Slot>,
+    shares: Slots,
     /// When each slot's second ends. All last as long, so the first to begin is the first to end.
     ends: VecDeque<(Instant, Key)>,
 }
@@ -48,6 +51,16 @@ pub(super) enum Verdict {
     Dropped,
 }
 
+impl Default for Throttle {
+    fn default() -> Self {
+        Self {
+            slots: FxHashMap::default(),
+            shares: Slots::new(MOST, MOST / 2, MOST_OF_USER),
+            ends: VecDeque::new(),
+        }
+    }
+}
+
 impl Throttle {
     /// Takes a signal.
     pub(super) fn offer(&mut self, signal: Signal, now: Instant) -> Verdict {
@@ -57,9 +70,10 @@ impl Throttle {
             slot.waiting = (newest != slot.sent).then_some(newest);
             return Verdict::Waits;
         }
-        if self.slots.len() >= MOST {
+        if !self.shares.allows(&signal.tenant, &signal.user) {
             return Verdict::Dropped;
         }
+        self.shares.take(&key.owner());
         self.begin(key, (signal.kind, signal.gateway), now);
         Verdict::Go(signal)
     }
@@ -85,6 +99,8 @@ impl Throttle {
             if let Some(kind) = slot.waiting {
                 due.push(key.signal(kind, slot.gateway));
                 self.begin(key, (kind, slot.gateway), now);
+            } else {
+                self.shares.give_back(&key.owner());
             }
         }
         due
@@ -123,6 +139,13 @@ impl Key {
             conversation: signal.conversation,
             user: signal.user.clone(),
             is_typing: matches!(signal.kind, SignalKind::Typing(_)),
+        }
+    }
+
+    pub(super) fn owner(&self) -> Owner {
+        Owner {
+            tenant: self.tenant.clone(),
+            user: self.user.clone(),
         }
     }
 
@@ -206,20 +229,29 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_users_is_dropped_and_leaves_nothing_behind() {
+    fn flood_of_signals_takes_its_share_and_leaves_nothing() {
         let now = Instant::now();
         let mut throttle = Throttle::default();
-        for n in 0..MOST as u128 + 10 {
-            let conversation = ConversationId(Uuid::from_u128(n));
-            let signal = Signal {
-                conversation,
-                ..signal(1, SignalKind::Typing(true))
+        let mut offers = |tenant: &str, user: &str| {
+            let mut offer = |n: usize| {
+                let signal = Signal {
+                    tenant: tenant.parse().unwrap(),
+                    user: user.parse().unwrap(),
+                    conversation: ConversationId(Uuid::from_u128(n as u128)),
+                    ..signal(1, SignalKind::Typing(true))
+                };
+                throttle.offer(signal, now) != Verdict::Dropped
             };
-            let verdict = throttle.offer(signal, now);
-            assert_eq!(verdict == Verdict::Dropped, n >= MOST as u128);
+            (0..MOST_OF_USER + 10).filter(|n| offer(*n)).count()
+        };
+        for loud in 0..4 {
+            assert_eq!(offers("one", &format!("u{loud}")), MOST_OF_USER);
         }
+        assert_eq!(offers("one", "quiet"), 0, "its tenant has its half");
+        assert_eq!(offers("two", "quiet"), MOST_OF_USER);
         assert_eq!(throttle.due(now + PAUSE), []);
         assert_eq!((throttle.slots.len(), throttle.ends.len()), (0, 0));
+        assert_eq!(throttle.shares.used(), 0);
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use confab_protocol::fair::Slots;
 use rustc_hash::FxHashMap;
 
 use super::throttle::Key;
@@ -10,15 +11,27 @@ use crate::hub::SessionKey;
 
 /// How long typing lasts without being said again.
 const TYPING_LASTS: Duration = Duration::from_secs(6);
-/// Users and conversations that are known; of more each session speaks for itself.
+/// Users and conversations that are known, half of them of one tenant, and so many of one user; of more each session speaks for itself.
 const MAX_KNOWN: usize = 64 * 1024;
+const MAX_OF_USER: usize = 8 * 1024;
 
 /// The sessions that type.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Typists {
     sessions: FxHashMap<Key, Vec<(SessionKey, Instant)>>,
+    shares: Slots,
     /// When each user and conversation is to be looked at again, about in that order.
     ends: VecDeque<(Instant, Key)>,
+}
+
+impl Default for Typists {
+    fn default() -> Self {
+        Self {
+            sessions: FxHashMap::default(),
+            shares: Slots::new(MAX_KNOWN, MAX_KNOWN / 2, MAX_OF_USER),
+            ends: VecDeque::new(),
+        }
+    }
 }
 
 impl Typists {
@@ -33,12 +46,13 @@ impl Typists {
         self.forget(now);
         let is_known = self.sessions.contains_key(of);
         if on {
-            if is_known || self.sessions.len() < MAX_KNOWN {
+            if is_known || self.shares.allows(&of.tenant, &of.user) {
                 let sessions = self.sessions.entry(of.clone()).or_default();
                 sessions.retain(|(other, until)| *other != session && *until > now);
                 sessions.push((session, now + TYPING_LASTS));
             }
             if !is_known && self.sessions.contains_key(of) {
+                self.shares.take(&of.owner());
                 self.ends.push_back((now + TYPING_LASTS, of.clone()));
             }
             return Some(true);
@@ -58,6 +72,7 @@ impl Typists {
             sessions.retain(|(_, until)| *until > now);
             if sessions.is_empty() {
                 self.sessions.remove(&of);
+                self.shares.give_back(&of.owner());
             } else {
                 self.ends.push_back((now + TYPING_LASTS, of));
             }
@@ -100,5 +115,6 @@ mod tests {
         );
         assert_eq!(say(2, phone, false, 60_000), Some(false));
         assert!(typists.sessions.is_empty() && typists.ends.is_empty());
+        assert_eq!(typists.shares.used(), 0);
     }
 }

@@ -123,7 +123,7 @@ pub(super) async fn arrive(
     let admitting = async {
         let place = sockets.users.connect(caller, takes_over)?;
         let opening = place.open().await?;
-        sockets.arrivals.admit(kind).await?;
+        sockets.arrivals.admit(kind, &caller.tenant).await?;
         Ok(Arrived { place, opening })
     };
     let admitted = tokio::select! {

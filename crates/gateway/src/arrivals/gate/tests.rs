@@ -9,6 +9,10 @@ const RATES: Rates = Rates {
     fresh: 20,
 };
 
+fn tenant(n: usize) -> TenantId {
+    format!("t{n}").parse().unwrap()
+}
+
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
@@ -27,7 +31,7 @@ fn arrive_all(steps: &[(bool, u64, f64)]) -> Vec<Arrival> {
     let arrivals = steps.iter().map(|(resumes, later, chance)| {
         at += ms(*later);
         let kind = if *resumes { Kind::Resume } else { Kind::Fresh };
-        let turn = gate.arrive(kind, at, *chance);
+        let turn = gate.arrive(kind, &tenant(0), at, *chance);
         Arrival { kind, at, turn }
     });
     arrivals.collect()
@@ -87,7 +91,7 @@ proptest! {
         for (arrival, (.., chance)) in arrivals.iter().zip(&steps) {
             match (arrival.kind, arrival.turn) {
                 (Kind::Resume, turn) => {
-                    prop_assert_eq!(turn, alone.arrive(Kind::Resume, arrival.at, *chance));
+                    prop_assert_eq!(turn, alone.arrive(Kind::Resume, &tenant(0), arrival.at, *chance));
                     if let Turn::In(wait) = turn {
                         resumes_until = arrival.at + wait;
                     }
@@ -116,7 +120,7 @@ fn a_storm_comes_in_at_the_rate_however_often_it_is_sent_away() {
     while let Some((at, n)) = waiting.pop() {
         tries += 1;
         let chance = f64::from(n % 100) / 100.0;
-        match gate.arrive(Kind::Resume, at, chance) {
+        match gate.arrive(Kind::Resume, &tenant(0), at, chance) {
             Turn::In(wait) => entered.push(at + wait),
             Turn::Again(after) => waiting.push((at + after, n)),
         }
@@ -127,4 +131,26 @@ fn a_storm_comes_in_at_the_rate_however_often_it_is_sent_away() {
     assert!(*last >= Duration::from_secs(19), "{last:?}");
     assert!(*last < Duration::from_secs(40), "{last:?}: turns are lost");
     assert!(tries < 3000, "{tries}: they come again in vain");
+}
+
+#[test]
+fn storm_of_a_tenant_leaves_room_for_others() {
+    let mut gate = Gate::new(RATES);
+    let now = Duration::from_secs(1);
+    let mut come = |n: usize, kind| gate.arrive(kind, &tenant(n), now, 0.5);
+    for storm in 0..3 {
+        let turns: Vec<_> = (0..1000).map(|_| come(storm, Kind::Resume)).collect();
+        let let_in = turns.iter().filter(|turn| matches!(turn, Turn::In(_)));
+        assert!(let_in.count() > 10, "each has a share");
+        assert!(matches!(turns.last(), Some(Turn::Again(_))));
+    }
+    for kind in [Kind::Resume, Kind::Fresh] {
+        for _ in 0..3 {
+            let turn = come(9, kind);
+            assert!(
+                matches!(turn, Turn::In(wait) if wait <= 2 * PATIENCE),
+                "{turn:?}"
+            );
+        }
+    }
 }
