@@ -1,6 +1,8 @@
 //! The one connection of a process to NATS, and what is known of its state.
 
-use std::path::PathBuf;
+mod identity;
+mod settings;
+
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -10,66 +12,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::error::BusError;
-
-/// Where NATS is, and as whom to connect.
-#[derive(Clone, clap::Args)]
-#[group(skip)]
-#[command(next_help_heading = "NATS")]
-pub struct Settings {
-    /// NATS servers, separated by commas. Required unless NATS is on this machine.
-    #[arg(
-        long,
-        env = "CONFAB_NATS_URL",
-        hide_env_values = true,
-        default_value = "nats://127.0.0.1:4222",
-        value_delimiter = ',',
-        value_name = "URL",
-        help_heading = "Required"
-    )]
-    pub nats_url: Vec<String>,
-    /// The user at NATS, where it wants one; a user in the URL is not heeded.
-    #[arg(
-        long,
-        env = "CONFAB_NATS_USER",
-        value_name = "USER",
-        requires = "nats_password"
-    )]
-    pub nats_user: Option<String>,
-    /// The user's password.
-    #[arg(
-        long,
-        env = "CONFAB_NATS_PASSWORD",
-        hide_env_values = true,
-        value_name = "PASSWORD",
-        requires = "nats_user"
-    )]
-    pub nats_password: Option<String>,
-    /// A credentials file (JWT and nkey seed) for NATS.
-    #[arg(long, env = "CONFAB_NATS_CREDENTIALS", value_name = "PATH")]
-    pub nats_credentials: Option<PathBuf>,
-    /// Replicas of the streams that confab makes: 1, or 3 on a cluster.
-    #[arg(
-        long,
-        env = "CONFAB_NATS_REPLICAS",
-        value_name = "NUMBER",
-        default_value_t = 1
-    )]
-    pub nats_replicas: usize,
-    /// How long events are kept in the stream: the resume window and a margin.
-    #[arg(long, env = "CONFAB_EVENTS_MAX_AGE", value_name = "SECONDS", default_value_t = 20 * 60)]
-    pub events_max_age: u64,
-    /// How many bytes of events are kept in the stream at most; the oldest go first.
-    #[arg(long, env = "CONFAB_EVENTS_MAX_BYTES", value_name = "BYTES", default_value_t = 1 << 30)]
-    pub events_max_bytes: i64,
-}
-
-impl std::fmt::Debug for Settings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings")
-            .field("nats_replicas", &self.nats_replicas)
-            .finish_non_exhaustive()
-    }
-}
+use identity::Target;
+pub use settings::{AuthSettings, Settings, TlsSettings};
 
 /// async-nats pings every 60 s by default, so that a link that swallows packets would go unnoticed for minutes.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -80,6 +24,9 @@ const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
 const SUBSCRIPTION_CAPACITY: usize = 16 * 1024;
 /// Publishes whose acknowledgement has not come yet.
 const ACKS_IN_FLIGHT: usize = 16 * 1024;
+
+/// Signed once at the start, to see that the key can.
+const NO_NONCE: &[u8] = b"";
 
 /// What is known of the link to NATS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,13 +47,19 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Connects under `name`. Returns at once when NATS is away, and goes on trying, with jitter, for ever.
+    /// Connects under `name`. Returns at once when NATS is away, and goes on trying, with jitter, for ever. What the settings name files
+    /// for is read again at each attempt.
     ///
     /// # Errors
-    /// When the settings name no usable server or credentials.
+    /// When the settings name no usable server, or files that cannot be used.
     pub async fn connect(settings: &Settings, name: &str) -> Result<Self, BusError> {
+        let Target { servers, identity } = Target::of(settings)?;
+        let checked = identity.read(NO_NONCE).await;
+        checked.map_err(|error| BusError::Settings(error.to_string()))?;
+        check_files(&settings.tls).await?;
         let (states, link) = watch::channel(Link::default());
-        let mut options = ConnectOptions::new()
+        let by_files = move |nonce| identity.clone().answer(nonce);
+        let options = ConnectOptions::with_auth_callback(by_files)
             .name(name)
             .ping_interval(PING_INTERVAL)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -119,19 +72,17 @@ impl Bus {
                 observe(&states, &event);
                 std::future::ready(())
             });
-        if let Some(path) = &settings.nats_credentials {
-            let unreadable = |e| BusError::Settings(format!("credentials {}: {e}", path.display()));
-            options = options.credentials_file(path).await.map_err(unreadable)?;
-        }
-        if let (Some(user), Some(password)) = (&settings.nats_user, &settings.nats_password) {
-            options = options.user_and_password(user.clone(), password.clone());
-        }
-        let client = options
-            .connect(settings.nats_url.as_slice())
+        let connecting = encrypted(options, &settings.tls).connect(servers);
+        let client = Box::pin(connecting)
             .await
             .map_err(|error| BusError::Settings(error.to_string()))?;
-        let jetstream = ContextBuilder::new()
-            .timeout(JETSTREAM_TIMEOUT)
+        let jetstream = match &settings.nats_jetstream_domain {
+            Some(domain) => ContextBuilder::new()
+                .domain(domain)
+                .timeout(JETSTREAM_TIMEOUT),
+            None => ContextBuilder::new().timeout(JETSTREAM_TIMEOUT),
+        };
+        let jetstream = jetstream
             .ack_timeout(JETSTREAM_TIMEOUT)
             .max_ack_inflight(ACKS_IN_FLIGHT)
             .build(client.clone());
@@ -167,6 +118,43 @@ impl Bus {
     }
 }
 
+/// How `settings` want the connection encrypted. The library reads the files at each attempt.
+fn encrypted(mut options: ConnectOptions, settings: &TlsSettings) -> ConnectOptions {
+    let pair = settings
+        .nats_tls_cert
+        .clone()
+        .zip(settings.nats_tls_key.clone());
+    // A server that is not encrypted would else be taken, whoever it is.
+    let is_required = settings.nats_tls || settings.nats_tls_ca.is_some() || pair.is_some();
+    options = options.require_tls(is_required);
+    if settings.nats_tls_first {
+        options = options.tls_first();
+    }
+    if let Some(path) = &settings.nats_tls_ca {
+        options = options.add_root_certificates(path.clone());
+    }
+    match pair {
+        Some((certificate, key)) => options.add_client_certificate(certificate, key),
+        None => options,
+    }
+}
+
+/// Checks at the start that the files can be read: a wrong path is to be found before anything else begins.
+async fn check_files(settings: &TlsSettings) -> Result<(), BusError> {
+    let files = [
+        &settings.nats_tls_ca,
+        &settings.nats_tls_cert,
+        &settings.nats_tls_key,
+    ];
+    for path in files.into_iter().flatten() {
+        let read = tokio::fs::read(path).await;
+        read.map_err(|error| {
+            BusError::Settings(format!("cannot read {}: {error}", path.display()))
+        })?;
+    }
+    Ok(())
+}
+
 fn observe(states: &watch::Sender<Link>, event: &Event) {
     match event {
         Event::Connected => {
@@ -198,14 +186,4 @@ fn delay(attempts: usize, chance: f64) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reconnects_are_soon_at_first_and_never_rarer_than_two_seconds() {
-        assert!(delay(1, 0.0) >= Duration::from_millis(100));
-        for attempts in 0..100 {
-            assert!(delay(attempts, 1.0) <= Duration::from_secs(2));
-        }
-    }
-}
+mod tests;

@@ -16,7 +16,7 @@ mod subjects;
 mod testing;
 mod topology;
 
-pub use connection::{Bus, Link, Settings};
+pub use connection::{AuthSettings, Bus, Link, Settings, TlsSettings};
 pub use error::{BusError, RpcError};
 pub use gateways::{GatewayId, Gateways};
 pub use presence::{PresenceAnswers, Reply};

@@ -35,13 +35,9 @@ impl Server {
 
     pub(crate) async fn connect(&self) -> Bus {
         let settings = Settings {
-            nats_url: vec![self.nats.url()],
-            nats_user: None,
-            nats_password: None,
-            nats_credentials: None,
-            nats_replicas: 1,
             events_max_age: 60,
             events_max_bytes: 1 << 20,
+            ..Settings::of_server(self.nats.url())
         };
         let bus = Bus::connect(&settings, "test").await.unwrap();
         let mut link = bus.connection();

@@ -356,13 +356,9 @@ mod tests {
     #[tokio::test]
     async fn a_hub_with_too_much_to_do_learns_later_that_something_was_not_heard() {
         let nowhere = confab_bus::Settings {
-            nats_url: vec!["nats://127.0.0.1:1".to_owned()],
-            nats_user: None,
-            nats_password: None,
-            nats_credentials: None,
-            nats_replicas: 1,
             events_max_age: 60,
             events_max_bytes: 1 << 20,
+            ..confab_bus::Settings::of_server("nats://127.0.0.1:1".to_owned())
         };
         let bus = Bus::connect(&nowhere, "test").await.unwrap();
         let (hub, mut said) = mpsc::channel(1);

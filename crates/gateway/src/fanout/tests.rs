@@ -131,13 +131,9 @@ fn run_others(
 async fn without_sessions(shards: Shards) -> (Fanout, Loops) {
     let mut registry = Registry::default();
     let nowhere = Settings {
-        nats_url: vec!["nats://127.0.0.1:1".to_owned()],
-        nats_user: None,
-        nats_password: None,
-        nats_credentials: None,
-        nats_replicas: 1,
         events_max_age: 60,
         events_max_bytes: 1 << 20,
+        ..Settings::of_server("nats://127.0.0.1:1".to_owned())
     };
     let bus = Bus::connect(&nowhere, "test").await.unwrap();
     let gateways = Gateways::new(bus.clone());

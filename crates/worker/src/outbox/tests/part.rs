@@ -95,13 +95,9 @@ impl Part {
 
     async fn of(folder: TempDir, nats: Nats, url: String, near: Option<Process>) -> Self {
         let settings = Settings {
-            nats_url: vec![url],
-            nats_user: None,
-            nats_password: None,
-            nats_credentials: None,
-            nats_replicas: 1,
             events_max_age: 600,
             events_max_bytes: 1 << 30,
+            ..Settings::of_server(url)
         };
         let bus = Bus::connect(&settings, "test").await.unwrap();
         let standing = Standing::new(&bus);
