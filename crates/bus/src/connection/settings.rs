@@ -34,7 +34,7 @@ pub struct Settings {
     /// How the connection is encrypted.
     #[command(flatten)]
     pub tls: TlsSettings,
-    /// The JetStream domain to use, where it is another than that of the servers connected to, such as behind a leaf node.
+    /// The JetStream domain, where it is another than the servers', as behind a leaf node.
     #[arg(long, env = "CONFAB_NATS_JETSTREAM_DOMAIN", value_name = "NAME", value_parser = domain)]
     pub nats_jetstream_domain: Option<String>,
     /// Replicas of the streams that confab makes: 1, or 3 on a cluster.
@@ -102,7 +102,7 @@ pub struct TlsSettings {
     /// Begin TLS before the server has said anything, for servers with `handshake_first`.
     #[arg(long, env = "CONFAB_NATS_TLS_FIRST", value_parser = BoolishValueParser::new())]
     pub nats_tls_first: bool,
-    /// PEM file of the authorities that the servers' certificates must be of, instead of the system's.
+    /// PEM file of the authorities that servers' certificates must be of [default: the system's].
     #[arg(long, env = "CONFAB_NATS_TLS_CA", value_name = "PATH")]
     pub nats_tls_ca: Option<PathBuf>,
     /// PEM file of the client certificate for NATS, with what leads to its authority.
