@@ -160,9 +160,9 @@ impl World {
             Step::Close(n) if n < self.clients.len() => self.disconnect(n, true),
             Step::Kill(n) if n < self.clients.len() => self.disconnect(n, false),
             Step::Record(n) if n < self.clients.len() => {
-                let client = &mut self.clients[n];
+                let client = &self.clients[n];
                 if let Some(key) = client.key.filter(|_| client.is_open) {
-                    client.record = self.hub.positions(key);
+                    self.hub.ask_positions(key);
                 }
             }
             Step::Resume(n) if n < self.clients.len() && self.clients[n].key.is_none() => {
@@ -291,12 +291,9 @@ impl World {
         let Some(key) = self.clients[n].key else {
             return;
         };
-        let positions = self.hub.close(key);
+        self.hub.close(key);
         let client = &mut self.clients[n];
-        if in_order && client.is_open {
-            client.record = positions;
-        }
-        client.disconnected();
+        client.disconnected(in_order);
         if client.told.is_none() {
             self.clients.remove(n);
         }
@@ -339,11 +336,17 @@ impl World {
                     assert!(opened.replayed <= most, "{opened:?}, of {most}");
                     let now = self.heads();
                     let client = self.clients.iter_mut().find(|c| c.key == Some(key));
-                    if let Some(client) = client {
-                        client.opened(&opened, now, self.hub.positions(key));
+                    if client.is_some_and(|client| client.opens(opened, now)) {
+                        self.hub.ask_positions(key);
                     }
                 }
                 Effect::Reconciled | Effect::Shards(..) => {}
+            }
+        }
+        for (key, is_last, positions) in self.hub.take_gathered() {
+            let is_of = |client: &&mut Client| client.is_recorded(key, is_last);
+            if let Some(client) = self.clients.iter_mut().find(is_of) {
+                client.recorded(positions);
             }
         }
     }

@@ -29,7 +29,8 @@ enum Heard {
 #[derive(Debug)]
 enum Todo {
     Step(u64, Step),
-    Close(SessionKey),
+    /// A session ends; its positions are for the gathering of this number.
+    Close(SessionKey, u64),
 }
 
 /// A shard and what is on its way to it.
@@ -38,6 +39,18 @@ struct Part {
     shard: Shard,
     feed: VecDeque<Heard>,
     steps: VecDeque<Todo>,
+    /// In whatever order it comes: a shard has a queue of its own for each kind.
+    #[cfg(test)]
+    said: Vec<driven::Said>,
+}
+
+/// Positions of a session, until every shard has told its own.
+#[derive(Debug)]
+struct Gathering {
+    key: SessionKey,
+    /// Whether the session ends with it.
+    is_last: bool,
+    parts: Vec<Option<Vec<Position>>>,
 }
 
 /// The whole hub.
@@ -49,6 +62,9 @@ pub(crate) struct Hub {
     /// Steps that not all shards have answered, and those that all have.
     open: BTreeMap<u64, (Ticket, Vec<Option<Stepped>>)>,
     done: Vec<(Ticket, Vec<Stepped>)>,
+    /// Positions that not all shards have told, and those that all have; with whether the session ended.
+    gatherings: BTreeMap<u64, Gathering>,
+    gathered: Vec<(SessionKey, bool, Vec<Position>)>,
     steps: u64,
     epoch: u64,
     /// Whether the coordinator is still to hear of the epoch.
@@ -65,6 +81,8 @@ impl Hub {
             shard: Shard::new(bounds, now),
             feed: VecDeque::new(),
             steps: VecDeque::new(),
+            #[cfg(test)]
+            said: Vec::new(),
         };
         Self {
             shards,
@@ -72,6 +90,8 @@ impl Hub {
             coordinator: Coordinator::new(shards, limits),
             open: BTreeMap::new(),
             done: Vec::new(),
+            gatherings: BTreeMap::new(),
+            gathered: Vec::new(),
             steps: 0,
             epoch: FIRST_EPOCH,
             is_new: false,
@@ -94,20 +114,46 @@ impl Hub {
         self.go_on();
     }
 
-    /// A session is gone; gives what its client is proven to have.
-    pub(crate) fn close(&mut self, key: SessionKey) -> Vec<Position> {
-        let positions = self.positions(key);
+    /// A session is gone; what its client is proven to have is gathered.
+    pub(crate) fn close(&mut self, key: SessionKey) {
         self.coordinator.close(key);
+        let number = self.gather(key, true);
         for part in &mut self.parts {
-            part.steps.push_back(Todo::Close(key));
+            part.steps.push_back(Todo::Close(key, number));
         }
         self.go_on();
-        positions
     }
 
-    /// What a session's client is proven to have.
-    pub(crate) fn positions(&self, key: SessionKey) -> Vec<Position> {
-        gathered(self.all().map(|shard| shard.positions(key)).collect())
+    /// Begins to gather what a session's client is proven to have.
+    fn gather(&mut self, key: SessionKey, is_last: bool) -> u64 {
+        self.steps += 1;
+        let gathering = Gathering {
+            key,
+            is_last,
+            parts: self.parts.iter().map(|_| None).collect(),
+        };
+        self.gatherings.insert(self.steps, gathering);
+        self.steps
+    }
+
+    /// A shard told its part.
+    fn told(&mut self, number: u64, at: usize, positions: Vec<Position>) {
+        let Some(gathering) = self.gatherings.get_mut(&number) else {
+            return;
+        };
+        if let Some(part) = gathering.parts.get_mut(at) {
+            *part = Some(positions);
+        }
+        if gathering.parts.iter().all(Option::is_some)
+            && let Some(Gathering {
+                key,
+                is_last,
+                parts,
+            }) = self.gatherings.remove(&number)
+        {
+            let positions = gathered(parts.into_iter().flatten().collect());
+            self.gathered.push((key, is_last, positions));
+        }
     }
 
     /// It is `now`.
@@ -200,6 +246,8 @@ impl Hub {
         let mut ways: Vec<Way> = feeds.map(|(at, _)| Way::Feed(at)).collect();
         ways.extend(steps.map(|(at, _)| Way::Step(at)));
         ways.extend((0..self.done.len()).map(Way::Done));
+        #[cfg(test)]
+        ways.extend(self.said());
         ways.extend(self.is_new.then_some(Way::Epoch));
         let Some(way) = ways.get(n % ways.len().max(1)) else {
             return false;
@@ -207,6 +255,8 @@ impl Hub {
         match *way {
             Way::Feed(at) => self.hear(at),
             Way::Step(at) => self.step(at),
+            #[cfg(test)]
+            Way::Said(at, n) => self.hear_said(at, n),
             Way::Done(at) => {
                 let (ticket, answers) = self.done.remove(at);
                 self.coordinator.stepped(ticket, answers);
@@ -239,8 +289,9 @@ impl Hub {
             return;
         };
         match part.steps.pop_front() {
-            Some(Todo::Close(key)) => {
-                part.shard.close(key);
+            Some(Todo::Close(key, number)) => {
+                let positions = part.shard.close(key);
+                self.told(number, at, positions);
             }
             Some(Todo::Step(number, mut step)) => {
                 let Some(answer) = part.shard.step(&mut step) else {
@@ -280,6 +331,9 @@ enum Way {
     Step(usize),
     /// To the coordinator from the shards.
     Done(usize),
+    /// To a shard from a session: which of them.
+    #[cfg(test)]
+    Said(usize, usize),
     /// To the coordinator from the feed's reader.
     Epoch,
 }

@@ -20,6 +20,10 @@ pub(super) struct Client {
     outbox: Option<Arc<Outbox>>,
     /// What would be in the bucket.
     pub(super) record: Vec<Position>,
+    /// The connection that ended last in order, until its positions are put; none once another began.
+    ended: Option<SessionKey>,
+    /// What it is welcomed with once its first record is put, and the heads when it opened.
+    opening: Option<(Opened, Vec<Seq>)>,
     /// The heads when the session was noted, and, once it first opened, those it was told and those there were.
     noted: Vec<Seq>,
     pub(super) told: Option<(BTreeMap<usize, Seq>, Vec<Seq>)>,
@@ -59,6 +63,8 @@ impl Client {
             is_open: false,
             outbox: None,
             record: Vec::new(),
+            ended: None,
+            opening: None,
             noted,
             told: None,
             lives: 0,
@@ -99,17 +105,45 @@ impl Client {
 
     pub(super) fn connected(&mut self, key: SessionKey, outbox: Arc<Outbox>) {
         (self.key, self.outbox) = (Some(key), Some(outbox));
+        self.ended = None;
         self.idle = false;
     }
 
     /// What was truncated and not read, and all behind it, the client does not have.
-    pub(super) fn disconnected(&mut self) {
+    pub(super) fn disconnected(&mut self, in_order: bool) {
+        self.ended = self.key.filter(|_| in_order && self.is_open);
+        self.opening = None;
         (self.key, self.is_open, self.outbox) = (None, false, None);
         self.unread.clear();
         self.pings.clear();
     }
 
-    pub(super) fn opened(&mut self, opened: &Opened, now: Vec<Seq>, positions: Vec<Position>) {
+    /// Its session is open. One that begins is welcomed once its record is put: says whether that is to be done.
+    pub(super) fn opens(&mut self, opened: Opened, now: Vec<Seq>) -> bool {
+        let begins = self.told.is_none();
+        if begins {
+            self.opening = Some((opened, now));
+        } else {
+            self.opened(&opened, now);
+        }
+        begins
+    }
+
+    /// Whether what a session is proven to have is this client's record now.
+    pub(super) fn is_recorded(&self, key: SessionKey, is_last: bool) -> bool {
+        let of = if is_last { self.ended } else { self.key };
+        of == Some(key)
+    }
+
+    /// Its record is put.
+    pub(super) fn recorded(&mut self, positions: Vec<Position>) {
+        self.record = positions;
+        if let Some((opened, now)) = self.opening.take() {
+            self.opened(&opened, now);
+        }
+    }
+
+    fn opened(&mut self, opened: &Opened, now: Vec<Seq>) {
         self.is_open = true;
         self.lives += 1;
         self.outbox().start(Frame::text(b"{}"));
@@ -118,7 +152,6 @@ impl Client {
             let told: BTreeMap<_, _> = heads.map(|(id, head)| (index(*id), *head)).collect();
             self.has = told.clone();
             self.told = Some((told, now));
-            self.record = positions;
         }
         for range in &opened.truncated {
             assert_eq!(range.reset, None);

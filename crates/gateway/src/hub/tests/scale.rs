@@ -18,8 +18,10 @@ fn storm(users: usize) {
     answer_all(&mut world, users);
     for client in &world.clients {
         let key = client.key.unwrap();
-        assert_eq!(world.hub.positions(key).len(), 1);
         world.hub.close(key);
+        let gathered = world.hub.take_gathered();
+        let positions: usize = gathered.iter().map(|(.., of)| of.len()).sum();
+        assert_eq!((gathered.len(), positions), (1, 1));
     }
     assert_eq!(world.hub.conversation_count(), 0);
 }

@@ -1,11 +1,21 @@
 //! What only tests do with the whole hub.
 
+use confab_bus::records::Position;
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::EncodedEvent;
 use confab_protocol::signal::Signal;
 
-use super::{Heard, Hub};
+use super::{Heard, Hub, Way};
 use crate::hub::{Ask, Conversation, Read, Replays, Retry, SessionKey, Shard, Standing};
+
+/// What a session says or asks of a shard.
+#[derive(Debug)]
+pub(super) enum Said {
+    Seen(SessionKey, Vec<(ConversationId, Seq)>),
+    Drained(SessionKey),
+    /// For the gathering of this number.
+    Positions(SessionKey, u64),
+}
 
 impl Hub {
     fn shard(&mut self, id: ConversationId) -> Option<&mut Shard> {
@@ -69,13 +79,49 @@ impl Hub {
     }
 
     pub(crate) fn drained(&mut self, key: SessionKey) {
-        self.all_mut().for_each(|shard| shard.drained(key));
+        for part in &mut self.parts {
+            part.said.push(Said::Drained(key));
+        }
+        self.go_on();
     }
 
     pub(crate) fn seen(&mut self, key: SessionKey, seen: Vec<(ConversationId, Seq)>) {
         let parts: Vec<Vec<_>> = self.shards.split(seen, |(id, _)| *id);
-        for (shard, seen) in self.all_mut().zip(parts) {
-            shard.seen(key, seen);
+        for (part, seen) in self.parts.iter_mut().zip(parts) {
+            part.said.push(Said::Seen(key, seen));
+        }
+        self.go_on();
+    }
+
+    /// Asks what a session's client is proven to have: that comes with [`Self::take_gathered`].
+    pub(crate) fn ask_positions(&mut self, key: SessionKey) {
+        let number = self.gather(key, false);
+        for part in &mut self.parts {
+            part.said.push(Said::Positions(key, number));
+        }
+        self.go_on();
+    }
+
+    /// What clients are proven to have, as far as all shards have told it; with whether their sessions ended.
+    pub(crate) fn take_gathered(&mut self) -> Vec<(SessionKey, bool, Vec<Position>)> {
+        std::mem::take(&mut self.gathered)
+    }
+
+    /// What sessions said that is on its way.
+    pub(super) fn said(&self) -> impl Iterator<Item = Way> {
+        let parts = self.parts.iter().enumerate();
+        parts.flat_map(|(at, part)| (0..part.said.len()).map(move |n| Way::Said(at, n)))
+    }
+
+    pub(super) fn hear_said(&mut self, at: usize, n: usize) {
+        let part = &mut self.parts[at];
+        match part.said.remove(n) {
+            Said::Seen(key, seen) => part.shard.seen(key, seen),
+            Said::Drained(key) => part.shard.drained(key),
+            Said::Positions(key, number) => {
+                let positions = part.shard.positions(key);
+                self.told(number, at, positions);
+            }
         }
     }
 

@@ -108,7 +108,37 @@ fn addition_hidden_by_break_is_told_before_later_one() {
         assert!(!world.clients[1].is_open);
         world.take(entered);
     }
+    // Its record is put before it is welcomed.
+    world.take(Step::Move(0));
     assert!(world.clients[1].is_open);
+    for step in [Step::Remove(A, 1), Step::Add(A, 1)] {
+        world.take(step);
+        world.take(Step::Feed(0, false));
+        world.take(Step::Move(0));
+    }
+    world.settle_all();
+    world.check();
+}
+
+/// The answer to what a break began is on its way when another break hides an addition: it proves nothing, so that the addition is told before
+/// the one behind its removal.
+#[test]
+fn answer_from_before_last_break_proves_nothing() {
+    let mut world = World::waiting(1, 1 << 20, ALL, usize::MAX);
+    world.take(Step::Create(A, 0));
+    world.take(Step::Open(1));
+    world.settle();
+    let asks = |world: &mut World| {
+        world.take(Step::Break);
+        while world.questions.is_empty() {
+            world.take(Step::Move(0));
+        }
+    };
+    asks(&mut world);
+    world.take(Step::Work(0, false));
+    world.take(Step::Add(A, 1));
+    asks(&mut world);
+    world.take(Step::Arrive(0));
     for step in [Step::Remove(A, 1), Step::Add(A, 1)] {
         world.take(step);
         world.take(Step::Feed(0, false));
