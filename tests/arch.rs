@@ -58,7 +58,7 @@ const ALONE_IMPORTS: &[(&str, &[&str])] = &[
 /// What the tests of any crate may use beside what it may import.
 const FOR_TESTS: &[&str] = &["confab-stack", "confab-client", "confab-protocol"];
 
-/// What the end-to-end tests must not know, so that they survive a rewrite.
+/// What the tests from outside must not know, so that they survive a rewrite.
 const INSIDE: &[&str] = &[
     "confab_auth",
     "confab_bus",
@@ -123,8 +123,9 @@ fn protocol_has_no_async_and_no_io() {
 
 #[test]
 fn the_end_to_end_tests_see_the_service_from_outside_only() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/e2e");
-    for file in sources(&tests).unwrap() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests");
+    let folders = ["e2e", "docs"].map(|name| sources(&tests.join(name)).unwrap());
+    for file in folders.concat() {
         let source = std::fs::read_to_string(&file).unwrap();
         for inside in INSIDE {
             let used = source.contains(&format!("{inside}::"));

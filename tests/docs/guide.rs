@@ -1,0 +1,240 @@
+//! The guide's examples, run in its order against `confab dev`.
+//!
+//! | block | what is done |
+//! |---|---|
+//! | `sh` | commands behind `$` are run; they must succeed, and print the lines below them, where there are any |
+//! | `sh NAME` | likewise in a second terminal, whose commands go on; lines may come in a later block |
+//! | `json` | the answer to the last command |
+//! | `http` | a WebSocket is opened; the one before breaks |
+//! | `json client`, `json server` | frames are said, and must come |
+//! | `json lost` | frames come, and then the connection breaks |
+//! | `json closed` | the gateway closes the connection so |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Deserializer, Value};
+
+use crate::development::Development;
+use crate::markdown::{Block, blocks, folder, page};
+use crate::shape::Meanings;
+use crate::socket::Socket;
+use crate::terminal::Terminal;
+
+/// Addresses and a process that the pages show, and where `confab dev` tells what they are.
+const SHOWN: [(&str, &str); 3] = [
+    ("http://127.0.0.1:40101", "/gateways/0/url"),
+    ("http://127.0.0.1:40102", "/gateways/1/url"),
+    ("40702", "/gateways/1/pid"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_example_of_the_guide_is_so() {
+    let development = Development::start().await;
+    let mut reader = Reader::new(&development).await;
+    for name in pages() {
+        let page = page(&format!("guide/{name}"));
+        for block in blocks(&page) {
+            let at = format!("docs/guide/{name}:{}", block.line);
+            Box::pin(reader.follow(&block, &at)).await;
+        }
+        reader.turn_the_page();
+    }
+    drop(reader);
+    development.stop().await;
+}
+
+/// The pages in the order in which the first one names them: all that there are.
+fn pages() -> Vec<String> {
+    let first = page("guide/README.md");
+    let numbered = first
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+    let links = numbered.filter_map(|line| line.split("](").nth(1)?.split(')').next());
+    let named: Vec<_> = links.map(str::to_owned).collect();
+    let files = std::fs::read_dir(folder().join("guide")).unwrap();
+    let files = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut all: BTreeSet<_> = files.collect();
+    all.remove("README.md");
+    assert_eq!(named.iter().cloned().collect::<BTreeSet<_>>(), all);
+    named
+}
+
+/// Somebody who does what the guide says.
+struct Reader {
+    environment: Vec<(&'static str, String)>,
+    meanings: Meanings,
+    terminal: Terminal,
+    /// Further terminals by their names.
+    others: BTreeMap<String, Terminal>,
+    /// The commands that set variables: a further terminal is given them first.
+    variables: Vec<String>,
+    socket: Option<Socket>,
+    /// What the last command printed.
+    printed: String,
+}
+
+impl Reader {
+    async fn new(development: &Development) -> Self {
+        let mut meanings = Meanings::default();
+        for (shown, at) in SHOWN {
+            let told = development.told.pointer(at).unwrap();
+            let actual = told
+                .as_str()
+                .map_or_else(|| told.to_string(), str::to_owned);
+            meanings.set(shown, &actual);
+        }
+        let environment = development.environment();
+        let terminal = Terminal::open(&environment).await;
+        Self {
+            environment,
+            meanings,
+            terminal,
+            others: BTreeMap::new(),
+            variables: Vec::new(),
+            socket: None,
+            printed: String::new(),
+        }
+    }
+
+    async fn follow(&mut self, block: &Block, at: &str) {
+        let words: Vec<_> = block.kind.split(' ').collect();
+        match words[..] {
+            ["sh"] => self.run(&block.text, at).await,
+            ["sh", name] => self.run_beside(name, &block.text, at).await,
+            ["json"] => self.compare_printed(&block.text, at),
+            ["http"] => {
+                let request = self.say(&block.text).await;
+                self.socket = Some(Socket::connect(&request).await);
+            }
+            ["json", "client"] => {
+                for frame in values(&self.say(&block.text).await, at) {
+                    self.socket(at).say(&frame).await;
+                }
+            }
+            ["json", "server"] => self.hear(&block.text, at).await,
+            ["json", "lost"] => {
+                self.hear(&block.text, at).await;
+                self.socket = None;
+            }
+            ["json", "closed"] => {
+                let (code, reason) = self.socket(at).closed().await;
+                let closed = serde_json::json!({ "code": code, "reason": reason });
+                assert_eq!(values(&block.text, at), [closed], "{at}");
+            }
+            _ => panic!("{at}: nothing runs a block of {:?}", block.kind),
+        }
+    }
+
+    /// What is open ends with its page; variables stay.
+    fn turn_the_page(&mut self) {
+        self.socket = None;
+        self.others.clear();
+    }
+
+    fn socket(&mut self, at: &str) -> &mut Socket {
+        let socket = self.socket.as_mut();
+        socket.unwrap_or_else(|| panic!("{at}: no WebSocket is open"))
+    }
+
+    async fn run(&mut self, text: &str, at: &str) {
+        for (command, shown) in commands(text) {
+            let command = self
+                .meanings
+                .apply(&command.unwrap_or_else(|| panic!("{at}: no command")));
+            if sets_variable(&command) {
+                self.variables.push(command.clone());
+            }
+            let printed = self.terminal.run(&command).await;
+            self.printed = printed.join("\n");
+            if !shown.is_empty() {
+                assert_eq!(printed.len(), shown.len(), "{at}: {}", self.printed);
+                for (shown, line) in shown.iter().zip(&printed) {
+                    assert!(self.meanings.line(shown, line), "{at}: {line}");
+                }
+            }
+        }
+    }
+
+    async fn run_beside(&mut self, name: &str, text: &str, at: &str) {
+        if !self.others.contains_key(name) {
+            let mut terminal = Terminal::open(&self.environment).await;
+            for command in &self.variables {
+                terminal.run(command).await;
+            }
+            self.others.insert(name.to_owned(), terminal);
+        }
+        let terminal = self.others.get_mut(name).unwrap();
+        for (command, shown) in commands(text) {
+            if let Some(command) = command {
+                terminal.begin(&self.meanings.apply(&command)).await;
+            }
+            for shown in shown {
+                let line = terminal.line().await;
+                assert!(self.meanings.line(&shown, &line), "{at}: {line}");
+            }
+        }
+    }
+
+    fn compare_printed(&mut self, text: &str, at: &str) {
+        let printed: Value = serde_json::from_str(&self.printed)
+            .unwrap_or_else(|error| panic!("{at}: {error}: {}", self.printed));
+        let [shown] = &values(text, at)[..] else {
+            panic!("{at}: one answer is expected");
+        };
+        let learned = self.meanings.learn(shown, &printed);
+        learned.unwrap_or_else(|difference| panic!("{at}: {difference}: {printed:#}"));
+    }
+
+    async fn hear(&mut self, text: &str, at: &str) {
+        let Some(socket) = &mut self.socket else {
+            panic!("{at}: no WebSocket is open");
+        };
+        for shown in values(text, at) {
+            socket.hear(&shown, &mut self.meanings, at).await;
+        }
+    }
+
+    /// A text with what this run has in the place of ids, addresses and variables.
+    async fn say(&mut self, text: &str) -> String {
+        let mut said = self.meanings.apply(text);
+        while let Some((before, behind)) = said.split_once('$') {
+            let end = behind.find(|c: char| !c.is_ascii_uppercase()).unwrap();
+            let (name, behind) = behind.split_at(end);
+            let value = self.terminal.variable(name).await;
+            said = format!("{before}{value}{behind}");
+        }
+        said
+    }
+}
+
+/// The JSON values of a block.
+fn values(text: &str, at: &str) -> Vec<Value> {
+    let values = Deserializer::from_str(text).into_iter();
+    let values: Result<_, _> = values.collect();
+    values.unwrap_or_else(|error| panic!("{at}: {error}"))
+}
+
+/// The commands of a block, each with the lines that it prints; lines before the first are without one.
+fn commands(text: &str) -> Vec<(Option<String>, Vec<String>)> {
+    let mut all: Vec<(Option<String>, Vec<String>)> = Vec::new();
+    let mut goes_on = false;
+    for line in text.lines() {
+        match (line.strip_prefix("$ "), all.last_mut()) {
+            (None, Some((Some(command), _))) if goes_on => {
+                command.push('\n');
+                command.push_str(line);
+            }
+            (Some(command), _) => all.push((Some(command.to_owned()), Vec::new())),
+            (None, Some((_, shown))) => shown.push(line.to_owned()),
+            (None, None) => all.push((None, vec![line.to_owned()])),
+        }
+        goes_on = line.ends_with('\\');
+    }
+    all
+}
+
+fn sets_variable(command: &str) -> bool {
+    let name = command.split('=').next().unwrap();
+    let name = name.strip_prefix("export ").unwrap_or(name);
+    name != command && name.bytes().all(|byte| byte.is_ascii_uppercase())
+}
