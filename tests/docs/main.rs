@@ -1,14 +1,22 @@
-//! What the documentation shows is so: the guide's examples are run.
+//! What the documentation shows is so: the guide's examples are run, and the tables of the contract are those of the service.
 
+#[cfg(test)]
+mod contract;
 #[cfg(test)]
 mod development;
 #[cfg(test)]
 mod guide;
 #[cfg(test)]
+mod links;
+#[cfg(test)]
 mod markdown;
+#[cfg(test)]
+mod names;
 #[cfg(test)]
 mod shape;
 #[cfg(test)]
 mod socket;
+#[cfg(test)]
+mod tables;
 #[cfg(test)]
 mod terminal;

@@ -17,7 +17,7 @@ use crate::support::{Cluster, Member, Owed, Setup, User, assert_log, eventually,
 const DEADLINE: Duration = Duration::from_secs(60);
 /// What the kernel takes for a client that does not read, in bytes: small, so that little traffic shows that it does not.
 const RECEIVE_BUFFER: u32 = 16 * 1024;
-/// The close code of a slow consumer (API.md).
+/// The close code of a slow consumer (docs/protocol/websocket.md).
 const SLOW_CONSUMER: u16 = 4440;
 const SLEEPERS: usize = 40;
 const MESSAGE: usize = 48 * 1024;

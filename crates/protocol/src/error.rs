@@ -18,7 +18,7 @@ struct Row {
 
 macro_rules! codes {
     ($($variant:ident $name:literal $status:literal $retryable:literal $title:literal;)*) => {
-        /// A stable error code, the same on HTTP and WebSocket (API.md, Errors).
+        /// A stable error code, the same on HTTP and WebSocket (docs/protocol/errors.md).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum Code {
             $(#[doc = $title] #[serde(rename = $name)] $variant,)*
@@ -137,7 +137,7 @@ impl std::fmt::Display for Code {
     }
 }
 
-/// What a code says beyond itself (API.md, Errors: extension members).
+/// What a code says beyond itself (docs/protocol/errors.md, "Form").
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Extension {

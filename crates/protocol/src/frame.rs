@@ -1,4 +1,4 @@
-//! The frames of the WebSocket (API.md, WebSocket): each encode has its decode here.
+//! The frames of the WebSocket (docs/protocol/websocket.md): each encode has its decode here.
 
 use serde::Deserialize;
 

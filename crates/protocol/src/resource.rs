@@ -1,4 +1,4 @@
-//! What clients read: conversations, participants, messages (API.md, "Answers carry the resource by name").
+//! What clients read: conversations, participants, messages (docs/protocol/http.md).
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

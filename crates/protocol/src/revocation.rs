@@ -1,4 +1,4 @@
-//! What was revoked: a session, a login, or a user's tokens up to a time (API.md, Revocations).
+//! What was revoked: a session, a login, or a user's tokens up to a time (docs/protocol/http.md).
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

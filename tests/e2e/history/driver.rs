@@ -23,7 +23,7 @@ use super::socket::{End, Socket};
 const BACKOFF: u64 = 500;
 /// How long a range is tried to be read.
 const READING: Duration = Duration::from_secs(30);
-/// Close codes behind which a client may not come again (API.md).
+/// Close codes behind which a client may not come again (docs/protocol/websocket.md).
 const FINAL: [u16; 7] = [1000, 1002, 1003, 1007, 1009, 4400, 4403];
 /// Another connection went on with the session.
 const REPLACED: u16 = 4409;

@@ -22,7 +22,7 @@ use super::ledger::Ledger;
 use super::record::{Acts, Command, Deed, Outcome};
 use crate::support::{Cluster, eventually, soak};
 
-/// How long after the last fault what is owed may take (DESIGN.md, promise 4).
+/// How long after the last fault what is owed may take (docs/architecture.md, promise 4).
 pub(crate) const ARRIVAL: Duration = Duration::from_secs(10);
 /// How long the test looks for what it needs to know.
 const PATIENCE: Duration = Duration::from_secs(60);

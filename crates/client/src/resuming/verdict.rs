@@ -1,4 +1,4 @@
-//! Whether to come back, and how (API.md, the table of close codes).
+//! Whether to come back, and how (docs/protocol/websocket.md, "Close codes").
 
 use std::time::Duration;
 

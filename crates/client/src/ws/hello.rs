@@ -11,7 +11,7 @@ use super::TokenIn;
 const MARGIN: usize = 1024;
 
 /// A hello, and behind it its `seen` where both together are too large for a socket that has shown no token yet
-/// (API.md). JSON is never shorter than the same in MessagePack, so that what fits as JSON fits.
+/// (docs/protocol/websocket.md, "Handshake"). JSON is never shorter than the same in MessagePack, so that what fits as JSON fits.
 pub(super) fn opening(mut hello: Hello, token: TokenIn) -> serde_json::Result<Vec<ClientFrame>> {
     let most = match token {
         TokenIn::Hello(token) => {

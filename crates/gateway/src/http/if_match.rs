@@ -1,4 +1,4 @@
-//! The If-Match header of a metadata change: the version that the conversation must have (API.md, PATCH).
+//! The If-Match header of a metadata change: the version that the conversation must have (docs/protocol.md, "Versions").
 
 use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;

@@ -1,5 +1,5 @@
 //! The hub against a model: random logs, feeds that reorder, repeat and break, answers that are old or fail, sessions that
-//! come and go. Whatever the interleaving, every session hears exactly what it is owed (DESIGN.md, promise 4).
+//! come and go. Whatever the interleaving, every session hears exactly what it is owed (docs/architecture.md, promise 4).
 
 use confab_protocol::event::EventType;
 use confab_protocol::ids::EventId;

@@ -29,7 +29,7 @@ const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const VERSION: HeaderValue = HeaderValue::from_static("13");
 
-/// How messages stand in frames; each is a subprotocol (API.md, WebSocket).
+/// How messages stand in frames; each is a subprotocol (docs/protocol/websocket.md, "Handshake").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Encoding {
     /// `confab.v1.json`: text frames.

@@ -27,7 +27,7 @@ impl ReadError {
         }
     }
 
-    /// The code that is the close frame's reason (API.md, WebSocket).
+    /// The code that is the close frame's reason (docs/protocol/websocket.md, "Close codes").
     pub(crate) const fn code(&self) -> Code {
         match self {
             Self::Violation(Violation::TooLarge | Violation::TooManyFragments) => {
