@@ -83,6 +83,49 @@ async fn repeat_goes_by_its_key_once_content_is_gone() {
     cluster.end().await;
 }
 
+/// It appended nothing, and its repeat brings nothing back that came between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeat_of_an_edit_of_nothing_undoes_nothing() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let sender = first(&cluster, json!("one")).await;
+    let message = sender.repeats(1, json!("one")).await;
+    let route = format!("{SEND}/{}", message["id"].as_str().unwrap());
+    let edit = async |gateway: usize, key: Uuid, content: &str| {
+        let key = key.to_string();
+        let body = Some(json!({ "content": content }));
+        let keyed = [("idempotency-key", key.as_str())];
+        sender
+            .user
+            .call(gateway, "PATCH", &route, &keyed, body)
+            .await
+    };
+    let head = async |gateway: usize| {
+        let path = format!("/v1/conversations/{}", sender.conversation);
+        let told = sender.user.get(gateway, &path).await.ok(200);
+        told["conversation"]["lastSeq"].clone()
+    };
+    let (nothing, change) = (Uuid::now_v7(), Uuid::now_v7());
+    let found = edit(0, nothing, "one").await.ok(200);
+    assert_eq!(found["message"], message);
+    let again = edit(1, nothing, "one").await.ok(200);
+    assert_eq!(again.body, found.body);
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    let other = edit(1, nothing, "other").await;
+    other.refused(422, "IDEMPOTENCY_KEY_REUSED");
+    assert_eq!(head(0).await, json!(2));
+
+    let changed = edit(1, change, "two").await.ok(200);
+    assert_eq!(changed.header("idempotent-replayed"), None);
+    // Behind a change its key alone is recognised.
+    for (gateway, content) in [(0, "one"), (1, "other")] {
+        let again = edit(gateway, nothing, content).await.ok(200);
+        assert_eq!(again["message"], changed["message"]);
+        assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    }
+    assert_eq!(head(1).await, json!(3));
+    cluster.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neighbour_of_an_integer_above_2_53_differs() {
     let cluster = Cluster::start(Setup::default()).await;
