@@ -16,6 +16,7 @@ use super::Records;
 use super::decision::{Decision, decide};
 use super::table::{Due, Hold, Snapshot};
 use crate::fanout::Fanout;
+use crate::hub::SessionKey;
 
 /// Writes on their way at once.
 const WRITES: usize = 256;
@@ -30,6 +31,45 @@ const MAX_DELETING: usize = 16;
 /// How often it is looked whether the bucket is still the same.
 const PERIOD: Duration = Duration::from_secs(5);
 
+/// What became of a question to the hub for a session's positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// There was none.
+    Not,
+    /// There was to be one.
+    GivenUp,
+    InTime,
+    Late,
+}
+
+/// Whether the hub is asked for what clients have: when it was late, by one write at a time, so that it holds up no others.
+#[derive(Debug, Default)]
+struct Positions {
+    asking: usize,
+    is_late: bool,
+}
+
+impl Positions {
+    /// Whether one more may ask; then it does.
+    const fn may_ask(&mut self) -> bool {
+        let may = !self.is_late || self.asking == 0;
+        if may {
+            self.asking += 1;
+        }
+        may
+    }
+
+    const fn answered(&mut self, asked: Asked) {
+        match asked {
+            Asked::Not => return,
+            Asked::GivenUp => {}
+            Asked::InTime => self.is_late = false,
+            Asked::Late => self.is_late = true,
+        }
+        self.asking = self.asking.saturating_sub(1);
+    }
+}
+
 impl Records {
     /// Writes for ever.
     pub(super) async fn write_all(&self, fanout: &Fanout) {
@@ -40,7 +80,7 @@ impl Records {
         let mut writes = FuturesUnordered::new();
         let mut looking = FuturesUnordered::new();
         let mut deletions = FuturesUnordered::new();
-        let mut made = None;
+        let (mut made, mut positions) = (None, Positions::default());
         loop {
             let connected = link.borrow().connected;
             while connected
@@ -52,14 +92,15 @@ impl Records {
             let may_write = connected && writes.len() < WRITES;
             let due = self.lock().next_due();
             tokio::select! {
-                Some(()) = writes.next() => {}
+                Some(asked) = writes.next() => positions.answered(asked),
                 Some(()) = deletions.next() => {}
                 Some(found) = looking.next() => made = self.bucket_is(made, found),
                 () = until(due), if may_write => {
                     while writes.len() < WRITES
                         && let Some(due) = self.change(|table| table.take_due(Instant::now()))
                     {
-                        writes.push(self.write(fanout, due));
+                        let key = due.key.filter(|_| positions.may_ask());
+                        writes.push(self.write(fanout, due, key));
                     }
                 }
                 () = self.0.wake.notified() => {}
@@ -103,18 +144,29 @@ impl Records {
         Some(made)
     }
 
-    async fn write(&self, fanout: &Fanout, due: Due) {
+    /// Writes a record, behind what the hub says of its session where it is to be asked; says what became of that.
+    async fn write(&self, fanout: &Fanout, due: Due, key: Option<SessionKey>) -> Asked {
+        let mut asked = if key.is_some() {
+            Asked::GivenUp
+        } else {
+            Asked::Not
+        };
         let hold = due.hold;
         let wait = due.owner.as_ref().and_then(|owner| self.rationed(owner));
         if let Some(wait) = wait {
             self.lock().put_off(hold, Instant::now() + wait);
             self.0.metrics.written("rationed");
-            return;
+            return asked;
         }
-        if let Some(key) = due.key
-            && let Some(positions) = fanout.positions(key).await
-        {
-            self.lock().positions(hold, key, positions);
+        if let Some(key) = key {
+            match fanout.positions(key).await {
+                Some(positions) => {
+                    self.lock().positions(hold, key, positions);
+                    asked = Asked::InTime;
+                }
+                // What was known before is written, so that the record does not expire.
+                None => asked = Asked::Late,
+            }
         }
         let snapshot = self.lock().snapshot(hold);
         let result = match snapshot {
@@ -123,6 +175,7 @@ impl Records {
         };
         self.0.metrics.written(result);
         self.0.written.notify_waiters();
+        asked
     }
 
     /// Deletes what is kept no more; what is left of it by a failure expires.
@@ -193,5 +246,25 @@ async fn until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_hub_is_asked_by_one_write() {
+        let mut positions = Positions::default();
+        assert!((0..3).all(|_| positions.may_ask()));
+        positions.answered(Asked::Late);
+        assert!(!positions.may_ask(), "two still ask");
+        positions.answered(Asked::Not);
+        positions.answered(Asked::Late);
+        positions.answered(Asked::Late);
+        assert!(positions.may_ask());
+        assert!(!positions.may_ask());
+        positions.answered(Asked::InTime);
+        assert!((0..3).all(|_| positions.may_ask()));
     }
 }
