@@ -15,8 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::feed::FeedArrival;
 use crate::hub::{
-    Account, Ask, Opened, Opening, Read, ReplayLimits, Retry, SessionKey, Shards, Standing, Step,
-    Stepped, Telling, Ticket,
+    Account, Ask, Come, Opened, Opening, Read, ReplayLimits, Retry, SessionKey, Shards, Standing,
+    Step, Stepped, Telling, Ticket,
 };
 use crate::metrics::WindowMetrics;
 use crate::presence::PresenceDirectory;
@@ -30,14 +30,19 @@ mod lookups;
 mod news;
 mod pace;
 mod presence;
+mod queries;
 mod questions;
+mod session_news;
 mod shard;
 mod snapshots;
+mod steps_out;
 mod telling;
 mod to_shards;
+mod wanting;
 mod work;
 
 pub(crate) use door::{Fanout, Loops};
+use queries::{CarryingQuery, HostingQuery, MembersQuery};
 use shard::ShardLoop;
 
 /// What may wait for a shard, the coordinator or presence: of a session a few things at once.
@@ -79,43 +84,30 @@ enum Input {
     Standing(SessionKey, ConversationId, oneshot::Sender<Standing>),
     Answered(SessionKey, Ask, Vec<UserMemberships>),
     Signal(Signal),
-    /// Which of a user's conversations carry signals?
-    CarryingOf(Arc<Account>, oneshot::Sender<Vec<ConversationId>>),
-    /// Which of these conversations have members here, and carry signals?
-    Hosting(
-        Vec<ConversationId>,
-        oneshot::Sender<Vec<(ConversationId, bool)>>,
-    ),
-    /// Which members of these conversations have sessions here?
-    MembersHere(
-        Vec<ConversationId>,
-        oneshot::Sender<Vec<(Arc<Account>, ConversationId)>>,
-    ),
-    /// Which conversations have members here?
-    Hosted(oneshot::Sender<Vec<(TenantId, ConversationId)>>),
+    CarryingOf(CarryingQuery),
+    Hosting(HostingQuery),
+    MembersHere(MembersQuery),
+    /// Which conversations that have members here carry signals, in order behind one?
+    Hosted(Option<ConversationId>, oneshot::Sender<HostedPage>),
     /// Tells a change of presence to the sessions of this shard's conversations, and gives it back for the other shards.
     Tell(Box<Telling>, oneshot::Sender<Box<Telling>>),
 }
 
-/// What sessions ask of the coordinator.
-enum ForCoordinator {
-    Open(Opening, oneshot::Sender<Opened>),
-    /// The session ends: each shard says what its client is proven to have.
-    Close(SessionKey, Vec<oneshot::Sender<Vec<Position>>>),
-}
+/// Some conversations with their tenants, and behind which there may be more.
+type HostedPage = (Vec<(TenantId, ConversationId)>, Option<ConversationId>);
+
+/// A session that is to open, and who waits for that.
+type ToOpen = (Opening, oneshot::Sender<Opened>);
+/// A session that ends: each shard says what its client is proven to have.
+type ToClose = (SessionKey, Vec<oneshot::Sender<Vec<Position>>>);
 
 /// What presence hears of sessions and shards.
 enum ForPresence {
-    Opened(SessionKey, Arc<Account>, PresenceStatus),
-    Closed(SessionKey),
     Set(SessionKey, PresenceStatus, oneshot::Sender<()>),
     /// A session's client wants to know who is there.
     Snapshot(Arc<Account>, Arc<Outbox>),
     /// Conversations with their first members here, and users with new ones.
-    Came {
-        hosted: Vec<(TenantId, ConversationId)>,
-        joined: Vec<(Arc<Account>, ConversationId)>,
-    },
+    Came(Come),
 }
 
 /// What the hub tells other gateways, and for how long it waits for someone to come back.

@@ -4,7 +4,7 @@
 //! Conversations are spread over shards, which hear the feed each for itself and know nothing of each other. What concerns a session as a
 //! whole is its coordinator's: a session opens when every shard has entered its part.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use crate::window::{Bounds, Window};
 use crate::ws::outbox::Outbox;
 
 mod asking;
+mod come;
 mod conversation;
 mod coordinator;
 mod delivery;
@@ -45,6 +46,7 @@ mod truncating;
 #[cfg(any(test, feature = "measured"))]
 mod whole;
 
+pub(crate) use come::Come;
 use conversation::Conversation;
 pub(crate) use coordinator::Coordinator;
 pub(crate) use effect::{Ask, Effect, Purpose, Read, Reader, Retry, Ticket};
@@ -129,6 +131,8 @@ const HEARD_MEMORY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Shard {
     conversations: FxHashMap<ConversationId, Conversation>,
+    /// Their ids in order, so that they can be looked at piece by piece.
+    ids: BTreeSet<ConversationId>,
     /// Those whose events are on their way through their entries.
     pushing: VecDeque<ConversationId>,
     sessions: FxHashMap<SessionKey, Box<Session>>,
@@ -145,8 +149,7 @@ pub(crate) struct Shard {
     /// Sessions that are gone, with the conversations from which they are still to be removed.
     leaving: VecDeque<(SessionKey, Conversations)>,
     /// Conversations with their first members here, and users with new ones, until someone asks.
-    hosted: Vec<(TenantId, ConversationId)>,
-    joined: Vec<(Arc<Account>, ConversationId)>,
+    come: Come,
     /// What signals said lately.
     said: Said,
     effects: Vec<Effect>,
@@ -178,6 +181,7 @@ impl Shard {
     pub(crate) fn new(bounds: Bounds, now: Instant) -> Self {
         Self {
             conversations: FxHashMap::default(),
+            ids: BTreeSet::new(),
             pushing: VecDeque::new(),
             sessions: FxHashMap::default(),
             present: FxHashMap::default(),
@@ -188,8 +192,7 @@ impl Shard {
             clock: 0,
             confirmations: 0,
             leaving: VecDeque::new(),
-            hosted: Vec::new(),
-            joined: Vec::new(),
+            come: Come::default(),
             said: Said::default(),
             effects: Vec::new(),
             now,

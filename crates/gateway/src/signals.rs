@@ -7,6 +7,7 @@ use confab_bus::{Bus, BusError, GatewayId, Gateways, Reply, Signalled, Signals};
 use confab_protocol::ids::{ConversationId, TenantId};
 use confab_protocol::signal::{PresenceAnswer, PresenceNews, PresenceQuestion, Signal, SignalKind};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -22,8 +23,12 @@ use typists::Typists;
 
 /// Signals between their sessions and NATS, and between NATS and the hub; more are dropped.
 const BUFFER: usize = 4096;
+/// Of those places presence alone takes so many: what is dropped of it nobody says again, of the others the next one does.
+const OF_PRESENCE: usize = BUFFER / 2;
 /// How often the hub hears which gateways live.
 const GLANCE: Duration = Duration::from_secs(1);
+/// How long the other gateways are not asked again for what this one had no room for: they say all of it at once.
+const MISSED_PAUSE: Duration = Duration::from_secs(10);
 /// How long NATS must have been connected until silence means death: longer than a gateway's word that it lives is good for.
 const TRUST: Duration = Duration::from_secs(6);
 
@@ -50,6 +55,10 @@ impl std::fmt::Debug for Out {
 }
 
 impl Out {
+    const fn is_presence(&self) -> bool {
+        matches!(self, Self::Presence(..) | Self::Answer(..))
+    }
+
     const fn kind(&self) -> &'static str {
         match self {
             Self::Signal(signal) => kind_of(signal),
@@ -83,6 +92,8 @@ impl Outbound {
             gateways,
             hub,
             missed: false,
+            missed_news: false,
+            tell_missed_news: Instant::now(),
             metrics: metrics.clone(),
         };
         let signalling = Signalling { outbound, inbound };
@@ -106,8 +117,23 @@ impl Outbound {
     }
 
     /// Publishes news of the presence of a tenant's users.
-    pub(crate) fn presence(&self, tenant: TenantId, news: PresenceNews) {
-        self.hand_over(Out::Presence(tenant, news));
+    ///
+    /// # Errors
+    /// Gives them back where there is no room: nobody else says them again.
+    pub(crate) fn presence(
+        &self,
+        tenant: TenantId,
+        news: PresenceNews,
+    ) -> Result<(), Box<(TenantId, PresenceNews)>> {
+        match self.inbox.try_reserve() {
+            Ok(place) => {
+                place.send(Out::Presence(tenant, news));
+                Ok(())
+            }
+            // The gateway is stopping.
+            Err(TrySendError::Closed(())) => Ok(()),
+            Err(TrySendError::Full(())) => Err(Box::new((tenant, news))),
+        }
     }
 
     /// Answers what a gateway asked about presence, behind the news that were published before.
@@ -122,7 +148,8 @@ impl Outbound {
 
     fn hand_over(&self, out: Out) {
         let kind = out.kind();
-        if self.inbox.try_send(out).is_err() {
+        let has_room = out.is_presence() || self.inbox.capacity() > OF_PRESENCE;
+        if !has_room || self.inbox.try_send(out).is_err() {
             self.metrics.count(kind, "dropped");
         }
     }
@@ -258,6 +285,8 @@ pub(crate) enum FromGateways {
     Alive(Vec<GatewayId>),
     /// NATS was away, or messages were dropped: what was said meanwhile was not heard.
     Back,
+    /// News of presence found no room here.
+    Missed,
 }
 
 /// Hears the signals of all gateways, and which of them live.
@@ -269,6 +298,9 @@ struct InboundLoop {
     hub: mpsc::Sender<FromGateways>,
     /// Whether the hub is still to be told that something was not heard.
     missed: bool,
+    /// Whether news of presence found no room, and since when that may be told.
+    missed_news: bool,
+    tell_missed_news: Instant,
     metrics: SignalMetrics,
 }
 
@@ -304,17 +336,23 @@ impl InboundLoop {
         }
     }
 
-    fn heard(&self, signalled: Signalled) {
+    fn heard(&mut self, signalled: Signalled) {
         match signalled {
             Signalled::Signal(signal) => {
                 let kind = kind_of(&signal);
                 if matches!(signal.kind, SignalKind::Receipt(_)) {
                     locked(&self.throttle).overtaken(&signal);
                 }
-                self.tell(FromGateways::Signal(signal), Some(kind));
+                if self.hub.capacity() > self.hub.max_capacity() / 2 {
+                    self.tell(FromGateways::Signal(signal), Some(kind));
+                } else {
+                    // Half of the places are presence's.
+                    self.metrics.count(kind, "dropped");
+                }
             }
             Signalled::Presence(news) => {
-                self.tell(FromGateways::Presence(news), Some("presence"));
+                let news = FromGateways::Presence(news);
+                self.missed_news |= !self.tell(news, Some("presence"));
             }
             Signalled::Asked(tenant, question, reply) => {
                 let asked = FromGateways::Asked(tenant, question, reply);
@@ -334,6 +372,12 @@ impl InboundLoop {
     /// messages are dropped when there are many.
     fn tell_missed(&mut self) {
         self.missed = self.missed && !self.tell(FromGateways::Back, None);
+        let now = Instant::now();
+        if self.missed_news && self.tell_missed_news <= now && self.tell(FromGateways::Missed, None)
+        {
+            self.missed_news = false;
+            self.tell_missed_news = now + MISSED_PAUSE;
+        }
     }
 
     /// A hub that has too much to do hears fewer signals, and later which gateways live. Says whether it hears this.
@@ -348,35 +392,4 @@ impl InboundLoop {
 }
 
 #[cfg(test)]
-mod tests {
-    use prometheus_client::registry::Registry;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_hub_with_too_much_to_do_learns_later_that_something_was_not_heard() {
-        let nowhere = confab_bus::Settings {
-            events_max_age: 60,
-            events_max_bytes: 1 << 20,
-            ..confab_bus::Settings::of_server("nats://127.0.0.1:1".to_owned())
-        };
-        let bus = Bus::connect(&nowhere, "test").await.unwrap();
-        let (hub, mut said) = mpsc::channel(1);
-        let mut inbound = InboundLoop {
-            gateways: Gateways::new(bus.clone()),
-            bus,
-            throttle: Arc::default(),
-            hub,
-            missed: true,
-            metrics: SignalMetrics::new(&mut Registry::default()),
-        };
-        inbound.tell(FromGateways::Alive(Vec::new()), None);
-        inbound.tell_missed();
-        assert!(matches!(said.try_recv(), Ok(FromGateways::Alive(_))));
-        assert!(said.try_recv().is_err(), "there was no room");
-        inbound.tell_missed();
-        assert!(matches!(said.try_recv(), Ok(FromGateways::Back)));
-        inbound.tell_missed();
-        assert!(said.try_recv().is_err(), "once is enough");
-    }
-}
+mod tests;

@@ -12,20 +12,25 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::session_news::SessionNews;
 use super::shard::tell;
-use super::{Done, ForCoordinator, ForPresence, PERIOD, Todo, questions};
+use super::steps_out::StepsOut;
+use super::{Done, PERIOD, ToClose, ToOpen, Todo, questions};
 use crate::commands::Commands;
-use crate::hub::{Coordinator, Effect, FIRST_EPOCH, Opened, Replays, SessionKey, Step, Ticket};
+use crate::hub::{
+    Coordinator, Effect, FIRST_EPOCH, Opened, Opening, Replays, SessionKey, Step, Ticket,
+};
 use crate::metrics::{FeedMetrics, WindowMetrics};
 use crate::permits::FairPermits;
 
 /// The coordinator's loop.
 pub(crate) struct CoordinatorLoop {
     pub(super) coordinator: Coordinator,
-    pub(super) inputs: mpsc::Receiver<ForCoordinator>,
-    pub(super) shards: Vec<mpsc::Sender<Todo>>,
-    /// Of a session it is told twice: when it is open, and when it ended.
-    pub(super) presence: mpsc::UnboundedSender<ForPresence>,
+    pub(super) opens: mpsc::Receiver<ToOpen>,
+    /// Each session that opened ends once: there are no more than sessions.
+    pub(super) closes: mpsc::UnboundedReceiver<ToClose>,
+    pub(super) shards: StepsOut,
+    pub(super) presence: Arc<SessionNews>,
     pub(super) commands: Commands,
     pub(super) metrics: FeedMetrics,
     pub(super) replays: WindowMetrics,
@@ -53,10 +58,14 @@ impl CoordinatorLoop {
                     self.coordinator.began(epoch);
                 }
                 Some(done) = self.tasks.join_next() => self.done(done),
-                Some(asked) = self.inputs.recv() => self.input(asked).await,
+                Some((key, positions)) = self.closes.recv() => self.close(key, positions),
+                () = self.shards.room(), if self.shards.is_waiting() => self.shards.send_on(),
+                Some((opening, opened)) = self.opens.recv(), if !self.shards.is_waiting() => {
+                    self.open(opening, opened);
+                }
                 _ = period.tick() => self.show(),
             }
-            self.carry_out(&epochs).await;
+            self.carry_out(&epochs);
             self.metrics.coordinator().turned(0, None, Instant::now());
         }
     }
@@ -73,38 +82,26 @@ impl CoordinatorLoop {
         self.metrics.waiting("large_openings", large);
     }
 
-    async fn input(&mut self, input: ForCoordinator) {
-        match input {
-            // Who gave up has said so already, of a session that was not there yet.
-            ForCoordinator::Open(_, opened) if opened.is_closed() => {}
-            ForCoordinator::Open(opening, opened) => {
-                let presence = opening.start.presence.unwrap_or(PresenceStatus::Online);
-                self.opening.insert(opening.key, (opened, presence));
-                self.coordinator.open(opening);
-            }
-            ForCoordinator::Close(key, positions) => self.close(key, positions).await,
+    fn open(&mut self, opening: Opening, opened: oneshot::Sender<Opened>) {
+        // Who gave up has said so already, of a session that was not there yet.
+        if opened.is_closed() {
+            return;
         }
+        let presence = opening.start.presence.unwrap_or(PresenceStatus::Online);
+        self.opening.insert(opening.key, (opened, presence));
+        self.coordinator.open(opening);
     }
 
     /// The shards are told behind all that they were told of the session.
-    async fn close(&mut self, key: SessionKey, positions: Vec<oneshot::Sender<Vec<Position>>>) {
+    fn close(&mut self, key: SessionKey, positions: Vec<oneshot::Sender<Vec<Position>>>) {
         self.opening.remove(&key);
         let Some(account) = self.coordinator.close(key) else {
             return;
         };
-        for (shard, positions) in self.shards.iter().zip(positions) {
-            let close = Todo::Close(key, Arc::clone(&account), positions);
-            if shard.send(close).await.is_err() {
-                debug!("a session ends behind its shard");
-            }
-        }
-        self.tell_presence(ForPresence::Closed(key));
-    }
-
-    fn tell_presence(&self, said: ForPresence) {
-        if self.presence.send(said).is_err() {
-            debug!("a session comes or goes behind presence");
-        }
+        let positions = positions.into_iter();
+        let parts = positions.map(|positions| Todo::Close(key, Arc::clone(&account), positions));
+        self.shards.send(parts);
+        self.presence.closed(key);
     }
 
     fn done(&mut self, done: Result<Done, JoinError>) {
@@ -121,10 +118,10 @@ impl CoordinatorLoop {
         }
     }
 
-    async fn carry_out(&mut self, epochs: &watch::Receiver<u64>) {
+    fn carry_out(&mut self, epochs: &watch::Receiver<u64>) {
         for effect in self.coordinator.effects() {
             match effect {
-                Effect::Shards(ticket, steps) => self.have_done(ticket, steps).await,
+                Effect::Shards(ticket, steps) => self.have_done(ticket, steps),
                 Effect::Ask(ask) => {
                     let asked =
                         questions::ask_for_memberships(&self.commands, &self.questions, ask);
@@ -157,21 +154,21 @@ impl CoordinatorLoop {
             return;
         };
         if let Some(account) = self.coordinator.account(key).map(Arc::clone) {
-            self.tell_presence(ForPresence::Opened(key, account, status));
+            self.presence.opened(key, account, status);
         }
         tell(waiting, opened);
     }
 
     /// Has each shard take its part of a step.
-    async fn have_done(&mut self, ticket: Ticket, steps: Vec<Step>) {
+    fn have_done(&mut self, ticket: Ticket, steps: Vec<Step>) {
         let mut answers = Vec::with_capacity(steps.len());
-        for (shard, step) in self.shards.iter().zip(steps) {
+        let parts = steps.into_iter().map(|step| {
             let (answer, answered) = oneshot::channel();
-            if shard.send(Todo::Step(step, answer)).await.is_err() {
-                debug!("a session opens behind its shard");
-            }
             answers.push(answered);
-        }
+            Todo::Step(step, answer)
+        });
+        self.shards.send(parts);
+        // However late a shard is, its answer is waited for: who waits for the session has a deadline.
         self.tasks.spawn(async move {
             let mut all = Vec::with_capacity(answers.len());
             for answer in answers {

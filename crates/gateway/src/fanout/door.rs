@@ -9,20 +9,24 @@ use confab_bus::records::Position;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::signal::PresenceStatus;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::coordinator::CoordinatorLoop;
 use super::lookups::Lookups;
 use super::presence::PresenceLoop;
 use super::questions::{memberships, owner_of_ask};
+use super::session_news::SessionNews;
 use super::shard::{ShardLoop, Shown};
+use super::snapshots::tell_nothing;
+use super::steps_out::StepsOut;
 use super::to_shards::ToShards;
 use super::work::ClientWork;
-use super::{ForCoordinator, ForPresence, INBOX, Input, Neighbours, QUESTIONS, Replay};
+use super::{ForPresence, INBOX, Input, Neighbours, QUESTIONS, Replay, ToClose, ToOpen};
 use crate::commands::Commands;
 use crate::hub::{
     Account, Coordinator, Opened, Opening, SessionKey, Shard, Standing, Start, gathered,
@@ -32,13 +36,16 @@ use crate::permits::FairPermits;
 use crate::window::Bounds;
 use crate::ws::outbox::Outbox;
 
+/// How long a session waits for a shard, the coordinator or presence: what is late for longer holds it up no more.
+const HUB_PATIENCE: Duration = Duration::from_secs(5);
 /// Spreads a counter over all bits (Knuth, 6.4: the golden ratio).
 const SPREAD: usize = 0x9E37_79B9;
 
 /// The sessions' door to the hub.
 #[derive(Debug, Clone)]
 pub(crate) struct Fanout {
-    coordinator: mpsc::Sender<ForCoordinator>,
+    opens: mpsc::Sender<ToOpen>,
+    closes: mpsc::UnboundedSender<ToClose>,
     shards: ToShards,
     presence: mpsc::Sender<ForPresence>,
     keys: Arc<AtomicU64>,
@@ -67,8 +74,9 @@ impl Fanout {
         replay: Replay,
     ) -> (Self, Loops) {
         let (to_presence, for_presence) = mpsc::channel(INBOX);
-        let (of_sessions, sessions) = mpsc::unbounded_channel();
-        let (to_coordinator, for_coordinator) = mpsc::channel(INBOX);
+        let sessions = Arc::new(SessionNews::default());
+        let (opens, to_open) = mpsc::channel(INBOX);
+        let (closes, to_close) = mpsc::unbounded_channel();
         let questions = FairPermits::new(QUESTIONS);
         let count = replay.shards.count();
         let bytes = replay.window.bytes / count;
@@ -102,9 +110,10 @@ impl Fanout {
         let shards = ToShards::new(replay.shards, inboxes);
         let coordinator = CoordinatorLoop {
             coordinator: Coordinator::new(replay.shards, replay.limits),
-            inputs: for_coordinator,
-            shards: todos,
-            presence: of_sessions,
+            opens: to_open,
+            closes: to_close,
+            shards: StepsOut::new(todos),
+            presence: Arc::clone(&sessions),
             commands: commands.clone(),
             metrics,
             replays: replay.metrics,
@@ -114,7 +123,8 @@ impl Fanout {
         };
         let presence = PresenceLoop::new(neighbours, (sessions, for_presence), shards.clone());
         let fanout = Self {
-            coordinator: to_coordinator,
+            opens,
+            closes,
             shards,
             presence: to_presence,
             keys: Arc::new(AtomicU64::new(1)),
@@ -151,15 +161,17 @@ impl Fanout {
             start,
         };
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
-        self.coordinator
-            .send(ForCoordinator::Open(opening, opened))
-            .await
-            .map_err(|_closed| stopping())?;
-        match tokio::time::timeout(patience, is_open).await {
-            Ok(Ok(opened)) => Ok((key, opened)),
-            Ok(Err(_stopped)) => Err(stopping()),
+        let opening = async {
+            let sent = self.opens.send((opening, opened)).await;
+            sent.map_err(|_stopped| stopping())?;
+            is_open.await.map_err(|_stopped| stopping())
+        };
+        let is_open = timeout(patience, opening).await;
+        match is_open {
+            Ok(opened) => Ok((key, opened?)),
             Err(_late) => {
-                let _positions = self.close(key).await;
+                // Nobody waits for what its client is proven to have.
+                drop(self.end(key));
                 Err(Failure::new(
                     Code::Unavailable,
                     "the memberships could not be read in time",
@@ -169,28 +181,31 @@ impl Fanout {
         }
     }
 
-    /// Ends a session; gives what its client is proven to have, where the hub still runs.
+    /// Ends a session; gives what its client is proven to have, where the hub still runs and no shard is late.
     pub(crate) async fn close(&self, key: SessionKey) -> Option<Vec<Position>> {
+        let positions = in_time(try_join_all(self.end(key))).await?;
+        positions.ok().map(gathered)
+    }
+
+    /// Ends a session, however late the hub is; gives on what each shard's word comes.
+    fn end(&self, key: SessionKey) -> Vec<oneshot::Receiver<Vec<Position>>> {
         let answers = (0..self.shards.shards.count()).map(|_| oneshot::channel());
         let (answers, waiting): (Vec<_>, Vec<_>) = answers.unzip();
-        let close = ForCoordinator::Close(key, answers);
-        if self.coordinator.send(close).await.is_err() {
+        if self.closes.send((key, answers)).is_err() {
             debug!("a session ends behind the hub");
         }
-        let mut positions = Vec::with_capacity(waiting.len());
-        for answer in waiting {
-            positions.push(answer.await.ok()?);
-        }
-        Some(gathered(positions))
+        waiting
     }
 
-    /// What a session's client is proven to have by now, where the hub still runs.
+    /// What a session's client is proven to have by now, where the hub still runs and no shard is late.
     pub(crate) async fn positions(&self, key: SessionKey) -> Option<Vec<Position>> {
         let ask = |answer| Input::Positions(key, answer);
-        self.shards.ask_all(ask).await.map(gathered)
+        let positions = in_time(self.shards.ask_all(ask)).await?;
+        positions.map(gathered)
     }
 
-    /// A session's client says what it has. Returns when the hub has looked at it: a session has one such thing with it at a time.
+    /// A session's client says what it has. Returns when the hub has looked at it: a session has one such thing with it at a time. A shard
+    /// that is late may not hear it, by which more is replayed than need be.
     pub(crate) async fn seen(&self, key: SessionKey, seen: BTreeMap<ConversationId, Seq>) {
         let parts: Vec<BTreeMap<_, _>> = self.shards.shards.split(seen, |(id, _)| *id);
         let parts = parts.into_iter().enumerate();
@@ -201,33 +216,40 @@ impl Fanout {
             self.shards.at(at)?.send(input).await.ok()?;
             is_done.await.ok()
         });
-        if join_all(said).await.iter().any(Option::is_none) {
-            debug!("the hub ended before it heard a session");
+        let heard = in_time(join_all(said)).await;
+        if heard.is_none_or(|heard| heard.iter().any(Option::is_none)) {
+            debug!("a shard did not hear in time what a session has");
         }
     }
 
-    /// A session's outbox has room for what was held back: the shards fill it in turns.
-    pub(crate) async fn drained(&self, key: SessionKey) {
+    /// A session's outbox has room for what was held back: the shards fill it in turns. Says whether all know that: one that is late is to
+    /// be told again.
+    pub(crate) async fn drained(&self, key: SessionKey) -> bool {
         // By no rule, so that no session meets the same shard first each time.
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let first = turn.wrapping_mul(SPREAD) >> 16;
-        self.shards.tell_all(first, || Input::Drained(key)).await;
+        let telling = self.shards.tell_all(first, || Input::Drained(key));
+        in_time(telling).await.is_some()
     }
 
     /// A session says whether its user is there. Returns when that is heard.
     pub(crate) async fn presence(&self, key: SessionKey, status: PresenceStatus) {
         let (done, is_done) = oneshot::channel();
         let set = ForPresence::Set(key, status, done);
-        if self.presence.send(set).await.is_err() || is_done.await.is_err() {
-            debug!("the hub ended before it heard a session");
+        let hearing = async {
+            self.presence.send(set).await.ok()?;
+            is_done.await.ok()
+        };
+        if in_time(hearing).await.flatten().is_none() {
+            debug!("presence did not hear a session in time");
         }
     }
 
     /// A session's client wants to know who is there: the answer comes into its outbox, where the hub still runs.
     pub(crate) async fn presence_snapshot(&self, account: Account, outbox: Arc<Outbox>) {
-        let asked = ForPresence::Snapshot(Arc::new(account), outbox);
-        if self.presence.send(asked).await.is_err() {
-            debug!("the hub ended before it heard a session");
+        let asked = ForPresence::Snapshot(Arc::new(account), Arc::clone(&outbox));
+        if in_time(self.presence.send(asked)).await.is_none() {
+            tell_nothing(&outbox);
         }
     }
 
@@ -246,8 +268,14 @@ impl Fanout {
         let asked = Input::Standing(key, conversation, answer);
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
         let shard = self.shards.of(conversation).ok_or_else(stopping)?;
-        shard.send(asked).await.map_err(|_closed| stopping())?;
-        let ask = match standing.await.map_err(|_closed| stopping())? {
+        let asking = async {
+            shard.send(asked).await.ok()?;
+            standing.await.ok()
+        };
+        let late = || Failure::new(Code::Unavailable, "the hub does not answer in time");
+        let standing = in_time(asking).await;
+        let standing = standing.ok_or_else(|| late().retry_after(1000))?;
+        let ask = match standing.ok_or_else(stopping)? {
             Standing::Member(members) => {
                 self.cache.hits.inc();
                 return Ok(members);
@@ -266,13 +294,15 @@ impl Fanout {
             return Err(Failure::of(Code::ConversationNotFound));
         };
         self.cache.stale.inc();
-        if shard
-            .send(Input::Answered(key, ask, answers))
-            .await
-            .is_err()
-        {
-            debug!("a membership is found behind the hub");
+        let found = Input::Answered(key, ask, answers);
+        if !matches!(in_time(shard.send(found)).await, Some(Ok(()))) {
+            debug!("the hub does not hear in time of a membership");
         }
         Ok(members)
     }
+}
+
+/// Waits for the hub; none when it is late.
+async fn in_time<T>(waiting: impl Future<Output = T>) -> Option<T> {
+    timeout(HUB_PATIENCE, waiting).await.ok()
 }

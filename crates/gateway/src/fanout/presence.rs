@@ -1,6 +1,7 @@
 //! Presence's loop: what sessions and other gateways say of users, what this gateway says, and who is told. It owns no conversation:
 //! shards are asked which carry signals, and tell their sessions.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,30 +15,32 @@ use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::news::news;
+use super::queries::{CarryingQuery, HostingQuery, MembersQuery};
+use super::session_news::{SessionNews, SessionSaid};
 use super::shard::tell;
 use super::snapshots::Snapshots;
 use super::telling::{AskedFor, Tellings};
 use super::to_shards::ToShards;
 use super::{ForPresence, INBOX, Input, Neighbours, PERIOD};
-use crate::hub::{Account, Telling};
+use crate::hub::{Account, Come, Telling};
 use crate::presence::{Presences, Said, Word};
 use crate::signals::{FromGateways, Outbound};
 
 /// Users whose conversations are asked for at once.
 const SAY_USERS: usize = 64;
 /// Conversations whose members' presence is repeated in one turn.
-const ASKED_FOR: usize = 256;
+/// With as many members each as carry signals, they fit one answer of a shard.
+const ASKED_FOR: usize = 100;
 /// Changes that are told in one turn.
 const TELLINGS: usize = 16;
 /// How long a shard is waited for: one that is late is left out.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Presence's loop.
 pub(crate) struct PresenceLoop {
     pub(super) presences: Presences,
     /// What the coordinator says of sessions: it never waits for presence.
-    pub(super) sessions: mpsc::UnboundedReceiver<ForPresence>,
+    pub(super) sessions: Arc<SessionNews>,
     pub(super) inputs: mpsc::Receiver<ForPresence>,
     pub(super) said: mpsc::Receiver<FromGateways>,
     pub(super) shards: ToShards,
@@ -45,8 +48,12 @@ pub(crate) struct PresenceLoop {
     pub(super) signals: Outbound,
     /// Conversations whose members' presence the other gateways are to repeat.
     pub(super) wanted: Vec<(TenantId, ConversationId)>,
+    /// Shards of whose conversations that is still to be found out, and behind which one.
+    pub(super) unwanted: VecDeque<(usize, Option<ConversationId>)>,
     /// Conversations of which other gateways want the presence of members here.
     pub(super) asked_for: AskedFor,
+    /// News for the others for which there was no room yet: nothing else is said before.
+    pub(super) unsent: VecDeque<(TenantId, PresenceNews)>,
     pub(super) tellings: Tellings,
     pub(super) snapshots: Snapshots,
     /// Grows with every message about presence to the others.
@@ -54,13 +61,10 @@ pub(crate) struct PresenceLoop {
 }
 
 impl PresenceLoop {
-    /// Nobody is there yet. The first of the receivers has what the coordinator says of sessions.
+    /// Nobody is there yet.
     pub(super) fn new(
         neighbours: Neighbours,
-        (sessions, inputs): (
-            mpsc::UnboundedReceiver<ForPresence>,
-            mpsc::Receiver<ForPresence>,
-        ),
+        (sessions, inputs): (Arc<SessionNews>, mpsc::Receiver<ForPresence>),
         shards: ToShards,
     ) -> Self {
         let Neighbours {
@@ -79,7 +83,9 @@ impl PresenceLoop {
             own,
             signals,
             wanted: Vec::new(),
+            unwanted: VecDeque::new(),
             asked_for: AskedFor::default(),
+            unsent: VecDeque::new(),
             tellings: Tellings::default(),
             snapshots: Snapshots::new(directory),
             number: 0,
@@ -98,7 +104,7 @@ impl PresenceLoop {
         loop {
             tokio::select! {
                 biased;
-                Some(said) = self.sessions.recv() => self.hear(said),
+                () = self.sessions.come() => {}
                 Some(said) = self.inputs.recv() => self.hear_behind_sessions(said),
                 _ = period.tick() => due = true,
                 Some(said) = self.said.recv() => self.hear_gateway(said).await,
@@ -106,9 +112,7 @@ impl PresenceLoop {
                 () = yield_now(), if self.has_work() => {}
             }
             // What shards are asked for may take as long as they are busy: first all is heard that is there.
-            while let Ok(said) = self.sessions.try_recv() {
-                self.hear(said);
-            }
+            self.hear_sessions();
             while let Ok(said) = self.inputs.try_recv() {
                 self.hear_behind_sessions(said);
             }
@@ -121,29 +125,48 @@ impl PresenceLoop {
 
     /// Hears what a session or a shard says, behind all that is known of sessions that opened before.
     fn hear_behind_sessions(&mut self, said: ForPresence) {
-        while let Ok(before) = self.sessions.try_recv() {
-            self.hear(before);
-        }
+        self.hear_sessions();
         self.hear(said);
+    }
+
+    /// Hears what the coordinator says of sessions.
+    fn hear_sessions(&mut self) {
+        for (key, said) in self.sessions.take() {
+            match said {
+                SessionSaid::Opened(account, status) => {
+                    self.presences.opened_with(key, &account, status);
+                }
+                SessionSaid::Closed => self.presences.closed(key),
+            }
+        }
     }
 
     fn hear(&mut self, said: ForPresence) {
         match said {
-            ForPresence::Opened(key, account, status) => {
-                self.presences.opened_with(key, &account, status);
-            }
-            ForPresence::Closed(key) => self.presences.closed(key),
             ForPresence::Set(key, status, done) => {
                 self.presences.set(key, status);
                 tell(done, ());
             }
-            ForPresence::Snapshot(account, outbox) => self.snapshots.wait(account, outbox),
-            ForPresence::Came { hosted, joined } => {
-                self.wanted.extend(hosted);
-                for (account, id) in joined {
-                    self.presences.joined(&account, id);
-                }
-            }
+            ForPresence::Snapshot(account, outbox) => self.snapshots.wait(account, &outbox),
+            ForPresence::Came(come) => self.hear_of(come),
+        }
+    }
+
+    fn hear_of(&mut self, come: Come) {
+        let Come {
+            hosted,
+            joined,
+            is_cut,
+        } = come;
+        self.wanted.extend(hosted);
+        for (account, id) in joined {
+            self.presences.joined(&account, id);
+        }
+        if is_cut {
+            self.presences.repeat_all();
+        }
+        if is_cut || self.wants_too_many() {
+            self.want_all();
         }
     }
 
@@ -156,12 +179,13 @@ impl PresenceLoop {
             }
             FromGateways::Alive(alive) => {
                 if self.presences.alive(&alive, Instant::now()) {
-                    self.want_all().await;
+                    self.want_all();
                 }
             }
+            FromGateways::Missed => self.want_all(),
             FromGateways::Back => {
                 self.presences.repeat_all();
-                self.want_all().await;
+                self.want_all();
             }
         }
     }
@@ -219,8 +243,11 @@ impl PresenceLoop {
         let mut members = Vec::new();
         if !conversations.is_empty() {
             let parts: Vec<Vec<_>> = self.shards.shards.split(conversations, |id| *id);
-            let asked = self.shards.ask_in_time(parts, PATIENCE, Input::MembersHere);
-            let told = asked.await;
+            let ask = |ids, answer| {
+                let tenant = Some(tenant.clone());
+                Input::MembersHere(MembersQuery::new(tenant, ids, answer))
+            };
+            let told = self.shards.ask_in_time(parts, PATIENCE, ask).await;
             is_known = told.len() == self.shards.shards.count();
             members.extend(told.into_iter().flatten());
         }
@@ -236,13 +263,13 @@ impl PresenceLoop {
     }
 
     /// Those of the conversations that have members here, with whether they carry signals; and whether every shard said so.
-    async fn hosting(
+    pub(super) async fn hosting(
         &self,
         ids: impl Iterator<Item = ConversationId>,
     ) -> (FxHashMap<ConversationId, bool>, bool) {
         let parts: Vec<Vec<_>> = self.shards.shards.split(ids, |id| *id);
-        let asked = self.shards.ask_in_time(parts, PATIENCE, Input::Hosting);
-        let here = asked.await;
+        let ask = |ids, answer| Input::Hosting(HostingQuery::new(ids, answer));
+        let here = self.shards.ask_in_time(parts, PATIENCE, ask).await;
         let is_whole = here.len() == self.shards.shards.count();
         (here.into_iter().flatten().collect(), is_whole)
     }
@@ -259,15 +286,12 @@ impl PresenceLoop {
         (answers.into_iter().flatten().collect(), is_whole)
     }
 
-    /// This gateway may have missed what the others said of anyone.
-    async fn want_all(&mut self) {
-        let (all, _) = self.ask(Input::Hosted).await;
-        self.wanted.extend(all);
-    }
-
     /// Begins to say and tell what is to be said and told.
     async fn begin(&mut self) {
-        self.say().await;
+        self.send();
+        if self.unsent.is_empty() {
+            self.say().await;
+        }
         let ids = self.presences.to_sweep();
         if ids.is_empty() {
             self.presences.sweep(|_| false);
@@ -276,11 +300,12 @@ impl PresenceLoop {
         }
     }
 
-    /// Whether presence is being said or told.
+    /// Whether presence is being said or told. What has no room waits for the next period.
     fn has_work(&self) -> bool {
-        self.presences.is_saying()
-            || !self.tellings.is_empty()
+        let may_say = self.unsent.is_empty();
+        !self.tellings.is_empty()
             || !self.asked_for.is_empty()
+            || (may_say && (self.presences.is_saying() || self.wants_more() || self.wants_many()))
             || self.snapshots.may_ask()
     }
 
@@ -288,8 +313,13 @@ impl PresenceLoop {
     async fn turn(&mut self) {
         self.repeat_asked_for().await;
         self.ask_for_snapshots().await;
-        if self.presences.is_saying() {
+        self.want_more().await;
+        if !self.unsent.is_empty() {
+            // It is sent with the next period.
+        } else if self.presences.is_saying() {
             self.say().await;
+        } else if self.wants_many() {
+            self.publish(Said::default()).await;
         }
         let next = std::iter::from_fn(|| self.tellings.pop());
         let next: Vec<_> = next.take(TELLINGS).collect();
@@ -318,8 +348,9 @@ impl PresenceLoop {
             return;
         }
         let parts: Vec<Vec<_>> = self.shards.shards.split(ids, |id| *id);
-        let asked = self.shards.ask_in_time(parts, PATIENCE, Input::MembersHere);
-        let members = asked.await.into_iter().flatten();
+        let ask = |ids, answer| Input::MembersHere(MembersQuery::new(None, ids, answer));
+        let told = self.shards.ask_in_time(parts, PATIENCE, ask).await;
+        let members = told.into_iter().flatten();
         let accounts: FxHashSet<_> = members.map(|(account, _)| account).collect();
         for account in accounts {
             self.presences.repeat(&account);
@@ -330,7 +361,7 @@ impl PresenceLoop {
         let now = Instant::now();
         let of = self.presences.to_say(now, SAY_USERS);
         let asked = of.iter().map(|account| {
-            let ask = |answer| Input::CarryingOf(Arc::clone(account), answer);
+            let ask = |answer| Input::CarryingOf(CarryingQuery::new(Arc::clone(account), answer));
             self.ask(ask)
         });
         let answers = join_all(asked).await.into_iter();
@@ -353,21 +384,6 @@ impl PresenceLoop {
         self.publish(said).await;
         for presence in self.presences.told(now) {
             self.tellings.push(presence, self.shards.shards);
-        }
-    }
-
-    async fn publish(&mut self, said: Said) {
-        let wanted = std::mem::take(&mut self.wanted);
-        let mut here = FxHashMap::default();
-        if !wanted.is_empty() {
-            (here, _) = self.hosting(wanted.iter().map(|(_, id)| *id)).await;
-        }
-        let wanted = wanted.into_iter();
-        let wanted = wanted.filter(|(_, id)| here.get(id) == Some(&true));
-        for (tenant, mut news) in news(self.own, said, wanted) {
-            self.number += 1;
-            news.number = self.number;
-            self.signals.presence(tenant, news);
         }
     }
 }

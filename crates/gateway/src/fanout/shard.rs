@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::pace::Pace;
+use super::queries::QUERY_STEP;
 use super::work::{ClientWork, SEEN_STEP, TELL_STEP};
 use super::{Done, ForPresence, FromFeed, Input, PERIOD, Todo, questions};
 use crate::commands::Commands;
@@ -130,10 +131,7 @@ impl ShardLoop {
             return;
         }
         if let Ok(place) = self.presence.try_reserve() {
-            place.send(ForPresence::Came {
-                hosted: self.shard.take_hosted(),
-                joined: self.shard.take_joined(),
-            });
+            place.send(ForPresence::Came(self.shard.take_come()));
         }
     }
 
@@ -195,20 +193,12 @@ impl ShardLoop {
             }
             Input::Answered(_, ask, answers) => self.shard.memberships(ask, answers),
             Input::Signal(signal) => self.shard.signal(&signal),
-            Input::CarryingOf(account, answer) => tell(answer, self.shard.carrying_of(&account)),
-            Input::Hosting(ids, answer) => {
-                let ids = ids.into_iter();
-                let here = ids.filter_map(|id| Some((id, self.shard.carries(id)?)));
-                tell(answer, here.collect());
+            Input::CarryingOf(query) => return query.step(&self.shard).map(Input::CarryingOf),
+            Input::Hosting(query) => return query.step(&self.shard).map(Input::Hosting),
+            Input::MembersHere(query) => return query.step(&self.shard).map(Input::MembersHere),
+            Input::Hosted(after, answer) => {
+                tell(answer, self.shard.hosted_behind(after, QUERY_STEP));
             }
-            Input::MembersHere(ids, answer) => {
-                let members = ids.into_iter().flat_map(|id| {
-                    let members = self.shard.members_here(id).into_iter();
-                    members.map(move |account| (account, id))
-                });
-                tell(answer, members.collect());
-            }
-            Input::Hosted(answer) => tell(answer, self.shard.all_hosted()),
             Input::Tell(mut telling, done) => {
                 self.shard.tell(&mut telling, self.number, TELL_STEP);
                 if !telling.is_told_in(self.number) {

@@ -1,10 +1,11 @@
 //! Snapshots of presence for sessions that want one: those that wait together ask all gateways once.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use confab_bus::{GatewayId, PresenceAnswers};
+use confab_protocol::fair::{FairQueue, Slots};
 use confab_protocol::frame::{PresenceSignal, PresenceSnapshot, ServerFrame};
 use confab_protocol::ids::{ConversationId, TenantId, UserId};
 use confab_protocol::limits;
@@ -16,6 +17,7 @@ use tracing::warn;
 
 use super::Input;
 use super::presence::PresenceLoop;
+use super::queries::CarryingQuery;
 use crate::hub::Account;
 use crate::presence::PresenceDirectory;
 use crate::ws::outbox::Outbox;
@@ -24,6 +26,13 @@ use crate::ws::outbox::Outbox;
 const MAX_ASKING: usize = 2;
 /// Sessions that share one.
 const MAX_SHARING: usize = 32;
+/// Sessions that wait, half of them of one tenant, and so many of one user.
+const MAX_WAITING: usize = 8192;
+const MAX_OF_USER: usize = 128;
+/// What a session counts in its tenant's and its user's share: a turn.
+const TURN_BYTES: usize = 16 * 1024;
+/// Conversations of users who may come back that are looked at for one question.
+const MAX_LINGERING: usize = 100_000;
 /// Conversations that one names: some 18 bytes each.
 const MAX_CONVERSATIONS: usize = 10_000;
 
@@ -31,17 +40,20 @@ const MAX_CONVERSATIONS: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct Snapshots {
     directory: PresenceDirectory,
-    waiting: VecDeque<Waiting>,
+    /// In turn by tenant and user.
+    waiting: FairQueue<Waiting>,
+    places: Slots,
     asking: JoinSet<Asked>,
 }
 
+/// A session that waits. One that ended meanwhile leaves nothing to tell.
 #[derive(Debug)]
-struct Waiting {
-    account: Arc<Account>,
-    outbox: Arc<Outbox>,
+pub(super) struct Waiting {
+    pub(super) account: Arc<Account>,
+    outbox: Weak<Outbox>,
 }
 
-/// A session that waits, with those of its user's conversations that carry signals.
+/// A session that is asked for, with those of its user's conversations that carry signals.
 #[derive(Debug)]
 struct Member {
     waiting: Waiting,
@@ -61,13 +73,22 @@ impl Snapshots {
     pub(super) fn new(directory: PresenceDirectory) -> Self {
         Self {
             directory,
-            waiting: VecDeque::new(),
+            waiting: FairQueue::default(),
+            places: Slots::new(MAX_WAITING, MAX_WAITING / 2, MAX_OF_USER),
             asking: JoinSet::new(),
         }
     }
 
-    pub(super) fn wait(&mut self, account: Arc<Account>, outbox: Arc<Outbox>) {
-        self.waiting.push_back(Waiting { account, outbox });
+    /// A session waits; one for which there is no place is told at once that nothing is known.
+    pub(super) fn wait(&mut self, account: Arc<Account>, outbox: &Arc<Outbox>) {
+        let owner = account.owner();
+        if !self.places.allows(&owner.tenant, &owner.user) {
+            tell_nothing(outbox);
+            return;
+        }
+        self.places.take(&owner);
+        let outbox = Arc::downgrade(outbox);
+        self.waiting.push(&owner, Waiting { account, outbox });
     }
 
     /// Whether the next question may be asked.
@@ -80,23 +101,39 @@ impl Snapshots {
         self.asking.join_next().await
     }
 
-    /// The first that wait, of one tenant.
-    fn next(&mut self) -> Option<(TenantId, Vec<Waiting>)> {
-        let tenant = self.waiting.front()?.account.tenant.clone();
-        let (mut next, mut others) = (Vec::new(), VecDeque::new());
-        while next.len() < MAX_SHARING
-            && let Some(waiting) = self.waiting.pop_front()
-        {
-            if waiting.account.tenant == tenant {
+    /// The next that wait, of the tenant whose turn it is: of each user one, and then another.
+    pub(super) fn next(&mut self) -> Option<(TenantId, Vec<Waiting>)> {
+        let (owner, first) = self.waiting.pop()?;
+        let tenant = owner.tenant.clone();
+        let mut next = Vec::new();
+        let mut taken = Some((owner, first));
+        while let Some((owner, waiting)) = taken.take() {
+            self.waiting.charge(&owner, 1, TURN_BYTES);
+            self.places.give_back(&owner);
+            if waiting.outbox.strong_count() > 0 {
                 next.push(waiting);
-            } else {
-                others.push_back(waiting);
+            }
+            if next.len() < MAX_SHARING {
+                taken = self.waiting.pop_of(|of, _| *of == tenant);
             }
         }
-        others.append(&mut self.waiting);
-        self.waiting = others;
         Some((tenant, next))
     }
+
+    /// One that found no room among those that are asked for together comes first with the next question.
+    fn wait_first(&mut self, waiting: Waiting) {
+        let owner = waiting.account.owner();
+        self.places.take(&owner);
+        self.waiting.push_front(&owner, waiting);
+    }
+}
+
+/// Tells a session that it is not known who is there.
+pub(super) fn tell_nothing(outbox: &Outbox) {
+    outbox.tell(&ServerFrame::PresenceSnapshot(PresenceSnapshot {
+        users: Vec::new(),
+        complete: false,
+    }));
 }
 
 impl PresenceLoop {
@@ -110,7 +147,7 @@ impl PresenceLoop {
         };
         let asked = next.iter().map(|waiting| {
             let account = &waiting.account;
-            self.ask(|answer| Input::CarryingOf(Arc::clone(account), answer))
+            self.ask(|answer| Input::CarryingOf(CarryingQuery::new(Arc::clone(account), answer)))
         });
         let carrying = join_all(asked).await;
         let (mut members, mut later) = (Vec::new(), Vec::new());
@@ -130,7 +167,10 @@ impl PresenceLoop {
             });
         }
         for waiting in later.into_iter().rev() {
-            self.snapshots.waiting.push_front(waiting);
+            self.snapshots.wait_first(waiting);
+        }
+        if members.is_empty() {
+            return;
         }
         let question = PresenceQuestion {
             users: Vec::new(),
@@ -157,7 +197,8 @@ impl PresenceLoop {
         let is_whole = answers
             .as_ref()
             .is_some_and(|told| told.is_whole && told.answers.iter().all(|answer| answer.is_whole));
-        let asked: FxHashSet<_> = members.iter().flat_map(|one| &one.conversations).collect();
+        let asked = members.iter().flat_map(|one| &one.conversations);
+        let asked: FxHashSet<_> = asked.copied().collect();
         let now = Instant::now();
         let mut users: FxHashMap<ConversationId, Vec<(Account, PresenceStatus)>> =
             FxHashMap::default();
@@ -179,11 +220,20 @@ impl PresenceLoop {
                 }
             }
         }
+        let all_lingering = self
+            .presences
+            .lingering_in(&asked, MAX_LINGERING, |id, account| {
+                let here = users.entry(id).or_default();
+                // What stands of it is looked up.
+                here.push((account.clone(), PresenceStatus::Offline));
+            });
         for member in &members {
+            let Some(outbox) = member.waiting.outbox.upgrade() else {
+                continue;
+            };
             let mut snapshot = self.snapshot(member, &users);
-            snapshot.complete &= is_whole;
-            let frame = ServerFrame::PresenceSnapshot(snapshot);
-            member.waiting.outbox.tell(&frame);
+            snapshot.complete &= is_whole && all_lingering;
+            outbox.tell(&ServerFrame::PresenceSnapshot(snapshot));
         }
     }
 
@@ -201,9 +251,7 @@ impl PresenceLoop {
             let said = told.entry(account.user.clone()).or_insert(status);
             *said = status.max(*said);
         }
-        for (account, status) in self.presences.lingering_in(&member.conversations) {
-            told.entry(account.user.clone()).or_insert(status);
-        }
+        told.retain(|_, status| *status != PresenceStatus::Offline);
         told.remove(&own.user);
         let is_whole = member.is_whole && told.len() <= limits::PRESENCE_SNAPSHOT_USERS;
         let users = told.into_iter().take(limits::PRESENCE_SNAPSHOT_USERS);

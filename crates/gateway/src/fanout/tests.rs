@@ -303,8 +303,9 @@ async fn session_whose_opening_was_given_up_is_not_opened() {
     };
     let outbox = Arc::new(Outbox::new(Encoding::Json, 1));
     let opened = door.open(account, outbox, Start::default(), Duration::ZERO);
-    // The hub takes no turn meanwhile, and finds both the opening and the end of it in its inbox.
-    assert!(timeout(Duration::from_millis(50), opened).await.is_err());
+    // The hub takes no turn meanwhile, and finds both the opening and the end of it.
+    let opened = timeout(Duration::from_millis(50), opened).await;
+    assert!(opened.expect("in time").is_err());
     let (feed, events) = mpsc::channel(1);
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
@@ -425,7 +426,7 @@ async fn all_users_are_told_after_break_however_much_it_is() {
             match effect {
                 Effect::Shards(ticket, steps) => {
                     let mut answers = Vec::new();
-                    for (to_do, step) in loops.coordinator.shards.iter().zip(steps) {
+                    for (to_do, step) in loops.coordinator.shards.inboxes().zip(steps) {
                         let (answer, answered) = oneshot::channel();
                         to_do.send(Todo::Step(step, answer)).await.unwrap();
                         answers.push(timeout(SOON, answered).await.unwrap().unwrap());
@@ -455,3 +456,6 @@ async fn all_users_are_told_after_break_however_much_it_is() {
     stop.cancel();
     timeout(SOON, tasks.join_all()).await.unwrap();
 }
+
+mod late;
+mod presence_work;

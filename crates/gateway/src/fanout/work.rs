@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use confab_protocol::fair::{FairQueue, Owner};
 
+use super::queries::QUERY_STEP;
 use super::{Input, ShardLoop, Todo};
 use crate::hub::SessionKey;
 
@@ -55,10 +56,10 @@ impl Kind {
             Input::Todo(_) | Input::Positions(..) => Self::Session,
             Input::Drained(_) => Self::Room,
             Input::Standing(..) | Input::Answered(..) | Input::Signal(_) => Self::Signal,
-            Input::CarryingOf(..)
-            | Input::Hosting(..)
-            | Input::MembersHere(..)
-            | Input::Hosted(_)
+            Input::CarryingOf(_)
+            | Input::Hosting(_)
+            | Input::MembersHere(_)
+            | Input::Hosted(..)
             | Input::Tell(..) => Self::Presence,
             Input::Seen(..) => Self::Seen,
         }
@@ -70,7 +71,9 @@ impl Kind {
 #[derive(Default)]
 pub(super) struct ClientWork {
     /// What the coordinator has done for users of all kinds, in its order.
-    common: VecDeque<Input>,
+    of_coordinator: VecDeque<Input>,
+    /// What presence asks for the whole gateway: few things at once.
+    of_presence: VecDeque<Input>,
     queues: [FairQueue<Input>; Kind::ALL.len()],
 }
 
@@ -86,8 +89,19 @@ impl ClientWork {
         }
     }
 
+    /// What is nobody's own, of a kind.
+    const fn common(&mut self, kind: Kind) -> Option<&mut VecDeque<Input>> {
+        match kind {
+            Kind::Session => Some(&mut self.of_coordinator),
+            Kind::Presence => Some(&mut self.of_presence),
+            Kind::Room | Kind::Signal | Kind::Seen => None,
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.common.is_empty() && self.queues.iter().all(FairQueue::is_empty)
+        self.of_coordinator.is_empty()
+            && self.of_presence.is_empty()
+            && self.queues.iter().all(FairQueue::is_empty)
     }
 }
 
@@ -105,8 +119,13 @@ impl ShardLoop {
             }
             match self.owner(&input) {
                 Some(owner) => self.work.queue(Kind::of(&input)).push(&owner, input),
-                None if matches!(input, Input::Todo(_)) => self.work.common.push_back(input),
-                // The session is gone, or it is nobody's: there is little to look at, and nothing is left of it.
+                None if matches!(input, Input::Todo(_)) => {
+                    self.work.of_coordinator.push_back(input);
+                }
+                None if Kind::of(&input) == Kind::Presence => {
+                    self.work.of_presence.push_back(input);
+                }
+                // The session is gone: there is little to look at, and nothing is left of it.
                 None => drop(self.input(input)),
             }
             next = self.next_input();
@@ -122,9 +141,9 @@ impl ShardLoop {
     fn owner(&self, input: &Input) -> Option<Owner> {
         let key = match input {
             Input::Todo(Todo::Step(step, _)) => return step.account().map(|of| of.owner()),
-            Input::Todo(Todo::Close(_, account, _)) | Input::CarryingOf(account, _) => {
-                return Some(account.owner());
-            }
+            Input::Todo(Todo::Close(_, account, _)) => return Some(account.owner()),
+            Input::CarryingOf(query) => return Some(query.owner()),
+            Input::MembersHere(query) => return query.owner(),
             Input::Signal(signal) => {
                 return Some(Owner {
                     tenant: signal.tenant.clone(),
@@ -132,7 +151,7 @@ impl ShardLoop {
                 });
             }
             Input::Tell(telling, _) => return Some(telling.account().owner()),
-            Input::Hosting(..) | Input::MembersHere(..) | Input::Hosted(_) => return None,
+            Input::Hosting(_) | Input::Hosted(..) => return None,
             Input::Positions(key, _)
             | Input::Seen(key, ..)
             | Input::Drained(key)
@@ -144,9 +163,8 @@ impl ShardLoop {
 
     /// Does what the budgets of one turn allow of what is asked.
     pub(super) fn client_turn(&mut self) {
-        self.common_turn();
         for kind in Kind::ALL {
-            let mut budget = kind.budget();
+            let mut budget = self.common_turn(kind);
             while budget > 0
                 && let Some((owner, input)) = self.work.queue(kind).pop()
             {
@@ -160,17 +178,20 @@ impl ShardLoop {
         }
     }
 
-    /// Does some of what is nobody's own, piece by piece and in order.
-    fn common_turn(&mut self) {
-        let mut budget = Kind::Session.budget();
-        while budget > 0
-            && let Some(input) = self.work.common.pop_front()
+    /// Does some of what is nobody's own, piece by piece and in order; gives what is left for the others: half of the budget at least.
+    fn common_turn(&mut self, kind: Kind) -> usize {
+        let mut budget = kind.budget();
+        while budget > kind.budget() / 2
+            && let Some(input) = self.work.common(kind).and_then(VecDeque::pop_front)
         {
             budget = budget.saturating_sub(self.cost(&input));
-            if let Some(rest) = self.input(input) {
-                self.work.common.push_front(rest);
+            if let Some(rest) = self.input(input)
+                && let Some(common) = self.work.common(kind)
+            {
+                common.push_front(rest);
             }
         }
+        budget.max(kind.budget() / 2)
     }
 
     /// About how many conversations are looked at for it.
@@ -180,12 +201,12 @@ impl ShardLoop {
             Input::Todo(Todo::Step(step, _)) => self.shard.cost(step),
             Input::Todo(Todo::Close(key, ..)) | Input::Positions(key, _) => held_by(key),
             Input::Drained(key) => 1 + self.shard.behind_of(*key),
-            Input::CarryingOf(account, _) => 1 + self.shard.conversations_of_all(account),
-            Input::Hosting(ids, _) | Input::MembersHere(ids, _) => 1 + ids.len(),
+            Input::CarryingOf(query) => query.cost(&self.shard),
+            Input::Hosting(query) => query.cost(),
+            Input::MembersHere(query) => query.cost(&self.shard),
+            Input::Hosted(..) => QUERY_STEP,
             Input::Tell(..) => TELL_STEP,
-            Input::Standing(..) | Input::Answered(..) | Input::Signal(_) | Input::Hosted(_) => {
-                STANDING_COST
-            }
+            Input::Standing(..) | Input::Answered(..) | Input::Signal(_) => STANDING_COST,
             Input::Seen(_, seen, _) => 1 + seen.len().min(SEEN_STEP),
         }
     }

@@ -58,6 +58,11 @@ impl Conversation {
         self.entries.len() == 0
     }
 
+    /// How many memberships sessions have.
+    pub(super) fn entry_count(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Every membership of every session.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()

@@ -211,7 +211,8 @@ impl Shard {
         let heard = self.heard.highest(id);
         let conversation = self.conversations.entry(id).or_insert_with(|| {
             let tenant = session.account.tenant.clone();
-            self.hosted.push((tenant.clone(), id));
+            self.come.hosts(tenant.clone(), id);
+            self.ids.insert(id);
             let members = Members::at(members, head, head.max(heard));
             self.clock += 1;
             Conversation::at(tenant, head.max(heard), members, self.clock)
@@ -219,7 +220,7 @@ impl Shard {
         conversation.sequencer.learn(head);
         // Those that a session opens with are no news of its user.
         if session.conversations.insert(id) && session.is_open() {
-            self.joined.push((Arc::clone(&session.account), id));
+            self.come.joins(&session.account, id);
         }
         let mut entry = Entry::new(key, Arc::clone(&session.outbox), joined, left, begin);
         entry.set_waiting(session.is_unsure(id, self.epoch) && !begin.by_record);
@@ -270,6 +271,7 @@ impl Shard {
             self.heard
                 .note(id, conversation.sequencer.known(), self.now);
             self.conversations.remove(&id);
+            self.ids.remove(&id);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Signals to sessions, and what the hub knows for them: who is a member, and of how large a conversation.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use confab_protocol::frame::{PresenceSignal, ReceiptSignal, ServerFrame, TypingSignal};
@@ -12,7 +13,8 @@ use rustc_hash::FxHashSet;
 use super::conversation::Conversation;
 use super::entry::Entry;
 use super::{
-    Account, Ask, Membership, Purpose, Session, SessionKey, Shard, Shards, UserMemberships, asking,
+    Account, Ask, Come, Membership, Purpose, Session, SessionKey, Shard, Shards, UserMemberships,
+    asking,
 };
 use crate::ws::codec::Broadcast;
 use crate::ws::outbox::SignalKey;
@@ -211,35 +213,39 @@ impl Shard {
         conversation.map(Conversation::carries_signals)
     }
 
-    /// Those of a user's conversations that carry signals.
-    pub(crate) fn carrying_of(&self, account: &Account) -> Vec<ConversationId> {
-        let keys = self.present.get(account).into_iter().flatten();
-        let sessions = keys.filter_map(|key| Some((*key, self.sessions.get(key)?)));
-        let mut ids = FxHashSet::default();
-        for (key, session) in sessions {
-            // Most sessions of a user have the same ones: each is looked up once.
-            let others = session.conversations.iter();
-            let others: Vec<_> = others.filter(|id| !ids.contains(id)).collect();
-            ids.extend(others.into_iter().filter(|id| {
-                let conversation = self.conversations.get(id);
-                conversation.is_some_and(|conversation| {
-                    conversation.carries_signals() && conversation.listens(key)
-                })
-            }));
-        }
-        ids.into_iter().collect()
+    /// The sessions of a user, of each of which [`Self::carrying_in`] is to be asked.
+    pub(crate) fn all_of(&self, account: &Account) -> Vec<SessionKey> {
+        self.present.get(account).cloned().unwrap_or_default()
     }
 
-    /// How many conversations [`Self::carrying_of`] looks at.
-    pub(crate) fn conversations_of_all(&self, account: &Account) -> usize {
-        let keys = self.present.get(account).into_iter().flatten();
-        keys.map(|key| self.conversations_of(*key)).sum()
+    /// Adds those of a session's conversations that carry signals.
+    pub(crate) fn carrying_in(&self, key: SessionKey, ids: &mut FxHashSet<ConversationId>) {
+        let Some(session) = self.sessions.get(&key) else {
+            return;
+        };
+        // Most sessions of a user have the same ones: each is looked up once.
+        let others = session.conversations.iter();
+        let others: Vec<_> = others.filter(|id| !ids.contains(id)).collect();
+        ids.extend(others.into_iter().filter(|id| {
+            let conversation = self.conversations.get(id);
+            conversation.is_some_and(|conversation| {
+                conversation.carries_signals() && conversation.listens(key)
+            })
+        }));
     }
 
-    /// The present members of a conversation that have sessions here.
+    /// About how much [`Self::members_here`] looks at: one more than the conversation has memberships here.
+    pub(crate) fn cost_of_members(&self, id: ConversationId) -> usize {
+        let conversation = self.conversations.get(&id);
+        let carries = conversation.filter(|there| there.carries_signals());
+        1 + carries.map_or(0, Conversation::entry_count)
+    }
+
+    /// The present members of a conversation that have sessions here, where it carries signals.
     pub(crate) fn members_here(&self, id: ConversationId) -> Vec<Arc<Account>> {
         let conversation = self.conversations.get(&id);
-        let here = conversation.into_iter().flat_map(|c| c.listeners(&[]));
+        let carries = conversation.filter(|there| there.carries_signals());
+        let here = carries.into_iter().flat_map(|c| c.listeners(&[]));
         let accounts = here.filter_map(|entry| self.account(entry.session()));
         let accounts: FxHashSet<_> = accounts.cloned().collect();
         accounts.into_iter().collect()
@@ -250,26 +256,35 @@ impl Shard {
         self.sessions.get(&key).map(|session| &session.account)
     }
 
-    /// Whether there are conversations or users for [`Self::take_hosted`] or [`Self::take_joined`].
+    /// Whether anyone came since [`Self::take_come`] was last asked.
     pub(crate) const fn has_come(&self) -> bool {
-        !self.hosted.is_empty() || !self.joined.is_empty()
+        !self.come.is_empty()
     }
 
-    /// The conversations that have their first members here since this was last asked, with their tenants.
-    pub(crate) fn take_hosted(&mut self) -> Vec<(TenantId, ConversationId)> {
-        std::mem::take(&mut self.hosted)
+    /// Who came since this was last asked.
+    pub(crate) fn take_come(&mut self) -> Come {
+        std::mem::take(&mut self.come)
     }
 
-    /// Every conversation that has members here.
-    pub(crate) fn all_hosted(&self) -> Vec<(TenantId, ConversationId)> {
-        let all = self.conversations.iter();
-        all.map(|(id, conversation)| (conversation.tenant.clone(), *id))
-            .collect()
-    }
-
-    /// The new conversations of users' sessions since this was last asked.
-    pub(crate) fn take_joined(&mut self) -> Vec<(Arc<Account>, ConversationId)> {
-        std::mem::take(&mut self.joined)
+    /// Looks at so many of the conversations with members here that are in order behind `after`: gives those that carry signals, and the
+    /// last one looked at where there may be more.
+    pub(crate) fn hosted_behind(
+        &self,
+        after: Option<ConversationId>,
+        count: usize,
+    ) -> (Vec<(TenantId, ConversationId)>, Option<ConversationId>) {
+        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let ids = self.ids.range((behind, Bound::Unbounded)).take(count);
+        let ids: Vec<_> = ids.copied().collect();
+        let last = ids.last().copied().filter(|_| ids.len() == count);
+        let carrying = ids.into_iter().filter_map(|id| {
+            let conversation = self.conversations.get(&id)?;
+            let tenant = conversation
+                .carries_signals()
+                .then(|| conversation.tenant.clone());
+            Some((tenant?, id))
+        });
+        (carrying.collect(), last)
     }
 
     /// Whether a session's user is a member of a conversation.

@@ -134,18 +134,33 @@ impl Presences {
         Some(highest)
     }
 
-    /// Members of these conversations who have no session and may come back.
-    pub(crate) fn lingering_in<'a>(
-        &'a self,
-        ids: &'a FxHashSet<ConversationId>,
-    ) -> impl Iterator<Item = (&'a Arc<Account>, PresenceStatus)> {
-        self.leaving.iter().filter_map(|(end, account)| {
-            let known = self.known.get(account)?;
+    /// Gives each of these conversations with each of its members that has no session and may come back. Looks at about so many of their
+    /// conversations; says whether these were all.
+    pub(crate) fn lingering_in(
+        &self,
+        ids: &FxHashSet<ConversationId>,
+        most: usize,
+        mut give: impl FnMut(ConversationId, &Account),
+    ) -> bool {
+        let mut looked_at = 0;
+        for (end, account) in &self.leaving {
+            if looked_at >= most {
+                return false;
+            }
+            looked_at += 1;
+            let Some(known) = self.known.get(account) else {
+                continue;
+            };
             // One that came back and left again has its turn later.
-            known.gone_at.filter(|at| *at + self.grace == *end)?;
-            let is_member = known.conversations.iter().any(|id| ids.contains(id));
-            Some((account, self.lingering(account).filter(|_| is_member)?))
-        })
+            if known.gone_at.map(|at| at + self.grace) != Some(*end) {
+                continue;
+            }
+            looked_at += known.conversations.len();
+            for id in known.conversations.iter().filter(|id| ids.contains(id)) {
+                give(*id, account);
+            }
+        }
+        true
     }
 }
 

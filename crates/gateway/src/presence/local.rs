@@ -7,7 +7,7 @@ use confab_protocol::ids::ConversationId;
 use confab_protocol::signal::{Presence, PresenceStatus};
 use rustc_hash::FxHashSet;
 
-use super::{AT_ONCE, PAUSE, Presences, Said, Word};
+use super::{AT_ONCE, PAUSE, Presences, STEP_CONVERSATIONS, Said, Word};
 use crate::hub::{Account, SessionKey};
 
 /// A user with sessions here, or lately.
@@ -141,7 +141,8 @@ impl Presences {
         self.pass > 0
     }
 
-    /// So many users of whom something may be said in the next step: of those [`Self::say`] is to know the conversations.
+    /// So many users of whom something may be said in the next step, fewer where they were told of in many conversations: of those
+    /// [`Self::say`] is to know the conversations.
     pub(crate) fn to_say(&self, now: Instant, most: usize) -> Vec<Arc<Account>> {
         let pass = if self.pass == 0 {
             self.unsaid.len()
@@ -159,7 +160,15 @@ impl Presences {
                     && local.spoke.is_none_or(|at| now >= at + PAUSE)
             })
         };
-        next.filter(says).take(most).cloned().collect()
+        let mut conversations = 0;
+        let fits = |account: &&Arc<Account>| {
+            let before = conversations;
+            let local = self.locals.get(*account);
+            conversations += local.map_or(0, |local| local.conversations.len());
+            before < STEP_CONVERSATIONS
+        };
+        let next = next.filter(says).take(most);
+        next.take_while(fits).cloned().collect()
     }
 
     /// What is to be said since this was last asked, or a step of it: then [`Self::is_saying`]. `conversations_of` gives those of a

@@ -348,12 +348,12 @@ fn answer_older_than_a_word_changes_nothing() {
     here.hears(1, "alice", Offline, Word::Change, 1000);
     here.told(1000);
     let ids = [ROOM].into_iter().collect();
-    let lingering: Vec<_> = here
-        .presences
-        .lingering_in(&ids)
-        .map(|(_, status)| status)
-        .collect();
-    assert_eq!(lingering, [Away]);
+    let mut lingering = Vec::new();
+    let give = |id, account: &Account| lingering.push((id, account.clone()));
+    assert!(here.presences.lingering_in(&ids, 2, give));
+    assert_eq!(lingering, [(ROOM, (*alice).clone())]);
+    assert_eq!(here.presences.status_of(&alice), Some(Away));
+    assert!(!here.presences.lingering_in(&ids, 0, |_, _| {}), "too many");
     assert_eq!(here.told(11_000), one("alice", Offline));
 }
 

@@ -33,8 +33,8 @@ pub(super) enum Done {
     MayType(ConversationId, Result<u64, Failure>),
     /// The hub has heard what the client said.
     Told,
-    /// The hub has heard that there is room again.
-    Drained,
+    /// Whether all of the hub has heard that there is room again.
+    Drained(bool),
     /// A large frame, and its bytes.
     Parsed(Result<Box<Decoded>, Failure>, usize),
     /// What a fresh token says.
@@ -113,10 +113,10 @@ impl Session<'_> {
     /// Tells the hub that there is room for what it holds back. What a shard lacks room for meanwhile holds up nothing else.
     pub(super) fn tell_drained(&mut self) {
         let (fanout, key) = (self.sockets.fanout.clone(), self.key);
-        self.on_the_way.push(Box::pin(async move {
-            fanout.drained(key).await;
-            Done::Drained
-        }));
+        self.telling_drained += 1;
+        self.on_the_way.push(Box::pin(
+            async move { Done::Drained(fanout.drained(key).await) },
+        ));
     }
 
     /// Whether the token allows to change or signal anything; the frame is answered where it does not.
@@ -307,7 +307,14 @@ impl Session<'_> {
             }
             Done::Told => self.telling_hub = false,
             Done::Parsed(..) => self.parsing = false,
-            Done::Drained => {}
+            Done::Drained(is_told) => {
+                self.telling_drained -= 1;
+                self.drained_late |= !is_told;
+                // However often a shard was late, it is told once again.
+                if self.telling_drained == 0 && std::mem::take(&mut self.drained_late) {
+                    self.tell_drained();
+                }
+            }
             Done::Verified(id, verified) => self.renewed(connection, id, verified),
         }
     }

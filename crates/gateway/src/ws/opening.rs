@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use confab_auth::Caller;
-use confab_protocol::error::Failure;
+use confab_protocol::error::{Code, Failure};
 use confab_protocol::frame::{ResumeToken, ServerFrame, Welcome, WelcomeLimits};
 use confab_protocol::ids::{ConversationId, Seq, SessionId};
 use tokio::sync::oneshot;
@@ -180,7 +180,14 @@ async fn enter(
             resumed.holder.opened(key);
             (resumed.holder, Some(resumed.token), None)
         }
-        None => begin(sockets, session, caller, (outbox(), key)).await,
+        None => {
+            let Some(begun) = begin(sockets, session, caller, (outbox(), key)).await else {
+                let _positions = sockets.fanout.close(key).await;
+                let late = Failure::new(Code::Unavailable, "the hub does not answer in time");
+                return Err(late.retry_after(1000));
+            };
+            begun
+        }
     };
     Ok(Entered {
         key,
@@ -193,27 +200,27 @@ async fn enter(
     })
 }
 
-/// Begins a record, and waits for it to stand, for a moment.
+/// Begins a record, and waits for it to stand, for a moment; none where the hub does not say in time what the client has: without that a
+/// resume would not know what it missed.
 async fn begin(
     sockets: &Sockets,
     session: SessionId,
     caller: &Caller,
     live: (Arc<Outbox>, SessionKey),
-) -> (Holder, Option<Token>, Option<LaterToken>) {
-    let positions = sockets.fanout.positions(live.1).await;
-    let positions = positions.unwrap_or_default();
+) -> Option<(Holder, Option<Token>, Option<LaterToken>)> {
+    let positions = sockets.fanout.positions(live.1).await?;
     let begun = sockets.records.begin(session, caller, positions, live);
     let Begun {
         holder,
         token,
         mut stands,
     } = begun;
-    match timeout(RECORD, &mut stands).await {
+    Some(match timeout(RECORD, &mut stands).await {
         Ok(Ok(())) => (holder, Some(token), None),
         // It was fenced at once, and ends.
         Ok(Err(_gone)) => (holder, None, None),
         Err(_late) => (holder, None, Some(LaterToken { token, stands })),
-    }
+    })
 }
 
 /// Ends a session for good, and waits until it cannot be resumed, for a moment.

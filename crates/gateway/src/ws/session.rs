@@ -160,6 +160,9 @@ pub(super) struct Session<'a> {
     pub(super) telling_hub: bool,
     /// A large frame is parsed: nothing else is heard before.
     pub(super) parsing: bool,
+    /// How often the hub is being told that there is room again, and whether some shard was too late to hear it.
+    pub(super) telling_drained: usize,
+    pub(super) drained_late: bool,
     /// What the client said last of its user's presence.
     pub(super) said_presence: Option<PresenceStatus>,
     bad_frames: VecDeque<Instant>,
@@ -191,6 +194,8 @@ impl<'a> Session<'a> {
             renewing: false,
             telling_hub: false,
             parsing: false,
+            telling_drained: 0,
+            drained_late: false,
             said_presence: None,
             bad_frames: VecDeque::new(),
             meter: Meter::new(sockets.rates.clone()),

@@ -1,0 +1,67 @@
+//! A shard that stands still: who waits for it goes on in time, and nothing of those who ended is left.
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::hub::SessionKey;
+
+#[tokio::test]
+async fn sessions_end_while_a_shard_stands_still() {
+    let shards = Shards::of(2);
+    let (door, loops) = without_sessions(shards).await;
+    let [stalled, other] = <[_; 2]>::try_from(loops.shards).ok().unwrap();
+    let (to_other, from_feed) = mpsc::channel(1);
+    let (to_stalled, of_stalled) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(other.run(from_feed, stop.clone()));
+    let metrics = loops.coordinator.metrics.clone();
+    run_others(&mut tasks, loops.coordinator, loops.presence, &stop);
+    tokio::time::pause();
+    // More than the ways to the coordinator and to the shard hold.
+    for _ in 0..3 {
+        let opens = (0..INBOX).map(|n| {
+            let account = Account {
+                tenant: "default".parse().unwrap(),
+                user: format!("user-{n}").parse().unwrap(),
+            };
+            let outbox = Arc::new(Outbox::new(Encoding::Json, 1));
+            door.open(account, outbox, Start::default(), Duration::from_secs(1))
+        });
+        let opened = timeout(SOON, join_all(opens)).await.expect("in time");
+        assert!(
+            opened.iter().all(Result::is_err),
+            "no shard may be left out"
+        );
+    }
+    assert!(
+        timeout(SOON, door.positions(SessionKey(1)))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        timeout(SOON, door.close(SessionKey(1)))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let made_up = (1..100).map(|n| (ConversationId(Uuid::from_u128(n << 64)), 1));
+    timeout(SOON, door.seen(SessionKey(1), made_up.collect()))
+        .await
+        .unwrap();
+    tokio::time::sleep(2 * PERIOD).await;
+    assert_eq!(metrics.sessions(), 0, "the coordinator goes on");
+
+    // Of all that it was told meanwhile nothing is left.
+    tasks.spawn(stalled.run(of_stalled, stop.clone()));
+    let answered = async {
+        while door.positions(SessionKey(1)).await.is_none() {
+            yield_now().await;
+        }
+    };
+    timeout(SOON, answered).await.unwrap();
+    drop((to_other, to_stalled));
+    stop.cancel();
+    timeout(SOON, tasks.join_all()).await.unwrap();
+}

@@ -1,0 +1,69 @@
+//! Who came lately: conversations with their first members here, and users with new conversations.
+
+use std::sync::Arc;
+
+use confab_protocol::ids::{ConversationId, TenantId};
+
+use super::Account;
+
+/// Conversations, and as many users, that are remembered until someone asks.
+const MAX_COME: usize = 16 * 1024;
+
+/// Who came since someone last asked.
+#[derive(Debug, Default)]
+pub(crate) struct Come {
+    /// The conversations that have their first members here, with their tenants.
+    pub(crate) hosted: Vec<(TenantId, ConversationId)>,
+    /// The users with new conversations.
+    pub(crate) joined: Vec<(Arc<Account>, ConversationId)>,
+    /// Whether there were more of either than is remembered: then anyone may have come.
+    pub(crate) is_cut: bool,
+}
+
+impl Come {
+    /// A conversation has its first member here.
+    pub(super) fn hosts(&mut self, tenant: TenantId, id: ConversationId) {
+        if self.hosted.len() < MAX_COME {
+            self.hosted.push((tenant, id));
+        } else {
+            self.is_cut = true;
+        }
+    }
+
+    /// A session of a user has a new conversation.
+    pub(super) fn joins(&mut self, account: &Arc<Account>, id: ConversationId) {
+        if self.joined.len() < MAX_COME {
+            self.joined.push((Arc::clone(account), id));
+        } else {
+            self.is_cut = true;
+        }
+    }
+
+    /// Whether anyone came.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.hosted.is_empty() && self.joined.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn who_comes_is_remembered_up_to_a_bound() {
+        let account = Arc::new(Account {
+            tenant: "t".parse().unwrap(),
+            user: "ann".parse().unwrap(),
+        });
+        let mut come = Come::default();
+        for n in 0..2 * MAX_COME {
+            let id = ConversationId(Uuid::from_u128(n as u128));
+            come.hosts(account.tenant.clone(), id);
+            come.joins(&account, id);
+            assert_eq!(come.is_cut, n >= MAX_COME);
+        }
+        assert_eq!((come.hosted.len(), come.joined.len()), (MAX_COME, MAX_COME));
+    }
+}
