@@ -21,7 +21,8 @@ async fn what_is_no_route_is_not_found_and_a_method_that_a_route_does_not_know_i
     let (cluster, alice) = one_of_each().await;
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
     for path in [
-        "/",
+        "/nowhere",
+        "/try",
         "/v1",
         "/v2/messages",
         "/v1/conversations/",
@@ -53,6 +54,7 @@ async fn what_is_no_route_is_not_found_and_a_method_that_a_route_does_not_know_i
         (&format!("/v1/messages/{id}"), "DELETE,GET,HEAD,PATCH"),
         (&format!("/v1/messages/conversation/{id}"), "GET,HEAD"),
         ("/v1/ws", "GET,HEAD"),
+        ("/", "GET,HEAD"),
     ] {
         for method in ["PUT", "TRACE", "X-OWN"] {
             let refused = alice

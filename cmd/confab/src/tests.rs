@@ -183,3 +183,11 @@ fn lines_of_the_readme_parse() {
         assert_parses(line.split(" #").next().unwrap());
     }
 }
+
+#[test]
+fn make_dev_says_how_long_before_it_builds() {
+    let makefile = include_str!("../../../Makefile");
+    let (_, recipe) = makefile.split_once("\ndev:").unwrap();
+    let says = recipe.find("about five minutes").unwrap();
+    assert!(says < recipe.find("cargo build").unwrap());
+}
