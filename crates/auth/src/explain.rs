@@ -1,6 +1,7 @@
 //! What is in a token, for people: part by part against the settings, or in outline for a log. Neither shows the token.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
@@ -54,7 +55,7 @@ impl fmt::Display for Explanation {
 }
 
 /// Looks at all parts of a token that can be looked at.
-pub(crate) fn explain(issuers: &[Issuer], token: &str, now: OffsetDateTime) -> Explanation {
+pub(crate) fn explain(issuers: &[Arc<Issuer>], token: &str, now: OffsetDateTime) -> Explanation {
     let mut findings = Vec::new();
     let mut add = |about, found: Result<String, AuthError>| {
         let is_ok = found.is_ok();
@@ -78,7 +79,7 @@ pub(crate) fn explain(issuers: &[Issuer], token: &str, now: OffsetDateTime) -> E
             }
         };
         let issuer = match issuers {
-            [only] => only,
+            [only] => &**only,
             several => match issuers::named(several, &claims) {
                 Ok(issuer) => issuer,
                 Err(defect) => {

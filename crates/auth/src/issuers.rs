@@ -1,6 +1,7 @@
 //! The issuers whose tokens are taken: the one of the flags, those of a file, each with its keys and rules, none in another's way.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -9,7 +10,11 @@ use crate::Algorithm;
 use crate::claims::{Rules, issuer_of};
 use crate::error::Defect;
 use crate::keys::Keys;
-use crate::settings::{IssuerError, IssuerSettings, Settings, SettingsError};
+use crate::settings::{IssuerError, IssuerSettings, Settings, SettingsError, Source, is_pem};
+
+mod files;
+
+pub(crate) use files::{Files, fetch};
 
 /// An issuer with its keys and what its tokens must be like.
 #[derive(Debug)]
@@ -17,9 +22,20 @@ pub(crate) struct Issuer {
     /// Which it is, in words for people.
     pub(crate) name: String,
     pub(crate) algorithms: Vec<Algorithm>,
-    pub(crate) keys: Keys,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) rules: Rules,
     shares_tenants: bool,
+    /// What it was made of.
+    entry: Entry,
+}
+
+/// An issuer as settings and files have it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Entry {
+    name: String,
+    settings: IssuerSettings,
+    /// The public key, be it given or read from a file; empty where there is a key set instead.
+    pem: String,
 }
 
 /// The file of issuers.
@@ -30,12 +46,20 @@ struct Document {
     issuer: Vec<IssuerSettings>,
 }
 
-/// All issuers of `settings`: at least one.
+/// All issuers of `settings`, by what the files say now: at least one.
 ///
 /// # Errors
 /// What is wrong with one of them, or between two.
-pub(crate) fn read(settings: &Settings) -> Result<Vec<Issuer>, SettingsError> {
-    let mut issuers = Vec::new();
+pub(crate) fn read(settings: &Settings) -> Result<Vec<Arc<Issuer>>, SettingsError> {
+    build(written(settings)?, settings, &[])
+}
+
+/// What settings and files say: at least one.
+///
+/// # Errors
+/// When a file cannot be read, or is none of issuers.
+fn written(settings: &Settings) -> Result<Vec<Entry>, SettingsError> {
+    let mut written = Vec::new();
     if settings.issuers.is_none() || !settings.flags.is_unset() {
         let mut flags = settings.flags.clone();
         let says_tenants =
@@ -44,22 +68,41 @@ pub(crate) fn read(settings: &Settings) -> Result<Vec<Issuer>, SettingsError> {
             // The issuer of the flags was the only one for long, and speaks for all tenants unless told otherwise.
             flags.tenant_prefix = Some(String::new());
         }
-        issuers.push(Issuer::new(
+        written.push(Entry::new(
             "the issuer of the flags --jwt-…".to_owned(),
-            &flags,
-            settings,
+            flags,
         )?);
     }
     if let Some(path) = &settings.issuers {
-        for (number, entry) in entries(path)?.iter().enumerate() {
+        for (number, entry) in entries(path)?.into_iter().enumerate() {
             let iss = entry
                 .issuer
                 .first()
                 .map_or("without an issuer", String::as_str);
             let name = format!("issuer {} of {} ({iss})", number + 1, path.display());
-            issuers.push(Issuer::new(name, entry, settings)?);
+            written.push(Entry::new(name, entry)?);
         }
     }
+    Ok(written)
+}
+
+/// The issuers of `written`. Of those that are `known`, one whose entry is the same stays, and so does the key set of the same URL.
+///
+/// # Errors
+/// What is wrong with one of them, or between two.
+fn build(
+    written: Vec<Entry>,
+    settings: &Settings,
+    known: &[Arc<Issuer>],
+) -> Result<Vec<Arc<Issuer>>, SettingsError> {
+    let issuer = |entry: Entry| match known.iter().find(|issuer| issuer.entry == entry) {
+        Some(same) => Ok(Arc::clone(same)),
+        None => Issuer::new(entry, settings, known).map(Arc::new),
+    };
+    let issuers = written
+        .into_iter()
+        .map(issuer)
+        .collect::<Result<Vec<_>, _>>()?;
     check_apart(&issuers)?;
     Ok(issuers)
 }
@@ -75,27 +118,61 @@ fn entries(path: &Path) -> Result<Vec<IssuerSettings>, SettingsError> {
     }
 }
 
+impl Entry {
+    fn new(name: String, settings: IssuerSettings) -> Result<Self, SettingsError> {
+        let pem = match settings.source() {
+            Ok(Source::Key(text)) => pem(text),
+            Ok(Source::Url(_)) => Ok(String::new()),
+            Err(error) => Err(error),
+        };
+        match pem {
+            Ok(pem) => Ok(Self {
+                name,
+                settings,
+                pem,
+            }),
+            Err(error) => Err(SettingsError::Issuer {
+                issuer: name,
+                error,
+            }),
+        }
+    }
+}
+
+/// The PEM that a setting is, or that stands in the file that it names.
+fn pem(text: &str) -> Result<String, IssuerError> {
+    match is_pem(text) {
+        true => Ok(text.to_owned()),
+        false => std::fs::read_to_string(text).map_err(IssuerError::KeyFile),
+    }
+}
+
 impl Issuer {
-    fn new(
-        name: String,
-        entry: &IssuerSettings,
-        settings: &Settings,
-    ) -> Result<Self, SettingsError> {
+    fn new(entry: Entry, settings: &Settings, known: &[Arc<Self>]) -> Result<Self, SettingsError> {
+        let url = &entry.settings.jwks_url;
+        let same_set = known
+            .iter()
+            .find(|issuer| url.is_some() && issuer.entry.settings.jwks_url == *url)
+            .map(|issuer| Arc::clone(&issuer.keys));
         let read = || {
-            entry.source()?;
-            let rules = entry.rules(settings)?;
-            Ok((Keys::new(&name, entry, settings.pace())?, rules))
+            let rules = entry.settings.rules(settings)?;
+            let keys = match same_set {
+                Some(keys) => keys,
+                None => Arc::new(Keys::new(&entry.settings, &entry.pem, settings.pace())?),
+            };
+            Ok((keys, rules))
         };
         let (keys, rules) = read().map_err(|error| SettingsError::Issuer {
-            issuer: name.clone(),
+            issuer: entry.name.clone(),
             error,
         })?;
         Ok(Self {
-            algorithms: entry.algorithms.clone(),
+            name: entry.name.clone(),
+            algorithms: entry.settings.algorithms.clone(),
             keys,
             rules,
-            shares_tenants: entry.share_tenants,
-            name,
+            shares_tenants: entry.settings.share_tenants,
+            entry,
         })
     }
 
@@ -105,7 +182,7 @@ impl Issuer {
 }
 
 /// Checks that of any two issuers each has names of its own, and tenants of its own unless both share them.
-fn check_apart(issuers: &[Issuer]) -> Result<(), SettingsError> {
+fn check_apart(issuers: &[Arc<Issuer>]) -> Result<(), SettingsError> {
     for (position, two) in issuers.iter().enumerate() {
         if issuers.len() > 1 && two.rules.issuers.is_none() {
             return Err(SettingsError::Issuer {
@@ -141,12 +218,13 @@ fn check_apart(issuers: &[Issuer]) -> Result<(), SettingsError> {
 /// # Errors
 /// Where they name none of `issuers`.
 pub(crate) fn named<'a>(
-    issuers: &'a [Issuer],
+    issuers: &'a [Arc<Issuer>],
     claims: &Map<String, Value>,
 ) -> Result<&'a Issuer, Defect> {
     let iss = issuer_of(claims)?;
     issuers
         .iter()
+        .map(Arc::as_ref)
         .find(|issuer| issuer.names().iter().any(|name| name == iss))
         .ok_or(Defect::Issuer)
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::algorithm::Algorithm;
 use crate::error::{AuthError, Defect};
@@ -25,8 +24,6 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The keys in use. Only [`Keys::run`] fetches: one fetch at a time, which no caller who goes away can break off.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    /// Whose they are, for the log.
-    issuer: String,
     remote: Option<Remote>,
     pace: Pace,
     state: watch::Sender<State>,
@@ -71,18 +68,17 @@ impl Asked {
 }
 
 impl Keys {
-    /// The keys that `settings` name: a public key is read now, a key set by [`Self::run`].
+    /// The keys that `settings` name: the public key `pem`, or a key set, which [`Self::run`] fetches.
     pub(crate) fn new(
-        issuer: &str,
         settings: &IssuerSettings,
+        pem: &str,
         pace: Pace,
     ) -> Result<Self, IssuerError> {
         let (remote, set) = match settings.source()? {
             Source::Url(url) => (Some(Remote::new(url, pace.timeout)?), None),
-            Source::Key(text) => (None, Some(Arc::new(given(settings, text)?))),
+            Source::Key(_) => (None, Some(Arc::new(given(settings, pem)?))),
         };
         Ok(Self {
-            issuer: issuer.to_owned(),
             remote,
             pace,
             state: watch::Sender::new(State {
@@ -109,10 +105,10 @@ impl Keys {
         self.remote.is_none() || self.state.borrow().were_asked_for
     }
 
-    /// Fetches the set once, where there is one to fetch.
-    pub(crate) async fn fetch(&self) {
+    /// Fetches the set once, where there is one to fetch. `issuer` tells the log whose it is.
+    pub(crate) async fn fetch(&self, issuer: &str) {
         if let Some(remote) = &self.remote {
-            self.refresh(remote).await;
+            self.refresh(remote, issuer).await;
         }
     }
 
@@ -147,40 +143,37 @@ impl Keys {
         )
     }
 
-    /// Fetches the set at once, at its maximum age, and when asked for, until `stop`. After a failure it tries again sooner.
-    pub(crate) async fn run(&self, stop: &CancellationToken) {
+    /// Fetches the set at once, at its maximum age, and when asked for, and never ends; where there is none to fetch it does nothing. After
+    /// a failure it tries again sooner. Cancel-safe: whoever waits for a fetch that was broken off is answered by the next run's first.
+    pub(crate) async fn run(&self, issuer: &str) {
         let Some(remote) = &self.remote else {
-            return stop.cancelled().await;
+            return std::future::pending().await;
         };
-        let work = async {
-            let mut failures = 0;
-            loop {
-                failures = if self.refresh(remote).await {
-                    0
-                } else {
-                    failures + 1
-                };
-                let pause = tokio::time::sleep(pause(failures, self.pace));
-                tokio::select! {
-                    () = pause => {}
-                    () = self.asked_for() => {}
-                }
+        let mut failures = 0;
+        loop {
+            failures = if self.refresh(remote, issuer).await {
+                0
+            } else {
+                failures + 1
+            };
+            let pause = tokio::time::sleep(pause(failures, self.pace));
+            tokio::select! {
+                () = pause => {}
+                () = self.asked_for() => {}
             }
-        };
-        let _: Option<()> = stop.run_until_cancelled(work).await;
+        }
     }
 
     /// One fetch; whether it gave a good set.
-    async fn refresh(&self, remote: &Remote) -> bool {
+    async fn refresh(&self, remote: &Remote, issuer: &str) -> bool {
         let answered = self.asked().number;
         let fetched = remote.fetch().await;
         let good = fetched.is_ok();
         match &fetched {
-            Ok(set) => tracing::debug!(issuer = self.issuer, keys = set.len(), "key set fetched"),
+            Ok(set) => tracing::debug!(issuer, keys = set.len(), "key set fetched"),
             Err(error) => {
                 let error: &(dyn std::error::Error + 'static) = error;
                 let kept = self.current().is_ok();
-                let issuer = &self.issuer;
                 tracing::warn!(error, issuer, kept, "the key set could not be fetched");
             }
         }
@@ -220,17 +213,9 @@ fn pause(failures: u32, pace: Pace) -> Duration {
     }
 }
 
-/// The set of the one key that the settings give, as a PEM or the path of one.
-fn given(settings: &IssuerSettings, text: &str) -> Result<KeySet, IssuerError> {
-    let is_pem = text.trim_start().starts_with("-----BEGIN");
-    let key = match is_pem {
-        true => VerificationKey::from_pem(text),
-        false => {
-            let file = std::fs::read_to_string(text).map_err(IssuerError::KeyFile)?;
-            VerificationKey::from_pem(&file)
-        }
-    };
-    let key = key.map_err(IssuerError::Key)?;
+/// The set of the one key `pem`, which must be for an algorithm of the settings.
+fn given(settings: &IssuerSettings, pem: &str) -> Result<KeySet, IssuerError> {
+    let key = VerificationKey::from_pem(pem).map_err(IssuerError::Key)?;
     if !settings.algorithms.contains(&key.algorithm()) {
         return Err(IssuerError::KeyAlgorithm(key.algorithm()));
     }

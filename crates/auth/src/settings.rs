@@ -8,7 +8,7 @@ use crate::keys::KeyRefused;
 
 mod issuer;
 
-pub(crate) use issuer::{IssuerSettings, Source, is_loopback};
+pub(crate) use issuer::{IssuerSettings, Source, is_loopback, is_pem};
 
 /// The headings of the flags in `--help`.
 mod headings {
@@ -192,6 +192,12 @@ impl Settings {
     #[must_use]
     pub fn name_keys(&self) -> bool {
         self.issuers.is_some() || self.flags.jwks_url.is_some() || self.flags.public_key.is_some()
+    }
+
+    /// Whether something of issuers and keys stands in files, which may change.
+    pub(crate) fn name_files(&self) -> bool {
+        let key = self.flags.public_key.as_deref();
+        self.issuers.is_some() || key.is_some_and(|text| !is_pem(text))
     }
 
     /// The same, with the tokens of one issuer by a public key beside them: of `confab dev`, in whose installation there is one tenant

@@ -69,7 +69,12 @@ impl Running {
             "--jwt-any-audience",
             "--single-tenant",
         ];
-        let settings = settings(&[&all, arguments].concat()).unwrap();
+        Self::of(&[&all, arguments].concat())
+    }
+
+    /// A verifier by a command line alone.
+    pub(crate) fn of(arguments: &[&str]) -> Self {
+        let settings = settings(arguments).unwrap();
         let verifier = Arc::new(Verifier::new(&settings).unwrap());
         let mut tasks = JoinSet::new();
         let task = Arc::clone(&verifier);

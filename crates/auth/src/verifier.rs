@@ -1,20 +1,24 @@
 //! From a token to who is calling.
 
+use std::sync::Arc;
+
 use time::{Duration, OffsetDateTime};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::claims::Caller;
 use crate::error::{AuthError, Defect};
 use crate::explain::{self, Explanation};
-use crate::issuers::{self, Issuer};
+use crate::issuers::{self, Files, Issuer};
 use crate::settings::{Settings, SettingsError};
 use crate::token::Token;
 
 /// Verifies tokens by the settings and the keys of their issuers.
 #[derive(Debug)]
 pub struct Verifier {
-    /// At least one.
-    issuers: Vec<Issuer>,
+    settings: Settings,
+    /// At least one, as settings and files had them when these were last of use.
+    issuers: watch::Sender<Arc<[Arc<Issuer>]>>,
     leeway: Duration,
 }
 
@@ -25,32 +29,50 @@ impl Verifier {
     /// What is wrong with the settings.
     pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
         Ok(Self {
-            issuers: issuers::read(settings)?,
+            settings: settings.clone(),
+            issuers: watch::Sender::new(issuers::read(settings)?.into()),
             leeway: Duration::seconds(settings.leeway.into()),
         })
     }
 
-    /// Fetches the key sets, again and again, until `stop`: a task of the caller's. While it does not run, a token with an
-    /// unknown key waits in vain for the time that a fetch may take.
+    /// Fetches the key sets, again and again, and takes over what files of issuers and public keys say when that changes, until `stop`: a
+    /// task of the caller's. While it does not run, a token with an unknown key waits in vain for the time that a fetch may take.
     pub async fn run(&self, stop: CancellationToken) {
-        let running = self.issuers.iter().map(|issuer| issuer.keys.run(&stop));
-        futures_util::future::join_all(running).await;
+        let work = async {
+            let mut files = Files::default();
+            loop {
+                let issuers = self.issuers();
+                let fetching = issuers.iter().map(|issuer| issuer.keys.run(&issuer.name));
+                tokio::select! {
+                    _never = futures_util::future::join_all(fetching) => {}
+                    replaced = files.replaced(&self.settings, &issuers) => {
+                        self.issuers.send_replace(replaced);
+                    }
+                }
+            }
+        };
+        let _: Option<()> = stop.run_until_cancelled(work).await;
     }
 
     /// Fetches each key set once: for a look at a token, where [`Self::run`] does not run. Why one could not be fetched stands in the
     /// log.
     pub async fn fetch(&self) {
-        let fetching = self.issuers.iter().map(|issuer| issuer.keys.fetch());
-        futures_util::future::join_all(fetching).await;
+        issuers::fetch(&self.issuers()).await;
     }
 
     /// Whether there are keys to verify with: every key set was asked for once, and there are keys of some issuer. One that is away at
     /// a start keeps only its own tokens out, which are answered [`AuthError::Unavailable`].
     #[must_use]
     pub fn has_keys(&self) -> bool {
-        let is_asked = |issuer: &Issuer| issuer.keys.were_asked_for();
-        let has_keys = |issuer: &Issuer| issuer.keys.current().is_ok();
-        self.issuers.iter().all(is_asked) && self.issuers.iter().any(has_keys)
+        let issuers = self.issuers.borrow();
+        let is_asked = |issuer: &Arc<Issuer>| issuer.keys.were_asked_for();
+        let has_keys = |issuer: &Arc<Issuer>| issuer.keys.current().is_ok();
+        issuers.iter().all(is_asked) && issuers.iter().any(has_keys)
+    }
+
+    /// The issuers in force.
+    pub(crate) fn issuers(&self) -> Arc<[Arc<Issuer>]> {
+        Arc::clone(&self.issuers.borrow())
     }
 
     /// How long after `exp` a token is still good.
@@ -71,8 +93,9 @@ impl Verifier {
         }
         let token = Token::parse(token)?;
         // Of several issuers the token says whose it is; nothing of that is believed but by that issuer's key.
-        let (issuer, claims) = match self.issuers.as_slice() {
-            [only] => (only, None),
+        let issuers = self.issuers();
+        let (issuer, claims) = match &*issuers {
+            [only] => (&**only, None),
             several => {
                 let claims = token.claims()?;
                 (issuers::named(several, &claims)?, Some(claims))
@@ -97,7 +120,7 @@ impl Verifier {
     /// holds the token. Of the token it shows the claims that are used, and of others their names.
     #[must_use]
     pub fn explain(&self, token: &str, now: OffsetDateTime) -> Explanation {
-        explain::explain(&self.issuers, token, now)
+        explain::explain(&self.issuers(), token, now)
     }
 }
 

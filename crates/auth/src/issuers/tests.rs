@@ -1,4 +1,5 @@
 mod providers;
+mod replaced;
 
 use std::io::Write as _;
 

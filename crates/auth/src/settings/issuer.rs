@@ -31,6 +31,8 @@ pub(crate) struct IssuerSettings {
     pub(crate) jwks_url: Option<Url>,
 
     /// Required, or --jwt-jwks-url: the key that tokens are signed with, as a PEM or the path of one.
+    ///
+    /// A file is read again when it changes.
     #[arg(
         long = "jwt-public-key",
         env = "CONFAB_JWT_PUBLIC_KEY",
@@ -260,6 +262,11 @@ pub(crate) struct IssuerSettings {
 pub(crate) enum Source<'a> {
     Url(&'a Url),
     Key(&'a str),
+}
+
+/// Whether a public key is given as such, and not as the path of its file.
+pub(crate) fn is_pem(text: &str) -> bool {
+    text.trim_start().starts_with("-----BEGIN")
 }
 
 impl IssuerSettings {
