@@ -8,11 +8,13 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
 use crate::error::Error;
-use crate::settings::Settings;
+use crate::settings::{DatabaseSettings, Settings};
 
+mod connector;
 mod pool;
 pub(crate) mod server;
 
+pub(crate) use connector::Connector;
 pub(crate) use pool::{AcquireError, Pool, READ_COMMITTED, SNAPSHOT, Siblings, Transaction};
 
 /// How long a connection of the pool is waited for: well within the budget of a gateway's first attempt, so that the answer
@@ -48,8 +50,8 @@ pub(crate) fn pool(
     connections: u32,
     purpose: &str,
 ) -> Result<Pool, Error> {
-    let options = options(settings, purpose)?.options([SHORT_LOCK_TIMEOUT]);
-    Ok(Pool::among(siblings, options, connections, ACQUIRE))
+    let connector = connector(settings, purpose)?.with([SHORT_LOCK_TIMEOUT]);
+    Ok(Pool::among(siblings, connector, connections, ACQUIRE))
 }
 
 /// The same for what waits for locks.
@@ -59,14 +61,20 @@ pub(crate) fn waiting_pool(
     connections: u32,
     purpose: &str,
 ) -> Result<Pool, Error> {
-    let options = options(settings, purpose)?;
-    Ok(Pool::among(siblings, options, connections, ACQUIRE))
+    let connector = connector(settings, purpose)?;
+    Ok(Pool::among(siblings, connector, connections, ACQUIRE))
 }
 
 /// How a connection is made that Postgres shows under `purpose`.
+pub(crate) fn connector(settings: &Settings, purpose: &str) -> Result<Connector, Error> {
+    let options = options(settings, purpose)?;
+    Ok(Connector::new(options, &settings.database))
+}
+
+/// The same without what stands in files.
 pub(crate) fn options(settings: &Settings, purpose: &str) -> Result<PgConnectOptions, Error> {
     let milliseconds = |ms: u64| format!("{ms}ms");
-    let options = connect_options(&settings.database_url)?
+    let options = connect_options(&settings.database.database_url)?
         .application_name(&format!("confab-worker {purpose}"))
         .options([
             (
@@ -136,12 +144,11 @@ pub(crate) async fn is_migrated(connection: &mut PgConnection) -> Result<bool, s
 ///
 /// # Errors
 /// When Postgres is away, or its schema is not one of ours.
-pub async fn migrate(database_url: &str) -> Result<(), Error> {
-    let options = connect_options(database_url)?;
-    let options = options
+pub async fn migrate(settings: &DatabaseSettings) -> Result<(), Error> {
+    let options = connect_options(&settings.database_url)?
         .application_name("confab-migrate")
         .disable_statement_logging();
-    let mut connection = PgConnection::connect_with(&options).await?;
+    let mut connection = Connector::new(options, settings).connect().await?;
     MIGRATIONS.run(&mut connection).await?;
     connection.close().await?;
     Ok(())

@@ -43,7 +43,7 @@ pub use database::migrate;
 pub use error::Error;
 pub use metrics::METRICS;
 pub use readiness::Readiness;
-pub use settings::Settings;
+pub use settings::{DatabaseSettings, Settings};
 
 use commit::Committer;
 use database::{Pool, Siblings, bounded};
@@ -252,8 +252,8 @@ async fn try_start(
     is_checked: &mut bool,
 ) -> Result<Service, Error> {
     if !*is_checked {
-        let options = database::options(settings, "start")?;
-        bounded(database::server::check(&options)).await?;
+        let connector = database::connector(settings, "start")?;
+        bounded(Box::pin(database::server::check(&connector))).await?;
     }
     let mut connection = pool.try_acquire().await?;
     let is_migrated = bounded(database::is_migrated(&mut connection)).await?;

@@ -1,5 +1,6 @@
 //! A worker's settings.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use confab_protocol::query::QueryKind;
@@ -10,14 +11,17 @@ use crate::planner::Caps;
 /// The headings of the flags in `--help`.
 mod headings {
     pub(super) const REQUIRED: &str = "Required";
+    pub(super) const POSTGRES: &str = "Postgres";
     pub(super) const COMMITS: &str = "Commits";
     pub(super) const QUEUES: &str = "Queues";
     pub(super) const TIMES: &str = "Times";
 }
 
-/// What a worker is told at its start.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Settings {
+/// Where Postgres is, and as whom to connect. Files are read again for each connection, those that the URL names for certificates as well,
+/// so that what is in them can be replaced while the process runs.
+#[derive(Clone, clap::Args)]
+#[group(skip)]
+pub struct DatabaseSettings {
     /// Required: the Postgres primary, postgres://user:password@host:port/database.
     ///
     /// With `?sslmode=verify-full` over TLS. Standbys are refused at the first write: their commits come in another order.
@@ -29,6 +33,49 @@ pub struct Settings {
         help_heading = headings::REQUIRED
     )]
     pub database_url: String,
+    /// File with the user's name, instead of the one in the URL; read again at each connection.
+    #[arg(
+        long,
+        env = "CONFAB_DATABASE_USER_FILE",
+        value_name = "PATH",
+        help_heading = headings::POSTGRES
+    )]
+    pub database_user_file: Option<PathBuf>,
+    /// File with the user's password, instead of the one in the URL; read again at each connection.
+    #[arg(
+        long,
+        env = "CONFAB_DATABASE_PASSWORD_FILE",
+        value_name = "PATH",
+        help_heading = headings::POSTGRES
+    )]
+    pub database_password_file: Option<PathBuf>,
+}
+
+impl DatabaseSettings {
+    /// Those of a URL that says all.
+    #[must_use]
+    pub fn of_url(database_url: String) -> Self {
+        Self {
+            database_url,
+            database_user_file: None,
+            database_password_file: None,
+        }
+    }
+}
+
+/// Secrets stand in it.
+impl std::fmt::Debug for DatabaseSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatabaseSettings").finish_non_exhaustive()
+    }
+}
+
+/// What a worker is told at its start.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// Postgres.
+    #[command(flatten)]
+    pub database: DatabaseSettings,
     /// NATS.
     #[command(flatten)]
     pub nats: confab_bus::Settings,

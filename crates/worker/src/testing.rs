@@ -25,7 +25,7 @@ use crate::error::CommandError;
 use crate::messages;
 use crate::metrics::Metrics;
 use crate::planner::Open;
-use crate::settings::Settings;
+use crate::settings::{DatabaseSettings, Settings};
 
 mod commands;
 mod driving;
@@ -59,7 +59,8 @@ impl Fixture {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let url = server().await.database(&name).await.unwrap();
-        database::migrate(&url).await.unwrap();
+        let database = DatabaseSettings::of_url(url.clone());
+        database::migrate(&database).await.unwrap();
         let pool = pool(&url);
         let committer = committer(&url);
         Self {

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
@@ -20,6 +19,7 @@ use tracing::{debug, info, warn};
 
 mod sharing;
 
+use super::Connector;
 use sharing::{Counted, Counts};
 
 pub(crate) use sharing::Siblings;
@@ -50,7 +50,7 @@ pub(crate) struct Pool(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    options: PgConnectOptions,
+    connector: Connector,
     size: u32,
     acquire_timeout: Duration,
     places: Arc<Semaphore>,
@@ -105,19 +105,23 @@ pub(crate) enum AcquireError {
 impl Pool {
     /// A pool by itself. None is open yet.
     #[cfg(test)]
-    pub(crate) fn new(options: PgConnectOptions, size: u32, acquire_timeout: Duration) -> Self {
-        Self::among(&Siblings::default(), options, size, acquire_timeout)
+    pub(crate) fn new(
+        connector: impl Into<Connector>,
+        size: u32,
+        acquire_timeout: Duration,
+    ) -> Self {
+        Self::among(&Siblings::default(), connector, size, acquire_timeout)
     }
 
     /// A pool that gives up to its siblings what it does not use, when the server has nothing left. None is open yet.
     pub(crate) fn among(
         siblings: &Siblings,
-        options: PgConnectOptions,
+        connector: impl Into<Connector>,
         size: u32,
         acquire_timeout: Duration,
     ) -> Self {
         let shared = Arc::new(Shared {
-            options,
+            connector: connector.into(),
             size,
             acquire_timeout,
             places: Arc::new(Semaphore::new(size as usize)),

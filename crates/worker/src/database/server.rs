@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::IDLE_IN_TRANSACTION;
+use super::{Connector, IDLE_IN_TRANSACTION};
 use crate::error::Error;
 
 /// How long the server may take to answer one session while another is inside a transaction: a pooler with one connection does not.
@@ -30,8 +29,8 @@ const CONNECTIONS_LEFT: &str = "\
 ///
 /// # Errors
 /// [`Error::Pooler`] with the reason; otherwise what keeps the server from being asked.
-pub(crate) async fn check(options: &PgConnectOptions) -> Result<(), Error> {
-    let connect = async || match PgConnection::connect_with(options).await {
+pub(crate) async fn check(connector: &Connector) -> Result<(), Error> {
+    let connect = async || match connector.connect().await {
         Err(error) if error.to_string().contains("unsupported startup parameter") => Err(
             Error::Pooler("it takes no settings at the start of a session"),
         ),

@@ -4,6 +4,7 @@ use confab_stack::{Nats, NatsSettings, Postgres, PostgresSettings, free_port};
 use tempfile::TempDir;
 
 use super::*;
+use crate::DatabaseSettings;
 use crate::testing::{connections, durability, eventually, programs, settings};
 
 async fn postgres(folder: &TempDir) -> Postgres {
@@ -30,7 +31,8 @@ async fn commits_that_do_not_end_are_told() {
     let folder = TempDir::new().unwrap();
     let (server, nats) = (postgres(&folder).await, nats(&folder).await);
     let url = server.database("readiness").await.unwrap();
-    database::migrate(&url).await.unwrap();
+    let database = DatabaseSettings::of_url(url.clone());
+    database::migrate(&database).await.unwrap();
     let mut settings = settings(&url);
     settings.nats.nats_url = vec![nats.url()];
     let bus = Bus::connect(&settings.nats, "test").await.unwrap();

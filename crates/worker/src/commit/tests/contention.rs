@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::commit::{Fate, Item};
 use crate::database;
 use crate::planner::{Locking, Open};
+use crate::settings::DatabaseSettings;
 use crate::testing::{
     Fixture, committer, creation, durability, eventually, message, patch, programs, request, sent,
     soak, soon,
@@ -76,7 +77,8 @@ async fn commit_of_unseen_end_is_never_refused() {
     let port = settings.port;
     let server = Postgres::start(&programs(), settings).await.unwrap();
     let url = server.database("unseen").await.unwrap();
-    database::migrate(&url).await.unwrap();
+    let database = DatabaseSettings::of_url(url.clone());
+    database::migrate(&database).await.unwrap();
     let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let proxy = Proxy::start(target).await.unwrap();
     let through = url.replace(&format!(":{port}/"), &format!(":{}/", proxy.port()));

@@ -63,7 +63,7 @@ impl Siblings {
     pub(super) async fn connect(&self, pool: &Shared) -> Result<PgConnection, sqlx::Error> {
         let mut wanting = None;
         loop {
-            let error = match PgConnection::connect_with(&pool.options).await {
+            let error = match pool.connector.connect().await {
                 Err(error) if is_full(&error) => error,
                 connected => return connected,
             };

@@ -5,10 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use confab_protocol::query::{History, Query};
 use confab_stack::{Proxy, Traffic};
 use futures_util::future::join_all;
+use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::reads;
+use crate::settings::DatabaseSettings;
 use crate::testing::{Fixture, caller, eventually, message, sent};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -99,7 +101,7 @@ async fn silent_idle_connections_are_replaced_at_next_use() {
     proxy.set(Traffic::Swallow).await;
     let direct = PgConnectOptions::clone(&fixture.pool.connect_options());
     let elsewhere = Pool(Arc::new(Shared {
-        options: direct,
+        connector: direct.into(),
         idle: Mutex::new(std::mem::take(&mut *pool.0.idle())),
         ..shared(4)
     }));
@@ -272,4 +274,41 @@ async fn pool_in_use_leaves_connections_to_another() {
     }))
     .await
     .unwrap();
+}
+
+/// Whether another connection of the pool can be made.
+async fn connects(pool: &Pool) -> Result<(), AcquireError> {
+    let connection = pool.try_acquire().await?;
+    // Dropped it is closed, so that the next is a new one.
+    drop(connection);
+    Ok(())
+}
+
+#[tokio::test]
+async fn replaced_user_and_password_are_read_at_connect() {
+    let fixture = Fixture::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (user, password) = (folder.path().join("user"), folder.path().join("password"));
+    let options = limited(&fixture, 6).await;
+    let mut settings = DatabaseSettings::of_url(fixture.url.clone());
+    settings.database_user_file = Some(user.clone());
+    settings.database_password_file = Some(password.clone());
+    let connector = Connector::new(options.clone().username("nobody").password(""), &settings);
+    let pool = Pool::new(connector, 2, PATIENCE);
+    let missing = connects(&pool).await.unwrap_err();
+    assert!(format!("{missing:?}").contains("user"), "{missing:?}");
+    std::fs::write(&user, format!("{}\n", options.get_username())).unwrap();
+    std::fs::write(&password, "limited\n").unwrap();
+    connects(&pool).await.unwrap();
+    let role = options.get_username();
+    let change = sqlx::AssertSqlSafe(format!("alter role {role} password 'rotated'"));
+    sqlx::query(change).execute(&fixture.pool).await.unwrap();
+    connects(&pool).await.unwrap_err();
+    std::fs::write(&password, "rotated\n").unwrap();
+    connects(&pool).await.unwrap();
+    let renamed = sqlx::AssertSqlSafe(format!("alter role {role} rename to {role}_b"));
+    sqlx::query(renamed).execute(&fixture.pool).await.unwrap();
+    // With scram-sha-256 the password stays the role's.
+    std::fs::write(&user, format!("{role}_b")).unwrap();
+    connects(&pool).await.unwrap();
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use std::time::Instant;
 
 use confab_stack::free_port;
+use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
 use super::*;
@@ -68,8 +69,8 @@ impl Pooler {
 
     async fn refusal(&self) -> String {
         let began = Instant::now();
-        let options = database::options(&settings(&self.url), "tests").unwrap();
-        let error = check(&options).await.unwrap_err();
+        let connector = database::connector(&settings(&self.url), "tests").unwrap();
+        let error = check(&connector).await.unwrap_err();
         assert!(began.elapsed() < REFUSAL_TIMEOUT, "{:?}", began.elapsed());
         assert!(matches!(error, Error::Pooler(_)), "{error:?}");
         error.to_string()
@@ -105,9 +106,9 @@ fn program() -> Option<PathBuf> {
 #[tokio::test]
 async fn server_itself_is_used() {
     let fixture = Fixture::new().await;
-    let options = database::options(&settings(&fixture.url), "tests").unwrap();
-    check(&options).await.unwrap();
-    let mut connection = PgConnection::connect_with(&options).await.unwrap();
+    let connector = database::connector(&settings(&fixture.url), "tests").unwrap();
+    check(&connector).await.unwrap();
+    let mut connection = connector.connect().await.unwrap();
     compare_connections(&mut connection, 1).await.unwrap();
 }
 
