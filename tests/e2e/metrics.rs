@@ -73,6 +73,40 @@ async fn every_family_that_is_scraped_is_documented() {
     cluster.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_documented_family_is_there_from_the_start() {
+    let cluster = Cluster::start(Setup {
+        gateways: 1,
+        workers: 1,
+        ..Setup::default()
+    })
+    .await;
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+    let docs = std::fs::read_to_string(docs).unwrap();
+    for (role, service) in [
+        ("gateway", &cluster.gateways[0]),
+        ("worker", &cluster.workers[0]),
+    ] {
+        let text = scrape(&cluster, &service.url()).await;
+        let is_there = |name: &str| {
+            let sample = |line: &str| line.split([' ', '{']).next().map(str::to_owned);
+            let mut samples = text.lines().filter_map(sample);
+            let of_histogram = format!("{name}_bucket");
+            samples.any(|sample| sample == name || sample == of_histogram)
+        };
+        let rows = docs.lines().filter_map(|line| line.strip_prefix("| `"));
+        let of_role =
+            |row: &&str| row.ends_with(&format!("| {role} |")) || row.ends_with("| any |");
+        let names = rows.filter(of_role).filter_map(|row| row.split_once('`'));
+        let missing: Vec<_> = names
+            .map(|(name, _)| name)
+            .filter(|name| !is_there(name))
+            .collect();
+        assert!(missing.is_empty(), "{role}: {missing:?}");
+    }
+    cluster.end().await;
+}
+
 fn assert_counts(text: &str) {
     let least = |name: &str, labels: &[&str], least: f64| {
         let found = value(text, name, labels);

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::admission::Admission;
 use crate::commands::Commands;
 use crate::limits::Limits;
-use crate::metrics::{Answered, HttpMetrics};
+use crate::metrics::{Answered, HttpMetrics, UNMATCHED};
 use crate::parsing::Parsing;
 use crate::presence::PresenceDirectory;
 use crate::reads::Reads;
@@ -180,7 +180,7 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     let route = request
         .extensions()
         .get::<MatchedPath>()
-        .map_or("unmatched", MatchedPath::as_str)
+        .map_or(UNMATCHED, MatchedPath::as_str)
         .to_owned();
     let method = method_label(request.method());
     let accepts = Accepts::read(request.headers().get_all(ACCEPT));

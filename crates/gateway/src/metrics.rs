@@ -1,6 +1,7 @@
 //! Every metric of a gateway: declared once, in the table, with its name, unit, labels and meaning.
 
 use confab_protocol::error::Code;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{self, Registry, Unit};
@@ -26,7 +27,7 @@ pub(crate) use auth::AuthMetrics;
 pub(crate) use commands::CommandMetrics;
 pub(crate) use connections::{AllConnectionMetrics, ConnectionMetrics};
 pub(crate) use feed::FeedMetrics;
-pub(crate) use http::{Answered, HttpMetrics};
+pub(crate) use http::{Answered, HttpMetrics, UNMATCHED};
 pub(crate) use limits::LimitMetrics;
 pub(crate) use records::RecordMetrics;
 pub(crate) use revocations::RevocationMetrics;
@@ -81,6 +82,17 @@ impl Part {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         sum.inc_by(now - self.0);
         self.0 = now;
+    }
+}
+
+/// Shows these label sets of a family at zero: what was never counted is there all the same, and a rate has where to begin.
+fn at_zero<L, M, C>(family: &Family<L, M, C>, labels: impl IntoIterator<Item = L>)
+where
+    L: Clone + std::hash::Hash + Eq,
+    C: MetricConstructor<M>,
+{
+    for labels in labels {
+        drop(family.get_or_create(&labels));
     }
 }
 

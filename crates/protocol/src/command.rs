@@ -99,6 +99,21 @@ pub enum Command {
 }
 
 impl Command {
+    /// All names that [`Self::name`] gives.
+    pub const NAMES: [&'static str; 11] = [
+        "create_conversation",
+        "update_conversation",
+        "delete_conversation",
+        "add_participants",
+        "update_participant",
+        "remove_participant",
+        "send_message",
+        "edit_message",
+        "delete_message",
+        "mark_read",
+        "revoke",
+    ];
+
     /// The conversation whose log is appended to, where the command names it; a creation makes its own.
     #[must_use]
     pub const fn conversation(&self) -> Option<ConversationId> {

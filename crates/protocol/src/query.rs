@@ -79,6 +79,21 @@ pub enum Query {
 }
 
 impl Query {
+    /// All names that [`Self::name`] gives.
+    pub const NAMES: [&'static str; 11] = [
+        "get_conversation",
+        "list_conversations",
+        "list_participants",
+        "get_message",
+        "sharing",
+        "history",
+        "log",
+        "revocations",
+        "read_events",
+        "read_ranges",
+        "memberships",
+    ];
+
     /// The query's name in metrics and logs.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -4,18 +4,20 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use confab_bus::Outgoing;
+use confab_protocol::command::Command;
 use confab_protocol::error::Code;
 use confab_protocol::event::EventType;
 use confab_protocol::metric::Metric;
-use confab_protocol::query::QueryKind;
+use confab_protocol::query::{Query, QueryKind};
 use confab_protocol::resource::ConversationType;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric as Collector, Registry, Unit};
 
+use crate::outbox::sweep;
 use crate::planner::Locking;
 
 mod table;
@@ -189,7 +191,41 @@ impl Metrics {
         register(registry, QUEUED, &metrics.queued);
         register(registry, SWEPT, &metrics.swept);
         register(registry, SWEEP_BEHIND, &metrics.sweep_behind);
+        metrics.show_families();
         metrics
+    }
+
+    fn show_families(&self) {
+        let result = result(None);
+        let labels = |command| CommandLabels { command, result };
+        at_zero(&self.commands, Command::NAMES.map(labels));
+        for latency_or_payload in [&self.command_latency, &self.command_payload] {
+            let label = |command| CommandLabel { command };
+            at_zero(latency_or_payload, Command::NAMES.map(label));
+        }
+        let labels = |query| QueryLabels { query, result };
+        at_zero(&self.queries, Query::NAMES.map(labels));
+        for latency_or_payload in [&self.query_latency, &self.query_payload] {
+            at_zero(
+                latency_or_payload,
+                Query::NAMES.map(|query| QueryLabel { query }),
+            );
+        }
+        for kind in QueryKind::ALL {
+            self.query_slots(kind, 0, 0);
+        }
+        let types = [
+            ConversationType::Direct,
+            ConversationType::Group,
+            ConversationType::Channel,
+        ];
+        let label = |r#type: ConversationType| TypeLabel {
+            r#type: r#type.as_str(),
+        };
+        at_zero(&self.created, types.map(label));
+        let tables = || sweep::ALL.map(|sweep| TableLabel { table: sweep.table });
+        at_zero(&self.swept, tables());
+        at_zero(&self.sweep_behind, tables());
     }
 
     /// A command was answered, so long after it came.
@@ -338,6 +374,17 @@ impl Metrics {
     pub(crate) fn sweep_behind(&self, table: &'static str, seconds: f64) {
         let behind = self.sweep_behind.get_or_create(&TableLabel { table });
         behind.set(seconds);
+    }
+}
+
+/// Shows these label sets of a family at zero: what was never counted is there all the same, and a rate has where to begin.
+fn at_zero<L, M, C>(family: &Family<L, M, C>, labels: impl IntoIterator<Item = L>)
+where
+    L: Clone + std::hash::Hash + Eq,
+    C: MetricConstructor<M>,
+{
+    for labels in labels {
+        drop(family.get_or_create(&labels));
     }
 }
 

@@ -28,7 +28,7 @@ const HEAD: &str = "\
 Every process answers `GET /metrics` in the OpenMetrics text format. This page is made from the declarations that the metrics
 are registered from; a test keeps it so (`CONFAB_UPDATE_DOCS=1 cargo test -p confab --bin confab metrics_md` writes it).
 
-A histogram is scraped as its name with `_bucket`, `_sum` and `_count`. A family appears with its first value. Labels take few
+A histogram is scraped as its name with `_bucket`, `_sum` and `_count`. Every family is there from the start, at zero. Labels take few
 values: routes are those declared (`unmatched` for all others), never paths; users, conversations and addresses are in none.
 
 | name | kind | unit | labels | meaning | role |

@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::{register, seconds};
+use super::{at_zero, register, seconds};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ArrivalLabels {
@@ -31,6 +31,11 @@ impl ArrivalMetrics {
         };
         register(registry, "confab_arrivals", metrics.arrivals.clone());
         register(registry, "confab_arrival_wait", metrics.waits.clone());
+        let label = |kind| ["admitted", "refused"].map(|result| ArrivalLabels { kind, result });
+        at_zero(
+            &metrics.arrivals,
+            ["resume", "fresh"].into_iter().flat_map(label),
+        );
         metrics
     }
 

@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::{name, register, seconds};
+use super::{at_zero, name, register, seconds};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AuthLabels {
@@ -42,6 +42,21 @@ impl AuthMetrics {
         register(registry, "confab_auth_requests", metrics.requests.clone());
         register(registry, "confab_auth_refusals", metrics.refused.clone());
         register(registry, "confab_auth_latency", metrics.latency.clone());
+        let label = |transport| AuthLabels {
+            transport,
+            result: name(None),
+        };
+        at_zero(&metrics.requests, ["http", "websocket"].map(label));
+        let label = |error: AuthError| RefusalLabels {
+            defect: error.label(),
+            claim: "none",
+        };
+        let errors = [
+            AuthError::Missing,
+            AuthError::Expired,
+            AuthError::Unavailable,
+        ];
+        at_zero(&metrics.refused, errors.map(label));
         metrics
     }
 

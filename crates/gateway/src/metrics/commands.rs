@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use confab_protocol::command::Command;
 use confab_protocol::error::Code;
 use confab_protocol::json::JsonText;
-use confab_protocol::query::Answer;
+use confab_protocol::query::{Answer, Query};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -12,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::{bytes, name, observed, register, seconds};
+use super::{at_zero, bytes, name, observed, register, seconds};
 
 /// Commands in one message to a worker.
 const COMMANDS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
@@ -74,6 +75,20 @@ impl CommandMetrics {
             registry,
             "confab_gateway_command_payload",
             metrics.payload.clone(),
+        );
+        let names = || Command::NAMES.into_iter().chain(Query::NAMES);
+        let label = |command| CommandLabels {
+            command,
+            result: name(None),
+        };
+        at_zero(&metrics.answers, names().map(label));
+        at_zero(
+            &metrics.latency,
+            names().map(|command| NameLabel { command }),
+        );
+        at_zero(
+            &metrics.payload,
+            names().map(|command| NameLabel { command }),
         );
         metrics
     }

@@ -42,6 +42,10 @@ impl AllConnectionMetrics {
             "confab_sockets_before_hello",
             metrics.before_hello.clone(),
         );
+        for kind in ["http", "websocket", "reserved"] {
+            drop(metrics.of(kind));
+        }
+        drop(metrics.before_hello());
         metrics
     }
 

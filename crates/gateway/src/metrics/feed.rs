@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::{Part, register};
+use super::{Part, at_zero, register};
 use crate::hub::Shards;
 use crate::lag::Lag;
 
@@ -88,6 +88,26 @@ impl FeedMetrics {
             "confab_hub_conversations",
             metrics.conversations.clone(),
         );
+        let label = |kind| KindLabel { kind };
+        let events = ["delivered", "duplicate", "held", "unheard"];
+        at_zero(&metrics.events, events.map(label));
+        let breaks = [
+            "recreated",
+            "tail_lost",
+            "replaced",
+            "skipped",
+            "announced",
+            "dropped",
+            "shard_full",
+        ];
+        at_zero(&metrics.breaks, breaks.map(label));
+        at_zero(
+            &metrics.questions,
+            ["read_events", "memberships"].map(label),
+        );
+        let waiting = ["small_openings", "large_openings", "questions"];
+        at_zero(&metrics.waiting, waiting.map(label));
+        metrics.show_hub_lag();
         metrics
     }
 

@@ -8,7 +8,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::{bytes, observed, register, seconds};
+use super::{at_zero, bytes, observed, register, seconds};
+
+/// The route of requests that are for none.
+pub(crate) const UNMATCHED: &str = "unmatched";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HttpLabels {
@@ -78,6 +81,16 @@ impl HttpMetrics {
             "confab_http_answer_payload",
             metrics.answered.clone(),
         );
+        let unmatched = || [RouteLabel::of(UNMATCHED)];
+        at_zero(&metrics.latency, unmatched());
+        at_zero(&metrics.requested, unmatched());
+        at_zero(&metrics.answered, unmatched());
+        let labels = HttpLabels {
+            route: UNMATCHED.to_owned(),
+            method: "GET".to_owned(),
+            status: 404,
+        };
+        at_zero(&metrics.requests, [labels]);
         metrics
     }
 

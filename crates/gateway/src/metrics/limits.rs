@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::register;
+use super::{at_zero, register};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ScopeLabel {
@@ -36,6 +36,10 @@ impl LimitMetrics {
             "confab_rate_limit_buckets",
             metrics.buckets.clone(),
         );
+        let scopes = ["user", "device", "address", "connections", "resume_tokens"];
+        at_zero(&metrics.refusals, scopes.map(|scope| ScopeLabel { scope }));
+        let buckets = ["user", "device", "address"];
+        at_zero(&metrics.buckets, buckets.map(|scope| ScopeLabel { scope }));
         metrics
     }
 

@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::register;
+use super::{at_zero, register};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
@@ -63,6 +63,24 @@ impl RecordMetrics {
             metrics.baseless.clone(),
         );
         register(registry, "confab_records_deleted", metrics.deleted.clone());
+        let label = |result| ResultLabels { result };
+        let resumes = [
+            "resumed",
+            "malformed",
+            "unknown",
+            "foreign",
+            "used",
+            "ended",
+            "unavailable",
+        ];
+        at_zero(&metrics.resumes, resumes.map(label));
+        let writes = ["stored", "failed", "fenced", "rationed", "full"];
+        at_zero(&metrics.writes, writes.map(label));
+        at_zero(&metrics.deleted, ["deleted", "failed"].map(label));
+        at_zero(
+            &metrics.held,
+            ["live", "ended"].map(|state| StateLabels { state }),
+        );
         metrics
     }
 

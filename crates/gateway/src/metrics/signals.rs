@@ -5,7 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::register;
+use super::{at_zero, register};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SignalLabels {
@@ -32,6 +32,11 @@ impl SignalMetrics {
             "confab_signals_malformed",
             metrics.malformed.clone(),
         );
+        let label = |kind| {
+            ["sent", "throttled", "dropped", "heard"].map(|result| SignalLabels { kind, result })
+        };
+        let kinds = ["typing", "receipt", "presence"];
+        at_zero(&metrics.signals, kinds.into_iter().flat_map(label));
         metrics
     }
 

@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::{AllConnectionMetrics, register};
+use super::{AllConnectionMetrics, at_zero, register};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CloseLabel {
@@ -52,6 +52,10 @@ impl SocketMetrics {
         register(registry, "confab_sockets", metrics.open.clone());
         register(registry, "confab_sockets_ended", metrics.ended.clone());
         metrics.frames.register(registry);
+        at_zero(
+            &metrics.ended,
+            [1000, 1001, 1006].map(|code| CloseLabel { code }),
+        );
         metrics
     }
 

@@ -108,6 +108,29 @@ const fn kind(kind: MetricKind) -> &'static str {
 }
 
 #[test]
+fn every_family_is_there_from_the_start() {
+    let mut registry = Registry::default();
+    drop(AuthMetrics::new(&mut registry));
+    drop(CommandMetrics::new(&mut registry));
+    drop(FeedMetrics::new(&mut registry, Shards::ONE));
+    drop(ArrivalMetrics::new(&mut registry));
+    drop(SocketMetrics::new(&mut registry));
+    drop(HttpMetrics::new(&mut registry));
+    drop(LimitMetrics::new(&mut registry));
+    drop(SignalMetrics::new(&mut registry));
+    drop(CacheMetrics::new(&mut registry));
+    drop(RecordMetrics::new(&mut registry));
+    drop(RevocationMetrics::new(&mut registry));
+    drop(WindowMetrics::new(&mut registry));
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    for metric in METRICS {
+        let name = scraped(metric);
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+    }
+}
+
+#[test]
 fn what_is_registered_is_the_table() {
     let text = encoded();
     let mut families = BTreeMap::new();

@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::{Part, register};
+use super::{Part, at_zero, register};
 use crate::hub::Replays;
 use crate::window::Window;
 
@@ -39,6 +39,10 @@ impl WindowMetrics {
             registry,
             "confab_truncated_ranges",
             metrics.truncated.clone(),
+        );
+        at_zero(
+            &metrics.replayed,
+            ["window", "worker"].map(|source| SourceLabel { source }),
         );
         metrics
     }

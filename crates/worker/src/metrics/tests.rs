@@ -126,6 +126,17 @@ fn every_family_has_the_labels_that_are_declared() {
 }
 
 #[test]
+fn every_family_is_there_from_the_start() {
+    let mut registry = Registry::default();
+    drop(Metrics::new(&mut registry));
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    for [name, ..] in declared() {
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+    }
+}
+
+#[test]
 fn nothing_counts_as_an_end_but_an_end() {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
