@@ -121,6 +121,24 @@ fn protocol_has_no_async_and_no_io() {
     assert!(found.is_empty(), "protocol imports {found:?}");
 }
 
+/// An error that is logged by its `Display` is logged without what caused it: `chain` has both.
+#[test]
+fn errors_are_logged_with_their_causes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for of in ["auth", "bus", "gateway", "worker"].map(|name| format!("crates/{name}/src")) {
+        assert_chained(&root.join(of));
+    }
+    assert_chained(&root.join("cmd/confab/src"));
+}
+
+fn assert_chained(folder: &Path) {
+    for file in sources(folder).unwrap() {
+        let source = std::fs::read_to_string(&file).unwrap();
+        let alone = source.lines().find(|line| line.contains("%error"));
+        assert_eq!(alone, None, "in {}", file.display());
+    }
+}
+
 #[test]
 fn the_end_to_end_tests_see_the_service_from_outside_only() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests");

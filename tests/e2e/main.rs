@@ -37,6 +37,8 @@ mod history;
 #[cfg(test)]
 mod liveness;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod manners;
 #[cfg(test)]
 mod membership;

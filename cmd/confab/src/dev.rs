@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use confab_protocol::chain::chain;
 use confab_stack::{
     Durability, Launch, Nats, NatsSettings, Postgres, PostgresSettings, Process, Programs, Service,
     free_port, is_free,
@@ -66,7 +67,7 @@ async fn forget_ready_file(args: &Args) {
         && let Err(error) = tokio::fs::remove_file(path).await
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        warn!(%error, "the ready file could not be removed");
+        warn!(error = %chain(&error), "the ready file could not be removed");
     }
 }
 
@@ -305,7 +306,10 @@ impl Stack {
             match stop.run_until_cancelled(Box::pin(self.revive())).await {
                 Some(Ok(true)) => self.write_ready_file(args).await?,
                 Some(Ok(false)) => {}
-                Some(Err(error)) => warn!(%error, "what died could not be started yet"),
+                Some(Err(error)) => warn!(
+                    error = format!("{error:#}"),
+                    "what died could not be started yet"
+                ),
                 None => break,
             }
         }
@@ -354,13 +358,13 @@ impl Stack {
                 .map(|service| service.process_mut().stop(STOP));
             for stopped in futures_util::future::join_all(stops).await {
                 if let Err(error) = stopped {
-                    warn!(%error, "a process did not stop well");
+                    warn!(error = %chain(&error), "a process did not stop well");
                 }
             }
         }
         for stopped in [self.nats.stop(STOP).await, self.postgres.stop(STOP).await] {
             if let Err(error) = stopped {
-                warn!(%error, "a server did not stop well");
+                warn!(error = %chain(&error), "a server did not stop well");
             }
         }
         info!("everything was stopped");

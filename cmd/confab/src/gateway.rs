@@ -4,6 +4,7 @@ use std::future::ready;
 use std::time::Duration;
 
 use confab_gateway::{Gateway, Settings};
+use confab_protocol::chain::chain;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -50,7 +51,7 @@ fn raise_descriptors() -> nix::Result<u64> {
     match setrlimit(Resource::RLIMIT_NOFILE, most, most) {
         Ok(()) => Ok(most),
         Err(error) => {
-            warn!(%error, "the limit of open files stays as it is");
+            warn!(error = %chain(&error), "the limit of open files stays as it is");
             Ok(soft)
         }
     }
@@ -66,7 +67,7 @@ fn connections_within(descriptors: u64) -> usize {
 fn bound_connections(settings: &mut Settings) {
     let most = match raise_descriptors() {
         Ok(descriptors) => connections_within(descriptors),
-        Err(error) => return warn!(%error, "the limit of open files is unknown"),
+        Err(error) => return warn!(error = %chain(&error), "the limit of open files is unknown"),
     };
     if settings.max_connections > most {
         info!(

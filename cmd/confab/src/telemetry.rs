@@ -9,6 +9,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 #[cfg(test)]
 mod catalogue;
+#[cfg(test)]
+mod conditions;
 mod lines;
 mod process;
 

@@ -158,7 +158,12 @@ impl Issuer {
             let rules = entry.settings.rules(settings)?;
             let keys = match same_set {
                 Some(keys) => keys,
-                None => Arc::new(Keys::new(&entry.settings, &entry.pem, settings.pace())?),
+                None => Arc::new(Keys::new(
+                    &entry.name,
+                    &entry.settings,
+                    &entry.pem,
+                    settings.pace(),
+                )?),
             };
             Ok((keys, rules))
         };

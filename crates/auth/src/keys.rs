@@ -7,6 +7,8 @@ mod set;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use confab_protocol::chain::chain;
+use confab_protocol::condition::{Condition, Monitor};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -21,9 +23,22 @@ use set::KeySet;
 /// The wait after the first of several failures; it doubles with each.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
+/// The key set of an issuer.
+pub(crate) const KEY_SET: Condition = Condition {
+    name: "key_set",
+    fails: "the key set could not be fetched",
+    holds: "the key set is fetched again",
+    remedy: "see that --jwt-jwks-url is the issuer's key set and answers this process; until then keys that it had stay in use, and \
+        where it never had any all of the issuer's tokens are refused",
+    patience: Duration::ZERO,
+};
+
 /// The keys in use. Only [`Keys::run`] fetches: one fetch at a time, which no caller who goes away can break off.
 #[derive(Debug)]
 pub(crate) struct Keys {
+    /// Whose they are, for the log.
+    issuer: String,
+    fetching: Monitor,
     remote: Option<Remote>,
     pace: Pace,
     state: watch::Sender<State>,
@@ -68,8 +83,9 @@ impl Asked {
 }
 
 impl Keys {
-    /// The keys that `settings` name: the public key `pem`, or a key set, which [`Self::run`] fetches.
+    /// The keys that `settings` name for `issuer`: the public key `pem`, or a key set, which [`Self::run`] fetches.
     pub(crate) fn new(
+        issuer: &str,
         settings: &IssuerSettings,
         pem: &str,
         pace: Pace,
@@ -79,6 +95,8 @@ impl Keys {
             Source::Key(_) => (None, Some(Arc::new(given(settings, pem)?))),
         };
         Ok(Self {
+            issuer: issuer.to_owned(),
+            fetching: Monitor::about(KEY_SET, issuer.to_owned()),
             remote,
             pace,
             state: watch::Sender::new(State {
@@ -105,10 +123,10 @@ impl Keys {
         self.remote.is_none() || self.state.borrow().were_asked_for
     }
 
-    /// Fetches the set once, where there is one to fetch. `issuer` tells the log whose it is.
-    pub(crate) async fn fetch(&self, issuer: &str) {
+    /// Fetches the set once, where there is one to fetch.
+    pub(crate) async fn fetch(&self) {
         if let Some(remote) = &self.remote {
-            self.refresh(remote, issuer).await;
+            self.refresh(remote).await;
         }
     }
 
@@ -145,13 +163,13 @@ impl Keys {
 
     /// Fetches the set at once, at its maximum age, and when asked for, and never ends; where there is none to fetch it does nothing. After
     /// a failure it tries again sooner. Cancel-safe: whoever waits for a fetch that was broken off is answered by the next run's first.
-    pub(crate) async fn run(&self, issuer: &str) {
+    pub(crate) async fn run(&self) {
         let Some(remote) = &self.remote else {
             return std::future::pending().await;
         };
         let mut failures = 0;
         loop {
-            failures = if self.refresh(remote, issuer).await {
+            failures = if self.refresh(remote).await {
                 0
             } else {
                 failures + 1
@@ -165,17 +183,21 @@ impl Keys {
     }
 
     /// One fetch; whether it gave a good set.
-    async fn refresh(&self, remote: &Remote, issuer: &str) -> bool {
+    async fn refresh(&self, remote: &Remote) -> bool {
         let answered = self.asked().number;
         let fetched = remote.fetch().await;
         let good = fetched.is_ok();
         match &fetched {
-            Ok(set) => tracing::debug!(issuer, keys = set.len(), "key set fetched"),
-            Err(error) => {
-                let error: &(dyn std::error::Error + 'static) = error;
-                let kept = self.current().is_ok();
-                tracing::warn!(error, issuer, kept, "the key set could not be fetched");
+            Ok(set) => {
+                self.fetching.holds();
+                tracing::debug!(issuer = self.issuer, keys = set.len(), "key set fetched");
             }
+            Err(error) if self.current().is_ok() => {
+                let error = chain(error);
+                let kept = format_args!("{error}; the keys fetched before stay in use");
+                self.fetching.failed_for(&kept);
+            }
+            Err(error) => self.fetching.failed(error),
         }
         self.state.send_modify(|state| {
             state.answered = answered;

@@ -33,3 +33,6 @@ pub use explain::{Explanation, Finding, Outline, outline};
 pub use scope::{Right, Scope, UnknownRight};
 pub use settings::{IssuerError, Settings, SettingsError};
 pub use verifier::Verifier;
+
+/// The conditions that the log tells of.
+pub const CONDITIONS: &[confab_protocol::condition::Condition] = &[keys::KEY_SET];

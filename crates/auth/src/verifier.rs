@@ -42,7 +42,7 @@ impl Verifier {
             let mut files = Files::default();
             loop {
                 let issuers = self.issuers();
-                let fetching = issuers.iter().map(|issuer| issuer.keys.run(&issuer.name));
+                let fetching = issuers.iter().map(|issuer| issuer.keys.run());
                 tokio::select! {
                     _never = futures_util::future::join_all(fetching) => {}
                     replaced = files.replaced(&self.settings, &issuers) => {

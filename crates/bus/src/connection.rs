@@ -1,18 +1,21 @@
 //! The one connection of a process to NATS, and what is known of its state.
 
 mod identity;
+mod observer;
 mod settings;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::{self, context::ContextBuilder};
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::error::BusError;
 use identity::Target;
+use observer::Observer;
 pub use settings::{AuthSettings, Settings, TlsSettings};
 
 /// async-nats pings every 60 s by default, so that a link that swallows packets would go unnoticed for minutes.
@@ -58,6 +61,7 @@ impl Bus {
         checked.map_err(|error| BusError::Settings(error.to_string()))?;
         check_files(&settings.tls).await?;
         let (states, link) = watch::channel(Link::default());
+        let observer = Arc::new(Observer::new(states, &settings.nats_url));
         let by_files = move |nonce| identity.clone().answer(nonce);
         let options = ConnectOptions::with_auth_callback(by_files)
             .name(name)
@@ -69,8 +73,8 @@ impl Bus {
             .max_reconnects(None)
             .reconnect_delay_callback(|attempts| delay(attempts, rand::random::<f64>()))
             .event_callback(move |event| {
-                observe(&states, &event);
-                std::future::ready(())
+                let observer = Arc::clone(&observer);
+                async move { observer.observe(&event).await }
             });
         let connecting = encrypted(options, &settings.tls).connect(servers);
         let client = Box::pin(connecting)
@@ -153,30 +157,6 @@ async fn check_files(settings: &TlsSettings) -> Result<(), BusError> {
         })?;
     }
     Ok(())
-}
-
-fn observe(states: &watch::Sender<Link>, event: &Event) {
-    match event {
-        Event::Connected => {
-            info!("connected to NATS");
-            states.send_modify(|link| {
-                *link = Link {
-                    connected: true,
-                    epoch: link.epoch + 1,
-                }
-            });
-        }
-        Event::Disconnected | Event::Closed => {
-            warn!("disconnected from NATS");
-            states.send_modify(|link| link.connected = false);
-        }
-        Event::SlowConsumer(_) => {
-            warn!("NATS messages were dropped: a subscriber was slow");
-            states.send_modify(|link| link.epoch += 1);
-        }
-        Event::LameDuckMode | Event::Draining => info!(%event, "NATS server is leaving"),
-        Event::ServerError(_) | Event::ClientError(_) => warn!(%event, "NATS reported an error"),
-    }
 }
 
 /// The library's own delays have no jitter: after an outage every process would come back at once. `chance` is in 0..1.

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use confab_protocol::chain::chain;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
@@ -84,7 +85,7 @@ impl Gateways {
                 () = stop.cancelled() => return Ok(()),
                 _ = announcements.tick() => {
                     if let Err(error) = self.announce().await {
-                        debug!(%error, "this gateway cannot say that it lives");
+                        debug!(error = %chain(&error), "this gateway cannot say that it lives");
                     }
                 }
                 Ok(()) = link.changed() => {

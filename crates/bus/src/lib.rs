@@ -1,5 +1,6 @@
 //! NATS as confab uses it: connection, subjects, topology, request batches, the feed. The only user of async-nats.
 
+mod conditions;
 mod connection;
 mod error;
 pub mod feed;
@@ -16,6 +17,7 @@ mod subjects;
 mod testing;
 mod topology;
 
+pub use conditions::CONDITIONS;
 pub use connection::{AuthSettings, Bus, Link, Settings, TlsSettings};
 pub use error::{BusError, RpcError};
 pub use gateways::{GatewayId, Gateways};

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use confab_bus::rpc::{Target, Workers};
 use confab_bus::{Bus, RpcError};
+use confab_protocol::chain::chain;
 use confab_protocol::command::{Outcome, Request};
+use confab_protocol::condition::Monitor;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
 use confab_protocol::limits;
@@ -13,6 +15,7 @@ use confab_protocol::query::{Answer, Query, QueryOutcome, QueryRequest, VERSION}
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
+use crate::conditions::WORKER_ANSWERS;
 use crate::metrics::CommandMetrics;
 
 mod attempt;
@@ -61,6 +64,33 @@ struct Inner {
     queries: QueryPermits,
     limits: CommandLimits,
     metrics: CommandMetrics,
+    answers: Arc<Answers>,
+}
+
+/// Whether workers answer, for the log.
+#[derive(Debug)]
+struct Answers {
+    bus: Bus,
+    workers: Arc<Workers>,
+    monitor: Monitor,
+}
+
+impl Answers {
+    /// A worker has answered.
+    fn came(&self) {
+        self.monitor.succeeded();
+    }
+
+    /// None came. Where NATS is away, or no worker is heard of, that is told instead, once.
+    fn failed(&self, error: &RpcError) {
+        let is_of_worker = matches!(
+            error,
+            RpcError::Timeout | RpcError::NoResponders | RpcError::Refused(_) | RpcError::Wire(_)
+        );
+        if is_of_worker && self.bus.is_connected() && self.workers.has_others(1, &[]) {
+            self.monitor.failed(error);
+        }
+    }
 }
 
 impl Commands {
@@ -72,6 +102,11 @@ impl Commands {
         metrics: CommandMetrics,
     ) -> (Self, CommandLoop) {
         let (inbox, submissions) = mpsc::channel(INBOX);
+        let answers = Arc::new(Answers {
+            bus: bus.clone(),
+            workers: Arc::clone(&workers),
+            monitor: Monitor::new(WORKER_ANSWERS),
+        });
         let commands = Self(Arc::new(Inner {
             bus: bus.clone(),
             workers: Arc::clone(&workers),
@@ -79,9 +114,15 @@ impl Commands {
             queries: QueryPermits::default(),
             limits,
             metrics: metrics.clone(),
+            answers: Arc::clone(&answers),
         }));
-        let carrier = CommandLoop::new(bus, workers, submissions, limits, metrics);
+        let carrier = CommandLoop::new((bus, workers), submissions, answers, limits, metrics);
         (commands, carrier)
+    }
+
+    /// Whether NATS is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.0.bus.is_connected()
     }
 
     /// Carries out one command. A caller that goes away does not stop it.
@@ -187,10 +228,14 @@ impl Commands {
                 Ok(Err(refusal)) if is_undone(&refusal) && self.0.workers.has_others(2, &[]) => {
                     refusal
                 }
-                Ok(outcome) => return outcome,
+                Ok(outcome) => {
+                    self.0.answers.came();
+                    return outcome;
+                }
                 Err(error) => {
                     let query = request.query.name();
-                    debug!(%error, query, attempt, "a query was not answered");
+                    self.0.answers.failed(&error);
+                    debug!(error = %chain(&error), query, attempt, "a query was not answered");
                     failure_of(&error)
                 }
             };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use confab_bus::Link;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 /// How long NATS may be away until clients are told to try elsewhere: a server that is only restarted is back sooner.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -29,12 +29,12 @@ async fn follow(mut link: watch::Receiver<Link>, degraded: watch::Sender<bool>) 
             }
             continue;
         }
-        warn!("NATS is away: clients are told to try elsewhere");
+        info!("NATS is away: clients are told to try elsewhere");
         degraded.send_replace(true);
         if link.wait_for(|link| link.connected).await.is_err() {
             return;
         }
-        info!("NATS is back");
+        info!("NATS is back: clients are not told to try elsewhere any more");
         degraded.send_replace(false);
     }
 }

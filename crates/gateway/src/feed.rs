@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
 use confab_bus::feed::{Feed, FeedEvent, FeedItem, Past, PastEnd, PastItem, Reach};
+use confab_protocol::condition::Monitor;
 use confab_protocol::ids::ConversationId;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use crate::conditions::WINDOW;
 use crate::fanout::FromFeed;
 use crate::hub::{FIRST_EPOCH, Shards};
 use crate::metrics::FeedMetrics;
@@ -20,7 +22,7 @@ const MEND_PERIOD: Duration = Duration::from_millis(250);
 /// Events between the reader and a shard, and their bytes.
 const BUFFER: usize = 4096;
 const BUFFER_BYTES: u32 = 32 * 1024 * 1024;
-/// How soon a feed that could not begin is tried again.
+/// How soon the past is tried again that could not be read.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How many events may wait for a shard while events of the past are put behind them: what is new has the rest.
 const AHEAD: usize = 256;
@@ -190,6 +192,7 @@ impl ToHub {
                         return;
                     }
                     self.broken.fetch_sub(1, Ordering::Relaxed);
+                    info!("a shard of the hub has room again");
                 }
             }
         }
@@ -246,7 +249,7 @@ pub(crate) async fn run(
 }
 
 async fn read(bus: Bus, hub: ToHub, reach: Option<Reach>, metrics: FeedMetrics) {
-    let feed = open(&bus).await;
+    let feed = Feed::begin(&bus).await;
     metrics.reconciling();
     if hub.begin().await {
         // What the past does not reach, the feed has: it was open first.
@@ -334,21 +337,15 @@ fn malformed(metrics: &FeedMetrics, count: u64) {
     }
 }
 
-async fn open(bus: &Bus) -> Feed {
-    loop {
-        match Feed::open(bus).await {
-            Ok(feed) => return feed,
-            Err(error) => debug!(%error, "the feed cannot begin yet"),
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-}
-
 async fn open_past(bus: &Bus, reach: Reach) -> Past {
+    let monitor = Monitor::new(WINDOW);
     loop {
         match Past::open(bus, reach).await {
-            Ok(past) => return past,
-            Err(error) => debug!(%error, "the past cannot be read yet"),
+            Ok(past) => {
+                monitor.holds();
+                return past;
+            }
+            Err(error) => bus.failed(&monitor, &error),
         }
         tokio::time::sleep(AGAIN).await;
     }

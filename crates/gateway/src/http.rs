@@ -12,8 +12,9 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::{Answer, Query};
+use confab_protocol::trace::TraceParent;
 use tower_http::cors::CorsLayer;
-use tracing::{Instrument as _, debug, info_span, warn};
+use tracing::{Instrument as _, debug, error_span, warn};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -27,6 +28,7 @@ use crate::presence::PresenceDirectory;
 use crate::reads::Reads;
 use crate::records::Records;
 use crate::sessions::Directory;
+use crate::trace::traceparent;
 use crate::ws::{self, Sockets};
 
 mod answer;
@@ -186,7 +188,16 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     let accepts = Accepts::read(request.headers().get_all(ACCEPT));
     request.extensions_mut().insert(RequestId(id.clone()));
     let origin = request.headers().get(ORIGIN).cloned();
-    let span = info_span!("request", request.id = %id, http.route = %route, http.method = %method);
+    let parent = traceparent(request.headers()).and_then(TraceParent::parse);
+    // Of errors, so that no level of the log is without it.
+    let span = error_span!(
+        "request",
+        request.id = %id,
+        http.route = %route,
+        http.method = %method,
+        trace_id = parent.map(|parent| display(parent.trace_id)),
+        span_id = parent.map(|parent| display(parent.span_id)),
+    );
     let answer = next.run(request).instrument(span.clone()).await;
     if let Some(Problem(failure)) = answer.extensions().get::<Problem>() {
         span.in_scope(|| log_refusal(failure));

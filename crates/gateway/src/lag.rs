@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use confab_protocol::condition::Monitor;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::conditions::HUB;
 use crate::metrics::FeedMetrics;
 
 /// Events that are read within so long share one mark.
@@ -22,8 +24,16 @@ const SHOW_PERIOD: Duration = Duration::from_millis(250);
 pub(crate) async fn run(metrics: FeedMetrics, stop: CancellationToken) {
     let mut period = interval(SHOW_PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let monitor = Monitor::new(HUB);
     while stop.run_until_cancelled(period.tick()).await.is_some() {
         metrics.show_hub_lag();
+        if metrics.keeps_up(Instant::now()) {
+            monitor.succeeded();
+        } else {
+            monitor.failed_for(&format_args!(
+                "a shard is more than {MAX_LAG:?} behind, or took no turn for as long"
+            ));
+        }
     }
 }
 

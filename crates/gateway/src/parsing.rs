@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use confab_protocol::chain::chain;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
 use tokio::task::spawn_blocking;
@@ -54,7 +55,7 @@ impl Parsing {
             (parsed, text)
         });
         let (parsed, text) = parsing.await.map_err(|panicked| {
-            error!(error = %panicked, "a parser died");
+            error!(error = %chain(&panicked), "a parser died");
             Failure::of(Code::Internal)
         })?;
         // Not over there: an allocator gives back late what another thread has freed.

@@ -1,5 +1,6 @@
 //! Read marks on their way to a worker, for HTTP and WebSocket: merged where they wait, and told as receipts.
 
+use confab_protocol::chain::chain;
 use confab_protocol::command::{Caller, Outcome, ReadMark, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::signal::{Signal, SignalKind};
@@ -124,7 +125,7 @@ impl ReadsLoop {
         } = match written {
             Ok(written) => written,
             Err(error) => {
-                warn!(%error, "a write of a read mark died");
+                warn!(error = %chain(&error), "a write of a read mark died");
                 return;
             }
         };

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use confab_auth::Caller;
 use confab_bus::records::{Bucket, Found, Ownership, Position, Record, TokenHash};
 use confab_bus::{Bus, Gateways};
+use confab_protocol::condition::Monitor;
 use confab_protocol::fair::Owner;
 use confab_protocol::ids::SessionId;
 use confab_protocol::signal::PresenceStatus;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use crate::conditions::RECORDS;
 use crate::fanout::Fanout;
 use crate::hub::SessionKey;
 use crate::metrics::RecordMetrics;
@@ -58,6 +60,7 @@ struct Inner {
     written: Notify,
     window: Duration,
     metrics: RecordMetrics,
+    writing: Monitor,
 }
 
 /// How long records are kept, and how much of them.
@@ -101,6 +104,7 @@ impl Records {
             written: Notify::new(),
             window,
             metrics,
+            writing: Monitor::new(RECORDS),
         }))
     }
 

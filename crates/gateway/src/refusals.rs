@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use confab_auth::{AuthError, Outline};
+use confab_protocol::chain::chain;
 use confab_protocol::error::Failure;
 use tracing::warn;
 
@@ -91,7 +92,7 @@ fn log(error: &AuthError, token: Option<&str>, count: u64) {
         claims: Vec::new(),
     });
     warn!(
-        reason = %error,
+        reason = %chain(error),
         remedy = error.remedy(),
         count,
         token.issuer = issuer,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use confab_auth::Caller;
 use confab_bus::Bus;
 use confab_bus::revocations::{Heard, hear};
+use confab_protocol::condition::Monitor;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::SessionId;
 use confab_protocol::query::{Answer, Query};
@@ -19,10 +20,11 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::commands::Commands;
+use crate::conditions::REVOCATIONS;
 use crate::metrics::RevocationMetrics;
 use crate::sessions::Sessions;
 
@@ -153,6 +155,7 @@ pub(crate) async fn run(
             lifetimes,
             after: 0,
             reading: FuturesUnordered::new(),
+            reading_pages: Monitor::new(REVOCATIONS),
             began: Instant::now(),
             known: None,
             again: false,
@@ -168,6 +171,7 @@ type Page = Result<(Vec<Revocation>, bool), Failure>;
 struct Keeper {
     revocations: Revocations,
     commands: Commands,
+    reading_pages: Monitor,
     /// For how long this gateway needs revocations.
     lifetimes: Lifetimes,
     /// The last revision that a worker has told.
@@ -214,6 +218,7 @@ impl Keeper {
     fn read(&mut self, page: Page) {
         match page {
             Ok((revocations, more)) => {
+                self.reading_pages.holds();
                 for revocation in &revocations {
                     self.revocations.apply(revocation);
                     self.after = self.after.max(revocation.revision);
@@ -228,7 +233,10 @@ impl Keeper {
                 }
             }
             Err(failure) => {
-                debug!(%failure, "revocations could not be read");
+                // While NATS is away that is told instead, once.
+                if self.commands.is_connected() {
+                    self.reading_pages.failed_for(&failure);
+                }
                 self.begin(RETRY_DELAY);
             }
         }

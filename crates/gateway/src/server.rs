@@ -16,6 +16,8 @@ use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use bytes::Bytes;
+use confab_protocol::chain::chain;
+use confab_protocol::condition::Monitor;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -27,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use crate::conditions::ACCEPTING;
 use crate::limits::Peer;
 use crate::metrics::{AllConnectionMetrics, ConnectionMetrics};
 use crate::slots::{Slot, Slots};
@@ -164,12 +167,16 @@ pub(crate) async fn serve(
     (mut places, connections): (Places, TaskTracker),
     stop: CancellationToken,
 ) {
+    let monitor = Monitor::new(ACCEPTING);
     while let Some(accepted) = stop.run_until_cancelled(accept(&listener)).await {
         let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+            Ok(accepted) => {
+                monitor.succeeded();
+                accepted
+            }
             Err(error) => {
                 if !is_of_peer(&error) {
-                    warn!(%error, "a connection could not be accepted");
+                    monitor.failed(&error);
                     tokio::time::sleep(EXHAUSTED).await;
                 }
                 continue;
@@ -263,7 +270,7 @@ async fn connection(
         }
     };
     if let Err(error) = ended {
-        debug!(%error, "a connection failed");
+        debug!(error = %chain(&error), "a connection failed");
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use confab_bus::{Bus, BusError, GatewayId, Gateways, Reply, Signalled, Signals};
+use confab_protocol::chain::chain;
 use confab_protocol::ids::{ConversationId, TenantId};
 use confab_protocol::signal::{PresenceAnswer, PresenceNews, PresenceQuestion, Signal, SignalKind};
 use tokio::sync::mpsc;
@@ -168,7 +169,7 @@ impl Signalling {
             () = Box::pin(self.outbound.run()) => {}
             ended = Box::pin(self.inbound.run()) => {
                 if let Err(error) = ended {
-                    warn!(%error, "signals cannot be heard");
+                    warn!(error = %chain(&error), "signals cannot be heard");
                 }
             }
             () = stop.cancelled() => {}
@@ -254,7 +255,7 @@ impl OutboundLoop {
         match sent {
             Ok(()) => self.metrics.count(kind, "sent"),
             Err(error) => {
-                debug!(%error, "a signal is lost");
+                debug!(error = %chain(&error), "a signal is lost");
                 self.metrics.count(kind, "dropped");
             }
         }

@@ -10,11 +10,12 @@ use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use confab_auth::Caller;
+use confab_protocol::chain::chain;
 use confab_protocol::error::{Code, Failure};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, debug, info_span};
+use tracing::{Instrument as _, debug, error_span};
 use uuid::Uuid;
 
 use crate::admission::{Admission, Transport};
@@ -31,6 +32,7 @@ use crate::reads::Reads;
 use crate::records::Records;
 use crate::signals::Outbound;
 use crate::slots::{Slot, Slots};
+use crate::trace::traceparent;
 
 mod asked;
 pub(crate) mod asyncapi;
@@ -162,15 +164,17 @@ pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Re
         return Problem::from(full.retry_after(1000)).into_response();
     };
     let encoding = handshake.encoding;
-    let span = info_span!("socket", connection.id = %Uuid::now_v7());
+    let traceparent = traceparent(&parts.headers).map(Box::from);
+    // Within the span of the request that it began with, which names that one's trace.
+    let span = error_span!("socket", connection.id = %Uuid::now_v7());
     let shared = Arc::clone(&sockets);
     let serve = async move {
         match upgrade::upgraded(upgrade).await {
             Ok((stream, read_ahead)) => {
                 let stream = (stream, read_ahead);
-                session::serve(&shared, stream, slots, encoding, caller).await;
+                session::serve(&shared, stream, slots, encoding, (caller, traceparent)).await;
             }
-            Err(error) => debug!(%error, "no WebSocket came of it"),
+            Err(error) => debug!(error = %chain(&error), "no WebSocket came of it"),
         }
     };
     sockets.connections.spawn(serve.instrument(span));

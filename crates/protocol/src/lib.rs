@@ -1,6 +1,8 @@
 //! The wire types of confab: ids, commands, events, frames, resources, errors. No IO, no async.
 
+pub mod chain;
 pub mod command;
+pub mod condition;
 pub mod error;
 pub mod event;
 pub mod fair;
@@ -15,4 +17,5 @@ pub mod revocation;
 pub mod schema;
 pub mod signal;
 pub mod timestamp;
+pub mod trace;
 pub mod wire;

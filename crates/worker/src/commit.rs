@@ -1,11 +1,15 @@
 //! The only place that writes the log: batches of messages in one call, other commands in a transaction each.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use confab_protocol::chain::chain;
 use confab_protocol::command::{Command, Outcome, Request};
+use confab_protocol::condition::Monitor;
 use confab_protocol::error::{Code, Failure};
 use tracing::{debug, error, warn};
 
+use crate::conditions::COMMITS;
 use crate::database::{ACQUIRE, Pool, bounded};
 use crate::error::{CommandError, Meaning, meaning};
 use crate::metrics::Metrics;
@@ -44,6 +48,7 @@ pub(crate) struct Committer {
     /// For what waits for a lock.
     places: Pool,
     metrics: Metrics,
+    commits: Arc<Monitor>,
 }
 
 /// What became of a command.
@@ -65,6 +70,7 @@ impl Committer {
             pool,
             places,
             metrics,
+            commits: Arc::new(Monitor::new(COMMITS)),
         }
     }
 
@@ -81,6 +87,7 @@ impl Committer {
             let transacting = Box::pin(self.transact(request, locking, deadline));
             let error = match bounded(transacting).await {
                 Ok((outcome, committed)) => {
+                    self.commits.succeeded();
                     self.count(request, &outcome, committed.as_ref());
                     return (Fate::Decided(Ok(outcome)), committed);
                 }
@@ -90,7 +97,7 @@ impl Committer {
                 CommandError::Postgres(cause) => {
                     let meaning = meaning(cause);
                     open.is_unknown |= meaning == Meaning::Unknown;
-                    debug!(error = %cause, ?meaning, "a command failed in Postgres");
+                    debug!(error = %chain(cause), ?meaning, "a command failed in Postgres");
                     if meaning == Meaning::Locked {
                         open.skipped = Some(error.failure(false));
                         return (Fate::Locked(open), None);
@@ -104,10 +111,37 @@ impl Committer {
                 CommandError::Refused(_) | CommandError::Json(_) | CommandError::Stored(_) => false,
             };
             if !again || gives_up(deadline, Instant::now() + AGAIN) {
-                report(&error);
+                self.report(&error);
                 return (Fate::Decided(Err(error.failure(open.is_unknown))), None);
             }
             tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Says what a refusal cannot say: the caller is told no more than a code.
+    fn report(&self, error: &CommandError) {
+        match error {
+            CommandError::Refused(_) | CommandError::KeyInUse(_) => {}
+            CommandError::Postgres(cause) => match meaning(cause) {
+                Meaning::Data => {
+                    warn!(error = %chain(cause), "Postgres refused a command's data");
+                }
+                Meaning::Defect => error!(error = %chain(cause), "a statement failed"),
+                Meaning::Locked | Meaning::Again | Meaning::NotExecuted | Meaning::Unknown => {
+                    self.passing(cause);
+                }
+            },
+            CommandError::Json(cause) => {
+                error!(error = %chain(cause), "stored JSON cannot be read or written");
+            }
+            CommandError::Stored(what) => error!(what, "stored data is not ours"),
+        }
+    }
+
+    /// Notes that Postgres did not carry something out for a reason that passes. Where there was no connection, that is told instead.
+    fn passing(&self, cause: &sqlx::Error) {
+        if !matches!(cause, sqlx::Error::PoolTimedOut) {
+            self.commits.failed(cause);
         }
     }
 
@@ -146,24 +180,6 @@ fn given_up(unknown: bool) -> Failure {
         Failure::of(Code::Timeout)
     } else {
         Failure::new(Code::Unavailable, "Postgres did not take it in time").retry_after(1000)
-    }
-}
-
-/// Says what a refusal cannot say: the caller is told no more than a code.
-fn report(error: &CommandError) {
-    match error {
-        CommandError::Refused(_) | CommandError::KeyInUse(_) => {}
-        CommandError::Postgres(cause) => match meaning(cause) {
-            Meaning::Data => warn!(error = %cause, "Postgres refused a command's data"),
-            Meaning::Defect => error!(error = %cause, "a statement failed"),
-            Meaning::Locked | Meaning::Again | Meaning::NotExecuted | Meaning::Unknown => {
-                warn!(error = %cause, "Postgres is away");
-            }
-        },
-        CommandError::Json(cause) => {
-            error!(error = %cause, "stored JSON cannot be read or written");
-        }
-        CommandError::Stored(what) => error!(what, "stored data is not ours"),
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
 use confab_bus::rpc::{ANNOUNCEMENT_INTERVAL, CommandIncoming, Incoming, Service};
+use confab_protocol::chain::chain;
 use confab_protocol::command::{Batch, Command, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
@@ -12,7 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, debug_span, error};
+use tracing::{Instrument as _, debug, error};
 
 mod answering;
 mod marks;
@@ -27,6 +28,7 @@ use crate::commit::{CommandOutcome, Committer};
 use crate::database::Pool;
 use crate::marks::Marks;
 use crate::metrics::Metrics;
+use crate::origin::span_of;
 use crate::outbox::Publisher;
 use crate::planner::{Done, Item as Waiting, Kind, Open, Planner, Ticket, Work};
 use crate::query_queue::Slot as QuerySlot;
@@ -127,7 +129,7 @@ impl Dispatch {
                 },
                 _ = announcements.tick() => {
                     if let Err(error) = self.service.announce().await {
-                        debug!(%error, "the worker could not say that it lives");
+                        debug!(error = %chain(&error), "the worker could not say that it lives");
                     }
                 }
             }
@@ -158,11 +160,11 @@ impl Dispatch {
     /// Leaves the service without losing what gateways send meanwhile: they hear of it first, and go on being served for a moment.
     async fn leave(&mut self) {
         if let Err(error) = self.service.announce_leaving().await {
-            debug!(%error, "the worker leaves without saying so");
+            debug!(error = %chain(&error), "the worker leaves without saying so");
         }
         self.serve_until(Instant::now() + LEAVE_DELAY).await;
         if let Err(error) = self.service.leave().await {
-            debug!(%error, "the worker could not leave");
+            debug!(error = %chain(&error), "the worker could not leave");
         }
         self.serve_until(Instant::now() + LEAVE_TIMEOUT).await;
     }
@@ -209,7 +211,7 @@ impl Dispatch {
                 self.spawn(running, batch);
             }
             Work::Alone(ticket, item) => {
-                let span = debug_span!("command", request.id = %item.job.request.request_id);
+                let span = span_of(&item.job.request);
                 let bus = self.bus.clone();
                 let running = Running::Work(ticket.clone());
                 let alone = async move {
@@ -260,7 +262,7 @@ impl Dispatch {
                 }
             }
             Err(error) => {
-                error!(%error, "a task died");
+                error!(error = %chain(&error), "a task died");
                 match self.running.remove(&error.id()) {
                     // Its commands are lost with it; their gateways try again.
                     Some(Running::Work(ticket)) => {

@@ -1,10 +1,11 @@
 //! The worker: decides commands, group-commits them to Postgres, publishes what was committed.
 
-use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use confab_bus::Bus;
 use confab_bus::rpc::{Service, WorkerId};
+use confab_protocol::condition::Monitor;
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
@@ -13,6 +14,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 mod commit;
+mod conditions;
 mod conversations;
 mod database;
 mod decision;
@@ -25,6 +27,7 @@ mod marks;
 pub mod measured;
 mod messages;
 mod metrics;
+mod origin;
 mod outbox;
 mod participants;
 #[doc(hidden)]
@@ -39,6 +42,7 @@ mod settings;
 #[cfg(test)]
 mod testing;
 
+pub use conditions::CONDITIONS;
 pub use database::migrate;
 pub use error::Error;
 pub use metrics::METRICS;
@@ -67,6 +71,7 @@ pub struct Worker {
     bus: Bus,
     pools: Pools,
     metrics: Metrics,
+    writes: Arc<Monitor>,
     stop: CancellationToken,
 }
 
@@ -151,6 +156,7 @@ impl Worker {
             bus,
             pools,
             metrics: Metrics::new(registry),
+            writes: Arc::new(Monitor::new(conditions::POSTGRES_WRITES)),
             stop,
         })
     }
@@ -158,7 +164,7 @@ impl Worker {
     /// What the worker may serve on.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        Readiness::new(&self.bus, &self.pools.readiness, &self.stop)
+        Readiness::new(&self.bus, &self.pools.readiness, &self.writes, &self.stop)
     }
 
     /// Serves until the stop; then finishes what it took, and publishes what it committed.
@@ -172,6 +178,7 @@ impl Worker {
             pools,
             metrics,
             stop,
+            ..
         } = self;
         let Some(service) = start(&bus, &pools.readiness, &settings, &stop).await? else {
             return Ok(());
@@ -221,6 +228,7 @@ async fn start(
 ) -> Result<Option<Service>, Error> {
     let id = WorkerId(Uuid::now_v7());
     let mut is_checked = false;
+    let monitor = Monitor::new(conditions::START);
     loop {
         let trying = Box::pin(try_start(bus, pool, id, settings, &mut is_checked));
         let Some(tried) = stop.run_until_cancelled(trying).await else {
@@ -228,14 +236,15 @@ async fn start(
         };
         match tried {
             Ok(service) => {
+                monitor.holds();
                 info!(worker.id = %id, "the worker serves");
                 return Ok(Some(service));
             }
             Err(error @ Error::Pooler(_)) => return Err(error),
-            Err(error) => {
-                let cause = error.source().map(ToString::to_string);
-                warn!(%error, cause, "the worker cannot serve yet");
-            }
+            // The pool tells why there is no connection.
+            Err(Error::Acquire(_)) => {}
+            Err(error @ Error::Bus(_)) => bus.failed(&monitor, &error),
+            Err(error) => monitor.failed(&error),
         }
         let waited = tokio::time::sleep(AGAIN);
         if stop.run_until_cancelled(waited).await.is_none() {

@@ -55,9 +55,9 @@ pub(crate) fn start(
         "verify"
     });
     for sweep in sweep::ALL {
-        let ((_, pool, standing, stop), counted) = (parts(), metrics.clone());
+        let ((bus, pool, standing, stop), counted) = (parts(), metrics.clone());
         tasks.spawn(async move {
-            sweep::run(sweep, pool, standing, counted, stop).await;
+            sweep::run(sweep, (bus, pool), standing, counted, stop).await;
             sweep.table
         });
     }

@@ -1,8 +1,11 @@
 //! Whether a worker may serve, told by doing what it is for: by a commit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use confab_bus::Bus;
+use confab_protocol::chain::chain;
+use confab_protocol::condition::Monitor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -19,14 +22,21 @@ const WRITE: &str = "select pg_logical_emit_message(true, 'confab', '')";
 pub struct Readiness {
     bus: Bus,
     pool: Pool,
+    writes: Arc<Monitor>,
     stop: CancellationToken,
 }
 
 impl Readiness {
-    pub(crate) fn new(bus: &Bus, pool: &Pool, stop: &CancellationToken) -> Self {
+    pub(crate) fn new(
+        bus: &Bus,
+        pool: &Pool,
+        writes: &Arc<Monitor>,
+        stop: &CancellationToken,
+    ) -> Self {
         Self {
             bus: bus.clone(),
             pool: pool.clone(),
+            writes: Arc::clone(writes),
             stop: stop.clone(),
         }
     }
@@ -54,7 +64,7 @@ impl Readiness {
                 Ok(connection) => connection,
                 Err(AcquireError::ReadOnly) => return Some("postgres_read_only"),
                 Err(error) => {
-                    debug!(%error, "Postgres is not ready");
+                    debug!(error = %chain(&error), "Postgres is not ready");
                     return Some("postgres");
                 }
             };
@@ -65,7 +75,7 @@ impl Readiness {
                     return Some("postgres_schema");
                 }
                 Err(error) => {
-                    debug!(%error, "Postgres is not ready");
+                    debug!(error = %chain(&error), "Postgres is not ready");
                     return Some("postgres");
                 }
             }
@@ -76,12 +86,19 @@ impl Readiness {
             if !error.as_ref().is_some_and(poisons_connection) {
                 connection.release();
             }
-            let error = error?;
-            debug!(%error, "Postgres takes no writes");
-            Some("postgres_writes")
+            match &error {
+                None => self.writes.holds(),
+                Some(error) => self.writes.failed(error),
+            }
+            error.map(|_| "postgres_writes")
         };
         let looked = tokio::time::timeout(READY_TIMEOUT, look).await;
-        looked.unwrap_or(Some(silent))
+        looked.unwrap_or_else(|_late| {
+            if silent == "postgres_writes" {
+                self.writes.failed_for(&"a commit does not end");
+            }
+            Some(silent)
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use confab_protocol::chain::chain;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::event::{EventType, LogEntry};
 use confab_protocol::ids::{ClientId, ConversationId, EventId, UserId};
@@ -48,7 +49,7 @@ pub(crate) async fn answer(pool: &Pool, query: &Query, budget: Duration) -> Quer
             Ok(Err(error)) => error,
             Err(_late) => return Err(Failure::of(Code::Timeout)),
         };
-        debug!(error = ?error, query = query.name(), "a query failed");
+        debug!(error = %chain(&error), query = query.name(), "a query failed");
         match error {
             CommandError::Refused(failure) => return Err(failure),
             CommandError::Postgres(error) if is_passing(&error) => {
@@ -63,7 +64,7 @@ pub(crate) async fn answer(pool: &Pool, query: &Query, budget: Duration) -> Quer
             | CommandError::KeyInUse(_)
             | CommandError::Json(_)
             | CommandError::Stored(_) => {
-                error!(error = ?error, query = query.name(), "a query cannot be answered");
+                error!(error = %chain(&error), "a query cannot be answered");
                 return Err(error.failure(false));
             }
         }
@@ -93,7 +94,7 @@ async fn read(pool: &Pool, query: &Query) -> Result<Answer, CommandError> {
         if !answer.as_ref().is_err_and(CommandError::poisons_connection)
             && let Err(error) = tx.rollback().await
         {
-            debug!(%error, "a connection was lost behind its answer");
+            debug!(error = %chain(&error), "a connection was lost behind its answer");
         }
         return answer;
     }

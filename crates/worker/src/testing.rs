@@ -24,6 +24,7 @@ use crate::decision::Locked;
 use crate::error::CommandError;
 use crate::messages;
 use crate::metrics::Metrics;
+use crate::origin::Origin;
 use crate::planner::Open;
 use crate::settings::{DatabaseSettings, Settings};
 
@@ -322,6 +323,7 @@ pub(crate) fn keyed(
         append: messages::send(caller(user), message).unwrap(),
         deadline: soon(),
         open: Open::default(),
+        origin: Origin::default(),
     }
 }
 

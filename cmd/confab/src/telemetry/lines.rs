@@ -8,8 +8,12 @@ use tracing::{Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format::{self, FormatFields};
+use tracing_subscriber::fmt::format::{self, FormatFields, JsonFields};
 use tracing_subscriber::prelude::*;
+
+mod json;
+
+use json::Json;
 
 /// How targets of confab's own crates begin.
 const OWN_TARGETS: &str = "confab";
@@ -45,15 +49,7 @@ where
         Shape::Text { colours } => {
             Box::new(base.with(lines.with_ansi(colours).fmt_fields(one_line())))
         }
-        Shape::Json => Box::new(
-            base.with(
-                lines
-                    .json()
-                    .flatten_event(true)
-                    .with_current_span(true)
-                    .with_span_list(false),
-            ),
-        ),
+        Shape::Json => Box::new(base.with(lines.fmt_fields(JsonFields::new()).event_format(Json))),
     })
 }
 
@@ -91,70 +87,4 @@ impl fmt::Write for Escaping<'_, '_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
-    use tracing::subscriber::with_default;
-    use tracing::{debug, info, trace};
-
-    use super::*;
-
-    #[derive(Debug, Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn logged(filter: &str, shape: Shape, log: impl FnOnce()) -> String {
-        let written = Written::default();
-        let writer = written.clone();
-        let subscriber = subscriber(filter, shape, move || writer.clone()).unwrap();
-        with_default(subscriber, log);
-        let bytes = written.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
-    }
-
-    #[test]
-    fn libraries_log_no_bodies_whatever_the_filter() {
-        for filter in [
-            "trace",
-            "async_nats=trace",
-            "info,async_nats=debug,hyper=trace",
-        ] {
-            for shape in [Shape::Json, Shape::Text { colours: false }] {
-                let text = logged(filter, shape, || {
-                    trace!(target: "async_nats::connection", "read operation: BODY");
-                    debug!(target: "async_nats::jetstream", "JetStream request sent: BODY");
-                    trace!(target: "hyper::proto", "headers: BODY");
-                    info!(target: "async_nats", "connected");
-                });
-                assert!(!text.contains("BODY"), "{filter}: {text}");
-            }
-        }
-        let text = logged("trace", Shape::Json, || {
-            info!(target: "async_nats", "connected");
-            trace!(target: "confab_gateway::hub", "own");
-        });
-        assert!(text.contains("connected") && text.contains("own"), "{text}");
-    }
-
-    #[test]
-    fn event_is_one_line_whatever_its_fields() {
-        let name = "x\n2026-11-29T00:00:00Z ERROR confab: forged\r\u{1b}[31m\u{85}";
-        let text = logged("debug", Shape::Text { colours: false }, || {
-            debug!(failure = %name, other = 7, text = name, "a request was {name}");
-        });
-        assert_eq!(text.lines().count(), 1, "{text}");
-        assert_eq!(text.matches(char::is_control).count(), 1, "{text:?}");
-        assert!(text.contains(r"failure=x\n2026"), "{text}");
-        assert!(text.contains(" other=7 "), "{text}");
-    }
-}
+mod tests;

@@ -111,6 +111,6 @@ impl Files {
 
 /// Fetches the key set of each once; why one could not be fetched stands in the log.
 pub(crate) async fn fetch(issuers: &[Arc<Issuer>]) {
-    let fetching = issuers.iter().map(|issuer| issuer.keys.fetch(&issuer.name));
+    let fetching = issuers.iter().map(|issuer| issuer.keys.fetch());
     futures_util::future::join_all(fetching).await;
 }

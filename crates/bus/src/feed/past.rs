@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
+use confab_protocol::chain::chain;
 use futures_util::StreamExt as _;
 use time::OffsetDateTime;
 use tracing::debug;
@@ -115,7 +116,7 @@ impl Past {
                     return PastItem::Run(events, malformed);
                 }
                 Ok(_nothing) => debug!("a run of the past brought nothing"),
-                Err(error) => debug!(%error, "a run of the past failed"),
+                Err(error) => debug!(error = %chain(&error), "a run of the past failed"),
             }
             self.consumer = None;
             if let Some(end) = self.gone().await {
@@ -137,7 +138,7 @@ impl Past {
             }
             Ok(_) => self.failed += 1,
             Err(error) => {
-                debug!(%error, "the stream could not be asked for its state");
+                debug!(error = %chain(&error), "the stream could not be asked for its state");
                 self.failed += u32::from(self.bus.is_connected());
             }
         }

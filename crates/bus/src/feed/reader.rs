@@ -1,5 +1,6 @@
 //! The loop that reads the stream, looks for breaks, and begins anew after one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Subscriber;
@@ -7,6 +8,8 @@ use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::push::{Ordered, OrderedConfig};
 use bytes::Bytes;
+use confab_protocol::chain::chain;
+use confab_protocol::condition::Monitor;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tracing::{debug, warn};
@@ -14,6 +17,7 @@ use uuid::Uuid;
 
 use super::watch::Position;
 use super::{Break, FeedEvent};
+use crate::conditions::FEED;
 use crate::connection::{Bus, Link};
 use crate::error::BusError;
 use crate::subjects;
@@ -40,6 +44,7 @@ pub struct Feed {
     began: Instant,
     announced: bool,
     checks: Interval,
+    monitor: Arc<Monitor>,
 }
 
 /// What the feed gives.
@@ -61,11 +66,19 @@ enum Wake {
 }
 
 impl Feed {
-    /// Begins with what is new; the stream is made where there is none.
-    ///
-    /// # Errors
-    /// When JetStream is away.
-    pub async fn open(bus: &Bus) -> Result<Self, BusError> {
+    /// Begins with what is new, however long that takes; the stream is made where there is none.
+    pub async fn begin(bus: &Bus) -> Self {
+        let monitor = Arc::new(Monitor::new(FEED));
+        loop {
+            match Self::open(bus, &monitor).await {
+                Ok(feed) => return feed,
+                Err(error) => bus.failed(&monitor, &error),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn open(bus: &Bus, monitor: &Arc<Monitor>) -> Result<Self, BusError> {
         let breaks = bus
             .client
             .subscribe(subjects::BREAKS)
@@ -74,6 +87,7 @@ impl Feed {
         let mut link = bus.connection();
         link.mark_unchanged();
         let (messages, position) = begin(bus).await?;
+        monitor.holds();
         let mut checks = tokio::time::interval_at(Instant::now() + PERIOD, PERIOD);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
@@ -87,6 +101,7 @@ impl Feed {
             began: Instant::now(),
             announced: false,
             checks,
+            monitor: Arc::clone(monitor),
         })
     }
 
@@ -99,7 +114,7 @@ impl Feed {
                     Err(found) => Some(found),
                 },
                 Wake::Message(Some(Err(error))) => {
-                    debug!(%error, "the ordered consumer is made again");
+                    debug!(error, "the ordered consumer is made again");
                     None
                 }
                 Wake::Message(None) => Some(Break::Dropped),
@@ -136,7 +151,7 @@ impl Feed {
         let first_of_consumer = message.info().is_ok_and(|info| info.consumer_sequence == 1);
         if first_of_consumer
             && self.contiguous
-            && let Some(found) = compare_until_answered(&self.bus, self.position).await
+            && let Some(found) = self.compare_until_answered().await
         {
             return Err(found);
         }
@@ -172,12 +187,29 @@ impl Feed {
             return None;
         }
         match compare(&self.bus, self.position).await {
-            Ok(found) => found,
+            Ok(found) => {
+                self.monitor.holds();
+                found
+            }
             Err(error) => {
-                debug!(%error, "the stream could not be compared");
+                self.bus.failed(&self.monitor, &error);
                 self.checks.reset_after(RETRY);
                 None
             }
+        }
+    }
+
+    /// Compares the stream with what was read, however long it takes to be answered.
+    async fn compare_until_answered(&mut self) -> Option<Break> {
+        loop {
+            match compare(&self.bus, self.position).await {
+                Ok(found) => {
+                    self.monitor.holds();
+                    return found;
+                }
+                Err(error) => self.bus.failed(&self.monitor, &error),
+            }
+            tokio::time::sleep(RETRY).await;
         }
     }
 
@@ -187,7 +219,7 @@ impl Feed {
         if found != Break::Announced
             && let Err(error) = self.bus.announce_break_from(origin).await
         {
-            debug!(%error, "the break could not be announced");
+            debug!(error = %chain(&error), "the break could not be announced");
         }
         self.announced = false;
         self.began = Instant::now();
@@ -195,12 +227,13 @@ impl Feed {
         loop {
             match begin(&self.bus).await {
                 Ok((messages, position)) => {
+                    self.monitor.holds();
                     (self.messages, self.position, self.contiguous) = (messages, position, false);
                     self.checks.reset();
                     return;
                 }
                 Err(error) => {
-                    debug!(%error, "the feed cannot begin anew yet");
+                    self.bus.failed(&self.monitor, &error);
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -243,17 +276,6 @@ async fn begin(bus: &Bus) -> Result<(Ordered, Position), BusError> {
             id,
         },
     ))
-}
-
-/// Compares the stream with what was read, however long it takes to be answered.
-async fn compare_until_answered(bus: &Bus, read: Position) -> Option<Break> {
-    loop {
-        match compare(bus, read).await {
-            Ok(found) => return found,
-            Err(error) => debug!(%error, "the stream could not be compared"),
-        }
-        tokio::time::sleep(RETRY).await;
-    }
 }
 
 async fn compare(bus: &Bus, read: Position) -> Result<Option<Break>, BusError> {

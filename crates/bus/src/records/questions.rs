@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_nats::{Message, Subject, Subscriber};
+use confab_protocol::chain::chain;
 use confab_protocol::ids::SessionId;
 use confab_protocol::wire;
 use futures_util::stream::{Select, select};
@@ -124,7 +125,7 @@ impl Bus {
         match tokio::time::timeout(LETTING_GO, asking).await {
             Ok(Ok(answer)) => Some(answer),
             Ok(Err(error)) => {
-                debug!(%error, gateway = %gateway, "a gateway does not say whether it lets a session go");
+                debug!(error = %chain(&error), gateway = %gateway, "a gateway does not say whether it lets a session go");
                 None
             }
             Err(_late) => None,

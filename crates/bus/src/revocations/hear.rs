@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream::kv::{Operation, Watch};
+use confab_protocol::chain::chain;
+use confab_protocol::condition::Monitor;
 use confab_protocol::revocation::Revocation;
 use futures_util::StreamExt as _;
 use time::OffsetDateTime;
@@ -11,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 
 use super::decode;
+use crate::conditions::REVOCATIONS_BUCKET as WATCHED;
 use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects::{REVOCATION, REVOCATIONS_BUCKET};
@@ -54,7 +57,7 @@ async fn broadcasts(bus: &Bus, gateway: &mpsc::Sender<Heard>) {
                     }
                 }
             }
-            Err(error) => debug!(%error, "revocations cannot be listened to yet"),
+            Err(error) => debug!(error = %chain(&error), "revocations cannot be listened to yet"),
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -77,10 +80,14 @@ async fn readings(bus: &Bus, gateway: &mpsc::Sender<Heard>) {
 }
 
 async fn bucket(bus: &Bus, gateway: &mpsc::Sender<Heard>) {
+    let monitor = Monitor::new(WATCHED);
     while !gateway.is_closed() {
         match watch(bus).await {
-            Ok((entries, made)) => follow(bus, entries, made, gateway).await,
-            Err(error) => debug!(%error, "the bucket of revocations cannot be watched yet"),
+            Ok((entries, made)) => {
+                monitor.holds();
+                follow(bus, entries, made, gateway).await;
+            }
+            Err(error) => bus.failed(&monitor, &error),
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -121,7 +128,7 @@ async fn follow(
                     }
                 }
                 Some(Err(error)) => {
-                    debug!(%error, "the watch of revocations failed");
+                    debug!(error = %chain(&error), "the watch of revocations failed");
                     return;
                 }
                 None => return,

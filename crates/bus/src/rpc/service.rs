@@ -1,13 +1,17 @@
 //! The workers' side: a NATS micro service (NATS ADR-32), so that `nats micro ls|info|stats|ping` see it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
+use async_nats::connection::State;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::error::Error as ServiceError;
 use async_nats::service::{Request, ServiceExt as _};
 use bytes::Bytes;
+use confab_protocol::chain::chain;
 use confab_protocol::command::{self, Batch};
+use confab_protocol::condition::Monitor;
 use confab_protocol::query::{self, QueryRequest};
 use confab_protocol::wire;
 use futures_util::StreamExt as _;
@@ -18,6 +22,7 @@ use tracing::{debug, warn};
 
 use super::WorkerId;
 use super::workers::{announcement, leaving};
+use crate::conditions::ANSWERS;
 use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects;
@@ -31,6 +36,7 @@ pub struct Service {
     id: WorkerId,
     /// Nothing was sent to it before: what its clock counts from.
     began: Instant,
+    answers: Arc<Monitor>,
     /// Answers `nats micro` until it leaves.
     service: Option<async_nats::service::Service>,
     requests: SelectAll<stream::BoxStream<'static, Raw>>,
@@ -81,6 +87,7 @@ pub struct Reply {
     request: Box<Request>,
     client: Client,
     worker: WorkerId,
+    answers: Arc<Monitor>,
 }
 
 impl std::fmt::Debug for Reply {
@@ -118,7 +125,7 @@ impl Reply {
             return Ok(());
         };
         let sent = self.client.publish(subject, payload);
-        sent.await.map_err(BusError::nats("answer a gateway"))
+        self.told(sent.await.map_err(BusError::nats("answer a gateway")))
     }
 
     /// Sends the answer, or the part of it that completes it: the service's statistics count the request here.
@@ -127,7 +134,24 @@ impl Reply {
     /// When NATS is away.
     pub async fn send_last_part(&self, payload: Bytes) -> Result<(), BusError> {
         let sent = self.request.respond(Ok(payload));
-        sent.await.map_err(BusError::nats("answer a gateway"))
+        self.told(sent.await.map_err(BusError::nats("answer a gateway")))
+    }
+
+    /// Notes that an answer was given up because NATS did not take it in time.
+    pub fn was_given_up(&self) {
+        let _late: Result<(), _> = self.told(Err(BusError::Timeout));
+    }
+
+    fn told(&self, sent: Result<(), BusError>) -> Result<(), BusError> {
+        match &sent {
+            Ok(()) => self.answers.succeeded(),
+            // While NATS is away that is told instead, once.
+            Err(error) if self.client.connection_state() == State::Connected => {
+                self.answers.failed(error);
+            }
+            Err(_) => {}
+        }
+        sent
     }
 }
 
@@ -175,6 +199,7 @@ impl Service {
             bus: bus.clone(),
             id,
             began,
+            answers: Arc::new(Monitor::new(ANSWERS)),
             service: Some(service),
             requests,
         })
@@ -220,6 +245,7 @@ impl Service {
             request: Box::new(request),
             client: self.bus.client.clone(),
             worker: self.id,
+            answers: Arc::clone(&self.answers),
         }
     }
 
@@ -291,7 +317,7 @@ async fn refuse(request: &Request, problem: String) {
         }))
         .await
     {
-        debug!(%error, "a malformed request could not be answered");
+        debug!(error = %chain(&error), "a malformed request could not be answered");
     }
 }
 

@@ -4,15 +4,19 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::Message;
 use bytes::Bytes;
 use confab_protocol::command::SentAfter;
+use confab_protocol::condition::Monitor;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Target, WorkerId};
+use crate::conditions::WORKERS;
 use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects;
@@ -25,6 +29,10 @@ const PUNCTUAL: Duration = Duration::from_millis(600);
 const LATELY: Duration = Duration::from_secs(3);
 /// How often it is looked whether a worker that is asked something is still punctual.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it is looked whether any worker is heard of, for the log.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How long none may be heard of until that is told: a gateway and all workers may just have come back to NATS, each when it pleases.
+const MAX_SILENCE: Duration = Duration::from_secs(6);
 /// More would be a flood of strangers, not workers.
 const MAX_WORKERS: usize = 4096;
 /// A worker that stands still may be sent to for as long as NATS keeps its connection: so long its clock is kept.
@@ -104,16 +112,39 @@ impl Workers {
         let lives = subscribe(subjects::WORKERS).await?;
         let leaves = subscribe(subjects::WORKERS_LEAVING).await?;
         let mut messages = stream::select(lives, leaves);
-        while let Some(Some(message)) = stop.run_until_cancelled(messages.next()).await {
-            if message.subject.as_str() == subjects::WORKERS_LEAVING {
-                if let Some(worker) = left(&message.payload) {
-                    self.forget(worker);
+        let monitor = Monitor::new(WORKERS);
+        // From the start or the last break of NATS on workers have as long to say that they live as later.
+        let mut silence_counts_from = Instant::now();
+        let mut looks = interval(WATCH_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                message = messages.next() => match message {
+                    Some(message) => self.take(&message),
+                    None => return Ok(()),
+                },
+                _ = looks.tick() => {
+                    if !self.bus.is_connected() {
+                        silence_counts_from = Instant::now();
+                    } else if self.has_others(1, &[]) {
+                        monitor.holds();
+                    } else if silence_counts_from.elapsed() >= MAX_SILENCE {
+                        monitor.failed_for(&format_args!("none said within {LATELY:?} that it lives"));
+                    }
                 }
-            } else if let Some((worker, ms)) = announced(&message.payload) {
-                self.note(worker, ms, Instant::now());
             }
         }
-        Ok(())
+    }
+
+    fn take(&self, message: &Message) {
+        if message.subject.as_str() == subjects::WORKERS_LEAVING {
+            if let Some(worker) = left(&message.payload) {
+                self.forget(worker);
+            }
+        } else if let Some((worker, ms)) = announced(&message.payload) {
+            self.note(worker, ms, Instant::now());
+        }
     }
 
     /// Waits until a worker was heard of, for so long at most. Only who has just begun waits.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use confab_bus::rpc::{BatchSender, Inbox, Liveness, Target, Token, WorkerId, Workers};
 use confab_bus::{Bus, BusError, RpcError};
+use confab_protocol::chain::chain;
 use confab_protocol::command::{Batch, Part, Request, VERSION};
 use confab_protocol::error::{Code, Failure};
 use rustc_hash::FxHashMap;
@@ -17,7 +18,7 @@ use tracing::{debug, warn};
 use super::attempt::{Attempt, Heard};
 use super::lanes::{Lanes, Message};
 use super::submission::{ATTEMPTS, Submission};
-use super::{CommandLimits, INBOX, attempt_timeout, failure_of, milliseconds};
+use super::{Answers, CommandLimits, INBOX, attempt_timeout, failure_of, milliseconds};
 use crate::metrics::CommandMetrics;
 
 /// A gateway that has just begun hears of every worker within a second.
@@ -31,6 +32,7 @@ pub(crate) struct CommandLoop {
     lanes: Lanes,
     limits: CommandLimits,
     metrics: CommandMetrics,
+    answers: Arc<Answers>,
     attempts: FxHashMap<Token, Attempt>,
     /// When it is looked whether an attempt is over: each has one entry.
     looks: BTreeSet<(Instant, Token)>,
@@ -51,9 +53,9 @@ enum Wake {
 
 impl CommandLoop {
     pub(super) fn new(
-        bus: Bus,
-        workers: Arc<Workers>,
+        (bus, workers): (Bus, Arc<Workers>),
         submissions: mpsc::Receiver<Submission>,
+        answers: Arc<Answers>,
         limits: CommandLimits,
         metrics: CommandMetrics,
     ) -> Self {
@@ -61,6 +63,7 @@ impl CommandLoop {
             bus,
             workers,
             submissions,
+            answers,
             lanes: Lanes::new(&limits),
             limits,
             metrics,
@@ -95,7 +98,9 @@ impl CommandLoop {
                 Wake::Answered(None) => return Err(BusError::Disconnected),
                 Wake::Sent(Ok((token, Err(error)))) => self.failed(token, &error),
                 Wake::Sent(Ok((_, Ok(())))) => {}
-                Wake::Sent(Err(error)) => warn!(%error, "a message to a worker died"),
+                Wake::Sent(Err(error)) => {
+                    warn!(error = %chain(&error), "a message to a worker died")
+                }
                 Wake::Submitted(submission) => self.take_all(submission),
                 Wake::Due => self.look(Instant::now()),
                 Wake::Stop => is_stopping = true,
@@ -190,6 +195,7 @@ impl CommandLoop {
             return;
         };
         self.metrics.part();
+        self.answers.came();
         let before = attempt.unheard();
         let Heard { complete, owners } = attempt.part(Instant::now(), part);
         let after = attempt.unheard();
@@ -253,7 +259,8 @@ impl CommandLoop {
             return;
         };
         let (target, worker) = (attempt.target(), attempt.worker());
-        debug!(%error, ?target, "a message was not answered");
+        self.answers.failed(error);
+        debug!(error = %chain(error), worker = ?target, "a message was not answered");
         if attempt.unheard() > 0 {
             let owners = attempt.unheard_owners();
             self.lanes.finished(target, attempt.class(), &owners, 0);

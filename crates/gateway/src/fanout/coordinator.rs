@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use confab_bus::records::Position;
+use confab_protocol::chain::chain;
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -114,7 +115,9 @@ impl CoordinatorLoop {
             Ok(Done::Retry(retry)) => self.coordinator.retry(retry),
             Ok(Done::Stepped(ticket, answers)) => self.coordinator.stepped(ticket, answers),
             Ok(Done::Read(..) | Done::Ranges(..)) => {}
-            Err(error) => tracing::error!(%error, "a question of the coordinator died"),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "a question of the coordinator died")
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use confab_protocol::chain::chain;
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet, yield_now};
@@ -225,7 +226,7 @@ impl ShardLoop {
             }
             Ok(Done::Retry(retry)) => self.shard.retry(retry),
             Ok(Done::Stepped(..)) => {}
-            Err(error) => tracing::error!(%error, "a question of the hub died"),
+            Err(error) => tracing::error!(error = %chain(&error), "a question of the hub died"),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use confab_bus::{GatewayId, PresenceAnswers};
+use confab_protocol::chain::chain;
 use confab_protocol::fair::{FairQueue, Slots};
 use confab_protocol::frame::{PresenceSignal, PresenceSnapshot, ServerFrame};
 use confab_protocol::ids::{ConversationId, TenantId, UserId};
@@ -188,7 +189,7 @@ impl PresenceLoop {
     pub(super) fn tell_snapshots(&mut self, asked: Result<Asked, JoinError>) {
         match asked {
             Ok(Asked { members, answers }) => self.tell_members(members, answers),
-            Err(error) => warn!(%error, "a question about presence died"),
+            Err(error) => warn!(error = %chain(&error), "a question about presence died"),
         }
         self.presences.answered();
     }

@@ -16,6 +16,7 @@ use crate::admission::Transport;
 use crate::keys;
 use crate::limits::{ASK_ALL_PRICE, PLAIN_PRICE, Tally};
 use crate::permits::FairPermit;
+use crate::trace::traceparent;
 
 /// The caller of a request whose token was verified.
 #[derive(Debug)]
@@ -103,13 +104,7 @@ impl FromRequestParts<Arc<App>> for Who {
             .get::<RequestId>()
             .map(|id| id.0.clone())
             .unwrap_or_default();
-        let traceparent = parts
-            .headers
-            .get("traceparent")
-            .and_then(|value| value.to_str().ok());
-        let traceparent = traceparent
-            .filter(|text| text.len() <= 128)
-            .map(str::to_owned);
+        let traceparent = traceparent(&parts.headers).map(str::to_owned);
         let mut tallied = Extensions::new();
         if let Some(tally) = parts.extensions.get::<Tally>() {
             tallied.insert(tally.clone());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use confab_bus::feed::FeedEvent;
+use confab_protocol::chain::chain;
 use confab_protocol::event::MembershipChange;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::query::{EncodedEvent, Membership};
@@ -280,7 +281,7 @@ impl LogEvent {
     /// What the event does to memberships. One of ours that cannot be parsed is a defect, and changes nothing.
     pub(super) fn membership_change(&self) -> Option<MembershipChange> {
         MembershipChange::parse(self.r#type, self.body.json()).unwrap_or_else(|error| {
-            tracing::error!(%error, seq = self.seq, "a membership event cannot be parsed");
+            tracing::error!(error = %chain(&error), seq = self.seq, "a membership event cannot be parsed");
             None
         })
     }

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use confab_protocol::chain::chain;
 use confab_protocol::frame::{PresenceSignal, ReceiptSignal, ServerFrame, TypingSignal};
 use confab_protocol::ids::{ConversationId, TenantId, UserId};
 use confab_protocol::limits;
@@ -345,7 +346,7 @@ fn encode(frame: &ServerFrame) -> Option<String> {
     match frame.encode() {
         Ok(json) => Some(json),
         Err(error) => {
-            tracing::error!(%error, "a signal cannot be encoded");
+            tracing::error!(error = %chain(&error), "a signal cannot be encoded");
             None
         }
     }

@@ -1,6 +1,7 @@
 //! Who is there, asked of all gateways, this one among them: each answers from its memory.
 
 use confab_bus::{Bus, Gateways, PresenceAnswers};
+use confab_protocol::chain::chain;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{TenantId, UserId};
 use confab_protocol::signal::{PresenceQuestion, PresenceStatus};
@@ -31,7 +32,7 @@ impl PresenceDirectory {
         let alive = self.gateways.all_alive().unwrap_or_default();
         let asked = self.bus.presence_of(tenant, question, &alive).await;
         asked.map_err(|error| {
-            debug!(%error, "the gateways cannot be asked for presence");
+            debug!(error = %chain(&error), "the gateways cannot be asked for presence");
             let away = "the other gateways cannot be reached";
             Failure::new(Code::Unavailable, away).retry_after(1000)
         })

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use confab_bus::BusError;
 use confab_bus::records::{Asked, RecordQuestions};
+use confab_protocol::chain::chain;
 use tracing::{debug, info, warn};
 
 use super::Records;
@@ -20,11 +21,13 @@ impl Records {
                 Ok(mut questions) => {
                     while let Some(asked) = questions.next().await {
                         if let Err(error) = self.answer_one(&questions, asked).await {
-                            debug!(%error, "a question about a session was not answered");
+                            debug!(error = %chain(&error), "a question about a session was not answered");
                         }
                     }
                 }
-                Err(error) => debug!(%error, "questions about sessions cannot be heard yet"),
+                Err(error) => {
+                    debug!(error = %chain(&error), "questions about sessions cannot be heard yet")
+                }
             }
             tokio::time::sleep(AGAIN).await;
         }

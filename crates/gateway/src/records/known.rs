@@ -3,6 +3,7 @@
 use confab_bus::BusError;
 use confab_bus::records::{Entry, Found, Record};
 use confab_bus::sessions::SessionsOf;
+use confab_protocol::chain::chain;
 use confab_protocol::command::Caller;
 use confab_protocol::ids::SessionId;
 use tracing::debug;
@@ -54,7 +55,7 @@ impl Records {
             _ if is_held => Known::Yes(None),
             Ok(Found::Absent | Found::Unreadable { .. }) => self.others_know(session, caller).await,
             Err(error) => {
-                debug!(%error, "it is not known whether there is a session");
+                debug!(error = %chain(&error), "it is not known whether there is a session");
                 Known::Maybe
             }
         }
@@ -78,7 +79,7 @@ impl Records {
         let (open, held) = match asked.await {
             Ok(asked) => asked,
             Err(error) => {
-                debug!(%error, "gateways cannot be asked for a session");
+                debug!(error = %chain(&error), "gateways cannot be asked for a session");
                 return Known::Maybe;
             }
         };

@@ -8,6 +8,7 @@ use confab_bus::BusError;
 use confab_bus::records::{
     Answer, Entry, Fence, Found, Ownership, Position, Put, Record, TakeOver, TokenHash,
 };
+use confab_protocol::chain::chain;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::SessionId;
 use confab_protocol::signal::PresenceStatus;
@@ -195,7 +196,7 @@ impl Records {
     /// What the bucket's leader holds; a bucket that is missing is made.
     pub(super) async fn read(&self, session: SessionId) -> Result<Found, Failure> {
         let failed = |error: BusError| {
-            debug!(%error, session.id = %session, "a session's record cannot be read");
+            debug!(error = %chain(&error), session.id = %session, "a session's record cannot be read");
             unavailable()
         };
         match self.0.bucket.get_from_leader(session).await {
@@ -223,7 +224,7 @@ impl Records {
         others.retain(|gateway| *gateway != id);
         let asked = self.0.bus.held_record(claimant.session, &others).await;
         let elsewhere = asked.map_err(|error| {
-            debug!(%error, "the gateways cannot be asked for a record");
+            debug!(error = %chain(&error), "the gateways cannot be asked for a record");
             unavailable()
         })?;
         let held = own.into_iter().chain(elsewhere.entry);
@@ -319,7 +320,7 @@ impl Records {
         if former != self.0.gateways.id()
             && let Err(error) = self.0.bus.fence(former, Fence { session, owner }).await
         {
-            debug!(%error, "a gateway was not told of a take-over");
+            debug!(error = %chain(&error), "a gateway was not told of a take-over");
         }
         Ok(Some(Resumed {
             holder: self.holder(session, owner),
@@ -345,7 +346,7 @@ impl Records {
             Put::Refused => Ok(None),
             Put::Full => Err(unavailable()),
             Put::Unknown(error) => {
-                warn!(%error, session.id = %session, "a take-over has no answer: its record is read again");
+                warn!(error = %chain(&error), session.id = %session, "a take-over has no answer: its record is read again");
                 let found = self.read(session).await?;
                 let stands = found.standing() == Some(record.owner);
                 Ok(stands.then(|| found.revision()))

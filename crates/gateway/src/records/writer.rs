@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use confab_bus::BusError;
 use confab_bus::records::Put;
+use confab_protocol::chain::chain;
 use confab_protocol::ids::SessionId;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -130,9 +131,12 @@ impl Records {
         found: Result<OffsetDateTime, BusError>,
     ) -> Option<OffsetDateTime> {
         let made = match found {
-            Ok(made) => made,
+            Ok(made) => {
+                self.0.writing.succeeded();
+                made
+            }
             Err(error) => {
-                debug!(%error, "the bucket of sessions cannot be looked at");
+                self.0.bus.failed(&self.0.writing, &error);
                 return before;
             }
         };
@@ -182,7 +186,7 @@ impl Records {
     async fn delete(&self, session: SessionId, revision: u64) {
         let deleted = self.0.bucket.delete(session, revision).await;
         if let Err(error) = &deleted {
-            debug!(%error, session.id = %session, "a session's record was not deleted");
+            debug!(error = %chain(error), session.id = %session, "a session's record was not deleted");
         }
         self.0.metrics.deleted(deleted.is_ok());
     }
@@ -198,6 +202,7 @@ impl Records {
                 .await
             {
                 Put::Stored { revision, bytes } => {
+                    self.0.writing.succeeded();
                     self.charge(&snapshot.user, bytes);
                     let (now, chance) = (Instant::now(), rand::random());
                     self.change(|table| table.stored(hold, revision, now, chance));
@@ -223,7 +228,8 @@ impl Records {
                     if matches!(error, BusError::NoStream) {
                         self.0.missing.notify_one();
                     }
-                    debug!(%error, session.id = %hold.session, "a session's record was not written");
+                    self.0.bus.failed(&self.0.writing, &error);
+                    debug!(error = %chain(&error), session.id = %hold.session, "a session's record was not written");
                     break;
                 }
             }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use confab_bus::sessions::{Questions, SessionsOf};
 use confab_bus::{Bus, BusError, Gateways};
+use confab_protocol::chain::chain;
 use confab_protocol::command::Caller;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::resource::Session;
@@ -38,7 +39,7 @@ impl Directory {
         let alive = self.gateways.all_alive().unwrap_or_default();
         let of = SessionsOf::new(caller.tenant, caller.user);
         self.bus.sessions_of(&of, &alive).await.map_err(|error| {
-            debug!(%error, "the gateways cannot be asked for sessions");
+            debug!(error = %chain(&error), "the gateways cannot be asked for sessions");
             let away = "the other gateways cannot be reached";
             Failure::new(Code::Unavailable, away).retry_after(1000)
         })
@@ -49,7 +50,9 @@ impl Directory {
         let telling = tokio::time::timeout(TELLING, self.bus.tell_revocation(revocation));
         match telling.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "a revocation is left to the worker to tell"),
+            Ok(Err(error)) => {
+                debug!(error = %chain(&error), "a revocation is left to the worker to tell")
+            }
             Err(_late) => debug!("a revocation could not be told in time"),
         }
     }
@@ -58,7 +61,9 @@ impl Directory {
         loop {
             match self.bus.session_questions().await {
                 Ok(questions) => self.answer_all(questions, sessions).await,
-                Err(error) => debug!(%error, "questions about sessions cannot be heard yet"),
+                Err(error) => {
+                    debug!(error = %chain(&error), "questions about sessions cannot be heard yet")
+                }
             }
             tokio::time::sleep(AGAIN).await;
         }
@@ -70,7 +75,7 @@ impl Directory {
             let answered: Result<(), BusError> =
                 questions.answer(question, self.gateways.id(), own).await;
             if let Err(error) = answered {
-                debug!(%error, "a question about sessions was not answered");
+                debug!(error = %chain(&error), "a question about sessions was not answered");
             }
         }
     }

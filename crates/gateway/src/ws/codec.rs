@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use confab_protocol::chain::chain;
 use confab_protocol::frame::{BadFrame, ClientFrame, ServerFrame};
 use confab_protocol::wire;
 
@@ -78,7 +79,7 @@ impl Broadcast {
         match wire::msgpack_of_json(self.json()) {
             Ok(packed) => Frame::binary(&packed),
             Err(error) => {
-                tracing::error!(%error, "an event has no MessagePack form");
+                tracing::error!(error = %chain(&error), "an event has no MessagePack form");
                 Frame::binary(&[0xc0])
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use confab_auth::Caller;
+use confab_protocol::chain::chain;
 use confab_protocol::command::{
     self, Command, DeleteMessage, EditMessage, MarkRead, Outcome, Request, SendAnswer, SendMessage,
 };
@@ -213,7 +214,7 @@ impl Session<'_> {
         let content = match JsonText::of(content) {
             Ok(content) => content,
             Err(error) => {
-                warn!(%error, "a message cannot be encoded");
+                warn!(error = %chain(&error), "a message cannot be encoded");
                 connection.answer_error(id, Failure::of(Code::Internal));
                 return;
             }
@@ -228,7 +229,7 @@ impl Session<'_> {
     fn request(&self, command: Command) -> Request {
         Request {
             request_id: Uuid::now_v7().to_string(),
-            traceparent: None,
+            traceparent: self.traceparent.as_deref().map(str::to_owned),
             caller: command::Caller {
                 tenant: self.caller.tenant.clone(),
                 user: self.caller.user.clone(),
@@ -350,6 +351,9 @@ impl Answered {
             Ok(_) => Failure::of(Code::Internal),
             Err(failure) => failure,
         };
+        if failure.code == Code::Internal {
+            warn!(request.id = %request_id, %failure, "a frame failed");
+        }
         ServerFrame::Error(ErrorFrame::new(id, failure, request_id))
     }
 }

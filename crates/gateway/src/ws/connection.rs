@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use confab_protocol::chain::chain;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::frame::{ErrorFrame, ServerFrame, Welcome};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -69,7 +70,7 @@ impl Connection {
                 self.outbox.metrics().told(&welcome, frame.as_bytes().len());
                 self.outbox.start(frame);
             }
-            Err(error) => warn!(%error, "a welcome cannot be encoded"),
+            Err(error) => warn!(error = %chain(&error), "a welcome cannot be encoded"),
         }
     }
 
@@ -79,7 +80,7 @@ impl Connection {
                 self.outbox.metrics().told(frame, encoded.as_bytes().len());
                 self.outbox.push_answer(encoded);
             }
-            Err(error) => warn!(%error, "an answer cannot be encoded"),
+            Err(error) => warn!(error = %chain(&error), "an answer cannot be encoded"),
         }
     }
 

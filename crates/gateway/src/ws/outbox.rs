@@ -5,6 +5,7 @@ use std::hash::BuildHasher as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use confab_protocol::chain::chain;
 use confab_protocol::error::Code;
 use confab_protocol::frame::ServerFrame;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
@@ -263,7 +264,7 @@ impl Outbox {
                 self.metrics.told(frame, encoded.as_bytes().len());
                 self.push_answer(encoded);
             }
-            Err(error) => warn!(%error, "an answer cannot be encoded"),
+            Err(error) => warn!(error = %chain(&error), "an answer cannot be encoded"),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use confab_auth::Caller;
+use confab_protocol::chain::chain;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::signal::PresenceStatus;
 use tokio::net::TcpStream;
@@ -57,7 +58,7 @@ pub(super) async fn serve(
     (stream, read_ahead): (TcpStream, Bytes),
     (slot, greeting): (Slot, Option<Slot>),
     encoding: Encoding,
-    caller: Option<Caller>,
+    (caller, traceparent): (Option<Caller>, Option<Box<str>>),
 ) {
     let limit = if caller.is_some() {
         confab_protocol::limits::FRAME
@@ -67,7 +68,7 @@ pub(super) async fn serve(
     let (reader, writer) = match socket::split(stream, &read_ahead, Limits::bytes(limit)) {
         Ok(halves) => halves,
         Err(error) => {
-            debug!(%error, "the socket was lost at once");
+            debug!(error = %chain(&error), "the socket was lost at once");
             return;
         }
     };
@@ -86,6 +87,7 @@ pub(super) async fn serve(
     let beginning = Box::pin(begin(sockets, &mut connection, caller, (slot, greeting)));
     let (end, kept) = match beginning.await {
         Ok((mut session, kept)) => {
+            session.traceparent = traceparent;
             let first = session.run(&mut connection).await;
             let end = Box::pin(finish(session, &mut connection, first)).await;
             (end, Some(kept))
@@ -140,6 +142,8 @@ pub(super) struct Session<'a> {
     pub(super) key: SessionKey,
     /// What its token says: the last one.
     pub(super) caller: Caller,
+    /// The trace that its connection's beginning belongs to, where the client said one.
+    pub(super) traceparent: Option<Box<str>>,
     /// Its place among the open sessions.
     pub(super) place: Registered,
     /// Its place among the connections of its user.
@@ -183,6 +187,7 @@ impl<'a> Session<'a> {
             sockets,
             key,
             caller,
+            traceparent: None,
             place,
             _user_connection: user_connection,
             holder,

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use confab_protocol::chain::chain;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, EventId};
 use confab_protocol::timestamp::Timestamp;
@@ -19,6 +20,7 @@ use super::{AGAIN, Committer, Fate, given_up, gives_up};
 use crate::database::{READ_COMMITTED, bounded};
 use crate::error::{CommandError, Meaning, locked, meaning, poisons_connection};
 use crate::messages::{Append, Appended, Decision, Stored};
+use crate::origin::Origin;
 use crate::outbox::Committed;
 use crate::planner::{Locking, Open};
 use crate::reads::version;
@@ -38,6 +40,8 @@ pub(crate) struct Item {
     pub(crate) deadline: Instant,
     /// What earlier runs have left open.
     pub(crate) open: Open,
+    /// The request that it came with.
+    pub(crate) origin: Origin,
 }
 
 /// What became of a batch: of each item, and what is to be published.
@@ -72,6 +76,7 @@ impl Committer {
             }
             let error = match self.append(&batch, locking).await {
                 Ok(appended) => {
+                    self.commits.succeeded();
                     run.committed.extend(self.committed(&batch, &appended));
                     run.decide(&part, &batch, &appended);
                     continue;
@@ -85,7 +90,7 @@ impl Committer {
                     part.iter().for_each(|n| run.skip(*n));
                 }
                 Meaning::Data | Meaning::Defect if part.len() == 1 => {
-                    error!(%error, "Postgres refused a message");
+                    run.report_refusal(&part, &error);
                     let failure = CommandError::from(error).failure(false);
                     part.iter().for_each(|n| run.refuse(*n, failure.clone()));
                 }
@@ -95,13 +100,14 @@ impl Committer {
                     tokio::time::sleep(LOCKED_RETRY_DELAY).await;
                 }
                 Meaning::Data | Meaning::Defect | Meaning::Locked => {
-                    debug!(%error, events = part.len(), "a batch was refused and is run in halves");
+                    debug!(error = %chain(&error), events = part.len(), "a batch was refused and is run in halves");
                     let (one, other) = part.split_at(part.len() / 2);
                     parts.push_front((other.to_vec(), was_locked));
                     parts.push_front((one.to_vec(), was_locked));
                 }
                 Meaning::Again | Meaning::NotExecuted | Meaning::Unknown => {
-                    debug!(%error, ?meaning, "a batch is run again");
+                    self.passing(&error);
+                    debug!(error = %chain(&error), ?meaning, "a batch is run again");
                     if meaning == Meaning::Unknown {
                         part.iter().for_each(|n| run.doubt(*n));
                     }
@@ -267,6 +273,14 @@ impl<'a> Run<'a> {
 
     fn refuse(&mut self, n: usize, failure: Failure) {
         self.set(n, Fate::Decided(Err(failure)));
+    }
+
+    /// Logs why a message was refused that is alone in its part.
+    fn report_refusal(&self, part: &[usize], error: &sqlx::Error) {
+        for item in part.iter().filter_map(|n| self.items.get(*n)) {
+            let span = item.origin.span("send_message");
+            span.in_scope(|| error!(error = %chain(error), "Postgres refused a message"));
+        }
     }
 
     /// A run may have stored it.

@@ -3,15 +3,17 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use confab_protocol::chain::chain;
 use confab_protocol::command::{Caller, MarkRead, Outcome, ReadMark};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::ConversationId;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{AGAIN, Committer, Fate, given_up, gives_up, report};
+use super::{AGAIN, Committer, Fate, given_up, gives_up};
 use crate::database::bounded;
 use crate::error::{CommandError, Meaning, locked, meaning, poisons_connection};
+use crate::origin::Origin;
 use crate::planner::Open;
 
 const CALL: &str = "select command, outcome, conversation, up_to, moved, members from mark_read($1, $2, $3, $4, $5, $6)";
@@ -22,6 +24,8 @@ pub(crate) struct Mark {
     pub(crate) caller: Caller,
     pub(crate) read: MarkRead,
     pub(crate) deadline: Instant,
+    /// The request that it came with.
+    pub(crate) origin: Origin,
 }
 
 /// Marks of one statement, with their places among all.
@@ -56,6 +60,7 @@ impl Committer {
             }
             let error = match ran {
                 Ok(rows) => {
+                    self.commits.succeeded();
                     for ((place, _), fate) in part.iter().zip(answers(&part, &rows)) {
                         set(*place, fate);
                     }
@@ -64,7 +69,7 @@ impl Committer {
                 Err(error) => error,
             };
             let meaning = meaning(&error);
-            debug!(%error, ?meaning, marks = part.len(), "marks are run again");
+            debug!(error = %chain(&error), ?meaning, marks = part.len(), "marks are run again");
             let is_unknown = is_unknown || meaning == Meaning::Unknown;
             match meaning {
                 Meaning::Data | Meaning::Defect | Meaning::Locked if part.len() > 1 => {
@@ -82,9 +87,11 @@ impl Committer {
                     let (over, again): (Part<'_>, Part<'_>) = part
                         .into_iter()
                         .partition(|(_, mark)| is_refused || gives_up(mark.deadline, next));
-                    if !over.is_empty() {
+                    if let Some((_, first)) = over.first() {
                         let error = CommandError::from(error);
-                        report(&error);
+                        // Of several that end with it, the log names one.
+                        let span = first.origin.span("mark_read");
+                        span.in_scope(|| self.report(&error));
                         let failure = error.failure(is_unknown);
                         for (place, _) in over {
                             set(place, Fate::Decided(Err(failure.clone())));

@@ -36,6 +36,11 @@ impl Connector {
         self
     }
 
+    /// Host and port of the server.
+    pub(crate) fn address(&self) -> (&str, u16) {
+        (self.options.get_host(), self.options.get_port())
+    }
+
     /// The options of a connection that is made now.
     ///
     /// # Errors

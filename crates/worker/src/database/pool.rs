@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use confab_protocol::chain::chain;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 mod sharing;
 
@@ -56,8 +57,6 @@ struct Shared {
     places: Arc<Semaphore>,
     idle: Mutex<Vec<Opened>>,
     is_closed: AtomicBool,
-    /// The last server that was asked takes writes: only changes are logged.
-    is_writable: AtomicBool,
     /// The last connection that was made was made in time. Else one is made at a time: a server that stands still would have to serve,
     /// when it goes on, all that were given up meanwhile.
     is_answering: AtomicBool,
@@ -127,7 +126,6 @@ impl Pool {
             places: Arc::new(Semaphore::new(size as usize)),
             idle: Mutex::default(),
             is_closed: AtomicBool::new(false),
-            is_writable: AtomicBool::new(true),
             is_answering: AtomicBool::new(false),
             probing: Semaphore::new(1),
             connecting: TaskTracker::new(),
@@ -144,7 +142,7 @@ impl Pool {
     /// `PoolTimedOut` for whatever kept it from being had: nothing was executed.
     pub(crate) async fn acquire(&self) -> Result<Connection, sqlx::Error> {
         self.try_acquire().await.map_err(|error| {
-            debug!(%error, "no connection to Postgres");
+            debug!(error = %chain(&error), "no connection to Postgres");
             sqlx::Error::PoolTimedOut
         })
     }
@@ -154,9 +152,14 @@ impl Pool {
     /// # Errors
     /// [`AcquireError`].
     pub(crate) async fn try_acquire(&self) -> Result<Connection, AcquireError> {
-        timeout(self.0.acquire_timeout, self.get())
+        let acquired = timeout(self.0.acquire_timeout, self.get())
             .await
-            .unwrap_or(Err(AcquireError::Timeout))
+            .unwrap_or(Err(AcquireError::Timeout));
+        match &acquired {
+            Ok(_) => self.0.siblings.connected(),
+            Err(error) => self.0.siblings.not_connected(&self.0.connector, error),
+        }
+        acquired
     }
 
     /// A connection on which a transaction has begun, by [`SNAPSHOT`] or [`READ_COMMITTED`].
@@ -182,12 +185,12 @@ impl Pool {
         let closing = async {
             for opened in idle {
                 if let Err(error) = opened.inner.close().await {
-                    debug!(%error, "a connection to Postgres was lost before it was closed");
+                    debug!(error = %chain(&error), "a connection to Postgres was lost before it was closed");
                 }
             }
             shared.connecting.wait().await;
             if let Err(error) = shared.places.acquire_many(shared.size).await {
-                debug!(%error, "the pool was closed twice");
+                debug!(error = %chain(&error), "the pool was closed twice");
             }
         };
         if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
@@ -256,7 +259,12 @@ impl Shared {
         };
         let opened = timeout(CONNECT_TIMEOUT, opening).await;
         self.is_answering.store(opened.is_ok(), Ordering::Relaxed);
-        opened.unwrap_or(Err(AcquireError::Timeout))
+        let opened = opened.unwrap_or(Err(AcquireError::Timeout));
+        if let Err(error) = &opened {
+            // Here as well: who waits may have given up before the cause is known.
+            self.siblings.not_connected(&self.connector, error);
+        }
+        opened
     }
 
     async fn open(&self) -> Result<Opened, AcquireError> {
@@ -274,13 +282,8 @@ impl Shared {
 
     async fn check(&self, inner: &mut PgConnection) -> Result<(), AcquireError> {
         let is_writable: bool = sqlx::query_scalar(IS_WRITABLE).fetch_one(inner).await?;
-        let was_writable = self.is_writable.swap(is_writable, Ordering::Relaxed);
-        match (was_writable, is_writable) {
-            (true, false) => warn!("Postgres is a standby, or read-only: it is not used"),
-            (false, true) => info!("Postgres takes writes again"),
-            _ => {}
-        }
         if is_writable {
+            self.siblings.writable();
             Ok(())
         } else {
             Err(AcquireError::ReadOnly)

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use confab_bus::rpc::Reply;
+use confab_protocol::chain::chain;
 use confab_protocol::command::{Part, VERSION};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::{limits, wire};
 use rustc_hash::FxHashMap;
-use tracing::warn;
+use tracing::{debug, error, warn};
 
 use crate::commit::CommandOutcome;
 use crate::metrics::Metrics;
@@ -101,13 +102,9 @@ impl Parts {
             }
         };
         if tokio::time::timeout(SEND_TIMEOUT, send).await.is_err() {
-            // With the one that was being sent.
-            warn!(
-                parts = left.len() + 1,
-                "answers were dropped: NATS takes nothing"
-            );
             for gathered in left {
                 gathered.answering.metrics.unsent();
+                gathered.answering.reply.was_given_up();
             }
         }
     }
@@ -148,7 +145,7 @@ impl Gathered {
             };
             if let Err(error) = sent {
                 self.answering.metrics.unsent();
-                warn!(%error, "commands could not be answered");
+                debug!(error = %chain(&error), "commands could not be answered");
             }
         }
     }
@@ -183,7 +180,7 @@ fn split(part: Part, limit: usize) -> (Vec<Vec<u8>>, usize) {
                 continue;
             }
             Ok(_) => {}
-            Err(error) => warn!(%error, "an answer cannot be encoded"),
+            Err(error) => error!(error = %chain(&error), "an answer cannot be encoded"),
         }
         let half = part.outcomes.split_off(part.outcomes.len() / 2);
         if part.outcomes.is_empty() {

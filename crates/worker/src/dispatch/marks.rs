@@ -12,6 +12,7 @@ use super::{Dispatch, Ended, Pending, Running, code};
 use crate::commit::{Fate, Mark};
 use crate::fault;
 use crate::marks;
+use crate::origin::Origin;
 use crate::planner::{Locking, Open};
 
 /// After how long a refused mark is worth another try, in milliseconds.
@@ -132,8 +133,6 @@ struct Reader {
     bytes: usize,
     items: usize,
     was_skipped: bool,
-    request_id: String,
-    traceparent: Option<String>,
 }
 
 fn prepare(waiting: Waiting) -> Option<(Mark, Reader)> {
@@ -157,6 +156,10 @@ fn prepare(waiting: Waiting) -> Option<(Mark, Reader)> {
         caller,
         read,
         deadline: waiting.deadline,
+        origin: Origin {
+            request_id,
+            traceparent,
+        },
     };
     let reader = Reader {
         slot,
@@ -164,8 +167,6 @@ fn prepare(waiting: Waiting) -> Option<(Mark, Reader)> {
         bytes,
         items: waiting.items,
         was_skipped: waiting.open.skipped.is_some(),
-        request_id,
-        traceparent,
     };
     Some((mark, reader))
 }
@@ -183,8 +184,8 @@ impl Reader {
             open,
             job: Pending {
                 request: Box::new(Request {
-                    request_id: self.request_id,
-                    traceparent: self.traceparent,
+                    request_id: mark.origin.request_id,
+                    traceparent: mark.origin.traceparent,
                     event: None,
                     caller: mark.caller,
                     command: Command::MarkRead(mark.read),

@@ -4,13 +4,15 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use confab_bus::rpc::{QueryIncoming, Reply};
+use confab_protocol::chain::chain;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::{QueryKind, QueryOutcome, QueryRequest};
 use futures_util::FutureExt as _;
-use tracing::{Instrument as _, debug_span, error, warn};
+use tracing::{Instrument as _, debug, error};
 
 use super::{Dispatch, Ended, Running, code};
 use crate::metrics::Metrics;
+use crate::origin;
 use crate::query_queue::{Next, QueryQueue, Slot};
 use crate::reads;
 use crate::settings::Settings;
@@ -90,12 +92,13 @@ impl Dispatch {
         let (pool, metrics) = (self.reads.clone(), self.metrics.clone());
         let PendingQuery { request, reply } = pending;
         let name = request.query.name();
-        let span = debug_span!("query", request.id = %request.request_id, query = name);
+        let traceparent = request.traceparent.as_deref();
+        let span = origin::span(&request.request_id, traceparent, name);
         let answer = async move {
             let began = Instant::now();
             let reading = AssertUnwindSafe(reads::answer(&pool, &request.query, left));
             let outcome = reading.catch_unwind().await.unwrap_or_else(|_panic| {
-                error!(query = name, "a query panicked");
+                error!("a query panicked");
                 Err(Failure::of(Code::Internal))
             });
             let took = began.elapsed();
@@ -124,7 +127,7 @@ async fn send(metrics: &Metrics, name: &'static str, reply: Reply, outcome: &Que
         Ok(bytes) => metrics.query_answer(name, bytes),
         Err(error) => {
             metrics.unsent();
-            warn!(%error, query = name, "a query could not be answered");
+            debug!(error = %chain(&error), query = name, "a query could not be answered");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
+use confab_protocol::chain::chain;
 use confab_protocol::command::{Command, Outcome, Request};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
@@ -16,6 +17,7 @@ use crate::commit::{CommandOutcome, Committer, Fate, Item};
 use crate::fault;
 use crate::messages::{self, Append};
 use crate::metrics::Metrics;
+use crate::origin::{Origin, span_of};
 use crate::outbox::{Committed, Publisher};
 use crate::planner::{Done, Item as Waiting, Kind, Locking, Open, Refused, Ticket};
 
@@ -64,7 +66,11 @@ pub(super) async fn batch(
         }
     }
     metrics.locked(locking, skipped.len(), took);
-    warn_of_lock(locking, skipped.first(), took);
+    if locking == Locking::Wait
+        && let Some(first) = skipped.first()
+    {
+        span_of(&first.job.request).in_scope(|| warn_of_lock(first, took));
+    }
     parts.send().await;
     if dies {
         std::process::abort();
@@ -97,8 +103,6 @@ struct Sender {
     slot: Slot,
     received: Instant,
     bytes: usize,
-    request_id: String,
-    traceparent: Option<String>,
     owner: Owner,
 }
 
@@ -122,8 +126,6 @@ fn prepare(
         slot: waiting.job.slot,
         received: waiting.job.received,
         bytes: waiting.bytes,
-        request_id,
-        traceparent,
         owner: waiting.owner,
     };
     match messages::send(caller, message) {
@@ -132,6 +134,10 @@ fn prepare(
                 append,
                 deadline: waiting.deadline,
                 open: waiting.open,
+                origin: Origin {
+                    request_id,
+                    traceparent,
+                },
             };
             Some((item, sender))
         }
@@ -166,8 +172,8 @@ impl Sender {
             open,
             job: Pending {
                 request: Box::new(Request {
-                    request_id: self.request_id,
-                    traceparent: self.traceparent,
+                    request_id: item.origin.request_id,
+                    traceparent: item.origin.traceparent,
                     caller,
                     event: None,
                     command: Command::SendMessage(message),
@@ -202,7 +208,9 @@ pub(super) async fn alone(
                 parts.send().await;
             }
             metrics.locked(locking, 1, took);
-            warn_of_lock(locking, Some(&item), took);
+            if locking == Locking::Wait {
+                warn_of_lock(&item, took);
+            }
             item.open = open;
             return Done {
                 ticket,
@@ -239,24 +247,19 @@ pub(super) async fn alone(
 }
 
 /// Says what a command waited for in vain: an operator looks for who holds it.
-fn warn_of_lock(locking: Locking, skipped: Option<&Waiting<Pending>>, took: Duration) {
-    if locking == Locking::Wait
-        && let Some(item) = skipped
-    {
-        warn!(
-            conversation.id = item.conversation.map(tracing::field::display),
-            command = item.job.request.command.name(),
-            duration_ms = took.as_millis(),
-            "another session of Postgres holds what a command waits for"
-        );
-    }
+fn warn_of_lock(item: &Waiting<Pending>, took: Duration) {
+    warn!(
+        conversation.id = item.conversation.map(tracing::field::display),
+        duration_ms = took.as_millis(),
+        "another session of Postgres holds what a command waits for"
+    );
 }
 
 /// Tells gateways of a revocation at once. It stands in Postgres, where they look for it every few seconds all the same.
 async fn announce(bus: &Bus, revocation: &Revocation) {
     match tokio::time::timeout(ANNOUNCING, bus.announce_revocation(revocation)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(%error, "gateways learn of a revocation later"),
+        Ok(Err(error)) => warn!(error = %chain(&error), "gateways learn of a revocation later"),
         Err(_late) => warn!("gateways learn of a revocation later: NATS takes nothing"),
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
+use confab_protocol::chain::chain;
 use time::OffsetDateTime;
 use tracing::debug;
 
@@ -44,16 +45,21 @@ pub(super) async fn write_marks(
             return false;
         }
         Err(error) => {
-            debug!(%error, "it is not known whether the stream has what was published");
+            standing.not_marked(bus, &error);
             return false;
         }
     }
     match bounded(write(pool, &marks, standing, stream)).await {
-        Ok(written) if asked.elapsed() < SLICE => written,
+        Ok(written) if asked.elapsed() < SLICE => {
+            if written {
+                standing.marked();
+            }
+            written
+        }
         // Postgres was slow: what the stream lost meanwhile, others may have marked over.
         Ok(written) => written && still_held(bus, pool, stream, &marks, &witnesses, standing).await,
         Err(error) => {
-            debug!(%error, "commits could not be marked as published");
+            standing.not_marked(bus, &error.into());
             false
         }
     }
@@ -111,7 +117,7 @@ async fn still_held(
     }
     standing.doubt(stream, "what was just marked is not in the stream");
     if let Err(error) = unmark(pool, marks).await {
-        debug!(%error, "marks could not be taken back");
+        debug!(error = %chain(&error), "marks could not be taken back");
     }
     false
 }

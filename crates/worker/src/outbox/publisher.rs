@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use confab_bus::{Bus, Outgoing};
+use confab_protocol::chain::chain;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
@@ -133,7 +134,7 @@ pub(super) async fn run(
             }
             Some(written) = writing.join_next() => {
                 if let Err(error) = written {
-                    error!(%error, "marking commits died");
+                    error!(error = %chain(&error), "marking commits died");
                 }
             }
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use confab_bus::{Bus, BusError, Outgoing, Publishing};
 use confab_protocol::ids::EventId;
-use tracing::debug;
 
 use super::{Compared, Mark, Standing};
 
@@ -49,7 +48,7 @@ pub(super) async fn send(
                 Ok(publishing) => sent.events.push((event.id, publishing)),
                 Err(BusError::Refused) => sent.is_refused = true,
                 Err(error) => {
-                    debug!(%error, "events are left to the relay");
+                    standing.not_published(&error);
                     return Err(Unpublished::Away);
                 }
             }
@@ -74,6 +73,7 @@ pub(super) async fn acknowledged(
     for (event, publishing) in sent.events {
         match publishing.ack().await {
             Ok(ack) => {
+                standing.published();
                 if let Some(stream) = sent.stream {
                     is_the_same &= standing.acknowledged(stream, sent.before, ack);
                 }
@@ -81,7 +81,7 @@ pub(super) async fn acknowledged(
             }
             Err(BusError::Refused) => is_refused = true,
             Err(error) => {
-                debug!(%error, "an event was not acknowledged and is left to the relay");
+                standing.not_published(&error);
                 if let Some(stream) = sent.stream {
                     standing.doubt(stream, "an event was not acknowledged");
                 }

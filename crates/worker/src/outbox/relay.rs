@@ -4,12 +4,15 @@
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
+use confab_protocol::chain::chain;
+use confab_protocol::condition::Monitor;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use super::{OutboxError, Standing};
+use crate::conditions::{RELAY, outbox_failed};
 use crate::database::Pool;
 use crate::metrics::Metrics;
 
@@ -56,13 +59,15 @@ pub(crate) async fn run(
     metrics: Metrics,
     stop: CancellationToken,
 ) {
-    let mut relay = Relay::new(bus, pool, standing, metrics);
+    let monitor = Monitor::new(RELAY);
+    let mut relay = Relay::new(bus.clone(), pool, standing, metrics);
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         // A turn ends by itself: what it has begun is not dropped.
-        if let Err(error) = relay.turn(&stop).await {
-            debug!(%error, "the relay tries again");
+        match relay.turn(&stop).await {
+            Ok(()) => monitor.holds(),
+            Err(error) => outbox_failed(&bus, &monitor, &error),
         }
     }
 }
@@ -189,7 +194,7 @@ impl Relay {
         let ended = match run {
             Ok(ended) => ended,
             Err(error) => {
-                error!(%error, "relaying a run of commits died");
+                error!(error = %chain(&error), "relaying a run of commits died");
                 return false;
             }
         };
@@ -197,7 +202,7 @@ impl Relay {
         let took_some = ended.relayed > 0 || ended.rows.iter().any(|(_, end)| end.is_own());
         for (row, end) in ended.rows {
             if let Err(error) = self.row_ended(&row, end, took_some).await {
-                debug!(%error, "a row that cannot be published stays among the others");
+                debug!(error = %chain(&error), "a row that cannot be published stays among the others");
             }
         }
         took_some

@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use confab_bus::{Acknowledged, Bus, Link};
+use confab_bus::{Acknowledged, Bus, BusError, Link};
+use confab_protocol::condition::Monitor;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 use tracing::info;
 
-use super::Compared;
+use super::{Compared, OutboxError};
+use crate::conditions::{MARKING, PUBLISHING, outbox_failed};
 
 /// Whether commits may be marked as published now, and forgotten. Clones share it.
 ///
@@ -22,10 +24,12 @@ pub(crate) struct Standing {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     doubted: Notify,
     state: Mutex<State>,
+    publishing: Monitor,
+    marking: Monitor,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +44,12 @@ impl Standing {
         Self {
             link: bus.connection(),
             compared: watch::Sender::new(None),
-            shared: Arc::default(),
+            shared: Arc::new(Shared {
+                doubted: Notify::new(),
+                state: Mutex::default(),
+                publishing: Monitor::new(PUBLISHING),
+                marking: Monitor::new(MARKING),
+            }),
         }
     }
 
@@ -88,6 +97,28 @@ impl Standing {
             info!(why, "the stream is compared with what was published");
             self.shared.doubted.notify_one();
         }
+    }
+
+    /// JetStream has acknowledged an event.
+    pub(super) fn published(&self) {
+        self.shared.publishing.succeeded();
+    }
+
+    /// JetStream did not take an event. While NATS is away that is told instead, once.
+    pub(super) fn not_published(&self, error: &BusError) {
+        if self.link.borrow().connected {
+            self.shared.publishing.failed(error);
+        }
+    }
+
+    /// Commits were marked as published.
+    pub(super) fn marked(&self) {
+        self.shared.marking.succeeded();
+    }
+
+    /// Commits could not be marked as published.
+    pub(super) fn not_marked(&self, bus: &Bus, error: &OutboxError) {
+        outbox_failed(bus, &self.shared.marking, error);
     }
 
     /// Waits until the stream is in doubt.

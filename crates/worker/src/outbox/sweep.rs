@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use confab_bus::Bus;
+use confab_protocol::condition::Monitor;
 use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use super::{OutboxError, Standing, on};
+use crate::conditions::{SWEEP, outbox_failed};
 use crate::database::Pool;
 use crate::metrics::Metrics;
 
@@ -86,11 +88,12 @@ struct Step {
 /// Sweeps until `stop`.
 pub(crate) async fn run(
     what: &'static Sweep,
-    pool: Pool,
+    (bus, pool): (Bus, Pool),
     standing: Standing,
     metrics: Metrics,
     stop: CancellationToken,
 ) {
+    let monitor = Monitor::about(SWEEP, what.table.to_owned());
     loop {
         // Workers that began together do not sweep together.
         let period = PERIOD.mul_f64(0.75 + rand::random::<f64>() / 2.0);
@@ -99,8 +102,9 @@ pub(crate) async fn run(
         }
         // While NATS is away, and until its stream was compared, what was published is kept: it may be lost.
         let may_go_on = || !stop.is_cancelled() && (!what.is_outbox || standing.now().is_some());
-        if let Err(error) = delete_all(what, &pool, &metrics, may_go_on).await {
-            debug!(%error, table = what.table, "what is over could not be swept");
+        match delete_all(what, &pool, &metrics, may_go_on).await {
+            Ok(()) => monitor.holds(),
+            Err(error) => outbox_failed(&bus, &monitor, &error),
         }
     }
 }

@@ -4,14 +4,16 @@
 use std::time::Duration;
 
 use confab_bus::{Bus, BusError, Link, StreamState};
+use confab_protocol::condition::Monitor;
 use confab_protocol::ids::EventId;
 use time::OffsetDateTime;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{Mark, OutboxError, Standing, on};
+use crate::conditions::{VERIFICATION, outbox_failed};
 use crate::database::Pool;
 use crate::metrics::Metrics;
 
@@ -33,6 +35,7 @@ pub(crate) async fn run(
     metrics: Metrics,
     stop: CancellationToken,
 ) {
+    let monitor = Monitor::new(VERIFICATION);
     let mut link = bus.connection();
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -49,9 +52,9 @@ pub(crate) async fn run(
         }
         let verify = verify(&bus, &pool, (&standing, epoch), &metrics);
         match stop.run_until_cancelled(Box::pin(verify)).await {
-            Some(Ok(())) => {}
+            Some(Ok(())) => monitor.holds(),
             Some(Err(error)) => {
-                debug!(%error, "the stream could not be compared with what was published");
+                outbox_failed(&bus, &monitor, &error);
                 ticks.reset_after(AGAIN);
             }
             None => return,

@@ -37,7 +37,8 @@ async fn commits_that_do_not_end_are_told() {
     settings.nats.nats_url = vec![nats.url()];
     let bus = Bus::connect(&settings.nats, "test").await.unwrap();
     let stop = CancellationToken::new();
-    let readiness = Readiness::new(&bus, &connections(&url), &stop);
+    let writes = Arc::new(Monitor::new(crate::conditions::POSTGRES_WRITES));
+    let readiness = Readiness::new(&bus, &connections(&url), &writes, &stop);
     let says = async |expected: &[&str]| {
         eventually("readiness says so", async || {
             (readiness.missing().await == expected).then_some(())

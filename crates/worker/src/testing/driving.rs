@@ -43,6 +43,7 @@ impl Committer {
                     append: item.append.clone(),
                     deadline: item.deadline,
                     open,
+                    origin: item.origin.clone(),
                 };
                 let mut end = self.batch(&[again], Locking::Wait).await;
                 committed.append(&mut end.committed);

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::commit::{CommandOutcome, Item};
 use crate::messages::{self, Append};
+use crate::origin::Origin;
 use crate::planner::Open;
 use crate::testing::{Fixture, backend, caller, deletion, edit, key, keyed, message, sent, unsend};
 
@@ -70,6 +71,7 @@ impl Teller {
                 append: again,
                 deadline: item.deadline,
                 open: Open::default(),
+                origin: Origin::default(),
             };
             contents.push(
                 sent(self.outcome(item).await)

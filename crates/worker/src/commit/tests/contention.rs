@@ -132,6 +132,7 @@ async fn commit_of_unseen_end_is_never_refused() {
         append,
         deadline: soon(),
         open: Open::clone(&open),
+        origin: crate::origin::Origin::default(),
     };
     let outcome = worker.finish_batch(&[again]).await.outcomes.remove(0);
     assert_eq!(sent(outcome).seq, 2);

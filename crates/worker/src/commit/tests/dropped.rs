@@ -43,6 +43,7 @@ async fn mark_behind_a_dropped_transaction_is_kept() {
             seq: 2,
         },
         deadline: soon(),
+        origin: crate::origin::Origin::default(),
     };
     let told = worker.finish_marks(&[mark]).await.remove(0);
     assert!(matches!(told, Ok(Outcome::Read(marks)) if marks[0].up_to == 2));

@@ -9,6 +9,7 @@ use futures_util::future::join;
 
 use crate::commit::{Fate, Item};
 use crate::messages;
+use crate::origin::Origin;
 use crate::planner::{Locking, Open};
 use crate::testing::{Fixture, addition, caller, code, message, patch, request, sent, soon};
 
@@ -64,6 +65,7 @@ async fn unknown_or_foreign_conversation_is_not_found_at_once() {
                     append: append.clone(),
                     deadline: soon(),
                     open: Open::default(),
+                    origin: Origin::default(),
                 })
                 .collect();
             let end = fixture.committer.batch(&batch, Locking::Skip).await;

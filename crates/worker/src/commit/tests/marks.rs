@@ -8,6 +8,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::commit::{CommandOutcome, Fate, Mark};
+use crate::origin::Origin;
 use crate::testing::{Fixture, addition, caller, code, message, sent, soak, soon};
 
 #[tokio::test]
@@ -281,6 +282,7 @@ pub(super) fn up_to(user: &str, conversation: ConversationId, seq: Seq) -> Mark 
         caller: caller(user),
         read: MarkRead::UpTo { conversation, seq },
         deadline: soon(),
+        origin: Origin::default(),
     }
 }
 
@@ -299,6 +301,7 @@ async fn mark_messages(fixture: &Fixture, user: &str, messages: &[EventId]) -> C
         caller: caller(user),
         read: MarkRead::Messages(messages.to_vec()),
         deadline: soon(),
+        origin: Origin::default(),
     };
     fixture.committer.finish_marks(&[mark]).await.remove(0)
 }

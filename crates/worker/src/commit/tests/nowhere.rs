@@ -11,6 +11,7 @@ use confab_protocol::resource::ConversationType;
 
 use crate::commit::Item;
 use crate::messages;
+use crate::origin::Origin;
 use crate::planner::Open;
 use crate::testing::{
     Fixture, backend, caller, creation, edit, key, message, removal, sent, soon, unsend,
@@ -70,6 +71,7 @@ fn with_payload(item: Item, payload: &str) -> Item {
         append: messages::send(caller("alice"), message).unwrap(),
         deadline: soon(),
         open: Open::default(),
+        origin: Origin::default(),
     }
 }
 

@@ -176,6 +176,7 @@ async fn marks_and_leavings_of_one_user_all_end() {
             caller: caller(user),
             read: MarkRead::Messages(ids.clone()),
             deadline: soon(),
+            origin: crate::origin::Origin::default(),
         });
         let all = async {
             tokio::join!(

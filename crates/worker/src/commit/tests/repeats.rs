@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::commit::{CommandOutcome, Item};
 use crate::messages;
+use crate::origin::Origin;
 use crate::planner::Open;
 use crate::testing::{
     Fixture, addition, caller, code, edit, key, message, patch, removal, repeated, role_change,
@@ -45,6 +46,7 @@ impl Sender {
             append: messages::send(caller("alice"), message).unwrap(),
             deadline: soon(),
             open: Open::default(),
+            origin: Origin::default(),
         }
     }
 

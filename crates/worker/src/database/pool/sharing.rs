@@ -7,11 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use confab_protocol::chain::chain;
+use confab_protocol::condition::Monitor;
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::{Opened, Shared};
+use super::{AcquireError, Opened, Shared};
+use crate::conditions::{POSTGRES, POSTGRES_CONNECTIONS, POSTGRES_PRIMARY};
+use crate::database::connector::Connector;
 
 /// How long one who wants a connection waits before it tries again: about what a server takes to end a session.
 const RETRY_DELAY: Duration = Duration::from_millis(10);
@@ -22,11 +26,26 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Siblings(Arc<Group>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Group {
     pools: Mutex<Vec<Weak<Shared>>>,
     /// Connections that are wanted and that the server does not let in.
     wanted: AtomicUsize,
+    is_reachable: Monitor,
+    is_writable: Monitor,
+    has_connections: Monitor,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self {
+            pools: Mutex::default(),
+            wanted: AtomicUsize::new(0),
+            is_reachable: Monitor::new(POSTGRES),
+            is_writable: Monitor::new(POSTGRES_PRIMARY),
+            has_connections: Monitor::new(POSTGRES_CONNECTIONS),
+        }
+    }
 }
 
 /// How many connections a pool has open, and how many it wants that the server does not let in.
@@ -65,10 +84,15 @@ impl Siblings {
         loop {
             let error = match pool.connector.connect().await {
                 Err(error) if is_full(&error) => error,
-                connected => return connected,
+                connected => {
+                    if connected.is_ok() {
+                        self.0.has_connections.succeeded();
+                    }
+                    return connected;
+                }
             };
+            self.0.has_connections.failed(&error);
             if wanting.is_none() {
-                debug!(%error, "the server has no connection left");
                 wanting = Some(Wanting::new(self, pool));
             }
             if let Some(idle) = self.take_idle(pool) {
@@ -76,6 +100,32 @@ impl Siblings {
                 debug!(?closed, "an idle connection was given up for another pool");
             }
             sleep(RETRY_DELAY).await;
+        }
+    }
+
+    /// A connection was had.
+    pub(super) fn connected(&self) {
+        self.0.is_reachable.succeeded();
+        self.0.has_connections.succeeded();
+    }
+
+    /// The server takes writes.
+    pub(super) fn writable(&self) {
+        self.0.is_writable.holds();
+    }
+
+    /// No connection was had: the server of these options is away, or is not the one to use.
+    pub(super) fn not_connected(&self, connector: &Connector, error: &AcquireError) {
+        let (host, port) = connector.address();
+        let reason = format_args!("{host}:{port}: {}", chain(error));
+        match error {
+            AcquireError::Closed => {}
+            AcquireError::ReadOnly => self.0.is_writable.failed_for(&reason),
+            // Where the server has none left, that is why: it is told by itself.
+            AcquireError::Timeout if self.0.wanted.load(Ordering::Relaxed) > 0 => {}
+            AcquireError::Timeout | AcquireError::Postgres(_) => {
+                self.0.is_reachable.failed_for(&reason);
+            }
         }
     }
 
@@ -118,11 +168,7 @@ struct Wanting(Siblings, Arc<Counts>);
 
 impl Wanting {
     fn new(siblings: &Siblings, pool: &Shared) -> Self {
-        if siblings.0.wanted.fetch_add(1, Ordering::Relaxed) == 0 {
-            warn!(
-                "Postgres has no connection left for this worker: pools give theirs up to each other"
-            );
-        }
+        siblings.0.wanted.fetch_add(1, Ordering::Relaxed);
         pool.counts.wanted.fetch_add(1, Ordering::Relaxed);
         Self(siblings.clone(), Arc::clone(&pool.counts))
     }

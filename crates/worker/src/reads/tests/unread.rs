@@ -349,5 +349,6 @@ fn mark(user: &str, conversation: ConversationId, seq: Seq) -> Mark {
         caller: caller(user),
         read: MarkRead::UpTo { conversation, seq },
         deadline: soon(),
+        origin: crate::origin::Origin::default(),
     }
 }
