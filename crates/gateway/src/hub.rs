@@ -18,7 +18,6 @@ use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
 
-use crate::high_water::HighWaterMarks;
 use crate::sequencer::{LogEvent, Verdict};
 use crate::window::{Bounds, Window};
 use crate::ws::outbox::Outbox;
@@ -43,6 +42,7 @@ mod shards;
 mod signals;
 mod steps;
 mod truncating;
+mod unheard;
 #[cfg(any(test, feature = "measured"))]
 mod whole;
 
@@ -56,6 +56,7 @@ use session::{Conversations, Session};
 pub(crate) use shards::Shards;
 pub(crate) use signals::{Standing, Telling};
 pub(crate) use steps::{Step, Stepped};
+use unheard::Unheard;
 #[cfg(any(test, feature = "measured"))]
 pub(crate) use whole::Hub;
 
@@ -123,9 +124,6 @@ const LEAVE_AT_ONCE: usize = 1024;
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long a session that goes on waits for a worker's word before it opens by its record alone.
 const WITHOUT_WORKERS: Duration = Duration::from_secs(2);
-/// For how long at least it is remembered how far a conversation without local members was heard: longer than any answer of a worker
-/// can be old.
-const HEARD_MEMORY: Duration = Duration::from_secs(30);
 
 /// One shard of the hub: some of the conversations, all sessions, and what each is to hear of those.
 #[derive(Debug)]
@@ -137,7 +135,7 @@ pub(crate) struct Shard {
     pushing: VecDeque<ConversationId>,
     sessions: FxHashMap<SessionKey, Box<Session>>,
     present: FxHashMap<Arc<Account>, Vec<SessionKey>>,
-    heard: HighWaterMarks,
+    heard: Unheard,
     window: Window,
     replays: Replays,
     /// Grows with every break of the feed.
@@ -185,7 +183,7 @@ impl Shard {
             pushing: VecDeque::new(),
             sessions: FxHashMap::default(),
             present: FxHashMap::default(),
-            heard: HighWaterMarks::new(HEARD_MEMORY, now),
+            heard: Unheard::new(now),
             window: Window::new(bounds, now),
             replays: Replays::default(),
             epoch: FIRST_EPOCH,
@@ -229,6 +227,7 @@ impl Shard {
 
     /// What must be done since this was last asked.
     pub(crate) fn effects(&mut self) -> Vec<Effect> {
+        self.ask_unsure();
         std::mem::take(&mut self.effects)
     }
 

@@ -214,6 +214,7 @@ impl Shard {
             let tenant = session.account.tenant.clone();
             self.come.hosts(tenant.clone(), id);
             self.ids.insert(id);
+            self.heard.begins(key, (id, head.max(heard)), self.now);
             let members = Members::at(members, head, head.max(heard));
             self.clock += 1;
             Conversation::at(tenant, head.max(heard), members, self.clock)

@@ -539,8 +539,13 @@ proptest! {
         window in window(),
         (events, bytes) in prop_oneof![Just((u64::MAX, usize::MAX)), (0..6_u64, 0..300_usize)],
         capacity in prop_oneof![Just(usize::MAX), 1..300_usize],
+        forgets in any::<bool>(),
     ) {
         let limits = ReplayLimits { events, bytes };
-        play(World::waiting(shards, window, limits, capacity), steps);
+        let mut world = World::waiting(shards, window, limits, capacity);
+        if forgets {
+            world.hub.remembers(0);
+        }
+        play(world, steps);
     }
 }

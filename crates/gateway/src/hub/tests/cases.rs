@@ -293,3 +293,27 @@ fn range_left_out_before_removal_is_named() {
     world.settle_all();
     world.check();
 }
+
+/// An event is heard behind the snapshot that a session opens by, and forgotten before the session is entered.
+#[test]
+fn event_forgotten_before_session_is_entered_is_told() {
+    let mut world = World::new(1 << 20, ALL, usize::MAX);
+    world.hub.remembers(0);
+    let heard = |world: &mut World, steps: &[Step]| {
+        for step in steps {
+            world.take(*step);
+            world.take(Step::Feed(0, false));
+        }
+    };
+    heard(&mut world, &[Step::Create(A, 0), Step::Add(A, 1)]);
+    world.take(Step::Open(1));
+    world.take(Step::Work(0, false));
+    heard(
+        &mut world,
+        &[Step::Say(A), Step::Create(1, 0), Step::Say(1)],
+    );
+    world.take(Step::Arrive(0));
+    world.settle_all();
+    world.check();
+    assert_eq!(world.clients[0].has[&A], 3);
+}

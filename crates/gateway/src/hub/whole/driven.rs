@@ -23,6 +23,11 @@ impl Hub {
         part.map(|part| &mut part.shard)
     }
 
+    /// The shards remember of so few conversations how far they were heard.
+    pub(crate) fn remembers(&mut self, most: usize) {
+        self.all_mut().for_each(|shard| shard.remembers(most));
+    }
+
     /// What is on its way between the coordinator, the shards and the feed's reader waits for [`Self::advance`].
     pub(crate) const fn waits(&mut self) {
         self.waits = true;
