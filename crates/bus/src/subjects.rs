@@ -25,6 +25,8 @@ pub(crate) const GATEWAYS: &str = "confab.v1.gateways";
 pub(crate) const SIGNALS: &str = "confab.v1.signal.>";
 /// Whoever finds a break in the feed says so here.
 pub(crate) const BREAKS: &str = "confab.v1.break";
+/// Workers announce here what is committed and not in the stream.
+pub(crate) const LINGERING: &str = "confab.v1.lingering";
 /// Whoever revoked something says so here.
 pub(crate) const REVOCATION: &str = "confab.v1.revocation";
 /// Gateways are asked here for the sessions of a user.

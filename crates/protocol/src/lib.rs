@@ -3,6 +3,7 @@
 pub mod chain;
 pub mod command;
 pub mod condition;
+pub mod degraded;
 pub mod error;
 pub mod event;
 pub mod fair;
@@ -10,6 +11,7 @@ pub mod frame;
 pub mod ids;
 pub mod json;
 pub mod limits;
+pub mod lingering;
 pub mod metric;
 pub mod query;
 pub mod resource;
