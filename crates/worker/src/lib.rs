@@ -6,8 +6,10 @@ use std::time::Duration;
 use confab_bus::Bus;
 use confab_bus::rpc::{Service, WorkerId};
 use confab_protocol::condition::Monitor;
+use confab_protocol::timestamp::Timestamp;
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -72,6 +74,8 @@ pub struct Worker {
     pools: Pools,
     metrics: Metrics,
     writes: Arc<Monitor>,
+    /// Since when commits linger.
+    lingering_since: watch::Sender<Option<Timestamp>>,
     stop: CancellationToken,
 }
 
@@ -157,6 +161,7 @@ impl Worker {
             pools,
             metrics: Metrics::new(registry),
             writes: Arc::new(Monitor::new(conditions::POSTGRES_WRITES)),
+            lingering_since: watch::Sender::new(None),
             stop,
         })
     }
@@ -164,7 +169,12 @@ impl Worker {
     /// What the worker may serve on.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        Readiness::new(&self.bus, &self.pools.readiness, &self.writes, &self.stop)
+        Readiness::new(
+            &self.bus,
+            &self.pools.readiness,
+            (&self.writes, self.lingering_since.subscribe()),
+            &self.stop,
+        )
     }
 
     /// Serves until the stop; then finishes what it took, and publishes what it committed.
@@ -177,6 +187,7 @@ impl Worker {
             bus,
             pools,
             metrics,
+            lingering_since,
             stop,
             ..
         } = self;
@@ -185,7 +196,8 @@ impl Worker {
         };
         let behind = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let publisher = outbox::start(&bus, &pools.outbox, &metrics, &behind, &mut tasks);
+        let store = (&bus, &pools.outbox);
+        let publisher = outbox::start(store, &metrics, lingering_since, &behind, &mut tasks);
         let committer = Committer::new(
             [&pools.batches, &pools.commits, &pools.places].map(Pool::clone),
             metrics.clone(),

@@ -25,8 +25,8 @@ mod table;
 pub use table::METRICS;
 use table::{
     BATCH_EVENTS, BATCH_LATENCY, BREAKS, COMMAND_LATENCY, COMMAND_PAYLOAD, COMMANDS, CREATED,
-    DELETED, LATE, LINGERING, LOCK_WAIT, LOCKED, MALFORMED, POSTPONED, QUERIES, QUERIES_RUNNING,
-    QUERIES_WAITING, QUERY_LATENCY, QUERY_PAYLOAD, RELAYED, UNSENT, WAITING,
+    DELETED, LATE, LINGERING, LOCK_WAIT, LOCKED, MALFORMED, OLDEST, POSTPONED, QUERIES,
+    QUERIES_RUNNING, QUERIES_WAITING, QUERY_LATENCY, QUERY_PAYLOAD, RELAYED, UNSENT, WAITING,
 };
 use table::{LEFT_TO_RELAY, QUEUED, STEPPED_OVER, SWEEP_BEHIND, SWEPT, UNPUBLISHABLE};
 
@@ -121,6 +121,7 @@ pub(crate) struct Metrics {
     relayed: Counter,
     breaks: Counter,
     lingering: Gauge,
+    oldest: Gauge<f64, AtomicU64>,
     stepped_over: Gauge,
     unpublishable: Counter,
     left_to_relay: Counter,
@@ -156,6 +157,7 @@ impl Metrics {
             relayed: Counter::default(),
             breaks: Counter::default(),
             lingering: Gauge::default(),
+            oldest: Gauge::default(),
             stepped_over: Gauge::default(),
             unpublishable: Counter::default(),
             left_to_relay: Counter::default(),
@@ -185,6 +187,7 @@ impl Metrics {
         register(registry, RELAYED, &metrics.relayed);
         register(registry, BREAKS, &metrics.breaks);
         register(registry, LINGERING, &metrics.lingering);
+        register(registry, OLDEST, &metrics.oldest);
         register(registry, STEPPED_OVER, &metrics.stepped_over);
         register(registry, UNPUBLISHABLE, &metrics.unpublishable);
         register(registry, LEFT_TO_RELAY, &metrics.left_to_relay);
@@ -349,6 +352,11 @@ impl Metrics {
     pub(crate) fn lingering(&self, lingering: i64, stepped_over: i64) {
         self.lingering.set(lingering);
         self.stepped_over.set(stepped_over);
+    }
+
+    /// The oldest commit that is not published has been there for so long.
+    pub(crate) fn oldest_unpublished(&self, age: Duration) {
+        self.oldest.set(age.as_secs_f64());
     }
 
     /// A commit has events that cannot be published.

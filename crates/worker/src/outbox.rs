@@ -6,14 +6,17 @@ use std::time::Instant;
 use confab_bus::{Bus, BusError, Outgoing};
 use confab_protocol::event::LogEntry;
 use confab_protocol::ids::{EventId, TenantId};
+use confab_protocol::timestamp::Timestamp;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{Pool, bounded};
 use crate::metrics::Metrics;
 
+mod lingering;
 mod marking;
 mod publisher;
 mod publishing;
@@ -22,17 +25,20 @@ mod standing;
 pub(crate) mod sweep;
 mod verify;
 
+use lingering::Lingering;
 pub(crate) use publisher::Publisher;
+use relay::Relay;
 use standing::Standing;
 
 /// Connections: the publisher's marks, the relay and the marks of its runs, the comparison with the stream, the sweeps.
 pub(crate) const CONNECTIONS: u32 = 10;
 
-/// Starts what publishes, marks, compares and sweeps, until `stop`; gives where committed events go.
+/// Starts what publishes, marks, announces, compares and sweeps, until `stop`; gives where committed events go. `since` is told since when
+/// commits linger.
 pub(crate) fn start(
-    bus: &Bus,
-    pool: &Pool,
+    (bus, pool): (&Bus, &Pool),
     metrics: &Metrics,
+    since: watch::Sender<Option<Timestamp>>,
     stop: &CancellationToken,
     tasks: &mut JoinSet<&'static str>,
 ) -> Publisher {
@@ -44,10 +50,18 @@ pub(crate) fn start(
         publisher::run(bus, pool, committed, standing, stop).await;
         "publisher"
     });
+    let (stepped_over, of_relay) = lingering::stepped_over();
     let ((bus, pool, standing, stop), counted) = (parts(), metrics.clone());
     tasks.spawn(async move {
-        relay::run(bus, pool, standing, counted, stop).await;
+        let relay = Relay::new((bus, pool, standing), counted, stepped_over);
+        relay::run(relay, stop).await;
         "relay"
+    });
+    let ((bus, pool, standing, stop), counted) = (parts(), metrics.clone());
+    tasks.spawn(async move {
+        let lingering = Lingering::new((bus, pool, standing), counted, since);
+        lingering::run(lingering, of_relay, stop).await;
+        "lingering"
     });
     let ((bus, pool, standing, stop), counted) = (parts(), metrics.clone());
     tasks.spawn(async move {

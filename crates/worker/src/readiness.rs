@@ -6,6 +6,9 @@ use std::time::Duration;
 use confab_bus::Bus;
 use confab_protocol::chain::chain;
 use confab_protocol::condition::Monitor;
+use confab_protocol::degraded::{Degraded, EVENTS_LINGER};
+use confab_protocol::timestamp::Timestamp;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -17,12 +20,18 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Commits a record in the write-ahead log that nobody reads: the smallest write there is.
 const WRITE: &str = "select pg_logical_emit_message(true, 'confab', '')";
 
+/// What an operator is to do when the stream does not take what is committed.
+const LINGERING_REMEDY: &str = "Find out why JetStream does not take events: `reason` in the worker's log says it. See storage and limits of the \
+     server and the account, whether the stream CONFAB_EVENTS has a leader, and whether the worker may publish confab.v1.event.>. A stream that stays \
+     in error after there is room again needs a restart of its nats-server.";
+
 /// What a worker may serve on: NATS connected, Postgres migrated and taking writes.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     bus: Bus,
     pool: Pool,
     writes: Arc<Monitor>,
+    lingering_since: watch::Receiver<Option<Timestamp>>,
     stop: CancellationToken,
 }
 
@@ -30,13 +39,14 @@ impl Readiness {
     pub(crate) fn new(
         bus: &Bus,
         pool: &Pool,
-        writes: &Arc<Monitor>,
+        (writes, lingering_since): (&Arc<Monitor>, watch::Receiver<Option<Timestamp>>),
         stop: &CancellationToken,
     ) -> Self {
         Self {
             bus: bus.clone(),
             pool: pool.clone(),
             writes: Arc::clone(writes),
+            lingering_since,
             stop: stop.clone(),
         }
     }
@@ -54,6 +64,18 @@ impl Readiness {
             .filter(|(_, holds)| !holds)
             .map(|(name, _)| name)
             .collect()
+    }
+
+    /// What the worker does by another way than the usual one; it may serve all the same.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<Degraded> {
+        let since = *self.lingering_since.borrow();
+        let lingering = since.map(|since| Degraded {
+            what: EVENTS_LINGER.to_owned(),
+            since,
+            remedy: LINGERING_REMEDY.to_owned(),
+        });
+        lingering.into_iter().collect()
     }
 
     /// What keeps Postgres from being used, found by a commit that waits for the disk and for synchronous standbys.

@@ -172,6 +172,13 @@ pub(super) const LINGERING: Metric = metric(
     &[],
     "Commits that were not published within a second, as last seen, counted up to 10,000",
 );
+pub(super) const OLDEST: Metric = metric(
+    "confab_outbox_oldest",
+    "seconds",
+    MetricKind::Gauge,
+    &[],
+    "Age of the oldest commit that is not published, by this worker's own clock; 0 where there is none. Above 2 s gateways read from workers what the stream does not carry",
+);
 pub(super) const STEPPED_OVER: Metric = metric(
     "confab_outbox_stepped_over",
     "",
@@ -239,6 +246,7 @@ pub const METRICS: &[Metric] = &[
     RELAYED,
     BREAKS,
     LINGERING,
+    OLDEST,
     STEPPED_OVER,
     UNPUBLISHABLE,
     LEFT_TO_RELAY,

@@ -39,6 +39,7 @@ fn scraped() -> String {
     metrics.relayed(1);
     metrics.found_break();
     metrics.lingering(1, 1);
+    metrics.oldest_unpublished(took);
     metrics.unpublishable();
     metrics.left_to_relay();
     metrics.queued(1);

@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
+use super::lingering::{Key, SteppedOver};
 use super::{OutboxError, Standing};
 use crate::conditions::{RELAY, outbox_failed};
 use crate::database::Pool;
@@ -46,21 +47,17 @@ pub(super) struct Relay {
     pass: Pass,
     claim_rows: i64,
     failures: Failures,
+    /// Where it tells what it steps over.
+    told: SteppedOver,
     retried: Instant,
     /// How often rows that were stepped over were looked at.
     retries: u32,
 }
 
 /// Relays until `stop`.
-pub(crate) async fn run(
-    bus: Bus,
-    pool: Pool,
-    standing: Standing,
-    metrics: Metrics,
-    stop: CancellationToken,
-) {
+pub(super) async fn run(mut relay: Relay, stop: CancellationToken) {
     let monitor = Monitor::new(RELAY);
-    let mut relay = Relay::new(bus.clone(), pool, standing, metrics);
+    let bus = relay.bus.clone();
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -73,7 +70,11 @@ pub(crate) async fn run(
 }
 
 impl Relay {
-    pub(super) fn new(bus: Bus, pool: Pool, standing: Standing, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        (bus, pool, standing): (Bus, Pool, Standing),
+        metrics: Metrics,
+        told: SteppedOver,
+    ) -> Self {
         let now = Instant::now();
         Self {
             bus,
@@ -84,6 +85,7 @@ impl Relay {
             pass: Pass::new(now),
             claim_rows: MAX_CLAIM_ROWS,
             failures: Failures::default(),
+            told,
             retried: now,
             retries: 0,
         }
@@ -223,7 +225,13 @@ impl Relay {
             RowEnd::Gone => rows::forget(&self.pool, row, &self.metrics).await,
             RowEnd::Away if !others_went || !self.failures.is_own(row.row.id) => Ok(()),
             RowEnd::Unreadable | RowEnd::Refused | RowEnd::Away => {
-                rows::step_over(&self.pool, row, &self.metrics).await
+                if rows::step_over(&self.pool, row, &self.metrics).await? {
+                    let keys = row.events.iter().map(Key::of).collect();
+                    if self.told.try_send(keys).is_err() {
+                        debug!("a commit that is stepped over is not announced");
+                    }
+                }
+                Ok(())
             }
         }
     }

@@ -1,8 +1,11 @@
 //! Whether commits may be marked as published now, and forgotten.
 
+use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use confab_bus::{Acknowledged, Bus, BusError, Link};
+use confab_protocol::chain::chain;
 use confab_protocol::condition::Monitor;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
@@ -10,6 +13,9 @@ use tracing::info;
 
 use super::{Compared, OutboxError};
 use crate::conditions::{MARKING, PUBLISHING, outbox_failed};
+
+/// How long a failure counts as the reason of what lingers.
+const FAILURE_MEMORY: Duration = Duration::from_secs(30);
 
 /// Whether commits may be marked as published now, and forgotten. Clones share it.
 ///
@@ -37,6 +43,8 @@ struct State {
     round: u64,
     /// The highest sequence that was acknowledged in this round.
     top: u64,
+    /// Why the stream was last not to be had, with the causes.
+    failure: Option<(Instant, String)>,
 }
 
 impl Standing {
@@ -106,6 +114,7 @@ impl Standing {
 
     /// JetStream did not take an event. While NATS is away that is told instead, once.
     pub(super) fn not_published(&self, error: &BusError) {
+        self.failed(error);
         if self.link.borrow().connected {
             self.shared.publishing.failed(error);
         }
@@ -140,6 +149,18 @@ impl Standing {
         }
         state.top = state.top.max(ack.sequence);
         ack.duplicate || ack.sequence > before
+    }
+
+    /// An event was not taken by the stream, or the stream could not be asked.
+    pub(super) fn failed(&self, error: &(dyn Error + 'static)) {
+        self.lock().failure = Some((Instant::now(), chain(error).to_string()));
+    }
+
+    /// Why the stream was not to be had lately, as far as this worker has tried.
+    pub(super) fn lately_failed(&self) -> Option<String> {
+        let state = self.lock();
+        let (at, text) = state.failure.as_ref()?;
+        (at.elapsed() < FAILURE_MEMORY).then(|| text.clone())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

@@ -1,5 +1,6 @@
 //! The outbox on real parts: what is committed is published, whatever is lost or away.
 
+mod announcing;
 mod losses;
 mod part;
 mod relaying;

@@ -55,6 +55,9 @@ pub(crate) async fn run(
             Some(Ok(())) => monitor.holds(),
             Some(Err(error)) => {
                 outbox_failed(&bus, &monitor, &error);
+                if let OutboxError::Bus(error) = &error {
+                    standing.failed(error);
+                }
                 ticks.reset_after(AGAIN);
             }
             None => return,

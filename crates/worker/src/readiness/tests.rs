@@ -38,7 +38,12 @@ async fn commits_that_do_not_end_are_told() {
     let bus = Bus::connect(&settings.nats, "test").await.unwrap();
     let stop = CancellationToken::new();
     let writes = Arc::new(Monitor::new(crate::conditions::POSTGRES_WRITES));
-    let readiness = Readiness::new(&bus, &connections(&url), &writes, &stop);
+    let readiness = Readiness::new(
+        &bus,
+        &connections(&url),
+        (&writes, watch::channel(None).1),
+        &stop,
+    );
     let says = async |expected: &[&str]| {
         eventually("readiness says so", async || {
             (readiness.missing().await == expected).then_some(())

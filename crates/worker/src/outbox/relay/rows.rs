@@ -151,14 +151,15 @@ impl Failures {
     }
 }
 
-/// Steps over a row that cannot be published, and says so once.
+/// Steps over a row that cannot be published, and says so once. Gives whether this was the first time.
 pub(super) async fn step_over(
     pool: &Pool,
     row: &ReadRow,
     metrics: &Metrics,
-) -> Result<(), OutboxError> {
+) -> Result<bool, OutboxError> {
     let was_stepped_over = row.row.attempts > 0;
-    if backlog::step_over(pool, &row.row).await? && !was_stepped_over {
+    let is_first = backlog::step_over(pool, &row.row).await? && !was_stepped_over;
+    if is_first {
         metrics.unpublishable();
         error!(
             outbox.row = row.row.id,
@@ -168,7 +169,7 @@ pub(super) async fn step_over(
             "a commit cannot be published and is stepped over; it is tried again rarely"
         );
     }
-    Ok(())
+    Ok(is_first)
 }
 
 /// Forgets a row that has nothing to publish any more, and says so.

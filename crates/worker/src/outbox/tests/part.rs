@@ -1,21 +1,23 @@
 //! What a worker has of the outbox, step by step.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use confab_bus::feed::{Past, PastItem, Reach};
 use confab_bus::{Bus, Link, Settings};
 use confab_protocol::ids::ConversationId;
+use confab_protocol::timestamp::Timestamp;
 use confab_stack::{Launch, Nats, NatsSettings, Process, Proxy, free_port};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 use tempfile::TempDir;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Pool;
 use crate::metrics::Metrics;
+use crate::outbox::lingering::{Key, Lingering, stepped_over};
 use crate::outbox::marking::write_marks;
 use crate::outbox::publishing::{acknowledged, send};
 use crate::outbox::relay::Relay;
@@ -33,6 +35,9 @@ pub(super) struct Part {
     pub(super) metrics: Metrics,
     pub(super) registry: Registry,
     relay: Mutex<Relay>,
+    lingering: Box<Mutex<Lingering>>,
+    pub(super) since: watch::Sender<Option<Timestamp>>,
+    told: Mutex<mpsc::Receiver<Vec<Key>>>,
     /// The server that the connection leads to, where that is another than the stream's.
     _near: Option<Process>,
     _folder: TempDir,
@@ -107,12 +112,20 @@ impl Part {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let pool = fixture.connections.clone();
-        let relay = Relay::new(bus.clone(), pool, standing.clone(), metrics.clone());
+        let (stepped_over, told) = stepped_over();
+        let parts = (bus.clone(), pool.clone(), standing.clone());
+        let relay = Relay::new(parts, metrics.clone(), stepped_over);
+        let parts = (bus.clone(), pool, standing.clone());
+        let since = watch::Sender::new(None);
+        let lingering = Lingering::new(parts, metrics.clone(), since.clone());
         let part = Self {
             standing,
             metrics,
             registry,
             relay: Mutex::new(relay),
+            lingering: Box::new(Mutex::new(lingering)),
+            since,
+            told: Mutex::new(told),
             fixture,
             group,
             nats,
@@ -242,7 +255,20 @@ impl Part {
     pub(super) fn another_relay(&self) -> Relay {
         let pool = self.connections().clone();
         let (bus, standing) = (self.bus.clone(), self.standing.clone());
-        Relay::new(bus, pool, standing, self.metrics.clone())
+        let (stepped_over, _nobody) = stepped_over();
+        Relay::new((bus, pool, standing), self.metrics.clone(), stepped_over)
+    }
+
+    /// What the relay has told that it stepped over, each commit once.
+    pub(super) async fn stepped_over(&self) -> Vec<Vec<Key>> {
+        let mut told = self.told.lock().await;
+        std::iter::from_fn(|| told.try_recv().ok()).collect()
+    }
+
+    /// Takes a turn of the announcements.
+    pub(super) async fn announce(&self) {
+        let mut lingering = self.lingering.lock().await;
+        lingering.turn(Instant::now()).await.unwrap();
     }
 
     pub(super) async fn sweep(&self) {

@@ -93,6 +93,13 @@ async fn unreadable_event_is_stepped_over_and_retried() {
         "1",
         "told once"
     );
+    let told = part.stepped_over().await;
+    let seqs: Vec<_> = told.iter().flatten().map(|key| key.seq).collect();
+    assert_eq!(
+        seqs,
+        [3],
+        "of its two events the one that can be read, once"
+    );
 }
 
 #[tokio::test]
