@@ -9,6 +9,7 @@ use confab_bus::feed::FeedEvent;
 use confab_bus::records::Position;
 use confab_protocol::error::Failure;
 use confab_protocol::ids::{ConversationId, Seq, TenantId};
+use confab_protocol::lingering::Announced;
 use confab_protocol::query::{EncodedEvent, UserMemberships};
 use confab_protocol::signal::{PresenceStatus, Signal};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -89,6 +90,8 @@ enum Input {
     MembersHere(MembersQuery),
     /// Which conversations that have members here carry signals, in order behind one?
     Hosted(Option<ConversationId>, oneshot::Sender<HostedPage>),
+    /// Workers say what is committed, whatever the feed carries.
+    Announced(Vec<Announced>),
     /// Tells a change of presence to the sessions of this shard's conversations, and gives it back for the other shards.
     Tell(Box<Telling>, oneshot::Sender<Box<Telling>>),
 }

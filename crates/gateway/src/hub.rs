@@ -32,6 +32,7 @@ mod ended;
 mod entering;
 mod entries;
 mod entry;
+mod lingering;
 mod members;
 mod positions;
 mod pushing;

@@ -7,6 +7,8 @@ use axum::Router;
 use confab_auth::Verifier;
 use confab_bus::rpc::Workers;
 use confab_bus::{Bus, BusError, Gateways};
+use confab_protocol::degraded::Degraded;
+use confab_protocol::timestamp::Timestamp;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -28,6 +30,7 @@ mod hub;
 mod keys;
 mod lag;
 mod limits;
+mod lingering;
 mod local_pages;
 #[cfg(any(test, feature = "measured"))]
 #[doc(hidden)]
@@ -75,6 +78,7 @@ use commands::{CommandLoop, Commands};
 use fanout::{Fanout, Loops, Neighbours};
 use feed::ToHub;
 use limits::{Limits, Users};
+use lingering::LingeringSince;
 use metrics::{
     ArrivalMetrics, AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics,
     LimitMetrics, RecordMetrics, RevocationMetrics, SignalMetrics, SocketMetrics, WindowMetrics,
@@ -118,6 +122,7 @@ pub struct Readiness {
     verifier: Arc<Verifier>,
     feed: FeedMetrics,
     revocations: Revocations,
+    lingering: LingeringSince,
     stop: CancellationToken,
 }
 
@@ -139,6 +144,12 @@ impl Readiness {
             .filter(|(_, holds)| !holds)
             .map(|(name, _)| name)
             .collect()
+    }
+
+    /// What the gateway does by another way than the usual one; it may serve all the same.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<Degraded> {
+        self.lingering.degraded().into_iter().collect()
     }
 }
 
@@ -169,6 +180,8 @@ pub struct Gateway {
     arrivals: Arrivals,
     /// Whether the gateway is cut off from NATS.
     degraded: watch::Sender<bool>,
+    /// Since when commits linger, and who says so.
+    lingering: (LingeringSince, watch::Sender<Option<Timestamp>>),
     http_metrics: HttpMetrics,
     socket_metrics: SocketMetrics,
     /// Told to stop: not ready from then on.
@@ -235,8 +248,8 @@ impl Gateway {
             neighbours,
             settings.replay(WindowMetrics::new(registry)),
         );
-        let arrivals = Arrivals::new(settings.arrival_rates(), ArrivalMetrics::new(registry));
         Ok(Self {
+            arrivals: Arrivals::new(settings.arrival_rates(), ArrivalMetrics::new(registry)),
             settings,
             directory: Directory::new(bus.clone(), gateways.clone()),
             bus,
@@ -249,8 +262,8 @@ impl Gateway {
             sessions,
             revocations,
             admission,
-            arrivals,
             degraded: watch::Sender::new(false),
+            lingering: LingeringSince::new(),
             commands,
             command_loop,
             reads,
@@ -276,6 +289,7 @@ impl Gateway {
             verifier: Arc::clone(&self.verifier),
             feed: self.feed_metrics.clone(),
             revocations: self.revocations.clone(),
+            lingering: self.lingering.0.clone(),
             stop: self.stop.clone(),
         }
     }
@@ -338,12 +352,13 @@ impl Gateway {
             signalling,
             feed_metrics,
             degraded,
+            lingering: (_, lingering_since),
             ..
         } = self;
         let (events, from_feed, epochs) = ToHub::new(settings.shards(), feed_metrics.broken());
         let link = bus.connection();
         let reach = settings.window_reach();
-        let (revocations_bus, feed_bus) = (bus.clone(), bus);
+        let (revocations_bus, announced_bus, feed_bus) = (bus.clone(), bus.clone(), bus);
         let mut tasks = Tasks::default();
         tasks.spawn("keys", async move |stop| verifier.run(stop).await);
         tasks.spawn("limits", async move |stop| limits.run(stop).await);
@@ -357,6 +372,10 @@ impl Gateway {
         });
         tasks.spawn("signals", |stop| signalling.run(stop));
         tasks.spawn("reads", |stop| reads_loop.run(stop));
+        let hub = fanout.clone();
+        tasks.spawn("lingering", |stop| {
+            lingering::run(announced_bus, hub, lingering_since, stop)
+        });
         tasks.spawn("records", |stop| records::run(records, fanout, stop));
         tasks.spawn("commands", |stop| command_loop.run(stop));
         let Loops {

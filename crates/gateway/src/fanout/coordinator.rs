@@ -7,7 +7,7 @@ use confab_bus::records::Position;
 use confab_protocol::chain::chain;
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,8 @@ pub(crate) struct CoordinatorLoop {
     pub(super) opens: mpsc::Receiver<ToOpen>,
     /// Each session that opened ends once: there are no more than sessions.
     pub(super) closes: mpsc::UnboundedReceiver<ToClose>,
+    /// More lingers than workers can tell.
+    pub(super) rechecks: Arc<Notify>,
     pub(super) shards: StepsOut,
     pub(super) presence: Arc<SessionNews>,
     pub(super) commands: Commands,
@@ -64,7 +66,11 @@ impl CoordinatorLoop {
                 Some((opening, opened)) = self.opens.recv(), if !self.shards.is_waiting() => {
                     self.open(opening, opened);
                 }
-                _ = period.tick() => self.show(),
+                () = self.rechecks.notified() => self.coordinator.recheck(Instant::now()),
+                _ = period.tick() => {
+                    self.show();
+                    self.coordinator.recheck_on(Instant::now());
+                }
             }
             self.carry_out(&epochs);
             self.metrics.coordinator().turned(0, None, Instant::now());

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use confab_bus::records::Position;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::lingering::{Announced, Announcement};
 use confab_protocol::signal::PresenceStatus;
 use futures_util::future::{join_all, try_join_all};
 use rustc_hash::FxHashMap;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
@@ -46,6 +47,8 @@ const SPREAD: usize = 0x9E37_79B9;
 pub(crate) struct Fanout {
     opens: mpsc::Sender<ToOpen>,
     closes: mpsc::UnboundedSender<ToClose>,
+    /// More lingers than workers can tell.
+    rechecks: Arc<Notify>,
     shards: ToShards,
     presence: mpsc::Sender<ForPresence>,
     keys: Arc<AtomicU64>,
@@ -77,6 +80,7 @@ impl Fanout {
         let sessions = Arc::new(SessionNews::default());
         let (opens, to_open) = mpsc::channel(INBOX);
         let (closes, to_close) = mpsc::unbounded_channel();
+        let rechecks = Arc::new(Notify::new());
         let questions = FairPermits::new(QUESTIONS);
         let count = replay.shards.count();
         let bytes = replay.window.bytes / count;
@@ -112,6 +116,7 @@ impl Fanout {
             coordinator: Coordinator::new(replay.shards, replay.limits),
             opens: to_open,
             closes: to_close,
+            rechecks: Arc::clone(&rechecks),
             shards: StepsOut::new(todos),
             presence: Arc::clone(&sessions),
             commands: commands.clone(),
@@ -125,6 +130,7 @@ impl Fanout {
         let fanout = Self {
             opens,
             closes,
+            rechecks,
             shards,
             presence: to_presence,
             keys: Arc::new(AtomicU64::new(1)),
@@ -242,6 +248,42 @@ impl Fanout {
         };
         if in_time(hearing).await.flatten().is_none() {
             debug!("presence did not hear a session in time");
+        }
+    }
+
+    /// A worker said what is committed, whatever the feed carries.
+    pub(crate) async fn announced(&self, announcement: Announcement) {
+        let shards = self.shards.shards;
+        let mut parts = vec![Vec::new(); shards.count()];
+        for Announced {
+            tenant,
+            heads,
+            joined,
+        } in announcement.tenants
+        {
+            let heads: Vec<Vec<_>> = shards.split(heads, |(id, _)| *id);
+            let joined: Vec<Vec<_>> = shards.split(joined, |one| one.conversation);
+            for ((part, heads), joined) in parts.iter_mut().zip(heads).zip(joined) {
+                if !heads.is_empty() || !joined.is_empty() {
+                    part.push(Announced {
+                        tenant: tenant.clone(),
+                        heads,
+                        joined,
+                    });
+                }
+            }
+        }
+        let parts = parts.into_iter().enumerate();
+        let told = parts.filter(|(_, part)| !part.is_empty());
+        let told = told.map(|(at, part)| async move {
+            let shard = self.shards.at(at)?;
+            in_time(shard.send(Input::Announced(part))).await?.ok()
+        });
+        if announcement.is_cut {
+            self.rechecks.notify_one();
+        }
+        if join_all(told).await.iter().any(Option::is_none) {
+            debug!("a shard of the hub did not hear a worker in time");
         }
     }
 

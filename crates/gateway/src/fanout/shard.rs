@@ -200,6 +200,11 @@ impl ShardLoop {
             Input::Hosted(after, answer) => {
                 tell(answer, self.shard.hosted_behind(after, QUERY_STEP));
             }
+            Input::Announced(announced) => {
+                for of_tenant in &announced {
+                    self.shard.announced(of_tenant);
+                }
+            }
             Input::Tell(mut telling, done) => {
                 self.shard.tell(&mut telling, self.number, TELL_STEP);
                 if !telling.is_told_in(self.number) {

@@ -55,7 +55,9 @@ impl Kind {
         match input {
             Input::Todo(_) | Input::Positions(..) => Self::Session,
             Input::Drained(_) => Self::Room,
-            Input::Standing(..) | Input::Answered(..) | Input::Signal(_) => Self::Signal,
+            Input::Standing(..) | Input::Answered(..) | Input::Signal(_) | Input::Announced(_) => {
+                Self::Signal
+            }
             Input::CarryingOf(_)
             | Input::Hosting(_)
             | Input::MembersHere(_)
@@ -151,7 +153,7 @@ impl ShardLoop {
                 });
             }
             Input::Tell(telling, _) => return Some(telling.account().owner()),
-            Input::Hosting(_) | Input::Hosted(..) => return None,
+            Input::Hosting(_) | Input::Hosted(..) | Input::Announced(_) => return None,
             Input::Positions(key, _)
             | Input::Seen(key, ..)
             | Input::Drained(key)
@@ -207,6 +209,7 @@ impl ShardLoop {
             Input::Hosted(..) => QUERY_STEP,
             Input::Tell(..) => TELL_STEP,
             Input::Standing(..) | Input::Answered(..) | Input::Signal(_) => STANDING_COST,
+            Input::Announced(announced) => announced.iter().map(|of| of.heads.len()).sum(),
             Input::Seen(_, seen, _) => 1 + seen.len().min(SEEN_STEP),
         }
     }

@@ -21,11 +21,13 @@ mod missed;
 mod opening;
 mod openings;
 mod owed;
+mod rechecking;
 mod reconciling;
 mod session;
 
 pub(crate) use openings::OpeningSize;
 use openings::Openings;
+use rechecking::Round;
 use session::{Asking, Phase, Session};
 
 /// Positions named in one question, about: a question fits one message of NATS many times.
@@ -47,6 +49,10 @@ pub(crate) struct Coordinator {
     /// Users still to be asked for after the last break, and how many questions about them are not done with.
     to_reconcile: Vec<Arc<Account>>,
     reconciling: usize,
+    /// Whether a break is among what they are asked for.
+    is_broken: bool,
+    /// Users who are asked for while more lingers than workers can tell.
+    round: Round,
     /// Ranges that were named and not replayed since this was last asked.
     truncated: u64,
     effects: Vec<Effect>,
@@ -65,6 +71,8 @@ impl Coordinator {
             clock: 0,
             to_reconcile: Vec::new(),
             reconciling: 0,
+            is_broken: false,
+            round: Round::default(),
             truncated: 0,
             effects: Vec::new(),
         }

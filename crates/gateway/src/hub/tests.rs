@@ -52,6 +52,7 @@ struct World {
     /// What a socket holds at most, in bytes.
     capacity: usize,
     keys: u64,
+    now: Instant,
 }
 
 fn conversation(c: usize) -> ConversationId {
@@ -94,6 +95,7 @@ impl World {
             retries: vec![],
             clients: vec![],
             keys: 0,
+            now: Instant::now(),
         }
     }
 
@@ -206,6 +208,15 @@ impl World {
                 if again {
                     self.feed.push(event);
                 }
+            }
+            Step::Announce(c) => {
+                self.feed
+                    .retain(|event| event.conversation != conversation(c));
+                self.hub.announced(&self.logs[c].announced(conversation(c)));
+            }
+            Step::Recheck(seconds) => {
+                self.now += Duration::from_secs(seconds);
+                self.hub.recheck(self.now);
             }
             Step::Break => {
                 self.feed.clear();

@@ -1,5 +1,6 @@
 //! Routes of the process itself: no token, no problem bodies.
 
+use confab_protocol::degraded::EVENTS_LINGER;
 use serde_json::{Map, Value, json};
 
 /// The paths.
@@ -64,15 +65,33 @@ fn health() -> Value {
 fn ready() -> Value {
     let schema = json!({
         "type": "object",
-        "required": ["ready", "missing"],
+        "required": ["ready", "missing", "degraded"],
         "properties": {
             "ready": { "type": "boolean" },
             "missing": { "type": "array", "items": { "type": "string" }, "description": "What is missing." },
+            "degraded": {
+                "type": "array",
+                "description": "What it does by another way than the usual one. It serves all the same.",
+                "items": {
+                    "type": "object",
+                    "required": ["what", "since", "remedy"],
+                    "properties": {
+                        "what": { "type": "string", "description": "The condition, such as `events_linger`." },
+                        "since": { "type": "string", "format": "date-time", "description": "When the process found it." },
+                        "remedy": { "type": "string", "description": "What an operator is to do." },
+                    },
+                },
+            },
         },
     });
+    let degraded = json!([{
+        "what": EVENTS_LINGER,
+        "since": "2026-11-29T21:00:00.000Z",
+        "remedy": "Find out why JetStream does not take events.",
+    }]);
     let responses = json!({
-        "200": answer("It may serve.", &schema, &json!({ "ready": true, "missing": [] })),
-        "503": answer("It may not.", &schema, &json!({ "ready": false, "missing": ["nats"] })),
+        "200": answer("It may serve.", &schema, &json!({ "ready": true, "missing": [], "degraded": degraded })),
+        "503": answer("It may not.", &schema, &json!({ "ready": false, "missing": ["nats"], "degraded": [] })),
     });
     operation(
         "getReady",

@@ -10,15 +10,15 @@ use super::{
 use crate::hub::asking::{account_of, memberships_of};
 
 /// Users in one question, and how many such questions are on their way at once.
-const USERS: usize = 100;
-const ASKS: usize = 4;
+pub(super) const USERS: usize = 100;
+pub(super) const ASKS: usize = 4;
 
 impl Coordinator {
     /// The feed began anew for some shard, which has this epoch now: whoever is here is asked for again, and every session that opens
     /// begins anew, because what its answer did not know may have been missed.
     pub(crate) fn began(&mut self, epoch: u64) {
         self.epoch = epoch;
-        self.reconciling = 0;
+        (self.reconciling, self.is_broken) = (0, true);
         self.to_reconcile = self.present.keys().cloned().collect();
         self.reconcile_more();
     }
@@ -26,10 +26,11 @@ impl Coordinator {
     /// A user's sessions opened by what may be older than the last break: it is asked for again and again until a worker answers.
     pub(super) fn reconcile_also(&mut self, account: Arc<Account>) {
         self.to_reconcile.push(account);
+        self.is_broken = true;
         self.reconcile_more();
     }
 
-    fn reconcile_more(&mut self) {
+    pub(super) fn reconcile_more(&mut self) {
         while self.reconciling < ASKS && !self.to_reconcile.is_empty() {
             let rest = self.to_reconcile.len().saturating_sub(USERS);
             let of = self.to_reconcile.split_off(rest);
@@ -43,7 +44,7 @@ impl Coordinator {
             };
             self.steps(ticket, steps);
         }
-        if self.reconciling == 0 {
+        if self.reconciling == 0 && std::mem::take(&mut self.is_broken) {
             self.effects.push(Effect::Reconciled);
         }
     }

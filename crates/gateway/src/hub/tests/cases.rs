@@ -4,6 +4,7 @@ use super::*;
 use crate::hub::delivery::PUSHING;
 
 mod content;
+mod lingering;
 mod shards;
 
 const A: usize = 0;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use confab_protocol::event::EventType;
-use confab_protocol::ids::Seq;
+use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::lingering::{Announced, Joined};
 
 #[derive(Debug, Clone)]
 pub(super) struct Logged {
@@ -49,6 +50,24 @@ impl Log {
         let seq = self.append(EventType::MessageDeleted, "{}".into());
         self.events.last_mut()?.target = Some(target);
         Some(seq)
+    }
+
+    /// What a worker announces of it when nothing of it is published.
+    pub(super) fn announced(&self, id: ConversationId) -> Announced {
+        let mut announced = Announced::of("t".parse().unwrap());
+        if self.events.is_empty() {
+            return announced;
+        }
+        announced.heads.push((id, self.head()));
+        for (user, memberships) in &self.memberships {
+            let joined = memberships.iter().map(|(seq, _)| Joined {
+                conversation: id,
+                seq: *seq,
+                users: vec![format!("u{user}").parse().unwrap()],
+            });
+            announced.joined.extend(joined);
+        }
+        announced
     }
 
     pub(super) fn is_member(&self, user: usize) -> bool {

@@ -32,6 +32,10 @@ pub(super) enum Step {
     ReadOver(usize),
     /// The feed gives one of its next events, and may give it again later.
     Feed(usize, bool),
+    /// A worker announces a conversation's head, and who joined; the feed loses what it has of the conversation.
+    Announce(usize),
+    /// Every user is asked again, as far as this is the time.
+    Recheck(u64),
     /// The feed loses what waits in it, and begins anew.
     Break,
     /// One shard has no room, loses what waits in the feed of a conversation of its, and begins anew.
@@ -62,13 +66,15 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => n.clone().prop_map(Step::Kill),
         1 => n.clone().prop_map(Step::Record),
         3 => n.clone().prop_map(Step::Resume),
-        1 => (n.clone(), c).prop_map(|(n, c)| Step::RemovedWhileOpening(n, c)),
+        1 => (n.clone(), c.clone()).prop_map(|(n, c)| Step::RemovedWhileOpening(n, c)),
         3 => (n.clone(), 1..400_usize).prop_map(|(n, bytes)| Step::Take(n, bytes)),
         2 => n.clone().prop_map(Step::Pong),
         1 => (n.clone(), 0..CONVERSATIONS, 0..12_u64).prop_map(|(n, c, seq)| Step::Forget(n, c, seq)),
         1 => n.clone().prop_map(Step::Seen),
         1 => n.clone().prop_map(Step::ReadOver),
         8 => (n.clone(), prop::bool::weighted(0.2)).prop_map(|(n, again)| Step::Feed(n, again)),
+        3 => c.prop_map(Step::Announce),
+        1 => (0..90_u64).prop_map(Step::Recheck),
         1 => Just(Step::Break),
         1 => (0..CONVERSATIONS).prop_map(Step::BreakOf),
         8 => (0..12_usize).prop_map(Step::Move),

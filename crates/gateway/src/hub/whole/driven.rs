@@ -1,7 +1,11 @@
 //! What only tests do with the whole hub.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use confab_bus::records::Position;
 use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::lingering::Announced;
 use confab_protocol::query::EncodedEvent;
 use confab_protocol::signal::Signal;
 
@@ -159,6 +163,21 @@ impl Hub {
             Some(at) => self.parts[at].shard.retry(retry),
             None => self.coordinator.retry(retry),
         }
+    }
+
+    pub(crate) fn announced(&mut self, announced: &Announced) {
+        let ids = announced.heads.iter().map(|(id, _)| *id);
+        let ids = ids.chain(announced.joined.iter().map(|joined| joined.conversation));
+        let shards: BTreeSet<_> = ids.map(|id| self.shards.shard_of(id)).collect();
+        for at in shards {
+            self.parts[at].shard.announced(announced);
+        }
+    }
+
+    pub(crate) fn recheck(&mut self, now: Instant) {
+        self.coordinator.recheck(now);
+        self.coordinator.recheck_on(now);
+        self.go_on();
     }
 
     pub(crate) fn signal(&mut self, signal: &Signal) {

@@ -1,0 +1,108 @@
+//! Hears what workers announce of commits that the feed does not carry, hands it to the hub, and says how long that lasts.
+
+use std::time::{Duration, Instant};
+
+use confab_bus::{Announcements, Bus};
+use confab_protocol::degraded::{Change, Degraded, EVENTS_LINGER, Recurring};
+use confab_protocol::lingering::AnnouncementKind;
+use confab_protocol::timestamp::Timestamp;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::fanout::Fanout;
+
+/// It is over when nothing was announced for so long while NATS was connected.
+const QUIET: Duration = Duration::from_secs(5);
+/// How often it is looked whether it is over.
+const PERIOD: Duration = Duration::from_millis(500);
+/// How soon a subscription that was refused is tried again.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// What an operator is to do.
+const REMEDY: &str = "Sessions are told from Postgres what JetStream does not carry, some seconds late. `/ready` and the logs of the workers say why, \
+    and what to do.";
+
+/// Since when workers announce commits; nothing while they do not.
+#[derive(Debug, Clone)]
+pub(crate) struct LingeringSince(watch::Receiver<Option<Timestamp>>);
+
+impl LingeringSince {
+    /// The condition, and who says it.
+    pub(crate) fn new() -> (Self, watch::Sender<Option<Timestamp>>) {
+        let (said, since) = watch::channel(None);
+        (Self(since), said)
+    }
+
+    /// What `/ready` tells of it.
+    pub(crate) fn degraded(&self) -> Option<Degraded> {
+        let since = *self.0.borrow();
+        since.map(|since| Degraded {
+            what: EVENTS_LINGER.to_owned(),
+            since,
+            remedy: REMEDY.to_owned(),
+        })
+    }
+}
+
+/// Hands announcements to the hub, and says since when there are some, until `stop`.
+pub(crate) async fn run(
+    bus: Bus,
+    fanout: Fanout,
+    since: watch::Sender<Option<Timestamp>>,
+    stop: CancellationToken,
+) {
+    stop.run_until_cancelled(Box::pin(hear(&bus, &fanout, &since)))
+        .await;
+}
+
+async fn hear(bus: &Bus, fanout: &Fanout, since: &watch::Sender<Option<Timestamp>>) {
+    let mut condition = Recurring::new(QUIET);
+    loop {
+        match Announcements::open(bus).await {
+            Ok(announcements) => {
+                follow(bus, fanout, announcements, (&mut condition, since)).await;
+            }
+            Err(error) => debug!(%error, "announcements cannot be heard yet"),
+        }
+        tokio::time::sleep(RETRY_DELAY).await;
+    }
+}
+
+/// Follows the announcements until the connection is closed.
+async fn follow(
+    bus: &Bus,
+    fanout: &Fanout,
+    mut announcements: Announcements,
+    (condition, since): (&mut Recurring, &watch::Sender<Option<Timestamp>>),
+) {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let is_announced = tokio::select! {
+            announcement = announcements.next() => {
+                let Some(announcement) = announcement else { return };
+                let lingers = announcement.kind == AnnouncementKind::Lingering;
+                fanout.announced(announcement).await;
+                lingers
+            }
+            _ = ticks.tick() => false,
+        };
+        // While NATS is away nothing is heard: that says nothing.
+        let is_seen = is_announced || condition.lasts() && !bus.is_connected();
+        match condition.note(is_seen, Instant::now()) {
+            Some(Change::Began) => {
+                since.send_replace(Some(Timestamp::new(OffsetDateTime::now_utc())));
+                warn!(
+                    "the feed does not carry what is committed: workers announce it, and sessions are told from Postgres"
+                );
+            }
+            Some(Change::Ended) => {
+                since.send_replace(None);
+                info!("the feed carries again what is committed");
+            }
+            None => {}
+        }
+    }
+}
