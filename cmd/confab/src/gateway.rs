@@ -83,7 +83,12 @@ async fn serve(mut settings: Settings, stop: CancellationToken) -> anyhow::Resul
     let mut registry = telemetry::registry();
     let gateway = Box::pin(Gateway::build(settings, &mut registry, stop)).await?;
     let readiness = gateway.readiness();
-    let admin = admin::router(registry, move || ready(readiness.missing()));
+    let admin = admin::router(registry, move || {
+        ready(admin::Readiness {
+            missing: readiness.missing(),
+            degraded: readiness.degraded(),
+        })
+    });
     Ok(Box::pin(gateway.run(admin)).await?)
 }
 

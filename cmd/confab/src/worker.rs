@@ -51,7 +51,12 @@ async fn serve(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let readiness = worker.readiness();
     let admin = admin::router(registry, move || {
         let readiness = readiness.clone();
-        async move { readiness.missing().await }
+        async move {
+            admin::Readiness {
+                missing: readiness.missing().await,
+                degraded: readiness.degraded(),
+            }
+        }
     });
     let listener = TcpListener::bind(listen)
         .await

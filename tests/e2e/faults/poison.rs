@@ -10,7 +10,7 @@ use crate::history::{Load, Shape};
 use crate::support::{Cluster, eventually};
 
 /// Subjects on which gateways and workers listen (docs/architecture.md); `{}` is something's id.
-const SUBJECTS: [&str; 13] = [
+const SUBJECTS: [&str; 14] = [
     "confab.v1.event.0.default.{}.message.created",
     "confab.v1.event.0.default.{}.participant.added",
     "confab.v1.event.0.strangers.{}.message.created",
@@ -19,6 +19,7 @@ const SUBJECTS: [&str; 13] = [
     "confab.v1.workers",
     "confab.v1.workers.leaving",
     "confab.v1.revocation",
+    "confab.v1.lingering",
     "confab.v1.record",
     "confab.v2.command",
     "confab.v1.gateway.{}.fence",
