@@ -35,6 +35,8 @@ mod harness;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod lingering;
+#[cfg(test)]
 mod liveness;
 #[cfg(test)]
 mod logs;

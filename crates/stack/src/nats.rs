@@ -2,6 +2,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
@@ -136,6 +137,17 @@ impl Nats {
     pub async fn restart(&mut self) -> Result<(), Error> {
         self.kill()?;
         self.up().await
+    }
+
+    /// Has the running server read its configuration again, with what stands in `extra.conf` by now. It takes it a moment later, or writes into
+    /// its log why not.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] while it is down.
+    pub fn reload(&mut self) -> Result<(), Error> {
+        let config = self.settings.folder.join("nats.conf");
+        folder::write_private(&config, &self.config())?;
+        self.process()?.signal(Signal::SIGHUP)
     }
 
     /// Forgets all streams and buckets; the server must be down.

@@ -209,7 +209,7 @@ impl Process {
     }
 
     /// The child is not reaped before `ended` says so, so its id cannot be another's.
-    fn signal(&mut self, signal: Signal) -> Result<(), Error> {
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<(), Error> {
         if let Some(status) = self.ended()? {
             return Err(Error::Misuse(format!(
                 "{} has ended ({status})",

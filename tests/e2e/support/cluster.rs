@@ -38,6 +38,10 @@ pub(crate) struct Setup {
     pub(crate) links: bool,
     /// NATS tells on its monitoring pages what it knows of its clients.
     pub(crate) nats_pages: bool,
+    /// More of the configuration of NATS.
+    pub(crate) nats_config: String,
+    /// Servers of one NATS cluster with the one that confab is connected to, which the test may kill.
+    pub(crate) nats_peers: usize,
 }
 
 impl Default for Setup {
@@ -51,6 +55,8 @@ impl Default for Setup {
             standby: false,
             links: false,
             nats_pages: false,
+            nats_config: String::new(),
+            nats_peers: 0,
         }
     }
 }
@@ -60,6 +66,8 @@ pub(crate) struct Cluster {
     pub(crate) gateways: Vec<Service>,
     pub(crate) workers: Vec<Service>,
     pub(crate) nats: Nats,
+    /// The other servers of its cluster, where the test asked for some.
+    pub(crate) nats_peers: Vec<Nats>,
     /// The gateways' links to NATS, where the test asked for some.
     pub(crate) links: Vec<Proxy>,
     pub(crate) database: Database,
@@ -77,12 +85,7 @@ impl Cluster {
     /// Starts everything and waits until it is ready.
     pub(crate) async fn start(setup: Setup) -> Self {
         let folder = Folder::of_test();
-        let nats = NatsSettings {
-            folder: folder.path().join("nats"),
-            port: free_port().unwrap(),
-            monitor: setup.nats_pages.then(|| free_port().unwrap()),
-        };
-        let nats = Nats::start(&programs(), nats).await;
+        let (nats, nats_peers) = start_nats(folder.path(), &setup).await;
         let database = match (setup.own_postgres, setup.standby) {
             (_, true) => Database::with_standby(folder.path()).await,
             (true, false) => Database::own(folder.path()).await,
@@ -94,7 +97,8 @@ impl Cluster {
             gateways: Vec::new(),
             workers: Vec::new(),
             links: Vec::new(),
-            nats: nats.unwrap_or_else(|error| panic!("{error}")),
+            nats,
+            nats_peers,
             store: store.connect_lazy(&database.url).unwrap(),
             http: Http::new("http://127.0.0.1:1", "").unwrap(),
             database,
@@ -198,6 +202,12 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// Lets NATS run on with another configuration beside what it has anyway.
+    pub(crate) fn reconfigure_nats(&mut self, config: &str) {
+        configure_nats(&self.folder.path().join("nats"), config);
+        self.nats.reload().unwrap();
+    }
+
     /// Stops everything orderly, and fails the test when something did not end well or is left over.
     pub(crate) async fn end(mut self) {
         self.store.close().await;
@@ -206,8 +216,10 @@ impl Cluster {
         for services in [&mut self.gateways, &mut self.workers] {
             join_all(services.iter_mut().map(|one| end(one.process_mut()))).await;
         }
-        pids.extend(self.nats.process().ok().map(|process| process.id()));
-        self.nats.stop(END).await.unwrap();
+        for nats in std::iter::once(&mut self.nats).chain(&mut self.nats_peers) {
+            pids.extend(nats.process().ok().map(|process| process.id()));
+            nats.stop(END).await.unwrap();
+        }
         self.ended = true;
         let alive: Vec<_> = pids.into_iter().filter(|pid| is_alive(*pid)).collect();
         assert!(alive.is_empty(), "left behind: processes {alive:?}");
@@ -261,6 +273,49 @@ impl Cluster {
             log: self.folder.path().join("logs").join(format!("{name}.log")),
         }
     }
+}
+
+/// NATS, and the other servers of its cluster.
+async fn start_nats(folder: &Path, setup: &Setup) -> (Nats, Vec<Nats>) {
+    let routes: Vec<u16> = (0..=setup.nats_peers)
+        .map(|_| free_port().unwrap())
+        .collect();
+    let mut all = Vec::new();
+    for (number, route) in routes.iter().enumerate() {
+        let name = if number == 0 {
+            "nats".to_owned()
+        } else {
+            format!("nats-{number}")
+        };
+        let settings = NatsSettings {
+            folder: folder.join(name),
+            port: free_port().unwrap(),
+            monitor: setup.nats_pages.then(|| free_port().unwrap()),
+        };
+        let mut config = setup.nats_config.clone();
+        if setup.nats_peers > 0 {
+            let routes: Vec<_> = routes
+                .iter()
+                .map(|port| format!("\"nats://127.0.0.1:{port}\""))
+                .collect();
+            let routes = routes.join(", ");
+            let cluster = format!(
+                "cluster {{ name: tests, listen: \"127.0.0.1:{route}\", routes: [{routes}] }}\n"
+            );
+            config.push_str(&cluster);
+        }
+        configure_nats(&settings.folder, &config);
+        let nats = Nats::start(&programs(), settings).await;
+        all.push(nats.unwrap_or_else(|error| panic!("{error}")));
+    }
+    let nats = all.remove(0);
+    (nats, all)
+}
+
+/// Writes more of the configuration of a NATS server, for its next start or when it is told to read it again.
+fn configure_nats(folder: &Path, config: &str) {
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join("extra.conf"), config).unwrap();
 }
 
 type Env = Vec<(&'static str, Option<String>)>;
