@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::support::eventually;
 
 mod conditions;
+mod requests;
 
 /// How long a line may take to be written.
 const DEADLINE: Duration = Duration::from_secs(60);
