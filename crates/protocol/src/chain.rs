@@ -10,8 +10,9 @@ const MAX_CAUSES: usize = 16;
 #[derive(Debug, Clone, Copy)]
 pub struct Chain<'a>(&'a (dyn Error + 'static));
 
-/// The text of an error with the texts of its causes behind it, from the outermost to the innermost, separated by `: `. A cause
-/// whose text already ends what stands before it is left out: some libraries repeat their cause in their own text.
+/// The text of an error with the texts of its causes behind it, separated by `: `.
+///
+/// A cause whose text already ends what stands before it is left out: some libraries repeat their cause in their own text.
 #[must_use]
 pub const fn chain<'a>(error: &'a (dyn Error + 'static)) -> Chain<'a> {
     Chain(error)
