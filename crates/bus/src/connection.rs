@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::{self, context::ContextBuilder};
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectOptions, ServerAddr};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -56,14 +56,10 @@ impl Bus {
     /// # Errors
     /// When the settings name no usable server, or files that cannot be used.
     pub async fn connect(settings: &Settings, name: &str) -> Result<Self, BusError> {
-        let Target { servers, identity } = Target::of(settings)?;
-        let checked = identity.read(NO_NONCE).await;
-        checked.map_err(|error| BusError::Settings(error.to_string()))?;
-        check_files(&settings.tls).await?;
+        let (servers, options) = authenticated(settings).await?;
         let (states, link) = watch::channel(Link::default());
         let observer = Arc::new(Observer::new(states, &settings.nats_url));
-        let by_files = move |nonce| identity.clone().answer(nonce);
-        let options = ConnectOptions::with_auth_callback(by_files)
+        let options = options
             .name(name)
             .ping_interval(PING_INTERVAL)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -76,8 +72,7 @@ impl Bus {
                 let observer = Arc::clone(&observer);
                 async move { observer.observe(&event).await }
             });
-        let connecting = encrypted(options, &settings.tls).connect(servers);
-        let client = Box::pin(connecting)
+        let client = Box::pin(options.connect(servers))
             .await
             .map_err(|error| BusError::Settings(error.to_string()))?;
         let jetstream = match &settings.nats_jetstream_domain {
@@ -120,6 +115,22 @@ impl Bus {
             warn!("NATS did not take the last messages in time");
         }
     }
+}
+
+/// The servers of the settings, and how a connection to them says who it is and is encrypted.
+///
+/// # Errors
+/// When the settings name no usable server, or files that cannot be used.
+pub(crate) async fn authenticated(
+    settings: &Settings,
+) -> Result<(Vec<ServerAddr>, ConnectOptions), BusError> {
+    let Target { servers, identity } = Target::of(settings)?;
+    let checked = identity.read(NO_NONCE).await;
+    checked.map_err(|error| BusError::Settings(error.to_string()))?;
+    check_files(&settings.tls).await?;
+    let by_files = move |nonce| identity.clone().answer(nonce);
+    let options = encrypted(ConnectOptions::with_auth_callback(by_files), &settings.tls);
+    Ok((servers, options))
 }
 
 /// How `settings` want the connection encrypted. The library reads the files at each attempt.

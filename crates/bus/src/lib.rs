@@ -1,5 +1,6 @@
 //! NATS as confab uses it: connection, subjects, topology, request batches, the feed. The only user of async-nats.
 
+pub mod check;
 mod conditions;
 mod connection;
 mod error;

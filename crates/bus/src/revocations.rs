@@ -3,6 +3,8 @@
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_TTL;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType, Stream};
 use bytes::Bytes;
 use confab_protocol::ids::TenantId;
@@ -22,6 +24,9 @@ pub use hear::{Heard, hear};
 const VERSION: u8 = 1;
 /// NATS 2.15 allows 1,000 consumers unless the stream says another number; a gateway's watch is one.
 const MAX_CONSUMERS: i32 = 20_000;
+
+/// The bucket's bound in bytes, where the account allows no stream without one: some hundred thousand revocations.
+pub(crate) const REQUIRED_MAX_BYTES: i64 = 64 << 20;
 
 /// What is broadcast and kept in the bucket, as JSON: `nats kv get confab_revocations <key>` shows it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,6 +118,16 @@ fn bucket_config(settings: &Settings) -> Config {
     }
 }
 
+/// Whether the account allows no stream without a bound in bytes.
+fn is_bound_required(error: &CreateStreamError) -> bool {
+    match error.kind() {
+        CreateStreamErrorKind::JetStream(error) => {
+            error.error_code() == ErrorCode::STREAM_MAX_BYTES_REQUIRED
+        }
+        _ => false,
+    }
+}
+
 impl Bus {
     /// Tells every gateway that listens now what was revoked.
     ///
@@ -164,10 +179,16 @@ impl Bus {
         if !self.is_connected() {
             return Err(BusError::Disconnected);
         }
-        self.jetstream
-            .get_or_create_stream(bucket_config(&self.settings))
-            .await
-            .map_err(BusError::nats("provision the bucket of revocations"))
+        let config = bucket_config(&self.settings);
+        let mut made = Box::pin(self.jetstream.get_or_create_stream(config.clone())).await;
+        if made.as_ref().is_err_and(is_bound_required) {
+            let bounded = Config {
+                max_bytes: REQUIRED_MAX_BYTES,
+                ..config
+            };
+            made = Box::pin(self.jetstream.get_or_create_stream(bounded)).await;
+        }
+        made.map_err(BusError::nats("provision the bucket of revocations"))
     }
 }
 

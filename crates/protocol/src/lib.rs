@@ -1,6 +1,7 @@
 //! The wire types of confab: ids, commands, events, frames, resources, errors. No IO, no async.
 
 pub mod chain;
+pub mod check;
 pub mod command;
 pub mod condition;
 pub mod degraded;

@@ -1,0 +1,367 @@
+//! Publishes and subscriptions as a role makes them, on subjects and in forms that change nothing: the server says which it forbids.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
+use confab_protocol::check::Check;
+use futures_util::StreamExt as _;
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use super::{Role, ServerErrors};
+use crate::subjects::{
+    BREAKS, COMMAND, EVENTS_STREAM, GATEWAYS, QUERY, RECORD, REVOCATION, REVOCATIONS_BUCKET,
+    SESSIONS, SESSIONS_BUCKET, SIGNALS, WORKERS, WORKERS_LEAVING,
+};
+
+/// How long the answers of JetStream are waited for.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1200);
+/// How often it is looked whether what was not answered is forbidden.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the library may take to hand on what the server said before the last answer.
+const HANDOVER_TIME: Duration = Duration::from_millis(60);
+/// By this header a stream of another name refuses a message (NATS ADR-8).
+const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
+/// The last level of subjects that nobody uses.
+const UNUSED: &str = "check";
+/// The configuration of another stream than the subject names, which JetStream refuses.
+const OTHER_STREAM: &str = r#"{"name":"confab-check"}"#;
+/// The same for a consumer.
+const OTHER_CONSUMER: &str = r#"{"stream_name":"confab-check","config":{}}"#;
+/// No question, which JetStream refuses.
+const NO_REQUEST: &str = "";
+/// A purge that JetStream refuses: both numbers are given, and no message has the subject.
+const NO_PURGE: &str = r#"{"filter":"confab.check","seq":1,"keep":1}"#;
+
+/// JetStream's answer about the account.
+pub(super) const ACCOUNT: &str = "$JS.API.INFO";
+
+/// A message that a role is to be permitted.
+struct Probe {
+    subject: String,
+    payload: &'static str,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// JetStream answers it.
+    Api,
+    /// A stream would store it, and refuses it by a header.
+    Stored,
+    /// Nobody answers it.
+    Core,
+}
+
+/// What the server made of the probes.
+#[derive(Debug, Default)]
+pub(super) struct Probed {
+    answers: HashMap<String, Answer>,
+    refused: Vec<Refused>,
+}
+
+/// An answer of JetStream.
+#[derive(Debug, Clone)]
+pub(super) enum Answer {
+    /// JSON of its API.
+    Json(Value),
+    /// Nobody serves the subject.
+    NoResponders,
+}
+
+/// What the user of the connection may not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Refused {
+    verb: &'static str,
+    subject: String,
+    text: String,
+}
+
+impl Probed {
+    /// What JetStream answered on a subject of its API; none without an answer.
+    pub(super) fn answer(&self, subject: &str) -> Option<&Answer> {
+        self.answers.get(subject)
+    }
+
+    /// Whether a publish to this subject is forbidden.
+    pub(super) fn is_refused(&self, subject: &str) -> bool {
+        let mut refused = self.refused.iter();
+        refused.any(|one| one.verb == "publish" && one.subject == subject)
+    }
+
+    /// Whether no answer can be heard.
+    pub(super) fn is_deaf(&self) -> bool {
+        let mut refused = self.refused.iter();
+        refused.any(|one| one.subject.starts_with("_INBOX"))
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_answer(mut self, subject: &str, answer: Value) -> Self {
+        self.answers
+            .insert(subject.to_owned(), Answer::Json(answer));
+        self
+    }
+}
+
+/// Makes the probes of a role.
+pub(super) async fn run(client: &Client, errors: &ServerErrors, role: Role) -> Probed {
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let probes = publishes(role);
+    // They are held to the end: nobody reads them, and what comes beyond their capacity is dropped.
+    let mut subscriptions = Vec::new();
+    for subject in subscribes(role) {
+        subscriptions.push(client.subscribe(subject).await);
+    }
+    let inbox = client.new_inbox();
+    let mut answers = match client.subscribe(format!("{inbox}.*")).await {
+        Ok(answers) => answers,
+        Err(_closed) => return Probed::default(),
+    };
+    for (number, probe) in probes.iter().enumerate() {
+        let mut headers = HeaderMap::new();
+        if probe.kind == Kind::Stored {
+            headers.insert(EXPECTED_STREAM, "confab-check");
+        }
+        let (subject, reply) = (probe.subject.clone(), format!("{inbox}.{number}"));
+        let sent =
+            client.publish_with_reply_and_headers(subject, reply, headers, probe.payload.into());
+        if sent.await.is_err() {
+            return Probed::default();
+        }
+    }
+    let mut probed = Probed::default();
+    // The server handles one message after the other: behind this one it has said what it forbids.
+    let ended = client.publish(format!("{inbox}.end"), "".into()).await;
+    if ended.is_ok() {
+        hear(&mut answers, &probes, errors, deadline, &mut probed).await;
+    }
+    drop(subscriptions);
+    probed.refused = refusals(&errors.all());
+    probed
+}
+
+/// Takes answers until all have come that will come.
+async fn hear(
+    answers: &mut Subscriber,
+    probes: &[Probe],
+    errors: &ServerErrors,
+    deadline: Instant,
+    probed: &mut Probed,
+) {
+    let mut ended = None;
+    loop {
+        let until = deadline.min(Instant::now() + POLL_INTERVAL);
+        if let Ok(Some(message)) = timeout_at(until, answers.next()).await {
+            let last = message.subject.rsplit('.').next().unwrap_or_default();
+            match last.parse::<usize>() {
+                Ok(number) => {
+                    if let Some(probe) = probes.get(number) {
+                        let answer = read(&message);
+                        probed.answers.insert(probe.subject.clone(), answer);
+                    }
+                }
+                Err(_no_number) => ended = Some(Instant::now() + HANDOVER_TIME),
+            }
+            continue;
+        }
+        let now = Instant::now();
+        if now >= deadline {
+            return;
+        }
+        probed.refused = refusals(&errors.all());
+        let is_open = |probe: &Probe| {
+            probe.kind != Kind::Core
+                && probed.answer(&probe.subject).is_none()
+                && !probed.is_refused(&probe.subject)
+        };
+        if ended.is_some_and(|ended| now >= ended) && !probes.iter().any(is_open) {
+            return;
+        }
+    }
+}
+
+fn read(message: &Message) -> Answer {
+    match message.status {
+        Some(StatusCode::NO_RESPONDERS) => Answer::NoResponders,
+        _ => Answer::Json(serde_json::from_slice(&message.payload).unwrap_or_default()),
+    }
+}
+
+/// What the server's errors say of permissions.
+fn refusals(errors: &[String]) -> Vec<Refused> {
+    let mut refusals: Vec<Refused> = Vec::new();
+    for refused in errors.iter().filter_map(|text| refusal(text)) {
+        if !refusals.contains(&refused) {
+            refusals.push(refused);
+        }
+    }
+    refusals
+}
+
+/// `Permissions Violation for Publish to "subject"`, or `… for Subscription to "subject"`, as nats-server writes it.
+fn refusal(text: &str) -> Option<Refused> {
+    let (_, what) = text.split_once("ermissions Violation for ")?;
+    let verb = match what.split_once(' ')?.0.to_ascii_lowercase().as_str() {
+        "publish" => "publish",
+        "subscription" => "subscribe",
+        _ => return None,
+    };
+    let subject = what.split('"').nth(1)?.to_owned();
+    Some(Refused {
+        verb,
+        subject,
+        text: text.to_owned(),
+    })
+}
+
+/// The check of what the user of the connection may do.
+pub(super) fn permissions(probed: &Probed, address: &str) -> Check {
+    const NAME: &str = "nats.permissions";
+    let Some(first) = probed.refused.first() else {
+        return Check::ok(
+            NAME,
+            address,
+            "the role may publish and subscribe what it needs",
+        );
+    };
+    let list: Vec<_> = probed
+        .refused
+        .iter()
+        .map(|refused| format!("{} {}", refused.verb, refused.subject))
+        .collect();
+    let found = format!("NATS does not permit the role to: {}", list.join(", "));
+    let remedy = "give the role's user at NATS the permissions of deploy/nats-permissions.conf";
+    Check::fail(NAME, address, found, remedy).caused_by(first.text.clone())
+}
+
+fn api(subject: String, payload: &'static str) -> Probe {
+    Probe {
+        subject,
+        payload,
+        kind: Kind::Api,
+    }
+}
+
+fn stored(subject: String) -> Probe {
+    Probe {
+        subject,
+        payload: "",
+        kind: Kind::Stored,
+    }
+}
+
+/// On a subject below one that is in use, which nobody listens to.
+fn core(prefix: &str) -> Probe {
+    Probe {
+        subject: format!("{prefix}.{UNUSED}"),
+        payload: "",
+        kind: Kind::Core,
+    }
+}
+
+/// The subject on which JetStream tells about a stream.
+pub(super) fn stream_info(stream: &str) -> String {
+    format!("$JS.API.STREAM.INFO.{stream}")
+}
+
+/// The stream below a bucket.
+pub(super) fn stream_of(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// What every role asks of a stream: to see it, and to make it where there is none.
+fn stream_probes(stream: &str) -> [Probe; 2] {
+    [
+        api(stream_info(stream), ""),
+        api(format!("$JS.API.STREAM.CREATE.{stream}"), OTHER_STREAM),
+    ]
+}
+
+fn publishes(role: Role) -> Vec<Probe> {
+    let mut probes = vec![api(ACCOUNT.to_owned(), "")];
+    probes.extend(stream_probes(EVENTS_STREAM));
+    probes.push(api(
+        format!("$JS.API.STREAM.MSG.GET.{EVENTS_STREAM}"),
+        NO_REQUEST,
+    ));
+    let revocations = stream_of(REVOCATIONS_BUCKET);
+    probes.extend(stream_probes(&revocations));
+    probes.push(core(BREAKS));
+    match role {
+        Role::Worker => {
+            probes.push(stored(format!("confab.v1.event.{UNUSED}")));
+            probes.push(stored(format!("$KV.{REVOCATIONS_BUCKET}.{UNUSED}")));
+            probes.extend([WORKERS, WORKERS_LEAVING, REVOCATION].map(core));
+        }
+        Role::Gateway { .. } => {
+            let sessions = stream_of(SESSIONS_BUCKET);
+            probes.extend(stream_probes(&sessions));
+            for stream in [EVENTS_STREAM, revocations.as_str()] {
+                let create = format!("$JS.API.CONSUMER.CREATE.{stream}");
+                probes.push(api(format!("{create}.{UNUSED}"), OTHER_CONSUMER));
+            }
+            probes.extend([
+                api(format!("$JS.API.STREAM.UPDATE.{sessions}"), OTHER_STREAM),
+                api(format!("$JS.API.STREAM.MSG.GET.{sessions}"), NO_REQUEST),
+                api(format!("$JS.API.STREAM.PURGE.{sessions}"), NO_PURGE),
+                api(format!("$JS.API.DIRECT.GET.{sessions}"), NO_REQUEST),
+            ]);
+            probes.push(stored(format!("$KV.{SESSIONS_BUCKET}.{UNUSED}")));
+            let next = format!("$JS.API.CONSUMER.MSG.NEXT.{EVENTS_STREAM}.{UNUSED}");
+            probes.push(api(next, NO_REQUEST));
+            probes.extend([COMMAND, QUERY, GATEWAYS, SESSIONS, RECORD].map(core));
+            probes.push(core("confab.v1.gateway"));
+            probes.push(core("confab.v1.signal"));
+            probes.push(core("$JS.FC"));
+        }
+    }
+    probes
+}
+
+/// What a role subscribes: where requests are spread over a queue group, a subject of one's own below, so that none is taken.
+fn subscribes(role: Role) -> Vec<String> {
+    let own = Uuid::now_v7().simple();
+    match role {
+        Role::Worker => vec![
+            format!("{COMMAND}.{own}"),
+            format!("{QUERY}.{own}"),
+            format!("$SRV.PING.{UNUSED}.{own}"),
+        ],
+        Role::Gateway { .. } => vec![
+            format!("confab.v1.gateway.{own}.fence"),
+            WORKERS.to_owned(),
+            WORKERS_LEAVING.to_owned(),
+            GATEWAYS.to_owned(),
+            SIGNALS.to_owned(),
+            BREAKS.to_owned(),
+            REVOCATION.to_owned(),
+            SESSIONS.to_owned(),
+            RECORD.to_owned(),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_read_from_the_servers_words() {
+        let errors = [
+            "Permissions Violation for Publish to \"confab.v1.workers.check\"",
+            "Permissions Violation for Subscription to \"$SRV.PING\" using queue \"q\"",
+            "Permissions Violation for Publish to \"confab.v1.workers.check\"",
+            "Maximum Payload Violation",
+        ]
+        .map(str::to_owned);
+        let found = refusals(&errors);
+        let found: Vec<_> = found.iter().map(|r| (r.verb, r.subject.as_str())).collect();
+        let wanted = [
+            ("publish", "confab.v1.workers.check"),
+            ("subscribe", "$SRV.PING"),
+        ];
+        assert_eq!(found, wanted);
+    }
+}
