@@ -1,5 +1,6 @@
 //! The keys in use: one that was given, or a set from a URL that is fetched again and again, the last good one kept.
 
+mod check;
 mod fetch;
 mod key;
 mod set;

@@ -7,6 +7,7 @@
 
 mod algorithm;
 mod bearer;
+mod check;
 mod claim_path;
 mod claims;
 mod error;
@@ -26,6 +27,7 @@ mod verifier;
 
 pub use algorithm::Algorithm;
 pub use bearer::bearer;
+pub use check::check_keys;
 pub use claim_path::{BadClaimPath, ClaimPath};
 pub use claims::Caller;
 pub use error::{AuthError, Defect, Part, challenge};

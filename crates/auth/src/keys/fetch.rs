@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use reqwest::header::DATE;
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 use url::Url;
 
 use super::set::{KeySet, SetRefused};
@@ -67,12 +70,28 @@ impl Remote {
 
     /// Fetches the set.
     pub(crate) async fn fetch(&self) -> Result<KeySet, FetchError> {
-        let body = tokio::time::timeout(self.timeout, self.read()).await;
-        let body = body.map_err(|_elapsed| FetchError::Slow(self.timeout))??;
-        Ok(KeySet::parse(&body)?)
+        let (set, _date) = self.fetch_within(self.timeout).await?;
+        Ok(set)
     }
 
-    async fn read(&self) -> Result<Vec<u8>, FetchError> {
+    /// Fetches the set within `timeout`, with the server's time where it says one.
+    pub(super) async fn fetch_within(
+        &self,
+        timeout: Duration,
+    ) -> Result<(KeySet, Option<OffsetDateTime>), FetchError> {
+        let read = tokio::time::timeout(timeout, self.read()).await;
+        let (body, date) = read.map_err(|_elapsed| FetchError::Slow(timeout))??;
+        Ok((KeySet::parse(&body)?, date))
+    }
+
+    /// The URL without its query, which may hold a secret.
+    pub(super) fn address(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        url.to_string()
+    }
+
+    async fn read(&self) -> Result<(Vec<u8>, Option<OffsetDateTime>), FetchError> {
         let http = |error: reqwest::Error| FetchError::Http(error.without_url());
         let mut response = self
             .client
@@ -83,6 +102,9 @@ impl Remote {
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status()));
         }
+        // RFC 9110, section 5.6.7: the form that senders use is that of RFC 5322 in GMT.
+        let date = response.headers().get(DATE);
+        let date = date.and_then(|date| OffsetDateTime::parse(date.to_str().ok()?, &Rfc2822).ok());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(http)? {
             if body.len() + chunk.len() > MAX_BYTES {
@@ -90,6 +112,6 @@ impl Remote {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok((body, date))
     }
 }

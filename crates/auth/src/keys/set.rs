@@ -69,6 +69,17 @@ impl KeySet {
         self.keys.len()
     }
 
+    /// The algorithms of its keys, each once.
+    pub(super) fn algorithms(&self) -> Vec<Algorithm> {
+        let mut algorithms = Vec::new();
+        for key in &self.keys {
+            if !algorithms.contains(&key.algorithm()) {
+                algorithms.push(key.algorithm());
+            }
+        }
+        algorithms
+    }
+
     /// The key that a token with this header means.
     pub(crate) fn find(
         &self,
