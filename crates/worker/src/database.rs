@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{ConnectOptions as _, PgConnection};
 
 use crate::error::Error;
-use crate::settings::{DatabaseSettings, Settings};
+use crate::settings::Settings;
 
+pub(crate) mod check;
 mod connector;
+mod migrating;
 mod pool;
 pub(crate) mod server;
 
 pub(crate) use connector::Connector;
+pub use migrating::migrate;
 pub(crate) use pool::{AcquireError, Pool, READ_COMMITTED, SNAPSHOT, Siblings, Transaction};
 
 /// How long a connection of the pool is waited for: well within the budget of a gateway's first attempt, so that the answer
@@ -138,20 +141,6 @@ pub(crate) async fn is_migrated(connection: &mut PgConnection) -> Result<bool, s
         .bind(newest)
         .fetch_one(connection)
         .await
-}
-
-/// Brings the schema up to date; several may do so at once.
-///
-/// # Errors
-/// When Postgres is away, or its schema is not one of ours.
-pub async fn migrate(settings: &DatabaseSettings) -> Result<(), Error> {
-    let options = connect_options(&settings.database_url)?
-        .application_name("confab-migrate")
-        .disable_statement_logging();
-    let mut connection = Connector::new(options, settings).connect().await?;
-    MIGRATIONS.run(&mut connection).await?;
-    connection.close().await?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ mod settings;
 mod testing;
 
 pub use conditions::CONDITIONS;
+pub use database::check::{When, check_database, check_reachable, database_address};
 pub use database::migrate;
 pub use error::Error;
 pub use metrics::METRICS;

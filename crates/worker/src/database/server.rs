@@ -97,17 +97,29 @@ pub(crate) async fn compare_connections(
     connection: &mut PgConnection,
     wanted: u32,
 ) -> Result<(), sqlx::Error> {
-    let row = connection.fetch_one(CONNECTIONS_LEFT).await?;
-    let left: i64 = row.try_get::<i64, _>("connections_left")?.saturating_add(1);
+    let left = connections_left(connection).await?;
     if left < i64::from(wanted) {
         warn!(
             left,
             wanted,
-            "Postgres has fewer connections left than this worker may want: raise max_connections, or the limit of the role or \
-             database, or lower CONFAB_QUERIES and CONFAB_COMMAND_SLOTS; until then work waits for connections"
+            remedy = CONNECTIONS_REMEDY,
+            "Postgres has fewer connections left than this worker may want: until then work waits for connections"
         );
     }
     Ok(())
+}
+
+/// What to do where connections are too few.
+pub(super) const CONNECTIONS_REMEDY: &str = "raise max_connections, or the limit of the role or database, or lower CONFAB_QUERIES and \
+                                             CONFAB_COMMAND_SLOTS";
+
+/// How many connections the server has left, that of the question among them.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub(super) async fn connections_left(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    let row = connection.fetch_one(CONNECTIONS_LEFT).await?;
+    Ok(row.try_get::<i64, _>("connections_left")?.saturating_add(1))
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Instant;
 
+use confab_protocol::check::Check;
 use confab_stack::free_port;
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
 use super::*;
 use crate::database;
+use crate::database::check::{When, check_database};
 use crate::testing::{Fixture, eventually, settings};
 
 /// How soon a worker must say that it does not work with a pooler.
@@ -73,6 +75,14 @@ impl Pooler {
         let error = check(&connector).await.unwrap_err();
         assert!(began.elapsed() < REFUSAL_TIMEOUT, "{:?}", began.elapsed());
         assert!(matches!(error, Error::Pooler(_)), "{error:?}");
+        let checks = check_database(&settings(&self.url), When::AtWill).await;
+        let remedy = |check: &Check| {
+            check
+                .remedy
+                .as_ref()
+                .is_some_and(|text| text.contains("pooler"))
+        };
+        assert!(checks.iter().any(remedy), "{checks:?}");
         error.to_string()
     }
 }
