@@ -25,7 +25,7 @@ pub(crate) use metric::sample;
 pub(crate) use oracle::{
     Owed, assert_hears_only, assert_log, assert_memberships, assert_stored, membership, memberships,
 };
-pub(crate) use postgres::Failover;
+pub(crate) use postgres::{Database, Failover, programs};
 pub(crate) use raw::{BINARY, CLOSE, Ended, Raw, TEXT, frame, frame_head};
 pub(crate) use stream::RefusingStream;
 pub(crate) use tokens::{AUDIENCE, ISSUER, Key, claims, hs256, jwks, unsigned};

@@ -3,19 +3,19 @@
 use std::future::ready;
 use std::time::Duration;
 
-use confab_gateway::{Gateway, Settings};
+use confab_gateway::{Error, Gateway, Settings};
 use confab_protocol::chain::chain;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{admin, lifecycle, telemetry};
+use crate::{admin, doctor, lifecycle, telemetry};
 
 /// Serve clients over HTTP and WebSocket. Needs NATS, and no database.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    settings: Settings,
+    pub(crate) settings: Settings,
 }
 
 const EXAMPLES: &str = "\
@@ -80,6 +80,7 @@ fn bound_connections(settings: &mut Settings) {
 
 async fn serve(mut settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     bound_connections(&mut settings);
+    let checks = Box::pin(doctor::tell_gateway(settings.clone()));
     let mut registry = telemetry::registry();
     let gateway = Box::pin(Gateway::build(settings, &mut registry, stop)).await?;
     let readiness = gateway.readiness();
@@ -89,7 +90,13 @@ async fn serve(mut settings: Settings, stop: CancellationToken) -> anyhow::Resul
             degraded: readiness.degraded(),
         })
     });
-    Ok(Box::pin(gateway.run(admin)).await?)
+    tokio::select! {
+        ended = Box::pin(gateway.run(admin)) => ended.map_err(|error| match error {
+            Error::Listen(address, error) => doctor::cannot_listen(address, &error),
+            error => error.into(),
+        }),
+        never = checks => match never {},
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 mod lines;
 mod log;
 
+use crate::connecting;
 use crate::terminal::say;
 use log::{Log, Read};
 
@@ -59,7 +60,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if args.msgpack {
         options.encoding = Encoding::MsgPack;
     }
-    let (session, mut changes) = Resuming::open(options).await?;
+    let (session, mut changes) = connecting::open(options).await?;
     let mut listener = Listener {
         session: &session,
         log,

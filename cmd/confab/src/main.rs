@@ -9,7 +9,9 @@ use tracing::error;
 
 mod admin;
 mod bench;
+mod connecting;
 mod dev;
+mod doctor;
 mod gateway;
 mod lifecycle;
 mod listen;
@@ -70,6 +72,7 @@ enum Command {
     Dev(dev::Args),
     Token(Box<token::Args>),
     Migrate(migrate::Args),
+    Doctor(doctor::Args),
     Send(send::Args),
     Listen(listen::Args),
     Session(session::Args),
@@ -90,6 +93,8 @@ impl Command {
     const fn usual_log(&self) -> &'static str {
         match self {
             Self::Session(_) | Self::Bench(_) => "error",
+            // It prints the causes itself.
+            Self::Doctor(_) => "off",
             _ => "info",
         }
     }
@@ -101,6 +106,7 @@ impl Command {
             Self::Dev(args) => dev::run(args).await,
             Self::Token(args) => Box::pin(token::run(*args)).await,
             Self::Migrate(args) => migrate::run(args).await,
+            Self::Doctor(args) => Box::pin(doctor::run(args)).await,
             Self::Bench(args) => Box::pin(bench::run(*args)).await,
             Self::Send(args) => send::run(args).await,
             Self::Listen(args) => listen::run(args).await,

@@ -2,12 +2,13 @@
 
 use anyhow::Context as _;
 use clap::Args as ClapArgs;
-use confab_client::{ResumeOptions, Resuming};
+use confab_client::ResumeOptions;
 use confab_protocol::ids::{ClientId, ConversationId};
 use confab_protocol::json::JsonText;
 use confab_protocol::resource::MessageBody;
 use uuid::Uuid;
 
+use crate::connecting;
 use crate::terminal::say;
 
 /// Send a text over a WebSocket and print its acknowledgement as JSON. It is sent again where the connection ends first.
@@ -49,7 +50,7 @@ Example, with what `confab dev` prints to paste:
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let options = ResumeOptions::new(args.url, args.token.as_str());
-    let (session, changes) = Resuming::open(options).await?;
+    let (session, changes) = connecting::open(options).await?;
     // Who only sends hears nothing.
     drop(changes);
     let id = args.client_id.unwrap_or_else(|| ClientId(Uuid::now_v7()));

@@ -9,14 +9,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{admin, lifecycle, telemetry};
+use crate::{admin, doctor, lifecycle, telemetry};
 
 /// Decide commands, commit them to Postgres, publish what was committed, answer queries. Needs NATS and Postgres.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    settings: Settings,
+    pub(crate) settings: Settings,
     /// Where /health, /ready, /metrics and /version are served; no client connects here.
     #[arg(
         long,
@@ -25,7 +25,7 @@ pub(crate) struct Args {
         default_value = "0.0.0.0:8081",
         help_heading = "Operators"
     )]
-    listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
 }
 
 const EXAMPLES: &str = "\
@@ -46,6 +46,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn serve(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let Args { listen, settings } = args;
+    let checks = Box::pin(doctor::tell_worker(settings.clone()));
     let mut registry = telemetry::registry();
     let worker = Worker::build(settings, &mut registry, stop).await?;
     let readiness = worker.readiness();
@@ -60,7 +61,7 @@ async fn serve(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     });
     let listener = TcpListener::bind(listen)
         .await
-        .with_context(|| format!("cannot listen on {listen}"))?;
+        .map_err(|error| doctor::cannot_listen(listen, &error))?;
     info!(address = %listen, "the worker's admin port listens");
     tokio::select! {
         ended = worker.run() => Ok(ended?),
@@ -68,5 +69,6 @@ async fn serve(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
             ended.context("the admin port failed")?;
             bail!("the admin port ended")
         }
+        never = checks => match never {},
     }
 }

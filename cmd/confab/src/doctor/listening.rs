@@ -1,0 +1,80 @@
+//! The address that a role listens on: free, taken, or not this host's.
+
+use std::io::{Error, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use confab_protocol::check::Check;
+use tokio::net::TcpListener;
+
+/// How long a process that listens there already may take to say what it is.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+const NAME: &str = "listen";
+
+/// Checks whether a role could listen, or a process of confab does so already.
+pub(crate) async fn check(address: SocketAddr) -> Check {
+    let place = address.to_string();
+    let error = match TcpListener::bind(address).await {
+        Ok(_listener) => return Check::ok(NAME, &place, "the address is free"),
+        Err(error) => error,
+    };
+    if error.kind() == ErrorKind::AddrInUse && is_confab(address.port()).await {
+        let found = "a process of confab listens there already";
+        return Check::ok(NAME, &place, found);
+    }
+    Check::fail(
+        NAME,
+        &place,
+        "the address cannot be listened on",
+        remedy(&error),
+    )
+    .because(&error)
+}
+
+/// The end of a role that cannot listen, with what to do.
+pub(crate) fn cannot_listen(address: SocketAddr, error: &Error) -> anyhow::Error {
+    anyhow!("cannot listen on {address}: {error}: {}", remedy(error))
+}
+
+fn remedy(error: &Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            "another process listens there (`ss -ltnp` names it): stop it, or set CONFAB_LISTEN to a free port"
+        }
+        ErrorKind::AddrNotAvailable => {
+            "this host has no such address: set CONFAB_LISTEN to one of its own, or to 0.0.0.0 with the port"
+        }
+        ErrorKind::PermissionDenied => {
+            "ports below 1024 are for privileged users: set CONFAB_LISTEN to a higher one"
+        }
+        _ => "set CONFAB_LISTEN to an address and port of this host",
+    }
+}
+
+/// Whether what listens on this port answers `/health` as a process of confab does.
+async fn is_confab(port: u16) -> bool {
+    let answer = confab_stack::get(port, "/health", ANSWER_TIMEOUT).await;
+    matches!(answer, Ok((200, body)) if body.contains("\"alive\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_protocol::check::CheckStatus;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn taken_and_foreign_addresses_have_remedies() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let found = check(address).await;
+        assert_eq!(found.status, CheckStatus::Fail);
+        assert!(found.remedy.unwrap().contains("ss -ltnp"));
+        drop(taken);
+        assert_eq!(check(address).await.status, CheckStatus::Ok);
+        // TEST-NET-1 (RFC 5737) is nobody's.
+        let foreign = check("192.0.2.1:8080".parse().unwrap()).await;
+        assert!(foreign.remedy.unwrap().contains("no such address"));
+    }
+}

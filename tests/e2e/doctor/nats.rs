@@ -1,0 +1,103 @@
+//! Faults of NATS, on real servers.
+
+use confab_stack::free_port;
+
+use super::{Fault, Server, gateway};
+use crate::support::Folder;
+
+/// A gateway on a server of this configuration.
+async fn told(config: &str, check: &'static str, words: &'static str, remedy: &'static str) {
+    let folder = Folder::of_test();
+    let server = Server::start(&folder, config).await;
+    let fault = Fault {
+        role: "gateway",
+        env: &gateway(&server.url),
+        check,
+        status: "fail",
+        words,
+        remedy,
+        logged: None,
+    };
+    fault.is_told(&folder).await;
+}
+
+#[tokio::test]
+async fn wrong_port_of_nats_is_told() {
+    let folder = Folder::of_test();
+    let url = format!("nats://127.0.0.1:{}", free_port().unwrap());
+    let fault = Fault {
+        role: "gateway",
+        env: &gateway(&url),
+        check: "nats",
+        status: "fail",
+        words: "Connection refused (os error 111)",
+        remedy: "start nats-server, or correct host and port in CONFAB_NATS_URL",
+        logged: None,
+    };
+    fault.is_told(&folder).await;
+}
+
+#[tokio::test]
+async fn nats_without_jetstream_is_told() {
+    let found = "JetStream is not enabled on the NATS server";
+    told(
+        "",
+        "nats.jetstream",
+        found,
+        "to the configuration of nats-server",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn account_that_is_too_small_is_told() {
+    let config = "jetstream { store_dir: \"STORE\" }\n\
+                  accounts { A { jetstream { max_file: 100MB }, users: [{ user: a, password: a }] } }\nno_auth_user: a";
+    told(
+        config,
+        "nats.limits",
+        "CONFAB_EVENTS 1073741824",
+        "raise max_file",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn small_messages_are_told() {
+    let config = "jetstream { store_dir: \"STORE\" }\nmax_payload: 65536";
+    told(
+        config,
+        "nats.payload",
+        "(max_payload) is 65536 bytes",
+        "set max_payload",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn missing_permissions_are_told() {
+    let config = "jetstream { store_dir: \"STORE\" }\nno_auth_user: a\n\
+                  authorization { users: [{ user: a, password: a, permissions: { \
+                  publish: { allow: \">\", deny: [\"confab.v2.command.>\", \"$JS.API.STREAM.CREATE.>\"] }, \
+                  subscribe: { allow: \">\", deny: \"confab.v1.record\" } } }] }";
+    let found = "publish confab.v2.command.check";
+    told(
+        config,
+        "nats.permissions",
+        found,
+        "deploy/nats-permissions.conf",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn refused_user_of_nats_is_told() {
+    let config = "jetstream { store_dir: \"STORE\" }\nauthorization { user: a, password: b }";
+    told(
+        config,
+        "nats",
+        "authorization violation",
+        "correct user, password or credentials",
+    )
+    .await;
+}

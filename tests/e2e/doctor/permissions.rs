@@ -1,0 +1,123 @@
+//! The shipped permissions are enough for both roles, and a gateway's do not let it write events.
+
+use std::time::Duration;
+
+use confab_stack::get;
+
+use super::{Env, gateway, run, worker};
+use crate::support::{Cluster, Owed, Setup, assert_log, eventually, text};
+
+const SHIPPED: &str = include_str!("../../../deploy/nats-permissions.conf");
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn user(name: &str) -> Vec<(&'static str, Option<String>)> {
+    vec![
+        ("CONFAB_NATS_USER", Some(name.to_owned())),
+        ("CONFAB_NATS_PASSWORD", Some(format!("{name}-password"))),
+    ]
+}
+
+/// The same for a command.
+fn as_user(mut env: Env, name: &str) -> Env {
+    let set = user(name).into_iter();
+    env.extend(set.map(|(name, value)| (name, value.unwrap())));
+    env
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shipped_permissions_are_enough_for_both_roles() {
+    let passwords = "CONFAB_NATS_WORKER_PASSWORD: worker-password\nCONFAB_NATS_GATEWAY_PASSWORD: gateway-password\n";
+    let mut cluster = Cluster::start(Setup {
+        nats_config: format!("{passwords}{SHIPPED}"),
+        worker_env: user("worker"),
+        gateway_env: user("gateway"),
+        ..Setup::default()
+    })
+    .await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let (alice, bob) = (alice.on(0).await, bob.on(1).await);
+    let conversation = alice
+        .create_group(&[alice.id.clone(), bob.id.clone()])
+        .await;
+    alice
+        .session
+        .send(conversation, text("hello"))
+        .await
+        .unwrap();
+    // The feed's past is read by a gateway that begins later, and the event is found there.
+    cluster.add_gateway(user("gateway")).await;
+    assert_log(
+        &cluster,
+        conversation,
+        &[Owed::all(&alice), Owed::all(&bob)],
+    )
+    .await;
+    eventually("both gateways stay ready", DEADLINE, async || {
+        for one in &cluster.gateways {
+            let (status, _) = get(one.port(), "/ready", Duration::from_secs(2))
+                .await
+                .ok()?;
+            (status == 200).then_some(())?;
+        }
+        Some(())
+    })
+    .await;
+    for (role, env) in [
+        ("worker", worker(&cluster.nats.url(), &cluster.database.url)),
+        ("gateway", gateway(&cluster.nats.url())),
+    ] {
+        let output = run(&["doctor"], &as_user(env, role)).await;
+        assert!(output.status.success(), "{role}: {output:?}");
+    }
+    assert_gateway_cannot_write_events(&cluster).await;
+    for service in cluster.gateways.iter().chain(&cluster.workers) {
+        let log = std::fs::read_to_string(service.process().log()).unwrap();
+        let refused = log
+            .lines()
+            .find(|line| line.contains("ermissions Violation"));
+        assert_eq!(refused, None);
+    }
+    drop((alice, bob));
+    cluster.end().await;
+}
+
+async fn assert_gateway_cannot_write_events(cluster: &Cluster) {
+    let options = async_nats::ConnectOptions::with_user_and_password(
+        "gateway".to_owned(),
+        "gateway-password".to_owned(),
+    );
+    let client = options.connect(cluster.nats.url()).await.unwrap();
+    let stream = async_nats::jetstream::new(client);
+    let subject = "confab.v1.event.0.default.x.message.created";
+    let published = stream.publish(subject, "forged".into()).await.unwrap();
+    let stored = tokio::time::timeout(Duration::from_secs(1), published).await;
+    assert!(!matches!(stored, Ok(Ok(_))), "{stored:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn account_that_wants_bounds_serves() {
+    let config = "accounts { A { jetstream { max_file: 4GB, max_bytes_required: true }, users: [{ user: a, password: a }] } }\n\
+                  no_auth_user: a\n";
+    let cluster = Cluster::start(Setup {
+        nats_config: config.to_owned(),
+        ..Setup::default()
+    })
+    .await;
+    let alice = cluster.user("alice").on(0).await;
+    let conversation = alice.create_group(std::slice::from_ref(&alice.id)).await;
+    alice
+        .session
+        .send(conversation, text("hello"))
+        .await
+        .unwrap();
+    let client = async_nats::connect(cluster.nats.url()).await.unwrap();
+    let stream = async_nats::jetstream::new(client);
+    eventually("the bucket of revocations is made", DEADLINE, async || {
+        stream.get_stream("KV_confab_revocations").await.ok()
+    })
+    .await;
+    let output = run(&["doctor"], &gateway(&cluster.nats.url())).await;
+    assert!(output.status.success(), "{output:?}");
+    drop(alice);
+    cluster.end().await;
+}
