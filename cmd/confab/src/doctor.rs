@@ -24,16 +24,22 @@ use crate::{gateway, worker};
 /// It takes the flags and variables of the role, behind the role's name. Without a role the environment says what is checked:
 /// `CONFAB_DATABASE_URL` a worker; `CONFAB_JWT_JWKS_URL`, `CONFAB_JWT_PUBLIC_KEY` or `CONFAB_JWT_ISSUERS` a gateway. Nothing is
 /// changed. Ends with 1 where a check fails, and within ten seconds.
-///
-/// Examples: `confab doctor`, `confab doctor worker --database-url postgres://…`, `confab doctor --json gateway --jwt-jwks-url https://…`
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Print JSON instead of text.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     json: bool,
     #[command(subcommand)]
     role: Option<Role>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  confab doctor
+  confab doctor worker --database-url postgres://confab@127.0.0.1:5432/confab
+  confab doctor --json gateway --jwt-jwks-url https://login.example/jwks.json \\
+    --jwt-issuer https://login.example/ --jwt-audience chat --single-tenant";
 
 /// What is checked.
 #[derive(Debug, Subcommand)]
@@ -62,7 +68,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         None => of_environment()?,
     };
     let checking = roles.into_iter().map(async |role| match role {
-        Role::Worker(args) => report::Report::new("worker", in_time(check_worker(*args)).await),
+        Role::Worker(args) => {
+            report::Report::new("worker", Box::pin(in_time(check_worker(*args))).await)
+        }
         Role::Gateway(args) => report::Report::new("gateway", in_time(check_gateway(*args)).await),
     });
     let reports = futures_util::future::join_all(checking).await;

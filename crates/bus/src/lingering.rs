@@ -1,6 +1,7 @@
 //! What is committed and not in the stream, over core NATS: best effort, told again while it lasts.
 
 use async_nats::Subscriber;
+use confab_protocol::chain::chain;
 use confab_protocol::lingering::Announcement;
 use confab_protocol::wire;
 use futures_util::StreamExt as _;
@@ -31,7 +32,7 @@ impl Announcements {
             let message = self.0.next().await?;
             match wire::decode(&message.payload) {
                 Ok(announcement) => return Some(announcement),
-                Err(error) => debug!(%error, "an announcement cannot be read"),
+                Err(error) => debug!(error = %chain(&error), "an announcement cannot be read"),
             }
         }
     }

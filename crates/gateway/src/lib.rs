@@ -202,9 +202,9 @@ impl Gateway {
     ) -> Result<Self, Error> {
         let verifier = Arc::new(Verifier::new(&settings.auth)?);
         let origins = settings.origins().map_err(Error::Origin)?;
-        let limits = LimitMetrics::new(registry);
-        let users = Users::new(settings.user_connections, limits.clone());
-        let limits = Limits::new(&settings.rate_limit, settings.trusted_proxies, limits);
+        let limit_metrics = LimitMetrics::new(registry);
+        let users = Users::new(settings.user_connections, limit_metrics.clone());
+        let limits = settings.limits(limit_metrics);
         settings.advise();
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
@@ -228,12 +228,9 @@ impl Gateway {
         let (signals, signalling, said) =
             Outbound::new(bus.clone(), gateways.clone(), SignalMetrics::new(registry));
         let (reads, reads_loop) = Reads::new(commands.clone(), signals.clone());
-        let records = Records::new(
-            bus.clone(),
-            gateways.clone(),
-            settings.records(),
-            RecordMetrics::new(registry),
-        );
+        let record_metrics = RecordMetrics::new(registry);
+        let of_records = settings.records();
+        let records = Records::new(bus.clone(), gateways.clone(), of_records, record_metrics);
         let neighbours = Neighbours {
             own: gateways.id(),
             signals: signals.clone(),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use confab_bus::{Announcements, Bus};
+use confab_protocol::chain::chain;
 use confab_protocol::degraded::{Change, Degraded, EVENTS_LINGER, Recurring};
 use confab_protocol::lingering::AnnouncementKind;
 use confab_protocol::timestamp::Timestamp;
@@ -64,7 +65,7 @@ async fn hear(bus: &Bus, fanout: &Fanout, since: &watch::Sender<Option<Timestamp
             Ok(announcements) => {
                 follow(bus, fanout, announcements, (&mut condition, since)).await;
             }
-            Err(error) => debug!(%error, "announcements cannot be heard yet"),
+            Err(error) => debug!(error = %chain(&error), "announcements cannot be heard yet"),
         }
         tokio::time::sleep(RETRY_DELAY).await;
     }

@@ -36,15 +36,47 @@ fn parse(answer: &[u8]) -> Result<(u16, String), IoError> {
     let status = text
         .strip_prefix("HTTP/1.1 ")
         .and_then(|rest| rest.get(..3)?.parse().ok());
-    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    let body = text.split_once("\r\n\r\n").and_then(|(head, body)| {
+        let is_chunked = head
+            .to_ascii_lowercase()
+            .contains("\r\ntransfer-encoding: chunked");
+        if is_chunked {
+            joined(body)
+        } else {
+            Some(body.to_owned())
+        }
+    });
     status
         .zip(body)
         .ok_or_else(|| IoError::new(ErrorKind::InvalidData, "not an HTTP/1.1 answer"))
 }
 
+/// A body that came in chunks (RFC 9112, 7.1), which servers make of what is large; none where it is cut off.
+fn joined(mut chunks: &str) -> Option<String> {
+    let mut body = String::new();
+    loop {
+        let (size, rest) = chunks.split_once("\r\n")?;
+        let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.push_str(rest.get(..size)?);
+        chunks = rest.get(size..)?.strip_prefix("\r\n")?;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::parse;
+
+    #[test]
+    fn chunks_are_joined() {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let whole = format!("{head}3\r\n{{\"a\r\n3;x=1\r\n\":1\r\n1\r\n}}\r\n0\r\n\r\n");
+        let (_, body) = parse(whole.as_bytes()).unwrap();
+        assert_eq!(body, "{\"a\":1}");
+        assert!(parse(format!("{head}3\r\n{{\"a\r\n").as_bytes()).is_err());
+    }
 
     #[test]
     fn status_and_body_are_read() {

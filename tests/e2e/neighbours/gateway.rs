@@ -21,6 +21,9 @@ mod loud;
 
 use loud::{Loud, Reading};
 
+/// The frame of a number.
+type NextFrame<'a> = &'a dyn Fn(usize) -> Value;
+
 /// What a user may be told to be.
 const STATUSES: [&str; 2] = ["online", "away"];
 
@@ -69,7 +72,7 @@ async fn floods_of_frames(limits: &str) {
     let token = loud.user.token.clone();
     let text = json!({"text": "loud"});
     let own = |n: usize| json!({"type": "send", "id": Uuid::from_u128(n as u128 + 1), "conversationId": conversation, "kind": "text", "content": text});
-    let frames: [(&str, &dyn Fn(usize) -> Value); 10] = [
+    let frames: [(&str, NextFrame<'_>); 10] = [
         ("send", &own),
         (
             "edit",
@@ -148,7 +151,7 @@ async fn many_conversations(limits: &str) {
     let seen = |_| json!({"type": "seen", "positions": made_up});
     let seen_beyond = |_| json!({"type": "seen", "positions": too_many});
     let (valid, all) = (Reading::Valid, Reading::All);
-    let frames: [(&str, Reading, &dyn Fn(usize) -> Value); 4] = [
+    let frames: [(&str, Reading, NextFrame<'_>); 4] = [
         ("presence of one in many", valid, &presence),
         ("typing in foreign conversations", valid, &typing),
         ("seen of made-up ids", valid, &seen),

@@ -64,7 +64,7 @@ impl Observer {
             }
             Event::Disconnected | Event::Closed => {
                 self.states.send_modify(|link| link.connected = false);
-                self.away("the connection was lost").await;
+                self.lost().await;
             }
             Event::SlowConsumer(_) => {
                 warn!("NATS messages were dropped: a subscriber was slow");
@@ -78,6 +78,14 @@ impl Observer {
                     warn!(error, "NATS reported an error");
                 }
             }
+        }
+    }
+
+    /// Notes that the connection ended where no server can be reached. Where one can, the library connects to it, and tells when it cannot.
+    async fn lost(&self) {
+        if let Some(cause) = self.unreachable().await {
+            let reason = format_args!("the connection was lost: {cause}");
+            self.connection.failed_for(&reason);
         }
     }
 

@@ -99,7 +99,7 @@ impl CommandLoop {
                 Wake::Sent(Ok((token, Err(error)))) => self.failed(token, &error),
                 Wake::Sent(Ok((_, Ok(())))) => {}
                 Wake::Sent(Err(error)) => {
-                    warn!(error = %chain(&error), "a message to a worker died")
+                    warn!(error = %chain(&error), "a message to a worker died");
                 }
                 Wake::Submitted(submission) => self.take_all(submission),
                 Wake::Due => self.look(Instant::now()),

@@ -122,7 +122,7 @@ impl CoordinatorLoop {
             Ok(Done::Stepped(ticket, answers)) => self.coordinator.stepped(ticket, answers),
             Ok(Done::Read(..) | Done::Ranges(..)) => {}
             Err(error) => {
-                tracing::error!(error = %chain(&error), "a question of the coordinator died")
+                tracing::error!(error = %chain(&error), "a question of the coordinator died");
             }
         }
     }

@@ -74,6 +74,7 @@ fn takes_html(headers: &HeaderMap) -> bool {
 fn links(pages: Pages) -> Value {
     let mut links = json!({
         "docs": "/docs",
+        "websocketDocs": "/docs/websocket",
         "openapi": "/openapi.json",
         "asyncapi": "/asyncapi.json",
         "websocket": "/v1/ws",
@@ -160,6 +161,7 @@ mod tests {
         assert_eq!(headers[VARY], "accept");
         for link in [
             "docs",
+            "docs/websocket",
             "openapi.json",
             "asyncapi.json",
             "health",

@@ -26,7 +26,7 @@ impl Records {
                     }
                 }
                 Err(error) => {
-                    debug!(error = %chain(&error), "questions about sessions cannot be heard yet")
+                    debug!(error = %chain(&error), "questions about sessions cannot be heard yet");
                 }
             }
             tokio::time::sleep(AGAIN).await;

@@ -51,7 +51,7 @@ impl Directory {
         match telling.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                debug!(error = %chain(&error), "a revocation is left to the worker to tell")
+                debug!(error = %chain(&error), "a revocation is left to the worker to tell");
             }
             Err(_late) => debug!("a revocation could not be told in time"),
         }
@@ -62,7 +62,7 @@ impl Directory {
             match self.bus.session_questions().await {
                 Ok(questions) => self.answer_all(questions, sessions).await,
                 Err(error) => {
-                    debug!(error = %chain(&error), "questions about sessions cannot be heard yet")
+                    debug!(error = %chain(&error), "questions about sessions cannot be heard yet");
                 }
             }
             tokio::time::sleep(AGAIN).await;

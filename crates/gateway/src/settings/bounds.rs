@@ -12,7 +12,8 @@ use crate::commands::CommandLimits;
 use crate::fanout::Replay;
 use crate::http::{cors, manners};
 use crate::hub::{ReplayLimits, Shards};
-use crate::metrics::WindowMetrics;
+use crate::limits::Limits;
+use crate::metrics::{LimitMetrics, WindowMetrics};
 use crate::records;
 use crate::server::ServerLimits;
 use crate::window::Bounds;
@@ -29,6 +30,11 @@ impl Settings {
     /// How many shards the hub has.
     pub(crate) fn shards(&self) -> Shards {
         Shards::of(usize::from(self.hub_shards))
+    }
+
+    /// The limits of rates.
+    pub(crate) fn limits(&self, metrics: LimitMetrics) -> Limits {
+        Limits::new(&self.rate_limit, self.trusted_proxies, metrics)
     }
 
     /// The allowlist; a variable that is set to nothing lists nothing.

@@ -47,7 +47,7 @@ pub async fn migrate(settings: &DatabaseSettings) -> Result<(), Error> {
 async fn tell_waits(connector: &Connector, pid: i32) {
     tokio::time::sleep(FIRST_LOOK).await;
     loop {
-        if let Err(error) = bounded(tell_blocking(connector, pid)).await {
+        if let Err(error) = Box::pin(bounded(tell_blocking(connector, pid))).await {
             debug!(error = %chain(&error), "it cannot be seen what the migration waits for");
         }
         tokio::time::sleep(LOOK_INTERVAL).await;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
+use confab_protocol::chain::chain;
 use confab_protocol::degraded::{Change, Recurring};
 use confab_protocol::lingering::Announcement;
 use confab_protocol::timestamp::Timestamp;
@@ -94,7 +95,7 @@ pub(super) async fn run(
             _ = ticks.tick() => {
                 // Statements end by themselves: what has begun is not dropped.
                 if let Err(error) = lingering.turn(Instant::now()).await {
-                    debug!(%error, "it is not known what lingers");
+                    debug!(error = %chain(&error), "it is not known what lingers");
                 }
             }
         }
@@ -216,7 +217,7 @@ impl Lingering {
     async fn publish(&self, announcements: Vec<Announcement>) {
         for announcement in announcements {
             if let Err(error) = self.bus.announce_lingering(&announcement).await {
-                debug!(%error, "what lingers cannot be announced now");
+                debug!(error = %chain(&error), "what lingers cannot be announced now");
                 return;
             }
         }
