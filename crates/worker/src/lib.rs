@@ -77,6 +77,8 @@ pub struct Worker {
     writes: Arc<Monitor>,
     /// Since when commits linger.
     lingering_since: watch::Sender<Option<Timestamp>>,
+    /// Whether gateways can reach the worker.
+    serves: watch::Sender<bool>,
     stop: CancellationToken,
 }
 
@@ -163,6 +165,7 @@ impl Worker {
             metrics: Metrics::new(registry),
             writes: Arc::new(Monitor::new(conditions::POSTGRES_WRITES)),
             lingering_since: watch::Sender::new(None),
+            serves: watch::Sender::new(false),
             stop,
         })
     }
@@ -174,6 +177,7 @@ impl Worker {
             &self.bus,
             &self.pools.readiness,
             (&self.writes, self.lingering_since.subscribe()),
+            self.serves.subscribe(),
             &self.stop,
         )
     }
@@ -189,12 +193,14 @@ impl Worker {
             pools,
             metrics,
             lingering_since,
+            serves,
             stop,
             ..
         } = self;
         let Some(service) = start(&bus, &pools.readiness, &settings, &stop).await? else {
             return Ok(());
         };
+        serves.send_replace(true);
         let behind = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let store = (&bus, &pools.outbox);

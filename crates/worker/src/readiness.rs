@@ -32,6 +32,8 @@ pub struct Readiness {
     pool: Pool,
     writes: Arc<Monitor>,
     lingering_since: watch::Receiver<Option<Timestamp>>,
+    /// Whether gateways can reach it.
+    serves: watch::Receiver<bool>,
     stop: CancellationToken,
 }
 
@@ -40,6 +42,7 @@ impl Readiness {
         bus: &Bus,
         pool: &Pool,
         (writes, lingering_since): (&Arc<Monitor>, watch::Receiver<Option<Timestamp>>),
+        serves: watch::Receiver<bool>,
         stop: &CancellationToken,
     ) -> Self {
         Self {
@@ -47,17 +50,21 @@ impl Readiness {
             pool: pool.clone(),
             writes: Arc::clone(writes),
             lingering_since,
+            serves,
             stop: stop.clone(),
         }
     }
 
     /// What is missing; nothing when the worker may serve.
     pub async fn missing(&self) -> Vec<&'static str> {
-        let postgres = self.postgres().await;
+        let (postgres, is_connected) = (self.postgres().await, self.bus.is_connected());
+        // What it waits for at its start is told instead, where that is known.
+        let serves = *self.serves.borrow() || postgres.is_some() || !is_connected;
         let conditions = [
             ("stopping", !self.stop.is_cancelled()),
-            ("nats", self.bus.is_connected()),
+            ("nats", is_connected),
             (postgres.unwrap_or("postgres"), postgres.is_none()),
+            ("service", serves),
         ];
         conditions
             .into_iter()

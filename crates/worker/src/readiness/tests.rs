@@ -38,10 +38,12 @@ async fn commits_that_do_not_end_are_told() {
     let bus = Bus::connect(&settings.nats, "test").await.unwrap();
     let stop = CancellationToken::new();
     let writes = Arc::new(Monitor::new(crate::conditions::POSTGRES_WRITES));
+    let serves = watch::Sender::new(false);
     let readiness = Readiness::new(
         &bus,
         &connections(&url),
         (&writes, watch::channel(None).1),
+        serves.subscribe(),
         &stop,
     );
     let says = async |expected: &[&str]| {
@@ -50,6 +52,8 @@ async fn commits_that_do_not_end_are_told() {
         })
         .await;
     };
+    says(&["service"]).await;
+    serves.send_replace(true);
     says(&[]).await;
     let standbys = async |names: &str| {
         let alter = format!("alter system set synchronous_standby_names = '{names}'");
