@@ -244,6 +244,11 @@ impl CommandLoop {
                 return;
             }
         }
+        self.end(submission);
+    }
+
+    /// Tells the outcomes: refusals not before nothing can make them wrong any more.
+    fn end(&mut self, submission: Submission) {
         match submission.held_until(Instant::now()) {
             Some(until) => {
                 let token = self.token();
@@ -299,7 +304,8 @@ impl CommandLoop {
                 } else {
                     failure_of(error)
                 };
-                submission.refuse(&failure);
+                submission.fail(&failure);
+                self.end(submission);
             } else {
                 submission.attempts -= u32::from(gone && submission.attempts > 0);
                 self.route(submission);

@@ -133,11 +133,19 @@ impl Submission {
 
     /// Until when a refusal must wait to be told: what one worker refuses, one that was given up may still carry out.
     pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
-        let is_refused = self
-            .outcomes
-            .iter()
-            .any(|outcome| matches!(outcome, Some(Err(_))));
+        let is_refused = self.outcomes.iter().any(|outcome| match outcome {
+            // These are told as unknown.
+            Some(Err(refusal)) => !says_nothing(refusal) && refusal.code != Code::Timeout,
+            Some(Ok(_)) | None => false,
+        });
         self.open_until.filter(|until| is_refused && *until > now)
+    }
+
+    /// Gives every command that has no outcome the same one.
+    pub(super) fn fail(&mut self, failure: &Failure) {
+        for outcome in &mut self.outcomes {
+            outcome.get_or_insert_with(|| Err(failure.clone()));
+        }
     }
 
     /// Forgets what a worker answered, for another to be asked.
@@ -156,10 +164,7 @@ impl Submission {
         let outcomes = std::mem::take(&mut self.outcomes).into_iter();
         let outcomes = outcomes.map(|outcome| match outcome {
             // That one attempt did nothing does not say what another did, or still does.
-            Some(Err(refusal))
-                if self.handed_over
-                    && (is_undone(&refusal) || refusal.code == Code::IdempotencyInProgress) =>
-            {
+            Some(Err(refusal)) if self.handed_over && says_nothing(&refusal) => {
                 Err(Failure::of(Code::Timeout))
             }
             Some(outcome) => outcome,
@@ -172,6 +177,11 @@ impl Submission {
 /// Whether a worker's refusal says that it has done nothing, and that another may do it.
 pub(super) const fn is_undone(failure: &Failure) -> bool {
     matches!(failure.code, Code::Overloaded | Code::Unavailable)
+}
+
+/// Whether a refusal by one attempt does not say what an earlier one did.
+fn says_nothing(refusal: &Failure) -> bool {
+    is_undone(refusal) || refusal.code == Code::IdempotencyInProgress
 }
 
 #[cfg(test)]
@@ -274,10 +284,16 @@ pub(super) mod tests {
     fn refusal_waits_while_given_up_worker_may_do_it() {
         let now = Instant::now();
         let until = now + Duration::from_secs(1);
-        let refused = Err(Failure::of(Code::ConversationNotFound));
+        let refused = |code| Err(Failure::of(code));
         let done = Ok(Outcome::Read(Vec::new()));
-        for (outcome, held) in [(done, None), (refused, Some(until))] {
-            let mut sends = answered(1, &[outcome]);
+        for (outcome, held) in [
+            (done, None),
+            (refused(Code::ConversationNotFound), Some(until)),
+            (refused(Code::Timeout), None),
+            (refused(Code::Overloaded), None),
+        ] {
+            let mut sends = answered(2, &[outcome]);
+            sends.fail(&Failure::of(Code::Timeout));
             assert_eq!(sends.held_until(now), None, "nobody was given up");
             sends.open_until = Some(until);
             assert_eq!(sends.held_until(now), held);
