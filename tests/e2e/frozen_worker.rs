@@ -11,6 +11,8 @@ use crate::support::{Answer, Cluster, Setup, User, eventually, id_of, sample, so
 const DEADLINE: Duration = Duration::from_secs(60);
 /// What met a stopped worker waits for longer.
 const MIN_SILENCE: Duration = Duration::from_millis(400);
+/// Each goes to one of the two workers: so many that some go to the stopped one in every round.
+const CONVERSATIONS: usize = 20;
 
 /// A non-member sends while a worker stands still; the other one refuses it, it is added, and the worker goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -20,7 +22,7 @@ async fn refused_send_is_not_stored_by_worker_that_stood_still() {
     let mut refused = Vec::new();
     for round in 0..soak(14, 4) {
         let mut paths = Vec::new();
-        for _ in 0..8 {
+        for _ in 0..CONVERSATIONS {
             paths.push(alice.begins(round % 2, "group", &["bob"]).await);
         }
         // As long as the fault is: beyond the budget of what was sent to it, or within, when it may still carry that out.

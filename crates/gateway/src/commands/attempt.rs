@@ -15,8 +15,9 @@ const LIVENESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a worker may say nothing of it that is late with saying that it lives, where others are not.
 const LATE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What a worker begins at the end of its budget is committed within this.
-const LAST_COMMIT: Duration = Duration::from_millis(200);
+/// What a worker begins at the end of its budget is decided within this, also where worker and Postgres get the processor late. Only
+/// refusals behind a worker that was given up wait for it.
+const LAST_COMMIT: Duration = Duration::from_secs(1);
 
 /// A message on its way to a worker.
 #[derive(Debug)]
