@@ -69,6 +69,7 @@ impl CoordinatorLoop {
                 () = self.rechecks.notified() => self.coordinator.recheck(Instant::now()),
                 _ = period.tick() => {
                     self.show();
+                    self.coordinator.ask_waiting_openings();
                     self.coordinator.recheck_on(Instant::now());
                 }
             }

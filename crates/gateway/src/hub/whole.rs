@@ -159,6 +159,7 @@ impl Hub {
     /// It is `now`.
     pub(crate) fn tick(&mut self, now: Instant) {
         self.all_mut().for_each(|shard| shard.tick(now));
+        self.coordinator.ask_waiting_openings();
     }
 
     /// An event came through the feed.

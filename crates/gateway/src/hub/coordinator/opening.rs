@@ -8,6 +8,7 @@ use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use rustc_hash::FxHashMap;
 
 use super::missed::{Lack, Missed};
+use super::openings::Haste;
 use super::owed::owed;
 use super::session::Weighing;
 use super::{
@@ -117,10 +118,19 @@ impl Coordinator {
         }
     }
 
-    /// Asks for the memberships of sessions that open, as many at once as wait.
+    /// Asks for the memberships of those that have waited for others to share a question with. To be called now and then.
+    pub(crate) fn ask_waiting_openings(&mut self) {
+        self.ask_openings_in(Haste::Now);
+    }
+
     fn ask_openings(&mut self) {
+        self.ask_openings_in(Haste::Together);
+    }
+
+    /// Asks for the memberships of sessions that open, as many at once as wait.
+    fn ask_openings_in(&mut self, haste: Haste) {
         for size in OpeningSize::ALL {
-            while self.openings.may_ask(size) {
+            while self.openings.may_ask(size, haste) {
                 let (of, keys) = self.next_openings(size);
                 if keys.is_empty() {
                     break;

@@ -11,6 +11,9 @@ const MAX_SMALL_POSITIONS: usize = 500;
 /// Questions on their way at once, for small sessions and for large ones.
 const MAX_SMALL_ASKS: usize = 4;
 const MAX_LARGE_ASKS: usize = 2;
+/// So many more small sessions wait before another question goes beside each that has no answer: in a storm many share one, which costs a
+/// gateway, a worker and Postgres as much as one session's.
+const SHARED_ASK: usize = 16;
 /// About what a position costs that is named.
 const POSITION_BYTES: usize = 24;
 
@@ -21,6 +24,15 @@ pub(crate) enum OpeningSize {
     Small,
     /// It names much, or has more memberships than fit one page.
     Large,
+}
+
+/// Whether sessions that wait may wait for others to share a question with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// As long as others of their size have no answer.
+    Together,
+    /// They have waited for long enough.
+    Now,
 }
 
 impl OpeningSize {
@@ -74,10 +86,16 @@ impl Openings {
         self.line(size).waiting.charge(owner, 1, bytes);
     }
 
-    /// Whether one more question of a size may go.
-    pub(super) const fn may_ask(&self, size: OpeningSize) -> bool {
+    /// Whether one more question of a size may go: now for those that wait, or with more that are likely to come.
+    pub(super) const fn may_ask(&self, size: OpeningSize, haste: Haste) -> bool {
         match size {
-            OpeningSize::Small => self.small.asks < MAX_SMALL_ASKS,
+            OpeningSize::Small => {
+                let is_worth = match haste {
+                    Haste::Now => true,
+                    Haste::Together => self.small.waiting.len() >= self.small.asks * SHARED_ASK,
+                };
+                is_worth && self.small.asks < MAX_SMALL_ASKS
+            }
             OpeningSize::Large => self.large.asks < MAX_LARGE_ASKS,
         }
     }

@@ -78,3 +78,22 @@ fn session_of_many_pages_goes_on_among_the_large_ones() {
     answer(&mut world, Some(ConversationId(Uuid::from_u128(7))));
     assert_eq!(asked(&mut world), [(OpeningSize::Large, vec![key])]);
 }
+
+#[test]
+fn storm_shares_questions_and_waits_for_no_stuck_one() {
+    let mut world = World::new(0, ALL, usize::MAX);
+    let first = open(&mut world, "first", 0);
+    assert_eq!(asked(&mut world), [(OpeningSize::Small, vec![first])]);
+    let few: Vec<_> = (0..15)
+        .map(|n| open(&mut world, &format!("u{n}"), 0))
+        .collect();
+    assert_eq!(asked(&mut world), [], "they wait for others");
+    world.hub.tick(Instant::now());
+    let asks = asked(&mut world);
+    assert_eq!(asks.len(), 1, "not for the answer of a stuck question");
+    assert_eq!(asks[0].1.len(), few.len());
+    for n in 0..32 {
+        open(&mut world, &format!("v{n}"), 0);
+    }
+    assert_eq!(asked(&mut world)[0].1.len(), 32);
+}
