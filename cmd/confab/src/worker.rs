@@ -1,11 +1,10 @@
 //! `confab worker`: the role that decides and stores.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use confab_gateway::ListenAddress;
 use confab_worker::{Settings, Worker};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -18,14 +17,16 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Where /health, /ready, /metrics and /version are served; no client connects here.
+    ///
+    /// A port alone is listened on at every address of the host, IPv6 and IPv4.
     #[arg(
         long,
         env = "CONFAB_LISTEN",
         value_name = "ADDRESS",
-        default_value = "0.0.0.0:8081",
+        default_value = ":8081",
         help_heading = "Operators"
     )]
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: ListenAddress,
 }
 
 const EXAMPLES: &str = "\
@@ -59,7 +60,8 @@ async fn serve(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
             }
         }
     });
-    let listener = TcpListener::bind(listen)
+    let listener = listen
+        .bind()
         .await
         .map_err(|error| doctor::cannot_listen(listen, &error))?;
     info!(address = %listen, "the worker's admin port listens");

@@ -10,7 +10,6 @@ use confab_bus::{Bus, BusError, Gateways};
 use confab_protocol::degraded::Degraded;
 use confab_protocol::timestamp::Timestamp;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +30,7 @@ mod keys;
 mod lag;
 mod limits;
 mod lingering;
+mod listen;
 mod local_pages;
 #[cfg(any(test, feature = "measured"))]
 #[doc(hidden)]
@@ -57,6 +57,7 @@ mod ws;
 
 pub use conditions::CONDITIONS;
 pub use limits::{BadRateLimit, RateLimit};
+pub use listen::ListenAddress;
 pub use metrics::METRICS;
 pub use settings::Settings;
 
@@ -108,7 +109,7 @@ pub enum Error {
     Bus(#[from] BusError),
     /// The port cannot be listened on.
     #[error("cannot listen on {0}")]
-    Listen(std::net::SocketAddr, #[source] std::io::Error),
+    Listen(ListenAddress, #[source] std::io::Error),
     /// A long-lived task ended.
     #[error("the task {0} ended")]
     TaskEnded(&'static str),
@@ -297,7 +298,8 @@ impl Gateway {
     /// When the port cannot be listened on, or a long-lived task ends.
     pub async fn run(self, admin: Router) -> Result<(), Error> {
         let address = self.settings.listen;
-        let listener = TcpListener::bind(address)
+        let listener = address
+            .bind()
             .await
             .map_err(|error| Error::Listen(address, error))?;
         info!(address = %address, "the gateway listens");

@@ -212,7 +212,8 @@ async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Peer)> {
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_user_timeout(Some(UNTAKEN))?;
-    Ok((stream, Peer(peer.ip())))
+    // On a socket for both families IPv4 addresses come mapped into IPv6.
+    Ok((stream, Peer(peer.ip().to_canonical())))
 }
 
 async fn connection(

@@ -1,10 +1,9 @@
 //! The gateway's settings.
 
-use std::net::SocketAddr;
-
 use clap::builder::BoolishValueParser;
 
 use crate::limits::RateLimit;
+use crate::listen::ListenAddress;
 
 mod bounds;
 
@@ -28,14 +27,17 @@ pub struct Settings {
     #[command(flatten)]
     pub auth: confab_auth::Settings,
     /// Where clients connect: HTTP, WebSocket, /health, /ready, /metrics.
+    ///
+    /// A port alone, as in `:8080`, is listened on at every address of the host, IPv6 and IPv4; `127.0.0.1:8080` and `[::1]:8080` are one
+    /// address.
     #[arg(
         long,
         env = "CONFAB_LISTEN",
         value_name = "ADDRESS",
-        default_value = "0.0.0.0:8080",
+        default_value = ":8080",
         help_heading = headings::CLIENTS
     )]
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     /// Origins of pages that may call (CORS) and open a WebSocket, separated by commas.
     ///
     /// Such as `https://app.example`; `localhost` for pages of this machine on any port, `*` for all. Without any: none may call, and a

@@ -1,21 +1,20 @@
 //! The address that a role listens on: free, taken, or not this host's.
 
 use std::io::{Error, ErrorKind};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use confab_gateway::ListenAddress;
 use confab_protocol::check::Check;
-use tokio::net::TcpListener;
 
 /// How long a process that listens there already may take to say what it is.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const NAME: &str = "listen";
 
 /// Checks whether a role could listen, or a process of confab does so already.
-pub(crate) async fn check(address: SocketAddr) -> Check {
+pub(crate) async fn check(address: ListenAddress) -> Check {
     let place = address.to_string();
-    let error = match TcpListener::bind(address).await {
+    let error = match address.bind().await {
         Ok(_listener) => return Check::ok(NAME, &place, "the address is free"),
         Err(error) => error,
     };
@@ -33,7 +32,7 @@ pub(crate) async fn check(address: SocketAddr) -> Check {
 }
 
 /// The end of a role that cannot listen, with what to do.
-pub(crate) fn cannot_listen(address: SocketAddr, error: &Error) -> anyhow::Error {
+pub(crate) fn cannot_listen(address: ListenAddress, error: &Error) -> anyhow::Error {
     anyhow!("cannot listen on {address}: {error}: {}", remedy(error))
 }
 
@@ -43,7 +42,7 @@ fn remedy(error: &Error) -> &'static str {
             "another process listens there (`ss -ltnp` names it): stop it, or set CONFAB_LISTEN to a free port"
         }
         ErrorKind::AddrNotAvailable => {
-            "this host has no such address: set CONFAB_LISTEN to one of its own, or to 0.0.0.0 with the port"
+            "this host has no such address: set CONFAB_LISTEN to one of its own, or to the port alone, such as :8080"
         }
         ErrorKind::PermissionDenied => {
             "ports below 1024 are for privileged users: set CONFAB_LISTEN to a higher one"
@@ -61,16 +60,19 @@ async fn is_confab(port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use confab_protocol::check::CheckStatus;
+    use tokio::net::TcpListener;
 
     use super::*;
 
     #[tokio::test]
     async fn taken_and_foreign_addresses_have_remedies() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = taken.local_addr().unwrap();
+        let address = ListenAddress::One(taken.local_addr().unwrap());
         let found = check(address).await;
         assert_eq!(found.status, CheckStatus::Fail);
         assert!(found.remedy.unwrap().contains("ss -ltnp"));
+        let every = check(ListenAddress::Every(address.port())).await;
+        assert_eq!(every.status, CheckStatus::Fail);
         drop(taken);
         assert_eq!(check(address).await.status, CheckStatus::Ok);
         // TEST-NET-1 (RFC 5737) is nobody's.

@@ -46,8 +46,11 @@ fn forwarded(headers: &HeaderMap, behind: usize) -> Option<IpAddr> {
         .into_iter()
         .flat_map(|line| line.rsplit(|byte| *byte == b','));
     let entry = std::str::from_utf8(entries.nth(behind)?.trim_ascii()).ok()?;
-    let address = entry.parse::<IpAddr>().ok();
-    // Some proxies write the port as well.
+    // Some proxies write brackets around IPv6, as before a port, and some the port as well.
+    let bare = entry
+        .strip_prefix('[')
+        .and_then(|entry| entry.strip_suffix(']'));
+    let address = bare.unwrap_or(entry).parse::<IpAddr>().ok();
     address.or_else(|| entry.parse::<SocketAddr>().ok().map(|with| with.ip()))
 }
 
@@ -107,7 +110,12 @@ mod tests {
     fn one_host_has_a_network_of_ipv6() {
         assert_eq!(address("2001:db8:1:2:3:4:5:6", &[], 0), "2001:db8:1:2::");
         assert_eq!(address("::ffff:1.2.3.4", &[], 0), "1.2.3.4");
-        let said = ["[2001:db8:1:2::9]:443"];
-        assert_eq!(address("::1", &said, 1), "2001:db8:1:2::");
+        for said in [
+            "[2001:db8:1:2::9]:443",
+            "[2001:db8:1:2::9]",
+            "2001:db8:1:2::9",
+        ] {
+            assert_eq!(address("::1", &[said], 1), "2001:db8:1:2::", "{said}");
+        }
     }
 }
