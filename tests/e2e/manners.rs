@@ -48,6 +48,15 @@ fn allowed_origin(response: &Response) -> Option<&str> {
     response.header("access-control-allow-origin")
 }
 
+/// A refused origin is told which setting would allow it.
+fn assert_names_setting(refused: &Response, origin: &str) {
+    let problem: Value = serde_json::from_slice(&refused.body).unwrap();
+    assert_eq!(problem["code"], "ORIGIN_FORBIDDEN");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains(origin), "{detail}");
+    assert!(detail.contains("CONFAB_CORS_ORIGINS"), "{detail}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_listed_origins_may_call_and_read_every_header() {
     let list = format!("{APP},http://localhost:3000");
@@ -132,7 +141,8 @@ async fn preflights_of_known_routes_are_answered_and_nothing_else_is_taken_for_o
         &from("https://evil.example"),
     )
     .await;
-    assert_eq!(allowed_origin(&other), None);
+    assert_eq!((other.status, allowed_origin(&other)), (403, None));
+    assert_names_setting(&other, "https://evil.example");
     let unknown = ask(&alice, "OPTIONS", "/v1/nowhere", &from(APP)).await;
     assert_eq!((unknown.status, allowed_origin(&unknown)), (404, None));
     let plain = ask(&alice, "OPTIONS", LISTS, &[("origin", APP)]).await;
@@ -164,7 +174,7 @@ async fn every_answer_says_what_browsers_and_caches_may_make_of_it_and_nothing_o
         (ask(&alice, "GET", LISTS, &page).await, 401),
         (ask(&alice, "GET", "/v1/nowhere", &page).await, 404),
         (ask(&alice, "DELETE", "/v1/messages", &page).await, 405),
-        (ask(&alice, "OPTIONS", LISTS, &preflight).await, 405),
+        (ask(&alice, "OPTIONS", LISTS, &preflight).await, 403),
         (ask(&alice, "GET", "/v1/ws", &page).await, 400),
         (ask(&alice, "GET", "/health", &page).await, 200),
         (ask(&alice, "GET", "/metrics", &page).await, 200),

@@ -13,7 +13,6 @@ use axum::response::Response;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::{Answer, Query};
 use confab_protocol::trace::TraceParent;
-use tower_http::cors::CorsLayer;
 use tracing::{Instrument as _, debug, error_span, warn};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -118,7 +117,7 @@ pub(crate) fn router(
     sockets: Arc<Sockets>,
     admin: Router,
     pages: Pages,
-    cors: Option<CorsLayer>,
+    cors: cors::Rules,
 ) -> Router {
     let (described, _) = routes().with_state(Arc::clone(&app)).split_for_parts();
     let (socket, _) = socket_route().with_state(sockets).split_for_parts();
@@ -134,15 +133,12 @@ pub(crate) fn router(
 
 /// What goes around all routes, from the inside: what holds requests to their bounds, the rules for pages of other origins,
 /// what is told of every request, and compression, which the metrics are to know nothing of.
-fn around(routes: Router, app: Arc<App>, cors: Option<CorsLayer>) -> Router {
+fn around(routes: Router, app: Arc<App>, cors: cors::Rules) -> Router {
     let held = routes.layer(middleware::from_fn_with_state(
         Arc::clone(&app),
         manners::hold,
     ));
-    let ruled = match cors {
-        Some(rules) => held.layer(middleware::from_fn_with_state(rules, cors::apply)),
-        None => held,
-    };
+    let ruled = held.layer(middleware::from_fn_with_state(cors, cors::apply));
     ruled
         .layer(middleware::from_fn_with_state(app, observe))
         .layer(middleware::from_fn(compression::apply))

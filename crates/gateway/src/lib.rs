@@ -36,6 +36,7 @@ mod local_pages;
 #[doc(hidden)]
 pub mod measured;
 mod metrics;
+mod origins;
 mod parsing;
 mod permits;
 mod presence;
@@ -84,6 +85,7 @@ use metrics::{
     ArrivalMetrics, AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics,
     LimitMetrics, RecordMetrics, RevocationMetrics, SignalMetrics, SocketMetrics, WindowMetrics,
 };
+use origins::Origins;
 use parsing::Parsing;
 use presence::PresenceDirectory;
 use reads::{Reads, ReadsLoop};
@@ -101,8 +103,10 @@ pub enum Error {
     /// The settings of tokens are not usable.
     #[error("settings of tokens")]
     Auth(#[from] confab_auth::SettingsError),
-    /// An entry of the allowlist is neither an origin nor `*`.
-    #[error("CONFAB_CORS_ORIGINS: {0:?} is no origin, such as https://app.example")]
+    /// An entry of the allowlist is no origin.
+    #[error(
+        "CONFAB_CORS_ORIGINS: {0:?} is no origin, such as https://app.example, nor `localhost`, `null`, `file://` or `*`"
+    )]
     Origin(String),
     /// NATS failed.
     #[error("NATS")]
@@ -159,7 +163,7 @@ pub struct Gateway {
     settings: Settings,
     bus: Bus,
     verifier: Arc<Verifier>,
-    origins: Vec<String>,
+    origins: Origins,
     limits: Limits,
     users: Users,
     workers: Arc<Workers>,
@@ -440,7 +444,7 @@ impl Gateway {
             drain: self.drain.clone(),
             metrics: self.socket_metrics.clone(),
         };
-        let cors = http::cors::rules(&self.origins);
+        let cors = http::cors::Rules::new(self.origins.clone());
         let pages = http::home::Pages::with_try(self.settings.try_page);
         http::router(Arc::new(app), Arc::new(sockets), admin, pages, cors)
     }

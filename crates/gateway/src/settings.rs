@@ -40,8 +40,8 @@ pub struct Settings {
     pub listen: ListenAddress,
     /// Origins of pages that may call (CORS) and open a WebSocket, separated by commas.
     ///
-    /// Such as `https://app.example`; `localhost` for pages of this machine on any port, `*` for all. Without any: none may call, and a
-    /// WebSocket is taken from the gateway's own.
+    /// Such as `https://app.example`; `localhost` for pages of this machine on any port, `null` and `file://` for pages from files, `*` for
+    /// all. Without any: none may call, and a WebSocket is taken from the gateway's own.
     #[arg(
         long,
         env = "CONFAB_CORS_ORIGINS",

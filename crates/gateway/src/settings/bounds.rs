@@ -10,10 +10,11 @@ use super::Settings;
 use crate::arrivals::Rates;
 use crate::commands::CommandLimits;
 use crate::fanout::Replay;
-use crate::http::{cors, manners};
+use crate::http::manners;
 use crate::hub::{ReplayLimits, Shards};
 use crate::limits::Limits;
 use crate::metrics::{LimitMetrics, WindowMetrics};
+use crate::origins::Origins;
 use crate::records;
 use crate::server::ServerLimits;
 use crate::window::Bounds;
@@ -41,11 +42,8 @@ impl Settings {
     ///
     /// # Errors
     /// The entry that is no origin.
-    pub(crate) fn origins(&self) -> Result<Vec<String>, String> {
-        let given = self.cors_origins.iter().filter(|entry| !entry.is_empty());
-        given
-            .map(|entry| cors::origin(entry).ok_or_else(|| entry.clone()))
-            .collect()
+    pub(crate) fn origins(&self) -> Result<Origins, String> {
+        Origins::new(&self.cors_origins)
     }
 
     /// How long a request may take in all.
