@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{ACCEPT, ORIGIN};
+use axum::http::header::{ACCEPT, LOCATION, ORIGIN};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::metrics::{Answered, HttpMetrics, UNMATCHED};
 use crate::parsing::Parsing;
 use crate::presence::PresenceDirectory;
+use crate::public_url::PublicUrl;
 use crate::reads::Reads;
 use crate::records::Records;
 use crate::sessions::Directory;
@@ -111,35 +112,47 @@ impl App {
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) String);
 
-/// All routes; `admin` are those of the process itself, `pages` those for people, `cors` the rules for pages of other origins.
-pub(crate) fn router(
-    app: Arc<App>,
-    sockets: Arc<Sockets>,
-    admin: Router,
-    pages: Pages,
-    cors: cors::Rules,
-) -> Router {
+/// How the service looks from outside.
+#[derive(Debug)]
+pub(crate) struct Front {
+    /// The pages for people.
+    pub(crate) pages: Pages,
+    /// The rules for pages of other origins.
+    pub(crate) cors: cors::Rules,
+    /// Where clients reach the gateways, if not by the address that they ask for.
+    pub(crate) public_url: Option<PublicUrl>,
+}
+
+/// All routes; `admin` are those of the process itself.
+pub(crate) fn router(app: Arc<App>, sockets: Arc<Sockets>, admin: Router, front: Front) -> Router {
+    let public_url = front.public_url.as_ref();
+    let prefix: Arc<str> = public_url.map_or("", PublicUrl::prefix).into();
     let (described, _) = routes().with_state(Arc::clone(&app)).split_for_parts();
     let (socket, _) = socket_route().with_state(sockets).split_for_parts();
     let routes = described
         .merge(socket)
-        .merge(docs::router())
-        .merge(home::router(pages))
+        .merge(docs::router(public_url))
+        .merge(home::router(front.pages, &prefix))
         .merge(admin)
         .fallback(async || Problem::from(Failure::of(Code::NotFound)))
         .method_not_allowed_fallback(async || Problem::from(Failure::of(Code::MethodNotAllowed)));
-    around(routes, app, cors)
+    around(routes, app, front.cors, prefix)
 }
 
 /// What goes around all routes, from the inside: what holds requests to their bounds, the rules for pages of other origins,
-/// what is told of every request, and compression, which the metrics are to know nothing of.
-fn around(routes: Router, app: Arc<App>, cors: cors::Rules) -> Router {
+/// the path that a proxy takes away, what is told of every request, and compression, which the metrics are to know nothing of.
+fn around(routes: Router, app: Arc<App>, cors: cors::Rules, prefix: Arc<str>) -> Router {
     let held = routes.layer(middleware::from_fn_with_state(
         Arc::clone(&app),
         manners::hold,
     ));
     let ruled = held.layer(middleware::from_fn_with_state(cors, cors::apply));
-    ruled
+    let placed = if prefix.is_empty() {
+        ruled
+    } else {
+        ruled.layer(middleware::from_fn_with_state(prefix, place))
+    };
+    placed
         .layer(middleware::from_fn_with_state(app, observe))
         .layer(middleware::from_fn(compression::apply))
 }
@@ -213,6 +226,19 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
         bytes: response.body().size_hint().exact(),
         took: began.elapsed(),
     });
+    response
+}
+
+/// Puts the path that a proxy takes away before the one that an answer names (RFC 9110, section 10.2.2).
+async fn place(State(prefix): State<Arc<str>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Some(location) = response.headers_mut().get_mut(LOCATION)
+        && location.as_bytes().starts_with(b"/")
+        && let Ok(placed) =
+            HeaderValue::from_bytes(&[prefix.as_bytes(), location.as_bytes()].concat())
+    {
+        *location = placed;
+    }
     response
 }
 

@@ -40,6 +40,7 @@ mod origins;
 mod parsing;
 mod permits;
 mod presence;
+mod public_url;
 mod reads;
 mod records;
 mod refusals;
@@ -60,18 +61,19 @@ pub use conditions::CONDITIONS;
 pub use limits::{BadRateLimit, RateLimit};
 pub use listen::ListenAddress;
 pub use metrics::METRICS;
+pub use public_url::PublicUrl;
 pub use settings::Settings;
 
 /// The OpenAPI description of HTTP, as JSON.
 #[must_use]
 pub fn openapi() -> serde_json::Value {
-    http::openapi::document()
+    http::openapi::document(None)
 }
 
 /// The AsyncAPI description of the WebSocket, as JSON.
 #[must_use]
 pub fn asyncapi() -> serde_json::Value {
-    ws::asyncapi::document()
+    ws::asyncapi::document(None)
 }
 
 use admission::Admission;
@@ -444,9 +446,12 @@ impl Gateway {
             drain: self.drain.clone(),
             metrics: self.socket_metrics.clone(),
         };
-        let cors = http::cors::Rules::new(self.origins.clone());
-        let pages = http::home::Pages::with_try(self.settings.try_page);
-        http::router(Arc::new(app), Arc::new(sockets), admin, pages, cors)
+        let front = http::Front {
+            pages: http::home::Pages::with_try(self.settings.try_page),
+            cors: http::cors::Rules::new(self.origins.clone()),
+            public_url: self.settings.public_url.clone(),
+        };
+        http::router(Arc::new(app), Arc::new(sockets), admin, front)
     }
 }
 

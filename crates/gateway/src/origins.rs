@@ -22,19 +22,24 @@ const FILE: &str = "file://";
 pub(crate) struct Origins {
     /// As browsers write them, or `*`, or `localhost`; with none, the gateway's own.
     listed: Arc<[String]>,
+    /// That of the public URL.
+    public: Option<Arc<str>>,
 }
 
 impl Origins {
-    /// The entries of the allowlist, those that say nothing left out.
+    /// The entries of the allowlist, those that say nothing left out, and the origin of the public URL.
     ///
     /// # Errors
     /// The entry that is no origin.
-    pub(crate) fn new(entries: &[String]) -> Result<Self, String> {
+    pub(crate) fn new(entries: &[String], public: Option<String>) -> Result<Self, String> {
         let given = entries.iter().filter(|entry| !entry.trim().is_empty());
         let listed = given
             .map(|entry| normalized(entry).ok_or_else(|| entry.clone()))
             .collect::<Result<_, _>>()?;
-        Ok(Self { listed })
+        Ok(Self {
+            listed,
+            public: public.map(Arc::from),
+        })
     }
 
     /// Whether there is none on the list.
@@ -75,8 +80,12 @@ impl Origins {
             ));
         };
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let is_own = || host.is_some_and(|host| is_same(origin, host));
-        if self.admits(origin) || (self.is_empty() && is_own()) {
+        let is_public = self
+            .public
+            .as_deref()
+            .is_some_and(|public| public.eq_ignore_ascii_case(origin));
+        let is_own = is_public || host.is_some_and(|host| is_same(origin, host));
+        if self.admits(origin) || (self.is_empty() && is_own) {
             Ok(())
         } else {
             Err(refused(origin))
@@ -221,7 +230,7 @@ mod tests {
 
     fn origins(listed: &[&str]) -> Origins {
         let listed: Vec<_> = listed.iter().map(|&one| one.to_owned()).collect();
-        Origins::new(&listed).unwrap()
+        Origins::new(&listed, None).unwrap()
     }
 
     fn allows(origins: &Origins, headers: &[(&'static str, &'static str)]) -> bool {
@@ -271,6 +280,14 @@ mod tests {
             let headers = [("host", host), ("origin", origin)];
             assert_eq!(allows(&none, &headers), is_own, "{origin} at {host}");
         }
+    }
+
+    #[test]
+    fn origin_of_public_url_is_own() {
+        let public = Origins::new(&[], Some("https://chat.example".to_owned())).unwrap();
+        let behind_proxy = |origin| [("host", "10.0.0.1:8080"), ("origin", origin)];
+        assert!(allows(&public, &behind_proxy("https://chat.example")));
+        assert!(!allows(&public, &behind_proxy("http://chat.example")));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use clap::builder::BoolishValueParser;
 
 use crate::limits::RateLimit;
 use crate::listen::ListenAddress;
+use crate::public_url::PublicUrl;
 
 mod bounds;
 
@@ -38,6 +39,17 @@ pub struct Settings {
         help_heading = headings::CLIENTS
     )]
     pub listen: ListenAddress,
+    /// URL by which clients reach the gateways, where a proxy has another host or takes a path away.
+    ///
+    /// Such as `https://chat.example/confab`: what `Location`, the links of `/` and the descriptions of the API say begins with it, and a
+    /// page of its origin may open a WebSocket.
+    #[arg(
+        long,
+        env = "CONFAB_PUBLIC_URL",
+        value_name = "URL",
+        help_heading = headings::CLIENTS
+    )]
+    pub public_url: Option<PublicUrl>,
     /// Origins of pages that may call (CORS) and open a WebSocket, separated by commas.
     ///
     /// Such as `https://app.example`; `localhost` for pages of this machine on any port, `null` and `file://` for pages from files, `*` for

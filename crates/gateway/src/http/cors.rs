@@ -124,7 +124,7 @@ mod tests {
     fn without_origins_there_are_no_rules() {
         let rules = |listed: &[&str]| {
             let listed: Vec<_> = listed.iter().map(|&one| one.to_owned()).collect();
-            let rules = Rules::new(Origins::new(&listed).unwrap());
+            let rules = Rules::new(Origins::new(&listed, None).unwrap());
             rules.layer.is_some()
         };
         assert!(!rules(&[]));

@@ -1,6 +1,6 @@
 //! The descriptions, and a page to browse them: everything comes from this binary, nothing from the internet.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
@@ -12,10 +12,12 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use confab_protocol::error::{Code, Failure};
+use serde_json::Value;
 use utoipa_swagger_ui::Config;
 
 use super::openapi;
 use super::problem::Problem;
+use crate::public_url::PublicUrl;
 use crate::ws::asyncapi;
 
 mod websocket;
@@ -37,15 +39,23 @@ const ASSETS: [&str; 4] = [
     "favicon-32x32.png",
 ];
 
-static OPENAPI: LazyLock<Bytes> = LazyLock::new(|| openapi::document().to_string().into());
-static ASYNCAPI: LazyLock<Bytes> = LazyLock::new(|| asyncapi::document().to_string().into());
-static WEBSOCKET: LazyLock<Bytes> = LazyLock::new(|| websocket::page(&asyncapi::document()).into());
+static WEBSOCKET: LazyLock<Bytes> =
+    LazyLock::new(|| websocket::page(&asyncapi::document(None)).into());
 const HTML: &str = "text/html; charset=utf-8";
 
-pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+/// The routes; the descriptions name `public_url` as the server, where there is one.
+pub(super) fn router<S: Clone + Send + Sync + 'static>(
+    public_url: Option<&PublicUrl>,
+) -> Router<S> {
+    let described = |document: fn(Option<&PublicUrl>) -> Value| {
+        let (public_url, made) = (public_url.cloned(), Arc::new(OnceLock::new()));
+        // Made when it is first asked for: few ask, and a start would take longer.
+        let document = move || Bytes::from(document(public_url.as_ref()).to_string());
+        get(async move || json(made.get_or_init(document)))
+    };
     Router::new()
-        .route("/openapi.json", get(async || json(&OPENAPI)))
-        .route("/asyncapi.json", get(async || json(&ASYNCAPI)))
+        .route("/openapi.json", described(openapi::document))
+        .route("/asyncapi.json", described(asyncapi::document))
         .route("/docs", get(async || page(HTML, PAGE)))
         .route("/docs/", get(async || Redirect::permanent("../docs")))
         .route(
@@ -99,7 +109,7 @@ mod tests {
 
     async fn get_page(path: &str) -> (Response, String) {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = router::<()>().oneshot(request).await.unwrap();
+        let response = router::<()>(None).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 10_000_000).await.unwrap();
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -152,7 +162,7 @@ mod tests {
         for (path, field) in [("/openapi.json", "openapi"), ("/asyncapi.json", "asyncapi")] {
             let (response, text) = get_page(path).await;
             assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
-            let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let document: Value = serde_json::from_str(&text).unwrap();
             assert!(document[field].is_string(), "{path}");
             assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
         }

@@ -8,7 +8,7 @@ use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::problem::media_ranges;
@@ -39,13 +39,15 @@ impl Pages {
     }
 }
 
-pub(super) fn router<S: Clone + Send + Sync + 'static>(pages: Pages) -> Router<S> {
+/// The routes; `prefix` stands before the paths of the links, where a proxy takes it away.
+pub(super) fn router<S: Clone + Send + Sync + 'static>(pages: Pages, prefix: &str) -> Router<S> {
     let link = match pages {
         Pages::Home => "",
         Pages::HomeAndTry => LINK_TO_TRY,
     };
     let html = HOME.replace("{version}", VERSION).replace("{try}", link);
-    let (home, links) = (Page::of(html), Bytes::from(links(pages).to_string()));
+    let links = Bytes::from(links(pages, prefix).to_string());
+    let home = Page::of(html);
     let show = async move |headers: HeaderMap| {
         let mut response = if takes_html(&headers) {
             home.into_response()
@@ -71,23 +73,25 @@ fn takes_html(headers: &HeaderMap) -> bool {
     media_ranges(headers.get_all(ACCEPT)).any(|range| range == "text/html")
 }
 
-fn links(pages: Pages) -> Value {
-    let mut links = json!({
-        "docs": "/docs",
-        "websocketDocs": "/docs/websocket",
-        "openapi": "/openapi.json",
-        "asyncapi": "/asyncapi.json",
-        "websocket": "/v1/ws",
-        "health": "/health",
-        "ready": "/ready",
-        "metrics": "/metrics",
-        "version": "/version",
-    });
-    if pages == Pages::HomeAndTry
-        && let Some(links) = links.as_object_mut()
-    {
-        links.insert("try".to_owned(), "/try".into());
-    }
+const LINKS: [(&str, &str); 9] = [
+    ("docs", "/docs"),
+    ("websocketDocs", "/docs/websocket"),
+    ("openapi", "/openapi.json"),
+    ("asyncapi", "/asyncapi.json"),
+    ("websocket", "/v1/ws"),
+    ("health", "/health"),
+    ("ready", "/ready"),
+    ("metrics", "/metrics"),
+    ("version", "/version"),
+];
+
+fn links(pages: Pages, prefix: &str) -> Value {
+    let has_try = pages == Pages::HomeAndTry;
+    let links = LINKS
+        .into_iter()
+        .chain(has_try.then_some(("try", "/try")))
+        .map(|(name, path)| (name.to_owned(), format!("{prefix}{path}").into()));
+    let links: Map<String, Value> = links.collect();
     json!({ "service": "confab", "version": VERSION, "links": links })
 }
 
@@ -146,7 +150,7 @@ mod tests {
     async fn ask(pages: Pages, path: &str, accept: &str) -> (StatusCode, HeaderMap, String) {
         let request = Request::get(path).header(ACCEPT, accept);
         let request = request.body(Body::empty()).unwrap();
-        let response = router::<()>(pages).oneshot(request).await.unwrap();
+        let response = router::<()>(pages, "").oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 1_000_000).await.unwrap();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
@@ -189,6 +193,14 @@ mod tests {
         let (_, _, text) = ask(Pages::HomeAndTry, "/", "*/*").await;
         let told: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(told["links"]["try"], "/try");
+    }
+
+    #[test]
+    fn links_begin_with_the_prefix() {
+        let told = links(Pages::HomeAndTry, "/confab");
+        for (name, path) in LINKS.into_iter().chain([("try", "/try")]) {
+            assert_eq!(told["links"][name], format!("/confab{path}"));
+        }
     }
 
     #[tokio::test]

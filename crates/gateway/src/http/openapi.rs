@@ -13,6 +13,8 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema as _, ToSchema};
 
+use crate::public_url::PublicUrl;
+
 pub(super) mod answers;
 pub(super) mod bodies;
 mod content;
@@ -39,7 +41,7 @@ const KEYED: [&str; 7] = [
 const REPEATABLE: [&str; 3] = ["markRead", "revokeSession", "revoke"];
 
 /// The description of every route.
-pub(crate) fn document() -> Value {
+pub(crate) fn document(public_url: Option<&PublicUrl>) -> Value {
     let mut api = super::routes().into_openapi();
     api.merge(super::socket_route().into_openapi());
     let described = serde_json::to_value(api).unwrap_or_default();
@@ -65,7 +67,7 @@ pub(crate) fn document() -> Value {
             "description": ABOUT,
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
-        "servers": [{ "url": "/", "description": "Any gateway." }],
+        "servers": [{ "url": public_url.map_or("/", PublicUrl::text), "description": "Any gateway." }],
         "tags": tags(),
         "paths": paths,
         "components": {

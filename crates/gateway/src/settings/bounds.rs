@@ -15,6 +15,7 @@ use crate::hub::{ReplayLimits, Shards};
 use crate::limits::Limits;
 use crate::metrics::{LimitMetrics, WindowMetrics};
 use crate::origins::Origins;
+use crate::public_url::PublicUrl;
 use crate::records;
 use crate::server::ServerLimits;
 use crate::window::Bounds;
@@ -43,7 +44,8 @@ impl Settings {
     /// # Errors
     /// The entry that is no origin.
     pub(crate) fn origins(&self) -> Result<Origins, String> {
-        Origins::new(&self.cors_origins)
+        let public = self.public_url.as_ref().map(PublicUrl::origin);
+        Origins::new(&self.cors_origins, public)
     }
 
     /// How long a request may take in all.

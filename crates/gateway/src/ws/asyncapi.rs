@@ -7,6 +7,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::public_url::PublicUrl;
+
 mod client;
 mod close;
 mod event;
@@ -33,7 +35,7 @@ pub(super) struct Described {
 }
 
 /// The description of the WebSocket.
-pub(crate) fn document() -> Value {
+pub(crate) fn document(public_url: Option<&PublicUrl>) -> Value {
     let (heard, said) = (client::frames(), server_messages());
     let mut messages = Map::new();
     let mut operations = Map::new();
@@ -59,7 +61,7 @@ pub(crate) fn document() -> Value {
             "license": { "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0" },
         },
         "defaultContentType": "application/json",
-        "servers": { "gateway": server() },
+        "servers": { "gateway": server(public_url) },
         "channels": { "socket": channel(&messages) },
         "operations": operations,
         "components": {
@@ -129,13 +131,23 @@ fn in_channel(name: &str) -> Value {
     json!({ "$ref": format!("#/channels/socket/messages/{name}") })
 }
 
-fn server() -> Value {
+fn server(public_url: Option<&PublicUrl>) -> Value {
+    let security = json!([{ "$ref": "#/components/securitySchemes/bearer" }]);
+    if let Some(url) = public_url {
+        return json!({
+            "host": url.authority(),
+            "pathname": url.prefix(),
+            "protocol": url.websocket_scheme(),
+            "description": "Any gateway.",
+            "security": security,
+        });
+    }
     json!({
         "host": "{host}",
         "protocol": "wss",
         "description": "Any gateway: where this description came from.",
         "variables": { "host": { "default": "localhost", "description": "The gateway's host and port." } },
-        "security": [{ "$ref": "#/components/securitySchemes/bearer" }],
+        "security": security,
     })
 }
 

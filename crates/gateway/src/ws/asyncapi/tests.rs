@@ -6,12 +6,12 @@ use super::*;
 
 #[test]
 fn the_description_of_the_websocket() {
-    insta::assert_snapshot!(format!("{:#}", document()));
+    insta::assert_snapshot!(format!("{:#}", document(None)));
 }
 
 #[test]
 fn every_reference_leads_somewhere() {
-    let document = document();
+    let document = document(None);
     let text = document.to_string();
     for part in text.split("\"$ref\":\"#").skip(1) {
         let pointer = part.split('"').next().unwrap();
