@@ -1,6 +1,7 @@
 //! A gateway that is told to stop says so, takes whoever still comes for a while, sends its clients elsewhere within its drain time,
 //! and ends well.
 
+use std::net::Ipv4Addr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use confab_protocol::frame::GoawayReason;
 use confab_stack::get;
 use tokio::time::Instant;
 
-use crate::support::{Cluster, Setup, eventually};
+use crate::support::{Cluster, Raw, Setup, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -99,6 +100,59 @@ async fn stopping_gateway_accepts_newcomers_until_it_drains() {
     }
     drop((early, members));
     cluster.restart_gateway(0).await;
+    cluster.end().await;
+}
+
+/// Who found the port open may have nowhere else to send a request that is not safe to repeat.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connection_made_before_drain_is_answered() {
+    let mut cluster = Cluster::start(Setup {
+        gateways: 1,
+        workers: 1,
+        ..Setup::default()
+    })
+    .await;
+    let port = cluster.gateways[0].port();
+    let bearer = format!("Authorization: Bearer {}", cluster.user("alice").token);
+    let mut made = Raw::connect(port).await;
+    let gateway = cluster.gateways[0].process_mut();
+    gateway.tell_to_stop().unwrap();
+    eventually("the port is closed", SOON, async || {
+        let refused = Raw::connect_from(Ipv4Addr::LOCALHOST, port).await.is_err();
+        refused.then_some(())
+    })
+    .await;
+    let (status, body) = made
+        .request("GET", "/v1/conversations", &[bearer], "")
+        .await;
+    assert_eq!(status, 200, "{body}");
+    assert!(made.status().await.is_none(), "no further request is taken");
+    let ended = gateway.wait(2 * SOON).await.unwrap();
+    assert!(ended.success(), "{ended}");
+    cluster.restart_gateway(0).await;
+    cluster.end().await;
+}
+
+/// Whatever does not ask `/ready` sends requests as soon as the port is open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn request_to_starting_gateway_waits_until_ready() {
+    let mut cluster = Cluster::start(Setup {
+        gateways: 1,
+        workers: 1,
+        ..Setup::default()
+    })
+    .await;
+    let port = cluster.gateways[0].port();
+    let bearer = format!("Authorization: Bearer {}", cluster.user("alice").token);
+    cluster.gateways[0].respawn().unwrap();
+    let mut first = eventually("the port is open", SOON, async || {
+        Raw::connect_from(Ipv4Addr::LOCALHOST, port).await.ok()
+    })
+    .await;
+    let (status, body) = first
+        .request("GET", "/v1/conversations", &[bearer], "")
+        .await;
+    assert_eq!(status, 200, "{body}");
     cluster.end().await;
 }
 

@@ -13,6 +13,7 @@ use axum::response::Response;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::query::{Answer, Query};
 use confab_protocol::trace::TraceParent;
+use tokio::sync::SetOnce;
 use tracing::{Instrument as _, debug, error_span, warn};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -97,6 +98,8 @@ pub(crate) struct App {
     pub(crate) metrics: HttpMetrics,
     /// The log of pages that may not call.
     pub(crate) origin_log: OriginLog,
+    /// Set when the gateway is ready for the first time.
+    pub(crate) was_ready: Arc<SetOnce<()>>,
 }
 
 impl App {

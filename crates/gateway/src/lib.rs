@@ -1,5 +1,6 @@
 //! The stateless gateway: HTTP and WebSocket in front, commands and the feed behind.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,10 @@ use confab_bus::{Bus, BusError, Gateways};
 use confab_protocol::degraded::Degraded;
 use confab_protocol::timestamp::Timestamp;
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{debug, info};
 
 mod admission;
 mod arrivals;
@@ -121,6 +122,9 @@ pub enum Error {
     TaskEnded(&'static str),
 }
 
+/// How often a gateway that begins looks whether it is ready.
+const READY_INTERVAL: Duration = Duration::from_millis(20);
+
 /// What a gateway may serve on: NATS connected, keys loaded, revocations read, feed caught up, hub not stalled or far behind, replay
 /// window filled.
 #[derive(Debug, Clone)]
@@ -191,6 +195,8 @@ pub struct Gateway {
     lingering: (LingeringSince, watch::Sender<Option<Timestamp>>),
     http_metrics: HttpMetrics,
     socket_metrics: SocketMetrics,
+    /// Set when the gateway is ready for the first time.
+    was_ready: Arc<SetOnce<()>>,
     /// Told to stop: not ready from then on.
     stop: CancellationToken,
     /// The listener is closed and clients are sent away: the drain delay after `stop`.
@@ -280,6 +286,7 @@ impl Gateway {
             feed_metrics,
             http_metrics: HttpMetrics::new(registry),
             socket_metrics: SocketMetrics::new(registry),
+            was_ready: Arc::new(SetOnce::new()),
             stop,
             drain: CancellationToken::new(),
         })
@@ -317,6 +324,7 @@ impl Gateway {
         let delay = Duration::from_secs(self.settings.drain_delay);
         let (bus, stop, drain) = (self.bus.clone(), self.stop.clone(), self.drain.clone());
         let records = self.records.clone();
+        let begun = first_ready(self.readiness(), Arc::clone(&self.was_ready));
         let mut tasks = self.start();
         let serving = async {
             let draining = drain_after(stop, delay, &drain);
@@ -327,6 +335,7 @@ impl Gateway {
         let served = tokio::select! {
             () = serving => Ok(()),
             ended = tasks.ended() => Err(Error::TaskEnded(ended)),
+            never = begun => match never {},
         };
         // The connections have ended; what they left behind is written while there is still someone to write it.
         records.flush(server_limits.drain).await;
@@ -419,6 +428,7 @@ impl Gateway {
             limits: self.limits.clone(),
             metrics: self.http_metrics.clone(),
             origin_log: http::origin_log::OriginLog::default(),
+            was_ready: Arc::clone(&self.was_ready),
         };
         let sockets = ws::Sockets {
             admission: self.admission.clone(),
@@ -453,6 +463,17 @@ impl Gateway {
         };
         http::router(Arc::new(app), Arc::new(sockets), admin, front)
     }
+}
+
+/// Sets `was_ready` when the gateway is ready for the first time, and ends never.
+async fn first_ready(readiness: Readiness, was_ready: Arc<SetOnce<()>>) -> Infallible {
+    while !readiness.missing().is_empty() {
+        tokio::time::sleep(READY_INTERVAL).await;
+    }
+    if was_ready.set(()).is_err() {
+        debug!("it was ready before");
+    }
+    std::future::pending().await
 }
 
 /// Begins the drain when `stop` was told and the delay is over: whoever balances clients over gateways sends new ones here until it has

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,6 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -52,6 +54,9 @@ const HEAD: usize = 64 * 1024;
 const UNTAKEN: Duration = Duration::from_secs(60);
 /// How long the loop waits when the system has no more descriptors.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+/// How long a connection made shortly before the stop may take to ask for the first time: a proxy has made it for a request that it may not
+/// send to another gateway any more.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Connections beyond the bound that are served what orchestrators ask.
 const RESERVED_CONNECTIONS: usize = 64;
@@ -168,25 +173,27 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) {
     let monitor = Monitor::new(ACCEPTING);
+    let mut spawn = |(stream, peer)| {
+        let place = places.take(peer);
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(connection((stream, peer), place, router, limits, stop));
+    };
     while let Some(accepted) = stop.run_until_cancelled(accept(&listener)).await {
-        let (stream, peer) = match accepted {
+        match accepted {
             Ok(accepted) => {
                 monitor.succeeded();
-                accepted
+                spawn(accepted);
             }
+            Err(error) if is_of_peer(&error) => {}
             Err(error) => {
-                if !is_of_peer(&error) {
-                    monitor.failed(&error);
-                    tokio::time::sleep(EXHAUSTED).await;
-                }
-                continue;
+                monitor.failed(&error);
+                tokio::time::sleep(EXHAUSTED).await;
             }
-        };
-        let (router, stop) = (router.clone(), stop.clone());
-        let place = places.take(peer);
-        connections.spawn(connection((stream, peer), place, router, limits, stop));
+        }
     }
-    drop(listener);
+    for accepted in close(listener) {
+        spawn(accepted);
+    }
     connections.close();
     if tokio::time::timeout(limits.drain, connections.wait())
         .await
@@ -210,6 +217,30 @@ fn is_of_peer(error: &io::Error) -> bool {
 
 async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Peer)> {
     let (stream, peer) = listener.accept().await?;
+    prepare(stream, peer)
+}
+
+/// Closes the listener, and gives the connections that the system has made and nobody has accepted: closing alone would reset them, with
+/// the requests that they carry.
+fn close(listener: TcpListener) -> Vec<(TcpStream, Peer)> {
+    let mut made = Vec::new();
+    let listener = match listener.into_std() {
+        Ok(listener) => listener,
+        Err(error) => {
+            debug!(error = %chain(&error), "connections that were not accepted are reset");
+            return made;
+        }
+    };
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream));
+        made.extend(stream.and_then(|stream| prepare(stream, peer)));
+    }
+    made
+}
+
+fn prepare(stream: TcpStream, peer: SocketAddr) -> io::Result<(TcpStream, Peer)> {
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_user_timeout(Some(UNTAKEN))?;
     // On a socket for both families IPv4 addresses come mapped into IPv6.
@@ -226,7 +257,10 @@ async fn connection(
     let place = Arc::new(place);
     let is_reserved = matches!(*place, Place::Reserved(..));
     let of_requests = Arc::clone(&place);
+    let asked = Arc::new(Notify::new());
+    let of_first = Arc::clone(&asked);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        of_first.notify_one();
         let (router, place) = (router.clone(), Arc::clone(&of_requests));
         let may_ask = if request.body().is_end_stream() {
             place.asks()
@@ -262,7 +296,7 @@ async fn connection(
         biased;
         () = place.evicted() => return,
         ended = &mut connection => ended,
-        () = stop.cancelled() => {
+        () = stopped(&stop, &asked, limits.drain) => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 () = place.evicted() => return,
@@ -273,6 +307,14 @@ async fn connection(
     if let Err(error) = ended {
         debug!(error = %chain(&error), "a connection failed");
     }
+}
+
+/// Comes at the stop; for a connection that has not asked yet when it does so, or soon after, within the drain time.
+async fn stopped(stop: &CancellationToken, asked: &Notify, drain: Duration) {
+    stop.cancelled().await;
+    let within = FIRST_REQUEST_TIMEOUT.min(drain / 2);
+    let first = tokio::time::timeout(within, asked.notified());
+    first.await.unwrap_or_default();
 }
 
 async fn answer(router: Router, request: Request) -> axum::response::Response {

@@ -30,6 +30,8 @@ const BEYOND: Duration = Duration::from_secs(5);
 /// What orchestrators ask is never limited: they would take a busy gateway for a dead one.
 const UNLIMITED: [&str; 4] = ["/health", "/ready", "/metrics", "/version"];
 
+/// How long a request may wait for a gateway that begins: a proxy that does not ask /ready sends some as soon as the port is listened on.
+const START_TIMEOUT: Duration = Duration::from_secs(2);
 /// After how long a connection is worth another try when all are taken, in milliseconds.
 const FULL_RETRY_DELAY_MS: u64 = 1000;
 
@@ -38,7 +40,8 @@ pub(crate) fn longest(body: Duration, budget: Duration) -> Duration {
     body + 2 * budget + BEYOND
 }
 
-/// Refuses a head that is too large, then what its address may not ask; else goes on, in bounded time.
+/// Refuses a head that is too large, then what its address may not ask; else goes on, in bounded time, and not before the gateway was ready
+/// once or should have been.
 pub(super) async fn hold(
     State(app): State<Arc<App>>,
     mut request: Request,
@@ -55,6 +58,10 @@ pub(super) async fn hold(
             "the gateway has as many connections as it may have",
         );
         return Problem::from(full.retry_after(FULL_RETRY_DELAY_MS)).into_response();
+    }
+    if !is_unlimited && !app.was_ready.initialized() {
+        let ready = tokio::time::timeout(START_TIMEOUT, app.was_ready.wait());
+        ready.await.unwrap_or(&());
     }
     if !app.limits.are_on() || is_unlimited {
         return in_time(app.longest, request, next).await;
