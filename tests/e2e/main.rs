@@ -69,6 +69,8 @@ mod participants;
 #[cfg(test)]
 mod problems;
 #[cfg(test)]
+mod proxies;
+#[cfg(test)]
 mod query_shares;
 #[cfg(test)]
 mod rate_limits;

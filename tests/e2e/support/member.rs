@@ -39,6 +39,14 @@ impl User {
         }
     }
 
+    /// The same user where the only gateway is at `url`: behind a proxy, say.
+    pub(crate) fn at(&self, url: &str) -> Self {
+        Self {
+            urls: vec![url.to_owned()],
+            ..self.clone()
+        }
+    }
+
     /// The URL of a gateway.
     pub(crate) fn url(&self, gateway: usize) -> &str {
         &self.urls[gateway]
