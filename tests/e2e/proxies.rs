@@ -316,9 +316,8 @@ async fn assert_admin_stays_inside(user: &User) {
 async fn assert_takes_long_tokens(user: &User) {
     let bearer = format!("Bearer {}", "x".repeat(16 * 1024));
     let headers = [("authorization", bearer.as_str())];
-    let refused = user
-        .http(0)
-        .raw("GET", "/v1/conversations", &headers, Vec::new());
+    let http = user.http(0);
+    let refused = http.raw("GET", "/v1/conversations", &headers, Vec::new());
     let problem: serde_json::Value = refused.await.unwrap().json().unwrap();
     assert_eq!(problem["code"], Code::InvalidToken.as_str());
 }

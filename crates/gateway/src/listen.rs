@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use confab_protocol::chain::chain;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tracing::info;
@@ -65,7 +66,7 @@ impl ListenAddress {
             Self::One(address) => TcpListener::bind(address).await,
             Self::Every(port) => match dual_stack(port) {
                 Err(error) if is_without_ipv6(&error) => {
-                    info!(%error, "no IPv6 here: it is listened on IPv4 alone");
+                    info!(error = %chain(&error), "no IPv6 here: it is listened on IPv4 alone");
                     TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
                 }
                 listening => listening,

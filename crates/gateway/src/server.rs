@@ -58,6 +58,8 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 /// send to another gateway any more.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Connections that are accepted when the listener closes: no more wait in the system's queue.
+const LAST_CONNECTIONS: usize = 4096;
 /// Connections beyond the bound that are served what orchestrators ask.
 const RESERVED_CONNECTIONS: usize = 64;
 
@@ -231,7 +233,11 @@ fn close(listener: TcpListener) -> Vec<(TcpStream, Peer)> {
             return made;
         }
     };
-    while let Ok((stream, peer)) = listener.accept() {
+    // Others may go on coming until the listener is closed.
+    for _ in 0..LAST_CONNECTIONS {
+        let Ok((stream, peer)) = listener.accept() else {
+            break;
+        };
         let stream = stream
             .set_nonblocking(true)
             .and_then(|()| TcpStream::from_std(stream));
