@@ -36,8 +36,10 @@ pub(crate) struct CommandLoop {
     attempts: FxHashMap<Token, Attempt>,
     /// When it is looked whether an attempt is over: each has one entry.
     looks: BTreeSet<(Instant, Token)>,
-    /// What was refused while a worker that was given up may still do it, by when that is over. No more than is on its way.
+    /// What was refused while a worker that was given up may still do it, by when that is over. No more than was on the way to workers that
+    /// were given up.
     held: BTreeMap<(Instant, Token), Submission>,
+    is_stopping: bool,
     next_token: u64,
     sending: JoinSet<(Token, Result<(), RpcError>)>,
 }
@@ -70,6 +72,7 @@ impl CommandLoop {
             attempts: FxHashMap::default(),
             looks: BTreeSet::new(),
             held: BTreeMap::new(),
+            is_stopping: false,
             next_token: 0,
             sending: JoinSet::new(),
         }
@@ -82,15 +85,14 @@ impl CommandLoop {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), BusError> {
         let mut inbox = Inbox::open(&self.bus).await?;
         let sender = inbox.sender();
-        let mut is_stopping = false;
-        while !(is_stopping && self.attempts.is_empty() && self.held.is_empty()) {
+        while !(self.is_stopping && self.attempts.is_empty() && self.held.is_empty()) {
             let due = self.due();
             let wake = tokio::select! {
                 Some(sent) = self.sending.join_next() => Wake::Sent(sent),
                 part = inbox.next() => Wake::Answered(part),
-                Some(submission) = self.submissions.recv(), if !is_stopping => Wake::Submitted(submission),
+                Some(submission) = self.submissions.recv(), if !self.is_stopping => Wake::Submitted(submission),
                 () = sleep_until(due) => Wake::Due,
-                () = stop.cancelled(), if !is_stopping => Wake::Stop,
+                () = stop.cancelled(), if !self.is_stopping => Wake::Stop,
             };
             match wake {
                 Wake::Answered(Some((token, Ok(part)))) => self.heard(token, part),
@@ -103,9 +105,9 @@ impl CommandLoop {
                 }
                 Wake::Submitted(submission) => self.take_all(submission),
                 Wake::Due => self.look(Instant::now()),
-                Wake::Stop => is_stopping = true,
+                Wake::Stop => self.is_stopping = true,
             }
-            if !is_stopping {
+            if !self.is_stopping {
                 self.send(&sender);
             }
         }
@@ -166,7 +168,7 @@ impl CommandLoop {
             .first()
             .map_or(0, |submission| submission.attempts);
         for submission in submissions {
-            submission.attempts += 1;
+            submission.begin_attempt(now);
         }
         let token = self.token();
         let timeout = attempt_timeout(self.limits.budget, earlier, deadline).unwrap_or_default();
@@ -212,10 +214,10 @@ impl CommandLoop {
         }
     }
 
-    /// Looks at the attempts whose time has come, and tells refusals that nothing can make wrong any more.
+    /// Looks at the attempts whose time has come, and finds out about refusals that nothing can make wrong any more.
     fn look(&mut self, now: Instant) {
-        while let Some(held) = self.held.first_entry().filter(|held| held.key().0 <= now) {
-            held.remove().answer();
+        while let Some(submission) = self.take_held(now) {
+            self.find_out(submission);
         }
         while let Some((_, token)) = self.looks.first().copied().filter(|(at, _)| *at <= now) {
             self.looks.pop_first();
@@ -227,6 +229,22 @@ impl CommandLoop {
             } else {
                 self.looks.insert((attempt.next_look(now), token));
             }
+        }
+    }
+
+    fn take_held(&mut self, now: Instant) -> Option<Submission> {
+        let held = self.held.first_entry();
+        let held = held.filter(|held| held.key().0 <= now)?;
+        Some(held.remove())
+    }
+
+    /// What was refused in doubt is tried once more. A gateway that stops tries nothing more, and tells it as unknown.
+    fn find_out(&mut self, mut submission: Submission) {
+        submission.take_back_refusals();
+        if submission.count() == 0 || self.is_stopping {
+            submission.answer();
+        } else {
+            self.route(submission);
         }
     }
 
@@ -247,12 +265,15 @@ impl CommandLoop {
         self.end(submission);
     }
 
-    /// Tells the outcomes: refusals not before nothing can make them wrong any more.
+    /// Tells the outcomes, but for refusals in doubt: what one worker refuses, another that was given up may carry out before the caller hears
+    /// of that, where what it is refused for changes meanwhile.
     fn end(&mut self, submission: Submission) {
-        match submission.held_until(Instant::now()) {
+        match submission.in_doubt_until() {
             Some(until) => {
                 let token = self.token();
-                self.held.insert((until, token), submission);
+                // Where its budget ends before, nobody waits for more than that it is unknown.
+                self.held
+                    .insert((until.min(submission.deadline), token), submission);
             }
             None => submission.answer(),
         }

@@ -51,7 +51,7 @@ pub(super) struct Submission {
     pub(super) attempts: u32,
     /// Whether a worker may have them from an earlier attempt.
     pub(super) handed_over: bool,
-    /// Until when a worker that was given up may still carry them out.
+    /// Until when a worker that was given up may still carry them out; none where that was over when the last attempt began.
     pub(super) open_until: Option<Instant>,
     /// The workers that failed it.
     pub(super) not: Vec<WorkerId>,
@@ -131,14 +131,31 @@ impl Submission {
         self.attempts < ATTEMPTS && self.outcomes.iter().all(is_undone)
     }
 
-    /// Until when a refusal must wait to be told: what one worker refuses, one that was given up may still carry out.
-    pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
-        let is_refused = self.outcomes.iter().any(|outcome| match outcome {
-            // These are told as unknown.
-            Some(Err(refusal)) => !says_nothing(refusal) && refusal.code != Code::Timeout,
-            Some(Ok(_)) | None => false,
-        });
-        self.open_until.filter(|until| is_refused && *until > now)
+    /// An attempt begins: what it refuses counts where no worker that was given up may carry it out any more.
+    pub(super) fn begin_attempt(&mut self, now: Instant) {
+        self.attempts += 1;
+        self.open_until = self.open_until.filter(|until| *until > now);
+    }
+
+    /// Until when what is refused is in doubt: a worker that was given up may carry it out behind the refusal by another.
+    pub(super) fn in_doubt_until(&self) -> Option<Instant> {
+        let is_refused = self.outcomes.iter().flatten().any(is_definite_refusal);
+        self.open_until.filter(|_| is_refused)
+    }
+
+    /// Takes back what was refused while it was in doubt: one more attempt finds out, for nobody else carries it out any more. What stands
+    /// before something that was done would come behind that, and ends as unknown.
+    pub(super) fn take_back_refusals(&mut self) {
+        self.open_until = None;
+        self.attempts = ATTEMPTS - 1;
+        let is_done = |outcome: &Option<CommandOutcome>| matches!(outcome, Some(Ok(_)));
+        let last_done = self.outcomes.iter().rposition(is_done);
+        for (n, outcome) in self.outcomes.iter_mut().enumerate() {
+            if outcome.as_ref().is_some_and(is_definite_refusal) {
+                let is_before = last_done.is_some_and(|last| n < last);
+                *outcome = is_before.then(|| Err(Failure::of(Code::Timeout)));
+            }
+        }
     }
 
     /// Gives every command that has no outcome the same one.
@@ -177,6 +194,12 @@ impl Submission {
 /// Whether a worker's refusal says that it has done nothing, and that another may do it.
 pub(super) const fn is_undone(failure: &Failure) -> bool {
     matches!(failure.code, Code::Overloaded | Code::Unavailable)
+}
+
+/// Whether it is a refusal that is told as such, whatever became of earlier attempts.
+fn is_definite_refusal(outcome: &CommandOutcome) -> bool {
+    let refusal = outcome.as_ref().err();
+    refusal.is_some_and(|refusal| !says_nothing(refusal) && refusal.code != Code::Timeout)
 }
 
 /// Whether a refusal by one attempt does not say what an earlier one did.
@@ -281,12 +304,12 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn refusal_waits_while_given_up_worker_may_do_it() {
+    fn refusal_is_in_doubt_while_given_up_worker_may_do_it() {
         let now = Instant::now();
         let until = now + Duration::from_secs(1);
         let refused = |code| Err(Failure::of(code));
         let done = Ok(Outcome::Read(Vec::new()));
-        for (outcome, held) in [
+        for (outcome, in_doubt) in [
             (done, None),
             (refused(Code::ConversationNotFound), Some(until)),
             (refused(Code::Timeout), None),
@@ -294,10 +317,43 @@ pub(super) mod tests {
         ] {
             let mut sends = answered(2, &[outcome]);
             sends.fail(&Failure::of(Code::Timeout));
-            assert_eq!(sends.held_until(now), None, "nobody was given up");
+            assert_eq!(sends.in_doubt_until(), None, "nobody was given up");
             sends.open_until = Some(until);
-            assert_eq!(sends.held_until(now), held);
-            assert_eq!(sends.held_until(until), None);
+            assert_eq!(sends.in_doubt_until(), in_doubt);
+            sends.begin_attempt(until - Duration::from_millis(1));
+            assert_eq!(sends.in_doubt_until(), in_doubt);
+            sends.begin_attempt(until);
+            assert_eq!(sends.in_doubt_until(), None, "it was over before");
+        }
+    }
+
+    #[test]
+    fn refusal_in_doubt_is_found_out_by_one_more_attempt() {
+        let refused = || Err(Failure::of(Code::ConversationNotFound));
+        let done = || Ok(Outcome::Read(Vec::new()));
+        for (outcomes, open) in [
+            (vec![refused(), refused()], 2),
+            (vec![refused(), Err(Failure::of(Code::Timeout))], 1),
+            (vec![done(), refused()], 1),
+            (vec![refused(), done()], 0),
+        ] {
+            let count = outcomes.len();
+            let (mut sends, mut told) = submission(count, 10, later());
+            sends.attempts = ATTEMPTS;
+            sends.handed_over = true;
+            sends.open_until = Some(later());
+            for (n, outcome) in outcomes.into_iter().enumerate() {
+                sends.keep(n, outcome);
+            }
+            sends.take_back_refusals();
+            assert_eq!(sends.count(), open);
+            sends.begin_attempt(Instant::now());
+            assert_eq!((sends.attempts, sends.in_doubt_until()), (ATTEMPTS, None));
+            sends.answer();
+            let told = told.try_recv().unwrap();
+            let refused = told.iter().find_map(|outcome| outcome.as_ref().err());
+            let code = refused.map(|refused| refused.code);
+            assert_eq!(code, Some(Code::Timeout), "it may have been done since");
         }
     }
 
