@@ -28,7 +28,8 @@ use crate::permits::FairPermits;
 pub(crate) struct CoordinatorLoop {
     pub(super) coordinator: Coordinator,
     pub(super) opens: mpsc::Receiver<ToOpen>,
-    /// Each session that opened ends once: there are no more than sessions.
+    /// Without a bound of its own, for an end must not be lost: each session ends once that this loop knows, or has among `opens`. While it
+    /// stands still it learns of no others, so that there are no more than sockets and [`INBOX`](super::INBOX).
     pub(super) closes: mpsc::UnboundedReceiver<ToClose>,
     /// More lingers than workers can tell.
     pub(super) rechecks: Arc<Notify>,

@@ -167,17 +167,21 @@ impl Fanout {
             start,
         };
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
+        let mut is_told = false;
         let opening = async {
             let sent = self.opens.send((opening, opened)).await;
             sent.map_err(|_stopped| stopping())?;
+            is_told = true;
             is_open.await.map_err(|_stopped| stopping())
         };
         let is_open = timeout(patience, opening).await;
         match is_open {
             Ok(opened) => Ok((key, opened?)),
             Err(_late) => {
-                // Nobody waits for what its client is proven to have.
-                drop(self.end(key));
+                // Nobody waits for what its client is proven to have. Of one that the coordinator was not told of there is no end.
+                if is_told {
+                    drop(self.end(key));
+                }
                 Err(Failure::new(
                     Code::Unavailable,
                     "the memberships could not be read in time",

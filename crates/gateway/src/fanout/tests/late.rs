@@ -20,19 +20,7 @@ async fn sessions_end_while_a_shard_stands_still() {
     tokio::time::pause();
     // More than the ways to the coordinator and to the shard hold.
     for _ in 0..3 {
-        let opens = (0..INBOX).map(|n| {
-            let account = Account {
-                tenant: "default".parse().unwrap(),
-                user: format!("user-{n}").parse().unwrap(),
-            };
-            let outbox = Arc::new(Outbox::new(Encoding::Json, 1));
-            door.open(account, outbox, Start::default(), Duration::from_secs(1))
-        });
-        let opened = timeout(SOON, join_all(opens)).await.expect("in time");
-        assert!(
-            opened.iter().all(Result::is_err),
-            "no shard may be left out"
-        );
+        open_in_vain(&door, INBOX).await;
     }
     assert!(
         timeout(SOON, door.positions(SessionKey(1)))
@@ -64,4 +52,29 @@ async fn sessions_end_while_a_shard_stands_still() {
     drop((to_other, to_stalled));
     stop.cancel();
     timeout(SOON, tasks.join_all()).await.unwrap();
+}
+
+#[tokio::test]
+async fn sessions_that_coordinator_never_knew_leave_nothing() {
+    let (door, loops) = without_sessions(Shards::of(1)).await;
+    tokio::time::pause();
+    open_in_vain(&door, 4 * INBOX).await;
+    assert!(loops.coordinator.closes.len() <= INBOX);
+}
+
+/// Opens so many sessions at once, of which none is open in time.
+async fn open_in_vain(door: &Fanout, count: usize) {
+    let opens = (0..count).map(|n| {
+        let account = Account {
+            tenant: "default".parse().unwrap(),
+            user: format!("user-{n}").parse().unwrap(),
+        };
+        let outbox = Arc::new(Outbox::new(Encoding::Json, 1));
+        door.open(account, outbox, Start::default(), Duration::from_secs(1))
+    });
+    let opened = timeout(SOON, join_all(opens)).await.expect("in time");
+    assert!(
+        opened.iter().all(Result::is_err),
+        "no shard may be left out"
+    );
 }
