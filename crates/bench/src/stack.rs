@@ -230,6 +230,7 @@ impl Stack {
             // And few of its users ask for what many would.
             ("CONFAB_RATE_LIMIT", "off".to_owned()),
             ("CONFAB_USER_CONNECTIONS", "1000000".to_owned()),
+            ("CONFAB_USER_REQUESTS", "1000000".to_owned()),
         ];
         self.service("gateway", number, env, &shape.gateway_env)
     }

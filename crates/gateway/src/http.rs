@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::admission::Admission;
 use crate::commands::Commands;
-use crate::limits::Limits;
+use crate::limits::{Limits, UserRequests};
 use crate::metrics::{Answered, HttpMetrics, UNMATCHED};
 use crate::parsing::Parsing;
 use crate::presence::PresenceDirectory;
@@ -82,6 +82,8 @@ pub(crate) struct App {
     pub(crate) parsing: Parsing,
     /// Rate limits.
     pub(crate) limits: Limits,
+    /// What the requests of one user may take at once.
+    pub(crate) requests: UserRequests,
     /// The door for read marks.
     pub(crate) reads: Reads,
     /// The way to the sessions of all gateways.

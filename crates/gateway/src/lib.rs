@@ -82,7 +82,7 @@ use arrivals::Arrivals;
 use commands::{CommandLoop, Commands};
 use fanout::{Fanout, Loops, Neighbours};
 use feed::ToHub;
-use limits::{Limits, Users};
+use limits::{Limits, UserRequests, Users};
 use lingering::LingeringSince;
 use metrics::{
     ArrivalMetrics, AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics,
@@ -172,6 +172,7 @@ pub struct Gateway {
     origins: Origins,
     limits: Limits,
     users: Users,
+    requests: UserRequests,
     workers: Arc<Workers>,
     gateways: Gateways,
     commands: Commands,
@@ -217,6 +218,7 @@ impl Gateway {
         let origins = settings.origins().map_err(Error::Origin)?;
         let limit_metrics = LimitMetrics::new(registry);
         let users = Users::new(settings.user_connections, limit_metrics.clone());
+        let requests = UserRequests::new(settings.user_requests, limit_metrics.clone());
         let limits = settings.limits(limit_metrics);
         settings.advise();
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
@@ -267,6 +269,7 @@ impl Gateway {
             origins,
             limits,
             users,
+            requests,
             workers,
             gateways,
             sessions,
@@ -426,6 +429,7 @@ impl Gateway {
             longest: self.settings.longest(),
             parsing: parsing.clone(),
             limits: self.limits.clone(),
+            requests: self.requests.clone(),
             metrics: self.http_metrics.clone(),
             origin_log: http::origin_log::OriginLog::default(),
             was_ready: Arc::clone(&self.was_ready),

@@ -16,6 +16,7 @@ mod address;
 mod buckets;
 mod price;
 mod rates;
+mod requests;
 mod strikes;
 mod users;
 
@@ -24,6 +25,7 @@ pub(crate) use price::{
     ASK_ALL_PRICE, CONNECT_PRICE, PLAIN_PRICE, price_of, price_of_bytes, price_of_positions,
 };
 pub use rates::{BadRateLimit, RateLimit};
+pub(crate) use requests::{RequestShare, UserRequests};
 pub(crate) use strikes::Strikes;
 pub(crate) use users::{OpeningPermit, UserConnection, Users};
 

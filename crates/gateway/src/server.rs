@@ -32,7 +32,7 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use crate::conditions::ACCEPTING;
-use crate::limits::Peer;
+use crate::limits::{Peer, RequestShare};
 use crate::metrics::{AllConnectionMetrics, ConnectionMetrics};
 use crate::slots::{Slot, Slots};
 
@@ -286,8 +286,14 @@ async fn connection(
                 // The connection is given up before it is asked again.
                 std::future::pending::<()>().await;
             }
-            let response = answer(router, request).await;
-            Ok::<_, Infallible>(response.map(|body| Answer { body, place }))
+            let mut response = answer(router, request).await;
+            let share = response.extensions_mut().remove::<RequestShare>();
+            let share = share.unwrap_or_default();
+            Ok::<_, Infallible>(response.map(|body| Answer {
+                body,
+                place,
+                _share: share,
+            }))
         }
     });
     let connection = http1::Builder::new()
@@ -378,6 +384,8 @@ impl HttpBody for Asked {
 struct Answer {
     body: Body,
     place: Arc<Place>,
+    /// What it holds of its user's share.
+    _share: RequestShare,
 }
 
 impl Drop for Answer {

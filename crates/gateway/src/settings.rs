@@ -93,6 +93,15 @@ pub struct Settings {
         help_heading = headings::LIMITS
     )]
     pub user_connections: usize,
+    /// HTTP requests of one user that may be on their way at this gateway at once.
+    #[arg(
+        long,
+        env = "CONFAB_USER_REQUESTS",
+        value_name = "NUMBER",
+        default_value_t = 2_000,
+        help_heading = headings::LIMITS
+    )]
+    pub user_requests: usize,
     /// Connections at once, and as many sockets besides, as far as the limit of open files goes.
     ///
     /// When all are taken, one that says nothing is closed for each newcomer; where none is silent, newcomers are refused with OVERLOADED.

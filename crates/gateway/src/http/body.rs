@@ -9,9 +9,11 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::limits;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::time::Instant;
 
 use super::App;
 use super::problem::Problem;
+use crate::limits::RequestShare;
 
 /// The bytes of a JSON body, not yet looked at.
 #[derive(Debug)]
@@ -69,8 +71,16 @@ async fn read(request: Request, app: &App, media_types: &[&str]) -> Result<Bytes
     if announced.is_some_and(|bytes| bytes > most as u64) {
         return Err(too_large().into());
     }
+    let until = Instant::now() + app.body_timeout;
+    let share = request.extensions().get::<RequestShare>().cloned();
+    let announced = announced.and_then(|bytes| usize::try_from(bytes).ok());
+    let room = announced.unwrap_or(most);
+    share
+        .unwrap_or_default()
+        .room(room, app.body_timeout)
+        .await?;
     let read = Limited::new(request.into_body(), most).collect();
-    match tokio::time::timeout(app.body_timeout, read).await {
+    match tokio::time::timeout_at(until, read).await {
         Ok(Ok(body)) => {
             let bytes = body.to_bytes();
             app.metrics.read(&route, bytes.len());

@@ -15,7 +15,7 @@ use confab_protocol::error::{Code, Failure};
 
 use super::App;
 use super::problem::Problem;
-use crate::limits::Tally;
+use crate::limits::{RequestShare, Tally};
 use crate::server::Reserved;
 
 /// Bytes of a request's target.
@@ -63,6 +63,16 @@ pub(super) async fn hold(
         let ready = tokio::time::timeout(START_TIMEOUT, app.was_ready.wait());
         ready.await.unwrap_or(&());
     }
+    let share = RequestShare::default();
+    request.extensions_mut().insert(share.clone());
+    let mut response = limited(&app, is_unlimited, request, next).await;
+    // Until the answer's body is gone: what is slowly taken counts.
+    response.extensions_mut().insert(share);
+    response
+}
+
+/// Refuses what the request's address may not ask; else goes on.
+async fn limited(app: &App, is_unlimited: bool, mut request: Request, next: Next) -> Response {
     if !app.limits.are_on() || is_unlimited {
         return in_time(app.longest, request, next).await;
     }

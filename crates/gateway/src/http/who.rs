@@ -14,7 +14,7 @@ use super::problem::{Problem, accepts_json};
 use super::{App, RequestId};
 use crate::admission::Transport;
 use crate::keys;
-use crate::limits::{ASK_ALL_PRICE, PLAIN_PRICE, Tally};
+use crate::limits::{ASK_ALL_PRICE, PLAIN_PRICE, RequestShare, Tally};
 use crate::permits::FairPermit;
 use crate::trace::traceparent;
 
@@ -99,6 +99,9 @@ impl FromRequestParts<Arc<App>> for Who {
         let caller = admitting.await?;
         app.limits
             .charge_caller(&caller, PLAIN_PRICE, &parts.extensions)?;
+        if let Some(share) = parts.extensions.get::<RequestShare>() {
+            app.requests.begin(caller.owner(), share)?;
+        }
         let request_id = parts
             .extensions
             .get::<RequestId>()

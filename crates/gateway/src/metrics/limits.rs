@@ -36,7 +36,14 @@ impl LimitMetrics {
             "confab_rate_limit_buckets",
             metrics.buckets.clone(),
         );
-        let scopes = ["user", "device", "address", "connections", "resume_tokens"];
+        let scopes = [
+            "user",
+            "device",
+            "address",
+            "connections",
+            "requests",
+            "resume_tokens",
+        ];
         at_zero(&metrics.refusals, scopes.map(|scope| ScopeLabel { scope }));
         let buckets = ["user", "device", "address"];
         at_zero(&metrics.buckets, buckets.map(|scope| ScopeLabel { scope }));

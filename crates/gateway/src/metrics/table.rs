@@ -325,7 +325,7 @@ pub const METRICS: &[Metric] = &[
         unit: "",
         kind: Counter,
         labels: &["scope"],
-        help: "Requests, frames and connections refused as RATE_LIMITED, by the limit: user, device, address, connections (of one user), resume_tokens (of one user that resumed nothing)",
+        help: "Requests, frames and connections refused as RATE_LIMITED, by the limit: user, device, address, connections and requests (of one user), resume_tokens (of one user that resumed nothing)",
     },
     Metric {
         name: "confab_rate_limit_buckets",
