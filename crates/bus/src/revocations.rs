@@ -163,6 +163,7 @@ impl Bus {
             headers.insert(NATS_MESSAGE_TTL, format!("{seconds}s"));
         }
         let subject = format!("$KV.{REVOCATIONS_BUCKET}.{}", key(revocation));
+        let subject = self.bucket_subject(subject);
         let publishing = self
             .jetstream
             .publish_with_headers(subject, headers, record)

@@ -48,6 +48,11 @@ const SIGNAL_PREFIX: &str = "confab.v1.signal.";
 const PRESENCE: &str = "presence";
 const PRESENCE_QUESTION: &str = "presence.ask";
 
+/// The prefix of JetStream's API in a domain.
+pub(crate) fn api_of(domain: &str) -> String {
+    format!("$JS.{domain}.API")
+}
+
 /// Commands to one worker.
 pub(crate) fn command_of(worker: WorkerId) -> String {
     format!("{COMMAND}.{}", worker.0.simple())

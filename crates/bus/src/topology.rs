@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use crate::connection::{Bus, Settings};
 use crate::error::BusError;
-use crate::subjects::{EVENTS, EVENTS_STREAM};
+use crate::subjects::{EVENTS, EVENTS_STREAM, api_of};
 
 /// The stream of events, as its leader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +136,15 @@ impl Bus {
                     Err(BusError::nats("read a message of the stream")(error))
                 }
             },
+        }
+    }
+
+    /// Where a message for the subject of a bucket is published. Leaf nodes pass `$KV.>` on to no other domain: a domain takes it below the
+    /// prefix of its API, and stores it under the subject itself.
+    pub(crate) fn bucket_subject(&self, subject: String) -> String {
+        match &self.settings.nats_jetstream_domain {
+            Some(domain) => format!("{}.{subject}", api_of(domain)),
+            None => subject,
         }
     }
 

@@ -2,11 +2,15 @@
 
 use bytes::Bytes;
 use confab_protocol::event::EventType;
-use confab_protocol::ids::{ConversationId, EventId};
+use confab_protocol::ids::{ConversationId, EventId, SessionId};
+use confab_protocol::revocation::{Revocation, RevocationTarget};
+use confab_protocol::timestamp::Timestamp;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::*;
 use crate::publish::Outgoing;
+use crate::records::{Bucket, Entry, Put};
 
 /// A server with a JetStream domain, and its store apart.
 async fn in_domain(folder: &TempDir, domain: &str, leafnodes: &str) -> Strict {
@@ -18,13 +22,12 @@ async fn in_domain(folder: &TempDir, domain: &str, leafnodes: &str) -> Strict {
     Strict::start(&extra).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_are_in_the_domain_of_settings() {
-    let folder = tempfile::tempdir().unwrap();
+/// A hub, a leaf node at it, and a connection to the leaf whose streams are the hub's.
+async fn hub_and_leaf(folder: &TempDir) -> (Strict, Strict, Bus) {
     let port = free_port().unwrap();
-    let hub = in_domain(&folder, "hub", &format!("listen: \"127.0.0.1:{port}\"")).await;
+    let hub = in_domain(folder, "hub", &format!("listen: \"127.0.0.1:{port}\"")).await;
     let remote = format!("remotes: [{{ url: \"nats-leaf://127.0.0.1:{port}\" }}]");
-    let leaf = in_domain(&folder, "leaf", &remote).await;
+    let leaf = in_domain(folder, "leaf", &remote).await;
     let mut settings = leaf.settings();
     settings.nats_jetstream_domain = Some("hub".to_owned());
     let bus = leaf.takes(&settings).await;
@@ -34,6 +37,13 @@ async fn streams_are_in_the_domain_of_settings() {
         }
     };
     timeout(SOON, provisioned).await.expect("a link to the hub");
+    (hub, leaf, bus)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_are_in_the_domain_of_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hub, leaf, bus) = hub_and_leaf(&folder).await;
     let event = Outgoing {
         tenant: "acme".parse().unwrap(),
         conversation: ConversationId(Uuid::from_u128(1)),
@@ -59,4 +69,33 @@ async fn streams_are_in_the_domain_of_settings() {
     let at_leaf = leaf.takes(&leaf.settings()).await;
     let there = at_leaf.stream_state().await;
     assert!(matches!(there, Err(BusError::NoStream)), "{there:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn buckets_are_written_in_the_domain_of_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hub, _leaf, bus) = hub_and_leaf(&folder).await;
+    let at_hub = hub.takes(&hub.settings()).await;
+    let (session, window) = (SessionId(Uuid::from_u128(1)), Duration::from_secs(60));
+    let bucket = Bucket::new(bus.clone(), window);
+    bucket.provision().await.unwrap();
+    let ended = Entry::Ended {
+        generation: 1,
+        tokens: Vec::new(),
+    };
+    let put = bucket.put(session, &ended, 0).await;
+    assert!(matches!(put, Put::Stored { .. }), "{put:?}");
+    let found = Bucket::new(at_hub.clone(), window).get(session).await;
+    assert!(found.unwrap().revision() > 0);
+    let now = OffsetDateTime::now_utc();
+    let revocation = Revocation {
+        revision: 1,
+        tenant: "acme".parse().unwrap(),
+        target: RevocationTarget::Login("login".to_owned()),
+        created_at: Timestamp::new(now),
+        expires_at: Timestamp::new(now + time::Duration::HOUR),
+    };
+    bus.announce_revocation(&revocation).await.unwrap();
+    let stream = at_hub.jetstream.get_stream("KV_confab_revocations").await;
+    assert_eq!(stream.unwrap().cached_info().state.messages, 1);
 }

@@ -102,10 +102,11 @@ impl Bucket {
             revision.to_string().as_str(),
         );
         let bytes = base_bytes + record.len() + MESSAGE_BYTES;
+        let subject = self.bus.bucket_subject(subject(session));
         let publishing = self
             .bus
             .jetstream
-            .publish_with_headers(subject(session), headers, record);
+            .publish_with_headers(subject, headers, record);
         Ok((publishing.await?.await?.sequence, bytes))
     }
 
@@ -126,7 +127,8 @@ impl Bucket {
                 return Err(Failed::Full);
             }
             written = bytes.len() + MESSAGE_BYTES;
-            let publishing = self.bus.jetstream.publish(base_subject(name), bytes);
+            let subject = self.bus.bucket_subject(base_subject(name));
+            let publishing = self.bus.jetstream.publish(subject, bytes);
             publishing.await?.await?;
             self.bases.stored(name, Instant::now(), rand::random());
         }
