@@ -48,7 +48,10 @@ const SIGNAL_PREFIX: &str = "confab.v1.signal.";
 const PRESENCE: &str = "presence";
 const PRESENCE_QUESTION: &str = "presence.ask";
 
-/// The prefix of JetStream's API in a domain.
+/// The prefix of JetStream's API.
+pub(crate) const JETSTREAM_API: &str = "$JS.API";
+
+/// The same in a domain.
 pub(crate) fn api_of(domain: &str) -> String {
     format!("$JS.{domain}.API")
 }

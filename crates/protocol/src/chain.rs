@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 /// Causes told at most: a chain may be a circle.
-const MAX_CAUSES: usize = 16;
+pub(crate) const MAX_CAUSES: usize = 16;
 
 /// The text of an error and of its causes, see [`chain`].
 #[derive(Debug, Clone, Copy)]

@@ -4,6 +4,8 @@ use std::error::Error;
 
 use serde::Serialize;
 
+use crate::chain::MAX_CAUSES;
+
 /// How a check came out, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -79,15 +81,14 @@ impl Check {
     /// The same check with the chain of `error` as its causes.
     #[must_use]
     pub fn because(mut self, error: &(dyn Error + 'static)) -> Self {
-        let mut next = Some(error);
-        while let Some(error) = next {
+        let errors = std::iter::successors(Some(error), |error| (*error).source());
+        for error in errors.take(MAX_CAUSES) {
             let text = error.to_string();
             // Some libraries say the source in the outer text, too.
             let is_said = self.causes.last().is_some_and(|last| last.ends_with(&text));
             if !is_said {
                 self.causes.push(text);
             }
-            next = error.source();
         }
         self
     }

@@ -83,6 +83,12 @@ pub(super) fn read(probed: &Probed, address: &str) -> Result<Account, Option<Che
     let fail = |found, remedy| Check::fail(NAME, address, found, remedy);
     let answer = match probed.answer(ACCOUNT) {
         Some(Answer::Json(answer)) => answer,
+        Some(Answer::NoResponders) if probed.domain().is_some() => {
+            return Err(Some(fail(
+                "nobody serves the JetStream domain of CONFAB_NATS_JETSTREAM_DOMAIN",
+                "correct the domain's name (`nats account info` tells it), or see that the leaf node's link to its servers stands",
+            )));
+        }
         Some(Answer::NoResponders) => {
             return Err(Some(fail(
                 "JetStream is not enabled on the NATS server",
@@ -142,7 +148,9 @@ pub(super) fn limits(
         }
     };
     let wanted = wanted(streams, settings, role, usage.limits.max_bytes_required);
-    let bytes: i64 = wanted.iter().map(|(_, bytes)| bytes * copies).sum();
+    let bytes = wanted.iter().fold(0_i64, |sum, (_, bytes)| {
+        sum.saturating_add(bytes.saturating_mul(copies))
+    });
     let limit = usage.limits.max_storage;
     let left = limit.saturating_sub(usage.reserved_storage.max(usage.storage));
     if limit >= 0 && left < bytes {

@@ -10,14 +10,12 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::{Role, ServerErrors};
+use super::{Connected, Role, ServerErrors};
 use crate::subjects::{
-    BREAKS, COMMAND, EVENTS_STREAM, GATEWAYS, QUERY, RECORD, REVOCATION, REVOCATIONS_BUCKET,
-    SESSIONS, SESSIONS_BUCKET, SIGNALS, WORKERS, WORKERS_LEAVING,
+    BREAKS, COMMAND, EVENTS_STREAM, GATEWAYS, JETSTREAM_API, LINGERING, QUERY, RECORD, REVOCATION,
+    REVOCATIONS_BUCKET, SESSIONS, SESSIONS_BUCKET, SIGNALS, WORKERS, WORKERS_LEAVING, api_of,
 };
 
-/// How long the answers of JetStream are waited for.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(1200);
 /// How often it is looked whether what was not answered is forbidden.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long the library may take to hand on what the server said before the last answer.
@@ -40,6 +38,7 @@ pub(super) const ACCOUNT: &str = "$JS.API.INFO";
 
 /// A message that a role is to be permitted.
 struct Probe {
+    /// As it is without a domain.
     subject: String,
     payload: &'static str,
     kind: Kind,
@@ -58,6 +57,9 @@ enum Kind {
 /// What the server made of the probes.
 #[derive(Debug, Default)]
 pub(super) struct Probed {
+    /// The domain of JetStream, where it is another than the server's.
+    domain: Option<String>,
+    /// By their subjects without a domain.
     answers: HashMap<String, Answer>,
     refused: Vec<Refused>,
 }
@@ -85,8 +87,13 @@ impl Probed {
         self.answers.get(subject)
     }
 
+    pub(super) fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
+    }
+
     /// Whether a publish to this subject is forbidden.
     pub(super) fn is_refused(&self, subject: &str) -> bool {
+        let subject = in_domain(subject, self.domain());
         let mut refused = self.refused.iter();
         refused.any(|one| one.verb == "publish" && one.subject == subject)
     }
@@ -103,43 +110,83 @@ impl Probed {
             .insert(subject.to_owned(), Answer::Json(answer));
         self
     }
+
+    #[cfg(test)]
+    pub(super) fn without_responders(mut self, subject: &str) -> Self {
+        self.answers
+            .insert(subject.to_owned(), Answer::NoResponders);
+        self
+    }
 }
 
-/// Makes the probes of a role.
-pub(super) async fn run(client: &Client, errors: &ServerErrors, role: Role) -> Probed {
-    let deadline = Instant::now() + ANSWER_TIMEOUT;
+/// Where a message goes for JetStream in a domain: what is its own stands below the prefix of the domain's API.
+fn in_domain(subject: &str, domain: Option<&str>) -> String {
+    let Some(domain) = domain else {
+        return subject.to_owned();
+    };
+    let api = api_of(domain);
+    match subject.strip_prefix(JETSTREAM_API) {
+        Some(rest) => format!("{api}{rest}"),
+        None if subject.starts_with("$KV.") => format!("{api}.{subject}"),
+        None => subject.to_owned(),
+    }
+}
+
+/// Makes the probes of a role, and waits for answers until `deadline`.
+pub(super) async fn run(
+    connected: &Connected,
+    domain: Option<&str>,
+    role: Role,
+    deadline: Instant,
+) -> Probed {
+    let Connected { client, errors, .. } = connected;
+    let mut probed = Probed {
+        domain: domain.map(str::to_owned),
+        ..Probed::default()
+    };
     let probes = publishes(role);
+    if send(client, &probes, &mut probed, (errors, role, deadline))
+        .await
+        .is_none()
+    {
+        // The connection is closed: what was not answered is told as that.
+        return probed;
+    }
+    probed.refused = refusals(&errors.all());
+    probed
+}
+
+/// Sends the probes and hears their answers; none when the connection is closed.
+async fn send(
+    client: &Client,
+    probes: &[Probe],
+    probed: &mut Probed,
+    (errors, role, deadline): (&ServerErrors, Role, Instant),
+) -> Option<()> {
     // They are held to the end: nobody reads them, and what comes beyond their capacity is dropped.
     let mut subscriptions = Vec::new();
     for subject in subscribes(role) {
         subscriptions.push(client.subscribe(subject).await);
     }
     let inbox = client.new_inbox();
-    let mut answers = match client.subscribe(format!("{inbox}.*")).await {
-        Ok(answers) => answers,
-        Err(_closed) => return Probed::default(),
-    };
+    let mut answers = client.subscribe(format!("{inbox}.*")).await.ok()?;
     for (number, probe) in probes.iter().enumerate() {
         let mut headers = HeaderMap::new();
         if probe.kind == Kind::Stored {
             headers.insert(EXPECTED_STREAM, "confab-check");
         }
-        let (subject, reply) = (probe.subject.clone(), format!("{inbox}.{number}"));
+        let subject = in_domain(&probe.subject, probed.domain());
+        let reply = format!("{inbox}.{number}");
         let sent =
             client.publish_with_reply_and_headers(subject, reply, headers, probe.payload.into());
-        if sent.await.is_err() {
-            return Probed::default();
-        }
+        sent.await.ok()?;
     }
-    let mut probed = Probed::default();
     // The server handles one message after the other: behind this one it has said what it forbids.
     let ended = client.publish(format!("{inbox}.end"), "".into()).await;
-    if ended.is_ok() {
-        hear(&mut answers, &probes, errors, deadline, &mut probed).await;
-    }
+    ended.ok()?;
+    hear(&mut answers, probes, errors, deadline, probed).await;
     drop(subscriptions);
-    probed.refused = refusals(&errors.all());
-    probed
+    Some(())
 }
 
 /// Takes answers until all have come that will come.
@@ -266,6 +313,14 @@ pub(super) fn stream_info(stream: &str) -> String {
     format!("$JS.API.STREAM.INFO.{stream}")
 }
 
+/// Where a stream would store a message that nobody needs.
+pub(super) fn probe_of(stream: &str) -> String {
+    match stream.strip_prefix("KV_") {
+        Some(bucket) => format!("$KV.{bucket}.{UNUSED}"),
+        None => format!("confab.v1.event.{UNUSED}"),
+    }
+}
+
 /// The stream below a bucket.
 pub(super) fn stream_of(bucket: &str) -> String {
     format!("KV_{bucket}")
@@ -291,9 +346,9 @@ fn publishes(role: Role) -> Vec<Probe> {
     probes.push(core(BREAKS));
     match role {
         Role::Worker => {
-            probes.push(stored(format!("confab.v1.event.{UNUSED}")));
-            probes.push(stored(format!("$KV.{REVOCATIONS_BUCKET}.{UNUSED}")));
-            probes.extend([WORKERS, WORKERS_LEAVING, REVOCATION].map(core));
+            probes.push(stored(probe_of(EVENTS_STREAM)));
+            probes.push(stored(probe_of(&revocations)));
+            probes.extend([WORKERS, WORKERS_LEAVING, REVOCATION, LINGERING].map(core));
         }
         Role::Gateway { .. } => {
             let sessions = stream_of(SESSIONS_BUCKET);
@@ -301,6 +356,9 @@ fn publishes(role: Role) -> Vec<Probe> {
             for stream in [EVENTS_STREAM, revocations.as_str()] {
                 let create = format!("$JS.API.CONSUMER.CREATE.{stream}");
                 probes.push(api(format!("{create}.{UNUSED}"), OTHER_CONSUMER));
+                // Of a consumer that nobody has.
+                let delete = format!("$JS.API.CONSUMER.DELETE.{stream}");
+                probes.push(api(format!("{delete}.{UNUSED}"), ""));
             }
             probes.extend([
                 api(format!("$JS.API.STREAM.UPDATE.{sessions}"), OTHER_STREAM),
@@ -308,7 +366,7 @@ fn publishes(role: Role) -> Vec<Probe> {
                 api(format!("$JS.API.STREAM.PURGE.{sessions}"), NO_PURGE),
                 api(format!("$JS.API.DIRECT.GET.{sessions}"), NO_REQUEST),
             ]);
-            probes.push(stored(format!("$KV.{SESSIONS_BUCKET}.{UNUSED}")));
+            probes.push(stored(probe_of(&sessions)));
             let next = format!("$JS.API.CONSUMER.MSG.NEXT.{EVENTS_STREAM}.{UNUSED}");
             probes.push(api(next, NO_REQUEST));
             probes.extend([COMMAND, QUERY, GATEWAYS, SESSIONS, RECORD].map(core));
@@ -336,6 +394,7 @@ fn subscribes(role: Role) -> Vec<String> {
             GATEWAYS.to_owned(),
             SIGNALS.to_owned(),
             BREAKS.to_owned(),
+            LINGERING.to_owned(),
             REVOCATION.to_owned(),
             SESSIONS.to_owned(),
             RECORD.to_owned(),
@@ -346,6 +405,19 @@ fn subscribes(role: Role) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn domains_have_their_own_api() {
+        for (subject, there) in [
+            ("$JS.API.INFO", "$JS.hub.API.INFO"),
+            ("$KV.b.check", "$JS.hub.API.$KV.b.check"),
+            ("confab.v1.event.check", "confab.v1.event.check"),
+            ("$JS.FC.check", "$JS.FC.check"),
+        ] {
+            assert_eq!(in_domain(subject, Some("hub")), there);
+            assert_eq!(in_domain(subject, None), subject);
+        }
+    }
 
     #[test]
     fn refusals_are_read_from_the_servers_words() {

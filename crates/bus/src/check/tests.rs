@@ -80,7 +80,7 @@ fn versions_and_payloads_are_compared() {
         ("3.0.0", CheckStatus::Ok),
         ("", CheckStatus::Fail),
     ] {
-        assert_eq!(version(text, "here").status, status, "{text}");
+        assert_eq!(is_supported(text, "here").status, status, "{text}");
     }
     assert_eq!(payload(1 << 20, "here").status, CheckStatus::Ok);
     assert_eq!(payload(65_536, "here").status, CheckStatus::Fail);

@@ -1,6 +1,7 @@
 //! JetStream in another domain, behind a leaf node that has one of its own.
 
 use bytes::Bytes;
+use confab_protocol::check::{Check, CheckStatus};
 use confab_protocol::event::EventType;
 use confab_protocol::ids::{ConversationId, EventId, SessionId};
 use confab_protocol::revocation::{Revocation, RevocationTarget};
@@ -9,6 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::*;
+use crate::check::{self, Role};
 use crate::publish::Outgoing;
 use crate::records::{Bucket, Entry, Put};
 
@@ -23,7 +25,7 @@ async fn in_domain(folder: &TempDir, domain: &str, leafnodes: &str) -> Strict {
 }
 
 /// A hub, a leaf node at it, and a connection to the leaf whose streams are the hub's.
-async fn hub_and_leaf(folder: &TempDir) -> (Strict, Strict, Bus) {
+async fn hub_and_leaf(folder: &TempDir) -> (Strict, Strict, Settings, Bus) {
     let port = free_port().unwrap();
     let hub = in_domain(folder, "hub", &format!("listen: \"127.0.0.1:{port}\"")).await;
     let remote = format!("remotes: [{{ url: \"nats-leaf://127.0.0.1:{port}\" }}]");
@@ -37,13 +39,13 @@ async fn hub_and_leaf(folder: &TempDir) -> (Strict, Strict, Bus) {
         }
     };
     timeout(SOON, provisioned).await.expect("a link to the hub");
-    (hub, leaf, bus)
+    (hub, leaf, settings, bus)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_are_in_the_domain_of_settings() {
     let folder = tempfile::tempdir().unwrap();
-    let (hub, leaf, bus) = hub_and_leaf(&folder).await;
+    let (hub, leaf, _, bus) = hub_and_leaf(&folder).await;
     let event = Outgoing {
         tenant: "acme".parse().unwrap(),
         conversation: ConversationId(Uuid::from_u128(1)),
@@ -74,7 +76,7 @@ async fn streams_are_in_the_domain_of_settings() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn buckets_are_written_in_the_domain_of_settings() {
     let folder = tempfile::tempdir().unwrap();
-    let (hub, _leaf, bus) = hub_and_leaf(&folder).await;
+    let (hub, _leaf, _, bus) = hub_and_leaf(&folder).await;
     let at_hub = hub.takes(&hub.settings()).await;
     let (session, window) = (SessionId(Uuid::from_u128(1)), Duration::from_secs(60));
     let bucket = Bucket::new(bus.clone(), window);
@@ -98,4 +100,40 @@ async fn buckets_are_written_in_the_domain_of_settings() {
     bus.announce_revocation(&revocation).await.unwrap();
     let stream = at_hub.jetstream.get_stream("KV_confab_revocations").await;
     assert_eq!(stream.unwrap().cached_info().state.messages, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_look_into_the_domain_of_settings() {
+    const GATEWAY: Role = Role::Gateway {
+        sessions_max_bytes: 1 << 20,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (mut hub, _leaf, mut settings, bus) = hub_and_leaf(&folder).await;
+    let failed = |checks: &[Check]| {
+        let failed = checks
+            .iter()
+            .filter(|check| check.status == CheckStatus::Fail);
+        failed.cloned().collect::<Vec<_>>()
+    };
+    for role in [Role::Worker, GATEWAY] {
+        let checks = check::nats(&settings, role).await;
+        assert!(failed(&checks).is_empty(), "{checks:?}");
+        let names: Vec<_> = checks.iter().map(|check| check.name).collect();
+        assert!(
+            names.contains(&"nats.limits") && names.contains(&"nats.clock"),
+            "{names:?}"
+        );
+    }
+    let mut config = bus.stream_info().await.unwrap().config;
+    config.subjects = vec!["orders.>".to_owned()];
+    bus.jetstream.update_stream(config).await.unwrap();
+    let checks = failed(&check::nats(&settings, Role::Worker).await);
+    assert!(checks[0].found.contains("orders.>"), "{checks:?}");
+    settings.nats_jetstream_domain = Some("elsewhere".to_owned());
+    let checks = failed(&check::nats(&settings, Role::Worker).await);
+    assert!(checks[0].found.contains("nobody serves"), "{checks:?}");
+    settings.nats_jetstream_domain = Some("hub".to_owned());
+    hub.nats.kill().unwrap();
+    let checks = failed(&check::nats(&settings, Role::Worker).await);
+    assert_eq!(checks[0].name, "nats.jetstream", "{checks:?}");
 }
