@@ -58,7 +58,7 @@ impl Bus {
     pub async fn connect(settings: &Settings, name: &str) -> Result<Self, BusError> {
         let (servers, options) = authenticated(settings).await?;
         let (states, link) = watch::channel(Link::default());
-        let observer = Arc::new(Observer::new(states, &settings.nats_url));
+        let observer = Arc::new(Observer::new(states, settings));
         let options = options
             .name(name)
             .ping_interval(PING_INTERVAL)

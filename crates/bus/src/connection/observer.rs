@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::Link;
+use super::{Link, Settings, authenticated};
 use crate::conditions::NATS;
 
 /// How long an address may take to be reached where it is looked why NATS is not connected.
@@ -19,12 +19,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 /// Errors of servers that are remembered.
 const MAX_REMEMBERED: usize = 32;
+const SLOW: &str = "NATS messages were dropped: a subscriber was slow";
 
 /// Follows the connection.
 #[derive(Debug)]
 pub(super) struct Observer {
     states: watch::Sender<Link>,
     connection: Monitor,
+    settings: Settings,
     /// Host and port of each server that the settings name.
     addresses: Vec<(String, u16)>,
     told: Mutex<Told>,
@@ -35,12 +37,14 @@ pub(super) struct Observer {
 struct Told(Vec<(String, Instant)>);
 
 impl Observer {
-    pub(super) fn new(states: watch::Sender<Link>, urls: &[String]) -> Self {
-        let servers = urls.iter().filter_map(|url| url.parse::<ServerAddr>().ok());
+    pub(super) fn new(states: watch::Sender<Link>, settings: &Settings) -> Self {
+        let urls = settings.nats_url.iter();
+        let servers = urls.filter_map(|url| url.parse::<ServerAddr>().ok());
         let addresses = servers.map(|server| (server.host().to_owned(), server.port()));
         Self {
             states,
             connection: Monitor::new(NATS),
+            settings: settings.clone(),
             addresses: addresses.collect(),
             told: Mutex::default(),
         }
@@ -67,7 +71,10 @@ impl Observer {
                 self.lost().await;
             }
             Event::SlowConsumer(_) => {
-                warn!("NATS messages were dropped: a subscriber was slow");
+                // The library tells it for each message that it drops.
+                if self.is_news(SLOW) {
+                    warn!("{SLOW}");
+                }
                 self.states.send_modify(|link| link.epoch += 1);
             }
             Event::LameDuckMode | Event::Draining => info!(%event, "NATS server is leaving"),
@@ -89,16 +96,24 @@ impl Observer {
         }
     }
 
-    /// Notes that NATS is away, with what keeps its servers from being reached where that can be seen: the library tells no cause.
+    /// Notes that NATS is away, with what keeps this process from connecting where that can be seen: the library tells no cause.
     async fn away(&self, reason: &str) {
         if !self.connection.is_line_due() {
             return self.connection.failed_for(&reason);
         }
-        match self.unreachable().await {
+        match self.cause().await {
             Some(cause) => self
                 .connection
                 .failed_for(&format_args!("{reason}: {cause}")),
             None => self.connection.failed_for(&reason),
+        }
+    }
+
+    /// What keeps this process from connecting: files that cannot be used any more, or servers of which none can be reached.
+    async fn cause(&self) -> Option<String> {
+        match authenticated(&self.settings).await {
+            Ok(_) => self.unreachable().await,
+            Err(error) => Some(error.to_string()),
         }
     }
 
@@ -158,15 +173,48 @@ mod tests {
         assert_eq!(news.count(), MAX_REMEMBERED);
     }
 
+    fn of(url: String) -> Settings {
+        Settings::of_server(url)
+    }
+
+    /// The library says no more than that authentication failed.
+    #[tokio::test]
+    async fn cause_names_a_file_that_is_gone() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "secret").unwrap();
+        let mut settings = of(format!("nats://{}", listener.local_addr().unwrap()));
+        settings.auth.nats_token_file = Some(path.clone());
+        let observer = Observer::new(watch::Sender::new(Link::default()), &settings);
+        assert_eq!(observer.cause().await, None);
+        std::fs::remove_file(&path).unwrap();
+        let cause = observer.cause().await.unwrap();
+        let words = format!("cannot read {}", path.display());
+        assert!(cause.contains(&words), "{cause}");
+    }
+
+    #[tokio::test]
+    async fn dropped_messages_are_told_once_a_minute() {
+        let states = watch::Sender::new(Link::default());
+        let link = states.subscribe();
+        let observer = Observer::new(states, &of(String::new()));
+        for _ in 0..3 {
+            observer.observe(&Event::SlowConsumer(1)).await;
+        }
+        assert_eq!(link.borrow().epoch, 3, "each is a gap");
+        assert!(!observer.is_news(SLOW), "it was told");
+    }
+
     #[tokio::test]
     async fn cause_names_the_address_and_hides_the_password() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let urls = [format!("nats://user:secret@127.0.0.1:{port}")];
-        let observer = Observer::new(watch::Sender::new(Link::default()), &urls);
-        assert_eq!(observer.unreachable().await, None);
+        let settings = of(format!("nats://user:secret@127.0.0.1:{port}"));
+        let observer = Observer::new(watch::Sender::new(Link::default()), &settings);
+        assert_eq!(observer.cause().await, None);
         drop(listener);
-        let cause = observer.unreachable().await.unwrap();
+        let cause = observer.cause().await.unwrap();
         assert!(
             cause.starts_with(&format!("127.0.0.1:{port}: Connection refused")),
             "{cause}"
