@@ -14,12 +14,18 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// A NATS server that ends with the test.
 pub(crate) struct Server {
     pub(crate) nats: Nats,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// One with more in its configuration.
+    pub(crate) async fn with(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        configure(&folder, config);
         let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.confab/tools");
         let settings = NatsSettings {
             folder: folder.path().join("nats"),
@@ -29,8 +35,14 @@ impl Server {
         let nats = Nats::start(&Programs::find(&tools).unwrap(), settings).await;
         Self {
             nats: nats.unwrap(),
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// The same server with something else there, which it takes a moment later.
+    pub(crate) fn reconfigure(&mut self, config: &str) {
+        configure(&self.folder, config);
+        self.nats.reload().unwrap();
     }
 
     pub(crate) async fn connect(&self) -> Bus {
@@ -46,4 +58,10 @@ impl Server {
         connected.unwrap().unwrap();
         bus
     }
+}
+
+fn configure(folder: &TempDir, config: &str) {
+    let folder = folder.path().join("nats");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("extra.conf"), config).unwrap();
 }

@@ -265,6 +265,11 @@ async fn follow(mut feed: Feed, hub: &ToHub, metrics: &FeedMetrics) {
     loop {
         let is_there = match feed.next().await {
             FeedItem::Event(event, pending) => hub.hand_on(event, pending, metrics).await,
+            // Members hear nothing until it is mended: others may.
+            FeedItem::Stalled => {
+                metrics.reconciling();
+                true
+            }
             FeedItem::Broken(kind) => {
                 metrics.broke(kind);
                 metrics.reconciling();

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::watch::Position;
+use super::watch::{Position, Reading, Stall};
 use super::{Break, FeedEvent};
 use crate::conditions::FEED;
 use crate::connection::{Bus, Link};
@@ -44,6 +44,9 @@ pub struct Feed {
     began: Instant,
     announced: bool,
     checks: Interval,
+    stall: Stall,
+    /// A break that was told and is not mended yet.
+    breaking: Option<Break>,
     monitor: Arc<Monitor>,
 }
 
@@ -54,6 +57,8 @@ pub enum FeedItem {
     Event(FeedEvent, u64),
     /// Something that is no event of ours; it is skipped.
     Malformed,
+    /// The consumer gives nothing of what the stream has. Behind this the feed breaks, as soon as another consumer can be made.
+    Stalled,
     /// The feed broke and begins anew with what is new: everything before must be read from a worker.
     Broken(Break),
 }
@@ -101,12 +106,17 @@ impl Feed {
             began: Instant::now(),
             announced: false,
             checks,
+            stall: Stall::default(),
+            breaking: None,
             monitor: Arc::clone(monitor),
         })
     }
 
     /// The next item. While NATS is away it waits. Not cancel-safe: a check that is cut off is lost until the next.
     pub async fn next(&mut self) -> FeedItem {
+        if let Some(found) = self.breaking.take() {
+            return self.broke(found).await;
+        }
         loop {
             let found = match self.wake().await {
                 Wake::Message(Some(Ok(message))) => match self.take(&message).await {
@@ -127,10 +137,18 @@ impl Feed {
             };
             if let Some(found) = found {
                 warn!(kind = found.as_str(), "the feed broke");
-                self.begin_anew(found).await;
-                return FeedItem::Broken(found);
+                if found == Break::Stalled {
+                    self.breaking = Some(found);
+                    return FeedItem::Stalled;
+                }
+                return self.broke(found).await;
             }
         }
+    }
+
+    async fn broke(&mut self, found: Break) -> FeedItem {
+        self.begin_anew(found).await;
+        FeedItem::Broken(found)
     }
 
     async fn wake(&mut self) -> Wake {
@@ -183,15 +201,21 @@ impl Feed {
 
     /// Compares the stream with what was read. What cannot be asked now is asked again soon.
     async fn check(&mut self) -> Option<Break> {
-        if !self.link.borrow_and_update().connected {
+        let Link { connected, epoch } = *self.link.borrow_and_update();
+        if !connected {
             return None;
         }
         match compare(&self.bus, self.position).await {
-            Ok(found) => {
+            Ok((found, last)) => {
                 self.monitor.holds();
-                found
+                let seq = self.position.seq;
+                let read = Reading { seq, epoch };
+                let is_stalled = self.stall.note(read, last, Instant::now());
+                found.or(is_stalled.then_some(Break::Stalled))
             }
             Err(error) => {
+                // Where the stream does not answer, its consumer gives nothing either.
+                self.stall = Stall::default();
                 self.bus.failed(&self.monitor, &error);
                 self.checks.reset_after(RETRY);
                 None
@@ -203,7 +227,7 @@ impl Feed {
     async fn compare_until_answered(&mut self) -> Option<Break> {
         loop {
             match compare(&self.bus, self.position).await {
-                Ok(found) => {
+                Ok((found, _)) => {
                     self.monitor.holds();
                     return found;
                 }
@@ -223,6 +247,7 @@ impl Feed {
         }
         self.announced = false;
         self.began = Instant::now();
+        self.stall = Stall::default();
         self.link.mark_unchanged();
         loop {
             match begin(&self.bus).await {
@@ -278,9 +303,10 @@ async fn begin(bus: &Bus) -> Result<(Ordered, Position), BusError> {
     ))
 }
 
-async fn compare(bus: &Bus, read: Position) -> Result<Option<Break>, BusError> {
+/// How the stream differs from what was read, and its last sequence.
+async fn compare(bus: &Bus, read: Position) -> Result<(Option<Break>, u64), BusError> {
     let stream = match bus.stream_state().await {
-        Err(BusError::NoStream) => return Ok(Some(Break::Recreated)),
+        Err(BusError::NoStream) => return Ok((Some(Break::Recreated), 0)),
         stream => stream?,
     };
     let comparable = stream.first <= read.seq && read.seq <= stream.last && read.seq > 0;
@@ -289,5 +315,8 @@ async fn compare(bus: &Bus, read: Position) -> Result<Option<Break>, BusError> {
     } else {
         None
     };
-    Ok(read.compare(&stream, there))
+    Ok((read.compare(&stream, there), stream.last))
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use confab_protocol::ids::EventId;
 use time::OffsetDateTime;
+use tokio::time::{Duration, Instant};
 
 use crate::topology::StreamState;
 
@@ -20,6 +21,8 @@ pub enum Break {
     Announced,
     /// Messages were dropped between server and reader.
     Dropped,
+    /// The stream has events that the consumer does not give.
+    Stalled,
 }
 
 impl Break {
@@ -33,6 +36,7 @@ impl Break {
             Self::Skipped => "skipped",
             Self::Announced => "announced",
             Self::Dropped => "dropped",
+            Self::Stalled => "stalled",
         }
     }
 }
@@ -66,9 +70,59 @@ impl Position {
     }
 }
 
+/// How long the stream may have events while the consumer gives none: one that is gone is noticed and made again by the library in about
+/// that time, where it can be.
+const MAX_STALL: Duration = Duration::from_secs(8);
+
+/// Since when the stream has had more than was read, while nothing was read on a connection that stood.
+#[derive(Debug, Default)]
+pub(crate) struct Stall(Option<(Reading, Instant)>);
+
+/// How far was read, on the connection of which epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) seq: u64,
+    pub(crate) epoch: u64,
+}
+
+impl Stall {
+    /// Takes note of what was read and of the `last` sequence of the stream. Says whether the consumer has given nothing for too long.
+    pub(crate) fn note(&mut self, read: Reading, last: u64, now: Instant) -> bool {
+        match self.0 {
+            Some((before, since)) if before == read && last > read.seq => {
+                now.saturating_duration_since(since) >= MAX_STALL
+            }
+            _ => {
+                self.0 = (last > read.seq).then_some((read, now));
+                false
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stall_is_more_to_read_and_nothing_read() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut stall = Stall::default();
+        let read = |seq| Reading { seq, epoch: 1 };
+        // What is read lags behind, and moves.
+        assert!(!stall.note(read(10), 12, at(0)));
+        assert!(!stall.note(read(11), 90, at(60)));
+        assert!(!stall.note(read(90), 90, at(65)));
+        // Nothing is there to be read, for however long.
+        assert!(!stall.note(read(90), 90, at(200)));
+        assert!(!stall.note(read(90), 91, at(205)));
+        assert!(!stall.note(read(90), 92, at(210)));
+        assert!(stall.note(read(90), 92, at(215)));
+        let anew = Reading { seq: 90, epoch: 2 };
+        assert!(!stall.note(anew, 92, at(216)), "on another connection");
+        assert!(!stall.note(read(92), 92, at(217)), "it goes on");
+    }
 
     fn id(n: u128) -> Option<EventId> {
         Some(EventId(uuid::Uuid::from_u128(n)))

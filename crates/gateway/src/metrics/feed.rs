@@ -98,6 +98,7 @@ impl FeedMetrics {
             "skipped",
             "announced",
             "dropped",
+            "stalled",
             "shard_full",
         ];
         at_zero(&metrics.breaks, breaks.map(label));
