@@ -9,6 +9,9 @@ use time::OffsetDateTime;
 use crate::support::{Cluster, Setup, User, eventually, id_of};
 
 mod changes;
+mod direct;
+mod frames;
+mod versions;
 
 const SEND: &str = "/v1/messages";
 const SOON: Duration = Duration::from_secs(5);

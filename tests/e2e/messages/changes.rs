@@ -5,6 +5,8 @@ use confab_protocol::json::JsonText;
 use confab_protocol::resource::MessageContent;
 use serde_json::{Value, json};
 
+use super::SOON;
+use super::frames::Frames;
 use crate::support::{Cluster, Setup, User, id_of};
 
 /// The key of a change.
@@ -258,5 +260,91 @@ async fn in_a_channel_who_is_no_admin_any_more_edits_nothing() {
         .await
         .refused(403, "INSUFFICIENT_PERMISSIONS");
     bob.delete(0, &route).await.ok(200);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edited_metadata_is_merged_and_heard() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let alice = cluster.user("alice");
+    let path = alice.begins(0, "group", &["bob"]).await;
+    let (id, bob) = (id_of(&path), cluster.user("bob").on(1).await);
+    let send = json!({"conversationId": id, "kind": "text", "content": "one", "metadata": {"a": 1, "b": {"c": [1]}}});
+    let sent = alice.post(0, "/v1/messages", send).await.ok(201);
+    let route = format!("/v1/messages/{}", sent.text("/message/id"));
+    let edits = [
+        (
+            json!({"metadata": {"a": null, "b": {"d": "é"}}}),
+            json!({"b": {"c": [1], "d": "é"}}),
+            "one",
+        ),
+        (
+            json!({"metadata": {"b": {"c": null}, "e": false}, "content": "two"}),
+            json!({"b": {"d": "é"}, "e": false}),
+            "two",
+        ),
+        (
+            json!({"metadata": {"b": null, "e": null}}),
+            json!({}),
+            "two",
+        ),
+    ];
+    for (seq, (patch, metadata, content)) in (3..).zip(edits) {
+        let gateway = usize::from(seq % 2 == 0);
+        let edited = alice.patch(gateway, &route, patch.clone()).await.ok(200);
+        // Said again it changes nothing, and is no event.
+        let again = alice.patch(gateway, &route, patch).await.ok(200);
+        assert_eq!(again.body, edited.body);
+        let message = &edited["message"];
+        assert_eq!(
+            (&message["metadata"], &message["content"]),
+            (&metadata, &json!(content))
+        );
+        let conversation = id.parse().unwrap();
+        bob.hears(conversation, seq, SOON).await;
+        let record = bob.record.borrow();
+        let heard = record.events[&conversation].last().unwrap();
+        let data: Value = serde_json::from_str(heard.data.as_str()).unwrap();
+        assert_eq!(
+            (heard.seq, data),
+            (seq, json!({"targetSeq": 2, "message": message}))
+        );
+    }
+    let large = |name: &str| json!({"metadata": {name: "x".repeat(9 * 1024)}});
+    alice.patch(0, &route, large("a")).await.ok(200);
+    let beyond = alice.patch(1, &route, large("b")).await;
+    beyond.invalid(&["/metadata"]);
+    drop(bob);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_is_edited_by_frame_and_replayed() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let path = alice.begins(0, "group", &["bob"]).await;
+    let message = alice.says(0, &path, "one").await;
+    let heard = bob.on(1).await;
+    let mut frames = Frames::open(&cluster, &alice, 0, &path, &message).await;
+    let edit = |metadata: Value| json!({"type": "edit", "id": KEY, "metadata": metadata});
+    let first = frames.done(edit(json!({"mentions": ["bob"]}))).await;
+    assert_eq!(first, (json!(3), json!(false)));
+    let again = frames.done(edit(json!({"mentions": ["bob"]}))).await;
+    assert_eq!(again, (json!(3), json!(true)));
+    let other = frames.told(edit(json!({"mentions": []}))).await;
+    assert_eq!(other["code"], "IDEMPOTENCY_KEY_REUSED", "{other}");
+    let bad = frames.told(edit(json!([]))).await;
+    assert_eq!(bad["errors"][0]["pointer"], "/metadata", "{bad}");
+    let conversation = id_of(&path).parse().unwrap();
+    heard.hears(conversation, 3, SOON).await;
+    // Who comes later is told the message as it is now.
+    let late = bob.comes_late(conversation, 0).await;
+    for event in [&late[1], &late[2]] {
+        let data: Value = serde_json::from_str(event.data.as_str()).unwrap();
+        let message = data.get("message").unwrap_or(&data);
+        assert_eq!(message["metadata"], json!({"mentions": ["bob"]}));
+        assert_eq!(message["content"], json!({"text": "one"}));
+    }
+    drop((frames, heard));
     cluster.end().await;
 }
