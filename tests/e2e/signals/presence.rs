@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use confab_client::Notice;
-use confab_protocol::frame::PresenceSignal;
+use confab_client::{Encoding, Notice};
+use confab_protocol::frame::{Hello, PresenceSignal};
 use confab_protocol::ids::UserId;
 use confab_protocol::signal::PresenceStatus::{self, Away, Offline, Online};
 
 use super::{SOON, hears, hears_within};
 use crate::support::{Cluster, Member, Setup, User, eventually};
+
+/// How long a gateway that was killed may be waited for.
+const KILLED: Duration = Duration::from_secs(20);
 
 fn is(user: &UserId, status: PresenceStatus) -> Notice {
     Notice::Presence(PresenceSignal {
@@ -152,20 +155,24 @@ async fn presence_is_gone_with_its_gateway_also_that_of_users_who_were_there_fir
 /// Who is there as a new session of a user is told, once all gateways have said so.
 async fn snapshot(user: &User, gateway: usize) -> Vec<(String, PresenceStatus)> {
     eventually("a complete snapshot", SOON, async || {
-        let member = user.asking_presence(gateway).await;
-        let mut record = member.record.clone();
-        let is_one = |notice: &Notice| matches!(notice, Notice::PresenceSnapshot(_));
-        let told = record.wait_for(|record| record.signals.iter().any(is_one));
-        let told = tokio::time::timeout(SOON, told).await.unwrap().unwrap();
-        let snapshot = told.signals.iter().find_map(|notice| match notice {
-            Notice::PresenceSnapshot(snapshot) => Some(snapshot.clone()),
-            _ => None,
-        })?;
-        let users = snapshot.users.into_iter();
-        let users = users.map(|one| (one.user_id.to_string(), one.status));
-        snapshot.complete.then(|| users.collect())
+        told(&user.asking_presence(gateway).await).await
     })
     .await
+}
+
+/// Who is there as a new connection is told, unless some gateway did not say so.
+async fn told(member: &Member) -> Option<Vec<(String, PresenceStatus)>> {
+    let mut record = member.record.clone();
+    let is_one = |notice: &Notice| matches!(notice, Notice::PresenceSnapshot(_));
+    let told = record.wait_for(|record| record.signals.iter().any(is_one));
+    let told = tokio::time::timeout(SOON, told).await.unwrap().unwrap();
+    let snapshot = told.signals.iter().find_map(|notice| match notice {
+        Notice::PresenceSnapshot(snapshot) => Some(snapshot.clone()),
+        _ => None,
+    })?;
+    let users = snapshot.users.into_iter();
+    let users = users.map(|one| (one.user_id.to_string(), one.status));
+    snapshot.complete.then(|| users.collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -197,6 +204,67 @@ async fn snapshot_tells_who_shares_a_conversation_and_is_there() {
     hears_within(&watching, &is(&alice.id, Offline), SOON).await;
     assert_eq!(snapshot(&bob, 0).await, all[1..]);
     drop((away, watching, eve));
+    cluster.end().await;
+}
+
+/// Resumes a session at a gateway and asks who is there; the connection has the newest token.
+async fn resumed(user: &User, token: &mut String, gateway: usize) -> Member {
+    let hello = Hello {
+        resume_token: Some(token.clone()),
+        presence: Some(true),
+        ..Hello::default()
+    };
+    let member = user.greeting(hello, Encoding::Json, gateway).await;
+    let welcome = member.session.welcome();
+    assert!(welcome.resumed, "{:?}", welcome.reason);
+    if let Some(newer) = &welcome.resume_token {
+        newer.clone_into(token);
+    }
+    member
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshot_is_told_to_who_resumes() {
+    let mut cluster = Cluster::start(setup("1")).await;
+    let (bob, dave) = (cluster.user("bob"), cluster.user("dave"));
+    let (alice, carol) = (
+        cluster.user("alice").on(1).await,
+        cluster.user("carol").on(1).await,
+    );
+    let others = [&carol.id, &bob.id, &dave.id].map(Clone::clone);
+    let conversation = alice.create_group(&others).await;
+    for member in [&alice, &carol] {
+        member.hears(conversation, 1, SOON).await;
+    }
+    let mut token = eventually("a resume token", SOON, async || {
+        let first = bob.asking_presence(0).await;
+        first.session.welcome().resume_token.clone()
+    })
+    .await;
+    // What changes while Bob has no connection is in the snapshot of the next one.
+    let away = |name: &str| (name.to_owned(), Away);
+    let online = |name: &str| (name.to_owned(), Online);
+    let there = dave.on(0).await;
+    carol.session.presence(Away).await;
+    let expected = [online("alice"), away("carol"), online("dave")];
+    for gateway in [0, 1, 0] {
+        eventually("all who are there are told", SOON, async || {
+            let member = resumed(&bob, &mut token, gateway).await;
+            (told(&member).await? == expected).then_some(())
+        })
+        .await;
+    }
+    let before = resumed(&bob, &mut token, 0).await;
+    cluster.gateways[0].process_mut().kill().unwrap();
+    before.closes(SOON).await;
+    // Who was there by the gateway that was killed is told no more once it counts as dead.
+    eventually("those who are left are told", KILLED, async || {
+        let member = resumed(&bob, &mut token, 1).await;
+        (told(&member).await? == expected[..2]).then_some(())
+    })
+    .await;
+    cluster.restart_gateway(0).await;
+    drop((alice, carol, before, there));
     cluster.end().await;
 }
 

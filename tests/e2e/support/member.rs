@@ -105,7 +105,13 @@ impl User {
         late.record.borrow().events[&conversation].clone()
     }
 
-    async fn greeting(&self, hello: Hello, encoding: Encoding, gateway: usize) -> Member {
+    /// Opens or resumes a session at a gateway with this hello.
+    pub(crate) async fn greeting(
+        &self,
+        hello: Hello,
+        encoding: Encoding,
+        gateway: usize,
+    ) -> Member {
         let options = Options {
             encoding,
             hello,
