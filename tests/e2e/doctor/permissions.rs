@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use confab_client::Encoding;
+use confab_protocol::frame::Hello;
 use confab_stack::get;
 
 use super::{Env, gateway, run, worker};
-use crate::support::{Cluster, Owed, Setup, assert_log, eventually, text};
+use crate::support::{Cluster, Owed, Setup, User, assert_log, eventually, text};
 
 const SHIPPED: &str = include_str!("../../../deploy/nats-permissions.conf");
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -119,5 +121,36 @@ async fn account_that_wants_bounds_serves() {
     let output = run(&["doctor"], &gateway(&cluster.nats.url())).await;
     assert!(output.status.success(), "{output:?}");
     drop(alice);
+    assert_resumes(&cluster, &cluster.user("bob")).await;
     cluster.end().await;
+}
+
+/// Asserts that welcomes bring resume tokens, and that they are good at the other gateway.
+async fn assert_resumes(cluster: &Cluster, user: &User) {
+    let open = async |gateway: usize, token: Option<String>| {
+        let hello = Hello {
+            resume_token: token,
+            ..Hello::default()
+        };
+        user.greeting(hello, Encoding::Json, gateway).await
+    };
+    let (first, token) = eventually("a resume token", DEADLINE, async || {
+        let first = open(0, None).await;
+        let token = first.session.welcome().resume_token.clone()?;
+        Some((first, token))
+    })
+    .await;
+    let session = first.session.welcome().session_id;
+    drop(first);
+    let again = open(1, Some(token)).await;
+    let welcome = again.session.welcome();
+    assert!(welcome.resumed, "{:?}", welcome.reason);
+    assert_eq!(welcome.session_id, session);
+    assert!(welcome.resume_token.is_some());
+    // The record is in the bucket, and in no gateway's memory alone.
+    let client = async_nats::connect(cluster.nats.url()).await.unwrap();
+    let stream = async_nats::jetstream::new(client);
+    let mut records = stream.get_stream("KV_confab_sessions").await.unwrap();
+    let info = records.info().await.unwrap();
+    assert!(info.config.max_bytes > 0 && info.state.messages > 0);
 }
