@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 use crate::support::{Cluster, Member, Setup, User, id_of, text};
 
+mod keyed;
+
 const SEND: &str = "/v1/messages";
 
 /// A user's messages of one key in one conversation.
