@@ -5,7 +5,10 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use confab_stack::{Launch, Process, free_port};
+use futures_util::future::join_all;
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -22,12 +25,15 @@ const DOCTOR_DEADLINE: Duration = Duration::from_secs(15);
 /// How soon a role that starts must have said what is wrong, on such a machine.
 const TOLD_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long after its first line a role says what is wrong: two seconds, and as much again for such a machine.
+const TOLD_TIME: Duration = Duration::from_secs(4);
+
 /// How often a role is started until it says what is wrong.
 const ATTEMPTS: usize = 3;
 /// Longer than any look takes, which has its own deadline.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
-type Env = Vec<(&'static str, String)>;
+pub(crate) type Env = Vec<(&'static str, String)>;
 
 /// A wrong set-up, and what must be said of it.
 struct Fault<'a> {
@@ -46,8 +52,13 @@ struct Fault<'a> {
 }
 
 impl Fault<'_> {
-    /// Runs the doctor in both forms, and the role.
+    /// Runs the doctor in both forms, and the role in both formats of the log.
     async fn is_told(&self, folder: &Folder) {
+        self.is_told_to(&[], folder).await;
+    }
+
+    /// The same, and these roles have the fault as well.
+    async fn is_told_to(&self, others: &[(&'static str, &Env)], folder: &Folder) {
         let text = self.asked(&[]).await;
         for words in [self.words, self.remedy, self.check] {
             assert!(text.contains(words), "no {words:?} in\n{text}");
@@ -66,7 +77,13 @@ impl Fault<'_> {
                     .is_some_and(|remedy| remedy.contains(self.remedy))
         });
         assert!(is_told, "{}: {json:#}", self.check);
-        self.is_logged(folder).await;
+        let own = [(self.role, self.env)];
+        // One format after the other: of some things there is enough for one process of a role only.
+        for format in ["json", "text"] {
+            let roles = own.iter().chain(others);
+            let logging = roles.map(|(role, env)| self.is_logged((role, env), format, folder));
+            join_all(logging).await;
+        }
     }
 
     /// What the doctor prints, which ends as it must and in time.
@@ -82,28 +99,46 @@ impl Fault<'_> {
         text
     }
 
-    /// Starts the role until it says so: on a machine that is too slow for the checks' deadlines it says that instead.
-    async fn is_logged(&self, folder: &Folder) {
-        let check = format!("\"check\":\"{}\"", self.check);
+    /// Starts a role until it says so: on a machine that is too slow for the checks' deadlines it says that instead.
+    async fn is_logged(&self, (role, env): (&str, &Env), format: &'static str, folder: &Folder) {
+        let check = match format {
+            "json" => format!("\"check\":\"{}\"", self.check),
+            _ => format!("check=\"{}\"", self.check),
+        };
         let logged = self.logged.unwrap_or(&check);
-        let mut line = None;
+        let mut env = env.clone();
+        env.push(("CONFAB_LOG_FORMAT", format.to_owned()));
+        let mut told = None;
         for _attempt in 0..ATTEMPTS {
-            let mut role = begin(self.role, self.env, folder.path());
+            let mut process = begin(role, &env, folder.path());
             let looking = eventually("told", LOOK_LIMIT, async || {
-                let log = std::fs::read_to_string(role.log()).unwrap();
+                let log = std::fs::read_to_string(process.log()).unwrap();
                 let mut lines = log.lines();
+                let first = lines.clone().next()?;
                 let found = lines.find(|line| line.contains(logged) && line.contains(self.remedy));
-                found.map(str::to_owned)
+                found.map(|line| (written(line) - written(first), line.to_owned()))
             });
-            line = timeout(TOLD_DEADLINE, looking).await.ok();
-            role.kill().unwrap();
-            if line.is_some() {
+            told = timeout(TOLD_DEADLINE, looking).await.ok();
+            process.kill().unwrap();
+            if told.as_ref().is_some_and(|(after, _)| *after < TOLD_TIME) {
                 break;
             }
         }
-        let line = line.unwrap_or_else(|| panic!("{} does not tell {logged}", self.role));
+        let (after, line) = told.unwrap_or_else(|| panic!("{role} does not tell {logged}"));
+        assert!(after < TOLD_TIME, "{role} tells it after {after:?}: {line}");
         assert!(!line.contains("hidden"), "{line}");
     }
+}
+
+/// When a log line was written.
+pub(crate) fn written(line: &str) -> OffsetDateTime {
+    let json: Option<Value> = serde_json::from_str(line).ok();
+    let time = match &json {
+        Some(json) => json["timestamp"].as_str(),
+        None => line.split(' ').next(),
+    };
+    let time = time.and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
+    time.unwrap_or_else(|| panic!("no time in {line}"))
 }
 
 /// Runs confab with nothing in its environment but this.
@@ -116,7 +151,7 @@ async fn run(args: &[&str], env: &Env) -> Output {
 }
 
 /// Starts a role, whose log is in the folder.
-fn begin(role: &str, env: &Env, folder: &Path) -> Process {
+pub(crate) fn begin(role: &str, env: &Env, folder: &Path) -> Process {
     let set = env
         .iter()
         .map(|(name, value)| ((*name).to_owned(), Some(value.clone())));
@@ -133,7 +168,7 @@ fn begin(role: &str, env: &Env, folder: &Path) -> Process {
 }
 
 /// What a worker is told, beside where NATS is.
-fn worker(nats: &str, database: &str) -> Env {
+pub(crate) fn worker(nats: &str, database: &str) -> Env {
     vec![
         ("CONFAB_NATS_URL", nats.to_owned()),
         ("CONFAB_DATABASE_URL", database.to_owned()),

@@ -2,8 +2,8 @@
 
 use tokio::net::TcpListener;
 
-use super::{Env, Fault, Server, USUAL, gateway, run};
-use crate::support::{Folder, Jwks, Key, jwks};
+use super::{Env, Fault, Server, USUAL, gateway, run, worker};
+use crate::support::{Database, Folder, Jwks, Key, jwks};
 
 /// A gateway that fetches its keys.
 fn with_key_set(nats: &str, url: &str) -> Env {
@@ -50,9 +50,13 @@ async fn address_that_is_taken_is_told() {
     let folder = Folder::of_test();
     let server = Server::start(&folder, USUAL).await;
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut env = gateway(&server.url);
-    env.retain(|(name, _)| *name != "CONFAB_LISTEN");
-    env.push(("CONFAB_LISTEN", taken.local_addr().unwrap().to_string()));
+    let mut database = Database::shared().await;
+    let listening = |mut env: Env| {
+        env.push(("CONFAB_LISTEN", taken.local_addr().unwrap().to_string()));
+        env
+    };
+    let env = listening(gateway(&server.url));
+    let worker = listening(worker(&server.url, &database.url));
     let fault = Fault {
         role: "gateway",
         env: &env,
@@ -62,5 +66,6 @@ async fn address_that_is_taken_is_told() {
         remedy: "set CONFAB_LISTEN to a free port",
         logged: Some("cannot listen on"),
     };
-    fault.is_told(&folder).await;
+    fault.is_told_to(&[("worker", &worker)], &folder).await;
+    database.end().await;
 }

@@ -2,39 +2,45 @@
 
 use confab_stack::free_port;
 
-use super::{Fault, Server, gateway};
-use crate::support::Folder;
+use super::{Fault, Server, gateway, worker};
+use crate::support::{Database, Folder};
 
-/// A gateway on a server of this configuration.
+/// A gateway and a worker on a server of this configuration.
 async fn told(config: &str, check: &'static str, words: &'static str, remedy: &'static str) {
     let folder = Folder::of_test();
     let server = Server::start(&folder, config).await;
+    told_of(&server.url, &folder, check, (words, remedy)).await;
+}
+
+/// Both roles tell it of the server at this URL.
+async fn told_of(
+    url: &str,
+    folder: &Folder,
+    check: &'static str,
+    (words, remedy): (&'static str, &'static str),
+) {
+    let mut database = Database::shared().await;
     let fault = Fault {
         role: "gateway",
-        env: &gateway(&server.url),
+        env: &gateway(url),
         check,
         status: "fail",
         words,
         remedy,
         logged: None,
     };
-    fault.is_told(&folder).await;
+    let worker = worker(url, &database.url);
+    fault.is_told_to(&[("worker", &worker)], folder).await;
+    database.end().await;
 }
 
 #[tokio::test]
 async fn wrong_port_of_nats_is_told() {
     let folder = Folder::of_test();
     let url = format!("nats://127.0.0.1:{}", free_port().unwrap());
-    let fault = Fault {
-        role: "gateway",
-        env: &gateway(&url),
-        check: "nats",
-        status: "fail",
-        words: "Connection refused (os error 111)",
-        remedy: "start nats-server, or correct host and port in CONFAB_NATS_URL",
-        logged: None,
-    };
-    fault.is_told(&folder).await;
+    let words = "Connection refused (os error 111)";
+    let remedy = "start nats-server, or correct host and port in CONFAB_NATS_URL";
+    told_of(&url, &folder, "nats", (words, remedy)).await;
 }
 
 #[tokio::test]
