@@ -89,6 +89,8 @@ mod revocation;
 #[cfg(test)]
 mod scopes;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod signals;

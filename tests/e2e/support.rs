@@ -10,6 +10,7 @@ mod oracle;
 mod postgres;
 mod raw;
 mod record;
+mod role;
 mod stream;
 mod tokens;
 mod traffic;
@@ -27,6 +28,7 @@ pub(crate) use oracle::{
 };
 pub(crate) use postgres::{Database, Failover, programs};
 pub(crate) use raw::{BINARY, CLOSE, Ended, Raw, TEXT, frame, frame_head};
+pub(crate) use role::DatabaseRole;
 pub(crate) use stream::RefusingStream;
 pub(crate) use tokens::{AUDIENCE, ISSUER, Key, claims, hs256, jwks, unsigned};
 pub(crate) use traffic::{Sent, Traffic};
