@@ -7,6 +7,8 @@ mod bad_input;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod connections;
+#[cfg(test)]
 mod content;
 #[cfg(test)]
 mod conversations;
