@@ -160,7 +160,7 @@ async fn sizes_count_characters_and_not_their_escapes() {
             r#"{{"conversationId":"{}","kind":"text","content":{content}}}"#,
             id_of(&path)
         );
-        alice.write(0, "POST", SEND, &body).await
+        alice.write(0, "POST", SEND, &[], &body).await
     };
     let escaped = |count| format!("\"{}\"", "\\u65e5".repeat(count));
     let plain = |count| "日".repeat(count);
@@ -196,14 +196,17 @@ async fn what_readers_would_understand_differently_is_refused() {
         ),
         (r#""content":[18446744073709551617]"#, "/content/0"),
     ] {
-        let refused = alice.write(0, "POST", SEND, &with(more)).await;
+        let refused = alice.write(0, "POST", SEND, &[], &with(more)).await;
         refused.invalid(&[pointer]);
     }
     let custom = r#"{"metadata":{"custom":{"k":{"x":1,"x":2}}}}"#;
-    let refused = alice.write(0, "PATCH", &path, custom).await;
+    let refused = alice.write(0, "PATCH", &path, &[], custom).await;
     refused.invalid(&["/metadata/custom/k/x"]);
     let numbers = r#""content":[18446744073709551615,-9223372036854775808,100000000000000000000]"#;
-    let sent = alice.write(0, "POST", SEND, &with(numbers)).await.ok(201);
+    let sent = alice
+        .write(0, "POST", SEND, &[], &with(numbers))
+        .await
+        .ok(201);
     assert_eq!(sent["message"]["content"][0], u64::MAX);
     cluster.end().await;
 }

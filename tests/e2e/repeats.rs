@@ -245,3 +245,47 @@ async fn repeat_of_a_creation_outlives_its_conversation() {
     is_first(create(0, "other").await);
     cluster.end().await;
 }
+
+/// Who writes its queue anew after a restart writes members in another order, and has escapes, numbers and spaces of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn creation_written_in_another_form_is_a_repeat() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let alice = cluster.user("alice");
+    let create = async |gateway: usize, key: &str, body: &str| {
+        let key = [("idempotency-key", key)];
+        alice
+            .write(gateway, "POST", "/v1/conversations", &key, body)
+            .await
+    };
+    let written = r#"{"type":"group","participants":["bob","zoé"],"metadata":{"name":"é/","custom":{"a":1,"b":[1.50,{"c":null}]}}}"#;
+    let first = create(0, "k", written).await.ok(201);
+    for (gateway, again) in [
+        (1, written),
+        (
+            0,
+            r#"{ "metadata":{"custom":{"b":[15e-1,{"c":null}],"a":1.0},"description":null,"name":"\u00e9\/"}, "participants":["bob","zo\u00e9","bob"], "type":"gr\u006fup" }"#,
+        ),
+    ] {
+        let told = create(gateway, "\"k\"", again).await.ok(201);
+        assert_eq!(told.body, first.body);
+        assert_eq!(told.header("idempotent-replayed"), Some("true"));
+    }
+    for (one, other) in [
+        ("1.50", "1.51"),
+        (r#""c":null"#, ""),
+        ("é/", "è/"),
+        (r#""a":1"#, r#""a":"1""#),
+        (r#""bob","zoé""#, r#""bob""#),
+        ("group", "channel"),
+    ] {
+        let changed = written.replace(one, other);
+        let told = create(0, "k", &changed).await;
+        told.refused(422, "IDEMPOTENCY_KEY_REUSED");
+    }
+    // Its metadata may be left out where there are none.
+    let plain = r#"{"type":"group","participants":["bob"]}"#;
+    let empty = r#"{"participants":["bob"],"metadata":{"name":null},"type":"group"}"#;
+    let first = create(1, "plain", plain).await.ok(201);
+    assert_eq!(create(0, "plain", empty).await.ok(201).body, first.body);
+    cluster.end().await;
+}

@@ -156,7 +156,7 @@ pub struct CreateConversation {
     pub conversation: ConversationId,
     /// The idempotency key, the caller's or the gateway's: unique by tenant and user for 24 hours.
     pub key: String,
-    /// SHA-256 of the request's body: what a repeat is compared with.
+    /// SHA-256 of what the request says, however it was written: what a repeat is compared with.
     pub request_hash: [u8; 32],
     /// What kind.
     pub r#type: ConversationType,

@@ -131,13 +131,15 @@ impl User {
         gateway: usize,
         method: &str,
         path: &str,
+        more: &[(&str, &str)],
         json: &str,
     ) -> Answer {
         let bearer = format!("Bearer {}", self.token);
-        let headers = [
+        let own = [
             ("authorization", bearer.as_str()),
             ("content-type", "application/json"),
         ];
+        let headers = [&own[..], more].concat();
         let http = self.http(gateway);
         let response = http.raw(method, path, &headers, json.to_owned()).await;
         let response = response.unwrap();

@@ -13,7 +13,7 @@ use confab_protocol::command::{
 };
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ConversationId, UserId};
-use confab_protocol::json::Fields;
+use confab_protocol::json::{Canonical, Fields, JsonText};
 use confab_protocol::limits;
 use confab_protocol::query::{Answer, ListConversations, ListOrder, Query};
 use confab_protocol::resource::ConversationType;
@@ -43,7 +43,8 @@ use crate::keys;
 /// With an `Idempotency-Key`, the same user, key and body within 24 hours get the first answer again, status, `Location`
 /// and `ETag` included, with `Idempotent-Replayed: true`; without one every request begins another conversation. Kept are
 /// successes and the refusals that were decided where the conversation would be stored; not those of tokens, limits or
-/// bodies, nor faults. The body is compared byte for byte, until the conversation is deleted: then its key alone counts.
+/// bodies, nor faults. The body is compared by what its JSON says, not by how it is written, until the conversation is deleted: then its key alone
+/// counts.
 #[utoipa::path(
     post,
     path = "/v1/conversations",
@@ -115,7 +116,7 @@ pub(super) fn read_creation(body: &[u8], key: String) -> Result<CreateConversati
     };
     let mut seen = FxHashSet::default();
     participants.retain(|user| seen.insert(user.clone()));
-    let request_hash = Sha256::digest(body).into();
+    let request_hash = hash(&(r#type, &participants, &metadata))?;
     Ok(CreateConversation {
         conversation: ConversationId(Uuid::now_v7()),
         key,
@@ -124,6 +125,13 @@ pub(super) fn read_creation(body: &[u8], key: String) -> Result<CreateConversati
         participants,
         metadata,
     })
+}
+
+/// SHA-256 of what a request says, which is the same however its JSON is written.
+fn hash(said: &impl Serialize) -> Result<[u8; 32], Failure> {
+    let text = JsonText::of(said).map_err(|_unprintable| Failure::of(Code::Internal))?;
+    let read = Canonical::read(text.as_str()).ok_or_else(|| Failure::of(Code::Internal))?;
+    Ok(Sha256::digest(read.to_text()).into())
 }
 
 /// A conversation, with its first participants.

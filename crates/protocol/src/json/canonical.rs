@@ -13,7 +13,7 @@ pub(super) use number::is_beyond_64_bits;
 /// How deep a text may be nested: what is kept stands one object deeper than what [`super::check`] lets in.
 const MAX_DEPTH: usize = 128;
 
-/// A JSON value, to be compared with another. It is never written, so that the order of members is any that is fixed.
+/// A JSON value, to be compared with another, at once or by a hash of its one form.
 #[derive(Debug, Clone)]
 pub enum Canonical<'a> {
     /// `null`.
@@ -60,6 +60,42 @@ impl<'a> Canonical<'a> {
                     })
             }
             _ => false,
+        }
+    }
+
+    /// The one form of all texts that say the same, to be hashed. Members are in the order of their names' bytes, which is not that of RFC 8785.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) {
+        let string = |text: &str| serde_json::Value::from(text).to_string();
+        match self {
+            Self::Null => out.push_str("null"),
+            Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+            Self::Number(text) => number::write(text, out),
+            Self::Text(text) => out.push_str(&string(text)),
+            Self::List(items) => {
+                out.push('[');
+                for (at, item) in items.iter().enumerate() {
+                    out.push_str(if at == 0 { "" } else { "," });
+                    item.write(out);
+                }
+                out.push(']');
+            }
+            Self::Object(members) => {
+                out.push('{');
+                for (at, (name, member)) in members.iter().enumerate() {
+                    out.push_str(if at == 0 { "" } else { "," });
+                    out.push_str(&string(name));
+                    out.push(':');
+                    member.write(out);
+                }
+                out.push('}');
+            }
         }
     }
 }
@@ -168,7 +204,36 @@ mod tests {
         let read = |text| Canonical::read(text).unwrap_or_else(|| panic!("{text}"));
         let same = read(one).is_same(&read(other));
         assert_eq!(read(other).is_same(&read(one)), same, "{one} {other}");
+        let forms = [one, other].map(|text| read(text).to_text());
+        assert!(same || forms[0] != forms[1], "{one} {other}");
+        for (text, form) in [one, other].into_iter().zip(&forms) {
+            assert!(read(text).is_same(&read(form)), "{text} {form}");
+        }
         same
+    }
+
+    #[test]
+    fn texts_that_say_the_same_have_one_form() {
+        for (form, texts) in [
+            (
+                r#"{"a":[1,null],"é\"":{}}"#,
+                [
+                    r#"{"é\"":{},"a":[1,null]}"#,
+                    r#" { "\u0061" : [ 1.0, null ], "\u00e9\u0022":{} } "#,
+                ],
+            ),
+            ("[15e-1,1e2,0]", ["[1.5,100,-0.0]", "[0.15E1,1e2,0e9]"]),
+            ("[1e-1]", ["[0.10000000000000001]", "[0.1]"]),
+            ("9007199254740993", ["9007199254740993", "9007199254740993"]),
+            (
+                "1152921504606847e3",
+                ["1.15292150460684698E18", "1.152921504606847e18"],
+            ),
+        ] {
+            for text in texts {
+                assert_eq!(Canonical::read(text).unwrap().to_text(), form, "{text}");
+            }
+        }
     }
 
     #[test]
@@ -283,7 +348,10 @@ mod tests {
         fn a_double_is_one_number_however_long_it_is_written(number in any::<f64>(), digits in 16_usize..40) {
             prop_assume!(number.is_finite());
             let written = format!("{number:.digits$e}");
-            prop_assert!(is_same(&written, &format!("{number:e}")), "{}", written);
+            let shortest = format!("{number:e}");
+            prop_assert!(is_same(&written, &shortest), "{}", written);
+            let form = |text| Canonical::read(text).map(|value| value.to_text());
+            prop_assert_eq!(form(&written), form(&shortest));
         }
     }
 }

@@ -44,6 +44,21 @@ pub(super) fn is_same(one: &str, other: &str) -> bool {
     one == other && one_decimal.is_writing_of(one) && other_decimal.is_writing_of(other)
 }
 
+/// Appends the one form of all writings of a number. Two have the same form only where they are [`is_same`]. An integer has its own digits, also
+/// where a double is near.
+pub(super) fn write(text: &str, out: &mut String) {
+    let Some(decimal) = Decimal::read(text) else {
+        out.push_str(text);
+        return;
+    };
+    let is_integer = !text.contains(['.', 'e', 'E']);
+    let double = text.parse::<f64>().ok().filter(|_| !is_integer);
+    let double = double.filter(|double| decimal.is_writing_of(*double));
+    let shortest = double.map(|double| format!("{double:e}"));
+    let shortest = shortest.as_deref().and_then(Decimal::read);
+    shortest.unwrap_or(decimal).write(out);
+}
+
 /// The sign, the digits before and behind the point, and the power of ten.
 fn parts(text: &str) -> (bool, &str, &str, &str) {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
@@ -96,6 +111,19 @@ impl<'a> Decimal<'a> {
             && self.exponent == other.exponent
             && self.count() == other.count()
             && digits.eq(other.whole.bytes().chain(other.fraction.bytes()))
+    }
+
+    fn write(&self, out: &mut String) {
+        out.push_str(if self.is_negative { "-" } else { "" });
+        out.push_str(self.whole);
+        out.push_str(self.fraction);
+        if self.count() == 0 {
+            out.push('0');
+        }
+        if self.exponent != 0 {
+            out.push('e');
+            out.push_str(&self.exponent.to_string());
+        }
     }
 
     /// Whether this is what the double is rounded to, at as many digits as stand here, or its shortest form.
