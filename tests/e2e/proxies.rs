@@ -1,4 +1,4 @@
-//! Gateways behind nginx and HAProxy, with the configurations of `deploy/`: restarted one after the other, they refuse nobody and lose nothing.
+//! Gateways behind nginx and `HAProxy`, with the configurations of `deploy/`: restarted one after the other, they refuse nobody and lose nothing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -170,7 +170,11 @@ async fn rolling_restart(kind: Kind) {
     let proxy = kind.start(port, &cluster).await;
     let alice = cluster.user("alice").at(&proxy.url);
     let bob = cluster.user("bob").at(&proxy.url);
-    let conversation = alice.on(0).await.create_group(&[bob.id.clone()]).await;
+    let conversation = alice
+        .on(0)
+        .await
+        .create_group(std::slice::from_ref(&bob.id))
+        .await;
     let (resident, changes) = resident(&bob).await;
     let heard = Heard::default();
     let mut listening = JoinSet::new();

@@ -219,7 +219,6 @@ impl Gateway {
         let limit_metrics = LimitMetrics::new(registry);
         let users = Users::new(settings.user_connections, limit_metrics.clone());
         let requests = UserRequests::new(settings.user_requests, limit_metrics.clone());
-        let limits = settings.limits(limit_metrics);
         settings.advise();
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
@@ -262,12 +261,12 @@ impl Gateway {
         );
         Ok(Self {
             arrivals: Arrivals::new(settings.arrival_rates(), ArrivalMetrics::new(registry)),
+            limits: settings.limits(limit_metrics),
             settings,
             directory: Directory::new(bus.clone(), gateways.clone()),
             bus,
             verifier,
             origins,
-            limits,
             users,
             requests,
             workers,

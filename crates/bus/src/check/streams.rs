@@ -290,9 +290,9 @@ mod tests {
 
     /// A stream as confab makes it, but for some settings.
     fn with(name: &str, config: Value) -> Check {
-        let subject = match name {
-            "CONFAB_EVENTS" => "confab.v1.event.>".to_owned(),
-            name => format!("$KV.{}.>", &name["KV_".len()..]),
+        let subject = match name.strip_prefix("KV_") {
+            None => "confab.v1.event.>".to_owned(),
+            Some(bucket) => format!("$KV.{bucket}.>"),
         };
         let mut all = json!({
             "subjects": [subject], "retention": "limits", "discard": "old", "num_replicas": 1, "max_bytes": 100,
