@@ -132,11 +132,12 @@ impl Resuming {
         self.keep(id.to_string(), frame).await
     }
 
-    /// Replaces a message's content and waits for the acknowledgement. It is kept until there is a connection, in one
-    /// order with the sends to the conversation, but never repeated.
+    /// Replaces a message's content and waits for the acknowledgement, over as many connections as it takes, in one order
+    /// with the sends to the conversation. The id of its frame is its key: a repeat changes nothing, whatever became of
+    /// the message meanwhile.
     ///
     /// # Errors
-    /// Why there is none; [`SendError::Closed`] says that the connection ended before the answer: nobody knows.
+    /// Why there is none.
     pub async fn edit(
         &self,
         conversation: ConversationId,
@@ -214,7 +215,7 @@ impl Resuming {
         let _gone = self.command(Command::Say(frame)).await.is_err();
     }
 
-    /// Says whether the user is there, now and whenever the session starts afresh.
+    /// Says whether the user is there, now and on every connection to come.
     pub async fn presence(&self, status: PresenceStatus) {
         let frame = ClientFrame::Presence(SetPresence { id: None, status });
         let _gone = self.command(Command::Say(frame)).await.is_err();

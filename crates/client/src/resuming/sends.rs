@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use confab_protocol::error::Code;
-use confab_protocol::frame::{Ack, ClientFrame, ErrorFrame};
+use confab_protocol::frame::{Ack, ClientFrame, ErrorFrame, key_of};
 use confab_protocol::ids::ConversationId;
 use tokio::time::Instant;
 
@@ -261,9 +261,21 @@ impl Queue {
 }
 
 impl Entry {
-    /// Whether it may be done twice: a send is stored once for its id, and a read mark stands where it stood.
-    const fn is_repeatable(&self) -> bool {
-        matches!(self.kept.frame, ClientFrame::Send(_) | ClientFrame::Read(_))
+    /// Whether it may be done twice: what has a key is done once for it, and a read mark stands where it stood.
+    fn is_repeatable(&self) -> bool {
+        match self.kept.frame {
+            ClientFrame::Send(_) | ClientFrame::Edit(_) | ClientFrame::Delete(_) => {
+                key_of(Some(&self.kept.id)).is_some()
+            }
+            ClientFrame::Read(_) => true,
+            ClientFrame::Hello(_)
+            | ClientFrame::Seen(_)
+            | ClientFrame::Bye(_)
+            | ClientFrame::Typing(_)
+            | ClientFrame::Presence(_)
+            | ClientFrame::Auth(_)
+            | ClientFrame::Ping(_) => false,
+        }
     }
 }
 

@@ -79,9 +79,8 @@ impl Driver {
         }
         let mut link = Link::new(&welcome, ws, now);
         self.ask_at = None;
-        if !welcome.resumed
-            && let Some(presence) = self.presence.clone()
-        {
+        // A session that goes on may not have heard what was said while there was no connection.
+        if let Some(presence) = self.presence.clone() {
             link.say(presence);
         }
         self.link = Some(link);

@@ -41,32 +41,41 @@ async fn a_send_without_an_answer_is_sent_again_with_its_id_and_what_stands_behi
 }
 
 #[tokio::test]
-async fn a_deletion_without_an_answer_is_not_repeated_and_one_that_was_not_written_goes_out() {
-    let gateways = Gateways::new(1).await;
+async fn deletion_without_answer_is_repeated_with_its_id() {
+    let gateways = Gateways::new(2).await;
     let (mut server, resuming, _changes) = gateways.open(gateways.options()).await;
-    let here = conversation();
-    let messages = [EventId(Uuid::now_v7()), EventId(Uuid::now_v7())];
+    let (here, message) = (conversation(), EventId(Uuid::now_v7()));
     let serve = async {
-        let ClientFrame::Delete(lost) = server.hears().await else {
-            panic!("not a deletion")
-        };
-        assert_eq!(lost.message_id, messages[0]);
+        let lost = server.hears().await;
         drop(server);
-        let (mut server, _hello) = gateways.resumes(0).await;
-        let ClientFrame::Delete(kept) = server.hears().await else {
+        let (mut server, _hello) = gateways.resumes(1).await;
+        let again = server.hears().await;
+        assert_eq!(again, lost);
+        let ClientFrame::Delete(deletion) = again else {
             panic!("not a deletion")
         };
-        assert_eq!(kept.message_id, messages[1]);
-        let id = kept.id.unwrap().parse().unwrap();
+        assert_eq!(deletion.message_id, message);
+        let id = deletion.id.unwrap().parse().unwrap();
         server.says(ack(id, here, 9)).await;
     };
-    let (lost, kept, ()) = tokio::join!(
-        resuming.delete(here, messages[0]),
-        resuming.delete(here, messages[1]),
-        serve
-    );
-    assert!(matches!(lost, Err(SendError::Closed(_))), "{lost:?}");
-    assert_eq!(kept.unwrap().seq, 9);
+    let (deleted, ()) = tokio::join!(resuming.delete(here, message), serve);
+    assert_eq!(deleted.unwrap().seq, 9);
+}
+
+#[tokio::test]
+async fn presence_said_without_connection_is_said_at_resume() {
+    let gateways = Gateways::new(1).await;
+    let (server, resuming, mut changes) = gateways.open(gateways.options()).await;
+    drop(server);
+    let lost = told(&mut changes).await;
+    assert!(matches!(lost, Change::Disconnected(_)), "{lost:?}");
+    resuming.presence(PresenceStatus::Away).await;
+    let (mut server, _hello) = gateways.resumes(0).await;
+    let away = SetPresence {
+        id: None,
+        status: PresenceStatus::Away,
+    };
+    assert_eq!(server.hears().await, ClientFrame::Presence(away));
 }
 
 #[tokio::test]
