@@ -237,6 +237,7 @@ impl Driver {
             resume_token: self.resume_token.clone(),
             seen: self.options.says_seen.then(|| self.positions.all()),
             heads: self.options.says_seen.then_some(true),
+            presence: self.options.asks_presence.then_some(true),
             ..Hello::default()
         };
         self.dialer.start(hello);

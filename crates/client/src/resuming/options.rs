@@ -72,6 +72,8 @@ pub struct ResumeOptions {
     /// Whether the gateway is told what was heard, in every hello and every few seconds. Without it the session's record
     /// alone counts, so that events may come again, which are ignored, and a session that starts afresh misses some.
     pub says_seen: bool,
+    /// Whether every hello asks who is there, which comes as [`crate::Change::PresenceSnapshot`].
+    pub asks_presence: bool,
     /// The longest first wait before a further try; it doubles with each.
     pub min_backoff: Duration,
     /// The longest wait of all.
@@ -95,6 +97,7 @@ impl ResumeOptions {
             encoding: Encoding::default(),
             seen: BTreeMap::new(),
             says_seen: true,
+            asks_presence: false,
             min_backoff: Duration::from_millis(200),
             max_backoff: Duration::from_secs(5),
             timeout: Duration::from_secs(5),

@@ -29,6 +29,7 @@ impl Driver {
         let hello = Hello {
             seen: options.says_seen.then(|| positions.all()),
             heads: options.says_seen.then_some(true),
+            presence: options.asks_presence.then_some(true),
             ..Hello::default()
         };
         let mut dialer = Dialer::new(Arc::clone(&options));
