@@ -32,6 +32,8 @@ const AT_ONCE: usize = 2000;
 const STEP_CONVERSATIONS: usize = 4096;
 /// Users that are looked at at once, whether any of their conversations is still here.
 const SWEPT: usize = 1000;
+/// How long it is remembered that a user was told to be offline whose gateway may only be cut off.
+const OFFLINE_MEMORY: Duration = Duration::from_secs(600);
 /// Users that are known; of more nothing is told.
 const KNOWN: usize = 200_000;
 
@@ -79,6 +81,12 @@ impl Known {
     fn highest(&self) -> PresenceStatus {
         let words = self.words.iter().map(|(_, status, _)| *status);
         words.max().unwrap_or(PresenceStatus::Offline)
+    }
+
+    /// Whether nobody needs to know any more that the user was told to be offline.
+    fn is_long_offline(&self, now: Instant) -> bool {
+        let is_gone = |gone: Instant| now.duration_since(gone) >= OFFLINE_MEMORY;
+        self.status == Some(PresenceStatus::Offline) && self.gone_at.is_some_and(is_gone)
     }
 
     /// Takes a gateway's word; says whether it is not older than the one it replaces.
@@ -298,6 +306,9 @@ impl Presences {
             let before = known.words.len();
             known.words.retain(|(gateway, ..)| !dead.contains(gateway));
             if known.words.len() != before {
+                if known.highest() == PresenceStatus::Offline {
+                    known.words.clear();
+                }
                 left.push(Arc::clone(account));
             }
         }
@@ -310,17 +321,20 @@ impl Presences {
     /// What is to be told here since this was last asked: each to the members of its conversations, once.
     pub(crate) fn told(&mut self, now: Instant) -> Vec<Presence> {
         while let Some((end, account)) = self.leaving.pop_front_if(|(end, _)| *end <= now) {
-            let Some(known) = self.known.get(&account) else {
+            let Some(known) = self.known.get_mut(&account) else {
                 continue;
             };
             if known.gone_at.map(|gone| gone + self.grace) != Some(end) {
                 continue;
             }
-            if known.status != Some(PresenceStatus::Offline) {
+            if known.status.replace(PresenceStatus::Offline) != Some(PresenceStatus::Offline) {
                 let offline = known.tell(&account, PresenceStatus::Offline);
                 self.told.push(offline);
             }
-            self.known.remove(&account);
+            // A gateway that died may only be cut off: when it repeats its word, whoever was told otherwise is told.
+            if !known.words.is_empty() {
+                self.known.remove(&account);
+            }
         }
         std::mem::take(&mut self.told)
     }
@@ -341,8 +355,9 @@ impl Presences {
         ids
     }
 
-    /// Forgets some of the users who share no conversation with a session here any more: `is_here` says it of each of [`Self::to_sweep`].
-    pub(crate) fn sweep(&mut self, is_here: impl Fn(ConversationId) -> bool) {
+    /// Forgets some of the users who are long offline, or share no conversation with a session here any more: `is_here` says it of each of
+    /// [`Self::to_sweep`].
+    pub(crate) fn sweep(&mut self, now: Instant, is_here: impl Fn(ConversationId) -> bool) {
         let mut conversations = 0;
         for _ in 0..SWEPT.min(self.swept.len()) {
             if conversations >= STEP_CONVERSATIONS {
@@ -361,7 +376,8 @@ impl Presences {
                 known.conversations = ids.filter(|id| is_here(*id)).collect();
             }
             known.outgrown.retain(|id| is_here(*id));
-            if known.conversations.is_empty() && known.outgrown.is_empty() {
+            let is_nowhere = known.conversations.is_empty() && known.outgrown.is_empty();
+            if is_nowhere || known.is_long_offline(now) {
                 self.known.remove(&account);
             } else {
                 self.swept.push_back((number, account));

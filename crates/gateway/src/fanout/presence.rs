@@ -294,9 +294,10 @@ impl PresenceLoop {
         }
         let ids = self.presences.to_sweep();
         if ids.is_empty() {
-            self.presences.sweep(|_| false);
+            self.presences.sweep(Instant::now(), |_| false);
         } else if let (here, true) = self.hosting(ids.into_iter()).await {
-            self.presences.sweep(|id| here.contains_key(&id));
+            let is_here = |id| here.contains_key(&id);
+            self.presences.sweep(Instant::now(), is_here);
         }
     }
 

@@ -129,6 +129,36 @@ fn a_dead_gateways_words_end_with_it() {
 }
 
 #[test]
+fn user_of_gateway_that_was_cut_off_is_told_online_again() {
+    let mut here = Here::new();
+    here.hears(1, "alice", Online, Word::Change, 0);
+    here.hears(2, "alice", Away, Word::Change, 0);
+    here.hears(2, "alice", Offline, Word::Change, 1000);
+    assert_eq!(here.told(1000), one("alice", Online));
+    let now = here.at(6000);
+    here.presences.alive(&[gateway(0), gateway(2)], now);
+    assert_eq!(here.told(16_000), one("alice", Offline));
+    here.hears(1, "alice", Online, Word::Repeat, 17_000);
+    assert_eq!(here.told(17_000), one("alice", Online));
+}
+
+#[test]
+fn who_went_with_its_gateway_is_forgotten_in_time() {
+    let mut here = Here::new();
+    here.hears(1, "alice", Online, Word::Change, 0);
+    assert_eq!(here.told(0), one("alice", Online));
+    let now = here.at(6000);
+    here.presences.alive(&[gateway(0)], now);
+    assert_eq!(here.told(16_000), one("alice", Offline));
+    assert_eq!(here.told(17_000), []);
+    for (at, kept) in [(6000, 1), (605_999, 1), (606_000, 0)] {
+        let now = here.at(at);
+        here.presences.sweep(now, |_| true);
+        assert_eq!(here.presences.known.len(), kept, "{at}");
+    }
+}
+
+#[test]
 fn a_repeat_is_for_those_who_do_not_know_and_is_told_to_nobody() {
     let mut here = Here::new();
     here.hears(1, "alice", Online, Word::Repeat, 0);
@@ -282,9 +312,9 @@ fn strangers_and_those_whose_conversations_left_are_not_kept() {
         });
     here.hears(1, "alice", Online, Word::Change, 0);
     assert_eq!(here.told(0), one("alice", Online));
-    here.presences.sweep(|_| true);
+    here.presences.sweep(now, |_| true);
     assert_eq!(here.presences.known.len(), 1);
-    here.presences.sweep(|_| false);
+    here.presences.sweep(now, |_| false);
     assert!(here.presences.known.is_empty() && here.presences.swept.is_empty());
 }
 
@@ -308,7 +338,8 @@ fn end_is_told_where_the_conversation_grew_too_large() {
                 .heard((gateway(1), 2), &away, Word::Change, now, carries);
             assert_eq!(here.presences.told(now)[0].conversations, []);
         }
-        here.presences.sweep(|id| id == ROOM);
+        let now = here.at(1000);
+        here.presences.sweep(now, |id| id == ROOM);
         here.hears(1, "alice", Offline, Word::Change, 2000);
         assert_eq!(here.told(12_000), one("alice", Offline));
     }

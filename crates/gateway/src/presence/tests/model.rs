@@ -142,7 +142,7 @@ proptest! {
         }
         world.take(Step::Wait(40_000));
         for machine in world.gateways.iter_mut().flatten() {
-            machine.sweep(|_| true);
+            machine.sweep(world.now + OFFLINE_MEMORY, |_| true);
         }
         world.check();
     }
