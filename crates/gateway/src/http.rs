@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::HttpBody as _;
+use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{ACCEPT, LOCATION, ORIGIN};
 use axum::http::{HeaderName, HeaderValue, Method};
@@ -60,6 +60,7 @@ mod sessions;
 mod who;
 
 pub(crate) use asking::AskingAll;
+use body::JsonBody;
 use home::Pages;
 use origin_log::OriginLog;
 use problem::{Accepts, Problem};
@@ -110,6 +111,18 @@ impl App {
         self.commands
             .query(who.request_id.clone(), who.traceparent.clone(), query)
             .await
+    }
+
+    /// Reads a body, in its caller's turn where it is large.
+    async fn parse<T: Send + 'static>(
+        &self,
+        who: &Who,
+        JsonBody(body): JsonBody,
+        read: impl FnOnce(&[u8]) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (owner, bytes) = (who.owner(), body.len());
+        let read = move |body: &Bytes| read(body);
+        self.parsing.parse(&owner, (body, bytes), read).await?
     }
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -68,15 +67,14 @@ pub(super) async fn create(
     who: Who,
     _: NoParams,
     headers: HeaderMap,
-    JsonBody(body): JsonBody,
+    body: JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
     let given = idempotency::key(&headers)?;
     let is_keyed = given.is_some();
     let key = given.unwrap_or_else(|| Uuid::now_v7().to_string());
-    let (owner, bytes) = (who.owner(), body.len());
-    let read = move |body: &Bytes| read_creation(body, key);
-    let creation = app.parsing.parse(&owner, (body, bytes), read).await??;
+    let read = move |body: &[u8]| read_creation(body, key);
+    let creation = app.parse(&who, body, read).await?;
     let command = Command::CreateConversation(creation);
     let outcome = app.commands.execute(who.request(caller, command)).await;
     // What this gateway itself tried again is no repeat of the client's.

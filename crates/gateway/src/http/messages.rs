@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -62,12 +61,12 @@ pub(super) async fn send(
     who: Who,
     _: NoParams,
     headers: HeaderMap,
-    JsonBody(body): JsonBody,
+    body: JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
-    let (owner, bytes, key) = (who.owner(), body.len(), idempotency::key(&headers)?);
-    let read = move |body: &Bytes| read_message(body, key);
-    let given = app.parsing.parse(&owner, (body, bytes), read).await??;
+    let key = idempotency::key(&headers)?;
+    let read = move |body: &[u8]| read_message(body, key);
+    let given = app.parse(&who, body, read).await?;
     let client_id = given.message.client_id;
     let command = Command::SendMessage(given.message);
     let Outcome::Sent(Sent {
@@ -216,13 +215,11 @@ pub(super) async fn edit(
     _: NoParams,
     OfMessage(message): OfMessage,
     headers: HeaderMap,
-    JsonBody(body): JsonBody,
+    body: JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
     let key = idempotency::key(&headers)?;
-    let (owner, bytes) = (who.owner(), body.len());
-    let read = move |body: &Bytes| read_edit(body);
-    let (content, metadata) = app.parsing.parse(&owner, (body, bytes), read).await??;
+    let (content, metadata) = app.parse(&who, body, read_edit).await?;
     let command = Command::EditMessage(EditMessage {
         conversation: None,
         message,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -96,13 +95,11 @@ pub(super) async fn add(
     _: NoParams,
     InConversation(conversation): InConversation,
     headers: HeaderMap,
-    JsonBody(body): JsonBody,
+    body: JsonBody,
 ) -> Result<Response, Problem> {
     let caller = who.writes()?;
     let key = idempotency::key(&headers)?;
-    let (owner, bytes) = (who.owner(), body.len());
-    let read = move |body: &Bytes| read_additions(body);
-    let (participants, single) = app.parsing.parse(&owner, (body, bytes), read).await??;
+    let (participants, single) = app.parse(&who, body, read_additions).await?;
     let command = AddParticipants {
         conversation,
         participants,
