@@ -17,7 +17,10 @@ const SILENCE: Duration = Duration::from_secs(15);
 async fn start() -> Cluster {
     Cluster::start(Setup {
         standby: true,
-        gateway_env: vec![("CONFAB_HEARTBEAT", Some("2".to_owned()))],
+        gateway_env: vec![
+            ("CONFAB_HEARTBEAT", Some("2".to_owned())),
+            ("CONFAB_PRESENCE_GRACE", Some("1".to_owned())),
+        ],
         ..Setup::default()
     })
     .await

@@ -27,10 +27,13 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How long a page may take.
 const GLANCE: Duration = Duration::from_secs(2);
 
-/// Two of each, with a heartbeat that a client need not wait long for.
+/// Two of each, with a heartbeat that a client need not wait long for, and users who are soon told to be gone.
 fn setup() -> Setup {
     Setup {
-        gateway_env: vec![("CONFAB_HEARTBEAT", Some("2".to_owned()))],
+        gateway_env: vec![
+            ("CONFAB_HEARTBEAT", Some("2".to_owned())),
+            ("CONFAB_PRESENCE_GRACE", Some("1".to_owned())),
+        ],
         ..Setup::default()
     }
 }

@@ -11,6 +11,7 @@ mod ledger;
 mod library;
 mod load;
 mod marks;
+mod presence;
 mod record;
 mod signals;
 mod socket;

@@ -41,3 +41,19 @@ async fn both_gateways_killed_at_once_lose_nothing() {
     load.ends_resumed(&cluster).await;
     cluster.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_gone_with_a_killed_gateway_are_told_offline() {
+    let mut cluster = Cluster::start(setup()).await;
+    let mut load = Load::start(&cluster, Shape::default()).await;
+    load.goes_on(100).await;
+    let ledger = load.stops(&cluster).await;
+    load.settles(&ledger).await;
+    // It stands still, so that it cannot say who leaves.
+    cluster.gateways[0].process_mut().pause().unwrap();
+    let url = cluster.gateways[0].url();
+    assert!(load.leave_from(&url).await > 0, "nobody is there");
+    cluster.gateways[0].process_mut().kill().unwrap();
+    load.settles(&ledger).await;
+    cluster.end().await;
+}

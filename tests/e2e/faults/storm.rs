@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{DEADLINE, setup};
+use super::DEADLINE;
 use crate::history::{End, Socket};
 use crate::support::{Cluster, Setup, User, soak};
 
@@ -52,12 +52,10 @@ async fn a_storm_of_resumes_without_a_window_goes_on_with_every_session() {
 }
 
 async fn storm(window: Option<&str>) {
-    let mut env = setup().gateway_env;
-    env.retain(|(name, _)| *name != "CONFAB_HEARTBEAT");
-    env.extend(window.map(|bytes| ("CONFAB_WINDOW_BYTES", Some(bytes.to_owned()))));
+    let window_bytes = window.map(|bytes| ("CONFAB_WINDOW_BYTES", Some(bytes.to_owned())));
     let setup = Setup {
-        gateway_env: env,
-        ..setup()
+        gateway_env: window_bytes.into_iter().collect(),
+        ..Setup::default()
     };
     let mut cluster = Cluster::start(setup).await;
     let sessions = soak(5_000, 200);

@@ -70,7 +70,10 @@ async fn heard(clients: &[Client], conversation: ConversationId, seq: Seq) {
     let is_told = |heard: &Heard| match heard {
         Heard::Event(told) => told.conversation == conversation && told.seq >= seq,
         Heard::Truncated { head, .. } => *head >= seq,
-        Heard::Read { .. } | Heard::Receipt { .. } | Heard::Presence(_) => false,
+        Heard::Read { .. }
+        | Heard::Receipt { .. }
+        | Heard::Presence(_)
+        | Heard::Snapshot { .. } => false,
     };
     eventually("the event is told", DEADLINE, async || {
         let mut clients = clients.iter();

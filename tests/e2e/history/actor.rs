@@ -10,6 +10,7 @@ use confab_protocol::frame::{ClientFrame, Delete, Edit, Send};
 use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq, UserId};
 use confab_protocol::json::JsonText;
 use confab_protocol::resource::{MessageContent, Role};
+use confab_protocol::signal::PresenceStatus;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -20,7 +21,7 @@ use uuid::Uuid;
 
 use super::client::{Answer, Client};
 use super::load::{Chat, moment};
-use super::record::{Acts, Command, Deed, Outcome, ReadMark};
+use super::record::{Acts, Command, Deed, Millis, Outcome, ReadMark, now};
 use crate::support::text;
 
 /// How long a call may take: a gateway that stands still answers nothing.
@@ -38,6 +39,8 @@ pub(super) struct Actor {
     /// Its messages that are neither deleted nor about to be.
     pub(super) own: Vec<(ConversationId, EventId)>,
     pub(super) done: Acts,
+    /// When it began what it does.
+    pub(super) began: Millis,
 }
 
 impl Actor {
@@ -51,6 +54,7 @@ impl Actor {
     }
 
     async fn act(&mut self) {
+        self.began = now();
         let chats = Arc::clone(&self.chats);
         let me = self.client.user.clone();
         let is_in = |chat: &&Chat| chat.members.lock().unwrap().contains(&me);
@@ -64,7 +68,8 @@ impl Actor {
         let (is_owner, draw) = (chat.owner == me, self.rng.random_range(0..100));
         match draw {
             0..40 => self.send(chat.id, true).await,
-            40..45 => self.read(chat.id).await,
+            40..44 => self.read(chat.id).await,
+            44..45 => self.change_presence().await,
             45..62 => self.send(chat.id, false).await,
             62..72 => self.edit().await,
             72..77 => self.delete().await,
@@ -88,6 +93,7 @@ impl Actor {
             actor: self.client.user.clone(),
             deed,
             outcome,
+            time: self.began..=now(),
         });
     }
 
@@ -104,6 +110,14 @@ impl Actor {
         {
             self.is_told(conversation, up_to);
         }
+    }
+
+    async fn change_presence(&mut self) {
+        let status = match self.rng.random() {
+            true => PresenceStatus::Online,
+            false => PresenceStatus::Away,
+        };
+        self.client.says(status).await;
     }
 
     fn is_told(&mut self, conversation: ConversationId, up_to: Seq) {

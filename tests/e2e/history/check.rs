@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use confab_protocol::error::Code;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
+use confab_protocol::signal::PresenceStatus;
 
 use super::ledger::Ledger;
-use super::record::{Account, Command, Deed, ReadMark, Told};
-use super::{commands, deliveries, marks, signals};
+use super::record::{Account, Command, Deed, Presence, ReadMark, Told};
+use super::{commands, deliveries, marks, presence, signals};
 
 /// Something that was promised and is not so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +45,16 @@ pub(crate) enum Violation {
     HoleInLog(UserId, ConversationId, Seq),
     /// A client heard of a read mark of a user that is not above the one before, or is beyond the log.
     Receipt(UserId, ConversationId, UserId, Seq),
-    /// A client heard of a user with whom it never shared a conversation.
+    /// A client heard of a user with whom it shares no conversation, or of its own presence.
     Stranger(UserId, UserId),
+    /// A client was told who is there more than once on a connection, of too many, of one twice, or of one who is not there.
+    Snapshot(UserId),
+    /// A client was never told who is there, though it asked.
+    NoSnapshot(UserId),
+    /// A client was told what a user had said of itself before what it was told already, or never.
+    OldPresence(UserId, Presence),
+    /// A client was told this of a user last, and that is so.
+    WrongPresence(UserId, UserId, PresenceStatus, PresenceStatus),
     /// A read mark was told, or stands in the end, below what was told before.
     MarkLower(UserId, ConversationId, Seq, Seq),
     /// What must not have happened to a client.
@@ -55,7 +64,10 @@ pub(crate) enum Violation {
 impl Violation {
     /// Whether waiting may mend it.
     pub(crate) const fn is_late(&self) -> bool {
-        matches!(self, Self::Late(..))
+        matches!(
+            self,
+            Self::Late(..) | Self::NoSnapshot(_) | Self::WrongPresence(..)
+        )
     }
 }
 
@@ -90,7 +102,15 @@ pub(crate) fn told(ledger: &Ledger, account: &Account) -> Vec<Violation> {
     let mut found = Vec::new();
     deliveries::check(ledger, account, &mut found);
     signals::check(ledger, account, &mut found);
+    presence::check(ledger, account, &mut found);
     let trouble = account.trouble.iter();
     found.extend(trouble.map(|what| Violation::Trouble(account.user.clone(), what.clone())));
+    found
+}
+
+/// What is wrong with what all clients were told of each other, when nothing is on its way any more.
+pub(crate) fn together(ledger: &Ledger, accounts: &[&Account]) -> Vec<Violation> {
+    let mut found = Vec::new();
+    presence::check_together(ledger, accounts, &mut found);
     found
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use confab_client::{Http, Resuming};
 use confab_protocol::frame::{ClientFrame, ErrorFrame};
 use confab_protocol::ids::{EventId, Seq, UserId};
+use confab_protocol::signal::PresenceStatus;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::driver::Driver;
 use super::library;
-use super::record::{Account, Life};
+use super::record::{Account, Life, Saying, now};
 use crate::support::User;
 
 /// How long an answer may take, reconnects included.
@@ -54,10 +55,23 @@ pub(crate) enum Answer {
     Broken,
 }
 
+/// How a client leaves for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// It says so.
+    Bye,
+    /// It lets its connection go.
+    None,
+}
+
 /// What the driver is asked for.
 pub(super) enum Order {
     /// Write a frame with this id, and tell its answer.
     Ask(String, Box<ClientFrame>, oneshot::Sender<Answer>),
+    /// Say so of the user, now and on each connection to come.
+    Presence(PresenceStatus),
+    /// Go, and do not come again.
+    Leave(Farewell),
     /// Drop the connection and come again.
     Reconnect,
 }
@@ -132,6 +146,41 @@ impl Client {
             .ok()
             .flatten()
             .unwrap_or(Answer::Broken)
+    }
+
+    /// Says whether its user is there.
+    pub(crate) async fn says(&self, status: PresenceStatus) {
+        let saying = Saying { status, at: now() };
+        self.account().said.push(saying);
+        match &self.voice {
+            Voice::Hand(orders) => {
+                let _gone = orders.send(Order::Presence(status)).await.is_err();
+            }
+            Voice::Library(resuming) => resuming.presence(status).await,
+        }
+    }
+
+    /// Whether it is connected to this gateway.
+    pub(crate) fn is_at(&self, url: &str) -> bool {
+        let account = self.account();
+        let last = account.lives.last();
+        last.is_some_and(|life| life.ended.is_none() && life.url == url)
+    }
+
+    /// Whether it is one that can be told to leave.
+    pub(crate) const fn can_leave(&self) -> bool {
+        matches!(self.voice, Voice::Hand(_))
+    }
+
+    /// Leaves for good.
+    pub(crate) async fn leave(&self, farewell: Farewell) {
+        let Voice::Hand(orders) = &self.voice else {
+            panic!("{} does not leave", self.user)
+        };
+        self.account().has_left = true;
+        let _gone = orders.send(Order::Leave(farewell)).await.is_err();
+        // Its driver takes no more when it has let the connection go.
+        orders.closed().await;
     }
 
     /// Drops the connection and comes again; whether it is a client that can be told so.

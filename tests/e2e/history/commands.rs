@@ -6,14 +6,19 @@ use confab_protocol::error::Code;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 
 use super::check::Violation;
-use super::ledger::Ledger;
-use super::record::{Command, Deed, Outcome};
+use super::ledger::{Ledger, Row};
+use super::record::{Command, Deed, Millis, Outcome};
+
+/// How long behind the time of its event a commit may end.
+const COMMIT_MS: Millis = 10_000;
 
 /// How often one thing was asked for, by what came of it, and how often it was done.
 #[derive(Debug, Default)]
 struct Tally {
     stored: Vec<Seq>,
     done: Vec<Option<Seq>>,
+    /// How many of those that were done may have found nothing to do.
+    silent: usize,
     refused: Option<Code>,
     unknown: usize,
 }
@@ -31,12 +36,7 @@ pub(super) fn check(ledger: &Ledger, commands: &[Command], found: &mut Vec<Viola
             }
         }
         found.extend(match (tally.stored.len(), tally.refused) {
-            (stored, _)
-                if stored < tally.done.len() && has_had_role(ledger, conversation, &deed) =>
-            {
-                None
-            }
-            (stored, _) if stored < tally.done.len() => {
+            (stored, _) if stored + tally.silent < tally.done.len() => {
                 Some(Violation::Lost(conversation, user, deed))
             }
             (stored, _) if stored <= possible => None,
@@ -49,13 +49,35 @@ pub(super) fn check(ledger: &Ledger, commands: &[Command], found: &mut Vec<Viola
     }
 }
 
-/// Whether a change of a role gives one that its user had, at its joining or by another change: given again, it is no event.
-fn has_had_role(ledger: &Ledger, conversation: ConversationId, deed: &Deed) -> bool {
-    let Deed::Role(_, role) = deed else {
+/// Whether a change of a role may have found its user with that role, which is no event: an event before its answer gave it, which is not
+/// its own, and none took it long before it was asked for. Whoever joins is a plain member.
+fn may_have_had_role(ledger: &Ledger, command: &Command) -> bool {
+    let Deed::Role(user, role) = &command.deed else {
         return false;
     };
-    let rows = ledger.logs.get(&conversation).map(|log| &log.rows);
-    role == "member" || rows.is_some_and(|rows| rows.iter().any(|row| row.deed == *deed))
+    let Some(log) = ledger.logs.get(&command.conversation) else {
+        return false;
+    };
+    let (asked, answered) = (*command.time.start(), *command.time.end());
+    let is_own = |row: &&Row| {
+        let is_same = (&row.actor, &row.deed) == (&command.actor, &command.deed);
+        is_same && command.time.contains(&row.at)
+    };
+    let others = log.rows.iter().filter(|row| !is_own(row));
+    let changes = others.filter_map(|row| match &row.deed {
+        _ if row.joins.contains(user) => Some((row.at, role == "member")),
+        Deed::Role(of, given) if of == user => Some((row.at, given == role)),
+        Deed::Remove(of) if of == user => Some((row.at, false)),
+        Deed::End => Some((row.at, false)),
+        _ => None,
+    });
+    let changes: Vec<_> = changes.filter(|(at, _)| *at <= answered).collect();
+    let until = changes.iter().skip(1).map(|(at, _)| at + COMMIT_MS);
+    let until = until.chain([Millis::MAX]);
+    changes
+        .iter()
+        .zip(until)
+        .any(|((_, has_role), until)| *has_role && asked <= until)
 }
 
 fn tallies<'a>(ledger: &'a Ledger, commands: &'a [Command]) -> BTreeMap<Key<'a>, Tally> {
@@ -64,7 +86,10 @@ fn tallies<'a>(ledger: &'a Ledger, commands: &'a [Command]) -> BTreeMap<Key<'a>,
         let key = (command.conversation, &command.actor, &command.deed);
         let tally = tallies.entry(key).or_default();
         match &command.outcome {
-            Outcome::Done(seq) => tally.done.push(*seq),
+            Outcome::Done(seq) => {
+                tally.done.push(*seq);
+                tally.silent += usize::from(may_have_had_role(ledger, command));
+            }
             Outcome::Refused(code) => tally.refused = Some(*code),
             Outcome::Unknown => tally.unknown += 1,
         }

@@ -81,7 +81,7 @@ impl<'a> Walk<'a> {
     fn hear(&mut self, heard: &Heard) {
         match heard {
             Heard::Event(told) => self.event(told),
-            Heard::Receipt { .. } | Heard::Presence(_) => {}
+            Heard::Receipt { .. } | Heard::Presence(_) | Heard::Snapshot { .. } => {}
             Heard::Truncated {
                 conversation,
                 from,

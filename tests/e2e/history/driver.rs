@@ -7,16 +7,18 @@ use std::time::Duration;
 use confab_client::Http;
 use confab_protocol::error::Code;
 use confab_protocol::frame::{
-    ClientFrame, Goaway, GoawayReason, Heard as Frame, Hello, Seen, ServerFrame, Truncated, Welcome,
+    ClientFrame, Goaway, GoawayReason, Heard as Frame, Hello, Plain, Seen, ServerFrame,
+    SetPresence, Truncated, Welcome,
 };
 use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::signal::PresenceStatus;
 use rand::RngExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::client::{Answer, Manner, Order};
-use super::record::{Account, Heard, Life, Positions, Told};
+use super::client::{Answer, Farewell, Manner, Order};
+use super::record::{Account, Heard, Life, Positions, Presence, Told, now};
 use super::socket::{End, Socket};
 
 /// The most that is waited before it connects again, in milliseconds.
@@ -43,6 +45,8 @@ pub(super) struct Driver {
     unread: BTreeMap<ConversationId, (Seq, Seq)>,
     reads: JoinSet<Range>,
     waiting: BTreeMap<String, oneshot::Sender<Answer>>,
+    /// What it says of its user's presence on each connection, once it was told to.
+    presence: Option<PresenceStatus>,
     /// When it was asked to look elsewhere, and whether this connection serves until then.
     elsewhere: Option<Instant>,
 }
@@ -59,6 +63,7 @@ impl Driver {
             unread: BTreeMap::new(),
             reads: JoinSet::new(),
             waiting: BTreeMap::new(),
+            presence: None,
             elsewhere: None,
         }
     }
@@ -120,7 +125,7 @@ impl Driver {
     }
 
     async fn connect(&mut self) -> Result<(Life, Socket), End> {
-        let url = &self.manner.urls[self.next % self.manner.urls.len()];
+        let url = self.manner.urls[self.next % self.manner.urls.len()].clone();
         self.next += 1;
         self.elsewhere = None;
         let said = self.manner.says_seen.then(|| self.said());
@@ -128,11 +133,16 @@ impl Driver {
             resume_token: self.resume_token.clone(),
             seen: said.clone(),
             heads: Some(true),
+            presence: Some(true),
             ..Hello::default()
         };
-        let opened = Socket::open(url, &self.token, hello, self.manner.buffer).await;
+        let opened = Socket::open(&url, &self.token, hello, self.manner.buffer).await;
         let (welcome, socket) = opened?;
-        Ok((self.welcomed(*welcome, said), socket))
+        let life = Life {
+            url,
+            ..self.welcomed(*welcome, said)
+        };
+        Ok((life, socket))
     }
 
     /// What it holds without a gap.
@@ -159,6 +169,7 @@ impl Driver {
             reason: welcome.reason,
             said,
             heads: welcome.heads,
+            welcomed_at: now(),
             ..Life::default()
         };
         for truncated in &welcome.truncated {
@@ -175,6 +186,9 @@ impl Driver {
         orders: &mut mpsc::Receiver<Order>,
     ) -> Result<(Life, Socket), Option<End>> {
         let mut alive = Instant::now();
+        if let Some(status) = self.presence {
+            say_presence(socket, status).await?;
+        }
         loop {
             let silent = alive + self.manner.silence;
             let elsewhere = self.elsewhere.unwrap_or(silent);
@@ -192,6 +206,16 @@ impl Driver {
                         self.waiting.insert(id, answer);
                         socket.send(&frame).await.map_err(Some)?;
                     }
+                    Some(Order::Presence(status)) => {
+                        self.presence = Some(status);
+                        say_presence(socket, status).await?;
+                    }
+                    Some(Order::Leave(Farewell::Bye)) => {
+                        let bye = ClientFrame::Bye(Plain::default());
+                        socket.send(&bye).await.map_err(Some)?;
+                        return Err(None);
+                    }
+                    Some(Order::Leave(Farewell::None)) => return Err(None),
                     Some(Order::Reconnect) => return Err(Some(End::Broken("left".to_owned()))),
                     None => return Err(None),
                 },
@@ -265,7 +289,10 @@ impl Driver {
                 up_to: receipt.up_to_seq,
             }),
             Frame::Frame(ServerFrame::Presence(presence)) => {
-                Some(Heard::Presence(presence.user_id))
+                Some(Heard::Presence(Presence::told(&presence)))
+            }
+            Frame::Frame(ServerFrame::PresenceSnapshot(snapshot)) => {
+                Some(Heard::snapshot(&snapshot))
             }
             Frame::Frame(_) => None,
         }
@@ -304,6 +331,11 @@ impl Driver {
             reset: truncated.reset.unwrap_or_default(),
         }
     }
+}
+
+async fn say_presence(socket: &mut Socket, status: PresenceStatus) -> Result<(), Option<End>> {
+    let frame = ClientFrame::Presence(SetPresence { id: None, status });
+    socket.send(&frame).await.map_err(Some)
 }
 
 fn note(account: &Mutex<Account>, heard: Heard) {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::record::Deed;
+use super::record::{Deed, Millis};
 
 /// All conversations.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +39,8 @@ pub(crate) struct Row {
     pub(crate) id: EventId,
     pub(crate) r#type: EventType,
     pub(crate) actor: UserId,
+    /// When its commit began.
+    pub(crate) at: Millis,
     pub(crate) deed: Deed,
     /// Whose memberships begin with it.
     pub(crate) joins: Vec<UserId>,
@@ -56,6 +58,19 @@ impl Log {
     pub(crate) fn row(&self, seq: Seq) -> Option<&Row> {
         let at = usize::try_from(seq.checked_sub(1)?).ok()?;
         self.rows.get(at)
+    }
+
+    /// When an event's commit began.
+    pub(crate) fn time(&self, seq: Seq) -> Millis {
+        self.row(seq).map_or(Millis::MAX, |row| row.at)
+    }
+
+    /// How many members there are behind an event.
+    pub(crate) fn members_behind(&self, seq: Seq) -> usize {
+        let all = self.memberships.values().flatten();
+        let present =
+            |one: &&Membership| one.joined <= seq && one.left.is_none_or(|left| left > seq);
+        all.filter(present).count()
     }
 
     pub(crate) fn head(&self) -> Seq {
@@ -96,6 +111,7 @@ type Columns = (
     Uuid,
     String,
     String,
+    i64,
     Option<Uuid>,
     Option<i64>,
     String,
@@ -137,12 +153,12 @@ async fn read_rows(
     snapshot: &mut Transaction<'_, Postgres>,
 ) -> Result<BTreeMap<ConversationId, Log>, sqlx::Error> {
     let rows: Vec<Columns> = sqlx::query_as(
-        "select conversation_id, seq, id, type, actor, client_id, target_seq, payload from events order by conversation_id, seq",
+        "select conversation_id, seq, id, type, actor, (extract(epoch from created_at) * 1000)::bigint, client_id, target_seq, payload from events order by conversation_id, seq",
     )
     .fetch_all(&mut **snapshot)
     .await?;
     let mut logs: BTreeMap<ConversationId, Log> = BTreeMap::new();
-    for (conversation, seq, id, r#type, actor, client_id, target, payload) in rows {
+    for (conversation, seq, id, r#type, actor, at, client_id, target, payload) in rows {
         let log = logs.entry(ConversationId(conversation)).or_default();
         let (r#type, target) = (r#type.parse().unwrap(), target.map(number));
         let target = target.and_then(|seq| log.row(seq)).map(|row| row.id);
@@ -152,6 +168,7 @@ async fn read_rows(
             id: EventId(id),
             r#type,
             actor: actor.parse().unwrap(),
+            at,
             deed,
             joins,
         });

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::client::{Answer, Manner};
 use super::driver::read;
-use super::record::{Account, Heard, Life, Positions, Told};
+use super::record::{Account, Heard, Life, Positions, Presence, Told, now};
 use crate::support::User;
 
 /// What stands between two tries to open the session.
@@ -57,6 +57,7 @@ pub(super) async fn open(user: &User, manner: &Manner, first: usize) -> (Resumin
     loop {
         let options = ResumeOptions {
             says_seen: manner.says_seen,
+            asks_presence: true,
             min_backoff: PAUSE,
             max_backoff: LONGEST,
             timeout: WELCOME,
@@ -112,6 +113,7 @@ impl Keeper {
                     resumed,
                     reason,
                     said: Some(self.last.clone()),
+                    welcomed_at: now(),
                     ..Life::default()
                 });
             }
@@ -146,13 +148,13 @@ impl Keeper {
                 up_to: receipt.up_to_seq,
             }),
             Change::Presence(presence) => {
-                let heard = Heard::Presence(presence.user_id);
+                let heard = Heard::Presence(Presence::told(&presence));
                 life.unwrap().heard.push(heard);
             }
-            Change::Typing(_)
-            | Change::PresenceSnapshot(_)
-            | Change::Goaway(_)
-            | Change::Error(_) => {}
+            Change::PresenceSnapshot(snapshot) => {
+                life.unwrap().heard.push(Heard::snapshot(&snapshot));
+            }
+            Change::Typing(_) | Change::Goaway(_) | Change::Error(_) => {}
         }
         None
     }

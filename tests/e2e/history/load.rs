@@ -17,13 +17,15 @@ use uuid::Uuid;
 
 use super::actor::Actor;
 use super::check;
-use super::client::{Client, Manner};
+use super::client::{Client, Farewell, Manner};
 use super::ledger::Ledger;
-use super::record::{Acts, Command, Deed, Outcome};
+use super::record::{Account, Acts, Command, Deed, Outcome, now};
 use crate::support::{Cluster, eventually, soak};
 
 /// How long after the last fault what is owed may take (docs/architecture.md, promise 4).
 pub(crate) const ARRIVAL: Duration = Duration::from_secs(10);
+/// How long after its end, also of its gateway, a user's presence may stand: five seconds, a grace period of one, and what a busy machine takes.
+const PRESENCE: Duration = Duration::from_secs(15);
 /// How long the test looks for what it needs to know.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -131,6 +133,7 @@ impl Load {
                 rng: StdRng::seed_from_u64(shape.seed.wrapping_add(number as u64)),
                 own: Vec::new(),
                 done: Acts::default(),
+                began: now(),
             };
             let stopped = load.stop.subscribe();
             load.actors.spawn(actor.run(shape.pause, stopped));
@@ -145,6 +148,7 @@ impl Load {
             metadata: None,
         };
         let key = Uuid::now_v7().to_string();
+        let began = now();
         let created = owner.http(0).create_conversation(&new, Some(&key)).await;
         let id = created.unwrap().answer.conversation.id;
         self.begun.push(Command {
@@ -152,6 +156,7 @@ impl Load {
             actor: owner.id.clone(),
             deed: Deed::Create,
             outcome: Outcome::Done(Some(1)),
+            time: began..=now(),
         });
         let members = others.into_iter().chain([owner.id.clone()]);
         Chat {
@@ -204,8 +209,56 @@ impl Load {
         }
     }
 
-    /// Stops, waits for what is on its way, and compares everything with what is stored.
+    /// Stops, compares everything with what is stored, and looks that who leaves is told to be gone.
     pub(crate) async fn ends(mut self, cluster: &Cluster) {
+        let ledger = self.stops(cluster).await;
+        self.settles(&ledger).await;
+        let leavers = self.leavers().into_iter();
+        for (client, farewell) in leavers.zip([Farewell::Bye, Farewell::None]) {
+            client.leave(farewell).await;
+        }
+        self.settles(&ledger).await;
+    }
+
+    /// Clients by hand who are all that their users have.
+    fn leavers(&self) -> Vec<Arc<Client>> {
+        let is_only = |one: &&Arc<Client>| {
+            let of_user = self.clients.iter().filter(|other| other.user == one.user);
+            one.can_leave() && of_user.count() == 1
+        };
+        self.clients.iter().filter(is_only).cloned().collect()
+    }
+
+    /// Those at a gateway who may leave let their connections go; how many there are.
+    pub(crate) async fn leave_from(&self, url: &str) -> usize {
+        let here = self.leavers().into_iter();
+        let here: Vec<_> = here.filter(|one| one.is_at(url)).collect();
+        for client in &here {
+            client.leave(Farewell::None).await;
+        }
+        here.len()
+    }
+
+    /// Waits until everyone was told what is so of everybody's presence.
+    pub(crate) async fn settles(&self, ledger: &Ledger) {
+        let until = Instant::now() + PRESENCE;
+        loop {
+            let found = {
+                let accounts: Vec<_> = self.clients.iter().map(|one| one.account()).collect();
+                let accounts: Vec<&Account> = accounts.iter().map(|one| &**one).collect();
+                check::together(ledger, &accounts)
+            };
+            if found.is_empty() {
+                return;
+            }
+            let is_over = Instant::now() >= until || !found.iter().all(check::Violation::is_late);
+            assert!(!is_over, "{}", self.tell(ledger, &found));
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    /// Stops, waits for what is on its way, and compares it with what is stored, which it gives.
+    pub(crate) async fn stops(&mut self, cluster: &Cluster) -> Ledger {
         self.stop.send_replace(true);
         let mut commands = std::mem::take(&mut self.begun);
         let mut marks = Vec::new();
@@ -229,6 +282,7 @@ impl Load {
         let found = check::stored(&ledger, &commands, &marks);
         assert!(found.is_empty(), "{}", self.tell(&ledger, &found));
         self.summarise(&commands, marks.len());
+        ledger
     }
 
     /// Why sessions started afresh, by how often.

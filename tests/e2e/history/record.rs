@@ -1,13 +1,26 @@
 //! What is written down while a test runs.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use confab_protocol::error::Code;
 use confab_protocol::event::{Event, EventType};
+use confab_protocol::frame::{PresenceSignal, PresenceSnapshot};
 use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq, UserId};
+use confab_protocol::signal::PresenceStatus;
+use time::OffsetDateTime;
 
 /// A seq by conversation.
 pub(crate) type Positions = BTreeMap<ConversationId, Seq>;
+
+/// A moment, in milliseconds of Unix time. All that a test runs is on one host, so that its clocks are one.
+pub(crate) type Millis = i64;
+
+/// The moment that is.
+pub(super) fn now() -> Millis {
+    let millis = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
+    millis.try_into().unwrap()
+}
 
 /// What somebody asked a conversation for. It is also what a row of the log says was done, so that the two can be counted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +54,8 @@ pub(crate) struct Command {
     pub(crate) actor: UserId,
     pub(crate) deed: Deed,
     pub(crate) outcome: Outcome,
+    /// From when it was asked for until it was answered.
+    pub(crate) time: RangeInclusive<Millis>,
 }
 
 /// Where a user was told that its read mark stands: by the answer to a mark, or by a read.
@@ -63,8 +78,19 @@ pub(crate) struct Acts {
 pub(crate) struct Account {
     pub(crate) user: UserId,
     pub(crate) lives: Vec<Life>,
+    /// What it said of its user's presence, on each of its connections.
+    pub(crate) said: Vec<Saying>,
+    /// Whether it has left for good.
+    pub(crate) has_left: bool,
     /// What must not have happened to it.
     pub(crate) trouble: Option<String>,
+}
+
+/// Something said of one's own presence. A client says its last one again on each connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Saying {
+    pub(crate) status: PresenceStatus,
+    pub(crate) at: Millis,
 }
 
 impl Account {
@@ -72,6 +98,8 @@ impl Account {
         Self {
             user,
             lives: Vec::new(),
+            said: Vec::new(),
+            has_left: false,
             trouble: None,
         }
     }
@@ -90,6 +118,10 @@ pub(crate) struct Life {
     pub(crate) heads: Option<Positions>,
     /// In the order heard, before anything is suppressed.
     pub(crate) heard: Vec<Heard>,
+    /// The gateway's URL.
+    pub(crate) url: String,
+    /// When its welcome was heard.
+    pub(crate) welcomed_at: Millis,
     /// How it ended.
     pub(crate) ended: Option<String>,
 }
@@ -104,8 +136,14 @@ pub(crate) enum Heard {
         user: UserId,
         up_to: Seq,
     },
-    /// Whether a user is there.
-    Presence(UserId),
+    /// Whether a user is there, now that it changed.
+    Presence(Presence),
+    /// Who is there, and whether everyone else is not.
+    Snapshot {
+        users: Vec<Presence>,
+        is_complete: bool,
+        at: Millis,
+    },
     /// Nothing of a range is sent: it is to be read over HTTP.
     Truncated {
         conversation: ConversationId,
@@ -119,6 +157,36 @@ pub(crate) enum Heard {
         head: Seq,
         events: Vec<Told>,
     },
+}
+
+/// A user's presence as it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Presence {
+    pub(crate) user: UserId,
+    pub(crate) status: PresenceStatus,
+    pub(crate) at: Millis,
+}
+
+impl Presence {
+    /// As it is told now.
+    pub(super) fn told(signal: &PresenceSignal) -> Self {
+        Self {
+            user: signal.user_id.clone(),
+            status: signal.status,
+            at: now(),
+        }
+    }
+}
+
+impl Heard {
+    /// A snapshot of presence that comes now.
+    pub(super) fn snapshot(snapshot: &PresenceSnapshot) -> Self {
+        Self::Snapshot {
+            users: snapshot.users.iter().map(Presence::told).collect(),
+            is_complete: snapshot.complete,
+            at: now(),
+        }
+    }
 }
 
 /// An event as it was told.

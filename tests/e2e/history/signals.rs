@@ -1,5 +1,5 @@
-//! Typing aside, what signals say can be judged behind them: read marks never go back on a connection, nor beyond the log, and nobody hears of
-//! those with whom it never shared a conversation. Whether a signal comes is not promised.
+//! Of receipts, that read marks never go back on a connection, nor beyond the log, and nobody hears of those with whom it never shared a
+//! conversation. Whether a signal comes is not promised.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +14,21 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
     for life in &account.lives {
         let mut marks = BTreeMap::new();
         for heard in &life.heard {
-            match heard {
-                Heard::Receipt {
-                    conversation,
-                    user,
-                    up_to,
-                } => {
-                    let last = marks.insert((*conversation, user), *up_to);
-                    let log = ledger.logs.get(conversation);
-                    let is_ahead = log.is_none_or(|log| *up_to > log.head()) && ledger.is_final;
-                    if last.is_some_and(|last| last >= *up_to) || is_ahead {
-                        let violation =
-                            Violation::Receipt(me.clone(), *conversation, user.clone(), *up_to);
-                        found.push(violation);
-                    }
-                    note_stranger(ledger, me, user, found);
+            if let Heard::Receipt {
+                conversation,
+                user,
+                up_to,
+            } = heard
+            {
+                let last = marks.insert((*conversation, user), *up_to);
+                let log = ledger.logs.get(conversation);
+                let is_ahead = log.is_none_or(|log| *up_to > log.head()) && ledger.is_final;
+                if last.is_some_and(|last| last >= *up_to) || is_ahead {
+                    let violation =
+                        Violation::Receipt(me.clone(), *conversation, user.clone(), *up_to);
+                    found.push(violation);
                 }
-                Heard::Presence(user) => note_stranger(ledger, me, user, found),
-                Heard::Event(_) | Heard::Truncated { .. } | Heard::Read { .. } => {}
+                note_stranger(ledger, me, user, found);
             }
         }
     }

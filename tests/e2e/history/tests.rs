@@ -5,11 +5,14 @@ use confab_protocol::event::EventType;
 use confab_protocol::ids::{ClientId, ConversationId, EventId, Seq, UserId};
 use uuid::Uuid;
 
+mod presence;
 mod stored;
 
 use super::check::{self, Violation};
 use super::ledger::{Ledger, Log, Row};
-use super::record::{Account, Command, Deed, Heard, Life, Outcome, Positions, ReadMark, Told};
+use super::record::{
+    Account, Command, Deed, Heard, Life, Millis, Outcome, Positions, ReadMark, Told,
+};
 
 const CHAT: ConversationId = ConversationId(Uuid::from_u128(1));
 
@@ -28,12 +31,13 @@ fn row(seq: Seq, r#type: EventType, deed: Deed, joins: &[&str]) -> Row {
         id: EventId(Uuid::from_u128(seq.into())),
         r#type,
         actor: user("alice"),
+        at: 10_000 * Millis::try_from(seq).unwrap(),
         deed,
         joins: joins.iter().map(|name| user(name)).collect(),
     }
 }
 
-/// 1 alice and bob; 2, 3; 4 carol joins; 5, 6; 7 carol leaves; 8; 9 carol joins again; 10.
+/// Ten seconds between two events: 1 alice and bob; 2, 3; 4 carol joins; 5, 6; 7 carol leaves; 8; 9 carol joins again; 10.
 fn ledger() -> Ledger {
     let mut rows = vec![row(
         1,
@@ -71,6 +75,7 @@ fn commands() -> Vec<Command> {
         .map(|row| Command {
             conversation: CHAT,
             actor: row.actor,
+            time: row.at..=row.at + 1_000,
             outcome: Outcome::Done(matches!(row.deed, Deed::Send(_)).then_some(row.seq)),
             deed: row.deed,
         })
@@ -372,12 +377,6 @@ fn read_marks_that_go_back_or_beyond_the_log_are_found() {
     let back = [receipt("alice", 9), receipt("alice", 5)];
     assert_eq!(with(&back), [violation("alice", 5)]);
     assert_eq!(with(&[receipt("alice", 11)]), [violation("alice", 11)]);
-    let stranger = [
-        Heard::Presence(user("alice")),
-        Heard::Presence(user("dave")),
-    ];
-    assert_eq!(
-        with(&stranger),
-        [Violation::Stranger(user("bob"), user("dave"))]
-    );
+    let stranger = Violation::Stranger(user("bob"), user("dave"));
+    assert_eq!(with(&[receipt("dave", 2)]), [stranger]);
 }

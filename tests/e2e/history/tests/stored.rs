@@ -39,6 +39,36 @@ fn an_answered_command_that_is_not_stored_is_found() {
     assert_eq!(changed, [Violation::Lost(CHAT, alice, role)]);
 }
 
+/// What is wrong when alice gave bob these roles at these times, the first of which is stored and made him an admin.
+fn roles(given: &[(&str, Millis)]) -> Vec<Violation> {
+    stored(|ledger, commands| {
+        let admin = Deed::Role(user("bob"), "admin".to_owned());
+        let change = row(11, EventType::ParticipantUpdated, admin, &[]);
+        log(ledger).rows.push(change);
+        let first = commands[0].clone();
+        commands.extend(given.iter().map(|(role, at)| Command {
+            deed: Deed::Role(user("bob"), (*role).to_owned()),
+            outcome: Outcome::Done(None),
+            time: *at..=at + 1_000,
+            ..first.clone()
+        }));
+    })
+}
+
+#[test]
+fn role_that_its_user_had_is_no_event() {
+    let lost = |role: &str| {
+        let deed = Deed::Role(user("bob"), role.to_owned());
+        [Violation::Lost(CHAT, user("alice"), deed)]
+    };
+    let made = ("admin", 110_000);
+    assert_eq!(roles(&[made]), []);
+    assert_eq!(roles(&[made, ("admin", 130_000)]), []);
+    assert_eq!(roles(&[("member", 100_000), made, ("member", 119_000)]), []);
+    assert_eq!(roles(&[made, ("admin", 90_000)]), lost("admin"));
+    assert_eq!(roles(&[made, ("member", 121_000)]), lost("member"));
+}
+
 #[test]
 fn a_command_that_was_carried_out_twice_is_found() {
     let again = |ledger: &mut Ledger| {

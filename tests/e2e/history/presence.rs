@@ -1,0 +1,272 @@
+//! Presence, as docs/protocol/websocket.md has it. Nobody is told of those with whom it shares no conversation that carries presence, nor of
+//! itself; what a user said earlier is told to nobody behind what it said later; and in the end everyone was told what is so. That a change
+//! is told at once is not promised.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use confab_protocol::ids::{Seq, UserId};
+use confab_protocol::signal::PresenceStatus;
+
+use super::check::Violation;
+use super::ledger::{Ledger, Log, Membership};
+use super::record::{Account, Heard, Life, Millis, Presence, Saying};
+
+/// How long behind its end a shared membership may still count: commits, events and signals are late by as much in a fault.
+const LATENESS_MS: Millis = 15_000;
+/// How long behind a welcome the gateway that the session left may still be believed: five seconds, and what is late.
+const SETTLING_MS: Millis = 15_000;
+/// How long all gateways may take to know a member who joins while nothing is wrong.
+const JOINING_MS: Millis = 2_000;
+/// Members up to which a conversation carries presence.
+const SIGNAL_MEMBERS: usize = 100;
+/// Users in a snapshot.
+const SNAPSHOT_USERS: usize = 1_000;
+
+/// What one client was told, looked at by itself.
+pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violation>) {
+    let me = &account.user;
+    for life in &account.lives {
+        let mut snapshots = 0;
+        for heard in &life.heard {
+            match heard {
+                Heard::Presence(told) => check_told(ledger, me, told, found),
+                Heard::Snapshot { users, .. } => {
+                    snapshots += 1;
+                    let named: BTreeSet<_> = users.iter().map(|told| &told.user).collect();
+                    let is_sound = snapshots == 1
+                        && users.len() <= SNAPSHOT_USERS
+                        && named.len() == users.len()
+                        && users
+                            .iter()
+                            .all(|told| told.status != PresenceStatus::Offline);
+                    if !is_sound {
+                        found.push(Violation::Snapshot(me.clone()));
+                    }
+                    for told in users {
+                        check_told(ledger, me, told, found);
+                    }
+                }
+                Heard::Event(_)
+                | Heard::Receipt { .. }
+                | Heard::Truncated { .. }
+                | Heard::Read { .. } => {}
+            }
+        }
+    }
+}
+
+fn check_told(ledger: &Ledger, me: &UserId, told: &Presence, found: &mut Vec<Violation>) {
+    // What is newer than the ledger may make them members of one conversation.
+    let is_stranger = ledger.is_final && !ledger.logs.values().any(|log| carries(log, me, told));
+    if told.user == *me || is_stranger {
+        found.push(Violation::Stranger(me.clone(), told.user.clone()));
+    }
+}
+
+/// Whether a conversation is a reason to tell a member so of another at that moment.
+fn carries(log: &Log, me: &UserId, told: &Presence) -> bool {
+    shared(log, me, &told.user)
+        .into_iter()
+        .any(|(from, until)| {
+            let has_begun = log.time(from) <= told.at;
+            let has_ended = until.is_some_and(|until| log.time(until) + LATENESS_MS < told.at);
+            let is_carried = !has_ended && was_small(log, from, told.at);
+            // That a user is gone is told wherever it was told to be there.
+            has_begun && (is_carried || told.status == PresenceStatus::Offline)
+        })
+}
+
+/// From where to where two users were members together.
+fn shared(log: &Log, one: &UserId, other: &UserId) -> Vec<(Seq, Option<Seq>)> {
+    let (ones, others) = (log.memberships_of(one), log.memberships_of(other));
+    let pairs = ones
+        .iter()
+        .flat_map(|one| others.iter().map(move |other| both(one, other)));
+    pairs
+        .filter(|(from, until)| until.is_none_or(|until| *from < until))
+        .collect()
+}
+
+fn both(one: &Membership, other: &Membership) -> (Seq, Option<Seq>) {
+    let lefts = one.left.into_iter().chain(other.left);
+    (one.joined.max(other.joined), lefts.min())
+}
+
+/// Whether the conversation had so few members behind some event that a gateway may have been at by then.
+fn was_small(log: &Log, from: Seq, at: Millis) -> bool {
+    if log.memberships.len() <= SIGNAL_MEMBERS {
+        return true;
+    }
+    let stored = log.rows.iter().filter(|row| row.at <= at);
+    let known_to_all = stored
+        .clone()
+        .filter(|row| row.at + LATENESS_MS < at)
+        .map(|row| row.seq);
+    let first = known_to_all.max().map_or(from, |seq| seq.max(from));
+    stored
+        .filter(|row| row.seq >= first)
+        .any(|row| log.members_behind(row.seq) <= SIGNAL_MEMBERS)
+}
+
+/// What clients were told of each other: nothing older behind what is newer, and in the end what is so.
+pub(super) fn check_together(ledger: &Ledger, accounts: &[&Account], found: &mut Vec<Violation>) {
+    let mut clients: BTreeMap<&UserId, Vec<&Account>> = BTreeMap::new();
+    for account in accounts {
+        clients.entry(&account.user).or_default().push(account);
+    }
+    for account in accounts {
+        for (user, theirs) in &clients {
+            if account.user == **user {
+                continue;
+            }
+            if let [only] = theirs.as_slice() {
+                check_order(account, only, found);
+            }
+            check_end(ledger, account, theirs, found);
+        }
+        if let Some(life) = connected(account) {
+            let is_told = |heard: &Heard| matches!(heard, Heard::Snapshot { .. });
+            if !life.heard.iter().any(is_told) {
+                found.push(Violation::NoSnapshot(account.user.clone()));
+            }
+        }
+    }
+}
+
+/// The connection that a client has.
+fn connected(account: &Account) -> Option<&Life> {
+    let last = account.lives.last().filter(|life| life.ended.is_none());
+    last.filter(|_| !account.has_left)
+}
+
+/// Of what a user says on one connection everyone hears some, in that order. On a further connection it may begin with what its session's
+/// record has, and the gateway before may be believed for a while.
+fn check_order(account: &Account, other: &Account, found: &mut Vec<Violation>) {
+    let told: Vec<Presence> = told_of(account, &other.user);
+    for (number, life) in other.lives.iter().enumerate() {
+        let next = other.lives.get(number + 1);
+        let end = next.map_or(Millis::MAX, |next| next.welcomed_at);
+        let settled = life.welcomed_at + SETTLING_MS..end;
+        let said = said_in(other, life.welcomed_at..end);
+        let mut place = 0;
+        let judged = told.iter().filter(|told| settled.contains(&told.at));
+        for told in judged.filter(|told| told.status != PresenceStatus::Offline) {
+            let may_be = |place: &usize| {
+                let over = said.get(place + 1).map(|next| next.at + LATENESS_MS);
+                let is_over = over.is_some_and(|over| over < told.at);
+                said[*place].status == told.status && said[*place].at <= told.at && !is_over
+            };
+            match (place..said.len()).find(may_be) {
+                Some(found) => place = found,
+                None => found.push(Violation::OldPresence(account.user.clone(), told.clone())),
+            }
+        }
+    }
+}
+
+/// All that a client was told of a user, in that order. What is not whole may be old.
+fn told_of(account: &Account, user: &UserId) -> Vec<Presence> {
+    let mut told = Vec::new();
+    for heard in account.lives.iter().flat_map(|life| &life.heard) {
+        match heard {
+            Heard::Presence(one) if one.user == *user => told.push(one.clone()),
+            Heard::Snapshot {
+                users,
+                is_complete: true,
+                ..
+            } => told.extend(users.iter().find(|one| one.user == *user).cloned()),
+            _ => {}
+        }
+    }
+    told
+}
+
+/// What a client said in this time, behind what it had said last before; who says nothing is online.
+fn said_in(account: &Account, time: std::ops::Range<Millis>) -> Vec<Saying> {
+    let (before, behind): (Vec<Saying>, Vec<Saying>) =
+        account.said.iter().partition(|one| one.at < time.start);
+    let first = before.last().copied().unwrap_or(Saying {
+        status: PresenceStatus::Online,
+        at: time.start,
+    });
+    let behind = behind.into_iter().filter(|one| one.at < time.end);
+    [first].into_iter().chain(behind).collect()
+}
+
+/// What a client believes of a user whose clients these are is so, when nothing is on its way any more.
+fn check_end(ledger: &Ledger, account: &Account, theirs: &[&Account], found: &mut Vec<Violation>) {
+    let Some((is, life)) = status_of(theirs).zip(connected(account)) else {
+        return;
+    };
+    let user = &theirs[0].user;
+    let Some(believed) = belief(life, user) else {
+        return;
+    };
+    // Of one with whom a conversation began since, or ended meanwhile, only the route tells.
+    let is_told = ledger.logs.values().any(|log| {
+        let mut shared = shared(log, &account.user, user).into_iter();
+        log.memberships.len() <= SIGNAL_MEMBERS
+            && shared.any(|(from, until)| until.is_none() && log.time(from) <= believed.since)
+    });
+    if is_told && believed.status != is {
+        let (me, user) = (account.user.clone(), user.clone());
+        found.push(Violation::WrongPresence(me, user, believed.status, is));
+    }
+}
+
+/// What a user's clients say of it together; nothing while one of them is about to come again.
+fn status_of(clients: &[&Account]) -> Option<PresenceStatus> {
+    let mut highest = PresenceStatus::Offline;
+    for account in clients {
+        let said = account.said.last();
+        let status = match connected(account) {
+            Some(_) => said.map_or(PresenceStatus::Online, |saying| saying.status),
+            None if account.has_left => PresenceStatus::Offline,
+            None => return None,
+        };
+        highest = highest.max(status);
+    }
+    Some(highest)
+}
+
+/// What a client holds for so, where it has been told since whoever was a member with it from `since` on.
+struct Belief {
+    status: PresenceStatus,
+    since: Millis,
+}
+
+fn belief(life: &Life, user: &UserId) -> Option<Belief> {
+    let mut belief = None;
+    for heard in &life.heard {
+        match heard {
+            Heard::Presence(told) if told.user == *user => {
+                belief = Some(Belief {
+                    status: told.status,
+                    since: told.at - JOINING_MS,
+                });
+            }
+            Heard::Snapshot {
+                users,
+                is_complete,
+                at,
+            } => match users.iter().find(|told| told.user == *user) {
+                Some(told) => {
+                    belief = Some(Belief {
+                        status: told.status,
+                        since: at - JOINING_MS,
+                    });
+                }
+                // Who is not named is offline.
+                None if *is_complete => {
+                    belief = Some(Belief {
+                        status: PresenceStatus::Offline,
+                        since: at - LATENESS_MS,
+                    });
+                }
+                None => {}
+            },
+            _ => {}
+        }
+    }
+    belief
+}
