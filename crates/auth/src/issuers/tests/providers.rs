@@ -91,14 +91,23 @@ fn blocks() -> BTreeMap<String, String> {
     sections.map(block).collect()
 }
 
+/// A block, and the keys of the test that stand in for those of its issuers.
+type Entry<'a> = (&'a str, Vec<&'a Key>);
+
+/// Each provider's block with the key of its tokens.
+fn entries<'a>(shapes: &'a [Shape], blocks: &'a BTreeMap<String, String>) -> Vec<Entry<'a>> {
+    let entry = |shape: &'a Shape| (blocks[&shape.provider].as_str(), vec![shape.key()]);
+    shapes.iter().map(entry).collect()
+}
+
 /// The settings of blocks, in which the keys are those of the test.
-fn verifier(blocks: &[(&str, &[&Key])]) -> Verifier {
+fn verifier(blocks: &[Entry<'_>]) -> Verifier {
     let mut file = NamedTempFile::new().unwrap();
     for (block, keys) in blocks {
         let mut table: Table = toml::from_str(block).unwrap();
         let entries = table["issuer"].as_array_mut().unwrap();
         assert_eq!(entries.len(), keys.len());
-        for (entry, key) in entries.iter_mut().zip(*keys) {
+        for (entry, key) in entries.iter_mut().zip(keys) {
             let entry = entry.as_table_mut().unwrap();
             entry.remove("jwks-url");
             entry.insert("public-key".into(), Toml::String(key.public_pem().unwrap()));
@@ -148,14 +157,7 @@ fn every_block_of_the_page_is_usable_as_it_stands() {
 #[tokio::test]
 async fn tokens_of_each_provider_are_judged_by_its_block() {
     let (shapes, blocks) = (shapes(), blocks());
-    let all: Vec<(&str, Vec<&Key>)> = shapes
-        .iter()
-        .map(|shape| (blocks[&shape.provider].as_str(), vec![shape.key()]))
-        .collect();
-    let all: Vec<(&str, &[&Key])> = all
-        .iter()
-        .map(|(block, keys)| (*block, keys.as_slice()))
-        .collect();
+    let all = entries(&shapes, &blocks);
     let together = verifier(&all);
     for (shape, block) in shapes.iter().zip(&all) {
         let alone = verifier(std::slice::from_ref(block));
@@ -188,15 +190,7 @@ async fn tokens_of_each_provider_are_judged_by_its_block() {
 #[tokio::test]
 async fn no_issuer_speaks_for_another() {
     let (shapes, blocks) = (shapes(), blocks());
-    let all: Vec<(&str, Vec<&Key>)> = shapes
-        .iter()
-        .map(|shape| (blocks[&shape.provider].as_str(), vec![shape.key()]))
-        .collect();
-    let all: Vec<(&str, &[&Key])> = all
-        .iter()
-        .map(|(block, keys)| (*block, keys.as_slice()))
-        .collect();
-    let verifier = verifier(&all);
+    let verifier = verifier(&entries(&shapes, &blocks));
     for one in &shapes {
         for other in shapes.iter().filter(|other| other.provider != one.provider) {
             let (name, by) = (&one.provider, &other.provider);
@@ -223,7 +217,7 @@ async fn no_issuer_speaks_for_another() {
 async fn backend_shares_the_tenants_of_its_users() {
     let (users, backend) = (Key::generate().unwrap(), Key::generate().unwrap());
     let block = blocks().remove("Your backend beside the provider").unwrap();
-    let verifier = verifier(&[(&block, &[&users, &backend])]);
+    let verifier = verifier(&[(block.as_str(), vec![&users, &backend])]);
     let judged = async |key: &Key, iss: &str, tenant: &str, scope: &str| {
         let token = key
             .mint(&of(iss, json!({"tenant": tenant, "scope": scope})))
