@@ -25,7 +25,7 @@ BY_STATE = {
     412: {"PRECONDITION_FAILED"},
     422: {"IDEMPOTENCY_KEY_REUSED"},
 }
-# An encrypted message stays encrypted: which one it is the body of an edit does not show.
+# What the edit of an encrypted message into one in clear is refused with. Whether a message is encrypted is not in its id.
 SEALED = [{"pointer": "/content", "message": "must be encryptedContent: the message is encrypted"}]
 
 
@@ -33,6 +33,12 @@ def post(path, body):
     answer = requests.post(URL + path, json=body, headers={"Authorization": ALICE}, timeout=30)
     answer.raise_for_status()
     return answer.json()
+
+
+def is_encrypted(message):
+    answer = requests.get(f"{URL}/v1/messages/{message}", headers={"Authorization": ALICE}, timeout=30)
+    answer.raise_for_status()
+    return answer.json()["message"].get("encryptedContent") is not None
 
 
 def new_conversation():
@@ -115,6 +121,7 @@ def valid_data_is_not_called_invalid(ctx, response, case):
         return
     answer = response.json()
     if answer.get("errors") == SEALED:
+        assert is_encrypted(case.path_parameters["id"]), f"a message in clear may be edited: {response.text}"
         return
     code = answer.get("code")
     allowed = BY_STATE[response.status_code]
