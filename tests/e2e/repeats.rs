@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::support::{Cluster, Member, Setup, User, id_of, text};
 
 mod keyed;
+mod unanswered;
 
 const SEND: &str = "/v1/messages";
 
