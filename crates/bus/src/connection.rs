@@ -1,5 +1,6 @@
 //! The one connection of a process to NATS, and what is known of its state.
 
+mod denials;
 mod identity;
 mod observer;
 mod settings;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::error::BusError;
+use denials::Denials;
 use identity::Target;
 use observer::Observer;
 pub use settings::{AuthSettings, Settings, TlsSettings};
@@ -47,6 +49,7 @@ pub struct Bus {
     pub(crate) jetstream: jetstream::Context,
     pub(crate) settings: Settings,
     link: watch::Receiver<Link>,
+    denials: Denials,
 }
 
 impl Bus {
@@ -59,6 +62,8 @@ impl Bus {
         let (servers, options) = authenticated(settings).await?;
         let (states, link) = watch::channel(Link::default());
         let observer = Arc::new(Observer::new(states, settings));
+        let denials = Denials::default();
+        let noted = denials.clone();
         let options = options
             .name(name)
             .ping_interval(PING_INTERVAL)
@@ -69,6 +74,7 @@ impl Bus {
             .max_reconnects(None)
             .reconnect_delay_callback(|attempts| delay(attempts, rand::random::<f64>()))
             .event_callback(move |event| {
+                noted.note(&event);
                 let observer = Arc::clone(&observer);
                 async move { observer.observe(&event).await }
             });
@@ -90,6 +96,7 @@ impl Bus {
             jetstream,
             settings: settings.clone(),
             link,
+            denials,
         })
     }
 

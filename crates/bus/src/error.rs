@@ -23,6 +23,9 @@ pub enum BusError {
     /// The message is larger than NATS or the stream takes.
     #[error("NATS takes no message of this size")]
     Refused,
+    /// The server does not let this process subscribe a subject.
+    #[error("NATS does not permit this user to subscribe {0}")]
+    Forbidden(String),
     /// What a peer sent is not of this wire.
     #[error("internal wire")]
     Wire(#[from] WireError),

@@ -9,6 +9,7 @@ use crate::testing::SOON;
 
 mod accounts;
 mod authentication;
+mod denials;
 mod domain;
 mod rotation;
 mod tls;

@@ -159,9 +159,20 @@ impl Service {
     /// Takes its place in the queue group and on its own subject.
     ///
     /// # Errors
-    /// When NATS refuses or does not take the subscriptions in time.
+    /// When NATS refuses or does not take the subscriptions in time; [`BusError::Forbidden`] where it does not permit one of them.
     pub async fn start(bus: &Bus, id: WorkerId, version: &str) -> Result<Self, BusError> {
-        tokio::time::timeout(START, Self::subscribe(bus, id, version))
+        let starting = async {
+            let began = Instant::now();
+            let mut service = Self::subscribe(bus, id, version).await?;
+            let (command, query) = (subjects::command_of(id), subjects::query_of(id));
+            let own = [subjects::COMMAND, &command, subjects::QUERY, &query];
+            let permitted = bus.may_subscribe(&own, began).await;
+            if permitted.is_err() {
+                service.leave().await?;
+            }
+            permitted.map(|()| service)
+        };
+        tokio::time::timeout(START, starting)
             .await
             .map_err(|_elapsed| BusError::Timeout)?
     }
