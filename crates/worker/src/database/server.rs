@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{Connector, IDLE_IN_TRANSACTION};
+use super::{Connector, IDLE_IN_TRANSACTION, SHORT_LOCK_TIMEOUT};
 use crate::error::Error;
 
 /// How long the server may take to answer one session while another is inside a transaction: a pooler with one connection does not.
@@ -30,21 +30,25 @@ const CONNECTIONS_LEFT: &str = "\
 /// # Errors
 /// [`Error::Pooler`] with the reason; otherwise what keeps the server from being asked.
 pub(crate) async fn check(connector: &Connector) -> Result<(), Error> {
-    let connect = async || match connector.connect().await {
+    let connect = async |connector: &Connector| match connector.connect().await {
         Err(error) if error.to_string().contains("unsupported startup parameter") => Err(
             Error::Pooler("it takes no settings at the start of a session"),
         ),
         connected => connected.map_err(Error::from),
     };
-    let mut one = connect().await?;
+    let mut one = connect(connector).await?;
     if !has_settings(&mut one).await? {
         return Err(Error::Pooler("it loses the settings of a session"));
     }
-    let mut other = connect().await?;
+    // A role may have most settings by itself, and not one that differs by the connection.
+    let mut other = connect(&connector.clone().with([SHORT_LOCK_TIMEOUT])).await?;
     if has_other_backends(&mut one, &mut other).await? {
         return Err(Error::Pooler(
             "two transactions of one session ran on two connections of the server",
         ));
+    }
+    if !has_short_lock_timeout(&mut other).await? {
+        return Err(Error::Pooler("it loses the settings of a session"));
     }
     close(one).await;
     close(other).await;
@@ -61,6 +65,14 @@ async fn has_settings(connection: &mut PgConnection) -> Result<bool, Error> {
     );
     let row = connection.fetch_one(AssertSqlSafe(select)).await?;
     Ok(row.try_get("has_settings")?)
+}
+
+/// The same of the setting that pools differ in.
+async fn has_short_lock_timeout(connection: &mut PgConnection) -> Result<bool, Error> {
+    let (name, value) = SHORT_LOCK_TIMEOUT;
+    let select = format!("select current_setting('{name}') = '{value}' as has_setting");
+    let row = connection.fetch_one(AssertSqlSafe(select)).await?;
+    Ok(row.try_get("has_setting")?)
 }
 
 /// Whether a session has another backend in its second transaction, while another session is inside one: what was free is taken by that.

@@ -19,6 +19,10 @@ use crate::testing::{Fixture, eventually, settings};
 /// How soon a worker must say that it does not work with a pooler.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How a pooler hands out connections.
+const TRANSACTION: &str = "transaction";
+const SESSION: &str = "session";
+
 /// What lets a session begin that says settings.
 const IGNORING: &str = "ignore_startup_parameters = options,extra_float_digits";
 
@@ -30,12 +34,14 @@ struct Pooler {
 }
 
 impl Pooler {
-    /// None where the machine has no `PgBouncer`.
-    async fn start(fixture: &Fixture, (user, password): (&str, &str), more: &str) -> Option<Self> {
-        let Some(program) = program() else {
-            eprintln!("no pgbouncer: `make setup` gets it where the distribution has it");
-            return None;
-        };
+    /// One of a mode (`pool_mode`), with more lines of configuration.
+    async fn start(
+        fixture: &Fixture,
+        (user, password): (&str, &str),
+        mode: &str,
+        more: &str,
+    ) -> Self {
+        let program = program().expect("no pgbouncer: `make setup` gets it on Debian and Ubuntu; elsewhere install your distribution's");
         let folder = TempDir::new().unwrap();
         // It does not run as root, and must read this as nobody.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -46,7 +52,7 @@ impl Pooler {
              * = host=127.0.0.1 port={} user={user} password={password}\n\
              [pgbouncer]\n\
              listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
-             pool_mode = transaction\n{more}\n",
+             pool_mode = {mode}\n{more}\n",
             direct.get_port(),
         );
         let path = folder.path().join("pgbouncer.ini");
@@ -62,11 +68,11 @@ impl Pooler {
         })
         .await;
         let (_, database) = fixture.url.rsplit_once('/').unwrap();
-        Some(Self {
+        Self {
             url: format!("postgres://anyone@{address}/{database}"),
             process,
             _folder: folder,
-        })
+        }
     }
 
     async fn refusal(&self) -> String {
@@ -125,9 +131,7 @@ async fn server_itself_is_used() {
 #[tokio::test]
 async fn pooler_without_settings_is_refused() {
     let fixture = Fixture::new().await;
-    let Some(pooler) = Pooler::start(&fixture, owner(&fixture), "").await else {
-        return;
-    };
+    let pooler = Pooler::start(&fixture, owner(&fixture), TRANSACTION, "").await;
     let refusal = pooler.refusal().await;
     assert!(refusal.contains("takes no settings"), "{refusal}");
 }
@@ -135,17 +139,17 @@ async fn pooler_without_settings_is_refused() {
 #[tokio::test]
 async fn pooler_that_loses_settings_is_refused() {
     let fixture = Fixture::new().await;
-    let Some(pooler) = Pooler::start(&fixture, owner(&fixture), IGNORING).await else {
-        return;
-    };
-    let refusal = pooler.refusal().await;
-    assert!(refusal.contains("loses the settings"), "{refusal}");
+    for mode in [TRANSACTION, SESSION] {
+        let pooler = Pooler::start(&fixture, owner(&fixture), mode, IGNORING).await;
+        let refusal = pooler.refusal().await;
+        assert!(refusal.contains("loses the settings"), "{mode}: {refusal}");
+    }
 }
 
 #[tokio::test]
-async fn pooler_by_transaction_is_refused_with_settings_kept() {
+async fn pooler_is_refused_with_settings_of_its_role() {
     let fixture = Fixture::new().await;
-    // The settings are the role's, so that they stand on every connection.
+    // They stand on every connection, all that the pools agree in.
     let role = format!("kept_{}", uuid::Uuid::now_v7().simple());
     for text in [
         format!("create role {role} login superuser password 'kept'"),
@@ -159,9 +163,12 @@ async fn pooler_by_transaction_is_refused_with_settings_kept() {
         let statement = AssertSqlSafe(text);
         sqlx::query(statement).execute(&fixture.pool).await.unwrap();
     }
-    let Some(pooler) = Pooler::start(&fixture, (&role, "kept"), IGNORING).await else {
-        return;
-    };
-    let refusal = pooler.refusal().await;
-    assert!(refusal.contains("two transactions"), "{refusal}");
+    for (mode, reason) in [
+        (TRANSACTION, "two transactions"),
+        (SESSION, "loses the settings"),
+    ] {
+        let pooler = Pooler::start(&fixture, (&role, "kept"), mode, IGNORING).await;
+        let refusal = pooler.refusal().await;
+        assert!(refusal.contains(reason), "{mode}: {refusal}");
+    }
 }
