@@ -13,6 +13,8 @@ use confab_protocol::fair::Owner;
 use confab_protocol::limits;
 use confab_protocol::query::{Answer, Query, QueryOutcome, QueryRequest, VERSION};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::conditions::WORKER_ANSWERS;
@@ -36,6 +38,8 @@ pub(crate) type CommandOutcome = Result<Outcome, Failure>;
 const INBOX: usize = 1024;
 /// How much longer than the budget a caller waits, so that a worker's own word at the end of it still comes through.
 const GRACE: Duration = Duration::from_millis(200);
+/// How often it is looked whether workers have answered for long enough since they did not.
+const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 /// The first attempt has this share of a request's budget, in percent; the retry has the rest.
 const FIRST_ATTEMPT: u32 = 40;
 
@@ -65,9 +69,10 @@ struct Inner {
     limits: CommandLimits,
     metrics: CommandMetrics,
     answers: Arc<Answers>,
+    command_answers: Arc<Answers>,
 }
 
-/// Whether workers answer, for the log.
+/// Whether workers answer commands, or queries, for the log.
 #[derive(Debug)]
 struct Answers {
     bus: Bus,
@@ -76,6 +81,14 @@ struct Answers {
 }
 
 impl Answers {
+    fn new(bus: &Bus, workers: &Arc<Workers>, of: &str) -> Self {
+        Self {
+            bus: bus.clone(),
+            workers: Arc::clone(workers),
+            monitor: Monitor::about(WORKER_ANSWERS, of.to_owned()),
+        }
+    }
+
     /// A worker has answered.
     fn came(&self) {
         self.monitor.succeeded();
@@ -94,6 +107,17 @@ impl Answers {
 }
 
 impl Commands {
+    /// Says that workers answer again also where nothing is asked any more, until `stop`.
+    pub(crate) async fn settle(self, stop: CancellationToken) {
+        let mut ticks = interval(SETTLE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            for answers in [&self.0.answers, &self.0.command_answers] {
+                answers.monitor.settle();
+            }
+        }
+    }
+
     /// The door, and the loop behind it.
     pub(crate) fn new(
         bus: Bus,
@@ -102,11 +126,9 @@ impl Commands {
         metrics: CommandMetrics,
     ) -> (Self, CommandLoop) {
         let (inbox, submissions) = mpsc::channel(INBOX);
-        let answers = Arc::new(Answers {
-            bus: bus.clone(),
-            workers: Arc::clone(&workers),
-            monitor: Monitor::new(WORKER_ANSWERS),
-        });
+        // A worker that answers the one may not answer the other.
+        let [answers, query_answers] =
+            ["commands", "queries"].map(|of| Arc::new(Answers::new(&bus, &workers, of)));
         let commands = Self(Arc::new(Inner {
             bus: bus.clone(),
             workers: Arc::clone(&workers),
@@ -114,7 +136,8 @@ impl Commands {
             queries: QueryPermits::default(),
             limits,
             metrics: metrics.clone(),
-            answers: Arc::clone(&answers),
+            answers: query_answers,
+            command_answers: Arc::clone(&answers),
         }));
         let carrier = CommandLoop::new((bus, workers), submissions, answers, limits, metrics);
         (commands, carrier)

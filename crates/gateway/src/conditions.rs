@@ -31,6 +31,14 @@ pub(crate) const WORKER_ANSWERS: Condition = Condition {
     remedy: "look at the logs and the load of the workers, and see that NATS lets them subscribe confab.v1.>",
     patience: PATIENCE,
 };
+/// Events that the feed does not carry.
+pub(crate) const ANNOUNCED: Condition = Condition {
+    name: "announced_events",
+    fails: "the feed does not carry what is committed: workers announce it, and sessions are told from Postgres",
+    holds: "the feed carries again what is committed",
+    remedy: "the logs of the workers and their /ready say why, and what to do",
+    patience: PATIENCE,
+};
 /// The hub.
 pub(crate) const HUB: Condition = Condition {
     name: "hub",
@@ -57,5 +65,12 @@ pub(crate) const ACCEPTING: Condition = Condition {
 };
 
 /// All of them.
-pub const CONDITIONS: &[Condition] =
-    &[RECORDS, REVOCATIONS, WORKER_ANSWERS, HUB, WINDOW, ACCEPTING];
+pub const CONDITIONS: &[Condition] = &[
+    RECORDS,
+    REVOCATIONS,
+    WORKER_ANSWERS,
+    ANNOUNCED,
+    HUB,
+    WINDOW,
+    ACCEPTING,
+];

@@ -383,6 +383,8 @@ impl Gateway {
         tasks.spawn("gateways", async move |stop| gateways.run(stop).await);
         tasks.spawn("sessions", |stop| sessions::run(directory, sessions, stop));
         let lifetimes = settings.lifetimes();
+        let asked = commands.clone();
+        tasks.spawn("conditions", |stop| asked.settle(stop));
         tasks.spawn("revocations", move |stop| {
             revocations::run(revocations, revocations_bus, commands, lifetimes, stop)
         });

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use confab_bus::{Announcements, Bus};
 use confab_protocol::chain::chain;
+use confab_protocol::condition::Monitor;
 use confab_protocol::degraded::{Change, Degraded, EVENTS_LINGER, Recurring};
 use confab_protocol::lingering::AnnouncementKind;
 use confab_protocol::timestamp::Timestamp;
@@ -11,8 +12,9 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
+use crate::conditions::ANNOUNCED;
 use crate::fanout::Fanout;
 
 /// It is over when nothing was announced for so long while NATS was connected.
@@ -60,10 +62,17 @@ pub(crate) async fn run(
 
 async fn hear(bus: &Bus, fanout: &Fanout, since: &watch::Sender<Option<Timestamp>>) {
     let mut condition = Recurring::new(QUIET);
+    let monitor = Monitor::new(ANNOUNCED);
     loop {
         match Announcements::open(bus).await {
             Ok(announcements) => {
-                follow(bus, fanout, announcements, (&mut condition, since)).await;
+                follow(
+                    bus,
+                    fanout,
+                    announcements,
+                    (&mut condition, &monitor, since),
+                )
+                .await;
             }
             Err(error) => debug!(error = %chain(&error), "announcements cannot be heard yet"),
         }
@@ -76,7 +85,7 @@ async fn follow(
     bus: &Bus,
     fanout: &Fanout,
     mut announcements: Announcements,
-    (condition, since): (&mut Recurring, &watch::Sender<Option<Timestamp>>),
+    (condition, monitor, since): (&mut Recurring, &Monitor, &watch::Sender<Option<Timestamp>>),
 ) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -92,16 +101,16 @@ async fn follow(
         };
         // While NATS is away nothing is heard: that says nothing.
         let is_seen = is_announced || condition.lasts() && !bus.is_connected();
+        if is_announced {
+            monitor.failed_for(&"workers announce commits that are not in the stream");
+        }
         match condition.note(is_seen, Instant::now()) {
             Some(Change::Began) => {
                 since.send_replace(Some(Timestamp::new(OffsetDateTime::now_utc())));
-                warn!(
-                    "the feed does not carry what is committed: workers announce it, and sessions are told from Postgres"
-                );
             }
             Some(Change::Ended) => {
                 since.send_replace(None);
-                info!("the feed carries again what is committed");
+                monitor.holds();
             }
             None => {}
         }

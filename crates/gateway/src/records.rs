@@ -61,6 +61,8 @@ struct Inner {
     window: Duration,
     metrics: RecordMetrics,
     writing: Monitor,
+    /// When a write failed, where none went well since: that the bucket is there is no sign then that it takes records.
+    write_failed: Mutex<Option<Instant>>,
 }
 
 /// How long records are kept, and how much of them.
@@ -105,6 +107,7 @@ impl Records {
             window,
             metrics,
             writing: Monitor::new(RECORDS),
+            write_failed: Mutex::default(),
         }))
     }
 

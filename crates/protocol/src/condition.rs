@@ -48,6 +48,8 @@ struct State {
     since: Option<Instant>,
     /// The last one.
     failed: Option<Instant>,
+    /// Whether a try went well behind that, too soon to count.
+    has_succeeded: bool,
     /// When a line was last written about it; none where nothing was told yet.
     told: Option<Instant>,
 }
@@ -72,6 +74,7 @@ impl Monitor {
             state: Mutex::new(State {
                 since: None,
                 failed: None,
+                has_succeeded: false,
                 told: None,
             }),
         }
@@ -120,10 +123,19 @@ impl Monitor {
         }
     }
 
-    /// Notes that one try of several went well: the condition holds once none has failed for three seconds.
+    /// Notes that one try of several went well: the condition holds once none has failed for three seconds. Where nothing may be tried for
+    /// long behind that, [`Self::settle`] is to be called on a period.
     pub fn succeeded(&self) {
         if self.is_failing() {
-            let lasted = self.note_holding(Instant::now(), SETTLE_TIME);
+            let lasted = self.note_success(Instant::now());
+            self.tell_end(lasted);
+        }
+    }
+
+    /// Takes note that time passes: what went well behind the last failure counts three seconds later, also where nothing is tried since.
+    pub fn settle(&self) {
+        if self.is_failing() {
+            let lasted = self.note_time(Instant::now());
             self.tell_end(lasted);
         }
     }
@@ -134,11 +146,24 @@ impl Monitor {
         self.is_failing.store(true, Ordering::Relaxed);
         state.since.get_or_insert(now);
         state.failed = Some(now);
+        state.has_succeeded = false;
         let due = state.due(self.condition.patience, now);
         if due.is_some() {
             state.told = Some(now);
         }
         due
+    }
+
+    fn note_success(&self, now: Instant) -> Option<Duration> {
+        self.lock().has_succeeded = true;
+        self.note_time(now)
+    }
+
+    fn note_time(&self, now: Instant) -> Option<Duration> {
+        let has_succeeded = self.lock().has_succeeded;
+        has_succeeded
+            .then(|| self.note_holding(now, SETTLE_TIME))
+            .flatten()
     }
 
     /// For how long it failed, where that was told and nothing has failed for `settled`.
@@ -270,10 +295,27 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(monitor.note_failure(at(0)), Some(Due::Begin));
-        assert_eq!(monitor.note_holding(at(2), SETTLE_TIME), None);
+        assert_eq!(monitor.note_success(at(2)), None);
         assert_eq!(monitor.note_failure(at(4)), None);
-        assert_eq!(monitor.note_holding(at(6), SETTLE_TIME), None);
+        assert_eq!(monitor.note_success(at(6)), None);
         let lasted = Duration::from_secs(7);
-        assert_eq!(monitor.note_holding(at(7), SETTLE_TIME), Some(lasted));
+        assert_eq!(monitor.note_success(at(7)), Some(lasted));
+    }
+
+    #[test]
+    fn success_counts_later_where_nothing_is_tried() {
+        let monitor = monitor(0);
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(monitor.note_failure(at(0)), Some(Due::Begin));
+        assert_eq!(monitor.note_time(at(60)), None, "nothing went well");
+        assert_eq!(
+            monitor.note_failure(at(60)),
+            Some(Due::Reminder(at(60) - start))
+        );
+        assert_eq!(monitor.note_success(at(61)), None);
+        assert_eq!(monitor.note_time(at(62)), None);
+        assert_eq!(monitor.note_time(at(63)), Some(at(63) - start));
+        assert!(!monitor.is_failing());
     }
 }

@@ -74,6 +74,11 @@ impl Committer {
         }
     }
 
+    /// Whether Postgres carries commands out.
+    pub(crate) fn condition(&self) -> Arc<Monitor> {
+        Arc::clone(&self.commits)
+    }
+
     /// Carries out a command that goes alone. What fails for a passing reason is tried again until `deadline`: its key
     /// finds a first execution whose end was not seen. What was committed is published after the answer was given.
     pub(crate) async fn alone(

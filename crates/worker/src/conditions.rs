@@ -1,9 +1,12 @@
 //! The conditions of a worker that the log tells of.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use confab_bus::Bus;
 use confab_protocol::condition::{Condition, Monitor};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use crate::outbox::OutboxError;
 
@@ -67,6 +70,18 @@ pub(crate) const PUBLISHING: Condition = Condition {
         may have to be restarted",
     patience: PATIENCE,
 };
+/// What an operator is to do when the stream does not take what is committed.
+pub(crate) const LINGERING_REMEDY: &str = "Find out why JetStream does not take events: the worker's log says it, and `confab doctor`. See storage and limits \
+    of the server and the account, whether the stream CONFAB_EVENTS has a leader, and whether the worker may publish confab.v1.event.>. A stream \
+    that stays in error after there is room again needs a restart of its nats-server.";
+/// Commits that are not in the stream.
+pub(crate) const EVENTS_LINGER: Condition = Condition {
+    name: "events_linger",
+    fails: "the stream of events does not take what is committed: gateways read it from workers",
+    holds: "the stream of events takes again what is committed",
+    remedy: LINGERING_REMEDY,
+    patience: PATIENCE,
+};
 /// The relay of what lingers.
 pub(crate) const RELAY: Condition = Condition {
     name: "relay",
@@ -108,11 +123,24 @@ pub const CONDITIONS: &[Condition] = &[
     COMMITS,
     START,
     PUBLISHING,
+    EVENTS_LINGER,
     RELAY,
     MARKING,
     VERIFICATION,
     SWEEP,
 ];
+
+/// How often it is looked whether what failed has gone well for long enough since.
+const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Says that a condition holds again also where nothing is tried any more, until `stop`.
+pub(crate) async fn settle(monitor: Arc<Monitor>, stop: CancellationToken) {
+    let mut ticks = interval(SETTLE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        monitor.settle();
+    }
+}
 
 /// Notes a failure of work on the outbox. While NATS is away, or no connection to Postgres can be had, that is told instead, once.
 pub(crate) fn outbox_failed(bus: &Bus, monitor: &Monitor, error: &OutboxError) {

@@ -209,6 +209,11 @@ impl Worker {
             [&pools.batches, &pools.commits, &pools.places].map(Pool::clone),
             metrics.clone(),
         );
+        let (commits, stopped) = (committer.condition(), behind.clone());
+        tasks.spawn(async move {
+            conditions::settle(commits, stopped).await;
+            "conditions"
+        });
         let dispatch = Dispatch::new(
             (bus.clone(), service),
             committer,

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::conditions::LINGERING_REMEDY;
 use crate::database::{self, AcquireError, Pool};
 use crate::error::poisons_connection;
 
@@ -19,11 +20,6 @@ use crate::error::poisons_connection;
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Commits a record in the write-ahead log that nobody reads: the smallest write there is.
 const WRITE: &str = "select pg_logical_emit_message(true, 'confab', '')";
-
-/// What an operator is to do when the stream does not take what is committed.
-const LINGERING_REMEDY: &str = "Find out why JetStream does not take events: `reason` in the worker's log says it. See storage and limits of the \
-     server and the account, whether the stream CONFAB_EVENTS has a leader, and whether the worker may publish confab.v1.event.>. A stream that stays \
-     in error after there is room again needs a restart of its nats-server.";
 
 /// What a worker may serve on: NATS connected, Postgres migrated and taking writes.
 #[derive(Debug, Clone)]

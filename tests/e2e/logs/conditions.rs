@@ -160,3 +160,64 @@ async fn broken_key_set_is_told_once() {
     }
     cluster.end().await;
 }
+
+/// How often the gateway's records were not written.
+async fn failed_writes(port: u16) -> f64 {
+    let page = confab_stack::get(port, "/metrics", DEADLINE).await;
+    let (_, page) = page.unwrap();
+    let line = |line: &&str| line.starts_with("confab_record_writes_total{result=\"failed\"}");
+    let line = page.lines().find(line).unwrap();
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+/// The bucket can be seen all the while: that it is there is no sign that it takes records.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_are_not_permitted_are_told_once() {
+    let users = |denied: &str| {
+        format!(
+            "authorization {{ users: [\n\
+             {{ user: gateway, password: p, permissions: {{ publish: {{ allow: \">\", deny: [\"{denied}\"] }} }} }}\n\
+             {{ user: worker, password: p }} ] }}\n"
+        )
+    };
+    let user = |name: &str| {
+        vec![
+            ("CONFAB_NATS_USER", Some(name.to_owned())),
+            ("CONFAB_NATS_PASSWORD", Some("p".to_owned())),
+        ]
+    };
+    let mut cluster = Cluster::start(Setup {
+        nats_config: users("nothing"),
+        worker_env: user("worker"),
+        own_postgres: false,
+        ..small(user("gateway"))
+    })
+    .await;
+    let before = lines(&cluster.gateways[0]).len();
+    let port = cluster.gateways[0].port();
+    cluster.reconfigure_nats(&users("$KV.confab_sessions.>"));
+    let alice = eventually("a session opens", DEADLINE, async || {
+        let user = cluster.user("alice");
+        let session =
+            confab_client::Session::open(user.url(0), confab_client::Options::bearer(&user.token));
+        session.await.ok()
+    })
+    .await;
+    let condition = "session_records";
+    line(&cluster.gateways[0], before, ("WARN", condition)).await;
+    let failed = failed_writes(port).await;
+    eventually("it fails for long", DEADLINE, async || {
+        (failed_writes(port).await >= failed + 4.0).then_some(())
+    })
+    .await;
+    cluster.reconfigure_nats(&users("nothing"));
+    line(&cluster.gateways[0], before, ("INFO", condition)).await;
+    let told = told(&cluster.gateways[0], before).into_iter();
+    let levels: Vec<_> = told
+        .filter(|line| line["condition"] == condition)
+        .map(|line| line["level"].clone())
+        .collect();
+    assert_eq!(levels, ["WARN", "INFO"]);
+    drop(alice);
+    cluster.end().await;
+}

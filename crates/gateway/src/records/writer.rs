@@ -1,5 +1,6 @@
 //! Writes records: when they changed, again before they expire, and all of them whenever the bucket may have lost some.
 
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use confab_bus::BusError;
@@ -29,6 +30,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const FULL_RETRY: Duration = Duration::from_secs(10);
 /// Deletions on their way at once.
 const MAX_DELETING: usize = 16;
+/// How long a write that failed counts as a sign that others would: longer than it takes to fail once more.
+const FAILURE_MEMORY: Duration = Duration::from_secs(30);
 /// How often it is looked whether the bucket is still the same.
 const PERIOD: Duration = Duration::from_secs(5);
 
@@ -120,6 +123,11 @@ impl Records {
         }
     }
 
+    fn write_failed(&self) -> MutexGuard<'_, Option<Instant>> {
+        let failed = self.0.write_failed.lock();
+        failed.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn look_at_bucket(&self) -> BoxFuture<'_, Result<OffsetDateTime, BusError>> {
         Box::pin(self.0.bucket.provision())
     }
@@ -132,7 +140,10 @@ impl Records {
     ) -> Option<OffsetDateTime> {
         let made = match found {
             Ok(made) => {
-                self.0.writing.succeeded();
+                let failed = *self.write_failed();
+                if failed.is_none_or(|at| at.elapsed() >= FAILURE_MEMORY) {
+                    self.0.writing.succeeded();
+                }
                 made
             }
             Err(error) => {
@@ -202,6 +213,7 @@ impl Records {
                 .await
             {
                 Put::Stored { revision, bytes } => {
+                    *self.write_failed() = None;
                     self.0.writing.succeeded();
                     self.charge(&snapshot.user, bytes);
                     let (now, chance) = (Instant::now(), rand::random());
@@ -228,6 +240,7 @@ impl Records {
                     if matches!(error, BusError::NoStream) {
                         self.0.missing.notify_one();
                     }
+                    *self.write_failed() = Some(Instant::now());
                     self.0.bus.failed(&self.0.writing, &error);
                     debug!(error = %chain(&error), session.id = %hold.session, "a session's record was not written");
                     break;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
 use confab_protocol::chain::chain;
+use confab_protocol::condition::Monitor;
 use confab_protocol::degraded::{Change, Recurring};
 use confab_protocol::lingering::Announcement;
 use confab_protocol::timestamp::Timestamp;
@@ -13,9 +14,10 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::{OutboxError, Standing};
+use crate::conditions::EVENTS_LINGER;
 use crate::database::Pool;
 use crate::metrics::Metrics;
 
@@ -68,8 +70,7 @@ pub(super) struct Lingering {
     /// Since when commits linger, for whoever asks how the worker is.
     since: watch::Sender<Option<Timestamp>>,
     condition: Recurring,
-    /// Whether the log says that it lasts.
-    is_warned: bool,
+    monitor: Monitor,
     sightings: Sightings,
     keys: Keys,
     /// Rows up to this one were read, and of the last of them which.
@@ -115,7 +116,7 @@ impl Lingering {
             metrics,
             since,
             condition: Recurring::new(QUIET),
-            is_warned: false,
+            monitor: Monitor::new(EVENTS_LINGER),
             sightings: Sightings::default(),
             keys: Keys::default(),
             read_up_to: 0,
@@ -135,6 +136,9 @@ impl Lingering {
         self.metrics.lingering(look.lingering, look.stepped_over);
         self.metrics.oldest_unpublished(age.unwrap_or_default());
         self.keys.published_below(look.oldest);
+        if look.oldest.is_none() {
+            self.standing.nothing_waits();
+        }
         let up_to = self.sightings.seen_for(ANNOUNCED_AGE, now);
         let lingers = up_to.filter(|up_to| look.oldest.is_some_and(|oldest| oldest <= *up_to));
         self.note(lingers.is_some(), look, age.unwrap_or_default(), now);
@@ -165,24 +169,21 @@ impl Lingering {
             }
             Some(Change::Ended) => {
                 self.since.send_replace(None);
-                if std::mem::take(&mut self.is_warned) {
-                    info!("the stream of events takes again what is committed");
-                }
+                self.monitor.holds();
             }
             None => {}
         }
-        if !lingers || self.is_warned {
+        // While NATS is away that is told instead, once.
+        if !lingers || !self.bus.is_connected() {
             return;
         }
         let reason = self.standing.lately_failed();
-        if reason.is_some() || age >= REASON_TIMEOUT {
-            self.is_warned = true;
-            warn!(
-                commits = look.lingering,
-                oldest_ms = age.as_millis(),
-                reason,
-                "the stream of events does not take what is committed: gateways read it from workers"
-            );
+        if reason.is_some() || age >= REASON_TIMEOUT || self.monitor.is_failing() {
+            let reason = reason.as_deref().unwrap_or("no acknowledgement came");
+            let commits = look.lingering;
+            self.monitor.failed_for(&format_args!(
+                "{reason}; {commits} commits wait, the oldest for {age:.0?}"
+            ));
         }
     }
 

@@ -120,6 +120,18 @@ impl Standing {
         }
     }
 
+    /// Nothing waits to be published or marked: what failed before holds again, also where no event comes by that shows it.
+    pub(super) fn nothing_waits(&self) {
+        self.shared.publishing.succeeded();
+        self.shared.marking.succeeded();
+    }
+
+    /// Whether events were not taken, or could not be marked, and the log may say so.
+    #[cfg(test)]
+    pub(super) fn is_failing(&self) -> bool {
+        self.shared.publishing.is_failing() || self.shared.marking.is_failing()
+    }
+
     /// Commits were marked as published.
     pub(super) fn marked(&self) {
         self.shared.marking.succeeded();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use confab_bus::Announcements;
+use confab_bus::{Announcements, BusError};
 use confab_protocol::lingering::{Announced, AnnouncementKind, Joined};
 use futures_util::FutureExt as _;
 
@@ -104,4 +104,20 @@ async fn stepped_over_commit_counts_no_more() {
     assert_eq!(part.count("confab_outbox_stepped_over"), "1");
     assert!(part.since.borrow().is_none());
     assert!(heard.next().now_or_never().is_none());
+}
+
+/// What failed before is published at once when JetStream works again, and nothing is said after it.
+#[tokio::test]
+async fn publishing_holds_again_without_another_event() {
+    let part = Part::begin().await;
+    part.verify().await.unwrap();
+    let commit = part.commit().await;
+    part.standing.not_published(&BusError::Timeout);
+    part.publish(&commit).await;
+    assert!(part.standing.is_failing());
+    eventually("it holds again", async || {
+        part.announce().await;
+        (!part.standing.is_failing()).then_some(())
+    })
+    .await;
 }
