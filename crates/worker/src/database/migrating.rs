@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use confab_protocol::chain::chain;
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
-use tracing::{debug, info};
+use tracing::{info, warn};
 
 use super::{Connector, MIGRATIONS, bounded, connect_options};
 use crate::error::Error;
@@ -32,9 +32,8 @@ pub async fn migrate(settings: &DatabaseSettings) -> Result<(), Error> {
         .disable_statement_logging();
     let connector = Connector::new(options, settings);
     let mut connection = Box::pin(bounded(connector.connect())).await?;
-    let pid: i32 = sqlx::query_scalar("select pg_backend_pid()")
-        .fetch_one(&mut connection)
-        .await?;
+    let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut connection);
+    let pid: i32 = bounded(pid).await?;
     tokio::select! {
         migrated = Box::pin(MIGRATIONS.run(&mut connection)) => migrated?,
         () = Box::pin(tell_waits(&connector, pid)) => {}
@@ -43,12 +42,12 @@ pub async fn migrate(settings: &DatabaseSettings) -> Result<(), Error> {
     Ok(())
 }
 
-/// Says for ever for whom the session waits.
+/// Says for ever for whom the session waits, or that it is at work.
 async fn tell_waits(connector: &Connector, pid: i32) {
     tokio::time::sleep(FIRST_LOOK).await;
     loop {
         if let Err(error) = Box::pin(bounded(tell_blocking(connector, pid))).await {
-            debug!(error = %chain(&error), "it cannot be seen what the migration waits for");
+            warn!(error = %chain(&error), "Postgres does not say what the migration waits for");
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
@@ -60,6 +59,9 @@ async fn tell_blocking(connector: &Connector, pid: i32) -> Result<(), sqlx::Erro
         .bind(pid)
         .fetch_all(&mut connection)
         .await?;
+    if rows.is_empty() {
+        info!("the migration is at work");
+    }
     for row in rows {
         let (by, name, state): (i32, String, String) = (
             row.try_get("pid")?,

@@ -194,3 +194,54 @@ async fn events_that_are_not_published_are_told() {
             .contains("restart nats-server")
     );
 }
+
+#[tokio::test]
+async fn events_that_are_stepped_over_are_told_apart() {
+    let fixture = Fixture::new().await;
+    run(
+        &fixture,
+        "insert into outbox (created_at, conversation_ids, seqs, attempts) values (now() - interval '40 s', '{}', '{}', 3)",
+    )
+    .await;
+    let checks = checked(&fixture.url).await;
+    let check = named(&checks, "postgres.outbox");
+    assert_eq!(check.status, CheckStatus::Warn, "{check:?}");
+    let remedy = check.remedy.as_ref().unwrap();
+    assert!(
+        remedy.contains("max_msg_size") && !remedy.contains("restart"),
+        "{check:?}"
+    );
+}
+
+/// A server that takes connections and says nothing.
+#[tokio::test]
+async fn silent_server_is_told_within_two_seconds() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://u@{}/d", silent.local_addr().unwrap());
+    let began = Instant::now();
+    let checks = check_database(&settings(&url), When::Start).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(checks[0].found.contains("does not answer"), "{checks:?}");
+}
+
+/// A server whose answers are held up by another's lock.
+#[tokio::test]
+async fn late_answer_is_told_within_two_seconds() {
+    let fixture = Fixture::new().await;
+    let mut other = fixture.pool.begin().await.unwrap();
+    let lock = "lock table _sqlx_migrations in access exclusive mode";
+    sqlx::query(lock).execute(&mut *other).await.unwrap();
+    let began = Instant::now();
+    let checks = check_database(&settings(&fixture.url), When::Start).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(checks[0].found.contains("does not answer"), "{checks:?}");
+    other.rollback().await.unwrap();
+}
