@@ -16,7 +16,8 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(3);
 /// # Errors
 /// Why there is none, with the addresses and what to do.
 pub(crate) async fn open(mut options: ResumeOptions) -> anyhow::Result<(Resuming, Changes)> {
-    let urls = options.urls.join(", ");
+    let urls: Vec<_> = options.urls.iter().map(|url| bare(url)).collect();
+    let urls = urls.join(", ");
     // Whoever closed standard error wants no progress.
     drop(writeln!(std::io::stderr().lock(), "connecting to {urls}"));
     options.opening = OPENING_TIMEOUT;
@@ -26,6 +27,18 @@ pub(crate) async fn open(mut options: ResumeOptions) -> anyhow::Result<(Resuming
         let remedy = remedy(&error);
         anyhow!(error).context(format!("no session at {urls}: {remedy}"))
     })
+}
+
+/// A URL without what may be secret: user and password, query and fragment.
+fn bare(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    match scheme {
+        "" => format!("{host}{path}"),
+        scheme => format!("{scheme}://{host}{path}"),
+    }
 }
 
 const fn remedy(error: &ResumeError) -> &'static str {
@@ -38,5 +51,26 @@ const fn remedy(error: &ResumeError) -> &'static str {
         }
         ResumeError::NoGateway => "set --url or CONFAB_URL",
         ResumeError::Token(_) => "set --token or CONFAB_TOKEN",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_shown_without_secrets() {
+        for (url, shown) in [
+            ("https://chat.example:8080/a", "https://chat.example:8080/a"),
+            (
+                "https://ann:p%40ss@chat.example/a?token=x#y",
+                "https://chat.example/a",
+            ),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("ann:p@chat.example", "chat.example"),
+            ("https://chat.example/a@b", "https://chat.example/a@b"),
+        ] {
+            assert_eq!(bare(url), shown);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Subcommand;
 use confab_bus::check::Role as NatsRole;
 use confab_protocol::check::{Check, CheckStatus};
@@ -64,14 +64,17 @@ const GATEWAY_VARIABLES: [&str; 3] = [
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let roles = match args.role {
-        Some(role) => vec![role],
+        Some(role) => vec![Ok(role)],
         None => of_environment()?,
     };
     let checking = roles.into_iter().map(async |role| match role {
-        Role::Worker(args) => {
+        Ok(Role::Worker(args)) => {
             report::Report::new("worker", Box::pin(in_time(check_worker(*args))).await)
         }
-        Role::Gateway(args) => report::Report::new("gateway", in_time(check_gateway(*args)).await),
+        Ok(Role::Gateway(args)) => {
+            report::Report::new("gateway", in_time(check_gateway(*args)).await)
+        }
+        Err((role, check)) => report::Report::new(role, vec![*check]),
     });
     let reports = futures_util::future::join_all(checking).await;
     let mut out = std::io::stdout().lock();
@@ -99,15 +102,21 @@ async fn in_time(checks: impl Future<Output = Vec<Check>>) -> Vec<Check> {
     })
 }
 
+/// A role whose settings cannot be read, and the check that says so.
+type Unreadable = (&'static str, Box<Check>);
+
 /// The roles that the environment has settings of.
-fn of_environment() -> anyhow::Result<Vec<Role>> {
+///
+/// # Errors
+/// When it has none of any.
+fn of_environment() -> anyhow::Result<Vec<Result<Role, Unreadable>>> {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let mut roles = Vec::new();
     if is_set("CONFAB_DATABASE_URL") {
-        roles.push(Role::Worker(Box::new(parse("worker")?)));
+        roles.push(parse("worker").map(|args| Role::Worker(Box::new(args))));
     }
     if GATEWAY_VARIABLES.iter().any(|name| is_set(name)) {
-        roles.push(Role::Gateway(Box::new(parse("gateway")?)));
+        roles.push(parse("gateway").map(|args| Role::Gateway(Box::new(args))));
     }
     if roles.is_empty() {
         bail!(
@@ -119,12 +128,22 @@ fn of_environment() -> anyhow::Result<Vec<Role>> {
 }
 
 /// A role's arguments where it has no flags.
-fn parse<T: clap::Args>(name: &'static str) -> anyhow::Result<T> {
+fn parse<T: clap::Args>(name: &'static str) -> Result<T, Unreadable> {
     let command = T::augment_args(clap::Command::new(name));
     let parsed = command
         .try_get_matches_from([name])
         .and_then(|matches| T::from_arg_matches(&matches));
-    parsed.map_err(|error| anyhow!("the variables of a {name}: {error}"))
+    parsed.map_err(|error| {
+        let text = error.to_string();
+        // Behind the first paragraph it says how the command is used.
+        let lines = text.lines().take_while(|line| !line.is_empty());
+        let cause = lines.map(str::trim).collect::<Vec<_>>().join(" ");
+        let found = format!("the variables of a {name} cannot be used");
+        let remedy = format!("correct the variable: `confab {name} --help` has all");
+        let check = Check::fail("settings", "the environment", found, remedy);
+        let cause = cause.trim_start_matches("error: ");
+        (name, Box::new(check.caused_by(cause)))
+    })
 }
 
 async fn check_worker(args: worker::Args) -> Vec<Check> {

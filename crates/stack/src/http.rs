@@ -1,5 +1,5 @@
 use std::io::{Error as IoError, ErrorKind};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,19 +12,31 @@ use crate::Error;
 /// # Errors
 /// [`Error::NoAnswer`] when nothing listens, the answer is not HTTP, or `deadline` passes.
 pub async fn get(port: u16, path: &str, deadline: Duration) -> Result<(u16, String), Error> {
-    let answer = tokio::time::timeout(deadline, exchange(port, path)).await;
+    get_at((Ipv4Addr::LOCALHOST, port).into(), path, deadline).await
+}
+
+/// The same at an address of this host or another.
+///
+/// # Errors
+/// As [`get`].
+pub async fn get_at(
+    address: SocketAddr,
+    path: &str,
+    deadline: Duration,
+) -> Result<(u16, String), Error> {
+    let port = address.port();
+    let answer = tokio::time::timeout(deadline, exchange(address, path)).await;
     let answer = answer.unwrap_or_else(|late| Err(IoError::new(ErrorKind::TimedOut, late)));
     answer
         .and_then(|bytes| parse(&bytes))
         .map_err(|source| Error::NoAnswer { port, source })
 }
 
-async fn exchange(port: u16, path: &str) -> Result<Vec<u8>, IoError> {
+async fn exchange(address: SocketAddr, path: &str) -> Result<Vec<u8>, IoError> {
     /// What a status page may have; more is cut off.
     const LIMIT: u64 = 4 * 1024 * 1024;
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(LIMIT).read_to_end(&mut answer).await?;

@@ -17,7 +17,7 @@ mod service;
 mod signals;
 
 pub use error::Error;
-pub use http::get;
+pub use http::{get, get_at};
 pub use launch::Launch;
 pub use nats::{Nats, NatsSettings};
 pub use port::{free_port, is_free};

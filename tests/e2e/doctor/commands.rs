@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use confab_stack::free_port;
+use serde_json::Value;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
@@ -85,4 +86,24 @@ async fn migrate_says_whom_it_waits_for() {
     other.close().await.unwrap();
     assert!(migrate.wait(TOLD_DEADLINE).await.unwrap().success());
     database.end().await;
+}
+
+#[tokio::test]
+async fn unreadable_variable_is_told_as_json_too() {
+    let env = vec![
+        ("CONFAB_DATABASE_URL", "postgres://u:hidden@h/d".to_owned()),
+        ("CONFAB_LISTEN", "nowhere".to_owned()),
+    ];
+    let output = run(&["doctor", "--json"], &env).await;
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["ok"], false);
+    let check = &json["roles"][0]["checks"][0];
+    assert_eq!(check["name"], "settings", "{json:#}");
+    assert!(
+        check["causes"][0].as_str().unwrap().contains("--listen"),
+        "{json:#}"
+    );
+    assert!(!text.contains("hidden"), "{text}");
 }

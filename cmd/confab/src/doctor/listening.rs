@@ -1,6 +1,7 @@
 //! The address that a role listens on: free, taken, or not this host's.
 
 use std::io::{Error, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -18,7 +19,7 @@ pub(crate) async fn check(address: ListenAddress) -> Check {
         Ok(_listener) => return Check::ok(NAME, &place, "the address is free"),
         Err(error) => error,
     };
-    if error.kind() == ErrorKind::AddrInUse && is_confab(address.port()).await {
+    if error.kind() == ErrorKind::AddrInUse && is_confab(address).await {
         let found = "a process of confab listens there already";
         return Check::ok(NAME, &place, found);
     }
@@ -51,18 +52,40 @@ fn remedy(error: &Error) -> &'static str {
     }
 }
 
-/// Whether what listens on this port answers `/health` as a process of confab does.
-async fn is_confab(port: u16) -> bool {
-    let answer = confab_stack::get(port, "/health", ANSWER_TIMEOUT).await;
+/// Whether what listens there answers `/health` as a process of confab does.
+async fn is_confab(mut address: SocketAddr) -> bool {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    let answer = confab_stack::get_at(address, "/health", ANSWER_TIMEOUT).await;
     matches!(answer, Ok((200, body)) if body.contains("\"alive\""))
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::get;
+    use axum::{Json, Router};
     use confab_protocol::check::CheckStatus;
     use tokio::net::TcpListener;
+    use serde_json::json;
 
     use super::*;
+
+    #[tokio::test]
+    async fn own_process_is_known_at_any_address() {
+        for host in ["127.0.0.1", "127.0.0.2", "0.0.0.0", "[::1]", "[::]"] {
+            let listener = TcpListener::bind(format!("{host}:0")).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let health = get(async || Json(json!({ "status": "alive" })));
+            let server = axum::serve(listener, Router::new().route("/health", health));
+            tokio::select! {
+                found = check(address) => assert_eq!(found.status, CheckStatus::Ok, "{found:?}"),
+                ended = server.into_future() => panic!("{ended:?}"),
+            }
+        }
+    }
 
     #[tokio::test]
     async fn taken_and_foreign_addresses_have_remedies() {
