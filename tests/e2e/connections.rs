@@ -79,7 +79,7 @@ fn pgbouncer() -> PathBuf {
 }
 
 /// A pooler before a database, and its URL. It ignores what it cannot keep, as its documentation advises.
-async fn pool(folder: &Folder, database: &Database, mode: &str) -> (Process, String) {
+pub(crate) async fn pool(folder: &Folder, database: &Database, mode: &str) -> (Process, String) {
     let (user, place) = database.url.rsplit_once('@').unwrap();
     let (user, password) = user.rsplit_once('/').unwrap().1.split_once(':').unwrap();
     let (host, name) = place.split_once('/').unwrap();

@@ -11,6 +11,9 @@ use crate::support::{Answer, Cluster, Setup, User, eventually, id_of, sample, so
 const DEADLINE: Duration = Duration::from_secs(60);
 /// What met a stopped worker waits for longer.
 const MIN_SILENCE: Duration = Duration::from_millis(400);
+/// When someone is added whom a worker has refused, and when the other one goes on: within the budget of what was sent to it.
+const ADDED_AFTER: Duration = Duration::from_millis(900);
+const RESUMED_AFTER: Duration = Duration::from_millis(1_400);
 /// Each goes to one of the two workers: so many that some go to the stopped one in every round.
 const CONVERSATIONS: usize = 20;
 
@@ -57,6 +60,55 @@ async fn refused_send_is_not_stored_by_worker_that_stood_still() {
         }
     }
     assert!(!refused.is_empty());
+    cluster.end().await;
+}
+
+/// A non-member sends while a worker stands still, and is added before it hears what the other one said; then the worker goes on, and stores
+/// what was sent to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn send_stored_behind_a_refusal_is_acknowledged() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    let (alice, mallory) = (cluster.user("alice"), cluster.user("mallory"));
+    let (mut acknowledged, mut waited) = (0, 0);
+    for round in 0..soak(8, 2) {
+        let mut paths = Vec::new();
+        for _ in 0..CONVERSATIONS {
+            paths.push(alice.begins(round % 2, "group", &["bob"]).await);
+        }
+        let stopped = cluster.workers[round % 2].process_mut();
+        let began = Instant::now();
+        stopped.pause().unwrap();
+        let resuming = async {
+            tokio::time::sleep_until(began + RESUMED_AFTER).await;
+            stopped.resume().unwrap();
+        };
+        let sending = join_all(paths.iter().map(async |path| {
+            let sending = async {
+                let answer = sends(&mallory, path).await;
+                (answer.status, began.elapsed())
+            };
+            let adding = async {
+                // As long as it takes until the stopped worker is given up, and the other one has refused.
+                tokio::time::sleep_until(began + ADDED_AFTER).await;
+                add(&alice, path).await;
+            };
+            tokio::join!(sending, adding).0
+        }));
+        let ((), answers) = tokio::join!(resuming, sending);
+        has_caught_up(&cluster, round % 2, &alice, &paths).await;
+        for (path, (status, took)) in paths.iter().zip(answers) {
+            let stored = stored(&cluster, path).await;
+            match status {
+                201 => assert_eq!(stored, 1, "{path} after {took:?}"),
+                404 => assert_eq!(stored, 0, "{path} after {took:?}"),
+                _ => assert!(stored <= 1, "{path} after {took:?}"),
+            }
+            acknowledged += usize::from(status == 201);
+            waited += usize::from(took > MIN_SILENCE);
+        }
+    }
+    assert!(waited > 0, "none met a stopped worker");
+    assert!(acknowledged > 0, "none of {waited} was stored");
     cluster.end().await;
 }
 

@@ -96,6 +96,60 @@ async fn assert_gateway_cannot_write_events(cluster: &Cluster) {
     assert!(!matches!(stored, Ok(Ok(_))), "{stored:?}");
 }
 
+/// A user of NATS who may not subscribe these.
+fn deaf(denied: &str) -> String {
+    format!(
+        "authorization {{ users: [\n\
+         {{ user: deaf, password: deaf-password, permissions: {{ subscribe: {{ deny: [{denied}] }} }} }}\n\
+         {{ user: anyone, password: anyone-password }}\n] }}\nno_auth_user: anyone\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn worker_that_may_not_subscribe_is_not_ready() {
+    let mut cluster = Cluster::start(Setup {
+        gateways: 1,
+        workers: 1,
+        nats_config: deaf("\"confab.v1.query\", \"confab.v1.query.>\""),
+        ..Setup::default()
+    })
+    .await;
+    let mut env = user("deaf");
+    env.push(("CONFAB_LOG_FORMAT", Some("json".to_owned())));
+    let worker = cluster.begin_worker(&env);
+    let told = |cluster: &Cluster, level: &str| {
+        let log = std::fs::read_to_string(cluster.workers[worker].process().log()).unwrap();
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("\"condition\":\"start\"") && line.contains(level));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    eventually("it says why", DEADLINE, async || {
+        told(&cluster, "WARN").pop()
+    })
+    .await;
+    // Each of these is spread over the workers that gateways have heard of.
+    let alice = cluster.user("alice");
+    let path = alice.begins(0, "group", &["bob"]).await;
+    for _ in 0..20 {
+        alice.says(0, &path, "hello").await;
+        alice.get(0, &path).await.ok(200);
+    }
+    let port = cluster.workers[worker].port();
+    let (status, body) = get(port, "/ready", Duration::from_secs(2)).await.unwrap();
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("\"service\""), "{body}");
+    let warnings = told(&cluster, "WARN");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let words = "NATS does not permit this user to subscribe confab.v1.query";
+    assert!(warnings[0].contains(words), "{warnings:?}");
+    // What it lacks is given to it.
+    cluster.reconfigure_nats(&deaf("\"confab.v1.nothing\""));
+    cluster.ready().await;
+    assert_eq!(told(&cluster, "INFO").len(), 1);
+    cluster.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn account_that_wants_bounds_serves() {
     let config = "accounts { A { jetstream { max_file: 4GB, max_bytes_required: true }, users: [{ user: a, password: a }] } }\n\

@@ -1,14 +1,12 @@
 //! Faults of Postgres, on a real server.
 
-use std::path::{Path, PathBuf};
-
-use confab_stack::{Launch, Process, free_port};
+use confab_stack::free_port;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{Fault, Server, TOLD_DEADLINE, USUAL, worker};
-use crate::support::{Database, Folder, eventually};
+use super::{Fault, Server, USUAL, worker};
+use crate::connections::pool;
+use crate::support::{Database, Folder};
 
 /// A database of the shared server, and a NATS server that does.
 struct Place {
@@ -178,86 +176,20 @@ async fn too_few_connections_are_told() {
     place.end().await;
 }
 
-/// The distribution's `PgBouncer` before a place's Postgres, with connections by the transaction.
-struct Pooler {
-    url: String,
-    process: Process,
-    _folder: TempDir,
-}
-
-impl Pooler {
-    /// None where the machine has no `PgBouncer`.
-    async fn start(place: &Place) -> Option<Self> {
-        let Some(program) = pgbouncer() else {
-            eprintln!("no pgbouncer: `make setup` gets it where the distribution has it");
-            return None;
-        };
-        let (_, address) = place.database.url.split_once("://").unwrap();
-        let (role, host) = address.rsplit_once('@').unwrap();
-        let (user, password) = role.split_once(':').unwrap();
-        let (host, database) = host.split_once('/').unwrap();
-        let (host, server_port) = host.split_once(':').unwrap();
-        let (folder, port) = (TempDir::new().unwrap(), free_port().unwrap());
-        // It does not run as root, and must read this as nobody.
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(folder.path(), readable).unwrap();
-        let path = folder.path().join("pgbouncer.ini");
-        let config = format!(
-            "[databases]\n* = host={host} port={server_port} user={user} password={password}\n\
-             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
-             pool_mode = transaction\n"
-        );
-        std::fs::write(&path, config).unwrap();
-        let process = Process::spawn(Launch {
-            name: "pgbouncer".to_owned(),
-            program,
-            args: ["-u", "nobody", "-q"]
-                .map(str::to_owned)
-                .into_iter()
-                .chain([path.display().to_string()])
-                .collect(),
-            env: Vec::new(),
-            log: place.folder.path().join("logs").join("pgbouncer.log"),
-        })
-        .unwrap();
-        let address = format!("127.0.0.1:{port}");
-        eventually("the pooler listens", TOLD_DEADLINE, async || {
-            tokio::net::TcpStream::connect(&address).await.ok()
-        })
-        .await;
-        Some(Self {
-            url: format!("postgres://anyone:hidden@{address}/{database}"),
-            process,
-            _folder: folder,
-        })
-    }
-}
-
-fn pgbouncer() -> Option<PathBuf> {
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let unpacked = checkout.join(".confab/tools/pgbouncer/usr/sbin");
-    std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin"), unpacked])
-        .map(|folder| folder.join("pgbouncer"))
-        .find(|program| program.is_file())
-}
-
 #[tokio::test]
 async fn pooler_by_transaction_is_told() {
     let place = Place::new().await;
-    if let Some(mut pooler) = Pooler::start(&place).await {
-        let fault = Fault {
-            role: "worker",
-            env: &worker(&place.server.url, &pooler.url),
-            check: "postgres.pooler",
-            status: "fail",
-            words: "takes no settings at the start of a session",
-            remedy: "Postgres itself",
-            logged: Some("confab ends with an error"),
-        };
-        fault.is_told(&place.folder).await;
-        pooler.process.kill().unwrap();
-    }
+    let (mut pooler, url) = pool(&place.folder, &place.database, "transaction").await;
+    let fault = Fault {
+        role: "worker",
+        env: &worker(&place.server.url, &url),
+        check: "postgres.pooler",
+        status: "fail",
+        words: "loses the settings of a session",
+        remedy: "Postgres itself",
+        logged: Some("confab ends with an error"),
+    };
+    fault.is_told(&place.folder).await;
+    pooler.kill().unwrap();
     place.end().await;
 }
