@@ -32,5 +32,5 @@ pub(crate) use role::DatabaseRole;
 pub(crate) use stream::RefusingStream;
 pub(crate) use tokens::{AUDIENCE, ISSUER, Key, claims, hs256, jwks, unsigned};
 pub(crate) use traffic::{Sent, Traffic};
-pub(crate) use wait::{eventually, soak};
+pub(crate) use wait::{eventually, is_soak, soak};
 pub(crate) use witness::{Readers, Witness};

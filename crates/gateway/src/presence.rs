@@ -32,8 +32,13 @@ const AT_ONCE: usize = 2000;
 const STEP_CONVERSATIONS: usize = 4096;
 /// Users that are looked at at once, whether any of their conversations is still here.
 const SWEPT: usize = 1000;
-/// How long it is remembered that a user was told to be offline whose gateway may only be cut off.
+/// How long it is remembered that a user was told to be offline: its gateway may only be cut off, or not know its conversations yet.
 const OFFLINE_MEMORY: Duration = Duration::from_secs(600);
+/// After how long an end is said once more: whoever was cut off for less than a gateway takes to count as dead missed it and believes the
+/// word before.
+const END_REPEAT_DELAY: Duration = Duration::from_secs(8);
+/// Ends that this gateway remembers: its own, to say them again when it was cut off itself, and those that it told.
+const MAX_ENDS: usize = 10_000;
 /// Users that are known; of more nothing is told.
 const KNOWN: usize = 200_000;
 
@@ -47,6 +52,13 @@ pub(crate) struct Presences {
     /// Local users of whom something may be to say, and how many of them this pass has not looked at yet.
     unsaid: VecDeque<Arc<Account>>,
     pass: usize,
+    /// Users who were told to be offline, the first one longest ago: no more than are remembered.
+    offline: VecDeque<Arc<Account>>,
+    /// Users whose end was said here and not once more yet, and those of whom it was, by when it was said first.
+    ended: VecDeque<(Instant, Arc<Account>)>,
+    said_twice: VecDeque<(Instant, Arc<Account>)>,
+    /// Users whose end is to be said again.
+    ends_again: VecDeque<Arc<Account>>,
     known: FxHashMap<Arc<Account>, Known>,
     /// Every known user once, by number, in the order in which they are swept.
     swept: VecDeque<(u64, Arc<Account>)>,
@@ -160,6 +172,10 @@ impl Presences {
             locals: FxHashMap::default(),
             unsaid: VecDeque::new(),
             pass: 0,
+            offline: VecDeque::new(),
+            ended: VecDeque::new(),
+            said_twice: VecDeque::new(),
+            ends_again: VecDeque::new(),
             known: FxHashMap::default(),
             swept: VecDeque::new(),
             numbers: 0,
@@ -286,8 +302,10 @@ impl Presences {
         }
     }
 
-    /// This gateway was cut off from the others: it repeats all that it says.
+    /// This gateway was cut off from the others: it repeats all that it says, and the ends that they may have missed.
     pub(crate) fn repeat_all(&mut self) {
+        let ends = self.said_twice.iter().chain(&self.ended);
+        self.ends_again = ends.map(|(_, account)| Arc::clone(account)).collect();
         let accounts: Vec<_> = self.locals.keys().cloned().collect();
         for account in accounts {
             self.repeat(&account);
@@ -331,12 +349,25 @@ impl Presences {
                 let offline = known.tell(&account, PresenceStatus::Offline);
                 self.told.push(offline);
             }
-            // A gateway that died may only be cut off: when it repeats its word, whoever was told otherwise is told.
-            if !known.words.is_empty() {
-                self.known.remove(&account);
+            // A gateway that died may only be cut off, and one that did not know a user's conversations repeats its word when it does: whoever
+            // was told otherwise is told then.
+            self.offline.push_back(account);
+            if self.offline.len() > MAX_ENDS {
+                self.forget_first_offline();
             }
         }
         std::mem::take(&mut self.told)
+    }
+
+    /// Forgets who was told to be offline longest ago, where that is still so.
+    fn forget_first_offline(&mut self) {
+        let Some(account) = self.offline.pop_front() else {
+            return;
+        };
+        let known = self.known.get(&account);
+        if known.is_some_and(|known| known.status == Some(PresenceStatus::Offline)) {
+            self.known.remove(&account);
+        }
     }
 
     /// The conversations that the next sweep looks at. Those that grew too large for signals count as well: their members are owed the end.

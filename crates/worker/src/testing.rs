@@ -360,7 +360,7 @@ pub(crate) fn soak(full: usize, small: usize) -> usize {
     if is_soak() { full } else { small }
 }
 
-fn is_soak() -> bool {
+pub(crate) fn is_soak() -> bool {
     std::env::var_os("CONFAB_TEST_SOAK").is_some_and(|value| value == "1")
 }
 

@@ -32,6 +32,6 @@ pub(crate) fn soak(full: usize, small: usize) -> usize {
 }
 
 /// Whether full counts are asked for.
-pub(super) fn is_soak() -> bool {
+pub(crate) fn is_soak() -> bool {
     std::env::var_os("CONFAB_TEST_SOAK").is_some_and(|value| value == "1")
 }

@@ -7,7 +7,10 @@ use confab_protocol::ids::ConversationId;
 use confab_protocol::signal::{Presence, PresenceStatus};
 use rustc_hash::FxHashSet;
 
-use super::{AT_ONCE, PAUSE, Presences, STEP_CONVERSATIONS, Said, Word};
+use super::{
+    AT_ONCE, END_REPEAT_DELAY, KNOWN, MAX_ENDS, OFFLINE_MEMORY, PAUSE, Presences,
+    STEP_CONVERSATIONS, Said, Word,
+};
 use crate::hub::{Account, SessionKey};
 
 /// A user with sessions here, or lately.
@@ -171,6 +174,38 @@ impl Presences {
         next.take_while(fits).cloned().collect()
     }
 
+    /// Some of the ends that are due to be said again. Of a user that is here again there is none.
+    fn ends_again(&mut self, now: Instant) -> Vec<Presence> {
+        while let Some(end) = self
+            .ended
+            .pop_front_if(|(at, _)| *at + END_REPEAT_DELAY <= now)
+        {
+            self.ends_again.push_back(Arc::clone(&end.1));
+            self.said_twice.push_back(end);
+        }
+        let is_old = |at: Instant| now.duration_since(at) >= OFFLINE_MEMORY;
+        while self.said_twice.len() > MAX_ENDS
+            || self.said_twice.front().is_some_and(|(at, _)| is_old(*at))
+        {
+            self.said_twice.pop_front();
+        }
+        let next = self.ends_again.len().min(AT_ONCE);
+        let next = self.ends_again.drain(..next);
+        let locals = &self.locals;
+        let is_gone = |account: &Arc<Account>| {
+            let local = locals.get(account);
+            local.is_none_or(|local| local.status() == PresenceStatus::Offline)
+        };
+        let end = |account: Arc<Account>| Presence {
+            tenant: account.tenant.clone(),
+            user: account.user.clone(),
+            status: PresenceStatus::Offline,
+            // Whoever was told that it is there knows where.
+            conversations: Vec::new(),
+        };
+        next.filter(is_gone).map(end).collect()
+    }
+
     /// What is to be said since this was last asked, or a step of it: then [`Self::is_saying`]. `conversations_of` gives those of a
     /// user's conversations in which it may be told; none of a user that can only be asked for in a later step. `is_outgrown` says which have members
     /// here and are too large by now.
@@ -180,7 +215,10 @@ impl Presences {
         conversations_of: impl Fn(&Account) -> Option<Vec<ConversationId>>,
         is_outgrown: impl Fn(ConversationId) -> bool,
     ) -> Said {
-        let mut said = Said::default();
+        let mut said = Said {
+            repeats: self.ends_again(now),
+            ..Said::default()
+        };
         if self.pass == 0 {
             self.pass = self.unsaid.len();
         }
@@ -243,6 +281,9 @@ impl Presences {
                 Word::Change
             };
             if status == PresenceStatus::Offline {
+                if self.ended.len() < KNOWN {
+                    self.ended.push_back((now, Arc::clone(&account)));
+                }
                 // So that it is forgotten when its second is over.
                 self.say_of(&account, Word::Change);
             }

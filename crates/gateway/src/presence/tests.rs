@@ -92,7 +92,20 @@ fn changes_are_told_once_and_offline_after_the_grace_period() {
     here.hears(2, "alice", Offline, Word::Change, 200);
     assert_eq!(here.told(10_199), []);
     assert_eq!(here.told(10_200), one("alice", Offline));
+    here.presences.sweep(here.at(610_200), |_| true);
     assert!(here.presences.known.is_empty());
+}
+
+#[test]
+fn repeat_is_told_to_who_was_told_offline() {
+    let mut here = Here::new();
+    here.hears(1, "alice", Online, Word::Change, 0);
+    here.told(0);
+    here.hears(1, "alice", Offline, Word::Change, 100);
+    assert_eq!(here.told(10_100), one("alice", Offline));
+    // Its gateway did not know where to tell it when the user came.
+    here.hears(1, "alice", Online, Word::Repeat, 20_000);
+    assert_eq!(here.told(20_000), one("alice", Online));
 }
 
 #[test]
@@ -156,6 +169,38 @@ fn who_went_with_its_gateway_is_forgotten_in_time() {
         here.presences.sweep(now, |_| true);
         assert_eq!(here.presences.known.len(), kept, "{at}");
     }
+}
+
+#[test]
+fn end_is_said_once_more_and_behind_a_break() {
+    let mut here = Here::new();
+    let (alice, key) = (account("alice"), SessionKey(1));
+    here.opens(key, &alice);
+    here.says(0);
+    here.presences.closed(key);
+    assert_eq!(here.says(2000).changes[0].status, Offline);
+    assert_eq!(here.says(9999).repeats, []);
+    let again = here.says(10_000).repeats;
+    assert_eq!((again.len(), again[0].status), (1, Offline));
+    assert_eq!(here.says(20_000).repeats, []);
+    here.presences.repeat_all();
+    assert_eq!(
+        here.says(20_250).repeats,
+        again,
+        "whoever missed it hears it"
+    );
+    here.opens(SessionKey(2), &alice);
+    here.presences.repeat_all();
+    let said = here.says(30_000);
+    assert!(said.repeats.iter().all(|word| word.status == Online));
+    here.presences.repeat_all();
+    let now = here.at(700_000);
+    assert_eq!(here.presences.said_twice.len(), 1);
+    here.presences.say(now, |_| Some(vec![ROOM]), |_| false);
+    assert!(
+        here.presences.said_twice.is_empty(),
+        "nothing is kept for long"
+    );
 }
 
 #[test]

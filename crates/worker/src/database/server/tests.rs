@@ -14,10 +14,12 @@ use tempfile::TempDir;
 use super::*;
 use crate::database;
 use crate::database::check::{When, check_database};
-use crate::testing::{Fixture, eventually, settings};
+use crate::testing::{Fixture, eventually, is_soak, settings};
 
-/// How soon a worker must say that it does not work with a pooler.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How soon a worker must say that it does not work with a pooler; beside other tests longer.
+fn refusal_time() -> Duration {
+    Duration::from_secs(if is_soak() { 2 } else { 20 })
+}
 
 /// How a pooler hands out connections.
 const TRANSACTION: &str = "transaction";
@@ -79,7 +81,7 @@ impl Pooler {
         let began = Instant::now();
         let connector = database::connector(&settings(&self.url), "tests").unwrap();
         let error = check(&connector).await.unwrap_err();
-        assert!(began.elapsed() < REFUSAL_TIMEOUT, "{:?}", began.elapsed());
+        assert!(began.elapsed() < refusal_time(), "{:?}", began.elapsed());
         assert!(matches!(error, Error::Pooler(_)), "{error:?}");
         let checks = check_database(&settings(&self.url), When::AtWill).await;
         let remedy = |check: &Check| {
