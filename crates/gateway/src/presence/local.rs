@@ -174,6 +174,13 @@ impl Presences {
         next.take_while(fits).cloned().collect()
     }
 
+    /// An end is said, and later once more.
+    fn note_end(&mut self, account: &Arc<Account>, now: Instant) {
+        if self.ended.len() < KNOWN {
+            self.ended.push_back((now, Arc::clone(account)));
+        }
+    }
+
     /// Some of the ends that are due to be said again. Of a user that is here again there is none.
     fn ends_again(&mut self, now: Instant) -> Vec<Presence> {
         while let Some(end) = self
@@ -281,9 +288,7 @@ impl Presences {
                 Word::Change
             };
             if status == PresenceStatus::Offline {
-                if self.ended.len() < KNOWN {
-                    self.ended.push_back((now, Arc::clone(&account)));
-                }
+                self.note_end(&account, now);
                 // So that it is forgotten when its second is over.
                 self.say_of(&account, Word::Change);
             }
