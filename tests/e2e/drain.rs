@@ -103,17 +103,23 @@ async fn stopping_gateway_accepts_newcomers_until_it_drains() {
     cluster.end().await;
 }
 
-/// Who found the port open may have nowhere else to send a request that is not safe to repeat.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connection_made_before_drain_is_answered() {
-    let mut cluster = Cluster::start(Setup {
+/// A cluster of one gateway, with its port and the header of a user's token.
+async fn one_gateway() -> (Cluster, u16, String) {
+    let setup = Setup {
         gateways: 1,
         workers: 1,
         ..Setup::default()
-    })
-    .await;
+    };
+    let cluster = Cluster::start(setup).await;
     let port = cluster.gateways[0].port();
     let bearer = format!("Authorization: Bearer {}", cluster.user("alice").token);
+    (cluster, port, bearer)
+}
+
+/// Who found the port open may have nowhere else to send a request that is not safe to repeat.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connection_made_before_drain_is_answered() {
+    let (mut cluster, port, bearer) = one_gateway().await;
     let mut made = Raw::connect(port).await;
     let gateway = cluster.gateways[0].process_mut();
     gateway.tell_to_stop().unwrap();
@@ -136,14 +142,7 @@ async fn connection_made_before_drain_is_answered() {
 /// Whatever does not ask `/ready` sends requests as soon as the port is open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn request_to_starting_gateway_waits_until_ready() {
-    let mut cluster = Cluster::start(Setup {
-        gateways: 1,
-        workers: 1,
-        ..Setup::default()
-    })
-    .await;
-    let port = cluster.gateways[0].port();
-    let bearer = format!("Authorization: Bearer {}", cluster.user("alice").token);
+    let (mut cluster, port, bearer) = one_gateway().await;
     cluster.gateways[0].respawn().unwrap();
     let mut first = eventually("the port is open", SOON, async || {
         Raw::connect_from(Ipv4Addr::LOCALHOST, port).await.ok()
