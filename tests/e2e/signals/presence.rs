@@ -269,6 +269,39 @@ async fn snapshot_is_told_to_who_resumes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_resumes_without_workers_is_told_online_when_one_answers() {
+    let setup = Setup {
+        gateways: 3,
+        ..setup("1")
+    };
+    let mut cluster = Cluster::start(setup).await;
+    let (alice, bob) = (cluster.user("alice").on(0).await, cluster.user("bob"));
+    let conversation = alice.create_group(std::slice::from_ref(&bob.id)).await;
+    alice.hears(conversation, 1, SOON).await;
+    let first = bob.on(1).await;
+    hears(&alice, &is(&bob.id, Online)).await;
+    let mut token = first.session.welcome().resume_token.clone().unwrap();
+    drop(first);
+    for worker in &mut cluster.workers {
+        worker.process_mut().kill().unwrap();
+    }
+    hears_within(&alice, &is(&bob.id, Offline), KILLED).await;
+
+    // No worker says to the third gateway how large the conversation is: nobody is told anything in it.
+    let back = resumed(&bob, &mut token, 2).await;
+    assert_eq!(told(&back).await, None, "it claims to know who is there");
+    cluster.restart_worker(0).await;
+    eventually("bob is there again", SOON, async || {
+        (heard(&alice, &bob.id) == [Online, Offline, Online]).then_some(())
+    })
+    .await;
+    alice.session.presence(Away).await;
+    hears(&back, &is(&alice.id, Away)).await;
+    drop((alice, back));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn route_tells_of_those_who_share_a_conversation() {
     let cluster = Cluster::start(setup("1")).await;
     let (alice, carol) = (cluster.user("alice"), cluster.user("carol"));

@@ -15,7 +15,7 @@ use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::queries::{CarryingQuery, HostingQuery, MembersQuery};
+use super::queries::{Carrying, CarryingQuery, HostingQuery, MembersQuery};
 use super::session_news::{SessionNews, SessionSaid};
 use super::shard::tell;
 use super::snapshots::Snapshots;
@@ -156,11 +156,15 @@ impl PresenceLoop {
         let Come {
             hosted,
             joined,
+            counted,
             is_cut,
         } = come;
         self.wanted.extend(hosted);
         for (account, id) in joined {
             self.presences.joined(&account, id);
+        }
+        for account in counted {
+            self.presences.counted(&account);
         }
         if is_cut {
             self.presences.repeat_all();
@@ -274,16 +278,19 @@ impl PresenceLoop {
         (here.into_iter().flatten().collect(), is_whole)
     }
 
-    /// Asks every shard the same; gives the answers of those that are not late, and whether none is.
-    pub(super) async fn ask<A>(
-        &self,
-        input: impl Fn(oneshot::Sender<Vec<A>>) -> Input,
-    ) -> (Vec<A>, bool) {
+    /// Those of a user's conversations that carry signals, of the shards that are not late; and whether none is.
+    pub(super) async fn carrying_of(&self, account: &Arc<Account>) -> (Carrying, bool) {
         let parts = std::iter::repeat(());
-        let ask = |(), answer| input(answer);
+        let ask = |(), answer| Input::CarryingOf(CarryingQuery::new(Arc::clone(account), answer));
         let answers = self.shards.ask_in_time(parts, PATIENCE, ask).await;
         let is_whole = answers.len() == self.shards.shards.count();
-        (answers.into_iter().flatten().collect(), is_whole)
+        let are_counted = answers.iter().all(|answer| answer.are_counted);
+        let conversations = answers.into_iter().flat_map(|answer| answer.conversations);
+        let carrying = Carrying {
+            conversations: conversations.collect(),
+            are_counted,
+        };
+        (carrying, is_whole)
     }
 
     /// Begins to say and tell what is to be said and told.
@@ -361,13 +368,10 @@ impl PresenceLoop {
     async fn say(&mut self) {
         let now = Instant::now();
         let of = self.presences.to_say(now, SAY_USERS);
-        let asked = of.iter().map(|account| {
-            let ask = |answer| Input::CarryingOf(CarryingQuery::new(Arc::clone(account), answer));
-            self.ask(ask)
-        });
+        let asked = of.iter().map(|account| self.carrying_of(account));
         let answers = join_all(asked).await.into_iter();
         // Nothing is said of a user while a shard is late: its members there would not hear of it.
-        let whole = answers.map(|(ids, is_whole)| is_whole.then_some(ids));
+        let whole = answers.map(|(carrying, is_whole)| is_whole.then_some(carrying.conversations));
         let known = of.iter().map(AsRef::as_ref).zip(whole);
         let conversations: FxHashMap<&Account, _> = known
             .filter_map(|(account, ids)| Some((account, ids?)))

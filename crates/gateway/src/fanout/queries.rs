@@ -22,15 +22,25 @@ pub(super) struct CarryingQuery {
     /// None before the first piece.
     rest: Option<Vec<SessionKey>>,
     carrying: FxHashSet<ConversationId>,
-    answer: oneshot::Sender<Vec<ConversationId>>,
+    are_counted: bool,
+    answer: oneshot::Sender<Carrying>,
+}
+
+/// Those of a user's conversations that carry signals.
+#[derive(Debug, Default)]
+pub(super) struct Carrying {
+    pub(super) conversations: Vec<ConversationId>,
+    /// Whether it is known how large the others are.
+    pub(super) are_counted: bool,
 }
 
 impl CarryingQuery {
-    pub(super) fn new(account: Arc<Account>, answer: oneshot::Sender<Vec<ConversationId>>) -> Self {
+    pub(super) fn new(account: Arc<Account>, answer: oneshot::Sender<Carrying>) -> Self {
         Self {
             account,
             rest: None,
             carrying: FxHashSet::default(),
+            are_counted: true,
             answer,
         }
     }
@@ -49,7 +59,7 @@ impl CarryingQuery {
     pub(super) fn step(mut self, shard: &Shard) -> Option<Self> {
         let rest = self.rest.get_or_insert_with(|| shard.all_of(&self.account));
         if let Some(key) = rest.pop() {
-            shard.carrying_in(key, &mut self.carrying);
+            self.are_counted &= shard.carrying_in(key, &mut self.carrying);
         }
         if self.answer.is_closed() {
             return None;
@@ -57,7 +67,11 @@ impl CarryingQuery {
         if !rest.is_empty() {
             return Some(self);
         }
-        tell(self.answer, self.carrying.into_iter().collect());
+        let carrying = Carrying {
+            conversations: self.carrying.into_iter().collect(),
+            are_counted: self.are_counted,
+        };
+        tell(self.answer, carrying);
         None
     }
 }

@@ -16,9 +16,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::task::{JoinError, JoinSet};
 use tracing::warn;
 
-use super::Input;
 use super::presence::PresenceLoop;
-use super::queries::CarryingQuery;
 use crate::hub::Account;
 use crate::presence::PresenceDirectory;
 use crate::ws::outbox::Outbox;
@@ -146,19 +144,19 @@ impl PresenceLoop {
         let Some((tenant, next)) = self.snapshots.next() else {
             return;
         };
-        let asked = next.iter().map(|waiting| {
-            let account = &waiting.account;
-            self.ask(|answer| Input::CarryingOf(CarryingQuery::new(Arc::clone(account), answer)))
-        });
+        let asked = next
+            .iter()
+            .map(|waiting| self.carrying_of(&waiting.account));
         let carrying = join_all(asked).await;
         let (mut members, mut later) = (Vec::new(), Vec::new());
         let mut conversations = FxHashSet::default();
-        for (waiting, (ids, is_known)) in next.into_iter().zip(carrying) {
+        for (waiting, (carrying, is_known)) in next.into_iter().zip(carrying) {
+            let ids = carrying.conversations;
             if !conversations.is_empty() && conversations.len() + ids.len() > MAX_CONVERSATIONS {
                 later.push(waiting);
                 continue;
             }
-            let is_whole = is_known && ids.len() <= MAX_CONVERSATIONS;
+            let is_whole = is_known && carrying.are_counted && ids.len() <= MAX_CONVERSATIONS;
             let own: FxHashSet<_> = ids.into_iter().take(MAX_CONVERSATIONS).collect();
             conversations.extend(&own);
             members.push(Member {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use confab_protocol::ids::{ConversationId, TenantId};
+use rustc_hash::FxHashSet;
 
 use super::Account;
 
@@ -16,7 +17,9 @@ pub(crate) struct Come {
     pub(crate) hosted: Vec<(TenantId, ConversationId)>,
     /// The users with new conversations.
     pub(crate) joined: Vec<(Arc<Account>, ConversationId)>,
-    /// Whether there were more of either than is remembered: then anyone may have come.
+    /// The users with conversations that carry presence since a worker said how large they are.
+    pub(crate) counted: FxHashSet<Arc<Account>>,
+    /// Whether there were more of any than is remembered: then anyone may have come.
     pub(crate) is_cut: bool,
 }
 
@@ -39,9 +42,18 @@ impl Come {
         }
     }
 
+    /// It is known since now that a conversation of a user carries presence.
+    pub(super) fn counts(&mut self, account: &Arc<Account>) {
+        if self.counted.len() < MAX_COME {
+            self.counted.insert(Arc::clone(account));
+        } else {
+            self.is_cut |= !self.counted.contains(account);
+        }
+    }
+
     /// Whether anyone came.
-    pub(super) const fn is_empty(&self) -> bool {
-        self.hosted.is_empty() && self.joined.is_empty()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.hosted.is_empty() && self.joined.is_empty() && self.counted.is_empty()
     }
 }
 

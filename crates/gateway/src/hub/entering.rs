@@ -10,14 +10,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::asking::confirmation;
 use super::ended::Ended;
 use super::entry::Begin;
+use super::members::UNKNOWN_MEMBERS;
 use super::session::Conversations;
 use super::steps::{Held, Part, Range, Recorded, Registration, Step, Stepped, Told};
 use super::{Account, Session, SessionKey, Shard};
 
 /// Memberships that are entered or learned in one go: then others have a turn.
 const PIECE: usize = if cfg!(test) { 2 } else { 256 };
-/// More than carries signals: how many members a conversation has of which no worker said so.
-const MANY: u64 = u64::MAX / 4;
 
 impl Shard {
     /// Takes its part of a step, or a piece of it: then there is no answer yet, and the rest is left in `step`.
@@ -215,7 +214,7 @@ impl Shard {
                 joined,
                 left: None,
                 head: begin.cursor.max(self.window.highest(conversation)),
-                members: MANY,
+                members: UNKNOWN_MEMBERS,
             };
             self.enter(key, membership, begin);
             let there = self.conversations.get(&conversation);

@@ -3,6 +3,9 @@
 use confab_protocol::event::MembershipChange;
 use confab_protocol::ids::Seq;
 
+/// How many members a conversation has while no worker has said so: more than carries signals.
+pub(super) const UNKNOWN_MEMBERS: u64 = u64::MAX / 4;
+
 /// A conversation's member count, from a worker's snapshot and the events behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Members {
@@ -28,6 +31,11 @@ impl Members {
 
     pub(super) const fn count(&self) -> u64 {
         self.known.saturating_add_signed(self.change)
+    }
+
+    /// Whether a worker has said how many there are.
+    pub(super) const fn is_known(&self) -> bool {
+        self.known < UNKNOWN_MEMBERS / 2
     }
 
     /// A later snapshot. One that knows less than the order here has delivered fills at most what the order did not know.

@@ -219,20 +219,23 @@ impl Shard {
         self.present.get(account).cloned().unwrap_or_default()
     }
 
-    /// Adds those of a session's conversations that carry signals.
-    pub(crate) fn carrying_in(&self, key: SessionKey, ids: &mut FxHashSet<ConversationId>) {
+    /// Adds those of a session's conversations that carry signals; says whether it is known of all others that they do not.
+    pub(crate) fn carrying_in(&self, key: SessionKey, ids: &mut FxHashSet<ConversationId>) -> bool {
         let Some(session) = self.sessions.get(&key) else {
-            return;
+            return true;
         };
+        let mut is_whole = true;
         // Most sessions of a user have the same ones: each is looked up once.
         let others = session.conversations.iter();
         let others: Vec<_> = others.filter(|id| !ids.contains(id)).collect();
         ids.extend(others.into_iter().filter(|id| {
             let conversation = self.conversations.get(id);
             conversation.is_some_and(|conversation| {
+                is_whole &= conversation.members.is_known();
                 conversation.carries_signals() && conversation.listens(key)
             })
         }));
+        is_whole
     }
 
     /// About how much [`Self::members_here`] looks at: one more than the conversation has memberships here.
@@ -258,7 +261,7 @@ impl Shard {
     }
 
     /// Whether anyone came since [`Self::take_come`] was last asked.
-    pub(crate) const fn has_come(&self) -> bool {
+    pub(crate) fn has_come(&self) -> bool {
         !self.come.is_empty()
     }
 
@@ -331,13 +334,26 @@ impl Shard {
         }
     }
 
-    /// A worker's snapshot says how many members a conversation has.
+    /// A worker's snapshot says how many members a conversation has. Where that was not known before, presence was told to nobody, and
+    /// begins with it.
     pub(super) fn count(&mut self, membership: &Membership) {
-        if let Some(conversation) = self.conversations.get_mut(&membership.conversation) {
-            let position = conversation.sequencer.position();
-            conversation
-                .members
-                .learn(membership.members, membership.head, position);
+        let Some(conversation) = self.conversations.get_mut(&membership.conversation) else {
+            return;
+        };
+        let was_known = conversation.members.is_known();
+        let position = conversation.sequencer.position();
+        let Membership { members, head, .. } = *membership;
+        conversation.members.learn(members, head, position);
+        if was_known || !conversation.carries_signals() {
+            return;
+        }
+        let tenant = conversation.tenant.clone();
+        self.come.hosts(tenant, membership.conversation);
+        for entry in conversation.listeners(&[]) {
+            let session = self.sessions.get(&entry.session());
+            if let Some(session) = session.filter(|session| session.is_open()) {
+                self.come.counts(&session.account);
+            }
         }
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Local {
     queued: bool,
     /// Whether it is to be said although it did not change.
     repeat: bool,
+    /// Whether that is news all the same: when it changed, nobody could be told.
+    is_unheard: bool,
 }
 
 impl Local {
@@ -111,6 +113,14 @@ impl Presences {
             local.since.push(conversation);
         }
         self.repeat(account);
+    }
+
+    /// Conversations of a user carry presence since now: when it changed, nobody there was told.
+    pub(crate) fn counted(&mut self, account: &Arc<Account>) {
+        if let Some(local) = self.locals.get_mut(account) {
+            local.is_unheard = true;
+            self.say_of(account, Word::Repeat);
+        }
     }
 
     /// A session ended.
@@ -282,7 +292,8 @@ impl Presences {
                 status,
                 conversations: local.conversations.to_vec(),
             };
-            let word = if status == before {
+            let is_unheard = std::mem::take(&mut local.is_unheard);
+            let word = if status == before && !is_unheard {
                 Word::Repeat
             } else {
                 Word::Change

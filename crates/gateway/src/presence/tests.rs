@@ -303,6 +303,27 @@ fn change_behind_new_conversation_is_told_there() {
 }
 
 #[test]
+fn what_nobody_could_be_told_is_news_when_it_can() {
+    let mut here = Here::new();
+    let (alice, key) = (account("alice"), SessionKey(1));
+    here.opens(key, &alice);
+    let nowhere = here
+        .presences
+        .say(here.at(0), |_| Some(Vec::new()), |_| false);
+    assert_eq!(nowhere.changes[0].conversations, []);
+    here.presences.counted(&alice);
+    let said = here.says(1000);
+    assert_eq!((said.changes.len(), said.repeats.len()), (1, 0));
+    assert_eq!(said.changes[0].conversations, [ROOM]);
+    assert_eq!(here.told(1000), one("alice", Online));
+    // Who is gone by then is no news.
+    here.presences.counted(&alice);
+    here.presences.closed(key);
+    assert_eq!(here.says(2000).changes[0].status, Offline);
+    assert_eq!(here.says(3000), Said::default());
+}
+
+#[test]
 fn presence_of_many_is_said_in_steps() {
     let mut here = Here::new();
     let users = 5;

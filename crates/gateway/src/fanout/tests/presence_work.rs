@@ -47,7 +47,7 @@ async fn question_about_many_conversations_takes_turns() {
     let query = CarryingQuery::new(account, answer);
     shard.take_in(Some(Input::CarryingOf(query)));
     let (carrying, turns) = turns_until(&mut shard, answered);
-    assert_eq!(carrying.len(), CONVERSATIONS);
+    assert_eq!(carrying.conversations.len(), CONVERSATIONS);
     assert!(turns >= 1, "{turns}");
 
     let (mut all, mut after) = (BTreeSet::new(), None);

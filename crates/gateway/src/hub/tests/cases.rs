@@ -318,3 +318,18 @@ fn event_forgotten_before_session_is_entered_is_told() {
     world.check();
     assert_eq!(world.clients[0].has[&A], 3);
 }
+
+#[test]
+fn presence_begins_when_a_worker_says_how_large_a_conversation_is() {
+    let mut world = rejoined_by_record(true);
+    let before = world.hub.take_come();
+    assert!(before.counted.is_empty(), "{before:?}");
+    world.settle();
+    let come = world.hub.take_come();
+    let hosted: Vec<_> = come.hosted.iter().map(|(_, id)| *id).collect();
+    let users: Vec<_> = come.counted.iter().map(|one| one.user.as_str()).collect();
+    assert_eq!((hosted, users), (vec![conversation(A)], vec!["u1"]));
+    world.take(Step::Break);
+    world.settle_all();
+    assert!(world.hub.take_come().is_empty(), "it is known already");
+}

@@ -10,7 +10,7 @@ use confab_protocol::query::EncodedEvent;
 use confab_protocol::signal::Signal;
 
 use super::{Heard, Hub, Way};
-use crate::hub::{Ask, Conversation, Read, Replays, Retry, SessionKey, Shard, Standing};
+use crate::hub::{Ask, Come, Conversation, Read, Replays, Retry, SessionKey, Shard, Standing};
 
 /// What a session says or asks of a shard.
 #[derive(Debug)]
@@ -25,6 +25,18 @@ impl Hub {
     fn shard(&mut self, id: ConversationId) -> Option<&mut Shard> {
         let part = self.parts.get_mut(self.shards.shard_of(id));
         part.map(|part| &mut part.shard)
+    }
+
+    /// Who came to the shards since this was last asked.
+    pub(crate) fn take_come(&mut self) -> Come {
+        let mut all = Come::default();
+        for come in self.all_mut().map(Shard::take_come) {
+            all.hosted.extend(come.hosted);
+            all.joined.extend(come.joined);
+            all.counted.extend(come.counted);
+            all.is_cut |= come.is_cut;
+        }
+        all
     }
 
     /// The shards remember of so few conversations how far they were heard.
