@@ -16,6 +16,8 @@ use crate::conditions::LINGERING_REMEDY;
 use crate::database::{self, AcquireError, Pool};
 use crate::error::poisons_connection;
 
+/// What is told of a commit without an end.
+const UNENDED: &str = "a commit does not end";
 /// How long Postgres may take to commit where a worker counts as ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Commits a record in the write-ahead log that nobody reads: the smallest write there is.
@@ -88,6 +90,10 @@ impl Readiness {
             let mut connection = match self.pool.try_acquire().await {
                 Ok(connection) => connection,
                 Err(AcquireError::ReadOnly) => return Some("postgres_read_only"),
+                Err(AcquireError::UnendedCommits) => {
+                    self.writes.failed_for(&UNENDED);
+                    return Some("postgres_writes");
+                }
                 Err(error) => {
                     debug!(error = %chain(&error), "Postgres is not ready");
                     return Some("postgres");
@@ -120,7 +126,7 @@ impl Readiness {
         let looked = tokio::time::timeout(READY_TIMEOUT, look).await;
         looked.unwrap_or_else(|_late| {
             if silent == "postgres_writes" {
-                self.writes.failed_for(&"a commit does not end");
+                self.writes.failed_for(&UNENDED);
             }
             Some(silent)
         })

@@ -366,7 +366,12 @@ pub(crate) fn is_soak() -> bool {
 
 /// A worker's connections, but for the patience that a busy machine needs: with locks, and with connections.
 pub(crate) fn connections(url: &str) -> Pool {
-    Pool::new(options(url), CONNECTIONS, DEADLINE)
+    connections_of(url, CONNECTIONS)
+}
+
+/// The same, so many.
+pub(crate) fn connections_of(url: &str, count: u32) -> Pool {
+    Pool::new(options(url), count, DEADLINE)
 }
 
 /// The same for what a test looks up itself.

@@ -40,6 +40,11 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// False on a standby, and where `default_transaction_read_only` is on.
 const IS_WRITABLE: &str =
     "select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off'";
+/// How many sessions of a pool's kind are at a commit that has waited for a synchronous standby for longer than anyone waits for it. A session
+/// does so to its end, whether or not its connection is closed, and keeps its place on the server.
+const UNENDED_COMMITS: &str = "select count(*) from pg_stat_activity where wait_event = 'SyncRep' \
+    and datname = current_database() and application_name = current_setting('application_name') \
+    and clock_timestamp() - state_change > interval '5 seconds'";
 /// Statements that follow see one snapshot, and cannot write.
 pub(crate) const SNAPSHOT: &str = "begin isolation level repeatable read read only";
 /// Each statement that follows sees what had committed when it began.
@@ -97,6 +102,8 @@ pub(crate) enum AcquireError {
     Closed,
     #[error("Postgres is a standby, or read-only")]
     ReadOnly,
+    #[error("so many commits as the pool has connections wait for a synchronous standby")]
+    UnendedCommits,
     #[error("Postgres")]
     Postgres(#[from] sqlx::Error),
 }
@@ -270,6 +277,7 @@ impl Shared {
     async fn open(&self) -> Result<Opened, AcquireError> {
         let mut inner = self.siblings.connect(self).await?;
         self.check(&mut inner).await?;
+        self.check_commits(&mut inner).await?;
         let now = Instant::now();
         Ok(Opened {
             inner,
@@ -287,6 +295,16 @@ impl Shared {
             Ok(())
         } else {
             Err(AcquireError::ReadOnly)
+        }
+    }
+
+    /// Whether another connection may be made: those whose commits do not end are closed after a while, and each leaves a session on the server.
+    async fn check_commits(&self, inner: &mut PgConnection) -> Result<(), AcquireError> {
+        let unended: i64 = sqlx::query_scalar(UNENDED_COMMITS).fetch_one(inner).await?;
+        if unended < i64::from(self.size) {
+            Ok(())
+        } else {
+            Err(AcquireError::UnendedCommits)
         }
     }
 

@@ -119,7 +119,8 @@ impl Siblings {
         let (host, port) = connector.address();
         let reason = format_args!("{host}:{port}: {}", chain(error));
         match error {
-            AcquireError::Closed => {}
+            // Readiness tells of commits that do not end.
+            AcquireError::Closed | AcquireError::UnendedCommits => {}
             AcquireError::ReadOnly => self.0.is_writable.failed_for(&reason),
             // Where the server has none left, that is why: it is told by itself.
             AcquireError::Timeout if self.0.wanted.load(Ordering::Relaxed) > 0 => {}
