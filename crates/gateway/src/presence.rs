@@ -20,7 +20,7 @@ mod directory;
 mod gateways;
 mod local;
 
-use answers::Ends;
+use answers::ConcurrentChanges;
 pub(crate) use directory::PresenceDirectory;
 use gateways::Speakers;
 use local::Local;
@@ -37,7 +37,7 @@ const OFFLINE_MEMORY: Duration = Duration::from_secs(600);
 /// After how long an end is said once more: whoever was cut off for less than a gateway takes to count as dead missed it and believes the
 /// word before.
 const END_REPEAT_DELAY: Duration = Duration::from_secs(8);
-/// Ends that this gateway remembers: its own, to say them again when it was cut off itself, and those that it told.
+/// ConcurrentChanges that this gateway remembers: its own, to say them again when it was cut off itself, and those that it told.
 const MAX_ENDS: usize = 10_000;
 /// Users that are known; of more nothing is told.
 const KNOWN: usize = 200_000;
@@ -67,7 +67,7 @@ pub(crate) struct Presences {
     /// Users who may be offline then. All wait as long, so the first to begin is the first to end.
     leaving: VecDeque<(Instant, Arc<Account>)>,
     speakers: Speakers,
-    ends: Ends,
+    concurrent: ConcurrentChanges,
     /// What is to be told here.
     told: Vec<Presence>,
 }
@@ -181,7 +181,7 @@ impl Presences {
             numbers: 0,
             leaving: VecDeque::new(),
             speakers: Speakers::default(),
-            ends: Ends::default(),
+            concurrent: ConcurrentChanges::default(),
             told: Vec::new(),
         }
     }
@@ -207,7 +207,7 @@ impl Presences {
         // Whoever says that a user is gone does not know that it is here as well.
         let is_end = presence.status == PresenceStatus::Offline;
         if is_end {
-            self.ends.note(gateway, &account, number);
+            self.concurrent.note(gateway, &account, number);
             self.repeat(&account);
         }
         let ids = presence.conversations.iter().copied();
@@ -286,8 +286,12 @@ impl Presences {
             }
             return;
         }
-        known.gone_at = None;
-        if known.status.replace(highest) != Some(highest) {
+        let is_back = known.gone_at.take().is_some();
+        let is_told = known.status.replace(highest) != Some(highest);
+        if is_back || is_told {
+            self.concurrent.came(account, &known.conversations, now);
+        }
+        if is_told {
             self.told.push(known.tell(account, highest));
         }
     }

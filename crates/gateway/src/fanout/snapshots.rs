@@ -65,6 +65,7 @@ struct Member {
 #[derive(Debug)]
 pub(super) struct Asked {
     members: Vec<Member>,
+    asked_at: Instant,
     answers: Option<PresenceAnswers>,
 }
 
@@ -176,23 +177,33 @@ impl PresenceLoop {
             conversations: conversations.into_iter().collect(),
         };
         self.presences.asks();
+        let asked_at = Instant::now();
         let directory = self.snapshots.directory.clone();
         self.snapshots.asking.spawn(async move {
             let answers = directory.ask(&tenant, &question).await.ok();
-            Asked { members, answers }
+            Asked {
+                members,
+                asked_at,
+                answers,
+            }
         });
     }
 
     /// Tells those who waited what all gateways answered.
     pub(super) fn tell_snapshots(&mut self, asked: Result<Asked, JoinError>) {
         match asked {
-            Ok(Asked { members, answers }) => self.tell_members(members, answers),
+            Ok(asked) => self.tell_members(asked),
             Err(error) => warn!(error = %chain(&error), "a question about presence died"),
         }
         self.presences.answered();
     }
 
-    fn tell_members(&mut self, members: Vec<Member>, answers: Option<PresenceAnswers>) {
+    fn tell_members(&mut self, asked: Asked) {
+        let Asked {
+            members,
+            asked_at,
+            answers,
+        } = asked;
         let is_whole = answers
             .as_ref()
             .is_some_and(|told| told.is_whole && told.answers.iter().all(|answer| answer.is_whole));
@@ -219,6 +230,10 @@ impl PresenceLoop {
                 }
             }
         }
+        self.presences.came_to(&asked, asked_at, |id, account| {
+            let here = users.entry(id).or_default();
+            here.push((account.clone(), PresenceStatus::Offline));
+        });
         let all_lingering = self
             .presences
             .lingering_in(&asked, MAX_LINGERING, |id, account| {

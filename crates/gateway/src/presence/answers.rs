@@ -1,7 +1,8 @@
 //! What this gateway answers when it is asked who is there, and what it learns from the answers of others.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use confab_bus::GatewayId;
 use confab_protocol::ids::{ConversationId, TenantId, UserId};
@@ -15,23 +16,45 @@ use crate::hub::Account;
 const MAX_WORDS: usize = 1000;
 /// Conversations named in one answer: some 18 bytes each.
 const MAX_CONVERSATIONS: usize = 10_000;
-/// Users that left while answers are waited for, of whom that is remembered.
+/// For longer than this no answer is waited for.
+const ANSWERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Users that left while answers are waited for, of whom that is remembered; of those that came as many.
 const MAX_ENDS: usize = 64 * 1024;
 
-/// Who left while answers are on their way: an answer may have been given before.
+/// Who came and left while answers are on their way: an answer may have been given before.
 #[derive(Debug, Default)]
-pub(super) struct Ends {
+pub(super) struct ConcurrentChanges {
     /// Questions without an answer.
     asking: usize,
     /// By gateway and user, the number of the last word that said so.
     left: FxHashMap<(GatewayId, Arc<Account>), u64>,
+    /// Who came meanwhile, the first one first, and where that is told here: an answer may have been given before.
+    came: VecDeque<(Instant, Arc<Account>, Arc<[ConversationId]>)>,
 }
 
-impl Ends {
+impl ConcurrentChanges {
     pub(super) fn note(&mut self, gateway: GatewayId, account: &Arc<Account>, number: u64) {
         if self.asking > 0 && self.left.len() < MAX_ENDS {
             self.left.insert((gateway, Arc::clone(account)), number);
         }
+    }
+
+    /// A user came at `now`, which is told here.
+    pub(super) fn came(
+        &mut self,
+        account: &Arc<Account>,
+        told_in: &Arc<[ConversationId]>,
+        now: Instant,
+    ) {
+        if self.asking == 0 {
+            return;
+        }
+        let is_old = |at: &Instant| now.duration_since(*at) >= ANSWERS_TIMEOUT;
+        while self.came.len() >= MAX_ENDS || self.came.front().is_some_and(|(at, ..)| is_old(at)) {
+            self.came.pop_front();
+        }
+        let came = (now, Arc::clone(account), Arc::clone(told_in));
+        self.came.push_back(came);
     }
 
     fn is_over(&self, gateway: GatewayId, account: &Arc<Account>, number: u64) -> bool {
@@ -93,14 +116,29 @@ impl Presences {
 
     /// Others are asked: until [`Self::answered`], who leaves is remembered.
     pub(crate) const fn asks(&mut self) {
-        self.ends.asking += 1;
+        self.concurrent.asking += 1;
     }
 
     /// The answers to a question were taken.
     pub(crate) fn answered(&mut self) {
-        self.ends.asking = self.ends.asking.saturating_sub(1);
-        if self.ends.asking == 0 {
-            self.ends.left = FxHashMap::default();
+        self.concurrent.asking = self.concurrent.asking.saturating_sub(1);
+        if self.concurrent.asking == 0 {
+            (self.concurrent.left, self.concurrent.came) = Default::default();
+        }
+    }
+
+    /// Gives each of these conversations with each user of whom it was told there since `asked_at` that it came: no answer may name it.
+    pub(crate) fn came_to(
+        &self,
+        ids: &FxHashSet<ConversationId>,
+        asked_at: Instant,
+        mut give: impl FnMut(ConversationId, &Account),
+    ) {
+        let since = self.concurrent.came.iter().rev();
+        for (_, account, told_in) in since.take_while(|(at, ..)| *at >= asked_at) {
+            for id in told_in.iter().filter(|id| ids.contains(id)) {
+                give(*id, account);
+            }
         }
     }
 
@@ -117,7 +155,7 @@ impl Presences {
             tenant: presence.tenant.clone(),
             user: presence.user.clone(),
         });
-        if self.ends.is_over(gateway, &account, number) {
+        if self.concurrent.is_over(gateway, &account, number) {
             return false;
         }
         self.heard((gateway, number), presence, Word::Answer, now, carries);

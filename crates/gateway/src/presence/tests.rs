@@ -454,6 +454,32 @@ fn answer_older_than_a_word_changes_nothing() {
     assert_eq!(here.told(11_000), one("alice", Offline));
 }
 
+/// Who is named to a session beside the answers, asked at `ms`.
+fn came(here: &Here, ms: u64) -> Vec<String> {
+    let (ids, mut came) = ([ROOM].into_iter().collect(), Vec::new());
+    let give = |_, account: &Account| came.push(account.user.as_str().to_owned());
+    here.presences.came_to(&ids, here.at(ms), give);
+    came
+}
+
+#[test]
+fn who_comes_behind_an_answer_is_named_all_the_same() {
+    let mut here = Here::new();
+    here.hears(1, "bob", Online, Word::Change, 0);
+    here.hears(1, "bob", Offline, Word::Change, 100);
+    here.told(100);
+    here.presences.asks();
+    // Each gateway has answered by now: none of them had either.
+    here.hears(1, "alice", Online, Word::Change, 200);
+    // He was never away for those who know him, and is told to nobody.
+    here.hears(2, "bob", Online, Word::Change, 300);
+    assert_eq!(here.told(300), one("alice", Online));
+    assert_eq!(came(&here, 100), ["bob", "alice"]);
+    assert_eq!(came(&here, 250), ["bob"], "the answers named her");
+    here.presences.answered();
+    assert!(came(&here, 0).is_empty());
+}
+
 #[test]
 fn gateway_answers_of_its_sessions_and_of_those_who_may_come_back() {
     let mut here = Here::new();

@@ -9,6 +9,7 @@ use confab_protocol::chain::chain;
 use confab_protocol::error::Code;
 use confab_protocol::frame::ServerFrame;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
+use confab_protocol::limits;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -20,8 +21,11 @@ use super::proofs::{Proofs, Unproven};
 use super::upgrade::Encoding;
 use crate::metrics::FrameMetrics;
 
-/// Signals that wait for one socket; beyond, the oldest is dropped.
+/// Typing and receipts that wait for one socket; beyond, the oldest is dropped.
 const SIGNALS: usize = 64;
+/// Users whose presence waits for one socket, likewise: as many as a snapshot names. Typing and receipts take no place of theirs, since who
+/// misses a change of presence believes what was before it.
+const PRESENCES: usize = limits::PRESENCE_SNAPSHOT_USERS;
 /// Signals are written at once; behind that, those that come within this time go out together. Each write is a system call here and a
 /// wake-up of the client, and signals come in bursts.
 const SIGNAL_PAUSE: Duration = Duration::from_millis(50);
@@ -69,8 +73,8 @@ struct State {
     answer_bytes: usize,
     /// They go when nothing else waits.
     signals: VecDeque<Signal>,
-    /// Whether another signal than presence is among them.
-    is_urgent: bool,
+    /// Presence goes behind the other signals.
+    presences: VecDeque<Signal>,
     /// When signals were written last.
     signals_at: Option<Instant>,
     closed: Option<Code>,
@@ -80,6 +84,20 @@ struct State {
 }
 
 impl State {
+    fn signals_count(&self) -> usize {
+        self.signals.len() + self.presences.len()
+    }
+
+    fn next_signal(&mut self) -> Option<Signal> {
+        let next = self.signals.pop_front();
+        next.or_else(|| self.presences.pop_front())
+    }
+
+    /// No place is kept for the next ones: they are rare.
+    fn drop_signals(&mut self) {
+        (self.signals, self.presences) = (VecDeque::new(), VecDeque::new());
+    }
+
     const fn wants_more(&self, capacity: usize) -> bool {
         self.held_back && self.event_bytes <= capacity / 4
     }
@@ -89,16 +107,16 @@ impl State {
         if self.closed.is_some() || (self.started && !self.frames.is_empty()) {
             return Some(Ready::Now);
         }
-        if !self.started || self.signals.is_empty() {
+        if !self.started || self.signals_count() == 0 {
             return None;
         }
-        let pause = if self.is_urgent {
-            SIGNAL_PAUSE
-        } else {
+        let pause = if self.signals.is_empty() {
             PRESENCE_PAUSE
+        } else {
+            SIGNAL_PAUSE
         };
         match self.signals_at.map(|at| at + pause) {
-            Some(at) if self.signals.len() < SIGNALS_WITHOUT_PAUSE && Instant::now() < at => {
+            Some(at) if self.signals_count() < SIGNALS_WITHOUT_PAUSE && Instant::now() < at => {
                 Some(Ready::At(at))
             }
             _ => Some(Ready::Now),
@@ -234,20 +252,24 @@ impl Outbox {
         if state.closed.is_some() {
             return;
         }
+        let is_presence = matches!(key, SignalKey::Presence(_));
+        let (waiting, most) = if is_presence {
+            (&mut state.presences, PRESENCES)
+        } else {
+            (&mut state.signals, SIGNALS)
+        };
         let is_same = |other: &&mut Signal| other.hash == hash && other.key == *key;
-        if let Some(older) = state.signals.iter_mut().find(is_same) {
+        if let Some(older) = waiting.iter_mut().find(is_same) {
             older.frame = frame;
             return;
         }
-        if state.signals.len() >= SIGNALS {
-            state.signals.pop_front();
+        let is_first_urgent = !is_presence && waiting.is_empty();
+        if waiting.len() >= most {
+            waiting.pop_front();
         }
         let key = key.clone();
-        let is_presence = matches!(key, SignalKey::Presence(_));
-        state.signals.push_back(Signal { hash, key, frame });
-        let count = state.signals.len();
-        let is_first_urgent = !state.is_urgent && !is_presence;
-        state.is_urgent |= is_first_urgent;
+        waiting.push_back(Signal { hash, key, frame });
+        let count = state.signals_count();
         // Behind the first one the socket knows until when it waits.
         let changes_wait = count == 1 || count == SIGNALS_WITHOUT_PAUSE || is_first_urgent;
         let wakes = state.started && changes_wait;
@@ -282,7 +304,7 @@ impl Outbox {
         let mut state = self.lock();
         state.closed.get_or_insert(code);
         state.frames.clear();
-        state.signals.clear();
+        state.drop_signals();
         (state.event_bytes, state.answer_bytes) = (0, 0);
         drop(state);
         self.wake.notify_one();
@@ -342,7 +364,7 @@ impl Outbox {
         if !state.started {
             // It ends before its welcome: what came for a session that never was is nobody's.
             state.frames.retain(|(_, kind)| *kind == Kind::Answer);
-            state.signals.clear();
+            state.drop_signals();
             state.event_bytes = 0;
         }
         let mut left = bytes;
@@ -357,20 +379,18 @@ impl Outbox {
             left = left.saturating_sub(size);
             taker(frame);
         }
-        if left > 0 && !state.signals.is_empty() {
+        if left > 0 && state.signals_count() > 0 {
             state.signals_at = Some(Instant::now());
         }
         while left > 0
-            && let Some(Signal { frame, .. }) = state.signals.pop_front()
+            && let Some(Signal { frame, .. }) = state.next_signal()
         {
             left = left.saturating_sub(frame.as_bytes().len());
             taker(frame);
         }
         give_back(&mut state.frames);
-        if state.signals.is_empty() {
-            state.is_urgent = false;
-            // Signals are rare: no place is kept for the next one.
-            state.signals = VecDeque::new();
+        if state.signals_count() == 0 {
+            state.drop_signals();
         }
         Ok(())
     }
@@ -400,185 +420,4 @@ fn give_back<T>(queue: &mut VecDeque<T>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt as _;
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn event(outbox: &Outbox, text: &'static str) -> bool {
-        let place = Place {
-            conversation: ConversationId(Uuid::nil()),
-            joined: 1,
-            seq: 1,
-        };
-        outbox.push_event(place, &Broadcast::new(text.as_bytes()))
-    }
-
-    fn welcome_ping() -> Frame {
-        Frame::ping(&1_u64.to_be_bytes())
-    }
-
-    #[test]
-    fn the_welcome_and_its_ping_stand_before_events_that_came_first() {
-        let outbox = Outbox::new(Encoding::Json, 1000);
-        event(&outbox, "1");
-        outbox.start(Frame::text(b"welcome"));
-        let frames = outbox.taken(1000).unwrap();
-        let due = [Frame::text(b"welcome"), welcome_ping(), Frame::text(b"1")];
-        assert_eq!(frames, due);
-        assert_eq!(outbox.answer_bytes(), 0);
-        assert!(outbox.proven(&1_u64.to_be_bytes()));
-    }
-
-    #[test]
-    fn events_beyond_the_capacity_are_held_back_until_there_is_room() {
-        let outbox = Outbox::new(Encoding::Json, 16);
-        assert!(event(&outbox, "a long one finds room alone"));
-        assert!(!event(&outbox, "1"));
-        assert!(!outbox.wants_more(), "no room yet");
-        outbox.start(Frame::text(b"w"));
-        assert_eq!(outbox.taken(1000).unwrap().len(), 3);
-        assert!(outbox.wants_more());
-        assert!(!outbox.wants_more(), "once");
-        assert!(event(&outbox, "1234") && outbox.is_pressed());
-        outbox.taken(1000).unwrap();
-        assert!(outbox.wants_more() && event(&outbox, "1"));
-        assert_eq!(outbox.unproven().len(), 1);
-    }
-
-    fn signal(outbox: &Outbox, user: usize, text: String) {
-        let key = SignalKey::Presence(format!("u{user}").parse().unwrap());
-        outbox.push_signal(&key, &Broadcast::new(text.as_bytes()));
-    }
-
-    #[test]
-    fn signals_stand_behind_all_else_the_newest_of_each_and_never_end_a_session() {
-        let outbox = Outbox::new(Encoding::Json, 8);
-        outbox.start(Frame::text(b"w"));
-        for user in 0..2 * SIGNALS {
-            signal(&outbox, user, format!("old {user}"));
-        }
-        signal(&outbox, 2 * SIGNALS - 1, "new".to_owned());
-        event(&outbox, "1");
-        outbox.push_answer(Frame::text(b"a"));
-        assert_eq!(outbox.taken(17).unwrap().len(), 4, "no signal among them");
-        let frames = outbox.taken(10_000).unwrap();
-        assert_eq!(frames.len(), SIGNALS);
-        assert_eq!(frames[0], Frame::text(format!("old {SIGNALS}").as_bytes()));
-        assert_eq!(frames[SIGNALS - 1], Frame::text(b"new"));
-        assert_eq!(outbox.taken(10_000).unwrap(), []);
-    }
-
-    /// An outbox whose client has its welcome and one signal.
-    fn behind_first_signal() -> Outbox {
-        let outbox = Outbox::new(Encoding::Json, 1000);
-        outbox.start(Frame::text(b"w"));
-        outbox.taken(1000).unwrap();
-        signal(&outbox, 0, "first".to_owned());
-        assert!(outbox.ready().now_or_never().is_some());
-        outbox.taken(1000).unwrap();
-        outbox
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn signals_behind_the_first_go_together() {
-        let outbox = behind_first_signal();
-        let began = Instant::now();
-        signal(&outbox, 1, "1".to_owned());
-        let mut ready = Box::pin(outbox.ready());
-        assert!(ready.as_mut().now_or_never().is_none());
-        signal(&outbox, 2, "2".to_owned());
-        ready.await;
-        assert!(began.elapsed() >= PRESENCE_PAUSE);
-        assert_eq!(outbox.taken(1000).unwrap().len(), 2);
-        tokio::time::advance(PRESENCE_PAUSE).await;
-        signal(&outbox, 3, "3".to_owned());
-        assert!(
-            outbox.ready().now_or_never().is_some(),
-            "a lone one waits for nothing"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn pause_of_signals_holds_up_nothing_else() {
-        let outbox = behind_first_signal();
-        signal(&outbox, 1, "1".to_owned());
-        assert!(outbox.ready().now_or_never().is_none());
-        event(&outbox, "1");
-        assert!(outbox.ready().now_or_never().is_some());
-        assert_eq!(outbox.taken(1000).unwrap().len(), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn typing_ends_pause_of_presence() {
-        let outbox = behind_first_signal();
-        let began = Instant::now();
-        signal(&outbox, 1, "1".to_owned());
-        let mut ready = Box::pin(outbox.ready());
-        assert!(ready.as_mut().now_or_never().is_none());
-        let typing = SignalKey::Typing(ConversationId(Uuid::nil()), "u".parse().unwrap());
-        outbox.push_signal(&typing, &Broadcast::new(b"t"));
-        ready.await;
-        let waited = began.elapsed();
-        assert!(
-            (SIGNAL_PAUSE..PRESENCE_PAUSE).contains(&waited),
-            "{waited:?}"
-        );
-        assert_eq!(outbox.taken(1000).unwrap().len(), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn many_signals_wait_for_no_pause() {
-        let outbox = behind_first_signal();
-        let mut ready = Box::pin(outbox.ready());
-        for user in 1..SIGNALS_WITHOUT_PAUSE {
-            signal(&outbox, user, "s".to_owned());
-            assert!(ready.as_mut().now_or_never().is_none());
-        }
-        signal(&outbox, SIGNALS, "s".to_owned());
-        assert!(ready.now_or_never().is_some());
-    }
-
-    #[test]
-    fn what_comes_behind_the_end_is_not_proven_to_have_come() {
-        let outbox = Outbox::new(Encoding::Json, 1000);
-        outbox.start(Frame::text(b"w"));
-        outbox.close(Code::InvalidToken);
-        assert!(event(&outbox, "1"), "nobody is to wait for room");
-        assert_eq!(outbox.unproven().len(), 1);
-    }
-
-    #[test]
-    fn without_a_welcome_there_are_answers_and_nothing_else() {
-        let outbox = Outbox::new(Encoding::Json, 1000);
-        event(&outbox, "1");
-        signal(&outbox, 1, "s".to_owned());
-        outbox.push_answer(Frame::text(b"refused"));
-        assert_eq!(outbox.taken(usize::MAX), Ok(vec![Frame::text(b"refused")]));
-    }
-
-    #[test]
-    fn small_answers_count_with_what_they_take() {
-        let outbox = Outbox::new(Encoding::Json, 1000);
-        outbox.start(Frame::text(b"w"));
-        outbox.taken(1000).unwrap();
-        for _ in 0..100 {
-            outbox.push_answer(Frame::pong(b""));
-        }
-        assert!(outbox.answer_bytes() >= 100 * FRAME_OVERHEAD_BYTES);
-        outbox.taken(1000).unwrap();
-        assert_eq!(outbox.answer_bytes(), 0);
-    }
-
-    #[test]
-    fn what_is_taken_is_bounded() {
-        let outbox = Outbox::new(Encoding::Json, 1000);
-        outbox.start(Frame::text(b"w"));
-        for _ in 0..10 {
-            event(&outbox, "12345678");
-        }
-        assert_eq!(outbox.taken(23).unwrap().len(), 3);
-        assert_eq!(outbox.taken(1000).unwrap().len(), 9);
-    }
-}
+mod tests;
