@@ -47,6 +47,20 @@ impl Members {
         }
     }
 
+    /// The first snapshot, behind which the order here has delivered these events. Where some are missing, their changes are not counted: a
+    /// count that is not known at all carries nothing.
+    pub(super) fn begin(
+        &mut self,
+        count: u64,
+        head: Seq,
+        delivered: impl Iterator<Item = (Seq, Option<MembershipChange>)>,
+    ) {
+        *self = Self::at(count, head, head);
+        for (seq, change) in delivered {
+            self.delivered(seq, change.as_ref());
+        }
+    }
+
     /// The order here delivers an event.
     pub(super) fn delivered(&mut self, seq: Seq, change: Option<&MembershipChange>) {
         if seq > self.delivered_from {

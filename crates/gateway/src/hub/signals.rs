@@ -337,18 +337,25 @@ impl Shard {
     /// A worker's snapshot says how many members a conversation has. Where that was not known before, presence was told to nobody, and
     /// begins with it.
     pub(super) fn count(&mut self, membership: &Membership) {
-        let Some(conversation) = self.conversations.get_mut(&membership.conversation) else {
+        let id = membership.conversation;
+        let Some(conversation) = self.conversations.get_mut(&id) else {
             return;
         };
         let was_known = conversation.members.is_known();
         let position = conversation.sequencer.position();
         let Membership { members, head, .. } = *membership;
         conversation.members.learn(members, head, position);
+        if !conversation.members.is_known() && head < position {
+            let held = self.window.behind(id, head, conversation.head());
+            let since = held.into_iter().flatten();
+            let since = since.take_while(|event| event.seq <= position);
+            let changes = since.map(|event| (event.seq, event.membership_change()));
+            conversation.members.begin(members, head, changes);
+        }
         if was_known || !conversation.carries_signals() {
             return;
         }
-        let tenant = conversation.tenant.clone();
-        self.come.hosts(tenant, membership.conversation);
+        self.come.hosts(conversation.tenant.clone(), id);
         for entry in conversation.listeners(&[]) {
             let session = self.sessions.get(&entry.session());
             if let Some(session) = session.filter(|session| session.is_open()) {

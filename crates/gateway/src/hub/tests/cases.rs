@@ -333,3 +333,28 @@ fn presence_begins_when_a_worker_says_how_large_a_conversation_is() {
     world.settle_all();
     assert!(world.hub.take_come().is_empty(), "it is known already");
 }
+
+#[test]
+fn count_is_taken_where_the_feed_has_overtaken_it() {
+    let mut world = rejoined_by_record(true);
+    world.hub.take_come();
+    world.take(Step::Add(A, 2));
+    for _ in 0..world.questions.len() {
+        world.take(Step::Work(0, false));
+    }
+    assert!(!world.arriving.is_empty());
+    for step in [Step::Say(A), Step::Add(A, 0)] {
+        world.take(step);
+    }
+    for _ in 0..world.feed.len() {
+        world.take(Step::Feed(0, false));
+    }
+    for _ in 0..world.arriving.len() {
+        world.take(Step::Arrive(0));
+    }
+    let come = world.hub.take_come();
+    let users: Vec<_> = come.counted.iter().map(|one| one.user.as_str()).collect();
+    assert_eq!(users, ["u1"]);
+    world.settle_all();
+    world.check();
+}
