@@ -245,6 +245,7 @@ impl PresenceLoop {
         } = question;
         let mut is_known = true;
         let mut members = Vec::new();
+        let asked = conversations.iter().copied().collect();
         if !conversations.is_empty() {
             let parts: Vec<Vec<_>> = self.shards.shards.split(conversations, |id| *id);
             let ask = |ids, answer| {
@@ -255,7 +256,7 @@ impl PresenceLoop {
             is_known = told.len() == self.shards.shards.count();
             members.extend(told.into_iter().flatten());
         }
-        let (words, is_whole) = self.presences.answer(tenant, users, members);
+        let (words, is_whole) = self.presences.answer(tenant, users, &asked, members);
         self.number += 1;
         let answer = PresenceAnswer {
             gateway: self.own.0,

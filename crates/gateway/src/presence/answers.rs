@@ -16,6 +16,8 @@ use crate::hub::Account;
 const MAX_WORDS: usize = 1000;
 /// Conversations named in one answer: some 18 bytes each.
 const MAX_CONVERSATIONS: usize = 10_000;
+/// Conversations of users whose end is not said yet that are looked at for one answer.
+const MAX_CLOSING: usize = 100_000;
 /// For longer than this no answer is waited for.
 const ANSWERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Users that left while answers are waited for, of whom that is remembered; of those that came as many.
@@ -64,15 +66,22 @@ impl ConcurrentChanges {
 }
 
 impl Presences {
-    /// What is answered about some users of a tenant, and about members of some conversations that have sessions here; and whether that is all.
+    /// What is answered about some users of a tenant, and about members of `conversations`, of which `members` have sessions here; and whether
+    /// that is all.
     pub(crate) fn answer(
         &self,
         tenant: &TenantId,
         users: Vec<UserId>,
+        conversations: &FxHashSet<ConversationId>,
         members: Vec<(Arc<Account>, ConversationId)>,
     ) -> (Vec<Presence>, bool) {
         let mut named: FxHashMap<Account, Vec<ConversationId>> = FxHashMap::default();
         let mut is_whole = members.len() <= MAX_CONVERSATIONS;
+        is_whole &= self.closing_in(conversations, |id, account| {
+            if account.tenant == *tenant {
+                named.entry(account.clone()).or_default().push(id);
+            }
+        });
         for (account, id) in members.into_iter().take(MAX_CONVERSATIONS) {
             if account.tenant == *tenant {
                 named.entry((*account).clone()).or_default().push(id);
@@ -99,10 +108,44 @@ impl Presences {
         (words, is_whole)
     }
 
-    /// What the user's sessions here say together; none where there is none.
+    /// What the user's sessions here say together; what was said of one whose end is not said yet, since it was never away if it comes back
+    /// before.
     fn here(&self, account: &Account) -> Option<PresenceStatus> {
-        let status = self.locals.get(account)?.status();
+        let local = self.locals.get(account)?;
+        let status = match local.status() {
+            PresenceStatus::Offline => local.said?,
+            status => status,
+        };
         (status != PresenceStatus::Offline).then_some(status)
+    }
+
+    /// Gives each of these conversations with each of its members whose last session here ended, which is not said yet. Says whether these
+    /// were all.
+    fn closing_in(
+        &self,
+        ids: &FxHashSet<ConversationId>,
+        mut give: impl FnMut(ConversationId, &Account),
+    ) -> bool {
+        let mut looked_at = 0;
+        if ids.is_empty() {
+            return true;
+        }
+        for account in &self.unsaid {
+            let Some(local) = self.locals.get(account) else {
+                continue;
+            };
+            if local.status() != PresenceStatus::Offline {
+                continue;
+            }
+            looked_at += local.conversations.len();
+            if looked_at > MAX_CLOSING {
+                return false;
+            }
+            for id in local.conversations.iter().filter(|id| ids.contains(id)) {
+                give(*id, account);
+            }
+        }
+        true
     }
 
     /// What was told of a user that has no session anywhere, and may come back.

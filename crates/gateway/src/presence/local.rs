@@ -20,7 +20,7 @@ pub(super) struct Local {
     /// What was said last, when, and where it was to be told.
     pub(super) said: Option<PresenceStatus>,
     spoke: Option<Instant>,
-    conversations: Arc<[ConversationId]>,
+    pub(super) conversations: Arc<[ConversationId]>,
     /// Whether a change is not said yet, which is to be told only in the conversations of when it came about.
     changed: bool,
     /// Conversations that came behind that change.

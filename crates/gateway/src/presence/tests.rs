@@ -496,7 +496,7 @@ fn gateway_answers_of_its_sessions_and_of_those_who_may_come_back() {
     let members = vec![(Arc::clone(&alice), ROOM)];
     let (words, is_whole) = here
         .presences
-        .answer(tenant, vec![bob.user.clone()], members);
+        .answer(tenant, vec![bob.user.clone()], &room(), members);
     let told: Vec<_> = words
         .iter()
         .map(|word| (word.user.as_str(), word.status))
@@ -509,6 +509,32 @@ fn gateway_answers_of_its_sessions_and_of_those_who_may_come_back() {
     here.told(11_000);
     let (words, _) = here
         .presences
-        .answer(tenant, vec![bob.user.clone()], vec![]);
+        .answer(tenant, vec![bob.user.clone()], &room(), vec![]);
     assert_eq!(words, []);
+}
+
+fn room() -> FxHashSet<ConversationId> {
+    [ROOM].into_iter().collect()
+}
+
+#[test]
+fn who_closed_is_answered_until_that_is_said() {
+    let mut here = Here::new();
+    let (alice, key) = (account("alice"), SessionKey(1));
+    let answer = |here: &Here| {
+        let answer = here
+            .presences
+            .answer(&alice.tenant, vec![], &room(), vec![]);
+        assert!(answer.1);
+        answer.0
+    };
+    here.opens(key, &alice);
+    here.says(0);
+    assert_eq!(answer(&here), [], "her shard names her");
+    here.presences.closed(key);
+    let named = answer(&here);
+    assert_eq!((named.len(), named[0].status), (1, Online));
+    assert_eq!(named[0].conversations, [ROOM]);
+    here.says(1000);
+    assert_eq!(answer(&here), [], "she lingers for those who heard of her");
 }
