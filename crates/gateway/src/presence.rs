@@ -81,7 +81,7 @@ struct Known {
     words: Vec<(GatewayId, PresenceStatus, u64)>,
     /// The conversations here in which changes are told.
     conversations: Arc<[ConversationId]>,
-    /// Conversations here that grew too large since changes were told in them: only the end is.
+    /// Conversations here that grew too large since changes were told in them, or that the user left: only the end is.
     outgrown: Vec<ConversationId>,
     /// What was told last, or was known without being told.
     status: Option<PresenceStatus>,
@@ -130,9 +130,12 @@ impl Known {
         self.conversations = here;
     }
 
-    /// Changes are told in these conversations as well.
-    fn extend_to(&mut self, here: &[ConversationId]) {
-        let old: FxHashSet<_> = self.conversations.iter().collect();
+    /// Changes are told in these conversations as well; an end stays an end in those where only that is owed.
+    fn extend_to(&mut self, here: &[ConversationId], is_end: bool) {
+        let mut old: FxHashSet<_> = self.conversations.iter().collect();
+        if is_end {
+            old.extend(&self.outgrown);
+        }
         let new = here.iter().filter(|id| !old.contains(id));
         let new: Vec<_> = new.copied().collect();
         if !new.is_empty() {
@@ -263,7 +266,7 @@ impl Presences {
         }
         if status == PresenceStatus::Offline || word == Word::Answer {
             // Those who were told that the user came are told that it left.
-            known.extend_to(&here);
+            known.extend_to(&here, status == PresenceStatus::Offline);
         } else {
             known.move_to(here, is_outgrown);
         }
@@ -303,6 +306,16 @@ impl Presences {
             if local.said.is_some() {
                 self.say_of(&account, Word::Repeat);
             }
+        }
+    }
+
+    /// A user joined a conversation that has members here, or left it: who left is named to nobody there any more.
+    pub(crate) fn member(&mut self, account: &Account, id: ConversationId, is_member: bool) {
+        if let Some(known) = self.known.get_mut(account) {
+            known.member(id, is_member);
+        }
+        if !is_member && let Some(local) = self.locals.get_mut(account) {
+            local.conversations = without(&local.conversations, id);
         }
     }
 
@@ -422,6 +435,17 @@ impl Presences {
 }
 
 impl Known {
+    /// The user is a member of the conversation since now, or is one no more: there its end alone is told.
+    fn member(&mut self, id: ConversationId, is_member: bool) {
+        let is_told = self.conversations.contains(&id);
+        if is_member && !is_told && self.outgrown.contains(&id) {
+            self.extend_to(&[id], false);
+        } else if !is_member && is_told {
+            self.conversations = without(&self.conversations, id);
+            self.outgrown.push(id);
+        }
+    }
+
     fn tell(&self, account: &Account, status: PresenceStatus) -> Presence {
         let mut conversations = self.conversations.to_vec();
         if status == PresenceStatus::Offline {
@@ -434,6 +458,11 @@ impl Known {
             conversations,
         }
     }
+}
+
+/// All but one.
+fn without(ids: &[ConversationId], but: ConversationId) -> Arc<[ConversationId]> {
+    ids.iter().copied().filter(|id| *id != but).collect()
 }
 
 #[cfg(test)]

@@ -71,6 +71,17 @@ impl Violation {
     }
 }
 
+/// What led to it, where that is not in the violation itself.
+pub(super) fn explain(
+    found: &Violation,
+    accounts: &[impl std::ops::Deref<Target = Account>],
+) -> String {
+    match found {
+        Violation::WrongPresence(me, user, ..) => presence::explain(me, user, accounts),
+        _ => String::new(),
+    }
+}
+
 /// All that is wrong with what is stored, when nothing is on its way any more.
 pub(crate) fn stored(
     ledger: &Ledger,

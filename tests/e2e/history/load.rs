@@ -313,7 +313,11 @@ impl Load {
 
     fn tell(&self, ledger: &Ledger, found: &[check::Violation]) -> String {
         let few = found.iter().take(10);
-        let few: Vec<_> = few.map(|one| format!("  {one:?}")).collect();
+        let accounts: Vec<_> = self.clients.iter().map(|one| one.account()).collect();
+        let few: Vec<_> = few
+            .map(|one| format!("  {one:?}{}", check::explain(one, &accounts)))
+            .collect();
+        drop(accounts);
         let lives = self.clients.iter().map(|client| {
             let account = client.account();
             let lives = account.lives.iter().map(|life| {

@@ -214,6 +214,48 @@ fn check_end(ledger: &Ledger, account: &Account, theirs: &[&Account], found: &mu
     }
 }
 
+/// What a user was told of another on its last connections, and when the other's last ones were.
+pub(super) fn explain(
+    me: &UserId,
+    user: &UserId,
+    accounts: &[impl std::ops::Deref<Target = Account>],
+) -> String {
+    let mut text = String::new();
+    for account in accounts.iter().filter(|one| one.user == *me) {
+        let life = account.lives.last();
+        let begins = life.map_or(Millis::MAX, |life| life.welcomed_at);
+        let told = life.into_iter().flat_map(|life| &life.heard);
+        let told = told.filter_map(|heard| match heard {
+            Heard::Presence(told) if told.user == *user => {
+                Some(format!("{:?} at +{}", told.status, told.at - begins))
+            }
+            Heard::Snapshot {
+                users,
+                is_complete,
+                at,
+            } => {
+                let named = users.iter().find(|told| told.user == *user);
+                let status = named.map(|told| told.status);
+                let count = users.len();
+                Some(format!(
+                    "snapshot of {count} (complete: {is_complete}) {status:?} at +{}",
+                    at - begins
+                ))
+            }
+            _ => None,
+        });
+        let told: Vec<_> = told.collect();
+        text += &format!("\n    welcomed at {begins}, told {}", told.join(", "));
+    }
+    for account in accounts.iter().filter(|one| one.user == *user) {
+        let lives = account.lives.iter().rev().take(3);
+        let lives: Vec<_> = lives.map(|life| (life.welcomed_at, &life.ended)).collect();
+        let said: Vec<_> = account.said.iter().rev().take(3).collect();
+        text += &format!("\n    {user} lived from {lives:?}, said {said:?}");
+    }
+    text
+}
+
 /// What a user's clients say of it together; nothing while one of them is about to come again.
 fn status_of(clients: &[&Account]) -> Option<PresenceStatus> {
     let mut highest = PresenceStatus::Offline;

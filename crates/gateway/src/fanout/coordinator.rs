@@ -101,16 +101,17 @@ impl CoordinatorLoop {
         self.coordinator.open(opening);
     }
 
-    /// The shards are told behind all that they were told of the session.
+    /// The shards are told behind all that they were told of the session, and presence before them: who is in no shard's answer any more is
+    /// known to have ended.
     fn close(&mut self, key: SessionKey, positions: Vec<oneshot::Sender<Vec<Position>>>) {
         self.opening.remove(&key);
         let Some(account) = self.coordinator.close(key) else {
             return;
         };
+        self.presence.closed(key);
         let positions = positions.into_iter();
         let parts = positions.map(|positions| Todo::Close(key, Arc::clone(&account), positions));
         self.shards.send(parts);
-        self.presence.closed(key);
     }
 
     fn done(&mut self, done: Result<Done, JoinError>) {

@@ -157,11 +157,15 @@ impl PresenceLoop {
             hosted,
             joined,
             counted,
+            members,
             is_cut,
         } = come;
         self.wanted.extend(hosted);
         for (account, id) in joined {
             self.presences.joined(&account, id);
+        }
+        for (account, id, is_member) in members {
+            self.presences.member(&account, id, is_member);
         }
         for account in counted {
             self.presences.counted(&account);
@@ -256,6 +260,7 @@ impl PresenceLoop {
             is_known = told.len() == self.shards.shards.count();
             members.extend(told.into_iter().flatten());
         }
+        self.hear_sessions();
         let (words, is_whole) = self.presences.answer(tenant, users, &asked, members);
         self.number += 1;
         let answer = PresenceAnswer {

@@ -19,6 +19,8 @@ pub(crate) struct Come {
     pub(crate) joined: Vec<(Arc<Account>, ConversationId)>,
     /// The users with conversations that carry presence since a worker said how large they are.
     pub(crate) counted: FxHashSet<Arc<Account>>,
+    /// The users who joined a conversation that carries presence, or left one, in that order; with whether they are members since.
+    pub(crate) members: Vec<(Account, ConversationId, bool)>,
     /// Whether there were more of any than is remembered: then anyone may have come.
     pub(crate) is_cut: bool,
 }
@@ -51,9 +53,19 @@ impl Come {
         }
     }
 
-    /// Whether anyone came.
+    /// A user is a member of a conversation since now, or is one no more.
+    pub(super) fn member(&mut self, account: Account, id: ConversationId, is_member: bool) {
+        if self.members.len() < MAX_COME {
+            self.members.push((account, id, is_member));
+        } else {
+            self.is_cut = true;
+        }
+    }
+
+    /// Whether anyone came, or went.
     pub(crate) fn is_empty(&self) -> bool {
-        self.hosted.is_empty() && self.joined.is_empty() && self.counted.is_empty()
+        let came_none = self.hosted.is_empty() && self.joined.is_empty();
+        came_none && self.counted.is_empty() && self.members.is_empty()
     }
 }
 

@@ -89,7 +89,7 @@ impl Telling {
 
 impl Conversation {
     /// Whether it has so few members that it carries signals.
-    fn carries_signals(&self) -> bool {
+    pub(super) fn carries_signals(&self) -> bool {
         self.members.count() <= limits::SIGNAL_MEMBERS
     }
 

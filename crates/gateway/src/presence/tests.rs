@@ -538,3 +538,42 @@ fn who_closed_is_answered_until_that_is_said() {
     here.says(1000);
     assert_eq!(answer(&here), [], "she lingers for those who heard of her");
 }
+
+#[test]
+fn who_left_a_conversation_is_named_there_no_more() {
+    let mut here = Here::new();
+    let alice = account("alice");
+    let lingering = |here: &Here| {
+        let mut named = 0;
+        let give = |_, _: &Account| named += 1;
+        assert!(here.presences.lingering_in(&room(), 100, give));
+        named
+    };
+    here.hears(1, "alice", Online, Word::Change, 0);
+    here.told(0);
+    here.hears(1, "alice", Offline, Word::Change, 100);
+    assert_eq!(lingering(&here), 1);
+    here.presences.member(&alice, ROOM, false);
+    assert_eq!(lingering(&here), 0);
+    here.presences.member(&alice, ROOM, true);
+    assert_eq!(lingering(&here), 1);
+    here.presences.member(&alice, ROOM, false);
+    // Where it was told that she came it is told that she left, though her gateway says so again.
+    here.hears(1, "alice", Offline, Word::Repeat, 200);
+    assert_eq!(lingering(&here), 0);
+    assert_eq!(here.told(10_100), one("alice", Offline));
+}
+
+#[test]
+fn who_left_before_its_session_ended_is_not_answered() {
+    let mut here = Here::new();
+    let (alice, key) = (account("alice"), SessionKey(1));
+    here.opens(key, &alice);
+    here.says(0);
+    here.presences.member(&alice, ROOM, false);
+    here.presences.closed(key);
+    let answer = here
+        .presences
+        .answer(&alice.tenant, vec![], &room(), vec![]);
+    assert_eq!(answer, (vec![], true));
+}

@@ -332,6 +332,14 @@ fn presence_begins_when_a_worker_says_how_large_a_conversation_is() {
     world.take(Step::Break);
     world.settle_all();
     assert!(world.hub.take_come().is_empty(), "it is known already");
+    world.take(Step::Remove(A, 1));
+    world.settle_all();
+    let left = world.hub.take_come().members;
+    let left: Vec<_> = left
+        .iter()
+        .map(|(account, id, is_member)| (account.user.as_str(), *id, *is_member))
+        .collect();
+    assert_eq!(left, [("u1", conversation(A), false)]);
 }
 
 #[test]

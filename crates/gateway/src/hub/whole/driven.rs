@@ -34,6 +34,7 @@ impl Hub {
             all.hosted.extend(come.hosted);
             all.joined.extend(come.joined);
             all.counted.extend(come.counted);
+            all.members.extend(come.members);
             all.is_cut |= come.is_cut;
         }
         all
