@@ -78,6 +78,7 @@ pub(super) fn explain(
 ) -> String {
     match found {
         Violation::WrongPresence(me, user, ..) => presence::explain(me, user, accounts),
+        Violation::OldPresence(me, told) => presence::explain(me, &told.user, accounts),
         _ => String::new(),
     }
 }

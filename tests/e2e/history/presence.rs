@@ -15,6 +15,8 @@ use super::record::{Account, Heard, Life, Millis, Presence, Saying};
 const LATENESS_MS: Millis = 15_000;
 /// How long behind a welcome the gateway that the session left may still be believed: five seconds, and what is late.
 const SETTLING_MS: Millis = 15_000;
+/// How long before its client has the welcome a session may be told of to others, with what its record says.
+const OPENING_MS: Millis = 5_000;
 /// How long all gateways may take to know a member who joins while nothing is wrong.
 const JOINING_MS: Millis = 2_000;
 /// Members up to which a conversation carries presence.
@@ -146,7 +148,7 @@ fn check_order(account: &Account, other: &Account, found: &mut Vec<Violation>) {
     for (number, life) in other.lives.iter().enumerate() {
         let next = other.lives.get(number + 1);
         let end = next.map_or(Millis::MAX, |next| next.welcomed_at);
-        let settled = life.welcomed_at + SETTLING_MS..end;
+        let settled = life.welcomed_at + SETTLING_MS..end - OPENING_MS;
         let said = said_in(other, life.welcomed_at..end);
         let mut place = 0;
         let judged = told.iter().filter(|told| settled.contains(&told.at));
