@@ -101,17 +101,6 @@ impl Known {
         self.status == Some(PresenceStatus::Offline) && self.gone_at.is_some_and(is_gone)
     }
 
-    /// Whether some of these conversations hear of the user for the first time since it may have been told there that it is gone, or since a
-    /// snapshot there left it out: it lingers elsewhere, or only its end was told.
-    fn has_news_in(&self, here: &[ConversationId], status: PresenceStatus) -> bool {
-        if status == PresenceStatus::Offline {
-            return false;
-        }
-        let told_in: FxHashSet<_> = self.conversations.iter().collect();
-        let mut new = here.iter().filter(|id| !told_in.contains(id));
-        new.any(|id| self.gone_at.is_some() || self.outgrown.contains(id))
-    }
-
     /// Takes a gateway's word; says whether it is not older than the one it replaces.
     fn set(&mut self, gateway: GatewayId, status: PresenceStatus, number: u64) -> bool {
         let is_old = |(other, _, last): &(GatewayId, PresenceStatus, u64)| {
@@ -275,7 +264,6 @@ impl Presences {
         if !known.set(gateway, status, number) {
             return;
         }
-        let is_news = word != Word::Answer && known.has_news_in(&here, status);
         if status == PresenceStatus::Offline || word == Word::Answer {
             // Those who were told that the user came are told that it left.
             known.extend_to(&here, status == PresenceStatus::Offline);
@@ -284,10 +272,6 @@ impl Presences {
         }
         if word != Word::Change && known.status.is_none() {
             known.status = Some(known.highest());
-        }
-        if is_news && known.status == Some(known.highest()) {
-            let highest = known.highest();
-            self.told.push(known.tell(account, highest));
         }
     }
 
