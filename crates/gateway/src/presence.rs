@@ -37,7 +37,7 @@ const OFFLINE_MEMORY: Duration = Duration::from_secs(600);
 /// After how long an end is said once more: whoever was cut off for less than a gateway takes to count as dead missed it and believes the
 /// word before.
 const END_REPEAT_DELAY: Duration = Duration::from_secs(8);
-/// ConcurrentChanges that this gateway remembers: its own, to say them again when it was cut off itself, and those that it told.
+/// Ends that this gateway remembers: its own, to say them again when it was cut off itself, and those that it told.
 const MAX_ENDS: usize = 10_000;
 /// Users that are known; of more nothing is told.
 const KNOWN: usize = 200_000;

@@ -46,6 +46,15 @@ impl Local {
         self.since.clear();
     }
 
+    /// Whether what is said now is news: it changed, or nobody could be told when it did.
+    const fn take_word(&mut self, is_change: bool) -> Word {
+        if std::mem::replace(&mut self.is_unheard, false) || is_change {
+            Word::Change
+        } else {
+            Word::Repeat
+        }
+    }
+
     /// What changed came to nothing.
     fn change_not(&mut self) {
         (self.changed, self.since) = (false, Vec::new());
@@ -292,12 +301,7 @@ impl Presences {
                 status,
                 conversations: local.conversations.to_vec(),
             };
-            let is_unheard = std::mem::take(&mut local.is_unheard);
-            let word = if status == before && !is_unheard {
-                Word::Repeat
-            } else {
-                Word::Change
-            };
+            let word = local.take_word(status != before);
             if status == PresenceStatus::Offline {
                 self.note_end(&account, now);
                 // So that it is forgotten when its second is over.
