@@ -73,10 +73,14 @@ impl Violation {
 
 /// What led to it, where that is not in the violation itself.
 pub(super) fn explain(
+    ledger: &Ledger,
     found: &Violation,
     accounts: &[impl std::ops::Deref<Target = Account>],
 ) -> String {
     match found {
+        Violation::Stranger(me, user) => {
+            presence::explain(me, user, accounts) + &presence::explain_shared(ledger, me, user)
+        }
         Violation::WrongPresence(me, user, ..) => presence::explain(me, user, accounts),
         Violation::OldPresence(me, told) => presence::explain(me, &told.user, accounts),
         _ => String::new(),

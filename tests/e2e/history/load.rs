@@ -315,7 +315,7 @@ impl Load {
         let few = found.iter().take(10);
         let accounts: Vec<_> = self.clients.iter().map(|one| one.account()).collect();
         let few: Vec<_> = few
-            .map(|one| format!("  {one:?}{}", check::explain(one, &accounts)))
+            .map(|one| format!("  {one:?}{}", check::explain(ledger, one, &accounts)))
             .collect();
         drop(accounts);
         let lives = self.clients.iter().map(|client| {

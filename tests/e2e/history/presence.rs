@@ -228,9 +228,11 @@ pub(super) fn explain(
         let begins = life.map_or(Millis::MAX, |life| life.welcomed_at);
         let told = life.into_iter().flat_map(|life| &life.heard);
         let told = told.filter_map(|heard| match heard {
-            Heard::Presence(told) if told.user == *user => {
-                Some(format!("{:?} at +{}", told.status, told.at - begins))
-            }
+            Heard::Presence(told) if told.user == *user => Some(format!(
+                "{:?} at +{}",
+                told.status,
+                told.at.saturating_sub(begins)
+            )),
             Heard::Snapshot {
                 users,
                 is_complete,
@@ -241,7 +243,7 @@ pub(super) fn explain(
                 let count = users.len();
                 Some(format!(
                     "snapshot of {count} (complete: {is_complete}) {status:?} at +{}",
-                    at - begins
+                    at.saturating_sub(begins)
                 ))
             }
             _ => None,
@@ -254,6 +256,21 @@ pub(super) fn explain(
         let lives: Vec<_> = lives.map(|life| (life.welcomed_at, &life.ended)).collect();
         let said: Vec<_> = account.said.iter().rev().take(3).collect();
         text += &format!("\n    {user} lived from {lives:?}, said {said:?}");
+    }
+    text
+}
+
+/// When two users were members together, by conversation.
+pub(super) fn explain_shared(ledger: &Ledger, me: &UserId, user: &UserId) -> String {
+    let mut text = String::new();
+    for (id, log) in &ledger.logs {
+        for (from, until) in shared(log, me, user) {
+            let until = until.map(|until| log.time(until));
+            text += &format!(
+                "\n    together in {id:?} from {} to {until:?}",
+                log.time(from)
+            );
+        }
     }
     text
 }

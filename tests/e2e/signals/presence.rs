@@ -269,7 +269,7 @@ async fn snapshot_is_told_to_who_resumes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_resumes_without_workers_is_told_online_when_one_answers() {
+async fn who_resumes_without_workers_is_online_later() {
     let setup = Setup {
         gateways: 3,
         ..setup("1")

@@ -230,23 +230,20 @@ impl PresenceLoop {
                 }
             }
         }
-        self.presences.came_to(&asked, asked_at, |id, account| {
+        let mut name = |id, account: &Account| {
             let here = users.entry(id).or_default();
+            // What stands of it is looked up.
             here.push((account.clone(), PresenceStatus::Offline));
-        });
-        let all_lingering = self
-            .presences
-            .lingering_in(&asked, MAX_LINGERING, |id, account| {
-                let here = users.entry(id).or_default();
-                // What stands of it is looked up.
-                here.push((account.clone(), PresenceStatus::Offline));
-            });
+        };
+        let presences = &self.presences;
+        let all_who_came = presences.came_to(&asked, asked_at, &mut name);
+        let all_lingering = presences.lingering_in(&asked, MAX_LINGERING, name);
         for member in &members {
             let Some(outbox) = member.waiting.outbox.upgrade() else {
                 continue;
             };
             let mut snapshot = self.snapshot(member, &users);
-            snapshot.complete &= is_whole && all_lingering;
+            snapshot.complete &= is_whole && all_who_came && all_lingering;
             outbox.tell(&ServerFrame::PresenceSnapshot(snapshot));
         }
     }

@@ -21,7 +21,7 @@ const MAX_CLOSING: usize = 100_000;
 /// For longer than this no answer is waited for.
 const ANSWERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Users that left while answers are waited for, of whom that is remembered; of those that came as many.
-const MAX_ENDS: usize = 64 * 1024;
+const MAX_CHANGES: usize = if cfg!(test) { 4 } else { 64 * 1024 };
 
 /// Who came and left while answers are on their way: an answer may have been given before.
 #[derive(Debug, Default)]
@@ -32,11 +32,13 @@ pub(super) struct ConcurrentChanges {
     left: FxHashMap<(GatewayId, Arc<Account>), u64>,
     /// Who came meanwhile, the first one first, and where that is told here: an answer may have been given before.
     came: VecDeque<(Instant, Arc<Account>, Arc<[ConversationId]>)>,
+    /// When the last of those was forgotten for which there was no place.
+    forgot_at: Option<Instant>,
 }
 
 impl ConcurrentChanges {
     pub(super) fn note(&mut self, gateway: GatewayId, account: &Arc<Account>, number: u64) {
-        if self.asking > 0 && self.left.len() < MAX_ENDS {
+        if self.asking > 0 && self.left.len() < MAX_CHANGES {
             self.left.insert((gateway, Arc::clone(account)), number);
         }
     }
@@ -52,8 +54,11 @@ impl ConcurrentChanges {
             return;
         }
         let is_old = |at: &Instant| now.duration_since(*at) >= ANSWERS_TIMEOUT;
-        while self.came.len() >= MAX_ENDS || self.came.front().is_some_and(|(at, ..)| is_old(at)) {
+        while self.came.front().is_some_and(|(at, ..)| is_old(at)) {
             self.came.pop_front();
+        }
+        if self.came.len() >= MAX_CHANGES {
+            self.forgot_at = self.came.pop_front().map(|(at, ..)| at);
         }
         let came = (now, Arc::clone(account), Arc::clone(told_in));
         self.came.push_back(came);
@@ -170,19 +175,22 @@ impl Presences {
         }
     }
 
-    /// Gives each of these conversations with each user of whom it was told there since `asked_at` that it came: no answer may name it.
+    /// Gives each of these conversations with each user of whom it was told there since `asked_at` that it came: no answer may name it. Says
+    /// whether these were all.
     pub(crate) fn came_to(
         &self,
         ids: &FxHashSet<ConversationId>,
         asked_at: Instant,
         mut give: impl FnMut(ConversationId, &Account),
-    ) {
+    ) -> bool {
         let since = self.concurrent.came.iter().rev();
         for (_, account, told_in) in since.take_while(|(at, ..)| *at >= asked_at) {
             for id in told_in.iter().filter(|id| ids.contains(id)) {
                 give(*id, account);
             }
         }
+        let forgot_at = self.concurrent.forgot_at;
+        forgot_at.is_none_or(|forgot| forgot < asked_at)
     }
 
     /// Takes a word out of a gateway's answer; nobody is told of it. Says whether nothing newer was heard.

@@ -214,7 +214,7 @@ pub struct PresenceSignal {
 pub struct PresenceSnapshot {
     /// Who is online or away, in the order of their ids.
     pub users: Vec<PresenceSignal>,
-    /// Whether these are all: not where there are more than 1,000, or where a gateway did not answer in time. Of anyone else, `GET /v1/presence` tells.
+    /// Whether these are all: not where there are more than 1,000, where a gateway did not answer in time, or where no worker has said how large a conversation is. Of anyone else, `GET /v1/presence` tells.
     pub complete: bool,
 }
 

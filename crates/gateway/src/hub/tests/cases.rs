@@ -320,11 +320,14 @@ fn event_forgotten_before_session_is_entered_is_told() {
 }
 
 #[test]
-fn presence_begins_when_a_worker_says_how_large_a_conversation_is() {
+fn presence_begins_with_the_member_count() {
     let mut world = rejoined_by_record(true);
     let before = world.hub.take_come();
     assert!(before.counted.is_empty(), "{before:?}");
+    let key = SessionKey(world.keys);
+    assert!(!world.hub.has_counted(key));
     world.settle();
+    assert!(world.hub.has_counted(key));
     let come = world.hub.take_come();
     let hosted: Vec<_> = come.hosted.iter().map(|(_, id)| *id).collect();
     let users: Vec<_> = come.counted.iter().map(|one| one.user.as_str()).collect();

@@ -8,6 +8,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::lingering::Announced;
 use confab_protocol::query::EncodedEvent;
 use confab_protocol::signal::Signal;
+use rustc_hash::FxHashSet;
 
 use super::{Heard, Hub, Way};
 use crate::hub::{Ask, Come, Conversation, Read, Replays, Retry, SessionKey, Shard, Standing};
@@ -38,6 +39,12 @@ impl Hub {
             all.is_cut |= come.is_cut;
         }
         all
+    }
+
+    /// Whether every shard knows how large the conversations of a session are.
+    pub(crate) fn has_counted(&mut self, key: SessionKey) -> bool {
+        self.all_mut()
+            .all(|shard| shard.carrying_in(key, &mut FxHashSet::default()))
     }
 
     /// The shards remember of so few conversations how far they were heard.

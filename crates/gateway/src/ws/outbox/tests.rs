@@ -139,8 +139,7 @@ async fn typing_ends_pause_of_presence() {
     signal(&outbox, 1, "1".to_owned());
     let mut ready = Box::pin(outbox.ready());
     assert!(ready.as_mut().now_or_never().is_none());
-    let typing = SignalKey::Typing(ConversationId(Uuid::nil()), "u".parse().unwrap());
-    outbox.push_signal(&typing, &Broadcast::new(b"t"));
+    typing(&outbox, 1, "t".to_owned());
     ready.await;
     let waited = began.elapsed();
     assert!(

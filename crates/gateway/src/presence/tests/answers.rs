@@ -1,0 +1,182 @@
+//! What gateways answer of each other, and who comes and goes meanwhile.
+
+use super::*;
+
+#[test]
+fn answer_older_than_a_word_changes_nothing() {
+    let mut here = Here::new();
+    let carries = |id| (id == ROOM).then_some(true);
+    here.presences.asks();
+    let gone = word("alice", Offline);
+    let now = here.at(0);
+    here.presences
+        .heard((gateway(1), 7), &gone, Word::Change, now, carries);
+    let online = word("alice", Online);
+    let mut answers = |number| {
+        let from = gateway(1);
+        here.presences
+            .heard_answer(from, number, &online, now, carries)
+    };
+    assert!(!answers(6), "she left since");
+    assert!(answers(8));
+    let alice = account("alice");
+    assert_eq!(here.presences.status_of(&alice), Some(Online));
+    here.presences.heard(
+        (gateway(1), 9),
+        &word("alice", Away),
+        Word::Change,
+        now,
+        carries,
+    );
+    here.presences
+        .heard_answer(gateway(1), 8, &online, now, carries);
+    assert_eq!(here.presences.status_of(&alice), Some(Away));
+    here.presences.answered();
+    // Who is owed its end hears of it, though only an answer told that she was there.
+    here.hears(1, "alice", Offline, Word::Change, 1000);
+    here.told(1000);
+    let ids = [ROOM].into_iter().collect();
+    let mut lingering = Vec::new();
+    let give = |id, account: &Account| lingering.push((id, account.clone()));
+    assert!(here.presences.lingering_in(&ids, 2, give));
+    assert_eq!(lingering, [(ROOM, (*alice).clone())]);
+    assert_eq!(here.presences.status_of(&alice), Some(Away));
+    assert!(!here.presences.lingering_in(&ids, 0, |_, _| {}), "too many");
+    assert_eq!(here.told(11_000), one("alice", Offline));
+}
+
+/// Who is named to a session beside the answers, asked at `ms`.
+fn came(here: &Here, ms: u64) -> Vec<String> {
+    let (ids, mut came) = ([ROOM].into_iter().collect(), Vec::new());
+    let give = |_, account: &Account| came.push(account.user.as_str().to_owned());
+    assert!(here.presences.came_to(&ids, here.at(ms), give));
+    came
+}
+
+#[test]
+fn snapshot_claims_nothing_when_too_many_came() {
+    let mut here = Here::new();
+    here.presences.asks();
+    for n in 0..5 {
+        here.hears(1, &format!("user{n}"), Online, Word::Change, 100 + n);
+    }
+    let ids = room();
+    assert!(!here.presences.came_to(&ids, here.at(50), |_, _| {}));
+    assert!(here.presences.came_to(&ids, here.at(101), |_, _| {}));
+}
+
+#[test]
+fn who_comes_behind_an_answer_is_named() {
+    let mut here = Here::new();
+    here.hears(1, "bob", Online, Word::Change, 0);
+    here.hears(1, "bob", Offline, Word::Change, 100);
+    here.told(100);
+    here.presences.asks();
+    // Each gateway has answered by now: none of them had either.
+    here.hears(1, "alice", Online, Word::Change, 200);
+    // He was never away for those who know him, and is told to nobody.
+    here.hears(2, "bob", Online, Word::Change, 300);
+    assert_eq!(here.told(300), one("alice", Online));
+    assert_eq!(came(&here, 100), ["bob", "alice"]);
+    assert_eq!(came(&here, 250), ["bob"], "the answers named her");
+    here.presences.answered();
+    assert!(came(&here, 0).is_empty());
+}
+
+#[test]
+fn gateway_answers_of_its_sessions_and_of_those_who_may_come_back() {
+    let mut here = Here::new();
+    let (alice, bob) = (account("alice"), account("bob"));
+    for (key, user) in [(1, &alice), (2, &bob)] {
+        here.opens(SessionKey(key), user);
+    }
+    here.presences.set(SessionKey(1), Away);
+    here.says(0);
+    here.told(0);
+    here.presences.closed(SessionKey(2));
+    here.says(1000);
+    let tenant = &alice.tenant;
+    let members = vec![(Arc::clone(&alice), ROOM)];
+    let (words, is_whole) = here
+        .presences
+        .answer(tenant, vec![bob.user.clone()], &room(), members);
+    let told: Vec<_> = words
+        .iter()
+        .map(|word| (word.user.as_str(), word.status))
+        .collect();
+    assert_eq!(
+        (told, is_whole),
+        (vec![("bob", Online), ("alice", Away)], true)
+    );
+    assert_eq!(words[1].conversations, [ROOM]);
+    here.told(11_000);
+    let (words, _) = here
+        .presences
+        .answer(tenant, vec![bob.user.clone()], &room(), vec![]);
+    assert_eq!(words, []);
+}
+
+fn room() -> FxHashSet<ConversationId> {
+    [ROOM].into_iter().collect()
+}
+
+#[test]
+fn who_closed_is_answered_until_that_is_said() {
+    let mut here = Here::new();
+    let (alice, key) = (account("alice"), SessionKey(1));
+    let answer = |here: &Here| {
+        let answer = here
+            .presences
+            .answer(&alice.tenant, vec![], &room(), vec![]);
+        assert!(answer.1);
+        answer.0
+    };
+    here.opens(key, &alice);
+    here.says(0);
+    assert_eq!(answer(&here), [], "her shard names her");
+    here.presences.closed(key);
+    let named = answer(&here);
+    assert_eq!((named.len(), named[0].status), (1, Online));
+    assert_eq!(named[0].conversations, [ROOM]);
+    here.says(1000);
+    assert_eq!(answer(&here), [], "she lingers for those who heard of her");
+}
+
+#[test]
+fn who_left_a_conversation_is_named_there_no_more() {
+    let mut here = Here::new();
+    let alice = account("alice");
+    let lingering = |here: &Here| {
+        let mut named = 0;
+        let give = |_, _: &Account| named += 1;
+        assert!(here.presences.lingering_in(&room(), 100, give));
+        named
+    };
+    here.hears(1, "alice", Online, Word::Change, 0);
+    here.told(0);
+    here.hears(1, "alice", Offline, Word::Change, 100);
+    assert_eq!(lingering(&here), 1);
+    here.presences.member(&alice, ROOM, false);
+    assert_eq!(lingering(&here), 0);
+    here.presences.member(&alice, ROOM, true);
+    assert_eq!(lingering(&here), 1);
+    here.presences.member(&alice, ROOM, false);
+    // Where it was told that she came it is told that she left, though her gateway says so again.
+    here.hears(1, "alice", Offline, Word::Repeat, 200);
+    assert_eq!(lingering(&here), 0);
+    assert_eq!(here.told(10_100), one("alice", Offline));
+}
+
+#[test]
+fn who_left_before_its_session_ended_is_not_answered() {
+    let mut here = Here::new();
+    let (alice, key) = (account("alice"), SessionKey(1));
+    here.opens(key, &alice);
+    here.says(0);
+    here.presences.member(&alice, ROOM, false);
+    here.presences.closed(key);
+    let answer = here
+        .presences
+        .answer(&alice.tenant, vec![], &room(), vec![]);
+    assert_eq!(answer, (vec![], true));
+}
