@@ -69,6 +69,11 @@ impl Violation {
             Self::Late(..) | Self::NoSnapshot(_) | Self::WrongPresence(..)
         )
     }
+
+    /// Whether it is none if they became members of one conversation meanwhile.
+    pub(super) const fn is_stranger(&self) -> bool {
+        matches!(self, Self::Stranger(..))
+    }
 }
 
 /// What led to it, where that is not in the violation itself.
@@ -78,9 +83,7 @@ pub(super) fn explain(
     accounts: &[impl std::ops::Deref<Target = Account>],
 ) -> String {
     match found {
-        Violation::Stranger(me, user) => {
-            presence::explain(me, user, accounts) + &presence::explain_shared(ledger, me, user)
-        }
+        Violation::Stranger(me, user) => presence::explain_shared(ledger, me, user, accounts),
         Violation::WrongPresence(me, user, ..) => presence::explain(me, user, accounts),
         Violation::OldPresence(me, told) => presence::explain(me, &told.user, accounts),
         _ => String::new(),

@@ -192,20 +192,27 @@ impl Load {
     /// The same while a fault lasts, which gives no promise of how soon.
     pub(crate) async fn arrives_within(&self, cluster: &Cluster, deadline: Duration) {
         let ledger = read(cluster, false).await;
-        self.arrived(&ledger, Instant::now() + deadline).await;
+        self.arrived(cluster, ledger, Instant::now() + deadline)
+            .await;
     }
 
-    async fn arrived(&self, ledger: &Ledger, until: Instant) {
+    /// Gives what is stored by then.
+    async fn arrived(&self, cluster: &Cluster, mut ledger: Ledger, until: Instant) -> Ledger {
         loop {
             let found = self.clients.iter();
-            let found = found.flat_map(|client| check::told(ledger, &client.account()));
+            let found = found.flat_map(|client| check::told(&ledger, &client.account()));
             let found: Vec<_> = found.collect();
             if found.is_empty() {
-                return;
+                return ledger;
             }
-            let is_over = Instant::now() >= until || !found.iter().all(check::Violation::is_late);
-            assert!(!is_over, "{}", self.tell(ledger, &found));
+            let may_be = |one: &check::Violation| one.is_late() || one.is_stranger();
+            let is_over = Instant::now() >= until || !found.iter().all(may_be);
+            assert!(!is_over, "{}", self.tell(&ledger, &found));
             tokio::time::sleep(GLANCE).await;
+            // Commands whose outcome is unknown may make them members behind what was read.
+            if found.iter().any(check::Violation::is_stranger) {
+                ledger = read(cluster, ledger.is_final).await;
+            }
         }
     }
 
@@ -277,10 +284,12 @@ impl Load {
         let joined = tokio::time::timeout(PATIENCE, joined).await;
         joined.expect("the end of all commands");
         let ledger = read(cluster, true).await;
-        self.arrived(&ledger, Instant::now() + ARRIVAL).await;
+        self.arrived(cluster, ledger, Instant::now() + ARRIVAL)
+            .await;
         // Read again: nothing that nobody waits for any more may be stored behind it.
-        let mut ledger = read(cluster, true).await;
-        self.arrived(&ledger, Instant::now() + ARRIVAL).await;
+        let ledger = read(cluster, true).await;
+        let arrived = self.arrived(cluster, ledger, Instant::now() + ARRIVAL);
+        let mut ledger = arrived.await;
         // Who else is at work in the same cluster checks itself.
         let own: BTreeSet<_> = commands.iter().map(|one| one.conversation).collect();
         ledger.logs.retain(|id, _| own.contains(id));

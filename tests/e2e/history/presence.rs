@@ -260,9 +260,35 @@ pub(super) fn explain(
     text
 }
 
-/// When two users were members together, by conversation.
-pub(super) fn explain_shared(ledger: &Ledger, me: &UserId, user: &UserId) -> String {
+/// What a user was told of another for no reason, and when the two were members together, by conversation.
+pub(super) fn explain_shared(
+    ledger: &Ledger,
+    me: &UserId,
+    user: &UserId,
+    accounts: &[impl std::ops::Deref<Target = Account>],
+) -> String {
     let mut text = String::new();
+    for account in accounts.iter().filter(|one| one.user == *me) {
+        for life in &account.lives {
+            for heard in &life.heard {
+                let (how, told) = match heard {
+                    Heard::Presence(told) => ("by itself", Some(told)),
+                    Heard::Snapshot { users, .. } => {
+                        let mut named = users.iter();
+                        ("in a snapshot", named.find(|told| told.user == *user))
+                    }
+                    _ => continue,
+                };
+                let is_stranger = |told: &&Presence| {
+                    told.user == *user && !ledger.logs.values().any(|log| carries(log, me, told))
+                };
+                if let Some(told) = told.filter(is_stranger) {
+                    let welcomed_at = life.welcomed_at;
+                    text += &format!("\n    told {how} {told:?}, welcomed at {welcomed_at}");
+                }
+            }
+        }
+    }
     for (id, log) in &ledger.logs {
         for (from, until) in shared(log, me, user) {
             let until = until.map(|until| log.time(until));
