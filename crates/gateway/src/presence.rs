@@ -18,11 +18,13 @@ use crate::hub::{Account, SessionKey};
 mod answers;
 mod directory;
 mod gateways;
+mod hostings;
 mod local;
 
 use answers::ConcurrentChanges;
 pub(crate) use directory::PresenceDirectory;
 use gateways::Speakers;
+use hostings::Hostings;
 use local::Local;
 
 /// A gateway's words on one user: one a second, the newest winning.
@@ -68,6 +70,7 @@ pub(crate) struct Presences {
     leaving: VecDeque<(Instant, Arc<Account>)>,
     speakers: Speakers,
     concurrent: ConcurrentChanges,
+    hostings: Hostings,
     /// What is to be told here.
     told: Vec<Presence>,
 }
@@ -81,7 +84,9 @@ struct Known {
     words: Vec<(GatewayId, PresenceStatus, u64)>,
     /// The conversations here in which changes are told.
     conversations: Arc<[ConversationId]>,
-    /// Conversations here that grew too large since changes were told in them, or that the user left: only the end is.
+    /// When its gateway named them.
+    named_at: u64,
+    /// Conversations here that grew too large since changes were told in them: only the end is.
     outgrown: Vec<ConversationId>,
     /// What was told last, or was known without being told.
     status: Option<PresenceStatus>,
@@ -130,12 +135,9 @@ impl Known {
         self.conversations = here;
     }
 
-    /// Changes are told in these conversations as well; an end stays an end in those where only that is owed.
-    fn extend_to(&mut self, here: &[ConversationId], is_end: bool) {
-        let mut old: FxHashSet<_> = self.conversations.iter().collect();
-        if is_end {
-            old.extend(&self.outgrown);
-        }
+    /// Changes are told in these conversations as well.
+    fn extend_to(&mut self, here: &[ConversationId]) {
+        let old: FxHashSet<_> = self.conversations.iter().collect();
         let new = here.iter().filter(|id| !old.contains(id));
         let new: Vec<_> = new.copied().collect();
         if !new.is_empty() {
@@ -185,6 +187,7 @@ impl Presences {
             leaving: VecDeque::new(),
             speakers: Speakers::default(),
             concurrent: ConcurrentChanges::default(),
+            hostings: Hostings::default(),
             told: Vec::new(),
         }
     }
@@ -253,6 +256,7 @@ impl Presences {
             let number = self.numbers;
             let known = Known {
                 number,
+                named_at: self.hostings.tick(),
                 ..Known::default()
             };
             self.known.insert(Arc::clone(account), known);
@@ -266,9 +270,10 @@ impl Presences {
         }
         if status == PresenceStatus::Offline || word == Word::Answer {
             // Those who were told that the user came are told that it left.
-            known.extend_to(&here, status == PresenceStatus::Offline);
+            known.extend_to(&here);
         } else {
             known.move_to(here, is_outgrown);
+            known.named_at = self.hostings.tick();
         }
         if word != Word::Change && known.status.is_none() {
             known.status = Some(known.highest());
@@ -292,7 +297,8 @@ impl Presences {
         let is_back = known.gone_at.take().is_some();
         let is_told = known.status.replace(highest) != Some(highest);
         if is_back || is_told {
-            self.concurrent.came(account, &known.conversations, now);
+            let told_in = (&known.conversations, known.named_at);
+            self.concurrent.came(account, told_in, now);
         }
         if is_told {
             self.told.push(known.tell(account, highest));
@@ -309,12 +315,23 @@ impl Presences {
         }
     }
 
-    /// A user joined a conversation that has members here, or left it: who left is named to nobody there any more.
-    pub(crate) fn member(&mut self, account: &Account, id: ConversationId, is_member: bool) {
+    /// A conversation has its first member here.
+    pub(crate) fn hosts(&mut self, id: ConversationId) {
+        self.hostings.begin(id);
+    }
+
+    /// More conversations than are told had their first members here.
+    pub(crate) fn hosts_many(&mut self) {
+        self.hostings.forget();
+    }
+
+    /// A user left a conversation that has members here: nothing more of it is told there, of which those who came since know nothing.
+    pub(crate) fn left(&mut self, account: &Account, id: ConversationId) {
         if let Some(known) = self.known.get_mut(account) {
-            known.member(id, is_member);
+            known.conversations = without(&known.conversations, id);
+            known.outgrown.retain(|other| *other != id);
         }
-        if !is_member && let Some(local) = self.locals.get_mut(account) {
+        if let Some(local) = self.locals.get_mut(account) {
             local.conversations = without(&local.conversations, id);
         }
     }
@@ -435,17 +452,6 @@ impl Presences {
 }
 
 impl Known {
-    /// The user is a member of the conversation since now, or is one no more: there its end alone is told.
-    fn member(&mut self, id: ConversationId, is_member: bool) {
-        let is_told = self.conversations.contains(&id);
-        if is_member && !is_told && self.outgrown.contains(&id) {
-            self.extend_to(&[id], false);
-        } else if !is_member && is_told {
-            self.conversations = without(&self.conversations, id);
-            self.outgrown.push(id);
-        }
-    }
-
     fn tell(&self, account: &Account, status: PresenceStatus) -> Presence {
         let mut conversations = self.conversations.to_vec();
         if status == PresenceStatus::Offline {

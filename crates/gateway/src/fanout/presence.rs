@@ -157,20 +157,24 @@ impl PresenceLoop {
             hosted,
             joined,
             counted,
-            members,
+            left,
             is_cut,
         } = come;
+        for (_, id) in &hosted {
+            self.presences.hosts(*id);
+        }
         self.wanted.extend(hosted);
         for (account, id) in joined {
             self.presences.joined(&account, id);
         }
-        for (account, id, is_member) in members {
-            self.presences.member(&account, id, is_member);
+        for (account, id) in left {
+            self.presences.left(&account, id);
         }
         for account in counted {
             self.presences.counted(&account);
         }
         if is_cut {
+            self.presences.hosts_many();
             self.presences.repeat_all();
         }
         if is_cut || self.wants_too_many() {

@@ -19,8 +19,8 @@ pub(crate) struct Come {
     pub(crate) joined: Vec<(Arc<Account>, ConversationId)>,
     /// The users with conversations that carry presence since a worker said how large they are.
     pub(crate) counted: FxHashSet<Arc<Account>>,
-    /// The users who joined a conversation that carries presence, or left one, in that order; with whether they are members since.
-    pub(crate) members: Vec<(Account, ConversationId, bool)>,
+    /// The users who left a conversation that carries presence.
+    pub(crate) left: Vec<(Account, ConversationId)>,
     /// Whether there were more of any than is remembered: then anyone may have come.
     pub(crate) is_cut: bool,
 }
@@ -53,10 +53,10 @@ impl Come {
         }
     }
 
-    /// A user is a member of a conversation since now, or is one no more.
-    pub(super) fn member(&mut self, account: Account, id: ConversationId, is_member: bool) {
-        if self.members.len() < MAX_COME {
-            self.members.push((account, id, is_member));
+    /// A user left a conversation.
+    pub(super) fn leaves(&mut self, account: Account, id: ConversationId) {
+        if self.left.len() < MAX_COME {
+            self.left.push((account, id));
         } else {
             self.is_cut = true;
         }
@@ -65,7 +65,7 @@ impl Come {
     /// Whether anyone came, or went.
     pub(crate) fn is_empty(&self) -> bool {
         let came_none = self.hosted.is_empty() && self.joined.is_empty();
-        came_none && self.counted.is_empty() && self.members.is_empty()
+        came_none && self.counted.is_empty() && self.left.is_empty()
     }
 }
 

@@ -57,19 +57,10 @@ impl Shard {
                     conversation.end_of(*key, event.seq);
                 }
                 if conversation.carries_signals() {
-                    self.come.member(account, id, false);
+                    self.come.leaves(account, id);
                 }
             }
             Some(MembershipChange::Ended) => conversation.end_all(event.seq),
-            Some(MembershipChange::Joined(users)) if conversation.carries_signals() => {
-                for user in users {
-                    let account = Account {
-                        tenant: conversation.tenant.clone(),
-                        user: user.clone(),
-                    };
-                    self.come.member(account, id, true);
-                }
-            }
             Some(MembershipChange::Joined(_)) | None => {}
         }
         let delivered = conversation.push(id, event, self.read);

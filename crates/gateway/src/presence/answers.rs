@@ -31,9 +31,18 @@ pub(super) struct ConcurrentChanges {
     /// By gateway and user, the number of the last word that said so.
     left: FxHashMap<(GatewayId, Arc<Account>), u64>,
     /// Who came meanwhile, the first one first, and where that is told here: an answer may have been given before.
-    came: VecDeque<(Instant, Arc<Account>, Arc<[ConversationId]>)>,
+    came: VecDeque<Came>,
     /// When the last of those was forgotten for which there was no place.
     forgot_at: Option<Instant>,
+}
+
+/// A user that came.
+#[derive(Debug)]
+struct Came {
+    at: Instant,
+    account: Arc<Account>,
+    told_in: Arc<[ConversationId]>,
+    named_at: u64,
 }
 
 impl ConcurrentChanges {
@@ -47,21 +56,25 @@ impl ConcurrentChanges {
     pub(super) fn came(
         &mut self,
         account: &Arc<Account>,
-        told_in: &Arc<[ConversationId]>,
+        (told_in, named_at): (&Arc<[ConversationId]>, u64),
         now: Instant,
     ) {
         if self.asking == 0 {
             return;
         }
         let is_old = |at: &Instant| now.duration_since(*at) >= ANSWERS_TIMEOUT;
-        while self.came.front().is_some_and(|(at, ..)| is_old(at)) {
+        while self.came.front().is_some_and(|came| is_old(&came.at)) {
             self.came.pop_front();
         }
         if self.came.len() >= MAX_CHANGES {
-            self.forgot_at = self.came.pop_front().map(|(at, ..)| at);
+            self.forgot_at = self.came.pop_front().map(|came| came.at);
         }
-        let came = (now, Arc::clone(account), Arc::clone(told_in));
-        self.came.push_back(came);
+        self.came.push_back(Came {
+            at: now,
+            account: Arc::clone(account),
+            told_in: Arc::clone(told_in),
+            named_at,
+        });
     }
 
     fn is_over(&self, gateway: GatewayId, account: &Arc<Account>, number: u64) -> bool {
@@ -184,13 +197,18 @@ impl Presences {
         mut give: impl FnMut(ConversationId, &Account),
     ) -> bool {
         let since = self.concurrent.came.iter().rev();
-        for (_, account, told_in) in since.take_while(|(at, ..)| *at >= asked_at) {
-            for id in told_in.iter().filter(|id| ids.contains(id)) {
-                give(*id, account);
+        let forgot_at = self.concurrent.forgot_at;
+        let mut are_all = forgot_at.is_none_or(|forgot| forgot < asked_at);
+        for came in since.take_while(|came| came.at >= asked_at) {
+            for id in came.told_in.iter().filter(|id| ids.contains(id)) {
+                if self.hostings.last(*id, came.named_at) {
+                    give(*id, &came.account);
+                } else {
+                    are_all = false;
+                }
             }
         }
-        let forgot_at = self.concurrent.forgot_at;
-        forgot_at.is_none_or(|forgot| forgot < asked_at)
+        are_all
     }
 
     /// Takes a word out of a gateway's answer; nobody is told of it. Says whether nothing newer was heard.
@@ -231,7 +249,7 @@ impl Presences {
         most: usize,
         mut give: impl FnMut(ConversationId, &Account),
     ) -> bool {
-        let mut looked_at = 0;
+        let (mut looked_at, mut are_all) = (0, true);
         for (end, account) in &self.leaving {
             if looked_at >= most {
                 return false;
@@ -246,10 +264,14 @@ impl Presences {
             }
             looked_at += known.conversations.len();
             for id in known.conversations.iter().filter(|id| ids.contains(id)) {
-                give(*id, account);
+                if self.hostings.last(*id, known.named_at) {
+                    give(*id, account);
+                } else {
+                    are_all = false;
+                }
             }
         }
-        true
+        are_all
     }
 }
 

@@ -91,7 +91,11 @@ impl Presences {
         if local.status() != before {
             local.change();
         }
-        self.say_of(account, Word::Change);
+        // It may have left conversations while it was away, which nobody here heard of if it was the last member.
+        let is_unsaid = |said: PresenceStatus| said != PresenceStatus::Offline;
+        let is_back = before == PresenceStatus::Offline && local.said.is_some_and(is_unsaid);
+        let word = if is_back { Word::Repeat } else { Word::Change };
+        self.say_of(account, word);
     }
 
     /// A session says whether its user is there.

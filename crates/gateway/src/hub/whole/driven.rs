@@ -35,7 +35,7 @@ impl Hub {
             all.hosted.extend(come.hosted);
             all.joined.extend(come.joined);
             all.counted.extend(come.counted);
-            all.members.extend(come.members);
+            all.left.extend(come.left);
             all.is_cut |= come.is_cut;
         }
         all

@@ -156,15 +156,15 @@ fn who_left_a_conversation_is_named_there_no_more() {
     here.told(0);
     here.hears(1, "alice", Offline, Word::Change, 100);
     assert_eq!(lingering(&here), 1);
-    here.presences.member(&alice, ROOM, false);
+    here.presences.left(&alice, ROOM);
     assert_eq!(lingering(&here), 0);
-    here.presences.member(&alice, ROOM, true);
-    assert_eq!(lingering(&here), 1);
-    here.presences.member(&alice, ROOM, false);
-    // Where it was told that she came it is told that she left, though her gateway says so again.
-    here.hears(1, "alice", Offline, Word::Repeat, 200);
-    assert_eq!(lingering(&here), 0);
-    assert_eq!(here.told(10_100), one("alice", Offline));
+    assert_eq!(told_in(&mut here, 10_100), [(Offline, vec![])]);
+}
+
+/// What is told to the conversations in which it is.
+fn told_in(here: &mut Here, ms: u64) -> Vec<(PresenceStatus, Vec<ConversationId>)> {
+    let told = here.presences.told(here.at(ms)).into_iter();
+    told.map(|one| (one.status, one.conversations)).collect()
 }
 
 #[test]
@@ -173,8 +173,48 @@ fn who_left_before_its_session_ended_is_not_answered() {
     let (alice, key) = (account("alice"), SessionKey(1));
     here.opens(key, &alice);
     here.says(0);
-    here.presences.member(&alice, ROOM, false);
+    here.presences.left(&alice, ROOM);
     here.presences.closed(key);
+    let answer = here
+        .presences
+        .answer(&alice.tenant, vec![], &room(), vec![]);
+    assert_eq!(answer, (vec![], true));
+}
+
+#[test]
+fn lingering_user_is_not_named_where_its_leave_was_missed() {
+    let mut here = Here::new();
+    here.hears(1, "alice", Online, Word::Change, 0);
+    here.told(0);
+    // Nobody was here for a moment, and nobody heard who left meanwhile.
+    here.presences.hosts(ROOM);
+    here.hears(1, "alice", Offline, Word::Change, 100);
+    let named = |here: &Here| {
+        let mut named = 0;
+        let are_all = here.presences.lingering_in(&room(), 100, |_, _| named += 1);
+        (named, are_all)
+    };
+    assert_eq!(named(&here), (0, false));
+    here.presences.asks();
+    here.hears(2, "alice", Online, Word::Change, 200);
+    assert_eq!(came(&here, 0), ["alice"], "her gateway named it since");
+    here.hears(2, "alice", Offline, Word::Change, 300);
+    assert_eq!(named(&here), (1, true));
+}
+
+#[test]
+fn who_is_back_at_once_says_where_it_is() {
+    let mut here = Here::new();
+    let alice = account("alice");
+    here.opens(SessionKey(1), &alice);
+    here.says(0);
+    // She left the room meanwhile, and had been its last member here.
+    here.presences.closed(SessionKey(1));
+    here.opens(SessionKey(2), &alice);
+    let now = here.at(1000);
+    let said = here.presences.say(now, |_| Some(Vec::new()), |_| false);
+    assert_eq!((said.changes.len(), said.repeats.len()), (0, 1));
+    here.presences.closed(SessionKey(2));
     let answer = here
         .presences
         .answer(&alice.tenant, vec![], &room(), vec![]);
