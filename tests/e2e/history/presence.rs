@@ -31,7 +31,7 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
         let mut snapshots = 0;
         for heard in &life.heard {
             match heard {
-                Heard::Presence(told) => check_told(ledger, me, told, found),
+                Heard::Presence(told) => check_told(ledger, me, told, told.at, found),
                 Heard::Snapshot { users, .. } => {
                     snapshots += 1;
                     let named: BTreeSet<_> = users.iter().map(|told| &told.user).collect();
@@ -44,8 +44,9 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
                     if !is_sound {
                         found.push(Violation::Snapshot(me.clone()));
                     }
+                    // Who reads slowly has it long after it was told.
                     for told in users {
-                        check_told(ledger, me, told, found);
+                        check_told(ledger, me, told, life.welcomed_at, found);
                     }
                 }
                 Heard::Event(_)
@@ -57,21 +58,31 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
     }
 }
 
-fn check_told(ledger: &Ledger, me: &UserId, told: &Presence, found: &mut Vec<Violation>) {
+fn check_told(
+    ledger: &Ledger,
+    me: &UserId,
+    told: &Presence,
+    since: Millis,
+    found: &mut Vec<Violation>,
+) {
     // What is newer than the ledger may make them members of one conversation.
-    let is_stranger = ledger.is_final && !ledger.logs.values().any(|log| carries(log, me, told));
+    let is_stranger = ledger.is_final
+        && !ledger
+            .logs
+            .values()
+            .any(|log| carries(log, me, told, since));
     if told.user == *me || is_stranger {
         found.push(Violation::Stranger(me.clone(), told.user.clone()));
     }
 }
 
-/// Whether a conversation is a reason to tell a member so of another at that moment.
-fn carries(log: &Log, me: &UserId, told: &Presence) -> bool {
+/// Whether a conversation is a reason to tell a member so of another at that moment, or at one since `since`.
+fn carries(log: &Log, me: &UserId, told: &Presence, since: Millis) -> bool {
     shared(log, me, &told.user)
         .into_iter()
         .any(|(from, until)| {
             let has_begun = log.time(from) <= told.at;
-            let has_ended = until.is_some_and(|until| log.time(until) + LATENESS_MS < told.at);
+            let has_ended = until.is_some_and(|until| log.time(until) + LATENESS_MS < since);
             let is_carried = !has_ended && was_small(log, from, told.at);
             // That a user is gone is told wherever it was told to be there.
             has_begun && (is_carried || told.status == PresenceStatus::Offline)
@@ -271,16 +282,18 @@ pub(super) fn explain_shared(
     for account in accounts.iter().filter(|one| one.user == *me) {
         for life in &account.lives {
             for heard in &life.heard {
-                let (how, told) = match heard {
-                    Heard::Presence(told) => ("by itself", Some(told)),
+                let (how, told, since) = match heard {
+                    Heard::Presence(told) => ("by itself", Some(told), told.at),
                     Heard::Snapshot { users, .. } => {
                         let mut named = users.iter();
-                        ("in a snapshot", named.find(|told| told.user == *user))
+                        let told = named.find(|told| told.user == *user);
+                        ("in a snapshot", told, life.welcomed_at)
                     }
                     _ => continue,
                 };
                 let is_stranger = |told: &&Presence| {
-                    told.user == *user && !ledger.logs.values().any(|log| carries(log, me, told))
+                    let mut logs = ledger.logs.values();
+                    told.user == *user && !logs.any(|log| carries(log, me, told, since))
                 };
                 if let Some(told) = told.filter(is_stranger) {
                     let welcomed_at = life.welcomed_at;

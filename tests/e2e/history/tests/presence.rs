@@ -45,9 +45,16 @@ fn saying(account: Account, said: &[(PresenceStatus, Millis)]) -> Account {
 
 /// What is wrong with what one client heard of presence.
 fn alone(ledger: &Ledger, name: &str, heard: Vec<Heard>) -> Vec<Violation> {
+    let at = match heard.first() {
+        Some(Heard::Snapshot { at, .. }) => *at,
+        _ => 0,
+    };
+    alone_in(ledger, name, life(at, heard))
+}
+
+fn alone_in(ledger: &Ledger, name: &str, life: Life) -> Vec<Violation> {
     let mut found = Vec::new();
-    let account = account(name, vec![first(heard)]);
-    presence::check(ledger, &account, &mut found);
+    presence::check(ledger, &account(name, vec![life]), &mut found);
     found
 }
 
@@ -86,6 +93,8 @@ fn user_outside_of_shared_membership_is_found() {
         let found = alone(&ledger(), "carol", vec![snapshot(&[("bob", Away)], at)]);
         assert_eq!(found, stranger("carol", "bob"), "{at}");
     }
+    let read_late = life(85_000, vec![snapshot(&[("bob", Away)], 89_000)]);
+    assert_eq!(alone_in(&ledger(), "carol", read_late), []);
     let found = alone(&ledger(), "bob", vec![told("dave", Online, 50_000)]);
     assert_eq!(found, stranger("bob", "dave"));
     let found = alone(&ledger(), "bob", vec![told("bob", Online, 50_000)]);
