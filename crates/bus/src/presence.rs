@@ -140,7 +140,9 @@ mod tests {
                             user: question.users[0].clone(),
                             status: PresenceStatus::Away,
                             conversations: question.conversations,
+                            as_of: Vec::new(),
                         }],
+                        lingering: Vec::new(),
                     };
                     bus.answer_presence(reply, &answer).await.unwrap();
                 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use confab_bus::GatewayId;
-use confab_protocol::ids::ConversationId;
-use confab_protocol::signal::{Presence, PresenceStatus};
+use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::signal::{MemberOf, Presence, PresenceStatus};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::hub::{Account, SessionKey};
@@ -21,6 +21,7 @@ mod gateways;
 mod hostings;
 mod local;
 
+pub(crate) use answers::Answer;
 use answers::ConcurrentChanges;
 pub(crate) use directory::PresenceDirectory;
 use gateways::Speakers;
@@ -83,11 +84,11 @@ struct Known {
     /// What each gateway says, and the number of the message in which it did.
     words: Vec<(GatewayId, PresenceStatus, u64)>,
     /// The conversations here in which changes are told.
-    conversations: Arc<[ConversationId]>,
+    conversations: Arc<[MemberOf]>,
     /// When its gateway named them.
     named_at: u64,
-    /// Conversations here that grew too large since changes were told in them: only the end is.
-    outgrown: Vec<ConversationId>,
+    /// Conversations here of which its gateway says nothing any more, since they grew too large or it is not sure of them: only the end is told.
+    owed: Vec<MemberOf>,
     /// What was told last, or was known without being told.
     status: Option<PresenceStatus>,
     /// Since when no gateway has the user.
@@ -98,6 +99,14 @@ impl Known {
     fn highest(&self) -> PresenceStatus {
         let words = self.words.iter().map(|(_, status, _)| *status);
         words.max().unwrap_or(PresenceStatus::Offline)
+    }
+
+    /// Whether it has no session anywhere, and may come back.
+    fn is_lingering(&self) -> bool {
+        self.gone_at.is_some()
+            && self
+                .status
+                .is_some_and(|said| said != PresenceStatus::Offline)
     }
 
     /// Whether nobody needs to know any more that the user was told to be offline.
@@ -119,31 +128,43 @@ impl Known {
         true
     }
 
-    /// Where changes are told from now on. What was told where that is no more, for the conversation `is_outgrown`, is owed its end.
-    fn move_to(
-        &mut self,
-        here: Arc<[ConversationId]>,
-        is_outgrown: impl Fn(ConversationId) -> bool,
-    ) {
-        let new: FxHashSet<_> = here.iter().copied().collect();
-        self.outgrown.retain(|id| !new.contains(id));
-        let known: FxHashSet<_> = self.outgrown.iter().copied().collect();
-        let old = self.conversations.iter().copied();
-        let outgrown =
-            old.filter(|id| !new.contains(id) && !known.contains(id) && is_outgrown(*id));
-        self.outgrown.extend(outgrown);
-        self.conversations = here;
+    /// Where changes are told from now on. What was told where that is no more, in a conversation that `is_here`, is owed its end.
+    fn move_to(&mut self, here: &[MemberOf], is_here: impl Fn(ConversationId) -> bool) {
+        let here = self.highest_of(here);
+        let told = self.conversations.iter().chain(&self.owed);
+        let by_id: FxHashMap<_, _> = told.map(|one| (one.conversation, *one)).collect();
+        let ids: FxHashSet<_> = here.iter().map(|one| one.conversation).collect();
+        let owed = by_id
+            .into_iter()
+            .filter(|(id, _)| !ids.contains(id) && is_here(*id));
+        self.owed = owed.map(|(_, one)| one).collect();
+        self.conversations = here.into();
     }
 
     /// Changes are told in these conversations as well.
-    fn extend_to(&mut self, here: &[ConversationId]) {
-        let old: FxHashSet<_> = self.conversations.iter().collect();
-        let new = here.iter().filter(|id| !old.contains(id));
-        let new: Vec<_> = new.copied().collect();
-        if !new.is_empty() {
-            self.outgrown.retain(|id| !new.contains(id));
-            self.conversations = [&self.conversations, new.as_slice()].concat().into();
+    fn extend_to(&mut self, here: &[MemberOf]) {
+        let new = self.highest_of(here);
+        if new.iter().all(|one| self.conversations.contains(one)) {
+            return;
         }
+        let ids: FxHashSet<_> = new.iter().map(|one| one.conversation).collect();
+        self.owed.retain(|one| !ids.contains(&one.conversation));
+        let old = self.conversations.iter();
+        let old = old.filter(|one| !ids.contains(&one.conversation));
+        self.conversations = old.copied().chain(new.iter().copied()).collect();
+    }
+
+    /// These conversations, each with the highest seq up to which the user is known to have been a member.
+    fn highest_of(&self, here: &[MemberOf]) -> Vec<MemberOf> {
+        let told = self.conversations.iter().chain(&self.owed);
+        let known: FxHashMap<_, _> = told.map(|one| (one.conversation, one.as_of)).collect();
+        let highest = |one: &MemberOf| MemberOf {
+            as_of: known
+                .get(&one.conversation)
+                .map_or(one.as_of, |known| one.as_of.max(*known)),
+            ..*one
+        };
+        here.iter().map(highest).collect()
     }
 }
 
@@ -154,6 +175,8 @@ pub(crate) struct Said {
     pub(crate) changes: Vec<Presence>,
     /// What did not, for those who do not know it.
     pub(crate) repeats: Vec<Presence>,
+    /// What did not either, for those who were not told when it did.
+    pub(crate) unheard: Vec<Presence>,
 }
 
 /// Whether a word is news, or for those who do not know it.
@@ -165,6 +188,8 @@ pub(crate) enum Word {
     Repeat,
     /// As a repeat, of some of the user's conversations.
     Answer,
+    /// It did not, and those of whom it matters may not know it: they are told.
+    Unheard,
 }
 
 impl Presences {
@@ -216,18 +241,14 @@ impl Presences {
             self.concurrent.note(gateway, &account, number);
             self.repeat(&account);
         }
-        let ids = presence.conversations.iter().copied();
-        let here = ids.filter(|id| carries(*id).is_some_and(|carries| carries || is_end));
-        let here = here.collect();
-        let is_outgrown = |id| carries(id) == Some(false);
-        self.note(
-            &account,
-            (gateway, presence.status, number),
-            word,
-            here,
-            is_outgrown,
-        );
-        self.settle(&account, now);
+        let is_told_in = |id| carries(id).is_some_and(|carries| carries || is_end);
+        let here = presence.member_of();
+        let here: Vec<_> = here.filter(|one| is_told_in(one.conversation)).collect();
+        let is_here = |id| carries(id).is_some();
+        let said = (gateway, presence.status, number);
+        if self.note(&account, said, word, &here, is_here) {
+            self.settle(&account, word, now);
+        }
     }
 
     /// The conversations here in which changes of these users are told.
@@ -236,52 +257,62 @@ impl Presences {
         accounts: impl Iterator<Item = &'a Account>,
     ) -> impl Iterator<Item = ConversationId> {
         let known = accounts.filter_map(|account| self.known.get(account));
-        known.flat_map(|known| known.conversations.iter().copied())
+        known.flat_map(|known| known.conversations.iter().map(|one| one.conversation))
     }
 
-    /// Takes note of a gateway's word on a user, and of the conversations here in which it matters.
+    /// Takes note of a gateway's word on a user, and of the conversations here in which it matters. Says whether it counts.
     fn note(
         &mut self,
         account: &Arc<Account>,
         (gateway, status, number): (GatewayId, PresenceStatus, u64),
         word: Word,
-        here: Arc<[ConversationId]>,
-        is_outgrown: impl Fn(ConversationId) -> bool,
-    ) {
-        if !self.known.contains_key(account) {
-            if here.is_empty() || self.known.len() >= KNOWN {
-                return;
-            }
-            self.numbers += 1;
-            let number = self.numbers;
-            let known = Known {
-                number,
-                named_at: self.hostings.tick(),
-                ..Known::default()
-            };
-            self.known.insert(Arc::clone(account), known);
-            self.swept.push_back((number, Arc::clone(account)));
+        here: &[MemberOf],
+        is_here: impl Fn(ConversationId) -> bool,
+    ) -> bool {
+        if here.is_empty() && !self.known.contains_key(account) || !self.know(account) {
+            return false;
         }
         let Some(known) = self.known.get_mut(account) else {
-            return;
+            return false;
         };
         if !known.set(gateway, status, number) {
-            return;
+            return false;
         }
         if status == PresenceStatus::Offline || word == Word::Answer {
             // Those who were told that the user came are told that it left.
-            known.extend_to(&here);
+            known.extend_to(here);
         } else {
-            known.move_to(here, is_outgrown);
+            known.move_to(here, is_here);
             known.named_at = self.hostings.tick();
         }
-        if word != Word::Change && known.status.is_none() {
+        if matches!(word, Word::Repeat | Word::Answer) && known.status.is_none() {
             known.status = Some(known.highest());
         }
+        true
     }
 
-    /// Tells what the words say now, where it is another than was told.
-    fn settle(&mut self, account: &Arc<Account>, now: Instant) {
+    /// Whether a user is known, or is from now on.
+    fn know(&mut self, account: &Arc<Account>) -> bool {
+        if self.known.contains_key(account) {
+            return true;
+        }
+        if self.known.len() >= KNOWN {
+            return false;
+        }
+        self.numbers += 1;
+        let number = self.numbers;
+        let known = Known {
+            number,
+            named_at: self.hostings.tick(),
+            ..Known::default()
+        };
+        self.known.insert(Arc::clone(account), known);
+        self.swept.push_back((number, Arc::clone(account)));
+        true
+    }
+
+    /// Tells what the words say now, where it is another than was told, or not everyone was.
+    fn settle(&mut self, account: &Arc<Account>, word: Word, now: Instant) {
         let Some(known) = self.known.get_mut(account) else {
             return;
         };
@@ -295,7 +326,8 @@ impl Presences {
             return;
         }
         let is_back = known.gone_at.take().is_some();
-        let is_told = known.status.replace(highest) != Some(highest);
+        let is_other = known.status.replace(highest) != Some(highest);
+        let is_told = is_other || word == Word::Unheard;
         if is_back || is_told {
             let told_in = (&known.conversations, known.named_at);
             self.concurrent.came(account, told_in, now);
@@ -315,9 +347,9 @@ impl Presences {
         }
     }
 
-    /// A conversation has its first member here.
-    pub(crate) fn hosts(&mut self, id: ConversationId) {
-        self.hostings.begin(id);
+    /// A conversation has its first member here, behind an event that nobody here heard.
+    pub(crate) fn hosts(&mut self, id: ConversationId, unheard: Seq) {
+        self.hostings.begin(id, unheard);
     }
 
     /// More conversations than are told had their first members here.
@@ -329,7 +361,7 @@ impl Presences {
     pub(crate) fn left(&mut self, account: &Account, id: ConversationId) {
         if let Some(known) = self.known.get_mut(account) {
             known.conversations = without(&known.conversations, id);
-            known.outgrown.retain(|other| *other != id);
+            known.owed.retain(|one| one.conversation != id);
         }
         if let Some(local) = self.locals.get_mut(account) {
             local.conversations = without(&local.conversations, id);
@@ -365,7 +397,7 @@ impl Presences {
             }
         }
         for account in left {
-            self.settle(&account, now);
+            self.settle(&account, Word::Change, now);
         }
         is_back
     }
@@ -404,7 +436,7 @@ impl Presences {
         }
     }
 
-    /// The conversations that the next sweep looks at. Those that grew too large for signals count as well: their members are owed the end.
+    /// The conversations that the next sweep looks at. Those in which only the end is told count as well.
     pub(crate) fn to_sweep(&self) -> Vec<ConversationId> {
         let mut ids = Vec::new();
         for (number, account) in self.swept.iter().take(SWEPT) {
@@ -414,7 +446,8 @@ impl Presences {
             let known = self.known.get(account);
             let known = known.filter(|known| known.number == *number);
             if let Some(known) = known {
-                ids.extend(known.conversations.iter().chain(&known.outgrown));
+                let told = known.conversations.iter().chain(&known.owed);
+                ids.extend(told.map(|one| one.conversation));
             }
         }
         ids
@@ -435,13 +468,19 @@ impl Presences {
             let Some(known) = known.filter(|known| known.number == number) else {
                 continue;
             };
-            conversations += known.conversations.len() + known.outgrown.len();
-            if !known.conversations.iter().all(|id| is_here(*id)) {
-                let ids = known.conversations.iter().copied();
-                known.conversations = ids.filter(|id| is_here(*id)).collect();
+            conversations += known.conversations.len() + known.owed.len();
+            if known.is_lingering() {
+                // Where nobody is here any more, it may be asked for.
+                self.swept.push_back((number, account));
+                continue;
             }
-            known.outgrown.retain(|id| is_here(*id));
-            let is_nowhere = known.conversations.is_empty() && known.outgrown.is_empty();
+            let is_here = |one: &MemberOf| is_here(one.conversation);
+            if !known.conversations.iter().all(is_here) {
+                let here = known.conversations.iter().copied();
+                known.conversations = here.filter(is_here).collect();
+            }
+            known.owed.retain(is_here);
+            let is_nowhere = known.conversations.is_empty() && known.owed.is_empty();
             if is_nowhere || known.is_long_offline(now) {
                 self.known.remove(&account);
             } else {
@@ -453,22 +492,18 @@ impl Presences {
 
 impl Known {
     fn tell(&self, account: &Account, status: PresenceStatus) -> Presence {
-        let mut conversations = self.conversations.to_vec();
-        if status == PresenceStatus::Offline {
-            conversations.extend(&self.outgrown);
-        }
-        Presence {
-            tenant: account.tenant.clone(),
-            user: account.user.clone(),
-            status,
-            conversations,
-        }
+        let is_end = status == PresenceStatus::Offline;
+        let owed = self.owed.iter().filter(|_| is_end);
+        let told_in = self.conversations.iter().chain(owed);
+        let (tenant, user) = (account.tenant.clone(), account.user.clone());
+        Presence::new(tenant, user, status, told_in.copied())
     }
 }
 
 /// All but one.
-fn without(ids: &[ConversationId], but: ConversationId) -> Arc<[ConversationId]> {
-    ids.iter().copied().filter(|id| *id != but).collect()
+fn without(all: &[MemberOf], but: ConversationId) -> Arc<[MemberOf]> {
+    let others = all.iter().filter(|one| one.conversation != but);
+    others.copied().collect()
 }
 
 #[cfg(test)]

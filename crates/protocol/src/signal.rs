@@ -55,6 +55,52 @@ pub struct Presence {
     pub status: PresenceStatus,
     /// In which conversations that is to be told.
     pub conversations: Vec<ConversationId>,
+    /// Of each of these, up to which seq the gateway had heard its log, by which the user was a member: nobody is told that joined later. None
+    /// from a gateway that knows nothing of this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub as_of: Vec<Seq>,
+}
+
+/// A conversation of a user, as its log stood up to a seq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MemberOf {
+    /// Where it was a member.
+    pub conversation: ConversationId,
+    /// Up to this seq.
+    pub as_of: Seq,
+}
+
+impl Presence {
+    /// A word on a user, which is to be told in these conversations.
+    pub fn new(
+        tenant: TenantId,
+        user: UserId,
+        status: PresenceStatus,
+        member_of: impl IntoIterator<Item = MemberOf>,
+    ) -> Self {
+        let named = member_of
+            .into_iter()
+            .map(|one| (one.conversation, one.as_of));
+        let (conversations, as_of) = named.unzip();
+        Self {
+            tenant,
+            user,
+            status,
+            conversations,
+            as_of,
+        }
+    }
+
+    /// Where it is to be told.
+    pub fn member_of(&self) -> impl Iterator<Item = MemberOf> {
+        let as_of = self.as_of.iter().copied();
+        let ids = self.conversations.iter().copied();
+        ids.zip(as_of.chain(std::iter::repeat(Seq::MAX)))
+            .map(|(conversation, as_of)| MemberOf {
+                conversation,
+                as_of,
+            })
+    }
 }
 
 /// What a gateway asks of the others about presence: of users, of the members of conversations, or of both.
@@ -75,6 +121,10 @@ pub struct PresenceAnswer {
     pub number: u64,
     /// Who is there, with those of the conversations asked about in which it is a member.
     pub words: Vec<Presence>,
+    /// Whose last session there ended, and who may come back within its grace period: with what was said of it before, and those of the
+    /// conversations in which it was a member.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lingering: Vec<Presence>,
     /// Whether these are all.
     pub is_whole: bool,
 }
@@ -92,6 +142,9 @@ pub struct PresenceNews {
     pub changes: Vec<Presence>,
     /// What did not change, for those who do not know it yet; nobody is told of it.
     pub repeats: Vec<Presence>,
+    /// What did not change either, of which those may not know who were not told when it did: they are told now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unheard: Vec<Presence>,
     /// Conversations that the gateway hosts since now: the others repeat what they know of their members.
     pub wanted: Vec<ConversationId>,
 }
@@ -114,20 +167,41 @@ mod tests {
         };
         let bytes = encode(&signal).unwrap();
         assert_eq!(decode::<Signal>(&bytes).unwrap(), signal);
+        let member_of = MemberOf {
+            conversation,
+            as_of: 60_000,
+        };
         let news = PresenceNews {
             gateway: uuid::Uuid::now_v7(),
             number: 7,
-            changes: vec![Presence {
+            changes: vec![Presence::new(
                 tenant,
                 user,
-                status: PresenceStatus::Away,
-                conversations: vec![conversation; 100],
-            }],
+                PresenceStatus::Away,
+                vec![member_of; 100],
+            )],
             repeats: vec![],
+            unheard: vec![],
             wanted: vec![conversation],
         };
         let bytes = encode(&news).unwrap();
-        assert!(bytes.len() < 101 * 18 + 200, "{}", bytes.len());
+        assert!(bytes.len() < 101 * 21 + 200, "{}", bytes.len());
         assert_eq!(decode::<PresenceNews>(&bytes).unwrap(), news);
+        assert_eq!(news.changes[0].member_of().last(), Some(member_of));
+    }
+
+    #[test]
+    fn word_of_an_older_gateway_is_told_to_everyone() {
+        let conversation = ConversationId(uuid::Uuid::now_v7());
+        let word = Presence {
+            tenant: "t".parse().unwrap(),
+            user: "alice".parse().unwrap(),
+            status: PresenceStatus::Online,
+            conversations: vec![conversation],
+            as_of: vec![],
+        };
+        let word: Presence = decode(&encode(&word).unwrap()).unwrap();
+        let as_of: Vec<_> = word.member_of().map(|one| one.as_of).collect();
+        assert_eq!(as_of, [Seq::MAX]);
     }
 }

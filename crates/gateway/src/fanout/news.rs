@@ -9,9 +9,10 @@ use crate::presence::Said;
 
 /// About how many bytes of news go in one message: far from what NATS takes, and little to read at once.
 const NEWS: usize = 256 * 1024;
-/// About how many bytes a word takes without its conversations, and each of those.
+/// About how many bytes a word takes without its conversations, and each of those with its seq.
 const WORD: usize = 200;
 const ID: usize = 18;
+const AS_OF: usize = 9;
 
 /// Puts what is said into messages: of one tenant each, and of a bounded size.
 pub(super) fn news(
@@ -24,7 +25,7 @@ pub(super) fn news(
         full: Vec::new(),
         open: FxHashMap::default(),
     };
-    let size = |word: &Presence| WORD + ID * word.conversations.len();
+    let size = |word: &Presence| WORD + (ID + AS_OF) * word.conversations.len();
     for word in said.changes {
         let page = pages.with(word.tenant.clone(), size(&word));
         page.changes.push(word);
@@ -32,6 +33,10 @@ pub(super) fn news(
     for word in said.repeats {
         let page = pages.with(word.tenant.clone(), size(&word));
         page.repeats.push(word);
+    }
+    for word in said.unheard {
+        let page = pages.with(word.tenant.clone(), size(&word));
+        page.unheard.push(word);
     }
     for (tenant, id) in wanted {
         pages.with(tenant, ID).wanted.push(id);
@@ -55,6 +60,7 @@ impl Pages {
             number: 0,
             changes: Vec::new(),
             repeats: Vec::new(),
+            unheard: Vec::new(),
             wanted: Vec::new(),
         };
         let (page, size) = self
@@ -73,7 +79,8 @@ impl Pages {
 
 #[cfg(test)]
 mod tests {
-    use confab_protocol::signal::PresenceStatus;
+    use confab_protocol::ids::Seq;
+    use confab_protocol::signal::{MemberOf, PresenceStatus};
     use confab_protocol::wire;
     use uuid::Uuid;
 
@@ -81,28 +88,33 @@ mod tests {
 
     #[test]
     fn news_go_in_few_messages_of_one_tenant_each_that_fit_nats() {
-        let word = |n: usize| Presence {
-            tenant: if n == 0 { "a" } else { "b" }.parse().unwrap(),
-            user: format!("{n:0>100}").parse().unwrap(),
-            status: PresenceStatus::Online,
-            conversations: vec![ConversationId(Uuid::now_v7()); 10_000 * (n % 2)],
+        let member_of = MemberOf {
+            conversation: ConversationId(Uuid::now_v7()),
+            as_of: Seq::MAX,
+        };
+        let word = |n: usize| {
+            let tenant = if n == 0 { "a" } else { "b" }.parse().unwrap();
+            let user = format!("{n:0>100}").parse().unwrap();
+            let of = vec![member_of; 10_000 * (n % 2)];
+            Presence::new(tenant, user, PresenceStatus::Online, of)
         };
         let said = Said {
             changes: (0..10).map(word).collect(),
             repeats: vec![word(3)],
+            unheard: vec![word(5)],
         };
         let wanted =
             (0..50_000).map(|n| ("b".parse().unwrap(), ConversationId(Uuid::from_u128(n))));
         let pages = news(GatewayId(Uuid::nil()), said, wanted);
-        assert!(pages.len() < 15, "{}", pages.len());
+        assert!(pages.len() < 20, "{}", pages.len());
         let (mut words, mut wanted) = (0, 0);
         for (tenant, page) in &pages {
             assert!(wire::encode(page).unwrap().len() < 2 * NEWS);
             assert!(page.changes.iter().all(|word| word.tenant == *tenant));
-            words += page.changes.len() + page.repeats.len();
+            words += page.changes.len() + page.repeats.len() + page.unheard.len();
             wanted += page.wanted.len();
         }
-        assert_eq!((words, wanted), (11, 50_000));
+        assert_eq!((words, wanted), (12, 50_000));
         assert!(news(GatewayId(Uuid::nil()), Said::default(), [].into_iter()).is_empty());
     }
 }

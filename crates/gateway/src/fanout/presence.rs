@@ -15,7 +15,7 @@ use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::queries::{Carrying, CarryingQuery, HostingQuery, MembersQuery};
+use super::queries::{CarryingOf, CarryingQuery, HostingQuery, MembersQuery};
 use super::session_news::{SessionNews, SessionSaid};
 use super::shard::tell;
 use super::snapshots::Snapshots;
@@ -23,7 +23,7 @@ use super::telling::{AskedFor, Tellings};
 use super::to_shards::ToShards;
 use super::{ForPresence, INBOX, Input, Neighbours, PERIOD};
 use crate::hub::{Account, Come, Telling};
-use crate::presence::{Presences, Said, Word};
+use crate::presence::{Answer, Presences, Said, Word};
 use crate::signals::{FromGateways, Outbound};
 
 /// Users whose conversations are asked for at once.
@@ -160,10 +160,10 @@ impl PresenceLoop {
             left,
             is_cut,
         } = come;
-        for (_, id) in &hosted {
-            self.presences.hosts(*id);
+        for (tenant, id, unheard) in hosted {
+            self.presences.hosts(id, unheard);
+            self.wanted.push((tenant, id));
         }
-        self.wanted.extend(hosted);
         for (account, id) in joined {
             self.presences.joined(&account, id);
         }
@@ -220,7 +220,11 @@ impl PresenceLoop {
         if gateway == self.own {
             return;
         }
-        let words = || news.changes.iter().chain(&news.repeats);
+        let words = || {
+            (news.changes.iter())
+                .chain(&news.repeats)
+                .chain(&news.unheard)
+        };
         let named = words().flat_map(|word| &word.conversations);
         let accounts: Vec<_> = words()
             .map(|word| Account {
@@ -233,7 +237,12 @@ impl PresenceLoop {
         let ids: FxHashSet<_> = named.chain(&news.wanted).copied().chain(told_in).collect();
         let (here, _) = self.hosting(ids.into_iter()).await;
         let now = Instant::now();
-        for (words, word) in [(&news.changes, Word::Change), (&news.repeats, Word::Repeat)] {
+        let lists = [
+            (&news.changes, Word::Change),
+            (&news.repeats, Word::Repeat),
+            (&news.unheard, Word::Unheard),
+        ];
+        for (words, word) in lists {
             for presence in words {
                 let from = (gateway, news.number);
                 self.presences
@@ -261,16 +270,23 @@ impl PresenceLoop {
                 Input::MembersHere(MembersQuery::new(tenant, ids, answer))
             };
             let told = self.shards.ask_in_time(parts, PATIENCE, ask).await;
-            is_known = told.len() == self.shards.shards.count();
-            members.extend(told.into_iter().flatten());
+            is_known = told.len() == self.shards.shards.count()
+                && !told.iter().any(|told| told.are_unsure);
+            members.extend(told.into_iter().flat_map(|told| told.members));
         }
         self.hear_sessions();
-        let (words, is_whole) = self.presences.answer(tenant, users, &asked, members);
+        let answer = self.presences.answer(tenant, users, &asked, members);
+        let Answer {
+            words,
+            lingering,
+            is_whole,
+        } = answer;
         self.number += 1;
         let answer = PresenceAnswer {
             gateway: self.own.0,
             number: self.number,
             words,
+            lingering,
             is_whole: is_whole && is_known,
         };
         self.signals.answer(reply, answer);
@@ -289,14 +305,14 @@ impl PresenceLoop {
     }
 
     /// Those of a user's conversations that carry signals, of the shards that are not late; and whether none is.
-    pub(super) async fn carrying_of(&self, account: &Arc<Account>) -> (Carrying, bool) {
+    pub(super) async fn carrying_of(&self, account: &Arc<Account>) -> (CarryingOf, bool) {
         let parts = std::iter::repeat(());
         let ask = |(), answer| Input::CarryingOf(CarryingQuery::new(Arc::clone(account), answer));
         let answers = self.shards.ask_in_time(parts, PATIENCE, ask).await;
         let is_whole = answers.len() == self.shards.shards.count();
         let are_counted = answers.iter().all(|answer| answer.are_counted);
         let conversations = answers.into_iter().flat_map(|answer| answer.conversations);
-        let carrying = Carrying {
+        let carrying = CarryingOf {
             conversations: conversations.collect(),
             are_counted,
         };
@@ -305,6 +321,7 @@ impl PresenceLoop {
 
     /// Begins to say and tell what is to be said and told.
     async fn begin(&mut self) {
+        self.snapshots.ask_again();
         self.send();
         if self.unsent.is_empty() {
             self.say().await;
@@ -368,7 +385,7 @@ impl PresenceLoop {
         let parts: Vec<Vec<_>> = self.shards.shards.split(ids, |id| *id);
         let ask = |ids, answer| Input::MembersHere(MembersQuery::new(None, ids, answer));
         let told = self.shards.ask_in_time(parts, PATIENCE, ask).await;
-        let members = told.into_iter().flatten();
+        let members = told.into_iter().flat_map(|told| told.members);
         let accounts: FxHashSet<_> = members.map(|(account, _)| account).collect();
         for account in accounts {
             self.presences.repeat(&account);
@@ -381,7 +398,7 @@ impl PresenceLoop {
         let asked = of.iter().map(|account| self.carrying_of(account));
         let answers = join_all(asked).await.into_iter();
         // Nothing is said of a user while a shard is late: its members there would not hear of it.
-        let whole = answers.map(|(carrying, is_whole)| is_whole.then_some(carrying.conversations));
+        let whole = answers.map(|(carrying, is_whole)| is_whole.then(|| carrying.member_of()));
         let known = of.iter().map(AsRef::as_ref).zip(whole);
         let conversations: FxHashMap<&Account, _> = known
             .filter_map(|(account, ids)| Some((account, ids?)))
@@ -394,7 +411,7 @@ impl PresenceLoop {
         let said = self.presences.say(
             now,
             |account| conversations.get(account).cloned(),
-            |id| here.get(&id) == Some(&false),
+            |id| here.contains_key(&id),
         );
         self.publish(said).await;
         for presence in self.presences.told(now) {

@@ -5,11 +5,12 @@ use std::vec;
 
 use confab_protocol::fair::Owner;
 use confab_protocol::ids::{ConversationId, TenantId};
-use rustc_hash::FxHashSet;
+use confab_protocol::signal::MemberOf;
+use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::shard::tell;
-use crate::hub::{Account, SessionKey, Shard};
+use crate::hub::{Account, Carrying, SessionKey, Shard};
 
 /// Conversations and memberships that are looked at in one piece, about.
 pub(super) const QUERY_STEP: usize = 256;
@@ -21,25 +22,37 @@ pub(super) struct CarryingQuery {
     account: Arc<Account>,
     /// None before the first piece.
     rest: Option<Vec<SessionKey>>,
-    carrying: FxHashSet<ConversationId>,
+    carrying: FxHashMap<ConversationId, Carrying>,
     are_counted: bool,
-    answer: oneshot::Sender<Carrying>,
+    answer: oneshot::Sender<CarryingOf>,
 }
 
 /// Those of a user's conversations that carry signals.
 #[derive(Debug, Default)]
-pub(super) struct Carrying {
-    pub(super) conversations: Vec<ConversationId>,
-    /// Whether it is known how large the others are.
+pub(super) struct CarryingOf {
+    pub(super) conversations: Vec<(ConversationId, Carrying)>,
+    /// Whether it is known how large the others are, and that the user is still a member.
     pub(super) are_counted: bool,
 }
 
+impl CarryingOf {
+    /// Where what is said of the user is to be told.
+    pub(super) fn member_of(self) -> Vec<MemberOf> {
+        let named = self.conversations.into_iter();
+        let named = named.map(|(conversation, Carrying { as_of, .. })| MemberOf {
+            conversation,
+            as_of,
+        });
+        named.collect()
+    }
+}
+
 impl CarryingQuery {
-    pub(super) fn new(account: Arc<Account>, answer: oneshot::Sender<Carrying>) -> Self {
+    pub(super) fn new(account: Arc<Account>, answer: oneshot::Sender<CarryingOf>) -> Self {
         Self {
             account,
             rest: None,
-            carrying: FxHashSet::default(),
+            carrying: FxHashMap::default(),
             are_counted: true,
             answer,
         }
@@ -67,7 +80,7 @@ impl CarryingQuery {
         if !rest.is_empty() {
             return Some(self);
         }
-        let carrying = Carrying {
+        let carrying = CarryingOf {
             conversations: self.carrying.into_iter().collect(),
             are_counted: self.are_counted,
         };
@@ -120,20 +133,28 @@ pub(super) struct MembersQuery {
     /// Whose share it counts in; the gateway's own where none is named.
     tenant: Option<TenantId>,
     rest: vec::IntoIter<ConversationId>,
-    members: Vec<(Arc<Account>, ConversationId)>,
-    answer: oneshot::Sender<Vec<(Arc<Account>, ConversationId)>>,
+    members: Members,
+    answer: oneshot::Sender<Members>,
+}
+
+/// Members of conversations that have sessions here.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    pub(super) members: Vec<(Arc<Account>, MemberOf)>,
+    /// Whether there may be others, of whom it is not known whether they are still members.
+    pub(super) are_unsure: bool,
 }
 
 impl MembersQuery {
     pub(super) fn new(
         tenant: Option<TenantId>,
         ids: Vec<ConversationId>,
-        answer: oneshot::Sender<Vec<(Arc<Account>, ConversationId)>>,
+        answer: oneshot::Sender<Members>,
     ) -> Self {
         Self {
             tenant,
             rest: ids.into_iter(),
-            members: Vec::new(),
+            members: Members::default(),
             answer,
         }
     }
@@ -161,13 +182,20 @@ impl MembersQuery {
             && let Some(id) = self.rest.next()
         {
             cost += shard.cost_of_members(id);
-            let here = shard.members_here(id).into_iter();
-            self.members.extend(here.map(|account| (account, id)));
+            let here = shard.members_here(id);
+            let member_of = MemberOf {
+                conversation: id,
+                as_of: here.as_of,
+            };
+            let accounts = here.accounts.into_iter();
+            let named = accounts.map(|account| (account, member_of));
+            self.members.members.extend(named);
+            self.members.are_unsure |= !here.is_whole;
         }
         if self.answer.is_closed() {
             return None;
         }
-        if self.rest.len() > 0 && self.members.len() < MAX_MEMBERS {
+        if self.rest.len() > 0 && self.members.members.len() < MAX_MEMBERS {
             return Some(self);
         }
         tell(self.answer, self.members);

@@ -8,9 +8,9 @@ use confab_bus::{GatewayId, PresenceAnswers};
 use confab_protocol::chain::chain;
 use confab_protocol::fair::{FairQueue, Slots};
 use confab_protocol::frame::{PresenceSignal, PresenceSnapshot, ServerFrame};
-use confab_protocol::ids::{ConversationId, TenantId, UserId};
+use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::limits;
-use confab_protocol::signal::{PresenceQuestion, PresenceStatus};
+use confab_protocol::signal::{MemberOf, PresenceQuestion, PresenceStatus};
 use futures_util::future::join_all;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::task::{JoinError, JoinSet};
@@ -34,6 +34,8 @@ const TURN_BYTES: usize = 16 * 1024;
 const MAX_LINGERING: usize = 100_000;
 /// Conversations that one names: some 18 bytes each.
 const MAX_CONVERSATIONS: usize = 10_000;
+/// How often it is asked, a period apart, before a snapshot lacks those whose gateways had not come to the session's joining yet.
+const MAX_TRIES: u8 = 4;
 
 /// The sessions that wait for a snapshot.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(super) struct Snapshots {
     /// In turn by tenant and user.
     waiting: FairQueue<Waiting>,
     places: Slots,
+    /// Those that are asked for once more with the next period, the last one first.
+    again: Vec<Waiting>,
     asking: JoinSet<Asked>,
 }
 
@@ -50,23 +54,34 @@ pub(super) struct Snapshots {
 pub(super) struct Waiting {
     pub(super) account: Arc<Account>,
     outbox: Weak<Outbox>,
+    /// How often it was asked for.
+    tries: u8,
 }
 
 /// A session that is asked for, with those of its user's conversations that carry signals.
 #[derive(Debug)]
-struct Member {
-    waiting: Waiting,
-    conversations: FxHashSet<ConversationId>,
+pub(super) struct Member {
+    pub(super) waiting: Waiting,
+    /// With the seq by which it joined each: of those who were there before and not since it is not told.
+    pub(super) conversations: FxHashMap<ConversationId, Seq>,
     /// Whether these are all of them.
-    is_whole: bool,
+    pub(super) is_whole: bool,
 }
 
 /// What all gateways answered, and for whom; none where they could not be asked.
 #[derive(Debug)]
 pub(super) struct Asked {
-    members: Vec<Member>,
-    asked_at: Instant,
-    answers: Option<PresenceAnswers>,
+    pub(super) members: Vec<Member>,
+    pub(super) asked_at: Instant,
+    pub(super) answers: Option<PresenceAnswers>,
+}
+
+/// A user in answers, up to where its gateway had heard the conversation's log.
+#[derive(Debug)]
+struct Named {
+    account: Account,
+    status: PresenceStatus,
+    as_of: Seq,
 }
 
 impl Snapshots {
@@ -75,6 +90,7 @@ impl Snapshots {
             directory,
             waiting: FairQueue::default(),
             places: Slots::new(MAX_WAITING, MAX_WAITING / 2, MAX_OF_USER),
+            again: Vec::new(),
             asking: JoinSet::new(),
         }
     }
@@ -88,7 +104,12 @@ impl Snapshots {
         }
         self.places.take(&owner);
         let outbox = Arc::downgrade(outbox);
-        self.waiting.push(&owner, Waiting { account, outbox });
+        let waiting = Waiting {
+            account,
+            outbox,
+            tries: 0,
+        };
+        self.waiting.push(&owner, waiting);
     }
 
     /// Whether the next question may be asked.
@@ -118,6 +139,13 @@ impl Snapshots {
             }
         }
         Some((tenant, next))
+    }
+
+    /// Those who are to be asked for once more come first.
+    pub(super) fn ask_again(&mut self) {
+        for waiting in std::mem::take(&mut self.again) {
+            self.wait_first(waiting);
+        }
     }
 
     /// One that found no room among those that are asked for together comes first with the next question.
@@ -158,8 +186,9 @@ impl PresenceLoop {
                 continue;
             }
             let is_whole = is_known && carrying.are_counted && ids.len() <= MAX_CONVERSATIONS;
-            let own: FxHashSet<_> = ids.into_iter().take(MAX_CONVERSATIONS).collect();
-            conversations.extend(&own);
+            let own = ids.into_iter().take(MAX_CONVERSATIONS);
+            let own: FxHashMap<_, _> = own.map(|(id, carrying)| (id, carrying.joined)).collect();
+            conversations.extend(own.keys());
             members.push(Member {
                 waiting,
                 conversations: own,
@@ -207,11 +236,10 @@ impl PresenceLoop {
         let is_whole = answers
             .as_ref()
             .is_some_and(|told| told.is_whole && told.answers.iter().all(|answer| answer.is_whole));
-        let asked = members.iter().flat_map(|one| &one.conversations);
+        let asked = members.iter().flat_map(|one| one.conversations.keys());
         let asked: FxHashSet<_> = asked.copied().collect();
         let now = Instant::now();
-        let mut users: FxHashMap<ConversationId, Vec<(Account, PresenceStatus)>> =
-            FxHashMap::default();
+        let mut users: FxHashMap<ConversationId, Vec<Named>> = FxHashMap::default();
         for answer in answers.into_iter().flat_map(|told| told.answers) {
             let gateway = GatewayId(answer.gateway);
             for word in answer.words {
@@ -220,57 +248,95 @@ impl PresenceLoop {
                 if !heard.heard_answer(gateway, answer.number, &word, now, carries) {
                     continue;
                 }
-                let account = Account {
-                    tenant: word.tenant,
-                    user: word.user,
-                };
-                for id in word.conversations {
-                    let here = users.entry(id).or_default();
-                    here.push((account.clone(), word.status));
+                for MemberOf {
+                    conversation,
+                    as_of,
+                } in word.member_of()
+                {
+                    let account = Account {
+                        tenant: word.tenant.clone(),
+                        user: word.user.clone(),
+                    };
+                    let status = word.status;
+                    let named = Named {
+                        account,
+                        status,
+                        as_of,
+                    };
+                    users.entry(conversation).or_default().push(named);
                 }
             }
+            for word in answer.lingering {
+                // The lingering are named below, these among them.
+                let carries = |id| asked.contains(&id).then_some(true);
+                self.presences.heard_lingering(&word, now, carries);
+            }
         }
-        let mut name = |id, account: &Account| {
-            let here = users.entry(id).or_default();
-            // What stands of it is looked up.
-            here.push((account.clone(), PresenceStatus::Offline));
+        let mut name = |member_of: MemberOf, account: &Account| {
+            let named = Named {
+                account: account.clone(),
+                // What stands of it is looked up.
+                status: PresenceStatus::Offline,
+                as_of: member_of.as_of,
+            };
+            users.entry(member_of.conversation).or_default().push(named);
         };
         let presences = &self.presences;
         let all_who_came = presences.came_to(&asked, asked_at, &mut name);
         let all_lingering = presences.lingering_in(&asked, MAX_LINGERING, name);
-        for member in &members {
+        for mut member in members {
             let Some(outbox) = member.waiting.outbox.upgrade() else {
                 continue;
             };
-            let mut snapshot = self.snapshot(member, &users);
-            snapshot.complete &= is_whole && all_who_came && all_lingering;
+            let (mut snapshot, lacks) = self.snapshot(&member, &users);
+            member.waiting.tries += 1;
+            if lacks && member.waiting.tries < MAX_TRIES {
+                self.snapshots.again.push(member.waiting);
+                continue;
+            }
+            snapshot.complete &= is_whole && all_who_came && all_lingering && !lacks;
             outbox.tell(&ServerFrame::PresenceSnapshot(snapshot));
         }
     }
 
+    /// What a session is told; and whether that lacks users of whom it is not known yet whether they were members when it was.
     fn snapshot(
         &self,
         member: &Member,
-        users: &FxHashMap<ConversationId, Vec<(Account, PresenceStatus)>>,
-    ) -> PresenceSnapshot {
+        users: &FxHashMap<ConversationId, Vec<Named>>,
+    ) -> (PresenceSnapshot, bool) {
         let own = &member.waiting.account;
         let mut told: BTreeMap<UserId, PresenceStatus> = BTreeMap::new();
+        let mut unsure = FxHashSet::default();
         let shared = member.conversations.iter();
-        for (account, answered) in shared.filter_map(|id| users.get(id)).flatten() {
+        let shared = shared.filter_map(|(id, joined)| Some((users.get(id)?, *joined)));
+        for (named, joined) in
+            shared.flat_map(|(all, joined)| all.iter().map(move |one| (one, joined)))
+        {
+            let user = &named.account.user;
+            if named.as_of < joined {
+                unsure.insert(user);
+                continue;
+            }
             // What was heard since counts more.
-            let status = self.presences.status_of(account).unwrap_or(*answered);
-            let said = told.entry(account.user.clone()).or_insert(status);
+            let status = self
+                .presences
+                .status_of(&named.account)
+                .unwrap_or(named.status);
+            let said = told.entry(user.clone()).or_insert(status);
             *said = status.max(*said);
         }
+        let lacks = unsure.iter().any(|user| !told.contains_key(*user));
         told.retain(|_, status| *status != PresenceStatus::Offline);
         told.remove(&own.user);
         let is_whole = member.is_whole && told.len() <= limits::PRESENCE_SNAPSHOT_USERS;
         let users = told.into_iter().take(limits::PRESENCE_SNAPSHOT_USERS);
-        PresenceSnapshot {
+        let snapshot = PresenceSnapshot {
             users: users
                 .map(|(user_id, status)| PresenceSignal { user_id, status })
                 .collect(),
             complete: is_whole,
-        }
+        };
+        (snapshot, lacks)
     }
 }

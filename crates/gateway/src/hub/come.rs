@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use confab_protocol::ids::{ConversationId, TenantId};
+use confab_protocol::ids::{ConversationId, Seq, TenantId};
 use rustc_hash::FxHashSet;
 
 use super::Account;
@@ -13,8 +13,8 @@ const MAX_COME: usize = 16 * 1024;
 /// Who came since someone last asked.
 #[derive(Debug, Default)]
 pub(crate) struct Come {
-    /// The conversations that have their first members here, with their tenants.
-    pub(crate) hosted: Vec<(TenantId, ConversationId)>,
+    /// The conversations that have their first members here, with their tenants, and the last seq of their logs that was not heard here.
+    pub(crate) hosted: Vec<(TenantId, ConversationId, Seq)>,
     /// The users with new conversations.
     pub(crate) joined: Vec<(Arc<Account>, ConversationId)>,
     /// The users with conversations that carry presence since a worker said how large they are.
@@ -27,9 +27,9 @@ pub(crate) struct Come {
 
 impl Come {
     /// A conversation has its first member here.
-    pub(super) fn hosts(&mut self, tenant: TenantId, id: ConversationId) {
+    pub(super) fn hosts(&mut self, tenant: TenantId, id: ConversationId, unheard: Seq) {
         if self.hosted.len() < MAX_COME {
-            self.hosted.push((tenant, id));
+            self.hosted.push((tenant, id, unheard));
         } else {
             self.is_cut = true;
         }
@@ -84,7 +84,7 @@ mod tests {
         let mut come = Come::default();
         for n in 0..2 * MAX_COME {
             let id = ConversationId(Uuid::from_u128(n as u128));
-            come.hosts(account.tenant.clone(), id);
+            come.hosts(account.tenant.clone(), id, 1);
             come.joins(&account, id);
             assert_eq!(come.is_cut, n >= MAX_COME);
         }

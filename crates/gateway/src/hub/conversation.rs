@@ -68,17 +68,18 @@ impl Conversation {
         self.entries.iter()
     }
 
-    /// Adds an entry, unless the session has one with that joining: then only its end may be new.
-    pub(super) fn enter(&mut self, entry: Entry) {
+    /// Adds an entry, unless the session has one with that joining: then only its end may be new. Says whether it was added.
+    pub(super) fn enter(&mut self, entry: Entry) -> bool {
         let session = entry.session();
         if let Some(there) = self.entry(session, entry.joined()) {
             there.ends(entry.left());
-            return;
+            return false;
         }
         self.entries.insert(entry);
         for later in self.entries.of_mut(session).iter_mut().skip(1) {
             later.set_waiting(true);
         }
+        true
     }
 
     /// The entry of a session with this joining.
@@ -113,10 +114,17 @@ impl Conversation {
         self.entries_of(session).last().map(Entry::joined)
     }
 
-    /// Whether the session's user is a member, as far as that was delivered to it or is to be.
-    pub(super) fn listens(&self, session: SessionKey) -> bool {
+    /// The present membership of a session, as far as that was delivered to it or is to be.
+    pub(super) fn listener(&self, session: SessionKey) -> Option<&Entry> {
+        self.entries_of(session)
+            .iter()
+            .find(|entry| entry.listens())
+    }
+
+    /// Whether a membership of the session may have ended unheard.
+    pub(super) fn is_unproven(&self, session: SessionKey) -> bool {
         let mut own = self.entries_of(session).iter();
-        own.any(|entry| entry.left().is_none())
+        own.any(|entry| entry.unproven().is_some())
     }
 
     /// The memberships of a session end with `seq`.

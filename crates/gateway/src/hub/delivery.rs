@@ -215,7 +215,7 @@ impl Shard {
         let heard = self.heard.highest(id);
         let conversation = self.conversations.entry(id).or_insert_with(|| {
             let tenant = session.account.tenant.clone();
-            self.come.hosts(tenant.clone(), id);
+            self.come.hosts(tenant.clone(), id, head.max(heard));
             self.ids.insert(id);
             self.heard.begins(key, (id, head.max(heard)), self.now);
             let members = Members::at(members, head, head.max(heard));
@@ -229,9 +229,56 @@ impl Shard {
         }
         let mut entry = Entry::new(key, Arc::clone(&session.outbox), joined, left, begin);
         entry.set_waiting(session.is_unsure(id, self.epoch) && !begin.by_record);
-        conversation.enter(entry);
+        let is_new = conversation.enter(entry);
+        let position = conversation.sequencer.position();
+        self.prove(
+            (id, key, joined),
+            is_new.then_some(position),
+            begin.proven.unwrap_or(head),
+        );
         self.watch_gap(id);
         self.catch_up(id, key, joined);
+    }
+
+    /// A membership is proven up to a seq: one that is new, where the order stands at `new`, or one that may have ended in what it has not
+    /// read yet. What was delivered behind is looked for in the window. Where that does not hold it, the membership carries no signals before it
+    /// has read it.
+    fn prove(&mut self, place: (ConversationId, SessionKey, Seq), new: Option<Seq>, proven: Seq) {
+        let (id, key, joined) = place;
+        let (Some(session), Some(conversation)) =
+            (self.sessions.get(&key), self.conversations.get_mut(&id))
+        else {
+            return;
+        };
+        let head = conversation.head();
+        let Some(entry) = conversation.entry(key, joined) else {
+            return;
+        };
+        let Some(until) = new.or_else(|| entry.unproven()) else {
+            return;
+        };
+        if proven < until {
+            let Some(since) = self.window.behind(id, proven, head) else {
+                entry.set_unproven(until);
+                return;
+            };
+            let user = &session.account.user;
+            let mut since = since.take_while(|event| event.seq <= until);
+            let end = since.find(|event| event.seq > joined && event.ends_membership_of(user));
+            entry.ends(end.map(|event| event.seq));
+        }
+        if new.is_none() {
+            entry.set_unproven(0);
+            self.is_proven(key);
+        }
+    }
+
+    /// A membership carries signals since now: when its user's presence changed, nobody there was told.
+    pub(super) fn is_proven(&mut self, key: SessionKey) {
+        let session = self.sessions.get(&key);
+        if let Some(session) = session.filter(|session| session.is_open()) {
+            self.come.counts(&session.account);
+        }
     }
 
     /// Nothing more is unsure: what waits for that may go.
@@ -288,6 +335,15 @@ impl LogEvent {
             tracing::error!(error = %chain(&error), seq = self.seq, "a membership event cannot be parsed");
             None
         })
+    }
+
+    /// Whether a membership of the user that began before ends with the event.
+    pub(super) fn ends_membership_of(&self, user: &UserId) -> bool {
+        match self.membership_change() {
+            Some(MembershipChange::Left(left)) => left == *user,
+            Some(MembershipChange::Ended) => true,
+            Some(MembershipChange::Joined(_)) | None => false,
+        }
     }
 }
 

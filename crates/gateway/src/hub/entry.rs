@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use confab_protocol::event::MembershipChange;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 
 use super::SessionKey;
@@ -24,6 +23,8 @@ pub(super) struct Begin {
     pub(super) replay_to: Seq,
     /// Whether the session's record says so, and no worker did yet: what was over by its joining the client has.
     pub(super) by_record: bool,
+    /// Up to where the record proves it; else it is proven up to the head of the answer that told it.
+    pub(super) proven: Option<Seq>,
 }
 
 impl Begin {
@@ -33,6 +34,7 @@ impl Begin {
             skip: 0,
             replay_to: 0,
             by_record: false,
+            proven: None,
         }
     }
 }
@@ -76,6 +78,8 @@ struct Rest {
     reading: bool,
     /// Whether an earlier membership of the session here has not ended yet: nothing may come before its end.
     waiting: bool,
+    /// Until it has read up to here it may have ended unheard.
+    unproven: Seq,
 }
 
 impl Entry {
@@ -91,6 +95,7 @@ impl Entry {
             skip,
             replay_to,
             by_record,
+            proven: _,
         } = begin;
         let mut entry = Self {
             session,
@@ -172,6 +177,22 @@ impl Entry {
         self.change(|rest| rest.waiting = waiting);
     }
 
+    /// Whether its user is a member, as far as that is delivered or on its way.
+    pub(super) fn listens(&self) -> bool {
+        self.left().is_none() && self.unproven().is_none()
+    }
+
+    /// Up to where it must have read before it is known that it did not end before anyone here listened.
+    pub(super) fn unproven(&self) -> Option<Seq> {
+        let unproven = self.rest.as_ref().map_or(0, |rest| rest.unproven);
+        (self.cursor < unproven).then_some(unproven)
+    }
+
+    /// Until it has read up to `seq` it may have ended unheard.
+    pub(super) fn set_unproven(&mut self, seq: Seq) {
+        self.change(|rest| rest.unproven = seq);
+    }
+
     /// It ends there at the latest: of several ends the first is its own, the others are those of later memberships.
     pub(super) fn ends(&mut self, left: Option<Seq>) {
         self.change(|rest| {
@@ -224,8 +245,8 @@ impl Entry {
         if rest.left == Some(seq) {
             return Pushed::Ended;
         }
-        if self.rest.is_some() && seq >= rest.skip.max(rest.replay_to) {
-            self.change(|rest| (rest.skip, rest.replay_to) = (0, 0));
+        if self.rest.is_some() && seq >= rest.skip.max(rest.replay_to).max(rest.unproven) {
+            self.change(|rest| (rest.skip, rest.replay_to, rest.unproven) = (0, 0, 0));
         }
         Pushed::Queued
     }
@@ -234,11 +255,7 @@ impl Entry {
     /// committed before anyone here listened.
     pub(super) fn replay(&mut self, id: ConversationId, event: &LogEvent, user: &UserId) -> Pushed {
         if event.seq > self.joined && self.left().is_none_or(|left| event.seq < left) {
-            let ends = match event.membership_change() {
-                Some(MembershipChange::Left(left)) => left == *user,
-                Some(MembershipChange::Ended) => true,
-                Some(MembershipChange::Joined(_)) | None => false,
-            };
+            let ends = event.ends_membership_of(user);
             self.ends(ends.then_some(event.seq));
         }
         self.push(id, event.seq, &event.body)

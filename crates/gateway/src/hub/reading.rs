@@ -17,6 +17,8 @@ struct Replayed {
     /// Where the membership ended.
     ended: Option<Seq>,
     no_room: bool,
+    /// Whether it is known only since then that the membership lasts.
+    proven: bool,
 }
 
 /// Replays events to an entry, up to where the order here stands.
@@ -30,6 +32,7 @@ fn replay<'a>(
     let mut members = conversation.members;
     let mut replayed = Replayed::default();
     if let Some(entry) = conversation.entry(key, joined) {
+        let was_unproven = entry.unproven().is_some();
         for event in events.take_while(|event| event.seq <= position) {
             if members.lacks(event.seq) {
                 members.fill(event.membership_change().as_ref());
@@ -50,6 +53,7 @@ fn replay<'a>(
                 break;
             }
         }
+        replayed.proven = was_unproven && entry.listens();
     }
     conversation.members = members;
     replayed
@@ -137,8 +141,12 @@ impl Shard {
             missed,
             ended,
             no_room,
+            proven,
             ..
         } = replayed;
+        if proven {
+            self.is_proven(key);
+        }
         if no_room {
             self.is_behind(id, key);
         }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use confab_protocol::chain::chain;
 use confab_protocol::frame::{PresenceSignal, ReceiptSignal, ServerFrame, TypingSignal};
-use confab_protocol::ids::{ConversationId, TenantId, UserId};
+use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::limits;
 use confab_protocol::query::MembershipsOf;
-use confab_protocol::signal::{Presence, PresenceStatus, Signal, SignalKind};
-use rustc_hash::FxHashSet;
+use confab_protocol::signal::{MemberOf, Presence, PresenceStatus, Signal, SignalKind};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::conversation::Conversation;
 use super::entry::Entry;
@@ -29,6 +29,24 @@ pub(crate) enum Standing {
     Unknown(Ask),
 }
 
+/// A user's membership of a conversation that carries signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Carrying {
+    pub(crate) joined: Seq,
+    /// Up to where the conversation's log was heard here.
+    pub(crate) as_of: Seq,
+}
+
+/// Members of a conversation with sessions on this gateway.
+#[derive(Debug, Default)]
+pub(crate) struct MembersHere {
+    pub(crate) accounts: FxHashSet<Arc<Account>>,
+    /// Up to where the conversation's log was heard here.
+    pub(crate) as_of: Seq,
+    /// Whether it is known of all others that they are none, or that the conversation carries no signals.
+    pub(crate) is_whole: bool,
+}
+
 /// A change of a user's presence on its way to the sessions that share a conversation with it, from shard to shard.
 #[derive(Debug)]
 pub(crate) struct Telling {
@@ -39,18 +57,19 @@ pub(crate) struct Telling {
     /// Whether the user is gone: that is told also where conversations have grown too large since they were told that it came.
     is_end: bool,
     /// By shard, the conversations in which it is not told yet.
-    rest: Vec<Vec<ConversationId>>,
+    rest: Vec<Vec<MemberOf>>,
     told: FxHashSet<SessionKey>,
 }
 
 impl Telling {
     /// Begins with a change; none where its frame cannot be encoded.
     pub(crate) fn new(presence: Presence, shards: Shards) -> Option<Self> {
+        let rest = shards.split(presence.member_of(), |one| one.conversation);
         let Presence {
             tenant,
             user,
             status,
-            conversations,
+            ..
         } = presence;
         let frame = ServerFrame::Presence(PresenceSignal {
             user_id: user.clone(),
@@ -63,7 +82,7 @@ impl Telling {
             is_end: status == PresenceStatus::Offline,
             tenant,
             user,
-            rest: shards.split(conversations, |id| *id),
+            rest,
             told: FxHashSet::default(),
         })
     }
@@ -95,14 +114,8 @@ impl Conversation {
 
     /// The sessions of present members, but for some.
     fn listeners(&self, but: &[SessionKey]) -> impl Iterator<Item = &Entry> {
-        let present = self.entries().filter(|entry| entry.left().is_none());
+        let present = self.entries().filter(|entry| entry.listens());
         present.filter(move |entry| !but.contains(&entry.session()))
-    }
-
-    /// The present membership of a session.
-    fn listener(&self, session: SessionKey) -> Option<&Entry> {
-        let mut own = self.entries_of(session).iter();
-        own.find(|entry| entry.left().is_none())
     }
 }
 
@@ -176,10 +189,10 @@ impl Shard {
         let own = self.sessions_of(tenant, user);
         let mut looked_at = 0;
         while looked_at < room
-            && let Some(id) = rest.pop()
+            && let Some(one) = rest.pop()
         {
             looked_at += 1;
-            let Some(conversation) = self.hosted(id, tenant) else {
+            let Some(conversation) = self.hosted(one.conversation, tenant) else {
                 continue;
             };
             if !*is_end && !conversation.carries_signals() {
@@ -187,7 +200,7 @@ impl Shard {
             }
             for entry in conversation.listeners(own) {
                 looked_at += 1;
-                if told.insert(entry.session()) {
+                if entry.joined() <= one.as_of && told.insert(entry.session()) {
                     entry.outbox().push_signal(key, broadcast);
                 }
             }
@@ -220,21 +233,30 @@ impl Shard {
     }
 
     /// Adds those of a session's conversations that carry signals; says whether it is known of all others that they do not.
-    pub(crate) fn carrying_in(&self, key: SessionKey, ids: &mut FxHashSet<ConversationId>) -> bool {
+    pub(crate) fn carrying_in(
+        &self,
+        key: SessionKey,
+        carrying: &mut FxHashMap<ConversationId, Carrying>,
+    ) -> bool {
         let Some(session) = self.sessions.get(&key) else {
             return true;
         };
         let mut is_whole = true;
         // Most sessions of a user have the same ones: each is looked up once.
         let others = session.conversations.iter();
-        let others: Vec<_> = others.filter(|id| !ids.contains(id)).collect();
-        ids.extend(others.into_iter().filter(|id| {
-            let conversation = self.conversations.get(id);
-            conversation.is_some_and(|conversation| {
-                is_whole &= conversation.members.is_known();
-                conversation.carries_signals() && conversation.listens(key)
-            })
-        }));
+        let others: Vec<_> = others.filter(|id| !carrying.contains_key(id)).collect();
+        for id in others {
+            let Some(conversation) = self.conversations.get(&id) else {
+                continue;
+            };
+            is_whole &= conversation.members.is_known() && !conversation.is_unproven(key);
+            if let Some(entry) = conversation.listener(key)
+                && conversation.carries_signals()
+            {
+                let (joined, as_of) = (entry.joined(), conversation.sequencer.position());
+                carrying.insert(id, Carrying { joined, as_of });
+            }
+        }
         is_whole
     }
 
@@ -246,13 +268,26 @@ impl Shard {
     }
 
     /// The present members of a conversation that have sessions here, where it carries signals.
-    pub(crate) fn members_here(&self, id: ConversationId) -> Vec<Arc<Account>> {
-        let conversation = self.conversations.get(&id);
-        let carries = conversation.filter(|there| there.carries_signals());
-        let here = carries.into_iter().flat_map(|c| c.listeners(&[]));
-        let accounts = here.filter_map(|entry| self.account(entry.session()));
-        let accounts: FxHashSet<_> = accounts.cloned().collect();
-        accounts.into_iter().collect()
+    pub(crate) fn members_here(&self, id: ConversationId) -> MembersHere {
+        let mut here = MembersHere {
+            is_whole: true,
+            ..MembersHere::default()
+        };
+        let Some(conversation) = self.conversations.get(&id) else {
+            return here;
+        };
+        here.as_of = conversation.sequencer.position();
+        here.is_whole = conversation.members.is_known();
+        if !conversation.carries_signals() {
+            return here;
+        }
+        for entry in conversation.entries() {
+            here.is_whole &= entry.unproven().is_none();
+            if entry.listens() {
+                here.accounts.extend(self.account(entry.session()).cloned());
+            }
+        }
+        here
     }
 
     /// Whose session it is.
@@ -298,7 +333,7 @@ impl Shard {
         let conversation = conversation.filter(|_| session.conversations.contains(id));
         if let Some(conversation) = conversation {
             // Of a large conversation it does not matter who listens, and there may be many to look through.
-            let is_member = !conversation.carries_signals() || conversation.listens(key);
+            let is_member = !conversation.carries_signals() || conversation.listener(key).is_some();
             if is_member {
                 return Some(Standing::Member(conversation.members.count()));
             }
@@ -355,7 +390,7 @@ impl Shard {
         if was_known || !conversation.carries_signals() {
             return;
         }
-        self.come.hosts(conversation.tenant.clone(), id);
+        self.come.hosts(conversation.tenant.clone(), id, position);
         for entry in conversation.listeners(&[]) {
             let session = self.sessions.get(&entry.session());
             if let Some(session) = session.filter(|session| session.is_open()) {

@@ -197,6 +197,7 @@ impl World {
             on_its_way => self.move_on(on_its_way),
         }
         self.carry_out();
+        self.check_named();
     }
 
     /// What the feed and the hub's own queues do.
@@ -414,6 +415,18 @@ impl World {
         }
         for c in 0..self.logs.len() {
             self.check_signals(c);
+        }
+    }
+
+    /// Whoever counts as a member was one up to where the order has come.
+    fn check_named(&self) {
+        for (c, log) in self.logs.iter().enumerate() {
+            for (user, joined, as_of) in self.hub.listeners(conversation(c)) {
+                let memberships = &log.memberships[&number(&user)];
+                let (_, left) = memberships.iter().find(|(seq, _)| *seq == joined).unwrap();
+                let lasts = left.is_none_or(|left| as_of < left);
+                assert!(lasts, "{user:?} from {joined} as of {as_of} in {log:?}");
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use confab_bus::GatewayId;
 use confab_protocol::ids::{ConversationId, TenantId, UserId};
-use confab_protocol::signal::{Presence, PresenceStatus};
+use confab_protocol::signal::{MemberOf, Presence, PresenceStatus};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Presences, Word};
@@ -16,8 +16,9 @@ use crate::hub::Account;
 const MAX_WORDS: usize = 1000;
 /// Conversations named in one answer: some 18 bytes each.
 const MAX_CONVERSATIONS: usize = 10_000;
-/// Conversations of users whose end is not said yet that are looked at for one answer.
+/// Conversations of users whose end is not said yet that are looked at for one answer, and of those who may come back.
 const MAX_CLOSING: usize = 100_000;
+const MAX_LINGERING: usize = 100_000;
 /// For longer than this no answer is waited for.
 const ANSWERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Users that left while answers are waited for, of whom that is remembered; of those that came as many.
@@ -41,7 +42,7 @@ pub(super) struct ConcurrentChanges {
 struct Came {
     at: Instant,
     account: Arc<Account>,
-    told_in: Arc<[ConversationId]>,
+    told_in: Arc<[MemberOf]>,
     named_at: u64,
 }
 
@@ -56,7 +57,7 @@ impl ConcurrentChanges {
     pub(super) fn came(
         &mut self,
         account: &Arc<Account>,
-        (told_in, named_at): (&Arc<[ConversationId]>, u64),
+        (told_in, named_at): (&Arc<[MemberOf]>, u64),
         now: Instant,
     ) {
         if self.asking == 0 {
@@ -83,26 +84,37 @@ impl ConcurrentChanges {
     }
 }
 
+/// What a gateway answers.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// Who is there.
+    pub(crate) words: Vec<Presence>,
+    /// Whose last session here ended, and who may come back.
+    pub(crate) lingering: Vec<Presence>,
+    /// Whether these are all.
+    pub(crate) is_whole: bool,
+}
+
 impl Presences {
-    /// What is answered about some users of a tenant, and about members of `conversations`, of which `members` have sessions here; and whether
-    /// that is all.
+    /// What is answered about some users of a tenant, and about members of `conversations`, of which `members` have sessions here.
     pub(crate) fn answer(
         &self,
         tenant: &TenantId,
         users: Vec<UserId>,
         conversations: &FxHashSet<ConversationId>,
-        members: Vec<(Arc<Account>, ConversationId)>,
-    ) -> (Vec<Presence>, bool) {
-        let mut named: FxHashMap<Account, Vec<ConversationId>> = FxHashMap::default();
-        let mut is_whole = members.len() <= MAX_CONVERSATIONS;
-        is_whole &= self.closing_in(conversations, |id, account| {
+        members: Vec<(Arc<Account>, MemberOf)>,
+    ) -> Answer {
+        let mut named: FxHashMap<Account, Vec<MemberOf>> = FxHashMap::default();
+        let (lingering, mut is_whole) = self.lingering_here(tenant, conversations);
+        is_whole &= members.len() <= MAX_CONVERSATIONS;
+        is_whole &= self.closing_in(conversations, |member_of, account| {
             if account.tenant == *tenant {
-                named.entry(account.clone()).or_default().push(id);
+                named.entry(account.clone()).or_default().push(member_of);
             }
         });
-        for (account, id) in members.into_iter().take(MAX_CONVERSATIONS) {
+        for (account, member_of) in members.into_iter().take(MAX_CONVERSATIONS) {
             if account.tenant == *tenant {
-                named.entry((*account).clone()).or_default().push(id);
+                named.entry((*account).clone()).or_default().push(member_of);
             }
         }
         let mut words = Vec::new();
@@ -112,18 +124,53 @@ impl Presences {
             // Who may come back within its grace period was not away.
             let status = self.here(&account).or_else(|| self.lingering(&account));
             if let Some(status) = status {
-                let conversations = named.remove(&account).unwrap_or_default();
-                words.push(word(account, status, conversations));
+                let of = named.remove(&account).unwrap_or_default();
+                words.push(Presence::new(account.tenant, account.user, status, of));
             }
         }
-        for (account, conversations) in named {
+        for (account, of) in named {
             if let Some(status) = self.here(&account) {
-                words.push(word(account, status, conversations));
+                words.push(Presence::new(account.tenant, account.user, status, of));
             }
         }
         is_whole &= words.len() <= MAX_WORDS;
         words.truncate(MAX_WORDS);
-        (words, is_whole)
+        Answer {
+            words,
+            lingering,
+            is_whole,
+        }
+    }
+
+    /// The members of these conversations whose last session was here, and who may come back; and whether these are all.
+    fn lingering_here(
+        &self,
+        tenant: &TenantId,
+        conversations: &FxHashSet<ConversationId>,
+    ) -> (Vec<Presence>, bool) {
+        let mut named: FxHashMap<&Account, Vec<MemberOf>> = FxHashMap::default();
+        let mut is_whole = true;
+        if !conversations.is_empty() {
+            is_whole = self.lingering_in(conversations, MAX_LINGERING, |member_of, account| {
+                if account.tenant == *tenant && self.was_here(account) {
+                    named.entry(account).or_default().push(member_of);
+                }
+            });
+        }
+        let lingering = named.into_iter().filter_map(|(account, of)| {
+            let (tenant, user) = (account.tenant.clone(), account.user.clone());
+            Some(Presence::new(tenant, user, self.lingering(account)?, of))
+        });
+        let mut lingering: Vec<_> = lingering.collect();
+        is_whole &= lingering.len() <= MAX_WORDS;
+        lingering.truncate(MAX_WORDS);
+        (lingering, is_whole)
+    }
+
+    /// Whether this gateway has said something of a user.
+    fn was_here(&self, account: &Account) -> bool {
+        let known = self.known.get(account);
+        known.is_some_and(|known| known.words.iter().any(|(by, ..)| *by == self.own))
     }
 
     /// What the user's sessions here say together; what was said of one whose end is not said yet, since it was never away if it comes back
@@ -142,7 +189,7 @@ impl Presences {
     fn closing_in(
         &self,
         ids: &FxHashSet<ConversationId>,
-        mut give: impl FnMut(ConversationId, &Account),
+        mut give: impl FnMut(MemberOf, &Account),
     ) -> bool {
         let mut looked_at = 0;
         if ids.is_empty() {
@@ -159,8 +206,9 @@ impl Presences {
             if looked_at > MAX_CLOSING {
                 return false;
             }
-            for id in local.conversations.iter().filter(|id| ids.contains(id)) {
-                give(*id, account);
+            let asked = |one: &&MemberOf| ids.contains(&one.conversation);
+            for one in local.conversations.iter().filter(asked) {
+                give(*one, account);
             }
         }
         true
@@ -194,15 +242,16 @@ impl Presences {
         &self,
         ids: &FxHashSet<ConversationId>,
         asked_at: Instant,
-        mut give: impl FnMut(ConversationId, &Account),
+        mut give: impl FnMut(MemberOf, &Account),
     ) -> bool {
         let since = self.concurrent.came.iter().rev();
         let forgot_at = self.concurrent.forgot_at;
         let mut are_all = forgot_at.is_none_or(|forgot| forgot < asked_at);
         for came in since.take_while(|came| came.at >= asked_at) {
-            for id in came.told_in.iter().filter(|id| ids.contains(id)) {
-                if self.hostings.last(*id, came.named_at) {
-                    give(*id, &came.account);
+            let asked = |one: &&MemberOf| ids.contains(&one.conversation);
+            for one in came.told_in.iter().filter(asked) {
+                if self.hostings.heard_since(*one, came.named_at) {
+                    give(*one, &came.account);
                 } else {
                     are_all = false;
                 }
@@ -231,6 +280,31 @@ impl Presences {
         true
     }
 
+    /// A gateway answers that a user's last session there ended, who may come back: it is kept, so that those who are told of it are told its end.
+    pub(crate) fn heard_lingering(
+        &mut self,
+        presence: &Presence,
+        now: Instant,
+        carries: impl Fn(ConversationId) -> Option<bool>,
+    ) {
+        let account = Arc::new(Account {
+            tenant: presence.tenant.clone(),
+            user: presence.user.clone(),
+        });
+        let here = presence.member_of();
+        let here: Vec<_> = here
+            .filter(|one| carries(one.conversation) == Some(true))
+            .collect();
+        if here.is_empty() || !self.know(&account) {
+            return;
+        }
+        if let Some(known) = self.known.get_mut(&account) {
+            known.extend_to(&here);
+            known.status.get_or_insert(presence.status);
+        }
+        self.settle(&account, Word::Answer, now);
+    }
+
     /// What stands of a user: what the gateways say, or said last where it may come back.
     pub(crate) fn status_of(&self, account: &Account) -> Option<PresenceStatus> {
         let known = self.known.get(account)?;
@@ -243,11 +317,11 @@ impl Presences {
 
     /// Gives each of these conversations with each of its members that has no session and may come back. Looks at about so many of their
     /// conversations; says whether these were all.
-    pub(crate) fn lingering_in(
-        &self,
+    pub(crate) fn lingering_in<'a>(
+        &'a self,
         ids: &FxHashSet<ConversationId>,
         most: usize,
-        mut give: impl FnMut(ConversationId, &Account),
+        mut give: impl FnMut(MemberOf, &'a Account),
     ) -> bool {
         let (mut looked_at, mut are_all) = (0, true);
         for (end, account) in &self.leaving {
@@ -263,23 +337,15 @@ impl Presences {
                 continue;
             }
             looked_at += known.conversations.len();
-            for id in known.conversations.iter().filter(|id| ids.contains(id)) {
-                if self.hostings.last(*id, known.named_at) {
-                    give(*id, account);
+            let asked = |one: &&MemberOf| ids.contains(&one.conversation);
+            for one in known.conversations.iter().filter(asked) {
+                if self.hostings.heard_since(*one, known.named_at) {
+                    give(*one, account);
                 } else {
                     are_all = false;
                 }
             }
         }
         are_all
-    }
-}
-
-fn word(account: Account, status: PresenceStatus, conversations: Vec<ConversationId>) -> Presence {
-    Presence {
-        tenant: account.tenant,
-        user: account.user,
-        status,
-        conversations,
     }
 }

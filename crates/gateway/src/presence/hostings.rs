@@ -1,17 +1,19 @@
 //! Since when conversations have members here: who left one while it had none was not heard to leave.
 
-use confab_protocol::ids::ConversationId;
+use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::signal::MemberOf;
 use rustc_hash::FxHashMap;
 
 /// Conversations of which that is remembered.
 const MAX_HOSTINGS: usize = if cfg!(test) { 4 } else { 256 * 1024 };
 
-/// When conversations had their first member here, in an order with what was heard of users.
+/// Behind which events conversations had their first member here.
 #[derive(Debug, Default)]
 pub(super) struct Hostings {
-    /// Grows with everything that is heard.
+    /// The last seq that nobody here heard.
+    unheard: FxHashMap<ConversationId, Seq>,
+    /// Grows with everything that is heard of users.
     clock: u64,
-    since: FxHashMap<ConversationId, u64>,
     /// What was heard before counts for none: more conversations came than are remembered.
     forgot: u64,
 }
@@ -23,24 +25,24 @@ impl Hostings {
         self.clock
     }
 
-    /// A conversation has its first member here.
-    pub(super) fn begin(&mut self, id: ConversationId) {
-        if self.since.len() >= MAX_HOSTINGS && !self.since.contains_key(&id) {
+    /// A conversation has its first member here, behind an event that nobody heard.
+    pub(super) fn begin(&mut self, id: ConversationId, unheard: Seq) {
+        if self.unheard.len() >= MAX_HOSTINGS && !self.unheard.contains_key(&id) {
             self.forget();
         }
-        let now = self.tick();
-        self.since.insert(id, now);
+        self.unheard.insert(id, unheard);
     }
 
     /// Any conversation may have its first member here.
     pub(super) fn forget(&mut self) {
-        self.since = FxHashMap::default();
+        self.unheard = FxHashMap::default();
         self.forgot = self.tick();
     }
 
-    /// Whether a conversation has had members here since a user was heard to be a member of it.
-    pub(super) fn last(&self, id: ConversationId, heard: u64) -> bool {
-        heard > self.forgot && self.since.get(&id).is_none_or(|since| *since < heard)
+    /// Whether everything that happened since a user was a member was heard here, by what was heard of the user `named_at`.
+    pub(super) fn heard_since(&self, member_of: MemberOf, named_at: u64) -> bool {
+        let unheard = self.unheard.get(&member_of.conversation);
+        named_at > self.forgot && unheard.is_none_or(|unheard| *unheard <= member_of.as_of)
     }
 }
 
@@ -51,19 +53,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_heard_before_a_hosting_counts_for_none() {
+    fn who_was_a_member_before_a_hosting_may_have_left() {
         let id = |n| ConversationId(Uuid::from_u128(n));
+        let member_of = |n, as_of| MemberOf {
+            conversation: id(n),
+            as_of,
+        };
         let mut hostings = Hostings::default();
-        let before = hostings.tick();
-        assert!(hostings.last(id(1), before));
-        hostings.begin(id(1));
-        assert!(!hostings.last(id(1), before) && hostings.last(id(2), before));
-        let behind = hostings.tick();
-        assert!(hostings.last(id(1), behind));
+        let now = hostings.tick();
+        hostings.begin(id(1), 7);
+        assert!(!hostings.heard_since(member_of(1, 6), now));
+        assert!(hostings.heard_since(member_of(1, 7), now));
+        assert!(hostings.heard_since(member_of(2, 6), now));
         for n in 2..=5 {
-            hostings.begin(id(n));
+            hostings.begin(id(n), 1);
         }
-        assert!(!hostings.last(id(9), behind), "one too many");
-        assert!(hostings.since.len() <= MAX_HOSTINGS);
+        assert!(!hostings.heard_since(member_of(9, 8), now), "one too many");
+        let behind = hostings.tick();
+        assert!(hostings.heard_since(member_of(9, 8), behind));
+        assert!(hostings.unheard.len() <= MAX_HOSTINGS);
     }
 }

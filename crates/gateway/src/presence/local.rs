@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use confab_protocol::ids::ConversationId;
-use confab_protocol::signal::{Presence, PresenceStatus};
+use confab_protocol::signal::{MemberOf, Presence, PresenceStatus};
 use rustc_hash::FxHashSet;
 
 use super::{
@@ -20,7 +20,7 @@ pub(super) struct Local {
     /// What was said last, when, and where it was to be told.
     pub(super) said: Option<PresenceStatus>,
     spoke: Option<Instant>,
-    pub(super) conversations: Arc<[ConversationId]>,
+    pub(super) conversations: Arc<[MemberOf]>,
     /// Whether a change is not said yet, which is to be told only in the conversations of when it came about.
     changed: bool,
     /// Conversations that came behind that change.
@@ -48,10 +48,11 @@ impl Local {
 
     /// Whether what is said now is news: it changed, or nobody could be told when it did.
     const fn take_word(&mut self, is_change: bool) -> Word {
-        if std::mem::replace(&mut self.is_unheard, false) || is_change {
-            Word::Change
-        } else {
-            Word::Repeat
+        let is_unheard = std::mem::replace(&mut self.is_unheard, false);
+        match (is_change, is_unheard) {
+            (_, true) => Word::Unheard,
+            (true, false) => Word::Change,
+            (false, false) => Word::Repeat,
         }
     }
 
@@ -61,16 +62,13 @@ impl Local {
     }
 
     /// Those of `conversations` in which what is said now is to be told; whether others are left.
-    fn take_changed_in(
-        &mut self,
-        mut conversations: Vec<ConversationId>,
-    ) -> (Vec<ConversationId>, bool) {
+    fn take_changed_in(&mut self, mut conversations: Vec<MemberOf>) -> (Vec<MemberOf>, bool) {
         let since: FxHashSet<_> = std::mem::take(&mut self.since).into_iter().collect();
         if !std::mem::take(&mut self.changed) || since.is_empty() {
             return (conversations, false);
         }
         let count = conversations.len();
-        conversations.retain(|id| !since.contains(id));
+        conversations.retain(|one| !since.contains(&one.conversation));
         let others = conversations.len() < count;
         (conversations, others)
     }
@@ -226,24 +224,21 @@ impl Presences {
             let local = locals.get(account);
             local.is_none_or(|local| local.status() == PresenceStatus::Offline)
         };
-        let end = |account: Arc<Account>| Presence {
-            tenant: account.tenant.clone(),
-            user: account.user.clone(),
-            status: PresenceStatus::Offline,
+        let end = |account: Arc<Account>| {
+            let (tenant, user) = (account.tenant.clone(), account.user.clone());
             // Whoever was told that it is there knows where.
-            conversations: Vec::new(),
+            Presence::new(tenant, user, PresenceStatus::Offline, [])
         };
         next.filter(is_gone).map(end).collect()
     }
 
     /// What is to be said since this was last asked, or a step of it: then [`Self::is_saying`]. `conversations_of` gives those of a
-    /// user's conversations in which it may be told; none of a user that can only be asked for in a later step. `is_outgrown` says which have members
-    /// here and are too large by now.
+    /// user's conversations in which it may be told; none of a user that can only be asked for in a later step. `is_here` says which have members here.
     pub(crate) fn say(
         &mut self,
         now: Instant,
-        conversations_of: impl Fn(&Account) -> Option<Vec<ConversationId>>,
-        is_outgrown: impl Fn(ConversationId) -> bool,
+        conversations_of: impl Fn(&Account) -> Option<Vec<MemberOf>>,
+        is_here: impl Fn(ConversationId) -> bool,
     ) -> Said {
         let mut said = Said {
             repeats: self.ends_again(now),
@@ -299,12 +294,8 @@ impl Presences {
             }
             (local.said, local.spoke) = (Some(status), Some(now));
             let here = Arc::clone(&local.conversations);
-            let presence = Presence {
-                tenant: account.tenant.clone(),
-                user: account.user.clone(),
-                status,
-                conversations: local.conversations.to_vec(),
-            };
+            let (tenant, user) = (account.tenant.clone(), account.user.clone());
+            let presence = Presence::new(tenant, user, status, here.iter().copied());
             let word = local.take_word(status != before);
             if status == PresenceStatus::Offline {
                 self.note_end(&account, now);
@@ -315,10 +306,11 @@ impl Presences {
                 // In the conversations that came since it changed, it is no news.
                 self.say_of(&account, Word::Repeat);
             }
-            self.note(&account, (self.own, status, 0), word, here, &is_outgrown);
-            self.settle(&account, now);
+            self.note(&account, (self.own, status, 0), word, &here, &is_here);
+            self.settle(&account, word, now);
             match word {
                 Word::Change => said.changes.push(presence),
+                Word::Unheard => said.unheard.push(presence),
                 Word::Repeat | Word::Answer => said.repeats.push(presence),
             }
         }

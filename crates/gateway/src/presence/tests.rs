@@ -10,6 +10,10 @@ mod model;
 
 const GRACE: Duration = Duration::from_secs(10);
 const ROOM: ConversationId = ConversationId(Uuid::from_u128(1));
+const IN_ROOM: MemberOf = MemberOf {
+    conversation: ROOM,
+    as_of: 1,
+};
 
 fn gateway(n: u128) -> GatewayId {
     GatewayId(Uuid::from_u128(n))
@@ -23,12 +27,12 @@ fn account(name: &str) -> Arc<Account> {
 }
 
 fn word(name: &str, status: PresenceStatus) -> Presence {
-    Presence {
-        tenant: "t".parse().unwrap(),
-        user: name.parse().unwrap(),
-        status,
-        conversations: vec![ROOM, ConversationId(Uuid::from_u128(99))],
-    }
+    let elsewhere = MemberOf {
+        conversation: ConversationId(Uuid::from_u128(99)),
+        as_of: 1,
+    };
+    let (tenant, user) = ("t".parse().unwrap(), name.parse().unwrap());
+    Presence::new(tenant, user, status, [IN_ROOM, elsewhere])
 }
 
 /// One gateway's machine, with its clock.
@@ -73,7 +77,7 @@ impl Here {
 
     fn says(&mut self, ms: u64) -> Said {
         self.presences
-            .say(self.at(ms), |_| Some(vec![ROOM]), |_| false)
+            .say(self.at(ms), |_| Some(vec![IN_ROOM]), |_| false)
     }
 }
 
@@ -198,7 +202,7 @@ fn end_is_said_once_more_and_behind_a_break() {
     here.presences.repeat_all();
     let now = here.at(700_000);
     assert_eq!(here.presences.said_twice.len(), 1);
-    here.presences.say(now, |_| Some(vec![ROOM]), |_| false);
+    here.presences.say(now, |_| Some(vec![IN_ROOM]), |_| false);
     assert!(
         here.presences.said_twice.is_empty(),
         "nothing is kept for long"
@@ -315,13 +319,13 @@ fn what_nobody_could_be_told_is_news_later() {
     assert_eq!(nowhere.changes[0].conversations, []);
     here.presences.counted(&alice);
     let said = here.says(1000);
-    assert_eq!((said.changes.len(), said.repeats.len()), (1, 0));
-    assert_eq!(said.changes[0].conversations, [ROOM]);
+    assert_eq!((said.changes.len(), said.repeats.len()), (0, 0));
+    assert_eq!(said.unheard[0].conversations, [ROOM]);
     assert_eq!(here.told(1000), one("alice", Online));
     // Who is gone by then is no news.
     here.presences.counted(&alice);
     here.presences.closed(key);
-    assert_eq!(here.says(2000).changes[0].status, Offline);
+    assert_eq!(here.says(2000).unheard[0].status, Offline);
     assert_eq!(here.says(3000), Said::default());
 }
 
@@ -338,7 +342,7 @@ fn presence_of_many_is_said_in_steps() {
         let next = here.presences.to_say(now, 2);
         let conversations = |one: &Account| {
             let asked = next.iter().any(|next| **next == *one);
-            asked.then(|| vec![ROOM])
+            asked.then(|| vec![IN_ROOM])
         };
         said += here
             .presences
@@ -387,13 +391,13 @@ fn strangers_and_those_whose_conversations_left_are_not_kept() {
 }
 
 #[test]
-fn end_is_told_where_the_conversation_grew_too_large() {
-    for moves_on in [false, true] {
+fn end_is_told_where_its_gateway_named_the_user_no_more() {
+    for (moves_on, carries) in [(false, false), (true, false), (true, true)] {
         let mut here = Here::new();
         here.hears(1, "alice", Online, Word::Change, 0);
         assert_eq!(here.told(0), one("alice", Online));
         if moves_on {
-            // Her gateway names the room no more, for it carries no signals.
+            // Her gateway names the room no more: it carries no signals, or may not have her any more.
             let (now, away) = (
                 here.at(1000),
                 Presence {
@@ -401,7 +405,7 @@ fn end_is_told_where_the_conversation_grew_too_large() {
                     ..word("alice", Away)
                 },
             );
-            let carries = |id| (id == ROOM).then_some(false);
+            let carries = |id| (id == ROOM).then_some(carries);
             here.presences
                 .heard((gateway(1), 2), &away, Word::Change, now, carries);
             assert_eq!(here.presences.told(now)[0].conversations, []);

@@ -43,13 +43,14 @@ fn news() -> PresenceNews {
     PresenceNews {
         gateway: Uuid::from_u128(1),
         number: 1,
-        changes: vec![Presence {
-            tenant: "t".parse().unwrap(),
-            user: "ann".parse().unwrap(),
-            status: PresenceStatus::Offline,
-            conversations: Vec::new(),
-        }],
+        changes: vec![Presence::new(
+            "t".parse().unwrap(),
+            "ann".parse().unwrap(),
+            PresenceStatus::Offline,
+            [],
+        )],
         repeats: Vec::new(),
+        unheard: Vec::new(),
         wanted: Vec::new(),
     }
 }

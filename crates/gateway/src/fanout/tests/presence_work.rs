@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use confab_bus::PresenceAnswers;
 use confab_protocol::ids::UserId;
+use confab_protocol::signal::{MemberOf, Presence, PresenceAnswer};
 
 use super::*;
 use crate::fanout::queries::{CarryingQuery, HostingQuery, MembersQuery};
+use crate::fanout::snapshots::{Asked, Member};
 
 /// Turns until a shard has answered.
 fn turns_until<T>(shard: &mut ShardLoop, mut answered: oneshot::Receiver<T>) -> (T, usize) {
@@ -31,7 +34,7 @@ async fn question_about_many_conversations_takes_turns() {
     shard.take_in(Some(Input::MembersHere(query)));
     let (members, turns) = turns_until(&mut shard, answered);
     assert_eq!(
-        members.len(),
+        members.members.len(),
         CONVERSATIONS * usize::try_from(SESSIONS).unwrap()
     );
     assert!(turns >= 8, "{turns}");
@@ -114,4 +117,78 @@ async fn snapshots_are_told_in_turn() {
     );
     let gone: UserId = "gone".parse().unwrap();
     assert!(!asked.iter().flatten().any(|user| *user == gone));
+}
+
+/// A session of ann, who joined by the fifth event, is told what a gateway answers: of bob up to `as_of`, of carol up to the fifth.
+fn answered(loops: &mut Loops, as_of: u64) -> bool {
+    let presence = &mut loops.presence;
+    presence.snapshots.ask_again();
+    let Some((tenant, mut next)) = presence.snapshots.next() else {
+        return false;
+    };
+    let word = |user: &str, as_of| {
+        let member_of = MemberOf {
+            conversation: conversation(0),
+            as_of,
+        };
+        let user = user.parse().unwrap();
+        Presence::new(tenant.clone(), user, PresenceStatus::Online, [member_of])
+    };
+    let answer = PresenceAnswer {
+        gateway: Uuid::from_u128(2),
+        number: 1,
+        words: vec![word("bob", as_of), word("carol", 5)],
+        lingering: vec![],
+        is_whole: true,
+    };
+    presence.presences.asks();
+    presence.tell_snapshots(Ok(Asked {
+        members: vec![Member {
+            waiting: next.pop().unwrap(),
+            conversations: [(conversation(0), 5)].into_iter().collect(),
+            is_whole: true,
+        }],
+        asked_at: Instant::now(),
+        answers: Some(PresenceAnswers {
+            answers: vec![answer],
+            is_whole: true,
+        }),
+    }));
+    true
+}
+
+#[tokio::test]
+async fn snapshot_names_nobody_who_may_have_left_before_its_session_joined() {
+    for (comes, users) in [
+        (
+            true,
+            r#"[{"userId":"bob","status":"online"},{"userId":"carol","status":"online"}]"#,
+        ),
+        (false, r#"[{"userId":"carol","status":"online"}]"#),
+    ] {
+        let (_door, mut loops) = without_sessions(Shards::ONE).await;
+        let outbox = Arc::new(Outbox::new(Encoding::Json, 1));
+        outbox.start(Frame::text(b"welcome"));
+        let told = || {
+            let frames = outbox.taken(usize::MAX).unwrap();
+            let texts = frames
+                .iter()
+                .map(|frame| String::from_utf8_lossy(frame.payload()).into_owned());
+            texts
+                .filter(|text| text.contains("presenceSnapshot"))
+                .collect::<Vec<_>>()
+        };
+        let ann = account("one", "ann");
+        loops.presence.snapshots.wait(ann, &outbox);
+        assert!(answered(&mut loops, 4));
+        assert_eq!(told(), [""; 0], "his gateway is asked again");
+        let mut tries = 1;
+        while answered(&mut loops, if comes { 5 } else { 4 }) {
+            tries += 1;
+        }
+        assert_eq!(tries, if comes { 2 } else { 4 });
+        let text = &told()[0];
+        assert!(text.contains(users), "{text}");
+        assert!(text.contains(&format!(r#""complete":{comes}"#)), "{text}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Interleavings that the model seldom finds.
 
+use confab_protocol::signal::{MemberOf, Presence, PresenceStatus::Online};
+
 use super::*;
 use crate::hub::delivery::PUSHING;
 
@@ -329,7 +331,7 @@ fn presence_begins_with_the_member_count() {
     world.settle();
     assert!(world.hub.has_counted(key));
     let come = world.hub.take_come();
-    let hosted: Vec<_> = come.hosted.iter().map(|(_, id)| *id).collect();
+    let hosted: Vec<_> = come.hosted.iter().map(|one| one.1).collect();
     let users: Vec<_> = come.counted.iter().map(|one| one.user.as_str()).collect();
     assert_eq!((hosted, users), (vec![conversation(A)], vec!["u1"]));
     world.take(Step::Break);
@@ -343,6 +345,104 @@ fn presence_begins_with_the_member_count() {
         .map(|(account, id)| (account.user.as_str(), *id))
         .collect();
     assert_eq!(left, [("u1", conversation(A))]);
+}
+
+/// A session goes on by a record that holds a membership which ended since, while others are there.
+#[test]
+fn ended_membership_of_record_carries_nothing() {
+    for window in [1 << 20, 0] {
+        let mut world = World::new(window, ALL, usize::MAX);
+        for step in [Step::Create(A, 0), Step::Add(A, 1), Step::Open(1)] {
+            world.take(step);
+            world.settle();
+        }
+        world.take(Step::Close(0));
+        for step in [
+            Step::Remove(A, 1),
+            Step::Add(A, 2),
+            Step::Open(2),
+            Step::Say(A),
+        ] {
+            world.take(step);
+            world.settle();
+        }
+        world.hub.take_come();
+        world.take(Step::Resume(0));
+        open_without(&mut world);
+        let named = |world: &World| {
+            let named = world.hub.listeners(conversation(A)).into_iter();
+            named.map(|one| one.0).collect::<Vec<_>>()
+        };
+        assert_eq!(named(&world), ["u2".parse().unwrap()]);
+        assert_eq!(world.hub.has_counted(SessionKey(world.keys)), window > 0);
+        world.settle_all();
+        world.check();
+        assert!(world.hub.take_come().counted.is_empty());
+    }
+}
+
+#[test]
+fn presence_is_told_to_those_who_had_joined_by_then() {
+    let mut world = World::new(1 << 20, ALL, usize::MAX);
+    for step in [
+        Step::Create(A, 0),
+        Step::Add(A, 1),
+        Step::Add(A, 2),
+        Step::Open(1),
+        Step::Open(2),
+    ] {
+        world.take(step);
+        world.settle_all();
+    }
+    for (as_of, told) in [(1, [false, false]), (2, [true, false]), (3, [true, true])] {
+        for client in &world.clients {
+            drop(client.outbox().taken(usize::MAX));
+        }
+        let member_of = MemberOf {
+            conversation: conversation(A),
+            as_of,
+        };
+        let (tenant, user) = ("t".parse().unwrap(), "u0".parse().unwrap());
+        world
+            .hub
+            .tell(Presence::new(tenant, user, Online, [member_of]));
+        let was_told = world.clients.iter().map(|client| {
+            let frames = client.outbox().taken(usize::MAX).unwrap();
+            frames.iter().any(|frame| frame.as_bytes()[0] != PING)
+        });
+        assert_eq!(was_told.collect::<Vec<_>>(), told, "as of {as_of}");
+    }
+}
+
+/// It lasts, which is seen only when what the window does not hold is read.
+#[test]
+fn membership_of_record_carries_presence_once_it_is_proven() {
+    let mut world = World::new(0, ALL, usize::MAX);
+    for step in [
+        Step::Create(A, 0),
+        Step::Add(A, 1),
+        Step::Open(1),
+        Step::Open(0),
+    ] {
+        world.take(step);
+        world.settle();
+    }
+    world.take(Step::Close(0));
+    world.take(Step::Say(A));
+    world.settle();
+    world.hub.take_come();
+    world.take(Step::Resume(0));
+    open_without(&mut world);
+    let key = SessionKey(world.keys);
+    assert!(!world.hub.has_counted(key));
+    assert!(world.hub.take_come().counted.is_empty());
+    world.settle();
+    assert!(world.hub.has_counted(key));
+    let counted = world.hub.take_come().counted;
+    let users: Vec<_> = counted.iter().map(|one| one.user.as_str()).collect();
+    assert_eq!(users, ["u1"]);
+    world.settle_all();
+    world.check();
 }
 
 #[test]

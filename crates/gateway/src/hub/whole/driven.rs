@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use confab_bus::records::Position;
-use confab_protocol::ids::{ConversationId, Seq};
+use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::lingering::Announced;
 use confab_protocol::query::EncodedEvent;
-use confab_protocol::signal::Signal;
-use rustc_hash::FxHashSet;
+use confab_protocol::signal::{Presence, Signal};
+use rustc_hash::FxHashMap;
 
 use super::{Heard, Hub, Way};
-use crate::hub::{Ask, Come, Conversation, Read, Replays, Retry, SessionKey, Shard, Standing};
+use crate::hub::{
+    Ask, Come, Conversation, Read, Replays, Retry, SessionKey, Shard, Standing, Telling,
+};
 
 /// What a session says or asks of a shard.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ impl Hub {
     /// Whether every shard knows how large the conversations of a session are.
     pub(crate) fn has_counted(&mut self, key: SessionKey) -> bool {
         self.all_mut()
-            .all(|shard| shard.carrying_in(key, &mut FxHashSet::default()))
+            .all(|shard| shard.carrying_in(key, &mut FxHashMap::default()))
     }
 
     /// The shards remember of so few conversations how far they were heard.
@@ -71,6 +73,30 @@ impl Hub {
 
     pub(crate) fn shard_of(&self, id: ConversationId) -> usize {
         self.shards.shard_of(id)
+    }
+
+    /// Tells a change of presence in all shards.
+    pub(in crate::hub) fn tell(&self, presence: Presence) {
+        let mut telling = Telling::new(presence, self.shards).unwrap();
+        while let Some(at) = telling.next_shard() {
+            self.parts[at].shard.tell(&mut telling, at, usize::MAX);
+        }
+    }
+
+    /// Whose memberships of a conversation carry signals, from where on, and up to where its log was heard.
+    pub(in crate::hub) fn listeners(&self, id: ConversationId) -> Vec<(UserId, Seq, Seq)> {
+        let part = self.parts.get(self.shards.shard_of(id));
+        let there = part.and_then(|part| Some((&part.shard, part.shard.conversations.get(&id)?)));
+        let Some((shard, there)) = there else {
+            return Vec::new();
+        };
+        let as_of = there.sequencer.position();
+        let entries = there.entries().filter(|entry| entry.listens());
+        let told = entries.filter_map(|entry| {
+            let user = shard.account(entry.session())?.user.clone();
+            Some((user, entry.joined(), as_of))
+        });
+        told.collect()
     }
 
     pub(in crate::hub) fn conversation(&self, id: ConversationId) -> Option<&Conversation> {

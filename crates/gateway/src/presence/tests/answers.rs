@@ -39,7 +39,7 @@ fn answer_older_than_a_word_changes_nothing() {
     let mut lingering = Vec::new();
     let give = |id, account: &Account| lingering.push((id, account.clone()));
     assert!(here.presences.lingering_in(&ids, 2, give));
-    assert_eq!(lingering, [(ROOM, (*alice).clone())]);
+    assert_eq!(lingering, [(IN_ROOM, (*alice).clone())]);
     assert_eq!(here.presences.status_of(&alice), Some(Away));
     assert!(!here.presences.lingering_in(&ids, 0, |_, _| {}), "too many");
     assert_eq!(here.told(11_000), one("alice", Offline));
@@ -96,8 +96,10 @@ fn gateway_answers_of_its_sessions_and_of_those_who_may_come_back() {
     here.presences.closed(SessionKey(2));
     here.says(1000);
     let tenant = &alice.tenant;
-    let members = vec![(Arc::clone(&alice), ROOM)];
-    let (words, is_whole) = here
+    let members = vec![(Arc::clone(&alice), IN_ROOM)];
+    let Answer {
+        words, is_whole, ..
+    } = here
         .presences
         .answer(tenant, vec![bob.user.clone()], &room(), members);
     let told: Vec<_> = words
@@ -110,9 +112,9 @@ fn gateway_answers_of_its_sessions_and_of_those_who_may_come_back() {
     );
     assert_eq!(words[1].conversations, [ROOM]);
     here.told(11_000);
-    let (words, _) = here
-        .presences
-        .answer(tenant, vec![bob.user.clone()], &room(), vec![]);
+    let Answer { words, .. } =
+        here.presences
+            .answer(tenant, vec![bob.user.clone()], &room(), vec![]);
     assert_eq!(words, []);
 }
 
@@ -128,18 +130,24 @@ fn who_closed_is_answered_until_that_is_said() {
         let answer = here
             .presences
             .answer(&alice.tenant, vec![], &room(), vec![]);
-        assert!(answer.1);
-        answer.0
+        assert!(answer.is_whole);
+        answer
     };
     here.opens(key, &alice);
     here.says(0);
-    assert_eq!(answer(&here), [], "her shard names her");
+    assert_eq!(answer(&here).words, [], "her shard names her");
     here.presences.closed(key);
-    let named = answer(&here);
+    let named = answer(&here).words;
     assert_eq!((named.len(), named[0].status), (1, Online));
     assert_eq!(named[0].conversations, [ROOM]);
     here.says(1000);
-    assert_eq!(answer(&here), [], "she lingers for those who heard of her");
+    let answer = answer(&here);
+    assert_eq!(answer.words, []);
+    let lingers = &answer.lingering[0];
+    assert_eq!(
+        (lingers.status, lingers.member_of().next()),
+        (Online, Some(IN_ROOM))
+    );
 }
 
 #[test]
@@ -178,7 +186,11 @@ fn who_left_before_its_session_ended_is_not_answered() {
     let answer = here
         .presences
         .answer(&alice.tenant, vec![], &room(), vec![]);
-    assert_eq!(answer, (vec![], true));
+    let nobody = Answer {
+        is_whole: true,
+        ..Answer::default()
+    };
+    assert_eq!(answer, nobody);
 }
 
 #[test]
@@ -187,7 +199,7 @@ fn lingering_user_is_not_named_where_its_leave_was_missed() {
     here.hears(1, "alice", Online, Word::Change, 0);
     here.told(0);
     // Nobody was here for a moment, and nobody heard who left meanwhile.
-    here.presences.hosts(ROOM);
+    here.presences.hosts(ROOM, 2);
     here.hears(1, "alice", Offline, Word::Change, 100);
     let named = |here: &Here| {
         let mut named = 0;
@@ -196,9 +208,21 @@ fn lingering_user_is_not_named_where_its_leave_was_missed() {
     };
     assert_eq!(named(&here), (0, false));
     here.presences.asks();
-    here.hears(2, "alice", Online, Word::Change, 200);
+    let is_here = |id| (id == ROOM).then_some(true);
+    let mut hears = |status, ms| {
+        let since = MemberOf {
+            as_of: 2,
+            ..IN_ROOM
+        };
+        let (tenant, user) = ("t".parse().unwrap(), "alice".parse().unwrap());
+        let word = Presence::new(tenant, user, status, [since]);
+        let (from, now) = ((gateway(2), 0), here.at(ms));
+        here.presences
+            .heard(from, &word, Word::Change, now, is_here);
+    };
+    hears(Online, 200);
+    hears(Offline, 300);
     assert_eq!(came(&here, 0), ["alice"], "her gateway named it since");
-    here.hears(2, "alice", Offline, Word::Change, 300);
     assert_eq!(named(&here), (1, true));
 }
 
@@ -218,5 +242,89 @@ fn who_is_back_at_once_says_where_it_is() {
     let answer = here
         .presences
         .answer(&alice.tenant, vec![], &room(), vec![]);
-    assert_eq!(answer, (vec![], true));
+    let nobody = Answer {
+        is_whole: true,
+        ..Answer::default()
+    };
+    assert_eq!(answer, nobody);
+}
+
+#[test]
+fn newest_seq_up_to_which_a_user_was_a_member_counts() {
+    let mut here = Here::new();
+    let up_to = |as_of| {
+        let member_of = MemberOf { as_of, ..IN_ROOM };
+        Presence::new(
+            "t".parse().unwrap(),
+            "alice".parse().unwrap(),
+            Online,
+            [member_of],
+        )
+    };
+    let now = here.at(0);
+    let carries = |id| (id == ROOM).then_some(true);
+    let known = |here: &Here| here.presences.known[&account("alice")].conversations[0].as_of;
+    for (word, as_of, counts) in [
+        (Word::Change, 7, 7),
+        (Word::Change, 5, 7),
+        (Word::Answer, 6, 7),
+        (Word::Answer, 9, 9),
+        (Word::Unheard, 8, 9),
+        (Word::Repeat, 10, 10),
+    ] {
+        let from = (gateway(1), 0);
+        here.presences
+            .heard(from, &up_to(as_of), word, now, carries);
+        assert_eq!(known(&here), counts, "{word:?}");
+    }
+    let told = here.presences.told(now);
+    assert_eq!(told.len(), 2, "what was not heard is told once more");
+    assert!(told.iter().all(|one| one.as_of.len() == 1));
+}
+
+/// Nobody at this gateway shared a conversation with her when she was there.
+#[test]
+fn who_may_come_back_is_named_where_her_conversation_is_new() {
+    let (mut here, mut there) = (Here::new(), Here::new());
+    let (alice, key) = (account("alice"), SessionKey(1));
+    here.opens(key, &alice);
+    here.says(0);
+    here.presences.closed(key);
+    let said = here.says(1000);
+    assert_eq!(said.changes[0].status, Offline);
+    here.presences.sweep(here.at(1000), |_| false);
+    there.presences.own = gateway(1);
+    let nowhere = |_| None;
+    let from = gateway(0);
+    there.presences.heard(
+        (from, 1),
+        &said.changes[0],
+        Word::Change,
+        there.at(1000),
+        nowhere,
+    );
+    there.presences.hosts(ROOM, 1);
+    there.presences.asks();
+    let answer = here
+        .presences
+        .answer(&alice.tenant, vec![], &room(), vec![]);
+    let carries = |id| (id == ROOM).then_some(true);
+    let now = there.at(2000);
+    there
+        .presences
+        .heard_lingering(&answer.lingering[0], now, carries);
+    let mut named = Vec::new();
+    let are_all = there
+        .presences
+        .lingering_in(&room(), 100, |one, user| named.push((one, user.clone())));
+    assert_eq!((named, are_all), (vec![(IN_ROOM, (*alice).clone())], true));
+    assert_eq!(there.presences.status_of(&alice), Some(Online));
+    assert_eq!(there.told(11_999), []);
+    assert_eq!(there.told(12_000), one("alice", Offline));
+    // Her gateway does not name her any more then.
+    here.told(11_000);
+    let answer = here
+        .presences
+        .answer(&alice.tenant, vec![], &room(), vec![]);
+    assert_eq!(answer.lingering, []);
 }

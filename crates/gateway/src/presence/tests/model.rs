@@ -90,7 +90,7 @@ impl World {
             let Some(machine) = &mut self.gateways[g] else {
                 continue;
             };
-            let said = machine.say(self.now, |_| Some(vec![ROOM]), |_| false);
+            let said = machine.say(self.now, |_| Some(vec![IN_ROOM]), |_| false);
             for other in self.gateways.iter_mut().flatten() {
                 for (words, kind) in [(&said.changes, Word::Change), (&said.repeats, Word::Repeat)]
                 {
