@@ -29,9 +29,9 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
     let me = &account.user;
     for life in &account.lives {
         let mut snapshots = 0;
-        for heard in &life.heard {
+        for (heard, sent_at) in life.heard.iter().zip(sending_times(ledger, life)) {
             match heard {
-                Heard::Presence(told) => check_told(ledger, me, told, told.at, found),
+                Heard::Presence(told) => check_told(ledger, me, told, sent_at, found),
                 Heard::Snapshot { users, .. } => {
                     snapshots += 1;
                     let named: BTreeSet<_> = users.iter().map(|told| &told.user).collect();
@@ -44,7 +44,7 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
                     if !is_sound {
                         found.push(Violation::Snapshot(me.clone()));
                     }
-                    // Who reads slowly has it long after it was told.
+                    // It was asked for with the hello.
                     for told in users {
                         check_told(ledger, me, told, life.welcomed_at, found);
                     }
@@ -56,6 +56,25 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
             }
         }
     }
+}
+
+/// Until when at the latest what a client heard was sent: it was before the next event was, which may be long before a slow client reads it.
+fn sending_times(ledger: &Ledger, life: &Life) -> Vec<Millis> {
+    let mut next = Millis::MAX;
+    let mut times = Vec::new();
+    for heard in life.heard.iter().rev() {
+        times.push(match heard {
+            Heard::Presence(told) => told.at.min(next),
+            _ => next,
+        });
+        if let Heard::Event(event) = heard
+            && let Some(log) = ledger.logs.get(&event.conversation)
+        {
+            next = log.time(event.seq).max(life.welcomed_at);
+        }
+    }
+    times.reverse();
+    times
 }
 
 fn check_told(
@@ -281,9 +300,9 @@ pub(super) fn explain_shared(
     let mut text = String::new();
     for account in accounts.iter().filter(|one| one.user == *me) {
         for life in &account.lives {
-            for heard in &life.heard {
+            for (heard, sent_at) in life.heard.iter().zip(sending_times(ledger, life)) {
                 let (how, told, since) = match heard {
-                    Heard::Presence(told) => ("by itself", Some(told), told.at),
+                    Heard::Presence(told) => ("by itself", Some(told), sent_at),
                     Heard::Snapshot { users, .. } => {
                         let mut named = users.iter();
                         let told = named.find(|told| told.user == *user);

@@ -95,6 +95,16 @@ fn user_outside_of_shared_membership_is_found() {
     }
     let read_late = life(85_000, vec![snapshot(&[("bob", Away)], 89_000)]);
     assert_eq!(alone_in(&ledger(), "carol", read_late), []);
+    // Of the sixth event, which comes behind it, she was still a member.
+    let behind = |seq| {
+        life(
+            50_000,
+            vec![told("bob", Away, 89_000), Heard::Event(super::told(seq))],
+        )
+    };
+    assert_eq!(alone_in(&ledger(), "carol", behind(6)), []);
+    let found = alone_in(&ledger(), "carol", behind(9));
+    assert_eq!(found, stranger("carol", "bob"));
     let found = alone(&ledger(), "bob", vec![told("dave", Online, 50_000)]);
     assert_eq!(found, stranger("bob", "dave"));
     let found = alone(&ledger(), "bob", vec![told("bob", Online, 50_000)]);
