@@ -509,8 +509,14 @@ fn window() -> impl Strategy<Value = usize> {
     prop_oneof![Just(0), Just(1000), Just(1 << 20)]
 }
 
+/// Fewer where the whole run is to be short.
+fn cases() -> u32 {
+    let is_soak = std::env::var_os("CONFAB_TEST_SOAK").is_some_and(|value| value == "1");
+    if is_soak { 2000 } else { 500 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
     #[test]
     fn every_session_hears_exactly_what_it_is_owed(steps in steps(), window in window()) {
         play(World::new(window, ALL, usize::MAX), steps);
@@ -555,7 +561,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
     #[test]
     fn shards_that_are_late_hear_exactly_what_they_are_owed(
         shards in 1..4_usize,
