@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use confab_bus::GatewayId;
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::signal::{MemberOf, Presence, PresenceStatus};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::hub::{Account, SessionKey};
 
@@ -19,6 +19,7 @@ mod answers;
 mod directory;
 mod gateways;
 mod hostings;
+mod known;
 mod local;
 
 pub(crate) use answers::Answer;
@@ -26,6 +27,7 @@ use answers::ConcurrentChanges;
 pub(crate) use directory::PresenceDirectory;
 use gateways::Speakers;
 use hostings::Hostings;
+use known::Known;
 use local::Local;
 
 /// A gateway's words on one user: one a second, the newest winning.
@@ -70,102 +72,12 @@ pub(crate) struct Presences {
     /// Users who may be offline then. All wait as long, so the first to begin is the first to end.
     leaving: VecDeque<(Instant, Arc<Account>)>,
     speakers: Speakers,
+    /// When a gateway died last that had sessions.
+    lost_at: Option<Instant>,
     concurrent: ConcurrentChanges,
     hostings: Hostings,
     /// What is to be told here.
     told: Vec<Presence>,
-}
-
-/// A user that shares a conversation with a session here.
-#[derive(Debug, Default)]
-struct Known {
-    /// Tells the user from itself when it was forgotten and known again meanwhile.
-    number: u64,
-    /// What each gateway says, and the number of the message in which it did.
-    words: Vec<(GatewayId, PresenceStatus, u64)>,
-    /// The conversations here in which changes are told.
-    conversations: Arc<[MemberOf]>,
-    /// When its gateway named them.
-    named_at: u64,
-    /// Conversations here of which its gateway says nothing any more, since they grew too large or it is not sure of them: only the end is told.
-    owed: Vec<MemberOf>,
-    /// What was told last, or was known without being told.
-    status: Option<PresenceStatus>,
-    /// Since when no gateway has the user.
-    gone_at: Option<Instant>,
-}
-
-impl Known {
-    fn highest(&self) -> PresenceStatus {
-        let words = self.words.iter().map(|(_, status, _)| *status);
-        words.max().unwrap_or(PresenceStatus::Offline)
-    }
-
-    /// Whether it has no session anywhere, and may come back.
-    fn is_lingering(&self) -> bool {
-        self.gone_at.is_some()
-            && self
-                .status
-                .is_some_and(|said| said != PresenceStatus::Offline)
-    }
-
-    /// Whether nobody needs to know any more that the user was told to be offline.
-    fn is_long_offline(&self, now: Instant) -> bool {
-        let is_gone = |gone: Instant| now.duration_since(gone) >= OFFLINE_MEMORY;
-        self.status == Some(PresenceStatus::Offline) && self.gone_at.is_some_and(is_gone)
-    }
-
-    /// Takes a gateway's word; says whether it is not older than the one it replaces.
-    fn set(&mut self, gateway: GatewayId, status: PresenceStatus, number: u64) -> bool {
-        let is_old = |(other, _, last): &(GatewayId, PresenceStatus, u64)| {
-            *other == gateway && number != 0 && *last > number
-        };
-        if self.words.iter().any(is_old) {
-            return false;
-        }
-        self.words.retain(|(other, ..)| *other != gateway);
-        self.words.push((gateway, status, number));
-        true
-    }
-
-    /// Where changes are told from now on. What was told where that is no more, in a conversation that `is_here`, is owed its end.
-    fn move_to(&mut self, here: &[MemberOf], is_here: impl Fn(ConversationId) -> bool) {
-        let here = self.highest_of(here);
-        let told = self.conversations.iter().chain(&self.owed);
-        let by_id: FxHashMap<_, _> = told.map(|one| (one.conversation, *one)).collect();
-        let ids: FxHashSet<_> = here.iter().map(|one| one.conversation).collect();
-        let owed = by_id
-            .into_iter()
-            .filter(|(id, _)| !ids.contains(id) && is_here(*id));
-        self.owed = owed.map(|(_, one)| one).collect();
-        self.conversations = here.into();
-    }
-
-    /// Changes are told in these conversations as well.
-    fn extend_to(&mut self, here: &[MemberOf]) {
-        let new = self.highest_of(here);
-        if new.iter().all(|one| self.conversations.contains(one)) {
-            return;
-        }
-        let ids: FxHashSet<_> = new.iter().map(|one| one.conversation).collect();
-        self.owed.retain(|one| !ids.contains(&one.conversation));
-        let old = self.conversations.iter();
-        let old = old.filter(|one| !ids.contains(&one.conversation));
-        self.conversations = old.copied().chain(new.iter().copied()).collect();
-    }
-
-    /// These conversations, each with the highest seq up to which the user is known to have been a member.
-    fn highest_of(&self, here: &[MemberOf]) -> Vec<MemberOf> {
-        let told = self.conversations.iter().chain(&self.owed);
-        let known: FxHashMap<_, _> = told.map(|one| (one.conversation, one.as_of)).collect();
-        let highest = |one: &MemberOf| MemberOf {
-            as_of: known
-                .get(&one.conversation)
-                .map_or(one.as_of, |known| one.as_of.max(*known)),
-            ..*one
-        };
-        here.iter().map(highest).collect()
-    }
 }
 
 /// What this gateway says to the others.
@@ -211,6 +123,7 @@ impl Presences {
             numbers: 0,
             leaving: VecDeque::new(),
             speakers: Speakers::default(),
+            lost_at: None,
             concurrent: ConcurrentChanges::default(),
             hostings: Hostings::default(),
             told: Vec::new(),
@@ -230,7 +143,8 @@ impl Presences {
         if gateway == self.own {
             return;
         }
-        self.speakers.spoke(gateway, now);
+        // While it counted as dead, its users did as gone, and of those who were not known here nothing is remembered.
+        let is_back = self.speakers.spoke(gateway, now);
         let account = Arc::new(Account {
             tenant: presence.tenant.clone(),
             user: presence.user.clone(),
@@ -246,21 +160,24 @@ impl Presences {
         let here: Vec<_> = here.filter(|one| is_told_in(one.conversation)).collect();
         let is_here = |id| carries(id).is_some();
         let said = (gateway, presence.status, number);
-        if self.note(&account, said, word, &here, is_here) {
-            self.settle(&account, word, now);
+        if let Some(unknown_in) = self.note(&account, said, word, &here, is_here) {
+            let unknown_in = if is_back { &here } else { &unknown_in };
+            self.settle(&account, unknown_in, now);
         }
     }
 
-    /// The conversations here in which changes of these users are told.
+    /// The conversations here in which changes of these users are told, or their end.
     pub(crate) fn told_in<'a>(
         &'a self,
         accounts: impl Iterator<Item = &'a Account>,
     ) -> impl Iterator<Item = ConversationId> {
         let known = accounts.filter_map(|account| self.known.get(account));
-        known.flat_map(|known| known.conversations.iter().map(|one| one.conversation))
+        let told_in = known.flat_map(|known| known.conversations.iter().chain(&known.owed));
+        told_in.map(|one| one.conversation)
     }
 
-    /// Takes note of a gateway's word on a user, and of the conversations here in which it matters. Says whether it counts.
+    /// Takes note of a gateway's word on a user, and of the conversations here in which it matters. Where it counts, gives those in which it is
+    /// to be told although it is the same: nobody there was told.
     fn note(
         &mut self,
         account: &Arc<Account>,
@@ -268,18 +185,19 @@ impl Presences {
         word: Word,
         here: &[MemberOf],
         is_here: impl Fn(ConversationId) -> bool,
-    ) -> bool {
+    ) -> Option<Vec<MemberOf>> {
         if here.is_empty() && !self.known.contains_key(account) || !self.know(account) {
-            return false;
+            return None;
         }
-        let Some(known) = self.known.get_mut(account) else {
-            return false;
-        };
+        let known = self.known.get_mut(account)?;
         if !known.set(gateway, status, number) {
-            return false;
+            return None;
         }
-        if status == PresenceStatus::Offline || word == Word::Answer {
+        let unknown_in = known.unknown_in(here, word);
+        if status == PresenceStatus::Offline {
             // Those who were told that the user came are told that it left.
+            known.owe_to(here);
+        } else if word == Word::Answer {
             known.extend_to(here);
         } else {
             known.move_to(here, is_here);
@@ -288,7 +206,7 @@ impl Presences {
         if matches!(word, Word::Repeat | Word::Answer) && known.status.is_none() {
             known.status = Some(known.highest());
         }
-        true
+        Some(unknown_in)
     }
 
     /// Whether a user is known, or is from now on.
@@ -311,8 +229,8 @@ impl Presences {
         true
     }
 
-    /// Tells what the words say now, where it is another than was told, or not everyone was.
-    fn settle(&mut self, account: &Arc<Account>, word: Word, now: Instant) {
+    /// Tells what the words say now, where it is another than was told; else it is told in `unknown_in` alone.
+    fn settle(&mut self, account: &Arc<Account>, unknown_in: &[MemberOf], now: Instant) {
         let Some(known) = self.known.get_mut(account) else {
             return;
         };
@@ -327,13 +245,17 @@ impl Presences {
         }
         let is_back = known.gone_at.take().is_some();
         let is_other = known.status.replace(highest) != Some(highest);
-        let is_told = is_other || word == Word::Unheard;
-        if is_back || is_told {
+        if is_back || is_other || !unknown_in.is_empty() {
             let told_in = (&known.conversations, known.named_at);
             self.concurrent.came(account, told_in, now);
         }
-        if is_told {
+        if is_other {
             self.told.push(known.tell(account, highest));
+        } else if !unknown_in.is_empty() {
+            let (tenant, user) = (account.tenant.clone(), account.user.clone());
+            let told_in = unknown_in.iter().copied();
+            let word = Presence::new(tenant, user, highest, told_in);
+            self.told.push(word);
         }
     }
 
@@ -388,6 +310,12 @@ impl Presences {
         let mut left = Vec::new();
         for (account, known) in &mut self.known {
             let before = known.words.len();
+            let was_there = |(by, status, _): &(GatewayId, PresenceStatus, u64)| {
+                *status != PresenceStatus::Offline && dead.contains(by)
+            };
+            if known.words.iter().any(was_there) {
+                self.lost_at = Some(now);
+            }
             known.words.retain(|(gateway, ..)| !dead.contains(gateway));
             if known.words.len() != before {
                 if known.highest() == PresenceStatus::Offline {
@@ -397,7 +325,7 @@ impl Presences {
             }
         }
         for account in left {
-            self.settle(&account, Word::Change, now);
+            self.settle(&account, &[], now);
         }
         is_back
     }
@@ -487,16 +415,6 @@ impl Presences {
                 self.swept.push_back((number, account));
             }
         }
-    }
-}
-
-impl Known {
-    fn tell(&self, account: &Account, status: PresenceStatus) -> Presence {
-        let is_end = status == PresenceStatus::Offline;
-        let owed = self.owed.iter().filter(|_| is_end);
-        let told_in = self.conversations.iter().chain(owed);
-        let (tenant, user) = (account.tenant.clone(), account.user.clone());
-        Presence::new(tenant, user, status, told_in.copied())
     }
 }
 

@@ -240,8 +240,10 @@ impl PresenceLoop {
         let asked: FxHashSet<_> = asked.copied().collect();
         let now = Instant::now();
         let mut users: FxHashMap<ConversationId, Vec<Named>> = FxHashMap::default();
+        let mut answered = FxHashSet::default();
         for answer in answers.into_iter().flat_map(|told| told.answers) {
             let gateway = GatewayId(answer.gateway);
+            answered.insert(gateway);
             for word in answer.words {
                 let carries = |id| asked.contains(&id).then_some(true);
                 let heard = &mut self.presences;
@@ -283,7 +285,10 @@ impl PresenceLoop {
         };
         let presences = &self.presences;
         let all_who_came = presences.came_to(&asked, asked_at, &mut name);
+        let have_answered = presences.unanswered_in(&asked, &answered, MAX_LINGERING, &mut name);
         let all_lingering = presences.lingering_in(&asked, MAX_LINGERING, name);
+        let all_answered = have_answered && !presences.lost_lately(now);
+        let are_all = is_whole && all_answered && all_who_came && all_lingering;
         for mut member in members {
             let Some(outbox) = member.waiting.outbox.upgrade() else {
                 continue;
@@ -294,7 +299,7 @@ impl PresenceLoop {
                 self.snapshots.again.push(member.waiting);
                 continue;
             }
-            snapshot.complete &= is_whole && all_who_came && all_lingering && !lacks;
+            snapshot.complete &= are_all && !lacks;
             outbox.tell(&ServerFrame::PresenceSnapshot(snapshot));
         }
     }

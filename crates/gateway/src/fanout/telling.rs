@@ -16,7 +16,7 @@ pub(super) struct Tellings {
 }
 
 impl Tellings {
-    /// Takes a change, in the place of an older one of the same user that is not told everywhere yet.
+    /// Takes a change, in the place of an older one of the same user that is not told everywhere yet: it is told there as well.
     pub(super) fn push(&mut self, presence: Presence, shards: Shards) {
         let account = Account {
             tenant: presence.tenant.clone(),
@@ -25,10 +25,12 @@ impl Tellings {
         let Some(telling) = Telling::new(presence, shards) else {
             return;
         };
-        let telling = Box::new(telling);
-        if self.by_user.insert(account.clone(), telling).is_none() {
-            self.order.push_back(account);
+        let mut telling = Box::new(telling);
+        match self.by_user.remove(&account) {
+            Some(older) => telling.take_over(*older),
+            None => self.order.push_back(account.clone()),
         }
+        self.by_user.insert(account, telling);
     }
 
     /// The next one.
@@ -74,5 +76,32 @@ impl AskedFor {
 
     pub(super) const fn is_empty(&self) -> bool {
         self.order.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_protocol::signal::{MemberOf, PresenceStatus};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn newer_change_is_told_where_the_older_one_was_not_yet() {
+        let change = |status, ids: &[u128]| {
+            let of = ids.iter().map(|n| MemberOf {
+                conversation: ConversationId(Uuid::from_u128(*n)),
+                as_of: 1,
+            });
+            Presence::new("t".parse().unwrap(), "ann".parse().unwrap(), status, of)
+        };
+        let mut tellings = Tellings::default();
+        tellings.push(change(PresenceStatus::Online, &[1, 2]), Shards::ONE);
+        tellings.push(change(PresenceStatus::Away, &[2, 3]), Shards::ONE);
+        let telling = tellings.pop().unwrap();
+        let mut ids: Vec<_> = telling.rest_in(0).map(|id| id.0.as_u128()).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 2, 3]);
+        assert!(tellings.pop().is_none() && tellings.is_empty());
     }
 }

@@ -87,6 +87,24 @@ impl Telling {
         })
     }
 
+    /// What an older change was not told in yet, this one is told in as well.
+    pub(crate) fn take_over(&mut self, older: Self) {
+        for (rest, older) in self.rest.iter_mut().zip(older.rest) {
+            let ids: FxHashSet<_> = rest.iter().map(|one| one.conversation).collect();
+            rest.extend(
+                older
+                    .into_iter()
+                    .filter(|one| !ids.contains(&one.conversation)),
+            );
+        }
+    }
+
+    /// The conversations of a shard in which it is not told yet.
+    #[cfg(test)]
+    pub(crate) fn rest_in(&self, shard: usize) -> impl Iterator<Item = ConversationId> {
+        self.rest[shard].iter().map(|one| one.conversation)
+    }
+
     /// Whose presence it is.
     pub(crate) fn account(&self) -> Account {
         Account {

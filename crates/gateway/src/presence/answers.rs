@@ -248,14 +248,8 @@ impl Presences {
         let forgot_at = self.concurrent.forgot_at;
         let mut are_all = forgot_at.is_none_or(|forgot| forgot < asked_at);
         for came in since.take_while(|came| came.at >= asked_at) {
-            let asked = |one: &&MemberOf| ids.contains(&one.conversation);
-            for one in came.told_in.iter().filter(asked) {
-                if self.hostings.heard_since(*one, came.named_at) {
-                    give(*one, &came.account);
-                } else {
-                    are_all = false;
-                }
-            }
+            let told_in = (&*came.told_in, came.named_at);
+            are_all &= self.give_in(ids, told_in, |one| give(one, &came.account));
         }
         are_all
     }
@@ -299,10 +293,11 @@ impl Presences {
             return;
         }
         if let Some(known) = self.known.get_mut(&account) {
-            known.extend_to(&here);
+            // Those who ask are told; others may have been told nothing, or that it is gone.
+            known.owe_to(&here);
             known.status.get_or_insert(presence.status);
         }
-        self.settle(&account, Word::Answer, now);
+        self.settle(&account, &[], now);
     }
 
     /// What stands of a user: what the gateways say, or said last where it may come back.
@@ -313,6 +308,65 @@ impl Presences {
             return self.lingering(account);
         }
         Some(highest)
+    }
+
+    /// Whether a gateway with sessions died within the grace period: it may have had members of conversations that have members here only since.
+    pub(crate) fn lost_lately(&self, now: Instant) -> bool {
+        let lost_at = self.lost_at;
+        lost_at.is_some_and(|at| now.duration_since(at) < self.grace)
+    }
+
+    /// Gives each of these conversations with each of its members of whom a gateway said that it is there which did not answer: it may be dead, which
+    /// counts only later. Looks at about so many conversations; says whether there was no such gateway, which may have had members of others.
+    pub(crate) fn unanswered_in(
+        &self,
+        ids: &FxHashSet<ConversationId>,
+        answered: &FxHashSet<GatewayId>,
+        most: usize,
+        mut give: impl FnMut(MemberOf, &Account),
+    ) -> bool {
+        let silent = self.speakers.but_for(answered);
+        if silent.is_empty() {
+            return true;
+        }
+        let (mut looked_at, mut have_answered) = (0, true);
+        for (account, known) in &self.known {
+            looked_at += 1;
+            let is_there = |(by, status, _): &(GatewayId, PresenceStatus, u64)| {
+                *status != PresenceStatus::Offline && silent.contains(by)
+            };
+            if known.words.iter().any(is_there) {
+                have_answered = false;
+                looked_at += known.conversations.len();
+                let told_in = (&*known.conversations, known.named_at);
+                self.give_in(ids, told_in, |one| give(one, account));
+            }
+            if looked_at >= most {
+                return false;
+            }
+        }
+        have_answered
+    }
+
+    /// Gives those of the conversations in which a user was named that are asked for. Says whether it is known of each whether it left since.
+    fn give_in(
+        &self,
+        ids: &FxHashSet<ConversationId>,
+        (named_in, named_at): (&[MemberOf], u64),
+        mut give: impl FnMut(MemberOf),
+    ) -> bool {
+        let mut are_all = true;
+        for one in named_in
+            .iter()
+            .filter(|one| ids.contains(&one.conversation))
+        {
+            if self.hostings.heard_since(*one, named_at) {
+                give(*one);
+            } else {
+                are_all = false;
+            }
+        }
+        are_all
     }
 
     /// Gives each of these conversations with each of its members that has no session and may come back. Looks at about so many of their
@@ -336,14 +390,10 @@ impl Presences {
             if known.gone_at.map(|at| at + self.grace) != Some(*end) {
                 continue;
             }
-            looked_at += known.conversations.len();
-            let asked = |one: &&MemberOf| ids.contains(&one.conversation);
-            for one in known.conversations.iter().filter(asked) {
-                if self.hostings.heard_since(*one, known.named_at) {
-                    give(*one, account);
-                } else {
-                    are_all = false;
-                }
+            looked_at += known.conversations.len() + known.owed.len();
+            for told_in in [&*known.conversations, &*known.owed] {
+                let told_in = (told_in, known.named_at);
+                are_all &= self.give_in(ids, told_in, |one| give(one, account));
             }
         }
         are_all

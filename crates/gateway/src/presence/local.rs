@@ -306,8 +306,9 @@ impl Presences {
                 // In the conversations that came since it changed, it is no news.
                 self.say_of(&account, Word::Repeat);
             }
-            self.note(&account, (self.own, status, 0), word, &here, &is_here);
-            self.settle(&account, word, now);
+            let own = (self.own, status, 0);
+            let unknown_in = self.note(&account, own, word, &here, &is_here);
+            self.settle(&account, &unknown_in.unwrap_or_default(), now);
             match word {
                 Word::Change => said.changes.push(presence),
                 Word::Unheard => said.unheard.push(presence),

@@ -1,5 +1,7 @@
 //! What gateways answer of each other, and who comes and goes meanwhile.
 
+use rustc_hash::FxHashSet;
+
 use super::*;
 
 #[test]
@@ -320,11 +322,139 @@ fn who_may_come_back_is_named_where_her_conversation_is_new() {
     assert_eq!((named, are_all), (vec![(IN_ROOM, (*alice).clone())], true));
     assert_eq!(there.presences.status_of(&alice), Some(Online));
     assert_eq!(there.told(11_999), []);
-    assert_eq!(there.told(12_000), one("alice", Offline));
+    // Others who are here believe that she is gone.
+    let mut back = there;
+    back.hears(2, "alice", Online, Word::Change, 11_999);
+    assert_eq!(back.told(11_999), one("alice", Online));
     // Her gateway does not name her any more then.
     here.told(11_000);
     let answer = here
         .presences
         .answer(&alice.tenant, vec![], &room(), vec![]);
     assert_eq!(answer.lingering, []);
+}
+
+/// She was known here by another conversation.
+#[test]
+fn who_is_back_is_told_where_nobody_was_told_of_her() {
+    let mut here = Here::new();
+    let elsewhere = MemberOf {
+        conversation: ConversationId(Uuid::from_u128(2)),
+        as_of: 1,
+    };
+    let hears = |here: &mut Here, by, status, of: &[MemberOf], ms| {
+        let (tenant, user) = ("t".parse().unwrap(), "alice".parse().unwrap());
+        let word = Presence::new(tenant, user, status, of.iter().copied());
+        let (from, now) = ((gateway(by), 0), here.at(ms));
+        let carries = |_| Some(true);
+        here.presences
+            .heard(from, &word, Word::Change, now, carries);
+        told_in(here, ms)
+    };
+    let said = hears(&mut here, 1, Online, &[elsewhere], 0);
+    assert_eq!(said, [(Online, vec![elsewhere.conversation])]);
+    // Her gateway dies, and the room has its first member here.
+    let now = here.at(6000);
+    here.presences.alive(&[gateway(0)], now);
+    here.presences.hosts(ROOM, 1);
+    let said = hears(&mut here, 2, Online, &[elsewhere, IN_ROOM], 7000);
+    assert_eq!(said, [(Online, vec![ROOM])]);
+    assert_eq!(hears(&mut here, 2, Online, &[elsewhere, IN_ROOM], 8000), []);
+}
+
+/// She went while nobody could say how large the room is, and came back before.
+#[test]
+fn who_is_back_is_told_where_only_the_end_was() {
+    let mut here = Here::new();
+    here.hears(1, "alice", Online, Word::Change, 0);
+    assert_eq!(here.told(0), one("alice", Online));
+    here.hears(1, "alice", Offline, Word::Change, 1000);
+    let carries = |carries| move |id| (id == ROOM).then_some(carries);
+    let hears = |here: &mut Here, word, is_counted, ms| {
+        let (from, now) = ((gateway(2), 0), here.at(ms));
+        let online = self::word("alice", Online);
+        here.presences
+            .heard(from, &online, word, now, carries(is_counted));
+        told_in(here, ms)
+    };
+    assert_eq!(hears(&mut here, Word::Repeat, false, 2000), []);
+    here.hears(2, "alice", Offline, Word::Change, 3000);
+    assert_eq!(told_in(&mut here, 13_000), [(Offline, vec![ROOM])]);
+    let nowhere = hears(&mut here, Word::Change, false, 14_000);
+    assert_eq!(nowhere, [(Online, vec![])]);
+    let said = hears(&mut here, Word::Repeat, true, 15_000);
+    assert_eq!(said, [(Online, vec![ROOM])]);
+    assert_eq!(hears(&mut here, Word::Repeat, true, 16_000), []);
+}
+
+#[test]
+fn user_of_gateway_that_does_not_answer_is_named() {
+    let mut here = Here::new();
+    here.hears(1, "alice", Online, Word::Change, 0);
+    here.hears(2, "bob", Away, Word::Change, 0);
+    here.hears(2, "carol", Online, Word::Change, 0);
+    here.hears(2, "carol", Offline, Word::Change, 0);
+    let named = |here: &Here, answered: &[u128], ms| {
+        let answered = answered.iter().map(|n| gateway(*n)).collect();
+        let mut named = Vec::new();
+        let give = |one, user: &Account| named.push((one, user.user.as_str().to_owned()));
+        let presences = &here.presences;
+        let have_answered = presences.unanswered_in(&room(), &answered, 100, give);
+        (named, have_answered && !presences.lost_lately(here.at(ms)))
+    };
+    assert_eq!(named(&here, &[0, 1, 2], 0), (vec![], true));
+    let bob = (IN_ROOM, "bob".to_owned());
+    assert_eq!(named(&here, &[0, 1], 0), (vec![bob], false));
+    let now = here.at(6000);
+    here.presences.alive(&[gateway(0), gateway(1)], now);
+    assert_eq!(named(&here, &[0, 1], 6000), (vec![], false), "he lingers");
+    assert_eq!(named(&here, &[0, 1], 16_000), (vec![], true));
+    // The last session of one that ends as it should was told to be gone.
+    here.hears(1, "alice", Offline, Word::Change, 20_000);
+    assert_eq!(named(&here, &[0], 20_000), (vec![], true));
+    let now = here.at(26_000);
+    here.presences.alive(&[gateway(0)], now);
+    assert_eq!(named(&here, &[0], 26_000), (vec![], true));
+}
+
+/// The room had no member here when she was there last.
+#[test]
+fn who_went_unheard_is_told_when_it_is_back() {
+    let mut here = Here::new();
+    let hears = |here: &mut Here, status, carries: Option<bool>, ms| {
+        let (from, now) = ((gateway(1), 0), here.at(ms));
+        let word = word("alice", status);
+        let is_here = |id: ConversationId| if id == ROOM { carries } else { Some(true) };
+        here.presences
+            .heard(from, &word, Word::Change, now, is_here);
+        told_in(here, ms)
+    };
+    let elsewhere = ConversationId(Uuid::from_u128(99));
+    let told = hears(&mut here, Online, None, 0);
+    assert_eq!(told, [(Online, vec![elsewhere])]);
+    assert_eq!(hears(&mut here, Offline, Some(true), 1000), []);
+    let mut lingering = 0;
+    here.presences
+        .lingering_in(&room(), 100, |_, _| lingering += 1);
+    assert_eq!(lingering, 1);
+    let told = hears(&mut here, Online, Some(true), 2000);
+    assert_eq!(told, [(Online, vec![ROOM])]);
+}
+
+#[test]
+fn users_of_gateway_that_was_dead_are_told_though_nobody_knew_them() {
+    let mut here = Here::new();
+    here.hears(1, "bob", Online, Word::Change, 0);
+    here.told(0);
+    let now = here.at(6000);
+    here.presences.alive(&[gateway(0)], now);
+    assert_eq!(here.told(16_000), one("bob", Offline));
+    let now = here.at(17_000);
+    assert!(here.presences.alive(&[gateway(0), gateway(1)], now));
+    here.hears(1, "alice", Online, Word::Repeat, 18_000);
+    assert_eq!(here.told(18_000), one("alice", Online));
+    here.hears(1, "dave", Online, Word::Answer, 18_500);
+    assert_eq!(here.told(18_500), one("dave", Online));
+    here.hears(1, "carol", Online, Word::Repeat, 30_000);
+    assert_eq!(here.told(30_000), [], "she is known to who asked");
 }
