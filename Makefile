@@ -20,8 +20,8 @@ dev: ## a private NATS and Postgres, two workers, two gateways; Ctrl-C stops the
 test: setup ## all tests, with small counts
 	cargo test --locked --workspace
 
-soak: setup ## the same tests with full counts
-	ulimit -Sn $$(ulimit -Hn); CONFAB_TEST_SOAK=1 cargo test --locked --workspace
+soak: setup ## the same tests with full counts (ARGS=--release: with the ratios that an optimised build is held to)
+	ulimit -Sn $$(ulimit -Hn); CONFAB_TEST_SOAK=1 cargo test --locked --workspace $(ARGS)
 
 contract: setup ## the running service against its own description: validators and schemathesis
 	cargo build --locked -p confab

@@ -18,7 +18,8 @@ use crate::support::{Cluster, Member, User, eventually, soak, text};
 
 /// Between two things that one of them does.
 const PERIOD: Duration = Duration::from_millis(200);
-/// How many times as long as alone the hundredth part of things may take beside a gateway's worst.
+/// How many times as long as alone the hundredth part of things may take beside the worst, in an optimised build: in another the processor is
+/// what they lack.
 const MAX_RATIO: usize = 10;
 /// How long is waited for what may be lost.
 const ARRIVAL: Duration = Duration::from_secs(30);
@@ -153,7 +154,11 @@ impl Quiet {
             samples.len()
         );
         assert!(stats.longest.0 < most, "{what}: {stats}");
-        let goal = soak(MAX_RATIO, usize::MAX) as f64;
+        let goal = if cfg!(debug_assertions) {
+            f64::INFINITY
+        } else {
+            soak(MAX_RATIO, usize::MAX) as f64
+        };
         assert!(
             ratio <= goal,
             "{what}: {stats}, p99 {ratio:.1} times that alone"
