@@ -100,6 +100,8 @@ pub(crate) enum Word {
     Repeat,
     /// As a repeat, of some of the user's conversations.
     Answer,
+    /// As an answer, of a gateway that counted as dead until a moment ago: nobody was told of those who were not known before.
+    LateAnswer,
     /// It did not, and those of whom it matters may not know it: they are told.
     Unheard,
 }
@@ -145,6 +147,11 @@ impl Presences {
         }
         // While it counted as dead, its users did as gone, and of those who were not known here nothing is remembered.
         let is_back = self.speakers.spoke(gateway, now);
+        let word = if is_back && word == Word::Answer {
+            Word::LateAnswer
+        } else {
+            word
+        };
         let account = Arc::new(Account {
             tenant: presence.tenant.clone(),
             user: presence.user.clone(),
@@ -157,11 +164,19 @@ impl Presences {
         }
         let is_told_in = |id| carries(id).is_some_and(|carries| carries || is_end);
         let here = presence.member_of();
-        let here: Vec<_> = here.filter(|one| is_told_in(one.conversation)).collect();
+        let here = here.filter(|one| is_told_in(one.conversation));
+        let here: Vec<_> = here
+            .filter(|one| !self.hostings.is_over(&account, *one))
+            .collect();
         let is_here = |id| carries(id).is_some();
         let said = (gateway, presence.status, number);
         if let Some(unknown_in) = self.note(&account, said, word, &here, is_here) {
-            let unknown_in = if is_back { &here } else { &unknown_in };
+            let is_repeat = word == Word::Repeat;
+            let unknown_in = if is_back && is_repeat {
+                &here
+            } else {
+                &unknown_in
+            };
             self.settle(&account, unknown_in, now);
         }
     }
@@ -197,13 +212,13 @@ impl Presences {
         if status == PresenceStatus::Offline {
             // Those who were told that the user came are told that it left.
             known.owe_to(here);
-        } else if word == Word::Answer {
+        } else if matches!(word, Word::Answer | Word::LateAnswer) {
             known.extend_to(here);
         } else {
             known.move_to(here, is_here);
             known.named_at = self.hostings.tick();
         }
-        if matches!(word, Word::Repeat | Word::Answer) && known.status.is_none() {
+        if !matches!(word, Word::Change | Word::Unheard) && known.status.is_none() {
             known.status = Some(known.highest());
         }
         Some(unknown_in)
@@ -250,10 +265,12 @@ impl Presences {
             self.concurrent.came(account, told_in, now);
         }
         if is_other {
-            self.told.push(known.tell(account, highest));
+            self.told.push(known.tell(account, highest, &self.hostings));
         } else if !unknown_in.is_empty() {
             let (tenant, user) = (account.tenant.clone(), account.user.clone());
-            let told_in = unknown_in.iter().copied();
+            let hostings = &self.hostings;
+            let told_in = unknown_in.iter();
+            let told_in = told_in.map(|one| hostings.up_to_here(*one, known.named_at));
             let word = Presence::new(tenant, user, highest, told_in);
             self.told.push(word);
         }
@@ -280,14 +297,15 @@ impl Presences {
     }
 
     /// A user left a conversation that has members here: nothing more of it is told there, of which those who came since know nothing.
-    pub(crate) fn left(&mut self, account: &Account, id: ConversationId) {
-        if let Some(known) = self.known.get_mut(account) {
+    pub(crate) fn left(&mut self, account: Account, id: ConversationId, seq: Seq) {
+        if let Some(known) = self.known.get_mut(&account) {
             known.conversations = without(&known.conversations, id);
             known.owed.retain(|one| one.conversation != id);
         }
-        if let Some(local) = self.locals.get_mut(account) {
+        if let Some(local) = self.locals.get_mut(&account) {
             local.conversations = without(&local.conversations, id);
         }
+        self.hostings.leave(account, id, seq);
     }
 
     /// This gateway was cut off from the others: it repeats all that it says, and the ends that they may have missed.
@@ -340,7 +358,7 @@ impl Presences {
                 continue;
             }
             if known.status.replace(PresenceStatus::Offline) != Some(PresenceStatus::Offline) {
-                let offline = known.tell(&account, PresenceStatus::Offline);
+                let offline = known.tell(&account, PresenceStatus::Offline, &self.hostings);
                 self.told.push(offline);
             }
             // A gateway that died may only be cut off, and one that did not know a user's conversations repeats its word when it does: whoever

@@ -366,3 +366,29 @@ async fn offline_is_told_where_the_conversation_grew_too_large() {
     drop(bob);
     cluster.end().await;
 }
+
+/// Who joins later knows by the route who is there, and is told its end, though nothing was said in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offline_is_told_to_who_joined_since() {
+    let cluster = Cluster::start(setup("1")).await;
+    let alice = cluster.user("alice");
+    let bob = cluster.user("bob").on(1).await;
+    let carol = cluster.user("carol");
+    let listeners = [carol.on(0).await, carol.on(1).await];
+    let conversation = bob.create_group(std::slice::from_ref(&alice.id)).await;
+    bob.hears(conversation, 1, SOON).await;
+    let there = alice.on(0).await;
+    hears(&bob, &is(&alice.id, Online)).await;
+    bob.add(conversation, std::slice::from_ref(&carol.id)).await;
+    for listener in &listeners {
+        listener.hears(conversation, 2, SOON).await;
+    }
+    there.session.bye().await.unwrap();
+    hears(&bob, &is(&alice.id, Offline)).await;
+    for listener in &listeners {
+        hears(listener, &is(&alice.id, Offline)).await;
+        assert_eq!(heard(listener, &alice.id), [Offline]);
+    }
+    drop((bob, listeners));
+    cluster.end().await;
+}

@@ -167,8 +167,8 @@ impl PresenceLoop {
         for (account, id) in joined {
             self.presences.joined(&account, id);
         }
-        for (account, id) in left {
-            self.presences.left(&account, id);
+        for (account, id, seq) in left {
+            self.presences.left(account, id, seq);
         }
         for account in counted {
             self.presences.counted(&account);

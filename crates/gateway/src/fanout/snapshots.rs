@@ -17,7 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::warn;
 
 use super::presence::PresenceLoop;
-use crate::hub::Account;
+use crate::hub::{Account, Carrying};
 use crate::presence::PresenceDirectory;
 use crate::ws::outbox::Outbox;
 
@@ -63,7 +63,7 @@ pub(super) struct Waiting {
 pub(super) struct Member {
     pub(super) waiting: Waiting,
     /// With the seq by which it joined each: of those who were there before and not since it is not told.
-    pub(super) conversations: FxHashMap<ConversationId, Seq>,
+    pub(super) conversations: FxHashMap<ConversationId, Carrying>,
     /// Whether these are all of them.
     pub(super) is_whole: bool,
 }
@@ -187,7 +187,7 @@ impl PresenceLoop {
             }
             let is_whole = is_known && carrying.are_counted && ids.len() <= MAX_CONVERSATIONS;
             let own = ids.into_iter().take(MAX_CONVERSATIONS);
-            let own: FxHashMap<_, _> = own.map(|(id, carrying)| (id, carrying.joined)).collect();
+            let own: FxHashMap<_, _> = own.collect();
             conversations.extend(own.keys());
             members.push(Member {
                 waiting,
@@ -250,15 +250,15 @@ impl PresenceLoop {
                 if !heard.heard_answer(gateway, answer.number, &word, now, carries) {
                     continue;
                 }
-                for MemberOf {
-                    conversation,
-                    as_of,
-                } in word.member_of()
-                {
-                    let account = Account {
-                        tenant: word.tenant.clone(),
-                        user: word.user.clone(),
+                let account = Account {
+                    tenant: word.tenant.clone(),
+                    user: word.user.clone(),
+                };
+                for member_of in word.member_of() {
+                    let Some(as_of) = self.presences.named_up_to(&account, member_of) else {
+                        continue;
                     };
+                    let (account, conversation) = (account.clone(), member_of.conversation);
                     let status = word.status;
                     let named = Named {
                         account,
@@ -274,16 +274,19 @@ impl PresenceLoop {
                 self.presences.heard_lingering(&word, now, carries);
             }
         }
+        let presences = &self.presences;
         let mut name = |member_of: MemberOf, account: &Account| {
+            let Some(as_of) = presences.named_up_to(account, member_of) else {
+                return;
+            };
             let named = Named {
                 account: account.clone(),
                 // What stands of it is looked up.
                 status: PresenceStatus::Offline,
-                as_of: member_of.as_of,
+                as_of,
             };
             users.entry(member_of.conversation).or_default().push(named);
         };
-        let presences = &self.presences;
         let all_who_came = presences.came_to(&asked, asked_at, &mut name);
         let have_answered = presences.unanswered_in(&asked, &answered, MAX_LINGERING, &mut name);
         let all_lingering = presences.lingering_in(&asked, MAX_LINGERING, name);
@@ -314,12 +317,17 @@ impl PresenceLoop {
         let mut told: BTreeMap<UserId, PresenceStatus> = BTreeMap::new();
         let mut unsure = FxHashSet::default();
         let shared = member.conversations.iter();
-        let shared = shared.filter_map(|(id, joined)| Some((users.get(id)?, *joined)));
-        for (named, joined) in
-            shared.flat_map(|(all, joined)| all.iter().map(move |one| (one, joined)))
-        {
+        let shared = shared.filter_map(|(id, carrying)| Some((users.get(id)?, *carrying)));
+        let shared = shared.flat_map(|(all, own)| all.iter().map(move |one| (one, own)));
+        for (named, Carrying { joined, as_of }) in shared {
             let user = &named.account.user;
-            if named.as_of < joined {
+            // Who did not leave by what was heard here is a member up to there.
+            let up_to = if named.as_of == Seq::MAX {
+                as_of
+            } else {
+                named.as_of
+            };
+            if up_to < joined {
                 unsure.insert(user);
                 continue;
             }

@@ -19,8 +19,8 @@ pub(crate) struct Come {
     pub(crate) joined: Vec<(Arc<Account>, ConversationId)>,
     /// The users with conversations that carry presence since a worker said how large they are.
     pub(crate) counted: FxHashSet<Arc<Account>>,
-    /// The users who left a conversation that carries presence.
-    pub(crate) left: Vec<(Account, ConversationId)>,
+    /// The users who left a conversation that carries presence, and by which event.
+    pub(crate) left: Vec<(Account, ConversationId, Seq)>,
     /// Whether there were more of any than is remembered: then anyone may have come.
     pub(crate) is_cut: bool,
 }
@@ -54,9 +54,9 @@ impl Come {
     }
 
     /// A user left a conversation.
-    pub(super) fn leaves(&mut self, account: Account, id: ConversationId) {
+    pub(super) fn leaves(&mut self, account: Account, id: ConversationId, seq: Seq) {
         if self.left.len() < MAX_COME {
-            self.left.push((account, id));
+            self.left.push((account, id, seq));
         } else {
             self.is_cut = true;
         }

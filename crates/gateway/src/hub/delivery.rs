@@ -57,7 +57,7 @@ impl Shard {
                     conversation.end_of(*key, event.seq);
                 }
                 if conversation.carries_signals() {
-                    self.come.leaves(account, id);
+                    self.come.leaves(account, id, event.seq);
                 }
             }
             Some(MembershipChange::Ended) => conversation.end_all(event.seq),

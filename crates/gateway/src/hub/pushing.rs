@@ -35,6 +35,10 @@ impl Delivered {
         id: ConversationId,
         events: impl IntoIterator<Item = &'a LogEvent>,
     ) -> bool {
+        // Who may have ended unheard reads on by itself, and heeds that.
+        if entry.unproven().is_some() {
+            return true;
+        }
         let had = entry.cursor;
         for event in events.into_iter().skip_while(|event| event.seq <= had) {
             match entry.push(id, event.seq, &event.body) {

@@ -216,9 +216,15 @@ impl Shard {
             if !*is_end && !conversation.carries_signals() {
                 continue;
             }
+            // Who did not leave by what was heard here is a member up to there.
+            let as_of = if one.as_of == Seq::MAX {
+                conversation.sequencer.position()
+            } else {
+                one.as_of
+            };
             for entry in conversation.listeners(own) {
                 looked_at += 1;
-                if entry.joined() <= one.as_of && told.insert(entry.session()) {
+                if entry.joined() <= as_of && told.insert(entry.session()) {
                     entry.outbox().push_signal(key, broadcast);
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use confab_bus::GatewayId;
-use confab_protocol::ids::{ConversationId, TenantId, UserId};
+use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::signal::{MemberOf, Presence, PresenceStatus};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -286,8 +286,9 @@ impl Presences {
             user: presence.user.clone(),
         });
         let here = presence.member_of();
+        let here = here.filter(|one| carries(one.conversation) == Some(true));
         let here: Vec<_> = here
-            .filter(|one| carries(one.conversation) == Some(true))
+            .filter(|one| !self.hostings.is_over(&account, *one))
             .collect();
         if here.is_empty() || !self.know(&account) {
             return;
@@ -298,6 +299,14 @@ impl Presences {
             known.status.get_or_insert(presence.status);
         }
         self.settle(&account, &[], now);
+    }
+
+    /// Up to where a user is a member whom an answer names; none where it was heard to leave since.
+    pub(crate) fn named_up_to(&self, account: &Account, member_of: MemberOf) -> Option<Seq> {
+        if self.hostings.is_over(account, member_of) {
+            return None;
+        }
+        Some(self.hostings.up_to_here(member_of, u64::MAX).as_of)
     }
 
     /// What stands of a user: what the gateways say, or said last where it may come back.

@@ -1,17 +1,22 @@
-//! Since when conversations have members here: who left one while it had none was not heard to leave.
+//! Since when conversations have members here, and who left them: who left one while it had none was not heard to leave.
 
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::signal::MemberOf;
 use rustc_hash::FxHashMap;
 
-/// Conversations of which that is remembered.
+use crate::hub::Account;
+
+/// Conversations of which that is remembered, and leaves.
 const MAX_HOSTINGS: usize = if cfg!(test) { 4 } else { 256 * 1024 };
+const MAX_LEAVES: usize = if cfg!(test) { 4 } else { 64 * 1024 };
 
 /// Behind which events conversations had their first member here.
 #[derive(Debug, Default)]
 pub(super) struct Hostings {
     /// The last seq that nobody here heard.
     unheard: FxHashMap<ConversationId, Seq>,
+    /// By which event users left conversations.
+    left: FxHashMap<(Account, ConversationId), Seq>,
     /// Grows with everything that is heard of users.
     clock: u64,
     /// What was heard before counts for none: more conversations came than are remembered.
@@ -35,8 +40,33 @@ impl Hostings {
 
     /// Any conversation may have its first member here.
     pub(super) fn forget(&mut self) {
-        self.unheard = FxHashMap::default();
+        (self.unheard, self.left) = Default::default();
         self.forgot = self.tick();
+    }
+
+    /// A user left a conversation by an event that was heard here.
+    pub(super) fn leave(&mut self, account: Account, id: ConversationId, seq: Seq) {
+        if self.left.len() >= MAX_LEAVES {
+            self.forget();
+        }
+        self.left.insert((account, id), seq);
+    }
+
+    /// Whether a user was heard to leave since it was a member so.
+    pub(super) fn is_over(&self, account: &Account, member_of: MemberOf) -> bool {
+        let place = (account.clone(), member_of.conversation);
+        let left = self.left.get(&place);
+        left.is_some_and(|left| *left > member_of.as_of)
+    }
+
+    /// Up to where a user is a member who was not heard to leave: up to the newest event that was heard here, where everything since was.
+    pub(super) fn up_to_here(&self, member_of: MemberOf, named_at: u64) -> MemberOf {
+        let as_of = if self.heard_since(member_of, named_at) {
+            Seq::MAX
+        } else {
+            member_of.as_of
+        };
+        MemberOf { as_of, ..member_of }
     }
 
     /// Whether everything that happened since a user was a member was heard here, by what was heard of the user `named_at`.

@@ -8,6 +8,7 @@ use confab_protocol::ids::ConversationId;
 use confab_protocol::signal::{MemberOf, Presence, PresenceStatus};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::hostings::Hostings;
 use super::{OFFLINE_MEMORY, Word};
 use crate::hub::Account;
 
@@ -84,7 +85,7 @@ impl Known {
             (ids(&self.conversations), ids(&self.owed));
         let is_unknown = |one: &&MemberOf| match word {
             Word::Unheard => true,
-            Word::Change => !told.contains(&one.conversation),
+            Word::Change | Word::LateAnswer => !told.contains(&one.conversation),
             // Only the end was told there.
             Word::Repeat | Word::Answer => owed.contains(&one.conversation),
         };
@@ -94,7 +95,9 @@ impl Known {
     /// Changes are told in these conversations as well.
     pub(super) fn extend_to(&mut self, here: &[MemberOf]) {
         let new = self.highest_of(here);
-        if new.iter().all(|one| self.conversations.contains(one)) {
+        let told = self.conversations.iter();
+        let told: FxHashSet<_> = told.copied().collect();
+        if new.iter().all(|one| told.contains(one)) {
             return;
         }
         let ids: FxHashSet<_> = new.iter().map(|one| one.conversation).collect();
@@ -131,11 +134,18 @@ impl Known {
         here.iter().map(highest).collect()
     }
 
-    pub(super) fn tell(&self, account: &Account, status: PresenceStatus) -> Presence {
+    /// What is to be told of it, wherever it is a member by what was heard here.
+    pub(super) fn tell(
+        &self,
+        account: &Account,
+        status: PresenceStatus,
+        hostings: &Hostings,
+    ) -> Presence {
         let is_end = status == PresenceStatus::Offline;
         let owed = self.owed.iter().filter(|_| is_end);
         let told_in = self.conversations.iter().chain(owed);
         let (tenant, user) = (account.tenant.clone(), account.user.clone());
-        Presence::new(tenant, user, status, told_in.copied())
+        let told_in = told_in.map(|one| hostings.up_to_here(*one, self.named_at));
+        Presence::new(tenant, user, status, told_in)
     }
 }

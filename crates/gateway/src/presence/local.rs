@@ -50,8 +50,8 @@ impl Local {
     const fn take_word(&mut self, is_change: bool) -> Word {
         let is_unheard = std::mem::replace(&mut self.is_unheard, false);
         match (is_change, is_unheard) {
-            (_, true) => Word::Unheard,
-            (true, false) => Word::Change,
+            (true, _) => Word::Change,
+            (false, true) => Word::Unheard,
             (false, false) => Word::Repeat,
         }
     }
@@ -312,7 +312,7 @@ impl Presences {
             match word {
                 Word::Change => said.changes.push(presence),
                 Word::Unheard => said.unheard.push(presence),
-                Word::Repeat | Word::Answer => said.repeats.push(presence),
+                Word::Repeat | Word::Answer | Word::LateAnswer => said.repeats.push(presence),
             }
         }
         said

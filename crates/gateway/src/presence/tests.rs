@@ -325,7 +325,7 @@ fn what_nobody_could_be_told_is_news_later() {
     // Who is gone by then is no news.
     here.presences.counted(&alice);
     here.presences.closed(key);
-    assert_eq!(here.says(2000).unheard[0].status, Offline);
+    assert_eq!(here.says(2000).changes[0].status, Offline);
     assert_eq!(here.says(3000), Said::default());
 }
 

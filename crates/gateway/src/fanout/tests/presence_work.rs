@@ -9,6 +9,7 @@ use confab_protocol::signal::{MemberOf, Presence, PresenceAnswer};
 use super::*;
 use crate::fanout::queries::{CarryingQuery, HostingQuery, MembersQuery};
 use crate::fanout::snapshots::{Asked, Member};
+use crate::hub::Carrying;
 
 /// Turns until a shard has answered.
 fn turns_until<T>(shard: &mut ShardLoop, mut answered: oneshot::Receiver<T>) -> (T, usize) {
@@ -141,11 +142,16 @@ fn answered(loops: &mut Loops, as_of: u64) -> bool {
         lingering: vec![],
         is_whole: true,
     };
+    let own = Carrying {
+        joined: 5,
+        as_of: 5,
+    };
+    presence.presences.hosts(conversation(0), 5);
     presence.presences.asks();
     presence.tell_snapshots(Ok(Asked {
         members: vec![Member {
             waiting: next.pop().unwrap(),
-            conversations: [(conversation(0), 5)].into_iter().collect(),
+            conversations: [(conversation(0), own)].into_iter().collect(),
             is_whole: true,
         }],
         asked_at: Instant::now(),

@@ -342,7 +342,7 @@ fn presence_begins_with_the_member_count() {
     let left = world.hub.take_come().left;
     let left: Vec<_> = left
         .iter()
-        .map(|(account, id)| (account.user.as_str(), *id))
+        .map(|(account, id, _)| (account.user.as_str(), *id))
         .collect();
     assert_eq!(left, [("u1", conversation(A))]);
 }
@@ -394,7 +394,12 @@ fn presence_is_told_to_those_who_had_joined_by_then() {
         world.take(step);
         world.settle_all();
     }
-    for (as_of, told) in [(1, [false, false]), (2, [true, false]), (3, [true, true])] {
+    for (as_of, told) in [
+        (1, [false, false]),
+        (2, [true, false]),
+        (3, [true, true]),
+        (Seq::MAX, [true, true]),
+    ] {
         for client in &world.clients {
             drop(client.outbox().taken(usize::MAX));
         }

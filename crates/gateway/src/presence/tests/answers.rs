@@ -166,7 +166,7 @@ fn who_left_a_conversation_is_named_there_no_more() {
     here.told(0);
     here.hears(1, "alice", Offline, Word::Change, 100);
     assert_eq!(lingering(&here), 1);
-    here.presences.left(&alice, ROOM);
+    here.presences.left((*alice).clone(), ROOM, 2);
     assert_eq!(lingering(&here), 0);
     assert_eq!(told_in(&mut here, 10_100), [(Offline, vec![])]);
 }
@@ -183,7 +183,7 @@ fn who_left_before_its_session_ended_is_not_answered() {
     let (alice, key) = (account("alice"), SessionKey(1));
     here.opens(key, &alice);
     here.says(0);
-    here.presences.left(&alice, ROOM);
+    here.presences.left((*alice).clone(), ROOM, 2);
     here.presences.closed(key);
     let answer = here
         .presences
@@ -457,4 +457,42 @@ fn users_of_gateway_that_was_dead_are_told_though_nobody_knew_them() {
     assert_eq!(here.told(18_500), one("dave", Online));
     here.hears(1, "carol", Online, Word::Repeat, 30_000);
     assert_eq!(here.told(30_000), [], "she is known to who asked");
+}
+
+/// She is heard to leave before a word of hers that was said before.
+#[test]
+fn who_left_is_named_by_no_older_word() {
+    let mut here = Here::new();
+    let alice = account("alice");
+    let up_to = |as_of| MemberOf { as_of, ..IN_ROOM };
+    here.presences.left((*alice).clone(), ROOM, 5);
+    assert_eq!(here.presences.named_up_to(&alice, up_to(4)), None);
+    assert_eq!(here.presences.named_up_to(&alice, up_to(5)), Some(Seq::MAX));
+    let mut hears = |as_of| {
+        let (tenant, user) = ("t".parse().unwrap(), "alice".parse().unwrap());
+        let word = Presence::new(tenant, user, Online, [up_to(as_of)]);
+        let (from, now) = ((gateway(1), 0), here.at(as_of));
+        here.presences
+            .heard(from, &word, Word::Change, now, |_| Some(true));
+        told_in(&mut here, as_of)
+    };
+    assert_eq!(hears(4), []);
+    // She is back.
+    assert_eq!(hears(6), [(Online, vec![ROOM])]);
+}
+
+/// Whoever joined since she said so is told her end, where nobody heard her leave.
+#[test]
+fn end_is_told_to_who_joined_since() {
+    let mut here = Here::new();
+    here.hears(1, "alice", Online, Word::Change, 0);
+    let as_of = |here: &mut Here, ms| here.presences.told(here.at(ms))[0].as_of.clone();
+    assert_eq!(as_of(&mut here, 0), [Seq::MAX]);
+    here.hears(1, "alice", Offline, Word::Change, 1000);
+    assert_eq!(as_of(&mut here, 11_000), [Seq::MAX]);
+    here.hears(1, "alice", Online, Word::Change, 12_000);
+    here.presences.hosts(ROOM, 7);
+    here.hears(1, "alice", Offline, Word::Change, 13_000);
+    here.told(12_000);
+    assert_eq!(as_of(&mut here, 23_000), [1], "she may have left unheard");
 }
