@@ -55,7 +55,7 @@ pub(crate) use positions::gathered;
 use said::Said;
 use session::{Conversations, Session};
 pub(crate) use shards::Shards;
-pub(crate) use signals::{Carrying, Standing, Telling};
+pub(crate) use signals::{Carrying, Standing, Telling, known_up_to};
 pub(crate) use steps::{Step, Stepped};
 use unheard::Unheard;
 #[cfg(any(test, feature = "measured"))]

@@ -152,10 +152,7 @@ impl Presences {
         } else {
             word
         };
-        let account = Arc::new(Account {
-            tenant: presence.tenant.clone(),
-            user: presence.user.clone(),
-        });
+        let account = account_of(presence);
         // Whoever says that a user is gone does not know that it is here as well.
         let is_end = presence.status == PresenceStatus::Offline;
         if is_end {
@@ -163,11 +160,7 @@ impl Presences {
             self.repeat(&account);
         }
         let is_told_in = |id| carries(id).is_some_and(|carries| carries || is_end);
-        let here = presence.member_of();
-        let here = here.filter(|one| is_told_in(one.conversation));
-        let here: Vec<_> = here
-            .filter(|one| !self.hostings.is_over(&account, *one))
-            .collect();
+        let here = self.lasting_in(&account, presence, is_told_in);
         let is_here = |id| carries(id).is_some();
         let said = (gateway, presence.status, number);
         if let Some(unknown_in) = self.note(&account, said, word, &here, is_here) {
@@ -179,6 +172,19 @@ impl Presences {
             };
             self.settle(&account, unknown_in, now);
         }
+    }
+
+    /// Those of a word's conversations that count here and that the user was not heard to leave since.
+    fn lasting_in(
+        &self,
+        account: &Account,
+        presence: &Presence,
+        counts: impl Fn(ConversationId) -> bool,
+    ) -> Vec<MemberOf> {
+        let here = presence.member_of();
+        let here = here.filter(|one| counts(one.conversation));
+        here.filter(|one| !self.hostings.is_over(account, *one))
+            .collect()
     }
 
     /// The conversations here in which changes of these users are told, or their end.
@@ -296,14 +302,17 @@ impl Presences {
         self.hostings.forget();
     }
 
-    /// A user left a conversation that has members here: nothing more of it is told there, of which those who came since know nothing.
+    /// A user left a conversation that has members here by this event: nothing more of it is told there, of which those who came since know
+    /// nothing, unless it was heard already that it is a member again.
     pub(crate) fn left(&mut self, account: Account, id: ConversationId, seq: Seq) {
         if let Some(known) = self.known.get_mut(&account) {
-            known.conversations = without(&known.conversations, id);
-            known.owed.retain(|one| one.conversation != id);
+            known.conversations = but_for(&known.conversations, id, seq);
+            known
+                .owed
+                .retain(|one| one.conversation != id || one.as_of >= seq);
         }
         if let Some(local) = self.locals.get_mut(&account) {
-            local.conversations = without(&local.conversations, id);
+            local.conversations = but_for(&local.conversations, id, seq);
         }
         self.hostings.leave(account, id, seq);
     }
@@ -436,10 +445,18 @@ impl Presences {
     }
 }
 
-/// All but one.
-fn without(all: &[MemberOf], but: ConversationId) -> Arc<[MemberOf]> {
-    let others = all.iter().filter(|one| one.conversation != but);
-    others.copied().collect()
+/// Whose word it is.
+fn account_of(presence: &Presence) -> Arc<Account> {
+    Arc::new(Account {
+        tenant: presence.tenant.clone(),
+        user: presence.user.clone(),
+    })
+}
+
+/// All but a membership that ended with this event.
+fn but_for(all: &[MemberOf], id: ConversationId, left: Seq) -> Arc<[MemberOf]> {
+    let lasts = |one: &&MemberOf| one.conversation != id || one.as_of >= left;
+    all.iter().filter(lasts).copied().collect()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::warn;
 
 use super::presence::PresenceLoop;
-use crate::hub::{Account, Carrying};
+use crate::hub::{Account, Carrying, known_up_to};
 use crate::presence::PresenceDirectory;
 use crate::ws::outbox::Outbox;
 
@@ -321,13 +321,7 @@ impl PresenceLoop {
         let shared = shared.flat_map(|(all, own)| all.iter().map(move |one| (one, own)));
         for (named, Carrying { joined, as_of }) in shared {
             let user = &named.account.user;
-            // Who did not leave by what was heard here is a member up to there.
-            let up_to = if named.as_of == Seq::MAX {
-                as_of
-            } else {
-                named.as_of
-            };
-            if up_to < joined {
+            if known_up_to(named.as_of, as_of) < joined {
                 unsure.insert(user);
                 continue;
             }

@@ -37,6 +37,11 @@ pub(crate) struct Carrying {
     pub(crate) as_of: Seq,
 }
 
+/// Up to where a user is known to be a member: who did not leave by all that was heard here is one up to where the order stands.
+pub(crate) const fn known_up_to(as_of: Seq, position: Seq) -> Seq {
+    if as_of == Seq::MAX { position } else { as_of }
+}
+
 /// Members of a conversation with sessions on this gateway.
 #[derive(Debug, Default)]
 pub(crate) struct MembersHere {
@@ -216,12 +221,7 @@ impl Shard {
             if !*is_end && !conversation.carries_signals() {
                 continue;
             }
-            // Who did not leave by what was heard here is a member up to there.
-            let as_of = if one.as_of == Seq::MAX {
-                conversation.sequencer.position()
-            } else {
-                one.as_of
-            };
+            let as_of = known_up_to(one.as_of, conversation.sequencer.position());
             for entry in conversation.listeners(own) {
                 looked_at += 1;
                 if entry.joined() <= as_of && told.insert(entry.session()) {

@@ -9,7 +9,7 @@ use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::signal::{MemberOf, Presence, PresenceStatus};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Presences, Word};
+use super::{Presences, Word, account_of};
 use crate::hub::Account;
 
 /// Users in one answer.
@@ -263,10 +263,7 @@ impl Presences {
         now: Instant,
         carries: impl Fn(ConversationId) -> Option<bool>,
     ) -> bool {
-        let account = Arc::new(Account {
-            tenant: presence.tenant.clone(),
-            user: presence.user.clone(),
-        });
+        let account = account_of(presence);
         if self.concurrent.is_over(gateway, &account, number) {
             return false;
         }
@@ -281,15 +278,8 @@ impl Presences {
         now: Instant,
         carries: impl Fn(ConversationId) -> Option<bool>,
     ) {
-        let account = Arc::new(Account {
-            tenant: presence.tenant.clone(),
-            user: presence.user.clone(),
-        });
-        let here = presence.member_of();
-        let here = here.filter(|one| carries(one.conversation) == Some(true));
-        let here: Vec<_> = here
-            .filter(|one| !self.hostings.is_over(&account, *one))
-            .collect();
+        let account = account_of(presence);
+        let here = self.lasting_in(&account, presence, |id| carries(id) == Some(true));
         if here.is_empty() || !self.know(&account) {
             return;
         }

@@ -15,8 +15,9 @@ const MAX_LEAVES: usize = if cfg!(test) { 4 } else { 64 * 1024 };
 pub(super) struct Hostings {
     /// The last seq that nobody here heard.
     unheard: FxHashMap<ConversationId, Seq>,
-    /// By which event users left conversations.
-    left: FxHashMap<(Account, ConversationId), Seq>,
+    /// By which event users left conversations, and how many of these there are.
+    left: FxHashMap<Account, FxHashMap<ConversationId, Seq>>,
+    leaves: usize,
     /// Grows with everything that is heard of users.
     clock: u64,
     /// What was heard before counts for none: more conversations came than are remembered.
@@ -40,22 +41,28 @@ impl Hostings {
 
     /// Any conversation may have its first member here.
     pub(super) fn forget(&mut self) {
-        (self.unheard, self.left) = Default::default();
+        (self.unheard, self.left, self.leaves) = Default::default();
         self.forgot = self.tick();
     }
 
     /// A user left a conversation by an event that was heard here.
     pub(super) fn leave(&mut self, account: Account, id: ConversationId, seq: Seq) {
-        if self.left.len() >= MAX_LEAVES {
+        if self.leaves >= MAX_LEAVES {
             self.forget();
         }
-        self.left.insert((account, id), seq);
+        let is_first = self
+            .left
+            .entry(account)
+            .or_default()
+            .insert(id, seq)
+            .is_none();
+        self.leaves += usize::from(is_first);
     }
 
     /// Whether a user was heard to leave since it was a member so.
     pub(super) fn is_over(&self, account: &Account, member_of: MemberOf) -> bool {
-        let place = (account.clone(), member_of.conversation);
-        let left = self.left.get(&place);
+        let of = self.left.get(account);
+        let left = of.and_then(|of| of.get(&member_of.conversation));
         left.is_some_and(|left| *left > member_of.as_of)
     }
 
@@ -102,5 +109,28 @@ mod tests {
         let behind = hostings.tick();
         assert!(hostings.heard_since(member_of(9, 8), behind));
         assert!(hostings.unheard.len() <= MAX_HOSTINGS);
+    }
+
+    #[test]
+    fn leaves_are_remembered_up_to_a_bound() {
+        let account = Account {
+            tenant: "t".parse().unwrap(),
+            user: "ann".parse().unwrap(),
+        };
+        let member_of = |n| MemberOf {
+            conversation: ConversationId(Uuid::from_u128(n)),
+            as_of: 6,
+        };
+        let mut hostings = Hostings::default();
+        let named_at = hostings.tick();
+        for n in 0..4 {
+            hostings.leave(account.clone(), member_of(n).conversation, 7);
+        }
+        assert!(hostings.is_over(&account, member_of(0)));
+        assert!(hostings.heard_since(member_of(9), named_at));
+        hostings.leave(account.clone(), member_of(4).conversation, 7);
+        assert!(!hostings.is_over(&account, member_of(0)));
+        assert!(!hostings.heard_since(member_of(9), named_at), "forgotten");
+        assert_eq!((hostings.leaves, hostings.left[&account].len()), (1, 1));
     }
 }

@@ -440,8 +440,10 @@ fn membership_of_record_carries_presence_once_it_is_proven() {
     open_without(&mut world);
     let key = SessionKey(world.keys);
     assert!(!world.hub.has_counted(key));
+    assert!(!world.hub.is_sure_of(conversation(A)));
     assert!(world.hub.take_come().counted.is_empty());
     world.settle();
+    assert!(world.hub.is_sure_of(conversation(A)));
     assert!(world.hub.has_counted(key));
     let counted = world.hub.take_come().counted;
     let users: Vec<_> = counted.iter().map(|one| one.user.as_str()).collect();
@@ -471,6 +473,31 @@ fn count_is_taken_where_the_feed_has_overtaken_it() {
     let come = world.hub.take_come();
     let users: Vec<_> = come.counted.iter().map(|one| one.user.as_str()).collect();
     assert_eq!(users, ["u1"]);
+    world.settle_all();
+    world.check();
+}
+
+/// Its removal is on its way through the entries when the session is entered by an answer that does not know it.
+#[test]
+fn removal_on_its_way_is_heeded_by_who_enters_before_it_comes() {
+    let mut world = World::new(0, ALL, usize::MAX);
+    world.take(Step::Create(A, 0));
+    world.take(Step::Add(A, 1));
+    for _ in 0..9 {
+        world.take(Step::Open(0));
+        world.settle_all();
+    }
+    world.take(Step::Open(1));
+    world.take(Step::Work(0, false));
+    for step in [Step::Say(A), Step::Remove(A, 1)] {
+        world.take(step);
+        world.take(Step::Feed(0, false));
+    }
+    assert!(world.hub.is_pushing());
+    world.take(Step::Arrive(0));
+    for _ in 0..20 {
+        world.take(Step::Push);
+    }
     world.settle_all();
     world.check();
 }

@@ -49,6 +49,12 @@ impl Hub {
             .all(|shard| shard.carrying_in(key, &mut FxHashMap::default()))
     }
 
+    /// Whether it is known of every member of a conversation with a session here that it is one.
+    pub(in crate::hub) fn is_sure_of(&self, id: ConversationId) -> bool {
+        let part = self.parts.get(self.shards.shard_of(id));
+        part.is_some_and(|part| part.shard.members_here(id).is_whole)
+    }
+
     /// The shards remember of so few conversations how far they were heard.
     pub(crate) fn remembers(&mut self, most: usize) {
         self.all_mut().for_each(|shard| shard.remembers(most));

@@ -378,6 +378,9 @@ fn who_is_back_is_told_where_only_the_end_was() {
         told_in(here, ms)
     };
     assert_eq!(hears(&mut here, Word::Repeat, false, 2000), []);
+    let alice = account("alice");
+    let asked: Vec<_> = here.presences.told_in([&*alice].into_iter()).collect();
+    assert_eq!(asked, [ROOM], "so that it is asked whether it is here");
     here.hears(2, "alice", Offline, Word::Change, 3000);
     assert_eq!(told_in(&mut here, 13_000), [(Offline, vec![ROOM])]);
     let nowhere = hears(&mut here, Word::Change, false, 14_000);
@@ -495,4 +498,24 @@ fn end_is_told_to_who_joined_since() {
     here.hears(1, "alice", Offline, Word::Change, 13_000);
     here.told(12_000);
     assert_eq!(as_of(&mut here, 23_000), [1], "she may have left unheard");
+}
+
+/// Her gateway is ahead of this one: she left, and is a member again.
+#[test]
+fn leave_that_is_heard_behind_a_later_joining_ends_nothing() {
+    let mut here = Here::new();
+    let alice = account("alice");
+    let again = MemberOf {
+        as_of: 7,
+        ..IN_ROOM
+    };
+    let (tenant, user) = (alice.tenant.clone(), alice.user.clone());
+    let word = Presence::new(tenant, user, Online, [again]);
+    let (from, now) = ((gateway(1), 0), here.at(0));
+    here.presences
+        .heard(from, &word, Word::Change, now, |_| Some(true));
+    here.presences.left((*alice).clone(), ROOM, 5);
+    assert_eq!(told_in(&mut here, 0).len(), 1);
+    here.hears(1, "alice", Offline, Word::Change, 1000);
+    assert_eq!(told_in(&mut here, 11_000), [(Offline, vec![ROOM])]);
 }
