@@ -39,13 +39,15 @@ impl Tellings {
         self.by_user.remove(&account)
     }
 
-    /// One that was told in some shard: others have their turn before the rest of it.
+    /// One that was told in some shard: others have their turn before the rest of it. A newer one of the user is told there instead.
     pub(super) fn push_back(&mut self, telling: Box<Telling>) {
         if telling.next_shard().is_none() {
             return;
         }
         let account = telling.account();
-        if !self.by_user.contains_key(&account) {
+        if let Some(newer) = self.by_user.get_mut(&account) {
+            newer.take_over(*telling);
+        } else {
             self.order.push_back(account.clone());
             self.by_user.insert(account, telling);
         }
@@ -95,13 +97,19 @@ mod tests {
             });
             Presence::new("t".parse().unwrap(), "ann".parse().unwrap(), status, of)
         };
-        let mut tellings = Tellings::default();
-        tellings.push(change(PresenceStatus::Online, &[1, 2]), Shards::ONE);
-        tellings.push(change(PresenceStatus::Away, &[2, 3]), Shards::ONE);
-        let telling = tellings.pop().unwrap();
-        let mut ids: Vec<_> = telling.rest_in(0).map(|id| id.0.as_u128()).collect();
-        ids.sort_unstable();
-        assert_eq!(ids, [1, 2, 3]);
-        assert!(tellings.pop().is_none() && tellings.is_empty());
+        for is_on_its_way in [false, true] {
+            let mut tellings = Tellings::default();
+            tellings.push(change(PresenceStatus::Online, &[1, 2]), Shards::ONE);
+            let older = is_on_its_way.then(|| tellings.pop().unwrap());
+            tellings.push(change(PresenceStatus::Away, &[2, 3]), Shards::ONE);
+            if let Some(older) = older {
+                tellings.push_back(older);
+            }
+            let telling = tellings.pop().unwrap();
+            let mut ids: Vec<_> = telling.rest_in(0).map(|id| id.0.as_u128()).collect();
+            ids.sort_unstable();
+            assert_eq!(ids, [1, 2, 3]);
+            assert!(tellings.pop().is_none() && tellings.is_empty());
+        }
     }
 }
