@@ -145,10 +145,7 @@ impl Change<'_> {
             let message = before.ok_or(CommandError::Stored("a change of nothing"))?;
             let (seq, at) = last_change(tx, id, &message).await?;
             settle(tx, caller, id, self.client_id, (seq, None)).await?;
-            let sent = Sent {
-                duplicate: true,
-                ..self.sent(id, &message, seq, at)
-            };
+            let sent = self.sent(id, &message, seq, at);
             return Ok((Outcome::Sent(sent), None));
         };
         let appender = Appender {

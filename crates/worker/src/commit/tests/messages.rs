@@ -67,7 +67,7 @@ async fn a_deletion_keeps_the_message_without_its_content() {
             let told_again = sent(outcome);
             assert_eq!(
                 (told_again.seq, told_again.duplicate, events),
-                (told.seq, true, 0)
+                (told.seq, false, 0)
             );
             assert_eq!(told_again.created_at, told.created_at);
         }
