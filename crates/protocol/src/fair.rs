@@ -141,6 +141,13 @@ impl<T> FairQueue<T> {
         self.take(|tenant, users| users.has_of(tenant, &allows), &allows)
     }
 
+    /// Whether one of the owners that are allowed has something queued.
+    #[must_use]
+    pub fn has_of(&self, allows: impl Fn(&TenantId, &UserId) -> bool) -> bool {
+        let mut tenants = self.tenants.by_key.iter();
+        tenants.any(|(tenant, users)| users.queued.has_of(tenant, &allows))
+    }
+
     /// Whether an owner that may take a slot has something queued.
     #[must_use]
     pub fn has_for(&self, slots: &Slots) -> bool {

@@ -7,7 +7,7 @@ use confab_bus::rpc::{Liveness, Target, WorkerId};
 use confab_protocol::command::{Part, Request};
 use confab_protocol::fair::Owner;
 
-use super::lanes::Message;
+use super::lanes::{LargeParts, Message};
 use super::submission::{ATTEMPTS, Class, Submission};
 
 /// How often it is looked whether a worker lives that has said nothing of what it was sent, or only that it waits for locks.
@@ -24,6 +24,7 @@ const LAST_COMMIT: Duration = Duration::from_secs(1);
 pub(super) struct Attempt {
     target: Target,
     class: Class,
+    large: LargeParts,
     /// The message's submissions, but for those that were answered.
     submissions: Vec<Option<Submission>>,
     places: Vec<Place>,
@@ -73,6 +74,7 @@ impl Attempt {
             target,
             class,
             submissions,
+            large,
         } = message;
         let mut places = Vec::new();
         for (n, submission) in submissions.iter().enumerate() {
@@ -87,6 +89,7 @@ impl Attempt {
         Self {
             target,
             class,
+            large,
             is_last,
             submissions: submissions.into_iter().map(Some).collect(),
             unheard: places.len(),
@@ -112,6 +115,10 @@ impl Attempt {
 
     pub(super) const fn class(&self) -> Class {
         self.class
+    }
+
+    pub(super) const fn large(&self) -> &LargeParts {
+        &self.large
     }
 
     /// The worker that has it, where that is known.

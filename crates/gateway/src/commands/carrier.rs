@@ -203,7 +203,10 @@ impl CommandLoop {
         let after = attempt.unheard();
         if after < before {
             let (target, class) = (attempt.target(), attempt.class());
-            self.lanes.finished(target, class, &owners, after);
+            self.lanes.finished(target, class, &owners);
+            if after == 0 {
+                self.lanes.ended(target, class, attempt.large());
+            }
         }
         let worker = attempt.worker();
         if attempt.is_complete() {
@@ -289,7 +292,9 @@ impl CommandLoop {
         debug!(error = %chain(error), worker = ?target, "a message was not answered");
         if attempt.unheard() > 0 {
             let owners = attempt.unheard_owners();
-            self.lanes.finished(target, attempt.class(), &owners, 0);
+            let class = attempt.class();
+            self.lanes.finished(target, class, &owners);
+            self.lanes.ended(target, class, attempt.large());
         }
         let gone = matches!(
             (target, error),

@@ -12,6 +12,11 @@ use super::CommandLimits;
 use super::shares::Shares;
 use super::submission::{Class, Submission};
 
+mod large;
+
+use large::Large;
+pub(super) use large::LargeParts;
+
 /// Commands in one message at most.
 const COMMANDS: usize = 1000;
 
@@ -29,6 +34,8 @@ const LEAST: Duration = Duration::from_millis(5);
 struct Lane {
     waiting: FairQueue<Submission>,
     messages: usize,
+    /// Of sends and read marks: whose commands the others would wait for.
+    large: Large,
     /// Commands on the way that are neither sends nor read marks.
     others: Slots,
     /// Those of them beyond their user's share: what goes together goes whole, and counts in no other's way.
@@ -50,6 +57,7 @@ pub(super) struct Message {
     pub(super) target: Target,
     pub(super) class: Class,
     pub(super) submissions: Vec<Submission>,
+    pub(super) large: LargeParts,
 }
 
 impl Default for Lane {
@@ -57,6 +65,7 @@ impl Default for Lane {
         Self {
             waiting: FairQueue::default(),
             messages: 0,
+            large: Large::default(),
             others: Slots::new(
                 MAX_OTHERS_ON_THE_WAY,
                 MAX_OTHERS_OF_TENANT,
@@ -79,15 +88,29 @@ impl Lane {
 
     /// Whether something that waits may go.
     fn has_next(&self, class: Class, in_flight: usize) -> bool {
-        !self.waiting.is_empty()
-            && self.room(class, in_flight) > 0
-            && (class != Class::Others || self.waiting.has_for(&self.others))
+        if self.waiting.is_empty() || self.room(class, in_flight) == 0 {
+            return false;
+        }
+        match class {
+            Class::Others => self.waiting.has_for(&self.others),
+            Class::Sends | Class::Marks if self.large.is_empty() => true,
+            Class::Sends | Class::Marks => {
+                let large = &self.large;
+                self.waiting
+                    .has_of(|tenant, user| large.allows(tenant, user, in_flight))
+            }
+        }
     }
 
-    fn pop(&mut self, class: Class) -> Option<(Owner, Submission)> {
+    fn pop(&mut self, class: Class, in_flight: usize) -> Option<(Owner, Submission)> {
         match class {
-            Class::Sends | Class::Marks => self.waiting.pop(),
             Class::Others => self.waiting.pop_for(&self.others),
+            Class::Sends | Class::Marks if self.large.is_empty() => self.waiting.pop(),
+            Class::Sends | Class::Marks => {
+                let large = &self.large;
+                self.waiting
+                    .pop_of(|tenant, user| large.allows(tenant, user, in_flight))
+            }
         }
     }
 
@@ -149,13 +172,22 @@ impl Lanes {
                 .find(|((_, class), lane)| lane.has_next(*class, in_flight))
                 .map(|(key, _)| *key)?;
             let submissions = self.take((target, class), now);
-            if !submissions.is_empty() {
-                return Some(Message {
-                    target,
-                    class,
-                    submissions,
-                });
+            if submissions.is_empty() {
+                continue;
             }
+            let large = match class {
+                Class::Sends | Class::Marks => LargeParts::of(&submissions),
+                Class::Others => LargeParts::default(),
+            };
+            if let Some(lane) = self.lanes.get_mut(&(target, class)) {
+                lane.large.begin(&large);
+            }
+            return Some(Message {
+                target,
+                class,
+                submissions,
+                large,
+            });
         }
     }
 
@@ -165,7 +197,7 @@ impl Lanes {
             return taken;
         };
         let room = lane.room(key.1, self.in_flight);
-        while let Some((owner, submission)) = lane.pop(key.1) {
+        while let Some((owner, submission)) = lane.pop(key.1, self.in_flight) {
             let count = submission.count();
             let fits = commands == 0
                 || (commands + count <= room
@@ -217,16 +249,20 @@ impl Lanes {
         abandoned
     }
 
-    /// Commands of a message are no longer on the way, each of one of these owners where they are counted by owner, and so many still are:
-    /// with the last one the message is not either.
-    pub(super) fn finished(&mut self, target: Target, class: Class, owners: &[Owner], left: usize) {
+    /// Commands of a message are no longer on the way, each of one of these owners where they are counted by owner.
+    pub(super) fn finished(&mut self, target: Target, class: Class, owners: &[Owner]) {
         if let Some(lane) = self.lanes.get_mut(&(target, class)) {
             for owner in owners {
                 lane.give_back_other(owner);
             }
-            if left == 0 {
-                lane.messages = lane.messages.saturating_sub(1);
-            }
+        }
+    }
+
+    /// No command of a message is on the way any more.
+    pub(super) fn ended(&mut self, target: Target, class: Class, large: &LargeParts) {
+        if let Some(lane) = self.lanes.get_mut(&(target, class)) {
+            lane.messages = lane.messages.saturating_sub(1);
+            lane.large.end(large);
             if lane.is_idle() {
                 self.lanes.remove(&(target, class));
             }

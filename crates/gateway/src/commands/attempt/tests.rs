@@ -23,6 +23,7 @@ fn attempt(counts: &[usize], now: Instant) -> (Attempt, Vec<Outcomes>) {
         target: Target::Any,
         class: Class::Sends,
         submissions,
+        large: LargeParts::default(),
     };
     (Attempt::new(message, now, SILENCE, now + BUDGET), outcomes)
 }
@@ -140,6 +141,7 @@ fn last_attempt_waits_for_worker_that_is_late() {
             target: Target::Any,
             class: Class::Sends,
             submissions: vec![submission],
+            large: LargeParts::default(),
         };
         let attempt = Attempt::new(message, now, SILENCE, now + BUDGET);
         [LATE_PATIENCE, SILENCE].map(|after| attempt.is_silent(now + after, late))
@@ -161,6 +163,7 @@ fn failed_message_gives_back_only_what_is_open() {
         target: Target::Worker(WORKER),
         class: Class::Sends,
         submissions: incomplete,
+        large: LargeParts::default(),
     };
     let mut second = Attempt::new(message, now, SILENCE, now + BUDGET);
     assert_eq!((second.requests().len(), second.unheard()), (3, 3));

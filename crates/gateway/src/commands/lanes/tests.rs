@@ -61,7 +61,7 @@ fn what_waits_while_messages_are_on_the_way_goes_together() {
     lanes.push(Target::Any, submission(2, 10, later()).0);
     lanes.push(Target::Any, submission(3, 10, later()).0);
     assert!(lanes.next(now).is_none());
-    lanes.finished(Target::Any, Class::Sends, &[], 0);
+    lanes.ended(Target::Any, Class::Sends, &LargeParts::default());
     assert_eq!(counts(&lanes.next(now).unwrap()), [2, 3]);
     assert_eq!(lanes.waiting(), 0);
 }
@@ -94,7 +94,7 @@ fn what_waits_for_a_worker_that_is_gone_can_go_elsewhere() {
     lanes.push(Target::Any, mark());
     assert_eq!(lanes.abandon(Target::Any).len(), 3);
     assert_eq!(lanes.waiting(), 0);
-    lanes.finished(Target::Any, Class::Sends, &[], 0);
+    lanes.ended(Target::Any, Class::Sends, &LargeParts::default());
     assert!(lanes.abandon(Target::Any).is_empty());
 }
 
@@ -146,9 +146,9 @@ fn other_commands_on_the_way_are_bounded_and_refilled_by_parts() {
     let first = owners(&mut lanes);
     assert_eq!(first.len(), MAX_OTHERS_ON_THE_WAY);
     assert!(lanes.next(now).is_none());
-    lanes.finished(Target::Any, Class::Others, &first[..3], 9);
+    lanes.finished(Target::Any, Class::Others, &first[..3]);
     assert_eq!(owners(&mut lanes).len(), 3);
-    lanes.finished(Target::Any, Class::Others, &first[3..], 0);
+    lanes.finished(Target::Any, Class::Others, &first[3..]);
     assert_eq!(owners(&mut lanes).len(), MAX_OTHERS_ON_THE_WAY - 3);
 }
 
@@ -177,7 +177,7 @@ fn no_user_takes_all_places_on_the_way() {
     );
     lanes.push(Target::Any, other("r", "of a third"));
     assert_eq!(owners(&mut lanes, now).len(), 1);
-    lanes.finished(Target::Any, Class::Others, &flood, 0);
+    lanes.finished(Target::Any, Class::Others, &flood);
     assert_eq!(owners(&mut lanes, now).len(), MAX_OTHERS_OF_USER);
 }
 
@@ -198,11 +198,11 @@ fn commands_that_go_together_count_in_no_others_way() {
     assert!(!others.contains(&flood));
     // Its own next one waits until it has less than its share on the way.
     let heard = vec![flood.clone(); 500 - MAX_OTHERS_OF_USER];
-    lanes.finished(Target::Any, Class::Others, &heard, MAX_OTHERS_OF_USER);
-    lanes.finished(Target::Any, Class::Others, &others, 0);
+    lanes.finished(Target::Any, Class::Others, &heard);
+    lanes.finished(Target::Any, Class::Others, &others);
     assert!(!owners(&mut lanes, now).contains(&flood));
     let last = [flood.clone()];
-    lanes.finished(Target::Any, Class::Others, &last, MAX_OTHERS_OF_USER - 1);
+    lanes.finished(Target::Any, Class::Others, &last);
     assert!(owners(&mut lanes, now).contains(&flood));
 }
 
@@ -224,4 +224,74 @@ fn no_user_takes_all_that_may_wait() {
     assert!(lanes.admits(other("t", "u").owner()));
     while lanes.next(Instant::now()).is_some() {}
     assert!(lanes.admits(&owner));
+}
+
+/// The sizes of messages of sends that go now, by user, and what each is a large part of.
+fn sends(lanes: &mut Lanes, now: Instant) -> Vec<(Vec<String>, LargeParts)> {
+    let messages = from_fn(|| lanes.next(now));
+    let told = messages.map(|message| {
+        let users = message.submissions.iter();
+        let users = users.map(|one| one.owner().user.to_string());
+        (users.collect(), message.large)
+    });
+    told.collect()
+}
+
+/// A user's sends that go together.
+fn sends_of(tenant: &str, user: &str, count: usize) -> Submission {
+    let (many, _outcomes) = submission(count, 10, later());
+    let requests = many.open().map(|(_, request)| request.command.clone());
+    submitted(tenant, user, requests.collect(), later()).0
+}
+
+#[test]
+fn large_sends_of_one_user_leave_messages_to_others() {
+    let now = Instant::now();
+    let mut lanes = lanes(4);
+    for _ in 0..4 {
+        lanes.push(Target::Any, sends_of("t", "flood", COMMANDS));
+    }
+    let flood = sends(&mut lanes, now);
+    assert_eq!(flood.len(), 2);
+    // One more is for others of its tenant, the last for those of others.
+    for (tenant, user) in [("t", "two"), ("t", "three"), ("s", "four")] {
+        lanes.push(Target::Any, sends_of(tenant, user, COMMANDS));
+    }
+    let others = sends(&mut lanes, now);
+    let users: Vec<_> = others.iter().map(|(users, _)| users.concat()).collect();
+    assert_eq!(users.len(), 2, "{users:?}");
+    assert!(users.contains(&"four".to_owned()), "{users:?}");
+    lanes.ended(Target::Any, Class::Sends, &flood[0].1);
+    // The tenant has three quarters no more, and the user half.
+    assert_eq!(sends(&mut lanes, now).len(), 1);
+    for (_, large) in &others {
+        lanes.ended(Target::Any, Class::Sends, large);
+    }
+    lanes.ended(Target::Any, Class::Sends, &flood[1].1);
+    assert_eq!(sends(&mut lanes, now).len(), 2);
+}
+
+#[test]
+fn small_sends_of_one_user_take_all_messages() {
+    let now = Instant::now();
+    let mut lanes = lanes(4);
+    for _ in 0..4 {
+        lanes.push(Target::Any, sends_of("t", "one", 64));
+        assert_eq!(
+            sends(&mut lanes, now),
+            [(vec!["one".to_owned()], LargeParts::default())]
+        );
+    }
+    for _ in 0..4 {
+        lanes.ended(Target::Any, Class::Sends, &LargeParts::default());
+    }
+    // What many users of a tenant have together is large.
+    for round in 0..4 {
+        for user in 0..8 {
+            lanes.push(Target::Any, sends_of("t", &format!("{round}-{user}"), 64));
+        }
+        assert_eq!(sends(&mut lanes, now).len(), usize::from(round < 3));
+    }
+    lanes.push(Target::Any, sends_of("s", "other", 1));
+    assert_eq!(sends(&mut lanes, now).len(), 1);
 }
