@@ -15,6 +15,7 @@ mod batch;
 mod bounds;
 mod item;
 mod pace;
+mod parts;
 mod queues;
 
 use batch::{RunEnd, Taken};
@@ -22,6 +23,7 @@ pub(crate) use bounds::Bounds;
 pub(crate) use item::{Caps, Done, Item, Kind, Locking, Open, Refused, Ticket, Work};
 use item::{log_in, log_of};
 pub(crate) use pace::Pace;
+use parts::Parts;
 pub(crate) use queues::Amount;
 use queues::{LogKey, Queues};
 
@@ -48,6 +50,7 @@ pub(crate) struct Planner<J> {
     apart: Bounds,
     slots: Slots,
     places: Slots,
+    parts: Parts,
     /// When each batch that runs began, the oldest first.
     batches: Vec<Instant>,
     /// Found while a batch was taken, and told next.
@@ -70,6 +73,7 @@ impl<J> Planner<J> {
             apart: Bounds::apart(most),
             slots: Slots::new(caps.slots, caps.slots * 3 / 4, caps.slots / 2),
             places: Slots::new(caps.places, caps.places / 2, caps.places / 4),
+            parts: Parts::default(),
             batches: Vec::new(),
             expired: Vec::new(),
             own: 0,
@@ -341,19 +345,27 @@ impl<J> Planner<J> {
     fn take_batch(&mut self, now: Instant) -> Option<Work<J>> {
         let mut taken = Taken::default();
         let (mut logs, mut probed) = (FxHashSet::default(), Vec::new());
+        let mut parts = self.parts.of_batch(self.caps, now);
         while !taken.is_full(self.caps)
-            && let Some((key, owner)) = self.queues.next_sends(|key| logs.contains(&key))
+            && let Some((key, owner)) = self.queues.next_sends(&parts, |key| logs.contains(&key))
         {
             let before = taken.amount();
             // One command shows whether the lock is free again.
             let is_probe = self.queues.is_suspect(key);
             let turn = if is_probe { 1 } else { TURN_EVENTS };
+            let turn = turn.min(parts.left(&owner));
             let end = self.take_run(key, &owner, &mut taken, turn, now);
             let run = Amount {
                 events: taken.items.len() - before.events,
                 bytes: taken.bytes - before.bytes,
             };
             if run.events > 0 {
+                for _ in 0..run.events {
+                    parts.take(&owner);
+                }
+                if let Some(first) = taken.items.first() {
+                    self.parts.note(&first.owner, &owner, now);
+                }
                 self.queues.charge(&owner, run, true);
                 self.queues.hold(key);
                 if is_probe {

@@ -49,6 +49,15 @@ impl Slots {
         self.free() > 0 && of_tenant < self.of_tenant && of_user < self.of_user
     }
 
+    /// How many more an owner may take.
+    #[must_use]
+    pub fn left(&self, owner: &Owner) -> usize {
+        let (of_tenant, of_user) = self.held.of(&owner.tenant, &owner.user);
+        let left = self.of_tenant.saturating_sub(of_tenant);
+        let left = left.min(self.of_user.saturating_sub(of_user));
+        left.min(self.free())
+    }
+
     /// Whether some user of a tenant may take one.
     pub(super) fn allows_some_of(&self, tenant: &TenantId) -> bool {
         self.free() > 0 && self.held.of_tenant(tenant) < self.of_tenant

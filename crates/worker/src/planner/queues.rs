@@ -183,9 +183,13 @@ impl<J> Queues<J> {
         }
     }
 
-    /// The next queue of a free log, or of one in `ours`, that begins with a send.
-    pub(super) fn next_sends(&mut self, ours: impl Fn(LogKey) -> bool) -> Option<(LogKey, Owner)> {
-        while let Some((owner, key)) = self.sends.pop() {
+    /// The next queue of a free log, or of one in `ours`, that begins with a send, of an owner that may have more in the batch.
+    pub(super) fn next_sends(
+        &mut self,
+        parts: &Slots,
+        ours: impl Fn(LogKey) -> bool,
+    ) -> Option<(LogKey, Owner)> {
+        while let Some((owner, key)) = self.sends.pop_for(parts) {
             if self.takes_turn(key, &owner, &ours, true) {
                 return Some((key, owner));
             }

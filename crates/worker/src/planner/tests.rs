@@ -99,6 +99,67 @@ fn retry(planner: &Planner<u32>, now: Instant) -> Instant {
     at
 }
 
+/// A planner of usual batches in which a flood of many conversations waits.
+fn flooded(now: Instant) -> Planner<u32> {
+    let mut planner = Planner::new(Caps {
+        batch_events: 200,
+        batch_bytes: 1 << 20,
+        queue_events: 10_000,
+        queue_bytes: 1 << 20,
+        ..CAPS
+    });
+    for n in 0..2000 {
+        let item = Item {
+            deadline: now + Duration::from_secs(5),
+            ..send(u8::try_from(n % 8).unwrap(), n, now)
+        };
+        planner.push(by("t", "flood", item));
+    }
+    planner
+}
+
+/// Whose the sends of the next batch are; it ends at once.
+fn next_users(planner: &mut Planner<u32>, now: Instant) -> Vec<Owner> {
+    let (ticket, items) = batch(planner.next(now));
+    planner.finish(done(ticket), now);
+    items.into_iter().map(|item| item.owner).collect()
+}
+
+#[test]
+fn flood_fills_batches_only_while_nobody_else_sends() {
+    let now = Instant::now();
+    let mut planner = flooded(now);
+    assert_eq!(next_users(&mut planner, now).len(), 200);
+    planner.push(by("t", "alice", send(100, 5000, now)));
+    let both = next_users(&mut planner, now);
+    assert!(both.contains(&owner("t", "alice")));
+    // Whoever comes next waits for a third of a batch.
+    assert_eq!(next_users(&mut planner, now).len(), 200 / 3);
+    let later = now + Duration::from_millis(999);
+    assert_eq!(next_users(&mut planner, later).len(), 200 / 3);
+    let forgotten = now + Duration::from_secs(1) - Duration::from_nanos(1);
+    assert_eq!(next_users(&mut planner, forgotten).len(), 200 / 3);
+    let items = next_users(&mut planner, now + Duration::from_secs(1));
+    assert_eq!(items.len(), 200);
+}
+
+#[test]
+fn tenant_fills_half_batches_where_others_send() {
+    let now = Instant::now();
+    let mut planner = flooded(now);
+    for n in 2000..3000 {
+        let user = format!("user-{}", n % 10);
+        planner.push(by(
+            "t",
+            &user,
+            send(u8::try_from(n % 10).unwrap() + 50, n, now),
+        ));
+    }
+    planner.push(by("s", "other", send(100, 5000, now)));
+    assert_eq!(next_users(&mut planner, now).len(), 200);
+    assert_eq!(next_users(&mut planner, now).len(), 100);
+}
+
 #[test]
 fn second_lane_is_used_only_by_full_batch() {
     let now = Instant::now();
