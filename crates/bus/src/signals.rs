@@ -44,7 +44,10 @@ impl Signals {
 
     /// The next one; none when the connection was closed. Cancel-safe.
     pub async fn next(&mut self) -> Option<Signalled> {
-        let message = self.0.next().await?;
+        let mut message = self.0.next().await?;
+        while *message.subject == *subjects::UNUSED_SIGNAL {
+            message = self.0.next().await?;
+        }
         let signalled = read(&message.subject, &message.payload, message.reply);
         Some(signalled.unwrap_or(Signalled::Malformed))
     }

@@ -23,6 +23,10 @@ pub(crate) const GATEWAYS: &str = "confab.v1.gateways";
 /// All signals: `confab.v1.signal.<tenant>.<conversation>`, and below
 /// `confab.v1.signal.<tenant>.presence`.
 pub(crate) const SIGNALS: &str = "confab.v1.signal.>";
+/// The last level of subjects that nobody uses: a check publishes there, to see whether it may.
+pub(crate) const UNUSED: &str = "check";
+/// Of those, the one that whoever hears signals hears.
+pub(crate) const UNUSED_SIGNAL: &str = "confab.v1.signal.check";
 /// Whoever finds a break in the feed says so here.
 pub(crate) const BREAKS: &str = "confab.v1.break";
 /// Workers announce here what is committed and not in the stream.

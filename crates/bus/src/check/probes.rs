@@ -13,7 +13,8 @@ use uuid::Uuid;
 use super::{Connected, Role, ServerErrors};
 use crate::subjects::{
     BREAKS, COMMAND, EVENTS_STREAM, GATEWAYS, JETSTREAM_API, LINGERING, QUERY, RECORD, REVOCATION,
-    REVOCATIONS_BUCKET, SESSIONS, SESSIONS_BUCKET, SIGNALS, WORKERS, WORKERS_LEAVING, api_of,
+    REVOCATIONS_BUCKET, SESSIONS, SESSIONS_BUCKET, SIGNALS, UNUSED, WORKERS, WORKERS_LEAVING,
+    api_of,
 };
 
 /// How often it is looked whether what was not answered is forbidden.
@@ -22,8 +23,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const HANDOVER_TIME: Duration = Duration::from_millis(60);
 /// By this header a stream of another name refuses a message (NATS ADR-8).
 const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
-/// The last level of subjects that nobody uses.
-const UNUSED: &str = "check";
 /// The configuration of another stream than the subject names, which JetStream refuses.
 const OTHER_STREAM: &str = r#"{"name":"confab-check"}"#;
 /// The same for a consumer.
