@@ -2,8 +2,9 @@
 //!
 //! | block | what is done |
 //! |---|---|
-//! | `sh` | commands behind `$` are run; they must succeed, and print the lines below them, where there are any |
-//! | `sh NAME` | likewise in a second terminal, whose commands go on; lines may come in a later block |
+//! | `sh` | commands are run, a line each; they must succeed |
+//! | `text` | what the last command printed |
+//! | `sh NAME`, `text NAME` | likewise in a second terminal, whose commands go on |
 //! | `json` | the answer to the last command |
 //! | `http` | a WebSocket is opened; the one before breaks |
 //! | `json client`, `json server` | frames are said, and must come |
@@ -100,7 +101,9 @@ impl Reader {
         let words: Vec<_> = block.kind.split(' ').collect();
         match words[..] {
             ["sh"] => self.run(&block.text, at).await,
-            ["sh", name] => self.run_beside(name, &block.text, at).await,
+            ["text"] => self.compare_lines(&block.text, at),
+            ["sh", name] => self.begin_beside(name, &block.text).await,
+            ["text", name] => self.hear_beside(name, &block.text, at).await,
             ["json"] => self.compare_printed(&block.text, at),
             ["http"] => {
                 let request = self.say(&block.text).await;
@@ -137,25 +140,26 @@ impl Reader {
     }
 
     async fn run(&mut self, text: &str, at: &str) {
-        for (command, shown) in commands(text) {
-            let command = self
-                .meanings
-                .apply(&command.unwrap_or_else(|| panic!("{at}: no command")));
+        for command in commands(text) {
+            assert!(!command.starts_with("$ "), "{at}: it cannot be pasted");
+            let command = self.meanings.apply(&command);
             if sets_variable(&command) {
                 self.variables.push(command.clone());
             }
             let printed = self.terminal.run(&command).await;
             self.printed = printed.join("\n");
-            if !shown.is_empty() {
-                assert_eq!(printed.len(), shown.len(), "{at}: {}", self.printed);
-                for (shown, line) in shown.iter().zip(&printed) {
-                    assert!(self.meanings.line(shown, line), "{at}: {line}");
-                }
-            }
         }
     }
 
-    async fn run_beside(&mut self, name: &str, text: &str, at: &str) {
+    fn compare_lines(&mut self, text: &str, at: &str) {
+        let (shown, printed) = (text.lines(), self.printed.lines());
+        assert_eq!(shown.count(), printed.count(), "{at}: {}", self.printed);
+        for (shown, line) in text.lines().zip(self.printed.lines()) {
+            assert!(self.meanings.line(shown, line), "{at}: {line}");
+        }
+    }
+
+    async fn begin_beside(&mut self, name: &str, text: &str) {
         if !self.others.contains_key(name) {
             let mut terminal = Terminal::open(&self.environment).await;
             for command in &self.variables {
@@ -164,14 +168,18 @@ impl Reader {
             self.others.insert(name.to_owned(), terminal);
         }
         let terminal = self.others.get_mut(name).unwrap();
-        for (command, shown) in commands(text) {
-            if let Some(command) = command {
-                terminal.begin(&self.meanings.apply(&command)).await;
-            }
-            for shown in shown {
-                let line = terminal.line().await;
-                assert!(self.meanings.line(&shown, &line), "{at}: {line}");
-            }
+        for command in commands(text) {
+            terminal.begin(&self.meanings.apply(&command)).await;
+        }
+    }
+
+    async fn hear_beside(&mut self, name: &str, text: &str, at: &str) {
+        let Some(terminal) = self.others.get_mut(name) else {
+            panic!("{at}: no terminal {name} is open");
+        };
+        for shown in text.lines() {
+            let line = terminal.line().await;
+            assert!(self.meanings.line(shown, &line), "{at}: {line}");
         }
     }
 
@@ -214,19 +222,17 @@ fn values(text: &str, at: &str) -> Vec<Value> {
     values.unwrap_or_else(|error| panic!("{at}: {error}"))
 }
 
-/// The commands of a block, each with the lines that it prints; lines before the first are without one.
-fn commands(text: &str) -> Vec<(Option<String>, Vec<String>)> {
-    let mut all: Vec<(Option<String>, Vec<String>)> = Vec::new();
+/// The commands of a block, a line each, or several where a line ends in a backslash.
+fn commands(text: &str) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
     let mut goes_on = false;
     for line in text.lines() {
-        match (line.strip_prefix("$ "), all.last_mut()) {
-            (None, Some((Some(command), _))) if goes_on => {
+        match all.last_mut() {
+            Some(command) if goes_on => {
                 command.push('\n');
                 command.push_str(line);
             }
-            (Some(command), _) => all.push((Some(command.to_owned()), Vec::new())),
-            (None, Some((_, shown))) => shown.push(line.to_owned()),
-            (None, None) => all.push((None, vec![line.to_owned()])),
+            _ => all.push(line.to_owned()),
         }
         goes_on = line.ends_with('\\');
     }
