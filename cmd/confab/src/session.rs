@@ -31,7 +31,7 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Print one line a session: its id, state, tenant, user, device, gateway, generation, number of positions.
+    /// Print one line a session. `live` ones are connected or may be resumed; `ended` ones may not, and are kept until nobody may try.
     Ls {
         #[command(flatten)]
         nats: Box<Settings>,
@@ -80,6 +80,18 @@ const WORKER_HEARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Of looking at a bucket nothing depends on how long it keeps records.
 const ANY_WINDOW: Duration = Duration::from_secs(900);
 
+/// What a line of `ls` has.
+const COLUMNS: [&str; 8] = [
+    "SESSION",
+    "STATE",
+    "TENANT",
+    "USER",
+    "DEVICE",
+    "GATEWAY",
+    "GENERATION",
+    "POSITIONS",
+];
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let bus = connect(args.action.nats()).await?;
     let bucket = Bucket::new(bus.clone(), ANY_WINDOW);
@@ -96,13 +108,15 @@ async fn connect(nats: &Settings) -> anyhow::Result<Bus> {
     let bus = Bus::connect(nats, "confab session").await?;
     let mut link = bus.connection();
     let connected = link.wait_for(|link| link.connected);
-    tokio::time::timeout(CONNECT, connected)
-        .await
-        .context("NATS does not answer")??;
+    let connected = tokio::time::timeout(CONNECT, connected).await;
+    connected.context(
+        "NATS does not answer: is it where --nats-url (CONFAB_NATS_URL) says? `confab doctor` tells more",
+    )??;
     Ok(bus)
 }
 
 async fn list(bucket: &Bucket, limit: usize) -> anyhow::Result<()> {
+    say(&COLUMNS.join("\t"))?;
     for (id, found) in bucket.list(limit).await? {
         say(&line(id, &found))?;
     }

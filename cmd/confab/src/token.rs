@@ -113,7 +113,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let key = key::read(&args.data_dir).await.with_context(|| {
         format!(
-            "no development key in {}: `confab dev` makes one",
+            "no development key in {}: `confab dev` makes one; name its data with --data-dir",
             args.data_dir.display()
         )
     })?;

@@ -148,7 +148,7 @@ curl -s {second}/v1/conversations/$ID/messages -H \"Authorization: Bearer $BOB\"
 
 In the terminal, bob listening at one gateway (Ctrl-C ends it) and alice sending at another:
 
-confab listen --url {second} --token $BOB
+confab listen --token $BOB
 confab send --url {first} --token $ALICE --conversation $ID \"hello again\"
 "
         )
