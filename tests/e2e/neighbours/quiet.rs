@@ -129,7 +129,7 @@ impl Quiet {
         sleep_until(Instant::now() + Duration::from_secs(soak(4, 1) as u64)).await;
         let alone = self.take();
         self.p99 = Stats::of(&alone).p99;
-        println!("alone: {}", Stats::of(&alone));
+        println!("alone: {}\n{}", Stats::of(&alone), by_kind(&alone));
         self
     }
 
@@ -145,6 +145,7 @@ impl Quiet {
         let stats = Stats::of(&samples);
         let ratio = stats.p99.as_secs_f64() / self.p99.as_secs_f64();
         println!("beside {what}: {stats}, p99 {ratio:.1} times that alone");
+        println!("{}", by_kind(&samples));
         let failed: Vec<_> = samples.iter().filter(|one| one.problem.is_some()).collect();
         let few: Vec<_> = failed.iter().take(5).collect();
         assert!(
@@ -418,6 +419,26 @@ impl Stats {
             longest: all.last().copied().unwrap_or_default(),
         }
     }
+}
+
+/// Of each kind of thing how long it took.
+fn by_kind(samples: &[Sample]) -> String {
+    let mut kinds: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for one in samples {
+        kinds
+            .entry(one.what)
+            .or_default()
+            .push(one.took.as_millis());
+    }
+    let lines = kinds.into_iter().map(|(what, mut took)| {
+        took.sort_unstable();
+        format!(
+            "{what} {}/{}",
+            took[took.len() / 2],
+            took[took.len() * 99 / 100]
+        )
+    });
+    lines.collect::<Vec<_>>().join(", ")
 }
 
 impl std::fmt::Display for Stats {
