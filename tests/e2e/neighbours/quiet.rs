@@ -21,6 +21,8 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// How many times as long as alone the hundredth part of things may take beside the worst, in an optimised build: in another the processor is
 /// what they lack.
 const MAX_RATIO: usize = 10;
+/// What they take alone at least: less is luck, of which the next second has none.
+const LEAST_P99: Duration = Duration::from_millis(10);
 /// How long is waited for what may be lost.
 const ARRIVAL: Duration = Duration::from_secs(30);
 
@@ -128,8 +130,8 @@ impl Quiet {
         // The measure of what follows, which only full counts are held to.
         sleep_until(Instant::now() + Duration::from_secs(soak(4, 1) as u64)).await;
         let alone = self.take();
-        self.p99 = Stats::of(&alone).p99;
-        println!("alone: {}\n{}", Stats::of(&alone), by_kind(&alone));
+        self.p99 = Stats::of(&alone).p99.max(LEAST_P99);
+        println!("alone: {}", Stats::of(&alone));
         self
     }
 
@@ -145,7 +147,7 @@ impl Quiet {
         let stats = Stats::of(&samples);
         let ratio = stats.p99.as_secs_f64() / self.p99.as_secs_f64();
         println!("beside {what}: {stats}, p99 {ratio:.1} times that alone");
-        println!("{}", by_kind(&samples));
+        println!("  {}", by_kind(&samples));
         let failed: Vec<_> = samples.iter().filter(|one| one.problem.is_some()).collect();
         let few: Vec<_> = failed.iter().take(5).collect();
         assert!(
@@ -421,7 +423,7 @@ impl Stats {
     }
 }
 
-/// Of each kind of thing how long it took.
+/// How long each kind of thing took: its p50 and p99.
 fn by_kind(samples: &[Sample]) -> String {
     let mut kinds: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for one in samples {
@@ -432,13 +434,10 @@ fn by_kind(samples: &[Sample]) -> String {
     }
     let lines = kinds.into_iter().map(|(what, mut took)| {
         took.sort_unstable();
-        format!(
-            "{what} {}/{}",
-            took[took.len() / 2],
-            took[took.len() * 99 / 100]
-        )
+        let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+        format!("{what} {p50}, {p99} ms")
     });
-    lines.collect::<Vec<_>>().join(", ")
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 impl std::fmt::Display for Stats {
