@@ -1,13 +1,16 @@
 //! What is large is parsed in turn and beside everything else, so that it holds up nothing but itself.
 
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use confab_protocol::chain::chain;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
+use rustc_hash::FxHashMap;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
 use tracing::error;
 
 use crate::permits::FairPermits;
@@ -17,14 +20,45 @@ const SMALL_BYTES: usize = 64 * 1024;
 /// One processor in so many parses what is large.
 const PROCESSORS_SHARE: usize = 2;
 
+/// Bytes of large texts of one user that are parsed in a second: to receive them takes a processor as much as to parse them.
+const USER_BYTES_PER_SECOND: u32 = 32 * 1024 * 1024;
+/// So much of a second's may come at once.
+const BURST: Duration = Duration::from_millis(250);
+/// From so many users on it is looked whose bytes count no more.
+const MANY_USERS: usize = 256;
+
 /// Turns for parsing, by tenant and user. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct Parsing(Arc<FairPermits>);
+pub(crate) struct Parsing {
+    turns: Arc<FairPermits>,
+    paces: Arc<Paces>,
+}
+
+/// When each user's bytes so far have had their time.
+#[derive(Debug, Default)]
+struct Paces(Mutex<FxHashMap<Owner, Instant>>);
 
 impl Default for Parsing {
     fn default() -> Self {
         let processors = available_parallelism().map_or(1, NonZero::get);
-        Self(FairPermits::new(processors.div_ceil(PROCESSORS_SHARE)))
+        Self::new(processors.div_ceil(PROCESSORS_SHARE))
+    }
+}
+
+impl Paces {
+    /// How long a text of so many bytes waits for those of its user before it.
+    fn wait(&self, owner: &Owner, bytes: usize) -> Duration {
+        let now = Instant::now();
+        let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if paces.len() >= MANY_USERS {
+            paces.retain(|_, until| *until > now);
+        }
+        let until = paces.entry(owner.clone()).or_insert(now);
+        let begins = now.max(*until);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        *until = begins
+            + Duration::from_secs(1).mul_f64(f64::from(bytes) / f64::from(USER_BYTES_PER_SECOND));
+        begins.duration_since(now).saturating_sub(BURST)
     }
 }
 
@@ -34,6 +68,13 @@ pub(crate) const fn is_small(bytes: usize) -> bool {
 }
 
 impl Parsing {
+    fn new(at_once: usize) -> Self {
+        Self {
+            turns: FairPermits::new(at_once),
+            paces: Arc::default(),
+        }
+    }
+
     /// Parses an owner's text of so many bytes: at once where it is small, else in its turn on a thread of its own.
     ///
     /// # Errors
@@ -47,7 +88,8 @@ impl Parsing {
         if is_small(bytes) {
             return Ok(parse(&text));
         }
-        let turn = self.0.acquire(owner).await;
+        sleep(self.paces.wait(owner, bytes)).await;
+        let turn = self.turns.acquire(owner).await;
         let turn = turn.map_err(|_gone| Failure::of(Code::Internal))?;
         let parsing = spawn_blocking(move || {
             let parsed = parse(&text);
@@ -85,7 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn small_text_waits_for_no_large_one() {
-        let parsing = Parsing(FairPermits::new(1));
+        let parsing = Parsing::new(1);
         let (end, ended) = mpsc::channel::<()>();
         let loud = owner("loud");
         let slow = move |_: &()| ended.recv_timeout(Duration::from_secs(30)).is_ok();
@@ -98,11 +140,39 @@ mod tests {
         assert_eq!(large.await, Ok(true));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn large_texts_of_a_user_are_parsed_at_its_pace() {
+        const MIB: usize = 1024 * 1024;
+        let parsing = Parsing::new(1);
+        let (loud, ann) = (owner("loud"), owner("ann"));
+        let began = Instant::now();
+        for number in 0..40 {
+            parsing.parse(&loud, ((), MIB), |()| ()).await.unwrap();
+            if number == 8 {
+                assert_eq!(began.elapsed(), Duration::ZERO, "a burst waits for nothing");
+            }
+        }
+        // All but the burst, and the last one, have had their time.
+        assert_eq!(began.elapsed().as_millis(), (40 - 1) * 1000 / 32 - 250 + 1);
+        let other = Instant::now();
+        parsing.parse(&ann, ((), MIB), |()| ()).await.unwrap();
+        assert_eq!(other.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn paces_of_many_users_are_forgotten() {
+        let parsing = Parsing::new(1);
+        for number in 0..10 * MANY_USERS {
+            parsing.paces.wait(&owner(&number.to_string()), 1);
+        }
+        assert!(parsing.paces.0.lock().unwrap().len() <= MANY_USERS + 1);
+    }
+
     #[tokio::test]
     async fn users_have_their_turns() {
-        let parsing = Parsing(FairPermits::new(1));
+        let parsing = Parsing::new(1);
         let (began, mut order) = tokio::sync::mpsc::unbounded_channel();
-        let held = parsing.0.acquire(&owner("first")).await.unwrap();
+        let held = parsing.turns.acquire(&owner("first")).await.unwrap();
         let mut tasks = JoinSet::new();
         let mut waiting = 0;
         for user in ["loud"; 100].into_iter().chain(["ann"]) {
@@ -115,7 +185,7 @@ mod tests {
                     .unwrap();
             });
             waiting += 1;
-            while parsing.0.waiting() < waiting {
+            while parsing.turns.waiting() < waiting {
                 tokio::task::yield_now().await;
             }
         }
