@@ -45,9 +45,44 @@ impl Default for Parsing {
     }
 }
 
+/// The time of a text among its user's: given back where nobody waits for the text any more.
+struct Charge<'a> {
+    paces: &'a Paces,
+    owner: &'a Owner,
+    time: Duration,
+    wait: Duration,
+}
+
+impl<'a> Charge<'a> {
+    /// Of a text of so many bytes, behind those of its user before it.
+    fn of(paces: &'a Paces, owner: &'a Owner, bytes: usize) -> Self {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let time =
+            Duration::from_secs(1).mul_f64(f64::from(bytes) / f64::from(USER_BYTES_PER_SECOND));
+        let wait = paces.take(owner, time);
+        Self {
+            paces,
+            owner,
+            time,
+            wait,
+        }
+    }
+
+    /// The text is parsed now: nothing is given back.
+    fn keep(mut self) {
+        self.time = Duration::ZERO;
+    }
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.paces.give_back(self.owner, self.time);
+    }
+}
+
 impl Paces {
-    /// How long a text of so many bytes waits for those of its user before it.
-    fn wait(&self, owner: &Owner, bytes: usize) -> Duration {
+    /// Takes so much of a user's time; says how long it waits for what was taken before.
+    fn take(&self, owner: &Owner, time: Duration) -> Duration {
         let now = Instant::now();
         let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if paces.len() >= MANY_USERS {
@@ -55,10 +90,18 @@ impl Paces {
         }
         let until = paces.entry(owner.clone()).or_insert(now);
         let begins = now.max(*until);
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        *until = begins
-            + Duration::from_secs(1).mul_f64(f64::from(bytes) / f64::from(USER_BYTES_PER_SECOND));
+        *until = begins + time;
         begins.duration_since(now).saturating_sub(BURST)
+    }
+
+    fn give_back(&self, owner: &Owner, time: Duration) {
+        if time.is_zero() {
+            return;
+        }
+        let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = paces.get_mut(owner) {
+            *until = until.checked_sub(time).unwrap_or(*until);
+        }
     }
 }
 
@@ -88,7 +131,11 @@ impl Parsing {
         if is_small(bytes) {
             return Ok(parse(&text));
         }
-        sleep(self.paces.wait(owner, bytes)).await;
+        let charge = Charge::of(&self.paces, owner, bytes);
+        if !charge.wait.is_zero() {
+            sleep(charge.wait).await;
+        }
+        charge.keep();
         let turn = self.turns.acquire(owner).await;
         let turn = turn.map_err(|_gone| Failure::of(Code::Internal))?;
         let parsing = spawn_blocking(move || {
@@ -159,11 +206,36 @@ mod tests {
         assert_eq!(other.elapsed(), Duration::ZERO);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn text_that_nobody_waits_for_takes_no_time() {
+        const MIB: usize = 1024 * 1024;
+        let parsing = Parsing::new(1);
+        let ann = owner("ann");
+        for _ in 0..9 {
+            parsing.parse(&ann, ((), MIB), |()| ()).await.unwrap();
+        }
+        for _ in 0..100 {
+            let given_up = pin!(parsing.parse(&ann, ((), MIB), |()| ()));
+            assert!(
+                given_up.now_or_never().is_none(),
+                "it waits for those before it"
+            );
+        }
+        let began = Instant::now();
+        parsing.parse(&ann, ((), MIB), |()| ()).await.unwrap();
+        assert!(
+            began.elapsed() < Duration::from_millis(40),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+
     #[tokio::test]
     async fn paces_of_many_users_are_forgotten() {
         let parsing = Parsing::new(1);
         for number in 0..10 * MANY_USERS {
-            parsing.paces.wait(&owner(&number.to_string()), 1);
+            let owner = owner(&number.to_string());
+            parsing.paces.take(&owner, Duration::from_nanos(1));
         }
         assert!(parsing.paces.0.lock().unwrap().len() <= MANY_USERS + 1);
     }

@@ -89,14 +89,15 @@ impl State {
             return None;
         }
         let (waiting, held) = (&self.waiting, &self.held);
+        let of_tenant =
+            |tenant: &TenantId| share_of(total, waiting.of_tenant(tenant) < waiting.all());
+        let allows_some_of = |tenant: &TenantId| held.of_tenant(tenant) < of_tenant(tenant);
         let allows = |tenant: &TenantId, user: &UserId| {
             let (tenant_waiting, user_waiting) = waiting.of(tenant, user);
-            let (tenant_held, user_held) = held.of(tenant, user);
-            let of_tenant = share_of(total, tenant_waiting < waiting.all());
-            let of_user = share_of(of_tenant, user_waiting < tenant_waiting);
-            tenant_held < of_tenant && user_held < of_user
+            let (_, user_held) = held.of(tenant, user);
+            user_held < share_of(of_tenant(tenant), user_waiting < tenant_waiting)
         };
-        let (owner, sender) = self.queue.pop_of(allows)?;
+        let (owner, sender) = self.queue.pop_of(allows_some_of, allows)?;
         self.waiting.remove(&owner);
         self.held.add(&owner);
         Some((owner, sender))

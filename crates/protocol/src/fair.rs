@@ -136,35 +136,44 @@ impl<T> FairQueue<T> {
         self.take(|_, _| true, |_, _| true)
     }
 
-    /// Takes the next item among those of the owners that are allowed.
-    pub fn pop_of(&mut self, allows: impl Fn(&TenantId, &UserId) -> bool) -> Option<(Owner, T)> {
-        self.take(|tenant, users| users.has_of(tenant, &allows), &allows)
+    /// Takes the next item among those of the owners that are allowed. Of a tenant of which none is, no user is looked at.
+    pub fn pop_of(
+        &mut self,
+        allows_some_of: impl Fn(&TenantId) -> bool,
+        allows: impl Fn(&TenantId, &UserId) -> bool,
+    ) -> Option<(Owner, T)> {
+        self.take(
+            |tenant, users| allows_some_of(tenant) && users.has_of(tenant, &allows),
+            &allows,
+        )
     }
 
-    /// Whether one of the owners that are allowed has something queued.
+    /// Whether one of the owners that are allowed has something queued. Of a tenant of which none is, no user is looked at.
     #[must_use]
-    pub fn has_of(&self, allows: impl Fn(&TenantId, &UserId) -> bool) -> bool {
+    pub fn has_of(
+        &self,
+        allows_some_of: impl Fn(&TenantId) -> bool,
+        allows: impl Fn(&TenantId, &UserId) -> bool,
+    ) -> bool {
         let mut tenants = self.tenants.by_key.iter();
-        tenants.any(|(tenant, users)| users.queued.has_of(tenant, &allows))
+        tenants
+            .any(|(tenant, users)| allows_some_of(tenant) && users.queued.has_of(tenant, &allows))
     }
 
     /// Whether an owner that may take a slot has something queued.
     #[must_use]
     pub fn has_for(&self, slots: &Slots) -> bool {
-        let allows = |tenant: &TenantId, user: &UserId| slots.allows(tenant, user);
-        let mut tenants = self.tenants.by_key.iter();
-        // By tenant first: of one that has its share no user is looked at.
-        tenants.any(|(tenant, users)| {
-            slots.allows_some_of(tenant) && users.queued.has_of(tenant, allows)
-        })
+        self.has_of(
+            |tenant| slots.allows_some_of(tenant),
+            |tenant, user| slots.allows(tenant, user),
+        )
     }
 
     /// Takes the next item among those of the owners that may take a slot. The slot is not taken.
     pub fn pop_for(&mut self, slots: &Slots) -> Option<(Owner, T)> {
-        let allows = |tenant: &TenantId, user: &UserId| slots.allows(tenant, user);
-        self.take(
-            |tenant, users| slots.allows_some_of(tenant) && users.has_of(tenant, allows),
-            allows,
+        self.pop_of(
+            |tenant| slots.allows_some_of(tenant),
+            |tenant, user| slots.allows(tenant, user),
         )
     }
 
@@ -335,8 +344,8 @@ mod tests {
             queue.charge(&owner(tenant, user), 1, 50_000);
         }
         let second = |_: &TenantId, user: &UserId| user.as_str() == "u1";
-        assert_eq!(queue.pop_of(second).unwrap().1, (0, 1));
-        assert!(queue.pop_of(second).is_none());
+        assert_eq!(queue.pop_of(|_| true, second).unwrap().1, (0, 1));
+        assert!(queue.pop_of(|_| true, second).is_none());
         assert_eq!(queue.len(), 2);
         assert_eq!(queue.drain().len(), 2);
     }

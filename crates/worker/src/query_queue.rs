@@ -139,15 +139,17 @@ impl<T> QueryQueue<T> {
     fn pop_owned(&mut self) -> Option<(Option<Owner>, Waiting<T>)> {
         let (kind, slots) = (self.kind, self.slots);
         let (waiting, running) = (&self.waiting, &self.running);
+        let of_tenant =
+            |tenant: &TenantId| share_of(slots, waiting.of_tenant(tenant) < waiting.all());
+        let allows_some_of = |tenant: &TenantId| running.of_tenant(tenant) < of_tenant(tenant);
         let allows = |tenant: &TenantId, user: &UserId| {
             let (tenant_waiting, user_waiting) = waiting.of(tenant, user);
-            let (tenant_running, user_running) = running.of(tenant, user);
-            let of_tenant = share_of(slots, tenant_waiting < waiting.all());
-            let of_user = share_of(of_tenant, user_waiting < tenant_waiting);
+            let (_, user_running) = running.of(tenant, user);
+            let of_user = share_of(of_tenant(tenant), user_waiting < tenant_waiting);
             // Sessions are asked for by gateways, for all users of a tenant together.
-            tenant_running < of_tenant && (kind == QueryKind::Session || user_running < of_user)
+            kind == QueryKind::Session || user_running < of_user
         };
-        let (owner, item) = self.owned.pop_of(allows)?;
+        let (owner, item) = self.owned.pop_of(allows_some_of, allows)?;
         self.waiting.remove(&owner);
         Some((Some(owner), item))
     }

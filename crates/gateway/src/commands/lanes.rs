@@ -96,8 +96,10 @@ impl Lane {
             Class::Sends | Class::Marks if self.large.is_empty() => true,
             Class::Sends | Class::Marks => {
                 let large = &self.large;
-                self.waiting
-                    .has_of(|tenant, user| large.allows(tenant, user, in_flight))
+                self.waiting.has_of(
+                    |tenant| large.allows_some_of(tenant, in_flight),
+                    |tenant, user| large.allows(tenant, user, in_flight),
+                )
             }
         }
     }
@@ -108,8 +110,10 @@ impl Lane {
             Class::Sends | Class::Marks if self.large.is_empty() => self.waiting.pop(),
             Class::Sends | Class::Marks => {
                 let large = &self.large;
-                self.waiting
-                    .pop_of(|tenant, user| large.allows(tenant, user, in_flight))
+                self.waiting.pop_of(
+                    |tenant| large.allows_some_of(tenant, in_flight),
+                    |tenant, user| large.allows(tenant, user, in_flight),
+                )
             }
         }
     }

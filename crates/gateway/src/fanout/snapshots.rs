@@ -135,7 +135,7 @@ impl Snapshots {
                 next.push(waiting);
             }
             if next.len() < MAX_SHARING {
-                taken = self.waiting.pop_of(|of, _| *of == tenant);
+                taken = self.waiting.pop_of(|of| *of == tenant, |_, _| true);
             }
         }
         Some((tenant, next))

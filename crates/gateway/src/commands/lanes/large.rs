@@ -101,8 +101,19 @@ impl Large {
     /// Whether a user may have commands in one more of `in_flight` messages: with large parts in half of them, or its tenant in three
     /// quarters, it leaves the others to others.
     pub(super) fn allows(&self, tenant: &TenantId, user: &UserId, in_flight: usize) -> bool {
-        let of_tenant = self.tenants.get(tenant).copied().unwrap_or_default();
         let (_, of_user) = self.users.of(tenant, user);
-        of_user < (in_flight / 2).max(1) && of_tenant < (in_flight * 3 / 4).max(1)
+        of_user < user_share(in_flight) && self.allows_some_of(tenant, in_flight)
     }
+
+    /// Whether some user of a tenant may.
+    pub(super) fn allows_some_of(&self, tenant: &TenantId, in_flight: usize) -> bool {
+        let of_tenant = self.tenants.get(tenant).copied().unwrap_or_default();
+        // One user's share is never all of its tenant's, where there are several messages.
+        let share = (in_flight * 3 / 4).max(user_share(in_flight) + 1);
+        of_tenant < share.min(in_flight.max(1))
+    }
+}
+
+fn user_share(in_flight: usize) -> usize {
+    (in_flight / 2).max(1)
 }

@@ -272,6 +272,19 @@ fn large_sends_of_one_user_leave_messages_to_others() {
 }
 
 #[test]
+fn second_of_two_messages_is_for_others_of_the_tenant() {
+    let now = Instant::now();
+    let mut lanes = lanes(2);
+    for _ in 0..2 {
+        lanes.push(Target::Any, sends_of("t", "flood", COMMANDS));
+    }
+    assert_eq!(sends(&mut lanes, now).len(), 1);
+    lanes.push(Target::Any, sends_of("t", "other", 1));
+    let next = sends(&mut lanes, now);
+    assert_eq!(next, [(vec!["other".to_owned()], LargeParts::default())]);
+}
+
+#[test]
 fn small_sends_of_one_user_take_all_messages() {
     let now = Instant::now();
     let mut lanes = lanes(4);

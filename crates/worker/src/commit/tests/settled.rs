@@ -36,7 +36,7 @@ async fn repeat_of_a_deletion_that_found_nothing_is_answered_alike() {
     fixture.remove("alice", "bob", group).await;
     let other = fixture.alone("bob", unsend(Some(group), id)).await.0;
     assert_eq!(code(other), Code::ConversationNotFound);
-    // By another worker, as a gateway repeats what was not answered.
+    // By another worker.
     let request = request("bob", command);
     let (again, committed) = fixture
         .another_committer()
