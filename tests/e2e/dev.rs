@@ -168,6 +168,7 @@ async fn lines_of_dev_and_readme_work_as_pasted() {
     for words in [
         "hello bob",
         "hello again",
+        "SESSION\tSTATE\tTENANT",
         "accepted: the user carol",
         "accepted: the user alice",
         "nats micro info confab-worker",

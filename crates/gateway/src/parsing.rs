@@ -135,9 +135,9 @@ impl Parsing {
         if !charge.wait.is_zero() {
             sleep(charge.wait).await;
         }
-        charge.keep();
         let turn = self.turns.acquire(owner).await;
         let turn = turn.map_err(|_gone| Failure::of(Code::Internal))?;
+        charge.keep();
         let parsing = spawn_blocking(move || {
             let parsed = parse(&text);
             drop(turn);
@@ -221,7 +221,16 @@ mod tests {
                 "it waits for those before it"
             );
         }
+        let bob = owner("bob");
+        let held = parsing.turns.acquire(&owner("first")).await.unwrap();
+        for _ in 0..100 {
+            let given_up = pin!(parsing.parse(&bob, ((), MIB), |()| ()));
+            assert!(given_up.now_or_never().is_none(), "it waits for its turn");
+        }
+        drop(held);
         let began = Instant::now();
+        parsing.parse(&bob, ((), MIB), |()| ()).await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
         parsing.parse(&ann, ((), MIB), |()| ()).await.unwrap();
         assert!(
             began.elapsed() < Duration::from_millis(40),
