@@ -147,7 +147,7 @@ async fn a_storm_of_resumes_is_over_with_the_window_and_without() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parts_do_alone_what_they_are_asked_for() {
     let folder = Folder::of_test();
-    let args = ["limits", "--part-seconds=0.2", "--sockets=100"];
+    let args = ["limits", "--part-seconds=1", "--sockets=100"];
     let limits = bench(folder.path(), &args).await;
     above_zero(&limits, "/singleCommit/perSecond");
     let single = above_zero(&limits, "/singleCommit/latency/p50");

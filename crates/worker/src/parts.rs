@@ -1,14 +1,21 @@
 //! What the bench measures alone: the worker's own statements over its own connections, and nothing around them.
 
+use std::time::Duration;
+
 use confab_protocol::command::{Caller, SendMessage};
 use sqlx::postgres::{PgPoolOptions, PgRow};
 use sqlx::{PgPool, Row as _};
 
 use crate::commit::bind;
-use crate::database::{self, ACQUIRE, Pool, bounded};
+use crate::database::{self, Pool, bounded};
 use crate::error::Error;
 use crate::messages;
 use crate::settings::Settings;
+
+/// What Postgres shows the connections under.
+const PURPOSE: &str = "bench";
+/// How long a connection is waited for. Nobody waits for an answer, as a worker's client does, and a busy machine opens one slowly.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A page of messages, as [`crate::reads`] reads it: $1 conversation, $2 from, $3 below, $4 sender, $5 kind, $6 how many, $7 bytes.
 pub const PAGE: &str = crate::reads::PAGE;
@@ -23,12 +30,10 @@ impl Commits {
     /// # Errors
     /// When the database URL is not usable.
     pub fn new(settings: &Settings, connections: u32) -> Result<Self, Error> {
-        Ok(Self(database::waiting_pool(
-            settings,
-            &database::Siblings::default(),
-            connections,
-            "bench",
-        )?))
+        let connector = database::connector(settings, PURPOSE)?;
+        let siblings = &database::Siblings::default();
+        let pool = Pool::among(siblings, connector, connections, CONNECTION_TIMEOUT);
+        Ok(Self(pool))
     }
 
     /// Commits a batch, and says how many of it were stored.
@@ -55,9 +60,9 @@ impl Commits {
 /// # Errors
 /// When the database URL is not usable.
 pub fn pool(settings: &Settings, connections: u32) -> Result<PgPool, Error> {
-    let options = database::options(settings, "bench")?;
+    let options = database::options(settings, PURPOSE)?;
     Ok(PgPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(ACQUIRE)
+        .acquire_timeout(CONNECTION_TIMEOUT)
         .connect_lazy_with(options))
 }

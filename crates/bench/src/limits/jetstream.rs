@@ -139,9 +139,15 @@ pub(crate) async fn live(
     length: Duration,
 ) -> Result<Live, Error> {
     let server = Server::Nats(servers.nats.process()?.id());
-    let window = Window::of(length);
-    let reading =
-        (0..CONSUMERS).map(|_| consume(servers.nats.url(), DeliverPolicy::New, server, window));
+    let window = Window::of_sides(CONSUMERS as usize + 1, length);
+    let reading = (0..CONSUMERS).map(|_| {
+        consume(
+            servers.nats.url(),
+            DeliverPolicy::New,
+            server,
+            window.clone(),
+        )
+    });
     let reading: Vec<_> = reading.collect();
     let reading = futures_util::future::try_join_all(reading);
     let (read, publish) = tokio::try_join!(reading, publish_in(servers, in_flight, window))?;

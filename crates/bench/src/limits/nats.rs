@@ -51,13 +51,14 @@ pub(crate) async fn requests(
     let server = Server::Nats(servers.nats.process()?.id());
     let (url, other_url) = (servers.nats.url(), servers.nats.url());
     let (ready, is_ready) = oneshot::channel();
-    let window = Window::of(length);
+    let window = Window::of_sides(2, length);
+    let answer_window = window.clone();
     let answer = Bytes::from(answer()?);
     let responder = apart(move || async move {
         let client = connect(&url).await?;
         let (taken, work) = (Latencies::default(), answer_all(&client, answer, ready));
         let counted = async { work(&taken).await };
-        measure(counted, &taken, 1.0, server, window).await
+        measure(counted, &taken, 1.0, server, answer_window).await
     });
     let requester = apart(move || async move {
         is_ready

@@ -1,10 +1,12 @@
 //! One side of a measurement, apart from the others: what it did in a time, and what processors spent on it.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::Barrier;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::Error;
 use crate::load::{Latencies, Latency};
@@ -44,22 +46,32 @@ impl Server {
 }
 
 /// When is measured: the same for all sides of a measurement.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Window {
     from: Instant,
     until: Instant,
+    /// Every side waits here once it is measured: one that stopped earlier would be missed by those that still measure.
+    all_measured: Arc<Barrier>,
 }
 
 /// How long everything runs before it is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// How long a side goes on for the others once it is measured: one of them may have failed.
+const OTHERS_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Window {
-    /// From soon on, for so long.
+    /// From soon on, for so long, of one side.
     pub(crate) fn of(length: Duration) -> Self {
+        Self::of_sides(1, length)
+    }
+
+    /// The same of so many.
+    pub(crate) fn of_sides(sides: usize, length: Duration) -> Self {
         let from = Instant::now() + WARM_UP;
         Self {
             from,
             until: from + length,
+            all_measured: Arc::new(Barrier::new(sides)),
         }
     }
 }
@@ -101,16 +113,21 @@ where
         let latency = taken.take();
         let done = (latency.count as f64 * operations).max(1.0);
         let each = |seconds: f64| seconds * 1e6 / done;
-        Part {
+        let part = Part {
             per_second: done / began.elapsed().as_secs_f64(),
             server_micros: each(server.used() - servers),
             client_micros: each(processes::own_thread() - own),
             latency,
-        }
+        };
+        // Whether the others were measured shows in what they give.
+        let _late = timeout(OTHERS_TIMEOUT, window.all_measured.wait()).await;
+        part
     };
     tokio::select! {
-        ended = work => Err(ended.err().unwrap_or_else(|| Error::Failed("what is measured ended early".to_owned()))),
+        // First: once all are measured the others stop, and work that misses them fails.
+        biased;
         part = watch => Ok(part),
+        ended = work => Err(ended.err().unwrap_or_else(|| Error::Failed("what is measured ended early".to_owned()))),
     }
 }
 
@@ -121,6 +138,7 @@ mod tests {
     #[tokio::test]
     async fn a_side_is_measured_apart_from_what_others_do() {
         let window = Window::of(Duration::from_millis(500));
+        let until = window.until;
         let idle = apart(move || async move {
             let taken = Latencies::default();
             let work = async {
@@ -132,7 +150,7 @@ mod tests {
             measure(work, &taken, 2.0, Server::Nats(0), window).await
         });
         let busy = apart(move || async move {
-            while Instant::now() < window.until {
+            while Instant::now() < until {
                 tokio::task::yield_now().await;
             }
             Ok(())
@@ -144,5 +162,39 @@ mod tests {
             "{part:?}"
         );
         assert_eq!(part.server_micros, 0.0);
+    }
+
+    #[tokio::test]
+    async fn measured_side_goes_on_until_others_are_measured() {
+        let window = Window::of_sides(2, Duration::from_millis(100));
+        let (asked, mut questions) = tokio::sync::mpsc::channel::<()>(1);
+        let answering = {
+            let window = window.clone();
+            async move {
+                let taken = Latencies::default();
+                let work = async {
+                    while questions.recv().await.is_some() {
+                        taken.record(Duration::ZERO);
+                    }
+                    Ok(())
+                };
+                measure(work, &taken, 1.0, Server::Nats(0), window).await
+            }
+        };
+        let mut late = window.clone();
+        late.until += Duration::from_millis(300);
+        let asking = async move {
+            let taken = Latencies::default();
+            let work = async {
+                while asked.send(()).await.is_ok() {
+                    taken.record(Duration::ZERO);
+                    tokio::task::yield_now().await;
+                }
+                Err(Error::Failed("nobody answers".to_owned()))
+            };
+            measure(work, &taken, 1.0, Server::Nats(0), late).await
+        };
+        let (answering, asking) = tokio::join!(answering, asking);
+        answering.and(asking).unwrap();
     }
 }
