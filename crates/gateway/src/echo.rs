@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::ws::frames::Frame;
+use crate::delivery::frames::Frame;
 use crate::ws::socket::{self, Limits, Message, ReadError, Reader, Writer};
 use crate::ws::upgrade::{Handshake, Rejection, upgraded};
 

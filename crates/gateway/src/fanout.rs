@@ -14,6 +14,8 @@ use confab_protocol::query::{EncodedEvent, UserMemberships};
 use confab_protocol::signal::{PresenceStatus, Signal};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use crate::delivery::send_queue::Outbox;
+use crate::delivery::window::Bounds;
 use crate::feed::FeedArrival;
 use crate::hub::{
     Account, Ask, Come, Opened, Opening, Read, ReplayLimits, Retry, SessionKey, Shards, Standing,
@@ -22,8 +24,6 @@ use crate::hub::{
 use crate::metrics::WindowMetrics;
 use crate::presence::PresenceDirectory;
 use crate::signals::{FromGateways, Outbound};
-use crate::window::Bounds;
-use crate::ws::outbox::Outbox;
 
 mod coordinator;
 mod door;

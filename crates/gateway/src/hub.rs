@@ -18,9 +18,9 @@ use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
 
-use crate::sequencer::{LogEvent, Verdict};
-use crate::window::{Bounds, Window};
-use crate::ws::outbox::Outbox;
+use crate::delivery::send_queue::Outbox;
+use crate::delivery::sequencer::{LogEvent, Verdict};
+use crate::delivery::window::{Bounds, Window};
 
 mod asking;
 mod come;

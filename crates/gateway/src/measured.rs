@@ -11,9 +11,9 @@ use confab_protocol::ids::{ConversationId, EventId, IdError, Seq};
 use confab_protocol::query::{Membership, UserMemberships};
 use uuid::Uuid;
 
+use crate::delivery::send_queue::Outbox;
+use crate::delivery::window::Bounds;
 use crate::hub::{Account, Effect, Hub, Opening, ReplayLimits, SessionKey, Shards, Start};
-use crate::window::Bounds;
-use crate::ws::outbox::Outbox;
 
 mod delivery;
 mod frames;

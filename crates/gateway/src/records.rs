@@ -17,10 +17,10 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::conditions::RECORDS;
+use crate::delivery::send_queue::Outbox;
 use crate::fanout::Fanout;
 use crate::hub::SessionKey;
 use crate::metrics::RecordMetrics;
-use crate::ws::outbox::Outbox;
 
 mod answers;
 mod decision;

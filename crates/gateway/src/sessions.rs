@@ -13,7 +13,7 @@ use confab_protocol::timestamp::Timestamp;
 use rustc_hash::FxHashMap;
 use time::OffsetDateTime;
 
-use crate::ws::outbox::Outbox;
+use crate::delivery::send_queue::Outbox;
 
 mod directory;
 

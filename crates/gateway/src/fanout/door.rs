@@ -29,13 +29,13 @@ use super::to_shards::ToShards;
 use super::work::ClientWork;
 use super::{ForPresence, INBOX, Input, Neighbours, QUESTIONS, Replay, ToClose, ToOpen};
 use crate::commands::Commands;
+use crate::delivery::send_queue::Outbox;
+use crate::delivery::window::Bounds;
 use crate::hub::{
     Account, Coordinator, Opened, Opening, SessionKey, Shard, Standing, Start, gathered,
 };
 use crate::metrics::{CacheMetrics, FeedMetrics};
 use crate::permits::FairPermits;
-use crate::window::Bounds;
-use crate::ws::outbox::Outbox;
 
 /// How long a session waits for a shard, the coordinator or presence: what is late for longer holds it up no more.
 const HUB_PATIENCE: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use super::entries::Entries;
 use super::entry::Entry;
 use super::members::Members;
 use super::pushing::{AT_ONCE, Backlog, Delivered};
-use crate::sequencer::{LogEvent, Sequencer};
+use crate::delivery::sequencer::{LogEvent, Sequencer};
 
 /// A conversation with local members.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use super::entry::{Begin, Entry};
 use super::members::Members;
 use super::pushing::Delivered;
 use super::{Account, SessionKey, Shard};
-use crate::sequencer::LogEvent;
-use crate::ws::codec::Broadcast;
+use crate::delivery::broadcast::Broadcast;
+use crate::delivery::sequencer::LogEvent;
 
 /// Conversations that may have events on their way through many entries while more is heard.
 pub(super) const PUSHING: usize = 32;

@@ -209,8 +209,8 @@ mod tests {
 
     use super::super::entry::Begin;
     use super::*;
-    use crate::ws::outbox::Outbox;
-    use crate::ws::upgrade::Encoding;
+    use crate::delivery::encoding::Encoding;
+    use crate::delivery::send_queue::Outbox;
 
     #[derive(Debug, Clone, Copy)]
     enum Step {

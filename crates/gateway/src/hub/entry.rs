@@ -8,9 +8,9 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 
 use super::SessionKey;
 use super::entries::Turn;
-use crate::sequencer::LogEvent;
-use crate::ws::codec::Broadcast;
-use crate::ws::outbox::{Outbox, Place};
+use crate::delivery::broadcast::Broadcast;
+use crate::delivery::send_queue::{Outbox, Place};
+use crate::delivery::sequencer::LogEvent;
 
 /// From where an entry begins to hear.
 #[derive(Debug, Clone, Copy, Default)]

@@ -8,7 +8,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use super::SessionKey;
 use super::entries::{Entries, Turn};
 use super::entry::{Entry, Pushed};
-use crate::sequencer::LogEvent;
+use crate::delivery::sequencer::LogEvent;
 
 /// Entries that are pushed to in one go: meanwhile nobody else has a turn.
 pub(super) const AT_ONCE: usize = if cfg!(test) { 2 } else { 64 };
@@ -122,7 +122,7 @@ mod tests {
     use confab_protocol::event::EventType;
 
     use super::*;
-    use crate::ws::codec::Broadcast;
+    use crate::delivery::broadcast::Broadcast;
 
     #[test]
     fn few_large_events_are_as_many_as_may_be() {

@@ -6,7 +6,7 @@ use confab_protocol::query::EncodedEvent;
 use super::conversation::{Conversation, Gap};
 use super::entry::Pushed;
 use super::{AGAIN, Effect, GAP_PATIENCE, Read, Reader, Retry, SessionKey, Shard};
-use crate::sequencer::{LogEvent, Verdict};
+use crate::delivery::sequencer::{LogEvent, Verdict};
 
 /// What became of events that were replayed to an entry.
 #[derive(Debug, Default)]

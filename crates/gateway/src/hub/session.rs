@@ -9,7 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::Account;
 use super::ended::Ended;
 use super::steps::ReplayBudget;
-use crate::ws::outbox::Outbox;
+use crate::delivery::send_queue::Outbox;
 
 /// A session: whose it is, and what is known of its memberships beside their cursors.
 #[derive(Debug)]

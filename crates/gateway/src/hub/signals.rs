@@ -17,8 +17,8 @@ use super::{
     Account, Ask, Come, Membership, Purpose, Session, SessionKey, Shard, Shards, UserMemberships,
     asking,
 };
-use crate::ws::codec::Broadcast;
-use crate::ws::outbox::SignalKey;
+use crate::delivery::broadcast::Broadcast;
+use crate::delivery::send_queue::SignalKey;
 
 /// Whether a session's user is a member, as far as the hub knows.
 #[derive(Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::ws::upgrade::Encoding;
+use crate::delivery::encoding::Encoding;
 
 mod cases;
 mod client;

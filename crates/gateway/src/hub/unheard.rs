@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::asking::memberships_of;
 use super::{SessionKey, Shard};
-use crate::high_water::HighWaterMarks;
+use crate::delivery::high_water::HighWaterMarks;
 
 /// For how long at least it is remembered how far a conversation without local members was heard: longer than any answer of a worker
 /// can be old.

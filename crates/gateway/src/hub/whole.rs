@@ -12,7 +12,7 @@ use super::{
     Ask, Coordinator, Effect, FIRST_EPOCH, Opening, Purpose, ReplayLimits, SessionKey, Shard,
     Shards, Step, Stepped, Ticket, gathered,
 };
-use crate::window::Bounds;
+use crate::delivery::window::Bounds;
 
 #[cfg(test)]
 mod driven;

@@ -11,11 +11,11 @@ use confab_protocol::ids::{IdError, Seq};
 use tokio::io::Sink;
 
 use super::{hub, message, open, opening};
+use crate::delivery::encoding::Encoding;
+use crate::delivery::frames::Frame;
+use crate::delivery::send_queue::Outbox;
 use crate::hub::{Hub, Start};
-use crate::ws::frames::Frame;
-use crate::ws::outbox::Outbox;
 use crate::ws::socket::Writer;
-use crate::ws::upgrade::Encoding;
 
 /// What a window holds that is soon full, so that every event puts one out.
 const WINDOW: usize = 16 * 1024;

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use confab_bus::feed::FeedEvent;
 
-use crate::sequencer::LogEvent;
+use crate::delivery::encoding::Encoding;
+use crate::delivery::sequencer::LogEvent;
 use crate::ws::codec::{Decoded, decode};
 use crate::ws::socket::Message;
-use crate::ws::upgrade::Encoding;
 
 /// A subprotocol.
 #[derive(Debug, Clone, Copy)]

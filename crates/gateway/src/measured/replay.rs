@@ -8,12 +8,12 @@ use confab_bus::records::Position;
 use confab_protocol::ids::{IdError, Seq};
 
 use super::{CONVERSATION, hub, message, open, opening};
+use crate::delivery::encoding::Encoding;
+use crate::delivery::frames::Frame;
+use crate::delivery::send_queue::Outbox;
+use crate::delivery::sequencer::LogEvent;
+use crate::delivery::window::{Bounds, Window};
 use crate::hub::{Hub, SessionKey, Start};
-use crate::sequencer::LogEvent;
-use crate::window::{Bounds, Window};
-use crate::ws::frames::Frame;
-use crate::ws::outbox::Outbox;
-use crate::ws::upgrade::Encoding;
 
 /// A window that is full: every event that comes puts one out.
 #[derive(Debug)]

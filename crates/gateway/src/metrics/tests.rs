@@ -9,8 +9,8 @@ use confab_protocol::metric::{Metric, MetricKind};
 use prometheus_client::encoding::text::encode;
 
 use super::*;
+use crate::delivery::window::{Bounds, Window};
 use crate::hub::{Replays, Shards};
-use crate::window::{Bounds, Window};
 
 /// Everything, with at least one value in each family.
 fn encoded() -> String {

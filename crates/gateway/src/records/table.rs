@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::token::is_same;
+use crate::delivery::send_queue::Outbox;
 use crate::hub::SessionKey;
-use crate::ws::outbox::Outbox;
 
 mod dropped;
 mod ended;

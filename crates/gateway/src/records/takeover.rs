@@ -19,7 +19,7 @@ use super::decision::{Verdict, judge};
 use super::table::Hold;
 use super::token::is_same;
 use super::{Holder, Records, Token, owner_of};
-use crate::ws::outbox::Outbox;
+use crate::delivery::send_queue::Outbox;
 
 /// How often a swap that others were faster with is tried.
 const TRIES: u32 = 8;

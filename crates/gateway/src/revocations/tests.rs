@@ -7,10 +7,10 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::admission::{Admission, Transport};
+use crate::delivery::encoding::Encoding;
+use crate::delivery::send_queue::Outbox;
 use crate::metrics::AuthMetrics;
 use crate::refusals::Refusals;
-use crate::ws::outbox::Outbox;
-use crate::ws::upgrade::Encoding;
 
 #[derive(Parser)]
 struct Cli {

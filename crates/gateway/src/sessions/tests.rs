@@ -2,7 +2,7 @@ use confab_auth::Scope;
 use uuid::Uuid;
 
 use super::*;
-use crate::ws::upgrade::Encoding;
+use crate::delivery::encoding::Encoding;
 
 fn at(second: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(second).unwrap()

@@ -9,6 +9,7 @@ use tracing::warn;
 use super::Settings;
 use crate::arrivals::Rates;
 use crate::commands::CommandLimits;
+use crate::delivery::window::Bounds;
 use crate::fanout::Replay;
 use crate::http::manners;
 use crate::hub::{ReplayLimits, Shards};
@@ -18,7 +19,6 @@ use crate::origins::Origins;
 use crate::public_url::PublicUrl;
 use crate::records;
 use crate::server::ServerLimits;
-use crate::window::Bounds;
 use crate::ws::SocketLimits;
 
 /// How far an issuer's clock may be off Postgres', in seconds.

@@ -11,11 +11,12 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::Sockets;
-use super::codec::{Decoded, decode, encode};
-use super::frames::Frame;
-use super::outbox::Outbox;
+use super::codec::{Decoded, decode};
 use super::socket::{self, Message, ReadError, Reader, Writer};
-use super::upgrade::Encoding;
+use crate::delivery::encoding::Encoding;
+use crate::delivery::encoding::encode;
+use crate::delivery::frames::Frame;
+use crate::delivery::send_queue::Outbox;
 
 /// How long the closing handshake may take.
 const CLOSING: Duration = Duration::from_secs(2);

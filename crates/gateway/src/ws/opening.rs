@@ -18,11 +18,11 @@ use super::Sockets;
 use super::connection::{Connection, End};
 use super::hello::Greeted;
 use super::session::Session;
+use crate::delivery::send_queue::Outbox;
 use crate::hub::{Account, Opened, SessionKey, Start};
 use crate::limits::UserConnection;
 use crate::records::{Begun, Holder, Resumed, TakenOver, Token};
 use crate::sessions::Registered;
-use crate::ws::outbox::Outbox;
 
 /// How long a welcome waits for its session's record to stand.
 const RECORD: Duration = Duration::from_secs(1);

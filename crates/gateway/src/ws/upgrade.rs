@@ -18,6 +18,8 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use crate::delivery::encoding::Encoding;
+
 /// What the accept header is hashed with (RFC 6455 section 1.3).
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Standard base64, also with stray bits at its end: the very example of RFC 6455 section 4.1 has some.
@@ -28,30 +30,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const VERSION: HeaderValue = HeaderValue::from_static("13");
-
-/// How messages stand in frames; each is a subprotocol (docs/protocol/websocket.md, "Handshake").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Encoding {
-    /// `confab.v1.json`: text frames.
-    Json,
-    /// `confab.v1.msgpack`: binary frames.
-    MsgPack,
-}
-
-impl Encoding {
-    const fn subprotocol(self) -> &'static str {
-        match self {
-            Self::Json => "confab.v1.json",
-            Self::MsgPack => "confab.v1.msgpack",
-        }
-    }
-
-    fn of_subprotocol(name: &str) -> Option<Self> {
-        [Self::Json, Self::MsgPack]
-            .into_iter()
-            .find(|encoding| encoding.subprotocol() == name)
-    }
-}
 
 /// A valid request to speak WebSocket.
 #[derive(Debug)]

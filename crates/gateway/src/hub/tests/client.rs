@@ -8,8 +8,8 @@ use confab_protocol::ids::Seq;
 
 use super::log::Log;
 use super::{Opened, PING, SessionKey, index};
-use crate::ws::frames::Frame;
-use crate::ws::outbox::Outbox;
+use crate::delivery::frames::Frame;
+use crate::delivery::send_queue::Outbox;
 
 pub(super) struct Client {
     pub(super) user: usize,

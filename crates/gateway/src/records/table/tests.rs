@@ -3,7 +3,7 @@ use confab_protocol::ids::ConversationId;
 
 use super::super::testing::{hash, owner, record};
 use super::*;
-use crate::ws::upgrade::Encoding;
+use crate::delivery::encoding::Encoding;
 
 const TIMES: Times = Times {
     window: Duration::from_secs(900),

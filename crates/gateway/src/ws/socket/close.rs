@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::reader::Reader;
 use super::writer::Writer;
-use crate::ws::frames::Frame;
+use crate::delivery::frames::Frame;
 
 /// Sends a close frame behind what waits, lets the client answer it, ends the stream and waits for the client's end, all
 /// within `patience`; whether the client kept up its side. Dropping the halves afterwards frees the socket either way.

@@ -5,7 +5,7 @@ use fastwebsockets::OpCode;
 
 use super::error::Violation;
 use super::header::Header;
-use crate::ws::frames::is_wire_close_code;
+use crate::delivery::frames::is_wire_close_code;
 
 /// Fragments of one message, unless told otherwise: enough for any client that streams, and a bound on those that send
 /// empty fragments without end, which a bound in bytes would never stop.

@@ -8,7 +8,7 @@ use bytes::{Buf, BytesMut};
 use fastwebsockets::OpCode;
 
 use super::error::Violation;
-use crate::ws::frames::CONTROL_BYTES;
+use crate::delivery::frames::CONTROL_BYTES;
 
 /// A frame whose payload is being read.
 #[derive(Debug)]

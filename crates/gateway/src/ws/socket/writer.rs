@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use crate::ws::frames::Frame;
+use crate::delivery::frames::Frame;
 
 /// Frames handed to the kernel at once; it takes 1,024 at most, and 64 small ones fill a packet many times over.
 const FRAMES_PER_WRITE: usize = 64;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use confab_protocol::ids::{ConversationId, Seq};
 use rustc_hash::FxHashMap;
 
-use crate::high_water::HighWaterMarks;
-use crate::sequencer::LogEvent;
+use crate::delivery::high_water::HighWaterMarks;
+use crate::delivery::sequencer::LogEvent;
 
 mod recent;
 mod runs;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use confab_protocol::event::EventType;
 use confab_protocol::ids::Seq;
 
-use crate::ws::codec::Broadcast;
+use crate::delivery::broadcast::Broadcast;
 
 /// An event as it is delivered: its JSON is not parsed but for membership. Clones share it.
 #[derive(Debug, Clone)]

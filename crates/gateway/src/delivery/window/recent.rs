@@ -7,7 +7,7 @@ use confab_protocol::ids::Seq;
 use rustc_hash::FxHashMap;
 
 use super::runs::Runs;
-use crate::sequencer::LogEvent;
+use crate::delivery::sequencer::LogEvent;
 
 /// The recent events of one conversation.
 ///

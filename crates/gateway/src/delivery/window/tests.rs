@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::ws::codec::Broadcast;
+use crate::delivery::broadcast::Broadcast;
 
 mod model;
 

@@ -15,10 +15,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
-use super::codec::{Broadcast, encode};
 use super::frames::Frame;
-use super::proofs::{Proofs, Unproven};
-use super::upgrade::Encoding;
+use crate::delivery::acks::{Proofs, Unproven};
+use crate::delivery::broadcast::Broadcast;
+use crate::delivery::encoding::Encoding;
+use crate::delivery::encoding::encode;
 use crate::metrics::FrameMetrics;
 
 /// Typing and receipts that wait for one socket; beyond, the oldest is dropped.

@@ -6,7 +6,7 @@ use fastwebsockets::{OpCode, Payload};
 /// The longest header: two bytes, a length of eight, a mask of four.
 const HEADER_BYTES: usize = 14;
 /// The longest payload of a control frame, in bytes (RFC 6455 section 5.5).
-pub(super) const CONTROL_BYTES: usize = 125;
+pub(crate) const CONTROL_BYTES: usize = 125;
 
 /// A whole frame, header and payload in one piece: what it holds may be written to any socket of its encoding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Frame {
 }
 
 /// Whether a close frame may carry `code`: RFC 6455 section 7.4, and what IANA registered since (1012 to 1014).
-pub(super) const fn is_wire_close_code(code: u16) -> bool {
+pub(crate) const fn is_wire_close_code(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use confab_protocol::ids::{ConversationId, Seq};
 use rustc_hash::FxHashMap;
 
-use super::outbox::Place;
+use crate::delivery::send_queue::Place;
 
 /// Pings whose pong has not come, with marks of their own; a later one takes the marks of the last of them with it.
 const EPOCHS: usize = 8;
@@ -37,7 +37,7 @@ type Marks = Vec<Mark>;
 
 /// What was queued and not proven to have arrived yet.
 #[derive(Debug, Default)]
-pub(super) struct Proofs {
+pub(crate) struct Proofs {
     /// Oldest first: what was queued before each ping, and behind the ping before it.
     pinged: VecDeque<(u64, Marks)>,
     /// Queued behind the last ping.
@@ -51,7 +51,7 @@ pub(super) struct Proofs {
 
 impl Proofs {
     /// An event is queued.
-    pub(super) fn queued(&mut self, place: Place) {
+    pub(crate) fn queued(&mut self, place: Place) {
         let Place {
             conversation,
             joined,
@@ -80,7 +80,7 @@ impl Proofs {
     }
 
     /// A ping is queued; gives its payload.
-    pub(super) fn ping(&mut self) -> [u8; 8] {
+    pub(crate) fn ping(&mut self) -> [u8; 8] {
         self.pings += 1;
         if !self.since.is_empty() {
             let marks = std::mem::replace(&mut self.since, std::mem::take(&mut self.spare));
@@ -106,14 +106,14 @@ impl Proofs {
     }
 
     /// The ping behind the welcome is queued, before all events; gives its payload.
-    pub(super) fn welcome(&mut self) -> [u8; 8] {
+    pub(crate) fn welcome(&mut self) -> [u8; 8] {
         self.pings += 1;
         self.welcome = Some(self.pings);
         self.pings.to_be_bytes()
     }
 
     /// A pong came with this payload; says whether it proves the welcome for the first time.
-    pub(super) fn pong(&mut self, payload: &[u8]) -> bool {
+    pub(crate) fn pong(&mut self, payload: &[u8]) -> bool {
         let Ok(payload) = payload.try_into() else {
             return false;
         };
@@ -131,7 +131,7 @@ impl Proofs {
     }
 
     /// The client says that it has a conversation up to `seq`.
-    pub(super) fn seen(&mut self, id: ConversationId, seq: Seq) {
+    pub(crate) fn seen(&mut self, id: ConversationId, seq: Seq) {
         let marks = self.pinged.iter_mut().map(|(_, marks)| marks);
         for marks in marks.chain([&mut self.since]) {
             let from = marks.partition_point(|mark| mark.conversation < id);
@@ -145,7 +145,7 @@ impl Proofs {
     }
 
     /// What is not proven.
-    pub(super) fn unproven(&self) -> Unproven {
+    pub(crate) fn unproven(&self) -> Unproven {
         let mut all = Unproven::default();
         let marks = self.pinged.iter().map(|(_, marks)| marks);
         for mark in marks.chain([&self.since]).flatten() {
