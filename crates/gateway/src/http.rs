@@ -20,16 +20,16 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::admission::Admission;
-use crate::commands::Commands;
 use crate::limits::{Limits, UserRequests};
 use crate::metrics::{Answered, HttpMetrics, UNMATCHED};
 use crate::parsing::Parsing;
 use crate::presence::PresenceDirectory;
 use crate::public_url::PublicUrl;
-use crate::reads::Reads;
 use crate::records::Records;
 use crate::sessions::Directory;
 use crate::trace::traceparent;
+use crate::workers::Commands;
+use crate::workers::read_marks::Reads;
 use crate::ws::{self, Sockets};
 
 mod answer;

@@ -18,7 +18,6 @@ use tracing::{debug, info};
 
 mod admission;
 mod arrivals;
-mod commands;
 mod conditions;
 mod degraded;
 mod delivery;
@@ -42,7 +41,6 @@ mod parsing;
 mod permits;
 mod presence;
 mod public_url;
-mod reads;
 mod records;
 mod refusals;
 mod revocations;
@@ -54,6 +52,7 @@ mod slots;
 mod tasks;
 mod trace;
 mod turns;
+mod workers;
 mod ws;
 
 pub use conditions::CONDITIONS;
@@ -75,9 +74,10 @@ pub fn asyncapi() -> serde_json::Value {
     ws::asyncapi::document(None)
 }
 
+use crate::workers::read_marks::{Reads, ReadsLoop};
+use crate::workers::{CommandLoop, Commands};
 use admission::Admission;
 use arrivals::Arrivals;
-use commands::{CommandLoop, Commands};
 use fanout::{Fanout, Loops, Neighbours};
 use feed::ToHub;
 use limits::{Limits, UserRequests, Users};
@@ -89,7 +89,6 @@ use metrics::{
 use origins::Origins;
 use parsing::Parsing;
 use presence::PresenceDirectory;
-use reads::{Reads, ReadsLoop};
 use records::Records;
 use refusals::Refusals;
 use revocations::Revocations;

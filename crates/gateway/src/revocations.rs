@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::commands::Commands;
 use crate::conditions::REVOCATIONS;
 use crate::metrics::RevocationMetrics;
 use crate::sessions::Sessions;
+use crate::workers::Commands;
 
 mod set;
 

@@ -19,7 +19,6 @@ use uuid::Uuid;
 
 use crate::admission::{Admission, Transport};
 use crate::arrivals::Arrivals;
-use crate::commands::Commands;
 use crate::fanout::Fanout;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
@@ -27,11 +26,12 @@ use crate::limits::{CONNECT_PRICE, Limits, Peer, Users};
 use crate::metrics::SocketMetrics;
 use crate::origins::Origins;
 use crate::parsing::Parsing;
-use crate::reads::Reads;
 use crate::records::Records;
 use crate::signals::Outbound;
 use crate::slots::{Slot, Slots};
 use crate::trace::traceparent;
+use crate::workers::Commands;
+use crate::workers::read_marks::Reads;
 
 mod asked;
 pub(crate) mod asyncapi;

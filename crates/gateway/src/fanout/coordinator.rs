@@ -17,12 +17,12 @@ use super::session_news::SessionNews;
 use super::shard::tell;
 use super::steps_out::StepsOut;
 use super::{Done, PERIOD, ToClose, ToOpen, Todo, questions};
-use crate::commands::Commands;
 use crate::hub::{
     Coordinator, Effect, FIRST_EPOCH, Opened, Opening, Replays, SessionKey, Step, Ticket,
 };
 use crate::metrics::{FeedMetrics, WindowMetrics};
 use crate::permits::FairPermits;
+use crate::workers::Commands;
 
 /// The coordinator's loop.
 pub(crate) struct CoordinatorLoop {

@@ -28,7 +28,6 @@ use super::steps_out::StepsOut;
 use super::to_shards::ToShards;
 use super::work::ClientWork;
 use super::{ForPresence, INBOX, Input, Neighbours, QUESTIONS, Replay, ToClose, ToOpen};
-use crate::commands::Commands;
 use crate::delivery::send_queue::Outbox;
 use crate::delivery::window::Bounds;
 use crate::hub::{
@@ -36,6 +35,7 @@ use crate::hub::{
 };
 use crate::metrics::{CacheMetrics, FeedMetrics};
 use crate::permits::FairPermits;
+use crate::workers::Commands;
 
 /// How long a session waits for a shard, the coordinator or presence: what is late for longer holds it up no more.
 const HUB_PATIENCE: Duration = Duration::from_secs(5);

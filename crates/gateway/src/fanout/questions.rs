@@ -12,9 +12,9 @@ use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use super::{Done, ShardLoop};
-use crate::commands::Commands;
 use crate::hub::{Ask, Purpose, Read, Reader, Retry};
 use crate::permits::{FairPermit, FairPermits};
+use crate::workers::Commands;
 
 /// Ranges in one question: of a session with more the rest goes in another.
 const RANGES: usize = 1000;

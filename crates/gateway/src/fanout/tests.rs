@@ -19,7 +19,6 @@ use std::time::Instant;
 
 use super::shard::RUN;
 use super::*;
-use crate::commands::{CommandLimits, Commands};
 use crate::delivery::encoding::Encoding;
 use crate::delivery::frames::Frame;
 use crate::delivery::send_queue::Outbox;
@@ -27,6 +26,7 @@ use crate::feed::FeedArrival;
 use crate::feed::ToHub;
 use crate::hub::{Effect, FIRST_EPOCH, Start};
 use crate::metrics::{CacheMetrics, CommandMetrics, FeedMetrics, SignalMetrics};
+use crate::workers::{CommandLimits, Commands};
 
 const SOON: Duration = Duration::from_secs(20);
 /// More members than are pushed to in one go, so that events come to them by and by.

@@ -8,7 +8,6 @@ use tracing::warn;
 
 use super::Settings;
 use crate::arrivals::Rates;
-use crate::commands::CommandLimits;
 use crate::delivery::window::Bounds;
 use crate::fanout::Replay;
 use crate::http::manners;
@@ -19,6 +18,7 @@ use crate::origins::Origins;
 use crate::public_url::PublicUrl;
 use crate::records;
 use crate::server::ServerLimits;
+use crate::workers::CommandLimits;
 use crate::ws::SocketLimits;
 
 /// How far an issuer's clock may be off Postgres', in seconds.

@@ -21,8 +21,8 @@ use super::connection::{Connection, End};
 use super::ending::BYE;
 use super::sends::Submitted;
 use super::session::Session;
-use crate::commands::CommandOutcome;
 use crate::keys;
+use crate::workers::CommandOutcome;
 
 /// What comes back to a session of what it asked.
 pub(super) enum Done {

@@ -21,13 +21,14 @@ use crate::conditions::WORKER_ANSWERS;
 use crate::metrics::CommandMetrics;
 
 mod attempt;
-mod carrier;
-mod lanes;
 mod query_permits;
+mod queues;
+pub(crate) mod read_marks;
+mod sender;
 mod shares;
 mod submission;
 
-pub(crate) use carrier::CommandLoop;
+pub(crate) use crate::workers::sender::CommandLoop;
 use query_permits::QueryPermits;
 use submission::{ATTEMPTS, Submission, is_undone};
 

@@ -7,8 +7,8 @@ use confab_bus::rpc::{Liveness, Target, WorkerId};
 use confab_protocol::command::{Part, Request};
 use confab_protocol::fair::Owner;
 
-use super::lanes::{LargeParts, Message};
 use super::submission::{ATTEMPTS, Class, Submission};
+use crate::workers::queues::{LargeParts, Message};
 
 /// How often it is looked whether a worker lives that has said nothing of what it was sent, or only that it waits for locks.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(100);

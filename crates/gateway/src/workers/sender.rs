@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::attempt::{Attempt, Heard};
-use super::lanes::{Lanes, Message};
 use super::submission::{ATTEMPTS, Submission};
 use super::{Answers, CommandLimits, INBOX, attempt_timeout, failure_of, milliseconds};
 use crate::metrics::CommandMetrics;
+use crate::workers::queues::{Lanes, Message};
 
 /// A gateway that has just begun hears of every worker within a second.
 const FIRST_HEARD_TIMEOUT: Duration = Duration::from_millis(1200);

@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::commands::{CommandOutcome, Commands};
 use crate::signals::Outbound;
+use crate::workers::{CommandOutcome, Commands};
 
 mod merging;
 

@@ -13,7 +13,7 @@ const MIN_BYTES: usize = limits::RPC / 8;
 
 /// Who has a large part of one message.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::commands) struct LargeParts {
+pub(in crate::workers) struct LargeParts {
     users: Vec<Owner>,
     tenants: Vec<TenantId>,
 }

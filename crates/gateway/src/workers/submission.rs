@@ -219,7 +219,7 @@ pub(super) mod tests {
     use super::*;
 
     /// So many sends of so many bytes.
-    pub(in crate::commands) fn submission(
+    pub(in crate::workers) fn submission(
         count: usize,
         bytes: usize,
         deadline: Instant,
@@ -236,7 +236,7 @@ pub(super) mod tests {
     }
 
     /// Commands of a user.
-    pub(in crate::commands) fn submitted(
+    pub(in crate::workers) fn submitted(
         tenant: &str,
         user: &str,
         commands: Vec<Command>,
