@@ -12,11 +12,11 @@ use confab_protocol::error::Failure;
 use confab_protocol::ids::SessionId;
 use time::{Duration, OffsetDateTime};
 
+use crate::cluster::revocations::Revocations;
 use crate::delivery::send_queue::Outbox;
 use crate::limits::address_of;
 use crate::metrics::AuthMetrics;
 use crate::refusals::Refusals;
-use crate::revocations::Revocations;
 use crate::sessions::{Registered, Sessions};
 use crate::turns::Turns;
 

@@ -14,6 +14,8 @@ use confab_protocol::query::{EncodedEvent, UserMemberships};
 use confab_protocol::signal::{PresenceStatus, Signal};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use crate::cluster::presence::PresenceDirectory;
+use crate::cluster::signals::{FromGateways, Outbound};
 use crate::delivery::send_queue::Outbox;
 use crate::delivery::window::Bounds;
 use crate::feed::FeedArrival;
@@ -22,8 +24,6 @@ use crate::hub::{
     Step, Stepped, Telling, Ticket,
 };
 use crate::metrics::WindowMetrics;
-use crate::presence::PresenceDirectory;
-use crate::signals::{FromGateways, Outbound};
 
 mod coordinator;
 mod door;

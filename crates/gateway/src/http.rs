@@ -20,10 +20,10 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::admission::Admission;
+use crate::cluster::presence::PresenceDirectory;
 use crate::limits::{Limits, UserRequests};
 use crate::metrics::{Answered, HttpMetrics, UNMATCHED};
 use crate::parsing::Parsing;
-use crate::presence::PresenceDirectory;
 use crate::public_url::PublicUrl;
 use crate::records::Records;
 use crate::sessions::Directory;

@@ -18,8 +18,8 @@ use tracing::{debug, info};
 
 mod admission;
 mod arrivals;
+mod cluster;
 mod conditions;
-mod degraded;
 mod delivery;
 pub mod echo;
 mod fanout;
@@ -39,15 +39,12 @@ mod metrics;
 mod origins;
 mod parsing;
 mod permits;
-mod presence;
 mod public_url;
 mod records;
 mod refusals;
-mod revocations;
 mod server;
 mod sessions;
 mod settings;
-mod signals;
 mod slots;
 mod tasks;
 mod trace;
@@ -74,6 +71,9 @@ pub fn asyncapi() -> serde_json::Value {
     ws::asyncapi::document(None)
 }
 
+use crate::cluster::presence::PresenceDirectory;
+use crate::cluster::revocations::Revocations;
+use crate::cluster::signals::{Outbound, Signalling};
 use crate::workers::read_marks::{Reads, ReadsLoop};
 use crate::workers::{CommandLoop, Commands};
 use admission::Admission;
@@ -88,12 +88,9 @@ use metrics::{
 };
 use origins::Origins;
 use parsing::Parsing;
-use presence::PresenceDirectory;
 use records::Records;
 use refusals::Refusals;
-use revocations::Revocations;
 use sessions::{Directory, Sessions};
-use signals::{Outbound, Signalling};
 use slots::Slots;
 use tasks::Tasks;
 
@@ -383,7 +380,7 @@ impl Gateway {
         let asked = commands.clone();
         tasks.spawn("conditions", |stop| asked.settle(stop));
         tasks.spawn("revocations", move |stop| {
-            revocations::run(revocations, revocations_bus, commands, lifetimes, stop)
+            cluster::revocations::run(revocations, revocations_bus, commands, lifetimes, stop)
         });
         tasks.spawn("signals", |stop| signalling.run(stop));
         tasks.spawn("reads", |stop| reads_loop.run(stop));
@@ -408,7 +405,9 @@ impl Gateway {
         tasks.spawn("feed", |stop| {
             feed::run(feed_bus, events, reach, feed_metrics, stop)
         });
-        tasks.spawn("degraded", |stop| degraded::run(link, degraded, stop));
+        tasks.spawn("degraded", |stop| {
+            cluster::degraded::run(link, degraded, stop)
+        });
         tasks
     }
 

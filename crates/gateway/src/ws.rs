@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::admission::{Admission, Transport};
 use crate::arrivals::Arrivals;
+use crate::cluster::signals::Outbound;
 use crate::fanout::Fanout;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
@@ -27,7 +28,6 @@ use crate::metrics::SocketMetrics;
 use crate::origins::Origins;
 use crate::parsing::Parsing;
 use crate::records::Records;
-use crate::signals::Outbound;
 use crate::slots::{Slot, Slots};
 use crate::trace::traceparent;
 use crate::workers::Commands;

@@ -5,7 +5,7 @@ use confab_protocol::ids::{ConversationId, TenantId};
 use confab_protocol::signal::{Presence, PresenceNews};
 use rustc_hash::FxHashMap;
 
-use crate::presence::Said;
+use crate::cluster::presence::Said;
 
 /// About how many bytes of news go in one message: far from what NATS takes, and little to read at once.
 const NEWS: usize = 256 * 1024;

@@ -15,10 +15,10 @@ use super::pace::Pace;
 use super::queries::QUERY_STEP;
 use super::work::{ClientWork, SEEN_STEP, TELL_STEP};
 use super::{Done, ForPresence, FromFeed, Input, PERIOD, Todo, questions};
+use crate::cluster::signals::Outbound;
 use crate::hub::{Effect, Read, Reader, SessionKey, Shard};
 use crate::metrics::{FeedMetrics, Part, WindowMetrics};
 use crate::permits::FairPermits;
-use crate::signals::Outbound;
 use crate::workers::Commands;
 
 /// Events taken from the feed at once.

@@ -17,9 +17,9 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::warn;
 
 use super::presence::PresenceLoop;
+use crate::cluster::presence::PresenceDirectory;
 use crate::delivery::send_queue::Outbox;
 use crate::hub::{Account, Carrying, known_up_to};
-use crate::presence::PresenceDirectory;
 
 /// Questions to all gateways at once.
 const MAX_ASKING: usize = 2;

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::Input;
 use super::news::news;
 use super::presence::{PATIENCE, PresenceLoop};
-use crate::presence::Said;
+use crate::cluster::presence::Said;
 
 /// Conversations whose members' presence the others are asked for at once, about.
 const WANTED_STEP: usize = 1024;

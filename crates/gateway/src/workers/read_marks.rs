@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::signals::Outbound;
+use crate::cluster::signals::Outbound;
 use crate::workers::{CommandOutcome, Commands};
 
 mod merging;

@@ -29,7 +29,7 @@ use super::renewal::{expiry, warning};
 use super::sends::Sends;
 use super::socket::{self, Limits, Message};
 use super::typing::Typist;
-use crate::degraded;
+use crate::cluster::degraded;
 use crate::delivery::encoding::Encoding;
 use crate::delivery::frames::Frame;
 use crate::delivery::send_queue::Outbox;
