@@ -40,7 +40,6 @@ mod origins;
 mod parsing;
 mod permits;
 mod public_url;
-mod records;
 mod refusals;
 mod server;
 mod sessions;
@@ -74,6 +73,7 @@ pub fn asyncapi() -> serde_json::Value {
 use crate::cluster::presence::PresenceDirectory;
 use crate::cluster::revocations::Revocations;
 use crate::cluster::signals::{Outbound, Signalling};
+use crate::sessions::records::Records;
 use crate::workers::read_marks::{Reads, ReadsLoop};
 use crate::workers::{CommandLoop, Commands};
 use admission::Admission;
@@ -88,7 +88,6 @@ use metrics::{
 };
 use origins::Origins;
 use parsing::Parsing;
-use records::Records;
 use refusals::Refusals;
 use sessions::{Directory, Sessions};
 use slots::Slots;
@@ -388,7 +387,9 @@ impl Gateway {
         tasks.spawn("lingering", |stop| {
             lingering::run(announced_bus, hub, lingering_since, stop)
         });
-        tasks.spawn("records", |stop| records::run(records, fanout, stop));
+        tasks.spawn("records", |stop| {
+            sessions::records::run(records, fanout, stop)
+        });
         tasks.spawn("commands", |stop| command_loop.run(stop));
         let Loops {
             shards,

@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use crate::delivery::send_queue::Outbox;
 
 mod directory;
+pub(crate) mod records;
 
 pub(crate) use directory::{Directory, run};
 

@@ -27,7 +27,7 @@ use crate::limits::{CONNECT_PRICE, Limits, Peer, Users};
 use crate::metrics::SocketMetrics;
 use crate::origins::Origins;
 use crate::parsing::Parsing;
-use crate::records::Records;
+use crate::sessions::records::Records;
 use crate::slots::{Slot, Slots};
 use crate::trace::traceparent;
 use crate::workers::Commands;

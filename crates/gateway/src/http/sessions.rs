@@ -20,7 +20,7 @@ use super::path::OfSession;
 use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency};
-use crate::records::Known;
+use crate::sessions::records::Known;
 
 /// The caller's open sessions, the newest first.
 #[derive(Debug, Serialize, ToSchema)]

@@ -16,8 +16,8 @@ use crate::limits::Limits;
 use crate::metrics::{LimitMetrics, WindowMetrics};
 use crate::origins::Origins;
 use crate::public_url::PublicUrl;
-use crate::records;
 use crate::server::ServerLimits;
+use crate::sessions::records;
 use crate::workers::CommandLimits;
 use crate::ws::SocketLimits;
 

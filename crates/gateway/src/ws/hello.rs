@@ -16,7 +16,7 @@ use super::socket::{Limits, Message};
 use super::{Sockets, verify};
 use crate::arrivals::Kind;
 use crate::limits::{CONNECT_PRICE, OpeningPermit, UserConnection, price_of_positions};
-use crate::records::Token;
+use crate::sessions::records::Token;
 
 /// A client that said hello.
 pub(super) struct Greeted {

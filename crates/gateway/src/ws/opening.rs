@@ -21,8 +21,8 @@ use super::session::Session;
 use crate::delivery::send_queue::Outbox;
 use crate::hub::{Account, Opened, SessionKey, Start};
 use crate::limits::UserConnection;
-use crate::records::{Begun, Holder, Resumed, TakenOver, Token};
 use crate::sessions::Registered;
+use crate::sessions::records::{Begun, Holder, Resumed, TakenOver, Token};
 
 /// How long a welcome waits for its session's record to stand.
 const RECORD: Duration = Duration::from_secs(1);

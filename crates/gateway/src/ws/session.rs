@@ -36,8 +36,8 @@ use crate::delivery::send_queue::Outbox;
 use crate::hub::SessionKey;
 use crate::limits::UserConnection;
 use crate::parsing::is_small;
-use crate::records::Holder;
 use crate::sessions::Registered;
+use crate::sessions::records::Holder;
 use crate::slots::{Kept, Slot};
 
 /// Answers and sends that may wait before the socket is read no further, in bytes.

@@ -24,8 +24,8 @@ use crate::metrics::RecordMetrics;
 
 mod answers;
 mod decision;
-mod holder;
 mod known;
+mod lease;
 mod ration;
 mod table;
 mod takeover;
@@ -34,7 +34,7 @@ mod testing;
 mod token;
 mod writer;
 
-pub(crate) use holder::Holder;
+pub(crate) use crate::sessions::records::lease::Holder;
 pub(crate) use known::Known;
 use ration::Rations;
 use table::{Hold, Replaced, Table, Times};
