@@ -16,8 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
-mod admission;
-mod arrivals;
+mod auth;
 mod cluster;
 mod conditions;
 mod delivery;
@@ -30,30 +29,22 @@ mod keys;
 mod lag;
 mod limits;
 mod lingering;
-mod listen;
-mod local_pages;
 #[cfg(any(test, feature = "measured"))]
 #[doc(hidden)]
 pub mod measured;
 mod metrics;
 mod origins;
-mod parsing;
-mod permits;
 mod public_url;
-mod refusals;
-mod server;
 mod sessions;
 mod settings;
-mod slots;
 mod tasks;
 mod trace;
-mod turns;
 mod workers;
 mod ws;
 
+pub use crate::http::listen::ListenAddress;
 pub use conditions::CONDITIONS;
 pub use limits::{BadRateLimit, RateLimit};
-pub use listen::ListenAddress;
 pub use metrics::METRICS;
 pub use public_url::PublicUrl;
 pub use settings::Settings;
@@ -70,14 +61,17 @@ pub fn asyncapi() -> serde_json::Value {
     ws::asyncapi::document(None)
 }
 
+use crate::auth::Admission;
 use crate::cluster::presence::PresenceDirectory;
 use crate::cluster::revocations::Revocations;
 use crate::cluster::signals::{Outbound, Signalling};
+use crate::limits::connects::Arrivals;
+use crate::limits::parsing::Parsing;
+use crate::limits::refusals::Refusals;
+use crate::limits::slots::Slots;
 use crate::sessions::records::Records;
 use crate::workers::read_marks::{Reads, ReadsLoop};
 use crate::workers::{CommandLoop, Commands};
-use admission::Admission;
-use arrivals::Arrivals;
 use fanout::{Fanout, Loops, Neighbours};
 use feed::ToHub;
 use limits::{Limits, UserRequests, Users};
@@ -87,10 +81,7 @@ use metrics::{
     LimitMetrics, RecordMetrics, RevocationMetrics, SignalMetrics, SocketMetrics, WindowMetrics,
 };
 use origins::Origins;
-use parsing::Parsing;
-use refusals::Refusals;
 use sessions::{Directory, Sessions};
-use slots::Slots;
 use tasks::Tasks;
 
 /// The gateway cannot start or go on.
@@ -315,7 +306,7 @@ impl Gateway {
         let router = self.router(admin, &connections);
         let server_limits = self.settings.server_limits();
         let places =
-            server::Places::new(server_limits.connections, &self.socket_metrics.connections);
+            http::server::Places::new(server_limits.connections, &self.socket_metrics.connections);
         let delay = Duration::from_secs(self.settings.drain_delay);
         let (bus, stop, drain) = (self.bus.clone(), self.stop.clone(), self.drain.clone());
         let records = self.records.clone();
@@ -324,7 +315,8 @@ impl Gateway {
         let serving = async {
             let draining = drain_after(stop, delay, &drain);
             let places = (places, connections);
-            let serving = server::serve(listener, router, server_limits, places, drain.clone());
+            let serving =
+                http::server::serve(listener, router, server_limits, places, drain.clone());
             tokio::join!(serving, draining);
         };
         let served = tokio::select! {

@@ -14,10 +14,16 @@ use crate::metrics::LimitMetrics;
 
 mod address;
 mod buckets;
+pub(crate) mod connects;
+pub(crate) mod parsing;
+pub(crate) mod permits;
 mod price;
 mod rates;
+pub(crate) mod refusals;
 mod requests;
+pub(crate) mod slots;
 mod strikes;
+pub(crate) mod turns;
 mod users;
 
 pub(crate) use address::{Peer, of as address_of};

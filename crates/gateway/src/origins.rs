@@ -6,7 +6,9 @@ use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use confab_protocol::error::{Code, Failure};
 
-use crate::local_pages::{self, LOCALHOST};
+mod local_pages;
+
+use local_pages::LOCALHOST;
 
 /// The most of an origin that a refusal repeats, in characters.
 const MAX_SHOWN_CHARS: usize = 200;

@@ -2,8 +2,8 @@
 
 use clap::builder::BoolishValueParser;
 
+use crate::http::listen::ListenAddress;
 use crate::limits::RateLimit;
-use crate::listen::ListenAddress;
 use crate::public_url::PublicUrl;
 
 mod bounds;

@@ -20,8 +20,8 @@ use super::{Done, PERIOD, ToClose, ToOpen, Todo, questions};
 use crate::hub::{
     Coordinator, Effect, FIRST_EPOCH, Opened, Opening, Replays, SessionKey, Step, Ticket,
 };
+use crate::limits::permits::FairPermits;
 use crate::metrics::{FeedMetrics, WindowMetrics};
-use crate::permits::FairPermits;
 use crate::workers::Commands;
 
 /// The coordinator's loop.

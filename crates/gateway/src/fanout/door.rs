@@ -33,8 +33,8 @@ use crate::delivery::window::Bounds;
 use crate::hub::{
     Account, Coordinator, Opened, Opening, SessionKey, Shard, Standing, Start, gathered,
 };
+use crate::limits::permits::FairPermits;
 use crate::metrics::{CacheMetrics, FeedMetrics};
-use crate::permits::FairPermits;
 use crate::workers::Commands;
 
 /// How long a session waits for a shard, the coordinator or presence: what is late for longer holds it up no more.

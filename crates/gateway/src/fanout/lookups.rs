@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::sleep_until;
 
 use super::questions::permit;
-use crate::permits::{FairPermit, FairPermits};
+use crate::limits::permits::{FairPermit, FairPermits};
 
 /// Questions at once.
 const LOOKUPS: usize = 2;

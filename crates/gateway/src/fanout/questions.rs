@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Done, ShardLoop};
 use crate::hub::{Ask, Purpose, Read, Reader, Retry};
-use crate::permits::{FairPermit, FairPermits};
+use crate::limits::permits::{FairPermit, FairPermits};
 use crate::workers::Commands;
 
 /// Ranges in one question: of a session with more the rest goes in another.

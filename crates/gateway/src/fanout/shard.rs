@@ -17,8 +17,8 @@ use super::work::{ClientWork, SEEN_STEP, TELL_STEP};
 use super::{Done, ForPresence, FromFeed, Input, PERIOD, Todo, questions};
 use crate::cluster::signals::Outbound;
 use crate::hub::{Effect, Read, Reader, SessionKey, Shard};
+use crate::limits::permits::FairPermits;
 use crate::metrics::{FeedMetrics, Part, WindowMetrics};
-use crate::permits::FairPermits;
 use crate::workers::Commands;
 
 /// Events taken from the feed at once.

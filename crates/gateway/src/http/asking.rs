@@ -7,7 +7,7 @@ use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
 use tokio::time::timeout;
 
-use crate::permits::{FairPermit, FairPermits};
+use crate::limits::permits::{FairPermit, FairPermits};
 
 /// Such questions at once.
 const MAX_ASKING: usize = 16;

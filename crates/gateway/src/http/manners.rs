@@ -15,8 +15,8 @@ use confab_protocol::error::{Code, Failure};
 
 use super::App;
 use super::problem::Problem;
+use crate::http::server::Reserved;
 use crate::limits::{RequestShare, Tally};
-use crate::server::Reserved;
 
 /// Bytes of a request's target.
 const URI: usize = 8 * 1024;

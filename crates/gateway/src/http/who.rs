@@ -12,10 +12,10 @@ use confab_protocol::fair::Owner;
 
 use super::problem::{Problem, accepts_json};
 use super::{App, RequestId};
-use crate::admission::Transport;
+use crate::auth::Transport;
 use crate::keys;
+use crate::limits::permits::FairPermit;
 use crate::limits::{ASK_ALL_PRICE, PLAIN_PRICE, RequestShare, Tally};
-use crate::permits::FairPermit;
 use crate::trace::traceparent;
 
 /// The caller of a request whose token was verified.

@@ -7,16 +7,16 @@ use confab_protocol::revocation::Lifetimes;
 use tracing::warn;
 
 use super::Settings;
-use crate::arrivals::Rates;
 use crate::delivery::window::Bounds;
 use crate::fanout::Replay;
 use crate::http::manners;
+use crate::http::server::ServerLimits;
 use crate::hub::{ReplayLimits, Shards};
 use crate::limits::Limits;
+use crate::limits::connects::Rates;
 use crate::metrics::{LimitMetrics, WindowMetrics};
 use crate::origins::Origins;
 use crate::public_url::PublicUrl;
-use crate::server::ServerLimits;
 use crate::sessions::records;
 use crate::workers::CommandLimits;
 use crate::ws::SocketLimits;

@@ -6,7 +6,7 @@ use confab_protocol::fair::Owner;
 use confab_protocol::query::{Query, QueryKind, QueryShare};
 use tokio::sync::oneshot::error::RecvError;
 
-use crate::permits::{FairPermit, FairPermits};
+use crate::limits::permits::{FairPermit, FairPermits};
 
 /// Queries of a kind on their way at once.
 const MAX_IN_FLIGHT: usize = 256;

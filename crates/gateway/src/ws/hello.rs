@@ -14,7 +14,7 @@ use super::connection::{Connection, End};
 use super::ending::{drained, goaway};
 use super::socket::{Limits, Message};
 use super::{Sockets, verify};
-use crate::arrivals::Kind;
+use crate::limits::connects::Kind;
 use crate::limits::{CONNECT_PRICE, OpeningPermit, UserConnection, price_of_positions};
 use crate::sessions::records::Token;
 

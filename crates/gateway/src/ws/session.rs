@@ -35,10 +35,10 @@ use crate::delivery::frames::Frame;
 use crate::delivery::send_queue::Outbox;
 use crate::hub::SessionKey;
 use crate::limits::UserConnection;
-use crate::parsing::is_small;
+use crate::limits::parsing::is_small;
+use crate::limits::slots::{Kept, Slot};
 use crate::sessions::Registered;
 use crate::sessions::records::Holder;
-use crate::slots::{Kept, Slot};
 
 /// Answers and sends that may wait before the socket is read no further, in bytes.
 const PENDING: usize = 1024 * 1024;

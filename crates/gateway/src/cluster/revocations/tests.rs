@@ -6,11 +6,11 @@ use confab_protocol::timestamp::Timestamp;
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::admission::{Admission, Transport};
+use crate::auth::{Admission, Transport};
 use crate::delivery::encoding::Encoding;
 use crate::delivery::send_queue::Outbox;
+use crate::limits::refusals::Refusals;
 use crate::metrics::AuthMetrics;
-use crate::refusals::Refusals;
 
 #[derive(Parser)]
 struct Cli {

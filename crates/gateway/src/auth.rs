@@ -15,10 +15,10 @@ use time::{Duration, OffsetDateTime};
 use crate::cluster::revocations::Revocations;
 use crate::delivery::send_queue::Outbox;
 use crate::limits::address_of;
+use crate::limits::refusals::Refusals;
+use crate::limits::turns::Turns;
 use crate::metrics::AuthMetrics;
-use crate::refusals::Refusals;
 use crate::sessions::{Registered, Sessions};
-use crate::turns::Turns;
 
 /// Over what a token came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,9 +32,9 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use crate::conditions::ACCEPTING;
+use crate::limits::slots::{Slot, Slots};
 use crate::limits::{Peer, RequestShare};
 use crate::metrics::{AllConnectionMetrics, ConnectionMetrics};
-use crate::slots::{Slot, Slots};
 
 /// Bounds of the server.
 #[derive(Debug, Clone, Copy)]

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::metrics::ArrivalMetrics;
 
-mod gate;
+mod limiter;
 
-use gate::{Gate, Turn};
+use crate::limits::connects::limiter::{Gate, Turn};
 
 /// How many a second a gateway lets in.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ use std::thread::available_parallelism;
 use confab_protocol::fair::Owner;
 use tokio::task::yield_now;
 
-use crate::permits::FairPermits;
+use crate::limits::permits::FairPermits;
 
 /// Turns for each processor.
 const TURNS: usize = 2;

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tracing::error;
 
-use crate::permits::FairPermits;
+use crate::limits::permits::FairPermits;
 
 /// Up to here parsing takes less than handing it over to another thread is worth.
 const SMALL_BYTES: usize = 64 * 1024;
