@@ -12,13 +12,16 @@ use confab_protocol::error::Failure;
 use confab_protocol::ids::SessionId;
 use time::{Duration, OffsetDateTime};
 
-use crate::cluster::revocations::Revocations;
 use crate::delivery::send_queue::Outbox;
 use crate::limits::address_of;
 use crate::limits::refusals::Refusals;
 use crate::limits::turns::Turns;
 use crate::metrics::AuthMetrics;
 use crate::sessions::{Registered, Sessions};
+
+pub(crate) mod revocations;
+
+use revocations::Revocations;
 
 /// Over what a token came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,5 @@
-//! This gateway among the others: who is online where, signals between gateways, revoked tokens, and whether NATS is reached.
+//! This gateway among the others: who is online where, signals between gateways, and whether NATS is reached.
 
 pub(crate) mod degraded;
 pub(crate) mod presence;
-pub(crate) mod revocations;
 pub(crate) mod signals;

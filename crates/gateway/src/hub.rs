@@ -11,17 +11,19 @@ use std::time::{Duration, Instant};
 use confab_bus::feed::FeedEvent;
 use confab_bus::records::Position;
 use confab_protocol::event::MembershipChange;
-use confab_protocol::fair::Owner;
 use confab_protocol::frame::Truncated;
-use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
+use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
 
+use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::Outbox;
 use crate::delivery::sequencer::{LogEvent, Verdict};
 use crate::delivery::window::{Bounds, Window};
 
+pub(crate) mod actor;
+pub(crate) mod announced;
 mod asking;
 mod come;
 mod conversation;
@@ -32,6 +34,8 @@ mod ended;
 mod entering;
 mod entries;
 mod entry;
+pub(crate) mod feed;
+pub(crate) mod lag;
 mod lingering;
 mod members;
 mod positions;
@@ -60,26 +64,6 @@ pub(crate) use steps::{Step, Stepped};
 use unheard::Unheard;
 #[cfg(any(test, feature = "measured"))]
 pub(crate) use whole::Hub;
-
-/// A session on this gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct SessionKey(pub(crate) u64);
-
-/// A user of a tenant.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Account {
-    pub(crate) tenant: TenantId,
-    pub(crate) user: UserId,
-}
-
-impl Account {
-    pub(crate) fn owner(&self) -> Owner {
-        Owner {
-            tenant: self.tenant.clone(),
-            user: self.user.clone(),
-        }
-    }
-}
 
 /// From where a session begins to hear.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -16,19 +16,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
+mod account;
 mod auth;
 mod cluster;
 mod conditions;
 mod delivery;
 pub mod echo;
-mod fanout;
-mod feed;
 mod http;
 mod hub;
 mod keys;
-mod lag;
 mod limits;
-mod lingering;
 #[cfg(any(test, feature = "measured"))]
 #[doc(hidden)]
 pub mod measured;
@@ -62,9 +59,13 @@ pub fn asyncapi() -> serde_json::Value {
 }
 
 use crate::auth::Admission;
+use crate::auth::revocations::Revocations;
 use crate::cluster::presence::PresenceDirectory;
-use crate::cluster::revocations::Revocations;
 use crate::cluster::signals::{Outbound, Signalling};
+use crate::hub::actor::Neighbours;
+use crate::hub::actor::{Fanout, Loops};
+use crate::hub::announced::LingeringSince;
+use crate::hub::feed::ToHub;
 use crate::limits::connects::Arrivals;
 use crate::limits::parsing::Parsing;
 use crate::limits::refusals::Refusals;
@@ -72,10 +73,7 @@ use crate::limits::slots::Slots;
 use crate::sessions::records::Records;
 use crate::workers::read_marks::{Reads, ReadsLoop};
 use crate::workers::{CommandLoop, Commands};
-use fanout::{Fanout, Loops, Neighbours};
-use feed::ToHub;
 use limits::{Limits, UserRequests, Users};
-use lingering::LingeringSince;
 use metrics::{
     ArrivalMetrics, AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics,
     LimitMetrics, RecordMetrics, RevocationMetrics, SignalMetrics, SocketMetrics, WindowMetrics,
@@ -371,13 +369,13 @@ impl Gateway {
         let asked = commands.clone();
         tasks.spawn("conditions", |stop| asked.settle(stop));
         tasks.spawn("revocations", move |stop| {
-            cluster::revocations::run(revocations, revocations_bus, commands, lifetimes, stop)
+            auth::revocations::run(revocations, revocations_bus, commands, lifetimes, stop)
         });
         tasks.spawn("signals", |stop| signalling.run(stop));
         tasks.spawn("reads", |stop| reads_loop.run(stop));
         let hub = fanout.clone();
         tasks.spawn("lingering", |stop| {
-            lingering::run(announced_bus, hub, lingering_since, stop)
+            hub::announced::run(announced_bus, hub, lingering_since, stop)
         });
         tasks.spawn("records", |stop| {
             sessions::records::run(records, fanout, stop)
@@ -394,9 +392,9 @@ impl Gateway {
         tasks.spawn("coordinator", |stop| coordinator.run(epochs, stop));
         tasks.spawn("presence", |stop| presence.run(stop));
         let lag_metrics = feed_metrics.clone();
-        tasks.spawn("lag", |stop| lag::run(lag_metrics, stop));
+        tasks.spawn("lag", |stop| hub::lag::run(lag_metrics, stop));
         tasks.spawn("feed", |stop| {
-            feed::run(feed_bus, events, reach, feed_metrics, stop)
+            hub::feed::run(feed_bus, events, reach, feed_metrics, stop)
         });
         tasks.spawn("degraded", |stop| {
             cluster::degraded::run(link, degraded, stop)

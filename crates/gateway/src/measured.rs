@@ -11,9 +11,10 @@ use confab_protocol::ids::{ConversationId, EventId, IdError, Seq};
 use confab_protocol::query::{Membership, UserMemberships};
 use uuid::Uuid;
 
+use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::Outbox;
 use crate::delivery::window::Bounds;
-use crate::hub::{Account, Effect, Hub, Opening, ReplayLimits, SessionKey, Shards, Start};
+use crate::hub::{Effect, Hub, Opening, ReplayLimits, Shards, Start};
 
 mod delivery;
 mod frames;

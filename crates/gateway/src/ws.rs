@@ -19,9 +19,9 @@ use uuid::Uuid;
 
 use crate::auth::{Admission, Transport};
 use crate::cluster::signals::Outbound;
-use crate::fanout::Fanout;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
+use crate::hub::actor::Fanout;
 use crate::limits::connects::Arrivals;
 use crate::limits::parsing::Parsing;
 use crate::limits::slots::{Slot, Slots};

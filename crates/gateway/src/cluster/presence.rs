@@ -13,7 +13,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::signal::{MemberOf, Presence, PresenceStatus};
 use rustc_hash::FxHashMap;
 
-use crate::hub::{Account, SessionKey};
+use crate::account::{Account, SessionKey};
 
 mod answers;
 mod directory;

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::hub::{Account, SessionKey};
+use crate::account::{Account, SessionKey};
 use crate::metrics::SignalMetrics;
 
 mod throttle;

@@ -1,9 +1,10 @@
 //! What a shard asks workers about memberships of one of its conversations: when an addition was heard, or a session speaks there.
 
 use super::{
-    AGAIN, Account, Ask, ConversationId, Effect, Membership, MembershipsOf, Purpose, Retry, Seq,
-    Session, SessionKey, Shard, UserMemberships,
+    AGAIN, Ask, ConversationId, Effect, Membership, MembershipsOf, Purpose, Retry, Seq, Session,
+    Shard, UserMemberships,
 };
+use crate::account::{Account, SessionKey};
 
 /// Users in one question.
 const USERS: usize = 100;

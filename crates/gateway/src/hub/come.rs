@@ -5,7 +5,7 @@ use std::sync::Arc;
 use confab_protocol::ids::{ConversationId, Seq, TenantId};
 use rustc_hash::FxHashSet;
 
-use super::Account;
+use crate::account::Account;
 
 /// Conversations, and as many users, that are remembered until someone asks.
 const MAX_COME: usize = 16 * 1024;

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use confab_protocol::ids::{ConversationId, Seq, TenantId};
 
-use super::SessionKey;
 use super::entries::Entries;
 use super::entry::Entry;
 use super::members::Members;
 use super::pushing::{AT_ONCE, Backlog, Delivered};
+use crate::account::SessionKey;
 use crate::delivery::sequencer::{LogEvent, Sequencer};
 
 /// A conversation with local members.

@@ -13,9 +13,10 @@ use rustc_hash::FxHashMap;
 
 use super::steps::{Part, Recorded, Registration, ReplayBudget, Told};
 use super::{
-    AGAIN, Account, Ask, Effect, FIRST_EPOCH, Opened, Opening, Purpose, ReplayLimits, Retry,
-    SessionKey, Shards, Start, Step, Stepped, Ticket, WITHOUT_WORKERS,
+    AGAIN, Ask, Effect, FIRST_EPOCH, Opened, Opening, Purpose, ReplayLimits, Retry, Shards, Start,
+    Step, Stepped, Ticket, WITHOUT_WORKERS,
 };
+use crate::account::{Account, SessionKey};
 
 mod missed;
 mod opening;

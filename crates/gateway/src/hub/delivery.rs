@@ -9,12 +9,13 @@ use confab_protocol::event::MembershipChange;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::query::{EncodedEvent, Membership};
 
+use super::Shard;
 use super::asking::confirmation;
 use super::conversation::Conversation;
 use super::entry::{Begin, Entry};
 use super::members::Members;
 use super::pushing::Delivered;
-use super::{Account, SessionKey, Shard};
+use crate::account::{Account, SessionKey};
 use crate::delivery::broadcast::Broadcast;
 use crate::delivery::sequencer::LogEvent;
 

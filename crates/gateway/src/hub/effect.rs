@@ -7,7 +7,8 @@ use confab_protocol::ids::{ConversationId, Seq, TenantId};
 use confab_protocol::query::MembershipsOf;
 
 use super::coordinator::OpeningSize;
-use super::{Account, Opened, SessionKey, Step};
+use super::{Opened, Step};
+use crate::account::{Account, SessionKey};
 
 /// What a shard or the coordinator wants done; the answer comes back through its methods.
 #[derive(Debug)]

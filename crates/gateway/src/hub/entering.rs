@@ -13,7 +13,8 @@ use super::entry::Begin;
 use super::members::UNKNOWN_MEMBERS;
 use super::session::Conversations;
 use super::steps::{Held, Part, Range, Recorded, Registration, Step, Stepped, Told};
-use super::{Account, Session, SessionKey, Shard};
+use super::{Session, Shard};
+use crate::account::{Account, SessionKey};
 
 /// Memberships that are entered or learned in one go: then others have a turn.
 const PIECE: usize = if cfg!(test) { 2 } else { 256 };

@@ -5,8 +5,8 @@
 
 use confab_protocol::ids::Seq;
 
-use super::SessionKey;
 use super::entry::Entry;
+use crate::account::SessionKey;
 
 /// Entries in one piece, unless they are of one session: its entries always stand in one.
 const PIECE: usize = if cfg!(test) { 4 } else { 64 };

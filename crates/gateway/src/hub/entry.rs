@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 
-use super::SessionKey;
 use super::entries::Turn;
+use crate::account::SessionKey;
 use crate::delivery::broadcast::Broadcast;
 use crate::delivery::send_queue::{Outbox, Place};
 use crate::delivery::sequencer::LogEvent;

@@ -3,8 +3,9 @@
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::lingering::{Announced, Joined};
 
+use super::Shard;
 use super::asking::confirmation;
-use super::{Account, Shard};
+use crate::account::Account;
 
 impl Shard {
     /// A worker announced what of a tenant is committed, whatever the feed carries. It may be told again and again, and come by the feed too.

@@ -6,8 +6,9 @@ use confab_bus::records::Position;
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 
+use super::Shard;
 use super::entry::Begin;
-use super::{SessionKey, Shard};
+use crate::account::SessionKey;
 
 /// Memberships that are over of which a record says so, at most: of others that ended lately the end is told again, which a
 /// client ignores. With all conversations that a user can be in, a record fits one message of NATS twice.

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use confab_protocol::ids::{ConversationId, Seq};
 
-use super::SessionKey;
 use super::entries::{Entries, Turn};
 use super::entry::{Entry, Pushed};
+use crate::account::SessionKey;
 use crate::delivery::sequencer::LogEvent;
 
 /// Entries that are pushed to in one go: meanwhile nobody else has a turn.

@@ -5,7 +5,8 @@ use confab_protocol::query::EncodedEvent;
 
 use super::conversation::{Conversation, Gap};
 use super::entry::Pushed;
-use super::{AGAIN, Effect, GAP_PATIENCE, Read, Reader, Retry, SessionKey, Shard};
+use super::{AGAIN, Effect, GAP_PATIENCE, Read, Reader, Retry, Shard};
+use crate::account::SessionKey;
 use crate::delivery::sequencer::{LogEvent, Verdict};
 
 /// What became of events that were replayed to an entry.

@@ -6,9 +6,9 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::Account;
 use super::ended::Ended;
 use super::steps::ReplayBudget;
+use crate::account::Account;
 use crate::delivery::send_queue::Outbox;
 
 /// A session: whose it is, and what is known of its memberships beside their cursors.

@@ -13,10 +13,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::conversation::Conversation;
 use super::entry::Entry;
-use super::{
-    Account, Ask, Come, Membership, Purpose, Session, SessionKey, Shard, Shards, UserMemberships,
-    asking,
-};
+use super::{Ask, Come, Membership, Purpose, Session, Shard, Shards, UserMemberships, asking};
+use crate::account::{Account, SessionKey};
 use crate::delivery::broadcast::Broadcast;
 use crate::delivery::send_queue::SignalKey;
 

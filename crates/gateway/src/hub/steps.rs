@@ -11,7 +11,7 @@ use confab_protocol::query::Membership;
 
 use super::entry::Begin;
 use super::session::Kept;
-use super::{Account, SessionKey};
+use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::Outbox;
 
 /// A session that every shard is to know of before its memberships are asked for: from then on each takes note of additions.

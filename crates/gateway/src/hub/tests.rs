@@ -63,7 +63,7 @@ fn index(id: ConversationId) -> usize {
     usize::try_from(id.0.as_u128() - 1).unwrap()
 }
 
-fn number(user: &UserId) -> usize {
+fn number(user: &confab_protocol::ids::UserId) -> usize {
     user.as_str().trim_start_matches('u').parse().unwrap()
 }
 

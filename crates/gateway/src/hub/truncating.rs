@@ -3,8 +3,9 @@
 use confab_protocol::frame::{ServerFrame, Truncated};
 use confab_protocol::ids::{ConversationId, Seq};
 
+use super::Shard;
 use super::session::Kept;
-use super::{SessionKey, Shard};
+use crate::account::SessionKey;
 
 impl Shard {
     /// So many bytes were replayed to a session; when that is too much, the rest is named.

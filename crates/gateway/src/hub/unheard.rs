@@ -8,8 +8,9 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::MembershipsOf;
 use rustc_hash::FxHashMap;
 
+use super::Shard;
 use super::asking::memberships_of;
-use super::{SessionKey, Shard};
+use crate::account::SessionKey;
 use crate::delivery::high_water::HighWaterMarks;
 
 /// For how long at least it is remembered how far a conversation without local members was heard: longer than any answer of a worker

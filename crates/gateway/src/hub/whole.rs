@@ -9,9 +9,10 @@ use confab_bus::records::Position;
 use confab_protocol::query::UserMemberships;
 
 use super::{
-    Ask, Coordinator, Effect, FIRST_EPOCH, Opening, Purpose, ReplayLimits, SessionKey, Shard,
-    Shards, Step, Stepped, Ticket, gathered,
+    Ask, Coordinator, Effect, FIRST_EPOCH, Opening, Purpose, ReplayLimits, Shard, Shards, Step,
+    Stepped, Ticket, gathered,
 };
+use crate::account::SessionKey;
 use crate::delivery::window::Bounds;
 
 #[cfg(test)]

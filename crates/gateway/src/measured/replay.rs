@@ -8,12 +8,13 @@ use confab_bus::records::Position;
 use confab_protocol::ids::{IdError, Seq};
 
 use super::{CONVERSATION, hub, message, open, opening};
+use crate::account::SessionKey;
 use crate::delivery::encoding::Encoding;
 use crate::delivery::frames::Frame;
 use crate::delivery::send_queue::Outbox;
 use crate::delivery::sequencer::LogEvent;
 use crate::delivery::window::{Bounds, Window};
-use crate::hub::{Hub, SessionKey, Start};
+use crate::hub::{Hub, Start};
 
 /// A window that is full: every event that comes puts one out.
 #[derive(Debug)]

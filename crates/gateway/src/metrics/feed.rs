@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Part, at_zero, register};
 use crate::hub::Shards;
-use crate::lag::Lag;
+use crate::hub::lag::Lag;
 
 /// More events than this unread in the stream: the gateway lags by seconds, and is not ready.
 const LAG: u64 = 50_000;

@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use crate::account::SessionKey;
 use crate::conditions::RECORDS;
 use crate::delivery::send_queue::Outbox;
-use crate::fanout::Fanout;
-use crate::hub::SessionKey;
+use crate::hub::actor::Fanout;
 use crate::metrics::RecordMetrics;
 
 mod answers;

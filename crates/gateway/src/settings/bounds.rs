@@ -8,9 +8,9 @@ use tracing::warn;
 
 use super::Settings;
 use crate::delivery::window::Bounds;
-use crate::fanout::Replay;
 use crate::http::manners;
 use crate::http::server::ServerLimits;
+use crate::hub::actor::Replay;
 use crate::hub::{ReplayLimits, Shards};
 use crate::limits::Limits;
 use crate::limits::connects::Rates;

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::commands::Done;
 use super::connection::Connection;
 use super::session::Session;
-use crate::hub::Account;
+use crate::account::Account;
 
 /// Conversations in which one session may say that its user types, until it says otherwise.
 const AT_ONCE: usize = 64;

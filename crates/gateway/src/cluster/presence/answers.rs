@@ -10,7 +10,7 @@ use confab_protocol::signal::{MemberOf, Presence, PresenceStatus};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Presences, Word, account_of};
-use crate::hub::Account;
+use crate::account::Account;
 
 /// Users in one answer.
 const MAX_WORDS: usize = 1000;

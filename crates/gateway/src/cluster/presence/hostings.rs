@@ -4,7 +4,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::signal::MemberOf;
 use rustc_hash::FxHashMap;
 
-use crate::hub::Account;
+use crate::account::Account;
 
 /// Conversations of which that is remembered, and leaves.
 const MAX_HOSTINGS: usize = if cfg!(test) { 4 } else { 256 * 1024 };

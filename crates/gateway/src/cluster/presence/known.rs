@@ -10,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::hostings::Hostings;
 use super::{OFFLINE_MEMORY, Word};
-use crate::hub::Account;
+use crate::account::Account;
 
 /// A user that shares a conversation with a session here.
 #[derive(Debug, Default)]

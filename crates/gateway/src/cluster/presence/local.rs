@@ -11,7 +11,7 @@ use super::{
     AT_ONCE, END_REPEAT_DELAY, KNOWN, MAX_ENDS, OFFLINE_MEMORY, PAUSE, Presences,
     STEP_CONVERSATIONS, Said, Word,
 };
-use crate::hub::{Account, SessionKey};
+use crate::account::{Account, SessionKey};
 
 /// A user with sessions here, or lately.
 #[derive(Debug, Default)]

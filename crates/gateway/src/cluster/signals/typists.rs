@@ -7,7 +7,7 @@ use confab_protocol::fair::Slots;
 use rustc_hash::FxHashMap;
 
 use super::throttle::Key;
-use crate::hub::SessionKey;
+use crate::account::SessionKey;
 
 /// How long typing lasts without being said again.
 const TYPING_LASTS: Duration = Duration::from_secs(6);

@@ -4,7 +4,7 @@
 use confab_protocol::fair::{FairQueue, Owner};
 
 use super::session::Asking;
-use crate::hub::SessionKey;
+use crate::account::SessionKey;
 
 /// Positions that a session may name and still be small.
 const MAX_SMALL_POSITIONS: usize = 500;

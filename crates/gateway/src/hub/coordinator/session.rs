@@ -6,7 +6,8 @@ use confab_protocol::ids::ConversationId;
 use confab_protocol::query::Membership;
 
 use super::missed::{Lack, Missed};
-use crate::hub::{Account, Opened, Start};
+use crate::account::Account;
+use crate::hub::{Opened, Start};
 
 /// A session, and how far its opening is.
 #[derive(Debug)]

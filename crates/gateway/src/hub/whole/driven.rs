@@ -11,9 +11,8 @@ use confab_protocol::signal::{Presence, Signal};
 use rustc_hash::FxHashMap;
 
 use super::{Heard, Hub, Way};
-use crate::hub::{
-    Ask, Come, Conversation, Read, Replays, Retry, SessionKey, Shard, Standing, Telling,
-};
+use crate::account::SessionKey;
+use crate::hub::{Ask, Come, Conversation, Read, Replays, Retry, Shard, Standing, Telling};
 
 /// What a session says or asks of a shard.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Records;
 use super::table::Hold;
-use crate::hub::SessionKey;
+use crate::account::SessionKey;
 
 /// A connection's hold on its session. When it is dropped the session has ended, and may be resumed. All it says is
 /// nothing once another connection has taken the session over.

@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::token::is_same;
+use crate::account::SessionKey;
 use crate::delivery::send_queue::Outbox;
-use crate::hub::SessionKey;
 
 mod dropped;
 mod ended;

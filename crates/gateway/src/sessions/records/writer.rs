@@ -17,8 +17,8 @@ use tracing::{debug, info};
 use super::Records;
 use super::decision::{Decision, decide};
 use super::table::{Due, Hold, Snapshot};
-use crate::fanout::Fanout;
-use crate::hub::SessionKey;
+use crate::account::SessionKey;
+use crate::hub::actor::Fanout;
 
 /// Writes on their way at once.
 const WRITES: usize = 256;

@@ -8,7 +8,7 @@ use confab_protocol::ids::SessionId;
 
 use super::super::owner_of;
 use super::{Hold, Replaced, State, Table};
-use crate::hub::SessionKey;
+use crate::account::SessionKey;
 
 /// How many records are written again a second when all of them are.
 const PACE: u32 = 2000;

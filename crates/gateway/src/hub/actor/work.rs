@@ -6,7 +6,7 @@ use confab_protocol::fair::{FairQueue, Owner};
 
 use super::queries::QUERY_STEP;
 use super::{Input, ShardLoop, Todo};
-use crate::hub::SessionKey;
+use crate::account::SessionKey;
 
 /// What a conversation that is looked at counts in a user's share, in bytes of the queue.
 const COST_BYTES: usize = 64;

@@ -7,9 +7,9 @@ use confab_protocol::ids::UserId;
 use confab_protocol::signal::{MemberOf, Presence, PresenceAnswer};
 
 use super::*;
-use crate::fanout::queries::{CarryingQuery, HostingQuery, MembersQuery};
-use crate::fanout::snapshots::{Asked, Member};
 use crate::hub::Carrying;
+use crate::hub::actor::queries::{CarryingQuery, HostingQuery, MembersQuery};
+use crate::hub::actor::snapshots::{Asked, Member};
 
 /// Turns until a shard has answered.
 fn turns_until<T>(shard: &mut ShardLoop, mut answered: oneshot::Receiver<T>) -> (T, usize) {

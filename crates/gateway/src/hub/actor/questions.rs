@@ -235,7 +235,7 @@ mod tests {
     use confab_protocol::ids::{ConversationId, Seq};
 
     use super::*;
-    use crate::hub::SessionKey;
+    use crate::account::SessionKey;
 
     fn session(tenant: &str, number: u64, ranges: usize, events: Seq) -> Vec<Read> {
         let read = |_| Read {

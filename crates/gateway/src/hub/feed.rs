@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::conditions::WINDOW;
-use crate::fanout::FromFeed;
+use crate::hub::actor::FromFeed;
 use crate::hub::{FIRST_EPOCH, Shards};
 use crate::metrics::FeedMetrics;
 

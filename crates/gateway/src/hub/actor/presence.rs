@@ -22,9 +22,10 @@ use super::snapshots::Snapshots;
 use super::telling::{AskedFor, Tellings};
 use super::to_shards::ToShards;
 use super::{ForPresence, INBOX, Input, Neighbours, PERIOD};
+use crate::account::Account;
 use crate::cluster::presence::{Answer, Presences, Said, Word};
 use crate::cluster::signals::{FromGateways, Outbound};
-use crate::hub::{Account, Come, Telling};
+use crate::hub::{Come, Telling};
 
 /// Users whose conversations are asked for at once.
 const SAY_USERS: usize = 64;

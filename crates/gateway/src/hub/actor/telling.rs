@@ -6,7 +6,8 @@ use confab_protocol::ids::ConversationId;
 use confab_protocol::signal::Presence;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::hub::{Account, Shards, Telling};
+use crate::account::Account;
+use crate::hub::{Shards, Telling};
 
 /// What is told in turn: of each user the newest change only.
 #[derive(Debug, Default)]

@@ -28,11 +28,10 @@ use super::steps_out::StepsOut;
 use super::to_shards::ToShards;
 use super::work::ClientWork;
 use super::{ForPresence, INBOX, Input, Neighbours, QUESTIONS, Replay, ToClose, ToOpen};
+use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::Outbox;
 use crate::delivery::window::Bounds;
-use crate::hub::{
-    Account, Coordinator, Opened, Opening, SessionKey, Shard, Standing, Start, gathered,
-};
+use crate::hub::{Coordinator, Opened, Opening, Shard, Standing, Start, gathered};
 use crate::limits::permits::FairPermits;
 use crate::metrics::{CacheMetrics, FeedMetrics};
 use crate::workers::Commands;

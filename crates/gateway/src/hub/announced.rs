@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::conditions::ANNOUNCED;
-use crate::fanout::Fanout;
+use crate::hub::actor::Fanout;
 
 /// It is over when nothing was announced for so long while NATS was connected.
 const QUIET: Duration = Duration::from_secs(5);

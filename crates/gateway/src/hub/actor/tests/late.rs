@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 
 use super::*;
-use crate::hub::SessionKey;
+use crate::account::SessionKey;
 
 #[tokio::test]
 async fn sessions_end_while_a_shard_stands_still() {

@@ -14,19 +14,20 @@ use confab_protocol::query::{EncodedEvent, UserMemberships};
 use confab_protocol::signal::{PresenceStatus, Signal};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use crate::account::{Account, SessionKey};
 use crate::cluster::presence::PresenceDirectory;
 use crate::cluster::signals::{FromGateways, Outbound};
 use crate::delivery::send_queue::Outbox;
 use crate::delivery::window::Bounds;
-use crate::feed::FeedArrival;
+use crate::hub::feed::FeedArrival;
 use crate::hub::{
-    Account, Ask, Come, Opened, Opening, Read, ReplayLimits, Retry, SessionKey, Shards, Standing,
-    Step, Stepped, Telling, Ticket,
+    Ask, Come, Opened, Opening, Read, ReplayLimits, Retry, Shards, Standing, Step, Stepped,
+    Telling, Ticket,
 };
 use crate::metrics::WindowMetrics;
 
 mod coordinator;
-mod door;
+mod handle;
 mod lookups;
 mod news;
 mod pace;
@@ -42,7 +43,7 @@ mod to_shards;
 mod wanting;
 mod work;
 
-pub(crate) use door::{Fanout, Loops};
+pub(crate) use handle::{Fanout, Loops};
 use queries::{CarryingQuery, HostingQuery, MembersQuery};
 use shard::ShardLoop;
 

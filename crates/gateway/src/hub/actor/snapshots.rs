@@ -17,9 +17,10 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::warn;
 
 use super::presence::PresenceLoop;
+use crate::account::Account;
 use crate::cluster::presence::PresenceDirectory;
 use crate::delivery::send_queue::Outbox;
-use crate::hub::{Account, Carrying, known_up_to};
+use crate::hub::{Carrying, known_up_to};
 
 /// Questions to all gateways at once.
 const MAX_ASKING: usize = 2;

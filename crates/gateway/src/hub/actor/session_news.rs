@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use confab_protocol::signal::PresenceStatus;
 use tokio::sync::Notify;
 
-use crate::hub::{Account, SessionKey};
+use crate::account::{Account, SessionKey};
 
 /// What presence has not heard yet of sessions.
 #[derive(Debug, Default)]

@@ -10,7 +10,8 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::shard::tell;
-use crate::hub::{Account, Carrying, SessionKey, Shard};
+use crate::account::{Account, SessionKey};
+use crate::hub::{Carrying, Shard};
 
 /// Conversations and memberships that are looked at in one piece, about.
 pub(super) const QUERY_STEP: usize = 256;

@@ -17,9 +17,8 @@ use super::session_news::SessionNews;
 use super::shard::tell;
 use super::steps_out::StepsOut;
 use super::{Done, PERIOD, ToClose, ToOpen, Todo, questions};
-use crate::hub::{
-    Coordinator, Effect, FIRST_EPOCH, Opened, Opening, Replays, SessionKey, Step, Ticket,
-};
+use crate::account::SessionKey;
+use crate::hub::{Coordinator, Effect, FIRST_EPOCH, Opened, Opening, Replays, Step, Ticket};
 use crate::limits::permits::FairPermits;
 use crate::metrics::{FeedMetrics, WindowMetrics};
 use crate::workers::Commands;
