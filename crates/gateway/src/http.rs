@@ -19,6 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::api_docs;
 use crate::auth::Admission;
 use crate::cluster::presence::PresenceDirectory;
 use crate::limits::parsing::Parsing;
@@ -30,7 +31,7 @@ use crate::sessions::records::Records;
 use crate::trace::traceparent;
 use crate::workers::Commands;
 use crate::workers::read_marks::Reads;
-use crate::ws::{self, Sockets};
+use crate::ws::Sockets;
 
 mod answer;
 mod asking;
@@ -47,7 +48,6 @@ pub(crate) mod listen;
 pub(crate) mod manners;
 mod messages;
 mod metadata;
-pub(crate) mod openapi;
 pub(crate) mod origin_log;
 mod pages;
 pub(crate) mod params;
@@ -59,6 +59,7 @@ mod reads;
 mod revocations;
 pub(crate) mod server;
 mod sessions;
+mod websocket;
 mod who;
 
 pub(crate) use asking::AskingAll;
@@ -201,7 +202,14 @@ fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 fn socket_route() -> OpenApiRouter<Arc<Sockets>> {
-    OpenApiRouter::default().routes(routes!(ws::connect))
+    OpenApiRouter::default().routes(routes!(websocket::connect))
+}
+
+/// The OpenAPI description of all routes.
+pub(crate) fn openapi(public_url: Option<&PublicUrl>) -> serde_json::Value {
+    let mut api = routes().into_openapi();
+    api.merge(socket_route().into_openapi());
+    api_docs::openapi::document(api, public_url)
 }
 
 /// Gives the request its id and span, and its answer the id, the problem's body, what secures it, and a metric.
@@ -303,3 +311,6 @@ fn request_id(request: &Request) -> String {
         .filter(acceptable)
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 mod account;
+mod api_docs;
 mod auth;
 mod cluster;
 mod conditions;
@@ -49,13 +50,13 @@ pub use settings::Settings;
 /// The OpenAPI description of HTTP, as JSON.
 #[must_use]
 pub fn openapi() -> serde_json::Value {
-    http::openapi::document(None)
+    http::openapi(None)
 }
 
 /// The AsyncAPI description of the WebSocket, as JSON.
 #[must_use]
 pub fn asyncapi() -> serde_json::Value {
-    ws::asyncapi::document(None)
+    api_docs::asyncapi::document(None)
 }
 
 use crate::auth::Admission;

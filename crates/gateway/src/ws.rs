@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use confab_auth::Caller;
 use confab_protocol::chain::chain;
 use confab_protocol::error::{Code, Failure};
+use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,8 +19,6 @@ use uuid::Uuid;
 
 use crate::auth::{Admission, Transport};
 use crate::cluster::signals::Outbound;
-use crate::http::params::Params;
-use crate::http::problem::Problem;
 use crate::hub::actor::Fanout;
 use crate::limits::connects::Arrivals;
 use crate::limits::parsing::Parsing;
@@ -34,7 +32,6 @@ use crate::workers::Commands;
 use crate::workers::read_marks::Reads;
 
 mod asked;
-pub(crate) mod asyncapi;
 pub(crate) mod codec;
 mod commands;
 mod connection;
@@ -49,7 +46,7 @@ pub(crate) mod socket;
 mod typing;
 pub(crate) mod upgrade;
 
-use upgrade::Handshake;
+use upgrade::{Handshake, upgraded};
 
 /// What every socket of the gateway needs.
 #[derive(Debug)]
@@ -111,61 +108,32 @@ pub(crate) struct SocketLimits {
     pub(crate) resume_rate: u32,
 }
 
-/// The WebSocket.
+/// Takes a socket for a valid handshake, and serves it on a task of its own.
 ///
-/// Checks origin, token and handshake, then switches protocols: what is said then is in the AsyncAPI description,
-/// `/asyncapi.json`. The token comes in the `Authorization` header, or, for browsers, in the `hello` frame; never in the URL.
-#[utoipa::path(
-    get,
-    path = "/v1/ws",
-    operation_id = "connect",
-    tag = "websocket",
-    params(
-        ("Upgrade" = String, Header, description = "`websocket`."),
-        ("Connection" = String, Header, description = "`Upgrade`."),
-        ("Sec-WebSocket-Version" = String, Header, description = "`13`."),
-        ("Sec-WebSocket-Key" = String, Header, description = "16 random bytes in base64."),
-        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`confab.v1.json` (also when none is offered) or `confab.v1.msgpack`: of several the first that is known."),
-        ("Origin" = Option<String>, Header, description = "What a browser says of its page: on the allowlist, or, where there is none, the gateway's own. Not looked at beside a bearer token in the header, which no page can send.")
-    ),
-    responses((
-        status = 101,
-        description = "The connection is a WebSocket from here on.",
-        headers(("Sec-WebSocket-Protocol" = String, description = "The subprotocol that was chosen, where one was offered."))
-    ))
-)]
-pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Request) -> Response {
-    let upgrade = hyper::upgrade::on(&mut request);
-    let (parts, _body) = request.into_parts();
-    let handshake = match Handshake::from_parts(&parts) {
-        Ok(handshake) => handshake,
-        Err(rejection) => {
-            return (rejection.headers(), Problem::from(rejection.failure())).into_response();
-        }
-    };
-    // It takes no parameters: a token in a URL, say, would end up in logs.
-    if let Err(failure) = Params::parse(parts.uri.query()).finish() {
-        return Problem::from(failure).into_response();
-    }
-    let caller = match admit(&sockets, &parts).await {
-        Ok(caller) => caller,
-        Err(failure) => return Problem::from(failure).into_response(),
-    };
+/// # Errors
+/// When the origin or the token is refused, its user connects too often, or the gateway has as many connections as it may have.
+pub(crate) async fn accept(
+    sockets: &Arc<Sockets>,
+    parts: &Parts,
+    handshake: Handshake,
+    upgrade: OnUpgrade,
+) -> Result<Response, Failure> {
+    let caller = admit(sockets, parts).await?;
     let address = Peer::of(&parts.extensions).network();
-    let Some(slots) = take_slots(&sockets, address, caller.as_ref()) else {
+    let Some(slots) = take_slots(sockets, address, caller.as_ref()) else {
         let full = Failure::new(
             Code::Overloaded,
             "the gateway has as many connections as it may have",
         );
-        return Problem::from(full.retry_after(1000)).into_response();
+        return Err(full.retry_after(1000));
     };
     let encoding = handshake.encoding;
     let traceparent = traceparent(&parts.headers).map(Box::from);
     // Within the span of the request that it began with, which names that one's trace.
     let span = error_span!("socket", connection.id = %Uuid::now_v7());
-    let shared = Arc::clone(&sockets);
+    let shared = Arc::clone(sockets);
     let serve = async move {
-        match upgrade::upgraded(upgrade).await {
+        match upgraded(upgrade).await {
             Ok((stream, read_ahead)) => {
                 let stream = (stream, read_ahead);
                 session::serve(&shared, stream, slots, encoding, (caller, traceparent)).await;
@@ -174,7 +142,7 @@ pub(crate) async fn connect(State(sockets): State<Arc<Sockets>>, mut request: Re
         }
     };
     sockets.connections.spawn(serve.instrument(span));
-    handshake.response()
+    Ok(handshake.response())
 }
 
 /// A socket's slot, and one among those that wait for a hello where nobody is known yet to be calling.

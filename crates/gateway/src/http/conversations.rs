@@ -24,13 +24,13 @@ use uuid::Uuid;
 
 use super::answer::{self, REPLAYED};
 use super::body::{JsonBody, PatchBody};
-use super::openapi::{answers, bodies};
 use super::pages::gather;
 use super::params::{NoParams, Params};
 use super::path::InConversation;
 use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency, if_match, metadata};
+use crate::api_docs::openapi::{answers, bodies};
 use crate::keys;
 
 /// Begin a conversation.

@@ -15,10 +15,9 @@ use confab_protocol::error::{Code, Failure};
 use serde_json::Value;
 use utoipa_swagger_ui::Config;
 
-use super::openapi;
 use super::problem::Problem;
+use crate::api_docs::asyncapi;
 use crate::public_url::PublicUrl;
-use crate::ws::asyncapi;
 
 mod websocket;
 
@@ -54,7 +53,7 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>(
         get(async move || json(made.get_or_init(document)))
     };
     Router::new()
-        .route("/openapi.json", described(openapi::document))
+        .route("/openapi.json", described(super::openapi))
         .route("/asyncapi.json", described(asyncapi::document))
         .route("/docs", get(async || page(HTML, PAGE)))
         .route("/docs/", get(async || Redirect::permanent("../docs")))

@@ -9,12 +9,12 @@ use confab_protocol::query::Log;
 
 use super::App;
 use super::answer;
-use super::openapi::answers;
 use super::pages::gather_log;
 use super::params::Params;
 use super::path::InConversation;
 use super::problem::Problem;
 use super::who::Who;
+use crate::api_docs::openapi::answers;
 
 /// A conversation's log as it is: every event in order.
 ///

@@ -20,13 +20,13 @@ use uuid::{Uuid, uuid};
 
 use super::answer;
 use super::body::JsonBody;
-use super::openapi::{answers, bodies};
 use super::pages::gather;
 use super::params::{NoParams, Params};
 use super::path::{InConversation, OfMessage};
 use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency, if_match};
+use crate::api_docs::openapi::{answers, bodies};
 use crate::keys;
 
 /// The namespace in which an Idempotency-Key becomes a clientId (RFC 9562, section 5.5).

@@ -22,13 +22,13 @@ use serde::{Deserialize, Serialize};
 
 use super::answer;
 use super::body::JsonBody;
-use super::openapi::{answers, bodies};
 use super::pages::gather;
 use super::params::{NoParams, Params};
 use super::path::{InConversation, OfUser};
 use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency};
+use crate::api_docs::openapi::{answers, bodies};
 use crate::keys;
 
 /// A conversation's participants, in the order of their joining.

@@ -9,22 +9,12 @@ use confab_protocol::frame::PresenceSignal;
 use confab_protocol::ids::UserId;
 use confab_protocol::limits;
 use confab_protocol::query::{Answer, Query};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::App;
 use super::params::Params;
 use super::problem::Problem;
 use super::who::Who;
-
-/// Who is there.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct PresenceAnswer {
-    /// Those users asked about who share a conversation with the caller, in the order asked.
-    pub(super) presences: Vec<PresenceSignal>,
-    /// Whether every gateway answered: else one that is `offline` here may be there.
-    pub(super) complete: bool,
-}
+use crate::api_docs::openapi::answers::PresenceAnswer;
 
 /// Who is there.
 ///

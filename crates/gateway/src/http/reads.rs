@@ -16,11 +16,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::body::JsonBody;
-use super::openapi::{answers, bodies};
 use super::params::NoParams;
 use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency};
+use crate::api_docs::openapi::{answers, bodies};
 
 /// Mark messages as read.
 ///

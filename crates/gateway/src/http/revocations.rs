@@ -13,12 +13,13 @@ use confab_protocol::timestamp::Timestamp;
 use time::OffsetDateTime;
 
 use super::body::JsonBody;
-use super::openapi::bodies;
 use super::params::NoParams;
 use super::problem::Problem;
-use super::sessions::{RevocationAnswer, execute};
+use super::sessions::execute;
 use super::who::Who;
 use super::{App, idempotency};
+use crate::api_docs::openapi::answers::RevocationAnswer;
+use crate::api_docs::openapi::bodies;
 use crate::keys;
 
 /// The longest login, in characters, as in a token.

@@ -8,33 +8,17 @@ use axum::http::HeaderMap;
 use confab_protocol::command::{Caller, Command, Outcome, Revoke};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::{ClientId, SessionId};
-use confab_protocol::resource::Session;
 use confab_protocol::revocation::{RevocationTarget, RevocationView};
 use confab_protocol::timestamp::Timestamp;
-use serde::Serialize;
 use time::{Duration, OffsetDateTime};
-use utoipa::ToSchema;
 
 use super::params::NoParams;
 use super::path::OfSession;
 use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency};
+use crate::api_docs::openapi::answers::{RevocationAnswer, SessionsAnswer};
 use crate::sessions::records::Known;
-
-/// The caller's open sessions, the newest first.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct SessionsAnswer {
-    /// The sessions.
-    pub(super) sessions: Vec<Session>,
-}
-
-/// What is revoked, now or since before.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct RevocationAnswer {
-    /// The revocation.
-    pub(super) revocation: RevocationView,
-}
 
 /// The caller's open sessions, the newest first.
 ///

@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn every_message_is_on_the_page_in_full() {
-        let document = crate::ws::asyncapi::document(None);
+        let document = crate::api_docs::asyncapi::document(None);
         let page = page(&document);
         let messages: Vec<_> = members(&document["components"]["messages"]).collect();
         assert_eq!(messages.len(), 32);
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn every_link_within_the_page_leads_somewhere() {
-        let page = page(&crate::ws::asyncapi::document(None));
+        let page = page(&crate::api_docs::asyncapi::document(None));
         let targets: Vec<_> = page.split("href=\"#").skip(1).collect();
         assert!(targets.len() > 100);
         for target in targets {
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn close_codes_are_a_table_on_the_page() {
-        let document = crate::ws::asyncapi::document(None);
+        let document = crate::api_docs::asyncapi::document(None);
         let page = page(&document);
         for close in document["x-close-codes"].as_array().unwrap() {
             let cell = format!("<td>{}</td>", close["code"]);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Described;
 use super::schemas::{said, with_type};
-use crate::http::openapi::samples;
+use crate::api_docs::openapi::samples;
 
 /// Every frame of a gateway.
 pub(super) fn frames() -> Vec<Described> {

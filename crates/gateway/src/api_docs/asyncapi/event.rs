@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::Described;
 use super::schemas::said;
-use crate::http::openapi::samples;
+use crate::api_docs::openapi::samples;
 
 /// Every event.
 pub(super) fn events() -> Vec<Described> {

@@ -16,12 +16,12 @@ use utoipa::{PartialSchema, ToSchema};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct CreateConversation {
     /// What kind of conversation.
-    pub(super) r#type: ConversationType,
+    pub(crate) r#type: ConversationType,
     /// Its members, 1 to 1,000; duplicates count once. Of a direct conversation both, the caller among them.
     #[schema(schema_with = listed_users)]
-    pub(super) participants: Vec<UserId>,
+    pub(crate) participants: Vec<UserId>,
     /// What it is called and about.
-    pub(super) metadata: Option<NewMetadata>,
+    pub(crate) metadata: Option<NewMetadata>,
 }
 
 /// What a conversation is called and about. A member that is null counts as not given.
@@ -30,16 +30,16 @@ pub(crate) struct CreateConversation {
 pub(crate) struct NewMetadata {
     /// What people call it.
     #[schema(schema_with = name, required = false)]
-    pub(super) name: Option<&'static str>,
+    pub(crate) name: Option<&'static str>,
     /// What it is about.
     #[schema(schema_with = description, required = false)]
-    pub(super) description: Option<&'static str>,
+    pub(crate) description: Option<&'static str>,
     /// Where its picture is.
     #[schema(schema_with = avatar, required = false)]
-    pub(super) avatar: Option<&'static str>,
+    pub(crate) avatar: Option<&'static str>,
     /// The product's own fields.
     #[schema(schema_with = custom, required = false)]
-    pub(super) custom: Option<Value>,
+    pub(crate) custom: Option<Value>,
 }
 
 /// The body of `PATCH /v1/conversations/{id}`.
@@ -47,7 +47,7 @@ pub(crate) struct NewMetadata {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct UpdateConversation {
     /// What changes.
-    pub(super) metadata: MetadataPatch,
+    pub(crate) metadata: MetadataPatch,
 }
 
 /// A JSON merge patch (RFC 7396) of the metadata: null takes a member away, `custom` is merged into what is there.
@@ -57,17 +57,17 @@ pub(crate) struct MetadataPatch {
     /// What people call it.
     #[schema(schema_with = name, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) name: Option<&'static str>,
+    pub(crate) name: Option<&'static str>,
     /// What it is about.
     #[schema(schema_with = description, required = false)]
-    pub(super) description: Option<&'static str>,
+    pub(crate) description: Option<&'static str>,
     /// Where its picture is.
     #[schema(schema_with = avatar, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) avatar: Option<&'static str>,
+    pub(crate) avatar: Option<&'static str>,
     /// The product's own fields.
     #[schema(schema_with = custom, required = false)]
-    pub(super) custom: Option<Value>,
+    pub(crate) custom: Option<Value>,
 }
 
 /// The body of `POST /v1/conversations/{id}/participants`: one user, or several at once.
@@ -85,9 +85,9 @@ pub(crate) enum AddParticipants {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Addition {
     /// Whom.
-    pub(super) user_id: UserId,
+    pub(crate) user_id: UserId,
     /// As what; `member` when it is not given.
-    pub(super) role: Option<Role>,
+    pub(crate) role: Option<Role>,
 }
 
 /// Users to add, all or none.
@@ -96,7 +96,7 @@ pub(crate) struct Addition {
 pub(crate) struct Additions {
     /// Whom, 1 to 1,000, each once.
     #[schema(schema_with = listed_additions)]
-    pub(super) participants: Vec<Addition>,
+    pub(crate) participants: Vec<Addition>,
 }
 
 /// The body of `PATCH /v1/conversations/{id}/participants/{userId}`.
@@ -104,7 +104,7 @@ pub(crate) struct Additions {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct UpdateParticipant {
     /// The member's role from now on.
-    pub(super) role: Role,
+    pub(crate) role: Role,
 }
 
 /// The body of `POST /v1/messages`: exactly one of `content` and `encryptedContent`.
@@ -112,20 +112,20 @@ pub(crate) struct UpdateParticipant {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct SendMessage {
     /// Where to.
-    pub(super) conversation_id: ConversationId,
+    pub(crate) conversation_id: ConversationId,
     /// The sender's id of the message: a repeat with the same one is stored once, for good.
-    pub(super) client_id: Option<ClientId>,
+    pub(crate) client_id: Option<ClientId>,
     /// `text`, `image`, `file`, `audio`, `video` or `x-…`.
     #[schema(schema_with = schema::message_kind)]
-    pub(super) kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The content.
     #[serde(flatten)]
-    pub(super) content: Content,
+    pub(crate) content: Content,
     /// The message that this one answers, of the same conversation.
-    pub(super) reply_to: Option<EventId>,
+    pub(crate) reply_to: Option<EventId>,
     /// The sender's own fields: a JSON object of at most 16 KiB.
     #[schema(schema_with = metadata, required = false)]
-    pub(super) metadata: Option<Value>,
+    pub(crate) metadata: Option<Value>,
 }
 
 /// The content of a message, in clear or encrypted.
@@ -133,11 +133,11 @@ pub(crate) struct SendMessage {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Content {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) content: Option<Value>,
+    pub(crate) content: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) encrypted_content: Option<&'static str>,
+    pub(crate) encrypted_content: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) payload_size_bytes: Option<u64>,
+    pub(crate) payload_size_bytes: Option<u64>,
 }
 
 /// The body of `PATCH /v1/messages/{id}`: at most one of `content` and `encryptedContent`, or `metadata` alone.
@@ -146,11 +146,11 @@ pub(crate) struct Content {
 pub(crate) struct EditMessage {
     /// The new content.
     #[serde(flatten)]
-    pub(super) content: Content,
+    pub(crate) content: Content,
     /// A JSON merge patch (RFC 7396) of the sender's own fields.
     #[schema(schema_with = metadata_patch, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) metadata: Option<Value>,
+    pub(crate) metadata: Option<Value>,
 }
 
 /// The body of `POST /v1/messages/read`: one conversation up to a seq, or messages.
@@ -168,10 +168,10 @@ pub(crate) enum MarkRead {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct UpTo {
     /// Which.
-    pub(super) conversation_id: ConversationId,
+    pub(crate) conversation_id: ConversationId,
     /// The last seq that was read; beyond the conversation's last one it counts as that.
     #[schema(schema_with = seq)]
-    pub(super) up_to_seq: u64,
+    pub(crate) up_to_seq: u64,
 }
 
 /// Messages that were read.
@@ -180,7 +180,7 @@ pub(crate) struct UpTo {
 pub(crate) struct Messages {
     /// Which, 1 to 100, all of conversations that the caller is in; duplicates count once.
     #[schema(schema_with = listed_messages)]
-    pub(super) message_ids: Vec<EventId>,
+    pub(crate) message_ids: Vec<EventId>,
 }
 
 /// The body of `POST /v1/revocations`: a session, a login, or a user's tokens.
@@ -200,7 +200,7 @@ pub(crate) enum Revoke {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct RevokeSession {
     /// Which.
-    pub(super) session_id: SessionId,
+    pub(crate) session_id: SessionId,
 }
 
 /// A login to revoke.
@@ -209,7 +209,7 @@ pub(crate) struct RevokeSession {
 pub(crate) struct RevokeLogin {
     /// Which: the tokens' claim `sessionId`.
     #[schema(schema_with = login)]
-    pub(super) login_session_id: &'static str,
+    pub(crate) login_session_id: &'static str,
 }
 
 /// A user whose tokens are revoked.
@@ -217,9 +217,9 @@ pub(crate) struct RevokeLogin {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct RevokeUser {
     /// Whose.
-    pub(super) user_id: UserId,
+    pub(crate) user_id: UserId,
     /// Those issued before this time; all issued until now when it is not given.
-    pub(super) issued_before: Option<Timestamp>,
+    pub(crate) issued_before: Option<Timestamp>,
 }
 
 fn nullable(text: RefOr<Schema>) -> RefOr<Schema> {

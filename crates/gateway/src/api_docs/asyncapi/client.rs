@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Described;
 use super::schemas::{frame_id, heard, with_type};
-use crate::http::openapi::{content_body, samples};
+use crate::api_docs::openapi::{content_body, samples};
 
 const ACK: &[&str] = &["ack", "error"];
 const ERROR: &[&str] = &["error"];

@@ -199,7 +199,7 @@ const ANY_WITH_BODY: [(&str, &[Code]); 2] = [
 ];
 
 /// The refusals of an operation, by status.
-pub(super) fn of(operation: &str, has_body: bool) -> Map<String, Value> {
+pub(crate) fn of(operation: &str, has_body: bool) -> Map<String, Value> {
     let with_body = ANY_WITH_BODY.iter().filter(|_| has_body);
     let shared = ANY.iter().chain(with_body).filter_map(|(name, codes)| {
         let status = codes.first()?.status();
@@ -218,7 +218,7 @@ pub(super) fn of(operation: &str, has_body: bool) -> Map<String, Value> {
 }
 
 /// The responses that operations refer to: each is there once.
-pub(super) fn responses() -> Value {
+pub(crate) fn responses() -> Value {
     let shared = ANY.iter().chain(&ANY_WITH_BODY);
     let shared = shared.map(|(name, codes)| ((*name).to_owned(), response(codes)));
     let own = OWN.iter().flat_map(|(_, codes)| by_status(codes));
@@ -248,7 +248,7 @@ fn name_of(codes: &[Code]) -> String {
 }
 
 /// The schemas of refusals.
-pub(super) fn add_schemas(schemas: &mut Map<String, Value>) {
+pub(crate) fn add_schemas(schemas: &mut Map<String, Value>) {
     let value = |schema| serde_json::to_value(schema).unwrap_or_default();
     schemas.insert("Code".to_owned(), value(Code::schema()));
     schemas.insert(FieldError::name().into_owned(), value(FieldError::schema()));
@@ -302,7 +302,7 @@ fn examples(codes: &[Code]) -> Value {
 }
 
 /// How the refusal of each code might look.
-pub(super) fn all_examples() -> Value {
+pub(crate) fn all_examples() -> Value {
     let all = Code::ALL
         .iter()
         .map(|code| (code.to_string(), example(*code)));
@@ -376,6 +376,6 @@ fn problem() -> Value {
 
 /// The operations that have a row.
 #[cfg(test)]
-pub(super) fn operations() -> impl Iterator<Item = &'static str> {
+pub(crate) fn operations() -> impl Iterator<Item = &'static str> {
     OWN.iter().map(|(operation, _)| *operation)
 }

@@ -9,13 +9,13 @@ use confab_protocol::signal::PresenceStatus;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::super::presence::PresenceAnswer;
-use super::super::sessions::{RevocationAnswer, SessionsAnswer};
 use super::samples::{
     CLIENT, CONVERSATION, MESSAGE, SESSION, at, conversation, deleted, event, later, listed,
     message, participant, revocation, session, user,
 };
 use super::{answers, bodies};
+use crate::api_docs::openapi::answers::PresenceAnswer;
+use crate::api_docs::openapi::answers::{RevocationAnswer, SessionsAnswer};
 
 /// The request bodies of an operation. Their names are sorted, and `/docs` shows the first.
 pub(super) fn request(operation: &str) -> Option<Value> {

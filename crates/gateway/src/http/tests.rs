@@ -1,10 +1,11 @@
 use std::collections::BTreeSet;
 
 use confab_protocol::error::{Code, Failure};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::*;
-use crate::http::{conversations, messages, metadata, participants, reads, revocations};
+use crate::api_docs::openapi::problems;
 
 /// All operations, each with its path and method.
 fn operations(document: &Value) -> Vec<(String, String, &Value)> {
@@ -20,12 +21,12 @@ fn operations(document: &Value) -> Vec<(String, String, &Value)> {
 
 #[test]
 fn the_description_of_http() {
-    insta::assert_snapshot!(format!("{:#}", document(None)));
+    insta::assert_snapshot!(format!("{:#}", openapi(None)));
 }
 
 #[test]
 fn every_operation_is_named_and_described_and_has_an_example() {
-    let document = document(None);
+    let document = openapi(None);
     for (path, method, operation) in operations(&document) {
         let at = format!("{method} {path}");
         for text in ["operationId", "summary", "description"] {
@@ -59,7 +60,7 @@ fn every_operation_is_named_and_described_and_has_an_example() {
 
 #[test]
 fn every_operation_with_a_token_says_which_codes_are_its_own() {
-    let document = document(None);
+    let document = openapi(None);
     let described: BTreeSet<_> = operations(&document)
         .into_iter()
         .filter(|(path, ..)| path.starts_with("/v1/"))
@@ -86,7 +87,7 @@ fn every_code_of_an_answer_over_http_is_described() {
 
 #[test]
 fn every_link_leads_to_an_operation_and_gives_it_what_it_takes() {
-    let document = document(None);
+    let document = openapi(None);
     let all = operations(&document);
     for (_, _, operation) in &all {
         for (_, response) in operation["responses"].as_object().unwrap() {
@@ -115,7 +116,7 @@ fn every_link_leads_to_an_operation_and_gives_it_what_it_takes() {
 
 #[test]
 fn every_reference_leads_somewhere() {
-    let document = document(None);
+    let document = openapi(None);
     let text = document.to_string();
     for part in text.split("\"$ref\":\"#").skip(1) {
         let pointer = part.split('"').next().unwrap();
@@ -173,7 +174,7 @@ fn is_known(parse: Parser, body: &str, pointer: &str) -> bool {
 
 #[test]
 fn a_body_takes_the_fields_that_its_schema_has_and_no_other() {
-    let document = document(None);
+    let document = openapi(None);
     let schemas = &document["components"]["schemas"];
     let names = |name: &str| properties(schemas, &schemas[name]);
     let mut all: BTreeSet<_> = BODIES.iter().flat_map(|(name, _)| names(name)).collect();
@@ -201,7 +202,7 @@ fn a_body_takes_the_fields_that_its_schema_has_and_no_other() {
 
 #[test]
 fn what_a_body_takes_is_bounded_by_the_limits_of_the_wire() {
-    let document = document(None);
+    let document = openapi(None);
     let schemas = &document["components"]["schemas"];
     let users = &schemas["CreateConversation"]["properties"]["participants"];
     assert_eq!(
@@ -222,7 +223,7 @@ fn what_a_body_takes_is_bounded_by_the_limits_of_the_wire() {
 
 #[test]
 fn what_is_tried_out_first_is_plain() {
-    let api = document(None);
+    let api = openapi(None);
     let examples = &api["paths"]["/v1/messages"]["post"]["requestBody"]["content"]["application/json"]
         ["examples"];
     let (_, first) = examples.as_object().unwrap().iter().next().unwrap();
