@@ -160,15 +160,15 @@ async fn check_gateway(args: gateway::Args) -> Vec<Check> {
     let settings = args.settings;
     let (nats, keys, listen) = tokio::join!(
         confab_bus::check::nats(&settings.nats, nats_role(&settings)),
-        confab_auth::check_keys(&settings.auth),
-        listening::check(settings.listen),
+        confab_auth::check_keys(&settings.tokens),
+        listening::check(settings.http.listen),
     );
     [nats, keys, vec![listen]].concat()
 }
 
 const fn nats_role(settings: &confab_gateway::Settings) -> NatsRole {
     NatsRole::Gateway {
-        sessions_max_bytes: settings.sessions_max_bytes,
+        sessions_max_bytes: settings.sessions.sessions_max_bytes,
     }
 }
 
@@ -188,7 +188,7 @@ pub(crate) async fn tell_gateway(settings: confab_gateway::Settings) -> Infallib
             &settings.nats,
             nats_role(&settings)
         )),
-        tell(confab_auth::check_keys(&settings.auth)),
+        tell(confab_auth::check_keys(&settings.tokens)),
     );
     pending().await
 }

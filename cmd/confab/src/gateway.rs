@@ -69,12 +69,12 @@ fn bound_connections(settings: &mut Settings) {
         Ok(descriptors) => connections_within(descriptors),
         Err(error) => return warn!(error = %chain(&error), "the limit of open files is unknown"),
     };
-    if settings.max_connections > most {
+    if settings.limits.max_connections > most {
         info!(
             max_connections = most,
             "the limit of open files bounds connections"
         );
-        settings.max_connections = most;
+        settings.limits.max_connections = most;
     }
 }
 

@@ -20,6 +20,9 @@ use crate::metrics::AuthMetrics;
 use crate::sessions::{Registered, Sessions};
 
 pub(crate) mod revocations;
+mod settings;
+
+pub(crate) use settings::Settings;
 
 use revocations::Revocations;
 

@@ -59,8 +59,11 @@ mod reads;
 mod revocations;
 pub(crate) mod server;
 mod sessions;
+mod settings;
 mod websocket;
 mod who;
+
+pub(crate) use settings::Settings;
 
 pub(crate) use asking::AskingAll;
 use body::JsonBody;

@@ -43,6 +43,7 @@ mod pushing;
 mod reading;
 mod said;
 mod session;
+mod settings;
 mod shards;
 mod signals;
 mod steps;
@@ -50,6 +51,8 @@ mod truncating;
 mod unheard;
 #[cfg(any(test, feature = "measured"))]
 mod whole;
+
+pub(crate) use settings::Settings;
 
 pub(crate) use come::Come;
 use conversation::Conversation;

@@ -23,6 +23,7 @@ mod cluster;
 mod conditions;
 mod delivery;
 pub mod echo;
+mod headings;
 mod http;
 mod hub;
 mod keys;
@@ -197,20 +198,20 @@ impl Gateway {
         registry: &mut Registry,
         stop: CancellationToken,
     ) -> Result<Self, Error> {
-        let verifier = Arc::new(Verifier::new(&settings.auth)?);
-        let origins = settings.origins().map_err(Error::Origin)?;
+        let verifier = Arc::new(Verifier::new(&settings.tokens)?);
+        let origins = settings.http.origins().map_err(Error::Origin)?;
         let limit_metrics = LimitMetrics::new(registry);
-        let users = Users::new(settings.user_connections, limit_metrics.clone());
-        let requests = UserRequests::new(settings.user_requests, limit_metrics.clone());
+        let users = Users::new(settings.limits.user_connections, limit_metrics.clone());
+        let requests = UserRequests::new(settings.limits.user_requests, limit_metrics.clone());
         settings.advise();
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
         let gateways = Gateways::new(bus.clone());
-        let feed_metrics = FeedMetrics::new(registry, settings.shards());
+        let feed_metrics = FeedMetrics::new(registry, settings.hub.shards());
         let (commands, command_loop) = Commands::new(
             bus.clone(),
             Arc::clone(&workers),
-            settings.command_limits(),
+            settings.workers.command_limits(),
             CommandMetrics::new(registry),
         );
         let sessions = Sessions::default();
@@ -218,33 +219,40 @@ impl Gateway {
         let admission = Admission::new(
             Arc::clone(&verifier),
             revocations.clone(),
-            Refusals::new(settings.explain_refusals),
+            Refusals::new(settings.auth.explain_refusals),
             AuthMetrics::new(registry),
-            settings.trusted_proxies,
+            settings.http.trusted_proxies,
         );
         let (signals, signalling, said) =
             Outbound::new(bus.clone(), gateways.clone(), SignalMetrics::new(registry));
         let (reads, reads_loop) = Reads::new(commands.clone(), signals.clone());
         let record_metrics = RecordMetrics::new(registry);
-        let of_records = settings.records();
+        let of_records = settings.sessions.records();
         let records = Records::new(bus.clone(), gateways.clone(), of_records, record_metrics);
         let neighbours = Neighbours {
             own: gateways.id(),
             signals: signals.clone(),
             said,
             directory: PresenceDirectory::new(bus.clone(), gateways.clone()),
-            grace: Duration::from_secs(settings.presence_grace),
+            grace: Duration::from_secs(settings.hub.presence_grace),
         };
         let (fanout, fanout_loops) = Fanout::new(
             commands.clone(),
             feed_metrics.clone(),
             CacheMetrics::new(registry),
             neighbours,
-            settings.replay(WindowMetrics::new(registry)),
+            settings
+                .hub
+                .replay(WindowMetrics::new(registry), settings.sessions.window_age()),
         );
         Ok(Self {
-            arrivals: Arrivals::new(settings.arrival_rates(), ArrivalMetrics::new(registry)),
-            limits: settings.limits(limit_metrics),
+            arrivals: Arrivals::new(
+                settings.limits.connect_rates(),
+                ArrivalMetrics::new(registry),
+            ),
+            limits: settings
+                .limits
+                .limits(settings.http.trusted_proxies, limit_metrics),
             settings,
             directory: Directory::new(bus.clone(), gateways.clone()),
             bus,
@@ -295,7 +303,7 @@ impl Gateway {
     /// # Errors
     /// When the port cannot be listened on, or a long-lived task ends.
     pub async fn run(self, admin: Router) -> Result<(), Error> {
-        let address = self.settings.listen;
+        let address = self.settings.http.listen;
         let listener = address
             .bind()
             .await
@@ -303,7 +311,10 @@ impl Gateway {
         info!(address = %address, "the gateway listens");
         let connections = TaskTracker::new();
         let router = self.router(admin, &connections);
-        let server_limits = self.settings.server_limits();
+        let server_limits = {
+            let (http, limits) = (&self.settings.http, &self.settings.limits);
+            http.server_limits(limits.max_connections, self.settings.drain())
+        };
         let places =
             http::server::Places::new(server_limits.connections, &self.socket_metrics.connections);
         let delay = Duration::from_secs(self.settings.drain_delay);
@@ -355,9 +366,9 @@ impl Gateway {
             lingering: (_, lingering_since),
             ..
         } = self;
-        let (events, from_feed, epochs) = ToHub::new(settings.shards(), feed_metrics.broken());
+        let (events, from_feed, epochs) = ToHub::new(settings.hub.shards(), feed_metrics.broken());
         let link = bus.connection();
-        let reach = settings.window_reach();
+        let reach = settings.hub.window_reach(settings.sessions.window_age());
         let (revocations_bus, announced_bus, feed_bus) = (bus.clone(), bus.clone(), bus);
         let mut tasks = Tasks::default();
         tasks.spawn("keys", async move |stop| verifier.run(stop).await);
@@ -414,8 +425,8 @@ impl Gateway {
             presence: PresenceDirectory::new(self.bus.clone(), self.gateways.clone()),
             records: self.records.clone(),
             session_seconds: self.settings.lifetimes().session_seconds,
-            body_timeout: Duration::from_secs(self.settings.body_timeout),
-            longest: self.settings.longest(),
+            body_timeout: Duration::from_secs(self.settings.http.body_timeout),
+            longest: self.settings.http.longest(self.settings.workers.budget()),
             parsing: parsing.clone(),
             limits: self.limits.clone(),
             requests: self.requests.clone(),
@@ -432,17 +443,20 @@ impl Gateway {
             signals: self.signals.clone(),
             arrivals: self.arrivals.clone(),
             degraded: self.degraded.subscribe(),
-            limits: self.settings.socket_limits(),
+            limits: self
+                .settings
+                .ws
+                .socket_limits(self.settings.limits.resume_rate, self.settings.drain()),
             parsing,
             rates: self.limits.clone(),
             users: self.users.clone(),
             origins: self.origins.clone(),
             slots: Slots::new(
-                self.settings.max_connections,
+                self.settings.limits.max_connections,
                 self.socket_metrics.connections.of("websocket"),
             ),
             greeting: Slots::new(
-                self.settings.hello_connections,
+                self.settings.limits.hello_connections,
                 self.socket_metrics.connections.before_hello(),
             ),
             connections: connections.clone(),
@@ -452,7 +466,7 @@ impl Gateway {
         let front = http::Front {
             pages: http::home::Pages::with_try(self.settings.try_page),
             cors: http::cors::Rules::new(self.origins.clone()),
-            public_url: self.settings.public_url.clone(),
+            public_url: self.settings.http.public_url.clone(),
         };
         http::router(Arc::new(app), Arc::new(sockets), admin, front)
     }

@@ -21,10 +21,13 @@ mod price;
 mod rates;
 pub(crate) mod refusals;
 mod requests;
+mod settings;
 pub(crate) mod slots;
 mod strikes;
 pub(crate) mod turns;
 mod users;
+
+pub(crate) use settings::Settings;
 
 pub(crate) use address::{Peer, of as address_of};
 pub(crate) use price::{

@@ -17,6 +17,9 @@ use crate::delivery::send_queue::Outbox;
 
 mod directory;
 pub(crate) mod records;
+mod settings;
+
+pub(crate) use settings::Settings;
 
 pub(crate) use directory::{Directory, run};
 

@@ -25,8 +25,11 @@ mod query_permits;
 mod queues;
 pub(crate) mod read_marks;
 mod sender;
+mod settings;
 mod shares;
 mod submission;
+
+pub(crate) use settings::Settings;
 
 pub(crate) use crate::workers::sender::CommandLoop;
 use query_permits::QueryPermits;

@@ -42,9 +42,12 @@ mod opening;
 mod renewal;
 mod sends;
 mod session;
+mod settings;
 pub(crate) mod socket;
 mod typing;
 pub(crate) mod upgrade;
+
+pub(crate) use settings::Settings;
 
 use upgrade::{Handshake, upgraded};
 
