@@ -176,3 +176,85 @@ fn sources(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     }
     Ok(found)
 }
+
+/// The layers of the gateway, from the top: a module imports those below it and none above (docs/architecture.md).
+const GATEWAY_LAYERS: &[&str] = &[
+    "http",
+    "ws",
+    "api_docs",
+    "auth",
+    "sessions",
+    "hub",
+    "workers",
+    "cluster",
+    "delivery",
+    "limits",
+    "origins",
+    "public_url",
+    "metrics",
+    "conditions",
+    "headings",
+    "keys",
+    "trace",
+    "tasks",
+    "account",
+];
+
+/// What puts the layers together, and what benchmarks run alone.
+const ABOVE_LAYERS: &[&str] = &["lib", "settings", "measured", "echo"];
+
+#[test]
+fn gateway_modules_import_only_lower_layers() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/gateway/src");
+    let layer = |module: &str| GATEWAY_LAYERS.iter().position(|name| *name == module);
+    let mut upward = Vec::new();
+    for file in sources(&root).unwrap() {
+        let place = file.strip_prefix(&root).unwrap().to_string_lossy();
+        let module = place.split(['/', '.']).next().unwrap_or_default();
+        let of_tests = ["tests", "testing"].iter().any(|name| place.contains(name));
+        if of_tests || ABOVE_LAYERS.contains(&module) {
+            continue;
+        }
+        let Some(own) = layer(module) else {
+            panic!("{module} is no layer of the gateway");
+        };
+        let source = std::fs::read_to_string(&file).unwrap();
+        for imported in imported_modules(&source) {
+            match layer(&imported) {
+                Some(other) if other >= own => {}
+                _ => upward.push(format!("{place} imports {imported}")),
+            }
+        }
+    }
+    assert_eq!(upward, Vec::<String>::new());
+}
+
+/// The modules of its own crate that a source file names, without those of its inline tests.
+fn imported_modules(source: &str) -> BTreeSet<String> {
+    let source = source
+        .split("#[cfg(test)]\nmod ")
+        .next()
+        .unwrap_or_default();
+    let code = source
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default());
+    let code = code.collect::<Vec<_>>().join("\n");
+    let name = |text: &str| {
+        let is_part = |letter: &char| letter.is_ascii_alphanumeric() || *letter == '_';
+        text.trim_start()
+            .chars()
+            .take_while(is_part)
+            .collect::<String>()
+    };
+    let mut modules = BTreeSet::new();
+    for imported in code.split("crate::").skip(1) {
+        let Some(group) = imported.strip_prefix('{') else {
+            let is_item = name(imported).starts_with(|first: char| first.is_ascii_uppercase());
+            modules.extend((!is_item).then(|| name(imported)));
+            continue;
+        };
+        let group = group.split(';').next().unwrap_or_default();
+        modules.extend(group.split(',').map(name).filter(|name| !name.is_empty()));
+    }
+    modules
+}

@@ -21,6 +21,7 @@ use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::Outbox;
 use crate::delivery::sequencer::{LogEvent, Verdict};
 use crate::delivery::window::{Bounds, Window};
+use crate::metrics::Replays;
 
 pub(crate) mod actor;
 pub(crate) mod announced;
@@ -142,17 +143,6 @@ pub(crate) struct Shard {
     now: Instant,
     /// When the event was read that is handed on now.
     read: Instant,
-}
-
-/// What was replayed since this was last asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Replays {
-    /// Events from the window.
-    pub(crate) window: u64,
-    /// Events from a worker.
-    pub(crate) worker: u64,
-    /// Ranges that were named instead.
-    pub(crate) truncated: u64,
 }
 
 /// How much is replayed of what a session missed; the rest is named in `truncated`.

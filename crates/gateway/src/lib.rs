@@ -207,7 +207,7 @@ impl Gateway {
         let bus = Bus::connect(&settings.nats, "confab-gateway").await?;
         let workers = Arc::new(Workers::new(bus.clone()));
         let gateways = Gateways::new(bus.clone());
-        let feed_metrics = FeedMetrics::new(registry, settings.hub.shards());
+        let feed_metrics = FeedMetrics::new(registry, settings.hub.shards().count());
         let (commands, command_loop) = Commands::new(
             bus.clone(),
             Arc::clone(&workers),
@@ -216,13 +216,7 @@ impl Gateway {
         );
         let sessions = Sessions::default();
         let revocations = Revocations::new(sessions.clone(), RevocationMetrics::new(registry));
-        let admission = Admission::new(
-            Arc::clone(&verifier),
-            revocations.clone(),
-            Refusals::new(settings.auth.explain_refusals),
-            AuthMetrics::new(registry),
-            settings.http.trusted_proxies,
-        );
+        let admission = admission(&settings, &verifier, &revocations, registry);
         let (signals, signalling, said) =
             Outbound::new(bus.clone(), gateways.clone(), SignalMetrics::new(registry));
         let (reads, reads_loop) = Reads::new(commands.clone(), signals.clone());
@@ -234,16 +228,14 @@ impl Gateway {
             signals: signals.clone(),
             said,
             directory: PresenceDirectory::new(bus.clone(), gateways.clone()),
-            grace: Duration::from_secs(settings.hub.presence_grace),
+            grace: settings.hub.presence_grace(),
         };
         let (fanout, fanout_loops) = Fanout::new(
             commands.clone(),
             feed_metrics.clone(),
             CacheMetrics::new(registry),
             neighbours,
-            settings
-                .hub
-                .replay(WindowMetrics::new(registry), settings.sessions.window_age()),
+            settings.replay(WindowMetrics::new(registry)),
         );
         Ok(Self {
             arrivals: Arrivals::new(
@@ -368,7 +360,7 @@ impl Gateway {
         } = self;
         let (events, from_feed, epochs) = ToHub::new(settings.hub.shards(), feed_metrics.broken());
         let link = bus.connection();
-        let reach = settings.hub.window_reach(settings.sessions.window_age());
+        let reach = settings.window_reach();
         let (revocations_bus, announced_bus, feed_bus) = (bus.clone(), bus.clone(), bus);
         let mut tasks = Tasks::default();
         tasks.spawn("keys", async move |stop| verifier.run(stop).await);
@@ -470,6 +462,22 @@ impl Gateway {
         };
         http::router(Arc::new(app), Arc::new(sockets), admin, front)
     }
+}
+
+/// Checks tokens, and what is revoked of them.
+fn admission(
+    settings: &Settings,
+    verifier: &Arc<Verifier>,
+    revocations: &Revocations,
+    registry: &mut Registry,
+) -> Admission {
+    Admission::new(
+        Arc::clone(verifier),
+        revocations.clone(),
+        Refusals::new(settings.auth.explain_refusals),
+        AuthMetrics::new(registry),
+        settings.http.trusted_proxies,
+    )
 }
 
 /// Sets `was_ready` when the gateway is ready for the first time, and ends never.

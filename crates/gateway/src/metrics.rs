@@ -12,6 +12,7 @@ mod commands;
 mod connections;
 mod feed;
 mod http;
+mod lag;
 mod limits;
 mod records;
 mod revocations;
@@ -28,13 +29,14 @@ pub(crate) use commands::CommandMetrics;
 pub(crate) use connections::{AllConnectionMetrics, ConnectionMetrics};
 pub(crate) use feed::FeedMetrics;
 pub(crate) use http::{Answered, HttpMetrics, UNMATCHED};
+pub(crate) use lag::MAX_LAG;
 pub(crate) use limits::LimitMetrics;
 pub(crate) use records::RecordMetrics;
 pub(crate) use revocations::RevocationMetrics;
 pub(crate) use signals::{CacheMetrics, SignalMetrics};
 pub(crate) use sockets::{FrameMetrics, SocketMetrics};
 pub use table::METRICS;
-pub(crate) use window::WindowMetrics;
+pub(crate) use window::{Replays, WindowMetrics};
 
 /// Seconds, from a fast answer to the end of every budget.
 const SECONDS: [f64; 12] = [

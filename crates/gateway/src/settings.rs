@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
+use confab_bus::feed::Reach;
 use confab_protocol::revocation::Lifetimes;
 use tracing::warn;
 
+use crate::hub::actor::Replay;
+use crate::metrics::WindowMetrics;
 use crate::{auth, headings, http, hub, limits, sessions, workers, ws};
 
 /// How far an issuer's clock may be off Postgres', in seconds.
@@ -81,6 +84,16 @@ impl Settings {
             token_seconds: token + CLOCK_MARGIN_SECONDS,
             session_seconds: self.sessions.revocation_seconds(),
         }
+    }
+
+    /// How far back the stream is read at a start; none where nothing is kept.
+    pub(crate) fn window_reach(&self) -> Option<Reach> {
+        self.hub.window_reach(self.sessions.window_age())
+    }
+
+    /// How much of what was missed is replayed, and from what.
+    pub(crate) fn replay(&self, metrics: WindowMetrics) -> Replay {
+        self.hub.replay(metrics, self.sessions.window_age())
     }
 
     /// How long the gateway sends its clients away before it ends.

@@ -69,6 +69,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How long a user without a session counts as online.
+    pub(crate) const fn presence_grace(&self) -> Duration {
+        Duration::from_secs(self.presence_grace)
+    }
+
     /// How many shards the hub has.
     pub(crate) fn shards(&self) -> Shards {
         Shards::of(usize::from(self.hub_shards))

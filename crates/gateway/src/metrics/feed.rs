@@ -11,9 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::lag::Lag;
 use super::{Part, at_zero, register};
-use crate::hub::Shards;
-use crate::hub::lag::Lag;
 
 /// More events than this unread in the stream: the gateway lags by seconds, and is not ready.
 const LAG: u64 = 50_000;
@@ -54,7 +53,7 @@ pub(crate) struct FeedMetrics {
 
 impl FeedMetrics {
     /// Of a hub of so many shards.
-    pub(crate) fn new(registry: &mut Registry, shards: Shards) -> Self {
+    pub(crate) fn new(registry: &mut Registry, shards: usize) -> Self {
         let lag = || Lag::new(Instant::now());
         let metrics = Self {
             events: Family::default(),
@@ -67,10 +66,10 @@ impl FeedMetrics {
             sessions: Gauge::default(),
             conversations: Gauge::default(),
             reconciled: Arc::default(),
-            unfilled: Arc::new(AtomicUsize::new(shards.count())),
+            unfilled: Arc::new(AtomicUsize::new(shards)),
             pending: Arc::default(),
             broken: Arc::default(),
-            lags: std::iter::repeat_with(lag).take(shards.count()).collect(),
+            lags: std::iter::repeat_with(lag).take(shards).collect(),
             coordinator: lag(),
             lag_seconds: Family::default(),
         };

@@ -7,12 +7,21 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::{Part, at_zero, register};
-use crate::delivery::window::Window;
-use crate::hub::Replays;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SourceLabel {
     source: &'static str,
+}
+
+/// What was replayed since this was last asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Replays {
+    /// Events from the window.
+    pub(crate) window: u64,
+    /// Events from a worker.
+    pub(crate) worker: u64,
+    /// Ranges that were named instead.
+    pub(crate) truncated: u64,
 }
 
 /// Metrics of the replay window, and of what is replayed.
@@ -47,10 +56,10 @@ impl WindowMetrics {
         metrics
     }
 
-    /// A shard's window is so large, and was as it last said.
-    pub(crate) fn observe(&self, [events, bytes]: &mut [Part; 2], window: &Window) {
-        events.show(&self.events, window.events());
-        bytes.show(&self.bytes, window.bytes());
+    /// A shard's window holds so many events and bytes, and held as many as it last said.
+    pub(crate) fn observe(&self, [events, bytes]: &mut [Part; 2], held: (usize, usize)) {
+        events.show(&self.events, held.0);
+        bytes.show(&self.bytes, held.1);
     }
 
     /// So much was replayed.

@@ -18,8 +18,9 @@ use super::shard::tell;
 use super::steps_out::StepsOut;
 use super::{Done, PERIOD, ToClose, ToOpen, Todo, questions};
 use crate::account::SessionKey;
-use crate::hub::{Coordinator, Effect, FIRST_EPOCH, Opened, Opening, Replays, Step, Ticket};
+use crate::hub::{Coordinator, Effect, FIRST_EPOCH, Opened, Opening, Step, Ticket};
 use crate::limits::permits::FairPermits;
+use crate::metrics::Replays;
 use crate::metrics::{FeedMetrics, WindowMetrics};
 use crate::workers::Commands;
 

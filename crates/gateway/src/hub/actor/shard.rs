@@ -144,7 +144,9 @@ impl ShardLoop {
         } = &mut self.shown;
         self.metrics
             .conversations(conversations, self.shard.conversation_count());
-        self.replays.observe(window, self.shard.window());
+        let held = self.shard.window();
+        let held = (held.events(), held.bytes());
+        self.replays.observe(window, held);
         self.replays.replayed(self.shard.take_replays());
         self.metrics.waiting("questions", self.questions.waiting());
     }

@@ -168,7 +168,7 @@ async fn without_sessions(shards: Shards) -> (Fanout, Loops) {
         shards,
     };
     let (metrics, cache) = (
-        FeedMetrics::new(&mut registry, shards),
+        FeedMetrics::new(&mut registry, shards.count()),
         CacheMetrics::new(&mut registry),
     );
     Fanout::new(commands, metrics, cache, neighbours, replay)

@@ -12,7 +12,8 @@ use rustc_hash::FxHashMap;
 
 use super::{Heard, Hub, Way};
 use crate::account::SessionKey;
-use crate::hub::{Ask, Come, Conversation, Read, Replays, Retry, Shard, Standing, Telling};
+use crate::hub::{Ask, Come, Conversation, Read, Retry, Shard, Standing, Telling};
+use crate::metrics::Replays;
 
 /// What a session says or asks of a shard.
 #[derive(Debug)]
