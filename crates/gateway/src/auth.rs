@@ -12,7 +12,7 @@ use confab_protocol::error::Failure;
 use confab_protocol::ids::SessionId;
 use time::{Duration, OffsetDateTime};
 
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::limits::address_of;
 use crate::limits::refusals::Refusals;
 use crate::limits::turns::Turns;
@@ -107,7 +107,7 @@ impl Admission {
         self.judge(token, Some(address), transport).await
     }
 
-    /// Gives a session, which closes by its `outbox`, its place among the open ones. The revocations are looked at again
+    /// Gives a session, which closes by its `send_queue`, its place among the open ones. The revocations are looked at again
     /// once it is there, so that none slips between its admission and its opening.
     ///
     /// # Errors
@@ -116,9 +116,11 @@ impl Admission {
         &self,
         session: SessionId,
         caller: &Caller,
-        outbox: Arc<Outbox>,
+        send_queue: Arc<SendQueue>,
     ) -> Result<Registered, Failure> {
-        let place = self.sessions().register(session, caller.clone(), outbox);
+        let place = self
+            .sessions()
+            .register(session, caller.clone(), send_queue);
         self.revocations.check_session(caller, session)?;
         Ok(place)
     }

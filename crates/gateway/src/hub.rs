@@ -18,7 +18,7 @@ use confab_protocol::signal::PresenceStatus;
 use rustc_hash::FxHashMap;
 
 use crate::account::{Account, SessionKey};
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::delivery::sequencer::{LogEvent, Verdict};
 use crate::delivery::window::{Bounds, Window};
 use crate::metrics::Replays;
@@ -88,7 +88,7 @@ pub(crate) struct Opening {
     pub(crate) key: SessionKey,
     pub(crate) account: Account,
     /// Where its events go.
-    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) send_queue: Arc<SendQueue>,
     pub(crate) start: Start,
 }
 

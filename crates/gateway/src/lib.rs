@@ -377,9 +377,9 @@ impl Gateway {
         });
         tasks.spawn("signals", |stop| signalling.run(stop));
         tasks.spawn("reads", |stop| reads_loop.run(stop));
-        let hub = fanout.clone();
+        let announced_hub = fanout.clone();
         tasks.spawn("lingering", |stop| {
-            hub::announced::run(announced_bus, hub, lingering_since, stop)
+            hub::announced::run(announced_bus, announced_hub, lingering_since, stop)
         });
         tasks.spawn("records", |stop| {
             sessions::records::run(records, fanout, stop)

@@ -12,7 +12,7 @@ use confab_protocol::query::{Membership, UserMemberships};
 use uuid::Uuid;
 
 use crate::account::{Account, SessionKey};
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::delivery::window::Bounds;
 use crate::hub::{Effect, Hub, Opening, ReplayLimits, Shards, Start};
 
@@ -83,8 +83,8 @@ fn open(hub: &mut Hub, opening: Opening, head: Seq) -> Option<u64> {
     })
 }
 
-/// A session of a user of this number, whose outbox is `outbox`.
-fn opening(number: u64, outbox: Arc<Outbox>, start: Start) -> Result<Opening, IdError> {
+/// A session of a user of this number, whose send_queue is `send_queue`.
+fn opening(number: u64, send_queue: Arc<SendQueue>, start: Start) -> Result<Opening, IdError> {
     let account = Account {
         tenant: "default".parse()?,
         user: format!("user-{number}").parse()?,
@@ -92,7 +92,7 @@ fn opening(number: u64, outbox: Arc<Outbox>, start: Start) -> Result<Opening, Id
     Ok(Opening {
         key: SessionKey(number),
         account,
-        outbox,
+        send_queue,
         start,
     })
 }

@@ -13,7 +13,7 @@ use confab_protocol::timestamp::Timestamp;
 use rustc_hash::FxHashMap;
 use time::OffsetDateTime;
 
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 
 mod directory;
 pub(crate) mod records;
@@ -41,7 +41,7 @@ struct Open {
     since: Timestamp,
     last_seen: Arc<LastSeen>,
     /// By which it is closed.
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
 }
 
 /// When anything last came from a client, in milliseconds since 1970.
@@ -93,12 +93,12 @@ impl Drop for Registered {
 }
 
 impl Sessions {
-    /// Gives a session, which closes by its `outbox`, its place among the open ones.
+    /// Gives a session, which closes by its `send_queue`, its place among the open ones.
     pub(crate) fn register(
         &self,
         id: SessionId,
         caller: Caller,
-        outbox: Arc<Outbox>,
+        send_queue: Arc<SendQueue>,
     ) -> Registered {
         let now = OffsetDateTime::now_utc();
         let last_seen = Arc::new(LastSeen(AtomicI64::new(0)));
@@ -107,7 +107,7 @@ impl Sessions {
             caller,
             since: Timestamp::new(now),
             last_seen: Arc::clone(&last_seen),
-            outbox,
+            send_queue,
         };
         self.lock().insert(id, open);
         Registered {
@@ -143,20 +143,20 @@ impl Sessions {
         let all: Vec<_> = {
             let registry = self.lock();
             let open = registry.open.values();
-            open.map(|open| Arc::clone(&open.outbox)).collect()
+            open.map(|open| Arc::clone(&open.send_queue)).collect()
         };
-        for outbox in &all {
-            outbox.close(Code::Unavailable);
+        for send_queue in &all {
+            send_queue.close(Code::Unavailable);
         }
         all.len()
     }
 
     /// Closes the sessions that a revocation covers; says how many.
     pub(crate) fn close_revoked(&self, revocation: &Revocation) -> usize {
-        // An outbox has a lock of its own: it is asked behind this one.
+        // An send_queue has a lock of its own: it is asked behind this one.
         let covered = self.lock().covered(revocation);
-        for outbox in &covered {
-            outbox.close(Code::TokenRevoked);
+        for send_queue in &covered {
+            send_queue.close(Code::TokenRevoked);
         }
         covered.len()
     }
@@ -213,7 +213,7 @@ impl Registry {
         }
     }
 
-    fn covered(&self, revocation: &Revocation) -> Vec<Arc<Outbox>> {
+    fn covered(&self, revocation: &Revocation) -> Vec<Arc<SendQueue>> {
         let tenant = &revocation.tenant;
         let ids = match &revocation.target {
             RevocationTarget::Session { session, .. } => Some(std::slice::from_ref(session)),
@@ -229,7 +229,7 @@ impl Registry {
         let named = ids.into_iter().flatten().filter_map(|id| self.open.get(id));
         named
             .filter(|open| covers(revocation, &open.caller))
-            .map(|open| Arc::clone(&open.outbox))
+            .map(|open| Arc::clone(&open.send_queue))
             .collect()
     }
 }

@@ -57,7 +57,7 @@ pub(crate) struct Place {
 
 /// The queue between the hub, the session and the socket.
 #[derive(Debug)]
-pub(crate) struct Outbox {
+pub(crate) struct SendQueue {
     encoding: Encoding,
     capacity: usize,
     state: Mutex<State>,
@@ -146,7 +146,7 @@ enum Kind {
     Answer,
 }
 
-impl Outbox {
+impl SendQueue {
     /// An empty queue for a socket of `encoding`, that holds events of at most `capacity` bytes.
     pub(crate) fn new(encoding: Encoding, capacity: usize) -> Self {
         Self {

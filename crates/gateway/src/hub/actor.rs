@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use crate::account::{Account, SessionKey};
 use crate::cluster::presence::PresenceDirectory;
 use crate::cluster::signals::{FromGateways, Outbound};
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::delivery::window::Bounds;
 use crate::hub::feed::FeedArrival;
 use crate::hub::{
@@ -109,7 +109,7 @@ type ToClose = (SessionKey, Vec<oneshot::Sender<Vec<Position>>>);
 enum ForPresence {
     Set(SessionKey, PresenceStatus, oneshot::Sender<()>),
     /// A session's client wants to know who is there.
-    Snapshot(Arc<Account>, Arc<Outbox>),
+    Snapshot(Arc<Account>, Arc<SendQueue>),
     /// Conversations with their first members here, and users with new ones.
     Came(Come),
 }

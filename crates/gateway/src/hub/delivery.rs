@@ -228,7 +228,7 @@ impl Shard {
         if session.conversations.insert(id) && session.is_open() {
             self.come.joins(&session.account, id);
         }
-        let mut entry = Entry::new(key, Arc::clone(&session.outbox), joined, left, begin);
+        let mut entry = Entry::new(key, Arc::clone(&session.send_queue), joined, left, begin);
         entry.set_waiting(session.is_unsure(id, self.epoch) && !begin.by_record);
         let is_new = conversation.enter(entry);
         let position = conversation.sequencer.position();

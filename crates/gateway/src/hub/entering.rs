@@ -85,14 +85,14 @@ impl Shard {
         let Registration {
             key,
             account,
-            outbox,
+            send_queue,
             replay,
         } = registration;
         let keys = self.present.entry(Arc::clone(&account)).or_default();
         keys.push(key);
         let session = Session {
             account,
-            outbox,
+            send_queue,
             conversations: Conversations::default(),
             ended: Ended::default(),
             noted: Some(Box::default()),

@@ -210,7 +210,7 @@ mod tests {
     use super::super::entry::Begin;
     use super::*;
     use crate::delivery::encoding::Encoding;
-    use crate::delivery::send_queue::Outbox;
+    use crate::delivery::send_queue::SendQueue;
 
     #[derive(Debug, Clone, Copy)]
     enum Step {
@@ -230,12 +230,18 @@ mod tests {
     }
 
     fn take(entries: &mut Entries, model: &mut BTreeMap<Turn, Seq>, step: Step) {
-        let outbox = Arc::new(Outbox::new(Encoding::Json, 1));
+        let send_queue = Arc::new(SendQueue::new(Encoding::Json, 1));
         match step {
             Step::Insert(session, joined) => {
                 let session = SessionKey(session);
                 if model.insert((session, joined), joined).is_none() {
-                    entries.insert(Entry::new(session, outbox, joined, None, Begin::at(joined)));
+                    entries.insert(Entry::new(
+                        session,
+                        send_queue,
+                        joined,
+                        None,
+                        Begin::at(joined),
+                    ));
                 }
             }
             Step::Remove(session, joined) => {

@@ -9,7 +9,7 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 use super::entries::Turn;
 use crate::account::SessionKey;
 use crate::delivery::broadcast::Broadcast;
-use crate::delivery::send_queue::{Outbox, Place};
+use crate::delivery::send_queue::{Place, SendQueue};
 use crate::delivery::sequencer::LogEvent;
 
 /// From where an entry begins to hear.
@@ -55,7 +55,7 @@ pub(super) enum Pushed {
 #[derive(Debug)]
 pub(super) struct Entry {
     session: SessionKey,
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
     joined: Seq,
     /// The last seq pushed, or not owed.
     pub(super) cursor: Seq,
@@ -85,7 +85,7 @@ struct Rest {
 impl Entry {
     pub(super) fn new(
         session: SessionKey,
-        outbox: Arc<Outbox>,
+        send_queue: Arc<SendQueue>,
         joined: Seq,
         left: Option<Seq>,
         begin: Begin,
@@ -99,7 +99,7 @@ impl Entry {
         } = begin;
         let mut entry = Self {
             session,
-            outbox,
+            send_queue,
             joined,
             cursor,
             rest: None,
@@ -132,8 +132,8 @@ impl Entry {
         self.session
     }
 
-    pub(super) const fn outbox(&self) -> &Arc<Outbox> {
-        &self.outbox
+    pub(super) const fn send_queue(&self) -> &Arc<SendQueue> {
+        &self.send_queue
     }
 
     pub(super) const fn joined(&self) -> Seq {
@@ -238,7 +238,7 @@ impl Entry {
             joined: self.joined,
             seq,
         };
-        if seq > rest.skip && !self.outbox.push_event(place, event) {
+        if seq > rest.skip && !self.send_queue.push_event(place, event) {
             return Pushed::NoRoom;
         }
         self.cursor = seq;

@@ -56,7 +56,7 @@ impl Shard {
             .chain(ended.map(|(id, left)| (id, 0, left)))
             .collect();
         // Behind the cursors: what is pushed is unproven before it counts in a position.
-        let unproven = session.outbox.unproven();
+        let unproven = session.send_queue.unproven();
         let position = |conversation: ConversationId, joined: Seq, cursor: Seq| {
             let (mut joined, mut seq) = match unproven.get(&conversation) {
                 Some((joined, first)) => (*joined, cursor.min(first - 1)),
@@ -96,7 +96,7 @@ impl Shard {
             let Some(bound) = cursor.or_else(|| session.ended.get(id)) else {
                 continue;
             };
-            session.outbox.seen(id, seq.min(bound));
+            session.send_queue.seen(id, seq.min(bound));
             if let Some(kept) = session.kept.get_mut(&id) {
                 kept.position = kept.position.max(seq);
                 if kept.position >= kept.head {
@@ -112,20 +112,20 @@ impl Shard {
         session.map_or(0, |session| session.conversations.len())
     }
 
-    /// In how many conversations events wait for room in a session's outbox.
+    /// In how many conversations events wait for room in a session's send_queue.
     pub(crate) fn behind_of(&self, key: SessionKey) -> usize {
         let session = self.sessions.get(&key);
         session.map_or(0, |session| session.behind.len())
     }
 
-    /// A session's outbox has no room for the next event of a conversation.
+    /// A session's send_queue has no room for the next event of a conversation.
     pub(super) fn is_behind(&mut self, id: ConversationId, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(&key) {
             session.behind.insert(id);
         }
     }
 
-    /// A session's outbox has room for what was held back.
+    /// A session's send_queue has room for what was held back.
     pub(crate) fn drained(&mut self, key: SessionKey) {
         let session = self.sessions.get_mut(&key);
         let behind = session.map(|session| std::mem::take(&mut session.behind));

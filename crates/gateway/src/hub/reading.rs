@@ -87,7 +87,7 @@ impl Shard {
         if entry.is_reading() || entry.cursor >= entry.goal(position) {
             return;
         }
-        if entry.outbox().is_pressed() {
+        if entry.send_queue().is_pressed() {
             self.is_behind(id, key);
             return;
         }

@@ -9,13 +9,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::ended::Ended;
 use super::steps::ReplayBudget;
 use crate::account::Account;
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 
 /// A session: whose it is, and what is known of its memberships beside their cursors.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) account: Arc<Account>,
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) send_queue: Arc<SendQueue>,
     pub(super) conversations: Conversations,
     /// Up to where memberships ended: none that began before is entered again.
     pub(super) ended: Ended,
@@ -27,7 +27,7 @@ pub(super) struct Session {
     pub(super) confirming: FxHashMap<ConversationId, Vec<u64>>,
     /// The epoch in which its memberships were last asked for; none before the first answer.
     pub(super) epoch: u64,
-    /// Conversations whose events wait for room in the outbox.
+    /// Conversations whose events wait for room in the send_queue.
     pub(super) behind: FxHashSet<ConversationId>,
     /// What the client lacks of what was truncated, until it says otherwise.
     pub(super) kept: FxHashMap<ConversationId, Kept>,

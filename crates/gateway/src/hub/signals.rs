@@ -182,13 +182,13 @@ impl Shard {
         if carries {
             // A session that was a member before may still have an ended entry beside the present one.
             for entry in conversation.listeners(but) {
-                entry.outbox().push_signal(&key, &broadcast);
+                entry.send_queue().push_signal(&key, &broadcast);
             }
             return;
         }
         for session in self.sessions_of(&signal.tenant, &signal.user) {
             if let Some(entry) = conversation.listener(*session) {
-                entry.outbox().push_signal(&key, &broadcast);
+                entry.send_queue().push_signal(&key, &broadcast);
             }
         }
     }
@@ -223,7 +223,7 @@ impl Shard {
             for entry in conversation.listeners(own) {
                 looked_at += 1;
                 if entry.joined() <= as_of && told.insert(entry.session()) {
-                    entry.outbox().push_signal(key, broadcast);
+                    entry.send_queue().push_signal(key, broadcast);
                 }
             }
         }

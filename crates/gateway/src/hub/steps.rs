@@ -12,14 +12,14 @@ use confab_protocol::query::Membership;
 use super::entry::Begin;
 use super::session::Kept;
 use crate::account::{Account, SessionKey};
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 
 /// A session that every shard is to know of before its memberships are asked for: from then on each takes note of additions.
 #[derive(Debug, Clone)]
 pub(crate) struct Registration {
     pub(crate) key: SessionKey,
     pub(crate) account: Arc<Account>,
-    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) send_queue: Arc<SendQueue>,
     pub(crate) replay: Arc<ReplayBudget>,
 }
 

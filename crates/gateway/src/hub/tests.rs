@@ -283,9 +283,9 @@ impl World {
     fn connect(&mut self, n: usize, start: Start) {
         self.keys += 1;
         let key = SessionKey(self.keys);
-        let outbox = Arc::new(Outbox::new(Encoding::Json, self.capacity));
+        let send_queue = Arc::new(SendQueue::new(Encoding::Json, self.capacity));
         let client = &mut self.clients[n];
-        client.connected(key, Arc::clone(&outbox));
+        client.connected(key, Arc::clone(&send_queue));
         let account = Account {
             tenant: "t".parse().unwrap(),
             user: format!("u{}", client.user).parse().unwrap(),
@@ -293,7 +293,7 @@ impl World {
         self.hub.open(Opening {
             key,
             account,
-            outbox,
+            send_queue,
             start,
         });
     }
@@ -449,7 +449,7 @@ impl World {
             gateway: None,
         });
         for client in &self.clients {
-            let frames = client.outbox().taken(usize::MAX).unwrap();
+            let frames = client.send_queue().taken(usize::MAX).unwrap();
             let told = frames.iter().any(|frame| frame.as_bytes()[0] != PING);
             let member = log.is_member(client.user);
             assert_eq!(told, member && client.user != 0, "u{}", client.user);

@@ -67,7 +67,7 @@ impl Shard {
         });
         (kept.position, kept.head) = (kept.position.min(position), head);
         self.replays.truncated += 1;
-        session.outbox.tell(&ServerFrame::Truncated(Truncated {
+        session.send_queue.tell(&ServerFrame::Truncated(Truncated {
             conversation_id: id,
             from_seq: if reset.is_some() { 1 } else { position + 1 },
             head_seq: head,

@@ -1,4 +1,4 @@
-//! One event on its way to many sockets: feed, sequencer, window, hub, outbox, writer.
+//! One event on its way to many sockets: feed, sequencer, window, hub, send_queue, writer.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::io::Sink;
 use super::{hub, message, open, opening};
 use crate::delivery::encoding::Encoding;
 use crate::delivery::frames::Frame;
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::hub::{Hub, Start};
 use crate::ws::socket::Writer;
 
@@ -34,7 +34,7 @@ pub struct Delivery {
 
 #[derive(Debug)]
 struct Socket {
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
     writer: Writer<Sink>,
     /// The number of its last ping.
     pings: u64,
@@ -49,12 +49,12 @@ impl Delivery {
         let mut hub = hub(WINDOW);
         let mut sockets = Vec::new();
         for number in 0..sessions {
-            let outbox = Arc::new(Outbox::new(Encoding::Json, CAPACITY));
-            let opening = opening(number, Arc::clone(&outbox), Start::default())?;
+            let send_queue = Arc::new(SendQueue::new(Encoding::Json, CAPACITY));
+            let opening = opening(number, Arc::clone(&send_queue), Start::default())?;
             open(&mut hub, opening, 1);
-            outbox.start(Frame::text(b"{}"));
+            send_queue.start(Frame::text(b"{}"));
             sockets.push(Socket {
-                outbox,
+                send_queue,
                 writer: Writer::new(tokio::io::sink()),
                 pings: 1,
             });
@@ -70,7 +70,7 @@ impl Delivery {
         Ok(delivery)
     }
 
-    /// The next event comes through the feed, and stands in every outbox.
+    /// The next event comes through the feed, and stands in every send_queue.
     pub fn dispatch(&mut self) {
         self.event.seq += 1;
         self.hub.tick(Instant::now());
@@ -84,8 +84,10 @@ impl Delivery {
     /// What waits in the outboxes stands in the writers.
     pub fn take(&mut self) {
         for socket in &mut self.sockets {
-            let Socket { outbox, writer, .. } = socket;
-            let _no_socket_is_closed = outbox.take(WRITE, |frame| writer.push(frame));
+            let Socket {
+                send_queue, writer, ..
+            } = socket;
+            let _no_socket_is_closed = send_queue.take(WRITE, |frame| writer.push(frame));
         }
     }
 
@@ -107,13 +109,13 @@ impl Delivery {
     /// Every socket is pinged, and every client answers.
     pub fn beat(&mut self) {
         for socket in &mut self.sockets {
-            socket.outbox.push_ping();
+            socket.send_queue.push_ping();
             socket.pings += 1;
         }
         self.take();
         self.write();
         for socket in &self.sockets {
-            socket.outbox.proven(&socket.pings.to_be_bytes());
+            socket.send_queue.proven(&socket.pings.to_be_bytes());
         }
     }
 
@@ -121,7 +123,7 @@ impl Delivery {
     #[must_use]
     pub fn stands(&self) -> (Option<Seq>, Seq) {
         let unproven = |socket: &Socket| {
-            let first = socket.outbox.unproven().into_values().next();
+            let first = socket.send_queue.unproven().into_values().next();
             first.map_or(self.event.seq, |(_, first)| first - 1)
         };
         (self.sockets.iter().map(unproven).min(), self.event.seq)

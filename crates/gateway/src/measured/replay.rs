@@ -11,7 +11,7 @@ use super::{CONVERSATION, hub, message, open, opening};
 use crate::account::SessionKey;
 use crate::delivery::encoding::Encoding;
 use crate::delivery::frames::Frame;
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::delivery::sequencer::LogEvent;
 use crate::delivery::window::{Bounds, Window};
 use crate::hub::{Hub, Start};
@@ -113,7 +113,7 @@ impl Resume {
     /// Never.
     pub fn resume(&mut self) -> Result<Option<u64>, IdError> {
         self.resumed += 1;
-        let outbox = Arc::new(Outbox::new(Encoding::Json, usize::MAX));
+        let send_queue = Arc::new(SendQueue::new(Encoding::Json, usize::MAX));
         let start = Start {
             resumed: true,
             positions: vec![Position {
@@ -123,9 +123,9 @@ impl Resume {
             }],
             ..Start::default()
         };
-        let opening = opening(self.resumed, Arc::clone(&outbox), start)?;
+        let opening = opening(self.resumed, Arc::clone(&send_queue), start)?;
         let replayed = open(&mut self.hub, opening, self.head);
-        outbox.start(Frame::text(b"{}"));
+        send_queue.start(Frame::text(b"{}"));
         self.hub.close(SessionKey(self.resumed));
         Ok(replayed)
     }

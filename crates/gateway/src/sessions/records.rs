@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::account::SessionKey;
 use crate::conditions::RECORDS;
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::hub::actor::Fanout;
 use crate::metrics::RecordMetrics;
 
@@ -122,7 +122,7 @@ impl Records {
         session: SessionId,
         caller: &Caller,
         positions: Vec<Position>,
-        live: (Arc<Outbox>, SessionKey),
+        live: (Arc<SendQueue>, SessionKey),
     ) -> Begun {
         let token = Token::new(session);
         let owner = Ownership {

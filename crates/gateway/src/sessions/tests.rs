@@ -24,11 +24,11 @@ fn id(n: u128) -> SessionId {
     SessionId(Uuid::from_u128(n))
 }
 
-fn open(sessions: &Sessions, n: u128, caller: Caller) -> (Registered, Arc<Outbox>) {
-    let outbox = Arc::new(Outbox::new(Encoding::Json, 1000));
+fn open(sessions: &Sessions, n: u128, caller: Caller) -> (Registered, Arc<SendQueue>) {
+    let send_queue = Arc::new(SendQueue::new(Encoding::Json, 1000));
     (
-        sessions.register(id(n), caller, Arc::clone(&outbox)),
-        outbox,
+        sessions.register(id(n), caller, Arc::clone(&send_queue)),
+        send_queue,
     )
 }
 
@@ -42,8 +42,8 @@ fn revoke(sessions: &Sessions, target: RevocationTarget) -> usize {
     })
 }
 
-fn is_closed(outbox: &Outbox) -> bool {
-    outbox.taken(1) == Err(Code::TokenRevoked)
+fn is_closed(send_queue: &SendQueue) -> bool {
+    send_queue.taken(1) == Err(Code::TokenRevoked)
 }
 
 fn listed(sessions: &Sessions, user: &str) -> Vec<SessionId> {
@@ -119,7 +119,7 @@ fn a_revocation_closes_what_it_covers_and_nothing_else() {
 #[test]
 fn a_fresh_token_counts_in_the_place_of_the_first() {
     let sessions = Sessions::default();
-    let (place, outbox) = open(&sessions, 1, caller("alice", "old", 10));
+    let (place, send_queue) = open(&sessions, 1, caller("alice", "old", 10));
     place.renewed(&caller("alice", "new", 200));
     assert_eq!(listed(&sessions, "alice"), [id(1)]);
     assert_eq!(
@@ -135,17 +135,17 @@ fn a_fresh_token_counts_in_the_place_of_the_first() {
         revoke(&sessions, RevocationTarget::Login("new".to_owned())),
         1
     );
-    assert!(is_closed(&outbox));
+    assert!(is_closed(&send_queue));
 }
 
 #[test]
 fn a_session_resumed_here_is_not_forgotten_when_its_former_connection_goes() {
     let sessions = Sessions::default();
     let (former, _) = open(&sessions, 1, caller("alice", "a", 1));
-    let (_resumed, outbox) = open(&sessions, 1, caller("alice", "b", 1));
+    let (_resumed, send_queue) = open(&sessions, 1, caller("alice", "b", 1));
     drop(former);
     assert_eq!(listed(&sessions, "alice"), [id(1)]);
     let target = RevocationTarget::Login("b".to_owned());
     assert_eq!(revoke(&sessions, target), 1);
-    assert!(is_closed(&outbox));
+    assert!(is_closed(&send_queue));
 }

@@ -16,7 +16,7 @@ use super::socket::{self, Message, ReadError, Reader, Writer};
 use crate::delivery::encoding::Encoding;
 use crate::delivery::encoding::encode;
 use crate::delivery::frames::Frame;
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 
 /// How long the closing handshake may take.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ pub(super) struct Connection {
     pub(super) reader: Reader<OwnedReadHalf>,
     pub(super) writer: Writer<OwnedWriteHalf>,
     pub(super) encoding: Encoding,
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) send_queue: Arc<SendQueue>,
 }
 
 /// How a connection ends.
@@ -68,8 +68,10 @@ impl Connection {
         let welcome = ServerFrame::Welcome(Box::new(welcome));
         match encode(self.encoding, &welcome) {
             Ok(frame) => {
-                self.outbox.metrics().told(&welcome, frame.as_bytes().len());
-                self.outbox.start(frame);
+                self.send_queue
+                    .metrics()
+                    .told(&welcome, frame.as_bytes().len());
+                self.send_queue.start(frame);
             }
             Err(error) => warn!(error = %chain(&error), "a welcome cannot be encoded"),
         }
@@ -78,8 +80,10 @@ impl Connection {
     pub(super) fn answer(&self, frame: &ServerFrame) {
         match encode(self.encoding, frame) {
             Ok(encoded) => {
-                self.outbox.metrics().told(frame, encoded.as_bytes().len());
-                self.outbox.push_answer(encoded);
+                self.send_queue
+                    .metrics()
+                    .told(frame, encoded.as_bytes().len());
+                self.send_queue.push_answer(encoded);
             }
             Err(error) => warn!(error = %chain(&error), "an answer cannot be encoded"),
         }
@@ -98,7 +102,7 @@ impl Connection {
             Decoded::Frame(frame) => Some(frame),
             Decoded::Bad(_) | Decoded::WrongKind => None,
         };
-        self.outbox.metrics().heard(frame, bytes);
+        self.send_queue.metrics().heard(frame, bytes);
     }
 
     pub(super) fn answer_error(&self, id: Option<String>, failure: Failure) {
@@ -121,9 +125,11 @@ impl Connection {
             End::Closed => Frame::close(1000, ""),
             End::Lost => return,
         };
-        let Self { outbox, writer, .. } = &mut self;
+        let Self {
+            send_queue, writer, ..
+        } = &mut self;
         // One that was closed has nothing more.
-        let _closed = outbox.take(usize::MAX, |frame| writer.push(frame));
+        let _closed = send_queue.take(usize::MAX, |frame| writer.push(frame));
         if !socket::close(&mut self.reader, &mut self.writer, frame, CLOSING).await {
             debug!("the client did not close in time");
         }
@@ -133,7 +139,7 @@ impl Connection {
 /// Writes what waits, and what comes meanwhile, for as long as the socket takes it at once and nobody else is to act: a session
 /// that only hears is then woken for its frames alone. Cancel-safe.
 pub(super) async fn pump(
-    outbox: &Outbox,
+    send_queue: &SendQueue,
     writer: &mut Writer<OwnedWriteHalf>,
     meanwhile: Meanwhile,
 ) -> Result<(), End> {
@@ -142,11 +148,11 @@ pub(super) async fn pump(
         return writer.write_some().await.map_err(|_lost| End::Lost);
     }
     loop {
-        outbox.ready().await;
-        let taken = outbox.take(WRITE, |frame| writer.push(frame));
+        send_queue.ready().await;
+        let taken = send_queue.take(WRITE, |frame| writer.push(frame));
         taken.map_err(End::of)?;
         let all = writer.write_now().await.map_err(|_lost| End::Lost)?;
-        if !all || meanwhile == Meanwhile::ReadingWaits || outbox.has_room_again() {
+        if !all || meanwhile == Meanwhile::ReadingWaits || send_queue.has_room_again() {
             return Ok(());
         }
     }

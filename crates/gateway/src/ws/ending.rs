@@ -42,8 +42,8 @@ impl Session<'_> {
                     self.done(connection, done);
                     Ok(())
                 }
-                written = pump(&connection.outbox, &mut connection.writer, Meanwhile::ReadingWaits) => written,
-                code = connection.outbox.closed(), if writing => Err(End::of(code)),
+                written = pump(&connection.send_queue, &mut connection.writer, Meanwhile::ReadingWaits) => written,
+                code = connection.send_queue.closed(), if writing => Err(End::of(code)),
             };
             if let Err(other) = step {
                 return Some(other);

@@ -19,7 +19,7 @@ use super::connection::{Connection, End};
 use super::hello::Greeted;
 use super::session::Session;
 use crate::account::{Account, SessionKey};
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::hub::{Opened, Start};
 use crate::limits::UserConnection;
 use crate::sessions::Registered;
@@ -97,8 +97,8 @@ pub(super) async fn open<'a>(
             tenant: caller.tenant.clone(),
             user: caller.user.clone(),
         };
-        let outbox = Arc::clone(&connection.outbox);
-        sockets.fanout.presence_snapshot(account, outbox).await;
+        let send_queue = Arc::clone(&connection.send_queue);
+        sockets.fanout.presence_snapshot(account, send_queue).await;
     }
     Ok(Session::new(
         sockets,
@@ -117,7 +117,9 @@ async fn take_over(
     token: &str,
 ) -> Result<TakenOver, Failure> {
     sockets.users.may_resume(caller)?;
-    let taking = sockets.records.take_over(token, caller, &connection.outbox);
+    let taking = sockets
+        .records
+        .take_over(token, caller, &connection.send_queue);
     let taken = taking.await;
     if !matches!(taken, Ok(TakenOver::Resumed(_))) {
         sockets.users.resume_failed(caller);
@@ -160,12 +162,12 @@ async fn enter(
         seen,
         presence: resumed.as_ref().map(|resumed| resumed.presence),
     };
-    let outbox = || Arc::clone(&connection.outbox);
+    let send_queue = || Arc::clone(&connection.send_queue);
     let opening = sockets
         .fanout
-        .open(account, outbox(), start, sockets.limits.open);
+        .open(account, send_queue(), start, sockets.limits.open);
     let (key, opened) = opening.await?;
-    let place = match sockets.admission.open(session, caller, outbox()) {
+    let place = match sockets.admission.open(session, caller, send_queue()) {
         Ok(place) => place,
         Err(revoked) => {
             let _positions = sockets.fanout.close(key).await;
@@ -182,7 +184,7 @@ async fn enter(
             (resumed.holder, Some(resumed.token), None)
         }
         None => {
-            let Some(begun) = begin(sockets, session, caller, (outbox(), key)).await else {
+            let Some(begun) = begin(sockets, session, caller, (send_queue(), key)).await else {
                 let _positions = sockets.fanout.close(key).await;
                 let late = Failure::new(Code::Unavailable, "the hub does not answer in time");
                 return Err(late.retry_after(1000));
@@ -207,7 +209,7 @@ async fn begin(
     sockets: &Sockets,
     session: SessionId,
     caller: &Caller,
-    live: (Arc<Outbox>, SessionKey),
+    live: (Arc<SendQueue>, SessionKey),
 ) -> Option<(Holder, Option<Token>, Option<LaterToken>)> {
     let positions = sockets.fanout.positions(live.1).await?;
     let begun = sockets.records.begin(session, caller, positions, live);

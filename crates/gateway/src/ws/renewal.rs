@@ -87,7 +87,7 @@ impl Session<'_> {
     fn go_on_as_before(&self, connection: &Connection) {
         let admission = &self.sockets.admission;
         if let Err(failure) = admission.renewed(&self.place, &self.caller) {
-            connection.outbox.close(failure.code);
+            connection.send_queue.close(failure.code);
         }
     }
 }

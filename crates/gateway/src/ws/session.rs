@@ -33,7 +33,7 @@ use crate::account::SessionKey;
 use crate::cluster::degraded;
 use crate::delivery::encoding::Encoding;
 use crate::delivery::frames::Frame;
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::limits::UserConnection;
 use crate::limits::parsing::is_small;
 use crate::limits::slots::{Kept, Slot};
@@ -74,13 +74,13 @@ pub(super) async fn serve(
     };
     // Even empty it holds all that the request was read into.
     drop(read_ahead);
-    let outbox = Outbox::new(encoding, sockets.limits.outbox_bytes);
-    let outbox = Arc::new(outbox.counting(sockets.metrics.frames.clone()));
+    let send_queue = SendQueue::new(encoding, sockets.limits.outbox_bytes);
+    let send_queue = Arc::new(send_queue.counting(sockets.metrics.frames.clone()));
     let mut connection = Connection {
         reader,
         writer,
         encoding,
-        outbox,
+        send_queue,
     };
     let opened = sockets.metrics.opened();
     // What its beginning and its end take is not kept for the connection's life.
@@ -224,7 +224,7 @@ impl<'a> Session<'a> {
         let mut turns = 0_u64;
         loop {
             let writing = connection.writer.stalled_since();
-            let answers = connection.outbox.answer_bytes();
+            let answers = connection.send_queue.answer_bytes();
             let reads = answers < MAX_ANSWER_BYTES
                 && answers + self.sends.bytes() < PENDING
                 && self.pending_frames < PENDING_FRAMES
@@ -251,8 +251,8 @@ impl<'a> Session<'a> {
                 }
                 () = stalled(writing, limits.stall) => Err(End::of(Code::SlowConsumer)),
                 _ = heartbeat.tick() => self.beat(connection),
-                written = pump(&connection.outbox, &mut connection.writer, meanwhile) => written,
-                code = connection.outbox.closed(), if writing.is_some() => Err(End::of(code)),
+                written = pump(&connection.send_queue, &mut connection.writer, meanwhile) => written,
+                code = connection.send_queue.closed(), if writing.is_some() => Err(End::of(code)),
                 Some(done) = self.on_the_way.next() => self.go_on(connection, done),
                 Some(token) = token_that_stands(&mut self.later) => {
                     connection.answer(&token);
@@ -271,7 +271,7 @@ impl<'a> Session<'a> {
                 // Frames that were read together need no waiting: without this one client has a processor for as long as it sends.
                 yield_now().await;
             }
-            if connection.outbox.wants_more() {
+            if connection.send_queue.wants_more() {
                 self.tell_drained();
             }
             if self.caller.expires_at != token_ends {
@@ -294,7 +294,7 @@ impl<'a> Session<'a> {
             return Err(End::of(Code::SlowConsumer));
         }
         self.on_the_way.give_back();
-        connection.outbox.push_ping();
+        connection.send_queue.push_ping();
         self.meter.pinged();
         Ok(())
     }
@@ -304,12 +304,12 @@ impl<'a> Session<'a> {
         self.place.seen();
         match &message {
             Message::Ping(payload) => match self.meter.charge_ping(&self.caller) {
-                Ok(()) => connection.outbox.push_answer(Frame::pong(payload)),
+                Ok(()) => connection.send_queue.push_answer(Frame::pong(payload)),
                 Err(refused) => return passed_over(&refused),
             },
             Message::Pong(payload) => match self.meter.charge_pong(&self.caller) {
                 Ok(()) => {
-                    if connection.outbox.proven(payload) {
+                    if connection.send_queue.proven(payload) {
                         self.holder.proven();
                     }
                 }

@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::auth::{Admission, Transport};
 use crate::delivery::encoding::Encoding;
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::limits::refusals::Refusals;
 use crate::metrics::AuthMetrics;
 
@@ -61,8 +61,8 @@ fn caller(login: &str) -> Caller {
     }
 }
 
-fn outbox() -> Arc<Outbox> {
-    Arc::new(Outbox::new(Encoding::Json, 1000))
+fn send_queue() -> Arc<SendQueue> {
+    Arc::new(SendQueue::new(Encoding::Json, 1000))
 }
 
 #[tokio::test]
@@ -95,13 +95,15 @@ fn a_token_that_was_revoked_behind_its_admission_opens_nothing_and_renews_nothin
     let (key, revocations) = (Key::generate().unwrap(), revocations());
     let admission = admission(&key, &revocations);
     let session = SessionId(Uuid::from_u128(1));
-    let place = admission.open(session, &caller("good"), outbox()).unwrap();
+    let place = admission
+        .open(session, &caller("good"), send_queue())
+        .unwrap();
     revocations.apply(&of_login("stolen"));
     let refused = |result: Result<(), Failure>| result.unwrap_err().code;
     let renewed = admission.renewed(&place, &caller("stolen"));
     assert_eq!(refused(renewed), Code::TokenRevoked);
     let other = SessionId(Uuid::from_u128(2));
-    let opened = admission.open(other, &caller("stolen"), outbox());
+    let opened = admission.open(other, &caller("stolen"), send_queue());
     assert_eq!(refused(opened.map(drop)), Code::TokenRevoked);
     let listed = revocations
         .sessions()
@@ -117,15 +119,19 @@ fn no_revocation_slips_between_an_admission_and_its_place_among_the_open() {
     revocations.loaded.store(true, Ordering::Release);
     for round in 0..2000 {
         let login = format!("login-{round}");
-        let (caller, outbox) = (caller(&login), outbox());
+        let (caller, send_queue) = (caller(&login), send_queue());
         let session = SessionId(Uuid::from_u128(round));
         let place = std::thread::scope(|scope| {
             scope.spawn(|| revocations.apply(&of_login(&login)));
             let checked = revocations.check(&caller);
-            checked.and_then(|()| admission.open(session, &caller, Arc::clone(&outbox)))
+            checked.and_then(|()| admission.open(session, &caller, Arc::clone(&send_queue)))
         });
         if place.is_ok() {
-            assert_eq!(outbox.taken(1), Err(Code::TokenRevoked), "round {round}");
+            assert_eq!(
+                send_queue.taken(1),
+                Err(Code::TokenRevoked),
+                "round {round}"
+            );
         }
     }
 }
@@ -145,10 +151,10 @@ fn gateway_without_reading_for_long_has_missed_some() {
         "some may have expired unheard"
     );
     let revocations = revocations();
-    let (outbox, session) = (outbox(), SessionId(Uuid::from_u128(1)));
+    let (send_queue, session) = (send_queue(), SessionId(Uuid::from_u128(1)));
     let _place = revocations
         .sessions()
-        .register(session, caller("l"), Arc::clone(&outbox));
+        .register(session, caller("l"), Arc::clone(&send_queue));
     assert_eq!(revocations.sessions().close_all(), 1);
-    assert_eq!(outbox.taken(1), Err(Code::Unavailable));
+    assert_eq!(send_queue.taken(1), Err(Code::Unavailable));
 }

@@ -29,7 +29,7 @@ use super::to_shards::ToShards;
 use super::work::ClientWork;
 use super::{ForPresence, INBOX, Input, Neighbours, QUESTIONS, Replay, ToClose, ToOpen};
 use crate::account::{Account, SessionKey};
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::delivery::window::Bounds;
 use crate::hub::{Coordinator, Opened, Opening, Shard, Standing, Start, gathered};
 use crate::limits::permits::FairPermits;
@@ -146,14 +146,14 @@ impl Fanout {
         (fanout, loops)
     }
 
-    /// Opens a session: from `start` on, its events come into `outbox`.
+    /// Opens a session: from `start` on, its events come into `send_queue`.
     ///
     /// # Errors
     /// `UNAVAILABLE` when its memberships did not come within `patience`.
     pub(crate) async fn open(
         &self,
         account: Account,
-        outbox: Arc<Outbox>,
+        send_queue: Arc<SendQueue>,
         start: Start,
         patience: Duration,
     ) -> Result<(SessionKey, Opened), Failure> {
@@ -162,7 +162,7 @@ impl Fanout {
         let opening = Opening {
             key,
             account,
-            outbox,
+            send_queue,
             start,
         };
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
@@ -231,7 +231,7 @@ impl Fanout {
         }
     }
 
-    /// A session's outbox has room for what was held back: the shards fill it in turns. Says whether all know that: one that is late is to
+    /// A session's send_queue has room for what was held back: the shards fill it in turns. Says whether all know that: one that is late is to
     /// be told again.
     pub(crate) async fn drained(&self, key: SessionKey) -> bool {
         // By no rule, so that no session meets the same shard first each time.
@@ -290,11 +290,11 @@ impl Fanout {
         }
     }
 
-    /// A session's client wants to know who is there: the answer comes into its outbox, where the hub still runs.
-    pub(crate) async fn presence_snapshot(&self, account: Account, outbox: Arc<Outbox>) {
-        let asked = ForPresence::Snapshot(Arc::new(account), Arc::clone(&outbox));
+    /// A session's client wants to know who is there: the answer comes into its send_queue, where the hub still runs.
+    pub(crate) async fn presence_snapshot(&self, account: Account, send_queue: Arc<SendQueue>) {
+        let asked = ForPresence::Snapshot(Arc::new(account), Arc::clone(&send_queue));
         if in_time(self.presence.send(asked)).await.is_none() {
-            tell_nothing(&outbox);
+            tell_nothing(&send_queue);
         }
     }
 

@@ -148,7 +148,7 @@ impl PresenceLoop {
                 self.presences.set(key, status);
                 tell(done, ());
             }
-            ForPresence::Snapshot(account, outbox) => self.snapshots.wait(account, &outbox),
+            ForPresence::Snapshot(account, send_queue) => self.snapshots.wait(account, &send_queue),
             ForPresence::Came(come) => self.hear_of(come),
         }
     }

@@ -19,7 +19,7 @@ use tracing::warn;
 use super::presence::PresenceLoop;
 use crate::account::Account;
 use crate::cluster::presence::PresenceDirectory;
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::hub::{Carrying, known_up_to};
 
 /// Questions to all gateways at once.
@@ -54,7 +54,7 @@ pub(super) struct Snapshots {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) account: Arc<Account>,
-    outbox: Weak<Outbox>,
+    send_queue: Weak<SendQueue>,
     /// How often it was asked for.
     tries: u8,
 }
@@ -97,17 +97,17 @@ impl Snapshots {
     }
 
     /// A session waits; one for which there is no place is told at once that nothing is known.
-    pub(super) fn wait(&mut self, account: Arc<Account>, outbox: &Arc<Outbox>) {
+    pub(super) fn wait(&mut self, account: Arc<Account>, send_queue: &Arc<SendQueue>) {
         let owner = account.owner();
         if !self.places.allows(&owner.tenant, &owner.user) {
-            tell_nothing(outbox);
+            tell_nothing(send_queue);
             return;
         }
         self.places.take(&owner);
-        let outbox = Arc::downgrade(outbox);
+        let send_queue = Arc::downgrade(send_queue);
         let waiting = Waiting {
             account,
-            outbox,
+            send_queue,
             tries: 0,
         };
         self.waiting.push(&owner, waiting);
@@ -132,7 +132,7 @@ impl Snapshots {
         while let Some((owner, waiting)) = taken.take() {
             self.waiting.charge(&owner, 1, TURN_BYTES);
             self.places.give_back(&owner);
-            if waiting.outbox.strong_count() > 0 {
+            if waiting.send_queue.strong_count() > 0 {
                 next.push(waiting);
             }
             if next.len() < MAX_SHARING {
@@ -158,8 +158,8 @@ impl Snapshots {
 }
 
 /// Tells a session that it is not known who is there.
-pub(super) fn tell_nothing(outbox: &Outbox) {
-    outbox.tell(&ServerFrame::PresenceSnapshot(PresenceSnapshot {
+pub(super) fn tell_nothing(send_queue: &SendQueue) {
+    send_queue.tell(&ServerFrame::PresenceSnapshot(PresenceSnapshot {
         users: Vec::new(),
         complete: false,
     }));
@@ -294,7 +294,7 @@ impl PresenceLoop {
         let all_answered = have_answered && !presences.lost_lately(now);
         let are_all = is_whole && all_answered && all_who_came && all_lingering;
         for mut member in members {
-            let Some(outbox) = member.waiting.outbox.upgrade() else {
+            let Some(send_queue) = member.waiting.send_queue.upgrade() else {
                 continue;
             };
             let (mut snapshot, lacks) = self.snapshot(&member, &users);
@@ -304,7 +304,7 @@ impl PresenceLoop {
                 continue;
             }
             snapshot.complete &= are_all && !lacks;
-            outbox.tell(&ServerFrame::PresenceSnapshot(snapshot));
+            send_queue.tell(&ServerFrame::PresenceSnapshot(snapshot));
         }
     }
 

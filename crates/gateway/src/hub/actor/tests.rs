@@ -21,7 +21,7 @@ use super::shard::RUN;
 use super::*;
 use crate::delivery::encoding::Encoding;
 use crate::delivery::frames::Frame;
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 use crate::hub::feed::FeedArrival;
 use crate::hub::feed::ToHub;
 use crate::hub::{Effect, FIRST_EPOCH, Start};
@@ -40,12 +40,12 @@ fn conversation(n: usize) -> ConversationId {
 async fn with_sessions_in(
     shards: Shards,
     conversations: usize,
-) -> (Fanout, Loops, Vec<Arc<Outbox>>) {
+) -> (Fanout, Loops, Vec<Arc<SendQueue>>) {
     let (door, mut loops) = without_sessions(shards).await;
     let mut outboxes = Vec::new();
     for number in 0..SESSIONS {
-        let outbox = Arc::new(Outbox::new(Encoding::Json, usize::MAX));
-        outboxes.push(Arc::clone(&outbox));
+        let send_queue = Arc::new(SendQueue::new(Encoding::Json, usize::MAX));
+        outboxes.push(Arc::clone(&send_queue));
         let account = Account {
             tenant: "default".parse().unwrap(),
             user: format!("user-{number}").parse().unwrap(),
@@ -54,7 +54,7 @@ async fn with_sessions_in(
         loops.coordinator.coordinator.open(Opening {
             key,
             account: account.clone(),
-            outbox,
+            send_queue,
             start: Start::default(),
         });
         while settle(&mut loops, conversations) {}
@@ -301,8 +301,8 @@ async fn session_whose_opening_was_given_up_is_not_opened() {
         tenant: "default".parse().unwrap(),
         user: "user-0".parse().unwrap(),
     };
-    let outbox = Arc::new(Outbox::new(Encoding::Json, 1));
-    let opened = door.open(account, outbox, Start::default(), Duration::ZERO);
+    let send_queue = Arc::new(SendQueue::new(Encoding::Json, 1));
+    let opened = door.open(account, send_queue, Start::default(), Duration::ZERO);
     // The hub takes no turn meanwhile, and finds both the opening and the end of it.
     let opened = timeout(Duration::from_millis(50), opened).await;
     assert!(opened.expect("in time").is_err());

@@ -62,7 +62,7 @@ impl Coordinator {
         let Opening {
             key,
             account,
-            outbox,
+            send_queue,
             start,
         } = opening;
         let account = Arc::new(account);
@@ -75,7 +75,7 @@ impl Coordinator {
         let registration = Registration {
             key,
             account: Arc::clone(&account),
-            outbox,
+            send_queue,
             replay: Arc::new(ReplayBudget::new(self.limits.bytes)),
         };
         let session = Session {

@@ -401,7 +401,7 @@ fn presence_is_told_to_those_who_had_joined_by_then() {
         (Seq::MAX, [true, true]),
     ] {
         for client in &world.clients {
-            drop(client.outbox().taken(usize::MAX));
+            drop(client.send_queue().taken(usize::MAX));
         }
         let member_of = MemberOf {
             conversation: conversation(A),
@@ -412,7 +412,7 @@ fn presence_is_told_to_those_who_had_joined_by_then() {
             .hub
             .tell(Presence::new(tenant, user, Online, [member_of]));
         let was_told = world.clients.iter().map(|client| {
-            let frames = client.outbox().taken(usize::MAX).unwrap();
+            let frames = client.send_queue().taken(usize::MAX).unwrap();
             frames.iter().any(|frame| frame.as_bytes()[0] != PING)
         });
         assert_eq!(was_told.collect::<Vec<_>>(), told, "as of {as_of}");

@@ -9,7 +9,7 @@ use confab_protocol::ids::Seq;
 use super::log::Log;
 use super::{Opened, PING, SessionKey, index};
 use crate::delivery::frames::Frame;
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 
 pub(super) struct Client {
     pub(super) user: usize,
@@ -17,7 +17,7 @@ pub(super) struct Client {
     /// The connection, and whether it was welcomed.
     pub(super) key: Option<SessionKey>,
     pub(super) is_open: bool,
-    outbox: Option<Arc<Outbox>>,
+    send_queue: Option<Arc<SendQueue>>,
     /// What would be in the bucket.
     pub(super) record: Vec<Position>,
     /// The connection that ended last in order, until its positions are put; none once another began.
@@ -61,7 +61,7 @@ impl Client {
             says_seen,
             key: None,
             is_open: false,
-            outbox: None,
+            send_queue: None,
             record: Vec::new(),
             ended: None,
             opening: None,
@@ -99,12 +99,12 @@ impl Client {
         }
     }
 
-    pub(super) fn outbox(&self) -> &Outbox {
-        self.outbox.as_ref().unwrap()
+    pub(super) fn send_queue(&self) -> &SendQueue {
+        self.send_queue.as_ref().unwrap()
     }
 
-    pub(super) fn connected(&mut self, key: SessionKey, outbox: Arc<Outbox>) {
-        (self.key, self.outbox) = (Some(key), Some(outbox));
+    pub(super) fn connected(&mut self, key: SessionKey, send_queue: Arc<SendQueue>) {
+        (self.key, self.send_queue) = (Some(key), Some(send_queue));
         self.ended = None;
         self.idle = false;
     }
@@ -113,7 +113,7 @@ impl Client {
     pub(super) fn disconnected(&mut self, in_order: bool) {
         self.ended = self.key.filter(|_| in_order && self.is_open);
         self.opening = None;
-        (self.key, self.is_open, self.outbox) = (None, false, None);
+        (self.key, self.is_open, self.send_queue) = (None, false, None);
         self.unread.clear();
         self.pings.clear();
     }
@@ -146,7 +146,7 @@ impl Client {
     fn opened(&mut self, opened: &Opened, now: Vec<Seq>) {
         self.is_open = true;
         self.lives += 1;
-        self.outbox().start(Frame::text(b"{}"));
+        self.send_queue().start(Frame::text(b"{}"));
         if self.told.is_none() {
             let heads = opened.heads.iter();
             let told: BTreeMap<_, _> = heads.map(|(id, head)| (index(*id), *head)).collect();
@@ -167,8 +167,8 @@ impl Client {
 
     /// Takes some of what waits; says whether the hub is to be told that there is room.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
-        let frames = self.outbox().taken(bytes).unwrap();
-        let wants_more = self.outbox().wants_more();
+        let frames = self.send_queue().taken(bytes).unwrap();
+        let wants_more = self.send_queue().wants_more();
         let is_ping = |frame: &Frame| frame.as_bytes()[0] == PING;
         self.idle = frames.iter().all(is_ping) && !wants_more;
         for frame in frames {
@@ -212,10 +212,10 @@ impl Client {
     /// Answers the pings, and pings are asked for.
     pub(super) fn pong(&mut self) {
         for ping in std::mem::take(&mut self.pings) {
-            self.outbox().proven(&ping);
+            self.send_queue().proven(&ping);
         }
-        if let Some(outbox) = self.outbox.as_ref().filter(|_| self.is_open) {
-            outbox.push_ping();
+        if let Some(send_queue) = self.send_queue.as_ref().filter(|_| self.is_open) {
+            send_queue.push_ping();
         }
     }
 

@@ -14,7 +14,7 @@ fn open(world: &mut World, user: &str, positions: u128) -> SessionKey {
             tenant: "t".parse().unwrap(),
             user: user.parse().unwrap(),
         },
-        outbox: Arc::new(Outbox::new(Encoding::Json, 1000)),
+        send_queue: Arc::new(SendQueue::new(Encoding::Json, 1000)),
         start: Start {
             seen: seen.collect(),
             ..Start::default()

@@ -72,7 +72,7 @@ fn open_of(world: &mut World, tenant: &str, user: usize) {
             tenant: tenant.parse().unwrap(),
             user: format!("u{user}").parse().unwrap(),
         },
-        outbox: Arc::new(Outbox::new(Encoding::Json, 1 << 20)),
+        send_queue: Arc::new(SendQueue::new(Encoding::Json, 1 << 20)),
         start: Start::default(),
     });
 }

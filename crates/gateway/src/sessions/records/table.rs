@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::token::is_same;
 use crate::account::SessionKey;
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 
 mod dropped;
 mod ended;
@@ -68,7 +68,7 @@ struct Held {
 enum State {
     /// A connection serves it.
     Live {
-        outbox: Arc<Outbox>,
+        send_queue: Arc<SendQueue>,
         /// What the hub knows it by, while it does.
         key: Option<SessionKey>,
     },
@@ -100,13 +100,13 @@ pub(crate) struct Hold {
 /// Connections that must close: their sessions are others' now.
 #[must_use]
 #[derive(Debug, Default)]
-pub(crate) struct Replaced(Vec<Arc<Outbox>>);
+pub(crate) struct Replaced(Vec<Arc<SendQueue>>);
 
 impl Replaced {
-    /// Closes them; says how many there were. To be called without the table's lock: an outbox has its own.
+    /// Closes them; says how many there were. To be called without the table's lock: an send_queue has its own.
     pub(crate) fn close(self) -> usize {
-        for outbox in &self.0 {
-            outbox.close(confab_protocol::error::Code::SessionReplaced);
+        for send_queue in &self.0 {
+            send_queue.close(confab_protocol::error::Code::SessionReplaced);
         }
         self.0.len()
     }
@@ -136,13 +136,13 @@ impl Table {
         &mut self,
         session: SessionId,
         record: Record,
-        live: (Arc<Outbox>, SessionKey),
+        live: (Arc<SendQueue>, SessionKey),
         waits: oneshot::Sender<()>,
         now: Instant,
     ) {
-        let (outbox, key) = live;
+        let (send_queue, key) = live;
         let key = Some(key);
-        let held = Held::new(record, State::Live { outbox, key }, now);
+        let held = Held::new(record, State::Live { send_queue, key }, now);
         let waits = Some(waits);
         self.insert(session, Held { waits, ..held });
         self.touch(session, now);
@@ -158,14 +158,14 @@ impl Table {
         self.takings.end(hold);
     }
 
-    /// A take-over stands in the bucket under `revision`: the session is served by `outbox` here. None when the session is
+    /// A take-over stands in the bucket under `revision`: the session is served by `send_queue` here. None when the session is
     /// another's already.
     pub(crate) fn taken(
         &mut self,
         session: SessionId,
         record: Record,
         revision: u64,
-        outbox: Arc<Outbox>,
+        send_queue: Arc<SendQueue>,
         next: Instant,
     ) -> Option<Replaced> {
         let take_over = record.owner.take_over;
@@ -175,7 +175,10 @@ impl Table {
             return None;
         }
         let replaced = self.remove(session);
-        let state = State::Live { outbox, key: None };
+        let state = State::Live {
+            send_queue,
+            key: None,
+        };
         let held = Held {
             revision,
             ..Held::new(record, state, next)
@@ -282,8 +285,8 @@ impl Table {
             _ if !is_good => (Answer::Refused, Replaced::default()),
             State::Finished(_) => (Answer::Refused, Replaced::default()),
             State::Ended(_) => (Answer::Granted, Replaced::default()),
-            State::Live { outbox, .. } => {
-                let replaced = Replaced(vec![Arc::clone(outbox)]);
+            State::Live { send_queue, .. } => {
+                let replaced = Replaced(vec![Arc::clone(send_queue)]);
                 self.set_ended(session, State::Ended(now), now);
                 (Answer::Granted, replaced)
             }
@@ -350,7 +353,7 @@ impl Table {
             self.ended.remove(session, &held.record, at);
         }
         match held.state {
-            State::Live { outbox, .. } => Replaced(vec![outbox]),
+            State::Live { send_queue, .. } => Replaced(vec![send_queue]),
             State::Ended(_) | State::Finished(_) => Replaced::default(),
         }
     }

@@ -19,7 +19,7 @@ use super::decision::{Verdict, judge};
 use super::table::Hold;
 use super::token::is_same;
 use super::{Holder, Records, Token, owner_of};
-use crate::delivery::send_queue::Outbox;
+use crate::delivery::send_queue::SendQueue;
 
 /// How often a swap that others were faster with is tried.
 const TRIES: u32 = 8;
@@ -58,7 +58,7 @@ struct Claimant<'a> {
     session: SessionId,
     hash: TokenHash,
     caller: &'a Caller,
-    outbox: &'a Arc<Outbox>,
+    send_queue: &'a Arc<SendQueue>,
 }
 
 impl Claimant<'_> {
@@ -104,7 +104,7 @@ fn unavailable() -> Failure {
 }
 
 impl Records {
-    /// Takes the session of `token` over for the caller's connection, which closes by `outbox`.
+    /// Takes the session of `token` over for the caller's connection, which closes by `send_queue`.
     ///
     /// # Errors
     /// `UNAVAILABLE` when it cannot be known now; `SESSION_REPLACED` when another connection took the session over in the
@@ -113,7 +113,7 @@ impl Records {
         &self,
         token: &str,
         caller: &Caller,
-        outbox: &Arc<Outbox>,
+        send_queue: &Arc<SendQueue>,
     ) -> Result<TakenOver, Failure> {
         let taken = match Token::parse(token) {
             None => Ok(TakenOver::Afresh("malformed")),
@@ -122,7 +122,7 @@ impl Records {
                     session: token.session(),
                     hash: token.hash(),
                     caller,
-                    outbox,
+                    send_queue,
                 };
                 self.take_over_as(&claimant).await
             }
@@ -310,8 +310,8 @@ impl Records {
         };
         let (positions, presence) = (record.positions.clone(), record.presence);
         let next = Instant::now() + self.first_put();
-        let outbox = Arc::clone(claimant.outbox);
-        let taken = self.change(|table| table.taken(session, record, revision, outbox, next));
+        let send_queue = Arc::clone(claimant.send_queue);
+        let taken = self.change(|table| table.taken(session, record, revision, send_queue, next));
         drop(taking);
         let Some(replaced) = taken else {
             return Err(Failure::of(Code::SessionReplaced));

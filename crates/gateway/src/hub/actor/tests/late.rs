@@ -69,8 +69,13 @@ async fn open_in_vain(door: &Fanout, count: usize) {
             tenant: "default".parse().unwrap(),
             user: format!("user-{n}").parse().unwrap(),
         };
-        let outbox = Arc::new(Outbox::new(Encoding::Json, 1));
-        door.open(account, outbox, Start::default(), Duration::from_secs(1))
+        let send_queue = Arc::new(SendQueue::new(Encoding::Json, 1));
+        door.open(
+            account,
+            send_queue,
+            Start::default(),
+            Duration::from_secs(1),
+        )
     });
     let opened = timeout(SOON, join_all(opens)).await.expect("in time");
     assert!(

@@ -80,13 +80,13 @@ fn account(tenant: &str, user: &str) -> Arc<Account> {
 async fn snapshots_are_told_in_turn() {
     let (_door, loops) = without_sessions(Shards::ONE).await;
     let mut snapshots = loops.presence.snapshots;
-    let outbox = Arc::new(Outbox::new(Encoding::Json, 1));
-    outbox.start(Frame::text(b"welcome"));
+    let send_queue = Arc::new(SendQueue::new(Encoding::Json, 1));
+    send_queue.start(Frame::text(b"welcome"));
     let loud = account("one", "loud");
     for _ in 0..1000 {
-        snapshots.wait(Arc::clone(&loud), &outbox);
+        snapshots.wait(Arc::clone(&loud), &send_queue);
     }
-    let told = outbox.taken(usize::MAX).unwrap();
+    let told = send_queue.taken(usize::MAX).unwrap();
     let refused = told.iter().filter(|frame| {
         let text = String::from_utf8_lossy(frame.payload());
         text.contains("presenceSnapshot") && text.contains("false")
@@ -97,11 +97,11 @@ async fn snapshots_are_told_in_turn() {
         "told at once that nothing is known"
     );
     {
-        let gone = Arc::new(Outbox::new(Encoding::Json, 1));
+        let gone = Arc::new(SendQueue::new(Encoding::Json, 1));
         snapshots.wait(account("one", "gone"), &gone);
     }
-    snapshots.wait(account("one", "quiet"), &outbox);
-    snapshots.wait(account("two", "quiet"), &outbox);
+    snapshots.wait(account("one", "quiet"), &send_queue);
+    snapshots.wait(account("two", "quiet"), &send_queue);
     let mut asked: Vec<Vec<UserId>> = Vec::new();
     for _ in 0..2 {
         let (_, next) = snapshots.next().unwrap();
@@ -173,10 +173,10 @@ async fn snapshot_names_nobody_who_may_have_left_before_its_session_joined() {
         (false, r#"[{"userId":"carol","status":"online"}]"#),
     ] {
         let (_door, mut loops) = without_sessions(Shards::ONE).await;
-        let outbox = Arc::new(Outbox::new(Encoding::Json, 1));
-        outbox.start(Frame::text(b"welcome"));
+        let send_queue = Arc::new(SendQueue::new(Encoding::Json, 1));
+        send_queue.start(Frame::text(b"welcome"));
         let told = || {
-            let frames = outbox.taken(usize::MAX).unwrap();
+            let frames = send_queue.taken(usize::MAX).unwrap();
             let texts = frames
                 .iter()
                 .map(|frame| String::from_utf8_lossy(frame.payload()).into_owned());
@@ -185,7 +185,7 @@ async fn snapshot_names_nobody_who_may_have_left_before_its_session_joined() {
                 .collect::<Vec<_>>()
         };
         let ann = account("one", "ann");
-        loops.presence.snapshots.wait(ann, &outbox);
+        loops.presence.snapshots.wait(ann, &send_queue);
         assert!(answered(&mut loops, 4));
         assert_eq!(told(), [""; 0], "his gateway is asked again");
         let mut tries = 1;

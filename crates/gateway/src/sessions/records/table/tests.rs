@@ -14,12 +14,12 @@ fn id(n: u128) -> SessionId {
     SessionId(Uuid::from_u128(n))
 }
 
-fn outbox() -> Arc<Outbox> {
-    Arc::new(Outbox::new(Encoding::Json, 1000))
+fn send_queue() -> Arc<SendQueue> {
+    Arc::new(SendQueue::new(Encoding::Json, 1000))
 }
 
-fn is_closed(outbox: &Outbox) -> bool {
-    outbox.taken(1) == Err(Code::SessionReplaced)
+fn is_closed(send_queue: &SendQueue) -> bool {
+    send_queue.taken(1) == Err(Code::SessionReplaced)
 }
 
 fn position(seq: u64) -> Position {
@@ -44,21 +44,21 @@ impl Case {
     }
 
     /// A session of generation 1 by token 1, whose record stands under revision 10.
-    fn live(&mut self, n: u128) -> (Hold, Arc<Outbox>) {
+    fn live(&mut self, n: u128) -> (Hold, Arc<SendQueue>) {
         let record = record("alice", "phone", hash(1));
         let hold = Hold {
             session: id(n),
             take_over: record.owner.take_over,
         };
-        let outbox = outbox();
-        let live = (Arc::clone(&outbox), SessionKey(1));
+        let send_queue = send_queue();
+        let live = (Arc::clone(&send_queue), SessionKey(1));
         let (waits, mut stands) = oneshot::channel();
         self.table.begin(id(n), record, live, waits, self.now);
         assert_eq!(self.table.unsettled(), 1);
         self.write(n);
         assert!(stands.try_recv().is_ok());
         assert_eq!(self.table.unsettled(), 0);
-        (hold, outbox)
+        (hold, send_queue)
     }
 
     /// Takes the one record that is due, and stores it.
@@ -79,24 +79,24 @@ impl Case {
     }
 
     /// Session n is taken over here, by token 1 for token 2.
-    fn take(&mut self, n: u128, generation: u64) -> Option<(Arc<Outbox>, usize)> {
+    fn take(&mut self, n: u128, generation: u64) -> Option<(Arc<SendQueue>, usize)> {
         let owner = owner(generation);
         self.table.taking(id(n), owner, [hash(2), hash(1)]);
         self.take_begun(n, generation)
     }
 
-    fn take_begun(&mut self, n: u128, generation: u64) -> Option<(Arc<Outbox>, usize)> {
+    fn take_begun(&mut self, n: u128, generation: u64) -> Option<(Arc<SendQueue>, usize)> {
         let record = Record {
             owner: owner(generation),
             former: Some(hash(1)),
             ..record("alice", "phone", hash(2))
         };
-        let outbox = outbox();
+        let send_queue = send_queue();
         let next = self.now + TIMES.period;
         let taken = self
             .table
-            .taken(id(n), record, 20, Arc::clone(&outbox), next);
-        Some((outbox, taken?.close()))
+            .taken(id(n), record, 20, Arc::clone(&send_queue), next);
+        Some((send_queue, taken?.close()))
     }
 
     fn let_go(&mut self, n: u128, token: u8) -> Answer {
@@ -294,13 +294,13 @@ fn a_take_over_on_its_way_can_be_lost_to_another() {
 fn only_a_later_owner_fences_and_who_is_fenced_writes_nothing() {
     let mut case = Case::new();
     let _former = case.take(1, 2).unwrap();
-    let (outbox, _) = case.take(1, 3).unwrap();
+    let (send_queue, _) = case.take(1, 3).unwrap();
     let session = id(1);
     for (generation, closed) in [(1, 0), (3, 0), (4, 1), (4, 0)] {
         let owner = owner(generation);
         assert_eq!(case.table.fence(Fence { session, owner }).close(), closed);
     }
-    assert!(is_closed(&outbox));
+    assert!(is_closed(&send_queue));
     let hold = Hold {
         session,
         take_over: owner(3).take_over,
@@ -416,7 +416,7 @@ fn session_whose_record_never_stood_ends_without_a_trace() {
         take_over: record.owner.take_over,
     };
     let (waits, mut stands) = oneshot::channel();
-    let live = (outbox(), SessionKey(1));
+    let live = (send_queue(), SessionKey(1));
     case.table.begin(id(1), record, live, waits, case.now);
     let (waits, mut written) = oneshot::channel();
     case.table.finished(hold, waits, case.now);
