@@ -1,4 +1,4 @@
-//! What a client is proven to have: each ping marks what was queued before it, and its pong proves that (a WebSocket is
+//! What a client is acked to have: each ping marks what was queued before it, and its pong proves that (a WebSocket is
 //! ordered).
 
 use std::collections::VecDeque;
@@ -11,8 +11,8 @@ use crate::delivery::send_queue::Place;
 /// Pings whose pong has not come, with marks of their own; a later one takes the marks of the last of them with it.
 const EPOCHS: usize = 8;
 
-/// By conversation: the first event that is not proven to have arrived, with its membership's joining.
-pub(crate) type Unproven = FxHashMap<ConversationId, (Seq, Seq)>;
+/// By conversation: the first event that is not acked to have arrived, with its membership's joining.
+pub(crate) type Unacked = FxHashMap<ConversationId, (Seq, Seq)>;
 
 /// Places kept for marks that a pong has made void, so that the next ones cost no allocation.
 const PLACES_KEPT: usize = 16;
@@ -35,9 +35,9 @@ impl Mark {
 /// In order of conversation and joining.
 type Marks = Vec<Mark>;
 
-/// What was queued and not proven to have arrived yet.
+/// What was queued and not acked to have arrived yet.
 #[derive(Debug, Default)]
-pub(crate) struct Proofs {
+pub(crate) struct Acks {
     /// Oldest first: what was queued before each ping, and behind the ping before it.
     pinged: VecDeque<(u64, Marks)>,
     /// Queued behind the last ping.
@@ -45,11 +45,11 @@ pub(crate) struct Proofs {
     /// Empty, with places.
     spare: Marks,
     pings: u64,
-    /// The ping behind the welcome, until it is proven.
+    /// The ping behind the welcome, until it is acked.
     welcome: Option<u64>,
 }
 
-impl Proofs {
+impl Acks {
     /// An event is queued.
     pub(crate) fn queued(&mut self, place: Place) {
         let Place {
@@ -122,8 +122,8 @@ impl Proofs {
             return false;
         }
         while self.pinged.front().is_some_and(|(first, _)| *first <= ping) {
-            let proven = self.pinged.pop_front();
-            self.spare = proven.map(|(_, marks)| marks).unwrap_or_default();
+            let acked = self.pinged.pop_front();
+            self.spare = acked.map(|(_, marks)| marks).unwrap_or_default();
         }
         self.spare.clear();
         self.spare.shrink_to(PLACES_KEPT);
@@ -144,9 +144,9 @@ impl Proofs {
         }
     }
 
-    /// What is not proven.
-    pub(crate) fn unproven(&self) -> Unproven {
-        let mut all = Unproven::default();
+    /// What is not acked.
+    pub(crate) fn unacked(&self) -> Unacked {
+        let mut all = Unacked::default();
         let marks = self.pinged.iter().map(|(_, marks)| marks);
         for mark in marks.chain([&self.since]).flatten() {
             let (joined, first) = all
@@ -170,48 +170,48 @@ mod tests {
         ConversationId(Uuid::from_u128(n))
     }
 
-    fn queue(proofs: &mut Proofs, n: u128, seq: Seq) {
-        proofs.queued(Place {
+    fn queue(acks: &mut Acks, n: u128, seq: Seq) {
+        acks.queued(Place {
             conversation: id(n),
             joined: 1,
             seq,
         });
     }
 
-    fn first(proofs: &Proofs, n: u128) -> Option<Seq> {
-        proofs.unproven().get(&id(n)).map(|(_, first)| *first)
+    fn first(acks: &Acks, n: u128) -> Option<Seq> {
+        acks.unacked().get(&id(n)).map(|(_, first)| *first)
     }
 
     #[test]
     fn a_pong_proves_what_was_queued_before_its_ping_and_no_more() {
-        let mut proofs = Proofs::default();
-        let welcome = proofs.welcome();
-        queue(&mut proofs, 1, 5);
-        queue(&mut proofs, 1, 6);
-        let ping = proofs.ping();
-        queue(&mut proofs, 1, 7);
-        queue(&mut proofs, 2, 3);
-        assert!(proofs.pong(&welcome), "the welcome");
-        assert_eq!(first(&proofs, 1), Some(5), "it stood before all events");
-        assert!(!proofs.pong(&ping));
-        assert_eq!((first(&proofs, 1), first(&proofs, 2)), (Some(7), Some(3)));
-        assert!(!proofs.pong(&99_u64.to_be_bytes()), "never sent");
-        assert!(!proofs.pong(b"x"));
-        assert_eq!(first(&proofs, 2), Some(3));
-        queue(&mut proofs, 1, 8);
-        proofs.seen(id(1), 7);
-        assert_eq!(first(&proofs, 1), Some(8));
-        let ping = proofs.ping();
-        proofs.pong(&ping);
-        assert!(proofs.unproven().is_empty());
+        let mut acks = Acks::default();
+        let welcome = acks.welcome();
+        queue(&mut acks, 1, 5);
+        queue(&mut acks, 1, 6);
+        let ping = acks.ping();
+        queue(&mut acks, 1, 7);
+        queue(&mut acks, 2, 3);
+        assert!(acks.pong(&welcome), "the welcome");
+        assert_eq!(first(&acks, 1), Some(5), "it stood before all events");
+        assert!(!acks.pong(&ping));
+        assert_eq!((first(&acks, 1), first(&acks, 2)), (Some(7), Some(3)));
+        assert!(!acks.pong(&99_u64.to_be_bytes()), "never sent");
+        assert!(!acks.pong(b"x"));
+        assert_eq!(first(&acks, 2), Some(3));
+        queue(&mut acks, 1, 8);
+        acks.seen(id(1), 7);
+        assert_eq!(first(&acks, 1), Some(8));
+        let ping = acks.ping();
+        acks.pong(&ping);
+        assert!(acks.unacked().is_empty());
     }
 
     #[test]
     fn what_the_client_says_of_a_membership_that_ended_proves_nothing_of_the_next_one() {
-        let mut proofs = Proofs::default();
+        let mut acks = Acks::default();
         let mut queue = |joined, seq| {
             let conversation = id(1);
-            proofs.queued(Place {
+            acks.queued(Place {
                 conversation,
                 joined,
                 seq,
@@ -220,55 +220,52 @@ mod tests {
         for (joined, seq) in [(1, 9), (1, 10), (60, 60), (60, 61)] {
             queue(joined, seq);
         }
-        let at = |proofs: &Proofs| proofs.unproven().get(&id(1)).copied();
-        assert_eq!(at(&proofs), Some((1, 9)));
-        proofs.seen(id(1), 9);
-        proofs.ping();
-        assert_eq!(at(&proofs), Some((1, 10)));
-        proofs.seen(id(1), 10);
-        assert_eq!(at(&proofs), Some((60, 60)));
-        proofs.seen(id(1), 60);
-        assert_eq!(at(&proofs), Some((60, 61)));
-        proofs.seen(id(1), 61);
-        assert_eq!(at(&proofs), None);
+        let at = |acks: &Acks| acks.unacked().get(&id(1)).copied();
+        assert_eq!(at(&acks), Some((1, 9)));
+        acks.seen(id(1), 9);
+        acks.ping();
+        assert_eq!(at(&acks), Some((1, 10)));
+        acks.seen(id(1), 10);
+        assert_eq!(at(&acks), Some((60, 60)));
+        acks.seen(id(1), 60);
+        assert_eq!(at(&acks), Some((60, 61)));
+        acks.seen(id(1), 61);
+        assert_eq!(at(&acks), None);
     }
 
     #[test]
     fn marks_that_pings_share_are_kept_apart_by_membership() {
-        let mut proofs = Proofs::default();
+        let mut acks = Acks::default();
         for seq in 1..=20 {
             for n in [3, 1, 2] {
-                queue(&mut proofs, n, seq);
+                queue(&mut acks, n, seq);
             }
-            proofs.ping();
+            acks.ping();
         }
         for seq in [8, 12, 19] {
-            proofs.seen(id(2), seq);
-            let firsts = [1, 2, 3].map(|n| first(&proofs, n));
+            acks.seen(id(2), seq);
+            let firsts = [1, 2, 3].map(|n| first(&acks, n));
             assert_eq!(firsts, [Some(1), Some(seq + 1), Some(1)]);
         }
-        proofs.seen(id(2), 20);
-        assert_eq!(
-            [1, 2, 3].map(|n| first(&proofs, n)),
-            [Some(1), None, Some(1)]
-        );
-        proofs.pong(&20_u64.to_be_bytes());
-        assert!(proofs.unproven().is_empty());
+        acks.seen(id(2), 20);
+        assert_eq!([1, 2, 3].map(|n| first(&acks, n)), [Some(1), None, Some(1)]);
+        acks.pong(&20_u64.to_be_bytes());
+        assert!(acks.unacked().is_empty());
     }
 
     #[test]
     fn marks_are_few_however_long_no_pong_comes() {
-        let mut proofs = Proofs::default();
+        let mut acks = Acks::default();
         let mut pings = Vec::new();
         for seq in 1..=100 {
-            queue(&mut proofs, 1, seq);
-            pings.push(proofs.ping());
+            queue(&mut acks, 1, seq);
+            pings.push(acks.ping());
         }
-        assert!(proofs.pinged.len() <= EPOCHS);
-        proofs.pong(&pings[50]);
-        let first = first(&proofs, 1).unwrap();
+        assert!(acks.pinged.len() <= EPOCHS);
+        acks.pong(&pings[50]);
+        let first = first(&acks, 1).unwrap();
         assert!(first <= 52, "{first}");
-        proofs.pong(&pings[99]);
-        assert!(proofs.unproven().is_empty());
+        acks.pong(&pings[99]);
+        assert!(acks.unacked().is_empty());
     }
 }

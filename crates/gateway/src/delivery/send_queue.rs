@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::frames::Frame;
-use crate::delivery::acks::{Proofs, Unproven};
+use crate::delivery::acks::{Acks, Unacked};
 use crate::delivery::broadcast::Broadcast;
 use crate::delivery::encoding::Encoding;
 use crate::delivery::encoding::encode;
@@ -81,7 +81,7 @@ struct State {
     closed: Option<Code>,
     /// The hub has more events than there is room for.
     held_back: bool,
-    proofs: Proofs,
+    acks: Acks,
 }
 
 impl State {
@@ -171,7 +171,7 @@ impl SendQueue {
     /// Puts the welcome before whatever came already, a ping directly behind it, and lets the socket have them.
     pub(crate) fn start(&self, welcome: Frame) {
         let mut state = self.lock();
-        let ping = Frame::ping(&state.proofs.welcome());
+        let ping = Frame::ping(&state.acks.welcome());
         for frame in [ping, welcome] {
             state.answer_bytes += weight(&frame);
             state.frames.push_front((frame, Kind::Answer));
@@ -184,7 +184,7 @@ impl SendQueue {
     /// Queues a ping whose pong proves that the client has all that stands before it.
     pub(crate) fn push_ping(&self) {
         let mut state = self.lock();
-        let ping = Frame::ping(&state.proofs.ping());
+        let ping = Frame::ping(&state.acks.ping());
         state.answer_bytes += weight(&ping);
         state.frames.push_back((ping, Kind::Answer));
         drop(state);
@@ -192,18 +192,18 @@ impl SendQueue {
     }
 
     /// A pong came; says whether it proves for the first time that the client has the welcome.
-    pub(crate) fn proven(&self, payload: &[u8]) -> bool {
-        self.lock().proofs.pong(payload)
+    pub(crate) fn acked(&self, payload: &[u8]) -> bool {
+        self.lock().acks.pong(payload)
     }
 
     /// The client says that it has a conversation up to `seq`.
     pub(crate) fn seen(&self, conversation: ConversationId, seq: Seq) {
-        self.lock().proofs.seen(conversation, seq);
+        self.lock().acks.seen(conversation, seq);
     }
 
-    /// What the client is not proven to have of what was queued.
-    pub(crate) fn unproven(&self) -> Unproven {
-        self.lock().proofs.unproven()
+    /// What the client is not acked to have of what was queued.
+    pub(crate) fn unacked(&self) -> Unacked {
+        self.lock().acks.unacked()
     }
 
     /// Whether [`Self::wants_more`] would say so.
@@ -226,8 +226,8 @@ impl SendQueue {
         let bytes = frame.as_bytes().len();
         let mut state = self.lock();
         if state.closed.is_some() {
-            // It goes nowhere, so that it is never proven to have come.
-            state.proofs.queued(place);
+            // It goes nowhere, so that it is never acked to have come.
+            state.acks.queued(place);
             return true;
         }
         if state.event_bytes > 0 && state.event_bytes + bytes > self.capacity {
@@ -236,7 +236,7 @@ impl SendQueue {
         }
         state.event_bytes += bytes;
         state.frames.push_back((frame, Kind::Event));
-        state.proofs.queued(place);
+        state.acks.queued(place);
         let wakes = state.started;
         drop(state);
         self.metrics.event(bytes);

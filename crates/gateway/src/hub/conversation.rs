@@ -48,7 +48,7 @@ impl Conversation {
         }
     }
 
-    /// The highest seq that is proven to exist: a worker named it, or it was heard. Whoever is served from memory is served up to here
+    /// The highest seq that is acked to exist: a worker named it, or it was heard. Whoever is served from memory is served up to here
     /// without a hole, or it may be content that was edited or deleted since.
     pub(super) const fn head(&self) -> Seq {
         self.sequencer.known()
@@ -124,7 +124,7 @@ impl Conversation {
     /// Whether a membership of the session may have ended unheard.
     pub(super) fn is_unproven(&self, session: SessionKey) -> bool {
         let mut own = self.entries_of(session).iter();
-        own.any(|entry| entry.unproven().is_some())
+        own.any(|entry| entry.unacked().is_some())
     }
 
     /// The memberships of a session end with `seq`.

@@ -235,16 +235,16 @@ impl Shard {
         self.prove(
             (id, key, joined),
             is_new.then_some(position),
-            begin.proven.unwrap_or(head),
+            begin.acked.unwrap_or(head),
         );
         self.watch_gap(id);
         self.catch_up(id, key, joined);
     }
 
-    /// A membership is proven up to a seq: one that is new, where the order stands at `new`, or one that may have ended in what it has not
+    /// A membership is acked up to a seq: one that is new, where the order stands at `new`, or one that may have ended in what it has not
     /// read yet. What was delivered behind is looked for in the window. Where that does not hold it, the membership carries no signals before it
     /// has read it.
-    fn prove(&mut self, place: (ConversationId, SessionKey, Seq), new: Option<Seq>, proven: Seq) {
+    fn prove(&mut self, place: (ConversationId, SessionKey, Seq), new: Option<Seq>, acked: Seq) {
         let (id, key, joined) = place;
         let (Some(session), Some(conversation)) =
             (self.sessions.get(&key), self.conversations.get_mut(&id))
@@ -255,11 +255,11 @@ impl Shard {
         let Some(entry) = conversation.entry(key, joined) else {
             return;
         };
-        let Some(until) = new.or_else(|| entry.unproven()) else {
+        let Some(until) = new.or_else(|| entry.unacked()) else {
             return;
         };
-        if proven < until {
-            let Some(since) = self.window.behind(id, proven, head) else {
+        if acked < until {
+            let Some(since) = self.window.behind(id, acked, head) else {
                 entry.set_unproven(until);
                 return;
             };

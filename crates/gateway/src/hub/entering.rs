@@ -203,7 +203,7 @@ impl Shard {
             let begin = Begin {
                 skip: seen.unwrap_or_default(),
                 by_record,
-                proven: Some(seq.max(joined - 1)),
+                acked: Some(seq.max(joined - 1)),
                 ..Begin::at(seen.map_or(seq, |seen| seen.min(seq)).max(joined - 1))
             };
             begins.push((conversation, joined, begin));

@@ -23,8 +23,8 @@ pub(super) struct Begin {
     pub(super) replay_to: Seq,
     /// Whether the session's record says so, and no worker did yet: what was over by its joining the client has.
     pub(super) by_record: bool,
-    /// Up to where the record proves it; else it is proven up to the head of the answer that told it.
-    pub(super) proven: Option<Seq>,
+    /// Up to where the record proves it; else it is acked up to the head of the answer that told it.
+    pub(super) acked: Option<Seq>,
 }
 
 impl Begin {
@@ -34,7 +34,7 @@ impl Begin {
             skip: 0,
             replay_to: 0,
             by_record: false,
-            proven: None,
+            acked: None,
         }
     }
 }
@@ -79,7 +79,7 @@ struct Rest {
     /// Whether an earlier membership of the session here has not ended yet: nothing may come before its end.
     waiting: bool,
     /// Until it has read up to here it may have ended unheard.
-    unproven: Seq,
+    unacked: Seq,
 }
 
 impl Entry {
@@ -95,7 +95,7 @@ impl Entry {
             skip,
             replay_to,
             by_record,
-            proven: _,
+            acked: _,
         } = begin;
         let mut entry = Self {
             session,
@@ -179,18 +179,18 @@ impl Entry {
 
     /// Whether its user is a member, as far as that is delivered or on its way.
     pub(super) fn listens(&self) -> bool {
-        self.left().is_none() && self.unproven().is_none()
+        self.left().is_none() && self.unacked().is_none()
     }
 
     /// Up to where it must have read before it is known that it did not end before anyone here listened.
-    pub(super) fn unproven(&self) -> Option<Seq> {
-        let unproven = self.rest.as_ref().map_or(0, |rest| rest.unproven);
-        (self.cursor < unproven).then_some(unproven)
+    pub(super) fn unacked(&self) -> Option<Seq> {
+        let unacked = self.rest.as_ref().map_or(0, |rest| rest.unacked);
+        (self.cursor < unacked).then_some(unacked)
     }
 
     /// Until it has read up to `seq` it may have ended unheard.
     pub(super) fn set_unproven(&mut self, seq: Seq) {
-        self.change(|rest| rest.unproven = seq);
+        self.change(|rest| rest.unacked = seq);
     }
 
     /// It ends there at the latest: of several ends the first is its own, the others are those of later memberships.
@@ -245,8 +245,8 @@ impl Entry {
         if rest.left == Some(seq) {
             return Pushed::Ended;
         }
-        if self.rest.is_some() && seq >= rest.skip.max(rest.replay_to).max(rest.unproven) {
-            self.change(|rest| (rest.skip, rest.replay_to, rest.unproven) = (0, 0, 0));
+        if self.rest.is_some() && seq >= rest.skip.max(rest.replay_to).max(rest.unacked) {
+            self.change(|rest| (rest.skip, rest.replay_to, rest.unacked) = (0, 0, 0));
         }
         Pushed::Queued
     }

@@ -1,4 +1,4 @@
-//! Where sessions stand: what their clients are proven to have, and what they say that they have.
+//! Where sessions stand: what their clients are acked to have, and what they say that they have.
 
 use std::cmp::Reverse;
 
@@ -40,7 +40,7 @@ fn kept_apart(positions: impl Iterator<Item = Position>) -> Vec<Position> {
 }
 
 impl Shard {
-    /// What a session's client is proven to have of each conversation. Those whose membership ended, its end included, are
+    /// What a session's client is acked to have of each conversation. Those whose membership ended, its end included, are
     /// named with a joining of 0, so that nothing is told of them again, unless they are very many.
     pub(crate) fn positions(&self, key: SessionKey) -> Vec<Position> {
         let Some(session) = self.sessions.get(&key) else {
@@ -55,10 +55,10 @@ impl Shard {
         let cursors: Vec<_> = entered
             .chain(ended.map(|(id, left)| (id, 0, left)))
             .collect();
-        // Behind the cursors: what is pushed is unproven before it counts in a position.
-        let unproven = session.send_queue.unproven();
+        // Behind the cursors: what is pushed is unacked before it counts in a position.
+        let unacked = session.send_queue.unacked();
         let position = |conversation: ConversationId, joined: Seq, cursor: Seq| {
-            let (mut joined, mut seq) = match unproven.get(&conversation) {
+            let (mut joined, mut seq) = match unacked.get(&conversation) {
                 Some((joined, first)) => (*joined, cursor.min(first - 1)),
                 None => (joined, cursor),
             };
@@ -178,10 +178,10 @@ impl Shard {
             session.note_ended(&[membership]);
             return;
         }
-        let proven = left.map_or(head, |left| left - 1);
+        let acked = left.map_or(head, |left| left - 1);
         let begin = Begin {
             skip: claim,
-            ..Begin::at(claim.min(proven).max(joined - 1))
+            ..Begin::at(claim.min(acked).max(joined - 1))
         };
         self.enter(key, membership, begin);
     }

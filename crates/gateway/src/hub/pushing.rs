@@ -36,7 +36,7 @@ impl Delivered {
         events: impl IntoIterator<Item = &'a LogEvent>,
     ) -> bool {
         // Who may have ended unheard reads on by itself, and heeds that.
-        if entry.unproven().is_some() {
+        if entry.unacked().is_some() {
             return true;
         }
         let had = entry.cursor;

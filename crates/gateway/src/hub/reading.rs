@@ -19,7 +19,7 @@ struct Replayed {
     ended: Option<Seq>,
     no_room: bool,
     /// Whether it is known only since then that the membership lasts.
-    proven: bool,
+    acked: bool,
 }
 
 /// Replays events to an entry, up to where the order here stands.
@@ -33,7 +33,7 @@ fn replay<'a>(
     let mut members = conversation.members;
     let mut replayed = Replayed::default();
     if let Some(entry) = conversation.entry(key, joined) {
-        let was_unproven = entry.unproven().is_some();
+        let was_unproven = entry.unacked().is_some();
         for event in events.take_while(|event| event.seq <= position) {
             if members.lacks(event.seq) {
                 members.fill(event.membership_change().as_ref());
@@ -54,7 +54,7 @@ fn replay<'a>(
                 break;
             }
         }
-        replayed.proven = was_unproven && entry.listens();
+        replayed.acked = was_unproven && entry.listens();
     }
     conversation.members = members;
     replayed
@@ -142,10 +142,10 @@ impl Shard {
             missed,
             ended,
             no_room,
-            proven,
+            acked,
             ..
         } = replayed;
-        if proven {
+        if acked {
             self.is_proven(key);
         }
         if no_room {

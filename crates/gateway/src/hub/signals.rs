@@ -304,7 +304,7 @@ impl Shard {
             return here;
         }
         for entry in conversation.entries() {
-            here.is_whole &= entry.unproven().is_none();
+            here.is_whole &= entry.unacked().is_none();
             if entry.listens() {
                 here.accounts.extend(self.account(entry.session()).cloned());
             }

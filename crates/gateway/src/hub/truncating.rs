@@ -39,11 +39,11 @@ impl Shard {
             }
             // The snapshot that told the membership proves nothing behind its head, where it may have ended since.
             let (cursor, left) = (entry.cursor, entry.left());
-            let proven = left.map_or(replay_to, |left| replay_to.min(left - 1));
-            entry.replays_no_more(proven.max(cursor));
+            let acked = left.map_or(replay_to, |left| replay_to.min(left - 1));
+            entry.replays_no_more(acked.max(cursor));
             // Also of one that ended: what lies between the range and the end is told.
-            if proven > cursor {
-                self.truncate_later(key, (id, joined), (cursor, proven), None);
+            if acked > cursor {
+                self.truncate_later(key, (id, joined), (cursor, acked), None);
             }
             self.catch_up(id, key, joined);
         }

@@ -115,18 +115,18 @@ impl Delivery {
         self.take();
         self.write();
         for socket in &self.sockets {
-            socket.send_queue.proven(&socket.pings.to_be_bytes());
+            socket.send_queue.acked(&socket.pings.to_be_bytes());
         }
     }
 
-    /// Up to where the clients are proven to have the conversation's events, and the last of these.
+    /// Up to where the clients are acked to have the conversation's events, and the last of these.
     #[must_use]
     pub fn stands(&self) -> (Option<Seq>, Seq) {
-        let unproven = |socket: &Socket| {
-            let first = socket.send_queue.unproven().into_values().next();
+        let unacked = |socket: &Socket| {
+            let first = socket.send_queue.unacked().into_values().next();
             first.map_or(self.event.seq, |(_, first)| first - 1)
         };
-        (self.sockets.iter().map(unproven).min(), self.event.seq)
+        (self.sockets.iter().map(unacked).min(), self.event.seq)
     }
 
     /// Bytes that the sockets took in all.

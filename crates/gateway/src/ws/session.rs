@@ -309,8 +309,8 @@ impl<'a> Session<'a> {
             },
             Message::Pong(payload) => match self.meter.charge_pong(&self.caller) {
                 Ok(()) => {
-                    if connection.send_queue.proven(payload) {
-                        self.holder.proven();
+                    if connection.send_queue.acked(payload) {
+                        self.holder.acked();
                     }
                 }
                 Err(refused) => return passed_over(&refused),

@@ -27,7 +27,7 @@ fn the_welcome_and_its_ping_stand_before_events_that_came_first() {
     let due = [Frame::text(b"welcome"), welcome_ping(), Frame::text(b"1")];
     assert_eq!(frames, due);
     assert_eq!(send_queue.answer_bytes(), 0);
-    assert!(send_queue.proven(&1_u64.to_be_bytes()));
+    assert!(send_queue.acked(&1_u64.to_be_bytes()));
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn events_beyond_the_capacity_are_held_back_until_there_is_room() {
     assert!(event(&send_queue, "1234") && send_queue.is_pressed());
     send_queue.taken(1000).unwrap();
     assert!(send_queue.wants_more() && event(&send_queue, "1"));
-    assert_eq!(send_queue.unproven().len(), 1);
+    assert_eq!(send_queue.unacked().len(), 1);
 }
 
 fn signal(send_queue: &SendQueue, user: usize, text: String) {
@@ -171,7 +171,7 @@ fn what_comes_behind_the_end_is_not_proven_to_have_come() {
     send_queue.start(Frame::text(b"w"));
     send_queue.close(Code::InvalidToken);
     assert!(event(&send_queue, "1"), "nobody is to wait for room");
-    assert_eq!(send_queue.unproven().len(), 1);
+    assert_eq!(send_queue.unacked().len(), 1);
 }
 
 #[test]

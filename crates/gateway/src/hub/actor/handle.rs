@@ -177,7 +177,7 @@ impl Fanout {
         match is_open {
             Ok(opened) => Ok((key, opened?)),
             Err(_late) => {
-                // Nobody waits for what its client is proven to have. Of one that the coordinator was not told of there is no end.
+                // Nobody waits for what its client is acked to have. Of one that the coordinator was not told of there is no end.
                 if is_told {
                     drop(self.end(key));
                 }
@@ -190,7 +190,7 @@ impl Fanout {
         }
     }
 
-    /// Ends a session; gives what its client is proven to have, where the hub still runs and no shard is late.
+    /// Ends a session; gives what its client is acked to have, where the hub still runs and no shard is late.
     pub(crate) async fn close(&self, key: SessionKey) -> Option<Vec<Position>> {
         let positions = in_time(try_join_all(self.end(key))).await?;
         positions.ok().map(gathered)
@@ -206,7 +206,7 @@ impl Fanout {
         waiting
     }
 
-    /// What a session's client is proven to have by now, where the hub still runs and no shard is late.
+    /// What a session's client is acked to have by now, where the hub still runs and no shard is late.
     pub(crate) async fn positions(&self, key: SessionKey) -> Option<Vec<Position>> {
         let ask = |answer| Input::Positions(key, answer);
         let positions = in_time(self.shards.ask_all(ask)).await?;

@@ -216,10 +216,10 @@ async fn what_comes_next_stays_in_the_feed_while_a_run_of_it_is_on_its_way() {
     timeout(SOON, all_is_taken).await.unwrap();
 
     let last = outboxes.last().unwrap();
-    let delivered = last.unproven().len();
+    let delivered = last.unacked().len();
     assert!(delivered >= RUN / 2, "{delivered} of {RUN}");
     let all_is_delivered = async {
-        while last.unproven().len() < RUN {
+        while last.unacked().len() < RUN {
             yield_now().await;
         }
     };
@@ -282,12 +282,12 @@ async fn live_events_pass_flood_of_client_work() {
             feed.send(event(n, 2)).await.unwrap();
         }
         let all_is_delivered = async {
-            while last.unproven().len() < RUN {
+            while last.unacked().len() < RUN {
                 yield_now().await;
             }
         };
         let heard = timeout(SOON, all_is_delivered).await;
-        let count = last.unproven().len();
+        let count = last.unacked().len();
         assert!(heard.is_ok(), "{flood:?}: {count} of {RUN}");
         tasks.shutdown().await;
     }

@@ -129,7 +129,7 @@ impl Client {
         begins
     }
 
-    /// Whether what a session is proven to have is this client's record now.
+    /// Whether what a session is acked to have is this client's record now.
     pub(super) fn is_recorded(&self, key: SessionKey, is_last: bool) -> bool {
         let of = if is_last { self.ended } else { self.key };
         of == Some(key)
@@ -212,7 +212,7 @@ impl Client {
     /// Answers the pings, and pings are asked for.
     pub(super) fn pong(&mut self) {
         for ping in std::mem::take(&mut self.pings) {
-            self.send_queue().proven(&ping);
+            self.send_queue().acked(&ping);
         }
         if let Some(send_queue) = self.send_queue.as_ref().filter(|_| self.is_open) {
             send_queue.push_ping();

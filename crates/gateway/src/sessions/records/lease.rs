@@ -34,9 +34,9 @@ impl Holder {
         self.records.lock().opened(self.hold, key);
     }
 
-    /// The client is proven to have its welcome.
-    pub(crate) fn proven(&self) {
-        self.records.lock().proven(self.hold);
+    /// The client is acked to have its welcome.
+    pub(crate) fn acked(&self) {
+        self.records.lock().acked(self.hold);
     }
 
     /// The user says this of its presence.
@@ -49,7 +49,7 @@ impl Holder {
         self.records.lock().leaving(self.hold);
     }
 
-    /// The connection has ended; `positions` are what its client is proven to have, where that is known: else what was
+    /// The connection has ended; `positions` are what its client is acked to have, where that is known: else what was
     /// known before stands.
     pub(crate) fn ended(self, positions: Option<Vec<Position>>) {
         self.end(positions);

@@ -202,7 +202,7 @@ impl Table {
     }
 
     /// The client has its welcome, and the newest token with it: the former one is worth nothing.
-    pub(crate) fn proven(&mut self, hold: Hold) {
+    pub(crate) fn acked(&mut self, hold: Hold) {
         if let Some((record, _)) = self.live(hold) {
             record.former = None;
         }
@@ -215,7 +215,7 @@ impl Table {
         }
     }
 
-    /// What a live session's client is proven to have, as the hub knows by `of`.
+    /// What a live session's client is acked to have, as the hub knows by `of`.
     pub(crate) fn positions(&mut self, hold: Hold, of: SessionKey, positions: Vec<Position>) {
         if let Some((record, key)) = self.live(hold)
             && *key == Some(of)

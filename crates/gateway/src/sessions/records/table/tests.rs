@@ -224,13 +224,13 @@ fn a_token_used_before_is_good_until_the_welcome_is_proven_and_not_after() {
         session: id(1),
         take_over: owner(2).take_over,
     };
-    case.table.proven(hold);
+    case.table.acked(hold);
     assert_eq!(case.let_go(1, 1), Answer::Granted);
 
     let (third, closed) = case.take(1, 3).unwrap();
     assert_eq!(closed, 0);
     let take_over = owner(3).take_over;
-    case.table.proven(Hold { take_over, ..hold });
+    case.table.acked(Hold { take_over, ..hold });
     assert_eq!(case.let_go(1, 1), Answer::Refused);
     assert!(!is_closed(&third));
     assert_eq!(case.let_go(1, 2), Answer::Granted, "the newest is good");
@@ -245,7 +245,7 @@ fn proof_holds_also_when_the_connection_has_ended() {
         session: id(1),
         take_over: owner(2).take_over,
     };
-    case.table.proven(hold);
+    case.table.acked(hold);
     case.table.ended(hold, None, case.now);
     assert_eq!(case.let_go(1, 1), Answer::Refused);
     assert_eq!(case.let_go(1, 2), Answer::Granted);
