@@ -19,31 +19,31 @@ const PLACES_KEPT: usize = 16;
 
 /// The events of one membership. Each has its own mark, since between two of them the conversation goes on without the client.
 #[derive(Debug, Clone, Copy)]
-struct Mark {
+struct AckMark {
     conversation: ConversationId,
     joined: Seq,
     first: Seq,
     last: Seq,
 }
 
-impl Mark {
+impl AckMark {
     const fn membership(&self) -> (ConversationId, Seq) {
         (self.conversation, self.joined)
     }
 }
 
 /// In order of conversation and joining.
-type Marks = Vec<Mark>;
+type AckMarks = Vec<AckMark>;
 
 /// What was queued and not acked to have arrived yet.
 #[derive(Debug, Default)]
 pub(crate) struct Acks {
     /// Oldest first: what was queued before each ping, and behind the ping before it.
-    pinged: VecDeque<(u64, Marks)>,
+    pinged: VecDeque<(u64, AckMarks)>,
     /// Queued behind the last ping.
-    since: Marks,
+    since: AckMarks,
     /// Empty, with places.
-    spare: Marks,
+    spare: AckMarks,
     pings: u64,
     /// The ping behind the welcome, until it is acked.
     welcome: Option<u64>,
@@ -60,7 +60,7 @@ impl Acks {
         let membership = (conversation, joined);
         match self
             .since
-            .binary_search_by_key(&membership, Mark::membership)
+            .binary_search_by_key(&membership, AckMark::membership)
         {
             Ok(at) => {
                 if let Some(mark) = self.since.get_mut(at) {
@@ -69,7 +69,7 @@ impl Acks {
             }
             Err(at) => self.since.insert(
                 at,
-                Mark {
+                AckMark {
                     conversation,
                     joined,
                     first: seq,
@@ -93,7 +93,7 @@ impl Acks {
             *last = ping;
             marks.append(&mut later);
             // Two that are in order, one behind the other: this sort merges them, and the earlier mark of a membership stays first.
-            marks.sort_by_key(Mark::membership);
+            marks.sort_by_key(AckMark::membership);
             marks.dedup_by(|later, mark| {
                 let same = later.membership() == mark.membership();
                 if same {
