@@ -65,7 +65,7 @@ use crate::auth::revocations::Revocations;
 use crate::cluster::presence::PresenceDirectory;
 use crate::cluster::signals::{Outbound, Signalling};
 use crate::hub::actor::Neighbours;
-use crate::hub::actor::{Fanout, Loops};
+use crate::hub::actor::{HubHandle, HubLoops};
 use crate::hub::announced::LingeringSince;
 use crate::hub::feed::ToHub;
 use crate::limits::connects::Arrivals;
@@ -164,8 +164,8 @@ pub struct Gateway {
     reads: Reads,
     reads_loop: ReadsLoop,
     records: Records,
-    fanout: Fanout,
-    fanout_loops: Loops,
+    hub: HubHandle,
+    hub_loops: HubLoops,
     signals: Outbound,
     signalling: Signalling,
     feed_metrics: FeedMetrics,
@@ -230,7 +230,7 @@ impl Gateway {
             directory: PresenceDirectory::new(bus.clone(), gateways.clone()),
             grace: settings.hub.presence_grace(),
         };
-        let (fanout, fanout_loops) = Fanout::new(
+        let (hub, hub_loops) = HubHandle::new(
             commands.clone(),
             feed_metrics.clone(),
             CacheMetrics::new(registry),
@@ -264,8 +264,8 @@ impl Gateway {
             reads,
             reads_loop,
             records,
-            fanout,
-            fanout_loops,
+            hub,
+            hub_loops,
             signals,
             signalling,
             feed_metrics,
@@ -350,8 +350,8 @@ impl Gateway {
             command_loop,
             reads_loop,
             records,
-            fanout,
-            fanout_loops,
+            hub,
+            hub_loops,
             signalling,
             feed_metrics,
             degraded,
@@ -377,19 +377,17 @@ impl Gateway {
         });
         tasks.spawn("signals", |stop| signalling.run(stop));
         tasks.spawn("reads", |stop| reads_loop.run(stop));
-        let announced_hub = fanout.clone();
+        let announced_hub = hub.clone();
         tasks.spawn("lingering", |stop| {
             hub::announced::run(announced_bus, announced_hub, lingering_since, stop)
         });
-        tasks.spawn("records", |stop| {
-            sessions::records::run(records, fanout, stop)
-        });
+        tasks.spawn("records", |stop| sessions::records::run(records, hub, stop));
         tasks.spawn("commands", |stop| command_loop.run(stop));
-        let Loops {
+        let HubLoops {
             shards,
             coordinator,
             presence,
-        } = fanout_loops;
+        } = hub_loops;
         for (shard, from_feed) in shards.into_iter().zip(from_feed) {
             tasks.spawn("shard", |stop| shard.run(from_feed, stop));
         }
@@ -430,7 +428,7 @@ impl Gateway {
             admission: self.admission.clone(),
             commands: self.commands.clone(),
             reads: self.reads.clone(),
-            fanout: self.fanout.clone(),
+            hub: self.hub.clone(),
             records: self.records.clone(),
             signals: self.signals.clone(),
             arrivals: self.arrivals.clone(),

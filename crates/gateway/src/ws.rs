@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::auth::{Admission, Transport};
 use crate::cluster::signals::Outbound;
-use crate::hub::actor::Fanout;
+use crate::hub::actor::HubHandle;
 use crate::limits::connects::Arrivals;
 use crate::limits::parsing::Parsing;
 use crate::limits::slots::{Slot, Slots};
@@ -61,7 +61,7 @@ pub(crate) struct Sockets {
     /// The door for read marks.
     pub(crate) reads: Reads,
     /// The door to the hub.
-    pub(crate) fanout: Fanout,
+    pub(crate) hub: HubHandle,
     /// The records of sessions.
     pub(crate) records: Records,
     /// The door to the other gateways.

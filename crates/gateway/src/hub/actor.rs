@@ -43,7 +43,7 @@ mod to_shards;
 mod wanting;
 mod work;
 
-pub(crate) use handle::{Fanout, Loops};
+pub(crate) use handle::{HubHandle, HubLoops};
 use queries::{CarryingQuery, HostingQuery, MembersQuery};
 use shard::ShardLoop;
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::conditions::ANNOUNCED;
-use crate::hub::actor::Fanout;
+use crate::hub::actor::HubHandle;
 
 /// It is over when nothing was announced for so long while NATS was connected.
 const QUIET: Duration = Duration::from_secs(5);
@@ -52,27 +52,21 @@ impl LingeringSince {
 /// Hands announcements to the hub, and says since when there are some, until `stop`.
 pub(crate) async fn run(
     bus: Bus,
-    fanout: Fanout,
+    hub: HubHandle,
     since: watch::Sender<Option<Timestamp>>,
     stop: CancellationToken,
 ) {
-    stop.run_until_cancelled(Box::pin(hear(&bus, &fanout, &since)))
+    stop.run_until_cancelled(Box::pin(hear(&bus, &hub, &since)))
         .await;
 }
 
-async fn hear(bus: &Bus, fanout: &Fanout, since: &watch::Sender<Option<Timestamp>>) {
+async fn hear(bus: &Bus, hub: &HubHandle, since: &watch::Sender<Option<Timestamp>>) {
     let mut condition = Recurring::new(QUIET);
     let monitor = Monitor::new(ANNOUNCED);
     loop {
         match Announcements::open(bus).await {
             Ok(announcements) => {
-                follow(
-                    bus,
-                    fanout,
-                    announcements,
-                    (&mut condition, &monitor, since),
-                )
-                .await;
+                follow(bus, hub, announcements, (&mut condition, &monitor, since)).await;
             }
             Err(error) => debug!(error = %chain(&error), "announcements cannot be heard yet"),
         }
@@ -83,7 +77,7 @@ async fn hear(bus: &Bus, fanout: &Fanout, since: &watch::Sender<Option<Timestamp
 /// Follows the announcements until the connection is closed.
 async fn follow(
     bus: &Bus,
-    fanout: &Fanout,
+    hub: &HubHandle,
     mut announcements: Announcements,
     (condition, monitor, since): (&mut Recurring, &Monitor, &watch::Sender<Option<Timestamp>>),
 ) {
@@ -94,7 +88,7 @@ async fn follow(
             announcement = announcements.next() => {
                 let Some(announcement) = announcement else { return };
                 let lingers = announcement.kind == AnnouncementKind::Lingering;
-                fanout.announced(announcement).await;
+                hub.announced(announcement).await;
                 lingers
             }
             _ = ticks.tick() => false,

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::account::SessionKey;
 use crate::conditions::RECORDS;
 use crate::delivery::send_queue::SendQueue;
-use crate::hub::actor::Fanout;
+use crate::hub::actor::HubHandle;
 use crate::metrics::RecordMetrics;
 
 mod answers;
@@ -245,9 +245,9 @@ fn owner_of(record: &Record) -> Owner {
 }
 
 /// Writes records, and answers what other gateways ask about them, until `stop`.
-pub(crate) async fn run(records: Records, fanout: Fanout, stop: CancellationToken) {
+pub(crate) async fn run(records: Records, hub: HubHandle, stop: CancellationToken) {
     let both = Box::pin(async {
-        tokio::join!(records.answer(), records.write_all(&fanout));
+        tokio::join!(records.answer(), records.write_all(&hub));
     });
     stop.run_until_cancelled(both).await;
     debug!("no record is written any more");

@@ -100,12 +100,12 @@ impl Session<'_> {
 
     /// Tells the hub what the client said; no other frame is read until the hub has looked at it.
     fn tell_hub(&mut self, said: ForHub) {
-        let (fanout, key) = (self.sockets.fanout.clone(), self.key);
+        let (hub, key) = (self.sockets.hub.clone(), self.key);
         self.telling_hub = true;
         self.on_the_way.push(Box::pin(async move {
             match said {
-                ForHub::Presence(status) => fanout.presence(key, status).await,
-                ForHub::Seen(seen) => fanout.seen(key, seen).await,
+                ForHub::Presence(status) => hub.presence(key, status).await,
+                ForHub::Seen(seen) => hub.seen(key, seen).await,
             }
             Done::Told
         }));
@@ -113,10 +113,10 @@ impl Session<'_> {
 
     /// Tells the hub that there is room for what it holds back. What a shard lacks room for meanwhile holds up nothing else.
     pub(super) fn tell_drained(&mut self) {
-        let (fanout, key) = (self.sockets.fanout.clone(), self.key);
+        let (hub, key) = (self.sockets.hub.clone(), self.key);
         self.telling_drained += 1;
         self.on_the_way.push(Box::pin(
-            async move { Done::Drained(fanout.drained(key).await) },
+            async move { Done::Drained(hub.drained(key).await) },
         ));
     }
 

@@ -63,7 +63,7 @@ impl Session<'_> {
         } = self;
         let session = holder.session();
         holder.leaving();
-        let positions = sockets.fanout.close(key).await;
+        let positions = sockets.hub.close(key).await;
         if is_for_good(first) || is_for_good(last) {
             finish(holder).await;
         } else {

@@ -98,7 +98,7 @@ pub(super) async fn open<'a>(
             user: caller.user.clone(),
         };
         let send_queue = Arc::clone(&connection.send_queue);
-        sockets.fanout.presence_snapshot(account, send_queue).await;
+        sockets.hub.presence_snapshot(account, send_queue).await;
     }
     Ok(Session::new(
         sockets,
@@ -164,13 +164,13 @@ async fn enter(
     };
     let send_queue = || Arc::clone(&connection.send_queue);
     let opening = sockets
-        .fanout
+        .hub
         .open(account, send_queue(), start, sockets.limits.open);
     let (key, opened) = opening.await?;
     let place = match sockets.admission.open(session, caller, send_queue()) {
         Ok(place) => place,
         Err(revoked) => {
-            let _positions = sockets.fanout.close(key).await;
+            let _positions = sockets.hub.close(key).await;
             if let Some(resumed) = resumed {
                 finish(resumed.holder).await;
             }
@@ -185,7 +185,7 @@ async fn enter(
         }
         None => {
             let Some(begun) = begin(sockets, session, caller, (send_queue(), key)).await else {
-                let _positions = sockets.fanout.close(key).await;
+                let _positions = sockets.hub.close(key).await;
                 let late = Failure::new(Code::Unavailable, "the hub does not answer in time");
                 return Err(late.retry_after(1000));
             };
@@ -211,7 +211,7 @@ async fn begin(
     caller: &Caller,
     live: (Arc<SendQueue>, SessionKey),
 ) -> Option<(Holder, Option<Token>, Option<LaterToken>)> {
-    let positions = sockets.fanout.positions(live.1).await?;
+    let positions = sockets.hub.positions(live.1).await?;
     let begun = sockets.records.begin(session, caller, positions, live);
     let Begun {
         holder,

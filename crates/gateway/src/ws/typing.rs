@@ -63,11 +63,11 @@ impl Session<'_> {
         if !self.typist.ask(typing) {
             return;
         }
-        let (fanout, key) = (self.sockets.fanout.clone(), self.key);
+        let (hub, key) = (self.sockets.hub.clone(), self.key);
         let turns = self.typist.turns();
         self.pending_frames += 1;
         self.on_the_way.push(Box::pin(async move {
-            let members = fanout.membership(key, conversation, &turns).await;
+            let members = hub.membership(key, conversation, &turns).await;
             Done::MayType(conversation, members)
         }));
     }

@@ -43,7 +43,7 @@ const SPREAD: usize = 0x9E37_79B9;
 
 /// The sessions' door to the hub.
 #[derive(Debug, Clone)]
-pub(crate) struct Fanout {
+pub(crate) struct HubHandle {
     opens: mpsc::Sender<ToOpen>,
     closes: mpsc::UnboundedSender<ToClose>,
     /// More lingers than workers can tell.
@@ -60,13 +60,13 @@ pub(crate) struct Fanout {
 }
 
 /// The loops behind the door.
-pub(crate) struct Loops {
+pub(crate) struct HubLoops {
     pub(crate) shards: Vec<ShardLoop>,
     pub(crate) coordinator: CoordinatorLoop,
     pub(crate) presence: PresenceLoop,
 }
 
-impl Fanout {
+impl HubHandle {
     /// The door, and the loops behind it.
     pub(crate) fn new(
         commands: Commands,
@@ -74,7 +74,7 @@ impl Fanout {
         cache: CacheMetrics,
         neighbours: Neighbours,
         replay: Replay,
-    ) -> (Self, Loops) {
+    ) -> (Self, HubLoops) {
         let (to_presence, for_presence) = mpsc::channel(INBOX);
         let sessions = Arc::new(SessionNews::default());
         let (opens, to_open) = mpsc::channel(INBOX);
@@ -126,7 +126,7 @@ impl Fanout {
             tasks: JoinSet::new(),
         };
         let presence = PresenceLoop::new(neighbours, (sessions, for_presence), shards.clone());
-        let fanout = Self {
+        let hub = Self {
             opens,
             closes,
             rechecks,
@@ -138,12 +138,12 @@ impl Fanout {
             cache,
             lookups: Lookups::new(),
         };
-        let loops = Loops {
+        let loops = HubLoops {
             shards: loops,
             coordinator,
             presence,
         };
-        (fanout, loops)
+        (hub, loops)
     }
 
     /// Opens a session: from `start` on, its events come into `send_queue`.

@@ -40,7 +40,7 @@ fn conversation(n: usize) -> ConversationId {
 async fn with_sessions_in(
     shards: Shards,
     conversations: usize,
-) -> (Fanout, Loops, Vec<Arc<SendQueue>>) {
+) -> (HubHandle, HubLoops, Vec<Arc<SendQueue>>) {
     let (door, mut loops) = without_sessions(shards).await;
     let mut outboxes = Vec::new();
     for number in 0..SESSIONS {
@@ -80,7 +80,7 @@ fn membership(n: usize) -> Membership {
 }
 
 /// Does what the coordinator wants; says whether that was anything.
-fn settle(loops: &mut Loops, conversations: usize) -> bool {
+fn settle(loops: &mut HubLoops, conversations: usize) -> bool {
     let coordinator = &mut loops.coordinator.coordinator;
     let effects = coordinator.effects();
     let any = !effects.is_empty();
@@ -128,7 +128,7 @@ fn run_others(
     tasks.spawn(presence.run(stop.clone()));
 }
 
-async fn without_sessions(shards: Shards) -> (Fanout, Loops) {
+async fn without_sessions(shards: Shards) -> (HubHandle, HubLoops) {
     let mut registry = Registry::default();
     let nowhere = Settings {
         events_max_age: 60,
@@ -171,7 +171,7 @@ async fn without_sessions(shards: Shards) -> (Fanout, Loops) {
         FeedMetrics::new(&mut registry, shards.count()),
         CacheMetrics::new(&mut registry),
     );
-    Fanout::new(commands, metrics, cache, neighbours, replay)
+    HubHandle::new(commands, metrics, cache, neighbours, replay)
 }
 
 fn feed_event(n: usize, seq: Seq) -> FeedEvent {
@@ -237,7 +237,7 @@ enum Flood {
 }
 
 impl Flood {
-    async fn run(self, door: Fanout) {
+    async fn run(self, door: HubHandle) {
         let key = SessionKey(0);
         let turns = Semaphore::new(1);
         let foreign = ConversationId(Uuid::from_u128(u128::MAX));

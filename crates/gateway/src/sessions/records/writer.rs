@@ -18,7 +18,7 @@ use super::Records;
 use super::decision::{Decision, decide};
 use super::table::{Due, Hold, Snapshot};
 use crate::account::SessionKey;
-use crate::hub::actor::Fanout;
+use crate::hub::actor::HubHandle;
 
 /// Writes on their way at once.
 const WRITES: usize = 256;
@@ -76,7 +76,7 @@ impl Positions {
 
 impl Records {
     /// Writes for ever.
-    pub(super) async fn write_all(&self, fanout: &Fanout) {
+    pub(super) async fn write_all(&self, hub: &HubHandle) {
         let mut link = self.0.bus.connection();
         let mut epoch = link.borrow().epoch;
         let mut period = interval(PERIOD);
@@ -104,7 +104,7 @@ impl Records {
                         && let Some(due) = self.change(|table| table.take_due(Instant::now()))
                     {
                         let key = due.key.filter(|_| positions.may_ask());
-                        writes.push(self.write(fanout, due, key));
+                        writes.push(self.write(hub, due, key));
                     }
                 }
                 () = self.0.wake.notified() => {}
@@ -160,7 +160,7 @@ impl Records {
     }
 
     /// Writes a record, behind what the hub says of its session where it is to be asked; says what became of that.
-    async fn write(&self, fanout: &Fanout, due: Due, key: Option<SessionKey>) -> Asked {
+    async fn write(&self, hub: &HubHandle, due: Due, key: Option<SessionKey>) -> Asked {
         let mut asked = if key.is_some() {
             Asked::GivenUp
         } else {
@@ -174,7 +174,7 @@ impl Records {
             return asked;
         }
         if let Some(key) = key {
-            match fanout.positions(key).await {
+            match hub.positions(key).await {
                 Some(positions) => {
                     self.lock().positions(hold, key, positions);
                     asked = Asked::InTime;

@@ -63,7 +63,7 @@ async fn sessions_that_coordinator_never_knew_leave_nothing() {
 }
 
 /// Opens so many sessions at once, of which none is open in time.
-async fn open_in_vain(door: &Fanout, count: usize) {
+async fn open_in_vain(door: &HubHandle, count: usize) {
     let opens = (0..count).map(|n| {
         let account = Account {
             tenant: "default".parse().unwrap(),

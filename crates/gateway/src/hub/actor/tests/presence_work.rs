@@ -121,7 +121,7 @@ async fn snapshots_are_told_in_turn() {
 }
 
 /// A session of ann, who joined by the fifth event, is told what a gateway answers: of bob up to `as_of`, of carol up to the fifth.
-fn answered(loops: &mut Loops, as_of: u64) -> bool {
+fn answered(loops: &mut HubLoops, as_of: u64) -> bool {
     let presence = &mut loops.presence;
     presence.snapshots.ask_again();
     let Some((tenant, mut next)) = presence.snapshots.next() else {
