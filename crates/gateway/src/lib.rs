@@ -64,7 +64,7 @@ use crate::auth::Admission;
 use crate::auth::revocations::Revocations;
 use crate::cluster::presence::PresenceDirectory;
 use crate::cluster::signals::{Outbound, Signalling};
-use crate::hub::actor::Neighbours;
+use crate::hub::actor::Peers;
 use crate::hub::actor::{HubHandle, HubLoops};
 use crate::hub::announced::LingeringSince;
 use crate::hub::feed::ToHub;
@@ -223,7 +223,7 @@ impl Gateway {
         let record_metrics = RecordMetrics::new(registry);
         let of_records = settings.sessions.records();
         let records = Records::new(bus.clone(), gateways.clone(), of_records, record_metrics);
-        let neighbours = Neighbours {
+        let peers = Peers {
             own: gateways.id(),
             signals: signals.clone(),
             said,
@@ -234,7 +234,7 @@ impl Gateway {
             commands.clone(),
             feed_metrics.clone(),
             CacheMetrics::new(registry),
-            neighbours,
+            peers,
             settings.replay(WindowMetrics::new(registry)),
         );
         Ok(Self {

@@ -115,7 +115,7 @@ enum ForPresence {
 }
 
 /// What the hub tells other gateways, and for how long it waits for someone to come back.
-pub(crate) struct Neighbours {
+pub(crate) struct Peers {
     /// This gateway among them.
     pub(crate) own: GatewayId,
     /// The way to them.

@@ -27,7 +27,7 @@ use super::snapshots::tell_nothing;
 use super::steps_out::StepsOut;
 use super::to_shards::ToShards;
 use super::work::ClientWork;
-use super::{ForPresence, INBOX, Input, Neighbours, QUESTIONS, Replay, ToClose, ToOpen};
+use super::{ForPresence, INBOX, Input, Peers, QUESTIONS, Replay, ToClose, ToOpen};
 use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::SendQueue;
 use crate::delivery::window::Bounds;
@@ -72,7 +72,7 @@ impl HubHandle {
         commands: Commands,
         metrics: FeedMetrics,
         cache: CacheMetrics,
-        neighbours: Neighbours,
+        peers: Peers,
         replay: Replay,
     ) -> (Self, HubLoops) {
         let (to_presence, for_presence) = mpsc::channel(INBOX);
@@ -100,7 +100,7 @@ impl HubHandle {
                 inputs,
                 todos: to_do,
                 presence: to_presence.clone(),
-                signals: neighbours.signals.clone(),
+                signals: peers.signals.clone(),
                 commands: commands.clone(),
                 metrics: metrics.clone(),
                 replays: replay.metrics.clone(),
@@ -125,7 +125,7 @@ impl HubHandle {
             opening: FxHashMap::default(),
             tasks: JoinSet::new(),
         };
-        let presence = PresenceLoop::new(neighbours, (sessions, for_presence), shards.clone());
+        let presence = PresenceLoop::new(peers, (sessions, for_presence), shards.clone());
         let hub = Self {
             opens,
             closes,

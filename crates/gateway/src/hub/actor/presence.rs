@@ -21,7 +21,7 @@ use super::shard::tell;
 use super::snapshots::Snapshots;
 use super::telling::{AskedFor, Tellings};
 use super::to_shards::ToShards;
-use super::{ForPresence, INBOX, Input, Neighbours, PERIOD};
+use super::{ForPresence, INBOX, Input, PERIOD, Peers};
 use crate::account::Account;
 use crate::cluster::presence::{Answer, Presences, Said, Word};
 use crate::cluster::signals::{FromGateways, Outbound};
@@ -64,17 +64,17 @@ pub(crate) struct PresenceLoop {
 impl PresenceLoop {
     /// Nobody is there yet.
     pub(super) fn new(
-        neighbours: Neighbours,
+        peers: Peers,
         (sessions, inputs): (Arc<SessionNews>, mpsc::Receiver<ForPresence>),
         shards: ToShards,
     ) -> Self {
-        let Neighbours {
+        let Peers {
             own,
             signals,
             said,
             directory,
             grace,
-        } = neighbours;
+        } = peers;
         Self {
             presences: Presences::new(own, grace),
             sessions,

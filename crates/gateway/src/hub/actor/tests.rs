@@ -148,7 +148,7 @@ async fn without_sessions(shards: Shards) -> (HubHandle, HubLoops) {
     let (commands, _) = Commands::new(bus.clone(), workers, limits, metrics);
     let metrics = SignalMetrics::new(&mut registry);
     let (signals, _, said) = Outbound::new(bus.clone(), gateways.clone(), metrics);
-    let neighbours = Neighbours {
+    let peers = Peers {
         own: gateways.id(),
         signals,
         said,
@@ -171,7 +171,7 @@ async fn without_sessions(shards: Shards) -> (HubHandle, HubLoops) {
         FeedMetrics::new(&mut registry, shards.count()),
         CacheMetrics::new(&mut registry),
     );
-    HubHandle::new(commands, metrics, cache, neighbours, replay)
+    HubHandle::new(commands, metrics, cache, peers, replay)
 }
 
 fn feed_event(n: usize, seq: Seq) -> FeedEvent {
