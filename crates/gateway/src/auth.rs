@@ -44,9 +44,9 @@ impl Transport {
     }
 }
 
-/// The admission of tokens. Clones share it.
+/// The authenticator of tokens. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Admission {
+pub(crate) struct Authenticator {
     verifier: Arc<Verifier>,
     revocations: Revocations,
     refusals: Arc<Refusals>,
@@ -55,7 +55,7 @@ pub(crate) struct Admission {
     trusted_proxies: usize,
 }
 
-impl Admission {
+impl Authenticator {
     pub(crate) fn new(
         verifier: Arc<Verifier>,
         revocations: Revocations,
@@ -108,7 +108,7 @@ impl Admission {
     }
 
     /// Gives a session, which closes by its `send_queue`, its place among the open ones. The revocations are looked at again
-    /// once it is there, so that none slips between its admission and its opening.
+    /// once it is there, so that none slips between its authenticator and its opening.
     ///
     /// # Errors
     /// `TOKEN_REVOKED`.

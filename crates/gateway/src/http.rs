@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::api_docs;
-use crate::auth::Admission;
+use crate::auth::Authenticator;
 use crate::cluster::presence::PresenceDirectory;
 use crate::limits::parsing::Parsing;
 use crate::limits::{Limits, UserRequests};
@@ -78,7 +78,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug)]
 pub(crate) struct App {
     /// Who is calling.
-    pub(crate) admission: Admission,
+    pub(crate) authenticator: Authenticator,
     /// The door to the workers.
     pub(crate) commands: Commands,
     /// How long a body may take.

@@ -60,7 +60,7 @@ pub fn asyncapi() -> serde_json::Value {
     api_docs::asyncapi::document(None)
 }
 
-use crate::auth::Admission;
+use crate::auth::Authenticator;
 use crate::auth::revocations::Revocations;
 use crate::cluster::presence::PresenceDirectory;
 use crate::cluster::signals::{Outbound, Signalling};
@@ -172,7 +172,7 @@ pub struct Gateway {
     sessions: Sessions,
     directory: Directory,
     revocations: Revocations,
-    admission: Admission,
+    authenticator: Authenticator,
     arrivals: Arrivals,
     /// Whether the gateway is cut off from NATS.
     degraded: watch::Sender<bool>,
@@ -216,7 +216,7 @@ impl Gateway {
         );
         let sessions = Sessions::default();
         let revocations = Revocations::new(sessions.clone(), RevocationMetrics::new(registry));
-        let admission = admission(&settings, &verifier, &revocations, registry);
+        let authenticator = authenticator(&settings, &verifier, &revocations, registry);
         let (signals, signalling, said) =
             Outbound::new(bus.clone(), gateways.clone(), SignalMetrics::new(registry));
         let (reads, reads_loop) = Reads::new(commands.clone(), signals.clone());
@@ -256,7 +256,7 @@ impl Gateway {
             gateways,
             sessions,
             revocations,
-            admission,
+            authenticator,
             degraded: watch::Sender::new(false),
             lingering: LingeringSince::new(),
             commands,
@@ -407,7 +407,7 @@ impl Gateway {
     fn router(&self, admin: Router, connections: &TaskTracker) -> Router {
         let parsing = Parsing::default();
         let app = http::App {
-            admission: self.admission.clone(),
+            authenticator: self.authenticator.clone(),
             commands: self.commands.clone(),
             reads: self.reads.clone(),
             directory: self.directory.clone(),
@@ -425,7 +425,7 @@ impl Gateway {
             was_ready: Arc::clone(&self.was_ready),
         };
         let sockets = ws::Sockets {
-            admission: self.admission.clone(),
+            authenticator: self.authenticator.clone(),
             commands: self.commands.clone(),
             reads: self.reads.clone(),
             hub: self.hub.clone(),
@@ -463,13 +463,13 @@ impl Gateway {
 }
 
 /// Checks tokens, and what is revoked of them.
-fn admission(
+fn authenticator(
     settings: &Settings,
     verifier: &Arc<Verifier>,
     revocations: &Revocations,
     registry: &mut Registry,
-) -> Admission {
-    Admission::new(
+) -> Authenticator {
+    Authenticator::new(
         Arc::clone(verifier),
         revocations.clone(),
         Refusals::new(settings.auth.explain_refusals),

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug, error_span};
 use uuid::Uuid;
 
-use crate::auth::{Admission, Transport};
+use crate::auth::{Authenticator, Transport};
 use crate::cluster::signals::Outbound;
 use crate::hub::actor::HubHandle;
 use crate::limits::connects::Arrivals;
@@ -55,7 +55,7 @@ use upgrade::{Handshake, upgraded};
 #[derive(Debug)]
 pub(crate) struct Sockets {
     /// Who is calling.
-    pub(crate) admission: Admission,
+    pub(crate) authenticator: Authenticator,
     /// The door to the workers.
     pub(crate) commands: Commands,
     /// The door for read marks.
@@ -168,7 +168,9 @@ async fn admit(sockets: &Sockets, parts: &Parts) -> Result<Option<Caller>, Failu
     if !headers.contains_key(AUTHORIZATION) {
         return Ok(None);
     }
-    let admitting = sockets.admission.admit_header(parts, Transport::WebSocket);
+    let admitting = sockets
+        .authenticator
+        .admit_header(parts, Transport::WebSocket);
     let caller = readers(admitting.await?)?;
     let rates = &sockets.rates;
     rates.charge_caller(&caller, CONNECT_PRICE, &parts.extensions)?;
@@ -177,7 +179,7 @@ async fn admit(sockets: &Sockets, parts: &Parts) -> Result<Option<Caller>, Failu
 
 /// Verifies a token for a socket.
 async fn verify(sockets: &Sockets, token: &str) -> Result<Caller, Failure> {
-    let admitting = sockets.admission.admit(token, Transport::WebSocket);
+    let admitting = sockets.authenticator.admit(token, Transport::WebSocket);
     readers(admitting.await?)
 }
 

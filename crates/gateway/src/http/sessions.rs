@@ -86,7 +86,7 @@ pub(super) async fn revoke(
 }
 
 async fn known(app: &App, caller: &Caller, session: SessionId) -> Known {
-    let sessions = app.admission.revocations().sessions();
+    let sessions = app.authenticator.revocations().sessions();
     match app.records.knows(session, caller).await {
         // It may have opened in this moment.
         Known::No if sessions.has(&caller.tenant, &caller.user, session) => Known::Yes(None),
@@ -127,7 +127,7 @@ pub(super) async fn execute(
     else {
         return Err(Failure::of(Code::Internal).into());
     };
-    app.admission.revocations().apply(&revocation);
+    app.authenticator.revocations().apply(&revocation);
     app.directory.tell(&revocation).await;
     let revocation = RevocationView::from(&revocation);
     Ok(RevocationAnswer { revocation })

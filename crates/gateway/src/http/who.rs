@@ -95,7 +95,7 @@ impl FromRequestParts<Arc<App>> for Who {
         if !accepts_json(parts.headers.get_all(ACCEPT)) {
             return Err(Failure::of(Code::NotAcceptable).into());
         }
-        let admitting = app.admission.admit_header(parts, Transport::Http);
+        let admitting = app.authenticator.admit_header(parts, Transport::Http);
         let caller = admitting.await?;
         app.limits
             .charge_caller(&caller, PLAIN_PRICE, &parts.extensions)?;

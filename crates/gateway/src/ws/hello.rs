@@ -117,7 +117,7 @@ pub(super) async fn arrive(
         Some(_) | None => Kind::Fresh,
     };
     let takes_over = token.is_some_and(|token| {
-        let sessions = sockets.admission.sessions();
+        let sessions = sockets.authenticator.sessions();
         sessions.has(&caller.tenant, &caller.user, token.session())
     });
     let admitting = async {

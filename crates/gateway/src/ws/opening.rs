@@ -167,7 +167,7 @@ async fn enter(
         .hub
         .open(account, send_queue(), start, sockets.limits.open);
     let (key, opened) = opening.await?;
-    let place = match sockets.admission.open(session, caller, send_queue()) {
+    let place = match sockets.authenticator.open(session, caller, send_queue()) {
         Ok(place) => place,
         Err(revoked) => {
             let _positions = sockets.hub.close(key).await;

@@ -61,7 +61,7 @@ impl Session<'_> {
         self.renewing = false;
         match verified {
             Ok(caller) if is_same(&self.caller, &caller) => {
-                match self.sockets.admission.renewed(&self.place, &caller) {
+                match self.sockets.authenticator.renewed(&self.place, &caller) {
                     Ok(()) => {
                         self.caller = caller;
                         connection.answer(&ServerFrame::Ack(Ack {
@@ -85,8 +85,8 @@ impl Session<'_> {
 
     /// The fresh token was revoked while it was looked at: the session has the old one, unless that was too.
     fn go_on_as_before(&self, connection: &Connection) {
-        let admission = &self.sockets.admission;
-        if let Err(failure) = admission.renewed(&self.place, &self.caller) {
+        let authenticator = &self.sockets.authenticator;
+        if let Err(failure) = authenticator.renewed(&self.place, &self.caller) {
             connection.send_queue.close(failure.code);
         }
     }

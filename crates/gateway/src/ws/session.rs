@@ -211,7 +211,7 @@ impl<'a> Session<'a> {
 
     async fn run(&mut self, connection: &mut Connection) -> End {
         let limits = &self.sockets.limits;
-        let leeway = self.sockets.admission.leeway();
+        let leeway = self.sockets.authenticator.leeway();
         let first = Instant::now() + limits.heartbeat.mul_f64(rand::random::<f64>());
         let mut heartbeat = interval_at(first, limits.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

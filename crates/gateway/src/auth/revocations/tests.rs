@@ -6,7 +6,7 @@ use confab_protocol::timestamp::Timestamp;
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::auth::{Admission, Transport};
+use crate::auth::{Authenticator, Transport};
 use crate::delivery::encoding::Encoding;
 use crate::delivery::send_queue::SendQueue;
 use crate::limits::refusals::Refusals;
@@ -23,12 +23,12 @@ fn revocations() -> Revocations {
     Revocations::new(Sessions::default(), metrics)
 }
 
-fn admission(key: &Key, revocations: &Revocations) -> Admission {
+fn authenticator(key: &Key, revocations: &Revocations) -> Authenticator {
     let pem = key.public_pem().unwrap();
     let any = ["--jwt-any-issuer", "--jwt-any-audience", "--single-tenant"];
     let key = ["confab", "--jwt-public-key", pem.as_str()];
     let cli = Cli::try_parse_from(key.into_iter().chain(any)).unwrap();
-    Admission::new(
+    Authenticator::new(
         Arc::new(Verifier::new(&cli.settings).unwrap()),
         revocations.clone(),
         Refusals::new(false),
@@ -68,7 +68,7 @@ fn send_queue() -> Arc<SendQueue> {
 #[tokio::test]
 async fn nobody_is_let_in_before_it_is_known_what_is_revoked_and_the_revoked_never() {
     let (key, revocations) = (Key::generate().unwrap(), revocations());
-    let admission = admission(&key, &revocations);
+    let authenticator = authenticator(&key, &revocations);
     let mut claims = Claims::new("alice", OffsetDateTime::now_utc(), time::Duration::HOUR);
     let mut token = |login: &str| {
         claims.session_id = login.to_owned();
@@ -76,7 +76,7 @@ async fn nobody_is_let_in_before_it_is_known_what_is_revoked_and_the_revoked_nev
     };
     let (good, stolen) = (token("good"), token("stolen"));
     let code = async |token: &str| {
-        let admitted = admission.admit(token, Transport::WebSocket).await;
+        let admitted = authenticator.admit(token, Transport::WebSocket).await;
         admitted.err().map(|failure| failure.code)
     };
     assert_eq!(code(&good).await, Some(Code::Unavailable));
@@ -93,17 +93,17 @@ async fn nobody_is_let_in_before_it_is_known_what_is_revoked_and_the_revoked_nev
 #[test]
 fn a_token_that_was_revoked_behind_its_admission_opens_nothing_and_renews_nothing() {
     let (key, revocations) = (Key::generate().unwrap(), revocations());
-    let admission = admission(&key, &revocations);
+    let authenticator = authenticator(&key, &revocations);
     let session = SessionId(Uuid::from_u128(1));
-    let place = admission
+    let place = authenticator
         .open(session, &caller("good"), send_queue())
         .unwrap();
     revocations.apply(&of_login("stolen"));
     let refused = |result: Result<(), Failure>| result.unwrap_err().code;
-    let renewed = admission.renewed(&place, &caller("stolen"));
+    let renewed = authenticator.renewed(&place, &caller("stolen"));
     assert_eq!(refused(renewed), Code::TokenRevoked);
     let other = SessionId(Uuid::from_u128(2));
-    let opened = admission.open(other, &caller("stolen"), send_queue());
+    let opened = authenticator.open(other, &caller("stolen"), send_queue());
     assert_eq!(refused(opened.map(drop)), Code::TokenRevoked);
     let listed = revocations
         .sessions()
@@ -115,7 +115,7 @@ fn a_token_that_was_revoked_behind_its_admission_opens_nothing_and_renews_nothin
 #[test]
 fn no_revocation_slips_between_an_admission_and_its_place_among_the_open() {
     let (key, revocations) = (Key::generate().unwrap(), revocations());
-    let admission = admission(&key, &revocations);
+    let authenticator = authenticator(&key, &revocations);
     revocations.loaded.store(true, Ordering::Release);
     for round in 0..2000 {
         let login = format!("login-{round}");
@@ -124,7 +124,7 @@ fn no_revocation_slips_between_an_admission_and_its_place_among_the_open() {
         let place = std::thread::scope(|scope| {
             scope.spawn(|| revocations.apply(&of_login(&login)));
             let checked = revocations.check(&caller);
-            checked.and_then(|()| admission.open(session, &caller, Arc::clone(&send_queue)))
+            checked.and_then(|()| authenticator.open(session, &caller, Arc::clone(&send_queue)))
         });
         if place.is_ok() {
             assert_eq!(
