@@ -34,7 +34,7 @@ mod testing;
 mod token;
 mod writer;
 
-pub(crate) use crate::sessions::records::lease::Holder;
+pub(crate) use crate::sessions::records::lease::SessionLease;
 pub(crate) use known::Known;
 use ration::Rations;
 use table::{Hold, Replaced, Table, Times};
@@ -76,7 +76,7 @@ pub(crate) struct Bounds {
 
 /// A session that begins.
 pub(crate) struct Begun {
-    pub(crate) holder: Holder,
+    pub(crate) lease: SessionLease,
     pub(crate) token: Token,
     /// Comes when the record stands, and the token is good.
     pub(crate) stands: oneshot::Receiver<()>,
@@ -134,7 +134,7 @@ impl Records {
         self.change(|table| table.begin(session, record, live, waits, Instant::now()));
         self.0.wake.notify_one();
         Begun {
-            holder: self.holder(session, owner),
+            lease: self.lease(session, owner),
             token,
             stands,
         }
@@ -184,9 +184,9 @@ impl Records {
         }
     }
 
-    fn holder(&self, session: SessionId, owner: Ownership) -> Holder {
+    fn lease(&self, session: SessionId, owner: Ownership) -> SessionLease {
         let take_over = owner.take_over;
-        Holder::new(self.clone(), Hold { session, take_over })
+        SessionLease::new(self.clone(), Hold { session, take_over })
     }
 
     /// Changes the table, and counts what it holds then.

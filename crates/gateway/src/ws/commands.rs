@@ -93,7 +93,7 @@ impl Session<'_> {
     /// The user says whether it is there. What it said before changes nothing.
     fn presence(&mut self, status: PresenceStatus) {
         if self.said_presence.replace(status) != Some(status) {
-            self.holder.presence(status);
+            self.lease.presence(status);
             self.tell_hub(ForHub::Presence(status));
         }
     }

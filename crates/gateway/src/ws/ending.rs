@@ -58,16 +58,16 @@ impl Session<'_> {
         let Self {
             sockets,
             key,
-            holder,
+            lease,
             ..
         } = self;
-        let session = holder.session();
-        holder.leaving();
+        let session = lease.session();
+        lease.leaving();
         let positions = sockets.hub.close(key).await;
         if is_for_good(first) || is_for_good(last) {
-            finish(holder).await;
+            finish(lease).await;
         } else {
-            holder.ended(positions);
+            lease.ended(positions);
         }
         info!(session.id = %session, end = ?last, "a session ended");
     }

@@ -23,7 +23,7 @@ use crate::delivery::send_queue::SendQueue;
 use crate::hub::{Opened, Start};
 use crate::limits::UserConnection;
 use crate::sessions::Registered;
-use crate::sessions::records::{Begun, Holder, Resumed, TakenOver, Token};
+use crate::sessions::records::{Begun, Resumed, SessionLease, TakenOver, Token};
 
 /// How long a welcome waits for its session's record to stand.
 const RECORD: Duration = Duration::from_secs(1);
@@ -71,7 +71,7 @@ pub(super) async fn open<'a>(
     let entering = enter(sockets, connection, &caller, resumed, seen);
     let entered = entering.await.map_err(refuse)?;
     info!(
-        session.id = %entered.holder.session(),
+        session.id = %entered.lease.session(),
         tenant = %caller.tenant,
         user.id = %caller.user,
         resumed = entered.resumed,
@@ -80,7 +80,7 @@ pub(super) async fn open<'a>(
     let opened = entered.opened;
     connection.welcome(Welcome {
         id,
-        session_id: entered.holder.session(),
+        session_id: entered.lease.session(),
         user_id: caller.user.clone(),
         resumed: entered.resumed,
         reason,
@@ -105,7 +105,7 @@ pub(super) async fn open<'a>(
         entered.key,
         caller,
         (entered.place, user_connection),
-        (entered.holder, entered.later),
+        (entered.lease, entered.later),
     ))
 }
 
@@ -131,7 +131,7 @@ async fn take_over(
 struct Entered {
     key: SessionKey,
     place: Registered,
-    holder: Holder,
+    lease: SessionLease,
     /// Whether it goes on from another connection.
     resumed: bool,
     opened: Opened,
@@ -153,7 +153,7 @@ async fn enter(
         user: caller.user.clone(),
     };
     let (session, positions) = match &resumed {
-        Some(resumed) => (resumed.holder.session(), resumed.positions.clone()),
+        Some(resumed) => (resumed.lease.session(), resumed.positions.clone()),
         None => (SessionId(Uuid::now_v7()), Vec::new()),
     };
     let start = Start {
@@ -172,16 +172,16 @@ async fn enter(
         Err(revoked) => {
             let _positions = sockets.hub.close(key).await;
             if let Some(resumed) = resumed {
-                finish(resumed.holder).await;
+                finish(resumed.lease).await;
             }
             return Err(revoked);
         }
     };
     let is_resumed = resumed.is_some();
-    let (holder, token, later) = match resumed {
+    let (lease, token, later) = match resumed {
         Some(resumed) => {
-            resumed.holder.opened(key);
-            (resumed.holder, Some(resumed.token), None)
+            resumed.lease.opened(key);
+            (resumed.lease, Some(resumed.token), None)
         }
         None => {
             let Some(begun) = begin(sockets, session, caller, (send_queue(), key)).await else {
@@ -195,7 +195,7 @@ async fn enter(
     Ok(Entered {
         key,
         place,
-        holder,
+        lease,
         resumed: is_resumed,
         opened,
         token,
@@ -210,26 +210,26 @@ async fn begin(
     session: SessionId,
     caller: &Caller,
     live: (Arc<SendQueue>, SessionKey),
-) -> Option<(Holder, Option<Token>, Option<LaterToken>)> {
+) -> Option<(SessionLease, Option<Token>, Option<LaterToken>)> {
     let positions = sockets.hub.positions(live.1).await?;
     let begun = sockets.records.begin(session, caller, positions, live);
     let Begun {
-        holder,
+        lease,
         token,
         mut stands,
     } = begun;
     Some(match timeout(RECORD, &mut stands).await {
-        Ok(Ok(())) => (holder, Some(token), None),
+        Ok(Ok(())) => (lease, Some(token), None),
         // It was fenced at once, and ends.
-        Ok(Err(_gone)) => (holder, None, None),
-        Err(_late) => (holder, None, Some(LaterToken { token, stands })),
+        Ok(Err(_gone)) => (lease, None, None),
+        Err(_late) => (lease, None, Some(LaterToken { token, stands })),
     })
 }
 
 /// Ends a session for good, and waits until it cannot be resumed, for a moment.
-pub(super) async fn finish(holder: Holder) {
-    let session = holder.session();
-    if timeout(FAREWELL, holder.finished()).await.is_err() {
+pub(super) async fn finish(lease: SessionLease) {
+    let session = lease.session();
+    if timeout(FAREWELL, lease.finished()).await.is_err() {
         debug!(session.id = %session, "the end of a session is written later");
     }
 }

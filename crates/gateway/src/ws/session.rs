@@ -38,7 +38,7 @@ use crate::limits::UserConnection;
 use crate::limits::parsing::is_small;
 use crate::limits::slots::{Kept, Slot};
 use crate::sessions::Registered;
-use crate::sessions::records::Holder;
+use crate::sessions::records::SessionLease;
 
 /// Answers and sends that may wait before the socket is read no further, in bytes.
 const PENDING: usize = 1024 * 1024;
@@ -149,7 +149,7 @@ pub(super) struct Session<'a> {
     /// Its place among the connections of its user.
     _user_connection: UserConnection,
     /// Its hold on its record.
-    pub(super) holder: Holder,
+    pub(super) lease: SessionLease,
     /// What resumes it, where that was not good yet when it was welcomed.
     later: Option<LaterToken>,
     pub(super) sends: Sends,
@@ -181,7 +181,7 @@ impl<'a> Session<'a> {
         key: SessionKey,
         caller: Caller,
         (place, user_connection): (Registered, UserConnection),
-        (holder, later): (Holder, Option<LaterToken>),
+        (lease, later): (SessionLease, Option<LaterToken>),
     ) -> Self {
         Self {
             sockets,
@@ -190,7 +190,7 @@ impl<'a> Session<'a> {
             traceparent: None,
             place,
             _user_connection: user_connection,
-            holder,
+            lease,
             later,
             sends: Sends::default(),
             typist: Typist::default(),
@@ -310,7 +310,7 @@ impl<'a> Session<'a> {
             Message::Pong(payload) => match self.meter.charge_pong(&self.caller) {
                 Ok(()) => {
                     if connection.send_queue.acked(payload) {
-                        self.holder.acked();
+                        self.lease.acked();
                     }
                 }
                 Err(refused) => return passed_over(&refused),

@@ -14,12 +14,12 @@ use crate::account::SessionKey;
 /// A connection's hold on its session. When it is dropped the session has ended, and may be resumed. All it says is
 /// nothing once another connection has taken the session over.
 #[derive(Debug)]
-pub(crate) struct Holder {
+pub(crate) struct SessionLease {
     records: Records,
     hold: Hold,
 }
 
-impl Holder {
+impl SessionLease {
     pub(super) const fn new(records: Records, hold: Hold) -> Self {
         Self { records, hold }
     }
@@ -73,7 +73,7 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+impl Drop for SessionLease {
     fn drop(&mut self) {
         // It has no effect where the session ended otherwise before.
         self.end(None);

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::decision::{Verdict, judge};
 use super::table::Hold;
 use super::token::is_same;
-use super::{Holder, Records, Token, owner_of};
+use super::{Records, SessionLease, Token, owner_of};
 use crate::delivery::send_queue::SendQueue;
 
 /// How often a swap that others were faster with is tried.
@@ -36,7 +36,7 @@ pub(crate) enum TakenOver {
 
 /// A session that goes on here.
 pub(crate) struct Resumed {
-    pub(crate) holder: Holder,
+    pub(crate) lease: SessionLease,
     /// The one that resumes it from now on.
     pub(crate) token: Token,
     /// What its record says that the client has.
@@ -323,7 +323,7 @@ impl Records {
             debug!(error = %chain(&error), "a gateway was not told of a take-over");
         }
         Ok(Some(Resumed {
-            holder: self.holder(session, owner),
+            lease: self.lease(session, owner),
             token,
             positions,
             presence,
