@@ -31,7 +31,7 @@ const LEAST: Duration = Duration::from_millis(5);
 
 /// What waits for one worker of one class, and what is on the way.
 #[derive(Debug)]
-struct Lane {
+struct WorkerQueue {
     waiting: FairQueue<Submission>,
     messages: usize,
     /// Of sends and read marks: whose commands the others would wait for.
@@ -45,8 +45,8 @@ struct Lane {
 /// A queue a target and class, each with bounds of its own for what is on the way: so nothing waits for commands of another class.
 /// What waits is served in turn by tenant, then by user.
 #[derive(Debug)]
-pub(super) struct Lanes {
-    lanes: FxHashMap<(Target, Class), Lane>,
+pub(super) struct WorkerQueues {
+    queues: FxHashMap<(Target, Class), WorkerQueue>,
     in_flight: usize,
     shares: Shares,
 }
@@ -60,7 +60,7 @@ pub(super) struct Message {
     pub(super) large: LargeParts,
 }
 
-impl Default for Lane {
+impl Default for WorkerQueue {
     fn default() -> Self {
         Self {
             waiting: FairQueue::default(),
@@ -76,7 +76,7 @@ impl Default for Lane {
     }
 }
 
-impl Lane {
+impl WorkerQueue {
     /// How many commands the next message may have.
     const fn room(&self, class: Class, in_flight: usize) -> usize {
         match class {
@@ -140,10 +140,10 @@ impl Lane {
     }
 }
 
-impl Lanes {
+impl WorkerQueues {
     pub(super) fn new(limits: &CommandLimits) -> Self {
         Self {
-            lanes: FxHashMap::default(),
+            queues: FxHashMap::default(),
             in_flight: limits.in_flight,
             shares: Shares::new(limits.waiting, limits.waiting_bytes),
         }
@@ -163,17 +163,17 @@ impl Lanes {
         let owner = submission.owner().clone();
         self.shares
             .add(&owner, submission.count(), submission.weight);
-        let lane = self.lanes.entry((target, submission.class())).or_default();
-        lane.waiting.push(&owner, submission);
+        let queue = self.queues.entry((target, submission.class())).or_default();
+        queue.waiting.push(&owner, submission);
     }
 
     /// The next message that may go. What waited too long is refused instead.
     pub(super) fn next(&mut self, now: Instant) -> Option<Message> {
         loop {
             let in_flight = self.in_flight;
-            let mut lanes = self.lanes.iter();
-            let (target, class) = lanes
-                .find(|((_, class), lane)| lane.has_next(*class, in_flight))
+            let mut queues = self.queues.iter();
+            let (target, class) = queues
+                .find(|((_, class), queue)| queue.has_next(*class, in_flight))
                 .map(|(key, _)| *key)?;
             let submissions = self.take((target, class), now);
             if submissions.is_empty() {
@@ -183,8 +183,8 @@ impl Lanes {
                 Class::Sends | Class::Marks => LargeParts::of(&submissions),
                 Class::Others => LargeParts::default(),
             };
-            if let Some(lane) = self.lanes.get_mut(&(target, class)) {
-                lane.large.begin(&large);
+            if let Some(queue) = self.queues.get_mut(&(target, class)) {
+                queue.large.begin(&large);
             }
             return Some(Message {
                 target,
@@ -197,18 +197,18 @@ impl Lanes {
 
     fn take(&mut self, key: (Target, Class), now: Instant) -> Vec<Submission> {
         let (mut taken, mut commands, mut bytes, mut attempts) = (Vec::new(), 0, 0, 0);
-        let Some(lane) = self.lanes.get_mut(&key) else {
+        let Some(queue) = self.queues.get_mut(&key) else {
             return taken;
         };
-        let room = lane.room(key.1, self.in_flight);
-        while let Some((owner, submission)) = lane.pop(key.1, self.in_flight) {
+        let room = queue.room(key.1, self.in_flight);
+        while let Some((owner, submission)) = queue.pop(key.1, self.in_flight) {
             let count = submission.count();
             let fits = commands == 0
                 || (commands + count <= room
                     && bytes + submission.weight <= limits::RPC
                     && submission.attempts == attempts);
             if !fits {
-                lane.waiting.push_front(&owner, submission);
+                queue.waiting.push_front(&owner, submission);
                 break;
             }
             self.shares.remove(&owner, count, submission.weight);
@@ -221,10 +221,10 @@ impl Lanes {
                 submission.refuse(&Failure::of(code).retry_after(1000));
                 continue;
             }
-            lane.waiting.charge(&owner, count, submission.weight);
+            queue.waiting.charge(&owner, count, submission.weight);
             if key.1 == Class::Others {
                 for _ in 0..count {
-                    lane.take_other(&owner);
+                    queue.take_other(&owner);
                 }
             }
             commands += count;
@@ -232,9 +232,9 @@ impl Lanes {
             attempts = submission.attempts;
             taken.push(submission);
         }
-        lane.messages += usize::from(!taken.is_empty());
-        if lane.is_idle() {
-            self.lanes.remove(&key);
+        queue.messages += usize::from(!taken.is_empty());
+        if queue.is_idle() {
+            self.queues.remove(&key);
         }
         taken
     }
@@ -243,8 +243,8 @@ impl Lanes {
     pub(super) fn abandon(&mut self, target: Target) -> Vec<Submission> {
         let mut abandoned = Vec::new();
         for class in Class::ALL {
-            let lane = self.lanes.get_mut(&(target, class));
-            for (owner, submission) in lane.map_or_else(Vec::new, |lane| lane.waiting.drain()) {
+            let queue = self.queues.get_mut(&(target, class));
+            for (owner, submission) in queue.map_or_else(Vec::new, |queue| queue.waiting.drain()) {
                 self.shares
                     .remove(&owner, submission.count(), submission.weight);
                 abandoned.push(submission);
@@ -255,20 +255,20 @@ impl Lanes {
 
     /// Commands of a message are no longer on the way, each of one of these owners where they are counted by owner.
     pub(super) fn finished(&mut self, target: Target, class: Class, owners: &[Owner]) {
-        if let Some(lane) = self.lanes.get_mut(&(target, class)) {
+        if let Some(queue) = self.queues.get_mut(&(target, class)) {
             for owner in owners {
-                lane.give_back_other(owner);
+                queue.give_back_other(owner);
             }
         }
     }
 
     /// No command of a message is on the way any more.
     pub(super) fn ended(&mut self, target: Target, class: Class, large: &LargeParts) {
-        if let Some(lane) = self.lanes.get_mut(&(target, class)) {
-            lane.messages = lane.messages.saturating_sub(1);
-            lane.large.end(large);
-            if lane.is_idle() {
-                self.lanes.remove(&(target, class));
+        if let Some(queue) = self.queues.get_mut(&(target, class)) {
+            queue.messages = queue.messages.saturating_sub(1);
+            queue.large.end(large);
+            if queue.is_idle() {
+                self.queues.remove(&(target, class));
             }
         }
     }

@@ -19,7 +19,7 @@ use super::attempt::{Attempt, Heard};
 use super::submission::{ATTEMPTS, Submission};
 use super::{Answers, CommandLimits, INBOX, attempt_timeout, failure_of, milliseconds};
 use crate::metrics::CommandMetrics;
-use crate::workers::queues::{Lanes, Message};
+use crate::workers::queues::{Message, WorkerQueues};
 
 /// A gateway that has just begun hears of every worker within a second.
 const FIRST_HEARD_TIMEOUT: Duration = Duration::from_millis(1200);
@@ -29,7 +29,7 @@ pub(crate) struct CommandLoop {
     bus: Bus,
     workers: Arc<Workers>,
     submissions: mpsc::Receiver<Submission>,
-    lanes: Lanes,
+    queues: WorkerQueues,
     limits: CommandLimits,
     metrics: CommandMetrics,
     answers: Arc<Answers>,
@@ -66,7 +66,7 @@ impl CommandLoop {
             workers,
             submissions,
             answers,
-            lanes: Lanes::new(&limits),
+            queues: WorkerQueues::new(&limits),
             limits,
             metrics,
             attempts: FxHashMap::default(),
@@ -133,7 +133,7 @@ impl CommandLoop {
     }
 
     fn take(&mut self, submission: Submission) {
-        if !self.lanes.admits(submission.owner()) {
+        if !self.queues.admits(submission.owner()) {
             let full = Failure::new(Code::Overloaded, "too many commands wait in this gateway");
             submission.refuse(&full.retry_after(1000));
             return;
@@ -148,15 +148,15 @@ impl CommandLoop {
             // Whoever it is: a worker that is heard of is known to read what is meant for it now.
             None => self.workers.pick(submission.request_id(), not),
         };
-        self.lanes.push(target, submission);
+        self.queues.push(target, submission);
     }
 
     fn send(&mut self, sender: &BatchSender) {
         let now = Instant::now();
-        while let Some(message) = self.lanes.next(now) {
+        while let Some(message) = self.queues.next(now) {
             self.begin(sender, now, message);
         }
-        self.metrics.waiting(self.lanes.waiting());
+        self.metrics.waiting(self.queues.waiting());
     }
 
     fn begin(&mut self, sender: &BatchSender, now: Instant, mut message: Message) {
@@ -203,9 +203,9 @@ impl CommandLoop {
         let after = attempt.unheard();
         if after < before {
             let (target, class) = (attempt.target(), attempt.class());
-            self.lanes.finished(target, class, &owners);
+            self.queues.finished(target, class, &owners);
             if after == 0 {
-                self.lanes.ended(target, class, attempt.large());
+                self.queues.ended(target, class, attempt.large());
             }
         }
         let worker = attempt.worker();
@@ -293,8 +293,8 @@ impl CommandLoop {
         if attempt.unheard() > 0 {
             let owners = attempt.unheard_owners();
             let class = attempt.class();
-            self.lanes.finished(target, class, &owners);
-            self.lanes.ended(target, class, attempt.large());
+            self.queues.finished(target, class, &owners);
+            self.queues.ended(target, class, attempt.large());
         }
         let gone = matches!(
             (target, error),
@@ -311,7 +311,7 @@ impl CommandLoop {
         if let Some(worker) = worker.filter(|_| is_silent) {
             // Until it says again that it lives; what waits for it need not find out one after the other.
             self.workers.forget(worker);
-            for waiting in self.lanes.abandon(Target::Worker(worker)) {
+            for waiting in self.queues.abandon(Target::Worker(worker)) {
                 self.route(waiting);
             }
         }

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::super::submission::tests::{submission, submitted};
 use super::*;
 
-fn lanes(in_flight: usize) -> Lanes {
-    Lanes::new(&CommandLimits {
+fn queues(in_flight: usize) -> WorkerQueues {
+    WorkerQueues::new(&CommandLimits {
         budget: Duration::from_secs(5),
         in_flight,
         waiting: 10_000,
@@ -44,8 +44,8 @@ fn counts(message: &Message) -> Vec<usize> {
 }
 
 /// Whose all commands are that may go.
-fn owners(lanes: &mut Lanes, now: Instant) -> Vec<Owner> {
-    let messages = from_fn(|| lanes.next(now));
+fn owners(queues: &mut WorkerQueues, now: Instant) -> Vec<Owner> {
+    let messages = from_fn(|| queues.next(now));
     let submissions = messages.flat_map(|message| message.submissions);
     submissions
         .map(|submission| submission.owner().clone())
@@ -55,27 +55,27 @@ fn owners(lanes: &mut Lanes, now: Instant) -> Vec<Owner> {
 #[test]
 fn what_waits_while_messages_are_on_the_way_goes_together() {
     let now = Instant::now();
-    let mut lanes = lanes(1);
-    lanes.push(Target::Any, submission(1, 10, later()).0);
-    assert_eq!(counts(&lanes.next(now).unwrap()), [1]);
-    lanes.push(Target::Any, submission(2, 10, later()).0);
-    lanes.push(Target::Any, submission(3, 10, later()).0);
-    assert!(lanes.next(now).is_none());
-    lanes.ended(Target::Any, Class::Sends, &LargeParts::default());
-    assert_eq!(counts(&lanes.next(now).unwrap()), [2, 3]);
-    assert_eq!(lanes.waiting(), 0);
+    let mut queues = queues(1);
+    queues.push(Target::Any, submission(1, 10, later()).0);
+    assert_eq!(counts(&queues.next(now).unwrap()), [1]);
+    queues.push(Target::Any, submission(2, 10, later()).0);
+    queues.push(Target::Any, submission(3, 10, later()).0);
+    assert!(queues.next(now).is_none());
+    queues.ended(Target::Any, Class::Sends, &LargeParts::default());
+    assert_eq!(counts(&queues.next(now).unwrap()), [2, 3]);
+    assert_eq!(queues.waiting(), 0);
 }
 
 #[test]
 fn a_retry_has_a_message_of_its_own_for_its_time_is_another() {
     let now = Instant::now();
-    let mut lanes = lanes(4);
+    let mut queues = queues(4);
     for attempts in [0, 1, 1, 0] {
         let (mut next, _outcomes) = submission(1, 10, later());
         next.attempts = attempts;
-        lanes.push(Target::Any, next);
+        queues.push(Target::Any, next);
     }
-    let messages: Vec<_> = from_fn(|| lanes.next(now)).collect();
+    let messages: Vec<_> = from_fn(|| queues.next(now)).collect();
     let sizes: Vec<_> = messages
         .iter()
         .map(|message| counts(message).len())
@@ -86,50 +86,50 @@ fn a_retry_has_a_message_of_its_own_for_its_time_is_another() {
 #[test]
 fn what_waits_for_a_worker_that_is_gone_can_go_elsewhere() {
     let now = Instant::now();
-    let mut lanes = lanes(1);
+    let mut queues = queues(1);
     for _ in 0..3 {
-        lanes.push(Target::Any, submission(1, limits::RPC, later()).0);
+        queues.push(Target::Any, submission(1, limits::RPC, later()).0);
     }
-    assert_eq!(counts(&lanes.next(now).unwrap()), [1]);
-    lanes.push(Target::Any, mark());
-    assert_eq!(lanes.abandon(Target::Any).len(), 3);
-    assert_eq!(lanes.waiting(), 0);
-    lanes.ended(Target::Any, Class::Sends, &LargeParts::default());
-    assert!(lanes.abandon(Target::Any).is_empty());
+    assert_eq!(counts(&queues.next(now).unwrap()), [1]);
+    queues.push(Target::Any, mark());
+    assert_eq!(queues.abandon(Target::Any).len(), 3);
+    assert_eq!(queues.waiting(), 0);
+    queues.ended(Target::Any, Class::Sends, &LargeParts::default());
+    assert!(queues.abandon(Target::Any).is_empty());
 }
 
 #[test]
 fn a_message_fits_nats_and_late_commands_are_refused() {
     let now = Instant::now();
-    let mut lanes = lanes(4);
+    let mut queues = queues(4);
     let (late, mut outcome) = submission(1, 10, now);
-    lanes.push(Target::Any, late);
+    queues.push(Target::Any, late);
     for _ in 0..3 {
-        lanes.push(Target::Any, submission(1, limits::RPC / 2, later()).0);
+        queues.push(Target::Any, submission(1, limits::RPC / 2, later()).0);
     }
-    assert_eq!(counts(&lanes.next(now).unwrap()), [1]);
+    assert_eq!(counts(&queues.next(now).unwrap()), [1]);
     assert_eq!(
         outcome.try_recv().unwrap()[0].as_ref().unwrap_err().code,
         Code::Overloaded
     );
-    assert_eq!(counts(&lanes.next(now).unwrap()), [1]);
+    assert_eq!(counts(&queues.next(now).unwrap()), [1]);
 }
 
 #[test]
 fn sends_and_marks_wait_for_no_other_command() {
     let now = Instant::now();
-    let mut lanes = lanes(1);
+    let mut queues = queues(1);
     for _ in 0..2 * MAX_OTHERS_ON_THE_WAY {
-        lanes.push(Target::Any, other("t", "u"));
+        queues.push(Target::Any, other("t", "u"));
     }
-    while lanes.next(now).is_some() {}
-    lanes.push(Target::Any, mark());
-    assert_eq!(lanes.next(now).unwrap().class, Class::Marks);
-    lanes.push(Target::Any, mark());
-    lanes.push(Target::Any, submission(1, 10, later()).0);
-    let message = lanes.next(now).unwrap();
+    while queues.next(now).is_some() {}
+    queues.push(Target::Any, mark());
+    assert_eq!(queues.next(now).unwrap().class, Class::Marks);
+    queues.push(Target::Any, mark());
+    queues.push(Target::Any, submission(1, 10, later()).0);
+    let message = queues.next(now).unwrap();
     assert_eq!((message.class, counts(&message)), (Class::Sends, vec![1]));
-    assert!(lanes.next(now).is_none());
+    assert!(queues.next(now).is_none());
     // What has marks or sends among others is neither.
     let mixed = vec![update(), Command::MarkRead(MarkRead::Messages(Vec::new()))];
     assert_eq!(submitted("t", "u", mixed, later()).0.class(), Class::Others);
@@ -138,77 +138,77 @@ fn sends_and_marks_wait_for_no_other_command() {
 #[test]
 fn other_commands_on_the_way_are_bounded_and_refilled_by_parts() {
     let now = Instant::now();
-    let mut lanes = lanes(1);
+    let mut queues = queues(1);
     for n in 0..1500 {
-        lanes.push(Target::Any, other(&format!("t{}", n % 9), "u"));
+        queues.push(Target::Any, other(&format!("t{}", n % 9), "u"));
     }
-    let owners = |lanes: &mut Lanes| owners(lanes, now);
-    let first = owners(&mut lanes);
+    let owners = |queues: &mut WorkerQueues| owners(queues, now);
+    let first = owners(&mut queues);
     assert_eq!(first.len(), MAX_OTHERS_ON_THE_WAY);
-    assert!(lanes.next(now).is_none());
-    lanes.finished(Target::Any, Class::Others, &first[..3]);
-    assert_eq!(owners(&mut lanes).len(), 3);
-    lanes.finished(Target::Any, Class::Others, &first[3..]);
-    assert_eq!(owners(&mut lanes).len(), MAX_OTHERS_ON_THE_WAY - 3);
+    assert!(queues.next(now).is_none());
+    queues.finished(Target::Any, Class::Others, &first[..3]);
+    assert_eq!(owners(&mut queues).len(), 3);
+    queues.finished(Target::Any, Class::Others, &first[3..]);
+    assert_eq!(owners(&mut queues).len(), MAX_OTHERS_ON_THE_WAY - 3);
 }
 
 #[test]
 fn no_user_takes_all_places_on_the_way() {
     let now = Instant::now();
-    let mut lanes = lanes(1);
+    let mut queues = queues(1);
     for _ in 0..1500 {
-        lanes.push(Target::Any, other("t", "flood"));
+        queues.push(Target::Any, other("t", "flood"));
     }
-    let flood = owners(&mut lanes, now);
+    let flood = owners(&mut queues, now);
     assert_eq!(flood.len(), MAX_OTHERS_OF_USER);
     // Others wait for none of its commands to end.
     for (tenant, user) in [("t", "of the tenant"), ("s", "of another")] {
-        lanes.push(Target::Any, other(tenant, user));
-        let next = owners(&mut lanes, now);
+        queues.push(Target::Any, other(tenant, user));
+        let next = owners(&mut queues, now);
         assert_eq!(next.len(), 1);
         assert_eq!(next[0].user.as_str(), user);
     }
     for n in 0..100 {
-        lanes.push(Target::Any, other("t", &n.to_string()));
+        queues.push(Target::Any, other("t", &n.to_string()));
     }
     assert_eq!(
-        owners(&mut lanes, now).len(),
+        owners(&mut queues, now).len(),
         MAX_OTHERS_OF_TENANT - MAX_OTHERS_OF_USER - 1
     );
-    lanes.push(Target::Any, other("r", "of a third"));
-    assert_eq!(owners(&mut lanes, now).len(), 1);
-    lanes.finished(Target::Any, Class::Others, &flood);
-    assert_eq!(owners(&mut lanes, now).len(), MAX_OTHERS_OF_USER);
+    queues.push(Target::Any, other("r", "of a third"));
+    assert_eq!(owners(&mut queues, now).len(), 1);
+    queues.finished(Target::Any, Class::Others, &flood);
+    assert_eq!(owners(&mut queues, now).len(), MAX_OTHERS_OF_USER);
 }
 
 #[test]
 fn commands_that_go_together_count_in_no_others_way() {
     let now = Instant::now();
-    let mut lanes = lanes(1);
+    let mut queues = queues(1);
     let many = submitted("t", "flood", vec![update(); 500], later()).0;
-    lanes.push(Target::Any, many);
-    lanes.push(Target::Any, other("t", "flood"));
-    assert_eq!(counts(&lanes.next(now).unwrap()), [500]);
+    queues.push(Target::Any, many);
+    queues.push(Target::Any, other("t", "flood"));
+    assert_eq!(counts(&queues.next(now).unwrap()), [500]);
     for n in 0..MAX_OTHERS_OF_TENANT {
-        lanes.push(Target::Any, other("t", &n.to_string()));
+        queues.push(Target::Any, other("t", &n.to_string()));
     }
     let flood = other("t", "flood").owner().clone();
-    let others = owners(&mut lanes, now);
+    let others = owners(&mut queues, now);
     assert_eq!(others.len(), MAX_OTHERS_OF_TENANT - MAX_OTHERS_OF_USER);
     assert!(!others.contains(&flood));
     // Its own next one waits until it has less than its share on the way.
     let heard = vec![flood.clone(); 500 - MAX_OTHERS_OF_USER];
-    lanes.finished(Target::Any, Class::Others, &heard);
-    lanes.finished(Target::Any, Class::Others, &others);
-    assert!(!owners(&mut lanes, now).contains(&flood));
+    queues.finished(Target::Any, Class::Others, &heard);
+    queues.finished(Target::Any, Class::Others, &others);
+    assert!(!owners(&mut queues, now).contains(&flood));
     let last = [flood.clone()];
-    lanes.finished(Target::Any, Class::Others, &last);
-    assert!(owners(&mut lanes, now).contains(&flood));
+    queues.finished(Target::Any, Class::Others, &last);
+    assert!(owners(&mut queues, now).contains(&flood));
 }
 
 #[test]
 fn no_user_takes_all_that_may_wait() {
-    let mut lanes = Lanes::new(&CommandLimits {
+    let mut queues = WorkerQueues::new(&CommandLimits {
         budget: Duration::from_secs(5),
         in_flight: 1,
         waiting: 100,
@@ -216,19 +216,19 @@ fn no_user_takes_all_that_may_wait() {
     });
     let owner = other("t", "flood").owner().clone();
     let mut admitted = 0;
-    while lanes.admits(&owner) {
-        lanes.push(Target::Any, other("t", "flood"));
+    while queues.admits(&owner) {
+        queues.push(Target::Any, other("t", "flood"));
         admitted += 1;
     }
     assert_eq!(admitted, 25);
-    assert!(lanes.admits(other("t", "u").owner()));
-    while lanes.next(Instant::now()).is_some() {}
-    assert!(lanes.admits(&owner));
+    assert!(queues.admits(other("t", "u").owner()));
+    while queues.next(Instant::now()).is_some() {}
+    assert!(queues.admits(&owner));
 }
 
 /// The sizes of messages of sends that go now, by user, and what each is a large part of.
-fn sends(lanes: &mut Lanes, now: Instant) -> Vec<(Vec<String>, LargeParts)> {
-    let messages = from_fn(|| lanes.next(now));
+fn sends(queues: &mut WorkerQueues, now: Instant) -> Vec<(Vec<String>, LargeParts)> {
+    let messages = from_fn(|| queues.next(now));
     let told = messages.map(|message| {
         let users = message.submissions.iter();
         let users = users.map(|one| one.owner().user.to_string());
@@ -247,64 +247,64 @@ fn sends_of(tenant: &str, user: &str, count: usize) -> Submission {
 #[test]
 fn large_sends_of_one_user_leave_messages_to_others() {
     let now = Instant::now();
-    let mut lanes = lanes(4);
+    let mut queues = queues(4);
     for _ in 0..4 {
-        lanes.push(Target::Any, sends_of("t", "flood", COMMANDS));
+        queues.push(Target::Any, sends_of("t", "flood", COMMANDS));
     }
-    let flood = sends(&mut lanes, now);
+    let flood = sends(&mut queues, now);
     assert_eq!(flood.len(), 2);
     // One more is for others of its tenant, the last for those of others.
     for (tenant, user) in [("t", "two"), ("t", "three"), ("s", "four")] {
-        lanes.push(Target::Any, sends_of(tenant, user, COMMANDS));
+        queues.push(Target::Any, sends_of(tenant, user, COMMANDS));
     }
-    let others = sends(&mut lanes, now);
+    let others = sends(&mut queues, now);
     let users: Vec<_> = others.iter().map(|(users, _)| users.concat()).collect();
     assert_eq!(users.len(), 2, "{users:?}");
     assert!(users.contains(&"four".to_owned()), "{users:?}");
-    lanes.ended(Target::Any, Class::Sends, &flood[0].1);
+    queues.ended(Target::Any, Class::Sends, &flood[0].1);
     // The tenant has three quarters no more, and the user half.
-    assert_eq!(sends(&mut lanes, now).len(), 1);
+    assert_eq!(sends(&mut queues, now).len(), 1);
     for (_, large) in &others {
-        lanes.ended(Target::Any, Class::Sends, large);
+        queues.ended(Target::Any, Class::Sends, large);
     }
-    lanes.ended(Target::Any, Class::Sends, &flood[1].1);
-    assert_eq!(sends(&mut lanes, now).len(), 2);
+    queues.ended(Target::Any, Class::Sends, &flood[1].1);
+    assert_eq!(sends(&mut queues, now).len(), 2);
 }
 
 #[test]
 fn second_of_two_messages_is_for_others_of_the_tenant() {
     let now = Instant::now();
-    let mut lanes = lanes(2);
+    let mut queues = queues(2);
     for _ in 0..2 {
-        lanes.push(Target::Any, sends_of("t", "flood", COMMANDS));
+        queues.push(Target::Any, sends_of("t", "flood", COMMANDS));
     }
-    assert_eq!(sends(&mut lanes, now).len(), 1);
-    lanes.push(Target::Any, sends_of("t", "other", 1));
-    let next = sends(&mut lanes, now);
+    assert_eq!(sends(&mut queues, now).len(), 1);
+    queues.push(Target::Any, sends_of("t", "other", 1));
+    let next = sends(&mut queues, now);
     assert_eq!(next, [(vec!["other".to_owned()], LargeParts::default())]);
 }
 
 #[test]
 fn small_sends_of_one_user_take_all_messages() {
     let now = Instant::now();
-    let mut lanes = lanes(4);
+    let mut queues = queues(4);
     for _ in 0..4 {
-        lanes.push(Target::Any, sends_of("t", "one", 64));
+        queues.push(Target::Any, sends_of("t", "one", 64));
         assert_eq!(
-            sends(&mut lanes, now),
+            sends(&mut queues, now),
             [(vec!["one".to_owned()], LargeParts::default())]
         );
     }
     for _ in 0..4 {
-        lanes.ended(Target::Any, Class::Sends, &LargeParts::default());
+        queues.ended(Target::Any, Class::Sends, &LargeParts::default());
     }
     // What many users of a tenant have together is large.
     for round in 0..4 {
         for user in 0..8 {
-            lanes.push(Target::Any, sends_of("t", &format!("{round}-{user}"), 64));
+            queues.push(Target::Any, sends_of("t", &format!("{round}-{user}"), 64));
         }
-        assert_eq!(sends(&mut lanes, now).len(), usize::from(round < 3));
+        assert_eq!(sends(&mut queues, now).len(), usize::from(round < 3));
     }
-    lanes.push(Target::Any, sends_of("s", "other", 1));
-    assert_eq!(sends(&mut lanes, now).len(), 1);
+    queues.push(Target::Any, sends_of("s", "other", 1));
+    assert_eq!(sends(&mut queues, now).len(), 1);
 }
