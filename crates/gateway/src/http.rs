@@ -30,7 +30,7 @@ use crate::sessions::Directory;
 use crate::sessions::records::Records;
 use crate::trace::traceparent;
 use crate::workers::Commands;
-use crate::workers::read_marks::Reads;
+use crate::workers::read_marks::ReadMarks;
 use crate::ws::Sockets;
 
 mod answer;
@@ -92,7 +92,7 @@ pub(crate) struct App {
     /// What the requests of one user may take at once.
     pub(crate) requests: UserRequests,
     /// The door for read marks.
-    pub(crate) reads: Reads,
+    pub(crate) reads: ReadMarks,
     /// The way to the sessions of all gateways.
     pub(crate) directory: Directory,
     /// Turns for what every gateway is asked.
@@ -119,7 +119,7 @@ impl App {
             .await
     }
 
-    /// Reads a body, in its caller's turn where it is large.
+    /// ReadMarks a body, in its caller's turn where it is large.
     async fn parse<T: Send + 'static>(
         &self,
         who: &Who,

@@ -73,7 +73,7 @@ use crate::limits::parsing::Parsing;
 use crate::limits::refusals::Refusals;
 use crate::limits::slots::Slots;
 use crate::sessions::records::Records;
-use crate::workers::read_marks::{Reads, ReadsLoop};
+use crate::workers::read_marks::{ReadMarks, ReadMarksLoop};
 use crate::workers::{CommandLoop, Commands};
 use limits::{Limits, UserRequests, Users};
 use metrics::{
@@ -161,8 +161,8 @@ pub struct Gateway {
     gateways: Gateways,
     commands: Commands,
     command_loop: CommandLoop,
-    reads: Reads,
-    reads_loop: ReadsLoop,
+    reads: ReadMarks,
+    read_marks_loop: ReadMarksLoop,
     records: Records,
     hub: HubHandle,
     hub_loops: HubLoops,
@@ -219,7 +219,7 @@ impl Gateway {
         let authenticator = authenticator(&settings, &verifier, &revocations, registry);
         let (signals, signalling, said) =
             Outbound::new(bus.clone(), gateways.clone(), SignalMetrics::new(registry));
-        let (reads, reads_loop) = Reads::new(commands.clone(), signals.clone());
+        let (reads, read_marks_loop) = ReadMarks::new(commands.clone(), signals.clone());
         let record_metrics = RecordMetrics::new(registry);
         let of_records = settings.sessions.records();
         let records = Records::new(bus.clone(), gateways.clone(), of_records, record_metrics);
@@ -262,7 +262,7 @@ impl Gateway {
             commands,
             command_loop,
             reads,
-            reads_loop,
+            read_marks_loop,
             records,
             hub,
             hub_loops,
@@ -348,7 +348,7 @@ impl Gateway {
             revocations,
             commands,
             command_loop,
-            reads_loop,
+            read_marks_loop,
             records,
             hub,
             hub_loops,
@@ -376,7 +376,7 @@ impl Gateway {
             auth::revocations::run(revocations, revocations_bus, commands, lifetimes, stop)
         });
         tasks.spawn("signals", |stop| signalling.run(stop));
-        tasks.spawn("reads", |stop| reads_loop.run(stop));
+        tasks.spawn("reads", |stop| read_marks_loop.run(stop));
         let announced_hub = hub.clone();
         tasks.spawn("lingering", |stop| {
             hub::announced::run(announced_bus, announced_hub, lingering_since, stop)

@@ -29,7 +29,7 @@ use crate::origins::Origins;
 use crate::sessions::records::Records;
 use crate::trace::traceparent;
 use crate::workers::Commands;
-use crate::workers::read_marks::Reads;
+use crate::workers::read_marks::ReadMarks;
 
 mod asked;
 pub(crate) mod codec;
@@ -59,7 +59,7 @@ pub(crate) struct Sockets {
     /// The door to the workers.
     pub(crate) commands: Commands,
     /// The door for read marks.
-    pub(crate) reads: Reads,
+    pub(crate) reads: ReadMarks,
     /// The door to the hub.
     pub(crate) hub: HubHandle,
     /// The records of sessions.

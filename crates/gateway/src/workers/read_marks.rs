@@ -23,15 +23,15 @@ type Waiter = oneshot::Sender<CommandOutcome>;
 
 /// The door. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Reads {
+pub(crate) struct ReadMarks {
     inbox: mpsc::Sender<(Request, Waiter)>,
 }
 
-impl Reads {
+impl ReadMarks {
     /// The door, and the loop behind it.
-    pub(crate) fn new(commands: Commands, signals: Outbound) -> (Self, ReadsLoop) {
+    pub(crate) fn new(commands: Commands, signals: Outbound) -> (Self, ReadMarksLoop) {
         let (inbox, requests) = mpsc::channel(INBOX);
-        let state = ReadsLoop {
+        let state = ReadMarksLoop {
             requests,
             merging: Merging::default(),
             writes: JoinSet::new(),
@@ -62,7 +62,7 @@ struct Written {
 }
 
 /// Gathers the read marks that callers submit, and writes each user's one by one.
-pub(crate) struct ReadsLoop {
+pub(crate) struct ReadMarksLoop {
     requests: mpsc::Receiver<(Request, Waiter)>,
     merging: Merging<Waiter>,
     writes: JoinSet<Written>,
@@ -70,7 +70,7 @@ pub(crate) struct ReadsLoop {
     signals: Outbound,
 }
 
-impl ReadsLoop {
+impl ReadMarksLoop {
     /// Runs until `stop`; what is on its way then is answered first.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {

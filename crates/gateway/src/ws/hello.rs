@@ -145,7 +145,7 @@ fn refused(connection: &Connection, failure: Failure) -> End {
 }
 
 impl Connection {
-    /// Reads a frame, a large one in its turn: before its user is known none is large.
+    /// ReadMarks a frame, a large one in its turn: before its user is known none is large.
     async fn parse(
         &self,
         message: Message,

@@ -219,7 +219,7 @@ impl Client {
         }
     }
 
-    /// Reads what was truncated; says whether there was any.
+    /// ReadMarks what was truncated; says whether there was any.
     pub(super) fn read_over(&mut self) -> bool {
         let unread = std::mem::take(&mut self.unread);
         let any = !unread.is_empty();
