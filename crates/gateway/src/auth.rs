@@ -108,7 +108,7 @@ impl Authenticator {
     }
 
     /// Gives a session, which closes by its `send_queue`, its place among the open ones. The revocations are looked at again
-    /// once it is there, so that none slips between its authenticator and its opening.
+    /// once it is there, so that none slips between its check and its opening.
     ///
     /// # Errors
     /// `TOKEN_REVOKED`.

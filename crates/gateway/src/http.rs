@@ -119,7 +119,7 @@ impl App {
             .await
     }
 
-    /// ReadMarks a body, in its caller's turn where it is large.
+    /// Reads a body, in its caller's turn where it is large.
     async fn parse<T: Send + 'static>(
         &self,
         who: &Who,

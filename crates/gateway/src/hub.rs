@@ -306,7 +306,7 @@ impl Shard {
             || entered.is_some_and(|entered| entered >= joined)
     }
 
-    /// A session is gone; gives what its client is acked to have.
+    /// A session is gone; gives what its client has acknowledged.
     pub(crate) fn close(&mut self, key: SessionKey) -> Vec<Position> {
         let positions = self.positions(key);
         let Some(session) = self.sessions.remove(&key) else {

@@ -83,7 +83,7 @@ fn open(hub: &mut Hub, opening: Opening, head: Seq) -> Option<u64> {
     })
 }
 
-/// A session of a user of this number, whose send_queue is `send_queue`.
+/// A session of a user of this number, whose send queue is `send_queue`.
 fn opening(number: u64, send_queue: Arc<SendQueue>, start: Start) -> Result<Opening, IdError> {
     let account = Account {
         tenant: "default".parse()?,

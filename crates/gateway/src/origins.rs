@@ -142,7 +142,7 @@ fn default_port(scheme: &str) -> Option<&'static str> {
     }
 }
 
-/// ReadMarks an entry of the allowlist, `*`, `localhost`, `null`, `file://` or an origin (RFC 6454, section 6.2), and gives it as browsers write it: without
+/// Reads an entry of the allowlist, `*`, `localhost`, `null`, `file://` or an origin (RFC 6454, section 6.2), and gives it as browsers write it: without
 /// the scheme's default port.
 fn normalized(text: &str) -> Option<String> {
     let mut text = text.trim().to_ascii_lowercase();

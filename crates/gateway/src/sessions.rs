@@ -153,7 +153,7 @@ impl Sessions {
 
     /// Closes the sessions that a revocation covers; says how many.
     pub(crate) fn close_revoked(&self, revocation: &Revocation) -> usize {
-        // An send_queue has a lock of its own: it is asked behind this one.
+        // A send queue has a lock of its own: it is asked behind this one.
         let covered = self.lock().covered(revocation);
         for send_queue in &covered {
             send_queue.close(Code::TokenRevoked);

@@ -1,4 +1,4 @@
-//! What is revoked: refused at every authenticator, closed where it is open. Told by broadcast and bucket at once, read from
+//! What is revoked: refused by every gateway, closed where it is open. Told by broadcast and bucket at once, read from
 //! a worker at the start, on a period and after every break.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What a client is acked to have: each ping marks what was queued before it, and its pong proves that (a WebSocket is
+//! What a client has acknowledged: each ping marks what was queued before it, and its pong proves that (a WebSocket is
 //! ordered).
 
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use crate::delivery::send_queue::Place;
 /// Pings whose pong has not come, with marks of their own; a later one takes the marks of the last of them with it.
 const EPOCHS: usize = 8;
 
-/// By conversation: the first event that is not acked to have arrived, with its membership's joining.
+/// By conversation: the first event that is not acknowledged, with its membership's joining.
 pub(crate) type Unacked = FxHashMap<ConversationId, (Seq, Seq)>;
 
 /// Places kept for marks that a pong has made void, so that the next ones cost no allocation.
@@ -35,7 +35,7 @@ impl AckMark {
 /// In order of conversation and joining.
 type AckMarks = Vec<AckMark>;
 
-/// What was queued and not acked to have arrived yet.
+/// What was queued and is not acknowledged yet.
 #[derive(Debug, Default)]
 pub(crate) struct Acks {
     /// Oldest first: what was queued before each ping, and behind the ping before it.

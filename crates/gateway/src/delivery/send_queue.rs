@@ -201,7 +201,7 @@ impl SendQueue {
         self.lock().acks.seen(conversation, seq);
     }
 
-    /// What the client is not acked to have of what was queued.
+    /// What the client has not acknowledged of what was queued.
     pub(crate) fn unacked(&self) -> Unacked {
         self.lock().acks.unacked()
     }

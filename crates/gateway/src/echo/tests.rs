@@ -26,7 +26,7 @@ async fn with_server<T>(client: impl AsyncFnOnce(TcpStream, CancellationToken) -
     tokio::join!(client, serve(listener, SETTINGS, stop.clone())).0
 }
 
-/// ReadMarks the head of an HTTP answer, and not a byte behind it.
+/// Reads the head of an HTTP answer, and not a byte behind it.
 async fn head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

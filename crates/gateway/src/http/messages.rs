@@ -96,7 +96,7 @@ pub(super) struct Given {
     written: Option<String>,
 }
 
-/// ReadMarks the body of a send.
+/// Reads the body of a send.
 pub(super) fn read_message(body: &[u8], key: Option<String>) -> Result<Given, Failure> {
     let mut fields = Fields::parse(body)?;
     let conversation = fields.require::<ConversationId>("conversationId");

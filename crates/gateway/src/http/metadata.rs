@@ -43,7 +43,7 @@ pub(super) fn take(fields: &mut Fields<'_>) -> JsonText {
     noted(fields, given)
 }
 
-/// ReadMarks a change of metadata: its JSON merge patch, whose nulls stay.
+/// Reads a change of metadata: its JSON merge patch, whose nulls stay.
 pub(super) fn read_patch(body: &[u8]) -> Result<JsonText, Failure> {
     let mut fields = Fields::parse(body)?;
     let Some(raw) = fields.raw("metadata") else {

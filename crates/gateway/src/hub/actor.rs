@@ -102,7 +102,7 @@ type HostedPage = (Vec<(TenantId, ConversationId)>, Option<ConversationId>);
 
 /// A session that is to open, and who waits for that.
 type ToOpen = (Opening, oneshot::Sender<Opened>);
-/// A session that ends: each shard says what its client is acked to have.
+/// A session that ends: each shard says what its client has acknowledged.
 type ToClose = (SessionKey, Vec<oneshot::Sender<Vec<Position>>>);
 
 /// What presence hears of sessions and shards.

@@ -48,7 +48,7 @@ impl Conversation {
         }
     }
 
-    /// The highest seq that is acked to exist: a worker named it, or it was heard. Whoever is served from memory is served up to here
+    /// The highest seq that is known to exist: a worker named it, or it was heard. Whoever is served from memory is served up to here
     /// without a hole, or it may be content that was edited or deleted since.
     pub(super) const fn head(&self) -> Seq {
         self.sequencer.known()

@@ -241,7 +241,7 @@ impl Shard {
         self.catch_up(id, key, joined);
     }
 
-    /// A membership is acked up to a seq: one that is new, where the order stands at `new`, or one that may have ended in what it has not
+    /// A membership is known up to a seq: one that is new, where the order stands at `new`, or one that may have ended in what it has not
     /// read yet. What was delivered behind is looked for in the window. Where that does not hold it, the membership carries no signals before it
     /// has read it.
     fn prove(&mut self, place: (ConversationId, SessionKey, Seq), new: Option<Seq>, acked: Seq) {

@@ -23,7 +23,7 @@ pub(super) struct Begin {
     pub(super) replay_to: Seq,
     /// Whether the session's record says so, and no worker did yet: what was over by its joining the client has.
     pub(super) by_record: bool,
-    /// Up to where the record proves it; else it is acked up to the head of the answer that told it.
+    /// Up to where the record proves it; else it is known up to the head of the answer that told it.
     pub(super) acked: Option<Seq>,
 }
 

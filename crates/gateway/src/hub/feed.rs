@@ -1,4 +1,4 @@
-//! ReadMarks the feed for the hub: begins it, says when it began anew, hands each shard what is its own, and what the stream kept of before.
+//! Reads the feed for the hub: begins it, says when it began anew, hands each shard what is its own, and what the stream kept of before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -235,7 +235,7 @@ fn bytes(event: &FeedEvent) -> u32 {
     bytes.min(BUFFER_BYTES)
 }
 
-/// ReadMarks the feed into `hub` until `stop`, however often NATS goes away meanwhile; beside it, once, what the stream kept
+/// Reads the feed into `hub` until `stop`, however often NATS goes away meanwhile; beside it, once, what the stream kept
 /// of before, as far as `reach`.
 pub(crate) async fn run(
     bus: Bus,

@@ -1,4 +1,4 @@
-//! Where sessions stand: what their clients are acked to have, and what they say that they have.
+//! Where sessions stand: what their clients have acknowledged, and what they say that they have.
 
 use std::cmp::Reverse;
 
@@ -40,7 +40,7 @@ fn kept_apart(positions: impl Iterator<Item = Position>) -> Vec<Position> {
 }
 
 impl Shard {
-    /// What a session's client is acked to have of each conversation. Those whose membership ended, its end included, are
+    /// What a session's client has acknowledged of each conversation. Those whose membership ended, its end included, are
     /// named with a joining of 0, so that nothing is told of them again, unless they are very many.
     pub(crate) fn positions(&self, key: SessionKey) -> Vec<Position> {
         let Some(session) = self.sessions.get(&key) else {
@@ -112,20 +112,20 @@ impl Shard {
         session.map_or(0, |session| session.conversations.len())
     }
 
-    /// In how many conversations events wait for room in a session's send_queue.
+    /// In how many conversations events wait for room in a session's send queue.
     pub(crate) fn behind_of(&self, key: SessionKey) -> usize {
         let session = self.sessions.get(&key);
         session.map_or(0, |session| session.behind.len())
     }
 
-    /// A session's send_queue has no room for the next event of a conversation.
+    /// A session's send queue has no room for the next event of a conversation.
     pub(super) fn is_behind(&mut self, id: ConversationId, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(&key) {
             session.behind.insert(id);
         }
     }
 
-    /// A session's send_queue has room for what was held back.
+    /// A session's send queue has room for what was held back.
     pub(crate) fn drained(&mut self, key: SessionKey) {
         let session = self.sessions.get_mut(&key);
         let behind = session.map(|session| std::mem::take(&mut session.behind));

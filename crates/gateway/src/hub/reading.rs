@@ -61,7 +61,7 @@ fn replay<'a>(
 }
 
 impl Shard {
-    /// ReadMarks what the membership lacks, unless that is on its way, or must wait.
+    /// Reads what the membership lacks, unless that is on its way, or must wait.
     pub(super) fn catch_up(&mut self, id: ConversationId, key: SessionKey, joined: Seq) {
         let Some(session) = self.sessions.get(&key) else {
             return;

@@ -27,7 +27,7 @@ pub(super) struct Session {
     pub(super) confirming: FxHashMap<ConversationId, Vec<u64>>,
     /// The epoch in which its memberships were last asked for; none before the first answer.
     pub(super) epoch: u64,
-    /// Conversations whose events wait for room in the send_queue.
+    /// Conversations whose events wait for room in the send queue.
     pub(super) behind: FxHashSet<ConversationId>,
     /// What the client lacks of what was truncated, until it says otherwise.
     pub(super) kept: FxHashMap<ConversationId, Kept>,

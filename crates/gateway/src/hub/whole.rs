@@ -115,7 +115,7 @@ impl Hub {
         self.go_on();
     }
 
-    /// A session is gone; what its client is acked to have is gathered.
+    /// A session is gone; what its client has acknowledged is gathered.
     pub(crate) fn close(&mut self, key: SessionKey) {
         self.coordinator.close(key);
         let number = self.gather(key, true);
@@ -125,7 +125,7 @@ impl Hub {
         self.go_on();
     }
 
-    /// Begins to gather what a session's client is acked to have.
+    /// Begins to gather what a session's client has acknowledged.
     fn gather(&mut self, key: SessionKey, is_last: bool) -> u64 {
         self.steps += 1;
         let gathering = Gathering {

@@ -1,4 +1,4 @@
-//! One event on its way to many sockets: feed, sequencer, window, hub, send_queue, writer.
+//! One event on its way to many sockets: feed, sequencer, window, hub, send queue, writer.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Delivery {
         Ok(delivery)
     }
 
-    /// The next event comes through the feed, and stands in every send_queue.
+    /// The next event comes through the feed, and stands in every send queue.
     pub fn dispatch(&mut self) {
         self.event.seq += 1;
         self.hub.tick(Instant::now());
@@ -119,7 +119,7 @@ impl Delivery {
         }
     }
 
-    /// Up to where the clients are acked to have the conversation's events, and the last of these.
+    /// Up to where the clients have acknowledged the conversation's events, and the last of these.
     #[must_use]
     pub fn stands(&self) -> (Option<Seq>, Seq) {
         let unacked = |socket: &Socket| {

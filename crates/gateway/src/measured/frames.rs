@@ -43,7 +43,7 @@ impl Received {
         Self(Encoding::MsgPack, Message::Binary(bytes))
     }
 
-    /// ReadMarks its frame; says whether it is one.
+    /// Reads its frame; says whether it is one.
     #[must_use]
     pub fn decode(&self) -> bool {
         matches!(decode(self.0, &self.1), Decoded::Frame(_))

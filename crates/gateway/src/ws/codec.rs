@@ -15,7 +15,7 @@ pub(crate) enum Decoded {
     WrongKind,
 }
 
-/// ReadMarks a text or binary message.
+/// Reads a text or binary message.
 pub(crate) fn decode(encoding: Encoding, message: &Message) -> Decoded {
     let frame = match (encoding, message) {
         (Encoding::Json, Message::Text(json)) => ClientFrame::decode(json),

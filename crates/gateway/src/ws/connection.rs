@@ -89,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// ReadMarks a small frame, and counts it.
+    /// Reads a small frame, and counts it.
     pub(super) fn decode(&self, message: &Message) -> Decoded {
         let decoded = decode(self.encoding, message);
         self.heard(&decoded, message.payload_bytes());

@@ -145,7 +145,7 @@ fn refused(connection: &Connection, failure: Failure) -> End {
 }
 
 impl Connection {
-    /// ReadMarks a frame, a large one in its turn: before its user is known none is large.
+    /// Reads a frame, a large one in its turn: before its user is known none is large.
     async fn parse(
         &self,
         message: Message,

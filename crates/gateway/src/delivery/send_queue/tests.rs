@@ -96,7 +96,7 @@ fn signals_stand_behind_all_else_the_newest_of_each_and_never_end_a_session() {
     assert_eq!(send_queue.taken(10_000).unwrap(), []);
 }
 
-/// An send_queue whose client has its welcome and one signal.
+/// A send queue whose client has its welcome and one signal.
 fn behind_first_signal() -> SendQueue {
     let send_queue = SendQueue::new(Encoding::Json, 1000);
     send_queue.start(Frame::text(b"w"));

@@ -36,7 +36,7 @@ fn window(bytes: usize) -> Window {
     Window::new(Bounds { age: AGE, bytes }, Instant::now())
 }
 
-/// What is served behind `after` to who is acked to have missed what is up to `head`.
+/// What the window serves behind `after`, up to `head`.
 fn served(window: &Window, after: Seq, head: Seq) -> Option<Vec<Seq>> {
     let events = window.behind(id(1), after, head)?;
     Some(events.map(|event| event.seq).collect())

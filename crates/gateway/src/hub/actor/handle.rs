@@ -177,7 +177,7 @@ impl HubHandle {
         match is_open {
             Ok(opened) => Ok((key, opened?)),
             Err(_late) => {
-                // Nobody waits for what its client is acked to have. Of one that the coordinator was not told of there is no end.
+                // Nobody waits for what its client has acknowledged. Of one that the coordinator was not told of there is no end.
                 if is_told {
                     drop(self.end(key));
                 }
@@ -190,7 +190,7 @@ impl HubHandle {
         }
     }
 
-    /// Ends a session; gives what its client is acked to have, where the hub still runs and no shard is late.
+    /// Ends a session; gives what its client has acknowledged, where the hub still runs and no shard is late.
     pub(crate) async fn close(&self, key: SessionKey) -> Option<Vec<Position>> {
         let positions = in_time(try_join_all(self.end(key))).await?;
         positions.ok().map(gathered)
@@ -206,7 +206,7 @@ impl HubHandle {
         waiting
     }
 
-    /// What a session's client is acked to have by now, where the hub still runs and no shard is late.
+    /// What a session's client has acknowledged by now, where the hub still runs and no shard is late.
     pub(crate) async fn positions(&self, key: SessionKey) -> Option<Vec<Position>> {
         let ask = |answer| Input::Positions(key, answer);
         let positions = in_time(self.shards.ask_all(ask)).await?;
@@ -231,7 +231,7 @@ impl HubHandle {
         }
     }
 
-    /// A session's send_queue has room for what was held back: the shards fill it in turns. Says whether all know that: one that is late is to
+    /// A session's send queue has room for what was held back: the shards fill it in turns. Says whether all know that: one that is late is to
     /// be told again.
     pub(crate) async fn drained(&self, key: SessionKey) -> bool {
         // By no rule, so that no session meets the same shard first each time.
@@ -290,7 +290,7 @@ impl HubHandle {
         }
     }
 
-    /// A session's client wants to know who is there: the answer comes into its send_queue, where the hub still runs.
+    /// A session's client wants to know who is there: the answer comes into its send queue, where the hub still runs.
     pub(crate) async fn presence_snapshot(&self, account: Account, send_queue: Arc<SendQueue>) {
         let asked = ForPresence::Snapshot(Arc::new(account), Arc::clone(&send_queue));
         if in_time(self.presence.send(asked)).await.is_none() {

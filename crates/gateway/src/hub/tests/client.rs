@@ -129,7 +129,7 @@ impl Client {
         begins
     }
 
-    /// Whether what a session is acked to have is this client's record now.
+    /// Whether what a session has acknowledged is this client's record now.
     pub(super) fn is_recorded(&self, key: SessionKey, is_last: bool) -> bool {
         let of = if is_last { self.ended } else { self.key };
         of == Some(key)
@@ -219,7 +219,7 @@ impl Client {
         }
     }
 
-    /// ReadMarks what was truncated; says whether there was any.
+    /// Reads what was truncated; says whether there was any.
     pub(super) fn read_over(&mut self) -> bool {
         let unread = std::mem::take(&mut self.unread);
         let any = !unread.is_empty();

@@ -154,7 +154,7 @@ impl Hub {
         self.go_on();
     }
 
-    /// Asks what a session's client is acked to have: that comes with [`Self::take_gathered`].
+    /// Asks what a session's client has acknowledged: that comes with [`Self::take_gathered`].
     pub(crate) fn ask_positions(&mut self, key: SessionKey) {
         let number = self.gather(key, false);
         for part in &mut self.parts {
@@ -163,7 +163,7 @@ impl Hub {
         self.go_on();
     }
 
-    /// What clients are acked to have, as far as all shards have told it; with whether their sessions ended.
+    /// What clients have acknowledged, as far as all shards have told it; with whether their sessions ended.
     pub(crate) fn take_gathered(&mut self) -> Vec<(SessionKey, bool, Vec<Position>)> {
         std::mem::take(&mut self.gathered)
     }

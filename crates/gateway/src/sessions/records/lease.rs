@@ -34,7 +34,7 @@ impl SessionLease {
         self.records.lock().opened(self.hold, key);
     }
 
-    /// The client is acked to have its welcome.
+    /// The client has acknowledged its welcome.
     pub(crate) fn acked(&self) {
         self.records.lock().acked(self.hold);
     }
@@ -49,7 +49,7 @@ impl SessionLease {
         self.records.lock().leaving(self.hold);
     }
 
-    /// The connection has ended; `positions` are what its client is acked to have, where that is known: else what was
+    /// The connection has ended; `positions` are what its client has acknowledged, where that is known: else what was
     /// known before stands.
     pub(crate) fn ended(self, positions: Option<Vec<Position>>) {
         self.end(positions);

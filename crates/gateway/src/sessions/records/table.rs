@@ -103,7 +103,7 @@ pub(crate) struct Hold {
 pub(crate) struct Replaced(Vec<Arc<SendQueue>>);
 
 impl Replaced {
-    /// Closes them; says how many there were. To be called without the table's lock: an send_queue has its own.
+    /// Closes them; says how many there were. To be called without the table's lock: a send queue has its own.
     pub(crate) fn close(self) -> usize {
         for send_queue in &self.0 {
             send_queue.close(confab_protocol::error::Code::SessionReplaced);
@@ -215,7 +215,7 @@ impl Table {
         }
     }
 
-    /// What a live session's client is acked to have, as the hub knows by `of`.
+    /// What a live session's client has acknowledged, as the hub knows by `of`.
     pub(crate) fn positions(&mut self, hold: Hold, of: SessionKey, positions: Vec<Position>) {
         if let Some((record, key)) = self.live(hold)
             && *key == Some(of)

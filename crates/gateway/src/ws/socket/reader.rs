@@ -64,7 +64,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// ReadMarks and forgets until the client's stream ends.
+    /// Reads and forgets until the client's stream ends.
     ///
     /// # Errors
     /// When the connection is lost.

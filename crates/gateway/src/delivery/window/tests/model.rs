@@ -1,4 +1,4 @@
-//! The window against present content: whatever happens in whatever order, a range that is served up to a acked head, or up
+//! The window against present content: whatever happens in whatever order, a range that is served up to a known head, or up
 //! to the highest seq heard, tells of each message what it was at that head or became since.
 
 use std::collections::VecDeque;
