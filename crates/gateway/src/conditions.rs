@@ -5,7 +5,7 @@ use std::time::Duration;
 use confab_protocol::condition::Condition;
 
 /// How long something may fail until that is told that is tried again within a second: leaders are elected, and servers start, in less.
-const PATIENCE: Duration = Duration::from_secs(2);
+const FAILURE_DELAY: Duration = Duration::from_secs(2);
 
 /// Records of sessions in their bucket.
 pub(crate) const RECORDS: Condition = Condition {
@@ -13,7 +13,7 @@ pub(crate) const RECORDS: Condition = Condition {
     fails: "records of sessions cannot be written: sessions may not be resumable at other gateways",
     holds: "records of sessions are written again",
     remedy: "see that JetStream is on and has a leader and room for the stream KV_confab_sessions, and that this process may use it",
-    patience: PATIENCE,
+    patience: FAILURE_DELAY,
 };
 /// Revocations as workers read them.
 pub(crate) const REVOCATIONS: Condition = Condition {
@@ -21,7 +21,7 @@ pub(crate) const REVOCATIONS: Condition = Condition {
     fails: "revocations cannot be read from workers: a gateway that never read them is not ready",
     holds: "revocations are read from workers again",
     remedy: "look at the logs of the workers",
-    patience: PATIENCE,
+    patience: FAILURE_DELAY,
 };
 /// What workers are asked.
 pub(crate) const WORKER_ANSWERS: Condition = Condition {
@@ -29,7 +29,7 @@ pub(crate) const WORKER_ANSWERS: Condition = Condition {
     fails: "workers leave commands or queries without an answer",
     holds: "workers answer again",
     remedy: "look at the logs and the load of the workers, and see that NATS lets them subscribe confab.v1.>",
-    patience: PATIENCE,
+    patience: FAILURE_DELAY,
 };
 /// Events that the feed does not carry.
 pub(crate) const ANNOUNCED: Condition = Condition {
@@ -37,7 +37,7 @@ pub(crate) const ANNOUNCED: Condition = Condition {
     fails: "the feed does not carry what is committed: workers announce it, and sessions are told from Postgres",
     holds: "the feed carries again what is committed",
     remedy: "the logs of the workers and their /ready say why, and what to do",
-    patience: PATIENCE,
+    patience: FAILURE_DELAY,
 };
 /// The hub.
 pub(crate) const HUB: Condition = Condition {
@@ -53,7 +53,7 @@ pub(crate) const WINDOW: Condition = Condition {
     fails: "the past of the stream of events cannot be read: the replay window is not filled, and this gateway is not ready",
     holds: "the past of the stream of events is read",
     remedy: "see that JetStream is on and has a leader for the stream CONFAB_EVENTS, and that this process may use it",
-    patience: PATIENCE,
+    patience: FAILURE_DELAY,
 };
 /// The listener.
 pub(crate) const ACCEPTING: Condition = Condition {

@@ -19,7 +19,7 @@ use crate::ws::socket::{self, Limits, Message, ReadError, Reader, Writer};
 use crate::ws::upgrade::{Handshake, Rejection, upgraded};
 
 /// How long a client may take over its side of the close.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The bounds of the echo server, larger than the gateway's: conformance suites send long messages in many fragments.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +107,7 @@ impl Echo {
             Some(Err(error)) => Frame::close(error.close_code(), error.code().as_str()),
             None => Frame::close(1001, ""),
         };
-        socket::close(&mut reader, &mut writer, last, PATIENCE).await;
+        socket::close(&mut reader, &mut writer, last, CLOSE_TIMEOUT).await;
     }
 }
 

@@ -1,9 +1,9 @@
 //! The headings of the flags in `--help`.
 
-pub(crate) const CLIENTS: &str = "Clients";
-pub(crate) const LIMITS: &str = "Limits of clients";
-pub(crate) const TIMES: &str = "Times";
-pub(crate) const RESUMING: &str = "Resuming";
-pub(crate) const QUEUES: &str = "Queues";
-pub(crate) const STOPPING: &str = "Stopping";
-pub(crate) const DEVELOPMENT: &str = "Development";
+pub(crate) const CLIENTS_HEADING: &str = "Clients";
+pub(crate) const LIMITS_HEADING: &str = "Limits of clients";
+pub(crate) const TIMES_HEADING: &str = "Times";
+pub(crate) const RESUMING_HEADING: &str = "Resuming";
+pub(crate) const QUEUES_HEADING: &str = "Queues";
+pub(crate) const STOPPING_HEADING: &str = "Stopping";
+pub(crate) const DEVELOPMENT_HEADING: &str = "Development";

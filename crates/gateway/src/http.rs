@@ -24,7 +24,7 @@ use crate::auth::Authenticator;
 use crate::cluster::presence::PresenceDirectory;
 use crate::limits::parsing::Parsing;
 use crate::limits::{Limits, UserRequests};
-use crate::metrics::{Answered, HttpMetrics, UNMATCHED};
+use crate::metrics::{Answered, HttpMetrics, UNMATCHED_ROUTE};
 use crate::public_url::PublicUrl;
 use crate::sessions::Directory;
 use crate::sessions::records::Records;
@@ -222,7 +222,7 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     let route = request
         .extensions()
         .get::<MatchedPath>()
-        .map_or(UNMATCHED, MatchedPath::as_str)
+        .map_or(UNMATCHED_ROUTE, MatchedPath::as_str)
         .to_owned();
     let method = method_label(request.method());
     let accepts = Accepts::read(request.headers().get_all(ACCEPT));
@@ -284,7 +284,7 @@ fn log_refusal(failure: &Failure) {
 
 /// Methods are the clients' words: those without a meaning here share a label, so that metrics stay bounded.
 fn method_label(method: &Method) -> &'static str {
-    const KNOWN: [(&Method, &str); 7] = [
+    const METHOD_LABELS: [(&Method, &str); 7] = [
         (&Method::GET, "GET"),
         (&Method::HEAD, "HEAD"),
         (&Method::POST, "POST"),
@@ -293,7 +293,7 @@ fn method_label(method: &Method) -> &'static str {
         (&Method::DELETE, "DELETE"),
         (&Method::OPTIONS, "OPTIONS"),
     ];
-    KNOWN
+    METHOD_LABELS
         .iter()
         .find(|(known, _)| *known == method)
         .map_or("other", |(_, label)| label)

@@ -110,7 +110,7 @@ pub(crate) const FIRST_EPOCH: u64 = 1;
 /// Conversations from which sessions that are gone are removed in one go.
 const LEAVE_AT_ONCE: usize = 1024;
 /// How soon what failed, or brought nothing new, is tried again.
-const AGAIN: Duration = Duration::from_millis(250);
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// How long a session that goes on waits for a worker's word before it opens by its record alone.
 const WITHOUT_WORKERS: Duration = Duration::from_secs(2);
 

@@ -10,7 +10,7 @@ use confab_protocol::ids::{ClientId, EventId, TenantId};
 use uuid::{Uuid, uuid};
 
 /// The namespace of keys made of a kind of command and a client's key.
-const NAMESPACE: Uuid = uuid!("0d5a9a0e-3b0b-4f58-9a7e-5c1f2f6f4a61");
+const KEY_NAMESPACE: Uuid = uuid!("0d5a9a0e-3b0b-4f58-9a7e-5c1f2f6f4a61");
 
 /// The key of a command whose client gives none: by it a retry of this gateway's finds the first execution.
 pub(crate) fn own() -> ClientId {
@@ -37,7 +37,7 @@ fn derived(kind: &str, key: &str) -> ClientId {
     let id = Uuid::try_parse(key);
     let key = id.map_or(Cow::Borrowed(key), |id| Cow::Owned(id.to_string()));
     let name = format!("{kind}\0{key}");
-    ClientId(Uuid::new_v5(&NAMESPACE, name.as_bytes()))
+    ClientId(Uuid::new_v5(&KEY_NAMESPACE, name.as_bytes()))
 }
 
 /// The id of the first event that a command appends, by which a worker tells this gateway's own retry from a repeat of the client's; none
@@ -62,15 +62,15 @@ pub(crate) fn event_of(command: &Command) -> Option<EventId> {
 mod tests {
     use super::*;
 
-    const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+    const SAMPLE_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
     #[test]
     fn key_is_good_for_one_kind_of_command() {
         let edit = |id: &str| of_frame("edit_message", Some(id));
-        assert_eq!(edit(ID), edit(&ID.to_uppercase()));
-        assert_eq!(edit(ID), of_request("edit_message", Some(ID)));
-        assert_ne!(edit(ID), of_frame("delete_message", Some(ID)));
-        assert_ne!(edit(ID), ClientId(ID.parse().unwrap()));
+        assert_eq!(edit(SAMPLE_ID), edit(&SAMPLE_ID.to_uppercase()));
+        assert_eq!(edit(SAMPLE_ID), of_request("edit_message", Some(SAMPLE_ID)));
+        assert_ne!(edit(SAMPLE_ID), of_frame("delete_message", Some(SAMPLE_ID)));
+        assert_ne!(edit(SAMPLE_ID), ClientId(SAMPLE_ID.parse().unwrap()));
     }
 
     #[test]

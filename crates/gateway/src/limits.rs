@@ -42,11 +42,11 @@ use buckets::Buckets;
 use rates::Rate;
 
 /// `RateLimit` of draft-ietf-httpapi-ratelimit-headers.
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_HEADER: HeaderName = HeaderName::from_static("ratelimit");
 /// `RateLimit-Policy` of the same.
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT_POLICY_HEADER: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// How often buckets that are full again are forgotten.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
 /// Whose limit it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,13 +223,13 @@ impl Limits {
     /// Tells the limits, and where the request stands in the tightest of them.
     pub(crate) fn tell(&self, tally: &Tally, headers: &mut HeaderMap) {
         let Some(inner) = &self.0 else { return };
-        headers.insert(RATELIMIT_POLICY, inner.policy.clone());
+        headers.insert(RATELIMIT_POLICY_HEADER, inner.policy.clone());
         let standing = tally.tightest().and_then(|standing| {
             let scope = standing.scope.as_str();
             let (remaining, reset) = (standing.remaining, standing.reset());
             HeaderValue::from_str(&format!("\"{scope}\";r={remaining};t={reset}")).ok()
         });
-        headers.extend(standing.map(|standing| (RATELIMIT, standing)));
+        headers.extend(standing.map(|standing| (RATELIMIT_HEADER, standing)));
     }
 
     /// Forgets buckets that are full again, until `stop`.
@@ -237,7 +237,7 @@ impl Limits {
         let Some(inner) = self.0 else {
             return stop.cancelled().await;
         };
-        let mut tick = tokio::time::interval(SWEEP);
+        let mut tick = tokio::time::interval(SWEEP_PERIOD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
             let all = [&inner.user, &inner.device, &inner.address];

@@ -27,11 +27,11 @@ pub use frames::{Codec, Received};
 pub use replay::{ReplayWindow, Resume};
 
 /// Every event here is of this conversation.
-const CONVERSATION: ConversationId = ConversationId(Uuid::from_u128(1 << 80));
+const CONVERSATION_ID: ConversationId = ConversationId(Uuid::from_u128(1 << 80));
 /// Nothing becomes too old.
-const AGE: Duration = Duration::from_secs(3600);
+const WINDOW_AGE: Duration = Duration::from_secs(3600);
 /// No replay is cut.
-const ALL: ReplayLimits = ReplayLimits {
+const NO_LIMITS: ReplayLimits = ReplayLimits {
     events: u64::MAX,
     bytes: usize::MAX,
 };
@@ -43,7 +43,7 @@ const ALL: ReplayLimits = ReplayLimits {
 pub fn message(seq: Seq, json: Bytes) -> Result<FeedEvent, IdError> {
     Ok(FeedEvent {
         tenant: "default".parse()?,
-        conversation: CONVERSATION,
+        conversation: CONVERSATION_ID,
         seq,
         id: EventId(Uuid::from_u128(2 << 80)),
         r#type: EventType::MessageCreated,
@@ -54,7 +54,15 @@ pub fn message(seq: Seq, json: Bytes) -> Result<FeedEvent, IdError> {
 
 /// A hub whose window holds so many bytes.
 fn hub(bytes: usize) -> Hub {
-    Hub::new(Shards::ONE, Bounds { age: AGE, bytes }, ALL, Instant::now())
+    Hub::new(
+        Shards::SINGLE,
+        Bounds {
+            age: WINDOW_AGE,
+            bytes,
+        },
+        NO_LIMITS,
+        Instant::now(),
+    )
 }
 
 /// Opens a session, whose user is in the conversation from its first event on; the last is `head`. Says how many events are
@@ -65,7 +73,7 @@ fn open(hub: &mut Hub, opening: Opening, head: Seq) -> Option<u64> {
         if let Effect::Ask(ask) = effect {
             let answer = UserMemberships {
                 memberships: vec![Membership {
-                    conversation: CONVERSATION,
+                    conversation: CONVERSATION_ID,
                     joined: 1,
                     left: None,
                     head,

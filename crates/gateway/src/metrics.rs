@@ -28,7 +28,7 @@ pub(crate) use auth::AuthMetrics;
 pub(crate) use commands::CommandMetrics;
 pub(crate) use connections::{AllConnectionMetrics, ConnectionMetrics};
 pub(crate) use feed::FeedMetrics;
-pub(crate) use http::{Answered, HttpMetrics, UNMATCHED};
+pub(crate) use http::{Answered, HttpMetrics, UNMATCHED_ROUTE};
 pub(crate) use lag::MAX_LAG;
 pub(crate) use limits::LimitMetrics;
 pub(crate) use records::RecordMetrics;
@@ -39,11 +39,11 @@ pub use table::METRICS;
 pub(crate) use window::{Replays, WindowMetrics};
 
 /// Seconds, from a fast answer to the end of every budget.
-const SECONDS: [f64; 12] = [
+const SECONDS_BUCKETS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
 /// Bytes, from a short message to the largest answer of a worker.
-const BYTES: [f64; 8] = [
+const BYTES_BUCKETS: [f64; 8] = [
     256.0,
     1024.0,
     4096.0,
@@ -55,11 +55,11 @@ const BYTES: [f64; 8] = [
 ];
 
 fn seconds() -> Histogram {
-    Histogram::new(SECONDS)
+    Histogram::new(SECONDS_BUCKETS)
 }
 
 fn bytes() -> Histogram {
-    Histogram::new(BYTES)
+    Histogram::new(BYTES_BUCKETS)
 }
 
 /// The label of an outcome.

@@ -13,11 +13,11 @@ use local_pages::LOCALHOST;
 /// The most of an origin that a refusal repeats, in characters.
 const MAX_SHOWN_CHARS: usize = 200;
 /// The origin of what has none of its own, such as a sandboxed frame or a page from a file (RFC 6454, section 6.1).
-const OPAQUE: &str = "null";
+const OPAQUE_ORIGIN: &str = "null";
 /// The entry for every origin.
-const ALL: &str = "*";
+const ANY_ORIGIN: &str = "*";
 /// What Electron's pages from files say.
-const FILE: &str = "file://";
+const FILE_ORIGIN: &str = "file://";
 
 /// Which origins are allowed.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +51,7 @@ impl Origins {
 
     /// Whether all are allowed.
     pub(crate) fn has_all(&self) -> bool {
-        self.listed.iter().any(|entry| entry == ALL)
+        self.listed.iter().any(|entry| entry == ANY_ORIGIN)
     }
 
     /// Whether pages of `origin` may call: whether it is on the list.
@@ -146,7 +146,7 @@ fn default_port(scheme: &str) -> Option<&'static str> {
 /// the scheme's default port.
 fn normalized(text: &str) -> Option<String> {
     let mut text = text.trim().to_ascii_lowercase();
-    if [ALL, LOCALHOST, OPAQUE, FILE].contains(&text.as_str()) {
+    if [ANY_ORIGIN, LOCALHOST, OPAQUE_ORIGIN, FILE_ORIGIN].contains(&text.as_str()) {
         return Some(text);
     }
     let (scheme, authority) = text.split_once("://")?;

@@ -43,7 +43,7 @@ pub struct Settings {
         env = "CONFAB_DRAIN_DELAY",
         value_name = "SECONDS",
         default_value_t = 5,
-        help_heading = headings::STOPPING
+        help_heading = headings::STOPPING_HEADING
     )]
     pub drain_delay: u64,
     /// Time over which a draining gateway sends its clients away.
@@ -52,7 +52,7 @@ pub struct Settings {
         env = "CONFAB_DRAIN",
         value_name = "SECONDS",
         default_value_t = 10,
-        help_heading = headings::STOPPING
+        help_heading = headings::STOPPING_HEADING
     )]
     pub drain: u64,
     #[command(flatten)]
@@ -62,7 +62,7 @@ pub struct Settings {
         long,
         env = "CONFAB_TRY_PAGE",
         value_parser = BoolishValueParser::new(),
-        help_heading = headings::DEVELOPMENT
+        help_heading = headings::DEVELOPMENT_HEADING
     )]
     pub try_page: bool,
 }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// How long tasks may take to end.
-const END: Duration = Duration::from_secs(5);
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What runs behind the server.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ impl Tasks {
     pub(crate) async fn end(mut self) {
         self.stop.cancel();
         let all = async { while self.set.join_next().await.is_some() {} };
-        if tokio::time::timeout(END, all).await.is_err() {
+        if tokio::time::timeout(END_TIMEOUT, all).await.is_err() {
             warn!("tasks were cut off at the end");
         }
     }

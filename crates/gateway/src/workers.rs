@@ -33,15 +33,15 @@ pub(crate) use settings::Settings;
 
 pub(crate) use crate::workers::sender::CommandLoop;
 use query_permits::QueryPermits;
-use submission::{ATTEMPTS, Submission, is_undone};
+use submission::{MAX_ATTEMPTS, Submission, is_undone};
 
 /// A command's outcome.
 pub(crate) type CommandOutcome = Result<Outcome, Failure>;
 
 /// Submissions between their callers and the loop.
-const INBOX: usize = 1024;
+const QUEUE_CAPACITY: usize = 1024;
 /// How much longer than the budget a caller waits, so that a worker's own word at the end of it still comes through.
-const GRACE: Duration = Duration::from_millis(200);
+const ANSWER_GRACE: Duration = Duration::from_millis(200);
 /// How often it is looked whether workers have answered for long enough since they did not.
 const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 /// The first attempt has this share of a request's budget, in percent; the retry has the rest.
@@ -129,7 +129,7 @@ impl Commands {
         limits: CommandLimits,
         metrics: CommandMetrics,
     ) -> (Self, CommandLoop) {
-        let (inbox, submissions) = mpsc::channel(INBOX);
+        let (inbox, submissions) = mpsc::channel(QUEUE_CAPACITY);
         // A worker that answers the one may not answer the other.
         let [answers, query_answers] =
             ["commands", "queries"].map(|of| Arc::new(Answers::new(&bus, &workers, of)));
@@ -197,7 +197,7 @@ impl Commands {
             .send(submission)
             .await
             .map_err(|_closed| stopping())?;
-        let answered = tokio::time::timeout(self.0.limits.budget + GRACE, outcomes).await;
+        let answered = tokio::time::timeout(self.0.limits.budget + ANSWER_GRACE, outcomes).await;
         let Ok(Ok(outcomes)) = answered else {
             return Err(Failure::of(Code::Timeout));
         };
@@ -244,13 +244,13 @@ impl Commands {
         };
         let mut failure = Failure::of(Code::Timeout);
         let mut not = Vec::new();
-        for attempt in 0..ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
             let Some(timeout) = attempt_timeout(self.0.limits.budget, attempt, deadline) else {
                 break;
             };
             request.budget_ms = milliseconds(timeout);
             let target = self.0.workers.pick(&request.request_id, &not);
-            let has_next = attempt + 1 < ATTEMPTS;
+            let has_next = attempt + 1 < MAX_ATTEMPTS;
             failure = match self.ask_one((target, has_next), &request, timeout).await {
                 Ok(Err(refusal)) if is_undone(&refusal) && self.0.workers.has_others(2, &[]) => {
                     refusal

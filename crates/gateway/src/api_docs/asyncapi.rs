@@ -16,7 +16,7 @@ mod schemas;
 mod server;
 
 /// What the description says before its messages.
-const ABOUT: &str = include_str!("asyncapi/about.md");
+const ABOUT_TEXT: &str = include_str!("asyncapi/about.md");
 
 /// A frame or an event: what it is called, what it says, and what it looks like.
 pub(super) struct Described {
@@ -57,7 +57,7 @@ pub(crate) fn document(public_url: Option<&PublicUrl>) -> Value {
         "info": {
             "title": "confab",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": format!("{ABOUT}\n{}", close::table()),
+            "description": format!("{ABOUT_TEXT}\n{}", close::table()),
             "license": { "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0" },
         },
         "defaultContentType": "application/json",

@@ -25,10 +25,10 @@ pub(crate) mod samples;
 mod service;
 
 /// What the description says before its routes.
-const ABOUT: &str = include_str!("openapi/about.md");
-const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+const ABOUT_TEXT: &str = include_str!("openapi/about.md");
+const HTTP_METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 /// Operations whose repeat by an Idempotency-Key is answered with the first outcome, and says so.
-const KEYED: [&str; 7] = [
+const REPLAYED_OPERATIONS: [&str; 7] = [
     "updateConversation",
     "deleteConversation",
     "addParticipants",
@@ -38,7 +38,7 @@ const KEYED: [&str; 7] = [
     "deleteMessage",
 ];
 /// Operations whose repeat by an Idempotency-Key changes nothing.
-const REPEATABLE: [&str; 3] = ["markRead", "revokeSession", "revoke"];
+const IDEMPOTENT_OPERATIONS: [&str; 3] = ["markRead", "revokeSession", "revoke"];
 
 /// The description of every route, from what the routes say of themselves.
 pub(crate) fn document(api: OpenApi, public_url: Option<&PublicUrl>) -> Value {
@@ -49,7 +49,7 @@ pub(crate) fn document(api: OpenApi, public_url: Option<&PublicUrl>) -> Value {
     content::exactly_one(&mut schemas);
     for item in paths.values_mut().filter_map(Value::as_object_mut) {
         for (method, operation) in item {
-            if METHODS.contains(&method.as_str()) {
+            if HTTP_METHODS.contains(&method.as_str()) {
                 complete(operation);
             }
         }
@@ -62,7 +62,7 @@ pub(crate) fn document(api: OpenApi, public_url: Option<&PublicUrl>) -> Value {
             "title": "confab",
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "Conversations, participants and messages, over HTTP.",
-            "description": ABOUT,
+            "description": ABOUT_TEXT,
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": public_url.map_or("/", PublicUrl::text), "description": "Any gateway." }],
@@ -117,7 +117,9 @@ fn complete(operation: &mut Value) {
     if let Some(parameters) = parameters.as_array_mut() {
         parameters.iter_mut().for_each(bound_seq);
         parameters.push(json!({ "$ref": "#/components/parameters/RequestId" }));
-        if KEYED.contains(&id.as_str()) || REPEATABLE.contains(&id.as_str()) {
+        if REPLAYED_OPERATIONS.contains(&id.as_str())
+            || IDEMPOTENT_OPERATIONS.contains(&id.as_str())
+        {
             parameters.push(json!({ "$ref": "#/components/parameters/IdempotencyKey" }));
         }
     }
@@ -132,7 +134,7 @@ fn complete(operation: &mut Value) {
     };
     for (status, response) in responses.iter_mut() {
         put_headers(response);
-        if status.starts_with('2') && KEYED.contains(&id.as_str()) {
+        if status.starts_with('2') && REPLAYED_OPERATIONS.contains(&id.as_str()) {
             response["headers"]["Idempotent-Replayed"] =
                 json!({ "$ref": "#/components/headers/Idempotent-Replayed" });
         }

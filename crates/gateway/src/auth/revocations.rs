@@ -33,13 +33,13 @@ mod set;
 use set::RevocationSet;
 
 /// What was heard and not yet taken.
-const BUFFER: usize = 256;
+const CHANNEL_CAPACITY: usize = 256;
 /// How soon a reading that failed is tried again: a gateway that begins beside its workers is ready no sooner.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// How much sooner than revocations of sessions expire a gateway that reads none is taken to have missed some.
 const MISSED_MARGIN: Duration = Duration::from_secs(300);
 /// How often what has expired is forgotten.
-const EXPIRE: Duration = Duration::from_secs(10);
+const EXPIRY_PERIOD: Duration = Duration::from_secs(10);
 
 /// What is revoked, and the open sessions that it closes. Clones share it.
 #[derive(Debug, Clone)]
@@ -148,7 +148,7 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     let both = Box::pin(async {
-        let (gateway, heard) = mpsc::channel(BUFFER);
+        let (gateway, heard) = mpsc::channel(CHANNEL_CAPACITY);
         let keeper = Keeper {
             revocations,
             commands,
@@ -188,7 +188,7 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self, mut heard: mpsc::Receiver<Heard>) {
-        let mut expiry = interval(EXPIRE);
+        let mut expiry = interval(EXPIRY_PERIOD);
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

@@ -15,7 +15,7 @@ pub struct Settings {
         long,
         env = "CONFAB_EXPLAIN_REFUSALS",
         value_parser = BoolishValueParser::new(),
-        help_heading = headings::DEVELOPMENT
+        help_heading = headings::DEVELOPMENT_HEADING
     )]
     pub explain_refusals: bool,
 }

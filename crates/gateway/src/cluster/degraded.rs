@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 /// How long NATS may be away until clients are told to try elsewhere: a server that is only restarted is back sooner.
-const PATIENCE: Duration = Duration::from_secs(3);
+const DEGRADED_DELAY: Duration = Duration::from_secs(3);
 
 /// Says whether the gateway is cut off, until `stop`.
 pub(crate) async fn run(
@@ -23,7 +23,7 @@ pub(crate) async fn run(
 async fn follow(mut link: watch::Receiver<Link>, degraded: watch::Sender<bool>) {
     while link.wait_for(|link| !link.connected).await.is_ok() {
         let back = link.wait_for(|link| link.connected);
-        if let Ok(back) = tokio::time::timeout(PATIENCE, back).await {
+        if let Ok(back) = tokio::time::timeout(DEGRADED_DELAY, back).await {
             if back.is_err() {
                 return;
             }
@@ -73,20 +73,20 @@ mod tests {
         };
         let long = Duration::from_secs(60);
         link.send_replace(away);
-        tokio::time::sleep(PATIENCE / 2).await;
+        tokio::time::sleep(DEGRADED_DELAY / 2).await;
         link.send_replace(CONNECTED);
         assert!(timeout(long, found(&mut of_degraded)).await.is_err());
         for _ in 0..2 {
             let begin = Instant::now();
             link.send_replace(away);
             timeout(long, found(&mut of_degraded)).await.unwrap();
-            assert_eq!(begin.elapsed(), PATIENCE);
+            assert_eq!(begin.elapsed(), DEGRADED_DELAY);
             assert!(timeout(long, found(&mut of_degraded)).await.is_err());
             link.send_replace(CONNECTED);
             assert!(timeout(long, found(&mut of_degraded)).await.is_err());
         }
         link.send_replace(away);
-        tokio::time::sleep(2 * PATIENCE).await;
+        tokio::time::sleep(2 * DEGRADED_DELAY).await;
         let mut opened_meanwhile = of_degraded.clone();
         timeout(long, found(&mut opened_meanwhile)).await.unwrap();
     }

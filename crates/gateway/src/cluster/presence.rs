@@ -31,12 +31,12 @@ use known::Known;
 use local::Local;
 
 /// A gateway's words on one user: one a second, the newest winning.
-const PAUSE: Duration = Duration::from_secs(1);
+const MIN_UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 /// Users that are looked at in one step, whether something is to be said, and how many conversations of theirs, about.
 const AT_ONCE: usize = 2000;
 const STEP_CONVERSATIONS: usize = 4096;
 /// Users that are looked at at once, whether any of their conversations is still here.
-const SWEPT: usize = 1000;
+const SWEEP_USERS: usize = 1000;
 /// How long it is remembered that a user was told to be offline: its gateway may only be cut off, or not know its conversations yet.
 const OFFLINE_MEMORY: Duration = Duration::from_secs(600);
 /// After how long an end is said once more: whoever was cut off for less than a gateway takes to count as dead missed it and believes the
@@ -45,7 +45,7 @@ const END_REPEAT_DELAY: Duration = Duration::from_secs(8);
 /// Ends that this gateway remembers: its own, to say them again when it was cut off itself, and those that it told.
 const MAX_ENDS: usize = 10_000;
 /// Users that are known; of more nothing is told.
-const KNOWN: usize = 200_000;
+const MAX_KNOWN_USERS: usize = 200_000;
 
 /// What is known of everyone who shares a conversation with a session here.
 #[derive(Debug)]
@@ -235,7 +235,7 @@ impl Presences {
         if self.known.contains_key(account) {
             return true;
         }
-        if self.known.len() >= KNOWN {
+        if self.known.len() >= MAX_KNOWN_USERS {
             return false;
         }
         self.numbers += 1;
@@ -394,7 +394,7 @@ impl Presences {
     /// The conversations that the next sweep looks at. Those in which only the end is told count as well.
     pub(crate) fn to_sweep(&self) -> Vec<ConversationId> {
         let mut ids = Vec::new();
-        for (number, account) in self.swept.iter().take(SWEPT) {
+        for (number, account) in self.swept.iter().take(SWEEP_USERS) {
             if ids.len() >= STEP_CONVERSATIONS {
                 break;
             }
@@ -412,7 +412,7 @@ impl Presences {
     /// [`Self::to_sweep`].
     pub(crate) fn sweep(&mut self, now: Instant, is_here: impl Fn(ConversationId) -> bool) {
         let mut conversations = 0;
-        for _ in 0..SWEPT.min(self.swept.len()) {
+        for _ in 0..SWEEP_USERS.min(self.swept.len()) {
             if conversations >= STEP_CONVERSATIONS {
                 return;
             }

@@ -23,15 +23,15 @@ use throttle::{Key, Throttle, Verdict};
 use typists::Typists;
 
 /// Signals between their sessions and NATS, and between NATS and the hub; more are dropped.
-const BUFFER: usize = 4096;
+const BUFFER_SIGNALS: usize = 4096;
 /// Of those places presence alone takes so many: what is dropped of it nobody says again, of the others the next one does.
-const OF_PRESENCE: usize = BUFFER / 2;
+const MAX_PRESENCE_SIGNALS: usize = BUFFER_SIGNALS / 2;
 /// How often the hub hears which gateways live.
-const GLANCE: Duration = Duration::from_secs(1);
+const PEERS_PERIOD: Duration = Duration::from_secs(1);
 /// How long the other gateways are not asked again for what this one had no room for: they say all of it at once.
 const MISSED_PAUSE: Duration = Duration::from_secs(10);
 /// How long NATS must have been connected until silence means death: longer than a gateway's word that it lives is good for.
-const TRUST: Duration = Duration::from_secs(6);
+const MIN_CONNECTED_TIME: Duration = Duration::from_secs(6);
 
 enum Out {
     Signal(Signal),
@@ -76,8 +76,8 @@ impl Outbound {
         gateways: Gateways,
         metrics: SignalMetrics,
     ) -> (Self, Signalling, mpsc::Receiver<FromGateways>) {
-        let (inbox, signals) = mpsc::channel(BUFFER);
-        let (hub, said) = mpsc::channel(BUFFER);
+        let (inbox, signals) = mpsc::channel(BUFFER_SIGNALS);
+        let (hub, said) = mpsc::channel(BUFFER_SIGNALS);
         let throttle = Arc::default();
         let outbound = OutboundLoop {
             bus: bus.clone(),
@@ -149,7 +149,7 @@ impl Outbound {
 
     fn hand_over(&self, out: Out) {
         let kind = out.kind();
-        let has_room = out.is_presence() || self.inbox.capacity() > OF_PRESENCE;
+        let has_room = out.is_presence() || self.inbox.capacity() > MAX_PRESENCE_SIGNALS;
         if !has_room || self.inbox.try_send(out).is_err() {
             self.metrics.count(kind, "dropped");
         }
@@ -311,7 +311,7 @@ impl InboundLoop {
         let mut signals = Signals::open(&self.bus).await?;
         let mut link = self.bus.connection();
         let mut since = Instant::now();
-        let mut glances = interval(GLANCE);
+        let mut glances = interval(PEERS_PERIOD);
         glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -320,7 +320,7 @@ impl InboundLoop {
                     if !self.bus.is_connected() {
                         since = Instant::now();
                     }
-                    if since.elapsed() >= TRUST {
+                    if since.elapsed() >= MIN_CONNECTED_TIME {
                         self.tell(FromGateways::Alive(self.gateways.alive()), None);
                     }
                 }

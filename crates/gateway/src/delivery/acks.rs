@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use crate::delivery::send_queue::Place;
 
 /// Pings whose pong has not come, with marks of their own; a later one takes the marks of the last of them with it.
-const EPOCHS: usize = 8;
+const MAX_PENDING_PINGS: usize = 8;
 
 /// By conversation: the first event that is not acknowledged, with its membership's joining.
 pub(crate) type Unacked = FxHashMap<ConversationId, (Seq, Seq)>;
@@ -86,7 +86,7 @@ impl Acks {
             let marks = std::mem::replace(&mut self.since, std::mem::take(&mut self.spare));
             self.pinged.push_back((self.pings, marks));
         }
-        if self.pinged.len() > EPOCHS
+        if self.pinged.len() > MAX_PENDING_PINGS
             && let (Some((ping, mut later)), Some((last, marks))) =
                 (self.pinged.pop_back(), self.pinged.back_mut())
         {
@@ -261,7 +261,7 @@ mod tests {
             queue(&mut acks, 1, seq);
             pings.push(acks.ping());
         }
-        assert!(acks.pinged.len() <= EPOCHS);
+        assert!(acks.pinged.len() <= MAX_PENDING_PINGS);
         acks.pong(&pings[50]);
         let first = first(&acks, 1).unwrap();
         assert!(first <= 52, "{first}");

@@ -55,21 +55,21 @@ impl HighWaterMarks {
 mod tests {
     use super::*;
 
-    const PERIOD: Duration = Duration::from_secs(30);
+    const MARK_LIFETIME: Duration = Duration::from_secs(30);
 
     #[test]
     fn a_seq_is_remembered_for_longer_than_an_answer_can_be_old() {
         let start = Instant::now();
-        let mut marks = HighWaterMarks::new(PERIOD, start);
+        let mut marks = HighWaterMarks::new(MARK_LIFETIME, start);
         let (a, b) = (
             ConversationId(uuid::Uuid::from_u128(1)),
             ConversationId(uuid::Uuid::from_u128(2)),
         );
         marks.note(a, 7, start);
         marks.note(a, 5, start);
-        marks.note(b, 1, start + PERIOD);
+        marks.note(b, 1, start + MARK_LIFETIME);
         assert_eq!(marks.highest(a), 7);
-        marks.note(b, 2, start + PERIOD * 2);
+        marks.note(b, 2, start + MARK_LIFETIME * 2);
         assert_eq!((marks.highest(a), marks.highest(b)), (0, 2));
         assert_eq!(marks.noted(), 1);
     }

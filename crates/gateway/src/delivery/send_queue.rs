@@ -23,17 +23,17 @@ use crate::delivery::encoding::encode;
 use crate::metrics::FrameMetrics;
 
 /// Typing and receipts that wait for one socket; beyond, the oldest is dropped.
-const SIGNALS: usize = 64;
+const MAX_QUEUED_SIGNALS: usize = 64;
 /// Users whose presence waits for one socket, likewise: as many as a snapshot names. Typing and receipts take no place of theirs, since who
 /// misses a change of presence believes what was before it.
-const PRESENCES: usize = limits::PRESENCE_SNAPSHOT_USERS;
+const MAX_QUEUED_PRESENCES: usize = limits::PRESENCE_SNAPSHOT_USERS;
 /// Signals are written at once; behind that, those that come within this time go out together. Each write is a system call here and a
 /// wake-up of the client, and signals come in bursts.
 const SIGNAL_PAUSE: Duration = Duration::from_millis(50);
 /// The same where all that waits is presence: when many users come back, each member hears of all of them.
 const PRESENCE_PAUSE: Duration = Duration::from_millis(250);
 /// So many signals wait for no pause: it is not to drop any.
-const SIGNALS_WITHOUT_PAUSE: usize = SIGNALS / 2;
+const SIGNALS_WITHOUT_PAUSE: usize = MAX_QUEUED_SIGNALS / 2;
 /// What a frame that waits takes beside its own bytes.
 const FRAME_OVERHEAD_BYTES: usize = 64;
 /// Places kept for frames while none waits: a socket that says little holds little.
@@ -255,9 +255,9 @@ impl SendQueue {
         }
         let is_presence = matches!(key, SignalKey::Presence(_));
         let (waiting, most) = if is_presence {
-            (&mut state.presences, PRESENCES)
+            (&mut state.presences, MAX_QUEUED_PRESENCES)
         } else {
-            (&mut state.signals, SIGNALS)
+            (&mut state.signals, MAX_QUEUED_SIGNALS)
         };
         let is_same = |other: &&mut Signal| other.hash == hash && other.key == *key;
         if let Some(older) = waiting.iter_mut().find(is_same) {

@@ -10,16 +10,16 @@ use confab_protocol::json::JsonText;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const JSON_TYPE: HeaderValue = HeaderValue::from_static("application/json");
 /// Says that a key the client gave was used before.
-pub(super) const REPLAYED: (HeaderName, HeaderValue) = (
+pub(super) const REPLAYED_HEADER: (HeaderName, HeaderValue) = (
     HeaderName::from_static("idempotent-replayed"),
     HeaderValue::from_static("true"),
 );
 
 /// An answer whose body is JSON text.
 pub(super) fn json(status: StatusCode, body: String) -> Response {
-    (status, [(CONTENT_TYPE, JSON)], Body::from(body)).into_response()
+    (status, [(CONTENT_TYPE, JSON_TYPE)], Body::from(body)).into_response()
 }
 
 /// A resource under its name.
@@ -44,7 +44,9 @@ pub(super) fn message(status: StatusCode, message: &JsonText) -> Response {
 
 /// The same answer, which says of a repeat that the client's key was used before.
 pub(super) fn replayed_if(is_repeat: bool, mut response: Response) -> Response {
-    response.headers_mut().extend(is_repeat.then_some(REPLAYED));
+    response
+        .headers_mut()
+        .extend(is_repeat.then_some(REPLAYED_HEADER));
     response
 }
 

@@ -13,11 +13,11 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{Predicate as _, SizeAbove};
 
 /// Bytes above which a list is compressed.
-const LARGE: u64 = 8 * 1024;
+const MIN_COMPRESSED_BYTES: u64 = 8 * 1024;
 /// The last segments of the routes that answer with a list.
-const LISTS: [&str; 4] = ["/conversations", "/participants", "/messages", "/events"];
+const LIST_ROUTES: [&str; 4] = ["/conversations", "/participants", "/messages", "/events"];
 /// The other name of a conversation's history.
-const HISTORY: &str = "/v1/messages/conversation/";
+const HISTORY_ROUTE: &str = "/v1/messages/conversation/";
 
 /// Compresses the answer of a route that lists.
 pub(super) async fn apply(mut request: Request, next: Next) -> Response {
@@ -34,7 +34,7 @@ pub(super) async fn apply(mut request: Request, next: Next) -> Response {
     let untagged = |_: _, _: _, headers: &HeaderMap, _: &_| !headers.contains_key(ETAG);
     let layer = CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
-        .compress_when(SizeAbove::new(LARGE).and(untagged));
+        .compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES).and(untagged));
     match layer.layer(next).oneshot(request).await {
         Ok(response) => response.map(Body::new),
         Err(never) => match never {},
@@ -45,7 +45,7 @@ fn is_list(request: &Request) -> bool {
     let route = request.extensions().get::<MatchedPath>();
     request.method() == Method::GET
         && route.map(MatchedPath::as_str).is_some_and(|route| {
-            LISTS.iter().any(|list| route.ends_with(list)) || route.starts_with(HISTORY)
+            LIST_ROUTES.iter().any(|list| route.ends_with(list)) || route.starts_with(HISTORY_ROUTE)
         })
 }
 

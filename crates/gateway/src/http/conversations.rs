@@ -22,7 +22,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::answer::{self, REPLAYED};
+use super::answer::{self, REPLAYED_HEADER};
 use super::body::{JsonBody, PatchBody};
 use super::pages::gather;
 use super::params::{NoParams, Params};
@@ -93,7 +93,7 @@ pub(super) async fn create(
             .ok()
             .map(|location| (LOCATION, location)),
     );
-    headers.extend((is_keyed && created.replayed).then_some(REPLAYED));
+    headers.extend((is_keyed && created.replayed).then_some(REPLAYED_HEADER));
     Ok(response)
 }
 

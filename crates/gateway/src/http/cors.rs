@@ -17,9 +17,9 @@ use super::problem::Problem;
 use crate::origins::{self, Origins};
 
 /// How long a browser may remember a preflight's answer: the most that any takes.
-const REMEMBERED: Duration = Duration::from_secs(2 * 60 * 60);
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 /// The methods of the API.
-const METHODS: [Method; 5] = [
+const API_METHODS: [Method; 5] = [
     Method::GET,
     Method::HEAD,
     Method::POST,
@@ -64,10 +64,10 @@ impl Rules {
         let layer = (!origins.is_empty()).then(|| {
             CorsLayer::new()
                 .allow_origin(allowed(&origins))
-                .allow_methods(METHODS)
+                .allow_methods(API_METHODS)
                 .allow_headers(REQUEST_HEADERS)
                 .expose_headers(ANSWER_HEADERS)
-                .max_age(REMEMBERED)
+                .max_age(PREFLIGHT_MAX_AGE)
         });
         Self { origins, layer }
     }

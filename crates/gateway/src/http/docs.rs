@@ -23,15 +23,15 @@ mod websocket;
 
 /// The page loads scripts, styles and descriptions from its own origin only. What the browser makes of styles set by
 /// script is not covered by `style-src`; Swagger UI's own pictures are data in its style sheet.
-const POLICY: HeaderValue = HeaderValue::from_static(
+const CONTENT_SECURITY_POLICY_VALUE: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
-const PAGE: &str = include_str!("docs/index.html");
-const START: &str = include_str!("docs/start.js");
-const STYLE: &str = include_str!("docs/page.css");
+const PAGE_HTML: &str = include_str!("docs/index.html");
+const START_SCRIPT: &str = include_str!("docs/start.js");
+const PAGE_CSS: &str = include_str!("docs/page.css");
 /// What the page needs of Swagger UI's files.
-const ASSETS: [&str; 4] = [
+const SWAGGER_ASSETS: [&str; 4] = [
     "swagger-ui.css",
     "swagger-ui-bundle.js",
     "favicon-16x16.png",
@@ -40,7 +40,7 @@ const ASSETS: [&str; 4] = [
 
 static WEBSOCKET: LazyLock<Bytes> =
     LazyLock::new(|| websocket::page(&asyncapi::document(None)).into());
-const HTML: &str = "text/html; charset=utf-8";
+const HTML_TYPE: &str = "text/html; charset=utf-8";
 
 /// The routes; the descriptions name `public_url` as the server, where there is one.
 pub(super) fn router<S: Clone + Send + Sync + 'static>(
@@ -55,11 +55,11 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>(
     Router::new()
         .route("/openapi.json", described(super::openapi))
         .route("/asyncapi.json", described(asyncapi::document))
-        .route("/docs", get(async || page(HTML, PAGE)))
+        .route("/docs", get(async || page(HTML_TYPE, PAGE_HTML)))
         .route("/docs/", get(async || Redirect::permanent("../docs")))
         .route(
             "/docs/websocket",
-            get(async || page(HTML, WEBSOCKET.clone())),
+            get(async || page(HTML_TYPE, WEBSOCKET.clone())),
         )
         .route("/docs/{file}", get(asset))
 }
@@ -72,7 +72,7 @@ fn page(media_type: &'static str, text: impl Into<Body>) -> Response {
     (
         [
             (CONTENT_TYPE, HeaderValue::from_static(media_type)),
-            (CONTENT_SECURITY_POLICY, POLICY),
+            (CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY_VALUE),
         ],
         text.into(),
     )
@@ -82,11 +82,11 @@ fn page(media_type: &'static str, text: impl Into<Body>) -> Response {
 async fn asset(path: Result<Path<String>, PathRejection>) -> Response {
     let file = path.map_or_else(|_no_text| String::new(), |Path(file)| file);
     match file.as_str() {
-        "start.js" => return page("text/javascript; charset=utf-8", START),
-        "page.css" => return page("text/css; charset=utf-8", STYLE),
+        "start.js" => return page("text/javascript; charset=utf-8", START_SCRIPT),
+        "page.css" => return page("text/css; charset=utf-8", PAGE_CSS),
         _ => {}
     }
-    let known = ASSETS.contains(&file.as_str());
+    let known = SWAGGER_ASSETS.contains(&file.as_str());
     let found = known.then(|| utoipa_swagger_ui::serve(&file, Arc::new(Config::default())));
     let Some(Ok(Some(found))) = found else {
         return Problem::from(Failure::of(Code::NotFound)).into_response();
@@ -128,13 +128,13 @@ mod tests {
             .filter(|text| text.starts_with("docs/"));
         let loaded: Vec<_> = loaded.collect();
         // The script that starts it, and the page of the WebSocket.
-        assert_eq!(loaded.len(), ASSETS.len() + 2);
+        assert_eq!(loaded.len(), SWAGGER_ASSETS.len() + 2);
         for path in loaded {
             let (response, text) = get_page(&format!("/{path}")).await;
             assert_eq!(response.status(), StatusCode::OK, "{path}");
             assert!(!text.is_empty(), "{path}");
         }
-        for text in [PAGE, START] {
+        for text in [PAGE_HTML, START_SCRIPT] {
             assert!(!text.contains("//cdn") && !text.contains("http:") && !text.contains("https:"));
         }
         for other in ["/docs/index.html", "/docs/..%2Fsecret"] {
@@ -145,8 +145,11 @@ mod tests {
     #[tokio::test]
     async fn websocket_page_loads_from_here_and_runs_nothing() {
         let (response, page) = get_page("/docs/websocket").await;
-        assert_eq!(response.headers()[CONTENT_TYPE], HTML);
-        assert_eq!(response.headers()[CONTENT_SECURITY_POLICY], POLICY);
+        assert_eq!(response.headers()[CONTENT_TYPE], HTML_TYPE);
+        assert_eq!(
+            response.headers()[CONTENT_SECURITY_POLICY],
+            CONTENT_SECURITY_POLICY_VALUE
+        );
         assert!(!page.contains("<script") && !page.contains(" style="));
         let (head, _) = page.split_once("</head>").unwrap();
         let loaded = head.split("href=\"").skip(1);

@@ -13,12 +13,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::problem::media_ranges;
 
-const HOME: &str = include_str!("home/home.html");
-const TRY: &str = include_str!("home/try.html");
+const HOME_HTML: &str = include_str!("home/home.html");
+const TRY_HTML: &str = include_str!("home/try.html");
 /// The link to the page to try it.
 const LINK_TO_TRY: &str =
     r#"<li><a href="try">/try</a>: a page that opens a WebSocket, sends and hears.</li>"#;
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+const PACKAGE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Which pages there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,9 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>(pages: Pages, prefix: &st
         Pages::Home => "",
         Pages::HomeAndTry => LINK_TO_TRY,
     };
-    let html = HOME.replace("{version}", VERSION).replace("{try}", link);
+    let html = HOME_HTML
+        .replace("{version}", PACKAGE_VERSION)
+        .replace("{try}", link);
     let links = Bytes::from(links(pages, prefix).to_string());
     let home = Page::of(html);
     let show = async move |headers: HeaderMap| {
@@ -62,7 +64,7 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>(pages: Pages, prefix: &st
     match pages {
         Pages::Home => router,
         Pages::HomeAndTry => {
-            let page = Page::of(TRY.to_owned());
+            let page = Page::of(TRY_HTML.to_owned());
             router.route("/try", get(async move || page.into_response()))
         }
     }
@@ -73,7 +75,7 @@ fn takes_html(headers: &HeaderMap) -> bool {
     media_ranges(headers.get_all(ACCEPT)).any(|range| range == "text/html")
 }
 
-const LINKS: [(&str, &str); 9] = [
+const PAGE_LINKS: [(&str, &str); 9] = [
     ("docs", "/docs"),
     ("websocketDocs", "/docs/websocket"),
     ("openapi", "/openapi.json"),
@@ -87,12 +89,12 @@ const LINKS: [(&str, &str); 9] = [
 
 fn links(pages: Pages, prefix: &str) -> Value {
     let has_try = pages == Pages::HomeAndTry;
-    let links = LINKS
+    let links = PAGE_LINKS
         .into_iter()
         .chain(has_try.then_some(("try", "/try")))
         .map(|(name, path)| (name.to_owned(), format!("{prefix}{path}").into()));
     let links: Map<String, Value> = links.collect();
-    json!({ "service": "confab", "version": VERSION, "links": links })
+    json!({ "service": "confab", "version": PACKAGE_VERSION, "links": links })
 }
 
 /// A page that runs its own script and style alone, and calls where it came from.
@@ -104,7 +106,7 @@ struct Page {
 
 impl Page {
     fn of(html: String) -> Self {
-        const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'");
+        const NO_SOURCES: HeaderValue = HeaderValue::from_static("default-src 'none'");
         let policy = format!(
             "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; base-uri 'none'; form-action 'none'; \
              frame-ancestors 'none'",
@@ -113,7 +115,7 @@ impl Page {
         );
         Self {
             html: html.into(),
-            policy: HeaderValue::from_str(&policy).unwrap_or(NOTHING),
+            policy: HeaderValue::from_str(&policy).unwrap_or(NO_SOURCES),
         }
     }
 }
@@ -145,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    const BROWSER_ACCEPT: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 
     async fn ask(pages: Pages, path: &str, accept: &str) -> (StatusCode, HeaderMap, String) {
         let request = Request::get(path).header(ACCEPT, accept);
@@ -159,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn browser_is_led_to_all_there_is() {
-        let (status, headers, page) = ask(Pages::Home, "/", BROWSER).await;
+        let (status, headers, page) = ask(Pages::Home, "/", BROWSER_ACCEPT).await;
         assert_eq!(status, StatusCode::OK);
         assert_eq!(headers[CONTENT_TYPE], "text/html; charset=utf-8");
         assert_eq!(headers[VARY], "accept");
@@ -175,9 +177,13 @@ mod tests {
         ] {
             assert!(page.contains(&format!("href=\"{link}\"")), "{link}");
         }
-        assert!(page.contains(VERSION) && !page.contains("{version}") && !page.contains("{try}"));
+        assert!(
+            page.contains(PACKAGE_VERSION)
+                && !page.contains("{version}")
+                && !page.contains("{try}")
+        );
         assert!(!page.contains("href=\"try\""));
-        let (_, _, page) = ask(Pages::HomeAndTry, "/", BROWSER).await;
+        let (_, _, page) = ask(Pages::HomeAndTry, "/", BROWSER_ACCEPT).await;
         assert!(page.contains("href=\"try\""));
     }
 
@@ -198,23 +204,23 @@ mod tests {
     #[test]
     fn links_begin_with_the_prefix() {
         let told = links(Pages::HomeAndTry, "/confab");
-        for (name, path) in LINKS.into_iter().chain([("try", "/try")]) {
+        for (name, path) in PAGE_LINKS.into_iter().chain([("try", "/try")]) {
             assert_eq!(told["links"][name], format!("/confab{path}"));
         }
     }
 
     #[tokio::test]
     async fn try_page_is_for_development_alone() {
-        let (status, _, _) = ask(Pages::Home, "/try", BROWSER).await;
+        let (status, _, _) = ask(Pages::Home, "/try", BROWSER_ACCEPT).await;
         assert_eq!(status, StatusCode::NOT_FOUND);
-        let (status, _, page) = ask(Pages::HomeAndTry, "/try", BROWSER).await;
-        assert_eq!((status, page.as_str()), (StatusCode::OK, TRY));
+        let (status, _, page) = ask(Pages::HomeAndTry, "/try", BROWSER_ACCEPT).await;
+        assert_eq!((status, page.as_str()), (StatusCode::OK, TRY_HTML));
     }
 
     #[tokio::test]
     async fn pages_run_their_own_script_and_style_alone() {
         for path in ["/", "/try"] {
-            let (_, headers, page) = ask(Pages::HomeAndTry, path, BROWSER).await;
+            let (_, headers, page) = ask(Pages::HomeAndTry, path, BROWSER_ACCEPT).await;
             let policy = headers[CONTENT_SECURITY_POLICY].to_str().unwrap();
             assert!(policy.starts_with("default-src 'none'; "), "{policy}");
             assert!(!policy.contains("unsafe"), "{policy}");

@@ -19,16 +19,16 @@ use crate::http::server::Reserved;
 use crate::limits::{RequestShare, Tally};
 
 /// Bytes of a request's target.
-const URI: usize = 8 * 1024;
+const MAX_URI_BYTES: usize = 8 * 1024;
 /// Bytes of a request's headers. hyper itself gives up at 64 KiB of head or 100 headers, and answers without a body.
-const HEADERS: usize = 32 * 1024;
+const MAX_HEADER_BYTES: usize = 32 * 1024;
 /// Headers of a request.
 const HEADER_COUNT: usize = 64;
 /// What a request may take beyond its body's time and twice the budget of what workers are asked: nothing of ours waits
 /// that long, so that who runs into it has met a fault.
-const BEYOND: Duration = Duration::from_secs(5);
+const REQUEST_MARGIN: Duration = Duration::from_secs(5);
 /// What orchestrators ask is never limited: they would take a busy gateway for a dead one.
-const UNLIMITED: [&str; 4] = ["/health", "/ready", "/metrics", "/version"];
+const UNLIMITED_ROUTES: [&str; 4] = ["/health", "/ready", "/metrics", "/version"];
 
 /// How long a request may wait for a gateway that begins: a proxy that does not ask /ready sends some as soon as the port is listened on.
 const START_TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,7 +37,7 @@ const FULL_RETRY_DELAY_MS: u64 = 1000;
 
 /// The longest that a request may take in all.
 pub(crate) fn longest(body: Duration, budget: Duration) -> Duration {
-    body + 2 * budget + BEYOND
+    body + 2 * budget + REQUEST_MARGIN
 }
 
 /// Refuses a head that is too large, then what its address may not ask; else goes on, in bounded time, and not before the gateway was ready
@@ -51,7 +51,7 @@ pub(super) async fn hold(
         return Problem::from(failure).into_response();
     }
     let route = request.extensions().get::<MatchedPath>();
-    let is_unlimited = route.is_some_and(|route| UNLIMITED.contains(&route.as_str()));
+    let is_unlimited = route.is_some_and(|route| UNLIMITED_ROUTES.contains(&route.as_str()));
     if !is_unlimited && request.extensions().get::<Reserved>().is_some() {
         let full = Failure::new(
             Code::Overloaded,
@@ -101,7 +101,7 @@ fn check_head(request: &Request) -> Result<(), Failure> {
     let target = uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
-    if target > URI {
+    if target > MAX_URI_BYTES {
         return Err(Failure::of(Code::UriTooLong));
     }
     let headers = request.headers();
@@ -109,7 +109,7 @@ fn check_head(request: &Request) -> Result<(), Failure> {
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len())
         .sum();
-    if headers.len() > HEADER_COUNT || bytes > HEADERS {
+    if headers.len() > HEADER_COUNT || bytes > MAX_HEADER_BYTES {
         return Err(Failure::of(Code::HeadersTooLarge));
     }
     let hosts = headers.get_all(HOST).iter().count();
@@ -122,7 +122,7 @@ fn check_head(request: &Request) -> Result<(), Failure> {
 
 /// Tells browsers and caches to make nothing of an answer but what it is. What a route says itself stands.
 pub(super) fn secure(response: &mut Response) {
-    const NOTHING: HeaderValue =
+    const NO_SOURCES: HeaderValue =
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
     // A representation that has a validator is kept and asked for again with it (`If-None-Match`); no other is kept.
     let is_read = matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED);
@@ -136,7 +136,7 @@ pub(super) fn secure(response: &mut Response) {
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
-        (CONTENT_SECURITY_POLICY, NOTHING),
+        (CONTENT_SECURITY_POLICY, NO_SOURCES),
         (CACHE_CONTROL, HeaderValue::from_static(caching)),
     ];
     for (name, value) in fixed {
@@ -167,14 +167,14 @@ mod tests {
     fn heads_are_bounded() {
         let long = |bytes| "x".repeat(bytes);
         assert_eq!(refused("/v1/conversations", &[]), None);
-        assert_eq!(refused(&format!("/{}", long(URI - 1)), &[]), None);
+        assert_eq!(refused(&format!("/{}", long(MAX_URI_BYTES - 1)), &[]), None);
         assert_eq!(
-            refused(&format!("/?{}", long(URI - 1)), &[]),
+            refused(&format!("/?{}", long(MAX_URI_BYTES - 1)), &[]),
             Some(Code::UriTooLong)
         );
-        assert_eq!(refused("/", &[("x", &long(HEADERS - 20))]), None);
+        assert_eq!(refused("/", &[("x", &long(MAX_HEADER_BYTES - 20))]), None);
         assert_eq!(
-            refused("/", &[("x", &long(HEADERS))]),
+            refused("/", &[("x", &long(MAX_HEADER_BYTES))]),
             Some(Code::HeadersTooLarge)
         );
         assert_eq!(refused("/", &[("x", ""); HEADER_COUNT - 1]), None);

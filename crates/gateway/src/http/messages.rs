@@ -30,7 +30,7 @@ use crate::api_docs::openapi::{answers, bodies};
 use crate::keys;
 
 /// The namespace in which an Idempotency-Key becomes a clientId (RFC 9562, section 5.5).
-const KEYS: Uuid = uuid!("6f1c7a52-8a2b-4c6e-9f54-7d1f0c6f3b1e");
+const KEY_NAMESPACE: Uuid = uuid!("6f1c7a52-8a2b-4c6e-9f54-7d1f0c6f3b1e");
 
 /// Send a message.
 ///
@@ -110,7 +110,7 @@ pub(super) fn read_message(body: &[u8], key: Option<String>) -> Result<Given, Fa
     let (Some(conversation), Some(message)) = (conversation, message) else {
         return Err(Failure::of(Code::Validation));
     };
-    let keyed = key.map(|key| ClientId(Uuid::new_v5(&KEYS, key.as_bytes())));
+    let keyed = key.map(|key| ClientId(Uuid::new_v5(&KEY_NAMESPACE, key.as_bytes())));
     let client_key = given.or(keyed);
     let payload = JsonText::of(&message).map_err(|_unprintable| Failure::of(Code::Internal))?;
     let message = SendMessage {
@@ -397,11 +397,11 @@ pub(super) async fn history_of(
 mod tests {
     use super::*;
 
-    const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+    const SAMPLE_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
     #[test]
     fn a_key_becomes_the_client_id_and_the_same_key_the_same_one() {
-        let body = format!(r#"{{"conversationId":"{ID}","kind":"text","content":1}}"#);
+        let body = format!(r#"{{"conversationId":"{SAMPLE_ID}","kind":"text","content":1}}"#);
         let read = |key: Option<&str>| {
             let read = read_message(body.as_bytes(), key.map(str::to_owned));
             read.map(|given| (given.message.client_id, given.is_keyed))
@@ -411,34 +411,42 @@ mod tests {
         assert_ne!(read(Some("k")), read(Some("l")));
         assert_ne!(read(None), read(None));
         assert_eq!((read(None).1, read(Some("k")).1), (false, true));
-        let both =
-            format!(r#"{{"conversationId":"{ID}","kind":"text","content":1,"clientId":"{ID}"}}"#);
+        let both = format!(
+            r#"{{"conversationId":"{SAMPLE_ID}","kind":"text","content":1,"clientId":"{SAMPLE_ID}"}}"#
+        );
         assert_eq!(
             read_message(both.as_bytes(), Some("k".into()))
                 .unwrap_err()
                 .code,
             Code::Validation
         );
-        let sender =
-            format!(r#"{{"conversationId":"{ID}","kind":"text","content":1,"sender":"eve"}}"#);
+        let sender = format!(
+            r#"{{"conversationId":"{SAMPLE_ID}","kind":"text","content":1,"sender":"eve"}}"#
+        );
         let failure = read_message(sender.as_bytes(), None).unwrap_err();
         assert_eq!(failure.extension.errors[0].pointer, "/sender");
     }
 
     #[test]
     fn client_id_is_answered_as_it_was_written() {
-        let upper = ID.to_uppercase();
-        for (written, told) in [(ID, None), (upper.as_str(), Some(upper.as_str()))] {
+        let upper = SAMPLE_ID.to_uppercase();
+        for (written, told) in [(SAMPLE_ID, None), (upper.as_str(), Some(upper.as_str()))] {
             let body = format!(
-                r#"{{"conversationId":"{ID}","kind":"text","content":1,"clientId":"{written}"}}"#
+                r#"{{"conversationId":"{SAMPLE_ID}","kind":"text","content":1,"clientId":"{written}"}}"#
             );
             let given = read_message(body.as_bytes(), None).unwrap();
-            assert_eq!(given.message.client_id.to_string(), ID);
+            assert_eq!(given.message.client_id.to_string(), SAMPLE_ID);
             assert_eq!(given.written.as_deref(), told);
         }
-        let stored = format!(r#"{{"clientId":"{ID}","content":{{"clientId":"{ID}"}}}}"#);
-        let told = with_client_id(&JsonText::trusted(stored), ID.parse().unwrap(), &upper);
-        let expected = format!(r#"{{"clientId":"{upper}","content":{{"clientId":"{ID}"}}}}"#);
+        let stored =
+            format!(r#"{{"clientId":"{SAMPLE_ID}","content":{{"clientId":"{SAMPLE_ID}"}}}}"#);
+        let told = with_client_id(
+            &JsonText::trusted(stored),
+            SAMPLE_ID.parse().unwrap(),
+            &upper,
+        );
+        let expected =
+            format!(r#"{{"clientId":"{upper}","content":{{"clientId":"{SAMPLE_ID}"}}}}"#);
         assert_eq!(told.as_str(), expected);
     }
 

@@ -11,9 +11,9 @@ use super::who::Who;
 use super::{App, answer};
 
 /// A page that holds so many bytes is full, whatever its limit: with the answer that filled it, it has less than 2 MiB.
-const FULL: usize = 1024 * 1024;
+const FULL_PAGE_BYTES: usize = 1024 * 1024;
 /// Workers are asked so often for one page, however little they find: the rest has the page's cursor.
-const QUESTIONS: u32 = 8;
+const MAX_PAGE_QUERIES: u32 = 8;
 
 /// The items of a page, ready to be sent, and where the next page begins.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) async fn gather(
         next_cursor: cursor,
     };
     let mut bytes = 0;
-    for _ in 0..QUESTIONS {
+    for _ in 0..MAX_PAGE_QUERIES {
         let wanted = left(limit, page.items.len());
         let query = question(wanted, page.next_cursor.take());
         let Answer::Page { items, next_cursor } = app.ask(who, query).await? else {
@@ -53,7 +53,10 @@ pub(super) async fn gather(
         bytes += size(&items);
         page.items.extend(items);
         page.next_cursor = next_cursor;
-        if page.next_cursor.is_none() || left(limit, page.items.len()) == 0 || bytes >= FULL {
+        if page.next_cursor.is_none()
+            || left(limit, page.items.len()) == 0
+            || bytes >= FULL_PAGE_BYTES
+        {
             break;
         }
     }
@@ -83,7 +86,8 @@ pub(super) async fn gather_log(
         bytes += size(&events);
         gathered.extend(events);
         let last = log.after.saturating_add(gathered.len() as u64);
-        if ended || last >= head || left(log.limit, gathered.len()) == 0 || bytes >= FULL {
+        if ended || last >= head || left(log.limit, gathered.len()) == 0 || bytes >= FULL_PAGE_BYTES
+        {
             return Ok((gathered, head));
         }
     }

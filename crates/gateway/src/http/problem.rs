@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use confab_protocol::error::{Code, Extension, Failure};
 use serde::Serialize;
 
-use super::answer::REPLAYED;
+use super::answer::REPLAYED_HEADER;
 
 /// A refusal on its way out: its body is written when the request's id and what the client accepts are known.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ fn set_headers(headers: &mut HeaderMap, failure: &Failure) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if failure.replayed {
-        headers.extend([REPLAYED]);
+        headers.extend([REPLAYED_HEADER]);
     }
     if failure.code == Code::PayloadTooLarge {
         // The rest of the body is not read, so that the connection ends: no request may follow on it.

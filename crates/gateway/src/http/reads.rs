@@ -107,7 +107,7 @@ pub(super) fn read_mark(body: &[u8]) -> Result<(MarkRead, Option<String>), Failu
 mod tests {
     use super::*;
 
-    const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+    const SAMPLE_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
     fn pointers(body: &str) -> Vec<String> {
         let failure = read_mark(body.as_bytes()).unwrap_err();
@@ -117,12 +117,12 @@ mod tests {
 
     #[test]
     fn one_conversation_or_some_messages_are_read_not_both() {
-        let one = format!(r#"{{"conversationId":"{ID}","upToSeq":7}}"#);
+        let one = format!(r#"{{"conversationId":"{SAMPLE_ID}","upToSeq":7}}"#);
         assert!(matches!(
             read_mark(one.as_bytes()),
-            Ok((MarkRead::UpTo { seq: 7, .. }, Some(id))) if id == ID
+            Ok((MarkRead::UpTo { seq: 7, .. }, Some(id))) if id == SAMPLE_ID
         ));
-        let some = format!(r#"{{"messageIds":["{ID}","{ID}"]}}"#);
+        let some = format!(r#"{{"messageIds":["{SAMPLE_ID}","{SAMPLE_ID}"]}}"#);
         assert!(
             matches!(read_mark(some.as_bytes()), Ok((MarkRead::Messages(ids), None)) if ids.len() == 1)
         );
@@ -132,14 +132,16 @@ mod tests {
             let body = format!(r#"{{"messageIds":{bad}}}"#);
             assert_eq!(pointers(&body), ["/messageIds"], "{bad}");
         }
-        let both = format!(r#"{{"messageIds":["{ID}"],"conversationId":"{ID}","upToSeq":1}}"#);
+        let both = format!(
+            r#"{{"messageIds":["{SAMPLE_ID}"],"conversationId":"{SAMPLE_ID}","upToSeq":1}}"#
+        );
         assert_eq!(pointers(&both), ["/conversationId", "/upToSeq"]);
-        let many = vec![format!("\"{ID}\""); 101].join(",");
+        let many = vec![format!("\"{SAMPLE_ID}\""); 101].join(",");
         assert_eq!(
             pointers(&format!(r#"{{"messageIds":[{many}]}}"#)),
             ["/messageIds"]
         );
-        let negative = format!(r#"{{"conversationId":"{ID}","upToSeq":-1,"typo":1}}"#);
+        let negative = format!(r#"{{"conversationId":"{SAMPLE_ID}","upToSeq":-1,"typo":1}}"#);
         assert_eq!(pointers(&negative), ["/upToSeq", "/typo"]);
     }
 }

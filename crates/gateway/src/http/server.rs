@@ -48,12 +48,12 @@ pub(crate) struct ServerLimits {
 }
 
 /// Bytes of a request's head, all headers together.
-const HEAD: usize = 64 * 1024;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// How long the peer's system may take nothing of what was written before the connection is given up: longer than any
 /// limit of ours on slow clients, for those who neither read an answer nor say anything more.
-const UNTAKEN: Duration = Duration::from_secs(60);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the loop waits when the system has no more descriptors.
-const EXHAUSTED: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How long a connection made shortly before the stop may take to ask for the first time: a proxy has made it for a request that it may not
 /// send to another gateway any more.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -189,7 +189,7 @@ pub(crate) async fn serve(
             Err(error) if is_of_peer(&error) => {}
             Err(error) => {
                 monitor.failed(&error);
-                tokio::time::sleep(EXHAUSTED).await;
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
@@ -248,7 +248,7 @@ fn close(listener: TcpListener) -> Vec<(TcpStream, Peer)> {
 
 fn prepare(stream: TcpStream, peer: SocketAddr) -> io::Result<(TcpStream, Peer)> {
     stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_user_timeout(Some(UNTAKEN))?;
+    SockRef::from(&stream).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
     // On a socket for both families IPv4 addresses come mapped into IPv6.
     Ok((stream, Peer(peer.ip().to_canonical())))
 }
@@ -299,7 +299,7 @@ async fn connection(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_buf_size(HEAD)
+        .max_buf_size(MAX_HEAD_BYTES)
         .keep_alive(!is_reserved)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();

@@ -22,7 +22,7 @@ pub struct Settings {
         env = "CONFAB_LISTEN",
         value_name = "ADDRESS",
         default_value = ":8080",
-        help_heading = headings::CLIENTS
+        help_heading = headings::CLIENTS_HEADING
     )]
     pub listen: ListenAddress,
     /// URL by which clients reach the gateways, where a proxy has another host or takes a path away.
@@ -33,7 +33,7 @@ pub struct Settings {
         long,
         env = "CONFAB_PUBLIC_URL",
         value_name = "URL",
-        help_heading = headings::CLIENTS
+        help_heading = headings::CLIENTS_HEADING
     )]
     pub public_url: Option<PublicUrl>,
     /// Origins of pages that may call (CORS) and open a WebSocket, separated by commas.
@@ -45,7 +45,7 @@ pub struct Settings {
         env = "CONFAB_CORS_ORIGINS",
         value_name = "ORIGIN",
         value_delimiter = ',',
-        help_heading = headings::CLIENTS
+        help_heading = headings::CLIENTS_HEADING
     )]
     pub cors_origins: Vec<String>,
     /// Proxies in front that each write the address they were asked from into X-Forwarded-For.
@@ -56,7 +56,7 @@ pub struct Settings {
         env = "CONFAB_TRUSTED_PROXIES",
         value_name = "NUMBER",
         default_value_t = 0,
-        help_heading = headings::CLIENTS
+        help_heading = headings::CLIENTS_HEADING
     )]
     pub trusted_proxies: usize,
     /// Time that a request's headers may take.
@@ -65,7 +65,7 @@ pub struct Settings {
         env = "CONFAB_HEADER_TIMEOUT",
         value_name = "SECONDS",
         default_value_t = 10,
-        help_heading = headings::TIMES
+        help_heading = headings::TIMES_HEADING
     )]
     pub header_timeout: u64,
     /// Time that a request's body may take.
@@ -74,7 +74,7 @@ pub struct Settings {
         env = "CONFAB_BODY_TIMEOUT",
         value_name = "SECONDS",
         default_value_t = 30,
-        help_heading = headings::TIMES
+        help_heading = headings::TIMES_HEADING
     )]
     pub body_timeout: u64,
 }

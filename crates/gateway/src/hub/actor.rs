@@ -48,11 +48,11 @@ use queries::{CarryingQuery, HostingQuery, MembersQuery};
 use shard::ShardLoop;
 
 /// What may wait for a shard, the coordinator or presence: of a session a few things at once.
-const INBOX: usize = 1024;
+const INBOX_CAPACITY: usize = 1024;
 /// Questions to workers at once, for catching up and memberships.
-const QUESTIONS: usize = 32;
+const MAX_CONCURRENT_QUERIES: usize = 32;
 /// How often presence is said and told, and loops that have nothing to do show that they live.
-const PERIOD: Duration = Duration::from_millis(250);
+const TICK_PERIOD: Duration = Duration::from_millis(250);
 
 /// What the feed's reader tells a shard.
 #[derive(Debug)]

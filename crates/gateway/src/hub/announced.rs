@@ -18,13 +18,13 @@ use crate::conditions::ANNOUNCED;
 use crate::hub::actor::HubHandle;
 
 /// It is over when nothing was announced for so long while NATS was connected.
-const QUIET: Duration = Duration::from_secs(5);
+const END_DELAY: Duration = Duration::from_secs(5);
 /// How often it is looked whether it is over.
-const PERIOD: Duration = Duration::from_millis(500);
+const CHECK_PERIOD: Duration = Duration::from_millis(500);
 /// How soon a subscription that was refused is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// What an operator is to do.
-const REMEDY: &str = "Sessions are told from Postgres what JetStream does not carry, some seconds late. `/ready` and the logs of the workers say why, \
+const OPERATOR_REMEDY: &str = "Sessions are told from Postgres what JetStream does not carry, some seconds late. `/ready` and the logs of the workers say why, \
     and what to do.";
 
 /// Since when workers announce commits; nothing while they do not.
@@ -44,7 +44,7 @@ impl LingeringSince {
         since.map(|since| Degraded {
             what: EVENTS_LINGER.to_owned(),
             since,
-            remedy: REMEDY.to_owned(),
+            remedy: OPERATOR_REMEDY.to_owned(),
         })
     }
 }
@@ -61,7 +61,7 @@ pub(crate) async fn run(
 }
 
 async fn hear(bus: &Bus, hub: &HubHandle, since: &watch::Sender<Option<Timestamp>>) {
-    let mut condition = Recurring::new(QUIET);
+    let mut condition = Recurring::new(END_DELAY);
     let monitor = Monitor::new(ANNOUNCED);
     loop {
         match Announcements::open(bus).await {
@@ -81,7 +81,7 @@ async fn follow(
     mut announcements: Announcements,
     (condition, monitor, since): (&mut Recurring, &Monitor, &watch::Sender<Option<Timestamp>>),
 ) {
-    let mut ticks = interval(PERIOD);
+    let mut ticks = interval(CHECK_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let is_announced = tokio::select! {

@@ -1,18 +1,18 @@
 //! What a shard asks workers about memberships of one of its conversations: when an addition was heard, or a session speaks there.
 
 use super::{
-    AGAIN, Ask, ConversationId, Effect, Membership, MembershipsOf, Purpose, Retry, Seq, Session,
-    Shard, UserMemberships,
+    Ask, ConversationId, Effect, Membership, MembershipsOf, Purpose, RETRY_DELAY, Retry, Seq,
+    Session, Shard, UserMemberships,
 };
 use crate::account::{Account, SessionKey};
 
 /// Users in one question.
-const USERS: usize = 100;
+const MAX_QUERY_USERS: usize = 100;
 
 impl Shard {
     /// Asks whether additions that were heard still hold.
     pub(super) fn confirm(&mut self, of: Vec<MembershipsOf>) {
-        for some in of.chunks(USERS) {
+        for some in of.chunks(MAX_QUERY_USERS) {
             self.confirmations += 1;
             let number = self.confirmations;
             for (account, id) in some.iter().flat_map(conversations) {
@@ -88,7 +88,8 @@ impl Shard {
 
     /// The memberships could not be asked for now.
     pub(crate) fn ask_failed(&mut self, ask: Ask) {
-        self.effects.push(Effect::Later(AGAIN, Retry::Ask(ask)));
+        self.effects
+            .push(Effect::Later(RETRY_DELAY, Retry::Ask(ask)));
     }
 
     /// Asks again what has no answer that counts, where anyone still wants it.

@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq, TenantId};
 use super::entries::Entries;
 use super::entry::Entry;
 use super::members::Members;
-use super::pushing::{AT_ONCE, Backlog, Delivered};
+use super::pushing::{Backlog, CHUNK_SUBSCRIPTIONS, Delivered};
 use crate::account::SessionKey;
 use crate::delivery::sequencer::{LogEvent, Sequencer};
 
@@ -150,7 +150,7 @@ impl Conversation {
         read: Instant,
     ) -> Delivered {
         let mut delivered = Delivered::default();
-        if self.backlog.is_none() && self.entries.len() <= AT_ONCE {
+        if self.backlog.is_none() && self.entries.len() <= CHUNK_SUBSCRIPTIONS {
             let push = |entry: &mut Entry| delivered.push(entry, id, [event]);
             self.entries.take_turns(None, usize::MAX, push);
         } else {

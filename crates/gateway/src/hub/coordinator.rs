@@ -13,8 +13,8 @@ use rustc_hash::FxHashMap;
 
 use super::steps::{Part, Recorded, Registration, ReplayBudget, Told};
 use super::{
-    AGAIN, Ask, Effect, FIRST_EPOCH, Opened, Opening, Purpose, ReplayLimits, Retry, Shards, Start,
-    Step, Stepped, Ticket, WITHOUT_WORKERS,
+    Ask, Effect, FIRST_EPOCH, Opened, Opening, Purpose, RETRY_DELAY, ReplayLimits, Retry, Shards,
+    Start, Step, Stepped, Ticket, WITHOUT_WORKERS,
 };
 use crate::account::{Account, SessionKey};
 
@@ -32,7 +32,7 @@ use rechecking::Round;
 use session::{Asking, Phase, Session};
 
 /// Positions named in one question, about: a question fits one message of NATS many times.
-const NAMED: usize = 10_000;
+const MAX_QUERY_POSITIONS: usize = 10_000;
 
 /// The sessions of this gateway, whatever shards their conversations are in.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Coordinator {
 
     /// How many sessions wait until their memberships are asked for: small and large ones.
     pub(crate) fn waiting_openings(&self) -> [usize; 2] {
-        OpeningSize::ALL.map(|size| self.openings.waiting(size))
+        OpeningSize::ALL_SIZES.map(|size| self.openings.waiting(size))
     }
 
     /// How many ranges were named and not replayed since this was last asked.
@@ -149,7 +149,8 @@ impl Coordinator {
             self.openings_failed(size, keys);
             return;
         }
-        self.effects.push(Effect::Later(AGAIN, Retry::Ask(ask)));
+        self.effects
+            .push(Effect::Later(RETRY_DELAY, Retry::Ask(ask)));
     }
 
     /// The time of [`Effect::Later`] has come.

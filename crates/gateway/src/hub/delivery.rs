@@ -20,9 +20,9 @@ use crate::delivery::broadcast::Broadcast;
 use crate::delivery::sequencer::LogEvent;
 
 /// Conversations that may have events on their way through many entries while more is heard.
-pub(super) const PUSHING: usize = 32;
+pub(super) const MAX_PUSHING_CONVERSATIONS: usize = 32;
 /// Events of a conversation that may be on their way while others have some of the time.
-const RESTING: usize = 2;
+const MAX_YIELDING_EVENTS: usize = 2;
 
 impl Shard {
     /// Delivers `first` and whatever was held behind it.
@@ -100,13 +100,13 @@ impl Shard {
         let mut on_their_way = self.pushing.iter();
         let (first, more) = (on_their_way.next(), on_their_way.next());
         let walking = first.and_then(|id| self.conversations.get(id));
-        more.is_none() && walking.is_none_or(|there| there.on_their_way() <= RESTING)
+        more.is_none() && walking.is_none_or(|there| there.on_their_way() <= MAX_YIELDING_EVENTS)
     }
 
     /// Whether more may come from the feed: not while so many conversations have events on their way that these would fall behind
     /// what comes, one turn for each run of the feed.
     pub(crate) fn may_hear(&self) -> bool {
-        self.pushing.len() < PUSHING
+        self.pushing.len() < MAX_PUSHING_CONVERSATIONS
     }
 
     /// Pushes such events to some more entries.

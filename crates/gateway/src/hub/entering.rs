@@ -17,7 +17,7 @@ use super::{Session, Shard};
 use crate::account::{Account, SessionKey};
 
 /// Memberships that are entered or learned in one go: then others have a turn.
-const PIECE: usize = if cfg!(test) { 2 } else { 256 };
+const CHUNK_MEMBERSHIPS: usize = if cfg!(test) { 2 } else { 256 };
 
 impl Shard {
     /// Takes its part of a step, or a piece of it: then there is no answer yet, and the rest is left in `step`.
@@ -44,7 +44,7 @@ impl Shard {
                     let of = self.held_by(&account);
                     conversations += 1 + of.len();
                     held.push(of);
-                    if conversations >= PIECE && !accounts.is_empty() {
+                    if conversations >= CHUNK_MEMBERSHIPS && !accounts.is_empty() {
                         return None;
                     }
                 }
@@ -55,7 +55,7 @@ impl Shard {
                 while let Some(one) = told.pop() {
                     memberships += 1 + one.memberships.len() + one.ended.len();
                     self.told(&one);
-                    if memberships >= PIECE && !told.is_empty() {
+                    if memberships >= CHUNK_MEMBERSHIPS && !told.is_empty() {
                         return None;
                     }
                 }
@@ -69,9 +69,9 @@ impl Shard {
         match step {
             Step::Register(_) => 1,
             Step::Weigh(_, ranges) => 1 + ranges.len(),
-            Step::Enter(_, _, part) => 1 + part.begins.len().min(PIECE),
+            Step::Enter(_, _, part) => 1 + part.begins.len().min(CHUNK_MEMBERSHIPS),
             Step::EnterByRecord(_, _, recorded) => 1 + recorded.positions.len(),
-            Step::Held(..) => PIECE,
+            Step::Held(..) => CHUNK_MEMBERSHIPS,
             Step::Told(told) => {
                 let of = told
                     .iter()
@@ -130,7 +130,7 @@ impl Shard {
         if session.conversations.len() == 0 {
             session.conversations.expect(part.begins.len());
         }
-        let piece = part.begins.len().min(PIECE);
+        let piece = part.begins.len().min(CHUNK_MEMBERSHIPS);
         for (membership, begin) in part.begins.drain(..piece) {
             self.enter(key, membership, begin);
             if membership.left.is_none() {

@@ -9,7 +9,7 @@ use super::entry::Entry;
 use crate::account::SessionKey;
 
 /// Entries in one piece, unless they are of one session: its entries always stand in one.
-const PIECE: usize = if cfg!(test) { 4 } else { 64 };
+const CHUNK_ENTRIES: usize = if cfg!(test) { 4 } else { 64 };
 
 /// By session and joining.
 pub(super) type Turn = (SessionKey, Seq);
@@ -64,7 +64,11 @@ impl Entries {
     pub(super) fn insert(&mut self, entry: Entry) {
         self.count += 1;
         let mut at = self.piece_of(entry.session());
-        if self.pieces.get(at).is_some_and(|it| it.len() >= PIECE) {
+        if self
+            .pieces
+            .get(at)
+            .is_some_and(|it| it.len() >= CHUNK_ENTRIES)
+        {
             if self.is_last(&entry) {
                 // The piece stays full.
                 at = self.pieces.len();
@@ -177,7 +181,7 @@ impl Entries {
         };
         if first == 0 {
             self.pieces.remove(at);
-        } else if next.is_some_and(|next| first + next <= PIECE / 2) {
+        } else if next.is_some_and(|next| first + next <= CHUNK_ENTRIES / 2) {
             let later = self.pieces.remove(at + 1);
             if let Some(piece) = self.pieces.get_mut(at) {
                 piece.reserve_exact(later.len());
@@ -299,7 +303,7 @@ mod tests {
             take(&mut entries, &mut model, Step::Insert(session, 1));
         }
         let places: usize = entries.pieces.iter().map(Vec::capacity).sum();
-        assert!(places <= 1000 + PIECE, "{places}");
+        assert!(places <= 1000 + CHUNK_ENTRIES, "{places}");
         assert_eq!(size_of::<Entry>(), 40);
     }
 }

@@ -20,14 +20,14 @@ use crate::metrics::FeedMetrics;
 /// How soon a shard that missed events may begin anew.
 const MEND_PERIOD: Duration = Duration::from_millis(250);
 /// Events between the reader and a shard, and their bytes.
-const BUFFER: usize = 4096;
+const BUFFER_EVENTS: usize = 4096;
 const BUFFER_BYTES: u32 = 32 * 1024 * 1024;
 /// How soon the past is tried again that could not be read.
-const AGAIN: Duration = Duration::from_millis(250);
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// How many events may wait for a shard while events of the past are put behind them: what is new has the rest.
-const AHEAD: usize = 256;
+const MAX_WAITING_EVENTS: usize = 256;
 /// How soon a shard is looked at again while it has more to do than that.
-const GLANCE: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The queues from the reader to the shards, each bounded in events and in bytes. Clones share them.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ impl ToHub {
         broken: Arc<AtomicUsize>,
     ) -> (Self, Vec<mpsc::Receiver<FromFeed>>, watch::Receiver<u64>) {
         let (queues, from_feed): (Vec<_>, Vec<_>) =
-            std::iter::repeat_with(|| mpsc::channel(BUFFER))
+            std::iter::repeat_with(|| mpsc::channel(BUFFER_EVENTS))
                 .take(shards.count())
                 .unzip();
         let queues = queues.into_iter().map(|queue| Queue {
@@ -100,7 +100,7 @@ impl ToHub {
     async fn begin(&self) -> bool {
         let epoch = self.next_epoch();
         for queue in self.queues.iter() {
-            let is_there = if self.shards == Shards::ONE {
+            let is_there = if self.shards == Shards::SINGLE {
                 queue.send(FromFeed::Began(epoch)).await
             } else {
                 self.tell_or_break(queue, epoch)
@@ -149,7 +149,7 @@ impl ToHub {
             read: Instant::now(),
             room: None,
         };
-        if self.shards == Shards::ONE {
+        if self.shards == Shards::SINGLE {
             metrics.lag(shard).read(arrival.read);
             arrival.room = queue.room(&arrival.event).await;
             return queue.send(FromFeed::Event(arrival)).await;
@@ -221,7 +221,8 @@ impl Queue {
     }
 
     fn is_half_free(&self) -> bool {
-        self.waiting() <= BUFFER / 2 && self.room.available_permits() >= BUFFER_BYTES as usize / 2
+        self.waiting() <= BUFFER_EVENTS / 2
+            && self.room.available_permits() >= BUFFER_BYTES as usize / 2
     }
 
     fn waiting(&self) -> usize {
@@ -330,8 +331,8 @@ async fn pass_on(bus: &Bus, hub: &ToHub, reach: Reach, metrics: &FeedMetrics) ->
 /// Hands over what is not new, behind few others only, so that what is new does not wait for it. Says whether the shard is
 /// still there.
 async fn hand_over(to: &Queue, item: FromFeed) -> bool {
-    while to.waiting() > AHEAD && !to.queue.is_closed() {
-        tokio::time::sleep(GLANCE).await;
+    while to.waiting() > MAX_WAITING_EVENTS && !to.queue.is_closed() {
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     to.send(item).await
 }
@@ -352,7 +353,7 @@ async fn open_past(bus: &Bus, reach: Reach) -> Past {
             }
             Err(error) => bus.failed(&monitor, &error),
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 

@@ -12,7 +12,7 @@ use crate::account::SessionKey;
 
 /// Memberships that are over of which a record says so, at most: of others that ended lately the end is told again, which a
 /// client ignores. With all conversations that a user can be in, a record fits one message of NATS twice.
-const OVER: usize = 1000;
+const MAX_ENDED_MEMBERSHIPS: usize = 1000;
 /// Those of the conversations that were made last.
 fn newest(mut positions: Vec<Position>, most: usize) -> Vec<Position> {
     if positions.len() > most {
@@ -33,7 +33,7 @@ pub(crate) fn gathered(parts: Vec<Vec<Position>>) -> Vec<Position> {
 /// All positions in memberships, and of those that are over only so many.
 fn kept_apart(positions: impl Iterator<Item = Position>) -> Vec<Position> {
     let (over, mut positions): (Vec<_>, Vec<_>) = positions.partition(|one| one.joined == 0);
-    positions.extend(newest(over, OVER));
+    positions.extend(newest(over, MAX_ENDED_MEMBERSHIPS));
     // They are kept with the record for as long as the session lasts.
     positions.shrink_to_fit();
     positions

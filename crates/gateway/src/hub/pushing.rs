@@ -11,11 +11,11 @@ use crate::account::SessionKey;
 use crate::delivery::sequencer::LogEvent;
 
 /// Entries that are pushed to in one go: meanwhile nobody else has a turn.
-pub(super) const AT_ONCE: usize = if cfg!(test) { 2 } else { 64 };
+pub(super) const CHUNK_SUBSCRIPTIONS: usize = if cfg!(test) { 2 } else { 64 };
 /// Turns that a walk has at most: past that they are longer, so that the pauses between them do not make it as much longer.
-const TURNS: usize = 64;
+const MAX_CHUNKS: usize = 64;
 /// Events that may be on their way through the entries, and their bytes.
-const BACKLOG: usize = if cfg!(test) { 4 } else { 256 };
+const MAX_BACKLOG_EVENTS: usize = if cfg!(test) { 4 } else { 256 };
 const BACKLOG_BYTES: usize = 1024 * 1024;
 
 /// What became of an event at all entries of a conversation.
@@ -90,7 +90,7 @@ impl Backlog {
 
     /// Whether there are as many as may be.
     pub(super) fn is_full(&self) -> bool {
-        self.events.len() >= BACKLOG || self.bytes >= BACKLOG_BYTES
+        self.events.len() >= MAX_BACKLOG_EVENTS || self.bytes >= BACKLOG_BYTES
     }
 
     /// Pushes to the entries whose turn it is, and removes those that end; says whether every event has come everywhere.
@@ -103,7 +103,7 @@ impl Backlog {
         if self.next.is_none() {
             self.round = self.events.len();
         }
-        let turn = AT_ONCE.max(entries.len() / TURNS);
+        let turn = CHUNK_SUBSCRIPTIONS.max(entries.len() / MAX_CHUNKS);
         let push = |entry: &mut Entry| delivered.push(entry, id, &self.events);
         self.next = entries.take_turns(self.next, turn, push);
         if self.next.is_none() {

@@ -5,7 +5,7 @@ use confab_protocol::query::EncodedEvent;
 
 use super::conversation::{Conversation, Gap};
 use super::entry::Pushed;
-use super::{AGAIN, Effect, GAP_PATIENCE, Read, Reader, Retry, Shard};
+use super::{Effect, GAP_PATIENCE, RETRY_DELAY, Read, Reader, Retry, Shard};
 use crate::account::SessionKey;
 use crate::delivery::sequencer::{LogEvent, Verdict};
 
@@ -206,7 +206,7 @@ impl Shard {
                 if nothing {
                     self.entry_waits(id, key, joined);
                     self.effects
-                        .push(Effect::Later(AGAIN, Retry::CatchUp(id, key, joined)));
+                        .push(Effect::Later(RETRY_DELAY, Retry::CatchUp(id, key, joined)));
                 } else {
                     self.catch_up(id, key, joined);
                 }
@@ -228,7 +228,7 @@ impl Shard {
             Reader::Sequencer => Retry::Gap(read.conversation),
             Reader::Entry(key, joined) => Retry::CatchUp(read.conversation, key, joined),
         };
-        self.effects.push(Effect::Later(AGAIN, retry));
+        self.effects.push(Effect::Later(RETRY_DELAY, retry));
     }
 
     /// The time of [`Effect::Later`] has come.
@@ -281,7 +281,8 @@ impl Shard {
 
     fn gap_was_read(&mut self, id: ConversationId, nothing: bool) {
         if nothing {
-            self.effects.push(Effect::Later(AGAIN, Retry::Gap(id)));
+            self.effects
+                .push(Effect::Later(RETRY_DELAY, Retry::Gap(id)));
         } else {
             self.read_gap(id);
         }

@@ -20,7 +20,7 @@ pub struct Settings {
         env = "CONFAB_PRESENCE_GRACE",
         value_name = "SECONDS",
         default_value_t = 10,
-        help_heading = headings::TIMES
+        help_heading = headings::TIMES_HEADING
     )]
     pub presence_grace: u64,
     /// Bytes of recent events that are kept for those who resume or are slow.
@@ -31,7 +31,7 @@ pub struct Settings {
         env = "CONFAB_WINDOW_BYTES",
         value_name = "BYTES",
         default_value_t = 256 * 1024 * 1024,
-        help_heading = headings::RESUMING
+        help_heading = headings::RESUMING_HEADING
     )]
     pub window_bytes: usize,
     /// Events replayed to a session that comes back.
@@ -42,7 +42,7 @@ pub struct Settings {
         env = "CONFAB_REPLAY_EVENTS",
         value_name = "NUMBER",
         default_value_t = 5000,
-        help_heading = headings::RESUMING
+        help_heading = headings::RESUMING_HEADING
     )]
     pub replay_events: u64,
     /// Bytes replayed to a session that comes back.
@@ -51,7 +51,7 @@ pub struct Settings {
         env = "CONFAB_REPLAY_BYTES",
         value_name = "BYTES",
         default_value_t = 5 * 1024 * 1024,
-        help_heading = headings::RESUMING
+        help_heading = headings::RESUMING_HEADING
     )]
     pub replay_bytes: usize,
     /// Shards of the hub, which hands events to sessions: as many processors as that may use.
@@ -63,7 +63,7 @@ pub struct Settings {
         value_name = "NUMBER",
         default_value_t = default_shards(),
         value_parser = clap::value_parser!(u16).range(1..=64),
-        help_heading = headings::QUEUES
+        help_heading = headings::QUEUES_HEADING
     )]
     pub hub_shards: u16,
 }

@@ -9,7 +9,7 @@ use confab_protocol::ids::ConversationId;
 pub(crate) struct Shards(NonZeroUsize);
 
 impl Shards {
-    pub(crate) const ONE: Self = Self(NonZeroUsize::MIN);
+    pub(crate) const SINGLE: Self = Self(NonZeroUsize::MIN);
 
     /// So many, one at least.
     pub(crate) fn of(count: usize) -> Self {
@@ -36,7 +36,7 @@ impl Shards {
     where
         C: Default + Extend<T> + FromIterator<T>,
     {
-        if self == Self::ONE {
+        if self == Self::SINGLE {
             return vec![items.into_iter().collect()];
         }
         let mut parts: Vec<C> = std::iter::repeat_with(C::default)
@@ -65,7 +65,7 @@ mod tests {
         for part in &parts {
             assert!((800..1200).contains(&part.len()), "{}", part.len());
         }
-        let whole: Vec<Vec<_>> = Shards::ONE.split(parts.concat(), |id| *id);
+        let whole: Vec<Vec<_>> = Shards::SINGLE.split(parts.concat(), |id| *id);
         assert_eq!(whole.len(), 1);
         assert_eq!(whole[0].len(), 4000);
     }

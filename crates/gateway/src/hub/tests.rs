@@ -69,7 +69,7 @@ fn number(user: &confab_protocol::ids::UserId) -> usize {
 
 impl World {
     fn new(window: usize, limits: ReplayLimits, capacity: usize) -> Self {
-        Self::of(Shards::ONE, window, limits, capacity)
+        Self::of(Shards::SINGLE, window, limits, capacity)
     }
 
     /// With so many shards; what is on its way between them and the coordinator waits.

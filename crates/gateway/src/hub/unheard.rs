@@ -19,7 +19,7 @@ const HEARD_MEMORY: Duration = Duration::from_secs(30);
 /// Conversations that are remembered, about: twice as many at most.
 const MAX_HEARD: usize = 200_000;
 /// Conversations named in one user's part of a question.
-const NAMED: usize = 100;
+const MAX_QUERY_CONVERSATIONS: usize = 100;
 
 /// The highest seqs heard of conversations without local members.
 #[derive(Debug)]
@@ -82,11 +82,15 @@ impl Shard {
             let Some(account) = self.account(key).map(Arc::clone) else {
                 continue;
             };
-            of.extend(known.chunks(NAMED).map(|known| MembershipsOf {
-                only: Some(known.iter().map(|(id, _)| *id).collect()),
-                held: known.to_vec(),
-                ..memberships_of(&account)
-            }));
+            of.extend(
+                known
+                    .chunks(MAX_QUERY_CONVERSATIONS)
+                    .map(|known| MembershipsOf {
+                        only: Some(known.iter().map(|(id, _)| *id).collect()),
+                        held: known.to_vec(),
+                        ..memberships_of(&account)
+                    }),
+            );
         }
         self.confirm(of);
     }

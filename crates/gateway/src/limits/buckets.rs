@@ -23,7 +23,7 @@ const MAX_BUCKETS: usize = 1 << 18;
 /// Buckets that keys share beyond that.
 const SHARED_BUCKETS: u64 = 1 << 12;
 /// Parts of the buckets, each with a lock of its own.
-const SHARDS: usize = 16;
+const BUCKET_SHARDS: usize = 16;
 
 /// The time at which a bucket is full again, in nanoseconds from the buckets' beginning, by the key's hash.
 type Shard = FxHashMap<u64, u64>;
@@ -35,7 +35,7 @@ pub(super) struct Buckets {
     /// In how many nanoseconds a token comes back.
     interval: u64,
     secret: RandomState,
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Mutex<Shard>; BUCKET_SHARDS],
     origin: Instant,
     crowded: AtomicBool,
 }
@@ -138,7 +138,7 @@ impl Buckets {
         reason = "the remainder is below the number of shards"
     )]
     fn shard(&self, bucket: u64) -> MutexGuard<'_, Shard> {
-        let shard = &self.shards[usize::try_from(bucket).unwrap_or_default() % SHARDS];
+        let shard = &self.shards[usize::try_from(bucket).unwrap_or_default() % BUCKET_SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -23,7 +23,7 @@ const PROCESSORS_SHARE: usize = 2;
 /// Bytes of large texts of one user that are parsed in a second: to receive them takes a processor as much as to parse them.
 const USER_BYTES_PER_SECOND: u32 = 32 * 1024 * 1024;
 /// So much of a second's may come at once.
-const BURST: Duration = Duration::from_millis(250);
+const BURST_WINDOW: Duration = Duration::from_millis(250);
 /// From so many users on it is looked whose bytes count no more.
 const MANY_USERS: usize = 256;
 
@@ -91,7 +91,7 @@ impl Paces {
         let until = paces.entry(owner.clone()).or_insert(now);
         let begins = now.max(*until);
         *until = begins + time;
-        begins.duration_since(now).saturating_sub(BURST)
+        begins.duration_since(now).saturating_sub(BURST_WINDOW)
     }
 
     fn give_back(&self, owner: &Owner, time: Duration) {

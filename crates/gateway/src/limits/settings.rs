@@ -17,7 +17,7 @@ pub struct Settings {
         env = "CONFAB_RATE_LIMIT",
         value_name = "LIMITS",
         default_value = "lenient",
-        help_heading = headings::LIMITS
+        help_heading = headings::LIMITS_HEADING
     )]
     pub rate_limit: RateLimit,
     /// Connections that one user may have at this gateway.
@@ -26,7 +26,7 @@ pub struct Settings {
         env = "CONFAB_USER_CONNECTIONS",
         value_name = "NUMBER",
         default_value_t = 100,
-        help_heading = headings::LIMITS
+        help_heading = headings::LIMITS_HEADING
     )]
     pub user_connections: usize,
     /// HTTP requests of one user that may be on their way at this gateway at once.
@@ -35,7 +35,7 @@ pub struct Settings {
         env = "CONFAB_USER_REQUESTS",
         value_name = "NUMBER",
         default_value_t = 2_000,
-        help_heading = headings::LIMITS
+        help_heading = headings::LIMITS_HEADING
     )]
     pub user_requests: usize,
     /// Connections at once, and as many sockets besides, as far as the limit of open files goes.
@@ -46,7 +46,7 @@ pub struct Settings {
         env = "CONFAB_MAX_CONNECTIONS",
         value_name = "NUMBER",
         default_value_t = 100_000,
-        help_heading = headings::LIMITS
+        help_heading = headings::LIMITS_HEADING
     )]
     pub max_connections: usize,
     /// Sockets without a token in their header that may wait for their hello at once.
@@ -58,7 +58,7 @@ pub struct Settings {
         value_name = "NUMBER",
         default_value_t = 16_384,
         value_parser = at_least_one,
-        help_heading = headings::LIMITS
+        help_heading = headings::LIMITS_HEADING
     )]
     pub hello_connections: usize,
     /// Resuming connections that are let in a second, before all others.
@@ -70,7 +70,7 @@ pub struct Settings {
         value_name = "NUMBER",
         default_value_t = 5000,
         value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = headings::LIMITS
+        help_heading = headings::LIMITS_HEADING
     )]
     pub resume_rate: u32,
     /// Other connections that are let in a second, likewise.
@@ -80,7 +80,7 @@ pub struct Settings {
         value_name = "NUMBER",
         default_value_t = 2000,
         value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = headings::LIMITS
+        help_heading = headings::LIMITS_HEADING
     )]
     pub connect_rate: u32,
 }

@@ -12,7 +12,7 @@ use tokio::task::yield_now;
 use crate::limits::permits::FairPermits;
 
 /// Turns for each processor.
-const TURNS: usize = 2;
+const TURNS_PER_PROCESSOR: usize = 2;
 
 /// Turns, in which first addresses and then the tokens that come from one are served. Clones share them.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ impl Turns {
     pub(crate) fn new() -> Self {
         let processors = available_parallelism().map_or(1, usize::from);
         Self {
-            turns: FairPermits::new(TURNS * processors),
+            turns: FairPermits::new(TURNS_PER_PROCESSOR * processors),
             hasher: RandomState::new(),
         }
     }

@@ -18,11 +18,11 @@ use crate::hub::{Hub, Start};
 use crate::ws::socket::Writer;
 
 /// What a window holds that is soon full, so that every event puts one out.
-const WINDOW: usize = 16 * 1024;
+const WINDOW_BYTES: usize = 16 * 1024;
 /// Bytes of events that may wait for a socket.
-const CAPACITY: usize = 64 * 1024;
+const QUEUE_BYTES: usize = 64 * 1024;
 /// What one write takes at most, in bytes.
-const WRITE: usize = 128 * 1024;
+const MAX_WRITE_BYTES: usize = 128 * 1024;
 
 /// A conversation all of whose members are here, each with a socket that swallows what it is written.
 #[derive(Debug)]
@@ -46,10 +46,10 @@ impl Delivery {
     /// # Errors
     /// Never.
     pub fn to(sessions: u64, json: Bytes) -> Result<Self, IdError> {
-        let mut hub = hub(WINDOW);
+        let mut hub = hub(WINDOW_BYTES);
         let mut sockets = Vec::new();
         for number in 0..sessions {
-            let send_queue = Arc::new(SendQueue::new(Encoding::Json, CAPACITY));
+            let send_queue = Arc::new(SendQueue::new(Encoding::Json, QUEUE_BYTES));
             let opening = opening(number, Arc::clone(&send_queue), Start::default())?;
             open(&mut hub, opening, 1);
             send_queue.start(Frame::text(b"{}"));
@@ -87,7 +87,7 @@ impl Delivery {
             let Socket {
                 send_queue, writer, ..
             } = socket;
-            let _no_socket_is_closed = send_queue.take(WRITE, |frame| writer.push(frame));
+            let _no_socket_is_closed = send_queue.take(MAX_WRITE_BYTES, |frame| writer.push(frame));
         }
     }
 

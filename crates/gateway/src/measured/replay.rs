@@ -7,7 +7,7 @@ use bytes::Bytes;
 use confab_bus::records::Position;
 use confab_protocol::ids::{IdError, Seq};
 
-use super::{CONVERSATION, hub, message, open, opening};
+use super::{CONVERSATION_ID, hub, message, open, opening};
 use crate::account::SessionKey;
 use crate::delivery::encoding::Encoding;
 use crate::delivery::frames::Frame;
@@ -33,13 +33,13 @@ impl ReplayWindow {
         let event = LogEvent::from(&message(1, json)?);
         let now = Instant::now();
         let all = Bounds {
-            age: super::AGE,
+            age: super::WINDOW_AGE,
             bytes: usize::MAX,
         };
         let mut one = Window::new(all, now);
-        one.note(CONVERSATION, &event, now);
+        one.note(CONVERSATION_ID, &event, now);
         let bounds = Bounds {
-            age: super::AGE,
+            age: super::WINDOW_AGE,
             bytes: one.bytes() * events,
         };
         let window = Window::new(bounds, now);
@@ -59,14 +59,14 @@ impl ReplayWindow {
     /// Takes the next event.
     pub fn record(&mut self) {
         self.event.seq += 1;
-        self.window.note(CONVERSATION, &self.event, self.now);
+        self.window.note(CONVERSATION_ID, &self.event, self.now);
     }
 
     /// Goes through the last events; says how many bytes they have.
     #[must_use]
     pub fn look_up(&self, events: u64) -> usize {
         let last = self.event.seq;
-        let found = self.window.behind(CONVERSATION, last - events, last);
+        let found = self.window.behind(CONVERSATION_ID, last - events, last);
         found.into_iter().flatten().map(LogEvent::bytes).sum()
     }
 
@@ -74,7 +74,7 @@ impl ReplayWindow {
     #[must_use]
     pub fn weigh(&self, events: u64) -> Option<usize> {
         let last = self.event.seq;
-        self.window.weight(CONVERSATION, last - events, last)
+        self.window.weight(CONVERSATION_ID, last - events, last)
     }
 }
 
@@ -117,7 +117,7 @@ impl Resume {
         let start = Start {
             resumed: true,
             positions: vec![Position {
-                conversation: CONVERSATION,
+                conversation: CONVERSATION_ID,
                 joined: 1,
                 seq: self.head - self.missed,
             }],

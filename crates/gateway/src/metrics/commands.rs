@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use super::{at_zero, bytes, name, observed, register, seconds};
 
 /// Commands in one message to a worker.
-const COMMANDS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+const BATCH_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CommandLabels {
@@ -46,7 +46,7 @@ impl CommandMetrics {
             answers: Family::default(),
             latency: Family::new_with_constructor(seconds as fn() -> Histogram),
             payload: Family::new_with_constructor(bytes as fn() -> Histogram),
-            batches: Histogram::new(COMMANDS),
+            batches: Histogram::new(BATCH_BUCKETS),
             parts: Counter::default(),
             waiting: Gauge::default(),
         };

@@ -15,7 +15,7 @@ use super::lag::Lag;
 use super::{Part, at_zero, register};
 
 /// More events than this unread in the stream: the gateway lags by seconds, and is not ready.
-const LAG: u64 = 50_000;
+const MAX_PENDING_EVENTS: u64 = 50_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
@@ -223,6 +223,6 @@ impl FeedMetrics {
     pub(crate) fn is_caught_up(&self) -> bool {
         self.reconciled.load(Ordering::Relaxed)
             && self.broken.load(Ordering::Relaxed) == 0
-            && self.pending.load(Ordering::Relaxed) < LAG
+            && self.pending.load(Ordering::Relaxed) < MAX_PENDING_EVENTS
     }
 }

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use super::{at_zero, bytes, observed, register, seconds};
 
 /// The route of requests that are for none.
-pub(crate) const UNMATCHED: &str = "unmatched";
+pub(crate) const UNMATCHED_ROUTE: &str = "unmatched";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HttpLabels {
@@ -81,12 +81,12 @@ impl HttpMetrics {
             "confab_http_answer_payload",
             metrics.answered.clone(),
         );
-        let unmatched = || [RouteLabel::of(UNMATCHED)];
+        let unmatched = || [RouteLabel::of(UNMATCHED_ROUTE)];
         at_zero(&metrics.latency, unmatched());
         at_zero(&metrics.requested, unmatched());
         at_zero(&metrics.answered, unmatched());
         let labels = HttpLabels {
-            route: UNMATCHED.to_owned(),
+            route: UNMATCHED_ROUTE.to_owned(),
             method: "GET".to_owned(),
             status: 404,
         };

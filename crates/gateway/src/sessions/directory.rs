@@ -15,9 +15,9 @@ use tracing::debug;
 use super::Sessions;
 
 /// How soon a subscription that was refused is tried again.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// How long NATS may take to be handed a word.
-const TELLING: Duration = Duration::from_secs(1);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The way to the sessions of all gateways. Clones share it.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ impl Directory {
 
     /// Tells the other gateways what was revoked: the worker does so too, unless it dies between its commit and that.
     pub(crate) async fn tell(&self, revocation: &Revocation) {
-        let telling = tokio::time::timeout(TELLING, self.bus.tell_revocation(revocation));
+        let telling = tokio::time::timeout(PUBLISH_TIMEOUT, self.bus.tell_revocation(revocation));
         match telling.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -65,7 +65,7 @@ impl Directory {
                     debug!(error = %chain(&error), "questions about sessions cannot be heard yet");
                 }
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 

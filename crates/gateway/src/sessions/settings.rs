@@ -18,7 +18,7 @@ pub struct Settings {
         value_name = "SECONDS",
         default_value_t = 900,
         value_parser = clap::value_parser!(u64).range(10..),
-        help_heading = headings::RESUMING
+        help_heading = headings::RESUMING_HEADING
     )]
     pub resume_window: u64,
     /// Bytes of all records of sessions in NATS.
@@ -30,7 +30,7 @@ pub struct Settings {
         value_name = "BYTES",
         default_value_t = 512 << 20,
         value_parser = clap::value_parser!(i64).range(1 << 20..),
-        help_heading = headings::RESUMING
+        help_heading = headings::RESUMING_HEADING
     )]
     pub sessions_max_bytes: i64,
 }

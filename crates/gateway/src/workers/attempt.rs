@@ -7,7 +7,7 @@ use confab_bus::rpc::{Liveness, Target, WorkerId};
 use confab_protocol::command::{Part, Request};
 use confab_protocol::fair::Owner;
 
-use super::submission::{ATTEMPTS, Class, Submission};
+use super::submission::{Class, MAX_ATTEMPTS, Submission};
 use crate::workers::queues::{LargeParts, Message};
 
 /// How often it is looked whether a worker lives that has said nothing of what it was sent, or only that it waits for locks.
@@ -85,7 +85,9 @@ impl Attempt {
             }));
         }
         let attempts = submissions.iter().map(|submission| submission.attempts);
-        let is_last = attempts.max().is_some_and(|attempts| attempts >= ATTEMPTS);
+        let is_last = attempts
+            .max()
+            .is_some_and(|attempts| attempts >= MAX_ATTEMPTS);
         Self {
             target,
             class,

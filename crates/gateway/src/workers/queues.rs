@@ -18,7 +18,7 @@ use large::Large;
 pub(super) use large::LargeParts;
 
 /// Commands in one message at most.
-const COMMANDS: usize = 1000;
+const MAX_BATCH_COMMANDS: usize = 1000;
 
 /// Commands that are neither sends nor read marks on their way to one worker at once: in all, of a tenant, and of a user. Each may take
 /// long, and those of one conversation are carried out one by one: whoever has all places makes others wait for one of its own to end.
@@ -27,7 +27,7 @@ const MAX_OTHERS_OF_TENANT: usize = 48;
 const MAX_OTHERS_OF_USER: usize = 16;
 
 /// What is left of a budget must be more than this to be worth a message.
-const LEAST: Duration = Duration::from_millis(5);
+const MIN_BUDGET: Duration = Duration::from_millis(5);
 
 /// What waits for one worker of one class, and what is on the way.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl WorkerQueue {
     /// How many commands the next message may have.
     const fn room(&self, class: Class, in_flight: usize) -> usize {
         match class {
-            Class::Sends | Class::Marks if self.messages < in_flight => COMMANDS,
+            Class::Sends | Class::Marks if self.messages < in_flight => MAX_BATCH_COMMANDS,
             Class::Sends | Class::Marks => 0,
             Class::Others => self.others.free(),
         }
@@ -212,7 +212,7 @@ impl WorkerQueues {
                 break;
             }
             self.shares.remove(&owner, count, submission.weight);
-            if submission.deadline <= now + LEAST {
+            if submission.deadline <= now + MIN_BUDGET {
                 let code = if submission.handed_over {
                     Code::Timeout
                 } else {
@@ -242,7 +242,7 @@ impl WorkerQueues {
     /// Takes out what waits for a target, to go elsewhere.
     pub(super) fn abandon(&mut self, target: Target) -> Vec<Submission> {
         let mut abandoned = Vec::new();
-        for class in Class::ALL {
+        for class in Class::ALL_CLASSES {
             let queue = self.queues.get_mut(&(target, class));
             for (owner, submission) in queue.map_or_else(Vec::new, |queue| queue.waiting.drain()) {
                 self.shares

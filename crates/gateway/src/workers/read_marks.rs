@@ -17,7 +17,7 @@ mod merging;
 use merging::{Mark, Merging, Write};
 
 /// Requests between their callers and the loop.
-const INBOX: usize = 1024;
+const QUEUE_CAPACITY: usize = 1024;
 
 type Waiter = oneshot::Sender<CommandOutcome>;
 
@@ -30,7 +30,7 @@ pub(crate) struct ReadMarks {
 impl ReadMarks {
     /// The door, and the loop behind it.
     pub(crate) fn new(commands: Commands, signals: Outbound) -> (Self, ReadMarksLoop) {
-        let (inbox, requests) = mpsc::channel(INBOX);
+        let (inbox, requests) = mpsc::channel(QUEUE_CAPACITY);
         let state = ReadMarksLoop {
             requests,
             merging: Merging::default(),

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::attempt::{Attempt, Heard};
-use super::submission::{ATTEMPTS, Submission};
-use super::{Answers, CommandLimits, INBOX, attempt_timeout, failure_of, milliseconds};
+use super::submission::{MAX_ATTEMPTS, Submission};
+use super::{Answers, CommandLimits, QUEUE_CAPACITY, attempt_timeout, failure_of, milliseconds};
 use crate::metrics::CommandMetrics;
 use crate::workers::queues::{Message, WorkerQueues};
 
@@ -124,7 +124,7 @@ impl CommandLoop {
     /// Takes a submission, and what has come meanwhile: it goes in the same message.
     fn take_all(&mut self, first: Submission) {
         self.take(first);
-        for _ in 0..INBOX {
+        for _ in 0..QUEUE_CAPACITY {
             let Ok(submission) = self.submissions.try_recv() else {
                 break;
             };
@@ -323,7 +323,7 @@ impl CommandLoop {
             }
             submission.not.extend(worker);
             let ends = matches!(error, RpcError::TooLarge | RpcError::Disconnected)
-                || submission.attempts >= ATTEMPTS;
+                || submission.attempts >= MAX_ATTEMPTS;
             if ends && !gone {
                 let failure = if submission.handed_over {
                     Failure::of(Code::Timeout)

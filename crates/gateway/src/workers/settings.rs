@@ -15,7 +15,7 @@ pub struct Settings {
         env = "CONFAB_REQUEST_BUDGET",
         value_name = "MILLISECONDS",
         default_value_t = 5000,
-        help_heading = headings::TIMES
+        help_heading = headings::TIMES_HEADING
     )]
     pub request_budget: u64,
     /// Messages to one worker on their way at once, of sends and of read marks each.
@@ -26,7 +26,7 @@ pub struct Settings {
         env = "CONFAB_WORKER_REQUESTS",
         value_name = "NUMBER",
         default_value_t = 4,
-        help_heading = headings::QUEUES
+        help_heading = headings::QUEUES_HEADING
     )]
     pub worker_requests: usize,
     /// Commands that may wait in this gateway.
@@ -37,7 +37,7 @@ pub struct Settings {
         env = "CONFAB_QUEUE_COMMANDS",
         value_name = "NUMBER",
         default_value_t = 16_384,
-        help_heading = headings::QUEUES
+        help_heading = headings::QUEUES_HEADING
     )]
     pub queue_commands: usize,
     /// Bytes of the commands that may wait in this gateway, with the same shares.
@@ -46,7 +46,7 @@ pub struct Settings {
         env = "CONFAB_QUEUE_BYTES",
         value_name = "BYTES",
         default_value_t = 128 * 1024 * 1024,
-        help_heading = headings::QUEUES
+        help_heading = headings::QUEUES_HEADING
     )]
     pub queue_bytes: usize,
 }

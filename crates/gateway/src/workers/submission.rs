@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::CommandOutcome;
 
 /// A command goes to workers so often: at first, and once more elsewhere.
-pub(super) const ATTEMPTS: u32 = 2;
+pub(super) const MAX_ATTEMPTS: u32 = 2;
 
 /// What waits and travels by itself, so that nothing waits for commands of another class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ pub(super) enum Class {
 }
 
 impl Class {
-    pub(super) const ALL: [Self; 3] = [Self::Sends, Self::Marks, Self::Others];
+    pub(super) const ALL_CLASSES: [Self; 3] = [Self::Sends, Self::Marks, Self::Others];
 
     fn of(requests: &[Request]) -> Self {
         let all = |is: fn(&Command) -> bool| requests.iter().all(|request| is(&request.command));
@@ -128,7 +128,7 @@ impl Submission {
     /// again: the rest would overtake what was done.
     pub(super) fn may_go_elsewhere(&self) -> bool {
         let is_undone = |outcome: &Option<CommandOutcome>| matches!(outcome, Some(Err(failure)) if is_undone(failure));
-        self.attempts < ATTEMPTS && self.outcomes.iter().all(is_undone)
+        self.attempts < MAX_ATTEMPTS && self.outcomes.iter().all(is_undone)
     }
 
     /// An attempt begins: what it refuses counts where no worker that was given up may carry it out any more.
@@ -147,7 +147,7 @@ impl Submission {
     /// before something that was done would come behind that, and ends as unknown.
     pub(super) fn take_back_refusals(&mut self) {
         self.open_until = None;
-        self.attempts = ATTEMPTS - 1;
+        self.attempts = MAX_ATTEMPTS - 1;
         let is_done = |outcome: &Option<CommandOutcome>| matches!(outcome, Some(Ok(_)));
         let last_done = self.outcomes.iter().rposition(is_done);
         for (n, outcome) in self.outcomes.iter_mut().enumerate() {
@@ -292,7 +292,7 @@ pub(super) mod tests {
             assert!(!answered(2, &decided).may_go_elsewhere(), "{decided:?}");
         }
         assert!(!answered(3, &undone).may_go_elsewhere());
-        sends.attempts = ATTEMPTS;
+        sends.attempts = MAX_ATTEMPTS;
         assert!(!sends.may_go_elsewhere());
     }
 
@@ -339,7 +339,7 @@ pub(super) mod tests {
         ] {
             let count = outcomes.len();
             let (mut sends, mut told) = submission(count, 10, later());
-            sends.attempts = ATTEMPTS;
+            sends.attempts = MAX_ATTEMPTS;
             sends.handed_over = true;
             sends.open_until = Some(later());
             for (n, outcome) in outcomes.into_iter().enumerate() {
@@ -348,7 +348,10 @@ pub(super) mod tests {
             sends.take_back_refusals();
             assert_eq!(sends.count(), open);
             sends.begin_attempt(Instant::now());
-            assert_eq!((sends.attempts, sends.in_doubt_until()), (ATTEMPTS, None));
+            assert_eq!(
+                (sends.attempts, sends.in_doubt_until()),
+                (MAX_ATTEMPTS, None)
+            );
             sends.answer();
             let told = told.try_recv().unwrap();
             let refused = told.iter().find_map(|outcome| outcome.as_ref().err());

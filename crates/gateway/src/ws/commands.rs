@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::codec::Decoded;
 use super::connection::{Connection, End};
-use super::ending::BYE;
+use super::ending::BYE_END;
 use super::sends::Submitted;
 use super::session::Session;
 use crate::keys;
@@ -77,7 +77,7 @@ impl Session<'_> {
             }
             ClientFrame::Auth(auth) => self.renew(auth),
             ClientFrame::Ping(ping) => connection.answer(&ServerFrame::Pong { id: ping.id }),
-            ClientFrame::Bye(_) => return Err(BYE),
+            ClientFrame::Bye(_) => return Err(BYE_END),
             ClientFrame::Hello(hello) => {
                 return self.refuse(
                     connection,

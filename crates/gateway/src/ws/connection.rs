@@ -19,9 +19,9 @@ use crate::delivery::frames::Frame;
 use crate::delivery::send_queue::SendQueue;
 
 /// How long the closing handshake may take.
-const CLOSING: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What one write takes at most, in bytes.
-const WRITE: usize = 128 * 1024;
+const MAX_WRITE_BYTES: usize = 128 * 1024;
 
 /// A socket with what waits for it.
 pub(super) struct Connection {
@@ -130,7 +130,7 @@ impl Connection {
         } = &mut self;
         // One that was closed has nothing more.
         let _closed = send_queue.take(usize::MAX, |frame| writer.push(frame));
-        if !socket::close(&mut self.reader, &mut self.writer, frame, CLOSING).await {
+        if !socket::close(&mut self.reader, &mut self.writer, frame, CLOSE_TIMEOUT).await {
             debug!("the client did not close in time");
         }
     }
@@ -149,7 +149,7 @@ pub(super) async fn pump(
     }
     loop {
         send_queue.ready().await;
-        let taken = send_queue.take(WRITE, |frame| writer.push(frame));
+        let taken = send_queue.take(MAX_WRITE_BYTES, |frame| writer.push(frame));
         taken.map_err(End::of)?;
         let all = writer.write_now().await.map_err(|_lost| End::Lost)?;
         if !all || meanwhile == Meanwhile::ReadingWaits || send_queue.has_room_again() {

@@ -15,16 +15,16 @@ use super::opening::finish;
 use super::session::Session;
 
 /// How long a connection that ends waits for the answers to what was asked before.
-const SETTLING: Duration = Duration::from_secs(2);
+const ANSWERS_TIMEOUT: Duration = Duration::from_secs(2);
 /// The answer to `bye`.
-pub(super) const BYE: End = End::Close(1000, "");
+pub(super) const BYE_END: End = End::Close(1000, "");
 /// The part of the drain time over which clients are sent away.
-const SHARE: f64 = 0.8;
+const DRAIN_SHARE: f64 = 0.8;
 /// Clients that are sent away come back elsewhere within so long at least, and at most.
-const SOONEST: Duration = Duration::from_secs(1);
-const LATEST: Duration = Duration::from_secs(30);
+const MIN_RECONNECT_DELAY: Duration = Duration::from_secs(1);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(30);
 /// The close code of a drain.
-const DRAIN: u16 = 1001;
+const DRAIN_CLOSE_CODE: u16 = 1001;
 
 impl Session<'_> {
     /// Carries out and answers what the client asked before the connection's end: whoever says `bye` or closes behind a
@@ -75,7 +75,7 @@ impl Session<'_> {
 
 /// Whether a session that ends so cannot be resumed: it said `bye`, was revoked, or may have been without this gateway's knowing.
 fn is_for_good(end: End) -> bool {
-    end == BYE || end == End::of(Code::TokenRevoked) || end == End::of(Code::Unavailable)
+    end == BYE_END || end == End::of(Code::TokenRevoked) || end == End::of(Code::Unavailable)
 }
 
 /// How long what was asked before may take when a connection ends so; none where nothing more is done for it.
@@ -89,15 +89,15 @@ fn patience(end: End, drain: Duration) -> Option<Duration> {
         End::Lost => None,
         End::Close(code, _) if NO_MORE.contains(&code) => None,
         // Of the drain time a fifth is left at least, for the closing as well.
-        End::Close(DRAIN, _) => Some(SETTLING.min(drain / 10)),
-        End::Close(..) | End::Closed => Some(SETTLING),
+        End::Close(DRAIN_CLOSE_CODE, _) => Some(ANSWERS_TIMEOUT.min(drain / 10)),
+        End::Close(..) | End::Closed => Some(ANSWERS_TIMEOUT),
     }
 }
 
 /// Tells the client where to: anywhere else, after a moment of its own.
 pub(super) fn goaway(sockets: &Sockets, connection: &Connection) -> End {
     send_away(sockets, connection, GoawayReason::Drain);
-    End::Close(DRAIN, "DRAIN")
+    End::Close(DRAIN_CLOSE_CODE, "DRAIN")
 }
 
 /// The gateway has lost the others: the client should look for another, and keep this connection until it has one.
@@ -107,7 +107,7 @@ pub(super) fn try_elsewhere(sockets: &Sockets, connection: &Connection) {
 
 fn send_away(sockets: &Sockets, connection: &Connection, reason: GoawayReason) {
     let spread_already = match reason {
-        GoawayReason::Drain => sockets.limits.drain.mul_f64(SHARE),
+        GoawayReason::Drain => sockets.limits.drain.mul_f64(DRAIN_SHARE),
         GoawayReason::Degraded => Duration::ZERO,
     };
     let open = sockets.connections.len();
@@ -123,13 +123,18 @@ fn send_away(sockets: &Sockets, connection: &Connection, reason: GoawayReason) {
 fn spread(open: usize, rate: u32, already: Duration) -> Duration {
     let open = u32::try_from(open).unwrap_or(u32::MAX);
     let needed = Duration::from_secs(1) * open / rate.max(1);
-    needed.saturating_sub(already).clamp(SOONEST, LATEST)
+    needed
+        .saturating_sub(already)
+        .clamp(MIN_RECONNECT_DELAY, MAX_RECONNECT_DELAY)
 }
 
 /// Comes at this connection's own point of the drain time, so that clients do not all reconnect at once.
 pub(super) async fn drained(sockets: &Sockets) {
     sockets.drain.cancelled().await;
-    let share = sockets.limits.drain.mul_f64(rand::random::<f64>() * SHARE);
+    let share = sockets
+        .limits
+        .drain
+        .mul_f64(rand::random::<f64>() * DRAIN_SHARE);
     let _elapsed = timeout(share, pending::<()>()).await;
 }
 
@@ -144,6 +149,6 @@ mod tests {
         assert_eq!(spread(50_000, 5000, Duration::ZERO), seconds(10));
         assert_eq!(spread(50_000, 5000, seconds(8)), seconds(2));
         assert_eq!(spread(50_000, 5000, seconds(24)), seconds(1));
-        assert_eq!(spread(usize::MAX, 1, Duration::ZERO), LATEST);
+        assert_eq!(spread(usize::MAX, 1, Duration::ZERO), MAX_RECONNECT_DELAY);
     }
 }

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::codec::Decoded;
 use crate::limits::{Limits, PLAIN_PRICE, Strikes, price_of, price_of_bytes};
 
-/// Frames refused within [`WITHIN`] that end the connection: who goes on so does not listen.
-const REFUSALS: usize = 100;
-const WITHIN: Duration = Duration::from_secs(60);
+/// Frames refused within [`REFUSALS_PERIOD`] that end the connection: who goes on so does not listen.
+const MAX_REFUSALS: usize = 100;
+const REFUSALS_PERIOD: Duration = Duration::from_secs(60);
 
 /// Counts one connection's frames.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Meter {
     pub(super) const fn new(limits: Limits) -> Self {
         Self {
             limits,
-            strikes: Strikes::new(REFUSALS, WITHIN),
+            strikes: Strikes::new(MAX_REFUSALS, REFUSALS_PERIOD),
             pongs_due: 1,
         }
     }

@@ -26,9 +26,9 @@ use crate::sessions::Registered;
 use crate::sessions::records::{Begun, Resumed, SessionLease, TakenOver, Token};
 
 /// How long a welcome waits for its session's record to stand.
-const RECORD: Duration = Duration::from_secs(1);
+const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the answer to `bye` waits until the session cannot be resumed.
-const FAREWELL: Duration = Duration::from_secs(1);
+const BYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A token that is good once its session's record stands.
 pub(super) struct LaterToken {
@@ -218,7 +218,7 @@ async fn begin(
         token,
         mut stands,
     } = begun;
-    Some(match timeout(RECORD, &mut stands).await {
+    Some(match timeout(RECORD_TIMEOUT, &mut stands).await {
         Ok(Ok(())) => (lease, Some(token), None),
         // It was fenced at once, and ends.
         Ok(Err(_gone)) => (lease, None, None),
@@ -229,7 +229,7 @@ async fn begin(
 /// Ends a session for good, and waits until it cannot be resumed, for a moment.
 pub(super) async fn finish(lease: SessionLease) {
     let session = lease.session();
-    if timeout(FAREWELL, lease.finished()).await.is_err() {
+    if timeout(BYE_TIMEOUT, lease.finished()).await.is_err() {
         debug!(session.id = %session, "the end of a session is written later");
     }
 }

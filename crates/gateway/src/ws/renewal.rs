@@ -15,9 +15,9 @@ use super::session::Session;
 use super::verify;
 
 /// How long before its token ends a client is told so.
-const AHEAD: time::Duration = time::Duration::SECOND.saturating_mul(60);
+const EXPIRY_NOTICE: time::Duration = time::Duration::SECOND.saturating_mul(60);
 /// No clock is set for later than this.
-const LATEST: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_TIMER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// When a connection whose token ends at `expires_at` is closed: with the clock skew that verification allows.
 pub(super) fn expiry(expires_at: OffsetDateTime, leeway: time::Duration) -> Instant {
@@ -26,12 +26,15 @@ pub(super) fn expiry(expires_at: OffsetDateTime, leeway: time::Duration) -> Inst
 
 /// When the client is told that its token ends: at once where less is left.
 pub(super) fn warning(expires_at: OffsetDateTime) -> Instant {
-    until(expires_at.saturating_sub(AHEAD), OffsetDateTime::now_utc())
+    until(
+        expires_at.saturating_sub(EXPIRY_NOTICE),
+        OffsetDateTime::now_utc(),
+    )
 }
 
 fn until(at: OffsetDateTime, now: OffsetDateTime) -> Instant {
     let left = Duration::try_from(at - now).unwrap_or_default();
-    Instant::now() + left.min(LATEST)
+    Instant::now() + left.min(MAX_TIMER)
 }
 
 impl Session<'_> {
@@ -126,10 +129,13 @@ mod tests {
         let now = OffsetDateTime::now_utc();
         let start = Instant::now();
         assert_eq!(until(now - time::Duration::HOUR, now), start);
-        assert_eq!(until(now + AHEAD, now), start + Duration::from_secs(60));
+        assert_eq!(
+            until(now + EXPIRY_NOTICE, now),
+            start + Duration::from_secs(60)
+        );
         assert_eq!(
             until(now + time::Duration::weeks(52_000), now),
-            start + LATEST
+            start + MAX_TIMER
         );
     }
 }

@@ -41,7 +41,7 @@ use crate::sessions::Registered;
 use crate::sessions::records::SessionLease;
 
 /// Answers and sends that may wait before the socket is read no further, in bytes.
-const PENDING: usize = 1024 * 1024;
+const MAX_PENDING_BYTES: usize = 1024 * 1024;
 /// Answers alone that may wait: of a client that takes nothing, this is what it costs.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// Frames other than sends whose answers may wait before the socket is read no further.
@@ -226,7 +226,7 @@ impl<'a> Session<'a> {
             let writing = connection.writer.stalled_since();
             let answers = connection.send_queue.answer_bytes();
             let reads = answers < MAX_ANSWER_BYTES
-                && answers + self.sends.bytes() < PENDING
+                && answers + self.sends.bytes() < MAX_PENDING_BYTES
                 && self.pending_frames < PENDING_FRAMES
                 && !self.renewing
                 && !self.telling_hub

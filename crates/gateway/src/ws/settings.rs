@@ -15,7 +15,7 @@ pub struct Settings {
         env = "CONFAB_HELLO_TIMEOUT",
         value_name = "SECONDS",
         default_value_t = 5,
-        help_heading = headings::TIMES
+        help_heading = headings::TIMES_HEADING
     )]
     pub hello_timeout: u64,
     /// Time between the pings of a socket.
@@ -25,7 +25,7 @@ pub struct Settings {
         value_name = "SECONDS",
         default_value_t = 25,
         value_parser = clap::value_parser!(u64).range(1..),
-        help_heading = headings::TIMES
+        help_heading = headings::TIMES_HEADING
     )]
     pub heartbeat: u64,
     /// Time that a client may take nothing while something waits for it.
@@ -34,7 +34,7 @@ pub struct Settings {
         env = "CONFAB_STALL_TIMEOUT",
         value_name = "SECONDS",
         default_value_t = 30,
-        help_heading = headings::TIMES
+        help_heading = headings::TIMES_HEADING
     )]
     pub stall_timeout: u64,
     /// Bytes of events that may wait for one socket.
@@ -45,7 +45,7 @@ pub struct Settings {
         env = "CONFAB_OUTBOX_BYTES",
         value_name = "BYTES",
         default_value_t = 256 * 1024,
-        help_heading = headings::QUEUES
+        help_heading = headings::QUEUES_HEADING
     )]
     pub outbox_bytes: usize,
 }

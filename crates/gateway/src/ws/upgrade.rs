@@ -23,13 +23,13 @@ use crate::delivery::encoding::Encoding;
 /// What the accept header is hashed with (RFC 6455 section 1.3).
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Standard base64, also with stray bits at its end: the very example of RFC 6455 section 4.1 has some.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+const KEY_ENGINE: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
-const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const WEBSOCKET_TOKEN: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
-const VERSION: HeaderValue = HeaderValue::from_static("13");
+const WEBSOCKET_VERSION: HeaderValue = HeaderValue::from_static("13");
 
 /// A valid request to speak WebSocket.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Handshake {
                 must: "must be websocket",
             });
         }
-        if only(headers, &SEC_WEBSOCKET_VERSION) != Some(&VERSION) {
+        if only(headers, &SEC_WEBSOCKET_VERSION) != Some(&WEBSOCKET_VERSION) {
             return Err(Rejection::Version);
         }
         let accept = accept(headers)?;
@@ -81,7 +81,7 @@ impl Handshake {
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
         headers.insert(CONNECTION, UPGRADE_TOKEN);
-        headers.insert(UPGRADE, WEBSOCKET);
+        headers.insert(UPGRADE, WEBSOCKET_TOKEN);
         headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept);
         headers.extend(self.subprotocol.map(|name| (SEC_WEBSOCKET_PROTOCOL, name)));
         response
@@ -120,8 +120,8 @@ impl Rejection {
         let headers: &[_] = match self {
             Self::Method => &[(ALLOW, HeaderValue::from_static("GET"))],
             Self::Version => &[
-                (SEC_WEBSOCKET_VERSION, VERSION),
-                (UPGRADE, WEBSOCKET),
+                (SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION),
+                (UPGRADE, WEBSOCKET_TOKEN),
                 (CONNECTION, UPGRADE_TOKEN),
             ],
             Self::Header { .. } => &[],
@@ -154,22 +154,22 @@ pub(crate) async fn upgraded(upgrade: OnUpgrade) -> Result<(TcpStream, Bytes), U
 }
 
 fn accept(headers: &HeaderMap) -> Result<HeaderValue, Rejection> {
-    const INVALID: Rejection = Rejection::Header {
+    const INVALID_REQUEST: Rejection = Rejection::Header {
         name: "Sec-WebSocket-Key",
         must: "must be 16 bytes in base64, once",
     };
     let key = only(headers, &SEC_WEBSOCKET_KEY)
-        .ok_or(INVALID)?
+        .ok_or(INVALID_REQUEST)?
         .as_bytes()
         .trim_ascii();
-    if !BASE64.decode(key).is_ok_and(|bytes| bytes.len() == 16) {
-        return Err(INVALID);
+    if !KEY_ENGINE.decode(key).is_ok_and(|bytes| bytes.len() == 16) {
+        return Err(INVALID_REQUEST);
     }
     let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     hash.update(key);
     hash.update(ACCEPT_GUID.as_bytes());
-    let Ok(accept) = HeaderValue::try_from(BASE64.encode(hash.finish())) else {
-        return Err(INVALID);
+    let Ok(accept) = HeaderValue::try_from(KEY_ENGINE.encode(hash.finish())) else {
+        return Err(INVALID_REQUEST);
     };
     Ok(accept)
 }

@@ -14,8 +14,8 @@ use super::Described;
 use super::schemas::{frame_id, heard, with_type};
 use crate::api_docs::openapi::{content_body, samples};
 
-const ACK: &[&str] = &["ack", "error"];
-const ERROR: &[&str] = &["error"];
+const ACK_OR_ERROR: &[&str] = &["ack", "error"];
+const ERROR_ONLY: &[&str] = &["error"];
 
 /// Every frame of a client.
 pub(super) fn frames() -> Vec<Described> {
@@ -62,7 +62,7 @@ const fn texts(frame: &ClientFrame) -> (&'static str, &'static str, &'static [&'
         ClientFrame::Seen(_) => (
             "Says what the client holds without a gap.",
             "Directly behind a hello that announced it by `seenFollows`, or at any time later: after reading a truncated range it must, to move its position. A later one never moves delivery.",
-            ERROR,
+            ERROR_ONLY,
         ),
         ClientFrame::Bye(_) => (
             "Ends the session for good.",
@@ -72,37 +72,37 @@ const fn texts(frame: &ClientFrame) -> (&'static str, &'static str, &'static [&'
         ClientFrame::Send(_) => (
             "Sends a message.",
             "`id` is the message's clientId: a repeat is stored once, and acknowledged each time with the same seq. The other fields are those of `POST /v1/messages`.",
-            ACK,
+            ACK_OR_ERROR,
         ),
         ClientFrame::Edit(_) => (
             "Changes a message's content, its metadata, or both.",
             "For its sender, while a member, in a channel while an admin. In one order with the connection's sends to that conversation. An `id` that is a UUID is its key: a repeat is acknowledged as `duplicate` and changes nothing, whatever became of the message. With `ifVersion` PRECONDITION_FAILED where the message has another `version`. The other fields are those of `PATCH /v1/messages/{id}`.",
-            ACK,
+            ACK_OR_ERROR,
         ),
         ClientFrame::Delete(_) => (
             "Deletes a message.",
             "For its sender, the conversation's admins but in a direct one, and `confab:admin`. In one order with the connection's sends to that conversation. A repeat is acknowledged as `duplicate`. With `ifVersion` PRECONDITION_FAILED where the message stands and has another `version`.",
-            ACK,
+            ACK_OR_ERROR,
         ),
         ClientFrame::Read(_) => (
             "Moves a read mark forward.",
             "Never back, and never beyond the conversation's last seq: the ack's `seq` says where it stands. A repeat changes nothing.",
-            ACK,
+            ACK_OR_ERROR,
         ),
         ClientFrame::Typing(_) => (
             "Says that the user types, or stopped to.",
             "It lasts 6 s unless it is said again. Not answered unless it is refused; in a conversation of more than 100 members it is told to nobody.",
-            ERROR,
+            ERROR_ONLY,
         ),
         ClientFrame::Presence(_) => (
             "Says whether the user is there.",
             "A new session is `online`. A user is `away` when all of its sessions are. Not answered unless it is refused.",
-            ERROR,
+            ERROR_ONLY,
         ),
         ClientFrame::Auth(_) => (
             "Renews the session's token.",
             "A fresh one for the same tenant, user and device, before the old one expires.",
-            ACK,
+            ACK_OR_ERROR,
         ),
         ClientFrame::Ping(_) => (
             "Asks for a pong.",
@@ -165,8 +165,8 @@ fn each_variant(
 /// A frame of every kind.
 fn samples() -> Vec<ClientFrame> {
     let id = || Some("7".to_owned());
-    let conversation_id: ConversationId = samples::CONVERSATION;
-    let message_id: EventId = samples::MESSAGE;
+    let conversation_id: ConversationId = samples::CONVERSATION_ID;
+    let message_id: EventId = samples::MESSAGE_ID;
     let content = || Some(JsonText::trusted(r#"{"text":"hello"}"#.to_owned()));
     vec![
         ClientFrame::Hello(Hello {
@@ -184,7 +184,7 @@ fn samples() -> Vec<ClientFrame> {
         }),
         ClientFrame::Bye(Plain::default()),
         ClientFrame::Send(Send {
-            id: samples::CLIENT.into(),
+            id: samples::CLIENT_ID.into(),
             conversation_id,
             body: MessageBody {
                 kind: "text".to_owned(),

@@ -4,7 +4,7 @@ use confab_protocol::error::Code;
 use serde_json::{Value, json};
 
 /// A close code, what it means, whether to reconnect, and whether the session can be resumed.
-const CODES: [(u16, &str, &str, bool); 16] = [
+const CLOSE_CODES: [(u16, &str, &str, bool); 16] = [
     (1000, "The answer to bye", "no", false),
     (1001, "This gateway ends", "after goaway's delay", true),
     (
@@ -60,15 +60,17 @@ const CODES: [(u16, &str, &str, bool); 16] = [
 
 /// The close codes, with the error codes that are their reasons.
 pub(super) fn codes() -> Value {
-    let all = CODES.iter().map(|(code, meaning, reconnect, resume)| {
-        json!({
-            "code": code,
-            "meaning": meaning,
-            "reasons": reasons(*code),
-            "reconnect": reconnect,
-            "resume": resume,
-        })
-    });
+    let all = CLOSE_CODES
+        .iter()
+        .map(|(code, meaning, reconnect, resume)| {
+            json!({
+                "code": code,
+                "meaning": meaning,
+                "reasons": reasons(*code),
+                "reconnect": reconnect,
+                "resume": resume,
+            })
+        });
     all.collect::<Vec<_>>().into()
 }
 
@@ -77,7 +79,7 @@ pub(super) fn table() -> String {
     let mut table = String::from(
         "**Close codes.** The reason is the error code.\n\n| code | meaning | reasons | reconnect | resume |\n|---|---|---|---|---|\n",
     );
-    for (code, meaning, reconnect, resume) in CODES {
+    for (code, meaning, reconnect, resume) in CLOSE_CODES {
         let reasons = reasons(code).join(", ");
         let resume = if resume { "yes" } else { "no" };
         table.push_str(&format!(
@@ -106,7 +108,7 @@ mod tests {
         for code in Code::ALL {
             let close = code.close_code();
             assert!(
-                CODES.iter().any(|(known, ..)| *known == close),
+                CLOSE_CODES.iter().any(|(known, ..)| *known == close),
                 "{code}: {close}"
             );
         }

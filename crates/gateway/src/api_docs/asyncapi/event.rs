@@ -116,7 +116,7 @@ fn example(event_type: EventType) -> Event {
             event_type,
             &MessageDeleted {
                 target_seq: 2,
-                message_id: samples::MESSAGE,
+                message_id: samples::MESSAGE_ID,
                 deleted_at: samples::later(),
             },
         ),

@@ -108,12 +108,12 @@ const fn texts(frame: &ServerFrame) -> (&'static str, &'static str) {
 
 /// A frame of every kind.
 fn samples() -> Vec<ServerFrame> {
-    let conversation_id = samples::CONVERSATION;
+    let conversation_id = samples::CONVERSATION_ID;
     let id = || Some("7".to_owned());
     vec![
         ServerFrame::Welcome(Box::new(Welcome {
             id: None,
-            session_id: samples::SESSION,
+            session_id: samples::SESSION_ID,
             user_id: samples::user("alice"),
             resumed: false,
             reason: None,
@@ -131,9 +131,9 @@ fn samples() -> Vec<ServerFrame> {
             limits: WelcomeLimits::default(),
         })),
         ServerFrame::Ack(Ack {
-            id: Some(samples::CLIENT.to_string()),
+            id: Some(samples::CLIENT_ID.to_string()),
             conversation_id: Some(conversation_id),
-            message_id: Some(samples::MESSAGE),
+            message_id: Some(samples::MESSAGE_ID),
             seq: Some(61),
             created_at: Some(samples::at()),
             duplicate: false,

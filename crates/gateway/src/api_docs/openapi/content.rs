@@ -3,12 +3,12 @@
 use serde_json::{Map, Value, json};
 
 /// Bodies that carry a message's content.
-const BODIES: [&str; 2] = ["SendMessage", "EditMessage"];
+const CONTENT_BODIES: [&str; 2] = ["SendMessage", "EditMessage"];
 
 /// Says of the bodies with content that they are one of two.
 pub(super) fn exactly_one(schemas: &mut Map<String, Value>) {
     schemas.remove("Content");
-    for name in BODIES {
+    for name in CONTENT_BODIES {
         if let Some(schema) = schemas.get_mut(name) {
             *schema = split(schema);
         }

@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::samples::{
-    CLIENT, CONVERSATION, MESSAGE, SESSION, at, conversation, deleted, event, later, listed,
-    message, participant, revocation, session, user,
+    CLIENT_ID, CONVERSATION_ID, MESSAGE_ID, SESSION_ID, at, conversation, deleted, event, later,
+    listed, message, participant, revocation, session, user,
 };
 use super::{answers, bodies};
 use crate::api_docs::openapi::answers::PresenceAnswer;
@@ -106,7 +106,7 @@ pub(super) fn response(operation: &str) -> Option<Value> {
             complete: true,
         }),
         "markRead" => one(&answers::ReadMarks {
-            read: BTreeMap::from([(CONVERSATION, 2)]),
+            read: BTreeMap::from([(CONVERSATION_ID, 2)]),
         }),
         "listSessions" => one(&SessionsAnswer {
             sessions: vec![session()],
@@ -208,8 +208,8 @@ fn clear(text: &str) -> bodies::Content {
 
 fn to_send(content: bodies::Content) -> bodies::SendMessage {
     bodies::SendMessage {
-        conversation_id: CONVERSATION,
-        client_id: Some(CLIENT),
+        conversation_id: CONVERSATION_ID,
+        client_id: Some(CLIENT_ID),
         kind: "text",
         content,
         reply_to: None,
@@ -231,11 +231,11 @@ fn encrypted() -> Value {
 
 fn marks() -> Option<Value> {
     let up_to = bodies::UpTo {
-        conversation_id: CONVERSATION,
+        conversation_id: CONVERSATION_ID,
         up_to_seq: 2,
     };
     let messages = bodies::Messages {
-        message_ids: vec![MESSAGE],
+        message_ids: vec![MESSAGE_ID],
     };
     named([
         ("upTo", value(&bodies::MarkRead::UpTo(up_to))),
@@ -245,7 +245,7 @@ fn marks() -> Option<Value> {
 
 fn revocations() -> Option<Value> {
     let session = bodies::RevokeSession {
-        session_id: SESSION,
+        session_id: SESSION_ID,
     };
     let login = bodies::RevokeLogin {
         login_session_id: "login-7",

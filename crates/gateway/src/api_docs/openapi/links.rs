@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-const CONVERSATION: &str = "$response.body#/conversation/id";
+const CONVERSATION_EXPRESSION: &str = "$response.body#/conversation/id";
 const FIRST_CONVERSATION: &str = "$response.body#/conversations/0/id";
-const MESSAGE: &str = "$response.body#/message/id";
+const MESSAGE_EXPRESSION: &str = "$response.body#/message/id";
 const FIRST_MESSAGE: &str = "$response.body#/messages/0/id";
 const IN_PATH: &str = "$request.path.id";
 
@@ -29,14 +29,14 @@ pub(super) fn of(operation: &str, status: &str) -> Option<Value> {
     let mut links = Map::new();
     match operation {
         "createConversation" | "getConversation" => {
-            in_conversation(&mut links, CONVERSATION);
+            in_conversation(&mut links, CONVERSATION_EXPRESSION);
             with_participant(
                 &mut links,
-                CONVERSATION,
+                CONVERSATION_EXPRESSION,
                 "$response.body#/participants/0/userId",
             );
         }
-        "updateConversation" => in_conversation(&mut links, CONVERSATION),
+        "updateConversation" => in_conversation(&mut links, CONVERSATION_EXPRESSION),
         "listConversations" => {
             in_conversation(&mut links, FIRST_CONVERSATION);
             next_page(&mut links, operation, &[]);
@@ -60,7 +60,7 @@ pub(super) fn of(operation: &str, status: &str) -> Option<Value> {
             with_participant(&mut links, IN_PATH, "$response.body#/participant/userId");
         }
         "sendMessage" | "getMessage" | "editMessage" | "deleteMessage" => {
-            with_message(&mut links, MESSAGE);
+            with_message(&mut links, MESSAGE_EXPRESSION);
             link(
                 &mut links,
                 "listMessages",

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema as _, ToSchema as _};
 
 /// Codes of one operation, beside those that any operation may answer with.
-const OWN: &[(&str, &[Code])] = &[
+const OPERATION_CODES: &[(&str, &[Code])] = &[
     ("connect", &[Code::OriginForbidden, Code::UpgradeRequired]),
     (
         "createConversation",
@@ -170,7 +170,7 @@ const OWN: &[(&str, &[Code])] = &[
     ),
 ];
 /// Codes that any operation with a token may answer with, by the name of their shared response.
-const ANY: [(&str, &[Code]); 8] = [
+const SHARED_CODES: [(&str, &[Code]); 8] = [
     (
         "Unauthorized",
         &[
@@ -201,11 +201,14 @@ const ANY_WITH_BODY: [(&str, &[Code]); 2] = [
 /// The refusals of an operation, by status.
 pub(crate) fn of(operation: &str, has_body: bool) -> Map<String, Value> {
     let with_body = ANY_WITH_BODY.iter().filter(|_| has_body);
-    let shared = ANY.iter().chain(with_body).filter_map(|(name, codes)| {
-        let status = codes.first()?.status();
-        Some((status, (*name).to_owned()))
-    });
-    let row = OWN.iter().find(|(id, _)| *id == operation);
+    let shared = SHARED_CODES
+        .iter()
+        .chain(with_body)
+        .filter_map(|(name, codes)| {
+            let status = codes.first()?.status();
+            Some((status, (*name).to_owned()))
+        });
+    let row = OPERATION_CODES.iter().find(|(id, _)| *id == operation);
     let own = by_status(row.map_or(&[], |(_, codes)| codes));
     own.into_iter()
         .map(|(status, codes)| (status, name_of(&codes)))
@@ -219,9 +222,11 @@ pub(crate) fn of(operation: &str, has_body: bool) -> Map<String, Value> {
 
 /// The responses that operations refer to: each is there once.
 pub(crate) fn responses() -> Value {
-    let shared = ANY.iter().chain(&ANY_WITH_BODY);
+    let shared = SHARED_CODES.iter().chain(&ANY_WITH_BODY);
     let shared = shared.map(|(name, codes)| ((*name).to_owned(), response(codes)));
-    let own = OWN.iter().flat_map(|(_, codes)| by_status(codes));
+    let own = OPERATION_CODES
+        .iter()
+        .flat_map(|(_, codes)| by_status(codes));
     let own = own.map(|(_, codes)| (name_of(&codes), response(&codes)));
     own.chain(shared).collect::<Map<_, _>>().into()
 }
@@ -377,5 +382,5 @@ fn problem() -> Value {
 /// The operations that have a row.
 #[cfg(test)]
 pub(crate) fn operations() -> impl Iterator<Item = &'static str> {
-    OWN.iter().map(|(operation, _)| *operation)
+    OPERATION_CODES.iter().map(|(operation, _)| *operation)
 }

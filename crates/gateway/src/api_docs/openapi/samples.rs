@@ -12,14 +12,14 @@ use confab_protocol::timestamp::Timestamp;
 use time::macros::datetime;
 use uuid::uuid;
 
-pub(crate) const CONVERSATION: ConversationId =
+pub(crate) const CONVERSATION_ID: ConversationId =
     ConversationId(uuid!("01890a5d-ac96-774b-bcce-b302099a8057"));
-pub(crate) const MESSAGE: EventId = EventId(uuid!("01890a5d-ac96-774b-bcce-b302099a8058"));
-pub(crate) const CLIENT: ClientId = ClientId(uuid!("0190163d-8694-739b-aea5-966c26f8ad91"));
+pub(crate) const MESSAGE_ID: EventId = EventId(uuid!("01890a5d-ac96-774b-bcce-b302099a8058"));
+pub(crate) const CLIENT_ID: ClientId = ClientId(uuid!("0190163d-8694-739b-aea5-966c26f8ad91"));
 /// A resume token.
 pub(crate) const RESUME_TOKEN: &str =
     "AYkKXayWd0u8zrMCCaCAWWJ1dCBub3QgYSByZWFsIHRva2VuLCBvZiBjb3Vyc2U";
-pub(crate) const SESSION: SessionId = SessionId(uuid!("01890a5d-ac96-774b-bcce-b302099a8059"));
+pub(crate) const SESSION_ID: SessionId = SessionId(uuid!("01890a5d-ac96-774b-bcce-b302099a8059"));
 
 /// The user of this name.
 #[expect(
@@ -40,7 +40,7 @@ pub(crate) fn later() -> Timestamp {
 
 pub(crate) fn conversation() -> Conversation {
     Conversation {
-        id: CONVERSATION,
+        id: CONVERSATION_ID,
         r#type: ConversationType::Group,
         metadata: JsonText::trusted(r#"{"name":"Weekend"}"#.to_owned()),
         version: 1,
@@ -71,7 +71,7 @@ fn member_preview(name: &str, role: Role) -> MemberPreview {
 pub(crate) fn listed() -> Conversation {
     Conversation {
         last_message: Some(MessagePreview {
-            id: MESSAGE,
+            id: MESSAGE_ID,
             seq: 2,
             sender: user("bob"),
             kind: "text".to_owned(),
@@ -104,11 +104,11 @@ fn text() -> JsonText {
 
 pub(crate) fn message() -> Message {
     Message {
-        id: MESSAGE,
-        conversation_id: CONVERSATION,
+        id: MESSAGE_ID,
+        conversation_id: CONVERSATION_ID,
         seq: 2,
         sender: user("bob"),
-        client_id: Some(CLIENT),
+        client_id: Some(CLIENT_ID),
         kind: "text".to_owned(),
         content: Some(text()),
         encrypted_content: None,
@@ -136,9 +136,9 @@ pub(crate) fn deleted() -> Message {
 pub(crate) fn event<T: serde::Serialize>(r#type: EventType, data: &T) -> Event {
     Event {
         r#type,
-        conversation_id: CONVERSATION,
+        conversation_id: CONVERSATION_ID,
         seq: 2,
-        id: MESSAGE,
+        id: MESSAGE_ID,
         actor: user("bob"),
         created_at: at(),
         data: JsonText::of(data).unwrap_or_else(|_unprintable| JsonText::empty_object()),
@@ -147,7 +147,7 @@ pub(crate) fn event<T: serde::Serialize>(r#type: EventType, data: &T) -> Event {
 
 pub(crate) fn session() -> Session {
     Session {
-        id: SESSION,
+        id: SESSION_ID,
         device_id: "phone".to_owned(),
         login_session_id: "login-7".to_owned(),
         since: at(),
@@ -157,7 +157,7 @@ pub(crate) fn session() -> Session {
 
 pub(crate) fn revocation() -> RevocationView {
     RevocationView {
-        session_id: Some(SESSION),
+        session_id: Some(SESSION_ID),
         login_session_id: None,
         user_id: Some(user("alice")),
         issued_before: None,

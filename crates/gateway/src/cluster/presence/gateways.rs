@@ -7,11 +7,11 @@ use confab_bus::GatewayId;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// A gateway that spoke within this lives, also when it was not heard yet to say so.
-const FRESH: Duration = Duration::from_secs(5);
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// For so long what a gateway repeats that is back is news.
-const RETURNING: Duration = Duration::from_secs(10);
+const RETURN_PERIOD: Duration = Duration::from_secs(10);
 /// Dead gateways that are remembered, in case they were only cut off.
-const DEAD: usize = 1024;
+const MAX_DEAD_GATEWAYS: usize = 1024;
 
 /// The gateways whose words count.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Speakers {
             self.returned.insert(gateway, now);
         }
         let returned = self.returned.get(&gateway);
-        returned.is_some_and(|at| now.duration_since(*at) < RETURNING)
+        returned.is_some_and(|at| now.duration_since(*at) < RETURN_PERIOD)
     }
 
     /// Those whose words count, but for some.
@@ -42,7 +42,7 @@ impl Speakers {
     /// Those that died since, and whether one lives that had died.
     pub(super) fn compare(&mut self, alive: &[GatewayId], now: Instant) -> (Vec<GatewayId>, bool) {
         self.returned
-            .retain(|_, at| now.duration_since(*at) < RETURNING);
+            .retain(|_, at| now.duration_since(*at) < RETURN_PERIOD);
         let before = self.dead.len();
         self.dead.retain(|gateway| {
             let is_dead = !alive.contains(gateway);
@@ -53,7 +53,7 @@ impl Speakers {
         });
         let is_back = self.dead.len() != before;
         let lives = |gateway: &GatewayId, at: &Instant| {
-            alive.contains(gateway) || now.duration_since(*at) < FRESH
+            alive.contains(gateway) || now.duration_since(*at) < ALIVE_TIMEOUT
         };
         let spoke = self.spoke.iter();
         let dead: Vec<_> = spoke
@@ -64,7 +64,7 @@ impl Speakers {
             self.spoke.remove(gateway);
             self.dead.push_back(*gateway);
         }
-        let surplus = self.dead.len().saturating_sub(DEAD);
+        let surplus = self.dead.len().saturating_sub(MAX_DEAD_GATEWAYS);
         self.dead.drain(..surplus);
         (dead, is_back)
     }

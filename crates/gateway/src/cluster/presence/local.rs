@@ -8,8 +8,8 @@ use confab_protocol::signal::{MemberOf, Presence, PresenceStatus};
 use rustc_hash::FxHashSet;
 
 use super::{
-    AT_ONCE, END_REPEAT_DELAY, KNOWN, MAX_ENDS, OFFLINE_MEMORY, PAUSE, Presences,
-    STEP_CONVERSATIONS, Said, Word,
+    AT_ONCE, END_REPEAT_DELAY, MAX_ENDS, MAX_KNOWN_USERS, MIN_UPDATE_INTERVAL, OFFLINE_MEMORY,
+    Presences, STEP_CONVERSATIONS, Said, Word,
 };
 use crate::account::{Account, SessionKey};
 
@@ -181,7 +181,7 @@ impl Presences {
                 let before = local.said.unwrap_or(PresenceStatus::Offline);
                 status != PresenceStatus::Offline
                     && (local.repeat || status != before)
-                    && local.spoke.is_none_or(|at| now >= at + PAUSE)
+                    && local.spoke.is_none_or(|at| now >= at + MIN_UPDATE_INTERVAL)
             })
         };
         let mut conversations = 0;
@@ -197,7 +197,7 @@ impl Presences {
 
     /// An end is said, and later once more.
     fn note_end(&mut self, account: &Arc<Account>, now: Instant) {
-        if self.ended.len() < KNOWN {
+        if self.ended.len() < MAX_KNOWN_USERS {
             self.ended.push_back((now, Arc::clone(account)));
         }
     }
@@ -259,7 +259,7 @@ impl Presences {
             let Some(local) = self.locals.get_mut(&account) else {
                 continue;
             };
-            if local.spoke.is_some_and(|at| now < at + PAUSE) {
+            if local.spoke.is_some_and(|at| now < at + MIN_UPDATE_INTERVAL) {
                 self.unsaid.push_back(account);
                 continue;
             }

@@ -114,11 +114,11 @@ async fn presence_is_given_back_where_no_room_is() {
     let gateways = Gateways::new(bus.clone());
     let metrics = SignalMetrics::new(&mut Registry::default());
     let (outbound, _signalling, _said) = Outbound::new(bus, gateways, metrics);
-    for n in 0..2 * BUFFER {
+    for n in 0..2 * BUFFER_SIGNALS {
         outbound.signal(typing(n));
     }
     let tenant = || "t".parse().unwrap();
-    for _ in 0..OF_PRESENCE {
+    for _ in 0..MAX_PRESENCE_SIGNALS {
         assert!(outbound.presence(tenant(), news()).is_ok());
     }
     let unsent = outbound.presence(tenant(), news()).unwrap_err();

@@ -10,9 +10,9 @@ use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 /// How long after a signal the next one of its user, conversation and kind goes.
-const PAUSE: Duration = Duration::from_secs(1);
+const MIN_SIGNAL_INTERVAL: Duration = Duration::from_secs(1);
 /// Users, conversations and kinds that sent within the last second, half of them of one tenant, and so many of one user; more are dropped.
-const MOST: usize = 64 * 1024;
+const MAX_THROTTLED_KEYS: usize = 64 * 1024;
 pub(super) const MOST_OF_USER: usize = 8 * 1024;
 
 /// What counts as the same signal.
@@ -55,7 +55,7 @@ impl Default for Throttle {
     fn default() -> Self {
         Self {
             slots: FxHashMap::default(),
-            shares: Slots::new(MOST, MOST / 2, MOST_OF_USER),
+            shares: Slots::new(MAX_THROTTLED_KEYS, MAX_THROTTLED_KEYS / 2, MOST_OF_USER),
             ends: VecDeque::new(),
         }
     }
@@ -112,7 +112,8 @@ impl Throttle {
     }
 
     fn begin(&mut self, key: Key, (sent, gateway): (SignalKind, Option<Uuid>), now: Instant) {
-        self.ends.push_back((now + PAUSE, key.clone()));
+        self.ends
+            .push_back((now + MIN_SIGNAL_INTERVAL, key.clone()));
         let slot = Slot {
             sent,
             waiting: None,
@@ -249,7 +250,7 @@ mod tests {
         }
         assert_eq!(offers("one", "quiet"), 0, "its tenant has its half");
         assert_eq!(offers("two", "quiet"), MOST_OF_USER);
-        assert_eq!(throttle.due(now + PAUSE), []);
+        assert_eq!(throttle.due(now + MIN_SIGNAL_INTERVAL), []);
         assert_eq!((throttle.slots.len(), throttle.ends.len()), (0, 0));
         assert_eq!(throttle.shares.used(), 0);
     }
@@ -276,11 +277,11 @@ mod tests {
                 }
             }
             for _ in 0..2 {
-                now += PAUSE;
+                now += MIN_SIGNAL_INTERVAL;
                 note(throttle.due(now), now);
             }
             for (user, sent) in &sent {
-                prop_assert!(sent.windows(2).all(|two| two[1].0 - two[0].0 >= PAUSE));
+                prop_assert!(sent.windows(2).all(|two| two[1].0 - two[0].0 >= MIN_SIGNAL_INTERVAL));
                 prop_assert_eq!(sent.last().map(|(_, kind)| kind), last.get(user));
             }
             prop_assert!(throttle.slots.is_empty());

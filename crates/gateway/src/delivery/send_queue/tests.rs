@@ -62,26 +62,26 @@ fn typing_takes_no_place_of_presence() {
     let send_queue = SendQueue::new(Encoding::Json, 8);
     send_queue.start(Frame::text(b"w"));
     send_queue.taken(1000).unwrap();
-    for user in 0..2 * PRESENCES {
+    for user in 0..2 * MAX_QUEUED_PRESENCES {
         signal(&send_queue, user, format!("here {user}"));
     }
-    for user in 0..2 * SIGNALS {
+    for user in 0..2 * MAX_QUEUED_SIGNALS {
         typing(&send_queue, user, format!("types {user}"));
     }
     let frames = send_queue.taken(1_000_000).unwrap();
-    assert_eq!(frames.len(), SIGNALS + PRESENCES);
-    let first = format!("here {PRESENCES}");
-    assert_eq!(frames[SIGNALS], Frame::text(first.as_bytes()));
+    assert_eq!(frames.len(), MAX_QUEUED_SIGNALS + MAX_QUEUED_PRESENCES);
+    let first = format!("here {MAX_QUEUED_PRESENCES}");
+    assert_eq!(frames[MAX_QUEUED_SIGNALS], Frame::text(first.as_bytes()));
 }
 
 #[test]
 fn signals_stand_behind_all_else_the_newest_of_each_and_never_end_a_session() {
     let send_queue = SendQueue::new(Encoding::Json, 8);
     send_queue.start(Frame::text(b"w"));
-    for user in 0..2 * SIGNALS {
+    for user in 0..2 * MAX_QUEUED_SIGNALS {
         typing(&send_queue, user, format!("old {user}"));
     }
-    typing(&send_queue, 2 * SIGNALS - 1, "new".to_owned());
+    typing(&send_queue, 2 * MAX_QUEUED_SIGNALS - 1, "new".to_owned());
     event(&send_queue, "1");
     send_queue.push_answer(Frame::text(b"a"));
     assert_eq!(
@@ -90,9 +90,12 @@ fn signals_stand_behind_all_else_the_newest_of_each_and_never_end_a_session() {
         "no signal among them"
     );
     let frames = send_queue.taken(10_000).unwrap();
-    assert_eq!(frames.len(), SIGNALS);
-    assert_eq!(frames[0], Frame::text(format!("old {SIGNALS}").as_bytes()));
-    assert_eq!(frames[SIGNALS - 1], Frame::text(b"new"));
+    assert_eq!(frames.len(), MAX_QUEUED_SIGNALS);
+    assert_eq!(
+        frames[0],
+        Frame::text(format!("old {MAX_QUEUED_SIGNALS}").as_bytes())
+    );
+    assert_eq!(frames[MAX_QUEUED_SIGNALS - 1], Frame::text(b"new"));
     assert_eq!(send_queue.taken(10_000).unwrap(), []);
 }
 
@@ -161,7 +164,7 @@ async fn many_signals_wait_for_no_pause() {
         signal(&send_queue, user, "s".to_owned());
         assert!(ready.as_mut().now_or_never().is_none());
     }
-    signal(&send_queue, SIGNALS, "s".to_owned());
+    signal(&send_queue, MAX_QUEUED_SIGNALS, "s".to_owned());
     assert!(ready.now_or_never().is_some());
 }
 

@@ -11,8 +11,8 @@ use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, html};
 use serde_json::Value;
 
 /// The page around the description.
-const FRAME: &str = include_str!("websocket.html");
-const PLACE: &str = "<!-- the description -->";
+const PAGE_TEMPLATE: &str = include_str!("websocket.html");
+const DESCRIPTION_MARK: &str = "<!-- the description -->";
 
 /// A part of the page: its title, and which messages stand in it.
 struct Part {
@@ -21,7 +21,7 @@ struct Part {
 }
 
 /// Events are the messages of the gateway whose types have a dot.
-const PARTS: [Part; 3] = [
+const PAGE_PARTS: [Part; 3] = [
     Part {
         title: "Frames from a client",
         holds: |key| key.starts_with("client."),
@@ -47,7 +47,7 @@ pub(super) fn page(document: &Value) -> String {
     let options = Options::ENABLE_TABLES | Options::ENABLE_HEADING_ATTRIBUTES;
     let mut body = String::new();
     html::push_html(&mut body, Parser::new_ext(&text, options).map(to_page));
-    FRAME.replacen(PLACE, &body, 1)
+    PAGE_TEMPLATE.replacen(DESCRIPTION_MARK, &body, 1)
 }
 
 /// The description links to what stands beside `/asyncapi.json`, which is one level above this page. Its text makes no elements.
@@ -79,7 +79,7 @@ fn markdown(document: &Value) -> String {
         text(&info["version"])
     );
     push(&mut out, text(&info["description"]));
-    for part in &PARTS {
+    for part in &PAGE_PARTS {
         push(&mut out, &format!("## {}", part.title));
         let held = messages.clone().filter(|(key, _)| (part.holds)(key));
         push_contents(&mut out, held.clone());
@@ -255,7 +255,7 @@ mod tests {
                 .split_once(&format!("<h3 id=\"{key}\">{}</h3>", text(&message["name"])))
                 .unwrap_or_else(|| panic!("{key} has no title"));
             let own = from_its_title.split("<h3 ").next().unwrap();
-            let in_parts = PARTS.iter().filter(|part| (part.holds)(key)).count();
+            let in_parts = PAGE_PARTS.iter().filter(|part| (part.holds)(key)).count();
             assert_eq!(in_parts, 1, "{key}");
             let example = &message["examples"][0]["payload"];
             for (field, _) in members(example) {

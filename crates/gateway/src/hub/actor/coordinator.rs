@@ -16,7 +16,7 @@ use tracing::{debug, info};
 use super::session_news::SessionNews;
 use super::shard::tell;
 use super::steps_out::StepsOut;
-use super::{Done, PERIOD, ToClose, ToOpen, Todo, questions};
+use super::{Done, TICK_PERIOD, ToClose, ToOpen, Todo, questions};
 use crate::account::SessionKey;
 use crate::hub::{Coordinator, Effect, FIRST_EPOCH, Opened, Opening, Step, Ticket};
 use crate::limits::permits::FairPermits;
@@ -29,7 +29,7 @@ pub(crate) struct CoordinatorLoop {
     pub(super) coordinator: Coordinator,
     pub(super) opens: mpsc::Receiver<ToOpen>,
     /// Without a bound of its own, for an end must not be lost: each session ends once that this loop knows, or has among `opens`. While it
-    /// stands still it learns of no others, so that there are no more than sockets and [`INBOX`](super::INBOX).
+    /// stands still it learns of no others, so that there are no more than sockets and [`INBOX_CAPACITY`](super::INBOX_CAPACITY).
     pub(super) closes: mpsc::UnboundedReceiver<ToClose>,
     /// More lingers than workers can tell.
     pub(super) rechecks: Arc<Notify>,
@@ -47,7 +47,7 @@ pub(crate) struct CoordinatorLoop {
 impl CoordinatorLoop {
     /// Runs until `stop`, or until the feed's reader ends.
     pub(crate) async fn run(mut self, mut epochs: watch::Receiver<u64>, stop: CancellationToken) {
-        let mut period = interval(PERIOD);
+        let mut period = interval(TICK_PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

@@ -27,7 +27,9 @@ use super::snapshots::tell_nothing;
 use super::steps_out::StepsOut;
 use super::to_shards::ToShards;
 use super::work::ClientWork;
-use super::{ForPresence, INBOX, Input, Peers, QUESTIONS, Replay, ToClose, ToOpen};
+use super::{
+    ForPresence, INBOX_CAPACITY, Input, MAX_CONCURRENT_QUERIES, Peers, Replay, ToClose, ToOpen,
+};
 use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::SendQueue;
 use crate::delivery::window::Bounds;
@@ -37,9 +39,9 @@ use crate::metrics::{CacheMetrics, FeedMetrics};
 use crate::workers::Commands;
 
 /// How long a session waits for a shard, the coordinator or presence: what is late for longer holds it up no more.
-const HUB_PATIENCE: Duration = Duration::from_secs(5);
+const HUB_TIMEOUT: Duration = Duration::from_secs(5);
 /// Spreads a counter over all bits (Knuth, 6.4: the golden ratio).
-const SPREAD: usize = 0x9E37_79B9;
+const HASH_MULTIPLIER: usize = 0x9E37_79B9;
 
 /// The sessions' door to the hub.
 #[derive(Debug, Clone)]
@@ -75,12 +77,12 @@ impl HubHandle {
         peers: Peers,
         replay: Replay,
     ) -> (Self, HubLoops) {
-        let (to_presence, for_presence) = mpsc::channel(INBOX);
+        let (to_presence, for_presence) = mpsc::channel(INBOX_CAPACITY);
         let sessions = Arc::new(SessionNews::default());
-        let (opens, to_open) = mpsc::channel(INBOX);
+        let (opens, to_open) = mpsc::channel(INBOX_CAPACITY);
         let (closes, to_close) = mpsc::unbounded_channel();
         let rechecks = Arc::new(Notify::new());
-        let questions = FairPermits::new(QUESTIONS);
+        let questions = FairPermits::new(MAX_CONCURRENT_QUERIES);
         let count = replay.shards.count();
         let bytes = replay.window.bytes / count;
         // The shards share what may be kept.
@@ -90,8 +92,8 @@ impl HubHandle {
         };
         let (mut loops, mut inboxes, mut todos) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..count {
-            let (inbox, inputs) = mpsc::channel(INBOX);
-            let (todo, to_do) = mpsc::channel(INBOX);
+            let (inbox, inputs) = mpsc::channel(INBOX_CAPACITY);
+            let (todo, to_do) = mpsc::channel(INBOX_CAPACITY);
             inboxes.push(inbox);
             todos.push(todo);
             loops.push(ShardLoop {
@@ -236,7 +238,7 @@ impl HubHandle {
     pub(crate) async fn drained(&self, key: SessionKey) -> bool {
         // By no rule, so that no session meets the same shard first each time.
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
-        let first = turn.wrapping_mul(SPREAD) >> 16;
+        let first = turn.wrapping_mul(HASH_MULTIPLIER) >> 16;
         let telling = self.shards.tell_all(first, || Input::Drained(key));
         in_time(telling).await.is_some()
     }
@@ -349,5 +351,5 @@ impl HubHandle {
 
 /// Waits for the hub; none when it is late.
 async fn in_time<T>(waiting: impl Future<Output = T>) -> Option<T> {
-    timeout(HUB_PATIENCE, waiting).await.ok()
+    timeout(HUB_TIMEOUT, waiting).await.ok()
 }

@@ -12,9 +12,9 @@ use super::questions::permit;
 use crate::limits::permits::{FairPermit, FairPermits};
 
 /// Questions at once.
-const LOOKUPS: usize = 2;
+const MAX_CONCURRENT_LOOKUPS: usize = 2;
 /// How long a user waits behind each answer that it is no member, whichever of its sessions asks.
-const PAUSE: Duration = Duration::from_millis(20);
+const LOOKUP_PAUSE: Duration = Duration::from_millis(20);
 /// Users whose pauses are remembered before those that are over are forgotten.
 const MAX_USERS: usize = 10_000;
 
@@ -28,7 +28,7 @@ pub(super) struct Lookups {
 impl Lookups {
     pub(super) fn new() -> Self {
         Self {
-            permits: FairPermits::new(LOOKUPS),
+            permits: FairPermits::new(MAX_CONCURRENT_LOOKUPS),
             pauses: Arc::default(),
         }
     }
@@ -51,7 +51,7 @@ impl Lookups {
             return None;
         }
         let begin = *end;
-        *end += PAUSE;
+        *end += LOOKUP_PAUSE;
         Some(begin)
     }
 
@@ -63,7 +63,7 @@ impl Lookups {
             pauses.retain(|_, end| *end > now);
         }
         let end = pauses.entry(owner.clone()).or_insert(now);
-        *end = (*end).max(now + PAUSE);
+        *end = (*end).max(now + LOOKUP_PAUSE);
     }
 }
 
@@ -85,11 +85,15 @@ mod tests {
         assert_eq!(lookups.begin_of(&loud, now), None);
         lookups.refused(Some(&loud), now);
         for n in 1..=3 {
-            assert_eq!(lookups.begin_of(&loud, now), Some(now + PAUSE * n));
+            assert_eq!(lookups.begin_of(&loud, now), Some(now + LOOKUP_PAUSE * n));
         }
         assert_eq!(lookups.begin_of(&quiet, now), None);
-        assert_eq!(lookups.begin_of(&loud, now + PAUSE * 4), None, "it is over");
-        assert_eq!(lookups.begin_of(&loud, now + PAUSE * 4), None);
+        assert_eq!(
+            lookups.begin_of(&loud, now + LOOKUP_PAUSE * 4),
+            None,
+            "it is over"
+        );
+        assert_eq!(lookups.begin_of(&loud, now + LOOKUP_PAUSE * 4), None);
     }
 
     #[test]
@@ -98,7 +102,7 @@ mod tests {
         for n in 0..=MAX_USERS {
             lookups.refused(Some(&owner(&n.to_string())), now);
         }
-        lookups.refused(Some(&owner("last")), now + PAUSE);
+        lookups.refused(Some(&owner("last")), now + LOOKUP_PAUSE);
         assert_eq!(lookups.pauses.lock().unwrap().len(), 1);
     }
 }

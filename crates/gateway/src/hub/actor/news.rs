@@ -8,10 +8,10 @@ use rustc_hash::FxHashMap;
 use crate::cluster::presence::Said;
 
 /// About how many bytes of news go in one message: far from what NATS takes, and little to read at once.
-const NEWS: usize = 256 * 1024;
+const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 /// About how many bytes a word takes without its conversations, and each of those with its seq.
-const WORD: usize = 200;
-const ID: usize = 18;
+const UPDATE_BYTES: usize = 200;
+const CONVERSATION_BYTES: usize = 18;
 const AS_OF: usize = 9;
 
 /// Puts what is said into messages: of one tenant each, and of a bounded size.
@@ -25,7 +25,8 @@ pub(super) fn news(
         full: Vec::new(),
         open: FxHashMap::default(),
     };
-    let size = |word: &Presence| WORD + (ID + AS_OF) * word.conversations.len();
+    let size =
+        |word: &Presence| UPDATE_BYTES + (CONVERSATION_BYTES + AS_OF) * word.conversations.len();
     for word in said.changes {
         let page = pages.with(word.tenant.clone(), size(&word));
         page.changes.push(word);
@@ -39,7 +40,7 @@ pub(super) fn news(
         page.unheard.push(word);
     }
     for (tenant, id) in wanted {
-        pages.with(tenant, ID).wanted.push(id);
+        pages.with(tenant, CONVERSATION_BYTES).wanted.push(id);
     }
     let open = pages.open.into_iter();
     let open = open.map(|(tenant, (page, _))| (tenant, page));
@@ -67,7 +68,7 @@ impl Pages {
             .open
             .entry(tenant.clone())
             .or_insert_with(|| (empty(), 0));
-        if *size > 0 && *size + bytes > NEWS {
+        if *size > 0 && *size + bytes > MAX_MESSAGE_BYTES {
             let full = std::mem::replace(page, empty());
             self.full.push((tenant, full));
             *size = 0;
@@ -109,7 +110,7 @@ mod tests {
         assert!(pages.len() < 20, "{}", pages.len());
         let (mut words, mut wanted) = (0, 0);
         for (tenant, page) in &pages {
-            assert!(wire::encode(page).unwrap().len() < 2 * NEWS);
+            assert!(wire::encode(page).unwrap().len() < 2 * MAX_MESSAGE_BYTES);
             assert!(page.changes.iter().all(|word| word.tenant == *tenant));
             words += page.changes.len() + page.repeats.len() + page.unheard.len();
             wanted += page.wanted.len();

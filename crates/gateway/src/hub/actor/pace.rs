@@ -9,9 +9,9 @@ use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 /// How many times as long as a turn the pause behind it is: a walk leaves two thirds of the time to others.
-const SHARE: u32 = 2;
+const YIELD_RATIO: u32 = 2;
 /// The longest pause: a gateway that is busy with other things does not hold a walk up for longer.
-const LONGEST: Duration = Duration::from_millis(3);
+const MAX_YIELD: Duration = Duration::from_millis(3);
 
 /// When the next turn begins.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl Pace {
                 yield_now().await;
                 let now = Instant::now();
                 let took = now.duration_since(began);
-                let until = now + (took * SHARE).min(LONGEST);
+                let until = now + (took * YIELD_RATIO).min(MAX_YIELD);
                 self.until = Some(until);
                 until
             }
@@ -51,7 +51,7 @@ impl Pace {
             (None, _) => true,
             (Some(_), Some(until)) => until <= now || !may_rest,
             // Something came before the sessions had run: where the loop is busy that is always so.
-            (Some(began), None) => !may_rest || now.duration_since(began) >= LONGEST,
+            (Some(began), None) => !may_rest || now.duration_since(began) >= MAX_YIELD,
         };
         if may {
             (self.began, self.until) = (Some(now), None);
@@ -80,11 +80,11 @@ mod tests {
         assert!(!pace.begins(true, start), "the sessions have not run");
         pace.pause(true).await;
         let until = pace.until.unwrap();
-        assert!(until <= Instant::now() + LONGEST);
+        assert!(until <= Instant::now() + MAX_YIELD);
         assert!(!pace.begins(true, until - Duration::from_nanos(1)));
         assert!(pace.begins(true, until));
         assert!(
-            pace.begins(true, until + LONGEST),
+            pace.begins(true, until + MAX_YIELD),
             "the feed alone was busy"
         );
         pace.took(false);

@@ -21,7 +21,7 @@ use super::shard::tell;
 use super::snapshots::Snapshots;
 use super::telling::{AskedFor, Tellings};
 use super::to_shards::ToShards;
-use super::{ForPresence, INBOX, Input, PERIOD, Peers};
+use super::{ForPresence, INBOX_CAPACITY, Input, Peers, TICK_PERIOD};
 use crate::account::Account;
 use crate::cluster::presence::{Answer, Presences, Said, Word};
 use crate::cluster::signals::{FromGateways, Outbound};
@@ -33,9 +33,9 @@ const SAY_USERS: usize = 64;
 /// With as many members each as carry signals, they fit one answer of a shard.
 const ASKED_FOR: usize = 100;
 /// Changes that are told in one turn.
-const TELLINGS: usize = 16;
+const MAX_TURN_CHANGES: usize = 16;
 /// How long a shard is waited for: one that is late is left out.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Presence's loop.
 pub(crate) struct PresenceLoop {
@@ -99,7 +99,7 @@ impl PresenceLoop {
     }
 
     async fn keep(&mut self) {
-        let mut period = interval(PERIOD);
+        let mut period = interval(TICK_PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut due = false;
         loop {
@@ -209,7 +209,7 @@ impl PresenceLoop {
             return;
         };
         // Half of the room is for what sessions wait for.
-        let has_room = shard.capacity() > INBOX / 2;
+        let has_room = shard.capacity() > INBOX_CAPACITY / 2;
         match shard.try_reserve() {
             Ok(place) if has_room => place.send(Input::Signal(signal)),
             _ => self.signals.dropped(&signal),
@@ -270,7 +270,7 @@ impl PresenceLoop {
                 let tenant = Some(tenant.clone());
                 Input::MembersHere(MembersQuery::new(tenant, ids, answer))
             };
-            let told = self.shards.ask_in_time(parts, PATIENCE, ask).await;
+            let told = self.shards.ask_in_time(parts, SHARD_TIMEOUT, ask).await;
             is_known = told.len() == self.shards.shards.count()
                 && !told.iter().any(|told| told.are_unsure);
             members.extend(told.into_iter().flat_map(|told| told.members));
@@ -300,7 +300,7 @@ impl PresenceLoop {
     ) -> (FxHashMap<ConversationId, bool>, bool) {
         let parts: Vec<Vec<_>> = self.shards.shards.split(ids, |id| *id);
         let ask = |ids, answer| Input::Hosting(HostingQuery::new(ids, answer));
-        let here = self.shards.ask_in_time(parts, PATIENCE, ask).await;
+        let here = self.shards.ask_in_time(parts, SHARD_TIMEOUT, ask).await;
         let is_whole = here.len() == self.shards.shards.count();
         (here.into_iter().flatten().collect(), is_whole)
     }
@@ -309,7 +309,7 @@ impl PresenceLoop {
     pub(super) async fn carrying_of(&self, account: &Arc<Account>) -> (CarryingOf, bool) {
         let parts = std::iter::repeat(());
         let ask = |(), answer| Input::CarryingOf(CarryingQuery::new(Arc::clone(account), answer));
-        let answers = self.shards.ask_in_time(parts, PATIENCE, ask).await;
+        let answers = self.shards.ask_in_time(parts, SHARD_TIMEOUT, ask).await;
         let is_whole = answers.len() == self.shards.shards.count();
         let are_counted = answers.iter().all(|answer| answer.are_counted);
         let conversations = answers.into_iter().flat_map(|answer| answer.conversations);
@@ -358,7 +358,7 @@ impl PresenceLoop {
             self.publish(Said::default()).await;
         }
         let next = std::iter::from_fn(|| self.tellings.pop());
-        let next: Vec<_> = next.take(TELLINGS).collect();
+        let next: Vec<_> = next.take(MAX_TURN_CHANGES).collect();
         let told = next.into_iter().map(|telling| self.tell_on(telling));
         for telling in join_all(told).await.into_iter().flatten() {
             self.tellings.push_back(telling);
@@ -374,7 +374,7 @@ impl PresenceLoop {
             shard.send(Input::Tell(telling, done)).await.ok()?;
             told.await.ok()
         };
-        timeout(PATIENCE, tell).await.ok().flatten()
+        timeout(SHARD_TIMEOUT, tell).await.ok().flatten()
     }
 
     async fn repeat_asked_for(&mut self) {
@@ -385,7 +385,7 @@ impl PresenceLoop {
         }
         let parts: Vec<Vec<_>> = self.shards.shards.split(ids, |id| *id);
         let ask = |ids, answer| Input::MembersHere(MembersQuery::new(None, ids, answer));
-        let told = self.shards.ask_in_time(parts, PATIENCE, ask).await;
+        let told = self.shards.ask_in_time(parts, SHARD_TIMEOUT, ask).await;
         let members = told.into_iter().flat_map(|told| told.members);
         let accounts: FxHashSet<_> = members.map(|(account, _)| account).collect();
         for account in accounts {

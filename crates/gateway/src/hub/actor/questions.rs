@@ -17,9 +17,9 @@ use crate::limits::permits::{FairPermit, FairPermits};
 use crate::workers::Commands;
 
 /// Ranges in one question: of a session with more the rest goes in another.
-const RANGES: usize = 1000;
+const MAX_QUERY_RANGES: usize = 1000;
 /// Events that a worker gives in one answer at most.
-const EVENTS: u64 = 1000;
+const MAX_ANSWER_EVENTS: u64 = 1000;
 
 /// Puts what several sessions lack into few questions: of one tenant each, and as many sessions as find room in one answer.
 pub(super) fn together(sessions: impl Iterator<Item = Vec<Read>>) -> Vec<Vec<Read>> {
@@ -31,7 +31,7 @@ pub(super) fn together(sessions: impl Iterator<Item = Vec<Read>>) -> Vec<Vec<Rea
         };
         let events: u64 = reads.iter().map(|read| read.up_to - read.after).sum();
         let (page, size) = open.entry(tenant).or_default();
-        if page.len() + reads.len() > RANGES || *size + events > EVENTS {
+        if page.len() + reads.len() > MAX_QUERY_RANGES || *size + events > MAX_ANSWER_EVENTS {
             full.push(std::mem::take(page));
             *size = 0;
         }
@@ -59,7 +59,7 @@ impl ShardLoop {
     /// Asks for what sessions of one tenant lack at once.
     pub(super) fn ask_for_ranges(&mut self, mut reads: Vec<Read>) {
         while !reads.is_empty() {
-            let rest = reads.split_off(reads.len().min(RANGES));
+            let rest = reads.split_off(reads.len().min(MAX_QUERY_RANGES));
             self.metrics.question("read_ranges");
             let (commands, questions) = (self.commands.clone(), Arc::clone(&self.questions));
             let owner = self.owner_of(&reads);

@@ -14,7 +14,7 @@ use tracing::debug;
 use super::pace::Pace;
 use super::queries::QUERY_STEP;
 use super::work::{ClientWork, SEEN_STEP, TELL_STEP};
-use super::{Done, ForPresence, FromFeed, Input, PERIOD, Todo, questions};
+use super::{Done, ForPresence, FromFeed, Input, TICK_PERIOD, Todo, questions};
 use crate::account::SessionKey;
 use crate::cluster::signals::Outbound;
 use crate::hub::{Effect, Read, Reader, Shard};
@@ -23,7 +23,7 @@ use crate::metrics::{FeedMetrics, Part, WindowMetrics};
 use crate::workers::Commands;
 
 /// Events taken from the feed at once.
-pub(super) const RUN: usize = 256;
+pub(super) const MAX_TURN_EVENTS: usize = 256;
 /// For how long answers of workers and large conversations have each one turn; one of each at least.
 const TURN_TIME: Duration = Duration::from_millis(1);
 
@@ -56,8 +56,8 @@ pub(super) struct Shown {
 impl ShardLoop {
     /// Runs until `stop`, or until the feed's reader ends.
     pub(crate) async fn run(mut self, mut feed: mpsc::Receiver<FromFeed>, stop: CancellationToken) {
-        let mut events = Vec::with_capacity(RUN);
-        let mut period = interval(PERIOD);
+        let mut events = Vec::with_capacity(MAX_TURN_EVENTS);
+        let mut period = interval(TICK_PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut pace, mut show_due) = (Pace::default(), Instant::now());
         loop {
@@ -65,7 +65,7 @@ impl ShardLoop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                count = feed.recv_many(&mut events, RUN), if self.shard.may_hear() => {
+                count = feed.recv_many(&mut events, MAX_TURN_EVENTS), if self.shard.may_hear() => {
                     if count == 0 {
                         return;
                     }
@@ -87,7 +87,7 @@ impl ShardLoop {
             self.carry_out();
             self.tell_presence();
             if show_due <= now {
-                show_due = now + PERIOD;
+                show_due = now + TICK_PERIOD;
                 self.show();
             }
             self.observe(finished);

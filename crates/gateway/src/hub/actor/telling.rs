@@ -100,9 +100,9 @@ mod tests {
         };
         for is_on_its_way in [false, true] {
             let mut tellings = Tellings::default();
-            tellings.push(change(PresenceStatus::Online, &[1, 2]), Shards::ONE);
+            tellings.push(change(PresenceStatus::Online, &[1, 2]), Shards::SINGLE);
             let older = is_on_its_way.then(|| tellings.pop().unwrap());
-            tellings.push(change(PresenceStatus::Away, &[2, 3]), Shards::ONE);
+            tellings.push(change(PresenceStatus::Away, &[2, 3]), Shards::SINGLE);
             if let Some(older) = older {
                 tellings.push_back(older);
             }

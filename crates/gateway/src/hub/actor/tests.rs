@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::shard::RUN;
+use super::shard::MAX_TURN_EVENTS;
 use super::*;
 use crate::delivery::encoding::Encoding;
 use crate::delivery::frames::Frame;
@@ -197,10 +197,10 @@ fn event(n: usize, seq: Seq) -> FromFeed {
 /// One thread: where the test looks, the loop has come to an end of a turn.
 #[tokio::test]
 async fn what_comes_next_stays_in_the_feed_while_a_run_of_it_is_on_its_way() {
-    let (_door, loops, outboxes) = with_sessions_in(Shards::ONE, RUN).await;
+    let (_door, loops, outboxes) = with_sessions_in(Shards::SINGLE, MAX_TURN_EVENTS).await;
     let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
-    let (feed, events) = mpsc::channel(2 * RUN);
-    for n in 0..RUN {
+    let (feed, events) = mpsc::channel(2 * MAX_TURN_EVENTS);
+    for n in 0..MAX_TURN_EVENTS {
         feed.send(event(n, 2)).await.unwrap();
     }
     feed.send(event(0, 3)).await.unwrap();
@@ -217,9 +217,12 @@ async fn what_comes_next_stays_in_the_feed_while_a_run_of_it_is_on_its_way() {
 
     let last = outboxes.last().unwrap();
     let delivered = last.unacked().len();
-    assert!(delivered >= RUN / 2, "{delivered} of {RUN}");
+    assert!(
+        delivered >= MAX_TURN_EVENTS / 2,
+        "{delivered} of {MAX_TURN_EVENTS}"
+    );
     let all_is_delivered = async {
-        while last.unacked().len() < RUN {
+        while last.unacked().len() < MAX_TURN_EVENTS {
             yield_now().await;
         }
     };
@@ -249,7 +252,7 @@ impl Flood {
                 Self::Presence => door.presence(key, status).await,
                 Self::Typing => {
                     // More than the inbox takes; no worker is there to answer.
-                    for _ in 0..INBOX {
+                    for _ in 0..INBOX_CAPACITY {
                         drop(door.membership(key, foreign, &turns).now_or_never());
                     }
                     yield_now().await;
@@ -264,9 +267,9 @@ impl Flood {
 #[tokio::test]
 async fn live_events_pass_flood_of_client_work() {
     for flood in [Flood::Presence, Flood::Typing, Flood::Seen] {
-        let (door, loops, outboxes) = with_sessions_in(Shards::ONE, RUN).await;
+        let (door, loops, outboxes) = with_sessions_in(Shards::SINGLE, MAX_TURN_EVENTS).await;
         let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
-        let (feed, events) = mpsc::channel(2 * RUN);
+        let (feed, events) = mpsc::channel(2 * MAX_TURN_EVENTS);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(shard.run(events, stop.clone()));
@@ -278,24 +281,24 @@ async fn live_events_pass_flood_of_client_work() {
             yield_now().await;
         }
         let last = outboxes.last().unwrap();
-        for n in 0..RUN {
+        for n in 0..MAX_TURN_EVENTS {
             feed.send(event(n, 2)).await.unwrap();
         }
         let all_is_delivered = async {
-            while last.unacked().len() < RUN {
+            while last.unacked().len() < MAX_TURN_EVENTS {
                 yield_now().await;
             }
         };
         let heard = timeout(SOON, all_is_delivered).await;
         let count = last.unacked().len();
-        assert!(heard.is_ok(), "{flood:?}: {count} of {RUN}");
+        assert!(heard.is_ok(), "{flood:?}: {count} of {MAX_TURN_EVENTS}");
         tasks.shutdown().await;
     }
 }
 
 #[tokio::test]
 async fn session_whose_opening_was_given_up_is_not_opened() {
-    let (door, loops) = without_sessions(Shards::ONE).await;
+    let (door, loops) = without_sessions(Shards::SINGLE).await;
     let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
     let account = Account {
         tenant: "default".parse().unwrap(),
@@ -322,10 +325,10 @@ async fn session_whose_opening_was_given_up_is_not_opened() {
 
 #[tokio::test]
 async fn hub_without_turns_does_not_keep_up() {
-    let (_door, loops, _outboxes) = with_sessions_in(Shards::ONE, 1).await;
+    let (_door, loops, _outboxes) = with_sessions_in(Shards::SINGLE, 1).await;
     let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
     let lag = shard.metrics.lag(0).clone();
-    let (feed, events) = mpsc::channel(RUN);
+    let (feed, events) = mpsc::channel(MAX_TURN_EVENTS);
     let read = Instant::now();
     lag.read(read);
     feed.send(event(0, 2)).await.unwrap();
@@ -412,7 +415,7 @@ async fn stalled_shard_holds_up_no_other_and_begins_anew() {
 #[tokio::test]
 async fn all_users_are_told_after_break_however_much_it_is() {
     const CONVERSATIONS: usize = 200;
-    let (door, mut loops, _outboxes) = with_sessions_in(Shards::ONE, CONVERSATIONS).await;
+    let (door, mut loops, _outboxes) = with_sessions_in(Shards::SINGLE, CONVERSATIONS).await;
     let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
     let (feed, events) = mpsc::channel(1);
     let stop = CancellationToken::new();

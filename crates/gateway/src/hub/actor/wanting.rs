@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::Input;
 use super::news::news;
-use super::presence::{PATIENCE, PresenceLoop};
+use super::presence::{PresenceLoop, SHARD_TIMEOUT};
 use crate::cluster::presence::Said;
 
 /// Conversations whose members' presence the others are asked for at once, about.
@@ -54,7 +54,7 @@ impl PresenceLoop {
             shard.send(Input::Hosted(after, answer)).await.ok()?;
             answered.await.ok()
         };
-        match timeout(PATIENCE, ask).await {
+        match timeout(SHARD_TIMEOUT, ask).await {
             Ok(Some((page, last))) => {
                 self.wanted.extend(page);
                 if last.is_some() {

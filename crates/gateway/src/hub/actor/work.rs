@@ -35,7 +35,7 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [
+    const ALL_KINDS: [Self; 5] = [
         Self::Session,
         Self::Room,
         Self::Signal,
@@ -76,7 +76,7 @@ pub(super) struct ClientWork {
     of_coordinator: VecDeque<Input>,
     /// What presence asks for the whole gateway: few things at once.
     of_presence: VecDeque<Input>,
-    queues: [FairQueue<Input>; Kind::ALL.len()],
+    queues: [FairQueue<Input>; Kind::ALL_KINDS.len()],
 }
 
 impl ClientWork {
@@ -165,7 +165,7 @@ impl ShardLoop {
 
     /// Does what the budgets of one turn allow of what is asked.
     pub(super) fn client_turn(&mut self) {
-        for kind in Kind::ALL {
+        for kind in Kind::ALL_KINDS {
             let mut budget = self.common_turn(kind);
             while budget > 0
                 && let Some((owner, input)) = self.work.queue(kind).pop()

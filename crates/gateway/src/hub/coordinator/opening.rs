@@ -12,14 +12,14 @@ use super::openings::Haste;
 use super::owed::owed;
 use super::session::Weighing;
 use super::{
-    AGAIN, Account, Ask, Asking, Coordinator, Effect, NAMED, Opened, Opening, OpeningSize, Part,
-    Phase, Purpose, Recorded, Registration, ReplayBudget, Retry, Session, SessionKey, Start, Step,
-    Stepped, Ticket, WITHOUT_WORKERS,
+    Account, Ask, Asking, Coordinator, Effect, MAX_QUERY_POSITIONS, Opened, Opening, OpeningSize,
+    Part, Phase, Purpose, RETRY_DELAY, Recorded, Registration, ReplayBudget, Retry, Session,
+    SessionKey, Start, Step, Stepped, Ticket, WITHOUT_WORKERS,
 };
 use crate::hub::asking::memberships_of;
 
 /// Sessions in one question.
-const SESSIONS: usize = 100;
+const MAX_QUERY_SESSIONS: usize = 100;
 /// About what a membership takes in an answer: whoever has many pages gives way to others between them.
 const MEMBERSHIP_BYTES: usize = 64;
 
@@ -129,7 +129,7 @@ impl Coordinator {
 
     /// Asks for the memberships of sessions that open, as many at once as wait.
     fn ask_openings_in(&mut self, haste: Haste) {
-        for size in OpeningSize::ALL {
+        for size in OpeningSize::ALL_SIZES {
             while self.openings.may_ask(size, haste) {
                 let (of, keys) = self.next_openings(size);
                 if keys.is_empty() {
@@ -149,8 +149,8 @@ impl Coordinator {
     /// Sessions of a size that find room in one question.
     fn next_openings(&mut self, size: OpeningSize) -> (Vec<MembershipsOf>, Vec<SessionKey>) {
         let (mut of, mut keys, mut named) = (Vec::new(), Vec::new(), 0);
-        while keys.len() < SESSIONS
-            && named < NAMED
+        while keys.len() < MAX_QUERY_SESSIONS
+            && named < MAX_QUERY_POSITIONS
             && let Some((owner, key)) = self.openings.pop(size)
         {
             let session = self.sessions.get_mut(&key);
@@ -188,7 +188,8 @@ impl Coordinator {
         for key in &keys {
             self.open_without_workers(*key);
         }
-        self.effects.push(Effect::Later(AGAIN, Retry::Open(keys)));
+        self.effects
+            .push(Effect::Later(RETRY_DELAY, Retry::Open(keys)));
         self.ask_openings();
     }
 
@@ -359,7 +360,7 @@ impl Coordinator {
             }
             // Some shard is late: it has the session's first step before it.
             Phase::Registering(start) if start.resumed => {
-                let again = Effect::Later(AGAIN, Retry::OpenWithout(key));
+                let again = Effect::Later(RETRY_DELAY, Retry::OpenWithout(key));
                 self.effects.push(again);
             }
             _ => {}

@@ -36,7 +36,7 @@ pub(super) enum Haste {
 }
 
 impl OpeningSize {
-    pub(super) const ALL: [Self; 2] = [Self::Small, Self::Large];
+    pub(super) const ALL_SIZES: [Self; 2] = [Self::Small, Self::Large];
 
     /// The size of a session that waits for its memberships.
     pub(super) fn of(asking: &Asking) -> Self {

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::reconciling::{ASKS, USERS};
+use super::reconciling::{MAX_CONCURRENT_QUERIES, MAX_QUERY_USERS};
 use super::{Account, Coordinator};
 
 /// How long a round over all users takes.
 const ROUND_PERIOD: Duration = Duration::from_secs(60);
 /// Rounds go on for so long behind the last announcement that more lingers than it tells.
-const QUIET: Duration = Duration::from_secs(5);
+const ROUNDS_END_DELAY: Duration = Duration::from_secs(5);
 /// Users that are asked for in one step at most.
-const MAX_STEP_USERS: usize = USERS * ASKS;
+const MAX_STEP_USERS: usize = MAX_QUERY_USERS * MAX_CONCURRENT_QUERIES;
 
 /// A round over all users.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ impl Coordinator {
 
     /// Asks for the users whose turn it is, where a round goes on.
     pub(crate) fn recheck_on(&mut self, now: Instant) {
-        let is_wanted = |wanted: Instant| now.saturating_duration_since(wanted) < QUIET;
+        let is_wanted = |wanted: Instant| now.saturating_duration_since(wanted) < ROUNDS_END_DELAY;
         if !self.round.wanted.is_some_and(is_wanted) {
             self.round = Round::default();
             return;
@@ -76,7 +76,7 @@ impl Coordinator {
         }
         // Who opens is brought up to date by that; the round makes up for it later.
         let openings: usize = self.waiting_openings().iter().sum();
-        if openings > 0 || self.reconciling >= ASKS {
+        if openings > 0 || self.reconciling >= MAX_CONCURRENT_QUERIES {
             return;
         }
         let due = self.round.due(now);

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use confab_protocol::query::{MembershipsOf, UserMemberships};
 
 use super::{
-    Account, Ask, Coordinator, Effect, NAMED, Phase, Purpose, Step, Stepped, Ticket, Told,
+    Account, Ask, Coordinator, Effect, MAX_QUERY_POSITIONS, Phase, Purpose, Step, Stepped, Ticket,
+    Told,
 };
 use crate::hub::asking::{account_of, memberships_of};
 
 /// Users in one question, and how many such questions are on their way at once.
-pub(super) const USERS: usize = 100;
-pub(super) const ASKS: usize = 4;
+pub(super) const MAX_QUERY_USERS: usize = 100;
+pub(super) const MAX_CONCURRENT_QUERIES: usize = 4;
 
 impl Coordinator {
     /// The feed began anew for some shard, which has this epoch now: whoever is here is asked for again, and every session that opens
@@ -31,8 +32,8 @@ impl Coordinator {
     }
 
     pub(super) fn reconcile_more(&mut self) {
-        while self.reconciling < ASKS && !self.to_reconcile.is_empty() {
-            let rest = self.to_reconcile.len().saturating_sub(USERS);
+        while self.reconciling < MAX_CONCURRENT_QUERIES && !self.to_reconcile.is_empty() {
+            let rest = self.to_reconcile.len().saturating_sub(MAX_QUERY_USERS);
             let of = self.to_reconcile.split_off(rest);
             self.reconciling += 1;
             let steps = (0..self.shards.count()).map(|_| Step::Held(of.clone().into(), Vec::new()));
@@ -72,7 +73,7 @@ impl Coordinator {
         self.reconciling -= 1;
         let (mut question, mut named) = (Vec::new(), 0);
         for one in all {
-            if named > 0 && named + one.held.len() > NAMED {
+            if named > 0 && named + one.held.len() > MAX_QUERY_POSITIONS {
                 self.ask_reconcile(asked, std::mem::take(&mut question));
                 named = 0;
             }

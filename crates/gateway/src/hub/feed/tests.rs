@@ -23,19 +23,19 @@ fn past() -> FromFeed {
 
 #[tokio::test(start_paused = true)]
 async fn the_past_leaves_room_for_what_is_new_and_goes_on_when_the_hub_does() {
-    let (hub, mut from_feed, _) = ToHub::new(Shards::ONE, Arc::default());
+    let (hub, mut from_feed, _) = ToHub::new(Shards::SINGLE, Arc::default());
     let (queue, heard) = (&hub.queues[0], &mut from_feed[0]);
     let filling = async {
-        for _ in 0..2 * BUFFER {
+        for _ in 0..2 * BUFFER_EVENTS {
             assert!(hand_over(queue, past()).await);
         }
     };
     let mut filling = Box::pin(filling);
     let while_the_hub_stands = Duration::from_secs(1);
     assert!(timeout(while_the_hub_stands, &mut filling).await.is_err());
-    assert!(queue.waiting() <= AHEAD + 1);
+    assert!(queue.waiting() <= MAX_WAITING_EVENTS + 1);
     let hub_goes_on = async {
-        for _ in 0..2 * BUFFER {
+        for _ in 0..2 * BUFFER_EVENTS {
             assert!(matches!(heard.recv().await, Some(FromFeed::Past(..))));
         }
     };
@@ -47,7 +47,7 @@ async fn the_past_leaves_room_for_what_is_new_and_goes_on_when_the_hub_does() {
 #[tokio::test(start_paused = true)]
 async fn large_events_wait_for_room_in_bytes() {
     const LARGE: usize = 512 * 1024;
-    let (hub, mut from_feed, _) = ToHub::new(Shards::ONE, Arc::default());
+    let (hub, mut from_feed, _) = ToHub::new(Shards::SINGLE, Arc::default());
     let (queue, heard) = (&hub.queues[0], &mut from_feed[0]);
     let reading = async {
         for _ in 0..200 {

@@ -3,7 +3,7 @@
 use confab_protocol::signal::{MemberOf, Presence, PresenceStatus::Online};
 
 use super::*;
-use crate::hub::delivery::PUSHING;
+use crate::hub::delivery::MAX_PUSHING_CONVERSATIONS;
 
 mod content;
 mod lingering;
@@ -229,7 +229,7 @@ fn while_events_of_many_conversations_are_on_their_way_no_more_are_heard() {
     }
     rest(&mut world);
     for c in 0..world.logs.len() {
-        assert_eq!(world.hub.may_hear(), c < PUSHING, "{c}");
+        assert_eq!(world.hub.may_hear(), c < MAX_PUSHING_CONVERSATIONS, "{c}");
         world.take(Step::Say(c));
         world.take(Step::Feed(0, false));
     }

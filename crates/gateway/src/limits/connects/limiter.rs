@@ -13,11 +13,11 @@ use super::{Kind, Rates};
 
 /// How long one who comes may wait where only its own tenant's wait; with the rate this also bounds how many do. Where others wait it may be
 /// up to twice as long.
-const PATIENCE: Duration = Duration::from_secs(3);
+const MAX_CONNECT_WAIT: Duration = Duration::from_secs(3);
 /// Turns that nobody took are kept for so long: who comes a little unevenly does not wait.
-const LEEWAY: Duration = Duration::from_millis(100);
+const UNUSED_SLOT_LIFETIME: Duration = Duration::from_millis(100);
 /// The longest time after which anyone is told to come again.
-const AGAIN: Duration = Duration::from_secs(60);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// What one who comes is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Line {
 
     /// The next turn, which may lie behind by the leeway.
     fn turn(&self, now: Duration) -> Duration {
-        self.next.max(now.saturating_sub(LEEWAY))
+        self.next.max(now.saturating_sub(UNUSED_SLOT_LIFETIME))
     }
 
     /// Gives away a turn.
@@ -106,10 +106,10 @@ impl Line {
         let before = self.again.get(tenant).copied().unwrap_or_default();
         let again = before.max(turn);
         let wait = again - now;
-        if wait <= AGAIN {
+        if wait <= MAX_RETRY_AFTER {
             self.again.insert(tenant.clone(), again + self.pace);
         }
-        Turn::Again(wait.min(AGAIN).mul_f64(0.75 + chance / 2.0))
+        Turn::Again(wait.min(MAX_RETRY_AFTER).mul_f64(0.75 + chance / 2.0))
     }
 }
 
@@ -154,7 +154,7 @@ impl Gate {
         };
         let wait = turn.saturating_sub(now);
         let own = if is_alone { wait } else { own };
-        if wait + own > 2 * PATIENCE {
+        if wait + own > 2 * MAX_CONNECT_WAIT {
             line.send_away(tenant, turn, now, chance)
         } else {
             line.take(tenant, turn, now)

@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use super::Records;
 
 /// How soon a subscription that was refused is tried again.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 impl Records {
     /// Answers for ever.
@@ -29,7 +29,7 @@ impl Records {
                     debug!(error = %chain(&error), "questions about sessions cannot be heard yet");
                 }
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 

@@ -22,7 +22,7 @@ use super::{Records, SessionLease, Token, owner_of};
 use crate::delivery::send_queue::SendQueue;
 
 /// How often a swap that others were faster with is tried.
-const TRIES: u32 = 8;
+const MAX_SWAP_ATTEMPTS: u32 = 8;
 /// How long after a failure the client may come again, in milliseconds.
 const AGAIN_MS: u64 = 1000;
 
@@ -138,7 +138,7 @@ impl Records {
     async fn take_over_as(&self, claimant: &Claimant<'_>) -> Result<TakenOver, Failure> {
         // Any replica may answer first, and lag: what it does not know the leader is asked.
         let mut quick = self.0.bucket.get(claimant.session).await.ok();
-        for attempt in 0..TRIES {
+        for attempt in 0..MAX_SWAP_ATTEMPTS {
             if attempt > 0 {
                 backoff(attempt).await;
             }

@@ -9,9 +9,9 @@ use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
 /// Bytes of a token: 16 of the session's id, 32 of the secret.
-const BYTES: usize = 48;
+const TOKEN_BYTES: usize = 48;
 /// Characters of a token.
-const CHARACTERS: usize = 64;
+const TOKEN_CHARACTERS: usize = 64;
 
 /// What resumes a session, once. Nothing prints it.
 pub(crate) struct Token {
@@ -28,10 +28,10 @@ impl Token {
 
     /// None when the text is no token.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        if text.len() != CHARACTERS {
+        if text.len() != TOKEN_CHARACTERS {
             return None;
         }
-        let bytes: [u8; BYTES] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+        let bytes: [u8; TOKEN_BYTES] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
         let (id, secret) = bytes.split_first_chunk::<16>()?;
         Some(Self {
             session: SessionId(Uuid::from_bytes(*id)),
@@ -71,7 +71,7 @@ mod tests {
         let session = SessionId(Uuid::now_v7());
         let token = Token::new(session);
         let text = token.text();
-        assert_eq!(text.len(), CHARACTERS);
+        assert_eq!(text.len(), TOKEN_CHARACTERS);
         let read = Token::parse(&text).unwrap();
         assert_eq!(read.session(), session);
         assert!(is_same(&read.hash(), &token.hash()));

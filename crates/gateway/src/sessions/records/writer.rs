@@ -21,11 +21,11 @@ use crate::account::SessionKey;
 use crate::hub::actor::HubHandle;
 
 /// Writes on their way at once.
-const WRITES: usize = 256;
+const MAX_CONCURRENT_WRITES: usize = 256;
 /// How often one write that is refused is decided anew.
-const TRIES: usize = 4;
+const MAX_WRITE_ATTEMPTS: usize = 4;
 /// How soon a write that failed is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How soon one is that the bucket has no room for.
 const FULL_RETRY: Duration = Duration::from_secs(10);
 /// Deletions on their way at once.
@@ -33,7 +33,7 @@ const MAX_DELETING: usize = 16;
 /// How long a write that failed counts as a sign that others would: longer than it takes to fail once more.
 const FAILURE_MEMORY: Duration = Duration::from_secs(30);
 /// How often it is looked whether the bucket is still the same.
-const PERIOD: Duration = Duration::from_secs(5);
+const BUCKET_CHECK_PERIOD: Duration = Duration::from_secs(5);
 
 /// What became of a question to the hub for a session's positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Records {
     pub(super) async fn write_all(&self, hub: &HubHandle) {
         let mut link = self.0.bus.connection();
         let mut epoch = link.borrow().epoch;
-        let mut period = interval(PERIOD);
+        let mut period = interval(BUCKET_CHECK_PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut writes = FuturesUnordered::new();
         let mut looking = FuturesUnordered::new();
@@ -93,14 +93,14 @@ impl Records {
             {
                 deletions.push(self.delete(session, revision));
             }
-            let may_write = connected && writes.len() < WRITES;
+            let may_write = connected && writes.len() < MAX_CONCURRENT_WRITES;
             let due = self.lock().next_due();
             tokio::select! {
                 Some(asked) = writes.next() => positions.answered(asked),
                 Some(()) = deletions.next() => {}
                 Some(found) = looking.next() => made = self.bucket_is(made, found),
                 () = until(due), if may_write => {
-                    while writes.len() < WRITES
+                    while writes.len() < MAX_CONCURRENT_WRITES
                         && let Some(due) = self.change(|table| table.take_due(Instant::now()))
                     {
                         let key = due.key.filter(|_| positions.may_ask());
@@ -205,7 +205,7 @@ impl Records {
     /// Writes it; says what became of that.
     async fn put(&self, hold: Hold, snapshot: Snapshot) -> &'static str {
         let mut revision = snapshot.revision;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_WRITE_ATTEMPTS {
             match self
                 .0
                 .bucket
@@ -247,7 +247,7 @@ impl Records {
                 }
             }
         }
-        let again = Instant::now() + RETRY.mul_f64(0.5 + rand::random::<f64>());
+        let again = Instant::now() + RETRY_DELAY.mul_f64(0.5 + rand::random::<f64>());
         self.lock().put_off(hold, again);
         "failed"
     }

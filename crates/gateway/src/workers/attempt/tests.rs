@@ -147,7 +147,7 @@ fn last_attempt_waits_for_worker_that_is_late() {
         [LATE_PATIENCE, SILENCE].map(|after| attempt.is_silent(now + after, late))
     };
     assert_eq!(silent_at(1), [true, true]);
-    assert_eq!(silent_at(ATTEMPTS), [false, true]);
+    assert_eq!(silent_at(MAX_ATTEMPTS), [false, true]);
 }
 
 #[test]

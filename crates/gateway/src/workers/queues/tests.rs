@@ -249,13 +249,13 @@ fn large_sends_of_one_user_leave_messages_to_others() {
     let now = Instant::now();
     let mut queues = queues(4);
     for _ in 0..4 {
-        queues.push(Target::Any, sends_of("t", "flood", COMMANDS));
+        queues.push(Target::Any, sends_of("t", "flood", MAX_BATCH_COMMANDS));
     }
     let flood = sends(&mut queues, now);
     assert_eq!(flood.len(), 2);
     // One more is for others of its tenant, the last for those of others.
     for (tenant, user) in [("t", "two"), ("t", "three"), ("s", "four")] {
-        queues.push(Target::Any, sends_of(tenant, user, COMMANDS));
+        queues.push(Target::Any, sends_of(tenant, user, MAX_BATCH_COMMANDS));
     }
     let others = sends(&mut queues, now);
     let users: Vec<_> = others.iter().map(|(users, _)| users.concat()).collect();
@@ -276,7 +276,7 @@ fn second_of_two_messages_is_for_others_of_the_tenant() {
     let now = Instant::now();
     let mut queues = queues(2);
     for _ in 0..2 {
-        queues.push(Target::Any, sends_of("t", "flood", COMMANDS));
+        queues.push(Target::Any, sends_of("t", "flood", MAX_BATCH_COMMANDS));
     }
     assert_eq!(sends(&mut queues, now).len(), 1);
     queues.push(Target::Any, sends_of("t", "other", 1));

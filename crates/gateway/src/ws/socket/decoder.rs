@@ -9,7 +9,7 @@ use crate::delivery::frames::is_wire_close_code;
 
 /// Fragments of one message, unless told otherwise: enough for any client that streams, and a bound on those that send
 /// empty fragments without end, which a bound in bytes would never stop.
-const FRAGMENTS: usize = 4096;
+const MAX_FRAGMENTS: usize = 4096;
 /// The most that is reserved on the word of a header alone, in bytes; beyond it memory follows what has come.
 const TRUSTED_BYTES: usize = 16 * 1024;
 
@@ -60,7 +60,7 @@ impl Limits {
     pub(crate) const fn bytes(bytes: usize) -> Self {
         Self {
             bytes,
-            fragments: FRAGMENTS,
+            fragments: MAX_FRAGMENTS,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::decoder::{Decoder, Limits, Message};
 use super::error::ReadError;
 
 /// Room for a read, in bytes: many small frames at once.
-const CHUNK: usize = 4 * 1024;
+const CHUNK_BYTES: usize = 4 * 1024;
 /// Room for a read inside a frame known to be long.
 const LARGE_CHUNK: usize = 32 * 1024;
 
@@ -80,7 +80,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// One read, into a buffer that is given back whenever there is nothing to put into it.
     async fn fill(&mut self) -> io::Result<usize> {
-        let room = self.decoder.wanted().clamp(CHUNK, LARGE_CHUNK);
+        let room = self.decoder.wanted().clamp(CHUNK_BYTES, LARGE_CHUNK);
         poll_fn(|cx| {
             self.buffer.reserve(room);
             let read = pin!(self.io.read_buf(&mut self.buffer)).poll(cx);

@@ -20,7 +20,7 @@ async fn sessions_end_while_a_shard_stands_still() {
     tokio::time::pause();
     // More than the ways to the coordinator and to the shard hold.
     for _ in 0..3 {
-        open_in_vain(&door, INBOX).await;
+        open_in_vain(&door, INBOX_CAPACITY).await;
     }
     assert!(
         timeout(SOON, door.positions(SessionKey(1)))
@@ -38,7 +38,7 @@ async fn sessions_end_while_a_shard_stands_still() {
     timeout(SOON, door.seen(SessionKey(1), made_up.collect()))
         .await
         .unwrap();
-    tokio::time::sleep(2 * PERIOD).await;
+    tokio::time::sleep(2 * TICK_PERIOD).await;
     assert_eq!(metrics.sessions(), 0, "the coordinator goes on");
 
     // Of all that it was told meanwhile nothing is left.
@@ -58,8 +58,8 @@ async fn sessions_end_while_a_shard_stands_still() {
 async fn sessions_that_coordinator_never_knew_leave_nothing() {
     let (door, loops) = without_sessions(Shards::of(1)).await;
     tokio::time::pause();
-    open_in_vain(&door, 4 * INBOX).await;
-    assert!(loops.coordinator.closes.len() <= INBOX);
+    open_in_vain(&door, 4 * INBOX_CAPACITY).await;
+    assert!(loops.coordinator.closes.len() <= INBOX_CAPACITY);
 }
 
 /// Opens so many sessions at once, of which none is open in time.

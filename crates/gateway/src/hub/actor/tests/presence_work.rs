@@ -25,7 +25,7 @@ fn turns_until<T>(shard: &mut ShardLoop, mut answered: oneshot::Receiver<T>) -> 
 #[tokio::test]
 async fn question_about_many_conversations_takes_turns() {
     const CONVERSATIONS: usize = 3000;
-    let (_door, loops, _outboxes) = with_sessions_in(Shards::ONE, CONVERSATIONS).await;
+    let (_door, loops, _outboxes) = with_sessions_in(Shards::SINGLE, CONVERSATIONS).await;
     let [mut shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
     let ids = || (0..CONVERSATIONS).map(conversation).collect::<Vec<_>>();
     let tenant = "default".parse().unwrap();
@@ -78,7 +78,7 @@ fn account(tenant: &str, user: &str) -> Arc<Account> {
 
 #[tokio::test]
 async fn snapshots_are_told_in_turn() {
-    let (_door, loops) = without_sessions(Shards::ONE).await;
+    let (_door, loops) = without_sessions(Shards::SINGLE).await;
     let mut snapshots = loops.presence.snapshots;
     let send_queue = Arc::new(SendQueue::new(Encoding::Json, 1));
     send_queue.start(Frame::text(b"welcome"));
@@ -172,7 +172,7 @@ async fn snapshot_names_nobody_who_may_have_left_before_its_session_joined() {
         ),
         (false, r#"[{"userId":"carol","status":"online"}]"#),
     ] {
-        let (_door, mut loops) = without_sessions(Shards::ONE).await;
+        let (_door, mut loops) = without_sessions(Shards::SINGLE).await;
         let send_queue = Arc::new(SendQueue::new(Encoding::Json, 1));
         send_queue.start(Frame::text(b"welcome"));
         let told = || {

@@ -63,7 +63,7 @@ proptest! {
             let pace = Duration::from_secs(1) / rate;
             for (n, first) in entries.iter().enumerate() {
                 for (m, last) in entries.iter().enumerate().skip(n + 1) {
-                    let least = (pace * u32::try_from(m - n).unwrap()).saturating_sub(LEEWAY);
+                    let least = (pace * u32::try_from(m - n).unwrap()).saturating_sub(UNUSED_SLOT_LIFETIME);
                     prop_assert!(*last - *first >= least);
                 }
             }
@@ -74,10 +74,10 @@ proptest! {
     fn waits_are_bounded_and_who_is_sent_away_could_not_have_come_in(steps in steps()) {
         for arrival in arrive_all(&steps) {
             match arrival.turn {
-                Turn::In(wait) => prop_assert!(wait <= PATIENCE),
+                Turn::In(wait) => prop_assert!(wait <= MAX_CONNECT_WAIT),
                 Turn::Again(after) => {
-                    prop_assert!(after >= PATIENCE.mul_f64(0.75));
-                    prop_assert!(after <= AGAIN.mul_f64(1.25));
+                    prop_assert!(after >= MAX_CONNECT_WAIT.mul_f64(0.75));
+                    prop_assert!(after <= MAX_RETRY_AFTER.mul_f64(1.25));
                 }
             }
         }
@@ -148,7 +148,7 @@ fn storm_of_a_tenant_leaves_room_for_others() {
         for _ in 0..3 {
             let turn = come(9, kind);
             assert!(
-                matches!(turn, Turn::In(wait) if wait <= 2 * PATIENCE),
+                matches!(turn, Turn::In(wait) if wait <= 2 * MAX_CONNECT_WAIT),
                 "{turn:?}"
             );
         }

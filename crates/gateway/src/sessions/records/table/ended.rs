@@ -10,9 +10,9 @@ use rustc_hash::FxHashMap;
 /// Sessions of one user that ended, at most.
 const OF_USER: usize = 50;
 /// Bytes of all that ended, at most.
-const BYTES: usize = 128 * 1024 * 1024;
+const MAX_ENDED_BYTES: usize = 128 * 1024 * 1024;
 /// What a record takes beside its positions, about.
-const BESIDE: usize = 512;
+const RECORD_OVERHEAD_BYTES: usize = 512;
 
 /// The sessions that ended here.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub(super) struct EndedSessions {
 }
 
 fn size(record: &Record) -> usize {
-    BESIDE + record.device.len() + record.positions.len() * size_of::<Position>()
+    RECORD_OVERHEAD_BYTES + record.device.len() + record.positions.len() * size_of::<Position>()
 }
 
 fn user(record: &Record) -> (TenantId, UserId) {
@@ -56,8 +56,8 @@ impl EndedSessions {
             let same = older.filter(|(_, device)| *device == record.device);
             dropped.extend(same.chain(own.iter()).map(|(id, _)| *id).next());
         }
-        if self.bytes > BYTES {
-            dropped.extend(self.oldest(self.bytes - BYTES));
+        if self.bytes > MAX_ENDED_BYTES {
+            dropped.extend(self.oldest(self.bytes - MAX_ENDED_BYTES));
         }
         dropped.dedup();
         dropped
@@ -147,7 +147,7 @@ mod tests {
                 ended.remove(gone, &large, then);
                 dropped += 1;
             }
-            assert!(ended.bytes <= BYTES);
+            assert!(ended.bytes <= MAX_ENDED_BYTES);
         }
         assert!(dropped > 0);
         for n in dropped..100 {

@@ -11,7 +11,7 @@ use super::{Hold, Replaced, State, Table};
 use crate::account::SessionKey;
 
 /// How many records are written again a second when all of them are.
-const PACE: u32 = 2000;
+const REWRITES_PER_SECOND: u32 = 2000;
 
 /// A record that is to be written now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl Table {
     pub(crate) fn sweep(&mut self, now: Instant) {
         let sessions: Vec<_> = self.held.keys().copied().collect();
         for (place, session) in (0..).zip(sessions) {
-            let at = now + Duration::from_secs(1) * place / PACE;
+            let at = now + Duration::from_secs(1) * place / REWRITES_PER_SECOND;
             self.write_again(session, at);
         }
     }
