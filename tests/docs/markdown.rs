@@ -1,6 +1,6 @@
 //! The pages of docs/, and their fenced blocks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A fenced block.
 #[derive(Debug)]
@@ -12,9 +12,38 @@ pub(crate) struct Block {
     pub(crate) text: String,
 }
 
+/// The repository.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.ancestors().nth(2).unwrap().to_owned()
+}
+
 /// The folder of the documentation.
 pub(crate) fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs")
+    root().join("docs")
+}
+
+/// The files of a folder and its folders, in the order of their paths.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// All pages: those of the documentation, and those beside it.
+pub(crate) fn pages() -> Vec<PathBuf> {
+    let mut pages = files(&folder());
+    pages.retain(|path| path.extension().is_some_and(|end| end == "md"));
+    pages.extend(["README.md", "CONTRIBUTING.md"].map(|name| root().join(name)));
+    pages
 }
 
 /// A page, by its path in the folder.

@@ -25,7 +25,8 @@ Examples:
   confab gateway --nats-url nats://n1.example,nats://n2.example --jwt-issuers issuers.toml \\
     --cors-origins https://app.example
 
-What tokens must say is in docs/tokens.md, settings for providers in docs/identity-providers.md.";
+docs/operations/tokens.md says what tokens must say,
+docs/operations/identity-providers.md has settings for providers.";
 
 /// What a gateway may take beyond its drain delay and drain time to end its tasks and its connection to NATS.
 const MARGIN: Duration = Duration::from_secs(10);

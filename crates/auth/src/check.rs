@@ -11,7 +11,7 @@ pub async fn check_keys(settings: &Settings) -> Vec<Check> {
         Ok(issuers) => issuers,
         Err(error) => {
             let found = "the settings of tokens cannot be used";
-            let remedy = "correct them: docs/tokens.md has all, docs/identity-providers.md those of common providers";
+            let remedy = "correct them: docs/operations/tokens.md has all, docs/operations/identity-providers.md those of common providers";
             return vec![
                 Check::fail("keys.settings", "CONFAB_JWT_…", found, remedy).because(&error),
             ];

@@ -28,7 +28,7 @@ pub struct Settings {
     #[command(flatten)]
     pub(crate) flags: IssuerSettings,
 
-    /// TOML file with further issuers, an `[[issuer]]` each: see docs/tokens.md.
+    /// TOML file with further issuers, an `[[issuer]]` each: see docs/operations/tokens.md.
     ///
     /// Its settings are the flags `--jwt-…` without `--jwt-`. Where no other `--jwt-…` flag is set, the issuers of the file are all there are.
     #[arg(long = "jwt-issuers", env = "CONFAB_JWT_ISSUERS", value_name = "PATH", help_heading = headings::ISSUERS)]

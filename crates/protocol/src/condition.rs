@@ -16,7 +16,7 @@ const REMINDER_INTERVAL: Duration = Duration::from_secs(60);
 /// For how long nothing may fail until a condition that many tries tell of counts as holding again.
 const SETTLE_TIME: Duration = Duration::from_secs(3);
 
-/// A condition's declaration: the log lines are made from it, and docs/logs.md lists it.
+/// A condition's declaration: the log lines are made from it, and docs/operations/logs.md lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Condition {
     /// Its name, in the field `condition` of each of its lines.

@@ -1,4 +1,4 @@
-//! Tokens of eight providers' shapes at one gateway, by the settings of docs/identity-providers.md.
+//! Tokens of eight providers' shapes at one gateway, by the settings of docs/operations/identity-providers.md.
 
 use confab_client::{TokenIn, Ws};
 use confab_protocol::error::Code;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{assert_accepted, assert_refused, now, options, small};
 use crate::support::{Cluster, Folder, Jwks, Key, jwks};
 
-const PAGE: &str = include_str!("../../../docs/identity-providers.md");
+const PAGE: &str = include_str!("../../../docs/operations/identity-providers.md");
 const SHAPES: &str = include_str!("../../identity_providers.json");
 
 /// A provider's token, and changes that make it another's.

@@ -1,4 +1,4 @@
-//! The table of conditions in docs/logs.md, made of the declarations that the log lines are made from.
+//! The table of conditions in docs/operations/logs.md, made of the declarations that the log lines are made from.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -40,7 +40,7 @@ fn rendered() -> String {
 
 #[test]
 fn logs_md_lists_what_is_declared() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/logs.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations/logs.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let text = page.split("| `condition` |").next().unwrap_or_default();
     let wanted = format!("{text}{}", rendered());
@@ -50,7 +50,7 @@ fn logs_md_lists_what_is_declared() {
     }
     assert!(
         page == wanted,
-        "docs/logs.md is old: CONFAB_UPDATE_DOCS=1 makes its table anew"
+        "docs/operations/logs.md is old: CONFAB_UPDATE_DOCS=1 makes its table anew"
     );
 }
 

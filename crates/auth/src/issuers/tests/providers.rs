@@ -1,4 +1,4 @@
-//! The settings of docs/identity-providers.md, as they stand there, on tokens of each provider's shape.
+//! The settings of docs/operations/identity-providers.md, as they stand there, on tokens of each provider's shape.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::Settings;
 
 const PAGE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/../../docs/identity-providers.md"
+    "/../../docs/operations/identity-providers.md"
 );
 const SHAPES: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
