@@ -9,7 +9,7 @@ use super::{DEADLINE, metric, setup};
 use crate::history::{Load, Shape};
 use crate::support::{Cluster, eventually};
 
-/// Subjects on which gateways and workers listen (docs/architecture.md); `{}` is something's id.
+/// Subjects on which gateways and workers listen; `{}` is something's id.
 const SUBJECTS: [&str; 14] = [
     "confab.v1.event.0.default.{}.message.created",
     "confab.v1.event.0.default.{}.participant.added",
