@@ -1,9 +1,13 @@
 //! What the documentation shows is so: the guide's examples are run, and the tables of the contract are those of the service.
 
 #[cfg(test)]
+mod citations;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod development;
+#[cfg(test)]
+mod glossary;
 #[cfg(test)]
 mod guide;
 #[cfg(test)]
