@@ -17,6 +17,8 @@ mod markdown;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod prose;
+#[cfg(test)]
 mod shape;
 #[cfg(test)]
 mod socket;

@@ -111,7 +111,7 @@ impl Listener<'_> {
         lines::readable(change, begun).map_or(Ok(()), |line| say(&line))
     }
 
-    /// What was printed before is not printed again (docs/protocol/websocket.md, "Order and acknowledgements").
+    /// What was printed before is not printed again (docs/protocol/delivery.md, "Order and acknowledgements").
     fn event(&mut self, event: &Event) -> anyhow::Result<()> {
         let last = self.printed.entry(event.conversation_id).or_default();
         if event.seq <= *last {

@@ -35,7 +35,7 @@ const BYE: Duration = Duration::from_secs(5);
 /// What happens on a session, in the order heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// An event, each once and in order (docs/protocol/websocket.md, "Order and acknowledgements").
+    /// An event, each once and in order (docs/protocol/delivery.md, "Order and acknowledgements").
     Event(Event),
     /// The gateway asks to connect elsewhere.
     Goaway(Goaway),

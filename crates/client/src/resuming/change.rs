@@ -28,7 +28,7 @@ pub enum Change {
     },
     /// The connection ended, or came to nothing; the session goes on elsewhere.
     Disconnected(Closed),
-    /// An event, each once and in order (docs/protocol/websocket.md, "Order and acknowledgements").
+    /// An event, each once and in order (docs/protocol/delivery.md, "Order and acknowledgements").
     Event(Event),
     /// A range that is not told: the program reads it over HTTP, here, before it takes the next change, and then says
     /// [`crate::Resuming::seen`]. It is told again after each reconnect until then. Where events of it come after all, they are

@@ -25,7 +25,7 @@ impl Position {
         }
     }
 
-    /// Whether the event is news, which it then is no more (docs/protocol/websocket.md, "Order and acknowledgements").
+    /// Whether the event is news, which it then is no more (docs/protocol/delivery.md, "Order and acknowledgements").
     fn advance(&mut self, seq: Seq) -> bool {
         let fills = self.gap.is_some_and(|end| seq > self.held && seq <= end);
         if seq <= self.heard && !fills {

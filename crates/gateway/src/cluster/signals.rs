@@ -1,4 +1,4 @@
-//! Signals on their way between gateways: typing, receipts, presence (docs/protocol/websocket.md, "Signals").
+//! Signals on their way between gateways: typing, receipts, presence (docs/protocol/delivery.md, "Signals").
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
