@@ -33,8 +33,6 @@ mod delivery;
 mod effect;
 mod ended;
 mod entering;
-mod entries;
-mod entry;
 pub(crate) mod feed;
 pub(crate) mod lag;
 mod lingering;
@@ -48,6 +46,8 @@ mod settings;
 mod shards;
 mod signals;
 mod steps;
+mod subscription;
+mod subscriptions;
 mod truncating;
 mod unheard;
 #[cfg(any(test, feature = "measured"))]
@@ -120,7 +120,7 @@ pub(crate) struct Shard {
     conversations: FxHashMap<ConversationId, Conversation>,
     /// Their ids in order, so that they can be looked at piece by piece.
     ids: BTreeSet<ConversationId>,
-    /// Those whose events are on their way through their entries.
+    /// Those whose events are on their way through their subscriptions.
     pushing: VecDeque<ConversationId>,
     sessions: FxHashMap<SessionKey, Box<Session>>,
     present: FxHashMap<Arc<Account>, Vec<SessionKey>>,

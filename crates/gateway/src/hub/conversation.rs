@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use confab_protocol::ids::{ConversationId, Seq, TenantId};
 
-use super::entries::Entries;
-use super::entry::Entry;
 use super::members::Members;
 use super::pushing::{Backlog, CHUNK_SUBSCRIPTIONS, Delivered};
+use super::subscription::Subscription;
+use super::subscriptions::Subscriptions;
 use crate::account::SessionKey;
 use crate::delivery::sequencer::{LogEvent, Sequencer};
 
@@ -20,8 +20,8 @@ pub(super) struct Conversation {
     pub(super) members: Members,
     /// When its order began here, by the hub's clock.
     pub(super) begun: u64,
-    entries: Entries,
-    /// Events that are on their way through entries too many to be pushed to in one go.
+    subscriptions: Subscriptions,
+    /// Events that are on their way through subscriptions too many to be pushed to in one go.
     backlog: Option<Box<Backlog>>,
 }
 
@@ -43,7 +43,7 @@ impl Conversation {
             gap: Gap::None,
             members,
             begun,
-            entries: Entries::new(),
+            subscriptions: Subscriptions::new(),
             backlog: None,
         }
     }
@@ -55,93 +55,93 @@ impl Conversation {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.len() == 0
+        self.subscriptions.len() == 0
     }
 
     /// How many memberships sessions have.
     pub(super) fn entry_count(&self) -> usize {
-        self.entries.len()
+        self.subscriptions.len()
     }
 
     /// Every membership of every session.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter()
+    pub(super) fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
+        self.subscriptions.iter()
     }
 
-    /// Adds an entry, unless the session has one with that joining: then only its end may be new. Says whether it was added.
-    pub(super) fn enter(&mut self, entry: Entry) -> bool {
-        let session = entry.session();
-        if let Some(there) = self.entry(session, entry.joined()) {
-            there.ends(entry.left());
+    /// Adds a subscription, unless the session has one with that joining: then only its end may be new. Says whether it was added.
+    pub(super) fn enter(&mut self, subscription: Subscription) -> bool {
+        let session = subscription.session();
+        if let Some(there) = self.entry(session, subscription.joined()) {
+            there.ends(subscription.left());
             return false;
         }
-        self.entries.insert(entry);
-        for later in self.entries.of_mut(session).iter_mut().skip(1) {
+        self.subscriptions.insert(subscription);
+        for later in self.subscriptions.of_mut(session).iter_mut().skip(1) {
             later.set_waiting(true);
         }
         true
     }
 
-    /// The entry of a session with this joining.
-    pub(super) fn entry(&mut self, session: SessionKey, joined: Seq) -> Option<&mut Entry> {
-        let mut own = self.entries.of_mut(session).iter_mut();
-        own.find(|entry| entry.joined() == joined)
+    /// The subscription of a session with this joining.
+    pub(super) fn entry(&mut self, session: SessionKey, joined: Seq) -> Option<&mut Subscription> {
+        let mut own = self.subscriptions.of_mut(session).iter_mut();
+        own.find(|subscription| subscription.joined() == joined)
     }
 
-    /// The entries of a session.
-    pub(super) fn entries_of(&self, session: SessionKey) -> &[Entry] {
-        self.entries.of(session)
+    /// The subscriptions of a session.
+    pub(super) fn entries_of(&self, session: SessionKey) -> &[Subscription] {
+        self.subscriptions.of(session)
     }
 
-    /// The joining of the session's first entry that has not ended: later ones wait for it.
+    /// The joining of the session's first subscription that has not ended: later ones wait for it.
     pub(super) fn first_of(&self, session: SessionKey) -> Option<Seq> {
-        self.first_entry(session).map(Entry::joined)
+        self.first_entry(session).map(Subscription::joined)
     }
 
-    /// The session's first entry that has not ended.
-    pub(super) fn first_entry(&self, session: SessionKey) -> Option<&Entry> {
+    /// The session's first subscription that has not ended.
+    pub(super) fn first_entry(&self, session: SessionKey) -> Option<&Subscription> {
         self.entries_of(session).first()
     }
 
     /// Whether the session opened as a member by a later joining: what was over by then it is not owed.
     pub(super) fn opened_behind(&self, session: SessionKey, joined: Seq) -> bool {
         let mut own = self.entries_of(session).iter();
-        own.any(|entry| entry.is_opened() && entry.joined() > joined)
+        own.any(|subscription| subscription.is_opened() && subscription.joined() > joined)
     }
 
-    /// The joining of the session's last entry.
+    /// The joining of the session's last subscription.
     pub(super) fn last_of(&self, session: SessionKey) -> Option<Seq> {
-        self.entries_of(session).last().map(Entry::joined)
+        self.entries_of(session).last().map(Subscription::joined)
     }
 
     /// The present membership of a session, as far as that was delivered to it or is to be.
-    pub(super) fn listener(&self, session: SessionKey) -> Option<&Entry> {
+    pub(super) fn listener(&self, session: SessionKey) -> Option<&Subscription> {
         self.entries_of(session)
             .iter()
-            .find(|entry| entry.listens())
+            .find(|subscription| subscription.listens())
     }
 
     /// Whether a membership of the session may have ended unheard.
     pub(super) fn is_unproven(&self, session: SessionKey) -> bool {
         let mut own = self.entries_of(session).iter();
-        own.any(|entry| entry.unacked().is_some())
+        own.any(|subscription| subscription.unacked().is_some())
     }
 
     /// The memberships of a session end with `seq`.
     pub(super) fn end_of(&mut self, session: SessionKey, seq: Seq) {
-        for entry in self.entries.of_mut(session) {
-            entry.ends_by(seq);
+        for subscription in self.subscriptions.of_mut(session) {
+            subscription.ends_by(seq);
         }
     }
 
     /// All memberships end with `seq`.
     pub(super) fn end_all(&mut self, seq: Seq) {
-        for entry in self.entries.iter_mut() {
-            entry.ends_by(seq);
+        for subscription in self.subscriptions.iter_mut() {
+            subscription.ends_by(seq);
         }
     }
 
-    /// Pushes an event to every entry whose very next one it is, and ends those that end with it: in one go where they are
+    /// Pushes an event to every subscription whose very next one it is, and ends those that end with it: in one go where they are
     /// few, else by and by, as [`Self::push_on`] is called.
     pub(super) fn push(
         &mut self,
@@ -150,9 +150,9 @@ impl Conversation {
         read: Instant,
     ) -> Delivered {
         let mut delivered = Delivered::default();
-        if self.backlog.is_none() && self.entries.len() <= CHUNK_SUBSCRIPTIONS {
-            let push = |entry: &mut Entry| delivered.push(entry, id, [event]);
-            self.entries.take_turns(None, usize::MAX, push);
+        if self.backlog.is_none() && self.subscriptions.len() <= CHUNK_SUBSCRIPTIONS {
+            let push = |subscription: &mut Subscription| delivered.push(subscription, id, [event]);
+            self.subscriptions.take_turns(None, usize::MAX, push);
         } else {
             self.backlog
                 .get_or_insert_default()
@@ -161,7 +161,7 @@ impl Conversation {
         delivered
     }
 
-    /// Whether events are on their way through the entries.
+    /// Whether events are on their way through the subscriptions.
     pub(super) const fn is_pushing(&self) -> bool {
         self.backlog.is_some()
     }
@@ -183,11 +183,11 @@ impl Conversation {
             .is_some_and(|backlog| backlog.is_full())
     }
 
-    /// Pushes the events on their way to the entries whose turn it is.
+    /// Pushes the events on their way to the subscriptions whose turn it is.
     pub(super) fn push_on(&mut self, id: ConversationId) -> Delivered {
         let mut delivered = Delivered::default();
         if let Some(backlog) = &mut self.backlog
-            && backlog.push_on(&mut self.entries, id, &mut delivered)
+            && backlog.push_on(&mut self.subscriptions, id, &mut delivered)
         {
             self.backlog = None;
         }
@@ -195,7 +195,7 @@ impl Conversation {
     }
 
     pub(super) fn remove(&mut self, session: SessionKey, joined: Seq) {
-        self.entries.remove((session, joined));
+        self.subscriptions.remove((session, joined));
     }
 
     pub(super) fn remove_session(&mut self, session: SessionKey) {

@@ -1,4 +1,4 @@
-//! The order delivers: events to entries, additions to users who are here, ends to those who left.
+//! The order delivers: events to subscriptions, additions to users who are here, ends to those who left.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,14 +12,14 @@ use confab_protocol::query::{EncodedEvent, Membership};
 use super::Shard;
 use super::asking::confirmation;
 use super::conversation::Conversation;
-use super::entry::{Begin, Entry};
 use super::members::Members;
 use super::pushing::Delivered;
+use super::subscription::{Begin, Subscription};
 use crate::account::{Account, SessionKey};
 use crate::delivery::broadcast::Broadcast;
 use crate::delivery::sequencer::LogEvent;
 
-/// Conversations that may have events on their way through many entries while more is heard.
+/// Conversations that may have events on their way through many subscriptions while more is heard.
 pub(super) const MAX_PUSHING_CONVERSATIONS: usize = 32;
 /// Events of a conversation that may be on their way while others have some of the time.
 const MAX_YIELDING_EVENTS: usize = 2;
@@ -79,7 +79,7 @@ impl Shard {
         }
     }
 
-    /// Whether events are on their way through the many entries of a conversation: then [`Self::push_on`] is to be called,
+    /// Whether events are on their way through the many subscriptions of a conversation: then [`Self::push_on`] is to be called,
     /// and whoever waits for the hub meanwhile may have a turn before.
     pub(crate) fn is_pushing(&self) -> bool {
         !self.pushing.is_empty()
@@ -109,7 +109,7 @@ impl Shard {
         self.pushing.len() < MAX_PUSHING_CONVERSATIONS
     }
 
-    /// Pushes such events to some more entries.
+    /// Pushes such events to some more subscriptions.
     pub(crate) fn push_on(&mut self) {
         if let Some(id) = self.pushing.pop_front() {
             self.push_on_in(id);
@@ -135,7 +135,7 @@ impl Shard {
         self.end_entries(id, &delivered.ended);
     }
 
-    /// The sequencer delivers an addition: its local users' entries begin just before it.
+    /// The sequencer delivers an addition: its local users' subscriptions begin just before it.
     pub(super) fn add_members(&mut self, id: ConversationId, users: &[UserId], joined: Seq) {
         let Some(tenant) = self
             .conversations
@@ -228,9 +228,10 @@ impl Shard {
         if session.conversations.insert(id) && session.is_open() {
             self.come.joins(&session.account, id);
         }
-        let mut entry = Entry::new(key, Arc::clone(&session.send_queue), joined, left, begin);
-        entry.set_waiting(session.is_unsure(id, self.epoch) && !begin.by_record);
-        let is_new = conversation.enter(entry);
+        let mut subscription =
+            Subscription::new(key, Arc::clone(&session.send_queue), joined, left, begin);
+        subscription.set_waiting(session.is_unsure(id, self.epoch) && !begin.by_record);
+        let is_new = conversation.enter(subscription);
         let position = conversation.sequencer.position();
         self.prove(
             (id, key, joined),
@@ -252,24 +253,24 @@ impl Shard {
             return;
         };
         let head = conversation.head();
-        let Some(entry) = conversation.entry(key, joined) else {
+        let Some(subscription) = conversation.entry(key, joined) else {
             return;
         };
-        let Some(until) = new.or_else(|| entry.unacked()) else {
+        let Some(until) = new.or_else(|| subscription.unacked()) else {
             return;
         };
         if acked < until {
             let Some(since) = self.window.behind(id, acked, head) else {
-                entry.set_unproven(until);
+                subscription.set_unproven(until);
                 return;
             };
             let user = &session.account.user;
             let mut since = since.take_while(|event| event.seq <= until);
             let end = since.find(|event| event.seq > joined && event.ends_membership_of(user));
-            entry.ends(end.map(|event| event.seq));
+            subscription.ends(end.map(|event| event.seq));
         }
         if new.is_none() {
-            entry.set_unproven(0);
+            subscription.set_unproven(0);
             self.is_proven(key);
         }
     }

@@ -69,7 +69,7 @@ pub(crate) enum Reader {
     /// The conversation's order: the feed has a gap.
     Sequencer,
     /// A session's membership that catches up.
-    Entry(SessionKey, Seq),
+    Subscription(SessionKey, Seq),
 }
 
 /// Memberships to ask for.

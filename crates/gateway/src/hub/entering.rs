@@ -9,10 +9,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::asking::confirmation;
 use super::ended::Ended;
-use super::entry::Begin;
 use super::members::UNKNOWN_MEMBERS;
 use super::session::Conversations;
 use super::steps::{Held, Part, Range, Recorded, Registration, Step, Stepped, Told};
+use super::subscription::Begin;
 use super::{Session, Shard};
 use crate::account::{Account, SessionKey};
 
@@ -243,9 +243,9 @@ impl Shard {
             };
             for id in session.conversations.iter() {
                 let conversation = self.conversations.get(&id).into_iter();
-                for entry in conversation.flat_map(|there| there.entries_of(*key)) {
-                    let position = held.entry(id).or_insert(entry.cursor);
-                    *position = entry.cursor.min(*position);
+                for subscription in conversation.flat_map(|there| there.entries_of(*key)) {
+                    let position = held.entry(id).or_insert(subscription.cursor);
+                    *position = subscription.cursor.min(*position);
                 }
             }
             for (id, claim) in &session.claims {

@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 
 use super::Shard;
-use super::entry::Begin;
+use super::subscription::Begin;
 use crate::account::SessionKey;
 
 /// Memberships that are over of which a record says so, at most: of others that ended lately the end is told again, which a
@@ -47,8 +47,8 @@ impl Shard {
             return Vec::new();
         };
         let entered = session.conversations.iter().filter_map(|id| {
-            let entry = self.conversations.get(&id)?.first_entry(key)?;
-            Some((id, entry.joined(), entry.cursor))
+            let subscription = self.conversations.get(&id)?.first_entry(key)?;
+            Some((id, subscription.joined(), subscription.cursor))
         });
         let is_over = |id: ConversationId| !session.conversations.contains(id);
         let ended = session.ended.iter().filter(|(id, _)| is_over(*id));
@@ -91,8 +91,8 @@ impl Shard {
         for (id, seq) in seen {
             let is_entered = session.conversations.contains(id);
             let conversation = self.conversations.get(&id).filter(|_| is_entered);
-            let entry = conversation.and_then(|conversation| conversation.first_entry(key));
-            let cursor = entry.map(|entry| entry.cursor);
+            let subscription = conversation.and_then(|conversation| conversation.first_entry(key));
+            let cursor = subscription.map(|subscription| subscription.cursor);
             let Some(bound) = cursor.or_else(|| session.ended.get(id)) else {
                 continue;
             };
@@ -152,8 +152,8 @@ impl Shard {
             session.claims.insert(id, head);
         }
         let there = self.conversations.get_mut(&id);
-        if let Some(entry) = there.and_then(|there| there.entry(key, joined)) {
-            entry.skips_none(head);
+        if let Some(subscription) = there.and_then(|there| there.entry(key, joined)) {
+            subscription.skips_none(head);
         }
         self.truncate_later(key, (id, joined), (joined - 1, head), Some(true));
     }

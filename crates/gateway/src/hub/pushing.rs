@@ -1,12 +1,12 @@
-//! Events to the entries of a conversation: in one go, or, where there are many, by and by, so that others have turns between.
+//! Events to the subscriptions of a conversation: in one go, or, where there are many, by and by, so that others have turns between.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use confab_protocol::ids::{ConversationId, Seq};
 
-use super::entries::{Entries, Turn};
-use super::entry::{Entry, Pushed};
+use super::subscription::{Pushed, Subscription};
+use super::subscriptions::{Subscriptions, Turn};
 use crate::account::SessionKey;
 use crate::delivery::sequencer::LogEvent;
 
@@ -14,11 +14,11 @@ use crate::delivery::sequencer::LogEvent;
 pub(super) const CHUNK_SUBSCRIPTIONS: usize = if cfg!(test) { 2 } else { 64 };
 /// Turns that a walk has at most: past that they are longer, so that the pauses between them do not make it as much longer.
 const MAX_CHUNKS: usize = 64;
-/// Events that may be on their way through the entries, and their bytes.
+/// Events that may be on their way through the subscriptions, and their bytes.
 const MAX_BACKLOG_EVENTS: usize = if cfg!(test) { 4 } else { 256 };
 const BACKLOG_BYTES: usize = 1024 * 1024;
 
-/// What became of an event at all entries of a conversation.
+/// What became of an event at all subscriptions of a conversation.
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
     /// Those that ended with it, and where.
@@ -28,28 +28,28 @@ pub(super) struct Delivered {
 }
 
 impl Delivered {
-    /// Pushes events, one behind the other, to an entry; says whether it goes on.
+    /// Pushes events, one behind the other, to a subscription; says whether it goes on.
     pub(super) fn push<'a>(
         &mut self,
-        entry: &mut Entry,
+        subscription: &mut Subscription,
         id: ConversationId,
         events: impl IntoIterator<Item = &'a LogEvent>,
     ) -> bool {
         // Who may have ended unheard reads on by itself, and heeds that.
-        if entry.unacked().is_some() {
+        if subscription.unacked().is_some() {
             return true;
         }
-        let had = entry.cursor;
+        let had = subscription.cursor;
         for event in events.into_iter().skip_while(|event| event.seq <= had) {
-            match entry.push(id, event.seq, &event.body) {
+            match subscription.push(id, event.seq, &event.body) {
                 Pushed::Queued => {}
                 Pushed::NotNext => break,
                 Pushed::NoRoom => {
-                    self.behind.push(entry.session());
+                    self.behind.push(subscription.session());
                     break;
                 }
                 Pushed::Ended => {
-                    self.ended.push((entry.session(), event.seq));
+                    self.ended.push((subscription.session(), event.seq));
                     return false;
                 }
             }
@@ -58,7 +58,7 @@ impl Delivered {
     }
 }
 
-/// Events on their way through the entries, which are taken in turn: each is pushed all of those that it has not had.
+/// Events on their way through the subscriptions, which are taken in turn: each is pushed all of those that it has not had.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     events: VecDeque<LogEvent>,
@@ -93,19 +93,19 @@ impl Backlog {
         self.events.len() >= MAX_BACKLOG_EVENTS || self.bytes >= BACKLOG_BYTES
     }
 
-    /// Pushes to the entries whose turn it is, and removes those that end; says whether every event has come everywhere.
+    /// Pushes to the subscriptions whose turn it is, and removes those that end; says whether every event has come everywhere.
     pub(super) fn push_on(
         &mut self,
-        entries: &mut Entries,
+        subscriptions: &mut Subscriptions,
         id: ConversationId,
         delivered: &mut Delivered,
     ) -> bool {
         if self.next.is_none() {
             self.round = self.events.len();
         }
-        let turn = CHUNK_SUBSCRIPTIONS.max(entries.len() / MAX_CHUNKS);
-        let push = |entry: &mut Entry| delivered.push(entry, id, &self.events);
-        self.next = entries.take_turns(self.next, turn, push);
+        let turn = CHUNK_SUBSCRIPTIONS.max(subscriptions.len() / MAX_CHUNKS);
+        let push = |subscription: &mut Subscription| delivered.push(subscription, id, &self.events);
+        self.next = subscriptions.take_turns(self.next, turn, push);
         if self.next.is_none() {
             let through: usize = self.events.drain(..self.round).map(|one| one.bytes()).sum();
             self.bytes -= through;
@@ -139,9 +139,9 @@ mod tests {
         backlog.add(large(2), read);
         assert_eq!(backlog.oldest(), Some(read));
         assert!(backlog.is_full());
-        let (mut entries, mut delivered) = (Entries::new(), Delivered::default());
+        let (mut subscriptions, mut delivered) = (Subscriptions::new(), Delivered::default());
         let id = ConversationId(uuid::Uuid::nil());
-        assert!(backlog.push_on(&mut entries, id, &mut delivered));
+        assert!(backlog.push_on(&mut subscriptions, id, &mut delivered));
         assert!(!backlog.is_full());
         assert_eq!(backlog.oldest(), None);
     }

@@ -4,12 +4,12 @@ use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::query::EncodedEvent;
 
 use super::conversation::{Conversation, Gap};
-use super::entry::Pushed;
+use super::subscription::Pushed;
 use super::{Effect, GAP_PATIENCE, RETRY_DELAY, Read, Reader, Retry, Shard};
 use crate::account::SessionKey;
 use crate::delivery::sequencer::{LogEvent, Verdict};
 
-/// What became of events that were replayed to an entry.
+/// What became of events that were replayed to a subscription.
 #[derive(Debug, Default)]
 struct Replayed {
     events: u64,
@@ -22,7 +22,7 @@ struct Replayed {
     acked: bool,
 }
 
-/// Replays events to an entry, up to where the order here stands.
+/// Replays events to a subscription, up to where the order here stands.
 fn replay<'a>(
     conversation: &mut Conversation,
     (id, key, joined): (ConversationId, SessionKey, Seq),
@@ -32,14 +32,14 @@ fn replay<'a>(
 ) -> Replayed {
     let mut members = conversation.members;
     let mut replayed = Replayed::default();
-    if let Some(entry) = conversation.entry(key, joined) {
-        let was_unproven = entry.unacked().is_some();
+    if let Some(subscription) = conversation.entry(key, joined) {
+        let was_unproven = subscription.unacked().is_some();
         for event in events.take_while(|event| event.seq <= position) {
             if members.lacks(event.seq) {
                 members.fill(event.membership_change().as_ref());
             }
-            let was_missed = event.seq <= entry.replay_to();
-            match entry.replay(id, event, user) {
+            let was_missed = event.seq <= subscription.replay_to();
+            match subscription.replay(id, event, user) {
                 Pushed::NotNext => continue,
                 Pushed::NoRoom => {
                     replayed.no_room = true;
@@ -54,7 +54,7 @@ fn replay<'a>(
                 break;
             }
         }
-        replayed.acked = was_unproven && entry.listens();
+        replayed.acked = was_unproven && subscription.listens();
     }
     conversation.members = members;
     replayed
@@ -77,21 +77,21 @@ impl Shard {
         if conversation.first_of(key) != Some(joined) {
             return;
         }
-        let Some(entry) = conversation.entry(key, joined) else {
+        let Some(subscription) = conversation.entry(key, joined) else {
             return;
         };
-        if entry.is_waiting() && unsure {
+        if subscription.is_waiting() && unsure {
             return;
         }
-        entry.set_waiting(false);
-        if entry.is_reading() || entry.cursor >= entry.goal(position) {
+        subscription.set_waiting(false);
+        if subscription.is_reading() || subscription.cursor >= subscription.goal(position) {
             return;
         }
-        if entry.send_queue().is_pressed() {
+        if subscription.send_queue().is_pressed() {
             self.is_behind(id, key);
             return;
         }
-        let cursor = entry.cursor;
+        let cursor = subscription.cursor;
         let held = self.window.behind(id, cursor, conversation.head());
         let (place, user) = ((id, key, joined), &session.account.user);
         let held = held.into_iter().flatten();
@@ -108,14 +108,14 @@ impl Shard {
             return;
         };
         let position = conversation.sequencer.position();
-        let Some(entry) = conversation.entry(key, joined) else {
+        let Some(subscription) = conversation.entry(key, joined) else {
             return;
         };
-        let (after, goal) = (entry.cursor, entry.goal(position));
-        if entry.is_reading() || after >= goal {
+        let (after, goal) = (subscription.cursor, subscription.goal(position));
+        if subscription.is_reading() || after >= goal {
             return;
         }
-        entry.set_reading(true);
+        subscription.set_reading(true);
         let held_from = self.window.held_from(id, conversation.head());
         let before_held = held_from.map(|from| from.saturating_sub(1));
         let up_to = before_held
@@ -126,11 +126,11 @@ impl Shard {
             conversation: id,
             after,
             up_to,
-            reader: Reader::Entry(key, joined),
+            reader: Reader::Subscription(key, joined),
         }));
     }
 
-    /// What became of a replay; says whether nothing more is to be done for the entry now.
+    /// What became of a replay; says whether nothing more is to be done for the subscription now.
     fn is_over(
         &mut self,
         id: ConversationId,
@@ -185,17 +185,17 @@ impl Shard {
                 }
                 self.gap_was_read(id, nothing);
             }
-            Reader::Entry(key, joined) => {
+            Reader::Subscription(key, joined) => {
                 let (Some(session), Some(conversation)) =
                     (self.sessions.get(&key), self.conversations.get_mut(&id))
                 else {
                     return;
                 };
                 let position = conversation.sequencer.position();
-                let Some(entry) = conversation.entry(key, joined) else {
+                let Some(subscription) = conversation.entry(key, joined) else {
                     return;
                 };
-                entry.set_reading(false);
+                subscription.set_reading(false);
                 let events: Vec<_> = events.collect();
                 let (place, user) = ((id, key, joined), &session.account.user);
                 let replayed = replay(conversation, place, user, position, events.iter());
@@ -214,11 +214,11 @@ impl Shard {
         }
     }
 
-    /// Nobody else is to read for the entry until it is tried again.
+    /// Nobody else is to read for the subscription until it is tried again.
     fn entry_waits(&mut self, id: ConversationId, key: SessionKey, joined: Seq) {
         let there = self.conversations.get_mut(&id);
-        if let Some(entry) = there.and_then(|there| there.entry(key, joined)) {
-            entry.set_reading(true);
+        if let Some(subscription) = there.and_then(|there| there.entry(key, joined)) {
+            subscription.set_reading(true);
         }
     }
 
@@ -226,7 +226,7 @@ impl Shard {
     pub(crate) fn read_failed(&mut self, read: &Read) {
         let retry = match read.reader {
             Reader::Sequencer => Retry::Gap(read.conversation),
-            Reader::Entry(key, joined) => Retry::CatchUp(read.conversation, key, joined),
+            Reader::Subscription(key, joined) => Retry::CatchUp(read.conversation, key, joined),
         };
         self.effects.push(Effect::Later(RETRY_DELAY, retry));
     }
@@ -236,12 +236,12 @@ impl Shard {
         match retry {
             Retry::Gap(id) => self.read_gap(id),
             Retry::CatchUp(id, key, joined) => {
-                if let Some(entry) = self
+                if let Some(subscription) = self
                     .conversations
                     .get_mut(&id)
                     .and_then(|c| c.entry(key, joined))
                 {
-                    entry.set_reading(false);
+                    subscription.set_reading(false);
                 }
                 self.catch_up(id, key, joined);
             }

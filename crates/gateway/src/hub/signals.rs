@@ -12,7 +12,7 @@ use confab_protocol::signal::{MemberOf, Presence, PresenceStatus, Signal, Signal
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::conversation::Conversation;
-use super::entry::Entry;
+use super::subscription::Subscription;
 use super::{Ask, Come, Membership, Purpose, Session, Shard, Shards, UserMemberships, asking};
 use crate::account::{Account, SessionKey};
 use crate::delivery::broadcast::Broadcast;
@@ -134,9 +134,11 @@ impl Conversation {
     }
 
     /// The sessions of present members, but for some.
-    fn listeners(&self, but: &[SessionKey]) -> impl Iterator<Item = &Entry> {
-        let present = self.entries().filter(|entry| entry.listens());
-        present.filter(move |entry| !but.contains(&entry.session()))
+    fn listeners(&self, but: &[SessionKey]) -> impl Iterator<Item = &Subscription> {
+        let present = self
+            .subscriptions()
+            .filter(|subscription| subscription.listens());
+        present.filter(move |subscription| !but.contains(&subscription.session()))
     }
 }
 
@@ -180,15 +182,15 @@ impl Shard {
         let Some(json) = encode(&frame) else { return };
         let broadcast = Broadcast::new(json.as_bytes());
         if carries {
-            // A session that was a member before may still have an ended entry beside the present one.
-            for entry in conversation.listeners(but) {
-                entry.send_queue().push_signal(&key, &broadcast);
+            // A session that was a member before may still have an ended subscription beside the present one.
+            for subscription in conversation.listeners(but) {
+                subscription.send_queue().push_signal(&key, &broadcast);
             }
             return;
         }
         for session in self.sessions_of(&signal.tenant, &signal.user) {
-            if let Some(entry) = conversation.listener(*session) {
-                entry.send_queue().push_signal(&key, &broadcast);
+            if let Some(subscription) = conversation.listener(*session) {
+                subscription.send_queue().push_signal(&key, &broadcast);
             }
         }
     }
@@ -220,10 +222,10 @@ impl Shard {
                 continue;
             }
             let as_of = known_up_to(one.as_of, conversation.sequencer.position());
-            for entry in conversation.listeners(own) {
+            for subscription in conversation.listeners(own) {
                 looked_at += 1;
-                if entry.joined() <= as_of && told.insert(entry.session()) {
-                    entry.send_queue().push_signal(key, broadcast);
+                if subscription.joined() <= as_of && told.insert(subscription.session()) {
+                    subscription.send_queue().push_signal(key, broadcast);
                 }
             }
         }
@@ -272,10 +274,10 @@ impl Shard {
                 continue;
             };
             is_whole &= conversation.members.is_known() && !conversation.is_unproven(key);
-            if let Some(entry) = conversation.listener(key)
+            if let Some(subscription) = conversation.listener(key)
                 && conversation.carries_signals()
             {
-                let (joined, as_of) = (entry.joined(), conversation.sequencer.position());
+                let (joined, as_of) = (subscription.joined(), conversation.sequencer.position());
                 carrying.insert(id, Carrying { joined, as_of });
             }
         }
@@ -303,10 +305,11 @@ impl Shard {
         if !conversation.carries_signals() {
             return here;
         }
-        for entry in conversation.entries() {
-            here.is_whole &= entry.unacked().is_none();
-            if entry.listens() {
-                here.accounts.extend(self.account(entry.session()).cloned());
+        for subscription in conversation.subscriptions() {
+            here.is_whole &= subscription.unacked().is_none();
+            if subscription.listens() {
+                here.accounts
+                    .extend(self.account(subscription.session()).cloned());
             }
         }
         here
@@ -413,8 +416,8 @@ impl Shard {
             return;
         }
         self.come.hosts(conversation.tenant.clone(), id, position);
-        for entry in conversation.listeners(&[]) {
-            let session = self.sessions.get(&entry.session());
+        for subscription in conversation.listeners(&[]) {
+            let session = self.sessions.get(&subscription.session());
             if let Some(session) = session.filter(|session| session.is_open()) {
                 self.come.counts(&session.account);
             }

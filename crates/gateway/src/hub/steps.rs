@@ -9,8 +9,8 @@ use confab_bus::records::Position;
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 
-use super::entry::Begin;
 use super::session::Kept;
+use super::subscription::Begin;
 use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::SendQueue;
 

@@ -30,17 +30,17 @@ impl Shard {
             let Some(joined) = conversation.first_of(key) else {
                 continue;
             };
-            let Some(entry) = conversation.entry(key, joined) else {
+            let Some(subscription) = conversation.entry(key, joined) else {
                 continue;
             };
-            let replay_to = entry.replay_to();
-            if entry.cursor >= replay_to {
+            let replay_to = subscription.replay_to();
+            if subscription.cursor >= replay_to {
                 continue;
             }
             // The snapshot that told the membership proves nothing behind its head, where it may have ended since.
-            let (cursor, left) = (entry.cursor, entry.left());
+            let (cursor, left) = (subscription.cursor, subscription.left());
             let acked = left.map_or(replay_to, |left| replay_to.min(left - 1));
-            entry.replays_no_more(acked.max(cursor));
+            subscription.replays_no_more(acked.max(cursor));
             // Also of one that ended: what lies between the range and the end is told.
             if acked > cursor {
                 self.truncate_later(key, (id, joined), (cursor, acked), None);

@@ -172,7 +172,7 @@ impl Hub {
         self.go_on();
     }
 
-    /// Events that are on their way through many entries go on.
+    /// Events that are on their way through many subscriptions go on.
     pub(crate) fn push_on(&mut self) {
         self.all_mut().for_each(Shard::push_on);
     }

@@ -1,4 +1,4 @@
-//! How fast a walk through the many entries of a conversation goes: a pause behind each turn, twice as long as that took.
+//! How fast a walk through the many subscriptions of a conversation goes: a pause behind each turn, twice as long as that took.
 //!
 //! A turn wakes as many sessions as it pushed to, and each writes. Turns without pauses would keep the processors for as long as the whole
 //! walk takes, and every other session's command would wait behind each of its steps. Where more waits than the one walk there is no time to rest.

@@ -83,7 +83,7 @@ impl ShardLoop {
     fn owner_of(&self, reads: &[Read]) -> Option<Owner> {
         let key = |read: &Read| match read.reader {
             Reader::Sequencer => None,
-            Reader::Entry(key, _) => Some(key),
+            Reader::Subscription(key, _) => Some(key),
         };
         let first = reads.first()?;
         let one = key(first).filter(|one| reads.iter().all(|read| key(read) == Some(*one)));
@@ -115,7 +115,7 @@ impl ShardLoop {
         let is_full = answers.iter().any(|events| !events.is_empty());
         for (read, events) in reads.iter().zip(answers) {
             match read.reader {
-                Reader::Entry(key, joined) if events.is_empty() && is_full => {
+                Reader::Subscription(key, joined) if events.is_empty() && is_full => {
                     self.shard
                         .retry(Retry::CatchUp(read.conversation, key, joined));
                 }
@@ -243,7 +243,7 @@ mod tests {
             conversation: ConversationId(Uuid::nil()),
             after: 7,
             up_to: 7 + events,
-            reader: Reader::Entry(SessionKey(number), 1),
+            reader: Reader::Subscription(SessionKey(number), 1),
         };
         (0..ranges).map(read).collect()
     }

@@ -244,7 +244,7 @@ impl ShardLoop {
             match effect {
                 Effect::Read(read) => match read.reader {
                     Reader::Sequencer => self.ask_for_gap(read),
-                    Reader::Entry(key, _) => reads.entry(key).or_default().push(read),
+                    Reader::Subscription(key, _) => reads.entry(key).or_default().push(read),
                 },
                 Effect::Ask(ask) => self.ask_for_memberships(ask),
                 Effect::Later(delay, retry) => {

@@ -4,9 +4,9 @@ use confab_protocol::frame::Truncated;
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 
-use crate::hub::entry::Begin;
 use crate::hub::session::Kept;
 use crate::hub::steps::Range;
+use crate::hub::subscription::Begin;
 use crate::hub::{ReplayLimits, Start};
 
 /// What a session missed.

@@ -477,7 +477,7 @@ fn count_is_taken_where_the_feed_has_overtaken_it() {
     world.check();
 }
 
-/// Its removal is on its way through the entries when the session is entered by an answer that does not know it.
+/// Its removal is on its way through the subscriptions when the session is entered by an answer that does not know it.
 #[test]
 fn removal_on_its_way_is_heeded_by_who_enters_before_it_comes() {
     let mut world = World::new(0, ALL, usize::MAX);

@@ -22,7 +22,7 @@ pub(super) enum Step {
     Record(usize),
     /// A client comes back.
     Resume(usize),
-    /// A client comes back, and is removed between the snapshot of its memberships and their entry.
+    /// A client comes back, and is removed between the snapshot of its memberships and their subscription.
     RemovedWhileOpening(usize, usize),
     /// A client takes some of what waits for it, answers the pings, reads what was truncated.
     Take(usize, usize),
@@ -44,7 +44,7 @@ pub(super) enum Step {
     Move(usize),
     /// A client that is away, and says what it has, lost what it had of a conversation behind a seq.
     Forget(usize, usize, u64),
-    /// Events that are on their way through many entries go on.
+    /// Events that are on their way through many subscriptions go on.
     Push,
     /// A worker reads for one of the questions, or its answer arrives, or is lost.
     Work(usize, bool),

@@ -97,10 +97,12 @@ impl Hub {
             return Vec::new();
         };
         let as_of = there.sequencer.position();
-        let entries = there.entries().filter(|entry| entry.listens());
-        let told = entries.filter_map(|entry| {
-            let user = shard.account(entry.session())?.user.clone();
-            Some((user, entry.joined(), as_of))
+        let subscriptions = there
+            .subscriptions()
+            .filter(|subscription| subscription.listens());
+        let told = subscriptions.filter_map(|subscription| {
+            let user = shard.account(subscription.session())?.user.clone();
+            Some((user, subscription.joined(), as_of))
         });
         told.collect()
     }

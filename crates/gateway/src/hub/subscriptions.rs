@@ -1,14 +1,14 @@
-//! The entries of a conversation, in order of session and joining.
+//! The subscriptions of a conversation, in order of session and joining.
 //!
 //! They stand side by side in pieces of a bounded length. Sessions come in the order of their keys, which leaves the nodes of a
-//! B-tree half empty; here each entry takes little more than itself, and none is looked for among those of thousands of others.
+//! B-tree half empty; here each subscription takes little more than itself, and none is looked for among those of thousands of others.
 
 use confab_protocol::ids::Seq;
 
-use super::entry::Entry;
+use super::subscription::Subscription;
 use crate::account::SessionKey;
 
-/// Entries in one piece, unless they are of one session: its entries always stand in one.
+/// Entries in one piece, unless they are of one session: its subscriptions always stand in one.
 const CHUNK_ENTRIES: usize = if cfg!(test) { 4 } else { 64 };
 
 /// By session and joining.
@@ -16,13 +16,13 @@ pub(super) type Turn = (SessionKey, Seq);
 
 /// Every membership of every session.
 #[derive(Debug, Default)]
-pub(super) struct Entries {
+pub(super) struct Subscriptions {
     /// None of them is empty.
-    pieces: Vec<Vec<Entry>>,
+    pieces: Vec<Vec<Subscription>>,
     count: usize,
 }
 
-impl Entries {
+impl Subscriptions {
     pub(super) const fn new() -> Self {
         Self {
             pieces: Vec::new(),
@@ -34,24 +34,24 @@ impl Entries {
         self.count
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Subscription> {
         self.pieces.iter().flatten()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Subscription> {
         self.pieces.iter_mut().flatten()
     }
 
-    /// The entries of a session.
-    pub(super) fn of(&self, session: SessionKey) -> &[Entry] {
+    /// The subscriptions of a session.
+    pub(super) fn of(&self, session: SessionKey) -> &[Subscription] {
         let piece = self.pieces.get(self.piece_of(session));
         let Some(piece) = piece else { return &[] };
         let (from, to) = places(piece, session);
         piece.get(from..to).unwrap_or_default()
     }
 
-    /// The entries of a session.
-    pub(super) fn of_mut(&mut self, session: SessionKey) -> &mut [Entry] {
+    /// The subscriptions of a session.
+    pub(super) fn of_mut(&mut self, session: SessionKey) -> &mut [Subscription] {
         let at = self.piece_of(session);
         let Some(piece) = self.pieces.get_mut(at) else {
             return &mut [];
@@ -60,42 +60,42 @@ impl Entries {
         piece.get_mut(from..to).unwrap_or_default()
     }
 
-    /// Adds an entry, of whose session none has that joining.
-    pub(super) fn insert(&mut self, entry: Entry) {
+    /// Adds a subscription, of whose session none has that joining.
+    pub(super) fn insert(&mut self, subscription: Subscription) {
         self.count += 1;
-        let mut at = self.piece_of(entry.session());
+        let mut at = self.piece_of(subscription.session());
         if self
             .pieces
             .get(at)
             .is_some_and(|it| it.len() >= CHUNK_ENTRIES)
         {
-            if self.is_last(&entry) {
+            if self.is_last(&subscription) {
                 // The piece stays full.
                 at = self.pieces.len();
             } else {
                 self.split(at);
-                at = self.piece_of(entry.session());
+                at = self.piece_of(subscription.session());
             }
         }
         let Some(piece) = self.pieces.get_mut(at) else {
-            self.begin_piece(at, vec![entry]);
+            self.begin_piece(at, vec![subscription]);
             return;
         };
-        let place = piece.partition_point(|other| other.turn() < entry.turn());
+        let place = piece.partition_point(|other| other.turn() < subscription.turn());
         if piece.len() == piece.capacity() {
             // Few places stay free: most conversations have about as many sessions as they had before.
             piece.reserve_exact(1 + piece.len() / 4);
         }
-        piece.insert(place, entry);
+        piece.insert(place, subscription);
     }
 
-    /// Removes an entry.
+    /// Removes a subscription.
     pub(super) fn remove(&mut self, (session, joined): Turn) {
         let at = self.piece_of(session);
         let Some(piece) = self.pieces.get_mut(at) else {
             return;
         };
-        let Ok(place) = piece.binary_search_by_key(&(session, joined), Entry::turn) else {
+        let Ok(place) = piece.binary_search_by_key(&(session, joined), Subscription::turn) else {
             return;
         };
         piece.remove(place);
@@ -109,32 +109,33 @@ impl Entries {
         }
     }
 
-    /// Shows at most so many entries, from `from` on, and removes those of which `goes_on` says no; gives whose turn is next.
+    /// Shows at most so many subscriptions, from `from` on, and removes those of which `goes_on` says no; gives whose turn is next.
     pub(super) fn take_turns(
         &mut self,
         from: Option<Turn>,
         most: usize,
-        mut goes_on: impl FnMut(&mut Entry) -> bool,
+        mut goes_on: impl FnMut(&mut Subscription) -> bool,
     ) -> Option<Turn> {
         let (first, place) = from.map_or((0, 0), |from| self.place_of(from));
         let pieces = self.pieces.get_mut(first..).unwrap_or_default();
         let mut turns = pieces.iter_mut().flatten().skip(place);
         let mut over = Vec::new();
-        for entry in turns.by_ref().take(most) {
-            if !goes_on(entry) {
-                over.push(entry.turn());
+        for subscription in turns.by_ref().take(most) {
+            if !goes_on(subscription) {
+                over.push(subscription.turn());
             }
         }
-        let next = turns.next().map(|entry| entry.turn());
+        let next = turns.next().map(|subscription| subscription.turn());
         for turn in over {
             self.remove(turn);
         }
         next
     }
 
-    /// The piece that has the session's entries, or would.
+    /// The piece that has the session's subscriptions, or would.
     fn piece_of(&self, session: SessionKey) -> usize {
-        let begins = |piece: &Vec<Entry>| piece.first().is_some_and(|it| it.session() <= session);
+        let begins =
+            |piece: &Vec<Subscription>| piece.first().is_some_and(|it| it.session() <= session);
         self.pieces.partition_point(begins).saturating_sub(1)
     }
 
@@ -146,17 +147,17 @@ impl Entries {
     }
 
     /// Whether its session stands behind all others.
-    fn is_last(&self, entry: &Entry) -> bool {
+    fn is_last(&self, subscription: &Subscription) -> bool {
         let last = self.pieces.last().and_then(|piece| piece.last());
-        last.is_some_and(|last| last.session() < entry.session())
+        last.is_some_and(|last| last.session() < subscription.session())
     }
 
-    /// Makes two pieces of a full one, where entries of more than one session stand there.
+    /// Makes two pieces of a full one, where subscriptions of more than one session stand there.
     fn split(&mut self, at: usize) {
         let Some(piece) = self.pieces.get_mut(at) else {
             return;
         };
-        let middle = piece.get(piece.len() / 2).map(Entry::session);
+        let middle = piece.get(piece.len() / 2).map(Subscription::session);
         let (from, to) = middle.map_or((0, 0), |middle| places(piece, middle));
         let later = piece.split_off(if from == 0 { to } else { from });
         piece.shrink_to_fit();
@@ -165,7 +166,7 @@ impl Entries {
         }
     }
 
-    fn begin_piece(&mut self, at: usize, mut piece: Vec<Entry>) {
+    fn begin_piece(&mut self, at: usize, mut piece: Vec<Subscription>) {
         piece.shrink_to_fit();
         if self.pieces.len() == self.pieces.capacity() {
             self.pieces.reserve_exact(1 + self.pieces.len() / 4);
@@ -194,13 +195,15 @@ impl Entries {
     }
 }
 
-/// Where a session's entries stand in a piece.
-fn places(piece: &[Entry], session: SessionKey) -> (usize, usize) {
-    let from = piece.partition_point(|entry| entry.session() < session);
+/// Where a session's subscriptions stand in a piece.
+fn places(piece: &[Subscription], session: SessionKey) -> (usize, usize) {
+    let from = piece.partition_point(|subscription| subscription.session() < session);
     let own = piece.get(from..).unwrap_or_default().iter();
     (
         from,
-        from + own.take_while(|entry| entry.session() == session).count(),
+        from + own
+            .take_while(|subscription| subscription.session() == session)
+            .count(),
     )
 }
 
@@ -211,7 +214,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::entry::Begin;
+    use super::super::subscription::Begin;
     use super::*;
     use crate::delivery::encoding::Encoding;
     use crate::delivery::send_queue::SendQueue;
@@ -233,13 +236,13 @@ mod tests {
         ]
     }
 
-    fn take(entries: &mut Entries, model: &mut BTreeMap<Turn, Seq>, step: Step) {
+    fn take(subscriptions: &mut Subscriptions, model: &mut BTreeMap<Turn, Seq>, step: Step) {
         let send_queue = Arc::new(SendQueue::new(Encoding::Json, 1));
         match step {
             Step::Insert(session, joined) => {
                 let session = SessionKey(session);
                 if model.insert((session, joined), joined).is_none() {
-                    entries.insert(Entry::new(
+                    subscriptions.insert(Subscription::new(
                         session,
                         send_queue,
                         joined,
@@ -249,14 +252,14 @@ mod tests {
                 }
             }
             Step::Remove(session, joined) => {
-                entries.remove((SessionKey(session), joined));
+                subscriptions.remove((SessionKey(session), joined));
                 model.remove(&(SessionKey(session), joined));
             }
             Step::Turns(from, most, nth) => {
                 let from = from.map(|from| (SessionKey(from), Seq::MIN));
                 let mut shown = Vec::new();
-                let next = entries.take_turns(from, most, |entry| {
-                    shown.push(entry.turn());
+                let next = subscriptions.take_turns(from, most, |subscription| {
+                    shown.push(subscription.turn());
                     shown.len() % nth != 0
                 });
                 let all = model.range(from.unwrap_or((SessionKey(0), 0))..);
@@ -270,17 +273,25 @@ mod tests {
         }
     }
 
-    fn check(entries: &mut Entries, model: &BTreeMap<Turn, Seq>) {
-        let there: Vec<_> = entries.iter().map(Entry::turn).collect();
+    fn check(subscriptions: &mut Subscriptions, model: &BTreeMap<Turn, Seq>) {
+        let there: Vec<_> = subscriptions.iter().map(Subscription::turn).collect();
         assert_eq!(there, model.keys().copied().collect::<Vec<_>>());
-        assert_eq!(entries.len(), model.len());
-        assert!(entries.pieces.iter().all(|piece| !piece.is_empty()));
+        assert_eq!(subscriptions.len(), model.len());
+        assert!(subscriptions.pieces.iter().all(|piece| !piece.is_empty()));
         for session in (0..30).map(SessionKey) {
             let own = model.range((session, Seq::MIN)..=(session, Seq::MAX));
             let own: Vec<_> = own.map(|(turn, _)| *turn).collect();
-            let of: Vec<_> = entries.of(session).iter().map(Entry::turn).collect();
+            let of: Vec<_> = subscriptions
+                .of(session)
+                .iter()
+                .map(Subscription::turn)
+                .collect();
             assert_eq!(of, own);
-            let of: Vec<_> = entries.of_mut(session).iter().map(|it| it.turn()).collect();
+            let of: Vec<_> = subscriptions
+                .of_mut(session)
+                .iter()
+                .map(|it| it.turn())
+                .collect();
             assert_eq!(of, own);
         }
     }
@@ -288,22 +299,22 @@ mod tests {
     proptest! {
         #[test]
         fn they_are_what_a_tree_would_hold(steps in prop::collection::vec(step(), 1..150)) {
-            let (mut entries, mut model) = (Entries::new(), BTreeMap::new());
+            let (mut subscriptions, mut model) = (Subscriptions::new(), BTreeMap::new());
             for step in steps {
-                take(&mut entries, &mut model, step);
-                check(&mut entries, &model);
+                take(&mut subscriptions, &mut model, step);
+                check(&mut subscriptions, &model);
             }
         }
     }
 
     #[test]
     fn sessions_that_come_one_behind_the_other_leave_hardly_any_place_free() {
-        let (mut entries, mut model) = (Entries::new(), BTreeMap::new());
+        let (mut subscriptions, mut model) = (Subscriptions::new(), BTreeMap::new());
         for session in 0..1000 {
-            take(&mut entries, &mut model, Step::Insert(session, 1));
+            take(&mut subscriptions, &mut model, Step::Insert(session, 1));
         }
-        let places: usize = entries.pieces.iter().map(Vec::capacity).sum();
+        let places: usize = subscriptions.pieces.iter().map(Vec::capacity).sum();
         assert!(places <= 1000 + CHUNK_ENTRIES, "{places}");
-        assert_eq!(size_of::<Entry>(), 40);
+        assert_eq!(size_of::<Subscription>(), 40);
     }
 }

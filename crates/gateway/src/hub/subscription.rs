@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 
-use super::entries::Turn;
+use super::subscriptions::Turn;
 use crate::account::SessionKey;
 use crate::delivery::broadcast::Broadcast;
 use crate::delivery::send_queue::{Place, SendQueue};
 use crate::delivery::sequencer::LogEvent;
 
-/// From where an entry begins to hear.
+/// From where a subscription begins to hear.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Begin {
     /// The last seq that is not owed.
@@ -39,7 +39,7 @@ impl Begin {
     }
 }
 
-/// What became of an event at an entry.
+/// What became of an event at a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pushed {
     /// It is not the next one there, or may not come yet.
@@ -53,7 +53,7 @@ pub(super) enum Pushed {
 
 /// One membership of one session.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct Subscription {
     session: SessionKey,
     send_queue: Arc<SendQueue>,
     joined: Seq,
@@ -82,7 +82,7 @@ struct Rest {
     unacked: Seq,
 }
 
-impl Entry {
+impl Subscription {
     pub(super) fn new(
         session: SessionKey,
         send_queue: Arc<SendQueue>,
@@ -97,19 +97,19 @@ impl Entry {
             by_record,
             acked: _,
         } = begin;
-        let mut entry = Self {
+        let mut subscription = Self {
             session,
             send_queue,
             joined,
             cursor,
             rest: None,
         };
-        entry.change(|rest| {
+        subscription.change(|rest| {
             (rest.left, rest.skip, rest.replay_to) = (left, skip, replay_to);
             // Every membership that the session did not open with is entered from just before its joining.
             rest.came_later = cursor < joined && !by_record;
         });
-        entry
+        subscription
     }
 
     fn rest(&self) -> Rest {
