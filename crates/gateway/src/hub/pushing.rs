@@ -6,7 +6,7 @@ use std::time::Instant;
 use confab_protocol::ids::{ConversationId, Seq};
 
 use super::subscription::{Pushed, Subscription};
-use super::subscriptions::{Subscriptions, Turn};
+use super::subscriptions::{SubscriptionKey, Subscriptions};
 use crate::account::SessionKey;
 use crate::delivery::sequencer::LogEvent;
 
@@ -66,7 +66,7 @@ pub(super) struct Backlog {
     read: VecDeque<Instant>,
     bytes: usize,
     /// Whose turn it is; the first one's where a round begins.
-    next: Option<Turn>,
+    next: Option<SubscriptionKey>,
     /// How many of the events were there when the round began: those everyone has had at its end.
     round: usize,
 }

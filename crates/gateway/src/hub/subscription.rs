@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 
-use super::subscriptions::Turn;
+use super::subscriptions::SubscriptionKey;
 use crate::account::SessionKey;
 use crate::delivery::broadcast::Broadcast;
 use crate::delivery::send_queue::{Place, SendQueue};
@@ -141,7 +141,7 @@ impl Subscription {
     }
 
     /// Where it stands among others.
-    pub(super) const fn turn(&self) -> Turn {
+    pub(super) const fn turn(&self) -> SubscriptionKey {
         (self.session, self.joined)
     }
 

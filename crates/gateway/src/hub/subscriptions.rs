@@ -12,7 +12,7 @@ use crate::account::SessionKey;
 const CHUNK_ENTRIES: usize = if cfg!(test) { 4 } else { 64 };
 
 /// By session and joining.
-pub(super) type Turn = (SessionKey, Seq);
+pub(super) type SubscriptionKey = (SessionKey, Seq);
 
 /// Every membership of every session.
 #[derive(Debug, Default)]
@@ -90,7 +90,7 @@ impl Subscriptions {
     }
 
     /// Removes a subscription.
-    pub(super) fn remove(&mut self, (session, joined): Turn) {
+    pub(super) fn remove(&mut self, (session, joined): SubscriptionKey) {
         let at = self.piece_of(session);
         let Some(piece) = self.pieces.get_mut(at) else {
             return;
@@ -112,10 +112,10 @@ impl Subscriptions {
     /// Shows at most so many subscriptions, from `from` on, and removes those of which `goes_on` says no; gives whose turn is next.
     pub(super) fn take_turns(
         &mut self,
-        from: Option<Turn>,
+        from: Option<SubscriptionKey>,
         most: usize,
         mut goes_on: impl FnMut(&mut Subscription) -> bool,
-    ) -> Option<Turn> {
+    ) -> Option<SubscriptionKey> {
         let (first, place) = from.map_or((0, 0), |from| self.place_of(from));
         let pieces = self.pieces.get_mut(first..).unwrap_or_default();
         let mut turns = pieces.iter_mut().flatten().skip(place);
@@ -139,7 +139,7 @@ impl Subscriptions {
         self.pieces.partition_point(begins).saturating_sub(1)
     }
 
-    fn place_of(&self, turn: Turn) -> (usize, usize) {
+    fn place_of(&self, turn: SubscriptionKey) -> (usize, usize) {
         let at = self.piece_of(turn.0);
         let piece = self.pieces.get(at);
         let place = piece.map_or(0, |piece| piece.partition_point(|it| it.turn() < turn));
@@ -236,7 +236,11 @@ mod tests {
         ]
     }
 
-    fn take(subscriptions: &mut Subscriptions, model: &mut BTreeMap<Turn, Seq>, step: Step) {
+    fn take(
+        subscriptions: &mut Subscriptions,
+        model: &mut BTreeMap<SubscriptionKey, Seq>,
+        step: Step,
+    ) {
         let send_queue = Arc::new(SendQueue::new(Encoding::Json, 1));
         match step {
             Step::Insert(session, joined) => {
@@ -273,7 +277,7 @@ mod tests {
         }
     }
 
-    fn check(subscriptions: &mut Subscriptions, model: &BTreeMap<Turn, Seq>) {
+    fn check(subscriptions: &mut Subscriptions, model: &BTreeMap<SubscriptionKey, Seq>) {
         let there: Vec<_> = subscriptions.iter().map(Subscription::turn).collect();
         assert_eq!(there, model.keys().copied().collect::<Vec<_>>());
         assert_eq!(subscriptions.len(), model.len());
