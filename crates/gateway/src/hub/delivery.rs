@@ -14,7 +14,7 @@ use super::asking::confirmation;
 use super::conversation::Conversation;
 use super::members::Members;
 use super::pushing::Delivered;
-use super::subscription::{Begin, Subscription};
+use super::subscription::{StartPosition, Subscription};
 use crate::account::{Account, SessionKey};
 use crate::delivery::broadcast::Broadcast;
 use crate::delivery::sequencer::LogEvent;
@@ -166,7 +166,7 @@ impl Shard {
                         head: joined,
                         members: 0,
                     };
-                    self.enter(key, membership, Begin::at(joined - 1));
+                    self.enter(key, membership, StartPosition::at(joined - 1));
                 }
             }
         }
@@ -196,7 +196,7 @@ impl Shard {
     }
 
     /// Enters a membership of a session that has none with that joining yet.
-    pub(super) fn enter(&mut self, key: SessionKey, membership: Membership, begin: Begin) {
+    pub(super) fn enter(&mut self, key: SessionKey, membership: Membership, begin: StartPosition) {
         let Membership {
             conversation: id,
             joined,

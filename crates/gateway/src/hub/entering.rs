@@ -12,7 +12,7 @@ use super::ended::Ended;
 use super::members::UNKNOWN_MEMBERS;
 use super::session::Conversations;
 use super::steps::{Held, Part, Range, Recorded, Registration, Step, Stepped, Told};
-use super::subscription::Begin;
+use super::subscription::StartPosition;
 use super::{Session, Shard};
 use crate::account::{Account, SessionKey};
 
@@ -200,11 +200,11 @@ impl Shard {
                 }
                 continue;
             }
-            let begin = Begin {
+            let begin = StartPosition {
                 skip: seen.unwrap_or_default(),
                 by_record,
                 acked: Some(seq.max(joined - 1)),
-                ..Begin::at(seen.map_or(seq, |seen| seen.min(seq)).max(joined - 1))
+                ..StartPosition::at(seen.map_or(seq, |seen| seen.min(seq)).max(joined - 1))
             };
             begins.push((conversation, joined, begin));
         }

@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 
 use super::Shard;
-use super::subscription::Begin;
+use super::subscription::StartPosition;
 use crate::account::SessionKey;
 
 /// Memberships that are over of which a record says so, at most: of others that ended lately the end is told again, which a
@@ -179,9 +179,9 @@ impl Shard {
             return;
         }
         let acked = left.map_or(head, |left| left - 1);
-        let begin = Begin {
+        let begin = StartPosition {
             skip: claim,
-            ..Begin::at(claim.min(acked).max(joined - 1))
+            ..StartPosition::at(claim.min(acked).max(joined - 1))
         };
         self.enter(key, membership, begin);
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use confab_protocol::ids::{ConversationId, Seq};
 
-use super::subscription::{Pushed, Subscription};
+use super::subscription::{PushOutcome, Subscription};
 use super::subscriptions::{SubscriptionKey, Subscriptions};
 use crate::account::SessionKey;
 use crate::delivery::sequencer::LogEvent;
@@ -42,13 +42,13 @@ impl Delivered {
         let had = subscription.cursor;
         for event in events.into_iter().skip_while(|event| event.seq <= had) {
             match subscription.push(id, event.seq, &event.body) {
-                Pushed::Queued => {}
-                Pushed::NotNext => break,
-                Pushed::NoRoom => {
+                PushOutcome::Queued => {}
+                PushOutcome::NotNext => break,
+                PushOutcome::NoRoom => {
                     self.behind.push(subscription.session());
                     break;
                 }
-                Pushed::Ended => {
+                PushOutcome::Ended => {
                     self.ended.push((subscription.session(), event.seq));
                     return false;
                 }

@@ -4,7 +4,7 @@ use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::query::EncodedEvent;
 
 use super::conversation::{Conversation, Gap};
-use super::subscription::Pushed;
+use super::subscription::PushOutcome;
 use super::{Effect, GAP_PATIENCE, RETRY_DELAY, Read, Reader, Retry, Shard};
 use crate::account::SessionKey;
 use crate::delivery::sequencer::{LogEvent, Verdict};
@@ -40,13 +40,13 @@ fn replay<'a>(
             }
             let was_missed = event.seq <= subscription.replay_to();
             match subscription.replay(id, event, user) {
-                Pushed::NotNext => continue,
-                Pushed::NoRoom => {
+                PushOutcome::NotNext => continue,
+                PushOutcome::NoRoom => {
                     replayed.no_room = true;
                     break;
                 }
-                Pushed::Ended => replayed.ended = Some(event.seq),
-                Pushed::Queued => {}
+                PushOutcome::Ended => replayed.ended = Some(event.seq),
+                PushOutcome::Queued => {}
             }
             replayed.events += 1;
             replayed.missed += if was_missed { event.bytes() } else { 0 };

@@ -10,7 +10,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 
 use super::session::Kept;
-use super::subscription::Begin;
+use super::subscription::StartPosition;
 use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::SendQueue;
 
@@ -58,7 +58,7 @@ pub(crate) struct Part {
     /// Memberships that ended before: it is not owed them.
     pub(super) over: Vec<Membership>,
     /// Where each of the others begins to be heard, in the order of conversation and joining.
-    pub(super) begins: VecDeque<(Membership, Begin)>,
+    pub(super) begins: VecDeque<(Membership, StartPosition)>,
     /// What is named in `truncated`.
     pub(super) kept: Vec<(ConversationId, Kept)>,
 }

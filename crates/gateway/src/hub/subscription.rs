@@ -14,7 +14,7 @@ use crate::delivery::sequencer::LogEvent;
 
 /// From where a subscription begins to hear.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Begin {
+pub(super) struct StartPosition {
     /// The last seq that is not owed.
     pub(super) cursor: Seq,
     /// Up to here the client has it, whatever the cursor says: nothing of that is queued.
@@ -27,7 +27,7 @@ pub(super) struct Begin {
     pub(super) acked: Option<Seq>,
 }
 
-impl Begin {
+impl StartPosition {
     pub(super) const fn at(cursor: Seq) -> Self {
         Self {
             cursor,
@@ -41,7 +41,7 @@ impl Begin {
 
 /// What became of an event at a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pushed {
+pub(super) enum PushOutcome {
     /// It is not the next one there, or may not come yet.
     NotNext,
     /// It is the next one, and the client is behind: it comes again when there is room.
@@ -60,12 +60,12 @@ pub(super) struct Subscription {
     /// The last seq pushed, or not owed.
     pub(super) cursor: Seq,
     /// None where nothing of it is so.
-    rest: Option<Box<Rest>>,
+    rest: Option<Box<RareState>>,
 }
 
 /// What is so of few memberships, or for a while.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Rest {
+struct RareState {
     /// Where it ends at the latest.
     left: Option<Seq>,
     /// Up to here the client has it, whatever the cursor says: nothing of that is queued.
@@ -88,9 +88,9 @@ impl Subscription {
         send_queue: Arc<SendQueue>,
         joined: Seq,
         left: Option<Seq>,
-        begin: Begin,
+        begin: StartPosition,
     ) -> Self {
-        let Begin {
+        let StartPosition {
             cursor,
             skip,
             replay_to,
@@ -112,14 +112,14 @@ impl Subscription {
         subscription
     }
 
-    fn rest(&self) -> Rest {
+    fn rest(&self) -> RareState {
         self.rest.as_deref().copied().unwrap_or_default()
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut Rest)) {
+    fn change(&mut self, change: impl FnOnce(&mut RareState)) {
         let mut changed = self.rest();
         change(&mut changed);
-        if changed == Rest::default() {
+        if changed == RareState::default() {
             self.rest = None;
         } else if let Some(rest) = &mut self.rest {
             **rest = changed;
@@ -228,10 +228,10 @@ impl Subscription {
     }
 
     /// Pushes an event when it is the very next one.
-    pub(super) fn push(&mut self, id: ConversationId, seq: Seq, event: &Broadcast) -> Pushed {
+    pub(super) fn push(&mut self, id: ConversationId, seq: Seq, event: &Broadcast) -> PushOutcome {
         let rest = self.rest();
         if self.cursor + 1 != seq || rest.waiting || rest.left.is_some_and(|left| seq > left) {
-            return Pushed::NotNext;
+            return PushOutcome::NotNext;
         }
         let place = Place {
             conversation: id,
@@ -239,21 +239,26 @@ impl Subscription {
             seq,
         };
         if seq > rest.skip && !self.send_queue.push_event(place, event) {
-            return Pushed::NoRoom;
+            return PushOutcome::NoRoom;
         }
         self.cursor = seq;
         if rest.left == Some(seq) {
-            return Pushed::Ended;
+            return PushOutcome::Ended;
         }
         if self.rest.is_some() && seq >= rest.skip.max(rest.replay_to).max(rest.unacked) {
             self.change(|rest| (rest.skip, rest.replay_to, rest.unacked) = (0, 0, 0));
         }
-        Pushed::Queued
+        PushOutcome::Queued
     }
 
     /// Pushes an event that was read to catch up to `user`'s session. An ending that stands there is heeded: it may have
     /// committed before anyone here listened.
-    pub(super) fn replay(&mut self, id: ConversationId, event: &LogEvent, user: &UserId) -> Pushed {
+    pub(super) fn replay(
+        &mut self,
+        id: ConversationId,
+        event: &LogEvent,
+        user: &UserId,
+    ) -> PushOutcome {
         if event.seq > self.joined && self.left().is_none_or(|left| event.seq < left) {
             let ends = event.ends_membership_of(user);
             self.ends(ends.then_some(event.seq));

@@ -214,7 +214,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::subscription::Begin;
+    use super::super::subscription::StartPosition;
     use super::*;
     use crate::delivery::encoding::Encoding;
     use crate::delivery::send_queue::SendQueue;
@@ -251,7 +251,7 @@ mod tests {
                         send_queue,
                         joined,
                         None,
-                        Begin::at(joined),
+                        StartPosition::at(joined),
                     ));
                 }
             }

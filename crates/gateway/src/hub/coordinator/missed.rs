@@ -6,14 +6,14 @@ use confab_protocol::query::Membership;
 
 use crate::hub::session::Kept;
 use crate::hub::steps::Range;
-use crate::hub::subscription::Begin;
+use crate::hub::subscription::StartPosition;
 use crate::hub::{ReplayLimits, Start};
 
 /// What a session missed.
 #[derive(Debug, Default)]
 pub(super) struct Missed {
     /// Where each membership begins to be heard.
-    pub(super) begins: Vec<(Membership, Begin)>,
+    pub(super) begins: Vec<(Membership, StartPosition)>,
     pub(super) truncated: Vec<Truncated>,
     pub(super) kept: Vec<(ConversationId, Kept)>,
     /// How many events are replayed.
@@ -57,7 +57,7 @@ impl Missed {
                     membership,
                     after: cursor,
                 }),
-                _ => missed.begins.push((membership, Begin::at(cursor))),
+                _ => missed.begins.push((membership, StartPosition::at(cursor))),
             }
         }
         (missed, lacks)
@@ -121,14 +121,14 @@ impl Missed {
             head,
         };
         self.kept.push((conversation, kept));
-        self.begins.push((membership, Begin::at(head)));
+        self.begins.push((membership, StartPosition::at(head)));
     }
 
     fn replay(&mut self, membership: Membership, cursor: Seq, up_to: Seq) {
         self.replayed += up_to - cursor;
-        let begin = Begin {
+        let begin = StartPosition {
             replay_to: up_to,
-            ..Begin::at(cursor)
+            ..StartPosition::at(cursor)
         };
         self.begins.push((membership, begin));
     }
