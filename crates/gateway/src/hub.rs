@@ -58,7 +58,7 @@ pub(crate) use settings::Settings;
 pub(crate) use come::Come;
 use conversation::Conversation;
 pub(crate) use coordinator::Coordinator;
-pub(crate) use effect::{Ask, Effect, Purpose, Read, Reader, Retry, Ticket};
+pub(crate) use effect::{Effect, MembershipQuery, Purpose, Read, Reader, Retry, Ticket};
 pub(crate) use positions::gathered;
 use said::Said;
 use session::{Conversations, Session};

@@ -70,7 +70,7 @@ fn hub(bytes: usize) -> Hub {
 fn open(hub: &mut Hub, opening: Opening, head: Seq) -> Option<u64> {
     hub.open(opening);
     for effect in hub.effects() {
-        if let Effect::Ask(ask) = effect {
+        if let Effect::MembershipQuery(ask) = effect {
             let answer = UserMemberships {
                 memberships: vec![Membership {
                     conversation: CONVERSATION_ID,

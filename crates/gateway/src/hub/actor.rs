@@ -21,8 +21,8 @@ use crate::delivery::send_queue::SendQueue;
 use crate::delivery::window::Bounds;
 use crate::hub::feed::FeedArrival;
 use crate::hub::{
-    Ask, Come, Opened, Opening, Read, ReplayLimits, Retry, Shards, Standing, Step, Stepped,
-    Telling, Ticket,
+    Come, MembershipQuery, Opened, Opening, Read, ReplayLimits, Retry, Shards, Standing, Step,
+    Stepped, Telling, Ticket,
 };
 use crate::metrics::WindowMetrics;
 
@@ -84,7 +84,7 @@ enum Input {
     ),
     Drained(SessionKey),
     Standing(SessionKey, ConversationId, oneshot::Sender<Standing>),
-    Answered(SessionKey, Ask, Vec<UserMemberships>),
+    Answered(SessionKey, MembershipQuery, Vec<UserMemberships>),
     Signal(Signal),
     CarryingOf(CarryingQuery),
     Hosting(HostingQuery),
@@ -141,7 +141,7 @@ pub(crate) struct Replay {
 enum Done {
     Read(Read, Result<Vec<EncodedEvent>, Failure>),
     Ranges(Vec<Read>, Result<Vec<Vec<EncodedEvent>>, Failure>),
-    Asked(Ask, Result<Vec<UserMemberships>, Failure>),
+    Asked(MembershipQuery, Result<Vec<UserMemberships>, Failure>),
     Retry(Retry),
     Stepped(Ticket, Vec<Stepped>),
 }

@@ -1,8 +1,8 @@
 //! What a shard asks workers about memberships of one of its conversations: when an addition was heard, or a session speaks there.
 
 use super::{
-    Ask, ConversationId, Effect, Membership, MembershipsOf, Purpose, RETRY_DELAY, Retry, Seq,
-    Session, Shard, UserMemberships,
+    ConversationId, Effect, Membership, MembershipQuery, MembershipsOf, Purpose, RETRY_DELAY,
+    Retry, Seq, Session, Shard, UserMemberships,
 };
 use crate::account::{Account, SessionKey};
 
@@ -35,7 +35,7 @@ impl Shard {
     }
 
     fn ask(&mut self, of: Vec<MembershipsOf>, purpose: Purpose) {
-        self.effects.push(Effect::Ask(Ask {
+        self.effects.push(Effect::MembershipQuery(MembershipQuery {
             of,
             purpose,
             epoch: self.epoch,
@@ -44,7 +44,7 @@ impl Shard {
     }
 
     /// The memberships that were asked for have come.
-    pub(crate) fn memberships(&mut self, ask: Ask, answers: Vec<UserMemberships>) {
+    pub(crate) fn memberships(&mut self, ask: MembershipQuery, answers: Vec<UserMemberships>) {
         if ask.epoch != self.epoch || answers.len() != ask.of.len() {
             self.ask_again(ask);
             return;
@@ -87,13 +87,13 @@ impl Shard {
     }
 
     /// The memberships could not be asked for now.
-    pub(crate) fn ask_failed(&mut self, ask: Ask) {
+    pub(crate) fn ask_failed(&mut self, ask: MembershipQuery) {
         self.effects
-            .push(Effect::Later(RETRY_DELAY, Retry::Ask(ask)));
+            .push(Effect::Later(RETRY_DELAY, Retry::MembershipQuery(ask)));
     }
 
     /// Asks again what has no answer that counts, where anyone still wants it.
-    pub(super) fn ask_again(&mut self, ask: Ask) {
+    pub(super) fn ask_again(&mut self, ask: MembershipQuery) {
         match ask.purpose {
             Purpose::Confirm(_) => {
                 let is_here = |of: &MembershipsOf| self.present.contains_key(&account_of(of));

@@ -13,8 +13,8 @@ use rustc_hash::FxHashMap;
 
 use super::steps::{Part, Recorded, Registration, ReplayBudget, Told};
 use super::{
-    Ask, Effect, FIRST_EPOCH, Opened, Opening, Purpose, RETRY_DELAY, ReplayLimits, Retry, Shards,
-    Start, Step, Stepped, Ticket, WITHOUT_WORKERS,
+    Effect, FIRST_EPOCH, MembershipQuery, Opened, Opening, Purpose, RETRY_DELAY, ReplayLimits,
+    Retry, Shards, Start, Step, Stepped, Ticket, WITHOUT_WORKERS,
 };
 use crate::account::{Account, SessionKey};
 
@@ -129,7 +129,7 @@ impl Coordinator {
     }
 
     /// The memberships that were asked for have come.
-    pub(crate) fn memberships(&mut self, ask: Ask, answers: Vec<UserMemberships>) {
+    pub(crate) fn memberships(&mut self, ask: MembershipQuery, answers: Vec<UserMemberships>) {
         let is_whole = answers.len() == ask.of.len();
         match ask.purpose {
             // One from before a break counts: what the break hides is asked for when the session is entered.
@@ -144,19 +144,19 @@ impl Coordinator {
     }
 
     /// The memberships could not be asked for now.
-    pub(crate) fn ask_failed(&mut self, ask: Ask) {
+    pub(crate) fn ask_failed(&mut self, ask: MembershipQuery) {
         if let Purpose::Opening(size, keys) = ask.purpose {
             self.openings_failed(size, keys);
             return;
         }
         self.effects
-            .push(Effect::Later(RETRY_DELAY, Retry::Ask(ask)));
+            .push(Effect::Later(RETRY_DELAY, Retry::MembershipQuery(ask)));
     }
 
     /// The time of [`Effect::Later`] has come.
     pub(crate) fn retry(&mut self, retry: Retry) {
         match retry {
-            Retry::Ask(ask) => self.ask_again(ask),
+            Retry::MembershipQuery(ask) => self.ask_again(ask),
             Retry::Open(keys) => self.open_later(keys),
             Retry::OpenWithout(key) => self.open_without_workers(key),
             Retry::Gap(_) | Retry::CatchUp(..) => {}
@@ -164,11 +164,11 @@ impl Coordinator {
     }
 
     /// Asks again what has no answer that counts, where anyone still wants it.
-    fn ask_again(&mut self, ask: Ask) {
+    fn ask_again(&mut self, ask: MembershipQuery) {
         match ask.purpose {
             // One from before the last break is covered by the asking that the break began.
             Purpose::Reconcile if ask.epoch == self.epoch => {
-                self.effects.push(Effect::Ask(ask));
+                self.effects.push(Effect::MembershipQuery(ask));
             }
             Purpose::Opening(..) | Purpose::Reconcile | Purpose::Confirm(_) | Purpose::Standing => {
             }

@@ -18,7 +18,7 @@ pub(crate) enum Effect {
     /// Read events of a log from a worker.
     Read(Read),
     /// Ask a worker for memberships.
-    Ask(Ask),
+    MembershipQuery(MembershipQuery),
     /// Come back with this later.
     Later(Duration, Retry),
     /// The session is open: its events wait behind the welcome. Told are the heads of its conversations.
@@ -74,7 +74,7 @@ pub(crate) enum Reader {
 
 /// Memberships to ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ask {
+pub(crate) struct MembershipQuery {
     pub(crate) of: Vec<MembershipsOf>,
     pub(crate) purpose: Purpose,
     /// The epoch when it was asked: an answer from before a break proves nothing.
@@ -104,7 +104,7 @@ pub(crate) enum Retry {
     /// Whether the membership still has to catch up.
     CatchUp(ConversationId, SessionKey, Seq),
     /// Whether the memberships are still wanted.
-    Ask(Ask),
+    MembershipQuery(MembershipQuery),
     /// Whether sessions still wait for their memberships.
     Open(Vec<SessionKey>),
     /// Whether a session that goes on still waits: it need not.

@@ -245,7 +245,7 @@ impl Shard {
                 }
                 self.catch_up(id, key, joined);
             }
-            Retry::Ask(ask) => self.ask_again(ask),
+            Retry::MembershipQuery(ask) => self.ask_again(ask),
             Retry::Open(_) | Retry::OpenWithout(_) => {}
         }
     }

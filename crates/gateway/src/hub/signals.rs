@@ -13,7 +13,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::conversation::Conversation;
 use super::subscription::Subscription;
-use super::{Ask, Come, Membership, Purpose, Session, Shard, Shards, UserMemberships, asking};
+use super::{
+    Come, Membership, MembershipQuery, Purpose, Session, Shard, Shards, UserMemberships, asking,
+};
 use crate::account::{Account, SessionKey};
 use crate::delivery::broadcast::Broadcast;
 use crate::delivery::send_queue::SignalKey;
@@ -24,7 +26,7 @@ pub(crate) enum Standing {
     /// It is, in a conversation of so many.
     Member(u64),
     /// The hub knows of no membership: a worker must be asked.
-    Unknown(Ask),
+    Unknown(MembershipQuery),
 }
 
 /// A user's membership of a conversation that carries signals.
@@ -372,7 +374,7 @@ impl Shard {
             held: vec![(id, ended.min().unwrap_or_default())],
             ..asking::memberships_of(&session.account)
         };
-        Some(Standing::Unknown(Ask {
+        Some(Standing::Unknown(MembershipQuery {
             of: vec![of],
             purpose: Purpose::Standing,
             epoch: self.epoch,

@@ -31,12 +31,12 @@ const USERS: usize = 3;
 
 enum Question {
     Read(Read),
-    Ask(Ask),
+    MembershipQuery(MembershipQuery),
 }
 
 enum Arriving {
     Read(Read, Vec<EncodedEvent>),
-    Ask(Ask, Vec<UserMemberships>),
+    MembershipQuery(MembershipQuery, Vec<UserMemberships>),
 }
 
 struct World {
@@ -185,7 +185,7 @@ impl World {
             }
             Step::Arrive(n) if n < self.arriving.len() => match self.arriving.remove(n) {
                 Arriving::Read(read, events) => self.hub.events_read(&read, events),
-                Arriving::Ask(ask, answers) => self.hub.memberships(ask, answers),
+                Arriving::MembershipQuery(ask, answers) => self.hub.memberships(ask, answers),
             },
             Step::Retry(n) if n < self.retries.len() => {
                 let retry = self.retries.remove(n);
@@ -340,7 +340,7 @@ impl World {
         for effect in self.hub.effects() {
             match effect {
                 Effect::Read(read) => self.questions.push(Question::Read(read)),
-                Effect::Ask(ask) => self.questions.push(Question::Ask(ask)),
+                Effect::MembershipQuery(ask) => self.questions.push(Question::MembershipQuery(ask)),
                 Effect::Later(_, retry) => self.retries.push(retry),
                 Effect::Opened(key, opened) => {
                     // Of memberships that ended only the end is replayed, whatever is allowed.

@@ -9,8 +9,8 @@ use confab_bus::records::Position;
 use confab_protocol::query::UserMemberships;
 
 use super::{
-    Ask, Coordinator, Effect, FIRST_EPOCH, Opening, Purpose, ReplayLimits, Shard, Shards, Step,
-    Stepped, Ticket, gathered,
+    Coordinator, Effect, FIRST_EPOCH, MembershipQuery, Opening, Purpose, ReplayLimits, Shard,
+    Shards, Step, Stepped, Ticket, gathered,
 };
 use crate::account::SessionKey;
 use crate::delivery::window::Bounds;
@@ -183,7 +183,7 @@ impl Hub {
     }
 
     /// The memberships that were asked for have come.
-    pub(crate) fn memberships(&mut self, ask: Ask, answers: Vec<UserMemberships>) {
+    pub(crate) fn memberships(&mut self, ask: MembershipQuery, answers: Vec<UserMemberships>) {
         match self.asker(&ask) {
             Some(at) => {
                 if let Some(part) = self.parts.get_mut(at) {
@@ -196,7 +196,7 @@ impl Hub {
     }
 
     /// The shard that asked, or the coordinator.
-    fn asker(&self, ask: &Ask) -> Option<usize> {
+    fn asker(&self, ask: &MembershipQuery) -> Option<usize> {
         match ask.purpose {
             Purpose::Opening(..) | Purpose::Reconcile => None,
             Purpose::Confirm(_) | Purpose::Standing => {

@@ -134,7 +134,7 @@ impl CoordinatorLoop {
         for effect in self.coordinator.effects() {
             match effect {
                 Effect::Shards(ticket, steps) => self.have_done(ticket, steps),
-                Effect::Ask(ask) => {
+                Effect::MembershipQuery(ask) => {
                     let asked =
                         questions::ask_for_memberships(&self.commands, &self.questions, ask);
                     self.metrics.question("memberships");

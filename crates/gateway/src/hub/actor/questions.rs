@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use super::{Done, ShardLoop};
-use crate::hub::{Ask, Purpose, Read, Reader, Retry};
+use crate::hub::{MembershipQuery, Purpose, Read, Reader, Retry};
 use crate::limits::permits::{FairPermit, FairPermits};
 use crate::workers::Commands;
 
@@ -73,7 +73,7 @@ impl ShardLoop {
     }
 
     /// Asks for memberships of the shard's conversations.
-    pub(super) fn ask_for_memberships(&mut self, ask: Ask) {
+    pub(super) fn ask_for_memberships(&mut self, ask: MembershipQuery) {
         self.metrics.question("memberships");
         let asked = ask_for_memberships(&self.commands, &self.questions, ask);
         self.tasks.spawn(asked);
@@ -130,7 +130,7 @@ impl ShardLoop {
 pub(super) fn ask_for_memberships(
     commands: &Commands,
     questions: &Arc<FairPermits>,
-    ask: Ask,
+    ask: MembershipQuery,
 ) -> impl Future<Output = Done> + Send + use<> {
     let (commands, questions) = (commands.clone(), Arc::clone(questions));
     let owner = match ask.purpose {
@@ -153,7 +153,7 @@ pub(super) async fn permit(
 }
 
 /// Whose share a question for memberships counts in: the user's, or the tenant's where it is for several.
-pub(super) fn owner_of_ask(ask: &Ask) -> Option<Owner> {
+pub(super) fn owner_of_ask(ask: &MembershipQuery) -> Option<Owner> {
     let first = ask.of.first()?;
     if ask.of.iter().any(|one| one.user != first.user) {
         return Owner::of_tenant(&first.tenant);
@@ -216,7 +216,7 @@ async fn read_ranges(
 /// Asks for memberships.
 pub(super) async fn memberships(
     commands: &Commands,
-    ask_for: &Ask,
+    ask_for: &MembershipQuery,
 ) -> Result<Vec<UserMemberships>, Failure> {
     match ask(commands, Query::Memberships(ask_for.of.clone())).await? {
         Answer::Memberships(answers) => Ok(answers),

@@ -246,7 +246,7 @@ impl ShardLoop {
                     Reader::Sequencer => self.ask_for_gap(read),
                     Reader::Subscription(key, _) => reads.entry(key).or_default().push(read),
                 },
-                Effect::Ask(ask) => self.ask_for_memberships(ask),
+                Effect::MembershipQuery(ask) => self.ask_for_memberships(ask),
                 Effect::Later(delay, retry) => {
                     self.tasks.spawn(async move {
                         tokio::time::sleep(delay).await;

@@ -97,7 +97,7 @@ fn settle(loops: &mut HubLoops, conversations: usize) -> bool {
                 let answers = answers.collect();
                 coordinator.stepped(ticket, answers);
             }
-            Effect::Ask(ask) => {
+            Effect::MembershipQuery(ask) => {
                 let answer = UserMemberships {
                     memberships: (0..conversations).map(membership).collect(),
                     next: None,
@@ -436,7 +436,7 @@ async fn all_users_are_told_after_break_however_much_it_is() {
                     }
                     coordinator.stepped(ticket, answers);
                 }
-                Effect::Ask(ask) => {
+                Effect::MembershipQuery(ask) => {
                     let told = UserMemberships {
                         memberships: (0..=CONVERSATIONS).map(membership).collect(),
                         next: None,

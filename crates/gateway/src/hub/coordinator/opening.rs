@@ -12,9 +12,9 @@ use super::openings::Haste;
 use super::owed::owed;
 use super::session::Weighing;
 use super::{
-    Account, Ask, Asking, Coordinator, Effect, MAX_QUERY_POSITIONS, Opened, Opening, OpeningSize,
-    Part, Phase, Purpose, RETRY_DELAY, Recorded, Registration, ReplayBudget, Retry, Session,
-    SessionKey, Start, Step, Stepped, Ticket, WITHOUT_WORKERS,
+    Account, Asking, Coordinator, Effect, MAX_QUERY_POSITIONS, MembershipQuery, Opened, Opening,
+    OpeningSize, Part, Phase, Purpose, RETRY_DELAY, Recorded, Registration, ReplayBudget, Retry,
+    Session, SessionKey, Start, Step, Stepped, Ticket, WITHOUT_WORKERS,
 };
 use crate::hub::asking::memberships_of;
 
@@ -136,7 +136,7 @@ impl Coordinator {
                     break;
                 }
                 self.openings.asked(size);
-                self.effects.push(Effect::Ask(Ask {
+                self.effects.push(Effect::MembershipQuery(MembershipQuery {
                     of,
                     purpose: Purpose::Opening(size, keys),
                     epoch: self.epoch,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use confab_protocol::query::{MembershipsOf, UserMemberships};
 
 use super::{
-    Account, Ask, Coordinator, Effect, MAX_QUERY_POSITIONS, Phase, Purpose, Step, Stepped, Ticket,
-    Told,
+    Account, Coordinator, Effect, MAX_QUERY_POSITIONS, MembershipQuery, Phase, Purpose, Step,
+    Stepped, Ticket, Told,
 };
 use crate::hub::asking::{account_of, memberships_of};
 
@@ -88,7 +88,7 @@ impl Coordinator {
 
     fn ask_reconcile(&mut self, asked: u64, of: Vec<MembershipsOf>) {
         self.reconciling += 1;
-        self.effects.push(Effect::Ask(Ask {
+        self.effects.push(Effect::MembershipQuery(MembershipQuery {
             of,
             purpose: Purpose::Reconcile,
             epoch: self.epoch,

@@ -27,7 +27,7 @@ fn open(world: &mut World, user: &str, positions: u128) -> SessionKey {
 fn asked(world: &mut World) -> Vec<(OpeningSize, Vec<SessionKey>)> {
     let effects = world.hub.effects().into_iter();
     let asks = effects.filter_map(|effect| match effect {
-        Effect::Ask(Ask {
+        Effect::MembershipQuery(MembershipQuery {
             purpose: Purpose::Opening(size, keys),
             ..
         }) => Some((size, keys)),
@@ -42,7 +42,7 @@ fn answer(world: &mut World, next: Option<ConversationId>) {
         .effects()
         .into_iter()
         .filter_map(|effect| match effect {
-            Effect::Ask(ask) => Some(ask),
+            Effect::MembershipQuery(ask) => Some(ask),
             _ => None,
         })
         .collect();

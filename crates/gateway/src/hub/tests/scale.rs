@@ -30,7 +30,7 @@ fn answer_all(world: &mut World, members: usize) {
     loop {
         let effects = world.hub.effects();
         let asks = effects.into_iter().filter_map(|effect| match effect {
-            Effect::Ask(ask) => Some(ask),
+            Effect::MembershipQuery(ask) => Some(ask),
             _ => None,
         });
         let asks: Vec<_> = asks.collect();
@@ -78,10 +78,10 @@ fn open_of(world: &mut World, tenant: &str, user: usize) {
 }
 
 /// The questions for memberships that the hub has since the last look.
-fn asks(world: &mut World) -> Vec<Ask> {
+fn asks(world: &mut World) -> Vec<MembershipQuery> {
     let effects = world.hub.effects().into_iter();
     let ask = |effect| match effect {
-        Effect::Ask(ask) => Some(ask),
+        Effect::MembershipQuery(ask) => Some(ask),
         _ => None,
     };
     effects.filter_map(ask).collect()

@@ -6,7 +6,7 @@ impl World {
     pub(super) fn work(&mut self, question: Question, fails: bool) {
         match question {
             Question::Read(read) if fails => self.hub.read_failed(&read),
-            Question::Ask(ask) if fails => {
+            Question::MembershipQuery(ask) if fails => {
                 self.most = u64::MAX;
                 self.hub.ask_failed(ask);
             }
@@ -24,9 +24,9 @@ impl World {
                 let events = (read.after + 1..=up_to).map(event).collect();
                 self.arriving.push(Arriving::Read(read, events));
             }
-            Question::Ask(ask) => {
+            Question::MembershipQuery(ask) => {
                 let answers = ask.of.iter().map(|of| self.memberships(of)).collect();
-                self.arriving.push(Arriving::Ask(ask, answers));
+                self.arriving.push(Arriving::MembershipQuery(ask, answers));
             }
         }
     }

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Heard, Hub, Way};
 use crate::account::SessionKey;
-use crate::hub::{Ask, Come, Conversation, Read, Retry, Shard, Standing, Telling};
+use crate::hub::{Come, Conversation, MembershipQuery, Read, Retry, Shard, Standing, Telling};
 use crate::metrics::Replays;
 
 /// What a session says or asks of a shard.
@@ -200,7 +200,7 @@ impl Hub {
         }
     }
 
-    pub(crate) fn ask_failed(&mut self, ask: Ask) {
+    pub(crate) fn ask_failed(&mut self, ask: MembershipQuery) {
         match self.asker(&ask) {
             Some(at) => self.parts[at].shard.ask_failed(ask),
             None => self.coordinator.ask_failed(ask),
@@ -210,7 +210,7 @@ impl Hub {
     pub(crate) fn retry(&mut self, retry: Retry) {
         let at = match &retry {
             Retry::Gap(id) | Retry::CatchUp(id, ..) => Some(self.shards.shard_of(*id)),
-            Retry::Ask(ask) => self.asker(ask),
+            Retry::MembershipQuery(ask) => self.asker(ask),
             Retry::Open(_) | Retry::OpenWithout(_) => None,
         };
         match at {
