@@ -29,7 +29,7 @@ mod session;
 pub(crate) use openings::OpeningSize;
 use openings::Openings;
 use rechecking::Round;
-use session::{Asking, Phase, Session};
+use session::{PendingQuery, Phase, Session};
 
 /// Positions named in one question, about: a question fits one message of NATS many times.
 const MAX_QUERY_POSITIONS: usize = 10_000;

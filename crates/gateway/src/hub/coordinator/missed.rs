@@ -22,12 +22,12 @@ pub(super) struct Missed {
 
 /// A membership with events to replay, behind a seq.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Lack {
+pub(super) struct MissedRange {
     pub(super) membership: Membership,
     after: Seq,
 }
 
-impl Lack {
+impl MissedRange {
     const fn events(&self) -> u64 {
         self.membership.head - self.after
     }
@@ -43,7 +43,7 @@ impl Lack {
 
 impl Missed {
     /// Sorts what is `owed` from behind a seq each: what is clear, and what may be too much.
-    pub(super) fn of(start: &Start, owed: Vec<(Membership, Seq)>) -> (Self, Vec<Lack>) {
+    pub(super) fn of(start: &Start, owed: Vec<(Membership, Seq)>) -> (Self, Vec<MissedRange>) {
         let held = start.held();
         let mut missed = Self::default();
         let mut lacks = Vec::new();
@@ -53,7 +53,7 @@ impl Missed {
                 // Of one that ended only its end is told.
                 Some(left) if goes_on => missed.replay(membership, cursor.max(left - 1), left),
                 None if goes_on && cursor > membership.head => missed.reset(membership),
-                None if goes_on && cursor < membership.head => lacks.push(Lack {
+                None if goes_on && cursor < membership.head => lacks.push(MissedRange {
                     membership,
                     after: cursor,
                 }),
@@ -65,11 +65,15 @@ impl Missed {
 
     /// Decides what is replayed of what is lacking, each with what it would put on the wire as far as that is known: whole
     /// conversations, and of those that are too much the longest are left out.
-    pub(super) fn choose(mut self, mut lacks: Vec<(Lack, usize)>, limits: ReplayLimits) -> Self {
-        let length = |(lack, _): &(Lack, usize)| lack.events();
+    pub(super) fn choose(
+        mut self,
+        mut lacks: Vec<(MissedRange, usize)>,
+        limits: ReplayLimits,
+    ) -> Self {
+        let length = |(lack, _): &(MissedRange, usize)| lack.events();
         lacks.sort_unstable_by_key(|one| std::cmp::Reverse(length(one)));
         let mut events: u64 = lacks.iter().map(length).sum();
-        let fits = |one: &(Lack, usize)| {
+        let fits = |one: &(MissedRange, usize)| {
             let fits = events <= limits.events;
             events -= if fits { 0 } else { length(one) };
             fits
@@ -77,7 +81,7 @@ impl Missed {
         let (mut lacks, longest): (Vec<_>, Vec<_>) = lacks.into_iter().partition(fits);
         lacks.sort_unstable_by_key(|(_, weight)| std::cmp::Reverse(*weight));
         let mut bytes: usize = lacks.iter().map(|(_, weight)| *weight).sum();
-        let fits = |(_, weight): &(Lack, usize)| {
+        let fits = |(_, weight): &(MissedRange, usize)| {
             let fits = bytes <= limits.bytes;
             bytes -= if fits { 0 } else { *weight };
             fits
@@ -95,8 +99,8 @@ impl Missed {
     }
 
     /// The range is to be read over HTTP; the membership goes on behind it.
-    fn truncate(&mut self, lack: Lack) {
-        let Lack { membership, after } = lack;
+    fn truncate(&mut self, lack: MissedRange) {
+        let MissedRange { membership, after } = lack;
         self.name(membership, after, None);
     }
 

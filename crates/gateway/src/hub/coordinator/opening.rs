@@ -7,14 +7,14 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::{Membership, MembershipsOf, UserMemberships};
 use rustc_hash::FxHashMap;
 
-use super::missed::{Lack, Missed};
+use super::missed::{Missed, MissedRange};
 use super::openings::Haste;
 use super::owed::owed;
-use super::session::Weighing;
+use super::session::PendingReplay;
 use super::{
-    Account, Asking, Coordinator, Effect, MAX_QUERY_POSITIONS, MembershipQuery, Opened, Opening,
-    OpeningSize, Part, Phase, Purpose, RETRY_DELAY, Recorded, Registration, ReplayBudget, Retry,
-    Session, SessionKey, Start, Step, Stepped, Ticket, WITHOUT_WORKERS,
+    Account, Coordinator, Effect, MAX_QUERY_POSITIONS, MembershipQuery, Opened, Opening,
+    OpeningSize, Part, PendingQuery, Phase, Purpose, RETRY_DELAY, Recorded, Registration,
+    ReplayBudget, Retry, Session, SessionKey, Start, Step, Stepped, Ticket, WITHOUT_WORKERS,
 };
 use crate::hub::asking::memberships_of;
 
@@ -23,7 +23,7 @@ const MAX_QUERY_SESSIONS: usize = 100;
 /// About what a membership takes in an answer: whoever has many pages gives way to others between them.
 const MEMBERSHIP_BYTES: usize = 64;
 
-impl Asking {
+impl PendingQuery {
     fn new(start: Start, epoch: u64) -> Self {
         Self {
             start,
@@ -95,10 +95,13 @@ impl Coordinator {
         let epoch = self.epoch;
         let begin = |phase: &mut Phase| match phase {
             Phase::Registering(start) => {
-                let asking = Asking::new(std::mem::take(start), epoch);
-                *phase = Phase::Asking(Box::new(asking));
+                let asking = PendingQuery::new(std::mem::take(start), epoch);
+                *phase = Phase::PendingQuery(Box::new(asking));
             }
-            Phase::Asking(_) | Phase::Weighing(_) | Phase::Entering(..) | Phase::Open => {}
+            Phase::PendingQuery(_)
+            | Phase::PendingReplay(_)
+            | Phase::Entering(..)
+            | Phase::Open => {}
         };
         if let Some(session) = self.sessions.get_mut(&key) {
             begin(&mut session.phase);
@@ -111,7 +114,7 @@ impl Coordinator {
         for key in keys {
             // One that is closed opens no more.
             if let Some(session) = self.sessions.get(&key)
-                && let Phase::Asking(asking) = &session.phase
+                && let Phase::PendingQuery(asking) = &session.phase
             {
                 self.openings.push(&session.account.owner(), key, asking);
             }
@@ -155,7 +158,7 @@ impl Coordinator {
         {
             let session = self.sessions.get_mut(&key);
             let one = session.and_then(|session| match &mut session.phase {
-                Phase::Asking(asking) => Some(asking.question(&session.account, self.epoch)),
+                Phase::PendingQuery(asking) => Some(asking.question(&session.account, self.epoch)),
                 _ => None,
             });
             let positions = one.as_ref().map_or(0, |one| one.held.len());
@@ -203,7 +206,7 @@ impl Coordinator {
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
-        let Phase::Asking(asking) = &mut session.phase else {
+        let Phase::PendingQuery(asking) = &mut session.phase else {
             return;
         };
         let bytes = answer.memberships.len() * MEMBERSHIP_BYTES;
@@ -215,16 +218,16 @@ impl Coordinator {
             self.openings.push_next_page(&owner, key, bytes);
             return;
         }
-        let Asking {
+        let PendingQuery {
             start,
             memberships,
             ended,
             epoch,
             ..
-        } = std::mem::replace(&mut **asking, Asking::new(Start::default(), 0));
+        } = std::mem::replace(&mut **asking, PendingQuery::new(Start::default(), 0));
         let (over, owed) = owed(&start, memberships, ended);
         let (missed, lacks) = Missed::of(&start, owed);
-        let weighing = Weighing {
+        let weighing = PendingReplay {
             epoch,
             over,
             missed,
@@ -236,7 +239,7 @@ impl Coordinator {
     }
 
     /// Asks the shards what that would put on the wire which the session missed; of what is too long anyway it does not matter.
-    fn weigh(&mut self, key: SessionKey, weighing: Weighing) {
+    fn weigh(&mut self, key: SessionKey, weighing: PendingReplay) {
         if weighing.lacks.iter().all(Vec::is_empty) {
             self.enter(key, weighing.epoch, weighing.over, weighing.missed);
             return;
@@ -244,20 +247,20 @@ impl Coordinator {
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
-        let ranges = |lacks: &Vec<Lack>| lacks.iter().map(Lack::range).collect();
+        let ranges = |lacks: &Vec<MissedRange>| lacks.iter().map(MissedRange::range).collect();
         let account = &session.account;
         let weigh = |lacks| Step::Weigh(Arc::clone(account), ranges(lacks));
         let steps = weighing.lacks.iter().map(weigh).collect();
-        session.phase = Phase::Weighing(Box::new(weighing));
+        session.phase = Phase::PendingReplay(Box::new(weighing));
         self.steps(Ticket::Weighed(key), steps);
     }
 
     pub(super) fn weighed(&mut self, key: SessionKey, answers: Vec<Stepped>) {
         let session = self.sessions.get_mut(&key);
-        let Some(Phase::Weighing(weighing)) = session.map(|session| &mut session.phase) else {
+        let Some(Phase::PendingReplay(weighing)) = session.map(|session| &mut session.phase) else {
             return;
         };
-        let Weighing {
+        let PendingReplay {
             epoch,
             over,
             missed,
@@ -339,7 +342,7 @@ impl Coordinator {
             return;
         };
         match &mut session.phase {
-            Phase::Asking(asking) if asking.start.resumed => {
+            Phase::PendingQuery(asking) if asking.start.resumed => {
                 let start = std::mem::take(&mut asking.start);
                 let opened = Opened {
                     heads: Vec::new(),

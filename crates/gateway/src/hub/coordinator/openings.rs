@@ -3,7 +3,7 @@
 
 use confab_protocol::fair::{FairQueue, Owner};
 
-use super::session::Asking;
+use super::session::PendingQuery;
 use crate::account::SessionKey;
 
 /// Positions that a session may name and still be small.
@@ -39,7 +39,7 @@ impl OpeningSize {
     pub(super) const ALL_SIZES: [Self; 2] = [Self::Small, Self::Large];
 
     /// The size of a session that waits for its memberships.
-    pub(super) fn of(asking: &Asking) -> Self {
+    pub(super) fn of(asking: &PendingQuery) -> Self {
         if asking.after.is_some() || named(asking) > MAX_SMALL_POSITIONS {
             Self::Large
         } else {
@@ -51,12 +51,12 @@ impl OpeningSize {
 /// The sessions that wait, by size.
 #[derive(Debug, Default)]
 pub(super) struct Openings {
-    small: Line,
-    large: Line,
+    small: OpeningQueue,
+    large: OpeningQueue,
 }
 
 #[derive(Debug, Default)]
-struct Line {
+struct OpeningQueue {
     waiting: FairQueue<SessionKey>,
     /// Questions without an answer.
     asks: usize,
@@ -64,7 +64,7 @@ struct Line {
 
 impl Openings {
     /// A session waits.
-    pub(super) fn push(&mut self, owner: &Owner, key: SessionKey, asking: &Asking) {
+    pub(super) fn push(&mut self, owner: &Owner, key: SessionKey, asking: &PendingQuery) {
         self.line(OpeningSize::of(asking)).waiting.push(owner, key);
     }
 
@@ -118,7 +118,7 @@ impl Openings {
         }
     }
 
-    const fn line(&mut self, size: OpeningSize) -> &mut Line {
+    const fn line(&mut self, size: OpeningSize) -> &mut OpeningQueue {
         match size {
             OpeningSize::Small => &mut self.small,
             OpeningSize::Large => &mut self.large,
@@ -127,6 +127,6 @@ impl Openings {
 }
 
 /// How many positions a session names.
-fn named(asking: &Asking) -> usize {
+fn named(asking: &PendingQuery) -> usize {
     asking.start.positions.len() + asking.start.seen.len()
 }

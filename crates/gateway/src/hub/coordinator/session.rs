@@ -5,7 +5,7 @@ use std::sync::Arc;
 use confab_protocol::ids::ConversationId;
 use confab_protocol::query::Membership;
 
-use super::missed::{Lack, Missed};
+use super::missed::{Missed, MissedRange};
 use crate::account::Account;
 use crate::hub::{Opened, Start};
 
@@ -24,9 +24,9 @@ pub(super) enum Phase {
     /// The shards are told of it.
     Registering(Box<Start>),
     /// Its memberships are asked for.
-    Asking(Box<Asking>),
+    PendingQuery(Box<PendingQuery>),
     /// The shards weigh what it missed.
-    Weighing(Box<Weighing>),
+    PendingReplay(Box<PendingReplay>),
     /// The shards enter its memberships, asked for in this epoch.
     Entering(Box<Opened>, u64),
     Open,
@@ -34,7 +34,7 @@ pub(super) enum Phase {
 
 /// A session that waits for its memberships.
 #[derive(Debug)]
-pub(super) struct Asking {
+pub(super) struct PendingQuery {
     pub(super) start: Start,
     pub(super) memberships: Vec<Membership>,
     pub(super) ended: Vec<Membership>,
@@ -46,12 +46,12 @@ pub(super) struct Asking {
 
 /// A session of which is decided what it is replayed.
 #[derive(Debug, Default)]
-pub(super) struct Weighing {
+pub(super) struct PendingReplay {
     pub(super) epoch: u64,
     /// Memberships that it is not owed.
     pub(super) over: Vec<Membership>,
     /// What is clear.
     pub(super) missed: Missed,
     /// What may be too much, by shard.
-    pub(super) lacks: Vec<Vec<Lack>>,
+    pub(super) lacks: Vec<Vec<MissedRange>>,
 }
