@@ -30,7 +30,7 @@ pub(super) struct Session {
     /// Conversations whose events wait for room in the send queue.
     pub(super) behind: FxHashSet<ConversationId>,
     /// What the client lacks of what was truncated, until it says otherwise.
-    pub(super) kept: FxHashMap<ConversationId, Kept>,
+    pub(super) kept: FxHashMap<ConversationId, TruncatedRange>,
     /// What was claimed when the session opened without a worker's word.
     pub(super) claims: FxHashMap<ConversationId, Seq>,
     /// Bytes that may still be replayed.
@@ -82,7 +82,7 @@ impl Conversations {
 
 /// A range that the client is to read over HTTP.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kept {
+pub(super) struct TruncatedRange {
     /// Where the membership began.
     pub(super) joined: Seq,
     /// Up to here it has the conversation.

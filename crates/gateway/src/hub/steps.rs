@@ -9,7 +9,7 @@ use confab_bus::records::Position;
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 
-use super::session::Kept;
+use super::session::TruncatedRange;
 use super::subscription::StartPosition;
 use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::SendQueue;
@@ -60,7 +60,7 @@ pub(crate) struct Part {
     /// Where each of the others begins to be heard, in the order of conversation and joining.
     pub(super) begins: VecDeque<(Membership, StartPosition)>,
     /// What is named in `truncated`.
-    pub(super) kept: Vec<(ConversationId, Kept)>,
+    pub(super) kept: Vec<(ConversationId, TruncatedRange)>,
 }
 
 /// What a session that goes on opens by when no worker answers.

@@ -4,7 +4,7 @@ use confab_protocol::frame::{ServerFrame, Truncated};
 use confab_protocol::ids::{ConversationId, Seq};
 
 use super::Shard;
-use super::session::Kept;
+use super::session::TruncatedRange;
 use crate::account::SessionKey;
 
 impl Shard {
@@ -60,7 +60,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
-        let kept = session.kept.entry(id).or_insert(Kept {
+        let kept = session.kept.entry(id).or_insert(TruncatedRange {
             joined,
             position,
             head,

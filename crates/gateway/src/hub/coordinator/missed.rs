@@ -4,7 +4,7 @@ use confab_protocol::frame::Truncated;
 use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 
-use crate::hub::session::Kept;
+use crate::hub::session::TruncatedRange;
 use crate::hub::steps::Range;
 use crate::hub::subscription::StartPosition;
 use crate::hub::{ReplayLimits, Start};
@@ -15,7 +15,7 @@ pub(super) struct Missed {
     /// Where each membership begins to be heard.
     pub(super) begins: Vec<(Membership, StartPosition)>,
     pub(super) truncated: Vec<Truncated>,
-    pub(super) kept: Vec<(ConversationId, Kept)>,
+    pub(super) kept: Vec<(ConversationId, TruncatedRange)>,
     /// How many events are replayed.
     pub(super) replayed: u64,
 }
@@ -119,7 +119,7 @@ impl Missed {
             head_seq: head,
             reset,
         });
-        let kept = Kept {
+        let kept = TruncatedRange {
             joined: membership.joined,
             position,
             head,
