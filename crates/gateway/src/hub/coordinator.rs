@@ -11,7 +11,7 @@ use std::sync::Arc;
 use confab_protocol::query::UserMemberships;
 use rustc_hash::FxHashMap;
 
-use super::steps::{Part, Recorded, Registration, ReplayBudget, Told};
+use super::steps::{Reconciliation, RecordedOpening, Registration, ReplayBudget, ShardOpening};
 use super::{
     Effect, FIRST_EPOCH, MembershipQuery, Opened, Opening, Purpose, RETRY_DELAY, ReplayLimits,
     Retry, Shards, Start, Step, Stepped, Ticket, WITHOUT_WORKERS,

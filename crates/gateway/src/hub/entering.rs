@@ -11,7 +11,10 @@ use super::asking::confirmation;
 use super::ended::Ended;
 use super::members::UNKNOWN_MEMBERS;
 use super::session::Conversations;
-use super::steps::{Held, Part, Range, Recorded, Registration, Step, Stepped, Told};
+use super::steps::{
+    HeldPositions, Reconciliation, RecordedOpening, Registration, SeqRange, ShardOpening, Step,
+    Stepped,
+};
 use super::subscription::StartPosition;
 use super::{Session, Shard};
 use crate::account::{Account, SessionKey};
@@ -38,7 +41,7 @@ impl Shard {
                 let (heads, replayed) = self.enter_by_record(*key, std::mem::take(recorded));
                 return Some(Stepped::ByRecord(heads, replayed));
             }
-            Step::Held(accounts, held) => {
+            Step::HeldPositions(accounts, held) => {
                 let mut conversations = 0;
                 while let Some(account) = accounts.pop_front() {
                     let of = self.held_by(&account);
@@ -48,9 +51,9 @@ impl Shard {
                         return None;
                     }
                 }
-                return Some(Stepped::Held(std::mem::take(held)));
+                return Some(Stepped::HeldPositions(std::mem::take(held)));
             }
-            Step::Told(told) => {
+            Step::Reconciliation(told) => {
                 let mut memberships = 0;
                 while let Some(one) = told.pop() {
                     memberships += 1 + one.memberships.len() + one.ended.len();
@@ -71,8 +74,8 @@ impl Shard {
             Step::Weigh(_, ranges) => 1 + ranges.len(),
             Step::Enter(_, _, part) => 1 + part.begins.len().min(CHUNK_MEMBERSHIPS),
             Step::EnterByRecord(_, _, recorded) => 1 + recorded.positions.len(),
-            Step::Held(..) => CHUNK_MEMBERSHIPS,
-            Step::Told(told) => {
+            Step::HeldPositions(..) => CHUNK_MEMBERSHIPS,
+            Step::Reconciliation(told) => {
                 let of = told
                     .iter()
                     .map(|one| one.memberships.len() + one.ended.len());
@@ -108,8 +111,8 @@ impl Shard {
     }
 
     /// What a range would put on the wire, as far as the window knows.
-    fn weight(&self, range: &Range) -> usize {
-        let Range {
+    fn weight(&self, range: &SeqRange) -> usize {
+        let SeqRange {
             conversation,
             after,
             head,
@@ -120,7 +123,7 @@ impl Shard {
 
     /// Enters some of the memberships of a session that opens; says whether there are more. Until the last is entered it opens: what is
     /// added meanwhile is noted.
-    fn enter_piece(&mut self, key: SessionKey, part: &mut Part) -> bool {
+    fn enter_piece(&mut self, key: SessionKey, part: &mut ShardOpening) -> bool {
         let Some(session) = self.sessions.get_mut(&key) else {
             return false;
         };
@@ -166,9 +169,9 @@ impl Shard {
     fn enter_by_record(
         &mut self,
         key: SessionKey,
-        recorded: Recorded,
+        recorded: RecordedOpening,
     ) -> (Vec<(ConversationId, Seq)>, u64) {
-        let Recorded {
+        let RecordedOpening {
             positions,
             seen: said,
         } = recorded;
@@ -235,7 +238,7 @@ impl Shard {
     }
 
     /// What is held for a user: every conversation, with the position up to which all its sessions have it, or claim to.
-    fn held_by(&self, account: &Account) -> Held {
+    fn held_by(&self, account: &Account) -> HeldPositions {
         let mut held: FxHashMap<ConversationId, Seq> = FxHashMap::default();
         for key in self.present.get(account).into_iter().flatten() {
             let Some(session) = self.sessions.get(key) else {
@@ -257,8 +260,8 @@ impl Shard {
     }
 
     /// A worker told of a user after a break.
-    fn told(&mut self, told: &Told) {
-        let Told {
+    fn told(&mut self, told: &Reconciliation) {
+        let Reconciliation {
             account,
             proves,
             memberships,

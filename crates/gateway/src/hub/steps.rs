@@ -44,7 +44,7 @@ impl ReplayBudget {
 
 /// A range of a log: above `after`, up to and with `head`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Range {
+pub(crate) struct SeqRange {
     pub(super) conversation: ConversationId,
     pub(super) after: Seq,
     pub(super) head: Seq,
@@ -52,7 +52,7 @@ pub(crate) struct Range {
 
 /// What a session that opens is entered with.
 #[derive(Debug, Default)]
-pub(crate) struct Part {
+pub(crate) struct ShardOpening {
     /// The coordinator's epoch when the memberships were asked for: what a later break of the feed hides is asked for again.
     pub(super) epoch: u64,
     /// Memberships that ended before: it is not owed them.
@@ -65,14 +65,14 @@ pub(crate) struct Part {
 
 /// What a session that goes on opens by when no worker answers.
 #[derive(Debug, Default)]
-pub(crate) struct Recorded {
+pub(crate) struct RecordedOpening {
     pub(super) positions: Vec<Position>,
     pub(super) seen: BTreeMap<ConversationId, Seq>,
 }
 
 /// What a worker told of a user after a break of the feed.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct Reconciliation {
     pub(super) account: Arc<Account>,
     /// The sessions of which it proves something: those that were open before it was asked.
     pub(super) proves: Arc<[SessionKey]>,
@@ -83,22 +83,22 @@ pub(crate) struct Told {
 }
 
 /// Of a user each conversation, with the position up to which all its sessions have it, or claim to.
-pub(crate) type Held = Vec<(ConversationId, Seq)>;
+pub(crate) type HeldPositions = Vec<(ConversationId, Seq)>;
 
 /// One shard's part of a step.
 #[derive(Debug)]
 pub(crate) enum Step {
     Register(Registration),
     /// What would ranges that a session missed put on the wire?
-    Weigh(Arc<Account>, Vec<Range>),
+    Weigh(Arc<Account>, Vec<SeqRange>),
     /// Enters the memberships of a session that opens.
-    Enter(SessionKey, Arc<Account>, Box<Part>),
+    Enter(SessionKey, Arc<Account>, Box<ShardOpening>),
     /// Enters a session without a worker's word.
-    EnterByRecord(SessionKey, Arc<Account>, Recorded),
+    EnterByRecord(SessionKey, Arc<Account>, RecordedOpening),
     /// Up to where do all sessions of the users have each of their conversations, or claim to? With the answers so far.
-    Held(VecDeque<Arc<Account>>, Vec<Held>),
+    HeldPositions(VecDeque<Arc<Account>>, Vec<HeldPositions>),
     /// Takes in what workers told of users.
-    Told(Vec<Told>),
+    Reconciliation(Vec<Reconciliation>),
 }
 
 impl Step {
@@ -109,7 +109,7 @@ impl Step {
             Self::Weigh(account, _)
             | Self::Enter(_, account, _)
             | Self::EnterByRecord(_, account, _) => Some(account),
-            Self::Held(..) | Self::Told(_) => None,
+            Self::HeldPositions(..) | Self::Reconciliation(_) => None,
         }
     }
 }
@@ -125,5 +125,5 @@ pub(crate) enum Stepped {
     /// The heads of the conversations that were entered, and how many events are replayed.
     ByRecord(Vec<(ConversationId, Seq)>, u64),
     /// Of each user.
-    Held(Vec<Held>),
+    HeldPositions(Vec<HeldPositions>),
 }

@@ -5,7 +5,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_protocol::query::Membership;
 
 use crate::hub::session::TruncatedRange;
-use crate::hub::steps::Range;
+use crate::hub::steps::SeqRange;
 use crate::hub::subscription::StartPosition;
 use crate::hub::{ReplayLimits, Start};
 
@@ -32,8 +32,8 @@ impl MissedRange {
         self.membership.head - self.after
     }
 
-    pub(super) const fn range(&self) -> Range {
-        Range {
+    pub(super) const fn range(&self) -> SeqRange {
+        SeqRange {
             conversation: self.membership.conversation,
             after: self.after,
             head: self.membership.head,

@@ -13,8 +13,9 @@ use super::owed::owed;
 use super::session::PendingReplay;
 use super::{
     Account, Coordinator, Effect, MAX_QUERY_POSITIONS, MembershipQuery, Opened, Opening,
-    OpeningSize, Part, PendingQuery, Phase, Purpose, RETRY_DELAY, Recorded, Registration,
-    ReplayBudget, Retry, Session, SessionKey, Start, Step, Stepped, Ticket, WITHOUT_WORKERS,
+    OpeningSize, PendingQuery, Phase, Purpose, RETRY_DELAY, RecordedOpening, Registration,
+    ReplayBudget, Retry, Session, SessionKey, ShardOpening, Start, Step, Stepped, Ticket,
+    WITHOUT_WORKERS,
 };
 use crate::hub::asking::memberships_of;
 
@@ -305,7 +306,7 @@ impl Coordinator {
         let parts = over.into_iter().zip(begins).zip(kept);
         let account = &session.account;
         let steps = parts.map(|((over, begins), kept)| {
-            let part = Part {
+            let part = ShardOpening {
                 epoch,
                 over,
                 begins: begins.into(),
@@ -355,7 +356,7 @@ impl Coordinator {
                 let parts = positions.into_iter().zip(seen);
                 let account = &session.account;
                 let steps = parts.map(|(positions, seen)| {
-                    let recorded = Recorded { positions, seen };
+                    let recorded = RecordedOpening { positions, seen };
                     Step::EnterByRecord(key, Arc::clone(account), recorded)
                 });
                 let steps = steps.collect();

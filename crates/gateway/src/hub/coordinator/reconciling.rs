@@ -5,8 +5,8 @@ use std::sync::Arc;
 use confab_protocol::query::{MembershipsOf, UserMemberships};
 
 use super::{
-    Account, Coordinator, Effect, MAX_QUERY_POSITIONS, MembershipQuery, Phase, Purpose, Step,
-    Stepped, Ticket, Told,
+    Account, Coordinator, Effect, MAX_QUERY_POSITIONS, MembershipQuery, Phase, Purpose,
+    Reconciliation, Step, Stepped, Ticket,
 };
 use crate::hub::asking::{account_of, memberships_of};
 
@@ -36,7 +36,8 @@ impl Coordinator {
             let rest = self.to_reconcile.len().saturating_sub(MAX_QUERY_USERS);
             let of = self.to_reconcile.split_off(rest);
             self.reconciling += 1;
-            let steps = (0..self.shards.count()).map(|_| Step::Held(of.clone().into(), Vec::new()));
+            let steps = (0..self.shards.count())
+                .map(|_| Step::HeldPositions(of.clone().into(), Vec::new()));
             let (steps, epoch) = (steps.collect(), self.epoch);
             let ticket = Ticket::Held {
                 epoch,
@@ -63,7 +64,7 @@ impl Coordinator {
         }
         let mut all: Vec<_> = of.iter().map(|account| memberships_of(account)).collect();
         for answer in answers {
-            let Stepped::Held(held) = answer else {
+            let Stepped::HeldPositions(held) = answer else {
                 continue;
             };
             for (one, held) in all.iter_mut().zip(held) {
@@ -103,7 +104,8 @@ impl Coordinator {
         answers: Vec<UserMemberships>,
         asked: u64,
     ) {
-        let mut parts: Vec<Vec<Told>> = (0..self.shards.count()).map(|_| Vec::new()).collect();
+        let mut parts: Vec<Vec<Reconciliation>> =
+            (0..self.shards.count()).map(|_| Vec::new()).collect();
         let mut more = Vec::new();
         for (of, answer) in of.into_iter().zip(answers) {
             let account = account_of(&of);
@@ -127,7 +129,7 @@ impl Coordinator {
             let ended: Vec<Vec<_>> = self.shards.split(ended, |m| m.conversation);
             let told = memberships.into_iter().zip(ended);
             for (part, (memberships, ended)) in parts.iter_mut().zip(told) {
-                part.push(Told {
+                part.push(Reconciliation {
                     account: Arc::clone(account),
                     proves: Arc::clone(&proves),
                     memberships,
@@ -144,7 +146,7 @@ impl Coordinator {
             asked,
             more,
         };
-        let steps = parts.into_iter().map(Step::Told).collect();
+        let steps = parts.into_iter().map(Step::Reconciliation).collect();
         self.steps(ticket, steps);
     }
 
