@@ -21,8 +21,8 @@ use crate::delivery::send_queue::SendQueue;
 use crate::delivery::window::Bounds;
 use crate::hub::feed::FeedArrival;
 use crate::hub::{
-    Come, MembershipQuery, Opened, Opening, Read, ReplayLimits, Retry, Shards, Standing, Step,
-    Stepped, Telling, Ticket,
+    Come, MembershipLookup, MembershipQuery, Opened, Opening, Read, ReplayLimits, Retry, Shards,
+    Step, Stepped, Telling, Ticket,
 };
 use crate::metrics::WindowMetrics;
 
@@ -83,7 +83,11 @@ enum Input {
         oneshot::Sender<()>,
     ),
     Drained(SessionKey),
-    Standing(SessionKey, ConversationId, oneshot::Sender<Standing>),
+    MembershipLookup(
+        SessionKey,
+        ConversationId,
+        oneshot::Sender<MembershipLookup>,
+    ),
     Answered(SessionKey, MembershipQuery, Vec<UserMemberships>),
     Signal(Signal),
     CarryingOf(CarryingQuery),

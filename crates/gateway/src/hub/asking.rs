@@ -50,7 +50,7 @@ impl Shard {
             return;
         }
         match ask.purpose {
-            Purpose::Standing => {
+            Purpose::MembershipLookup => {
                 for (of, answer) in ask.of.iter().zip(&answers) {
                     self.learn_standing(of, answer, ask.asked);
                 }
@@ -103,7 +103,7 @@ impl Shard {
                 }
             }
             // Whoever asked for a standing has its answer, and the index will learn of it by the feed.
-            Purpose::Opening(..) | Purpose::Reconcile | Purpose::Standing => {}
+            Purpose::Opening(..) | Purpose::Reconcile | Purpose::MembershipLookup => {}
         }
     }
 

@@ -139,7 +139,7 @@ impl Coordinator {
             Purpose::Opening(size, keys) => self.openings_failed(size, keys),
             Purpose::Reconcile if !is_whole || ask.epoch != self.epoch => self.ask_again(ask),
             Purpose::Reconcile => self.reconcile_answered(ask.of, answers, ask.asked),
-            Purpose::Confirm(_) | Purpose::Standing => {}
+            Purpose::Confirm(_) | Purpose::MembershipLookup => {}
         }
     }
 
@@ -170,8 +170,10 @@ impl Coordinator {
             Purpose::Reconcile if ask.epoch == self.epoch => {
                 self.effects.push(Effect::MembershipQuery(ask));
             }
-            Purpose::Opening(..) | Purpose::Reconcile | Purpose::Confirm(_) | Purpose::Standing => {
-            }
+            Purpose::Opening(..)
+            | Purpose::Reconcile
+            | Purpose::Confirm(_)
+            | Purpose::MembershipLookup => {}
         }
     }
 

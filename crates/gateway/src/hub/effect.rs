@@ -93,7 +93,7 @@ pub(crate) enum Purpose {
     /// The feed broke.
     Reconcile,
     /// Whether a user is a member, where the hub knows of no membership.
-    Standing,
+    MembershipLookup,
 }
 
 /// What is looked at again later.

@@ -22,7 +22,7 @@ use crate::delivery::send_queue::SignalKey;
 
 /// Whether a session's user is a member, as far as the hub knows.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum MembershipLookup {
     /// It is, in a conversation of so many.
     Member(u64),
     /// The hub knows of no membership: a worker must be asked.
@@ -354,7 +354,7 @@ impl Shard {
     }
 
     /// Whether a session's user is a member of a conversation.
-    pub(crate) fn standing(&self, key: SessionKey, id: ConversationId) -> Option<Standing> {
+    pub(crate) fn standing(&self, key: SessionKey, id: ConversationId) -> Option<MembershipLookup> {
         let session = self.sessions.get(&key)?;
         let conversation = self.conversations.get(&id);
         let conversation = conversation.filter(|_| session.conversations.contains(id));
@@ -362,7 +362,7 @@ impl Shard {
             // Of a large conversation it does not matter who listens, and there may be many to look through.
             let is_member = !conversation.carries_signals() || conversation.listener(key).is_some();
             if is_member {
-                return Some(Standing::Member(conversation.members.count()));
+                return Some(MembershipLookup::Member(conversation.members.count()));
             }
         }
         // Of memberships that began and ended meanwhile, none must be passed over by the present one.
@@ -374,9 +374,9 @@ impl Shard {
             held: vec![(id, ended.min().unwrap_or_default())],
             ..asking::memberships_of(&session.account)
         };
-        Some(Standing::Unknown(MembershipQuery {
+        Some(MembershipLookup::Unknown(MembershipQuery {
             of: vec![of],
-            purpose: Purpose::Standing,
+            purpose: Purpose::MembershipLookup,
             epoch: self.epoch,
             asked: self.clock,
         }))

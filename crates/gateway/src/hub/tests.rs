@@ -454,8 +454,7 @@ impl World {
             let member = log.is_member(client.user);
             assert_eq!(told, member && client.user != 0, "u{}", client.user);
             let standing = self.hub.standing(client.key.unwrap(), id);
-            let is_known =
-                matches!(standing, Some(Standing::Member(n)) if !is_exact || n == log.members());
+            let is_known = matches!(standing, Some(MembershipLookup::Member(n)) if !is_exact || n == log.members());
             assert_eq!(is_known, member);
         }
     }

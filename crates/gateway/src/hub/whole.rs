@@ -199,7 +199,7 @@ impl Hub {
     fn asker(&self, ask: &MembershipQuery) -> Option<usize> {
         match ask.purpose {
             Purpose::Opening(..) | Purpose::Reconcile => None,
-            Purpose::Confirm(_) | Purpose::Standing => {
+            Purpose::Confirm(_) | Purpose::MembershipLookup => {
                 let mut ids = ask.of.iter().flat_map(|of| of.only.iter().flatten());
                 ids.next().map(|id| self.shards.shard_of(*id))
             }

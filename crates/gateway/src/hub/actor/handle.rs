@@ -33,7 +33,7 @@ use super::{
 use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::SendQueue;
 use crate::delivery::window::Bounds;
-use crate::hub::{Coordinator, Opened, Opening, Shard, Standing, Start, gathered};
+use crate::hub::{Coordinator, MembershipLookup, Opened, Opening, Shard, Start, gathered};
 use crate::limits::permits::FairPermits;
 use crate::metrics::{CacheMetrics, FeedMetrics};
 use crate::workers::Commands;
@@ -312,7 +312,7 @@ impl HubHandle {
         turns: &Semaphore,
     ) -> Result<u64, Failure> {
         let (answer, standing) = oneshot::channel();
-        let asked = Input::Standing(key, conversation, answer);
+        let asked = Input::MembershipLookup(key, conversation, answer);
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
         let shard = self.shards.of(conversation).ok_or_else(stopping)?;
         let asking = async {
@@ -323,11 +323,11 @@ impl HubHandle {
         let standing = in_time(asking).await;
         let standing = standing.ok_or_else(|| late().retry_after(1000))?;
         let ask = match standing.ok_or_else(stopping)? {
-            Standing::Member(members) => {
+            MembershipLookup::Member(members) => {
                 self.cache.hits.inc();
                 return Ok(members);
             }
-            Standing::Unknown(ask) => ask,
+            MembershipLookup::Unknown(ask) => ask,
         };
         self.cache.misses.inc();
         let owner = owner_of_ask(&ask);

@@ -135,7 +135,7 @@ pub(super) fn ask_for_memberships(
     let (commands, questions) = (commands.clone(), Arc::clone(questions));
     let owner = match ask.purpose {
         Purpose::Opening(..) | Purpose::Reconcile => None,
-        Purpose::Confirm(_) | Purpose::Standing => owner_of_ask(&ask),
+        Purpose::Confirm(_) | Purpose::MembershipLookup => owner_of_ask(&ask),
     };
     async move {
         let _permit = permit(&questions, owner.as_ref()).await;

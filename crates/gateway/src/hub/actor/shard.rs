@@ -190,7 +190,7 @@ impl ShardLoop {
                 tell(done, ());
             }
             Input::Drained(key) => self.shard.drained(key),
-            Input::Standing(key, conversation, answer) => {
+            Input::MembershipLookup(key, conversation, answer) => {
                 if let Some(standing) = self.shard.standing(key, conversation) {
                     tell(answer, standing);
                 }

@@ -55,9 +55,10 @@ impl Kind {
         match input {
             Input::Todo(_) | Input::Positions(..) => Self::Session,
             Input::Drained(_) => Self::Room,
-            Input::Standing(..) | Input::Answered(..) | Input::Signal(_) | Input::Announced(_) => {
-                Self::Signal
-            }
+            Input::MembershipLookup(..)
+            | Input::Answered(..)
+            | Input::Signal(_)
+            | Input::Announced(_) => Self::Signal,
             Input::CarryingOf(_)
             | Input::Hosting(_)
             | Input::MembersHere(_)
@@ -157,7 +158,7 @@ impl ShardLoop {
             Input::Positions(key, _)
             | Input::Seen(key, ..)
             | Input::Drained(key)
-            | Input::Standing(key, ..)
+            | Input::MembershipLookup(key, ..)
             | Input::Answered(key, ..) => key,
         };
         self.shard.account(*key).map(|account| account.owner())
@@ -208,7 +209,7 @@ impl ShardLoop {
             Input::MembersHere(query) => query.cost(&self.shard),
             Input::Hosted(..) => QUERY_STEP,
             Input::Tell(..) => TELL_STEP,
-            Input::Standing(..) | Input::Answered(..) | Input::Signal(_) => STANDING_COST,
+            Input::MembershipLookup(..) | Input::Answered(..) | Input::Signal(_) => STANDING_COST,
             Input::Announced(announced) => announced.iter().map(|of| of.heads.len()).sum(),
             Input::Seen(_, seen, _) => 1 + seen.len().min(SEEN_STEP),
         }

@@ -12,7 +12,9 @@ use rustc_hash::FxHashMap;
 
 use super::{Heard, Hub, Way};
 use crate::account::SessionKey;
-use crate::hub::{Come, Conversation, MembershipQuery, Read, Retry, Shard, Standing, Telling};
+use crate::hub::{
+    Come, Conversation, MembershipLookup, MembershipQuery, Read, Retry, Shard, Telling,
+};
 use crate::metrics::Replays;
 
 /// What a session says or asks of a shard.
@@ -240,7 +242,11 @@ impl Hub {
         }
     }
 
-    pub(crate) fn standing(&mut self, key: SessionKey, id: ConversationId) -> Option<Standing> {
+    pub(crate) fn standing(
+        &mut self,
+        key: SessionKey,
+        id: ConversationId,
+    ) -> Option<MembershipLookup> {
         self.shard(id)?.standing(key, id)
     }
 }
