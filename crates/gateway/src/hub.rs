@@ -63,7 +63,7 @@ pub(crate) use positions::gathered;
 use said::Said;
 use session::{Conversations, Session};
 pub(crate) use shards::Shards;
-pub(crate) use signals::{Carrying, MembershipLookup, Telling, known_up_to};
+pub(crate) use signals::{MembershipLookup, PresenceChange, SignalMembership, known_up_to};
 pub(crate) use steps::{Step, Stepped};
 use unheard::Unheard;
 #[cfg(any(test, feature = "measured"))]

@@ -21,8 +21,8 @@ use crate::delivery::send_queue::SendQueue;
 use crate::delivery::window::Bounds;
 use crate::hub::feed::FeedArrival;
 use crate::hub::{
-    Come, MembershipLookup, MembershipQuery, Opened, Opening, Read, ReplayLimits, Retry, Shards,
-    Step, Stepped, Telling, Ticket,
+    Come, MembershipLookup, MembershipQuery, Opened, Opening, PresenceChange, Read, ReplayLimits,
+    Retry, Shards, Step, Stepped, Ticket,
 };
 use crate::metrics::WindowMetrics;
 
@@ -98,7 +98,7 @@ enum Input {
     /// Workers say what is committed, whatever the feed carries.
     Announced(Vec<Announced>),
     /// Tells a change of presence to the sessions of this shard's conversations, and gives it back for the other shards.
-    Tell(Box<Telling>, oneshot::Sender<Box<Telling>>),
+    Tell(Box<PresenceChange>, oneshot::Sender<Box<PresenceChange>>),
 }
 
 /// Some conversations with their tenants, and behind which there may be more.

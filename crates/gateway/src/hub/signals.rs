@@ -31,7 +31,7 @@ pub(crate) enum MembershipLookup {
 
 /// A user's membership of a conversation that carries signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Carrying {
+pub(crate) struct SignalMembership {
     pub(crate) joined: Seq,
     /// Up to where the conversation's log was heard here.
     pub(crate) as_of: Seq,
@@ -54,7 +54,7 @@ pub(crate) struct MembersHere {
 
 /// A change of a user's presence on its way to the sessions that share a conversation with it, from shard to shard.
 #[derive(Debug)]
-pub(crate) struct Telling {
+pub(crate) struct PresenceChange {
     tenant: TenantId,
     user: UserId,
     key: SignalKey,
@@ -66,7 +66,7 @@ pub(crate) struct Telling {
     told: FxHashSet<SessionKey>,
 }
 
-impl Telling {
+impl PresenceChange {
     /// Begins with a change; none where its frame cannot be encoded.
     pub(crate) fn new(presence: Presence, shards: Shards) -> Option<Self> {
         let rest = shards.split(presence.member_of(), |one| one.conversation);
@@ -198,8 +198,8 @@ impl Shard {
     }
 
     /// Tells a change of presence in some more of a shard's conversations: to about so many sessions, each of which is told once.
-    pub(crate) fn tell(&self, telling: &mut Telling, shard: usize, room: usize) {
-        let Telling {
+    pub(crate) fn tell(&self, telling: &mut PresenceChange, shard: usize, room: usize) {
+        let PresenceChange {
             tenant,
             user,
             key,
@@ -262,7 +262,7 @@ impl Shard {
     pub(crate) fn carrying_in(
         &self,
         key: SessionKey,
-        carrying: &mut FxHashMap<ConversationId, Carrying>,
+        carrying: &mut FxHashMap<ConversationId, SignalMembership>,
     ) -> bool {
         let Some(session) = self.sessions.get(&key) else {
             return true;
@@ -280,7 +280,7 @@ impl Shard {
                 && conversation.carries_signals()
             {
                 let (joined, as_of) = (subscription.joined(), conversation.sequencer.position());
-                carrying.insert(id, Carrying { joined, as_of });
+                carrying.insert(id, SignalMembership { joined, as_of });
             }
         }
         is_whole

@@ -25,7 +25,7 @@ use super::{ForPresence, INBOX_CAPACITY, Input, Peers, TICK_PERIOD};
 use crate::account::Account;
 use crate::cluster::presence::{Answer, Presences, Said, Word};
 use crate::cluster::signals::{FromGateways, Outbound};
-use crate::hub::{Come, Telling};
+use crate::hub::{Come, PresenceChange};
 
 /// Users whose conversations are asked for at once.
 const SAY_USERS: usize = 64;
@@ -366,7 +366,7 @@ impl PresenceLoop {
     }
 
     /// Tells a change in the next shard; one that does not answer in time keeps it.
-    async fn tell_on(&self, telling: Box<Telling>) -> Option<Box<Telling>> {
+    async fn tell_on(&self, telling: Box<PresenceChange>) -> Option<Box<PresenceChange>> {
         let at = telling.next_shard()?;
         let (done, told) = oneshot::channel();
         let shard = self.shards.at(at)?;

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::shard::tell;
 use crate::account::{Account, SessionKey};
-use crate::hub::{Carrying, Shard};
+use crate::hub::{Shard, SignalMembership};
 
 /// Conversations and memberships that are looked at in one piece, about.
 pub(super) const QUERY_STEP: usize = 256;
@@ -23,7 +23,7 @@ pub(super) struct CarryingQuery {
     account: Arc<Account>,
     /// None before the first piece.
     rest: Option<Vec<SessionKey>>,
-    carrying: FxHashMap<ConversationId, Carrying>,
+    carrying: FxHashMap<ConversationId, SignalMembership>,
     are_counted: bool,
     answer: oneshot::Sender<CarryingOf>,
 }
@@ -31,7 +31,7 @@ pub(super) struct CarryingQuery {
 /// Those of a user's conversations that carry signals.
 #[derive(Debug, Default)]
 pub(super) struct CarryingOf {
-    pub(super) conversations: Vec<(ConversationId, Carrying)>,
+    pub(super) conversations: Vec<(ConversationId, SignalMembership)>,
     /// Whether it is known how large the others are, and that the user is still a member.
     pub(super) are_counted: bool,
 }
@@ -40,7 +40,7 @@ impl CarryingOf {
     /// Where what is said of the user is to be told.
     pub(super) fn member_of(self) -> Vec<MemberOf> {
         let named = self.conversations.into_iter();
-        let named = named.map(|(conversation, Carrying { as_of, .. })| MemberOf {
+        let named = named.map(|(conversation, SignalMembership { as_of, .. })| MemberOf {
             conversation,
             as_of,
         });

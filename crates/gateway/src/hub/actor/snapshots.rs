@@ -20,7 +20,7 @@ use super::presence::PresenceLoop;
 use crate::account::Account;
 use crate::cluster::presence::PresenceDirectory;
 use crate::delivery::send_queue::SendQueue;
-use crate::hub::{Carrying, known_up_to};
+use crate::hub::{SignalMembership, known_up_to};
 
 /// Questions to all gateways at once.
 const MAX_ASKING: usize = 2;
@@ -64,7 +64,7 @@ pub(super) struct Waiting {
 pub(super) struct Member {
     pub(super) waiting: Waiting,
     /// With the seq by which it joined each: of those who were there before and not since it is not told.
-    pub(super) conversations: FxHashMap<ConversationId, Carrying>,
+    pub(super) conversations: FxHashMap<ConversationId, SignalMembership>,
     /// Whether these are all of them.
     pub(super) is_whole: bool,
 }
@@ -320,7 +320,7 @@ impl PresenceLoop {
         let shared = member.conversations.iter();
         let shared = shared.filter_map(|(id, carrying)| Some((users.get(id)?, *carrying)));
         let shared = shared.flat_map(|(all, own)| all.iter().map(move |one| (one, own)));
-        for (named, Carrying { joined, as_of }) in shared {
+        for (named, SignalMembership { joined, as_of }) in shared {
             let user = &named.account.user;
             if known_up_to(named.as_of, as_of) < joined {
                 unsure.insert(user);

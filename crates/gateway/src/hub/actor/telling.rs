@@ -7,13 +7,13 @@ use confab_protocol::signal::Presence;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::account::Account;
-use crate::hub::{Shards, Telling};
+use crate::hub::{PresenceChange, Shards};
 
 /// What is told in turn: of each user the newest change only.
 #[derive(Debug, Default)]
 pub(super) struct Tellings {
     order: VecDeque<Account>,
-    by_user: FxHashMap<Account, Box<Telling>>,
+    by_user: FxHashMap<Account, Box<PresenceChange>>,
 }
 
 impl Tellings {
@@ -23,7 +23,7 @@ impl Tellings {
             tenant: presence.tenant.clone(),
             user: presence.user.clone(),
         };
-        let Some(telling) = Telling::new(presence, shards) else {
+        let Some(telling) = PresenceChange::new(presence, shards) else {
             return;
         };
         let mut telling = Box::new(telling);
@@ -35,13 +35,13 @@ impl Tellings {
     }
 
     /// The next one.
-    pub(super) fn pop(&mut self) -> Option<Box<Telling>> {
+    pub(super) fn pop(&mut self) -> Option<Box<PresenceChange>> {
         let account = self.order.pop_front()?;
         self.by_user.remove(&account)
     }
 
     /// One that was told in some shard: others have their turn before the rest of it. A newer one of the user is told there instead.
-    pub(super) fn push_back(&mut self, telling: Box<Telling>) {
+    pub(super) fn push_back(&mut self, telling: Box<PresenceChange>) {
         if telling.next_shard().is_none() {
             return;
         }

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::{Heard, Hub, Way};
 use crate::account::SessionKey;
 use crate::hub::{
-    Come, Conversation, MembershipLookup, MembershipQuery, Read, Retry, Shard, Telling,
+    Come, Conversation, MembershipLookup, MembershipQuery, PresenceChange, Read, Retry, Shard,
 };
 use crate::metrics::Replays;
 
@@ -85,7 +85,7 @@ impl Hub {
 
     /// Tells a change of presence in all shards.
     pub(in crate::hub) fn tell(&self, presence: Presence) {
-        let mut telling = Telling::new(presence, self.shards).unwrap();
+        let mut telling = PresenceChange::new(presence, self.shards).unwrap();
         while let Some(at) = telling.next_shard() {
             self.parts[at].shard.tell(&mut telling, at, usize::MAX);
         }

@@ -7,7 +7,7 @@ use confab_protocol::ids::UserId;
 use confab_protocol::signal::{MemberOf, Presence, PresenceAnswer};
 
 use super::*;
-use crate::hub::Carrying;
+use crate::hub::SignalMembership;
 use crate::hub::actor::queries::{CarryingQuery, HostingQuery, MembersQuery};
 use crate::hub::actor::snapshots::{Asked, Member};
 
@@ -142,7 +142,7 @@ fn answered(loops: &mut HubLoops, as_of: u64) -> bool {
         lingering: vec![],
         is_whole: true,
     };
-    let own = Carrying {
+    let own = SignalMembership {
         joined: 5,
         as_of: 5,
     };
