@@ -55,7 +55,7 @@ mod whole;
 
 pub(crate) use settings::Settings;
 
-pub(crate) use come::Come;
+pub(crate) use come::NewMembers;
 use conversation::Conversation;
 pub(crate) use coordinator::Coordinator;
 pub(crate) use effect::{Effect, MembershipQuery, Purpose, Read, Reader, Retry, Ticket};
@@ -136,7 +136,7 @@ pub(crate) struct Shard {
     /// Sessions that are gone, with the conversations from which they are still to be removed.
     leaving: VecDeque<(SessionKey, Conversations)>,
     /// Conversations with their first members here, and users with new ones, until someone asks.
-    come: Come,
+    come: NewMembers,
     /// What signals said lately.
     said: Said,
     effects: Vec<Effect>,
@@ -168,7 +168,7 @@ impl Shard {
             clock: 0,
             confirmations: 0,
             leaving: VecDeque::new(),
-            come: Come::default(),
+            come: NewMembers::default(),
             said: Said::default(),
             effects: Vec::new(),
             now,

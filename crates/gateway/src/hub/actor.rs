@@ -21,8 +21,8 @@ use crate::delivery::send_queue::SendQueue;
 use crate::delivery::window::Bounds;
 use crate::hub::feed::FeedArrival;
 use crate::hub::{
-    Come, MembershipLookup, MembershipQuery, Opened, Opening, PresenceChange, Read, ReplayLimits,
-    Retry, Shards, Step, Stepped, Ticket,
+    MembershipLookup, MembershipQuery, NewMembers, Opened, Opening, PresenceChange, Read,
+    ReplayLimits, Retry, Shards, Step, Stepped, Ticket,
 };
 use crate::metrics::WindowMetrics;
 
@@ -115,7 +115,7 @@ enum ForPresence {
     /// A session's client wants to know who is there.
     Snapshot(Arc<Account>, Arc<SendQueue>),
     /// Conversations with their first members here, and users with new ones.
-    Came(Come),
+    Came(NewMembers),
 }
 
 /// What the hub tells other gateways, and for how long it waits for someone to come back.

@@ -12,7 +12,7 @@ const MAX_COME: usize = 16 * 1024;
 
 /// Who came since someone last asked.
 #[derive(Debug, Default)]
-pub(crate) struct Come {
+pub(crate) struct NewMembers {
     /// The conversations that have their first members here, with their tenants, and the last seq of their logs that was not heard here.
     pub(crate) hosted: Vec<(TenantId, ConversationId, Seq)>,
     /// The users with new conversations.
@@ -25,7 +25,7 @@ pub(crate) struct Come {
     pub(crate) is_cut: bool,
 }
 
-impl Come {
+impl NewMembers {
     /// A conversation has its first member here.
     pub(super) fn hosts(&mut self, tenant: TenantId, id: ConversationId, unheard: Seq) {
         if self.hosted.len() < MAX_COME {
@@ -81,7 +81,7 @@ mod tests {
             tenant: "t".parse().unwrap(),
             user: "ann".parse().unwrap(),
         });
-        let mut come = Come::default();
+        let mut come = NewMembers::default();
         for n in 0..2 * MAX_COME {
             let id = ConversationId(Uuid::from_u128(n as u128));
             come.hosts(account.tenant.clone(), id, 1);

@@ -14,7 +14,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::conversation::Conversation;
 use super::subscription::Subscription;
 use super::{
-    Come, Membership, MembershipQuery, Purpose, Session, Shard, Shards, UserMemberships, asking,
+    Membership, MembershipQuery, NewMembers, Purpose, Session, Shard, Shards, UserMemberships,
+    asking,
 };
 use crate::account::{Account, SessionKey};
 use crate::delivery::broadcast::Broadcast;
@@ -328,7 +329,7 @@ impl Shard {
     }
 
     /// Who came since this was last asked.
-    pub(crate) fn take_come(&mut self) -> Come {
+    pub(crate) fn take_come(&mut self) -> NewMembers {
         std::mem::take(&mut self.come)
     }
 

@@ -25,7 +25,7 @@ use super::{ForPresence, INBOX_CAPACITY, Input, Peers, TICK_PERIOD};
 use crate::account::Account;
 use crate::cluster::presence::{Answer, Presences, Said, Word};
 use crate::cluster::signals::{FromGateways, Outbound};
-use crate::hub::{Come, PresenceChange};
+use crate::hub::{NewMembers, PresenceChange};
 
 /// Users whose conversations are asked for at once.
 const SAY_USERS: usize = 64;
@@ -153,8 +153,8 @@ impl PresenceLoop {
         }
     }
 
-    fn hear_of(&mut self, come: Come) {
-        let Come {
+    fn hear_of(&mut self, come: NewMembers) {
+        let NewMembers {
             hosted,
             joined,
             counted,

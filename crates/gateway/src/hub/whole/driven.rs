@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::{Heard, Hub, Way};
 use crate::account::SessionKey;
 use crate::hub::{
-    Come, Conversation, MembershipLookup, MembershipQuery, PresenceChange, Read, Retry, Shard,
+    Conversation, MembershipLookup, MembershipQuery, NewMembers, PresenceChange, Read, Retry, Shard,
 };
 use crate::metrics::Replays;
 
@@ -33,8 +33,8 @@ impl Hub {
     }
 
     /// Who came to the shards since this was last asked.
-    pub(crate) fn take_come(&mut self) -> Come {
-        let mut all = Come::default();
+    pub(crate) fn take_come(&mut self) -> NewMembers {
+        let mut all = NewMembers::default();
         for come in self.all_mut().map(Shard::take_come) {
             all.hosted.extend(come.hosted);
             all.joined.extend(come.joined);
