@@ -60,7 +60,7 @@ use conversation::Conversation;
 pub(crate) use coordinator::Coordinator;
 pub(crate) use effect::{Effect, MembershipQuery, Purpose, Read, Reader, Retry, Ticket};
 pub(crate) use positions::gathered;
-use said::Said;
+use said::SignalMemory;
 use session::{Conversations, Session};
 pub(crate) use shards::Shards;
 pub(crate) use signals::{MembershipLookup, PresenceChange, SignalMembership, known_up_to};
@@ -138,7 +138,7 @@ pub(crate) struct Shard {
     /// Conversations with their first members here, and users with new ones, until someone asks.
     come: NewMembers,
     /// What signals said lately.
-    said: Said,
+    said: SignalMemory,
     effects: Vec<Effect>,
     now: Instant,
     /// When the event was read that is handed on now.
@@ -169,7 +169,7 @@ impl Shard {
             confirmations: 0,
             leaving: VecDeque::new(),
             come: NewMembers::default(),
-            said: Said::default(),
+            said: SignalMemory::default(),
             effects: Vec::new(),
             now,
             read: now,

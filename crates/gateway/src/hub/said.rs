@@ -19,33 +19,33 @@ const MAX_OF_USER: usize = 8 * 1024;
 
 /// What is remembered of whom.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Of {
+struct MemoryKey {
     conversation: ConversationId,
     owner: Owner,
 }
 
 /// What was said lately in a shard's conversations.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct SignalMemory {
     /// How far the user has read.
-    receipts: Remembered<Seq>,
+    receipts: ExpiringMap<Seq>,
     /// At which gateways the user types, and until when.
-    typing: Remembered<Vec<(Option<Uuid>, Instant)>>,
+    typing: ExpiringMap<Vec<(Option<Uuid>, Instant)>>,
 }
 
-impl Default for Said {
+impl Default for SignalMemory {
     fn default() -> Self {
         Self {
-            receipts: Remembered::of(RECEIPT_MEMORY),
-            typing: Remembered::of(TYPING_LASTS),
+            receipts: ExpiringMap::of(RECEIPT_MEMORY),
+            typing: ExpiringMap::of(TYPING_LASTS),
         }
     }
 }
 
-impl Said {
+impl SignalMemory {
     /// Takes note of a signal; says whether it is to be told.
     pub(super) fn hear(&mut self, signal: &Signal, now: Instant) -> bool {
-        let of = Of {
+        let of = MemoryKey {
             conversation: signal.conversation,
             owner: Owner {
                 tenant: signal.tenant.clone(),
@@ -63,7 +63,7 @@ impl Said {
     }
 
     /// A receipt below one that was told is dropped.
-    fn receipt(&mut self, of: Of, up_to: Seq, now: Instant) -> bool {
+    fn receipt(&mut self, of: MemoryKey, up_to: Seq, now: Instant) -> bool {
         let told = self.receipts.get_mut(&of, now);
         if told.is_some_and(|told| *told >= up_to) {
             return false;
@@ -72,7 +72,7 @@ impl Said {
         true
     }
 
-    fn types(&mut self, of: Of, gateway: Option<Uuid>, now: Instant) {
+    fn types(&mut self, of: MemoryKey, gateway: Option<Uuid>, now: Instant) {
         let at = self.typing.get_mut(&of, now).map(std::mem::take);
         let mut at = at.unwrap_or_default();
         at.retain(|(other, until)| *other != gateway && *until > now);
@@ -81,7 +81,7 @@ impl Said {
     }
 
     /// Whether the user types at no other gateway.
-    fn stops(&mut self, of: &Of, gateway: Option<Uuid>, now: Instant) -> bool {
+    fn stops(&mut self, of: &MemoryKey, gateway: Option<Uuid>, now: Instant) -> bool {
         let Some(at) = self.typing.get_mut(of, now) else {
             return true;
         };
@@ -92,15 +92,15 @@ impl Said {
 
 /// Values that are forgotten when they were not put for a while.
 #[derive(Debug)]
-struct Remembered<V> {
+struct ExpiringMap<V> {
     lasts: Duration,
-    values: FxHashMap<Of, (V, Instant)>,
+    values: FxHashMap<MemoryKey, (V, Instant)>,
     shares: Slots,
     /// Each key once, about in the order in which they are to be forgotten.
-    ends: VecDeque<(Instant, Of)>,
+    ends: VecDeque<(Instant, MemoryKey)>,
 }
 
-impl<V> Remembered<V> {
+impl<V> ExpiringMap<V> {
     fn of(lasts: Duration) -> Self {
         Self {
             lasts,
@@ -110,12 +110,12 @@ impl<V> Remembered<V> {
         }
     }
 
-    fn get_mut(&mut self, of: &Of, now: Instant) -> Option<&mut V> {
+    fn get_mut(&mut self, of: &MemoryKey, now: Instant) -> Option<&mut V> {
         self.forget(now);
         self.values.get_mut(of).map(|(value, _)| value)
     }
 
-    fn put(&mut self, of: Of, value: V, now: Instant) {
+    fn put(&mut self, of: MemoryKey, value: V, now: Instant) {
         let end = now + self.lasts;
         if let Some(known) = self.values.get_mut(&of) {
             *known = (value, end);
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn receipt_below_one_heard_is_dropped() {
-        let (mut said, now) = (Said::default(), Instant::now());
+        let (mut said, now) = (SignalMemory::default(), Instant::now());
         let mut hear = |user, seq| said.hear(&signal(user, 1, SignalKind::Receipt(seq)), now);
         let told: Vec<_> = [3, 9, 5, 9, 10].map(|seq| hear("ann", seq)).into();
         assert_eq!(told, [true, true, false, false, true]);
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn user_stops_to_type_at_the_last_gateway() {
-        let (mut said, start) = (Said::default(), Instant::now());
+        let (mut said, start) = (SignalMemory::default(), Instant::now());
         let mut hear = |gateway, on, ms| {
             let now = start + Duration::from_millis(ms);
             said.hear(&signal("ann", gateway, SignalKind::Typing(on)), now)
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_was_said_is_forgotten_and_bounded() {
-        let (mut said, start) = (Said::default(), Instant::now());
+        let (mut said, start) = (SignalMemory::default(), Instant::now());
         let in_room = |n: usize, user: &str| Signal {
             conversation: ConversationId(Uuid::from_u128(n as u128)),
             ..signal(user, 1, SignalKind::Receipt(1))
