@@ -68,14 +68,14 @@ pub(crate) enum FromFeed {
 }
 
 /// What the coordinator has a shard do.
-enum Todo {
+enum ShardTask {
     Step(Step, oneshot::Sender<Stepped>),
     Close(SessionKey, Arc<Account>, oneshot::Sender<Vec<Position>>),
 }
 
 /// What sessions and presence ask of a shard.
-enum Input {
-    Todo(Todo),
+enum ShardInput {
+    ShardTask(ShardTask),
     Positions(SessionKey, oneshot::Sender<Vec<Position>>),
     Seen(
         SessionKey,
@@ -110,7 +110,7 @@ type ToOpen = (Opening, oneshot::Sender<Opened>);
 type ToClose = (SessionKey, Vec<oneshot::Sender<Vec<Position>>>);
 
 /// What presence hears of sessions and shards.
-enum ForPresence {
+enum PresenceInput {
     Set(SessionKey, PresenceStatus, oneshot::Sender<()>),
     /// A session's client wants to know who is there.
     Snapshot(Arc<Account>, Arc<SendQueue>),
@@ -142,7 +142,7 @@ pub(crate) struct Replay {
 }
 
 /// What a question to a worker, a wait, or a step of the shards comes back with.
-enum Done {
+enum Completion {
     Read(Read, Result<Vec<EncodedEvent>, Failure>),
     Ranges(Vec<Read>, Result<Vec<Vec<EncodedEvent>>, Failure>),
     Asked(MembershipQuery, Result<Vec<UserMemberships>, Failure>),

@@ -16,7 +16,7 @@ use tracing::{debug, info};
 use super::session_news::SessionNews;
 use super::shard::tell;
 use super::steps_out::StepsOut;
-use super::{Done, TICK_PERIOD, ToClose, ToOpen, Todo, questions};
+use super::{Completion, ShardTask, TICK_PERIOD, ToClose, ToOpen, questions};
 use crate::account::SessionKey;
 use crate::hub::{Coordinator, Effect, FIRST_EPOCH, Opened, Opening, Step, Ticket};
 use crate::limits::permits::FairPermits;
@@ -41,7 +41,7 @@ pub(crate) struct CoordinatorLoop {
     pub(super) questions: Arc<FairPermits>,
     /// Who waits for a session to be open, and what the session then says of its user.
     pub(super) opening: FxHashMap<SessionKey, (oneshot::Sender<Opened>, PresenceStatus)>,
-    pub(super) tasks: JoinSet<Done>,
+    pub(super) tasks: JoinSet<Completion>,
 }
 
 impl CoordinatorLoop {
@@ -110,20 +110,21 @@ impl CoordinatorLoop {
         };
         self.presence.closed(key);
         let positions = positions.into_iter();
-        let parts = positions.map(|positions| Todo::Close(key, Arc::clone(&account), positions));
+        let parts =
+            positions.map(|positions| ShardTask::Close(key, Arc::clone(&account), positions));
         self.shards.send(parts);
     }
 
-    fn done(&mut self, done: Result<Done, JoinError>) {
+    fn done(&mut self, done: Result<Completion, JoinError>) {
         match done {
-            Ok(Done::Asked(ask, Ok(answers))) => self.coordinator.memberships(ask, answers),
-            Ok(Done::Asked(ask, Err(failure))) => {
+            Ok(Completion::Asked(ask, Ok(answers))) => self.coordinator.memberships(ask, answers),
+            Ok(Completion::Asked(ask, Err(failure))) => {
                 debug!(%failure, "memberships could not be asked for");
                 self.coordinator.ask_failed(ask);
             }
-            Ok(Done::Retry(retry)) => self.coordinator.retry(retry),
-            Ok(Done::Stepped(ticket, answers)) => self.coordinator.stepped(ticket, answers),
-            Ok(Done::Read(..) | Done::Ranges(..)) => {}
+            Ok(Completion::Retry(retry)) => self.coordinator.retry(retry),
+            Ok(Completion::Stepped(ticket, answers)) => self.coordinator.stepped(ticket, answers),
+            Ok(Completion::Read(..) | Completion::Ranges(..)) => {}
             Err(error) => {
                 tracing::error!(error = %chain(&error), "a question of the coordinator died");
             }
@@ -143,7 +144,7 @@ impl CoordinatorLoop {
                 Effect::Later(delay, retry) => {
                     self.tasks.spawn(async move {
                         tokio::time::sleep(delay).await;
-                        Done::Retry(retry)
+                        Completion::Retry(retry)
                     });
                 }
                 Effect::Opened(key, opened) => self.opened(key, opened),
@@ -177,7 +178,7 @@ impl CoordinatorLoop {
         let parts = steps.into_iter().map(|step| {
             let (answer, answered) = oneshot::channel();
             answers.push(answered);
-            Todo::Step(step, answer)
+            ShardTask::Step(step, answer)
         });
         self.shards.send(parts);
         // However late a shard is, its answer is waited for: who waits for the session has a deadline.
@@ -187,7 +188,7 @@ impl CoordinatorLoop {
                 // A shard that ended answers nothing: the gateway is stopping.
                 all.push(answer.await.unwrap_or_default());
             }
-            Done::Stepped(ticket, all)
+            Completion::Stepped(ticket, all)
         });
     }
 }

@@ -28,7 +28,8 @@ use super::steps_out::StepsOut;
 use super::to_shards::ToShards;
 use super::work::ClientWork;
 use super::{
-    ForPresence, INBOX_CAPACITY, Input, MAX_CONCURRENT_QUERIES, Peers, Replay, ToClose, ToOpen,
+    INBOX_CAPACITY, MAX_CONCURRENT_QUERIES, Peers, PresenceInput, Replay, ShardInput, ToClose,
+    ToOpen,
 };
 use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::SendQueue;
@@ -51,7 +52,7 @@ pub(crate) struct HubHandle {
     /// More lingers than workers can tell.
     rechecks: Arc<Notify>,
     shards: ToShards,
-    presence: mpsc::Sender<ForPresence>,
+    presence: mpsc::Sender<PresenceInput>,
     keys: Arc<AtomicU64>,
     /// With which shard room in a send queue begins to be shared next.
     turns: Arc<AtomicUsize>,
@@ -210,7 +211,7 @@ impl HubHandle {
 
     /// What a session's client has acknowledged by now, where the hub still runs and no shard is late.
     pub(crate) async fn positions(&self, key: SessionKey) -> Option<Vec<Position>> {
-        let ask = |answer| Input::Positions(key, answer);
+        let ask = |answer| ShardInput::Positions(key, answer);
         let positions = in_time(self.shards.ask_all(ask)).await?;
         positions.map(gathered)
     }
@@ -223,7 +224,7 @@ impl HubHandle {
         let said = parts.filter(|(_, seen)| !seen.is_empty());
         let said = said.map(|(at, seen)| async move {
             let (done, is_done) = oneshot::channel();
-            let input = Input::Seen(key, seen.into_iter(), done);
+            let input = ShardInput::Seen(key, seen.into_iter(), done);
             self.shards.at(at)?.send(input).await.ok()?;
             is_done.await.ok()
         });
@@ -239,14 +240,14 @@ impl HubHandle {
         // By no rule, so that no session meets the same shard first each time.
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let first = turn.wrapping_mul(HASH_MULTIPLIER) >> 16;
-        let telling = self.shards.tell_all(first, || Input::Drained(key));
+        let telling = self.shards.tell_all(first, || ShardInput::Drained(key));
         in_time(telling).await.is_some()
     }
 
     /// A session says whether its user is there. Returns when that is heard.
     pub(crate) async fn presence(&self, key: SessionKey, status: PresenceStatus) {
         let (done, is_done) = oneshot::channel();
-        let set = ForPresence::Set(key, status, done);
+        let set = PresenceInput::Set(key, status, done);
         let hearing = async {
             self.presence.send(set).await.ok()?;
             is_done.await.ok()
@@ -282,7 +283,7 @@ impl HubHandle {
         let told = parts.filter(|(_, part)| !part.is_empty());
         let told = told.map(|(at, part)| async move {
             let shard = self.shards.at(at)?;
-            in_time(shard.send(Input::Announced(part))).await?.ok()
+            in_time(shard.send(ShardInput::Announced(part))).await?.ok()
         });
         if announcement.is_cut {
             self.rechecks.notify_one();
@@ -294,7 +295,7 @@ impl HubHandle {
 
     /// A session's client wants to know who is there: the answer comes into its send queue, where the hub still runs.
     pub(crate) async fn presence_snapshot(&self, account: Account, send_queue: Arc<SendQueue>) {
-        let asked = ForPresence::Snapshot(Arc::new(account), Arc::clone(&send_queue));
+        let asked = PresenceInput::Snapshot(Arc::new(account), Arc::clone(&send_queue));
         if in_time(self.presence.send(asked)).await.is_none() {
             tell_nothing(&send_queue);
         }
@@ -312,7 +313,7 @@ impl HubHandle {
         turns: &Semaphore,
     ) -> Result<u64, Failure> {
         let (answer, standing) = oneshot::channel();
-        let asked = Input::MembershipLookup(key, conversation, answer);
+        let asked = ShardInput::MembershipLookup(key, conversation, answer);
         let stopping = || Failure::new(Code::Unavailable, "the gateway is stopping");
         let shard = self.shards.of(conversation).ok_or_else(stopping)?;
         let asking = async {
@@ -341,7 +342,7 @@ impl HubHandle {
             return Err(Failure::of(Code::ConversationNotFound));
         };
         self.cache.stale.inc();
-        let found = Input::Answered(key, ask, answers);
+        let found = ShardInput::Answered(key, ask, answers);
         if !matches!(in_time(shard.send(found)).await, Some(Ok(()))) {
             debug!("the hub does not hear in time of a membership");
         }

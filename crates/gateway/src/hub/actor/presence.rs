@@ -21,7 +21,7 @@ use super::shard::tell;
 use super::snapshots::Snapshots;
 use super::telling::{AskedFor, Tellings};
 use super::to_shards::ToShards;
-use super::{ForPresence, INBOX_CAPACITY, Input, Peers, TICK_PERIOD};
+use super::{INBOX_CAPACITY, Peers, PresenceInput, ShardInput, TICK_PERIOD};
 use crate::account::Account;
 use crate::cluster::presence::{Answer, Presences, Said, Word};
 use crate::cluster::signals::{FromGateways, Outbound};
@@ -42,7 +42,7 @@ pub(crate) struct PresenceLoop {
     pub(super) presences: Presences,
     /// What the coordinator says of sessions: it never waits for presence.
     pub(super) sessions: Arc<SessionNews>,
-    pub(super) inputs: mpsc::Receiver<ForPresence>,
+    pub(super) inputs: mpsc::Receiver<PresenceInput>,
     pub(super) said: mpsc::Receiver<FromGateways>,
     pub(super) shards: ToShards,
     pub(super) own: GatewayId,
@@ -65,7 +65,7 @@ impl PresenceLoop {
     /// Nobody is there yet.
     pub(super) fn new(
         peers: Peers,
-        (sessions, inputs): (Arc<SessionNews>, mpsc::Receiver<ForPresence>),
+        (sessions, inputs): (Arc<SessionNews>, mpsc::Receiver<PresenceInput>),
         shards: ToShards,
     ) -> Self {
         let Peers {
@@ -125,7 +125,7 @@ impl PresenceLoop {
     }
 
     /// Hears what a session or a shard says, behind all that is known of sessions that opened before.
-    fn hear_behind_sessions(&mut self, said: ForPresence) {
+    fn hear_behind_sessions(&mut self, said: PresenceInput) {
         self.hear_sessions();
         self.hear(said);
     }
@@ -142,14 +142,16 @@ impl PresenceLoop {
         }
     }
 
-    fn hear(&mut self, said: ForPresence) {
+    fn hear(&mut self, said: PresenceInput) {
         match said {
-            ForPresence::Set(key, status, done) => {
+            PresenceInput::Set(key, status, done) => {
                 self.presences.set(key, status);
                 tell(done, ());
             }
-            ForPresence::Snapshot(account, send_queue) => self.snapshots.wait(account, &send_queue),
-            ForPresence::Came(come) => self.hear_of(come),
+            PresenceInput::Snapshot(account, send_queue) => {
+                self.snapshots.wait(account, &send_queue)
+            }
+            PresenceInput::Came(come) => self.hear_of(come),
         }
     }
 
@@ -211,7 +213,7 @@ impl PresenceLoop {
         // Half of the room is for what sessions wait for.
         let has_room = shard.capacity() > INBOX_CAPACITY / 2;
         match shard.try_reserve() {
-            Ok(place) if has_room => place.send(Input::Signal(signal)),
+            Ok(place) if has_room => place.send(ShardInput::Signal(signal)),
             _ => self.signals.dropped(&signal),
         }
     }
@@ -268,7 +270,7 @@ impl PresenceLoop {
             let parts: Vec<Vec<_>> = self.shards.shards.split(conversations, |id| *id);
             let ask = |ids, answer| {
                 let tenant = Some(tenant.clone());
-                Input::MembersHere(MembersQuery::new(tenant, ids, answer))
+                ShardInput::MembersHere(MembersQuery::new(tenant, ids, answer))
             };
             let told = self.shards.ask_in_time(parts, SHARD_TIMEOUT, ask).await;
             is_known = told.len() == self.shards.shards.count()
@@ -299,7 +301,7 @@ impl PresenceLoop {
         ids: impl Iterator<Item = ConversationId>,
     ) -> (FxHashMap<ConversationId, bool>, bool) {
         let parts: Vec<Vec<_>> = self.shards.shards.split(ids, |id| *id);
-        let ask = |ids, answer| Input::Hosting(HostingQuery::new(ids, answer));
+        let ask = |ids, answer| ShardInput::Hosting(HostingQuery::new(ids, answer));
         let here = self.shards.ask_in_time(parts, SHARD_TIMEOUT, ask).await;
         let is_whole = here.len() == self.shards.shards.count();
         (here.into_iter().flatten().collect(), is_whole)
@@ -308,7 +310,8 @@ impl PresenceLoop {
     /// Those of a user's conversations that carry signals, of the shards that are not late; and whether none is.
     pub(super) async fn carrying_of(&self, account: &Arc<Account>) -> (CarryingOf, bool) {
         let parts = std::iter::repeat(());
-        let ask = |(), answer| Input::CarryingOf(CarryingQuery::new(Arc::clone(account), answer));
+        let ask =
+            |(), answer| ShardInput::CarryingOf(CarryingQuery::new(Arc::clone(account), answer));
         let answers = self.shards.ask_in_time(parts, SHARD_TIMEOUT, ask).await;
         let is_whole = answers.len() == self.shards.shards.count();
         let are_counted = answers.iter().all(|answer| answer.are_counted);
@@ -371,7 +374,7 @@ impl PresenceLoop {
         let (done, told) = oneshot::channel();
         let shard = self.shards.at(at)?;
         let tell = async {
-            shard.send(Input::Tell(telling, done)).await.ok()?;
+            shard.send(ShardInput::Tell(telling, done)).await.ok()?;
             told.await.ok()
         };
         timeout(SHARD_TIMEOUT, tell).await.ok().flatten()
@@ -384,7 +387,7 @@ impl PresenceLoop {
             return;
         }
         let parts: Vec<Vec<_>> = self.shards.shards.split(ids, |id| *id);
-        let ask = |ids, answer| Input::MembersHere(MembersQuery::new(None, ids, answer));
+        let ask = |ids, answer| ShardInput::MembersHere(MembersQuery::new(None, ids, answer));
         let told = self.shards.ask_in_time(parts, SHARD_TIMEOUT, ask).await;
         let members = told.into_iter().flat_map(|told| told.members);
         let accounts: FxHashSet<_> = members.map(|(account, _)| account).collect();

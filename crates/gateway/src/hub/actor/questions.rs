@@ -11,7 +11,7 @@ use confab_protocol::query::{
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
-use super::{Done, ShardLoop};
+use super::{Completion, ShardLoop};
 use crate::hub::{MembershipQuery, Purpose, Read, Reader, Retry};
 use crate::limits::permits::{FairPermit, FairPermits};
 use crate::workers::Commands;
@@ -52,7 +52,7 @@ impl ShardLoop {
         self.tasks.spawn(async move {
             let _permit = permit(&questions, owner.as_ref()).await;
             let answer = read_events(&commands, &read).await;
-            Done::Read(read, answer)
+            Completion::Read(read, answer)
         });
     }
 
@@ -66,7 +66,7 @@ impl ShardLoop {
             self.tasks.spawn(async move {
                 let _permit = permit(&questions, owner.as_ref()).await;
                 let answer = read_ranges(&commands, &reads).await;
-                Done::Ranges(reads, answer)
+                Completion::Ranges(reads, answer)
             });
             reads = rest;
         }
@@ -131,7 +131,7 @@ pub(super) fn ask_for_memberships(
     commands: &Commands,
     questions: &Arc<FairPermits>,
     ask: MembershipQuery,
-) -> impl Future<Output = Done> + Send + use<> {
+) -> impl Future<Output = Completion> + Send + use<> {
     let (commands, questions) = (commands.clone(), Arc::clone(questions));
     let owner = match ask.purpose {
         Purpose::Opening(..) | Purpose::Reconcile => None,
@@ -140,7 +140,7 @@ pub(super) fn ask_for_memberships(
     async move {
         let _permit = permit(&questions, owner.as_ref()).await;
         let answer = memberships(&commands, &ask).await;
-        Done::Asked(ask, answer)
+        Completion::Asked(ask, answer)
     }
 }
 

@@ -14,7 +14,7 @@ use tracing::debug;
 use super::pace::Pace;
 use super::queries::QUERY_STEP;
 use super::work::{ClientWork, SEEN_STEP, TELL_STEP};
-use super::{Done, ForPresence, FromFeed, Input, TICK_PERIOD, Todo, questions};
+use super::{Completion, FromFeed, PresenceInput, ShardInput, ShardTask, TICK_PERIOD, questions};
 use crate::account::SessionKey;
 use crate::cluster::signals::Outbound;
 use crate::hub::{Effect, Read, Reader, Shard};
@@ -32,9 +32,9 @@ pub(crate) struct ShardLoop {
     /// Which one it is.
     pub(super) number: usize,
     pub(super) shard: Shard,
-    pub(super) inputs: mpsc::Receiver<Input>,
-    pub(super) todos: mpsc::Receiver<Todo>,
-    pub(super) presence: mpsc::Sender<ForPresence>,
+    pub(super) inputs: mpsc::Receiver<ShardInput>,
+    pub(super) todos: mpsc::Receiver<ShardTask>,
+    pub(super) presence: mpsc::Sender<PresenceInput>,
     /// Where signals are counted.
     pub(super) signals: Outbound,
     pub(super) commands: Commands,
@@ -42,7 +42,7 @@ pub(crate) struct ShardLoop {
     pub(super) replays: WindowMetrics,
     pub(super) shown: Shown,
     pub(super) questions: Arc<FairPermits>,
-    pub(super) tasks: JoinSet<Done>,
+    pub(super) tasks: JoinSet<Completion>,
     pub(super) work: ClientWork,
 }
 
@@ -71,7 +71,7 @@ impl ShardLoop {
                     }
                 }
                 Some(done) = self.tasks.join_next() => self.done(done),
-                Some(todo) = self.todos.recv() => input = Some(Input::Todo(todo)),
+                Some(todo) = self.todos.recv() => input = Some(ShardInput::ShardTask(todo)),
                 Some(asked) = self.inputs.recv() => input = Some(asked),
                 _ = period.tick() => show_due = Instant::now(),
                 () = pace.pause(self.shard.may_rest()), if self.shard.is_pushing() => {}
@@ -133,7 +133,7 @@ impl ShardLoop {
             return;
         }
         if let Ok(place) = self.presence.try_reserve() {
-            place.send(ForPresence::Came(self.shard.take_come()));
+            place.send(PresenceInput::Came(self.shard.take_come()));
         }
     }
 
@@ -174,44 +174,52 @@ impl ShardLoop {
     }
 
     /// Does what is asked; gives the rest of what is too much for one step.
-    pub(super) fn input(&mut self, input: Input) -> Option<Input> {
+    pub(super) fn input(&mut self, input: ShardInput) -> Option<ShardInput> {
         match input {
-            Input::Todo(Todo::Step(mut step, done)) => match self.shard.step(&mut step) {
-                Some(answer) => tell(done, answer),
-                None => return Some(Input::Todo(Todo::Step(step, done))),
-            },
-            Input::Todo(Todo::Close(key, _, positions)) => tell(positions, self.shard.close(key)),
-            Input::Positions(key, positions) => tell(positions, self.shard.positions(key)),
-            Input::Seen(key, mut seen, done) => {
+            ShardInput::ShardTask(ShardTask::Step(mut step, done)) => {
+                match self.shard.step(&mut step) {
+                    Some(answer) => tell(done, answer),
+                    None => return Some(ShardInput::ShardTask(ShardTask::Step(step, done))),
+                }
+            }
+            ShardInput::ShardTask(ShardTask::Close(key, _, positions)) => {
+                tell(positions, self.shard.close(key))
+            }
+            ShardInput::Positions(key, positions) => tell(positions, self.shard.positions(key)),
+            ShardInput::Seen(key, mut seen, done) => {
                 self.shard.seen(key, seen.by_ref().take(SEEN_STEP));
                 if seen.len() > 0 {
-                    return Some(Input::Seen(key, seen, done));
+                    return Some(ShardInput::Seen(key, seen, done));
                 }
                 tell(done, ());
             }
-            Input::Drained(key) => self.shard.drained(key),
-            Input::MembershipLookup(key, conversation, answer) => {
+            ShardInput::Drained(key) => self.shard.drained(key),
+            ShardInput::MembershipLookup(key, conversation, answer) => {
                 if let Some(standing) = self.shard.standing(key, conversation) {
                     tell(answer, standing);
                 }
             }
-            Input::Answered(_, ask, answers) => self.shard.memberships(ask, answers),
-            Input::Signal(signal) => self.shard.signal(&signal),
-            Input::CarryingOf(query) => return query.step(&self.shard).map(Input::CarryingOf),
-            Input::Hosting(query) => return query.step(&self.shard).map(Input::Hosting),
-            Input::MembersHere(query) => return query.step(&self.shard).map(Input::MembersHere),
-            Input::Hosted(after, answer) => {
+            ShardInput::Answered(_, ask, answers) => self.shard.memberships(ask, answers),
+            ShardInput::Signal(signal) => self.shard.signal(&signal),
+            ShardInput::CarryingOf(query) => {
+                return query.step(&self.shard).map(ShardInput::CarryingOf);
+            }
+            ShardInput::Hosting(query) => return query.step(&self.shard).map(ShardInput::Hosting),
+            ShardInput::MembersHere(query) => {
+                return query.step(&self.shard).map(ShardInput::MembersHere);
+            }
+            ShardInput::Hosted(after, answer) => {
                 tell(answer, self.shard.hosted_behind(after, QUERY_STEP));
             }
-            Input::Announced(announced) => {
+            ShardInput::Announced(announced) => {
                 for of_tenant in &announced {
                     self.shard.announced(of_tenant);
                 }
             }
-            Input::Tell(mut telling, done) => {
+            ShardInput::Tell(mut telling, done) => {
                 self.shard.tell(&mut telling, self.number, TELL_STEP);
                 if !telling.is_told_in(self.number) {
-                    return Some(Input::Tell(telling, done));
+                    return Some(ShardInput::Tell(telling, done));
                 }
                 tell(done, telling);
             }
@@ -219,21 +227,21 @@ impl ShardLoop {
         None
     }
 
-    fn done(&mut self, done: Result<Done, JoinError>) {
+    fn done(&mut self, done: Result<Completion, JoinError>) {
         match done {
-            Ok(Done::Read(read, Ok(events))) => self.shard.events_read(&read, events),
-            Ok(Done::Read(read, Err(failure))) => {
+            Ok(Completion::Read(read, Ok(events))) => self.shard.events_read(&read, events),
+            Ok(Completion::Read(read, Err(failure))) => {
                 debug!(%failure, conversation.id = %read.conversation, "events could not be read");
                 self.shard.read_failed(&read);
             }
-            Ok(Done::Ranges(reads, answer)) => self.ranges_read(reads, answer),
-            Ok(Done::Asked(ask, Ok(answers))) => self.shard.memberships(ask, answers),
-            Ok(Done::Asked(ask, Err(failure))) => {
+            Ok(Completion::Ranges(reads, answer)) => self.ranges_read(reads, answer),
+            Ok(Completion::Asked(ask, Ok(answers))) => self.shard.memberships(ask, answers),
+            Ok(Completion::Asked(ask, Err(failure))) => {
                 debug!(%failure, "memberships could not be asked for");
                 self.shard.ask_failed(ask);
             }
-            Ok(Done::Retry(retry)) => self.shard.retry(retry),
-            Ok(Done::Stepped(..)) => {}
+            Ok(Completion::Retry(retry)) => self.shard.retry(retry),
+            Ok(Completion::Stepped(..)) => {}
             Err(error) => tracing::error!(error = %chain(&error), "a question of the hub died"),
         }
     }
@@ -250,7 +258,7 @@ impl ShardLoop {
                 Effect::Later(delay, retry) => {
                     self.tasks.spawn(async move {
                         tokio::time::sleep(delay).await;
-                        Done::Retry(retry)
+                        Completion::Retry(retry)
                     });
                 }
                 Effect::Shards(..) | Effect::Opened(..) | Effect::Reconciled => {}

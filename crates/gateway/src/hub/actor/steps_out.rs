@@ -10,18 +10,18 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::debug;
 
-use super::Todo;
+use super::ShardTask;
 
 /// The ways to all shards.
 pub(super) struct StepsOut(Vec<ToShard>);
 
 struct ToShard {
-    inbox: mpsc::Sender<Todo>,
-    waiting: VecDeque<Todo>,
+    inbox: mpsc::Sender<ShardTask>,
+    waiting: VecDeque<ShardTask>,
 }
 
 impl StepsOut {
-    pub(super) fn new(inboxes: Vec<mpsc::Sender<Todo>>) -> Self {
+    pub(super) fn new(inboxes: Vec<mpsc::Sender<ShardTask>>) -> Self {
         let inboxes = inboxes.into_iter();
         let ways = inboxes.map(|inbox| ToShard {
             inbox,
@@ -31,7 +31,7 @@ impl StepsOut {
     }
 
     /// Sends each shard its part, behind all that it was sent before.
-    pub(super) fn send(&mut self, parts: impl IntoIterator<Item = Todo>) {
+    pub(super) fn send(&mut self, parts: impl IntoIterator<Item = ShardTask>) {
         for (way, todo) in self.0.iter_mut().zip(parts) {
             way.waiting.push_back(todo);
             way.send_on();
@@ -58,7 +58,7 @@ impl StepsOut {
     }
 
     #[cfg(test)]
-    pub(super) fn inboxes(&self) -> impl Iterator<Item = &mpsc::Sender<Todo>> {
+    pub(super) fn inboxes(&self) -> impl Iterator<Item = &mpsc::Sender<ShardTask>> {
         self.0.iter().map(|way| &way.inbox)
     }
 }

@@ -431,7 +431,7 @@ async fn all_users_are_told_after_break_however_much_it_is() {
                     let mut answers = Vec::new();
                     for (to_do, step) in loops.coordinator.shards.inboxes().zip(steps) {
                         let (answer, answered) = oneshot::channel();
-                        to_do.send(Todo::Step(step, answer)).await.unwrap();
+                        to_do.send(ShardTask::Step(step, answer)).await.unwrap();
                         answers.push(timeout(SOON, answered).await.unwrap().unwrap());
                     }
                     coordinator.stepped(ticket, answers);

@@ -9,18 +9,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::Input;
+use super::ShardInput;
 use crate::hub::Shards;
 
 /// The way to the shards. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct ToShards {
     pub(super) shards: Shards,
-    inboxes: Arc<[mpsc::Sender<Input>]>,
+    inboxes: Arc<[mpsc::Sender<ShardInput>]>,
 }
 
 impl ToShards {
-    pub(super) fn new(shards: Shards, inboxes: Vec<mpsc::Sender<Input>>) -> Self {
+    pub(super) fn new(shards: Shards, inboxes: Vec<mpsc::Sender<ShardInput>>) -> Self {
         Self {
             shards,
             inboxes: inboxes.into(),
@@ -28,16 +28,16 @@ impl ToShards {
     }
 
     /// The shard of a conversation.
-    pub(super) fn of(&self, id: ConversationId) -> Option<&mpsc::Sender<Input>> {
+    pub(super) fn of(&self, id: ConversationId) -> Option<&mpsc::Sender<ShardInput>> {
         self.at(self.shards.shard_of(id))
     }
 
-    pub(super) fn at(&self, shard: usize) -> Option<&mpsc::Sender<Input>> {
+    pub(super) fn at(&self, shard: usize) -> Option<&mpsc::Sender<ShardInput>> {
         self.inboxes.get(shard)
     }
 
     /// Tells all shards something, from one of them on; none waits for another.
-    pub(super) async fn tell_all(&self, first: usize, input: impl Fn() -> Input) {
+    pub(super) async fn tell_all(&self, first: usize, input: impl Fn() -> ShardInput) {
         let count = self.inboxes.len();
         let in_turn = (0..count).filter_map(|n| self.at((first % count.max(1) + n) % count));
         let told = join_all(in_turn.map(|inbox| inbox.send(input()))).await;
@@ -50,7 +50,7 @@ impl ToShards {
     pub(super) async fn ask<P, A>(
         &self,
         parts: impl IntoIterator<Item = P>,
-        input: impl Fn(P, oneshot::Sender<A>) -> Input,
+        input: impl Fn(P, oneshot::Sender<A>) -> ShardInput,
     ) -> Option<Vec<A>> {
         let mut waiting = Vec::with_capacity(self.inboxes.len());
         for (inbox, part) in self.inboxes.iter().zip(parts) {
@@ -68,7 +68,7 @@ impl ToShards {
     /// Asks all shards the same.
     pub(super) async fn ask_all<A>(
         &self,
-        input: impl Fn(oneshot::Sender<A>) -> Input,
+        input: impl Fn(oneshot::Sender<A>) -> ShardInput,
     ) -> Option<Vec<A>> {
         let parts = (0..self.inboxes.len()).map(|_| ());
         self.ask(parts, |(), answer| input(answer)).await
@@ -79,7 +79,7 @@ impl ToShards {
         &self,
         parts: impl IntoIterator<Item = P>,
         patience: Duration,
-        input: impl Fn(P, oneshot::Sender<A>) -> Input,
+        input: impl Fn(P, oneshot::Sender<A>) -> ShardInput,
     ) -> Vec<A> {
         let asked = self.inboxes.iter().zip(parts).map(|(inbox, part)| {
             let (answer, answered) = oneshot::channel();

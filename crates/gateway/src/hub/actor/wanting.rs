@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::Input;
+use super::ShardInput;
 use super::news::news;
 use super::presence::{PresenceLoop, SHARD_TIMEOUT};
 use crate::cluster::presence::Said;
@@ -51,7 +51,7 @@ impl PresenceLoop {
         };
         let (answer, answered) = oneshot::channel();
         let ask = async {
-            shard.send(Input::Hosted(after, answer)).await.ok()?;
+            shard.send(ShardInput::Hosted(after, answer)).await.ok()?;
             answered.await.ok()
         };
         match timeout(SHARD_TIMEOUT, ask).await {

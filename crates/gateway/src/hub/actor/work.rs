@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use confab_protocol::fair::{FairQueue, Owner};
 
 use super::queries::QUERY_STEP;
-use super::{Input, ShardLoop, Todo};
+use super::{ShardInput, ShardLoop, ShardTask};
 use crate::account::SessionKey;
 
 /// What a conversation that is looked at counts in a user's share, in bytes of the queue.
@@ -51,20 +51,20 @@ impl Kind {
         }
     }
 
-    const fn of(input: &Input) -> Self {
+    const fn of(input: &ShardInput) -> Self {
         match input {
-            Input::Todo(_) | Input::Positions(..) => Self::Session,
-            Input::Drained(_) => Self::Room,
-            Input::MembershipLookup(..)
-            | Input::Answered(..)
-            | Input::Signal(_)
-            | Input::Announced(_) => Self::Signal,
-            Input::CarryingOf(_)
-            | Input::Hosting(_)
-            | Input::MembersHere(_)
-            | Input::Hosted(..)
-            | Input::Tell(..) => Self::Presence,
-            Input::Seen(..) => Self::Seen,
+            ShardInput::ShardTask(_) | ShardInput::Positions(..) => Self::Session,
+            ShardInput::Drained(_) => Self::Room,
+            ShardInput::MembershipLookup(..)
+            | ShardInput::Answered(..)
+            | ShardInput::Signal(_)
+            | ShardInput::Announced(_) => Self::Signal,
+            ShardInput::CarryingOf(_)
+            | ShardInput::Hosting(_)
+            | ShardInput::MembersHere(_)
+            | ShardInput::Hosted(..)
+            | ShardInput::Tell(..) => Self::Presence,
+            ShardInput::Seen(..) => Self::Seen,
         }
     }
 }
@@ -74,14 +74,14 @@ impl Kind {
 #[derive(Default)]
 pub(super) struct ClientWork {
     /// What the coordinator has done for users of all kinds, in its order.
-    of_coordinator: VecDeque<Input>,
+    of_coordinator: VecDeque<ShardInput>,
     /// What presence asks for the whole gateway: few things at once.
-    of_presence: VecDeque<Input>,
-    queues: [FairQueue<Input>; Kind::ALL_KINDS.len()],
+    of_presence: VecDeque<ShardInput>,
+    queues: [FairQueue<ShardInput>; Kind::ALL_KINDS.len()],
 }
 
 impl ClientWork {
-    const fn queue(&mut self, kind: Kind) -> &mut FairQueue<Input> {
+    const fn queue(&mut self, kind: Kind) -> &mut FairQueue<ShardInput> {
         let [session, room, signal, presence, seen] = &mut self.queues;
         match kind {
             Kind::Session => session,
@@ -93,7 +93,7 @@ impl ClientWork {
     }
 
     /// What is nobody's own, of a kind.
-    const fn common(&mut self, kind: Kind) -> Option<&mut VecDeque<Input>> {
+    const fn common(&mut self, kind: Kind) -> Option<&mut VecDeque<ShardInput>> {
         match kind {
             Kind::Session => Some(&mut self.of_coordinator),
             Kind::Presence => Some(&mut self.of_presence),
@@ -110,10 +110,10 @@ impl ClientWork {
 
 impl ShardLoop {
     /// Takes in what is asked, for one of the turns to come.
-    pub(super) fn take_in(&mut self, first: Option<Input>) {
+    pub(super) fn take_in(&mut self, first: Option<ShardInput>) {
         let mut next = first.or_else(|| self.next_input());
         while let Some(input) = next {
-            if let Input::Signal(signal) = &input
+            if let ShardInput::Signal(signal) = &input
                 && self.work.queue(Kind::Signal).len() >= MAX_SIGNALS
             {
                 self.signals.dropped(signal);
@@ -122,7 +122,7 @@ impl ShardLoop {
             }
             match self.owner(&input) {
                 Some(owner) => self.work.queue(Kind::of(&input)).push(&owner, input),
-                None if matches!(input, Input::Todo(_)) => {
+                None if matches!(input, ShardInput::ShardTask(_)) => {
                     self.work.of_coordinator.push_back(input);
                 }
                 None if Kind::of(&input) == Kind::Presence => {
@@ -135,31 +135,35 @@ impl ShardLoop {
         }
     }
 
-    fn next_input(&mut self) -> Option<Input> {
-        let todo = self.todos.try_recv().ok().map(Input::Todo);
+    fn next_input(&mut self) -> Option<ShardInput> {
+        let todo = self.todos.try_recv().ok().map(ShardInput::ShardTask);
         todo.or_else(|| self.inputs.try_recv().ok())
     }
 
     /// Whose share it counts in. What the coordinator has done of a session comes in order: it all counts in its user's.
-    fn owner(&self, input: &Input) -> Option<Owner> {
+    fn owner(&self, input: &ShardInput) -> Option<Owner> {
         let key = match input {
-            Input::Todo(Todo::Step(step, _)) => return step.account().map(|of| of.owner()),
-            Input::Todo(Todo::Close(_, account, _)) => return Some(account.owner()),
-            Input::CarryingOf(query) => return Some(query.owner()),
-            Input::MembersHere(query) => return query.owner(),
-            Input::Signal(signal) => {
+            ShardInput::ShardTask(ShardTask::Step(step, _)) => {
+                return step.account().map(|of| of.owner());
+            }
+            ShardInput::ShardTask(ShardTask::Close(_, account, _)) => return Some(account.owner()),
+            ShardInput::CarryingOf(query) => return Some(query.owner()),
+            ShardInput::MembersHere(query) => return query.owner(),
+            ShardInput::Signal(signal) => {
                 return Some(Owner {
                     tenant: signal.tenant.clone(),
                     user: signal.user.clone(),
                 });
             }
-            Input::Tell(telling, _) => return Some(telling.account().owner()),
-            Input::Hosting(_) | Input::Hosted(..) | Input::Announced(_) => return None,
-            Input::Positions(key, _)
-            | Input::Seen(key, ..)
-            | Input::Drained(key)
-            | Input::MembershipLookup(key, ..)
-            | Input::Answered(key, ..) => key,
+            ShardInput::Tell(telling, _) => return Some(telling.account().owner()),
+            ShardInput::Hosting(_) | ShardInput::Hosted(..) | ShardInput::Announced(_) => {
+                return None;
+            }
+            ShardInput::Positions(key, _)
+            | ShardInput::Seen(key, ..)
+            | ShardInput::Drained(key)
+            | ShardInput::MembershipLookup(key, ..)
+            | ShardInput::Answered(key, ..) => key,
         };
         self.shard.account(*key).map(|account| account.owner())
     }
@@ -198,20 +202,24 @@ impl ShardLoop {
     }
 
     /// About how many conversations are looked at for it.
-    fn cost(&self, input: &Input) -> usize {
+    fn cost(&self, input: &ShardInput) -> usize {
         let held_by = |key: &SessionKey| 1 + self.shard.conversations_of(*key);
         match input {
-            Input::Todo(Todo::Step(step, _)) => self.shard.cost(step),
-            Input::Todo(Todo::Close(key, ..)) | Input::Positions(key, _) => held_by(key),
-            Input::Drained(key) => 1 + self.shard.behind_of(*key),
-            Input::CarryingOf(query) => query.cost(&self.shard),
-            Input::Hosting(query) => query.cost(),
-            Input::MembersHere(query) => query.cost(&self.shard),
-            Input::Hosted(..) => QUERY_STEP,
-            Input::Tell(..) => TELL_STEP,
-            Input::MembershipLookup(..) | Input::Answered(..) | Input::Signal(_) => STANDING_COST,
-            Input::Announced(announced) => announced.iter().map(|of| of.heads.len()).sum(),
-            Input::Seen(_, seen, _) => 1 + seen.len().min(SEEN_STEP),
+            ShardInput::ShardTask(ShardTask::Step(step, _)) => self.shard.cost(step),
+            ShardInput::ShardTask(ShardTask::Close(key, ..)) | ShardInput::Positions(key, _) => {
+                held_by(key)
+            }
+            ShardInput::Drained(key) => 1 + self.shard.behind_of(*key),
+            ShardInput::CarryingOf(query) => query.cost(&self.shard),
+            ShardInput::Hosting(query) => query.cost(),
+            ShardInput::MembersHere(query) => query.cost(&self.shard),
+            ShardInput::Hosted(..) => QUERY_STEP,
+            ShardInput::Tell(..) => TELL_STEP,
+            ShardInput::MembershipLookup(..) | ShardInput::Answered(..) | ShardInput::Signal(_) => {
+                STANDING_COST
+            }
+            ShardInput::Announced(announced) => announced.iter().map(|of| of.heads.len()).sum(),
+            ShardInput::Seen(_, seen, _) => 1 + seen.len().min(SEEN_STEP),
         }
     }
 }

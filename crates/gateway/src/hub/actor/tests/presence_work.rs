@@ -32,7 +32,7 @@ async fn question_about_many_conversations_takes_turns() {
 
     let (answer, answered) = oneshot::channel();
     let query = MembersQuery::new(Some(tenant), ids(), answer);
-    shard.take_in(Some(Input::MembersHere(query)));
+    shard.take_in(Some(ShardInput::MembersHere(query)));
     let (members, turns) = turns_until(&mut shard, answered);
     assert_eq!(
         members.members.len(),
@@ -41,7 +41,7 @@ async fn question_about_many_conversations_takes_turns() {
     assert!(turns >= 8, "{turns}");
 
     let (answer, answered) = oneshot::channel();
-    shard.take_in(Some(Input::Hosting(HostingQuery::new(ids(), answer))));
+    shard.take_in(Some(ShardInput::Hosting(HostingQuery::new(ids(), answer))));
     let (hosted, turns) = turns_until(&mut shard, answered);
     assert_eq!(hosted.len(), CONVERSATIONS);
     assert!(turns >= 3, "{turns}");
@@ -49,7 +49,7 @@ async fn question_about_many_conversations_takes_turns() {
     let account = shard.shard.account(SessionKey(1)).cloned().unwrap();
     let (answer, answered) = oneshot::channel();
     let query = CarryingQuery::new(account, answer);
-    shard.take_in(Some(Input::CarryingOf(query)));
+    shard.take_in(Some(ShardInput::CarryingOf(query)));
     let (carrying, turns) = turns_until(&mut shard, answered);
     assert_eq!(carrying.conversations.len(), CONVERSATIONS);
     assert!(turns >= 1, "{turns}");
@@ -57,7 +57,7 @@ async fn question_about_many_conversations_takes_turns() {
     let (mut all, mut after) = (BTreeSet::new(), None);
     loop {
         let (answer, answered) = oneshot::channel();
-        shard.take_in(Some(Input::Hosted(after, answer)));
+        shard.take_in(Some(ShardInput::Hosted(after, answer)));
         let ((page, last), _) = turns_until(&mut shard, answered);
         assert!(page.len() <= 256);
         all.extend(page.into_iter().map(|(_, id)| id));
