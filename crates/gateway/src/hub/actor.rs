@@ -145,7 +145,7 @@ pub(crate) struct Replay {
 enum Completion {
     Read(Read, Result<Vec<EncodedEvent>, Failure>),
     Ranges(Vec<Read>, Result<Vec<Vec<EncodedEvent>>, Failure>),
-    Asked(MembershipQuery, Result<Vec<UserMemberships>, Failure>),
+    SnapshotAnswers(MembershipQuery, Result<Vec<UserMemberships>, Failure>),
     Retry(Retry),
     Stepped(Ticket, Vec<Stepped>),
 }

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::session_news::SessionNews;
+use super::session_news::SessionChanges;
 use super::shard::tell;
 use super::steps_out::StepsOut;
 use super::{Completion, ShardTask, TICK_PERIOD, ToClose, ToOpen, questions};
@@ -34,7 +34,7 @@ pub(crate) struct CoordinatorLoop {
     /// More lingers than workers can tell.
     pub(super) rechecks: Arc<Notify>,
     pub(super) shards: StepsOut,
-    pub(super) presence: Arc<SessionNews>,
+    pub(super) presence: Arc<SessionChanges>,
     pub(super) commands: Commands,
     pub(super) metrics: FeedMetrics,
     pub(super) replays: WindowMetrics,
@@ -117,8 +117,10 @@ impl CoordinatorLoop {
 
     fn done(&mut self, done: Result<Completion, JoinError>) {
         match done {
-            Ok(Completion::Asked(ask, Ok(answers))) => self.coordinator.memberships(ask, answers),
-            Ok(Completion::Asked(ask, Err(failure))) => {
+            Ok(Completion::SnapshotAnswers(ask, Ok(answers))) => {
+                self.coordinator.memberships(ask, answers)
+            }
+            Ok(Completion::SnapshotAnswers(ask, Err(failure))) => {
                 debug!(%failure, "memberships could not be asked for");
                 self.coordinator.ask_failed(ask);
             }

@@ -21,8 +21,8 @@ use super::coordinator::CoordinatorLoop;
 use super::lookups::Lookups;
 use super::presence::PresenceLoop;
 use super::questions::{memberships, owner_of_ask};
-use super::session_news::SessionNews;
-use super::shard::{ShardLoop, Shown};
+use super::session_news::SessionChanges;
+use super::shard::{ShardLoop, ShownGauges};
 use super::snapshots::tell_nothing;
 use super::steps_out::StepsOut;
 use super::to_shards::ToShards;
@@ -79,7 +79,7 @@ impl HubHandle {
         replay: Replay,
     ) -> (Self, HubLoops) {
         let (to_presence, for_presence) = mpsc::channel(INBOX_CAPACITY);
-        let sessions = Arc::new(SessionNews::default());
+        let sessions = Arc::new(SessionChanges::default());
         let (opens, to_open) = mpsc::channel(INBOX_CAPACITY);
         let (closes, to_close) = mpsc::unbounded_channel();
         let rechecks = Arc::new(Notify::new());
@@ -107,7 +107,7 @@ impl HubHandle {
                 commands: commands.clone(),
                 metrics: metrics.clone(),
                 replays: replay.metrics.clone(),
-                shown: Shown::default(),
+                shown: ShownGauges::default(),
                 questions: Arc::clone(&questions),
                 tasks: JoinSet::new(),
                 work: ClientWork::default(),

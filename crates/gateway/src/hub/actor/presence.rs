@@ -16,10 +16,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::queries::{CarryingOf, CarryingQuery, HostingQuery, MembersQuery};
-use super::session_news::{SessionNews, SessionSaid};
+use super::session_news::{SessionChange, SessionChanges};
 use super::shard::tell;
 use super::snapshots::Snapshots;
-use super::telling::{AskedFor, Tellings};
+use super::telling::{PresenceChanges, WantedConversations};
 use super::to_shards::ToShards;
 use super::{INBOX_CAPACITY, Peers, PresenceInput, ShardInput, TICK_PERIOD};
 use crate::account::Account;
@@ -41,7 +41,7 @@ pub(super) const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct PresenceLoop {
     pub(super) presences: Presences,
     /// What the coordinator says of sessions: it never waits for presence.
-    pub(super) sessions: Arc<SessionNews>,
+    pub(super) sessions: Arc<SessionChanges>,
     pub(super) inputs: mpsc::Receiver<PresenceInput>,
     pub(super) said: mpsc::Receiver<FromGateways>,
     pub(super) shards: ToShards,
@@ -52,10 +52,10 @@ pub(crate) struct PresenceLoop {
     /// Shards of whose conversations that is still to be found out, and behind which one.
     pub(super) unwanted: VecDeque<(usize, Option<ConversationId>)>,
     /// Conversations of which other gateways want the presence of members here.
-    pub(super) asked_for: AskedFor,
+    pub(super) asked_for: WantedConversations,
     /// News for the others for which there was no room yet: nothing else is said before.
     pub(super) unsent: VecDeque<(TenantId, PresenceNews)>,
-    pub(super) tellings: Tellings,
+    pub(super) tellings: PresenceChanges,
     pub(super) snapshots: Snapshots,
     /// Grows with every message about presence to the others.
     pub(super) number: u64,
@@ -65,7 +65,7 @@ impl PresenceLoop {
     /// Nobody is there yet.
     pub(super) fn new(
         peers: Peers,
-        (sessions, inputs): (Arc<SessionNews>, mpsc::Receiver<PresenceInput>),
+        (sessions, inputs): (Arc<SessionChanges>, mpsc::Receiver<PresenceInput>),
         shards: ToShards,
     ) -> Self {
         let Peers {
@@ -85,9 +85,9 @@ impl PresenceLoop {
             signals,
             wanted: Vec::new(),
             unwanted: VecDeque::new(),
-            asked_for: AskedFor::default(),
+            asked_for: WantedConversations::default(),
             unsent: VecDeque::new(),
-            tellings: Tellings::default(),
+            tellings: PresenceChanges::default(),
             snapshots: Snapshots::new(directory),
             number: 0,
         }
@@ -134,10 +134,10 @@ impl PresenceLoop {
     fn hear_sessions(&mut self) {
         for (key, said) in self.sessions.take() {
             match said {
-                SessionSaid::Opened(account, status) => {
+                SessionChange::Opened(account, status) => {
                     self.presences.opened_with(key, &account, status);
                 }
-                SessionSaid::Closed => self.presences.closed(key),
+                SessionChange::Closed => self.presences.closed(key),
             }
         }
     }

@@ -134,13 +134,13 @@ pub(super) struct MembersQuery {
     /// Whose share it counts in; the gateway's own where none is named.
     tenant: Option<TenantId>,
     rest: vec::IntoIter<ConversationId>,
-    members: Members,
-    answer: oneshot::Sender<Members>,
+    members: LocalMembers,
+    answer: oneshot::Sender<LocalMembers>,
 }
 
 /// Members of conversations that have sessions here.
 #[derive(Debug, Default)]
-pub(super) struct Members {
+pub(super) struct LocalMembers {
     pub(super) members: Vec<(Arc<Account>, MemberOf)>,
     /// Whether there may be others, of whom it is not known whether they are still members.
     pub(super) are_unsure: bool,
@@ -150,12 +150,12 @@ impl MembersQuery {
     pub(super) fn new(
         tenant: Option<TenantId>,
         ids: Vec<ConversationId>,
-        answer: oneshot::Sender<Members>,
+        answer: oneshot::Sender<LocalMembers>,
     ) -> Self {
         Self {
             tenant,
             rest: ids.into_iter(),
-            members: Members::default(),
+            members: LocalMembers::default(),
             answer,
         }
     }

@@ -140,7 +140,7 @@ pub(super) fn ask_for_memberships(
     async move {
         let _permit = permit(&questions, owner.as_ref()).await;
         let answer = memberships(&commands, &ask).await;
-        Completion::Asked(ask, answer)
+        Completion::SnapshotAnswers(ask, answer)
     }
 }
 

@@ -11,25 +11,25 @@ use crate::account::{Account, SessionKey};
 
 /// What presence has not heard yet of sessions.
 #[derive(Debug, Default)]
-pub(super) struct SessionNews {
-    news: Mutex<BTreeMap<SessionKey, SessionSaid>>,
+pub(super) struct SessionChanges {
+    news: Mutex<BTreeMap<SessionKey, SessionChange>>,
     come: Notify,
 }
 
 /// What became of a session.
 #[derive(Debug)]
-pub(super) enum SessionSaid {
+pub(super) enum SessionChange {
     /// It is open, and says this of its user.
     Opened(Arc<Account>, PresenceStatus),
     /// It ended.
     Closed,
 }
 
-impl SessionNews {
+impl SessionChanges {
     /// A session is open, and says this of its user.
     pub(super) fn opened(&self, key: SessionKey, account: Arc<Account>, status: PresenceStatus) {
         self.lock()
-            .insert(key, SessionSaid::Opened(account, status));
+            .insert(key, SessionChange::Opened(account, status));
         self.come.notify_one();
     }
 
@@ -37,14 +37,14 @@ impl SessionNews {
     pub(super) fn closed(&self, key: SessionKey) {
         let mut news = self.lock();
         if news.remove(&key).is_none() {
-            news.insert(key, SessionSaid::Closed);
+            news.insert(key, SessionChange::Closed);
         }
         drop(news);
         self.come.notify_one();
     }
 
     /// Takes all that there is, the oldest session first.
-    pub(super) fn take(&self) -> BTreeMap<SessionKey, SessionSaid> {
+    pub(super) fn take(&self) -> BTreeMap<SessionKey, SessionChange> {
         std::mem::take(&mut self.lock())
     }
 
@@ -53,7 +53,7 @@ impl SessionNews {
         self.come.notified().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionKey, SessionSaid>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionKey, SessionChange>> {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -68,7 +68,7 @@ mod tests {
             tenant: "t".parse().unwrap(),
             user: "ann".parse().unwrap(),
         });
-        let news = SessionNews::default();
+        let news = SessionChanges::default();
         let open = |key| news.opened(key, Arc::clone(&account), PresenceStatus::Online);
         open(SessionKey(0));
         assert_eq!(news.take().len(), 1);
@@ -80,7 +80,7 @@ mod tests {
         let left: Vec<_> = news.take().into_iter().collect();
         assert!(matches!(
             left.as_slice(),
-            [(SessionKey(0), SessionSaid::Closed)]
+            [(SessionKey(0), SessionChange::Closed)]
         ));
     }
 }

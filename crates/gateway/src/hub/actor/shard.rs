@@ -40,7 +40,7 @@ pub(crate) struct ShardLoop {
     pub(super) commands: Commands,
     pub(super) metrics: FeedMetrics,
     pub(super) replays: WindowMetrics,
-    pub(super) shown: Shown,
+    pub(super) shown: ShownGauges,
     pub(super) questions: Arc<FairPermits>,
     pub(super) tasks: JoinSet<Completion>,
     pub(super) work: ClientWork,
@@ -48,7 +48,7 @@ pub(crate) struct ShardLoop {
 
 /// What was last shown of the shard's part of gauges.
 #[derive(Debug, Default)]
-pub(super) struct Shown {
+pub(super) struct ShownGauges {
     conversations: Part,
     window: [Part; 2],
 }
@@ -138,7 +138,7 @@ impl ShardLoop {
     }
 
     fn show(&mut self) {
-        let Shown {
+        let ShownGauges {
             conversations,
             window,
         } = &mut self.shown;
@@ -235,8 +235,10 @@ impl ShardLoop {
                 self.shard.read_failed(&read);
             }
             Ok(Completion::Ranges(reads, answer)) => self.ranges_read(reads, answer),
-            Ok(Completion::Asked(ask, Ok(answers))) => self.shard.memberships(ask, answers),
-            Ok(Completion::Asked(ask, Err(failure))) => {
+            Ok(Completion::SnapshotAnswers(ask, Ok(answers))) => {
+                self.shard.memberships(ask, answers)
+            }
+            Ok(Completion::SnapshotAnswers(ask, Err(failure))) => {
                 debug!(%failure, "memberships could not be asked for");
                 self.shard.ask_failed(ask);
             }

@@ -43,16 +43,16 @@ const MAX_TRIES: u8 = 4;
 pub(super) struct Snapshots {
     directory: PresenceDirectory,
     /// In turn by tenant and user.
-    waiting: FairQueue<Waiting>,
+    waiting: FairQueue<WaitingSession>,
     places: Slots,
     /// Those that are asked for once more with the next period, the last one first.
-    again: Vec<Waiting>,
-    asking: JoinSet<Asked>,
+    again: Vec<WaitingSession>,
+    asking: JoinSet<SnapshotAnswers>,
 }
 
 /// A session that waits. One that ended meanwhile leaves nothing to tell.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct WaitingSession {
     pub(super) account: Arc<Account>,
     send_queue: Weak<SendQueue>,
     /// How often it was asked for.
@@ -62,7 +62,7 @@ pub(super) struct Waiting {
 /// A session that is asked for, with those of its user's conversations that carry signals.
 #[derive(Debug)]
 pub(super) struct Member {
-    pub(super) waiting: Waiting,
+    pub(super) waiting: WaitingSession,
     /// With the seq by which it joined each: of those who were there before and not since it is not told.
     pub(super) conversations: FxHashMap<ConversationId, SignalMembership>,
     /// Whether these are all of them.
@@ -71,7 +71,7 @@ pub(super) struct Member {
 
 /// What all gateways answered, and for whom; none where they could not be asked.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct SnapshotAnswers {
     pub(super) members: Vec<Member>,
     pub(super) asked_at: Instant,
     pub(super) answers: Option<PresenceAnswers>,
@@ -105,7 +105,7 @@ impl Snapshots {
         }
         self.places.take(&owner);
         let send_queue = Arc::downgrade(send_queue);
-        let waiting = Waiting {
+        let waiting = WaitingSession {
             account,
             send_queue,
             tries: 0,
@@ -119,12 +119,12 @@ impl Snapshots {
     }
 
     /// The answers to a question; none comes while none is asked. Cancel-safe.
-    pub(super) async fn answered(&mut self) -> Option<Result<Asked, JoinError>> {
+    pub(super) async fn answered(&mut self) -> Option<Result<SnapshotAnswers, JoinError>> {
         self.asking.join_next().await
     }
 
     /// The next that wait, of the tenant whose turn it is: of each user one, and then another.
-    pub(super) fn next(&mut self) -> Option<(TenantId, Vec<Waiting>)> {
+    pub(super) fn next(&mut self) -> Option<(TenantId, Vec<WaitingSession>)> {
         let (owner, first) = self.waiting.pop()?;
         let tenant = owner.tenant.clone();
         let mut next = Vec::new();
@@ -150,7 +150,7 @@ impl Snapshots {
     }
 
     /// One that found no room among those that are asked for together comes first with the next question.
-    fn wait_first(&mut self, waiting: Waiting) {
+    fn wait_first(&mut self, waiting: WaitingSession) {
         let owner = waiting.account.owner();
         self.places.take(&owner);
         self.waiting.push_front(&owner, waiting);
@@ -211,7 +211,7 @@ impl PresenceLoop {
         let directory = self.snapshots.directory.clone();
         self.snapshots.asking.spawn(async move {
             let answers = directory.ask(&tenant, &question).await.ok();
-            Asked {
+            SnapshotAnswers {
                 members,
                 asked_at,
                 answers,
@@ -220,7 +220,7 @@ impl PresenceLoop {
     }
 
     /// Tells those who waited what all gateways answered.
-    pub(super) fn tell_snapshots(&mut self, asked: Result<Asked, JoinError>) {
+    pub(super) fn tell_snapshots(&mut self, asked: Result<SnapshotAnswers, JoinError>) {
         match asked {
             Ok(asked) => self.tell_members(asked),
             Err(error) => warn!(error = %chain(&error), "a question about presence died"),
@@ -228,8 +228,8 @@ impl PresenceLoop {
         self.presences.answered();
     }
 
-    fn tell_members(&mut self, asked: Asked) {
-        let Asked {
+    fn tell_members(&mut self, asked: SnapshotAnswers) {
+        let SnapshotAnswers {
             members,
             asked_at,
             answers,

@@ -11,12 +11,12 @@ use crate::hub::{PresenceChange, Shards};
 
 /// What is told in turn: of each user the newest change only.
 #[derive(Debug, Default)]
-pub(super) struct Tellings {
+pub(super) struct PresenceChanges {
     order: VecDeque<Account>,
     by_user: FxHashMap<Account, Box<PresenceChange>>,
 }
 
-impl Tellings {
+impl PresenceChanges {
     /// Takes a change, in the place of an older one of the same user that is not told everywhere yet: it is told there as well.
     pub(super) fn push(&mut self, presence: Presence, shards: Shards) {
         let account = Account {
@@ -61,12 +61,12 @@ impl Tellings {
 
 /// Conversations of which other gateways want the presence of the members here, each once.
 #[derive(Debug, Default)]
-pub(super) struct AskedFor {
+pub(super) struct WantedConversations {
     order: Vec<ConversationId>,
     ids: FxHashSet<ConversationId>,
 }
 
-impl AskedFor {
+impl WantedConversations {
     pub(super) fn extend(&mut self, ids: impl Iterator<Item = ConversationId>) {
         self.order.extend(ids.filter(|id| self.ids.insert(*id)));
     }
@@ -99,7 +99,7 @@ mod tests {
             Presence::new("t".parse().unwrap(), "ann".parse().unwrap(), status, of)
         };
         for is_on_its_way in [false, true] {
-            let mut tellings = Tellings::default();
+            let mut tellings = PresenceChanges::default();
             tellings.push(change(PresenceStatus::Online, &[1, 2]), Shards::SINGLE);
             let older = is_on_its_way.then(|| tellings.pop().unwrap());
             tellings.push(change(PresenceStatus::Away, &[2, 3]), Shards::SINGLE);

@@ -9,7 +9,7 @@ use confab_protocol::signal::{MemberOf, Presence, PresenceAnswer};
 use super::*;
 use crate::hub::SignalMembership;
 use crate::hub::actor::queries::{CarryingQuery, HostingQuery, MembersQuery};
-use crate::hub::actor::snapshots::{Asked, Member};
+use crate::hub::actor::snapshots::{Member, SnapshotAnswers};
 
 /// Turns until a shard has answered.
 fn turns_until<T>(shard: &mut ShardLoop, mut answered: oneshot::Receiver<T>) -> (T, usize) {
@@ -148,7 +148,7 @@ fn answered(loops: &mut HubLoops, as_of: u64) -> bool {
     };
     presence.presences.hosts(conversation(0), 5);
     presence.presences.asks();
-    presence.tell_snapshots(Ok(Asked {
+    presence.tell_snapshots(Ok(SnapshotAnswers {
         members: vec![Member {
             waiting: next.pop().unwrap(),
             conversations: [(conversation(0), own)].into_iter().collect(),
