@@ -15,7 +15,7 @@ use tracing::{debug, info};
 
 use super::session_news::SessionChanges;
 use super::shard::tell;
-use super::steps_out::StepsOut;
+use super::steps_out::StepQueues;
 use super::{Completion, ShardTask, TICK_PERIOD, ToClose, ToOpen, questions};
 use crate::account::SessionKey;
 use crate::hub::{Coordinator, Effect, FIRST_EPOCH, Opened, Opening, Step, Ticket};
@@ -33,7 +33,7 @@ pub(crate) struct CoordinatorLoop {
     pub(super) closes: mpsc::UnboundedReceiver<ToClose>,
     /// More lingers than workers can tell.
     pub(super) rechecks: Arc<Notify>,
-    pub(super) shards: StepsOut,
+    pub(super) shards: StepQueues,
     pub(super) presence: Arc<SessionChanges>,
     pub(super) commands: Commands,
     pub(super) metrics: FeedMetrics,

@@ -24,8 +24,8 @@ use super::questions::{memberships, owner_of_ask};
 use super::session_news::SessionChanges;
 use super::shard::{ShardLoop, ShownGauges};
 use super::snapshots::tell_nothing;
-use super::steps_out::StepsOut;
-use super::to_shards::ToShards;
+use super::steps_out::StepQueues;
+use super::to_shards::ShardSenders;
 use super::work::ClientWork;
 use super::{
     INBOX_CAPACITY, MAX_CONCURRENT_QUERIES, Peers, PresenceInput, Replay, ShardInput, ToClose,
@@ -51,7 +51,7 @@ pub(crate) struct HubHandle {
     closes: mpsc::UnboundedSender<ToClose>,
     /// More lingers than workers can tell.
     rechecks: Arc<Notify>,
-    shards: ToShards,
+    shards: ShardSenders,
     presence: mpsc::Sender<PresenceInput>,
     keys: Arc<AtomicU64>,
     /// With which shard room in a send queue begins to be shared next.
@@ -113,13 +113,13 @@ impl HubHandle {
                 work: ClientWork::default(),
             });
         }
-        let shards = ToShards::new(replay.shards, inboxes);
+        let shards = ShardSenders::new(replay.shards, inboxes);
         let coordinator = CoordinatorLoop {
             coordinator: Coordinator::new(replay.shards, replay.limits),
             opens: to_open,
             closes: to_close,
             rechecks: Arc::clone(&rechecks),
-            shards: StepsOut::new(todos),
+            shards: StepQueues::new(todos),
             presence: Arc::clone(&sessions),
             commands: commands.clone(),
             metrics,

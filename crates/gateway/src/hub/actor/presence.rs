@@ -20,7 +20,7 @@ use super::session_news::{SessionChange, SessionChanges};
 use super::shard::tell;
 use super::snapshots::Snapshots;
 use super::telling::{PresenceChanges, WantedConversations};
-use super::to_shards::ToShards;
+use super::to_shards::ShardSenders;
 use super::{INBOX_CAPACITY, Peers, PresenceInput, ShardInput, TICK_PERIOD};
 use crate::account::Account;
 use crate::cluster::presence::{Answer, Presences, Said, Word};
@@ -44,7 +44,7 @@ pub(crate) struct PresenceLoop {
     pub(super) sessions: Arc<SessionChanges>,
     pub(super) inputs: mpsc::Receiver<PresenceInput>,
     pub(super) said: mpsc::Receiver<FromGateways>,
-    pub(super) shards: ToShards,
+    pub(super) shards: ShardSenders,
     pub(super) own: GatewayId,
     pub(super) signals: Outbound,
     /// Conversations whose members' presence the other gateways are to repeat.
@@ -66,7 +66,7 @@ impl PresenceLoop {
     pub(super) fn new(
         peers: Peers,
         (sessions, inputs): (Arc<SessionChanges>, mpsc::Receiver<PresenceInput>),
-        shards: ToShards,
+        shards: ShardSenders,
     ) -> Self {
         let Peers {
             own,

@@ -13,17 +13,17 @@ use tracing::debug;
 use super::ShardTask;
 
 /// The ways to all shards.
-pub(super) struct StepsOut(Vec<ToShard>);
+pub(super) struct StepQueues(Vec<StepQueue>);
 
-struct ToShard {
+struct StepQueue {
     inbox: mpsc::Sender<ShardTask>,
     waiting: VecDeque<ShardTask>,
 }
 
-impl StepsOut {
+impl StepQueues {
     pub(super) fn new(inboxes: Vec<mpsc::Sender<ShardTask>>) -> Self {
         let inboxes = inboxes.into_iter();
-        let ways = inboxes.map(|inbox| ToShard {
+        let ways = inboxes.map(|inbox| StepQueue {
             inbox,
             waiting: VecDeque::new(),
         });
@@ -40,7 +40,7 @@ impl StepsOut {
 
     /// Sends what waits, as far as there is room.
     pub(super) fn send_on(&mut self) {
-        self.0.iter_mut().for_each(ToShard::send_on);
+        self.0.iter_mut().for_each(StepQueue::send_on);
     }
 
     /// Whether something waits.
@@ -63,7 +63,7 @@ impl StepsOut {
     }
 }
 
-impl ToShard {
+impl StepQueue {
     fn send_on(&mut self) {
         while let Some(todo) = self.waiting.pop_front() {
             match self.inbox.try_send(todo) {

@@ -14,12 +14,12 @@ use crate::hub::Shards;
 
 /// The way to the shards. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct ToShards {
+pub(super) struct ShardSenders {
     pub(super) shards: Shards,
     inboxes: Arc<[mpsc::Sender<ShardInput>]>,
 }
 
-impl ToShards {
+impl ShardSenders {
     pub(super) fn new(shards: Shards, inboxes: Vec<mpsc::Sender<ShardInput>>) -> Self {
         Self {
             shards,
