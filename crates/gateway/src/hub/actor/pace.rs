@@ -15,14 +15,14 @@ const MAX_YIELD: Duration = Duration::from_millis(3);
 
 /// When the next turn begins.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct FanOutThrottle {
     /// When the turn before began; none before the first of a walk.
     began: Option<Instant>,
     /// When the pause behind it is over; none until the sessions that it woke have run.
     until: Option<Instant>,
 }
 
-impl Pace {
+impl FanOutThrottle {
     /// Waits until the sessions that were woken, and all others, had a turn, and then, where it may rest, for twice as long as that
     /// took. Cancel-safe.
     pub(super) async fn pause(&mut self, may_rest: bool) {
@@ -73,7 +73,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_walk_that_may_rest_does_so_behind_each_turn() {
-        let (mut pace, start) = (Pace::default(), Instant::now());
+        let (mut pace, start) = (FanOutThrottle::default(), Instant::now());
         pace.pause(true).await;
         assert!(pace.begins(true, start));
         pace.took(true);
@@ -93,7 +93,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_more_waits_none_rests() {
-        let (mut pace, start) = (Pace::default(), Instant::now());
+        let (mut pace, start) = (FanOutThrottle::default(), Instant::now());
         assert!(pace.begins(false, start));
         pace.took(true);
         assert!(pace.begins(false, start), "something else came first");

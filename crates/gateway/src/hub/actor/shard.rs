@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::pace::Pace;
+use super::pace::FanOutThrottle;
 use super::queries::QUERY_STEP;
 use super::work::{ClientWork, SEEN_STEP, TELL_STEP};
 use super::{Completion, FromFeed, PresenceInput, ShardInput, ShardTask, TICK_PERIOD, questions};
@@ -59,7 +59,7 @@ impl ShardLoop {
         let mut events = Vec::with_capacity(MAX_TURN_EVENTS);
         let mut period = interval(TICK_PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut pace, mut show_due) = (Pace::default(), Instant::now());
+        let (mut pace, mut show_due) = (FanOutThrottle::default(), Instant::now());
         loop {
             let mut input = None;
             tokio::select! {
@@ -95,7 +95,7 @@ impl ShardLoop {
     }
 
     /// Pushes events that are on their way through many subscriptions to some more of them.
-    fn push_turn(&mut self, pace: &mut Pace) {
+    fn push_turn(&mut self, pace: &mut FanOutThrottle) {
         let began = Instant::now();
         while self.shard.is_pushing() && pace.begins(self.shard.may_rest(), Instant::now()) {
             self.shard.push_on();
