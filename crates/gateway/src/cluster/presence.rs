@@ -25,7 +25,7 @@ mod local;
 pub(crate) use answers::Answer;
 use answers::ConcurrentChanges;
 pub(crate) use directory::PresenceDirectory;
-use gateways::Speakers;
+use gateways::PeerGateways;
 use hostings::Hostings;
 use known::Known;
 use local::Local;
@@ -71,7 +71,7 @@ pub(crate) struct Presences {
     numbers: u64,
     /// Users who may be offline then. All wait as long, so the first to begin is the first to end.
     leaving: VecDeque<(Instant, Arc<Account>)>,
-    speakers: Speakers,
+    speakers: PeerGateways,
     /// When a gateway died last that had sessions.
     lost_at: Option<Instant>,
     concurrent: ConcurrentChanges,
@@ -82,7 +82,7 @@ pub(crate) struct Presences {
 
 /// What this gateway says to the others.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Said {
+pub(crate) struct PresenceUpdates {
     /// What changed.
     pub(crate) changes: Vec<Presence>,
     /// What did not, for those who do not know it.
@@ -93,7 +93,7 @@ pub(crate) struct Said {
 
 /// Whether a word is news, or for those who do not know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum UpdateKind {
     /// It changed.
     Change,
     /// It did not: whoever did not know it takes note and tells nobody.
@@ -124,7 +124,7 @@ impl Presences {
             swept: VecDeque::new(),
             numbers: 0,
             leaving: VecDeque::new(),
-            speakers: Speakers::default(),
+            speakers: PeerGateways::default(),
             lost_at: None,
             concurrent: ConcurrentChanges::default(),
             hostings: Hostings::default(),
@@ -138,7 +138,7 @@ impl Presences {
         &mut self,
         (gateway, number): (GatewayId, u64),
         presence: &Presence,
-        word: Word,
+        word: UpdateKind,
         now: Instant,
         carries: impl Fn(ConversationId) -> Option<bool>,
     ) {
@@ -147,8 +147,8 @@ impl Presences {
         }
         // While it counted as dead, its users did as gone, and of those who were not known here nothing is remembered.
         let is_back = self.speakers.spoke(gateway, now);
-        let word = if is_back && word == Word::Answer {
-            Word::LateAnswer
+        let word = if is_back && word == UpdateKind::Answer {
+            UpdateKind::LateAnswer
         } else {
             word
         };
@@ -164,7 +164,7 @@ impl Presences {
         let is_here = |id| carries(id).is_some();
         let said = (gateway, presence.status, number);
         if let Some(unknown_in) = self.note(&account, said, word, &here, is_here) {
-            let is_repeat = word == Word::Repeat;
+            let is_repeat = word == UpdateKind::Repeat;
             let unknown_in = if is_back && is_repeat {
                 &here
             } else {
@@ -203,7 +203,7 @@ impl Presences {
         &mut self,
         account: &Arc<Account>,
         (gateway, status, number): (GatewayId, PresenceStatus, u64),
-        word: Word,
+        word: UpdateKind,
         here: &[MemberOf],
         is_here: impl Fn(ConversationId) -> bool,
     ) -> Option<Vec<MemberOf>> {
@@ -218,13 +218,13 @@ impl Presences {
         if status == PresenceStatus::Offline {
             // Those who were told that the user came are told that it left.
             known.owe_to(here);
-        } else if matches!(word, Word::Answer | Word::LateAnswer) {
+        } else if matches!(word, UpdateKind::Answer | UpdateKind::LateAnswer) {
             known.extend_to(here);
         } else {
             known.move_to(here, is_here);
             known.named_at = self.hostings.tick();
         }
-        if !matches!(word, Word::Change | Word::Unheard) && known.status.is_none() {
+        if !matches!(word, UpdateKind::Change | UpdateKind::Unheard) && known.status.is_none() {
             known.status = Some(known.highest());
         }
         Some(unknown_in)
@@ -287,7 +287,7 @@ impl Presences {
         if let Some((account, local)) = self.locals.get_key_value(account) {
             let account = Arc::clone(account);
             if local.said.is_some() {
-                self.say_of(&account, Word::Repeat);
+                self.say_of(&account, UpdateKind::Repeat);
             }
         }
     }

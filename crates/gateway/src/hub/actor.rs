@@ -115,7 +115,7 @@ enum PresenceInput {
     /// A session's client wants to know who is there.
     Snapshot(Arc<Account>, Arc<SendQueue>),
     /// Conversations with their first members here, and users with new ones.
-    Came(NewMembers),
+    UserArrival(NewMembers),
 }
 
 /// What the hub tells other gateways, and for how long it waits for someone to come back.

@@ -9,7 +9,7 @@ use confab_protocol::ids::{ConversationId, Seq, TenantId, UserId};
 use confab_protocol::signal::{MemberOf, Presence, PresenceStatus};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Presences, Word, account_of};
+use super::{Presences, UpdateKind, account_of};
 use crate::account::Account;
 
 /// Users in one answer.
@@ -32,14 +32,14 @@ pub(super) struct ConcurrentChanges {
     /// By gateway and user, the number of the last word that said so.
     left: FxHashMap<(GatewayId, Arc<Account>), u64>,
     /// Who came meanwhile, the first one first, and where that is told here: an answer may have been given before.
-    came: VecDeque<Came>,
+    came: VecDeque<UserArrival>,
     /// When the last of those was forgotten for which there was no place.
     forgot_at: Option<Instant>,
 }
 
 /// A user that came.
 #[derive(Debug)]
-struct Came {
+struct UserArrival {
     at: Instant,
     account: Arc<Account>,
     told_in: Arc<[MemberOf]>,
@@ -70,7 +70,7 @@ impl ConcurrentChanges {
         if self.came.len() >= MAX_CHANGES {
             self.forgot_at = self.came.pop_front().map(|came| came.at);
         }
-        self.came.push_back(Came {
+        self.came.push_back(UserArrival {
             at: now,
             account: Arc::clone(account),
             told_in: Arc::clone(told_in),
@@ -267,7 +267,13 @@ impl Presences {
         if self.concurrent.is_over(gateway, &account, number) {
             return false;
         }
-        self.heard((gateway, number), presence, Word::Answer, now, carries);
+        self.heard(
+            (gateway, number),
+            presence,
+            UpdateKind::Answer,
+            now,
+            carries,
+        );
         true
     }
 

@@ -15,14 +15,14 @@ const MAX_DEAD_GATEWAYS: usize = 1024;
 
 /// The gateways whose words count.
 #[derive(Debug, Default)]
-pub(super) struct Speakers {
+pub(super) struct PeerGateways {
     spoke: FxHashMap<GatewayId, Instant>,
     dead: VecDeque<GatewayId>,
     /// Those that counted as dead, by when it was heard that they live.
     returned: FxHashMap<GatewayId, Instant>,
 }
 
-impl Speakers {
+impl PeerGateways {
     /// A gateway said something. Says whether it counted as dead until a moment ago.
     pub(super) fn spoke(&mut self, gateway: GatewayId, now: Instant) -> bool {
         self.spoke.insert(gateway, now);

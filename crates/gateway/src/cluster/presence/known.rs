@@ -9,7 +9,7 @@ use confab_protocol::signal::{MemberOf, Presence, PresenceStatus};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::hostings::Hostings;
-use super::{OFFLINE_MEMORY, Word};
+use super::{OFFLINE_MEMORY, UpdateKind};
 use crate::account::Account;
 
 /// A user that shares a conversation with a session here.
@@ -79,15 +79,15 @@ impl Known {
     }
 
     /// Those of these conversations in which nobody was told what is said now, though it is the same as before.
-    pub(super) fn unknown_in(&self, here: &[MemberOf], word: Word) -> Vec<MemberOf> {
+    pub(super) fn unknown_in(&self, here: &[MemberOf], word: UpdateKind) -> Vec<MemberOf> {
         let ids = |all: &[MemberOf]| all.iter().map(|one| one.conversation).collect();
         let (told, owed): (FxHashSet<_>, FxHashSet<_>) =
             (ids(&self.conversations), ids(&self.owed));
         let is_unknown = |one: &&MemberOf| match word {
-            Word::Unheard => true,
-            Word::Change | Word::LateAnswer => !told.contains(&one.conversation),
+            UpdateKind::Unheard => true,
+            UpdateKind::Change | UpdateKind::LateAnswer => !told.contains(&one.conversation),
             // Only the end was told there.
-            Word::Repeat | Word::Answer => owed.contains(&one.conversation),
+            UpdateKind::Repeat | UpdateKind::Answer => owed.contains(&one.conversation),
         };
         here.iter().filter(is_unknown).copied().collect()
     }

@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet;
 
 use super::{
     AT_ONCE, END_REPEAT_DELAY, MAX_ENDS, MAX_KNOWN_USERS, MIN_UPDATE_INTERVAL, OFFLINE_MEMORY,
-    Presences, STEP_CONVERSATIONS, Said, Word,
+    PresenceUpdates, Presences, STEP_CONVERSATIONS, UpdateKind,
 };
 use crate::account::{Account, SessionKey};
 
@@ -47,12 +47,12 @@ impl Local {
     }
 
     /// Whether what is said now is news: it changed, or nobody could be told when it did.
-    const fn take_word(&mut self, is_change: bool) -> Word {
+    const fn take_word(&mut self, is_change: bool) -> UpdateKind {
         let is_unheard = std::mem::replace(&mut self.is_unheard, false);
         match (is_change, is_unheard) {
-            (true, _) => Word::Change,
-            (false, true) => Word::Unheard,
-            (false, false) => Word::Repeat,
+            (true, _) => UpdateKind::Change,
+            (false, true) => UpdateKind::Unheard,
+            (false, false) => UpdateKind::Repeat,
         }
     }
 
@@ -92,7 +92,11 @@ impl Presences {
         // It may have left conversations while it was away, which nobody here heard of if it was the last member.
         let is_unsaid = |said: PresenceStatus| said != PresenceStatus::Offline;
         let is_back = before == PresenceStatus::Offline && local.said.is_some_and(is_unsaid);
-        let word = if is_back { Word::Repeat } else { Word::Change };
+        let word = if is_back {
+            UpdateKind::Repeat
+        } else {
+            UpdateKind::Change
+        };
         self.say_of(account, word);
     }
 
@@ -113,7 +117,7 @@ impl Presences {
             return;
         }
         local.change();
-        self.say_of(&account, Word::Change);
+        self.say_of(&account, UpdateKind::Change);
     }
 
     /// A session of a user has a new conversation: those who do not know what is said of the user are told.
@@ -130,7 +134,7 @@ impl Presences {
     pub(crate) fn counted(&mut self, account: &Arc<Account>) {
         if let Some(local) = self.locals.get_mut(account) {
             local.is_unheard = true;
-            self.say_of(account, Word::Repeat);
+            self.say_of(account, UpdateKind::Repeat);
         }
     }
 
@@ -146,13 +150,13 @@ impl Presences {
                 local.change_not();
             }
         }
-        self.say_of(&account, Word::Change);
+        self.say_of(&account, UpdateKind::Change);
     }
 
     /// Something may be to say of a user.
-    pub(super) fn say_of(&mut self, account: &Arc<Account>, word: Word) {
+    pub(super) fn say_of(&mut self, account: &Arc<Account>, word: UpdateKind) {
         if let Some(local) = self.locals.get_mut(account) {
-            local.repeat |= word == Word::Repeat;
+            local.repeat |= word == UpdateKind::Repeat;
             if !local.queued {
                 local.queued = true;
                 self.unsaid.push_back(Arc::clone(account));
@@ -239,10 +243,10 @@ impl Presences {
         now: Instant,
         conversations_of: impl Fn(&Account) -> Option<Vec<MemberOf>>,
         is_here: impl Fn(ConversationId) -> bool,
-    ) -> Said {
-        let mut said = Said {
+    ) -> PresenceUpdates {
+        let mut said = PresenceUpdates {
             repeats: self.ends_again(now),
-            ..Said::default()
+            ..PresenceUpdates::default()
         };
         if self.pass == 0 {
             self.pass = self.unsaid.len();
@@ -300,19 +304,21 @@ impl Presences {
             if status == PresenceStatus::Offline {
                 self.note_end(&account, now);
                 // So that it is forgotten when its second is over.
-                self.say_of(&account, Word::Change);
+                self.say_of(&account, UpdateKind::Change);
             }
             if others {
                 // In the conversations that came since it changed, it is no news.
-                self.say_of(&account, Word::Repeat);
+                self.say_of(&account, UpdateKind::Repeat);
             }
             let own = (self.own, status, 0);
             let unknown_in = self.note(&account, own, word, &here, &is_here);
             self.settle(&account, &unknown_in.unwrap_or_default(), now);
             match word {
-                Word::Change => said.changes.push(presence),
-                Word::Unheard => said.unheard.push(presence),
-                Word::Repeat | Word::Answer | Word::LateAnswer => said.repeats.push(presence),
+                UpdateKind::Change => said.changes.push(presence),
+                UpdateKind::Unheard => said.unheard.push(presence),
+                UpdateKind::Repeat | UpdateKind::Answer | UpdateKind::LateAnswer => {
+                    said.repeats.push(presence)
+                }
             }
         }
         said

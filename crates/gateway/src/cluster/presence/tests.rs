@@ -53,7 +53,7 @@ impl Here {
         self.start + Duration::from_millis(ms)
     }
 
-    fn hears(&mut self, from: u128, name: &str, status: PresenceStatus, kind: Word, ms: u64) {
+    fn hears(&mut self, from: u128, name: &str, status: PresenceStatus, kind: UpdateKind, ms: u64) {
         let now = self.at(ms);
         let word = word(name, status);
         self.presences
@@ -75,7 +75,7 @@ impl Here {
         self.presences.opened_with(key, account, Online);
     }
 
-    fn says(&mut self, ms: u64) -> Said {
+    fn says(&mut self, ms: u64) -> PresenceUpdates {
         self.presences
             .say(self.at(ms), |_| Some(vec![IN_ROOM]), |_| false)
     }
@@ -90,12 +90,12 @@ use PresenceStatus::{Away, Offline, Online};
 #[test]
 fn changes_are_told_once_and_offline_after_the_grace_period() {
     let mut here = Here::new();
-    here.hears(1, "alice", Online, Word::Change, 0);
-    here.hears(2, "alice", Away, Word::Change, 0);
+    here.hears(1, "alice", Online, UpdateKind::Change, 0);
+    here.hears(2, "alice", Away, UpdateKind::Change, 0);
     assert_eq!(here.told(0), one("alice", Online));
-    here.hears(1, "alice", Offline, Word::Change, 100);
+    here.hears(1, "alice", Offline, UpdateKind::Change, 100);
     assert_eq!(here.told(100), one("alice", Away), "at the other gateway");
-    here.hears(2, "alice", Offline, Word::Change, 200);
+    here.hears(2, "alice", Offline, UpdateKind::Change, 200);
     assert_eq!(here.told(10_199), []);
     assert_eq!(here.told(10_200), one("alice", Offline));
     here.presences.sweep(here.at(610_200), |_| true);
@@ -105,23 +105,23 @@ fn changes_are_told_once_and_offline_after_the_grace_period() {
 #[test]
 fn repeat_is_told_to_who_was_told_offline() {
     let mut here = Here::new();
-    here.hears(1, "alice", Online, Word::Change, 0);
+    here.hears(1, "alice", Online, UpdateKind::Change, 0);
     here.told(0);
-    here.hears(1, "alice", Offline, Word::Change, 100);
+    here.hears(1, "alice", Offline, UpdateKind::Change, 100);
     assert_eq!(here.told(10_100), one("alice", Offline));
     // Its gateway did not know where to tell it when the user came.
-    here.hears(1, "alice", Online, Word::Repeat, 20_000);
+    here.hears(1, "alice", Online, UpdateKind::Repeat, 20_000);
     assert_eq!(here.told(20_000), one("alice", Online));
 }
 
 #[test]
 fn who_is_back_within_the_grace_period_was_never_away() {
     let mut here = Here::new();
-    here.hears(1, "alice", Online, Word::Change, 0);
+    here.hears(1, "alice", Online, UpdateKind::Change, 0);
     here.told(0);
-    here.hears(1, "alice", Offline, Word::Change, 100);
-    here.hears(2, "alice", Online, Word::Change, 9000);
-    here.hears(2, "alice", Offline, Word::Change, 9500);
+    here.hears(1, "alice", Offline, UpdateKind::Change, 100);
+    here.hears(2, "alice", Online, UpdateKind::Change, 9000);
+    here.hears(2, "alice", Offline, UpdateKind::Change, 9500);
     assert_eq!(here.told(19_499), []);
     assert_eq!(here.told(19_500), one("alice", Offline));
 }
@@ -129,9 +129,9 @@ fn who_is_back_within_the_grace_period_was_never_away() {
 #[test]
 fn a_dead_gateways_words_end_with_it() {
     let mut here = Here::new();
-    here.hears(1, "alice", Online, Word::Change, 0);
-    here.hears(1, "bob", Online, Word::Change, 0);
-    here.hears(2, "bob", Away, Word::Change, 0);
+    here.hears(1, "alice", Online, UpdateKind::Change, 0);
+    here.hears(1, "bob", Online, UpdateKind::Change, 0);
+    here.hears(2, "bob", Away, UpdateKind::Change, 0);
     here.told(0);
     let (now, both) = (here.at(1000), [gateway(0), gateway(1), gateway(2)]);
     assert!(!here.presences.alive(&both, now));
@@ -150,21 +150,21 @@ fn a_dead_gateways_words_end_with_it() {
 #[test]
 fn user_of_gateway_that_was_cut_off_is_told_online_again() {
     let mut here = Here::new();
-    here.hears(1, "alice", Online, Word::Change, 0);
-    here.hears(2, "alice", Away, Word::Change, 0);
-    here.hears(2, "alice", Offline, Word::Change, 1000);
+    here.hears(1, "alice", Online, UpdateKind::Change, 0);
+    here.hears(2, "alice", Away, UpdateKind::Change, 0);
+    here.hears(2, "alice", Offline, UpdateKind::Change, 1000);
     assert_eq!(here.told(1000), one("alice", Online));
     let now = here.at(6000);
     here.presences.alive(&[gateway(0), gateway(2)], now);
     assert_eq!(here.told(16_000), one("alice", Offline));
-    here.hears(1, "alice", Online, Word::Repeat, 17_000);
+    here.hears(1, "alice", Online, UpdateKind::Repeat, 17_000);
     assert_eq!(here.told(17_000), one("alice", Online));
 }
 
 #[test]
 fn who_went_with_its_gateway_is_forgotten_in_time() {
     let mut here = Here::new();
-    here.hears(1, "alice", Online, Word::Change, 0);
+    here.hears(1, "alice", Online, UpdateKind::Change, 0);
     assert_eq!(here.told(0), one("alice", Online));
     let now = here.at(6000);
     here.presences.alive(&[gateway(0)], now);
@@ -212,9 +212,9 @@ fn end_is_said_once_more_and_behind_a_break() {
 #[test]
 fn a_repeat_is_for_those_who_do_not_know_and_is_told_to_nobody() {
     let mut here = Here::new();
-    here.hears(1, "alice", Online, Word::Repeat, 0);
+    here.hears(1, "alice", Online, UpdateKind::Repeat, 0);
     assert_eq!(here.told(0), []);
-    here.hears(1, "alice", Away, Word::Repeat, 10);
+    here.hears(1, "alice", Away, UpdateKind::Repeat, 10);
     assert_eq!(here.told(10), one("alice", Away), "its change was missed");
     let now = here.at(6000);
     here.presences.alive(&[gateway(0)], now);
@@ -233,18 +233,22 @@ fn a_gateway_says_what_its_sessions_say_together_and_at_most_once_a_second() {
     assert_eq!(said.changes[0].status, Online);
     assert_eq!(here.told(0), one("alice", Online));
     here.presences.set(phone, Away);
-    assert_eq!(here.says(1000), Said::default(), "the laptop is online");
+    assert_eq!(
+        here.says(1000),
+        PresenceUpdates::default(),
+        "the laptop is online"
+    );
     for status in [Away, Online, Away] {
         here.presences.set(laptop, status);
     }
     assert_eq!(here.says(1001).changes[0].status, Away);
     here.presences.set(laptop, Online);
-    assert_eq!(here.says(1500), Said::default());
+    assert_eq!(here.says(1500), PresenceUpdates::default());
     assert_eq!(here.says(2001).changes[0].status, Online);
     here.presences.closed(phone);
     here.presences.closed(laptop);
     assert_eq!(here.says(3001).changes[0].status, Offline);
-    assert_eq!(here.says(4001), Said::default());
+    assert_eq!(here.says(4001), PresenceUpdates::default());
     assert!(here.presences.locals.is_empty() && here.presences.unsaid.is_empty());
     here.told(3001);
     assert_eq!(here.told(13_001), one("alice", Offline));
@@ -255,7 +259,7 @@ fn a_gateway_that_hears_its_user_called_offline_says_otherwise() {
     let mut here = Here::new();
     here.opens(SessionKey(1), &account("alice"));
     here.says(0);
-    here.hears(1, "alice", Offline, Word::Change, 2000);
+    here.hears(1, "alice", Offline, UpdateKind::Change, 2000);
     let said = here.says(2000);
     assert_eq!((said.changes.len(), said.repeats.len()), (0, 1));
     assert_eq!(said.repeats[0].status, Online);
@@ -273,8 +277,11 @@ fn what_changed_before_a_conversation_began_is_no_news_in_it() {
     here.presences.joined(&alice, ROOM);
     let said = here.says(100);
     assert_eq!(said.changes[0].conversations, []);
-    let tell = |there: &mut Here, said: &Said, ms| {
-        for (words, kind) in [(&said.changes, Word::Change), (&said.repeats, Word::Repeat)] {
+    let tell = |there: &mut Here, said: &PresenceUpdates, ms| {
+        for (words, kind) in [
+            (&said.changes, UpdateKind::Change),
+            (&said.repeats, UpdateKind::Repeat),
+        ] {
             for word in words {
                 let now = there.at(ms);
                 there
@@ -326,7 +333,7 @@ fn what_nobody_could_be_told_is_news_later() {
     here.presences.counted(&alice);
     here.presences.closed(key);
     assert_eq!(here.says(2000).changes[0].status, Offline);
-    assert_eq!(here.says(3000), Said::default());
+    assert_eq!(here.says(3000), PresenceUpdates::default());
 }
 
 #[test]
@@ -358,14 +365,14 @@ fn presence_of_many_is_said_in_steps() {
 fn a_session_that_goes_on_elsewhere_says_what_it_said_whichever_gateway_is_heard_first() {
     for fenced_first in [true, false] {
         let (mut here, alice) = (Here::new(), account("alice"));
-        here.hears(1, "alice", Away, Word::Change, 0);
+        here.hears(1, "alice", Away, UpdateKind::Change, 0);
         assert_eq!(here.told(0), one("alice", Away));
         if fenced_first {
-            here.hears(1, "alice", Offline, Word::Change, 5000);
+            here.hears(1, "alice", Offline, UpdateKind::Change, 5000);
         }
         here.presences.opened_with(SessionKey(1), &alice, Away);
         assert_eq!(here.says(5500).changes[0].status, Away);
-        here.hears(1, "alice", Offline, Word::Change, 6000);
+        here.hears(1, "alice", Offline, UpdateKind::Change, 6000);
         assert_eq!(here.told(60_000), []);
     }
 }
@@ -379,10 +386,10 @@ fn strangers_and_those_whose_conversations_left_are_not_kept() {
     };
     let now = here.at(0);
     here.presences
-        .heard((gateway(1), 0), &stranger, Word::Change, now, |id| {
+        .heard((gateway(1), 0), &stranger, UpdateKind::Change, now, |id| {
             (id == ROOM).then_some(true)
         });
-    here.hears(1, "alice", Online, Word::Change, 0);
+    here.hears(1, "alice", Online, UpdateKind::Change, 0);
     assert_eq!(here.told(0), one("alice", Online));
     here.presences.sweep(now, |_| true);
     assert_eq!(here.presences.known.len(), 1);
@@ -394,7 +401,7 @@ fn strangers_and_those_whose_conversations_left_are_not_kept() {
 fn end_is_told_where_its_gateway_named_the_user_no_more() {
     for (moves_on, carries) in [(false, false), (true, false), (true, true)] {
         let mut here = Here::new();
-        here.hears(1, "alice", Online, Word::Change, 0);
+        here.hears(1, "alice", Online, UpdateKind::Change, 0);
         assert_eq!(here.told(0), one("alice", Online));
         if moves_on {
             // Her gateway names the room no more: it carries no signals, or may not have her any more.
@@ -407,12 +414,12 @@ fn end_is_told_where_its_gateway_named_the_user_no_more() {
             );
             let carries = |id| (id == ROOM).then_some(carries);
             here.presences
-                .heard((gateway(1), 2), &away, Word::Change, now, carries);
+                .heard((gateway(1), 2), &away, UpdateKind::Change, now, carries);
             assert_eq!(here.presences.told(now)[0].conversations, []);
         }
         let now = here.at(1000);
         here.presences.sweep(now, |id| id == ROOM);
-        here.hears(1, "alice", Offline, Word::Change, 2000);
+        here.hears(1, "alice", Offline, UpdateKind::Change, 2000);
         assert_eq!(here.told(12_000), one("alice", Offline));
     }
 }

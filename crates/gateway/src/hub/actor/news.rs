@@ -5,7 +5,7 @@ use confab_protocol::ids::{ConversationId, TenantId};
 use confab_protocol::signal::{Presence, PresenceNews};
 use rustc_hash::FxHashMap;
 
-use crate::cluster::presence::Said;
+use crate::cluster::presence::PresenceUpdates;
 
 /// About how many bytes of news go in one message: far from what NATS takes, and little to read at once.
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
@@ -17,7 +17,7 @@ const AS_OF: usize = 9;
 /// Puts what is said into messages: of one tenant each, and of a bounded size.
 pub(super) fn news(
     own: GatewayId,
-    said: Said,
+    said: PresenceUpdates,
     wanted: impl Iterator<Item = (TenantId, ConversationId)>,
 ) -> Vec<(TenantId, PresenceNews)> {
     let mut pages = Pages {
@@ -99,7 +99,7 @@ mod tests {
             let of = vec![member_of; 10_000 * (n % 2)];
             Presence::new(tenant, user, PresenceStatus::Online, of)
         };
-        let said = Said {
+        let said = PresenceUpdates {
             changes: (0..10).map(word).collect(),
             repeats: vec![word(3)],
             unheard: vec![word(5)],
@@ -116,6 +116,13 @@ mod tests {
             wanted += page.wanted.len();
         }
         assert_eq!((words, wanted), (12, 50_000));
-        assert!(news(GatewayId(Uuid::nil()), Said::default(), [].into_iter()).is_empty());
+        assert!(
+            news(
+                GatewayId(Uuid::nil()),
+                PresenceUpdates::default(),
+                [].into_iter()
+            )
+            .is_empty()
+        );
     }
 }

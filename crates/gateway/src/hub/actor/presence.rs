@@ -23,7 +23,7 @@ use super::telling::{PresenceChanges, WantedConversations};
 use super::to_shards::ShardSenders;
 use super::{INBOX_CAPACITY, Peers, PresenceInput, ShardInput, TICK_PERIOD};
 use crate::account::Account;
-use crate::cluster::presence::{Answer, Presences, Said, Word};
+use crate::cluster::presence::{Answer, PresenceUpdates, Presences, UpdateKind};
 use crate::cluster::signals::{FromGateways, Outbound};
 use crate::hub::{NewMembers, PresenceChange};
 
@@ -151,7 +151,7 @@ impl PresenceLoop {
             PresenceInput::Snapshot(account, send_queue) => {
                 self.snapshots.wait(account, &send_queue)
             }
-            PresenceInput::Came(come) => self.hear_of(come),
+            PresenceInput::UserArrival(come) => self.hear_of(come),
         }
     }
 
@@ -241,9 +241,9 @@ impl PresenceLoop {
         let (here, _) = self.hosting(ids.into_iter()).await;
         let now = Instant::now();
         let lists = [
-            (&news.changes, Word::Change),
-            (&news.repeats, Word::Repeat),
-            (&news.unheard, Word::Unheard),
+            (&news.changes, UpdateKind::Change),
+            (&news.repeats, UpdateKind::Repeat),
+            (&news.unheard, UpdateKind::Unheard),
         ];
         for (words, word) in lists {
             for presence in words {
@@ -358,7 +358,7 @@ impl PresenceLoop {
         } else if self.presences.is_saying() {
             self.say().await;
         } else if self.wants_many() {
-            self.publish(Said::default()).await;
+            self.publish(PresenceUpdates::default()).await;
         }
         let next = std::iter::from_fn(|| self.tellings.pop());
         let next: Vec<_> = next.take(MAX_TURN_CHANGES).collect();

@@ -133,7 +133,7 @@ impl ShardLoop {
             return;
         }
         if let Ok(place) = self.presence.try_reserve() {
-            place.send(PresenceInput::Came(self.shard.take_come()));
+            place.send(PresenceInput::UserArrival(self.shard.take_come()));
         }
     }
 

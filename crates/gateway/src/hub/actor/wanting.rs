@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::ShardInput;
 use super::news::news;
 use super::presence::{PresenceLoop, SHARD_TIMEOUT};
-use crate::cluster::presence::Said;
+use crate::cluster::presence::PresenceUpdates;
 
 /// Conversations whose members' presence the others are asked for at once, about.
 const WANTED_STEP: usize = 1024;
@@ -68,7 +68,7 @@ impl PresenceLoop {
     }
 
     /// Tells the others what is said, and for whom of theirs it is asked.
-    pub(super) async fn publish(&mut self, said: Said) {
+    pub(super) async fn publish(&mut self, said: PresenceUpdates) {
         let rest = self.wanted.len().saturating_sub(WANTED_STEP);
         let wanted = self.wanted.split_off(rest);
         let mut here: FxHashMap<ConversationId, bool> = FxHashMap::default();

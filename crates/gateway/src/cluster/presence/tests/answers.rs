@@ -12,7 +12,7 @@ fn answer_older_than_a_word_changes_nothing() {
     let gone = word("alice", Offline);
     let now = here.at(0);
     here.presences
-        .heard((gateway(1), 7), &gone, Word::Change, now, carries);
+        .heard((gateway(1), 7), &gone, UpdateKind::Change, now, carries);
     let online = word("alice", Online);
     let mut answers = |number| {
         let from = gateway(1);
@@ -26,7 +26,7 @@ fn answer_older_than_a_word_changes_nothing() {
     here.presences.heard(
         (gateway(1), 9),
         &word("alice", Away),
-        Word::Change,
+        UpdateKind::Change,
         now,
         carries,
     );
@@ -35,7 +35,7 @@ fn answer_older_than_a_word_changes_nothing() {
     assert_eq!(here.presences.status_of(&alice), Some(Away));
     here.presences.answered();
     // Who is owed its end hears of it, though only an answer told that she was there.
-    here.hears(1, "alice", Offline, Word::Change, 1000);
+    here.hears(1, "alice", Offline, UpdateKind::Change, 1000);
     here.told(1000);
     let ids = [ROOM].into_iter().collect();
     let mut lingering = Vec::new();
@@ -60,7 +60,7 @@ fn snapshot_claims_nothing_when_too_many_came() {
     let mut here = Here::new();
     here.presences.asks();
     for n in 0..5 {
-        here.hears(1, &format!("user{n}"), Online, Word::Change, 100 + n);
+        here.hears(1, &format!("user{n}"), Online, UpdateKind::Change, 100 + n);
     }
     let ids = room();
     assert!(!here.presences.came_to(&ids, here.at(50), |_, _| {}));
@@ -70,14 +70,14 @@ fn snapshot_claims_nothing_when_too_many_came() {
 #[test]
 fn who_comes_behind_an_answer_is_named() {
     let mut here = Here::new();
-    here.hears(1, "bob", Online, Word::Change, 0);
-    here.hears(1, "bob", Offline, Word::Change, 100);
+    here.hears(1, "bob", Online, UpdateKind::Change, 0);
+    here.hears(1, "bob", Offline, UpdateKind::Change, 100);
     here.told(100);
     here.presences.asks();
     // Each gateway has answered by now: none of them had either.
-    here.hears(1, "alice", Online, Word::Change, 200);
+    here.hears(1, "alice", Online, UpdateKind::Change, 200);
     // He was never away for those who know him, and is told to nobody.
-    here.hears(2, "bob", Online, Word::Change, 300);
+    here.hears(2, "bob", Online, UpdateKind::Change, 300);
     assert_eq!(here.told(300), one("alice", Online));
     assert_eq!(came(&here, 100), ["bob", "alice"]);
     assert_eq!(came(&here, 250), ["bob"], "the answers named her");
@@ -162,9 +162,9 @@ fn who_left_a_conversation_is_named_there_no_more() {
         assert!(here.presences.lingering_in(&room(), 100, give));
         named
     };
-    here.hears(1, "alice", Online, Word::Change, 0);
+    here.hears(1, "alice", Online, UpdateKind::Change, 0);
     here.told(0);
-    here.hears(1, "alice", Offline, Word::Change, 100);
+    here.hears(1, "alice", Offline, UpdateKind::Change, 100);
     assert_eq!(lingering(&here), 1);
     here.presences.left((*alice).clone(), ROOM, 2);
     assert_eq!(lingering(&here), 0);
@@ -198,11 +198,11 @@ fn who_left_before_its_session_ended_is_not_answered() {
 #[test]
 fn lingering_user_is_not_named_where_its_leave_was_missed() {
     let mut here = Here::new();
-    here.hears(1, "alice", Online, Word::Change, 0);
+    here.hears(1, "alice", Online, UpdateKind::Change, 0);
     here.told(0);
     // Nobody was here for a moment, and nobody heard who left meanwhile.
     here.presences.hosts(ROOM, 2);
-    here.hears(1, "alice", Offline, Word::Change, 100);
+    here.hears(1, "alice", Offline, UpdateKind::Change, 100);
     let named = |here: &Here| {
         let mut named = 0;
         let are_all = here.presences.lingering_in(&room(), 100, |_, _| named += 1);
@@ -220,7 +220,7 @@ fn lingering_user_is_not_named_where_its_leave_was_missed() {
         let word = Presence::new(tenant, user, status, [since]);
         let (from, now) = ((gateway(2), 0), here.at(ms));
         here.presences
-            .heard(from, &word, Word::Change, now, is_here);
+            .heard(from, &word, UpdateKind::Change, now, is_here);
     };
     hears(Online, 200);
     hears(Offline, 300);
@@ -267,12 +267,12 @@ fn newest_seq_up_to_which_a_user_was_a_member_counts() {
     let carries = |id| (id == ROOM).then_some(true);
     let known = |here: &Here| here.presences.known[&account("alice")].conversations[0].as_of;
     for (word, as_of, counts) in [
-        (Word::Change, 7, 7),
-        (Word::Change, 5, 7),
-        (Word::Answer, 6, 7),
-        (Word::Answer, 9, 9),
-        (Word::Unheard, 8, 9),
-        (Word::Repeat, 10, 10),
+        (UpdateKind::Change, 7, 7),
+        (UpdateKind::Change, 5, 7),
+        (UpdateKind::Answer, 6, 7),
+        (UpdateKind::Answer, 9, 9),
+        (UpdateKind::Unheard, 8, 9),
+        (UpdateKind::Repeat, 10, 10),
     ] {
         let from = (gateway(1), 0);
         here.presences
@@ -301,7 +301,7 @@ fn who_may_come_back_is_named_where_her_conversation_is_new() {
     there.presences.heard(
         (from, 1),
         &said.changes[0],
-        Word::Change,
+        UpdateKind::Change,
         there.at(1000),
         nowhere,
     );
@@ -324,7 +324,7 @@ fn who_may_come_back_is_named_where_her_conversation_is_new() {
     assert_eq!(there.told(11_999), []);
     // Others who are here believe that she is gone.
     let mut back = there;
-    back.hears(2, "alice", Online, Word::Change, 11_999);
+    back.hears(2, "alice", Online, UpdateKind::Change, 11_999);
     assert_eq!(back.told(11_999), one("alice", Online));
     // Her gateway does not name her any more then.
     here.told(11_000);
@@ -348,7 +348,7 @@ fn who_is_back_is_told_where_nobody_was_told_of_her() {
         let (from, now) = ((gateway(by), 0), here.at(ms));
         let carries = |_| Some(true);
         here.presences
-            .heard(from, &word, Word::Change, now, carries);
+            .heard(from, &word, UpdateKind::Change, now, carries);
         told_in(here, ms)
     };
     let said = hears(&mut here, 1, Online, &[elsewhere], 0);
@@ -366,9 +366,9 @@ fn who_is_back_is_told_where_nobody_was_told_of_her() {
 #[test]
 fn who_is_back_is_told_where_only_the_end_was() {
     let mut here = Here::new();
-    here.hears(1, "alice", Online, Word::Change, 0);
+    here.hears(1, "alice", Online, UpdateKind::Change, 0);
     assert_eq!(here.told(0), one("alice", Online));
-    here.hears(1, "alice", Offline, Word::Change, 1000);
+    here.hears(1, "alice", Offline, UpdateKind::Change, 1000);
     let carries = |carries| move |id| (id == ROOM).then_some(carries);
     let hears = |here: &mut Here, word, is_counted, ms| {
         let (from, now) = ((gateway(2), 0), here.at(ms));
@@ -377,26 +377,26 @@ fn who_is_back_is_told_where_only_the_end_was() {
             .heard(from, &online, word, now, carries(is_counted));
         told_in(here, ms)
     };
-    assert_eq!(hears(&mut here, Word::Repeat, false, 2000), []);
+    assert_eq!(hears(&mut here, UpdateKind::Repeat, false, 2000), []);
     let alice = account("alice");
     let asked: Vec<_> = here.presences.told_in([&*alice].into_iter()).collect();
     assert_eq!(asked, [ROOM], "so that it is asked whether it is here");
-    here.hears(2, "alice", Offline, Word::Change, 3000);
+    here.hears(2, "alice", Offline, UpdateKind::Change, 3000);
     assert_eq!(told_in(&mut here, 13_000), [(Offline, vec![ROOM])]);
-    let nowhere = hears(&mut here, Word::Change, false, 14_000);
+    let nowhere = hears(&mut here, UpdateKind::Change, false, 14_000);
     assert_eq!(nowhere, [(Online, vec![])]);
-    let said = hears(&mut here, Word::Repeat, true, 15_000);
+    let said = hears(&mut here, UpdateKind::Repeat, true, 15_000);
     assert_eq!(said, [(Online, vec![ROOM])]);
-    assert_eq!(hears(&mut here, Word::Repeat, true, 16_000), []);
+    assert_eq!(hears(&mut here, UpdateKind::Repeat, true, 16_000), []);
 }
 
 #[test]
 fn user_of_gateway_that_does_not_answer_is_named() {
     let mut here = Here::new();
-    here.hears(1, "alice", Online, Word::Change, 0);
-    here.hears(2, "bob", Away, Word::Change, 0);
-    here.hears(2, "carol", Online, Word::Change, 0);
-    here.hears(2, "carol", Offline, Word::Change, 0);
+    here.hears(1, "alice", Online, UpdateKind::Change, 0);
+    here.hears(2, "bob", Away, UpdateKind::Change, 0);
+    here.hears(2, "carol", Online, UpdateKind::Change, 0);
+    here.hears(2, "carol", Offline, UpdateKind::Change, 0);
     let named = |here: &Here, answered: &[u128], ms| {
         let answered = answered.iter().map(|n| gateway(*n)).collect();
         let mut named = Vec::new();
@@ -413,7 +413,7 @@ fn user_of_gateway_that_does_not_answer_is_named() {
     assert_eq!(named(&here, &[0, 1], 6000), (vec![], false), "he lingers");
     assert_eq!(named(&here, &[0, 1], 16_000), (vec![], true));
     // The last session of one that ends as it should was told to be gone.
-    here.hears(1, "alice", Offline, Word::Change, 20_000);
+    here.hears(1, "alice", Offline, UpdateKind::Change, 20_000);
     assert_eq!(named(&here, &[0], 20_000), (vec![], true));
     let now = here.at(26_000);
     here.presences.alive(&[gateway(0)], now);
@@ -429,7 +429,7 @@ fn who_went_unheard_is_told_when_it_is_back() {
         let word = word("alice", status);
         let is_here = |id: ConversationId| if id == ROOM { carries } else { Some(true) };
         here.presences
-            .heard(from, &word, Word::Change, now, is_here);
+            .heard(from, &word, UpdateKind::Change, now, is_here);
         told_in(here, ms)
     };
     let elsewhere = ConversationId(Uuid::from_u128(99));
@@ -447,18 +447,18 @@ fn who_went_unheard_is_told_when_it_is_back() {
 #[test]
 fn users_of_gateway_that_was_dead_are_told_though_nobody_knew_them() {
     let mut here = Here::new();
-    here.hears(1, "bob", Online, Word::Change, 0);
+    here.hears(1, "bob", Online, UpdateKind::Change, 0);
     here.told(0);
     let now = here.at(6000);
     here.presences.alive(&[gateway(0)], now);
     assert_eq!(here.told(16_000), one("bob", Offline));
     let now = here.at(17_000);
     assert!(here.presences.alive(&[gateway(0), gateway(1)], now));
-    here.hears(1, "alice", Online, Word::Repeat, 18_000);
+    here.hears(1, "alice", Online, UpdateKind::Repeat, 18_000);
     assert_eq!(here.told(18_000), one("alice", Online));
-    here.hears(1, "dave", Online, Word::Answer, 18_500);
+    here.hears(1, "dave", Online, UpdateKind::Answer, 18_500);
     assert_eq!(here.told(18_500), one("dave", Online));
-    here.hears(1, "carol", Online, Word::Repeat, 30_000);
+    here.hears(1, "carol", Online, UpdateKind::Repeat, 30_000);
     assert_eq!(here.told(30_000), [], "she is known to who asked");
 }
 
@@ -476,7 +476,7 @@ fn who_left_is_named_by_no_older_word() {
         let word = Presence::new(tenant, user, Online, [up_to(as_of)]);
         let (from, now) = ((gateway(1), 0), here.at(as_of));
         here.presences
-            .heard(from, &word, Word::Change, now, |_| Some(true));
+            .heard(from, &word, UpdateKind::Change, now, |_| Some(true));
         told_in(&mut here, as_of)
     };
     assert_eq!(hears(4), []);
@@ -488,14 +488,14 @@ fn who_left_is_named_by_no_older_word() {
 #[test]
 fn end_is_told_to_who_joined_since() {
     let mut here = Here::new();
-    here.hears(1, "alice", Online, Word::Change, 0);
+    here.hears(1, "alice", Online, UpdateKind::Change, 0);
     let as_of = |here: &mut Here, ms| here.presences.told(here.at(ms))[0].as_of.clone();
     assert_eq!(as_of(&mut here, 0), [Seq::MAX]);
-    here.hears(1, "alice", Offline, Word::Change, 1000);
+    here.hears(1, "alice", Offline, UpdateKind::Change, 1000);
     assert_eq!(as_of(&mut here, 11_000), [Seq::MAX]);
-    here.hears(1, "alice", Online, Word::Change, 12_000);
+    here.hears(1, "alice", Online, UpdateKind::Change, 12_000);
     here.presences.hosts(ROOM, 7);
-    here.hears(1, "alice", Offline, Word::Change, 13_000);
+    here.hears(1, "alice", Offline, UpdateKind::Change, 13_000);
     here.told(12_000);
     assert_eq!(as_of(&mut here, 23_000), [1], "she may have left unheard");
 }
@@ -513,9 +513,9 @@ fn leave_that_is_heard_behind_a_later_joining_ends_nothing() {
     let word = Presence::new(tenant, user, Online, [again]);
     let (from, now) = ((gateway(1), 0), here.at(0));
     here.presences
-        .heard(from, &word, Word::Change, now, |_| Some(true));
+        .heard(from, &word, UpdateKind::Change, now, |_| Some(true));
     here.presences.left((*alice).clone(), ROOM, 5);
     assert_eq!(told_in(&mut here, 0).len(), 1);
-    here.hears(1, "alice", Offline, Word::Change, 1000);
+    here.hears(1, "alice", Offline, UpdateKind::Change, 1000);
     assert_eq!(told_in(&mut here, 11_000), [(Offline, vec![ROOM])]);
 }

@@ -92,8 +92,10 @@ impl World {
             };
             let said = machine.say(self.now, |_| Some(vec![IN_ROOM]), |_| false);
             for other in self.gateways.iter_mut().flatten() {
-                for (words, kind) in [(&said.changes, Word::Change), (&said.repeats, Word::Repeat)]
-                {
+                for (words, kind) in [
+                    (&said.changes, UpdateKind::Change),
+                    (&said.repeats, UpdateKind::Repeat),
+                ] {
                     for word in words {
                         other.heard((gateway(g as u128), 0), word, kind, self.now, |_| {
                             Some(true)
