@@ -19,7 +19,7 @@ use crate::metrics::SignalMetrics;
 mod throttle;
 mod typists;
 
-use throttle::{Key, Throttle, Verdict};
+use throttle::{Throttle, ThrottleKey, ThrottleOutcome};
 use typists::Typists;
 
 /// Signals between their sessions and NATS, and between NATS and the hub; more are dropped.
@@ -216,7 +216,7 @@ impl OutboundLoop {
                     kind: SignalKind::Typing(on),
                     gateway: Some(self.own.0),
                 };
-                let of = Key::of(&signal);
+                let of = ThrottleKey::of(&signal);
                 match self.typists.say(&of, session, on, Instant::now()) {
                     Some(on) => {
                         signal.kind = SignalKind::Typing(on);
@@ -240,9 +240,9 @@ impl OutboundLoop {
         let kind = kind_of(&signal);
         let verdict = locked(&self.throttle).offer(signal, Instant::now());
         match verdict {
-            Verdict::Go(signal) => self.publish(&signal).await,
-            Verdict::Waits => self.metrics.count(kind, "throttled"),
-            Verdict::Dropped => self.metrics.count(kind, "dropped"),
+            ThrottleOutcome::Go(signal) => self.publish(&signal).await,
+            ThrottleOutcome::Waits => self.metrics.count(kind, "throttled"),
+            ThrottleOutcome::Dropped => self.metrics.count(kind, "dropped"),
         }
     }
 

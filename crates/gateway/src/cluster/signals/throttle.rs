@@ -17,7 +17,7 @@ pub(super) const MOST_OF_USER: usize = 8 * 1024;
 
 /// What counts as the same signal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct ThrottleKey {
     pub(super) tenant: TenantId,
     pub(super) conversation: ConversationId,
     pub(super) user: UserId,
@@ -25,7 +25,7 @@ pub(super) struct Key {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct ThrottleSlot {
     sent: SignalKind,
     waiting: Option<SignalKind>,
     gateway: Option<Uuid>,
@@ -34,15 +34,15 @@ struct Slot {
 /// What was sent within the last second, and what waits for its end.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    slots: FxHashMap<Key, Slot>,
+    slots: FxHashMap<ThrottleKey, ThrottleSlot>,
     shares: Slots,
     /// When each slot's second ends. All last as long, so the first to begin is the first to end.
-    ends: VecDeque<(Instant, Key)>,
+    ends: VecDeque<(Instant, ThrottleKey)>,
 }
 
 /// What becomes of a signal.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ThrottleOutcome {
     /// It goes now.
     Go(Signal),
     /// It waits, or what was sent says the same.
@@ -63,25 +63,25 @@ impl Default for Throttle {
 
 impl Throttle {
     /// Takes a signal.
-    pub(super) fn offer(&mut self, signal: Signal, now: Instant) -> Verdict {
-        let key = Key::of(&signal);
+    pub(super) fn offer(&mut self, signal: Signal, now: Instant) -> ThrottleOutcome {
+        let key = ThrottleKey::of(&signal);
         if let Some(slot) = self.slots.get_mut(&key) {
             let newest = newest(slot.waiting.unwrap_or(slot.sent), signal.kind);
             slot.waiting = (newest != slot.sent).then_some(newest);
-            return Verdict::Waits;
+            return ThrottleOutcome::Waits;
         }
         if !self.shares.allows(&signal.tenant, &signal.user) {
-            return Verdict::Dropped;
+            return ThrottleOutcome::Dropped;
         }
         self.shares.take(&key.owner());
         self.begin(key, (signal.kind, signal.gateway), now);
-        Verdict::Go(signal)
+        ThrottleOutcome::Go(signal)
     }
 
     /// A receipt of another gateway was heard: what waits below it would go back.
     pub(super) fn overtaken(&mut self, heard: &Signal) {
         if let SignalKind::Receipt(up_to) = heard.kind
-            && let Some(slot) = self.slots.get_mut(&Key::of(heard))
+            && let Some(slot) = self.slots.get_mut(&ThrottleKey::of(heard))
             && let Some(SignalKind::Receipt(waiting)) = slot.waiting
             && waiting <= up_to
         {
@@ -111,10 +111,15 @@ impl Throttle {
         self.ends.front().map(|(end, _)| *end)
     }
 
-    fn begin(&mut self, key: Key, (sent, gateway): (SignalKind, Option<Uuid>), now: Instant) {
+    fn begin(
+        &mut self,
+        key: ThrottleKey,
+        (sent, gateway): (SignalKind, Option<Uuid>),
+        now: Instant,
+    ) {
         self.ends
             .push_back((now + MIN_SIGNAL_INTERVAL, key.clone()));
-        let slot = Slot {
+        let slot = ThrottleSlot {
             sent,
             waiting: None,
             gateway,
@@ -133,7 +138,7 @@ const fn newest(before: SignalKind, kind: SignalKind) -> SignalKind {
     }
 }
 
-impl Key {
+impl ThrottleKey {
     pub(super) fn of(signal: &Signal) -> Self {
         Self {
             tenant: signal.tenant.clone(),
@@ -186,28 +191,37 @@ mod tests {
         let typing = |on| signal(1, SignalKind::Typing(on));
         assert_eq!(
             throttle.offer(typing(true), at(0)),
-            Verdict::Go(typing(true))
+            ThrottleOutcome::Go(typing(true))
         );
-        assert_eq!(throttle.offer(typing(false), at(100)), Verdict::Waits);
-        assert_eq!(throttle.offer(typing(true), at(200)), Verdict::Waits);
+        assert_eq!(
+            throttle.offer(typing(false), at(100)),
+            ThrottleOutcome::Waits
+        );
+        assert_eq!(
+            throttle.offer(typing(true), at(200)),
+            ThrottleOutcome::Waits
+        );
         assert_eq!(throttle.due(at(1000)), [], "it says what was sent");
         assert_eq!(
             throttle.offer(typing(true), at(1000)),
-            Verdict::Go(typing(true))
+            ThrottleOutcome::Go(typing(true))
         );
-        assert_eq!(throttle.offer(typing(false), at(1001)), Verdict::Waits);
+        assert_eq!(
+            throttle.offer(typing(false), at(1001)),
+            ThrottleOutcome::Waits
+        );
         assert_eq!(throttle.due(at(1999)), []);
         assert_eq!(throttle.next(), Some(at(2000)));
         assert_eq!(throttle.due(at(2000)), [typing(false)]);
         let receipt = |seq| signal(1, SignalKind::Receipt(seq));
         assert_eq!(
             throttle.offer(receipt(5), at(2001)),
-            Verdict::Go(receipt(5))
+            ThrottleOutcome::Go(receipt(5))
         );
-        assert_eq!(throttle.offer(receipt(9), at(2002)), Verdict::Waits);
-        assert_eq!(throttle.offer(receipt(7), at(2003)), Verdict::Waits);
+        assert_eq!(throttle.offer(receipt(9), at(2002)), ThrottleOutcome::Waits);
+        assert_eq!(throttle.offer(receipt(7), at(2003)), ThrottleOutcome::Waits);
         assert_eq!(throttle.due(at(3001)), [receipt(9)]);
-        assert_eq!(throttle.offer(receipt(8), at(3002)), Verdict::Waits);
+        assert_eq!(throttle.offer(receipt(8), at(3002)), ThrottleOutcome::Waits);
         assert_eq!(throttle.due(at(4001)), [], "it was sent before");
     }
 
@@ -217,8 +231,11 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut throttle = Throttle::default();
         let receipt = |seq| signal(1, SignalKind::Receipt(seq));
-        assert_eq!(throttle.offer(receipt(3), at(0)), Verdict::Go(receipt(3)));
-        assert_eq!(throttle.offer(receipt(5), at(100)), Verdict::Waits);
+        assert_eq!(
+            throttle.offer(receipt(3), at(0)),
+            ThrottleOutcome::Go(receipt(3))
+        );
+        assert_eq!(throttle.offer(receipt(5), at(100)), ThrottleOutcome::Waits);
         throttle.overtaken(&receipt(4));
         throttle.overtaken(&signal(2, SignalKind::Receipt(9)));
         assert_eq!(
@@ -241,7 +258,7 @@ mod tests {
                     conversation: ConversationId(Uuid::from_u128(n as u128)),
                     ..signal(1, SignalKind::Typing(true))
                 };
-                throttle.offer(signal, now) != Verdict::Dropped
+                throttle.offer(signal, now) != ThrottleOutcome::Dropped
             };
             (0..MOST_OF_USER + 10).filter(|n| offer(*n)).count()
         };
@@ -272,7 +289,7 @@ mod tests {
                 note(throttle.due(now), now);
                 let signal = signal(user, SignalKind::Typing(on));
                 last.insert(signal.user.clone(), signal.kind);
-                if let Verdict::Go(signal) = throttle.offer(signal, now) {
+                if let ThrottleOutcome::Go(signal) = throttle.offer(signal, now) {
                     note(vec![signal], now);
                 }
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use confab_protocol::fair::Slots;
 use rustc_hash::FxHashMap;
 
-use super::throttle::Key;
+use super::throttle::ThrottleKey;
 use crate::account::SessionKey;
 
 /// How long typing lasts without being said again.
@@ -18,10 +18,10 @@ const MAX_OF_USER: usize = 8 * 1024;
 /// The sessions that type.
 #[derive(Debug)]
 pub(super) struct Typists {
-    sessions: FxHashMap<Key, Vec<(SessionKey, Instant)>>,
+    sessions: FxHashMap<ThrottleKey, Vec<(SessionKey, Instant)>>,
     shares: Slots,
     /// When each user and conversation is to be looked at again, about in that order.
-    ends: VecDeque<(Instant, Key)>,
+    ends: VecDeque<(Instant, ThrottleKey)>,
 }
 
 impl Default for Typists {
@@ -38,7 +38,7 @@ impl Typists {
     /// A session says whether its user types; gives what is to be said of the user, if anything.
     pub(super) fn say(
         &mut self,
-        of: &Key,
+        of: &ThrottleKey,
         session: SessionKey,
         on: bool,
         now: Instant,
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn user_types_until_its_last_session_stops() {
         let (mut typists, start) = (Typists::default(), Instant::now());
-        let key = |n| Key {
+        let key = |n| ThrottleKey {
             tenant: "t".parse().unwrap(),
             conversation: ConversationId(Uuid::from_u128(n)),
             user: "ann".parse().unwrap(),
