@@ -68,7 +68,7 @@ use crate::hub::actor::Peers;
 use crate::hub::actor::{HubHandle, HubLoops};
 use crate::hub::announced::LingeringSince;
 use crate::hub::feed::ToHub;
-use crate::limits::connects::Arrivals;
+use crate::limits::connects::ConnectLimiter;
 use crate::limits::parsing::Parsing;
 use crate::limits::refusals::Refusals;
 use crate::limits::slots::Slots;
@@ -173,7 +173,7 @@ pub struct Gateway {
     directory: Directory,
     revocations: Revocations,
     authenticator: Authenticator,
-    arrivals: Arrivals,
+    arrivals: ConnectLimiter,
     /// Whether the gateway is cut off from NATS.
     degraded: watch::Sender<bool>,
     /// Since when commits linger, and who says so.
@@ -238,7 +238,7 @@ impl Gateway {
             settings.replay(WindowMetrics::new(registry)),
         );
         Ok(Self {
-            arrivals: Arrivals::new(
+            arrivals: ConnectLimiter::new(
                 settings.limits.connect_rates(),
                 ArrivalMetrics::new(registry),
             ),

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::auth::{Authenticator, Transport};
 use crate::cluster::signals::Outbound;
 use crate::hub::actor::HubHandle;
-use crate::limits::connects::Arrivals;
+use crate::limits::connects::ConnectLimiter;
 use crate::limits::parsing::Parsing;
 use crate::limits::slots::{Slot, Slots};
 use crate::limits::{CONNECT_PRICE, Limits, Peer, Users};
@@ -67,7 +67,7 @@ pub(crate) struct Sockets {
     /// The door to the other gateways.
     pub(crate) signals: Outbound,
     /// The gate for those who come.
-    pub(crate) arrivals: Arrivals,
+    pub(crate) arrivals: ConnectLimiter,
     /// Whether the gateway is cut off: clients are told to try elsewhere.
     pub(crate) degraded: watch::Receiver<bool>,
     /// Times and bounds.

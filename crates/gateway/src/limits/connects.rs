@@ -12,7 +12,7 @@ use crate::metrics::ArrivalMetrics;
 
 mod limiter;
 
-use crate::limits::connects::limiter::{Gate, Turn};
+use crate::limits::connects::limiter::{ConnectSchedule, ConnectSlot};
 
 /// How many a second a gateway lets in.
 #[derive(Debug, Clone, Copy)]
@@ -43,17 +43,17 @@ impl Kind {
 
 /// The gate that every hello goes through. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Arrivals {
-    gate: Arc<Mutex<Gate>>,
+pub(crate) struct ConnectLimiter {
+    gate: Arc<Mutex<ConnectSchedule>>,
     start: Instant,
     metrics: ArrivalMetrics,
 }
 
-impl Arrivals {
+impl ConnectLimiter {
     /// A gate where nobody stands yet.
     pub(crate) fn new(rates: Rates, metrics: ArrivalMetrics) -> Self {
         Self {
-            gate: Arc::new(Mutex::new(Gate::new(rates))),
+            gate: Arc::new(Mutex::new(ConnectSchedule::new(rates))),
             start: Instant::now(),
             metrics,
         }
@@ -65,14 +65,14 @@ impl Arrivals {
     /// `OVERLOADED` at once when the wait would be too long, with the time to come again.
     pub(crate) async fn admit(&self, kind: Kind, tenant: &TenantId) -> Result<(), Failure> {
         match self.turn(kind, tenant) {
-            Turn::In(wait) => {
+            ConnectSlot::In(wait) => {
                 if !wait.is_zero() {
                     tokio::time::sleep(wait).await;
                 }
                 self.metrics.admitted(kind.as_str(), wait);
                 Ok(())
             }
-            Turn::Again(after) => {
+            ConnectSlot::Again(after) => {
                 self.metrics.refused(kind.as_str());
                 let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
                 Err(
@@ -83,7 +83,7 @@ impl Arrivals {
         }
     }
 
-    fn turn(&self, kind: Kind, tenant: &TenantId) -> Turn {
+    fn turn(&self, kind: Kind, tenant: &TenantId) -> ConnectSlot {
         let chance = rand::random::<f64>();
         let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         gate.arrive(kind, tenant, self.start.elapsed(), chance)
@@ -104,7 +104,7 @@ mod tests {
             resumes: 1,
             fresh: 1,
         };
-        let arrivals = Arrivals::new(rates, ArrivalMetrics::new(&mut Registry::default()));
+        let arrivals = ConnectLimiter::new(rates, ArrivalMetrics::new(&mut Registry::default()));
         let tenant = "t".parse().unwrap();
         let begin = Instant::now();
         for _ in 0..2 {
@@ -112,7 +112,10 @@ mod tests {
         }
         assert_eq!(begin.elapsed(), Duration::from_secs(1));
         for _ in 0..3 {
-            assert!(matches!(arrivals.turn(Kind::Resume, &tenant), Turn::In(_)));
+            assert!(matches!(
+                arrivals.turn(Kind::Resume, &tenant),
+                ConnectSlot::In(_)
+            ));
         }
         let failure = arrivals.admit(Kind::Fresh, &tenant).await.unwrap_err();
         assert_eq!(failure.code, Code::Overloaded);

@@ -21,7 +21,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// What one who comes is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum ConnectSlot {
     /// It comes in after this.
     In(Duration),
     /// It would wait too long; it may come again after this.
@@ -30,13 +30,13 @@ pub(super) enum Turn {
 
 /// The gate, with a line for each kind. Times are counted from the gate's beginning.
 #[derive(Debug)]
-pub(super) struct Gate {
-    resumes: Line,
-    fresh: Line,
+pub(super) struct ConnectSchedule {
+    resumes: ConnectQueue,
+    fresh: ConnectQueue,
 }
 
 #[derive(Debug)]
-struct Line {
+struct ConnectQueue {
     /// Between one turn and the next.
     pace: Duration,
     /// The next turn that nobody has.
@@ -48,7 +48,7 @@ struct Line {
     again: FxHashMap<TenantId, Duration>,
 }
 
-impl Line {
+impl ConnectQueue {
     fn new(rate: u32) -> Self {
         Self {
             pace: Duration::from_secs(1) / rate.max(1),
@@ -92,32 +92,38 @@ impl Line {
     }
 
     /// Gives away a turn.
-    fn take(&mut self, tenant: &TenantId, turn: Duration, now: Duration) -> Turn {
+    fn take(&mut self, tenant: &TenantId, turn: Duration, now: Duration) -> ConnectSlot {
         self.next = turn + self.pace;
         if turn > now {
             self.waiting.push_back((turn, tenant.clone()));
             *self.tenants.entry(tenant.clone()).or_default() += 1;
         }
-        Turn::In(turn.saturating_sub(now))
+        ConnectSlot::In(turn.saturating_sub(now))
     }
 
     /// Sends one away so that those of its tenant who were sent away come back at the line's pace, behind those who wait.
-    fn send_away(&mut self, tenant: &TenantId, turn: Duration, now: Duration, chance: f64) -> Turn {
+    fn send_away(
+        &mut self,
+        tenant: &TenantId,
+        turn: Duration,
+        now: Duration,
+        chance: f64,
+    ) -> ConnectSlot {
         let before = self.again.get(tenant).copied().unwrap_or_default();
         let again = before.max(turn);
         let wait = again - now;
         if wait <= MAX_RETRY_AFTER {
             self.again.insert(tenant.clone(), again + self.pace);
         }
-        Turn::Again(wait.min(MAX_RETRY_AFTER).mul_f64(0.75 + chance / 2.0))
+        ConnectSlot::Again(wait.min(MAX_RETRY_AFTER).mul_f64(0.75 + chance / 2.0))
     }
 }
 
-impl Gate {
+impl ConnectSchedule {
     pub(super) fn new(rates: Rates) -> Self {
         Self {
-            resumes: Line::new(rates.resumes),
-            fresh: Line::new(rates.fresh),
+            resumes: ConnectQueue::new(rates.resumes),
+            fresh: ConnectQueue::new(rates.fresh),
         }
     }
 
@@ -128,7 +134,7 @@ impl Gate {
         tenant: &TenantId,
         now: Duration,
         chance: f64,
-    ) -> Turn {
+    ) -> ConnectSlot {
         self.resumes.forget(now);
         self.fresh.forget(now);
         let resuming = self.resumes.of_tenant(tenant);

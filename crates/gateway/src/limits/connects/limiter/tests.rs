@@ -22,11 +22,11 @@ fn ms(ms: u64) -> Duration {
 struct Arrival {
     kind: Kind,
     at: Duration,
-    turn: Turn,
+    turn: ConnectSlot,
 }
 
 fn arrive_all(steps: &[(bool, u64, f64)]) -> Vec<Arrival> {
-    let mut gate = Gate::new(RATES);
+    let mut gate = ConnectSchedule::new(RATES);
     let mut at = Duration::ZERO;
     let arrivals = steps.iter().map(|(resumes, later, chance)| {
         at += ms(*later);
@@ -41,8 +41,8 @@ fn arrive_all(steps: &[(bool, u64, f64)]) -> Vec<Arrival> {
 fn entries(arrivals: &[Arrival], kind: Kind) -> Vec<Duration> {
     let of = arrivals.iter().filter(|arrival| arrival.kind == kind);
     of.filter_map(|arrival| match arrival.turn {
-        Turn::In(wait) => Some(arrival.at + wait),
-        Turn::Again(_) => None,
+        ConnectSlot::In(wait) => Some(arrival.at + wait),
+        ConnectSlot::Again(_) => None,
     })
     .collect()
 }
@@ -74,8 +74,8 @@ proptest! {
     fn waits_are_bounded_and_who_is_sent_away_could_not_have_come_in(steps in steps()) {
         for arrival in arrive_all(&steps) {
             match arrival.turn {
-                Turn::In(wait) => prop_assert!(wait <= MAX_CONNECT_WAIT),
-                Turn::Again(after) => {
+                ConnectSlot::In(wait) => prop_assert!(wait <= MAX_CONNECT_WAIT),
+                ConnectSlot::Again(after) => {
                     prop_assert!(after >= MAX_CONNECT_WAIT.mul_f64(0.75));
                     prop_assert!(after <= MAX_RETRY_AFTER.mul_f64(1.25));
                 }
@@ -86,18 +86,18 @@ proptest! {
     #[test]
     fn resumes_do_not_notice_fresh_ones_which_come_in_behind_those_who_wait(steps in steps()) {
         let arrivals = arrive_all(&steps);
-        let mut alone = Gate::new(RATES);
+        let mut alone = ConnectSchedule::new(RATES);
         let mut resumes_until = Duration::ZERO;
         for (arrival, (.., chance)) in arrivals.iter().zip(&steps) {
             match (arrival.kind, arrival.turn) {
                 (Kind::Resume, turn) => {
                     prop_assert_eq!(turn, alone.arrive(Kind::Resume, &tenant(0), arrival.at, *chance));
-                    if let Turn::In(wait) = turn {
+                    if let ConnectSlot::In(wait) = turn {
                         resumes_until = arrival.at + wait;
                     }
                 }
-                (Kind::Fresh, Turn::In(wait)) => prop_assert!(arrival.at + wait >= resumes_until),
-                (Kind::Fresh, Turn::Again(_)) => {}
+                (Kind::Fresh, ConnectSlot::In(wait)) => prop_assert!(arrival.at + wait >= resumes_until),
+                (Kind::Fresh, ConnectSlot::Again(_)) => {}
             }
         }
     }
@@ -106,14 +106,14 @@ proptest! {
     fn who_comes_no_faster_than_the_rate_does_not_wait(gaps in prop::collection::vec(20..200_u64, 1..100)) {
         let steps: Vec<_> = gaps.iter().map(|gap| (true, *gap, 0.5)).collect();
         for arrival in arrive_all(&steps) {
-            prop_assert_eq!(arrival.turn, Turn::In(Duration::ZERO));
+            prop_assert_eq!(arrival.turn, ConnectSlot::In(Duration::ZERO));
         }
     }
 }
 
 #[test]
 fn a_storm_comes_in_at_the_rate_however_often_it_is_sent_away() {
-    let mut gate = Gate::new(RATES);
+    let mut gate = ConnectSchedule::new(RATES);
     // Everyone comes at once, and comes again when told to; entries are counted by second.
     let mut waiting: Vec<_> = (0..1000).map(|n| (Duration::ZERO, n)).collect();
     let (mut entered, mut tries) = (Vec::new(), 0);
@@ -121,8 +121,8 @@ fn a_storm_comes_in_at_the_rate_however_often_it_is_sent_away() {
         tries += 1;
         let chance = f64::from(n % 100) / 100.0;
         match gate.arrive(Kind::Resume, &tenant(0), at, chance) {
-            Turn::In(wait) => entered.push(at + wait),
-            Turn::Again(after) => waiting.push((at + after, n)),
+            ConnectSlot::In(wait) => entered.push(at + wait),
+            ConnectSlot::Again(after) => waiting.push((at + after, n)),
         }
         waiting.sort_unstable_by(|a, b| b.cmp(a));
     }
@@ -135,20 +135,22 @@ fn a_storm_comes_in_at_the_rate_however_often_it_is_sent_away() {
 
 #[test]
 fn storm_of_a_tenant_leaves_room_for_others() {
-    let mut gate = Gate::new(RATES);
+    let mut gate = ConnectSchedule::new(RATES);
     let now = Duration::from_secs(1);
     let mut come = |n: usize, kind| gate.arrive(kind, &tenant(n), now, 0.5);
     for storm in 0..3 {
         let turns: Vec<_> = (0..1000).map(|_| come(storm, Kind::Resume)).collect();
-        let let_in = turns.iter().filter(|turn| matches!(turn, Turn::In(_)));
+        let let_in = turns
+            .iter()
+            .filter(|turn| matches!(turn, ConnectSlot::In(_)));
         assert!(let_in.count() > 10, "each has a share");
-        assert!(matches!(turns.last(), Some(Turn::Again(_))));
+        assert!(matches!(turns.last(), Some(ConnectSlot::Again(_))));
     }
     for kind in [Kind::Resume, Kind::Fresh] {
         for _ in 0..3 {
             let turn = come(9, kind);
             assert!(
-                matches!(turn, Turn::In(wait) if wait <= 2 * MAX_CONNECT_WAIT),
+                matches!(turn, ConnectSlot::In(wait) if wait <= 2 * MAX_CONNECT_WAIT),
                 "{turn:?}"
             );
         }
