@@ -35,7 +35,7 @@ pub(crate) use price::{
 };
 pub use rates::{BadRateLimit, RateLimit};
 pub(crate) use requests::{RequestShare, UserRequests};
-pub(crate) use strikes::Strikes;
+pub(crate) use strikes::Violations;
 pub(crate) use users::{OpeningPermit, UserConnection, Users};
 
 use buckets::Buckets;
@@ -74,13 +74,13 @@ impl Scope {
 
 /// What is left in a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct RateLimitState {
     scope: Scope,
     rate: Rate,
     remaining: u32,
 }
 
-impl Standing {
+impl RateLimitState {
     /// The one of which the smaller share is left.
     fn tighter(self, other: Self) -> Self {
         let share = |one: Self, of: Self| u64::from(one.remaining) * u64::from(of.rate.burst.get());
@@ -100,7 +100,7 @@ impl Standing {
 /// A bucket was empty.
 #[derive(Debug, Clone, Copy)]
 struct Refusal {
-    standing: Standing,
+    standing: RateLimitState,
     wait: Duration,
 }
 
@@ -119,15 +119,15 @@ impl Refusal {
 
 /// The tightest limit that a request met, for its answer's headers. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tally(Arc<Mutex<Option<Standing>>>);
+pub(crate) struct RequestUsage(Arc<Mutex<Option<RateLimitState>>>);
 
-impl Tally {
-    fn note(&self, standing: Standing) {
+impl RequestUsage {
+    fn note(&self, standing: RateLimitState) {
         let mut tightest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *tightest = Some(tightest.map_or(standing, |other| other.tighter(standing)));
     }
 
-    fn tightest(&self) -> Option<Standing> {
+    fn tightest(&self) -> Option<RateLimitState> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -221,7 +221,7 @@ impl Limits {
     }
 
     /// Tells the limits, and where the request stands in the tightest of them.
-    pub(crate) fn tell(&self, tally: &Tally, headers: &mut HeaderMap) {
+    pub(crate) fn tell(&self, tally: &RequestUsage, headers: &mut HeaderMap) {
         let Some(inner) = &self.0 else { return };
         headers.insert(RATELIMIT_POLICY_HEADER, inner.policy.clone());
         let standing = tally.tightest().and_then(|standing| {
@@ -263,7 +263,7 @@ impl Inner {
         };
         let charged = buckets.charge(key, price, Instant::now());
         let (Ok(standing) | Err(Refusal { standing, .. })) = charged;
-        if let Some(tally) = extensions.get::<Tally>() {
+        if let Some(tally) = extensions.get::<RequestUsage>() {
             tally.note(standing);
         }
         charged.map(|_standing| ()).map_err(|refusal| {
@@ -283,8 +283,8 @@ fn keys(caller: &Caller) -> ((&str, &str), (&str, &str, &str)) {
 mod tests {
     use super::*;
 
-    fn standing(scope: Scope, per_second: u32, burst: u32, remaining: u32) -> Standing {
-        Standing {
+    fn standing(scope: Scope, per_second: u32, burst: u32, remaining: u32) -> RateLimitState {
+        RateLimitState {
             scope,
             rate: Rate::new(per_second, burst).unwrap(),
             remaining,
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(user.tighter(device), user);
         assert_eq!(device.tighter(user), user);
         assert_eq!(user.tighter(address), address);
-        let reset = [user, device, address].map(Standing::reset);
+        let reset = [user, device, address].map(RateLimitState::reset);
         assert_eq!(reset, [2, 2, 4]);
     }
 

@@ -16,7 +16,7 @@ use confab_protocol::error::{Code, Failure};
 use super::App;
 use super::problem::Problem;
 use crate::http::server::Reserved;
-use crate::limits::{RequestShare, Tally};
+use crate::limits::{RequestShare, RequestUsage};
 
 /// Bytes of a request's target.
 const MAX_URI_BYTES: usize = 8 * 1024;
@@ -76,7 +76,7 @@ async fn limited(app: &App, is_unlimited: bool, mut request: Request, next: Next
     if !app.limits.are_on() || is_unlimited {
         return in_time(app.longest, request, next).await;
     }
-    let tally = Tally::default();
+    let tally = RequestUsage::default();
     request.extensions_mut().insert(tally.clone());
     let charged = app
         .limits

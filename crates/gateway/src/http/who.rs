@@ -15,7 +15,7 @@ use super::{App, RequestId};
 use crate::auth::Transport;
 use crate::keys;
 use crate::limits::permits::FairPermit;
-use crate::limits::{ASK_ALL_PRICE, PLAIN_PRICE, RequestShare, Tally};
+use crate::limits::{ASK_ALL_PRICE, PLAIN_PRICE, RequestShare, RequestUsage};
 use crate::trace::traceparent;
 
 /// The caller of a request whose token was verified.
@@ -109,7 +109,7 @@ impl FromRequestParts<Arc<App>> for Who {
             .unwrap_or_default();
         let traceparent = traceparent(&parts.headers).map(str::to_owned);
         let mut tallied = Extensions::new();
-        if let Some(tally) = parts.extensions.get::<Tally>() {
+        if let Some(tally) = parts.extensions.get::<RequestUsage>() {
             tallied.insert(tally.clone());
         }
         Ok(Self {

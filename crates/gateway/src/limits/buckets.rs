@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use super::rates::Rate;
-use super::{Refusal, Scope, Standing};
+use super::{RateLimitState, Refusal, Scope};
 
 /// Buckets that keys have of their own.
 const MAX_BUCKETS: usize = 1 << 18;
@@ -72,7 +72,7 @@ impl Buckets {
         key: &impl Hash,
         price: u32,
         now: Instant,
-    ) -> Result<Standing, Refusal> {
+    ) -> Result<RateLimitState, Refusal> {
         let now = self.nanoseconds(now);
         let bucket = self.bucket(key);
         let mut shard = self.shard(bucket);
@@ -148,8 +148,8 @@ impl Buckets {
         self.rate.burst.get().saturating_sub(missing)
     }
 
-    const fn standing(&self, remaining: u32) -> Standing {
-        Standing {
+    const fn standing(&self, remaining: u32) -> RateLimitState {
+        RateLimitState {
             scope: self.scope,
             rate: self.rate,
             remaining,

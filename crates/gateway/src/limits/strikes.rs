@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 /// Refusals of one connection within a time. Holds nothing until there is one.
 #[derive(Debug)]
-pub(crate) struct Strikes {
+pub(crate) struct Violations {
     most: usize,
     within: Duration,
     times: VecDeque<Instant>,
 }
 
-impl Strikes {
+impl Violations {
     /// Bears fewer than `most` within a time.
     pub(crate) const fn new(most: usize, within: Duration) -> Self {
         Self {
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn only_what_comes_within_the_time_adds_up() {
-        let mut strikes = Strikes::new(3, Duration::from_secs(60));
+        let mut strikes = Violations::new(3, Duration::from_secs(60));
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         let counted: Vec<_> = [0, 50, 61, 100, 120, 170]

@@ -8,7 +8,7 @@ use confab_protocol::frame::ClientFrame;
 use tokio::time::Instant;
 
 use super::codec::Decoded;
-use crate::limits::{Limits, PLAIN_PRICE, Strikes, price_of, price_of_bytes};
+use crate::limits::{Limits, PLAIN_PRICE, Violations, price_of, price_of_bytes};
 
 /// Frames refused within [`REFUSALS_PERIOD`] that end the connection: who goes on so does not listen.
 const MAX_REFUSALS: usize = 100;
@@ -18,7 +18,7 @@ const REFUSALS_PERIOD: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Meter {
     limits: Limits,
-    strikes: Strikes,
+    strikes: Violations,
     /// Pings of the gateway's that were not answered yet: their pongs cost nothing.
     pongs_due: u32,
 }
@@ -39,7 +39,7 @@ impl Meter {
     pub(super) const fn new(limits: Limits) -> Self {
         Self {
             limits,
-            strikes: Strikes::new(MAX_REFUSALS, REFUSALS_PERIOD),
+            strikes: Violations::new(MAX_REFUSALS, REFUSALS_PERIOD),
             pongs_due: 1,
         }
     }
