@@ -21,17 +21,17 @@ const RETRY_DELAY_MS: u64 = 1000;
 
 /// The requests of all users. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct UserRequests(Arc<Inner>);
+pub(crate) struct UserRequests(Arc<UserTable>);
 
 #[derive(Debug)]
-struct Inner {
+struct UserTable {
     max_requests: usize,
-    users: Mutex<FxHashMap<Owner, OfUser>>,
+    users: Mutex<FxHashMap<Owner, UserShare>>,
     metrics: LimitMetrics,
 }
 
 #[derive(Debug)]
-struct OfUser {
+struct UserShare {
     requests: usize,
     bodies: Arc<Semaphore>,
 }
@@ -46,10 +46,10 @@ struct UserRequest {
 
 /// What a request holds of its user's share, from when its caller is known until its answer is gone. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RequestShare(Arc<Mutex<Held>>);
+pub(crate) struct RequestShare(Arc<Mutex<HeldShare>>);
 
 #[derive(Debug, Default)]
-struct Held {
+struct HeldShare {
     request: Option<UserRequest>,
     body: Option<OwnedSemaphorePermit>,
 }
@@ -57,7 +57,7 @@ struct Held {
 impl UserRequests {
     /// Bounds with so many requests of a user at once.
     pub(crate) fn new(max_requests: usize, metrics: LimitMetrics) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(UserTable {
             max_requests: max_requests.max(1),
             users: Mutex::default(),
             metrics,
@@ -70,7 +70,7 @@ impl UserRequests {
     /// `RATE_LIMITED` when the user has as many as it may have.
     pub(crate) fn begin(&self, owner: Owner, share: &RequestShare) -> Result<(), Failure> {
         let mut users = self.lock();
-        let of_user = users.entry(owner.clone()).or_insert_with(|| OfUser {
+        let of_user = users.entry(owner.clone()).or_insert_with(|| UserShare {
             requests: 0,
             bodies: Arc::new(Semaphore::new(MAX_BODY_UNITS)),
         });
@@ -95,7 +95,7 @@ impl UserRequests {
         Failure::new(Code::RateLimited, full).retry_after(RETRY_DELAY_MS)
     }
 
-    fn lock(&self) -> MutexGuard<'_, FxHashMap<Owner, OfUser>> {
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<Owner, UserShare>> {
         self.0.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -125,7 +125,7 @@ impl RequestShare {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, HeldShare> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
