@@ -32,20 +32,20 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The bounds of users. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct Users(Arc<Inner>);
+pub(crate) struct Users(Arc<UserTable>);
 
 #[derive(Debug)]
-struct Inner {
+struct UserTable {
     max_connections: usize,
-    users: Mutex<FxHashMap<Key, OfUser>>,
+    users: Mutex<FxHashMap<UserKey, UserBounds>>,
     failed_resumes: Buckets,
     metrics: LimitMetrics,
 }
 
-type Key = (TenantId, UserId);
+type UserKey = (TenantId, UserId);
 
 #[derive(Debug)]
-struct OfUser {
+struct UserBounds {
     connections: usize,
     openings: Arc<Semaphore>,
 }
@@ -54,7 +54,7 @@ struct OfUser {
 #[derive(Debug)]
 pub(crate) struct UserConnection {
     users: Users,
-    key: Key,
+    key: UserKey,
     openings: Arc<Semaphore>,
 }
 
@@ -68,7 +68,7 @@ impl Users {
             per_second: FAILED_RESUMES_PER_SECOND,
             burst: FAILED_RESUMES,
         };
-        Self(Arc::new(Inner {
+        Self(Arc::new(UserTable {
             max_connections,
             users: Mutex::default(),
             failed_resumes: Buckets::new(Scope::ResumeTokens, rate, Instant::now()),
@@ -88,7 +88,7 @@ impl Users {
     ) -> Result<UserConnection, Failure> {
         let key = key(caller);
         let mut users = self.lock();
-        let of_user = users.entry(key.clone()).or_insert_with(|| OfUser {
+        let of_user = users.entry(key.clone()).or_insert_with(|| UserBounds {
             connections: 0,
             openings: Arc::new(Semaphore::new(MAX_OPENINGS)),
         });
@@ -147,7 +147,7 @@ impl Users {
         Failure::new(Code::RateLimited, full).retry_after(RETRY_DELAY_MS)
     }
 
-    fn lock(&self) -> MutexGuard<'_, FxHashMap<Key, OfUser>> {
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<UserKey, UserBounds>> {
         self.0.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -193,7 +193,7 @@ impl Drop for UserConnection {
     }
 }
 
-fn key(caller: &Caller) -> Key {
+fn key(caller: &Caller) -> UserKey {
     (caller.tenant.clone(), caller.user.clone())
 }
 
