@@ -12,11 +12,11 @@ use tokio::sync::oneshot::error::RecvError;
 #[derive(Debug)]
 pub(crate) struct FairPermits {
     total: usize,
-    state: Mutex<State>,
+    state: Mutex<PermitState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PermitState {
     queue: FairQueue<oneshot::Sender<FairPermit>>,
     waiting: Counts,
     held: Counts,
@@ -78,12 +78,12 @@ impl FairPermits {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PermitState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl PermitState {
     fn next(&mut self, total: usize) -> Option<(Owner, oneshot::Sender<FairPermit>)> {
         if self.held.all() >= total {
             return None;
