@@ -16,17 +16,17 @@ use crate::metrics::ConnectionMetrics;
 
 /// The slots of one kind of connections. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct Slots(Arc<Shared>);
+pub(crate) struct Slots(Arc<SharedSlots>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedSlots {
     capacity: usize,
-    table: Mutex<Table>,
+    table: Mutex<SlotTable>,
     metrics: ConnectionMetrics,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct SlotTable {
     /// Connections that are open, those included that were evicted and have not ended yet.
     open: usize,
     silent: Evictable,
@@ -48,18 +48,18 @@ struct Evictable {
 #[derive(Debug)]
 pub(crate) struct Slot {
     // In this order: what is not listed any more is not open either.
-    place: Place,
-    kept: Kept,
+    place: EvictionPlace,
+    kept: KeptSlot,
 }
 
 /// A slot that is not given up before it is dropped.
 #[derive(Debug)]
-pub(crate) struct Kept(Arc<Shared>);
+pub(crate) struct KeptSlot(Arc<SharedSlots>);
 
 /// A connection's place among those that may have to give up theirs.
 #[derive(Debug)]
-struct Place {
-    shared: Arc<Shared>,
+struct EvictionPlace {
+    shared: Arc<SharedSlots>,
     address: IpAddr,
     /// What it is listed under; 0 while it is not. Changed only under the lock.
     since: AtomicU64,
@@ -69,7 +69,7 @@ struct Place {
 impl Slots {
     /// So many slots, all free.
     pub(crate) fn new(capacity: usize, metrics: ConnectionMetrics) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(SharedSlots {
             capacity,
             table: Mutex::default(),
             metrics,
@@ -90,13 +90,13 @@ impl Slots {
         drop(table);
         self.0.metrics.opened();
         Some(Slot {
-            place: Place {
+            place: EvictionPlace {
                 shared: Arc::clone(&self.0),
                 address,
                 since: since.into(),
                 evicted,
             },
-            kept: Kept(Arc::clone(&self.0)),
+            kept: KeptSlot(Arc::clone(&self.0)),
         })
     }
 }
@@ -123,13 +123,13 @@ impl Slot {
     }
 
     /// Keeps the slot for the connection's life; nothing when another was given it.
-    pub(crate) fn keep(self) -> Option<Kept> {
+    pub(crate) fn keep(self) -> Option<KeptSlot> {
         let Self { place, kept } = self;
         place.asks().then_some(kept)
     }
 }
 
-impl Place {
+impl EvictionPlace {
     fn asks(&self) -> bool {
         let mut table = self.shared.lock();
         self.unlist(&mut table);
@@ -138,7 +138,7 @@ impl Place {
     }
 
     /// Lists it anew, unless its slot is another's; says whether it has it.
-    fn list(&self, of: impl Fn(&mut Table) -> &mut Evictable) -> bool {
+    fn list(&self, of: impl Fn(&mut SlotTable) -> &mut Evictable) -> bool {
         let mut table = self.shared.lock();
         if self.evicted.is_cancelled() {
             return false;
@@ -150,7 +150,7 @@ impl Place {
         true
     }
 
-    fn unlist(&self, table: &mut Table) {
+    fn unlist(&self, table: &mut SlotTable) {
         let since = self.since.swap(0, Ordering::Relaxed);
         if since != 0 && table.silent.remove(self.address, since).is_none() {
             table.receiving.remove(self.address, since);
@@ -158,7 +158,7 @@ impl Place {
     }
 }
 
-impl Table {
+impl SlotTable {
     fn ticket(&mut self) -> u64 {
         self.tickets += 1;
         self.tickets
@@ -174,21 +174,21 @@ impl Table {
     }
 }
 
-impl Drop for Place {
+impl Drop for EvictionPlace {
     fn drop(&mut self) {
         self.asks();
     }
 }
 
-impl Drop for Kept {
+impl Drop for KeptSlot {
     fn drop(&mut self) {
         self.0.lock().open -= 1;
         self.0.metrics.ended();
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Table> {
+impl SharedSlots {
+    fn lock(&self) -> MutexGuard<'_, SlotTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -332,7 +332,7 @@ mod tests {
         #[test]
         fn table_holds_what_is_open_and_listed(steps in prop::collection::vec((0..6_u8, 0..3_u8, 0..8_usize), 1..200)) {
             let slots = slots(4);
-            let (mut held, mut kept): (Vec<Slot>, Vec<Kept>) = (Vec::new(), Vec::new());
+            let (mut held, mut kept): (Vec<Slot>, Vec<KeptSlot>) = (Vec::new(), Vec::new());
             for (step, from, at) in steps {
                 match step {
                     0 => held.extend(slots.take(address(from))),

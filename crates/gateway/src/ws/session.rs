@@ -36,7 +36,7 @@ use crate::delivery::frames::Frame;
 use crate::delivery::send_queue::SendQueue;
 use crate::limits::UserConnection;
 use crate::limits::parsing::is_small;
-use crate::limits::slots::{Kept, Slot};
+use crate::limits::slots::{KeptSlot, Slot};
 use crate::sessions::Registered;
 use crate::sessions::records::SessionLease;
 
@@ -104,7 +104,7 @@ async fn begin<'a>(
     connection: &mut Connection,
     caller: Option<Caller>,
     (slot, greeting): (Slot, Option<Slot>),
-) -> Result<(Box<Session<'a>>, Kept), End> {
+) -> Result<(Box<Session<'a>>, KeptSlot), End> {
     let greeted = tokio::select! {
         greeted = greet(sockets, connection, caller) => greeted?,
         // Silent it would not hear why either.
