@@ -16,7 +16,7 @@ const REFUSALS_PERIOD: Duration = Duration::from_secs(60);
 
 /// Counts one connection's frames.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(super) struct FrameLimiter {
     limits: Limits,
     strikes: Violations,
     /// Pings of the gateway's that were not answered yet: their pongs cost nothing.
@@ -25,7 +25,7 @@ pub(super) struct Meter {
 
 /// A frame that was refused.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct FrameRefusal {
     /// The frame's id.
     pub(super) id: Option<String>,
     /// What it is answered with.
@@ -34,7 +34,7 @@ pub(super) struct Refused {
     pub(super) ends: bool,
 }
 
-impl Meter {
+impl FrameLimiter {
     /// A meter of a connection whose welcome was pinged.
     pub(super) const fn new(limits: Limits) -> Self {
         Self {
@@ -53,7 +53,7 @@ impl Meter {
         caller: &Caller,
         decoded: &Decoded,
         bytes: usize,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), FrameRefusal> {
         let price = match decoded {
             Decoded::Frame(frame) => price_of(frame),
             Decoded::Bad(_) | Decoded::WrongKind => PLAIN_PRICE,
@@ -70,7 +70,7 @@ impl Meter {
     ///
     /// # Errors
     /// When there is nothing left.
-    pub(super) fn charge_ping(&mut self, caller: &Caller) -> Result<(), Refused> {
+    pub(super) fn charge_ping(&mut self, caller: &Caller) -> Result<(), FrameRefusal> {
         self.take(caller, PLAIN_PRICE, || None)
     }
 
@@ -78,7 +78,7 @@ impl Meter {
     ///
     /// # Errors
     /// When there is nothing left.
-    pub(super) fn charge_pong(&mut self, caller: &Caller) -> Result<(), Refused> {
+    pub(super) fn charge_pong(&mut self, caller: &Caller) -> Result<(), FrameRefusal> {
         if self.pongs_due > 0 {
             self.pongs_due -= 1;
             return Ok(());
@@ -96,9 +96,9 @@ impl Meter {
         caller: &Caller,
         price: u32,
         id: impl FnOnce() -> Option<String>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), FrameRefusal> {
         let charged = self.limits.charge_frame(caller, price);
-        charged.map_err(|failure| Refused {
+        charged.map_err(|failure| FrameRefusal {
             id: id(),
             failure,
             ends: self.strikes.count(Instant::now()),
@@ -148,9 +148,9 @@ mod tests {
         }
     }
 
-    fn meter(limits: &str) -> Meter {
+    fn meter(limits: &str) -> FrameLimiter {
         let metrics = LimitMetrics::new(&mut Registry::default());
-        Meter::new(Limits::new(&limits.parse().unwrap(), 0, metrics))
+        FrameLimiter::new(Limits::new(&limits.parse().unwrap(), 0, metrics))
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::commands::Done;
 use super::connection::{Connection, End, Meanwhile, pump};
 use super::ending::{drained, goaway, try_elsewhere};
 use super::hello::{Arrived, arrive, greet};
-use super::meter::{Meter, Refused};
+use super::meter::{FrameLimiter, FrameRefusal};
 use super::opening::{LaterToken, open, token_that_stands};
 use super::renewal::{expiry, warning};
 use super::sends::Sends;
@@ -170,7 +170,7 @@ pub(super) struct Session<'a> {
     /// What the client said last of its user's presence.
     pub(super) said_presence: Option<PresenceStatus>,
     bad_frames: VecDeque<Instant>,
-    meter: Meter,
+    meter: FrameLimiter,
     heard: Instant,
     taken: u64,
 }
@@ -203,7 +203,7 @@ impl<'a> Session<'a> {
             drained_late: false,
             said_presence: None,
             bad_frames: VecDeque::new(),
-            meter: Meter::new(sockets.rates.clone()),
+            meter: FrameLimiter::new(sockets.rates.clone()),
             heard: Instant::now(),
             taken: 0,
         }
@@ -396,7 +396,7 @@ impl<'a> Session<'a> {
 }
 
 /// Answers a frame that was one too many; ends the connection that goes on so.
-fn limited(connection: &Connection, refused: Refused) -> Result<(), End> {
+fn limited(connection: &Connection, refused: FrameRefusal) -> Result<(), End> {
     let code = refused.failure.code;
     connection.answer_error(refused.id, refused.failure);
     if refused.ends {
@@ -407,7 +407,7 @@ fn limited(connection: &Connection, refused: Refused) -> Result<(), End> {
 }
 
 /// A ping or pong that was one too many is passed over: it has no answer that says so.
-fn passed_over(refused: &Refused) -> Result<(), End> {
+fn passed_over(refused: &FrameRefusal) -> Result<(), End> {
     if refused.ends {
         Err(End::of(refused.failure.code))
     } else {
