@@ -4,14 +4,14 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
-use super::commands::Done;
+use super::commands::CommandDone;
 
 /// What is on its way. A session that asks nothing holds nothing for it.
 #[derive(Default)]
-pub(super) struct Asked<'a>(Option<FuturesUnordered<BoxFuture<'a, Done>>>);
+pub(super) struct PendingCommands<'a>(Option<FuturesUnordered<BoxFuture<'a, CommandDone>>>);
 
-impl<'a> Asked<'a> {
-    pub(super) fn push(&mut self, asked: BoxFuture<'a, Done>) {
+impl<'a> PendingCommands<'a> {
+    pub(super) fn push(&mut self, asked: BoxFuture<'a, CommandDone>) {
         self.0.get_or_insert_default().push(asked);
     }
 
@@ -20,7 +20,7 @@ impl<'a> Asked<'a> {
     }
 
     /// The next answer; none where nothing is on its way. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Option<Done> {
+    pub(super) async fn next(&mut self) -> Option<CommandDone> {
         self.0.as_mut()?.next().await
     }
 

@@ -25,7 +25,7 @@ use crate::keys;
 use crate::workers::CommandOutcome;
 
 /// What comes back to a session of what it asked.
-pub(super) enum Done {
+pub(super) enum CommandDone {
     /// The answers to commands of a conversation that went to a worker together.
     Stored(ConversationId, Vec<Answered>),
     /// The answer to a `read`.
@@ -107,7 +107,7 @@ impl Session<'_> {
                 ForHub::Presence(status) => hub.presence(key, status).await,
                 ForHub::Seen(seen) => hub.seen(key, seen).await,
             }
-            Done::Told
+            CommandDone::Told
         }));
     }
 
@@ -115,9 +115,9 @@ impl Session<'_> {
     pub(super) fn tell_drained(&mut self) {
         let (hub, key) = (self.sockets.hub.clone(), self.key);
         self.telling_drained += 1;
-        self.on_the_way.push(Box::pin(
-            async move { Done::Drained(hub.drained(key).await) },
-        ));
+        self.on_the_way.push(Box::pin(async move {
+            CommandDone::Drained(hub.drained(key).await)
+        }));
     }
 
     /// Whether the token allows to change or signal anything; the frame is answered where it does not.
@@ -256,7 +256,7 @@ impl Session<'_> {
                 request_id,
                 outcome,
             });
-            Done::Stored(conversation, answers.collect())
+            CommandDone::Stored(conversation, answers.collect())
         }));
     }
 
@@ -283,14 +283,14 @@ impl Session<'_> {
                 request_id,
                 outcome,
             };
-            Done::Read(conversation_id, answered)
+            CommandDone::Read(conversation_id, answered)
         }));
     }
 
     /// Something that was asked has its answer; a frame that was parsed meanwhile is not carried out.
-    pub(super) fn done(&mut self, connection: &Connection, done: Done) {
+    pub(super) fn done(&mut self, connection: &Connection, done: CommandDone) {
         match done {
-            Done::Stored(conversation, answers) => {
+            CommandDone::Stored(conversation, answers) => {
                 for answered in answers {
                     connection.answer(&answered.frame(conversation));
                 }
@@ -298,17 +298,17 @@ impl Session<'_> {
                     self.dispatch(conversation, next);
                 }
             }
-            Done::Read(conversation, answered) => {
+            CommandDone::Read(conversation, answered) => {
                 self.pending_frames -= 1;
                 connection.answer(&answered.frame(conversation));
             }
-            Done::MayType(conversation, answer) => {
+            CommandDone::MayType(conversation, answer) => {
                 self.pending_frames -= 1;
                 self.may_type(connection, conversation, answer);
             }
-            Done::Told => self.telling_hub = false,
-            Done::Parsed(..) => self.parsing = false,
-            Done::Drained(is_told) => {
+            CommandDone::Told => self.telling_hub = false,
+            CommandDone::Parsed(..) => self.parsing = false,
+            CommandDone::Drained(is_told) => {
                 self.telling_drained -= 1;
                 self.drained_late |= !is_told;
                 // However often a shard was late, it is told once again.
@@ -316,7 +316,7 @@ impl Session<'_> {
                     self.tell_drained();
                 }
             }
-            Done::Verified(id, verified) => self.renewed(connection, id, verified),
+            CommandDone::Verified(id, verified) => self.renewed(connection, id, verified),
         }
     }
 }

@@ -9,7 +9,7 @@ use confab_protocol::timestamp::Timestamp;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::commands::Done;
+use super::commands::CommandDone;
 use super::connection::Connection;
 use super::session::Session;
 use super::verify;
@@ -50,7 +50,7 @@ impl Session<'_> {
         self.renewing = true;
         self.on_the_way.push(Box::pin(async move {
             let verified = verify(sockets, &auth.token).await;
-            Done::Verified(auth.id, verified)
+            CommandDone::Verified(auth.id, verified)
         }));
     }
 

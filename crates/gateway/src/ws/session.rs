@@ -17,9 +17,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::debug;
 
 use super::Sockets;
-use super::asked::Asked;
+use super::asked::PendingCommands;
 use super::codec::{Decoded, decode};
-use super::commands::Done;
+use super::commands::CommandDone;
 use super::connection::{Connection, End, Meanwhile, pump};
 use super::ending::{drained, goaway, try_elsewhere};
 use super::hello::{Arrived, arrive, greet};
@@ -155,7 +155,7 @@ pub(super) struct Session<'a> {
     pub(super) sends: Sends,
     pub(super) typist: Typist,
     /// What was asked of workers and of the hub, until it is answered.
-    pub(super) on_the_way: Asked<'a>,
+    pub(super) on_the_way: PendingCommands<'a>,
     /// How many of them are no sends, which have a bound of their own.
     pub(super) pending_frames: usize,
     /// A fresh token is looked at: what it allows decides over the frames behind it.
@@ -194,7 +194,7 @@ impl<'a> Session<'a> {
             later,
             sends: Sends::default(),
             typist: Typist::default(),
-            on_the_way: Asked::default(),
+            on_the_way: PendingCommands::default(),
             pending_frames: 0,
             renewing: false,
             telling_hub: false,
@@ -332,12 +332,12 @@ impl<'a> Session<'a> {
         self.parsing = true;
         self.on_the_way.push(Box::pin(async move {
             let parse = move |message: &Message| Box::new(decode(encoding, message));
-            Done::Parsed(parsing.parse(&owner, (message, bytes), parse).await, bytes)
+            CommandDone::Parsed(parsing.parse(&owner, (message, bytes), parse).await, bytes)
         }));
     }
 
-    fn go_on(&mut self, connection: &Connection, done: Done) -> Result<(), End> {
-        let Done::Parsed(parsed, bytes) = done else {
+    fn go_on(&mut self, connection: &Connection, done: CommandDone) -> Result<(), End> {
+        let CommandDone::Parsed(parsed, bytes) = done else {
             self.done(connection, done);
             return Ok(());
         };

@@ -9,7 +9,7 @@ use confab_protocol::limits;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Semaphore;
 
-use super::commands::Done;
+use super::commands::CommandDone;
 use super::connection::Connection;
 use super::session::Session;
 use crate::account::Account;
@@ -68,7 +68,7 @@ impl Session<'_> {
         self.pending_frames += 1;
         self.on_the_way.push(Box::pin(async move {
             let members = hub.membership(key, conversation, &turns).await;
-            Done::MayType(conversation, members)
+            CommandDone::MayType(conversation, members)
         }));
     }
 
