@@ -19,7 +19,7 @@ use crate::limits::{CONNECT_PRICE, OpeningPermit, UserConnection, price_of_posit
 use crate::sessions::records::Token;
 
 /// A client that said hello.
-pub(super) struct Greeted {
+pub(super) struct HelloAccepted {
     pub(super) caller: Caller,
     pub(super) hello: Hello,
     /// What it holds, from hello or from the `seen` behind it.
@@ -30,7 +30,7 @@ pub(super) struct Greeted {
 const MAX_CONTROL_FRAMES: usize = 16;
 
 /// A client whose turn it is to open its session.
-pub(super) struct Arrived {
+pub(super) struct SlotGranted {
     /// Its place among the connections of its user.
     pub(super) place: UserConnection,
     /// Its place among those of them that open.
@@ -45,7 +45,7 @@ pub(super) async fn greet(
     sockets: &Sockets,
     connection: &mut Connection,
     from_header: Option<Caller>,
-) -> Result<Greeted, End> {
+) -> Result<HelloAccepted, End> {
     let deadline = Instant::now() + sockets.limits.hello;
     let ClientFrame::Hello(mut hello) = connection
         .frame_by(deadline, sockets, from_header.as_ref())
@@ -93,7 +93,7 @@ pub(super) async fn greet(
     }
     // What belongs to a connection is let in with it.
     sockets.rates.take(&caller, price_of_positions(seen.len()));
-    Ok(Greeted {
+    Ok(HelloAccepted {
         caller,
         hello,
         seen,
@@ -107,9 +107,9 @@ pub(super) async fn greet(
 pub(super) async fn arrive(
     sockets: &Sockets,
     connection: &Connection,
-    greeted: &Greeted,
-) -> Result<Arrived, End> {
-    let Greeted { caller, hello, .. } = greeted;
+    greeted: &HelloAccepted,
+) -> Result<SlotGranted, End> {
+    let HelloAccepted { caller, hello, .. } = greeted;
     let token = hello.resume_token.as_deref().and_then(Token::parse);
     let kind = match token {
         Some(_) if sockets.users.resumes_well(caller) => Kind::Resume,
@@ -124,7 +124,7 @@ pub(super) async fn arrive(
         let place = sockets.users.connect(caller, takes_over)?;
         let opening = place.open().await?;
         sockets.arrivals.admit(kind, &caller.tenant).await?;
-        Ok(Arrived { place, opening })
+        Ok(SlotGranted { place, opening })
     };
     let admitted = tokio::select! {
         admitted = admitting => admitted,

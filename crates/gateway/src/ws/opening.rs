@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::Sockets;
 use super::connection::{Connection, End};
-use super::hello::Greeted;
+use super::hello::HelloAccepted;
 use super::session::Session;
 use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::SendQueue;
@@ -43,10 +43,10 @@ pub(super) struct LaterToken {
 pub(super) async fn open<'a>(
     sockets: &'a Sockets,
     connection: &Connection,
-    greeted: Greeted,
+    greeted: HelloAccepted,
     user_connection: UserConnection,
 ) -> Result<Session<'a>, End> {
-    let Greeted {
+    let HelloAccepted {
         caller,
         mut hello,
         seen,

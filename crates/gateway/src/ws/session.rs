@@ -22,7 +22,7 @@ use super::codec::{Decoded, decode};
 use super::commands::CommandDone;
 use super::connection::{Connection, End, Meanwhile, pump};
 use super::ending::{drained, goaway, try_elsewhere};
-use super::hello::{Arrived, arrive, greet};
+use super::hello::{SlotGranted, arrive, greet};
 use super::meter::{FrameLimiter, FrameRefusal};
 use super::opening::{LaterToken, open, token_that_stands};
 use super::renewal::{expiry, warning};
@@ -113,7 +113,7 @@ async fn begin<'a>(
     };
     drop(greeting);
     let kept = slot.keep().ok_or(End::Lost)?;
-    let Arrived { place, opening } = arrive(sockets, connection, &greeted).await?;
+    let SlotGranted { place, opening } = arrive(sockets, connection, &greeted).await?;
     let session = open(sockets, connection, greeted, place).await?;
     drop(opening);
     Ok((Box::new(session), kept))
