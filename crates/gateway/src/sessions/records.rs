@@ -37,7 +37,7 @@ mod writer;
 pub(crate) use crate::sessions::records::lease::SessionLease;
 pub(crate) use known::Known;
 use ration::Rations;
-use table::{Hold, Replaced, Table, Times};
+use table::{LeaseHold, RecordLifetimes, Replaced, Table};
 pub(crate) use takeover::{Resumed, TakenOver};
 pub(crate) use token::Token;
 
@@ -91,7 +91,7 @@ impl Records {
         metrics: RecordMetrics,
     ) -> Self {
         let Bounds { window, max_bytes } = bounds;
-        let times = Times {
+        let times = RecordLifetimes {
             window,
             period: window / 3,
         };
@@ -186,7 +186,7 @@ impl Records {
 
     fn lease(&self, session: SessionId, owner: Ownership) -> SessionLease {
         let take_over = owner.take_over;
-        SessionLease::new(self.clone(), Hold { session, take_over })
+        SessionLease::new(self.clone(), LeaseHold { session, take_over })
     }
 
     /// Changes the table, and counts what it holds then.

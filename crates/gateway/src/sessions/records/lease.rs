@@ -8,7 +8,7 @@ use confab_protocol::signal::PresenceStatus;
 use tokio::sync::oneshot;
 
 use super::Records;
-use super::table::Hold;
+use super::table::LeaseHold;
 use crate::account::SessionKey;
 
 /// A connection's hold on its session. When it is dropped the session has ended, and may be resumed. All it says is
@@ -16,11 +16,11 @@ use crate::account::SessionKey;
 #[derive(Debug)]
 pub(crate) struct SessionLease {
     records: Records,
-    hold: Hold,
+    hold: LeaseHold,
 }
 
 impl SessionLease {
-    pub(super) const fn new(records: Records, hold: Hold) -> Self {
+    pub(super) const fn new(records: Records, hold: LeaseHold) -> Self {
         Self { records, hold }
     }
 

@@ -24,24 +24,24 @@ mod writes;
 use dropped::Dropped;
 use ended::EndedSessions;
 use taking::Takings;
-pub(crate) use writes::{Due, Snapshot};
+pub(crate) use writes::{DueWrite, Snapshot};
 
 /// The records of this gateway.
 #[derive(Debug)]
 pub(crate) struct Table {
-    held: FxHashMap<SessionId, Box<Held>>,
+    held: FxHashMap<SessionId, Box<HeldRecord>>,
     takings: Takings,
     ended: EndedSessions,
     due: BTreeSet<(Instant, SessionId)>,
     /// Records that changed since they were last stored.
     unsettled: usize,
     dropped: Dropped,
-    times: Times,
+    times: RecordLifetimes,
 }
 
 /// For how long what is kept.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Times {
+pub(crate) struct RecordLifetimes {
     /// How long after its end a session may be resumed.
     pub(crate) window: Duration,
     /// How often a live session's record is put again.
@@ -50,11 +50,11 @@ pub(crate) struct Times {
 
 /// A session's record here.
 #[derive(Debug)]
-struct Held {
+struct HeldRecord {
     record: Record,
     /// Under which it stands in the bucket, as far as known; 0 for none.
     revision: u64,
-    state: State,
+    state: RecordState,
     due: Instant,
     writing: bool,
     /// It changed, or must be written once more, since the write that is on its way began.
@@ -65,7 +65,7 @@ struct Held {
 }
 
 #[derive(Debug)]
-enum State {
+enum RecordState {
     /// A connection serves it.
     Live {
         send_queue: Arc<SendQueue>,
@@ -78,10 +78,10 @@ enum State {
     Finished(Instant),
 }
 
-impl State {
+impl RecordState {
     /// When nothing needs it any more. What says that a session ended for good is kept for as long as the bucket keeps
     /// what says otherwise.
-    fn expires(&self, times: Times) -> Option<Instant> {
+    fn expires(&self, times: RecordLifetimes) -> Option<Instant> {
         match self {
             Self::Live { .. } => None,
             Self::Ended(at) => Some(*at + times.window),
@@ -92,7 +92,7 @@ impl State {
 
 /// A connection's hold on a session: void when another has taken the session over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Hold {
+pub(crate) struct LeaseHold {
     pub(crate) session: SessionId,
     pub(crate) take_over: Uuid,
 }
@@ -113,7 +113,7 @@ impl Replaced {
 }
 
 impl Table {
-    pub(crate) fn new(times: Times) -> Self {
+    pub(crate) fn new(times: RecordLifetimes) -> Self {
         Self {
             held: FxHashMap::default(),
             takings: Takings::default(),
@@ -142,9 +142,9 @@ impl Table {
     ) {
         let (send_queue, key) = live;
         let key = Some(key);
-        let held = Held::new(record, State::Live { send_queue, key }, now);
+        let held = HeldRecord::new(record, RecordState::Live { send_queue, key }, now);
         let waits = Some(waits);
-        self.insert(session, Held { waits, ..held });
+        self.insert(session, HeldRecord { waits, ..held });
         self.touch(session, now);
     }
 
@@ -154,7 +154,7 @@ impl Table {
     }
 
     /// A take-over failed.
-    pub(crate) fn not_taken(&mut self, hold: Hold) {
+    pub(crate) fn not_taken(&mut self, hold: LeaseHold) {
         self.takings.end(hold);
     }
 
@@ -169,54 +169,54 @@ impl Table {
         next: Instant,
     ) -> Option<Replaced> {
         let take_over = record.owner.take_over;
-        let is_lost = !self.takings.end(Hold { session, take_over });
+        let is_lost = !self.takings.end(LeaseHold { session, take_over });
         let held = self.held.get(&session);
         if is_lost || held.is_some_and(|held| held.record.owner > record.owner) {
             return None;
         }
         let replaced = self.remove(session);
-        let state = State::Live {
+        let state = RecordState::Live {
             send_queue,
             key: None,
         };
-        let held = Held {
+        let held = HeldRecord {
             revision,
-            ..Held::new(record, state, next)
+            ..HeldRecord::new(record, state, next)
         };
         self.insert(session, held);
         Some(replaced)
     }
 
     /// The connection is known to the hub by `key`.
-    pub(crate) fn opened(&mut self, hold: Hold, opened: SessionKey) {
+    pub(crate) fn opened(&mut self, hold: LeaseHold, opened: SessionKey) {
         if let Some((_, key)) = self.live(hold) {
             *key = Some(opened);
         }
     }
 
     /// The hub is about to forget the connection: what it says of its positions from now on is nothing.
-    pub(crate) fn leaving(&mut self, hold: Hold) {
+    pub(crate) fn leaving(&mut self, hold: LeaseHold) {
         if let Some((_, key)) = self.live(hold) {
             *key = None;
         }
     }
 
     /// The client has its welcome, and the newest token with it: the former one is worth nothing.
-    pub(crate) fn acked(&mut self, hold: Hold) {
+    pub(crate) fn acked(&mut self, hold: LeaseHold) {
         if let Some((record, _)) = self.live(hold) {
             record.former = None;
         }
     }
 
     /// What the user says of its presence.
-    pub(crate) fn presence(&mut self, hold: Hold, status: PresenceStatus) {
+    pub(crate) fn presence(&mut self, hold: LeaseHold, status: PresenceStatus) {
         if let Some((record, _)) = self.live(hold) {
             record.presence = status;
         }
     }
 
     /// What a live session's client has acknowledged, as the hub knows by `of`.
-    pub(crate) fn positions(&mut self, hold: Hold, of: SessionKey, positions: Vec<Position>) {
+    pub(crate) fn positions(&mut self, hold: LeaseHold, of: SessionKey, positions: Vec<Position>) {
         if let Some((record, key)) = self.live(hold)
             && *key == Some(of)
         {
@@ -225,19 +225,24 @@ impl Table {
     }
 
     /// The connection ended, and its session may be resumed, from `positions` where they are known.
-    pub(crate) fn ended(&mut self, hold: Hold, positions: Option<Vec<Position>>, now: Instant) {
+    pub(crate) fn ended(
+        &mut self,
+        hold: LeaseHold,
+        positions: Option<Vec<Position>>,
+        now: Instant,
+    ) {
         let Some((record, _)) = self.live(hold) else {
             return;
         };
         if let Some(positions) = positions {
             record.positions = positions;
         }
-        self.set_ended(hold.session, State::Ended(now), now);
+        self.set_ended(hold.session, RecordState::Ended(now), now);
         self.touch(hold.session, now);
     }
 
     /// The session ended for good; `waits` is told when that is written.
-    pub(crate) fn finished(&mut self, hold: Hold, waits: oneshot::Sender<()>, now: Instant) {
+    pub(crate) fn finished(&mut self, hold: LeaseHold, waits: oneshot::Sender<()>, now: Instant) {
         if self.live(hold).is_none() {
             return;
         }
@@ -247,7 +252,7 @@ impl Table {
             let _own = self.remove(hold.session);
             return;
         }
-        self.set_ended(hold.session, State::Finished(now), now);
+        self.set_ended(hold.session, RecordState::Finished(now), now);
         if let Some(held) = self.held.get_mut(&hold.session) {
             held.waits = Some(waits);
         }
@@ -283,11 +288,11 @@ impl Table {
         let is_good = is_same(&record.token, hash) || is_former;
         match &held.state {
             _ if !is_good => (Answer::Refused, Replaced::default()),
-            State::Finished(_) => (Answer::Refused, Replaced::default()),
-            State::Ended(_) => (Answer::Granted, Replaced::default()),
-            State::Live { send_queue, .. } => {
+            RecordState::Finished(_) => (Answer::Refused, Replaced::default()),
+            RecordState::Ended(_) => (Answer::Granted, Replaced::default()),
+            RecordState::Live { send_queue, .. } => {
                 let replaced = Replaced(vec![Arc::clone(send_queue)]);
-                self.set_ended(session, State::Ended(now), now);
+                self.set_ended(session, RecordState::Ended(now), now);
                 (Answer::Granted, replaced)
             }
         }
@@ -297,7 +302,7 @@ impl Table {
     pub(crate) fn has_finished(&self, session: SessionId, owner: Ownership) -> bool {
         let held = self.held.get(&session);
         held.is_some_and(|held| {
-            matches!(held.state, State::Finished(_)) && held.record.owner >= owner
+            matches!(held.state, RecordState::Finished(_)) && held.record.owner >= owner
         })
     }
 
@@ -306,26 +311,26 @@ impl Table {
         self.held.get(&session).map(|held| held.entry())
     }
 
-    fn live(&mut self, hold: Hold) -> Option<(&mut Record, &mut Option<SessionKey>)> {
+    fn live(&mut self, hold: LeaseHold) -> Option<(&mut Record, &mut Option<SessionKey>)> {
         let held = self.held.get_mut(&hold.session)?;
         if held.record.owner.take_over != hold.take_over {
             return None;
         }
         match &mut held.state {
-            State::Live { key, .. } => Some((&mut held.record, key)),
-            State::Ended(_) | State::Finished(_) => None,
+            RecordState::Live { key, .. } => Some((&mut held.record, key)),
+            RecordState::Ended(_) | RecordState::Finished(_) => None,
         }
     }
 
-    fn set_ended(&mut self, session: SessionId, state: State, now: Instant) {
+    fn set_ended(&mut self, session: SessionId, state: RecordState, now: Instant) {
         let Some(held) = self.held.get_mut(&session) else {
             return;
         };
         let expires = state.expires(self.times);
         // One that ended for good is soon written and gone, and must not give way before.
         let dropped = match state {
-            State::Ended(_) => self.ended.add(session, &held.record, now),
-            State::Live { .. } | State::Finished(_) => Vec::new(),
+            RecordState::Ended(_) => self.ended.add(session, &held.record, now),
+            RecordState::Live { .. } | RecordState::Finished(_) => Vec::new(),
         };
         held.state = state;
         self.set_due(session, expires.unwrap_or(now));
@@ -338,7 +343,7 @@ impl Table {
         }
     }
 
-    fn insert(&mut self, session: SessionId, held: Held) {
+    fn insert(&mut self, session: SessionId, held: HeldRecord) {
         self.due.insert((held.due, session));
         self.held.insert(session, Box::new(held));
     }
@@ -349,18 +354,18 @@ impl Table {
         };
         self.due.remove(&(held.due, session));
         self.unsettled -= usize::from(!held.settled);
-        if let State::Ended(at) = held.state {
+        if let RecordState::Ended(at) = held.state {
             self.ended.remove(session, &held.record, at);
         }
         match held.state {
-            State::Live { send_queue, .. } => Replaced(vec![send_queue]),
-            State::Ended(_) | State::Finished(_) => Replaced::default(),
+            RecordState::Live { send_queue, .. } => Replaced(vec![send_queue]),
+            RecordState::Ended(_) | RecordState::Finished(_) => Replaced::default(),
         }
     }
 }
 
-impl Held {
-    const fn new(record: Record, state: State, due: Instant) -> Self {
+impl HeldRecord {
+    const fn new(record: Record, state: RecordState, due: Instant) -> Self {
         Self {
             record,
             revision: 0,
@@ -375,8 +380,10 @@ impl Held {
 
     fn entry(&self) -> Entry {
         match self.state {
-            State::Live { .. } | State::Ended(_) => Entry::Live(Box::new(self.record.clone())),
-            State::Finished(_) => self.record.to_ended(),
+            RecordState::Live { .. } | RecordState::Ended(_) => {
+                Entry::Live(Box::new(self.record.clone()))
+            }
+            RecordState::Finished(_) => self.record.to_ended(),
         }
     }
 }

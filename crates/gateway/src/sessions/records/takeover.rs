@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::decision::{Verdict, judge};
-use super::table::Hold;
+use super::table::LeaseHold;
 use super::token::is_same;
 use super::{Records, SessionLease, Token, owner_of};
 use crate::delivery::send_queue::SendQueue;
@@ -300,7 +300,7 @@ impl Records {
             .taking(session, owner, [record.token, claimant.hash]);
         let taking = Taking {
             records: self,
-            hold: Hold {
+            hold: LeaseHold {
                 session,
                 take_over: owner.take_over,
             },
@@ -362,7 +362,7 @@ impl Records {
 /// A take-over on its way: forgotten when it is over, however it ends.
 struct Taking<'a> {
     records: &'a Records,
-    hold: Hold,
+    hold: LeaseHold,
 }
 
 impl Drop for Taking<'_> {

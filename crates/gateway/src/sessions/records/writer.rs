@@ -16,7 +16,7 @@ use tracing::{debug, info};
 
 use super::Records;
 use super::decision::{Decision, decide};
-use super::table::{Due, Hold, Snapshot};
+use super::table::{DueWrite, LeaseHold, Snapshot};
 use crate::account::SessionKey;
 use crate::hub::actor::HubHandle;
 
@@ -160,7 +160,7 @@ impl Records {
     }
 
     /// Writes a record, behind what the hub says of its session where it is to be asked; says what became of that.
-    async fn write(&self, hub: &HubHandle, due: Due, key: Option<SessionKey>) -> Asked {
+    async fn write(&self, hub: &HubHandle, due: DueWrite, key: Option<SessionKey>) -> Asked {
         let mut asked = if key.is_some() {
             Asked::GivenUp
         } else {
@@ -203,7 +203,7 @@ impl Records {
     }
 
     /// Writes it; says what became of that.
-    async fn put(&self, hold: Hold, snapshot: Snapshot) -> &'static str {
+    async fn put(&self, hold: LeaseHold, snapshot: Snapshot) -> &'static str {
         let mut revision = snapshot.revision;
         for _ in 0..MAX_WRITE_ATTEMPTS {
             match self

@@ -5,7 +5,7 @@ use confab_protocol::ids::SessionId;
 use rustc_hash::FxHashMap;
 
 use super::super::token::is_same;
-use super::Hold;
+use super::LeaseHold;
 
 /// The take-overs on their way.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl Takings {
     }
 
     /// Forgets one; says whether it was there and is not lost.
-    pub(super) fn end(&mut self, hold: Hold) -> bool {
+    pub(super) fn end(&mut self, hold: LeaseHold) -> bool {
         let Some(takings) = self.0.get_mut(&hold.session) else {
             return false;
         };

@@ -5,7 +5,7 @@ use super::super::testing::{hash, owner, record};
 use super::*;
 use crate::delivery::encoding::Encoding;
 
-const TIMES: Times = Times {
+const TIMES: RecordLifetimes = RecordLifetimes {
     window: Duration::from_secs(900),
     period: Duration::from_secs(300),
 };
@@ -44,9 +44,9 @@ impl Case {
     }
 
     /// A session of generation 1 by token 1, whose record stands under revision 10.
-    fn live(&mut self, n: u128) -> (Hold, Arc<SendQueue>) {
+    fn live(&mut self, n: u128) -> (LeaseHold, Arc<SendQueue>) {
         let record = record("alice", "phone", hash(1));
-        let hold = Hold {
+        let hold = LeaseHold {
             session: id(n),
             take_over: record.owner.take_over,
         };
@@ -220,7 +220,7 @@ fn a_token_used_before_is_good_until_the_welcome_is_proven_and_not_after() {
     assert_eq!(case.let_go(1, 1), Answer::Granted);
     assert!(is_closed(&second));
     // A pong that comes now proves nothing: the welcome was given up.
-    let hold = Hold {
+    let hold = LeaseHold {
         session: id(1),
         take_over: owner(2).take_over,
     };
@@ -230,7 +230,7 @@ fn a_token_used_before_is_good_until_the_welcome_is_proven_and_not_after() {
     let (third, closed) = case.take(1, 3).unwrap();
     assert_eq!(closed, 0);
     let take_over = owner(3).take_over;
-    case.table.acked(Hold { take_over, ..hold });
+    case.table.acked(LeaseHold { take_over, ..hold });
     assert_eq!(case.let_go(1, 1), Answer::Refused);
     assert!(!is_closed(&third));
     assert_eq!(case.let_go(1, 2), Answer::Granted, "the newest is good");
@@ -241,7 +241,7 @@ fn a_token_used_before_is_good_until_the_welcome_is_proven_and_not_after() {
 fn proof_holds_also_when_the_connection_has_ended() {
     let mut case = Case::new();
     let _connection = case.take(1, 2).unwrap();
-    let hold = Hold {
+    let hold = LeaseHold {
         session: id(1),
         take_over: owner(2).take_over,
     };
@@ -281,7 +281,7 @@ fn a_take_over_on_its_way_can_be_lost_to_another() {
         };
         assert_eq!(case.table.fence(fence).close(), usize::from(!is_lost));
     }
-    let hold = Hold {
+    let hold = LeaseHold {
         session: id(1),
         take_over: owner(2).take_over,
     };
@@ -301,7 +301,7 @@ fn only_a_later_owner_fences_and_who_is_fenced_writes_nothing() {
         assert_eq!(case.table.fence(Fence { session, owner }).close(), closed);
     }
     assert!(is_closed(&send_queue));
-    let hold = Hold {
+    let hold = LeaseHold {
         session,
         take_over: owner(3).take_over,
     };
@@ -411,7 +411,7 @@ fn sessions_that_give_way_are_deleted_from_the_bucket() {
 fn session_whose_record_never_stood_ends_without_a_trace() {
     let mut case = Case::new();
     let record = record("alice", "phone", hash(1));
-    let hold = Hold {
+    let hold = LeaseHold {
         session: id(1),
         take_over: record.owner.take_over,
     };

@@ -7,7 +7,7 @@ use confab_protocol::fair::Owner;
 use confab_protocol::ids::SessionId;
 
 use super::super::owner_of;
-use super::{Hold, Replaced, State, Table};
+use super::{LeaseHold, RecordState, Replaced, Table};
 use crate::account::SessionKey;
 
 /// How many records are written again a second when all of them are.
@@ -15,8 +15,8 @@ const REWRITES_PER_SECOND: u32 = 2000;
 
 /// A record that is to be written now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Due {
-    pub(crate) hold: Hold,
+pub(crate) struct DueWrite {
+    pub(crate) hold: LeaseHold,
     /// What the hub knows the session by, where it is live.
     pub(crate) key: Option<SessionKey>,
     /// By whose ration it is written; none for what says that a session ended for good.
@@ -44,7 +44,7 @@ impl Table {
     }
 
     /// The next record that is to be written by `now`. Those that can be resumed no more are forgotten.
-    pub(crate) fn take_due(&mut self, now: Instant) -> Option<Due> {
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<DueWrite> {
         while let Some((due, session)) = self.due.first().copied()
             && due <= now
         {
@@ -60,13 +60,13 @@ impl Table {
             }
             held.writing = true;
             let key = match &held.state {
-                State::Live { key, .. } => *key,
-                State::Ended(_) | State::Finished(_) => None,
+                RecordState::Live { key, .. } => *key,
+                RecordState::Ended(_) | RecordState::Finished(_) => None,
             };
             let take_over = held.record.owner.take_over;
-            let is_over = matches!(held.state, State::Finished(_));
-            return Some(Due {
-                hold: Hold { session, take_over },
+            let is_over = matches!(held.state, RecordState::Finished(_));
+            return Some(DueWrite {
+                hold: LeaseHold { session, take_over },
                 key,
                 owner: (!is_over).then(|| owner_of(&held.record)),
             });
@@ -80,7 +80,7 @@ impl Table {
     }
 
     /// What is to be written of a record that was due; none when the session is another's meanwhile.
-    pub(crate) fn snapshot(&mut self, hold: Hold) -> Option<Snapshot> {
+    pub(crate) fn snapshot(&mut self, hold: LeaseHold) -> Option<Snapshot> {
         let held = self.held.get_mut(&hold.session)?;
         if held.record.owner.take_over != hold.take_over {
             return None;
@@ -96,7 +96,7 @@ impl Table {
     }
 
     /// It stands in the bucket. `chance`, in 0..1, spreads the next time.
-    pub(crate) fn stored(&mut self, hold: Hold, revision: u64, now: Instant, chance: f64) {
+    pub(crate) fn stored(&mut self, hold: LeaseHold, revision: u64, now: Instant, chance: f64) {
         let (window, period) = (self.times.window, self.times.period);
         let Some(held) = self.held.get_mut(&hold.session) else {
             self.dropped.written(hold.session, Some(revision));
@@ -117,12 +117,12 @@ impl Table {
         self.unsettled -= usize::from(!held.settled);
         held.settled = true;
         match held.state {
-            State::Live { .. } => {
+            RecordState::Live { .. } => {
                 let next = now + period.mul_f64(0.5 + chance / 2.0);
                 self.set_due(hold.session, next);
             }
-            State::Ended(at) => self.set_due(hold.session, at + window),
-            State::Finished(_) => {
+            RecordState::Ended(at) => self.set_due(hold.session, at + window),
+            RecordState::Finished(_) => {
                 // It has ended: no connection serves it.
                 let _none = self.remove(hold.session).0.is_empty();
             }
@@ -130,7 +130,7 @@ impl Table {
     }
 
     /// It could not be written now, and is due again at `at`.
-    pub(crate) fn put_off(&mut self, hold: Hold, at: Instant) {
+    pub(crate) fn put_off(&mut self, hold: LeaseHold, at: Instant) {
         self.dropped.written(hold.session, None);
         if let Some(held) = self.held.get_mut(&hold.session)
             && held.record.owner.take_over == hold.take_over
@@ -141,7 +141,7 @@ impl Table {
     }
 
     /// The bucket says that the session is another's, or ended.
-    pub(crate) fn lost(&mut self, hold: Hold) -> Replaced {
+    pub(crate) fn lost(&mut self, hold: LeaseHold) -> Replaced {
         match self.held.get(&hold.session) {
             Some(held) if held.record.owner.take_over == hold.take_over => {
                 self.remove(hold.session)
@@ -161,7 +161,7 @@ impl Table {
 
     /// The records of live sessions are to be written at once: the gateway ends.
     pub(crate) fn write_live(&mut self, now: Instant) {
-        let is_live = |held: &super::Held| matches!(held.state, State::Live { .. });
+        let is_live = |held: &super::HeldRecord| matches!(held.state, RecordState::Live { .. });
         let live = self.held.iter().filter(|(_, held)| is_live(held));
         let live: Vec<_> = live.map(|(session, _)| *session).collect();
         for session in live {
