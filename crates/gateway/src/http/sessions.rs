@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::who::Who;
 use super::{App, idempotency};
 use crate::api_docs::openapi::answers::{RevocationAnswer, SessionsAnswer};
-use crate::sessions::records::Known;
+use crate::sessions::records::KnownSession;
 
 /// The caller's open sessions, the newest first.
 ///
@@ -73,9 +73,9 @@ pub(super) async fn revoke(
     };
     match known {
         // Nobody is told which it is: the answer looks the same.
-        Known::No => Ok(Json(nothing_revoked(target, app.session_seconds))),
-        Known::Maybe => execute(&app, who, caller, (target, None)).await.map(Json),
-        Known::Yes(stored) => {
+        KnownSession::No => Ok(Json(nothing_revoked(target, app.session_seconds))),
+        KnownSession::Maybe => execute(&app, who, caller, (target, None)).await.map(Json),
+        KnownSession::Yes(stored) => {
             let answer = execute(&app, who, caller, (target, None)).await?;
             if let Some(stored) = stored {
                 app.records.end_stored(session, stored).await;
@@ -85,11 +85,13 @@ pub(super) async fn revoke(
     }
 }
 
-async fn known(app: &App, caller: &Caller, session: SessionId) -> Known {
+async fn known(app: &App, caller: &Caller, session: SessionId) -> KnownSession {
     let sessions = app.authenticator.revocations().sessions();
     match app.records.knows(session, caller).await {
         // It may have opened in this moment.
-        Known::No if sessions.has(&caller.tenant, &caller.user, session) => Known::Yes(None),
+        KnownSession::No if sessions.has(&caller.tenant, &caller.user, session) => {
+            KnownSession::Yes(None)
+        }
         known => known,
     }
 }

@@ -35,7 +35,7 @@ mod token;
 mod writer;
 
 pub(crate) use crate::sessions::records::lease::SessionLease;
-pub(crate) use known::Known;
+pub(crate) use known::KnownSession;
 use ration::Rations;
 use table::{LeaseHold, RecordLifetimes, Replaced, Table};
 pub(crate) use takeover::{Resumed, TakenOver};
@@ -43,10 +43,10 @@ pub(crate) use token::Token;
 
 /// The records of this gateway. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct Records(Arc<Inner>);
+pub(crate) struct Records(Arc<RecordsState>);
 
 #[derive(Debug)]
-struct Inner {
+struct RecordsState {
     bus: Bus,
     bucket: Bucket,
     gateways: Gateways,
@@ -95,7 +95,7 @@ impl Records {
             window,
             period: window / 3,
         };
-        Self(Arc::new(Inner {
+        Self(Arc::new(RecordsState {
             bucket: Bucket::new(bus.clone(), window).with_max_bytes(max_bytes),
             bus,
             gateways,

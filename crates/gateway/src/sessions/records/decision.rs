@@ -8,7 +8,7 @@ use super::token::is_same;
 
 /// What a token is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum TokenVerdict {
     /// It is the newest one: it resumes the session.
     Newest,
     /// It was used last: it resumes the session as long as its client is not known to have a newer one.
@@ -22,24 +22,24 @@ pub(crate) enum Verdict {
 }
 
 /// What the token with this hash is good for in the hands of `caller`.
-pub(crate) fn judge(record: &Record, hash: &TokenHash, caller: &Caller) -> Verdict {
+pub(crate) fn judge(record: &Record, hash: &TokenHash, caller: &Caller) -> TokenVerdict {
     let is_newest = is_same(&record.token, hash);
     let former = record.former.as_ref();
     let is_former = former.is_some_and(|former| is_same(former, hash));
     let is_own = (&record.tenant, &record.user, &record.device)
         == (&caller.tenant, &caller.user, &caller.device);
     match (is_newest, is_former, is_own) {
-        (true, _, true) => Verdict::Newest,
-        (false, true, true) => Verdict::Former,
-        (true, _, false) | (false, true, false) => Verdict::Foreign,
-        (false, false, true) => Verdict::Used,
-        (false, false, false) => Verdict::Unknown,
+        (true, _, true) => TokenVerdict::Newest,
+        (false, true, true) => TokenVerdict::Former,
+        (true, _, false) | (false, true, false) => TokenVerdict::Foreign,
+        (false, false, true) => TokenVerdict::Used,
+        (false, false, false) => TokenVerdict::Unknown,
     }
 }
 
 /// What a write that was refused means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub(crate) enum WriteDecision {
     /// The session is another's by now, or ended.
     Fenced,
     /// What stands there is older: it is written over by this revision.
@@ -49,14 +49,14 @@ pub(crate) enum Decision {
 }
 
 /// What it means for whoever holds the session as `own` in the process `gateway` that this stands in the bucket.
-pub(crate) fn decide(own: Ownership, gateway: GatewayId, found: &Found) -> Decision {
+pub(crate) fn decide(own: Ownership, gateway: GatewayId, found: &Found) -> WriteDecision {
     match found {
-        Found::Absent => Decision::Create,
-        Found::Unreadable { revision, .. } => Decision::WriteOver(*revision),
+        Found::Absent => WriteDecision::Create,
+        Found::Unreadable { revision, .. } => WriteDecision::WriteOver(*revision),
         Found::Entry {
             entry: Entry::Ended { .. },
             ..
-        } => Decision::Fenced,
+        } => WriteDecision::Fenced,
         Found::Baseless { record, revision }
         | Found::Entry {
             entry: Entry::Live(record),
@@ -66,9 +66,9 @@ pub(crate) fn decide(own: Ownership, gateway: GatewayId, found: &Found) -> Decis
             let is_later =
                 theirs.generation > own.generation || (theirs > own && record.gateway != gateway);
             if is_later {
-                Decision::Fenced
+                WriteDecision::Fenced
             } else {
-                Decision::WriteOver(*revision)
+                WriteDecision::WriteOver(*revision)
             }
         }
     }
@@ -90,9 +90,9 @@ mod tests {
         let own = caller("alice", "phone");
         let others = [caller("bob", "phone"), caller("alice", "laptop")];
         for (token, to_own, to_others) in [
-            (2, Verdict::Newest, Verdict::Foreign),
-            (1, Verdict::Former, Verdict::Foreign),
-            (3, Verdict::Used, Verdict::Unknown),
+            (2, TokenVerdict::Newest, TokenVerdict::Foreign),
+            (1, TokenVerdict::Former, TokenVerdict::Foreign),
+            (3, TokenVerdict::Used, TokenVerdict::Unknown),
         ] {
             assert_eq!(judge(&record, &hash(token), &own), to_own);
             for other in &others {
@@ -101,7 +101,10 @@ mod tests {
         }
         let mut other_tenant = own;
         other_tenant.tenant = "other".parse().unwrap();
-        assert_eq!(judge(&record, &hash(2), &other_tenant), Verdict::Foreign);
+        assert_eq!(
+            judge(&record, &hash(2), &other_tenant),
+            TokenVerdict::Foreign
+        );
     }
 
     #[test]
@@ -119,7 +122,7 @@ mod tests {
             })),
             revision: 7,
         };
-        let over = Decision::WriteOver(7);
+        let over = WriteDecision::WriteOver(7);
         let ended = Found::Entry {
             entry: Entry::Ended {
                 generation: 1,
@@ -133,12 +136,12 @@ mod tests {
         };
         let own = owner(3, 50);
         for (found, decision) in [
-            (Found::Absent, Decision::Create),
+            (Found::Absent, WriteDecision::Create),
             (garbage, over),
-            (ended, Decision::Fenced),
-            (of(owner(4, 1), 2), Decision::Fenced),
-            (of(owner(4, 1), 1), Decision::Fenced),
-            (of(owner(3, 51), 2), Decision::Fenced),
+            (ended, WriteDecision::Fenced),
+            (of(owner(4, 1), 2), WriteDecision::Fenced),
+            (of(owner(4, 1), 1), WriteDecision::Fenced),
+            (of(owner(3, 51), 2), WriteDecision::Fenced),
             // Its own write that timed out; another's that was the lesser one; a store that went back.
             (of(owner(3, 50), 1), over),
             (of(owner(3, 51), 1), over),

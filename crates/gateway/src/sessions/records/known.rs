@@ -12,7 +12,7 @@ use super::Records;
 
 /// What is known of a session of a user.
 #[derive(Debug, Clone)]
-pub(crate) enum Known {
+pub(crate) enum KnownSession {
     /// It is the user's, live or resumable; with what the bucket has of it.
     Yes(Option<Stored>),
     /// There is none of this user's: nothing is to be revoked.
@@ -32,40 +32,40 @@ pub(crate) struct Stored {
 impl Records {
     /// Whether the caller has this session. Asked in turn: what this gateway holds, the bucket's leader, the other gateways; whoever may
     /// know and cannot be asked leaves it open.
-    pub(crate) async fn knows(&self, session: SessionId, caller: &Caller) -> Known {
+    pub(crate) async fn knows(&self, session: SessionId, caller: &Caller) -> KnownSession {
         let is_held = self
             .lock()
             .entry(session)
             .is_some_and(|own| is_of(&own, caller));
         match self.0.bucket.get_from_leader(session).await {
             Ok(Found::Entry { entry, revision }) => match entry {
-                Entry::Live(record) if is_its(&record, caller) => Known::Yes(Some(Stored {
+                Entry::Live(record) if is_its(&record, caller) => KnownSession::Yes(Some(Stored {
                     revision,
                     ended: record.to_ended(),
                 })),
                 // A session never becomes another user's, and never begins again.
-                Entry::Live(_) | Entry::Ended { .. } => Known::No,
+                Entry::Live(_) | Entry::Ended { .. } => KnownSession::No,
             },
             // What it says of its user is all that is asked here.
             Ok(Found::Baseless { record, revision }) if is_its(&record, caller) => {
                 let ended = record.to_ended();
-                Known::Yes(Some(Stored { revision, ended }))
+                KnownSession::Yes(Some(Stored { revision, ended }))
             }
-            Ok(Found::Baseless { .. }) => Known::No,
-            _ if is_held => Known::Yes(None),
+            Ok(Found::Baseless { .. }) => KnownSession::No,
+            _ if is_held => KnownSession::Yes(None),
             Ok(Found::Absent | Found::Unreadable { .. }) => self.others_know(session, caller).await,
             Err(error) => {
                 debug!(error = %chain(&error), "it is not known whether there is a session");
-                Known::Maybe
+                KnownSession::Maybe
             }
         }
     }
 
     /// A session whose record does not stand yet, or was lost with the bucket.
-    async fn others_know(&self, session: SessionId, caller: &Caller) -> Known {
+    async fn others_know(&self, session: SessionId, caller: &Caller) -> KnownSession {
         let (bus, gateways) = (&self.0.bus, &self.0.gateways);
         let Some(alive) = gateways.all_alive() else {
-            return Known::Maybe;
+            return KnownSession::Maybe;
         };
         let own = gateways.id();
         let others: Vec<_> = alive.iter().copied().filter(|id| *id != own).collect();
@@ -80,16 +80,16 @@ impl Records {
             Ok(asked) => asked,
             Err(error) => {
                 debug!(error = %chain(&error), "gateways cannot be asked for a session");
-                return Known::Maybe;
+                return KnownSession::Maybe;
             }
         };
         let is_open = open.iter().any(|one| one.id == session);
         if is_open || held.entry.is_some_and(|entry| is_of(&entry, caller)) {
-            Known::Yes(None)
+            KnownSession::Yes(None)
         } else if held.is_all && !gateways.lost_within(self.0.window) {
-            Known::No
+            KnownSession::No
         } else {
-            Known::Maybe
+            KnownSession::Maybe
         }
     }
 

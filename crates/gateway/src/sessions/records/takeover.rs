@@ -15,7 +15,7 @@ use confab_protocol::signal::PresenceStatus;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::decision::{Verdict, judge};
+use super::decision::{TokenVerdict, judge};
 use super::table::LeaseHold;
 use super::token::is_same;
 use super::{Records, SessionLease, Token, owner_of};
@@ -48,7 +48,7 @@ pub(crate) struct Resumed {
 /// Whether a token resumes a record.
 enum Claim {
     /// It does: this is the record to go on from.
-    Good(Box<Record>, Verdict),
+    Good(Box<Record>, TokenVerdict),
     /// It does not.
     No(&'static str),
 }
@@ -75,12 +75,12 @@ impl Claimant<'_> {
                 }
             }
             Some(Entry::Live(record)) => match judge(record, &self.hash, self.caller) {
-                verdict @ (Verdict::Newest | Verdict::Former) => {
+                verdict @ (TokenVerdict::Newest | TokenVerdict::Former) => {
                     Ok(Claim::Good(record.clone(), verdict))
                 }
-                Verdict::Foreign => Ok(Claim::No("foreign")),
-                Verdict::Used => Err("used"),
-                Verdict::Unknown => Err("unknown"),
+                TokenVerdict::Foreign => Ok(Claim::No("foreign")),
+                TokenVerdict::Used => Err("used"),
+                TokenVerdict::Unknown => Err("unknown"),
             },
         }
     }
@@ -147,10 +147,10 @@ impl Records {
                 Claim::Good(record, verdict) => (record, verdict),
                 Claim::No(reason) => return Ok(TakenOver::Afresh(reason)),
             };
-            if verdict == Verdict::Former && !self.is_let_go(claimant, &record).await {
+            if verdict == TokenVerdict::Former && !self.is_let_go(claimant, &record).await {
                 return Ok(TakenOver::Afresh("used"));
             }
-            if verdict == Verdict::Newest && self.has_ended(claimant, &record).await? {
+            if verdict == TokenVerdict::Newest && self.has_ended(claimant, &record).await? {
                 return Ok(TakenOver::Afresh("ended"));
             }
             if let Some(resumed) = self.swap(claimant, *record, found.revision()).await? {

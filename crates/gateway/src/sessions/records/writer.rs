@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info};
 
 use super::Records;
-use super::decision::{Decision, decide};
+use super::decision::{WriteDecision, decide};
 use super::table::{DueWrite, LeaseHold, Snapshot};
 use crate::account::SessionKey;
 use crate::hub::actor::HubHandle;
@@ -37,7 +37,7 @@ const BUCKET_CHECK_PERIOD: Duration = Duration::from_secs(5);
 
 /// What became of a question to the hub for a session's positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum WriteOutcome {
     /// There was none.
     Not,
     /// There was to be one.
@@ -63,12 +63,12 @@ impl Positions {
         may
     }
 
-    const fn answered(&mut self, asked: Asked) {
+    const fn answered(&mut self, asked: WriteOutcome) {
         match asked {
-            Asked::Not => return,
-            Asked::GivenUp => {}
-            Asked::InTime => self.is_late = false,
-            Asked::Late => self.is_late = true,
+            WriteOutcome::Not => return,
+            WriteOutcome::GivenUp => {}
+            WriteOutcome::InTime => self.is_late = false,
+            WriteOutcome::Late => self.is_late = true,
         }
         self.asking = self.asking.saturating_sub(1);
     }
@@ -160,11 +160,11 @@ impl Records {
     }
 
     /// Writes a record, behind what the hub says of its session where it is to be asked; says what became of that.
-    async fn write(&self, hub: &HubHandle, due: DueWrite, key: Option<SessionKey>) -> Asked {
+    async fn write(&self, hub: &HubHandle, due: DueWrite, key: Option<SessionKey>) -> WriteOutcome {
         let mut asked = if key.is_some() {
-            Asked::GivenUp
+            WriteOutcome::GivenUp
         } else {
-            Asked::Not
+            WriteOutcome::Not
         };
         let hold = due.hold;
         let wait = due.owner.as_ref().and_then(|owner| self.rationed(owner));
@@ -177,10 +177,10 @@ impl Records {
             match hub.positions(key).await {
                 Some(positions) => {
                     self.lock().positions(hold, key, positions);
-                    asked = Asked::InTime;
+                    asked = WriteOutcome::InTime;
                 }
                 // What was known before is written, so that the record does not expire.
-                None => asked = Asked::Late,
+                None => asked = WriteOutcome::Late,
             }
         }
         let snapshot = self.lock().snapshot(hold);
@@ -221,14 +221,14 @@ impl Records {
                     return "stored";
                 }
                 Put::Refused => match self.decide(hold.session, &snapshot).await {
-                    Some(Decision::Fenced) => {
+                    Some(WriteDecision::Fenced) => {
                         info!(session.id = %hold.session, "a session was taken over elsewhere, or ended");
                         let replaced = self.change(|table| table.lost(hold));
                         self.fenced(replaced);
                         return "fenced";
                     }
-                    Some(Decision::WriteOver(stands)) => revision = stands,
-                    Some(Decision::Create) => revision = 0,
+                    Some(WriteDecision::WriteOver(stands)) => revision = stands,
+                    Some(WriteDecision::Create) => revision = 0,
                     None => break,
                 },
                 Put::Full => {
@@ -253,7 +253,7 @@ impl Records {
     }
 
     /// What a refused write means; none when the leader cannot be asked.
-    async fn decide(&self, session: SessionId, snapshot: &Snapshot) -> Option<Decision> {
+    async fn decide(&self, session: SessionId, snapshot: &Snapshot) -> Option<WriteDecision> {
         let found = self.read(session).await.ok()?;
         self.note(&found);
         Some(decide(snapshot.owner, self.0.gateways.id(), &found))
@@ -276,14 +276,14 @@ mod tests {
     fn late_hub_is_asked_by_one_write() {
         let mut positions = Positions::default();
         assert!((0..3).all(|_| positions.may_ask()));
-        positions.answered(Asked::Late);
+        positions.answered(WriteOutcome::Late);
         assert!(!positions.may_ask(), "two still ask");
-        positions.answered(Asked::Not);
-        positions.answered(Asked::Late);
-        positions.answered(Asked::Late);
+        positions.answered(WriteOutcome::Not);
+        positions.answered(WriteOutcome::Late);
+        positions.answered(WriteOutcome::Late);
         assert!(positions.may_ask());
         assert!(!positions.may_ask());
-        positions.answered(Asked::InTime);
+        positions.answered(WriteOutcome::InTime);
         assert!((0..3).all(|_| positions.may_ask()));
     }
 }
