@@ -29,7 +29,7 @@ use crate::public_url::PublicUrl;
 use crate::sessions::Directory;
 use crate::sessions::records::Records;
 use crate::trace::traceparent;
-use crate::workers::Commands;
+use crate::workers::WorkerClient;
 use crate::workers::read_marks::ReadMarks;
 use crate::ws::Sockets;
 
@@ -80,7 +80,7 @@ pub(crate) struct App {
     /// Who is calling.
     pub(crate) authenticator: Authenticator,
     /// The door to the workers.
-    pub(crate) commands: Commands,
+    pub(crate) commands: WorkerClient,
     /// How long a body may take.
     pub(crate) body_timeout: Duration,
     /// How long a request may take in all.

@@ -74,7 +74,7 @@ use crate::limits::refusals::Refusals;
 use crate::limits::slots::Slots;
 use crate::sessions::records::Records;
 use crate::workers::read_marks::{ReadMarks, ReadMarksLoop};
-use crate::workers::{CommandLoop, Commands};
+use crate::workers::{WorkerClient, WorkerSender};
 use limits::{Limits, UserRequests, Users};
 use metrics::{
     ArrivalMetrics, AuthMetrics, CacheMetrics, CommandMetrics, FeedMetrics, HttpMetrics,
@@ -159,8 +159,8 @@ pub struct Gateway {
     requests: UserRequests,
     workers: Arc<Workers>,
     gateways: Gateways,
-    commands: Commands,
-    command_loop: CommandLoop,
+    commands: WorkerClient,
+    command_loop: WorkerSender,
     reads: ReadMarks,
     read_marks_loop: ReadMarksLoop,
     records: Records,
@@ -208,7 +208,7 @@ impl Gateway {
         let workers = Arc::new(Workers::new(bus.clone()));
         let gateways = Gateways::new(bus.clone());
         let feed_metrics = FeedMetrics::new(registry, settings.hub.shards().count());
-        let (commands, command_loop) = Commands::new(
+        let (commands, command_loop) = WorkerClient::new(
             bus.clone(),
             Arc::clone(&workers),
             settings.workers.command_limits(),

@@ -31,7 +31,7 @@ mod submission;
 
 pub(crate) use settings::Settings;
 
-pub(crate) use crate::workers::sender::CommandLoop;
+pub(crate) use crate::workers::sender::WorkerSender;
 use query_permits::QueryPermits;
 use submission::{MAX_ATTEMPTS, Submission, is_undone};
 
@@ -62,7 +62,7 @@ pub(crate) struct CommandLimits {
 
 /// The door. Clones share it: a send takes one.
 #[derive(Debug, Clone)]
-pub(crate) struct Commands(Arc<Inner>);
+pub(crate) struct WorkerClient(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -110,7 +110,7 @@ impl Answers {
     }
 }
 
-impl Commands {
+impl WorkerClient {
     /// Says that workers answer again also where nothing is asked any more, until `stop`.
     pub(crate) async fn settle(self, stop: CancellationToken) {
         let mut ticks = interval(SETTLE_INTERVAL);
@@ -128,7 +128,7 @@ impl Commands {
         workers: Arc<Workers>,
         limits: CommandLimits,
         metrics: CommandMetrics,
-    ) -> (Self, CommandLoop) {
+    ) -> (Self, WorkerSender) {
         let (inbox, submissions) = mpsc::channel(QUEUE_CAPACITY);
         // A worker that answers the one may not answer the other.
         let [answers, query_answers] =
@@ -143,7 +143,7 @@ impl Commands {
             answers: query_answers,
             command_answers: Arc::clone(&answers),
         }));
-        let carrier = CommandLoop::new((bus, workers), submissions, answers, limits, metrics);
+        let carrier = WorkerSender::new((bus, workers), submissions, answers, limits, metrics);
         (commands, carrier)
     }
 

@@ -28,7 +28,7 @@ use crate::metrics::SocketMetrics;
 use crate::origins::Origins;
 use crate::sessions::records::Records;
 use crate::trace::traceparent;
-use crate::workers::Commands;
+use crate::workers::WorkerClient;
 use crate::workers::read_marks::ReadMarks;
 
 mod asked;
@@ -57,7 +57,7 @@ pub(crate) struct Sockets {
     /// Who is calling.
     pub(crate) authenticator: Authenticator,
     /// The door to the workers.
-    pub(crate) commands: Commands,
+    pub(crate) commands: WorkerClient,
     /// The door for read marks.
     pub(crate) reads: ReadMarks,
     /// The door to the hub.

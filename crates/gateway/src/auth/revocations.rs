@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::conditions::REVOCATIONS;
 use crate::metrics::RevocationMetrics;
 use crate::sessions::Sessions;
-use crate::workers::Commands;
+use crate::workers::WorkerClient;
 
 mod set;
 
@@ -143,7 +143,7 @@ impl Revocations {
 pub(crate) async fn run(
     revocations: Revocations,
     bus: Bus,
-    commands: Commands,
+    commands: WorkerClient,
     lifetimes: Lifetimes,
     stop: CancellationToken,
 ) {
@@ -170,7 +170,7 @@ type Page = Result<(Vec<Revocation>, bool), Failure>;
 /// Takes what is heard at once, while it reads from a worker: page after page, one reading at a time.
 struct Keeper {
     revocations: Revocations,
-    commands: Commands,
+    commands: WorkerClient,
     reading_pages: Monitor,
     /// For how long this gateway needs revocations.
     lifetimes: Lifetimes,

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::cluster::signals::Outbound;
-use crate::workers::{CommandOutcome, Commands};
+use crate::workers::{CommandOutcome, WorkerClient};
 
 mod merging;
 
@@ -29,7 +29,7 @@ pub(crate) struct ReadMarks {
 
 impl ReadMarks {
     /// The door, and the loop behind it.
-    pub(crate) fn new(commands: Commands, signals: Outbound) -> (Self, ReadMarksLoop) {
+    pub(crate) fn new(commands: WorkerClient, signals: Outbound) -> (Self, ReadMarksLoop) {
         let (inbox, requests) = mpsc::channel(QUEUE_CAPACITY);
         let state = ReadMarksLoop {
             requests,
@@ -41,7 +41,7 @@ impl ReadMarks {
         (Self { inbox }, state)
     }
 
-    /// Carries out a `MarkRead`, as [`Commands::execute`] would. Of those up to a seq, what waits for the same user and
+    /// Carries out a `MarkRead`, as [`WorkerClient::execute`] would. Of those up to a seq, what waits for the same user and
     /// conversation is one write; everyone who waits hears its answer. What moved is told as a receipt.
     pub(crate) async fn execute(&self, request: Request) -> CommandOutcome {
         let (waiter, outcome) = oneshot::channel();
@@ -66,7 +66,7 @@ pub(crate) struct ReadMarksLoop {
     requests: mpsc::Receiver<(Request, Waiter)>,
     merging: Merging<Waiter>,
     writes: JoinSet<Written>,
-    commands: Commands,
+    commands: WorkerClient,
     signals: Outbound,
 }
 

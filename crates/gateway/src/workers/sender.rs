@@ -25,7 +25,7 @@ use crate::workers::queues::{Message, WorkerQueues};
 const FIRST_HEARD_TIMEOUT: Duration = Duration::from_millis(1200);
 
 /// The loop behind the door.
-pub(crate) struct CommandLoop {
+pub(crate) struct WorkerSender {
     bus: Bus,
     workers: Arc<Workers>,
     submissions: mpsc::Receiver<Submission>,
@@ -53,7 +53,7 @@ enum Wake {
     Stop,
 }
 
-impl CommandLoop {
+impl WorkerSender {
     pub(super) fn new(
         (bus, workers): (Bus, Arc<Workers>),
         submissions: mpsc::Receiver<Submission>,

@@ -22,7 +22,7 @@ use crate::hub::{Coordinator, Effect, FIRST_EPOCH, Opened, Opening, Step, Ticket
 use crate::limits::permits::FairPermits;
 use crate::metrics::Replays;
 use crate::metrics::{FeedMetrics, WindowMetrics};
-use crate::workers::Commands;
+use crate::workers::WorkerClient;
 
 /// The coordinator's loop.
 pub(crate) struct CoordinatorLoop {
@@ -35,7 +35,7 @@ pub(crate) struct CoordinatorLoop {
     pub(super) rechecks: Arc<Notify>,
     pub(super) shards: StepQueues,
     pub(super) presence: Arc<SessionChanges>,
-    pub(super) commands: Commands,
+    pub(super) commands: WorkerClient,
     pub(super) metrics: FeedMetrics,
     pub(super) replays: WindowMetrics,
     pub(super) questions: Arc<FairPermits>,

@@ -37,7 +37,7 @@ use crate::delivery::window::Bounds;
 use crate::hub::{Coordinator, MembershipLookup, Opened, Opening, Shard, Start, gathered};
 use crate::limits::permits::FairPermits;
 use crate::metrics::{CacheMetrics, FeedMetrics};
-use crate::workers::Commands;
+use crate::workers::WorkerClient;
 
 /// How long a session waits for a shard, the coordinator or presence: what is late for longer holds it up no more.
 const HUB_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ pub(crate) struct HubHandle {
     keys: Arc<AtomicU64>,
     /// With which shard room in a send queue begins to be shared next.
     turns: Arc<AtomicUsize>,
-    commands: Commands,
+    commands: WorkerClient,
     cache: CacheMetrics,
     /// Questions to workers about memberships that the hub does not know.
     lookups: Lookups,
@@ -72,7 +72,7 @@ pub(crate) struct HubLoops {
 impl HubHandle {
     /// The door, and the loops behind it.
     pub(crate) fn new(
-        commands: Commands,
+        commands: WorkerClient,
         metrics: FeedMetrics,
         cache: CacheMetrics,
         peers: Peers,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{Completion, ShardLoop};
 use crate::hub::{MembershipQuery, Purpose, Read, Reader, Retry};
 use crate::limits::permits::{FairPermit, FairPermits};
-use crate::workers::Commands;
+use crate::workers::WorkerClient;
 
 /// Ranges in one question: of a session with more the rest goes in another.
 const MAX_QUERY_RANGES: usize = 1000;
@@ -128,7 +128,7 @@ impl ShardLoop {
 /// Asks for memberships. What sessions open by, and what a break of the feed asks for, has bounds of its own in the coordinator, and waits
 /// behind nothing that others read.
 pub(super) fn ask_for_memberships(
-    commands: &Commands,
+    commands: &WorkerClient,
     questions: &Arc<FairPermits>,
     ask: MembershipQuery,
 ) -> impl Future<Output = Completion> + Send + use<> {
@@ -164,7 +164,7 @@ pub(super) fn owner_of_ask(ask: &MembershipQuery) -> Option<Owner> {
     })
 }
 
-async fn read_events(commands: &Commands, read: &Read) -> Result<Vec<EncodedEvent>, Failure> {
+async fn read_events(commands: &WorkerClient, read: &Read) -> Result<Vec<EncodedEvent>, Failure> {
     let query = Query::ReadEvents(ReadEvents {
         tenant: read.tenant.clone(),
         conversation: read.conversation,
@@ -178,7 +178,7 @@ async fn read_events(commands: &Commands, read: &Read) -> Result<Vec<EncodedEven
 }
 
 async fn read_ranges(
-    commands: &Commands,
+    commands: &WorkerClient,
     reads: &[Read],
 ) -> Result<Vec<Vec<EncodedEvent>>, Failure> {
     let Some(first) = reads.first() else {
@@ -215,7 +215,7 @@ async fn read_ranges(
 
 /// Asks for memberships.
 pub(super) async fn memberships(
-    commands: &Commands,
+    commands: &WorkerClient,
     ask_for: &MembershipQuery,
 ) -> Result<Vec<UserMemberships>, Failure> {
     match ask(commands, Query::Memberships(ask_for.of.clone())).await? {
@@ -224,7 +224,7 @@ pub(super) async fn memberships(
     }
 }
 
-async fn ask(commands: &Commands, query: Query) -> Result<Answer, Failure> {
+async fn ask(commands: &WorkerClient, query: Query) -> Result<Answer, Failure> {
     commands
         .query(Uuid::now_v7().to_string(), None, query)
         .await

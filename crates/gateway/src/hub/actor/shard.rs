@@ -20,7 +20,7 @@ use crate::cluster::signals::Outbound;
 use crate::hub::{Effect, Read, Reader, Shard};
 use crate::limits::permits::FairPermits;
 use crate::metrics::{FeedMetrics, Part, WindowMetrics};
-use crate::workers::Commands;
+use crate::workers::WorkerClient;
 
 /// Events taken from the feed at once.
 pub(super) const MAX_TURN_EVENTS: usize = 256;
@@ -37,7 +37,7 @@ pub(crate) struct ShardLoop {
     pub(super) presence: mpsc::Sender<PresenceInput>,
     /// Where signals are counted.
     pub(super) signals: Outbound,
-    pub(super) commands: Commands,
+    pub(super) commands: WorkerClient,
     pub(super) metrics: FeedMetrics,
     pub(super) replays: WindowMetrics,
     pub(super) shown: ShownGauges,

@@ -26,7 +26,7 @@ use crate::hub::feed::FeedArrival;
 use crate::hub::feed::ToHub;
 use crate::hub::{Effect, FIRST_EPOCH, Start};
 use crate::metrics::{CacheMetrics, CommandMetrics, FeedMetrics, SignalMetrics};
-use crate::workers::{CommandLimits, Commands};
+use crate::workers::{CommandLimits, WorkerClient};
 
 const SOON: Duration = Duration::from_secs(20);
 /// More members than are pushed to in one go, so that events come to them by and by.
@@ -145,7 +145,7 @@ async fn without_sessions(shards: Shards) -> (HubHandle, HubLoops) {
     };
     let workers = Arc::new(Workers::new(bus.clone()));
     let metrics = CommandMetrics::new(&mut registry);
-    let (commands, _) = Commands::new(bus.clone(), workers, limits, metrics);
+    let (commands, _) = WorkerClient::new(bus.clone(), workers, limits, metrics);
     let metrics = SignalMetrics::new(&mut registry);
     let (signals, _, said) = Outbound::new(bus.clone(), gateways.clone(), metrics);
     let peers = Peers {
