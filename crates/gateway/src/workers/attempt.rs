@@ -27,7 +27,7 @@ pub(super) struct Attempt {
     large: LargeParts,
     /// The message's submissions, but for those that were answered.
     submissions: Vec<Option<Submission>>,
-    places: Vec<Place>,
+    places: Vec<AttemptPlace>,
     /// Places of which nothing was told.
     unheard: usize,
     /// Who answers, as soon as it is known.
@@ -45,7 +45,7 @@ pub(super) struct Attempt {
 
 /// What a part of an answer told.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(super) struct PartOutcome {
     /// The submissions that are complete now.
     pub(super) complete: Vec<Submission>,
     /// Whose the commands are that something was told of for the first time, one by one; of sends and read marks, which are counted by
@@ -55,7 +55,7 @@ pub(super) struct Heard {
 
 /// A command's place in the message.
 #[derive(Debug)]
-struct Place {
+struct AttemptPlace {
     submission: usize,
     index: usize,
     is_unheard: bool,
@@ -78,7 +78,7 @@ impl Attempt {
         } = message;
         let mut places = Vec::new();
         for (n, submission) in submissions.iter().enumerate() {
-            places.extend(submission.open().map(|(index, _)| Place {
+            places.extend(submission.open().map(|(index, _)| AttemptPlace {
                 submission: n,
                 index,
                 is_unheard: true,
@@ -138,7 +138,7 @@ impl Attempt {
     }
 
     /// Takes a part of the answer in.
-    pub(super) fn part(&mut self, now: Instant, part: Part) -> Heard {
+    pub(super) fn part(&mut self, now: Instant, part: Part) -> PartOutcome {
         self.heard = now;
         self.worker = Some(WorkerId(part.worker));
         let (mut touched, mut owners) = (Vec::new(), Vec::new());
@@ -157,7 +157,7 @@ impl Attempt {
             let slot: &mut Option<Submission> = self.submissions.get_mut(n)?;
             slot.take_if(|submission| submission.count() == 0)
         };
-        Heard {
+        PartOutcome {
             complete: touched.into_iter().filter_map(complete).collect(),
             owners,
         }

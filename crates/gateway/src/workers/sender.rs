@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::attempt::{Attempt, Heard};
+use super::attempt::{Attempt, PartOutcome};
 use super::submission::{MAX_ATTEMPTS, Submission};
 use super::{Answers, CommandLimits, QUEUE_CAPACITY, attempt_timeout, failure_of, milliseconds};
 use crate::metrics::CommandMetrics;
@@ -199,7 +199,7 @@ impl WorkerSender {
         self.metrics.part();
         self.answers.came();
         let before = attempt.unheard();
-        let Heard { complete, owners } = attempt.part(Instant::now(), part);
+        let PartOutcome { complete, owners } = attempt.part(Instant::now(), part);
         let after = attempt.unheard();
         if after < before {
             let (target, class) = (attempt.target(), attempt.class());
