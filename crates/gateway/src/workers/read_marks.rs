@@ -14,7 +14,7 @@ use crate::workers::{CommandOutcome, WorkerClient};
 
 mod merging;
 
-use merging::{Mark, Merging, Write};
+use merging::{MarkMerger, MarkWrite, PendingMark};
 
 /// Requests between their callers and the loop.
 const QUEUE_CAPACITY: usize = 1024;
@@ -33,7 +33,7 @@ impl ReadMarks {
         let (inbox, requests) = mpsc::channel(QUEUE_CAPACITY);
         let state = ReadMarksLoop {
             requests,
-            merging: Merging::default(),
+            merging: MarkMerger::default(),
             writes: JoinSet::new(),
             commands,
             signals,
@@ -55,7 +55,7 @@ impl ReadMarks {
 
 /// A write that was answered, and whom its outcome is for.
 struct Written {
-    mark: Option<Mark>,
+    mark: Option<PendingMark>,
     caller: Caller,
     outcome: CommandOutcome,
     waiters: Vec<Waiter>,
@@ -64,7 +64,7 @@ struct Written {
 /// Gathers the read marks that callers submit, and writes each user's one by one.
 pub(crate) struct ReadMarksLoop {
     requests: mpsc::Receiver<(Request, Waiter)>,
-    merging: Merging<Waiter>,
+    merging: MarkMerger<Waiter>,
     writes: JoinSet<Written>,
     commands: WorkerClient,
     signals: Outbound,
@@ -86,9 +86,9 @@ impl ReadMarksLoop {
     }
 
     fn take(&mut self, request: Request, waiter: Waiter) {
-        let Some((mark, seq)) = Mark::of(&request) else {
+        let Some((mark, seq)) = PendingMark::of(&request) else {
             let waiters = vec![waiter];
-            self.write(None, Write { request, waiters });
+            self.write(None, MarkWrite { request, waiters });
             return;
         };
         if !self.merging.has_room(&mark) {
@@ -101,10 +101,10 @@ impl ReadMarksLoop {
         }
     }
 
-    fn write(&mut self, mark: Option<Mark>, write: Write<Waiter>) {
+    fn write(&mut self, mark: Option<PendingMark>, write: MarkWrite<Waiter>) {
         let commands = self.commands.clone();
         self.writes.spawn(async move {
-            let Write { request, waiters } = write;
+            let MarkWrite { request, waiters } = write;
             let caller = request.caller.clone();
             let outcome = commands.execute(request).await;
             Written {

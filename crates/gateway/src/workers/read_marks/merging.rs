@@ -14,12 +14,12 @@ const MAX_WAITING_OF_USER: usize = MAX_WAITING / 4;
 
 /// Whose read mark, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Mark {
+pub(super) struct PendingMark {
     owner: Owner,
     conversation: ConversationId,
 }
 
-impl Mark {
+impl PendingMark {
     /// The mark that a request is about, and how far it is to be moved; none where it names messages instead.
     pub(super) fn of(request: &Request) -> Option<(Self, Seq)> {
         let Command::MarkRead(MarkRead::UpTo { conversation, seq }) = request.command else {
@@ -35,20 +35,20 @@ impl Mark {
 
 /// One write, and who waits for its answer.
 #[derive(Debug)]
-pub(super) struct Write<W> {
+pub(super) struct MarkWrite<W> {
     pub(super) request: Request,
     pub(super) waiters: Vec<W>,
 }
 
 /// The marks that are being written; of each, what goes next.
 #[derive(Debug)]
-pub(super) struct Merging<W> {
-    on_the_way: FxHashMap<Mark, Option<Write<W>>>,
+pub(super) struct MarkMerger<W> {
+    on_the_way: FxHashMap<PendingMark, Option<MarkWrite<W>>>,
     /// Requests that wait for a write which has not begun.
     waiting: Counts,
 }
 
-impl<W> Default for Merging<W> {
+impl<W> Default for MarkMerger<W> {
     fn default() -> Self {
         Self {
             on_the_way: FxHashMap::default(),
@@ -57,9 +57,9 @@ impl<W> Default for Merging<W> {
     }
 }
 
-impl<W> Merging<W> {
+impl<W> MarkMerger<W> {
     /// Whether one more request for a mark may wait: of all, of its tenant, of its user.
-    pub(super) fn has_room(&self, mark: &Mark) -> bool {
+    pub(super) fn has_room(&self, mark: &PendingMark) -> bool {
         let Owner { tenant, user } = &mark.owner;
         let (of_tenant, of_user) = self.waiting.of(tenant, user);
         self.waiting.all() < MAX_WAITING
@@ -70,34 +70,34 @@ impl<W> Merging<W> {
     /// Takes a request to move `mark` to `seq`; gives the write that must begin now.
     pub(super) fn submit(
         &mut self,
-        mark: Mark,
+        mark: PendingMark,
         seq: Seq,
         request: Request,
         waiter: W,
-    ) -> Option<Write<W>> {
+    ) -> Option<MarkWrite<W>> {
         let Some(next) = self.on_the_way.get_mut(&mark) else {
             self.on_the_way.insert(mark, None);
             let waiters = vec![waiter];
-            return Some(Write { request, waiters });
+            return Some(MarkWrite { request, waiters });
         };
         self.waiting.add(&mark.owner);
         match next {
             Some(write) => {
-                if Mark::of(&write.request).is_none_or(|(_, before)| before < seq) {
+                if PendingMark::of(&write.request).is_none_or(|(_, before)| before < seq) {
                     write.request = request;
                 }
                 write.waiters.push(waiter);
             }
             None => {
                 let waiters = vec![waiter];
-                *next = Some(Write { request, waiters });
+                *next = Some(MarkWrite { request, waiters });
             }
         }
         None
     }
 
     /// The mark's write was answered; gives the one that goes next.
-    pub(super) fn answered(&mut self, mark: &Mark) -> Option<Write<W>> {
+    pub(super) fn answered(&mut self, mark: &PendingMark) -> Option<MarkWrite<W>> {
         let next = self.on_the_way.get_mut(mark)?.take();
         match &next {
             Some(write) => {
@@ -138,23 +138,23 @@ mod tests {
         }
     }
 
-    fn submit(merging: &mut Merging<Seq>, user: u8, seq: Seq) -> Option<Write<Seq>> {
+    fn submit(merging: &mut MarkMerger<Seq>, user: u8, seq: Seq) -> Option<MarkWrite<Seq>> {
         let request = request(user, seq);
-        let (mark, seq) = Mark::of(&request).unwrap();
+        let (mark, seq) = PendingMark::of(&request).unwrap();
         merging.submit(mark, seq, request, seq)
     }
 
-    fn mark(user: u8) -> Mark {
-        Mark::of(&request(user, 0)).unwrap().0
+    fn mark(user: u8) -> PendingMark {
+        PendingMark::of(&request(user, 0)).unwrap().0
     }
 
-    fn seq(write: &Write<Seq>) -> Seq {
-        Mark::of(&write.request).unwrap().1
+    fn seq(write: &MarkWrite<Seq>) -> Seq {
+        PendingMark::of(&write.request).unwrap().1
     }
 
     #[test]
     fn what_comes_while_a_write_is_on_its_way_is_the_next_one() {
-        let mut merging = Merging::default();
+        let mut merging = MarkMerger::default();
         assert_eq!(submit(&mut merging, 1, 3).unwrap().waiters, [3]);
         assert!(submit(&mut merging, 1, 9).is_none());
         assert!(submit(&mut merging, 1, 5).is_none());
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn one_users_marks_leave_room_for_others() {
-        let mut merging = Merging::default();
+        let mut merging = MarkMerger::default();
         submit(&mut merging, 1, 1);
         let mut taken = 0;
         while merging.has_room(&mark(1)) {
@@ -185,8 +185,8 @@ mod tests {
     proptest! {
         #[test]
         fn everyone_is_answered_by_a_write_that_covers_it_one_at_a_time(steps in prop::collection::vec((0..2_u8, prop::option::of(1..100_u64)), 1..100)) {
-            let mut merging = Merging::default();
-            let mut on_the_way: FxHashMap<u8, Write<Seq>> = FxHashMap::default();
+            let mut merging = MarkMerger::default();
+            let mut on_the_way: FxHashMap<u8, MarkWrite<Seq>> = FxHashMap::default();
             let (mut asked, mut answered) = (0, 0);
             let rest = (0..200).map(|n| (n % 2, None));
             for (user, step) in steps.into_iter().chain(rest) {
