@@ -16,7 +16,7 @@ use crate::delivery::sequencer::LogEvent;
 mod recent;
 mod runs;
 
-use recent::{Held, Recent};
+use recent::{Recent, RecentEvent};
 
 /// What an event costs beside its frame: its places in the maps and in the order of arrival.
 const OVERHEAD_BYTES: usize = 256;
@@ -48,14 +48,14 @@ pub(crate) struct Window {
     /// The next place of an event of the past, and of a new one.
     next_past: u64,
     next_new: u64,
-    filling: Filling,
+    filling: WindowFill,
     began: Instant,
     bytes: usize,
 }
 
 /// Whether events of the stream's past may still come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Filling {
+enum WindowFill {
     /// They come: nothing that was heard meanwhile is forgotten.
     Open,
     /// They come, and are not taken: too much was heard meanwhile.
@@ -80,7 +80,7 @@ impl Window {
             arrived: BTreeMap::new(),
             next_past: 0,
             next_new: FIRST_NEW_PLACE,
-            filling: Filling::Open,
+            filling: WindowFill::Open,
             began: now,
             bytes: 0,
         }
@@ -116,7 +116,7 @@ impl Window {
 
     /// Takes an event of the stream's past: it is older than every new one, whenever it comes.
     pub(crate) fn fill(&mut self, id: ConversationId, event: &LogEvent, now: Instant) {
-        if self.is_off() || self.filling != Filling::Open {
+        if self.is_off() || self.filling != WindowFill::Open {
             return;
         }
         let arrived = Arrived {
@@ -132,7 +132,7 @@ impl Window {
 
     /// Nothing more comes of the past.
     pub(crate) const fn filled(&mut self) {
-        self.filling = Filling::Ended;
+        self.filling = WindowFill::Ended;
     }
 
     /// Takes an event; says whether it is held.
@@ -157,7 +157,7 @@ impl Window {
         is_taken
     }
 
-    fn gone(&mut self, held: &Held) {
+    fn gone(&mut self, held: &RecentEvent) {
         self.arrived.remove(&held.place);
         self.bytes -= cost(&held.event);
     }
@@ -205,8 +205,8 @@ impl Window {
     /// Nothing is held of a conversation: what was heard of it counts for as long as anything older may come.
     fn remember(&mut self, id: ConversationId, floor: Seq, now: Instant) {
         if self.remembered.noted() >= MAX_REMEMBERED {
-            if self.filling == Filling::Open {
-                self.filling = Filling::Refused;
+            if self.filling == WindowFill::Open {
+                self.filling = WindowFill::Refused;
             }
             self.remembered.turn_over(now);
         }

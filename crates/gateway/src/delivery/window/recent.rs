@@ -6,7 +6,7 @@ use confab_protocol::event::EventType;
 use confab_protocol::ids::Seq;
 use rustc_hash::FxHashMap;
 
-use super::runs::Runs;
+use super::runs::SeqRuns;
 use crate::delivery::sequencer::LogEvent;
 
 /// The recent events of one conversation.
@@ -15,9 +15,9 @@ use crate::delivery::sequencer::LogEvent;
 /// is the highest such seq, and what is at or below it is taken no more.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    events: BTreeMap<Seq, Held>,
+    events: BTreeMap<Seq, RecentEvent>,
     /// Which seqs above the floor are held.
-    runs: Runs,
+    runs: SeqRuns,
     /// By message: its last change that is held.
     changes: FxHashMap<Seq, Seq>,
     floor: Seq,
@@ -25,7 +25,7 @@ pub(super) struct Recent {
 
 /// An event that is held, and its place in the order of arrival.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct RecentEvent {
     pub(super) event: LogEvent,
     pub(super) place: u64,
 }
@@ -54,7 +54,7 @@ impl Recent {
     }
 
     /// Takes an event, where it may still be served. Gives what its content replaces.
-    pub(super) fn take(&mut self, event: &LogEvent, place: u64) -> Option<Vec<Held>> {
+    pub(super) fn take(&mut self, event: &LogEvent, place: u64) -> Option<Vec<RecentEvent>> {
         if event.seq <= self.floor || self.events.contains_key(&event.seq) {
             return None;
         }
@@ -79,7 +79,7 @@ impl Recent {
         }
         self.runs.insert(event.seq);
         let event = event.clone();
-        self.events.insert(event.seq, Held { event, place });
+        self.events.insert(event.seq, RecentEvent { event, place });
         Some(replaced)
     }
 
@@ -89,7 +89,7 @@ impl Recent {
     }
 
     /// The content of an event is replaced: it is never served again.
-    fn replace(&mut self, seq: Seq) -> Option<Held> {
+    fn replace(&mut self, seq: Seq) -> Option<RecentEvent> {
         self.raise(seq);
         self.events.remove(&seq)
     }
@@ -102,7 +102,7 @@ impl Recent {
     }
 
     /// Forgets an event that was held.
-    pub(super) fn forget(&mut self, seq: Seq) -> Option<Held> {
+    pub(super) fn forget(&mut self, seq: Seq) -> Option<RecentEvent> {
         let held = self.events.remove(&seq)?;
         self.raise(seq);
         if let Some(message) = held.event.target

@@ -7,9 +7,9 @@ const MAX_RUNS: usize = 64;
 
 /// The runs of seqs without a hole, each its first and last, in order.
 #[derive(Debug, Default)]
-pub(super) struct Runs(Vec<(Seq, Seq)>);
+pub(super) struct SeqRuns(Vec<(Seq, Seq)>);
 
-impl Runs {
+impl SeqRuns {
     /// The highest run.
     pub(super) fn last(&self) -> Option<(Seq, Seq)> {
         self.0.last().copied()
@@ -73,7 +73,7 @@ mod tests {
     proptest! {
         #[test]
         fn runs_are_those_of_a_plain_set(steps in prop::collection::vec((1..60_u64, any::<bool>()), 1..80)) {
-            let (mut runs, mut set) = (Runs::default(), BTreeSet::new());
+            let (mut runs, mut set) = (SeqRuns::default(), BTreeSet::new());
             for (seq, is_trim) in steps {
                 if is_trim && seq < 20 {
                     runs.trim(seq);
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn too_many_runs_leave_the_highest() {
-        let mut runs = Runs::default();
+        let mut runs = SeqRuns::default();
         for seq in 1..=MAX_RUNS as Seq + 10 {
             runs.insert(seq * 2);
         }
