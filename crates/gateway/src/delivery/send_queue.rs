@@ -60,22 +60,22 @@ pub(crate) struct Place {
 pub(crate) struct SendQueue {
     encoding: Encoding,
     capacity: usize,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     wake: Notify,
     metrics: FrameMetrics,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     /// Events wait until the welcome stands before them.
     started: bool,
     frames: VecDeque<(Frame, Kind)>,
     event_bytes: usize,
     answer_bytes: usize,
     /// They go when nothing else waits.
-    signals: VecDeque<Signal>,
+    signals: VecDeque<QueuedSignal>,
     /// Presence goes behind the other signals.
-    presences: VecDeque<Signal>,
+    presences: VecDeque<QueuedSignal>,
     /// When signals were written last.
     signals_at: Option<Instant>,
     closed: Option<Code>,
@@ -84,12 +84,12 @@ struct State {
     acks: Acks,
 }
 
-impl State {
+impl QueueState {
     fn signals_count(&self) -> usize {
         self.signals.len() + self.presences.len()
     }
 
-    fn next_signal(&mut self) -> Option<Signal> {
+    fn next_signal(&mut self) -> Option<QueuedSignal> {
         let next = self.signals.pop_front();
         next.or_else(|| self.presences.pop_front())
     }
@@ -104,9 +104,9 @@ impl State {
     }
 
     /// When something can be written: none where nothing waits.
-    fn ready(&self) -> Option<Ready> {
+    fn ready(&self) -> Option<NextFrame> {
         if self.closed.is_some() || (self.started && !self.frames.is_empty()) {
-            return Some(Ready::Now);
+            return Some(NextFrame::Now);
         }
         if !self.started || self.signals_count() == 0 {
             return None;
@@ -118,23 +118,23 @@ impl State {
         };
         match self.signals_at.map(|at| at + pause) {
             Some(at) if self.signals_count() < SIGNALS_WITHOUT_PAUSE && Instant::now() < at => {
-                Some(Ready::At(at))
+                Some(NextFrame::At(at))
             }
-            _ => Some(Ready::Now),
+            _ => Some(NextFrame::Now),
         }
     }
 }
 
 /// A signal that waits. Keys are compared only where their hashes are equal: each is looked for among those that wait.
 #[derive(Debug)]
-struct Signal {
+struct QueuedSignal {
     hash: u64,
     key: SignalKey,
     frame: Frame,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ready {
+enum NextFrame {
     Now,
     /// Signals alone wait for their pause's end.
     At(Instant),
@@ -259,7 +259,7 @@ impl SendQueue {
         } else {
             (&mut state.signals, MAX_QUEUED_SIGNALS)
         };
-        let is_same = |other: &&mut Signal| other.hash == hash && other.key == *key;
+        let is_same = |other: &&mut QueuedSignal| other.hash == hash && other.key == *key;
         if let Some(older) = waiting.iter_mut().find(is_same) {
             older.frame = frame;
             return;
@@ -269,7 +269,7 @@ impl SendQueue {
             waiting.pop_front();
         }
         let key = key.clone();
-        waiting.push_back(Signal { hash, key, frame });
+        waiting.push_back(QueuedSignal { hash, key, frame });
         let count = state.signals_count();
         // Behind the first one the socket knows until when it waits.
         let changes_wait = count == 1 || count == SIGNALS_WITHOUT_PAUSE || is_first_urgent;
@@ -329,8 +329,8 @@ impl SendQueue {
         loop {
             let ready = self.lock().ready();
             match ready {
-                Some(Ready::Now) => return,
-                Some(Ready::At(at)) => {
+                Some(NextFrame::Now) => return,
+                Some(NextFrame::At(at)) => {
                     // Seldom wanted, and too large for every idle session to hold.
                     let pause = Box::pin(sleep_until(at));
                     tokio::select! {
@@ -384,7 +384,7 @@ impl SendQueue {
             state.signals_at = Some(Instant::now());
         }
         while left > 0
-            && let Some(Signal { frame, .. }) = state.next_signal()
+            && let Some(QueuedSignal { frame, .. }) = state.next_signal()
         {
             left = left.saturating_sub(frame.as_bytes().len());
             taker(frame);
@@ -403,7 +403,7 @@ impl SendQueue {
         self.take(bytes, |frame| taken.push(frame)).map(|()| taken)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
