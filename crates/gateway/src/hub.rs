@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 
 use crate::account::{Account, SessionKey};
 use crate::delivery::send_queue::SendQueue;
-use crate::delivery::sequencer::{LogEvent, Verdict};
+use crate::delivery::sequencer::{LogEvent, SequenceVerdict};
 use crate::delivery::window::{Bounds, Window};
 use crate::metrics::Replays;
 
@@ -232,16 +232,16 @@ impl Shard {
             return "unheard";
         };
         match conversation.sequencer.offer(log_event) {
-            Verdict::Deliver(log_event) => {
+            SequenceVerdict::Deliver(log_event) => {
                 self.deliver_all(event.conversation, Some(log_event));
                 "delivered"
             }
-            Verdict::Duplicate => {
+            SequenceVerdict::Duplicate => {
                 // The order here may have begun behind an addition that another session has not heard of yet.
                 self.heard_of_addition(event);
                 "duplicate"
             }
-            Verdict::Gap => {
+            SequenceVerdict::Gap => {
                 self.watch_gap(event.conversation);
                 "held"
             }

@@ -41,7 +41,7 @@ pub(crate) struct Sequencer {
 
 /// What becomes of an event.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum SequenceVerdict {
     /// It is the next one.
     Deliver(LogEvent),
     /// It was delivered before.
@@ -81,24 +81,24 @@ impl Sequencer {
         self.known = self.known.max(seq);
     }
 
-    /// Takes an event, in whatever order they come. After a [`Verdict::Deliver`], [`Self::next_held`] may have more.
-    pub(crate) fn offer(&mut self, event: LogEvent) -> Verdict {
+    /// Takes an event, in whatever order they come. After a [`SequenceVerdict::Deliver`], [`Self::next_held`] may have more.
+    pub(crate) fn offer(&mut self, event: LogEvent) -> SequenceVerdict {
         if event.seq <= self.position {
-            return Verdict::Duplicate;
+            return SequenceVerdict::Duplicate;
         }
         self.learn(event.seq);
         if event.seq == self.position + 1 {
             self.position = event.seq;
-            return Verdict::Deliver(event);
+            return SequenceVerdict::Deliver(event);
         }
         if self.held.contains_key(&event.seq) {
-            return Verdict::Duplicate;
+            return SequenceVerdict::Duplicate;
         }
         if self.held.len() < HELD_EVENTS && self.held_bytes + event.bytes() <= HELD_BYTES {
             self.held_bytes += event.bytes();
             self.held.insert(event.seq, event);
         }
-        Verdict::Gap
+        SequenceVerdict::Gap
     }
 
     /// The event that was held and is now the next one.
@@ -143,7 +143,7 @@ mod tests {
     }
 
     fn delivered(sequencer: &mut Sequencer, seq: Seq) -> Vec<Seq> {
-        let Verdict::Deliver(first) = sequencer.offer(event(seq)) else {
+        let SequenceVerdict::Deliver(first) = sequencer.offer(event(seq)) else {
             return vec![];
         };
         let mut out = vec![first.seq];
@@ -154,13 +154,16 @@ mod tests {
     #[test]
     fn what_came_too_early_waits_for_what_is_missing() {
         let mut sequencer = Sequencer::at(4);
-        assert!(matches!(sequencer.offer(event(7)), Verdict::Gap));
+        assert!(matches!(sequencer.offer(event(7)), SequenceVerdict::Gap));
         assert_eq!(sequencer.missing(), Some((4, 6)));
         assert_eq!(delivered(&mut sequencer, 5), [5]);
         assert_eq!(sequencer.missing(), Some((5, 6)));
         assert_eq!(delivered(&mut sequencer, 6), [6, 7]);
         assert_eq!(sequencer.missing(), None);
-        assert!(matches!(sequencer.offer(event(7)), Verdict::Duplicate));
+        assert!(matches!(
+            sequencer.offer(event(7)),
+            SequenceVerdict::Duplicate
+        ));
         sequencer.learn(9);
         assert_eq!(sequencer.missing(), Some((7, 9)));
     }
@@ -196,7 +199,7 @@ mod tests {
             let mut sequencer = Sequencer::at(0);
             let mut delivered = Vec::new();
             for one in order {
-                if let Verdict::Deliver(first) = sequencer.offer(told(one)) {
+                if let SequenceVerdict::Deliver(first) = sequencer.offer(told(one)) {
                     delivered.push(first);
                     delivered.extend(std::iter::from_fn(|| sequencer.next_held()));
                 }

@@ -7,7 +7,7 @@ use super::conversation::{Conversation, Gap};
 use super::subscription::PushOutcome;
 use super::{Effect, GAP_PATIENCE, RETRY_DELAY, Read, Reader, Retry, Shard};
 use crate::account::SessionKey;
-use crate::delivery::sequencer::{LogEvent, Verdict};
+use crate::delivery::sequencer::{LogEvent, SequenceVerdict};
 
 /// What became of events that were replayed to a subscription.
 #[derive(Debug, Default)]
@@ -179,7 +179,7 @@ impl Shard {
                     let Some(conversation) = self.conversations.get_mut(&id) else {
                         return;
                     };
-                    if let Verdict::Deliver(event) = conversation.sequencer.offer(event) {
+                    if let SequenceVerdict::Deliver(event) = conversation.sequencer.offer(event) {
                         self.deliver_all(id, Some(event));
                     }
                 }
