@@ -21,10 +21,10 @@ const RETRY_DELAY_MS: u64 = 1000;
 
 /// The requests of all users. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct UserRequests(Arc<UserTable>);
+pub(crate) struct UserRequests(Arc<RequestTable>);
 
 #[derive(Debug)]
-struct UserTable {
+struct RequestTable {
     max_requests: usize,
     users: Mutex<FxHashMap<Owner, UserShare>>,
     metrics: LimitMetrics,
@@ -57,7 +57,7 @@ struct HeldShare {
 impl UserRequests {
     /// Bounds with so many requests of a user at once.
     pub(crate) fn new(max_requests: usize, metrics: LimitMetrics) -> Self {
-        Self(Arc::new(UserTable {
+        Self(Arc::new(RequestTable {
             max_requests: max_requests.max(1),
             users: Mutex::default(),
             metrics,

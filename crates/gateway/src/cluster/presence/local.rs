@@ -317,7 +317,7 @@ impl Presences {
                 UpdateKind::Change => said.changes.push(presence),
                 UpdateKind::Unheard => said.unheard.push(presence),
                 UpdateKind::Repeat | UpdateKind::Answer | UpdateKind::LateAnswer => {
-                    said.repeats.push(presence)
+                    said.repeats.push(presence);
                 }
             }
         }

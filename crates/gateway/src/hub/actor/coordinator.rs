@@ -118,7 +118,7 @@ impl CoordinatorLoop {
     fn done(&mut self, done: Result<Completion, JoinError>) {
         match done {
             Ok(Completion::SnapshotAnswers(ask, Ok(answers))) => {
-                self.coordinator.memberships(ask, answers)
+                self.coordinator.memberships(ask, answers);
             }
             Ok(Completion::SnapshotAnswers(ask, Err(failure))) => {
                 debug!(%failure, "memberships could not be asked for");

@@ -149,7 +149,7 @@ impl PresenceLoop {
                 tell(done, ());
             }
             PresenceInput::Snapshot(account, send_queue) => {
-                self.snapshots.wait(account, &send_queue)
+                self.snapshots.wait(account, &send_queue);
             }
             PresenceInput::UserArrival(come) => self.hear_of(come),
         }

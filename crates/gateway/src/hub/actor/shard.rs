@@ -183,7 +183,7 @@ impl ShardLoop {
                 }
             }
             ShardInput::ShardTask(ShardTask::Close(key, _, positions)) => {
-                tell(positions, self.shard.close(key))
+                tell(positions, self.shard.close(key));
             }
             ShardInput::Positions(key, positions) => tell(positions, self.shard.positions(key)),
             ShardInput::Seen(key, mut seen, done) => {
@@ -236,7 +236,7 @@ impl ShardLoop {
             }
             Ok(Completion::Ranges(reads, answer)) => self.ranges_read(reads, answer),
             Ok(Completion::SnapshotAnswers(ask, Ok(answers))) => {
-                self.shard.memberships(ask, answers)
+                self.shard.memberships(ask, answers);
             }
             Ok(Completion::SnapshotAnswers(ask, Err(failure))) => {
                 debug!(%failure, "memberships could not be asked for");
