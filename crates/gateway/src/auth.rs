@@ -22,7 +22,7 @@ use crate::sessions::{Registered, Sessions};
 pub(crate) mod revocations;
 mod settings;
 
-pub(crate) use settings::Settings;
+pub(crate) use settings::RefusalSettings;
 
 use revocations::Revocations;
 

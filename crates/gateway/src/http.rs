@@ -63,7 +63,7 @@ mod settings;
 mod websocket;
 mod who;
 
-pub(crate) use settings::Settings;
+pub(crate) use settings::HttpSettings;
 
 pub(crate) use asking::AskingAll;
 use body::JsonBody;

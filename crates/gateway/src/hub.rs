@@ -53,7 +53,7 @@ mod unheard;
 #[cfg(any(test, feature = "measured"))]
 mod whole;
 
-pub(crate) use settings::Settings;
+pub(crate) use settings::HubSettings;
 
 pub(crate) use come::NewMembers;
 use conversation::Conversation;

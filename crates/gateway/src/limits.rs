@@ -27,7 +27,7 @@ mod strikes;
 pub(crate) mod turns;
 mod users;
 
-pub(crate) use settings::Settings;
+pub(crate) use settings::LimitSettings;
 
 pub(crate) use address::{Peer, of as address_of};
 pub(crate) use price::{

@@ -19,7 +19,7 @@ mod directory;
 pub(crate) mod records;
 mod settings;
 
-pub(crate) use settings::Settings;
+pub(crate) use settings::SessionSettings;
 
 pub(crate) use directory::{Directory, run};
 

@@ -23,17 +23,17 @@ pub struct Settings {
     #[command(flatten)]
     pub tokens: confab_auth::Settings,
     #[command(flatten)]
-    pub http: http::Settings,
+    pub http: http::HttpSettings,
     #[command(flatten)]
-    pub limits: limits::Settings,
+    pub limits: limits::LimitSettings,
     #[command(flatten)]
-    pub ws: ws::Settings,
+    pub ws: ws::SocketSettings,
     #[command(flatten)]
-    pub sessions: sessions::Settings,
+    pub sessions: sessions::SessionSettings,
     #[command(flatten)]
-    pub hub: hub::Settings,
+    pub hub: hub::HubSettings,
     #[command(flatten)]
-    pub workers: workers::Settings,
+    pub workers: workers::WorkerClientSettings,
     /// Time that a gateway which was told to stop goes on accepting connections.
     ///
     /// Meanwhile /ready says `draining`: longer than whoever sends it clients takes to notice. Then it closes its port and sends its clients
@@ -56,7 +56,7 @@ pub struct Settings {
     )]
     pub drain: u64,
     #[command(flatten)]
-    pub auth: auth::Settings,
+    pub auth: auth::RefusalSettings,
     /// Serve /try, a page that opens a WebSocket and sends. For development.
     #[arg(
         long,

@@ -29,7 +29,7 @@ mod settings;
 mod shares;
 mod submission;
 
-pub(crate) use settings::Settings;
+pub(crate) use settings::WorkerClientSettings;
 
 pub(crate) use crate::workers::sender::WorkerSender;
 use query_permits::QueryPermits;

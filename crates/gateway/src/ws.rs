@@ -47,7 +47,7 @@ pub(crate) mod socket;
 mod typing;
 pub(crate) mod upgrade;
 
-pub(crate) use settings::Settings;
+pub(crate) use settings::SocketSettings;
 
 use upgrade::{Handshake, upgraded};
 

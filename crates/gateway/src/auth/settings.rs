@@ -7,7 +7,7 @@ use crate::headings;
 /// What callers are told of a refused token.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-pub struct Settings {
+pub struct RefusalSettings {
     /// Tell callers what is wrong with a token that is refused, and which setting would mend it.
     ///
     /// For development: it tells whoever asks about settings.

@@ -12,7 +12,7 @@ use crate::public_url::PublicUrl;
 /// HTTP: where clients connect, which pages may call, proxies in front, and the times of a request.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-pub struct Settings {
+pub struct HttpSettings {
     /// Where clients connect: HTTP, WebSocket, /health, /ready, /metrics.
     ///
     /// A port alone, as in `:8080`, is listened on at every address of the host, IPv6 and IPv4; `127.0.0.1:8080` and `[::1]:8080` are one
@@ -79,7 +79,7 @@ pub struct Settings {
     pub body_timeout: u64,
 }
 
-impl Settings {
+impl HttpSettings {
     /// The allowlist; a variable that is set to nothing lists nothing.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::metrics::WindowMetrics;
 /// The hub: its shards, the replay window, what is replayed, and the grace of presence.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-pub struct Settings {
+pub struct HubSettings {
     /// Time without any session after which a user counts as offline.
     #[arg(
         long,
@@ -68,7 +68,7 @@ pub struct Settings {
     pub hub_shards: u16,
 }
 
-impl Settings {
+impl HubSettings {
     /// How long a user without a session counts as online.
     pub(crate) const fn presence_grace(&self) -> Duration {
         Duration::from_secs(self.presence_grace)

@@ -8,7 +8,7 @@ use crate::metrics::LimitMetrics;
 /// Limits of clients: rates, connections, requests.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-pub struct Settings {
+pub struct LimitSettings {
     /// Rate limits: `off`, `lenient`, `strict`, or `user=R/B,device=R/B,address=R/B`.
     ///
     /// R requests and frames a second, B at once, at this gateway: gateways do not share them.
@@ -85,7 +85,7 @@ pub struct Settings {
     pub connect_rate: u32,
 }
 
-impl Settings {
+impl LimitSettings {
     /// The limits of rates, behind so many proxies.
     pub(crate) fn limits(&self, trusted_proxies: usize, metrics: LimitMetrics) -> Limits {
         Limits::new(&self.rate_limit, trusted_proxies, metrics)

@@ -8,7 +8,7 @@ use crate::headings;
 /// Sessions: how long they may be resumed, and the size of their bucket.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-pub struct Settings {
+pub struct SessionSettings {
     /// Time within which a client that lost its connection may resume its session.
     ///
     /// `CONFAB_EVENTS_MAX_AGE` should be five minutes more; with less, a gateway that started lately asks workers for what it does not have.
@@ -40,7 +40,7 @@ const WINDOW_MARGIN_SECONDS: u64 = 5 * 60;
 /// How much longer than twice the resume window revocations of sessions are kept, in seconds.
 const REVOCATION_MARGIN_SECONDS: u64 = 600;
 
-impl Settings {
+impl SessionSettings {
     /// How old the events of the replay window may be: who resumes at the end of its time still finds all it missed.
     pub(crate) const fn window_age(&self) -> Duration {
         Duration::from_secs(self.resume_window + WINDOW_MARGIN_SECONDS)

@@ -8,7 +8,7 @@ use crate::headings;
 /// Commands and queries on their way to workers.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-pub struct Settings {
+pub struct WorkerClientSettings {
     /// Time that a command or query may take, its retry included.
     #[arg(
         long,
@@ -51,7 +51,7 @@ pub struct Settings {
     pub queue_bytes: usize,
 }
 
-impl Settings {
+impl WorkerClientSettings {
     /// How long a command or query may take, its retry included.
     pub(crate) const fn budget(&self) -> Duration {
         Duration::from_millis(self.request_budget)

@@ -8,7 +8,7 @@ use crate::headings;
 /// A socket: its times, and what may wait for it.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-pub struct Settings {
+pub struct SocketSettings {
     /// Time within which a new socket must say hello.
     #[arg(
         long,
@@ -50,7 +50,7 @@ pub struct Settings {
     pub outbox_bytes: usize,
 }
 
-impl Settings {
+impl SocketSettings {
     /// Times and bounds of a socket, where another gateway lets so many sessions a second go on, and a drain takes so long.
     pub(crate) const fn socket_limits(&self, resume_rate: u32, drain: Duration) -> SocketLimits {
         SocketLimits {
