@@ -3,7 +3,7 @@ SHELL := /bin/bash
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test soak contract bench bench-micro bench-counts lint deny clean-data
+.PHONY: help setup dev test soak contract bench bench-micro bench-counts lint doc deny clean-data
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ lint: ## format and lints, as CI has them
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked -p confab-bench --features measured --benches -- -D warnings
+
+doc: ## the documentation of the code, whose links must lead somewhere
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
 deny: ## bans, licences and sources of dependencies
 	@scripts/setup deny

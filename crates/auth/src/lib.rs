@@ -1,6 +1,6 @@
 //! Who is calling: JWT verification, key sets, claims, and minting development tokens.
 //!
-//! The way of a token: [`bearer`] takes it out of the Authorization header, [`Verifier::verify`] parses it (`token`),
+//! The way of a token: [`bearer()`] takes it out of the Authorization header, [`Verifier::verify`] parses it (`token`),
 //! finds the issuer that it names (`issuers`) and that one's key (`keys`), checks the signature and then the claims (`claims`, with
 //! `tenants` and `scope`), and answers a [`Caller`] or an [`AuthError`]. No network is waited for but when a token names an unknown
 //! key, and then for a bounded time.

@@ -81,7 +81,7 @@ impl Verifier {
         self.leeway
     }
 
-    /// Who calls with `token` (as [`crate::bearer`] gave it) at `now`. It waits only for a key set to be fetched again,
+    /// Who calls with `token` (as [`crate::bearer()`] gave it) at `now`. It waits only for a key set to be fetched again,
     /// when the token names a key that is not there; that is at most once per interval for all tokens of an issuer, and never longer
     /// than the fetch may take.
     ///

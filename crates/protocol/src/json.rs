@@ -202,7 +202,7 @@ impl<'a> Fields<'a> {
         (value.get() != "null").then_some(value)
     }
 
-    /// Takes an optional member out. One of another type is noted, and so is one that [`check`] refuses for U+0000.
+    /// Takes an optional member out. One of another type is noted, and so is one that [`check()`] refuses for U+0000.
     pub fn take<T: Deserialize<'a>>(&mut self, name: &str) -> Option<T> {
         let raw = self.raw(name)?;
         // A backslash may itself be escaped: the quick look only says whether a slow one is needed.
@@ -256,8 +256,8 @@ impl<'a> Fields<'a> {
         None
     }
 
-    /// Takes an optional member out whose JSON text is kept: checked as by [`check`], at most `limit` bytes in its shortest form
-    /// ([`compact`]). It is kept as it stands, or in that form where it would be longer than `limit` otherwise.
+    /// Takes an optional member out whose JSON text is kept: checked as by [`check()`], at most `limit` bytes in its shortest form
+    /// ([`compact()`]). It is kept as it stands, or in that form where it would be longer than `limit` otherwise.
     pub fn text(&mut self, name: &str, limit: usize) -> Option<JsonText> {
         let raw = self.raw(name)?.get();
         if let Err(fault) = check(raw) {
