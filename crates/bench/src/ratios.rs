@@ -74,7 +74,7 @@ enum Group {
 }
 
 impl Group {
-    const ALL: [Self; 6] = [
+    const ALL_GROUPS: [Self; 6] = [
         Self::Alone,
         Self::Sends,
         Self::FanOut,
@@ -124,7 +124,7 @@ pub(crate) async fn run(args: RatiosArgs, json: bool, progress: Progress) -> Res
     args.own_only.check("ratios")?;
     let (began, mut parts, mut broken) = (Instant::now(), Parts::default(), Vec::new());
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|one| one == name);
-    for group in Group::ALL {
+    for group in Group::ALL_GROUPS {
         if !group.ratios().iter().any(|name| wanted(name)) {
             continue;
         }
@@ -219,14 +219,14 @@ mod tests {
     #[test]
     fn every_ratio_is_measured_by_a_group() {
         let by = |name| {
-            Group::ALL
+            Group::ALL_GROUPS
                 .iter()
                 .any(|group| group.ratios().contains(&name))
         };
         for row in ROWS {
             assert!(by(row.name), "{}", row.name);
         }
-        let named = Group::ALL.iter().flat_map(|group| group.ratios());
+        let named = Group::ALL_GROUPS.iter().flat_map(|group| group.ratios());
         for name in named {
             assert!(Row::named(name).is_some(), "{name}");
         }
