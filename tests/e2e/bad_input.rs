@@ -16,7 +16,7 @@ const FRAME: usize = 512 * 1024;
 const HELLO: usize = 24 * 1024;
 /// What the two systems' socket buffers may take before a client notices that nobody reads, in bytes.
 const IN_BUFFERS: usize = 16 * 1024 * 1024;
-const DEADLINE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A text frame's first byte without FIN: more fragments follow.
 const TEXT_BEGUN: u8 = 0x01;
 /// That of a further fragment, and of the last one.
@@ -63,7 +63,7 @@ async fn silent(cluster: &Cluster) -> Raw {
 }
 
 async fn ended(mut raw: Raw) -> Ended {
-    timeout(DEADLINE, raw.ended())
+    timeout(WAIT_TIMEOUT, raw.ended())
         .await
         .expect("the connection's end")
 }
@@ -205,7 +205,7 @@ fn padded(json: &str, bytes: usize) -> String {
 
 /// Writes the same again and again until the gateway speaks; gives how many bytes it took until then.
 async fn without_end(raw: &mut Raw, bytes: &[u8]) -> usize {
-    let until = Instant::now() + DEADLINE;
+    let until = Instant::now() + WAIT_TIMEOUT;
     let mut written = 0;
     while !raw.has_answer() {
         assert!(Instant::now() < until, "{written} bytes were taken");

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::support::{Answer, Cluster, Setup, User, eventually, id_of};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A worker that says that it lives and takes what its share of the conversations asks, and answers as a test wants.
 struct Stranger {
@@ -37,7 +37,7 @@ impl Stranger {
         // What is heard of the others now the gateway has heard before it hears of the stranger.
         let mut lives = nats.subscribe("confab.v1.workers").await.unwrap();
         if beside_a_worker {
-            timeout(DEADLINE, lives.next()).await.unwrap().unwrap();
+            timeout(WAIT_TIMEOUT, lives.next()).await.unwrap().unwrap();
         }
         let mut commands = nats.subscribe(own).await.unwrap();
         let mut tasks = JoinSet::new();
@@ -68,7 +68,7 @@ impl Stranger {
     async fn is_known(&self, cluster: &Cluster) {
         let someone = cluster.user("someone");
         let mut asked = self.asked.clone();
-        eventually("the stranger is asked", DEADLINE, async || {
+        eventually("the stranger is asked", WAIT_TIMEOUT, async || {
             let message = json!({"conversationId": Uuid::now_v7(), "kind": "text", "content": 1});
             let sent = someone.post(0, "/v1/messages", message);
             // It may answer nobody.
@@ -249,7 +249,7 @@ async fn without_a_worker_all_is_unavailable_and_one_that_has_too_much_to_do_say
         let away = |answer: &Answer| answer["code"] == "UNAVAILABLE";
         (away(&sent) && away(&shown)).then_some([sent, shown])
     };
-    for answer in eventually("no worker", DEADLINE, gone).await {
+    for answer in eventually("no worker", WAIT_TIMEOUT, gone).await {
         let answer = answer.refused(503, "UNAVAILABLE");
         assert_eq!(answer.header("retry-after"), Some("1"));
     }

@@ -9,7 +9,7 @@ use crate::support::{BINARY, CLOSE, Cluster, Raw, Setup, User, frame, id_of};
 
 const JSON: &str = "confab.v1.json";
 const MSGPACK: &str = "confab.v1.msgpack";
-const DEADLINE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 const SEND: &str = "/v1/messages";
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -63,7 +63,7 @@ async fn hears(raw: &mut Raw, kind: &str) -> Value {
             }
         }
     };
-    timeout(DEADLINE, next).await.expect(kind)
+    timeout(WAIT_TIMEOUT, next).await.expect(kind)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

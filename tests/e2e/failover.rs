@@ -10,7 +10,7 @@ use crate::history::{ARRIVAL, Load, Shape};
 use crate::support::{Cluster, Failover, Readers, Setup, Witness, eventually, soak};
 
 /// How long something may take that the test waits for.
-const DEADLINE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long connections that went silent may keep reads from being answered.
 const SILENCE: Duration = Duration::from_secs(15);
 
@@ -89,7 +89,7 @@ async fn name_that_led_to_standby_spoils_no_read() {
         // What was connected meanwhile stays where it is.
         failover.lead_to_first();
         witness.level("level with the name back", ARRIVAL).await;
-        all_ready(&cluster, DEADLINE).await;
+        all_ready(&cluster, WAIT_TIMEOUT).await;
         replay(cluster.database.failover(), "resume").await;
     }
     readers.end().await;
@@ -107,7 +107,9 @@ async fn silent_connections_are_replaced_and_reads_answered() {
     let witness = Witness::new(&cluster);
     let readers = Readers::start(&cluster).await;
     for _ in 0..soak(5, 1) {
-        witness.level("level before the silence", DEADLINE).await;
+        witness
+            .level("level before the silence", WAIT_TIMEOUT)
+            .await;
         cluster.database.failover().name.silence();
         witness.level("level in spite of silence", SILENCE).await;
     }
@@ -134,7 +136,7 @@ async fn worker_begun_on_read_only_postgres_is_not_ready() {
     let fresh = cluster.begin_worker(&[("CONFAB_DATABASE_URL", Some(primary))]);
     says_read_only(&cluster, fresh).await;
     read_only(&mut cluster, "off").await;
-    eventually("the worker is ready", DEADLINE, async || {
+    eventually("the worker is ready", WAIT_TIMEOUT, async || {
         missing(&cluster, fresh).await?.is_empty().then_some(())
     })
     .await;
@@ -158,7 +160,7 @@ async fn says_read_only(cluster: &Cluster, worker: usize) {
     let why = async || says().await.filter(is_read_only).map(drop);
     for _ in 0..10 {
         // On a busy machine a look may take longer than the worker gives it.
-        eventually("the worker says why it is not ready", DEADLINE, why).await;
+        eventually("the worker says why it is not ready", WAIT_TIMEOUT, why).await;
         sleep(Duration::from_millis(100)).await;
     }
 }

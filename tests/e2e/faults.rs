@@ -23,7 +23,7 @@ mod truncated;
 mod workers;
 
 /// How long something may take that the test waits for.
-const DEADLINE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a page may take.
 const GLANCE: Duration = Duration::from_secs(2);
 

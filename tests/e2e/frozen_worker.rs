@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::support::{Answer, Cluster, Setup, User, eventually, id_of, sample, soak};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// What met a stopped worker waits for longer.
 const MIN_SILENCE: Duration = Duration::from_millis(400);
 /// When someone is added whom a worker has refused, and when the other one goes on: within the budget of what was sent to it.
@@ -120,7 +120,7 @@ async fn sends(user: &User, path: &str) -> Answer {
 /// The first try may meet the stopped worker, whatever it is answered.
 async fn add(alice: &User, path: &str) {
     let people = format!("{path}/participants");
-    eventually("mallory is a member", DEADLINE, async || {
+    eventually("mallory is a member", WAIT_TIMEOUT, async || {
         let added = alice.post(0, &people, json!({"userId": "mallory"})).await;
         (added.status == 201 || added["code"] == "ALREADY_PARTICIPANT").then_some(())
     })
@@ -132,7 +132,7 @@ async fn has_caught_up(cluster: &Cluster, worker: usize, alice: &User, paths: &[
     let port = cluster.workers[worker].port();
     let answered = async || sample(port, "confab_worker_commands_total").await;
     let before = answered().await;
-    eventually("the worker has caught up", DEADLINE, async || {
+    eventually("the worker has caught up", WAIT_TIMEOUT, async || {
         for path in paths {
             // In the same conversations, behind what may lie before.
             sends(alice, path).await.ok(201);

@@ -13,7 +13,7 @@ use crate::support::{Cluster, Raw, Setup, id_of, sample, soak};
 const JSON: &str = "confab.v1.json";
 /// Connections that the gateway may have, of each kind.
 const CONNECTIONS: usize = 16;
-const DEADLINE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a probe may take: the promise is a second, which a machine that builds and runs other tests meanwhile may not keep.
 fn longest() -> Duration {
@@ -114,7 +114,7 @@ async fn slow_bodies_keep_nobody_out() {
         }
     }
     assert_probes(port).await;
-    let (status, body) = get(port, "/v1/conversations", DEADLINE).await.unwrap();
+    let (status, body) = get(port, "/v1/conversations", WAIT_TIMEOUT).await.unwrap();
     assert_eq!(status, 401, "{body}");
     assert!(sample(port, "confab_connections_evicted_total").await > 100.0);
     assert!(sample(port, "confab_connections").await <= 2.0 * CONNECTIONS as f64 + 64.0);

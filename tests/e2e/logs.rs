@@ -11,7 +11,7 @@ mod conditions;
 mod requests;
 
 /// How long a line may take to be written.
-const DEADLINE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The lines that a process has written, without those that are no JSON.
 fn lines(service: &Service) -> Vec<Value> {
@@ -31,7 +31,7 @@ fn told(service: &Service, before: usize) -> Vec<Value> {
 /// Waits for a line of a level about a condition, behind the first so many lines, and gives it.
 async fn line(service: &Service, before: usize, (level, condition): (&str, &str)) -> Value {
     let what = format!("{level} of {condition} in {}", service.process().name());
-    eventually(&what, DEADLINE, async || {
+    eventually(&what, WAIT_TIMEOUT, async || {
         let lines = told(service, before).into_iter();
         let mut lines = lines.filter(|line| line["condition"] == condition);
         lines.find(|line| line["level"] == level)

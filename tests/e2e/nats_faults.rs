@@ -10,7 +10,7 @@ use crate::support::{
     Cluster, Member, Owed, Setup, Traffic, assert_log, assert_stored, eventually, membership, soak,
 };
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_nats_loses_nothing() {
@@ -122,7 +122,7 @@ async fn add_until_answered(admin: &Member, conversation: ConversationId, newcom
     let members = NewMembers {
         participants: vec![NewMember { user_id, role }],
     };
-    eventually("an addition is answered", DEADLINE, async || {
+    eventually("an addition is answered", WAIT_TIMEOUT, async || {
         match admin.http.add_participants(conversation, &members).await {
             Ok(_) => Some(()),
             // A try whose answer was lost may have been carried out.
@@ -138,7 +138,7 @@ async fn add_until_answered(admin: &Member, conversation: ConversationId, newcom
 
 /// A measure of progress: the fault comes amid sends.
 async fn heard_at_least(member: &Member, count: usize) {
-    eventually(&format!("{count} events heard"), DEADLINE, async || {
+    eventually(&format!("{count} events heard"), WAIT_TIMEOUT, async || {
         let record = member.record.borrow();
         (record.events.values().map(Vec::len).sum::<usize>() >= count).then_some(())
     })

@@ -7,7 +7,7 @@ use confab_protocol::ids::ConversationId;
 
 use crate::support::{Cluster, Member, Owed, Setup, assert_log, eventually, text};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_postgres_commands_are_refused_sockets_stay_and_it_recovers_by_itself() {
@@ -63,7 +63,7 @@ async fn a_killed_gateway_breaks_its_own_connections_only_and_serves_again_when_
     let (alice, bob, conversation) = pair(&cluster).await;
 
     cluster.gateways[0].process_mut().kill().unwrap();
-    assert_eq!(alice.closes(DEADLINE).await.code, None);
+    assert_eq!(alice.closes(WAIT_TIMEOUT).await.code, None);
     bob.say(conversation, "while alice is away").await;
     cluster.restart_gateway(0).await;
     let alice = cluster.user("alice").on(0).await;
@@ -91,7 +91,7 @@ async fn pair(cluster: &Cluster) -> (Member, Member, ConversationId) {
 
 /// Waits for a refusal that says that something is away. A send that was on its way when it went is answered `TIMEOUT` first.
 async fn refused(member: &Member, conversation: ConversationId) {
-    eventually("a send is refused", DEADLINE, async || {
+    eventually("a send is refused", WAIT_TIMEOUT, async || {
         let sent = member.http.send_message(&new(conversation)).await;
         let code = sent.err().and_then(|error| error.code());
         matches!(code, Some(Code::Unavailable | Code::Overloaded)).then_some(())
@@ -100,7 +100,7 @@ async fn refused(member: &Member, conversation: ConversationId) {
 }
 
 async fn accepted(member: &Member, conversation: ConversationId) {
-    eventually("a send is accepted", DEADLINE, async || {
+    eventually("a send is accepted", WAIT_TIMEOUT, async || {
         member.http.send_message(&new(conversation)).await.ok()
     })
     .await;

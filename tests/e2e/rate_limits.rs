@@ -10,7 +10,7 @@ use crate::support::{Cluster, Raw, Setup, User, claims, eventually};
 
 const LISTS: &str = "/v1/conversations";
 const JSON: &str = "confab.v1.json";
-const DEADLINE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn cluster(limits: &str, trusted_proxies: usize) -> Cluster {
     let env = vec![
@@ -49,7 +49,11 @@ async fn until_refused(
             return (before, answer);
         }
         before.push(answer);
-        assert!(began.elapsed() < DEADLINE, "{} were answered", before.len());
+        assert!(
+            began.elapsed() < WAIT_TIMEOUT,
+            "{} were answered",
+            before.len()
+        );
     }
 }
 
@@ -196,7 +200,7 @@ async fn a_frame_too_many_is_refused_the_connection_lives_and_reconnecting_refil
         }
         assert_eq!(answer["code"], "CONVERSATION_NOT_FOUND", "{answer}");
         answered += 1;
-        assert!(began.elapsed() < DEADLINE);
+        assert!(began.elapsed() < WAIT_TIMEOUT);
     };
     let empty = Instant::now();
     // The connection has its price.
@@ -209,7 +213,7 @@ async fn a_frame_too_many_is_refused_the_connection_lives_and_reconnecting_refil
     drop(raw);
 
     // What comes back meanwhile is one a second, and a connection takes five of them.
-    let mut raw = eventually("a connection", DEADLINE, async || {
+    let mut raw = eventually("a connection", WAIT_TIMEOUT, async || {
         connects(&cluster, &alice).await
     })
     .await;
@@ -262,7 +266,7 @@ async fn connections_of_one_device_are_refused_beyond_its_rate() {
     let mut raw = Raw::upgraded(cluster.gateways[0].port(), JSON, &[]).await;
     let hello = json!({"type": "hello", "token": alice.token});
     raw.text(&hello.to_string()).await;
-    let end = timeout(DEADLINE, raw.ended()).await.unwrap();
+    let end = timeout(WAIT_TIMEOUT, raw.ended()).await.unwrap();
     assert_eq!(end.close, Some((4429, "RATE_LIMITED".to_owned())));
     assert_eq!(end.before[0]["code"], "RATE_LIMITED");
     cluster.end().await;
@@ -303,7 +307,7 @@ async fn every_frame_has_a_price() {
                 break;
             }
         }
-        let end = timeout(DEADLINE, raw.ended()).await.unwrap();
+        let end = timeout(WAIT_TIMEOUT, raw.ended()).await.unwrap();
         let refused = end
             .before
             .iter()
@@ -355,7 +359,7 @@ async fn who_goes_on_after_a_hundred_refusals_is_closed_with_4429() {
             break;
         }
     }
-    let end = timeout(DEADLINE, raw.ended()).await.unwrap();
+    let end = timeout(WAIT_TIMEOUT, raw.ended()).await.unwrap();
     assert_eq!(end.close, Some((4429, "RATE_LIMITED".to_owned())));
     let refused = end
         .before

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::support::{Cluster, Member, Owed, Setup, assert_log, eventually, soak, text};
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_dies_between_commit_and_publish_has_its_events_delivered_by_another() {
@@ -27,9 +27,9 @@ async fn a_worker_that_dies_between_commit_and_publish_has_its_events_delivered_
         let dead = cluster
             .worker_died("the worker that committed it died")
             .await;
-        alice.hears(conversation, seq, DEADLINE).await;
-        bob.hears(conversation, seq, DEADLINE).await;
-        eventually("the relay has counted it", DEADLINE, async || {
+        alice.hears(conversation, seq, WAIT_TIMEOUT).await;
+        bob.hears(conversation, seq, WAIT_TIMEOUT).await;
+        eventually("the relay has counted it", WAIT_TIMEOUT, async || {
             (relayed(&cluster, 1 - dead).await > before[1 - dead]).then_some(())
         })
         .await;
@@ -84,7 +84,9 @@ async fn post(member: &Member, conversation: ConversationId) -> Seq {
 /// How many events a worker's relay has published, as its metrics say.
 async fn relayed(cluster: &Cluster, worker: usize) -> u64 {
     let port = cluster.workers[worker].port();
-    let (_, metrics) = confab_stack::get(port, "/metrics", DEADLINE).await.unwrap();
+    let (_, metrics) = confab_stack::get(port, "/metrics", WAIT_TIMEOUT)
+        .await
+        .unwrap();
     let line = metrics
         .lines()
         .find_map(|line| line.strip_prefix("confab_outbox_relayed_total "));

@@ -14,7 +14,7 @@ use crate::support::{Cluster, DatabaseRole, Folder, Key, Setup, claims, eventual
 use crate::tokens::over_http;
 
 /// How long what was replaced may take to be in use, on a machine that runs other tests.
-const DEADLINE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Replaces a secret as a whole, as those who hand secrets out do.
 fn replace(path: &Path, secret: &str) {
@@ -47,7 +47,7 @@ async fn new_users_talk(cluster: &Cluster) {
         participants: vec![bob.id.clone()],
         metadata: None,
     };
-    let conversation = eventually("a conversation begins", DEADLINE, async || {
+    let conversation = eventually("a conversation begins", WAIT_TIMEOUT, async || {
         let created = alice.http.create_conversation(&group, None).await;
         Some(created.ok()?.answer.conversation.id)
     })
@@ -57,11 +57,11 @@ async fn new_users_talk(cluster: &Cluster) {
         client_id: Some(ClientId(Uuid::now_v7())),
         body: text("hello"),
     };
-    let seq = eventually("a message is taken", DEADLINE, async || {
+    let seq = eventually("a message is taken", WAIT_TIMEOUT, async || {
         Some(alice.http.send_message(&words).await.ok()?.answer.seq)
     })
     .await;
-    bob.hears(conversation, seq, DEADLINE).await;
+    bob.hears(conversation, seq, WAIT_TIMEOUT).await;
 }
 
 /// The only user of NATS from now on.
@@ -83,7 +83,7 @@ fn connections(cluster: &Cluster) -> [usize; 2] {
 }
 
 async fn connected_again(cluster: &Cluster, before: [usize; 2]) {
-    eventually("both are let in again", DEADLINE, async || {
+    eventually("both are let in again", WAIT_TIMEOUT, async || {
         let now = connections(cluster);
         (0..2).all(|role| now[role] > before[role]).then_some(())
     })
@@ -126,7 +126,7 @@ async fn replaced_nats_password_needs_no_restart() {
     let said = both(&cluster).map(|role| told(role, "nats"));
     cluster.reconfigure_nats(&nats_user("third"));
     for (role, [warnings, _]) in both(&cluster).into_iter().zip(said) {
-        eventually("the refusal is told", DEADLINE, async || {
+        eventually("the refusal is told", WAIT_TIMEOUT, async || {
             (told(role, "nats")[0] > warnings).then_some(())
         })
         .await;
@@ -147,7 +147,7 @@ const REFUSAL: &str = "password authentication failed";
 
 /// As often as the worker told that Postgres is away, it told that it is there again.
 async fn level(cluster: &Cluster) {
-    eventually("the end is told", DEADLINE, async || {
+    eventually("the end is told", WAIT_TIMEOUT, async || {
         let [warnings, ends] = told(&cluster.workers[0], "postgres");
         (warnings == ends).then_some(())
     })
@@ -190,7 +190,7 @@ async fn replaced_postgres_password_needs_no_restart() {
     // The server before the file: while they differ the worker says so, once.
     let said = told(&cluster.workers[0], "postgres");
     role.takes(&cluster, "third").await;
-    eventually("the refusal is told", DEADLINE, async || {
+    eventually("the refusal is told", WAIT_TIMEOUT, async || {
         log(&cluster.workers[0]).contains(REFUSAL).then_some(())
     })
     .await;
@@ -230,7 +230,7 @@ async fn replaced_public_key_needs_no_restart() {
         replace(&path, &new.public_pem());
         token
     });
-    eventually("the new key is in use", DEADLINE, async || {
+    eventually("the new key is in use", WAIT_TIMEOUT, async || {
         over_http(&url, &new).await.is_none().then_some(())
     })
     .await;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::support::{Cluster, Member, Owed, Setup, User, assert_log, eventually, soak};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// What the kernel takes for a client that does not read, in bytes: small, so that little traffic shows that it does not.
 const RECEIVE_BUFFER: u32 = 16 * 1024;
 /// The close code of a slow consumer (docs/protocol/websocket.md).
@@ -44,7 +44,7 @@ async fn clients_that_stop_reading_are_closed_memory_stays_bounded_and_others_he
     let count = soak(2_000, 700);
     let last = say(&alice, conversation, count).await;
 
-    bob.hears(conversation, last, DEADLINE).await;
+    bob.hears(conversation, last, WAIT_TIMEOUT).await;
     closed(&cluster, SLEEPERS).await;
     let (sent, grown) = (count * MESSAGE, peak(&cluster).saturating_sub(before));
     assert!(
@@ -121,7 +121,7 @@ async fn a_client_that_takes_little_by_little_is_slow_and_stays() {
     // The load itself: longer than it may take nothing at all, in steps that are shorter.
     for _ in 0..last {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let message = tokio::time::timeout(DEADLINE, sleeper.socket.next()).await;
+        let message = tokio::time::timeout(WAIT_TIMEOUT, sleeper.socket.next()).await;
         let message = message.unwrap().unwrap().unwrap();
         assert!(!message.is_close(), "{message:?}");
     }
@@ -172,8 +172,10 @@ async fn say(member: &Member, conversation: ConversationId, count: usize) -> Seq
 async fn closed(cluster: &Cluster, count: usize) {
     let line = format!("confab_sockets_ended_total{{code=\"{SLOW_CONSUMER}\"}} {count}");
     let port = cluster.gateways[0].port();
-    eventually(&line, DEADLINE, async || {
-        let (_, metrics) = confab_stack::get(port, "/metrics", DEADLINE).await.unwrap();
+    eventually(&line, WAIT_TIMEOUT, async || {
+        let (_, metrics) = confab_stack::get(port, "/metrics", WAIT_TIMEOUT)
+            .await
+            .unwrap();
         metrics.lines().any(|found| found == line).then_some(())
     })
     .await;
@@ -233,7 +235,7 @@ impl Sleeper {
                 }
             }
         };
-        let closed = tokio::time::timeout(DEADLINE, rest).await;
+        let closed = tokio::time::timeout(WAIT_TIMEOUT, rest).await;
         closed.expect("the end of the connection")
     }
 
@@ -249,7 +251,7 @@ impl Sleeper {
                 }
             }
         };
-        let sent = tokio::time::timeout(DEADLINE, sends).await;
+        let sent = tokio::time::timeout(WAIT_TIMEOUT, sends).await;
         sent.expect("the end of the connection")
     }
 }

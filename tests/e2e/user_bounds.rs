@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::support::{Cluster, Ended, Raw, Setup, TEXT, User, eventually, frame, soak};
 
 const JSON: &str = "confab.v1.json";
-const DEADLINE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The first bytes of pings and pongs.
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8A;
@@ -53,7 +53,7 @@ async fn hello(cluster: &Cluster, user: &User, more: &Value) -> (Raw, Value) {
 }
 
 async fn ended(mut raw: Raw) -> Ended {
-    timeout(DEADLINE, raw.ended()).await.unwrap()
+    timeout(WAIT_TIMEOUT, raw.ended()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,7 +77,7 @@ async fn connection_beyond_the_users_bound_is_refused() {
     let forged = URL_SAFE_NO_PAD.encode(forged.concat());
     let forged = json!({"resumeToken": forged});
     // A gateway that has lately begun does not know yet who else is there.
-    let refusal = eventually("a refusal", DEADLINE, async || {
+    let refusal = eventually("a refusal", WAIT_TIMEOUT, async || {
         let (raw, refusal) = hello(&cluster, &alice, &forged).await;
         (refusal["code"] != "UNAVAILABLE").then_some((raw, refusal))
     });
@@ -90,7 +90,7 @@ async fn connection_beyond_the_users_bound_is_refused() {
     assert_eq!(welcome["resumed"], true, "{welcome}");
     open.pop();
     open.remove(0);
-    eventually("a place", DEADLINE, async || {
+    eventually("a place", WAIT_TIMEOUT, async || {
         let (_raw, answer) = hello(&cluster, &alice, &json!({})).await;
         (answer["type"] == "welcome").then_some(())
     })
@@ -122,7 +122,7 @@ async fn requests_beyond_the_users_bound_are_refused() {
         assert!(took < Duration::from_secs(2), "{took:?}");
         answer.refused(429, "RATE_LIMITED");
     }
-    eventually("a place", DEADLINE, async || {
+    eventually("a place", WAIT_TIMEOUT, async || {
         (list(&alice).await.0.status == 200).then_some(())
     })
     .await;
@@ -156,7 +156,7 @@ async fn made_up_resume_tokens_are_looked_up_boundedly() {
     let (_fresh, fresh) = hello(&cluster, &alice, &json!({})).await;
     assert_eq!(fresh["type"], "welcome");
     let hello_of = json!({"resumeToken": made_up()});
-    eventually("an answer to another user's", DEADLINE, async || {
+    eventually("an answer to another user's", WAIT_TIMEOUT, async || {
         let (_raw, answer) = hello(&cluster, &bob, &hello_of).await;
         assert_ne!(answer["code"], "RATE_LIMITED", "{answer}");
         (answer["reason"] == "unknown").then_some(())
@@ -164,7 +164,7 @@ async fn made_up_resume_tokens_are_looked_up_boundedly() {
     .await;
     drop(own);
     let hello_of = json!({"resumeToken": welcome["resumeToken"]});
-    eventually("a resume", DEADLINE, async || {
+    eventually("a resume", WAIT_TIMEOUT, async || {
         let (_raw, answer) = hello(&cluster, &alice, &hello_of).await;
         (answer["resumed"] == true).then_some(())
     })

@@ -7,7 +7,7 @@ use crate::support::{
     Cluster, Member, Owed, Setup, Traffic, assert_log, assert_stored, eventually, soak,
 };
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_or_stored_twice_when_a_worker_is_killed_twice() {
@@ -51,7 +51,7 @@ async fn connect(cluster: &Cluster) -> Vec<Arc<Member>> {
 
 /// A measure of progress: sending goes on while a worker is away.
 async fn heard_at_least(member: &Member, count: usize) {
-    eventually(&format!("{count} events heard"), DEADLINE, async || {
+    eventually(&format!("{count} events heard"), WAIT_TIMEOUT, async || {
         let record = member.record.borrow();
         (record.events.values().map(Vec::len).sum::<usize>() >= count).then_some(())
     })

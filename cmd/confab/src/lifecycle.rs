@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    const DEADLINE: Duration = Duration::from_secs(20);
+    const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
     /// What a role comes to that is sent `signals` signals at once.
     async fn told(
@@ -87,7 +87,7 @@ mod tests {
             left -= 1;
             "SIGTERM"
         };
-        until_told(told, stop, DEADLINE, role)
+        until_told(told, stop, STOP_TIMEOUT, role)
             .await
             .map_err(|error| error.to_string())
     }

@@ -10,7 +10,7 @@ use super::{Env, gateway, run, worker};
 use crate::support::{Cluster, Owed, Setup, User, assert_log, eventually, text};
 
 const SHIPPED: &str = include_str!("../../../deploy/nats-permissions.conf");
-const DEADLINE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn user(name: &str) -> Vec<(&'static str, Option<String>)> {
     vec![
@@ -54,7 +54,7 @@ async fn shipped_permissions_are_enough_for_both_roles() {
         &[Owed::all(&alice), Owed::all(&bob)],
     )
     .await;
-    eventually("both gateways stay ready", DEADLINE, async || {
+    eventually("both gateways stay ready", WAIT_TIMEOUT, async || {
         for one in &cluster.gateways {
             let (status, _) = get(one.port(), "/ready", Duration::from_secs(2))
                 .await
@@ -124,7 +124,7 @@ async fn worker_that_may_not_subscribe_is_not_ready() {
             .filter(|line| line.contains("\"condition\":\"start\"") && line.contains(level));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
-    eventually("it says why", DEADLINE, async || {
+    eventually("it says why", WAIT_TIMEOUT, async || {
         told(&cluster, "WARN").pop()
     })
     .await;
@@ -168,9 +168,11 @@ async fn account_that_wants_bounds_serves() {
         .unwrap();
     let client = async_nats::connect(cluster.nats.url()).await.unwrap();
     let stream = async_nats::jetstream::new(client);
-    eventually("the bucket of revocations is made", DEADLINE, async || {
-        stream.get_stream("KV_confab_revocations").await.ok()
-    })
+    eventually(
+        "the bucket of revocations is made",
+        WAIT_TIMEOUT,
+        async || stream.get_stream("KV_confab_revocations").await.ok(),
+    )
     .await;
     let output = run(&["doctor"], &gateway(&cluster.nats.url())).await;
     assert!(output.status.success(), "{output:?}");
@@ -188,7 +190,7 @@ async fn assert_resumes(cluster: &Cluster, user: &User) {
         };
         user.greeting(hello, Encoding::Json, gateway).await
     };
-    let (first, token) = eventually("a resume token", DEADLINE, async || {
+    let (first, token) = eventually("a resume token", WAIT_TIMEOUT, async || {
         let first = open(0, None).await;
         let token = first.session.welcome().resume_token.clone()?;
         Some((first, token))

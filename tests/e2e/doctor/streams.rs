@@ -15,7 +15,7 @@ const STREAMS: [&str; 3] = [
     "KV_confab_sessions",
 ];
 /// How soon streams that vanished are there again, on a machine that runs other tests.
-const DEADLINE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 const HEARD: Duration = Duration::from_secs(10);
 
 /// A server with a stream that somebody made; the doctor of a gateway and the gateway itself say what is wrong with it.
@@ -25,7 +25,7 @@ async fn told(config: Config, words: &'static str, remedy: &'static str) {
     let client = async_nats::connect(&server.url).await.unwrap();
     let jetstream = jetstream::new(client);
     let subject = config.subjects[0].replace('>', "full");
-    eventually("the stream is made", DEADLINE, async || {
+    eventually("the stream is made", WAIT_TIMEOUT, async || {
         jetstream.create_stream(config.clone()).await.ok()
     })
     .await;
@@ -119,7 +119,7 @@ async fn streams_that_vanish_are_made_again_and_told() {
     );
     let group = alice.create_group(std::slice::from_ref(&bob.id)).await;
     bob.hears(group, 1, HEARD).await;
-    eventually("all is marked as published", DEADLINE, async || {
+    eventually("all is marked as published", WAIT_TIMEOUT, async || {
         let text = "select count(*) from outbox where published_at is null";
         let waiting: i64 = sqlx::query_scalar(text)
             .fetch_one(&cluster.store)
@@ -138,7 +138,7 @@ async fn streams_that_vanish_are_made_again_and_told() {
         output.status.success(),
         "what is to be made is no fault: {output:?}"
     );
-    eventually("all are there again", DEADLINE, async || {
+    eventually("all are there again", WAIT_TIMEOUT, async || {
         for stream in STREAMS {
             jetstream.get_stream(stream).await.ok()?;
         }
@@ -153,13 +153,13 @@ async fn streams_that_vanish_are_made_again_and_told() {
         (&cluster.gateways[0], "the feed broke"),
         (&cluster.gateways[0], "the bucket of sessions is another"),
     ] {
-        eventually(line, DEADLINE, async || {
+        eventually(line, WAIT_TIMEOUT, async || {
             let log = std::fs::read_to_string(service.process().log()).unwrap();
             log.contains(line).then_some(())
         })
         .await;
     }
-    eventually("the gateway is ready", DEADLINE, async || {
+    eventually("the gateway is ready", WAIT_TIMEOUT, async || {
         let (status, _) = get(cluster.gateways[0].port(), "/ready", HEARD)
             .await
             .ok()?;

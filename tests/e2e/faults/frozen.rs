@@ -7,7 +7,7 @@ use confab_protocol::ids::UserId;
 use confab_stack::Traffic;
 use tokio::time::Instant;
 
-use super::{DEADLINE, is_ready, metric, setup};
+use super::{WAIT_TIMEOUT, is_ready, metric, setup};
 use crate::history::{ARRIVAL, Load, Shape};
 use crate::support::{Cluster, Setup, eventually, soak};
 
@@ -22,7 +22,7 @@ async fn a_gateway_that_stood_still_loses_nothing_and_keeps_nobody() {
         let still = round % 2;
         let lives: usize = load.clients.iter().map(|one| one.lives()).sum();
         cluster.gateways[still].process_mut().pause().unwrap();
-        eventually("its clients are elsewhere", DEADLINE, async || {
+        eventually("its clients are elsewhere", WAIT_TIMEOUT, async || {
             let now: usize = load.clients.iter().map(|one| one.lives()).sum();
             (now >= lives + load.clients.len() / 3).then_some(())
         })
@@ -44,7 +44,7 @@ async fn one_session_each(cluster: &Cluster, load: &Load) {
     for (user, devices) in devices {
         let user = cluster.user(user.as_str());
         let http = user.http(1);
-        eventually("one session a client", DEADLINE, async || {
+        eventually("one session a client", WAIT_TIMEOUT, async || {
             let sessions = http.sessions().await.ok()?;
             (sessions.len() == devices).then_some(())
         })
@@ -68,7 +68,7 @@ async fn a_gateway_cut_off_from_nats_says_so_and_its_clients_are_served_elsewher
         })
         .await;
         load.goes_on(100).await;
-        load.arrives_within(&cluster, DEADLINE).await;
+        load.arrives_within(&cluster, WAIT_TIMEOUT).await;
         cluster.links[0].set(Traffic::Pass).await;
         cluster.ready().await;
         load.arrives(&cluster).await;
@@ -121,7 +121,7 @@ async fn a_quiet_stream_that_has_kept_nothing_is_no_break() {
     bob.hears(conversation, first, ARRIVAL).await;
     let client = async_nats::connect(cluster.nats.url()).await.unwrap();
     let jetstream = async_nats::jetstream::new(client);
-    eventually("the stream is empty", DEADLINE, async || {
+    eventually("the stream is empty", WAIT_TIMEOUT, async || {
         let mut stream = jetstream.get_stream("CONFAB_EVENTS").await.ok()?;
         (stream.info().await.ok()?.state.messages == 0).then_some(())
     })

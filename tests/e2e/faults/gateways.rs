@@ -1,6 +1,6 @@
 //! Gateways die, and their clients go on at the others.
 
-use super::{DEADLINE, setup};
+use super::{WAIT_TIMEOUT, setup};
 use crate::history::{Load, Shape};
 use crate::support::{Cluster, eventually, soak};
 
@@ -32,7 +32,7 @@ async fn both_gateways_killed_at_once_lose_nothing() {
     for number in 0..cluster.gateways.len() {
         cluster.restart_gateway(number).await;
     }
-    eventually("everyone is back", DEADLINE, async || {
+    eventually("everyone is back", WAIT_TIMEOUT, async || {
         let mut lives = load.clients.iter().map(|one| one.lives()).zip(&before);
         lives.all(|(now, before)| now > *before).then_some(())
     })

@@ -3,7 +3,7 @@
 use confab_stack::Traffic;
 use rand::RngExt as _;
 
-use super::{DEADLINE, linked, setup};
+use super::{WAIT_TIMEOUT, linked, setup};
 use crate::support::{Cluster, eventually, soak};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,7 +35,7 @@ async fn half_open_links_lose_nothing() {
         let link = &mut links[round / 2 % 2];
         if round % 2 == 0 {
             link.set(Traffic::SwallowDown).await;
-            eventually("those behind it go elsewhere", DEADLINE, async || {
+            eventually("those behind it go elsewhere", WAIT_TIMEOUT, async || {
                 (lives() >= before + load.clients.len() / 3).then_some(())
             })
             .await;

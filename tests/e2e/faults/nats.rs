@@ -3,7 +3,7 @@
 use async_nats::jetstream::{self, Context};
 use futures_util::TryStreamExt as _;
 
-use super::{DEADLINE, setup};
+use super::{WAIT_TIMEOUT, setup};
 use crate::history::{Load, Shape};
 use crate::support::{Cluster, eventually, soak};
 
@@ -97,7 +97,7 @@ async fn jetstream(cluster: &Cluster) -> Context {
 /// Waits until every live session has a record again.
 async fn records_are_back(cluster: &Cluster, load: &Load) {
     let jetstream = jetstream(cluster).await;
-    eventually("every session has a record", DEADLINE, async || {
+    eventually("every session has a record", WAIT_TIMEOUT, async || {
         let stream = jetstream.get_stream("KV_confab_sessions").await;
         let mut stream = stream.ok()?;
         let records = stream.info().await.ok()?.state.messages;

@@ -5,7 +5,7 @@ use async_nats::jetstream;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{DEADLINE, metric, setup};
+use super::{WAIT_TIMEOUT, metric, setup};
 use crate::history::{Load, Shape};
 use crate::support::{Cluster, eventually};
 
@@ -41,7 +41,7 @@ async fn poison_on_every_subject_and_in_the_bucket_harms_nobody() {
     }
     client.flush().await.unwrap();
     poison_records(&client).await;
-    eventually("it is counted", DEADLINE, async || {
+    eventually("it is counted", WAIT_TIMEOUT, async || {
         let counted = metric(&cluster, "confab_feed_malformed_total").await;
         (counted >= 1.0).then_some(())
     })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{DEADLINE, setup};
+use super::{WAIT_TIMEOUT, setup};
 use crate::history::{Load, Shape};
 use crate::support::{Cluster, Setup, eventually, soak};
 
@@ -40,7 +40,7 @@ async fn who_resumes_while_postgres_is_away_loses_nothing() {
     }
     eventually(
         "everyone has resumed without Postgres",
-        DEADLINE,
+        WAIT_TIMEOUT,
         async || {
             let mut left = left.iter();
             left.all(|(client, lives)| client.lives() > *lives)

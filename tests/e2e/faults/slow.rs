@@ -5,7 +5,7 @@ use std::time::Duration;
 use confab_stack::{Proxy, Traffic};
 use tokio::time::sleep;
 
-use super::{DEADLINE, links, metric, setup};
+use super::{WAIT_TIMEOUT, links, metric, setup};
 use crate::history::{Load, Shape};
 use crate::support::{Cluster, Setup, eventually, soak};
 
@@ -38,7 +38,7 @@ async fn who_takes_nothing_is_closed_and_resumes() {
     let (cluster, mut links, load) = start("3").await;
     load.goes_on(100).await;
     links[0].set(Traffic::Stall).await;
-    eventually("the gateway closes them", DEADLINE, async || {
+    eventually("the gateway closes them", WAIT_TIMEOUT, async || {
         let ended = metric(&cluster, "confab_sockets_ended_total").await;
         (ended >= 1.0).then_some(())
     })

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::DEADLINE;
+use super::WAIT_TIMEOUT;
 use crate::history::{End, Socket};
 use crate::support::{Cluster, Setup, User, soak};
 
@@ -127,7 +127,7 @@ async fn connect(users: &[User]) -> (Vec<Socket>, Vec<Lost>) {
 }
 
 async fn open(user: User) -> (Socket, Lost) {
-    let until = Instant::now() + DEADLINE;
+    let until = Instant::now() + WAIT_TIMEOUT;
     loop {
         match Socket::open(user.url(0), &user.token, Hello::default(), None).await {
             Ok((welcome, socket)) => {
@@ -172,7 +172,7 @@ async fn resume_all(lost: Vec<Lost>) -> (JoinSet<()>, Vec<Back>) {
     }
     let mut back = Vec::new();
     while back.len() < count {
-        let one = tokio::time::timeout(DEADLINE, news.recv()).await;
+        let one = tokio::time::timeout(WAIT_TIMEOUT, news.recv()).await;
         back.push(one.expect("all are back in time").unwrap());
     }
     (clients, back)
@@ -180,7 +180,7 @@ async fn resume_all(lost: Vec<Lost>) -> (JoinSet<()>, Vec<Back>) {
 
 /// Goes on at the second gateway, and gives how many tries that took.
 async fn resume(lost: Lost) -> (Socket, usize) {
-    let until = Instant::now() + DEADLINE;
+    let until = Instant::now() + WAIT_TIMEOUT;
     let mut tries = 0;
     loop {
         tries += 1;

@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use confab_stack::Traffic;
 use serde_json::json;
 
-use super::{DEADLINE, links, setup};
+use super::{WAIT_TIMEOUT, links, setup};
 use crate::history::{Client, Heard, Life, Manner, assert_told};
 use crate::support::{Cluster, Member, Raw, User, eventually};
 
@@ -59,7 +59,7 @@ async fn who_dies_before_it_has_read_what_was_truncated_is_told_again() {
 
 /// Waits until each had so many welcomes.
 async fn had(clients: &[Client], lives: usize) {
-    eventually("a welcome", DEADLINE, async || {
+    eventually("a welcome", WAIT_TIMEOUT, async || {
         clients.iter().all(|one| one.lives() >= lives).then_some(())
     })
     .await;
@@ -75,7 +75,7 @@ async fn heard(clients: &[Client], conversation: ConversationId, seq: Seq) {
         | Heard::Presence(_)
         | Heard::Snapshot { .. } => false,
     };
-    eventually("the event is told", DEADLINE, async || {
+    eventually("the event is told", WAIT_TIMEOUT, async || {
         let mut clients = clients.iter();
         let has = |client: &Client| {
             let account = client.account();
@@ -141,7 +141,7 @@ async fn a_welcome_may_be_lost_twice_in_a_row() {
     let first = alice.on(0).await;
     let conversation = first.create_group(std::slice::from_ref(&first.id)).await;
     let seen = first.say(conversation, "before").await;
-    first.hears(conversation, seen, DEADLINE).await;
+    first.hears(conversation, seen, WAIT_TIMEOUT).await;
     let welcome = first.session.welcome().clone();
     let token = welcome.resume_token.expect("a resume token");
     drop(first);

@@ -2,7 +2,7 @@
 
 use confab_stack::Traffic;
 
-use super::{DEADLINE, linked, setup};
+use super::{WAIT_TIMEOUT, linked, setup};
 use crate::history::{Load, Shape};
 use crate::support::{Cluster, eventually, soak};
 
@@ -64,7 +64,7 @@ async fn where_the_gateways_and_the_store_are_gone_seen_suffices() {
     for number in 0..cluster.gateways.len() {
         cluster.restart_gateway(number).await;
     }
-    eventually("everyone is back, afresh", DEADLINE, async || {
+    eventually("everyone is back, afresh", WAIT_TIMEOUT, async || {
         let afresh: usize = load.afresh().values().sum();
         (afresh >= load.clients.len()).then_some(())
     })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use confab_protocol::error::Code;
 
-use super::{DEADLINE, assert_told_once, line, lines, told};
+use super::{WAIT_TIMEOUT, assert_told_once, line, lines, told};
 use crate::support::{Cluster, Jwks, Key, Setup, claims, eventually, jwks};
 
 fn small(gateway_env: Vec<(&'static str, Option<String>)>) -> Setup {
@@ -39,7 +39,7 @@ async fn nats_outage_is_told_once_by_each_role() {
         );
     }
     // Long enough that everything has tried in vain.
-    eventually("the gateway sends clients away", DEADLINE, async || {
+    eventually("the gateway sends clients away", WAIT_TIMEOUT, async || {
         let lines = lines(&cluster.gateways[0]).into_iter().skip(before[0]);
         let mut texts = lines.filter_map(|line| Some(line["message"].as_str()?.to_owned()));
         texts.find(|text| text.contains("clients are told to try elsewhere"))
@@ -76,7 +76,7 @@ async fn postgres_outage_is_told_once() {
         error.starts_with("127.0.0.1:") && error.contains("Connection refused"),
         "{error}"
     );
-    eventually("sends are refused", DEADLINE, async || {
+    eventually("sends are refused", WAIT_TIMEOUT, async || {
         let message = confab_client::NewMessage {
             conversation_id: conversation,
             client_id: None,
@@ -131,7 +131,7 @@ async fn broken_key_set_is_told_once() {
         server.set(status, body);
         // Whoever comes with an unknown key has the set fetched.
         let stranger = confab_client::Http::new(&gateway.url(), "").unwrap();
-        eventually("the key set is fetched in vain", DEADLINE, async || {
+        eventually("the key set is fetched in vain", WAIT_TIMEOUT, async || {
             let bearer = format!("Bearer {}", unknown.token(&claims("eve")));
             let headers = [("authorization", bearer.as_str())];
             let refused = stranger.raw("GET", "/v1/conversations", &headers, "").await;
@@ -163,7 +163,7 @@ async fn broken_key_set_is_told_once() {
 
 /// How often the gateway's records were not written.
 async fn failed_writes(port: u16) -> f64 {
-    let page = confab_stack::get(port, "/metrics", DEADLINE).await;
+    let page = confab_stack::get(port, "/metrics", WAIT_TIMEOUT).await;
     let (_, page) = page.unwrap();
     let line = |line: &&str| line.starts_with("confab_record_writes_total{result=\"failed\"}");
     let line = page.lines().find(line).unwrap();
@@ -196,7 +196,7 @@ async fn records_that_are_not_permitted_are_told_once() {
     let before = lines(&cluster.gateways[0]).len();
     let port = cluster.gateways[0].port();
     cluster.reconfigure_nats(&users("$KV.confab_sessions.>"));
-    let alice = eventually("a session opens", DEADLINE, async || {
+    let alice = eventually("a session opens", WAIT_TIMEOUT, async || {
         let user = cluster.user("alice");
         let session =
             confab_client::Session::open(user.url(0), confab_client::Options::bearer(&user.token));
@@ -206,7 +206,7 @@ async fn records_that_are_not_permitted_are_told_once() {
     let condition = "session_records";
     line(&cluster.gateways[0], before, ("WARN", condition)).await;
     let failed = failed_writes(port).await;
-    eventually("it fails for long", DEADLINE, async || {
+    eventually("it fails for long", WAIT_TIMEOUT, async || {
         (failed_writes(port).await >= failed + 4.0).then_some(())
     })
     .await;

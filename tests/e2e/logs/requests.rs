@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{DEADLINE, lines};
+use super::{WAIT_TIMEOUT, lines};
 use crate::support::{Cluster, Raw, Setup, eventually, id_of};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -20,7 +20,7 @@ async fn json_lines_have_request_and_trace() {
             (&cluster.gateways[0], "WARN"),
         ] {
             let what = format!("{id} in {}", role.process().name());
-            let line = eventually(&what, DEADLINE, async || {
+            let line = eventually(&what, WAIT_TIMEOUT, async || {
                 let of_it = |line: &Value| line["request.id"] == *id && line["level"] == level;
                 lines(role).into_iter().find(of_it)
             })
@@ -45,7 +45,7 @@ async fn text_lines_have_request_and_trace() {
             (&cluster.gateways[0], "WARN"),
         ] {
             let what = format!("{id} in {}", role.process().name());
-            let line = eventually(&what, DEADLINE, async || {
+            let line = eventually(&what, WAIT_TIMEOUT, async || {
                 let log = std::fs::read_to_string(role.process().log()).unwrap();
                 let id = format!("request.id={id}");
                 let mut lines = log.lines();

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::support::{Cluster, Raw, User, id_of};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A user's connection that says frames as they stand here.
 pub(super) struct Frames {
@@ -50,7 +50,7 @@ impl Frames {
                 }
             }
         };
-        timeout(DEADLINE, next).await.expect("an answer")
+        timeout(WAIT_TIMEOUT, next).await.expect("an answer")
     }
 
     /// Says one that is refused for the message's version, and gives the version told.

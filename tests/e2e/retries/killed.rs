@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::support::{Answer, Cluster, Setup, User, eventually, id_of, soak};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// What says nothing of the outcome, or that nothing was done; any other refusal would be of the gateway's own making.
 const OPEN: [&str; 3] = ["TIMEOUT", "UNAVAILABLE", "OVERLOADED"];
 const TIME: &str = r#"YYYY-MM-DD"T"HH24:MI:SS.MS"Z""#;
@@ -60,7 +60,7 @@ async fn every_answered_command_happened_once_while_workers_are_killed_again_and
 /// Waits until so many commands more were answered.
 async fn progress(answered: &watch::Sender<usize>, count: usize) {
     let until = *answered.borrow() + count;
-    eventually(&format!("{until} answers"), DEADLINE, async || {
+    eventually(&format!("{until} answers"), WAIT_TIMEOUT, async || {
         (*answered.borrow() >= until).then_some(())
     })
     .await;
@@ -122,7 +122,7 @@ impl Writer<'_> {
         let key = Uuid::now_v7().to_string();
         let group =
             json!({"type": "group", "participants": ["resident"], "metadata": {"name": key}});
-        let created = eventually("a conversation", DEADLINE, async || {
+        let created = eventually("a conversation", WAIT_TIMEOUT, async || {
             let keyed = [("idempotency-key", key.as_str())];
             self.try_once("POST", "/v1/conversations", &keyed, group.clone())
                 .await

@@ -11,7 +11,7 @@ use crate::support::{Cluster, Setup, User, eventually};
 
 /// Within seconds of the return.
 const SECONDS: Duration = Duration::from_secs(10);
-const DEADLINE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A user whose login was revoked, and one who was revoked itself.
 async fn revoked(cluster: &Cluster) -> [User; 2] {
@@ -41,7 +41,7 @@ async fn a_gateway_that_starts_lets_nobody_in_who_was_revoked_also_before_it_is_
         let token = users[0].token.clone();
         // From its first answer on: unavailable for as long as it does not know, never let in.
         let http = users[0].http(number);
-        eventually("the gateway answers", DEADLINE, async || {
+        eventually("the gateway answers", WAIT_TIMEOUT, async || {
             let refused = http.sessions().await.unwrap_err();
             match refused.code() {
                 Some(Code::TokenRevoked) => Some(()),

@@ -9,7 +9,7 @@ use super::{Cluster, eventually};
 
 const STREAM: &str = "CONFAB_EVENTS";
 /// How long the stream may be away, on a machine that runs other tests.
-const DEADLINE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A stream that refuses events, so that the feed falls behind the log.
 pub(crate) struct RefusingStream {
@@ -22,7 +22,7 @@ impl RefusingStream {
     pub(crate) async fn of(cluster: &Cluster) -> Self {
         let client = async_nats::connect(cluster.nats.url()).await.unwrap();
         let jetstream = jetstream::new(client);
-        let config = eventually("a stream that refuses", DEADLINE, async || {
+        let config = eventually("a stream that refuses", WAIT_TIMEOUT, async || {
             // One that was erased is made anew by the workers.
             let stream = jetstream.get_stream(STREAM).await.ok()?;
             let config = stream.cached_info().config.clone();

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{assert_accepted, assert_refused, opened, over_http, small};
 use crate::support::{Cluster, Jwks, Key, claims, eventually, hs256, jwks, unsigned};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Seconds between two fetches for unknown keys.
 const INTERVAL: u64 = 1;
 
@@ -135,8 +135,8 @@ async fn before_any_key_set_was_loaded_callers_are_told_to_come_again_and_it_rec
     let token = key.token(&claims("alice"));
     server.down().await;
     cluster.gateways[0].respawn().unwrap();
-    eventually("the gateway listens", DEADLINE, async || {
-        get(port, "/health", DEADLINE).await.ok()
+    eventually("the gateway listens", WAIT_TIMEOUT, async || {
+        get(port, "/health", WAIT_TIMEOUT).await.ok()
     })
     .await;
 
@@ -146,7 +146,7 @@ async fn before_any_key_set_was_loaded_callers_are_told_to_come_again_and_it_rec
     let in_hello = opened(&url, TokenIn::Hello(token.clone())).await;
     assert_eq!(in_hello, Some((Code::AuthUnavailable, Some(1013))));
     assert_eq!(over_http(&url, "").await, Some(Code::MissingToken));
-    assert_eq!(get(port, "/ready", DEADLINE).await.unwrap().0, 503);
+    assert_eq!(get(port, "/ready", WAIT_TIMEOUT).await.unwrap().0, 503);
 
     server.up().await;
     cluster.ready().await;
@@ -185,7 +185,7 @@ async fn unknown_keys_make_one_fetch_an_interval_however_many_ask() {
 }
 
 async fn accepted(url: &str, key: &Key) {
-    eventually("the new key is taken", DEADLINE, async || {
+    eventually("the new key is taken", WAIT_TIMEOUT, async || {
         over_http(url, &key.token(&claims("alice")))
             .await
             .is_none()
@@ -197,7 +197,7 @@ async fn accepted(url: &str, key: &Key) {
 /// Asks with an unknown key until the set was fetched twice more: the first fetch may have begun before.
 async fn fetched(server: &Jwks, url: &str, unknown: &str) {
     let enough = server.fetches() + 2;
-    eventually("the set is fetched again", DEADLINE, async || {
+    eventually("the set is fetched again", WAIT_TIMEOUT, async || {
         assert_eq!(over_http(url, unknown).await, Some(Code::InvalidToken));
         (server.fetches() >= enough).then_some(())
     })

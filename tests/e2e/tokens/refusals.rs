@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{assert_accepted, changed, options, small};
 use crate::support::{Cluster, Raw, claims, eventually, sample};
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a read with this token is told, beside the code.
 async fn detail(url: &str, token: &str) -> String {
@@ -40,7 +40,7 @@ async fn refused_tokens_are_counted_and_logged_without_them() {
         );
     }
     let count = async |labels: &str| {
-        let (_, page) = get(gateway.port(), "/metrics", DEADLINE).await.unwrap();
+        let (_, page) = get(gateway.port(), "/metrics", WAIT_TIMEOUT).await.unwrap();
         let name = format!("confab_auth_refusals_total{{{labels}}} ");
         let line = page.lines().find_map(|line| line.strip_prefix(&name));
         line.map(|count| count.parse::<u32>().unwrap())
@@ -110,10 +110,10 @@ async fn sockets_without_hello_are_bounded_and_give_way() {
         silent.push(Raw::upgraded(gateway.port(), "confab.v1.json", &[]).await);
     }
     for raw in &mut silent[..2] {
-        let ended = tokio::time::timeout(DEADLINE, raw.frame()).await;
+        let ended = tokio::time::timeout(WAIT_TIMEOUT, raw.frame()).await;
         assert_eq!(ended.unwrap(), None, "the longest silent ones are closed");
     }
-    eventually("the others wait", DEADLINE, async || {
+    eventually("the others wait", WAIT_TIMEOUT, async || {
         (sample(gateway.port(), "confab_sockets_before_hello").await == 2.0).then_some(())
     })
     .await;
