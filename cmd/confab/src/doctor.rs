@@ -53,7 +53,7 @@ enum Role {
 }
 
 /// How long the checks of a role may take, all together.
-const DEADLINE: Duration = Duration::from_secs(9);
+const CHECKS_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Variables that say that there is a gateway to check.
 const GATEWAY_VARIABLES: [&str; 3] = [
@@ -94,9 +94,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn in_time(checks: impl Future<Output = Vec<Check>>) -> Vec<Check> {
-    let checked = tokio::time::timeout(DEADLINE, Box::pin(checks)).await;
+    let checked = tokio::time::timeout(CHECKS_TIMEOUT, Box::pin(checks)).await;
     checked.unwrap_or_else(|_late| {
-        let found = format!("the checks did not end within {DEADLINE:?}");
+        let found = format!("the checks did not end within {CHECKS_TIMEOUT:?}");
         let remedy = "run the doctor again, with --log debug";
         vec![Check::fail("doctor", "this host", found, remedy)]
     })
