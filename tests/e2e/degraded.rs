@@ -11,7 +11,7 @@ use crate::support::{Cluster, Member, Owed, Setup, assert_log, eventually, text}
 
 /// What the issue promises: the time to find it.
 const FOUND: Duration = Duration::from_secs(10);
-const SOON: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn goaways(member: &Member) -> usize {
     let record = member.record.borrow();
@@ -25,7 +25,7 @@ fn goaways(member: &Member) -> usize {
 
 async fn is_ready(cluster: &Cluster, gateway: usize) -> bool {
     let port = cluster.gateways[gateway].port();
-    matches!(get(port, "/ready", SOON).await, Ok((200, _)))
+    matches!(get(port, "/ready", WAIT_TIMEOUT).await, Ok((200, _)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -39,7 +39,7 @@ async fn a_gateway_whose_packets_vanish_sends_its_clients_elsewhere_and_keeps_th
     let also = cluster.user("alice").on(0).await;
     let bob = cluster.user("bob").on(1).await;
     let conversation = alice.create_group(std::slice::from_ref(&bob.id)).await;
-    bob.hears(conversation, 1, SOON).await;
+    bob.hears(conversation, 1, WAIT_TIMEOUT).await;
 
     for round in 1..=2 {
         let begin = Instant::now();
@@ -62,11 +62,11 @@ async fn a_gateway_whose_packets_vanish_sends_its_clients_elsewhere_and_keeps_th
 
         cluster.links[0].set(Traffic::Pass).await;
         for member in [&alice, &also, &bob] {
-            member.hears(conversation, meanwhile, SOON).await;
+            member.hears(conversation, meanwhile, WAIT_TIMEOUT).await;
         }
         cluster.ready().await;
         // Until the gateway has heard of a worker again, one that it never heard of may get this and take it for old.
-        eventually("a send after the return", SOON, async || {
+        eventually("a send after the return", WAIT_TIMEOUT, async || {
             let sent = alice.session.send(conversation, text("back")).await;
             sent.ok()
         })

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::support::{Cluster, Raw, Setup, eventually};
 
-const SOON: Duration = Duration::from_secs(10);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_of_one_second_tells_everyone_and_ends_in_time() {
@@ -28,13 +28,17 @@ async fn a_drain_of_one_second_tells_everyone_and_ends_in_time() {
     }
 
     let begin = Instant::now();
-    let status = cluster.gateways[0].process_mut().stop(SOON).await.unwrap();
+    let status = cluster.gateways[0]
+        .process_mut()
+        .stop(WAIT_TIMEOUT)
+        .await
+        .unwrap();
     assert!(status.success(), "{status}");
     let took = begin.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
 
     for member in &members {
-        let closed = eventually("the end", SOON, async || {
+        let closed = eventually("the end", WAIT_TIMEOUT, async || {
             member.record.borrow().closed.clone()
         });
         assert_eq!(closed.await.code, Some(1001));
@@ -70,12 +74,14 @@ async fn stopping_gateway_accepts_newcomers_until_it_drains() {
     let port = cluster.gateways[0].port();
 
     let told = Instant::now();
-    let stopping = cluster.gateways[0].process_mut().stop(3 * SOON);
+    let stopping = cluster.gateways[0].process_mut().stop(3 * WAIT_TIMEOUT);
     let newcomers = async {
         let mut members = Vec::new();
         // Until the drain is as near as a busy machine may be late.
         while told.elapsed() < DELAY / 2 {
-            let (status, body) = get(port, "/ready", SOON).await.expect("a readable /ready");
+            let (status, body) = get(port, "/ready", WAIT_TIMEOUT)
+                .await
+                .expect("a readable /ready");
             let is_told = status == 503;
             assert!(!is_told || body.contains("draining"), "{status} {body}");
             assert!(is_told || members.is_empty(), "ready again: {body}");
@@ -83,7 +89,7 @@ async fn stopping_gateway_accepts_newcomers_until_it_drains() {
                 let member = late.on(0).await;
                 let seq = member.say(conversation, "over the socket").await;
                 let seq = seq.max(member.post(conversation, "over HTTP").await);
-                early.hears(conversation, seq, SOON).await;
+                early.hears(conversation, seq, WAIT_TIMEOUT).await;
                 assert!(early.record.borrow().goaways.is_empty());
                 members.push(member);
             }
@@ -96,7 +102,7 @@ async fn stopping_gateway_accepts_newcomers_until_it_drains() {
     assert!(told.elapsed() >= DELAY, "{:?}", told.elapsed());
     assert!(members.len() > 1, "{} newcomers", members.len());
     for member in members.iter().chain([&early]) {
-        assert_eq!(member.closes(SOON).await.code, Some(1001));
+        assert_eq!(member.closes(WAIT_TIMEOUT).await.code, Some(1001));
     }
     drop((early, members));
     cluster.restart_gateway(0).await;
@@ -123,7 +129,7 @@ async fn connection_made_before_drain_is_answered() {
     let mut made = Raw::connect(port).await;
     let gateway = cluster.gateways[0].process_mut();
     gateway.tell_to_stop().unwrap();
-    eventually("the port is closed", SOON, async || {
+    eventually("the port is closed", WAIT_TIMEOUT, async || {
         let refused = Raw::connect_from(Ipv4Addr::LOCALHOST, port).await.is_err();
         refused.then_some(())
     })
@@ -133,7 +139,7 @@ async fn connection_made_before_drain_is_answered() {
         .await;
     assert_eq!(status, 200, "{body}");
     assert!(made.status().await.is_none(), "no further request is taken");
-    let ended = gateway.wait(2 * SOON).await.unwrap();
+    let ended = gateway.wait(2 * WAIT_TIMEOUT).await.unwrap();
     assert!(ended.success(), "{ended}");
     cluster.restart_gateway(0).await;
     cluster.end().await;
@@ -144,7 +150,7 @@ async fn connection_made_before_drain_is_answered() {
 async fn request_to_starting_gateway_waits_until_ready() {
     let (mut cluster, port, bearer) = one_gateway().await;
     cluster.gateways[0].respawn().unwrap();
-    let mut first = eventually("the port is open", SOON, async || {
+    let mut first = eventually("the port is open", WAIT_TIMEOUT, async || {
         Raw::connect_from(Ipv4Addr::LOCALHOST, port).await.ok()
     })
     .await;
@@ -167,12 +173,12 @@ async fn second_signal_ends_draining_gateway_at_once() {
     let port = cluster.gateways[0].port();
     let gateway = cluster.gateways[0].process_mut();
     gateway.tell_to_stop().unwrap();
-    eventually("it drains", SOON, async || {
-        let ready = get(port, "/ready", SOON).await;
+    eventually("it drains", WAIT_TIMEOUT, async || {
+        let ready = get(port, "/ready", WAIT_TIMEOUT).await;
         ready.is_ok_and(|(status, _)| status == 503).then_some(())
     })
     .await;
-    let status = gateway.stop(SOON).await.unwrap();
+    let status = gateway.stop(WAIT_TIMEOUT).await.unwrap();
     assert_eq!(status.code(), Some(1), "cut off");
     // The cluster ends it without waiting.
     cluster.restart_gateway(0).await;

@@ -22,7 +22,7 @@ mod quorum;
 const HEARD: Duration = Duration::from_secs(5);
 /// How soon all is level when the stream takes events again, on a machine that runs other tests.
 const LEVEL: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What each role writes when it begins and when it is over.
 const LINES: [[&str; 2]; 2] = [
@@ -57,7 +57,7 @@ impl People {
         let others = [people.bob.id.clone(), people.removed.id.clone()];
         let group = people.alice.create_group(&others).await;
         for member in [&people.alice, &people.bob, &people.removed] {
-            member.hears(group, 1, SOON).await;
+            member.hears(group, 1, WAIT_TIMEOUT).await;
         }
         (people, group)
     }
@@ -150,7 +150,7 @@ async fn say_and_hear(sender: &Member, conversation: ConversationId, hearers: &[
 
 /// What `/ready` tells of the way in which a process works.
 async fn degraded(port: u16) -> (u16, Value) {
-    let (status, body) = get(port, "/ready", SOON).await.unwrap();
+    let (status, body) = get(port, "/ready", WAIT_TIMEOUT).await.unwrap();
     let body: Value = serde_json::from_str(&body).unwrap();
     (status, body["degraded"].clone())
 }

@@ -14,7 +14,7 @@ mod frames;
 mod versions;
 
 const SEND: &str = "/v1/messages";
-const SOON: Duration = Duration::from_secs(5);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_send_is_stored_once_and_says_so_only_to_who_gave_a_key() {
@@ -205,7 +205,7 @@ async fn the_history_is_read_newest_first_by_range_sender_kind_and_time() {
         let sent = user.post(number % 2, SEND, message).await.ok(201);
         times.push(sent.text("/message/createdAt"));
         let its_own: Timestamp = sent.text("/message/createdAt").parse().unwrap();
-        eventually("its millisecond is over", SOON, async || {
+        eventually("its millisecond is over", WAIT_TIMEOUT, async || {
             (Timestamp::new(OffsetDateTime::now_utc()) > its_own).then_some(())
         })
         .await;

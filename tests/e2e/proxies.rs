@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use crate::support::{Cluster, Setup, User, eventually, text};
 
-const SOON: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long who comes again and again waits in between.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long newcomers come before the first restart and behind the last one.
@@ -128,7 +128,7 @@ impl Kind {
             _folder: folder,
         };
         let alice = cluster.user("alice").at(&proxy.url);
-        eventually("the proxy leads to a gateway", SOON, async || {
+        eventually("the proxy leads to a gateway", WAIT_TIMEOUT, async || {
             let http = alice.http(0);
             let listed = http.raw("GET", "/v1/conversations", &[], Vec::new());
             listed
@@ -189,7 +189,7 @@ async fn rolling_restart(kind: Kind) {
     assert!(newcomers > 20, "{newcomers} newcomers");
     assert!(posted.len() > 20 && said.len() > 20);
     let all: BTreeSet<Seq> = posted.into_iter().chain(said).collect();
-    eventually("all is heard", SOON, async || {
+    eventually("all is heard", WAIT_TIMEOUT, async || {
         all.is_subset(&heard.lock().unwrap()).then_some(())
     })
     .await;
@@ -268,7 +268,10 @@ async fn say(resident: &Resuming, conversation: ConversationId, is_over: &Atomic
 async fn restart_all(cluster: &mut Cluster, is_over: &AtomicBool) {
     sleep(AROUND).await;
     for number in 0..cluster.gateways.len() {
-        let ended = cluster.gateways[number].process_mut().stop(SOON).await;
+        let ended = cluster.gateways[number]
+            .process_mut()
+            .stop(WAIT_TIMEOUT)
+            .await;
         assert!(ended.unwrap().success());
         cluster.restart_gateway(number).await;
     }

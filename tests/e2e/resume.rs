@@ -21,7 +21,7 @@ const JSON: &str = "confab.v1.json";
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 /// How long anything may take, on a machine that runs other tests.
-const SOON: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Two gateways whose pings, which prove what stands before them, come soon, and which have heard of each other.
 async fn cluster() -> Cluster {
@@ -45,7 +45,7 @@ async fn all_heard(cluster: &Cluster) {
     let user = cluster.user("nobody");
     let token = URL_SAFE_NO_PAD.encode([7; 48]);
     for gateway in 0..2 {
-        eventually("an unknown token is unknown", SOON, async || {
+        eventually("an unknown token is unknown", WAIT_TIMEOUT, async || {
             let client = Client::hello(cluster, &user, gateway, Some(&token)).await;
             (client.welcome["reason"] == "unknown").then_some(())
         })
@@ -91,7 +91,9 @@ impl Client {
             let welcome = answer(&mut raw).await;
             Self { raw, welcome }
         };
-        timeout(SOON, saying).await.expect("an answer to hello")
+        timeout(WAIT_TIMEOUT, saying)
+            .await
+            .expect("an answer to hello")
     }
 
     /// Opens a session afresh.
@@ -105,7 +107,7 @@ impl Client {
 
     /// Resumes, and must succeed; a gateway that cannot read records now says so, and the token stays good.
     async fn resumed(cluster: &Cluster, user: &User, gateway: usize, token: &str) -> Self {
-        let client = eventually("an answer about the token", SOON, async || {
+        let client = eventually("an answer about the token", WAIT_TIMEOUT, async || {
             let client = Self::hello(cluster, user, gateway, Some(token)).await;
             (client.welcome["code"] != "UNAVAILABLE").then_some(client)
         })
@@ -134,7 +136,7 @@ impl Client {
                 }
             }
         };
-        timeout(SOON, proving).await.expect("a ping");
+        timeout(WAIT_TIMEOUT, proving).await.expect("a ping");
         assert!(self.is_served().await);
     }
 
@@ -151,7 +153,9 @@ impl Client {
                 }
             }
         };
-        timeout(SOON, proving).await.expect("a ping or the end");
+        timeout(WAIT_TIMEOUT, proving)
+            .await
+            .expect("a ping or the end");
     }
 
     /// Whether the connection still serves: it is asked, and answers, unless it is closed.
@@ -168,12 +172,14 @@ impl Client {
             }
             false
         };
-        timeout(SOON, asking).await.expect("an answer or the end")
+        timeout(WAIT_TIMEOUT, asking)
+            .await
+            .expect("an answer or the end")
     }
 
     /// With which code the gateway closes.
     async fn close_code(mut self) -> Option<u16> {
-        let ended = timeout(SOON, self.raw.ended()).await;
+        let ended = timeout(WAIT_TIMEOUT, self.raw.ended()).await;
         ended.expect("the connection's end").code()
     }
 
@@ -252,7 +258,12 @@ async fn a_drained_gateway_leaves_its_sessions_to_the_others() {
     let alice = cluster.user("alice");
     let client = Client::fresh(&cluster, &alice, 0).await;
     let (session, token) = (client.session(), client.token());
-    let stopping = async { cluster.gateways[0].process_mut().stop(SOON * 2).await };
+    let stopping = async {
+        cluster.gateways[0]
+            .process_mut()
+            .stop(WAIT_TIMEOUT * 2)
+            .await
+    };
     let (stopped, code) = tokio::join!(stopping, client.close_code());
     assert!(stopped.unwrap().success());
     assert_eq!(code, Some(1001));

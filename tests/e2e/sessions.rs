@@ -14,7 +14,7 @@ use crate::support::{Cluster, Member, Setup, User, claims, eventually};
 
 mod unknown;
 
-const SOON: Duration = Duration::from_secs(5);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the issue promises of every gateway that has NATS.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -66,7 +66,7 @@ async fn a_user_is_told_its_own_open_sessions_at_any_gateway_and_nobody_elses() 
     assert_eq!(ids(&bobs), [id(&bob)]);
 
     drop(first);
-    eventually("a session that ended is gone", SOON, async || {
+    eventually("a session that ended is gone", WAIT_TIMEOUT, async || {
         let listed = alice.http(1).sessions().await.unwrap();
         (ids(&listed) == [id(&second)]).then_some(())
     })
@@ -83,7 +83,7 @@ async fn what_comes_from_a_client_is_seen() {
     let (_, mut ws) = Ws::connect(alice.url(0), options).await.unwrap();
     let before = alice.http(1).sessions().await.unwrap()[0].last_seen_at;
     // A first ping may come in the millisecond of the hello.
-    eventually("a ping is seen", SOON, async || {
+    eventually("a ping is seen", WAIT_TIMEOUT, async || {
         let ping = ClientFrame::Ping(Plain::default());
         ws.send_frame(&ping).await.unwrap();
         ws.next().await.unwrap();

@@ -12,11 +12,11 @@ use crate::support::{Cluster, Member, Setup};
 mod devices;
 mod presence;
 
-const SOON: Duration = Duration::from_secs(10);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Waits until a member has heard a signal.
 async fn hears(member: &Member, what: &Notice) {
-    hears_within(member, what, SOON).await;
+    hears_within(member, what, WAIT_TIMEOUT).await;
 }
 
 async fn hears_within(member: &Member, what: &Notice, deadline: Duration) {
@@ -75,7 +75,7 @@ async fn typing_and_receipts_reach_present_members_at_every_gateway_and_nobody_e
     removed.unwrap();
     let last = alice.say(conversation, "hello").await;
     for member in [&alice, &again, &bob, &carol] {
-        member.hears(conversation, last, SOON).await;
+        member.hears(conversation, last, WAIT_TIMEOUT).await;
     }
 
     alice.session.typing(conversation, true).await;
@@ -130,11 +130,14 @@ async fn who_is_no_member_cannot_say_that_it_types_and_the_questions_are_counted
 
     let mut record = eve.record.clone();
     let refused = record.wait_for(|record| !record.errors.is_empty());
-    let refused = tokio::time::timeout(SOON, refused).await.unwrap().unwrap();
+    let refused = tokio::time::timeout(WAIT_TIMEOUT, refused)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(refused.errors[0].code, Code::ConversationNotFound);
     drop(refused);
     let last = alice.say(conversation, "hello").await;
-    alice.hears(conversation, last, SOON).await;
+    alice.hears(conversation, last, WAIT_TIMEOUT).await;
     alice.session.typing(conversation, true).await;
     hears(&bob, &typing(conversation, &alice.id, true)).await;
     assert_eq!(of(&bob, conversation).len(), 1);
@@ -158,8 +161,8 @@ async fn of_many_signals_one_a_second_goes_and_the_last_word_always_comes() {
     let bob = cluster.user("bob").on(1).await;
     let conversation = alice.create_group(std::slice::from_ref(&bob.id)).await;
     let last = alice.say(conversation, "hello").await;
-    alice.hears(conversation, last, SOON).await;
-    bob.hears(conversation, last, SOON).await;
+    alice.hears(conversation, last, WAIT_TIMEOUT).await;
+    bob.hears(conversation, last, WAIT_TIMEOUT).await;
 
     for number in 0..200 {
         alice.session.typing(conversation, number % 2 == 0).await;
@@ -192,8 +195,8 @@ async fn a_conversation_of_more_than_a_hundred_members_carries_none_until_it_is_
     let small = alice.create_group(std::slice::from_ref(&bob.id)).await;
     let last = alice.say(large, "hello").await;
     for (conversation, seq) in [(large, last), (small, 1)] {
-        alice.hears(conversation, seq, SOON).await;
-        bob.hears(conversation, seq, SOON).await;
+        alice.hears(conversation, seq, WAIT_TIMEOUT).await;
+        bob.hears(conversation, seq, WAIT_TIMEOUT).await;
     }
 
     alice.session.typing(large, true).await;
@@ -205,8 +208,8 @@ async fn a_conversation_of_more_than_a_hundred_members_carries_none_until_it_is_
     let removed = alice.http.remove_participant(large, &crowd[0]).await;
     removed.unwrap();
     let last = alice.say(large, "now we are a hundred").await;
-    alice.hears(large, last, SOON).await;
-    bob.hears(large, last, SOON).await;
+    alice.hears(large, last, WAIT_TIMEOUT).await;
+    bob.hears(large, last, WAIT_TIMEOUT).await;
     alice.session.typing(large, true).await;
     hears(&bob, &typing(large, &alice.id, true)).await;
     alice.session.read(large, last).await.unwrap();
@@ -214,8 +217,8 @@ async fn a_conversation_of_more_than_a_hundred_members_carries_none_until_it_is_
 
     alice.add(large, &crowd[..1]).await;
     let last = alice.say(large, "too many again").await;
-    alice.hears(large, last, SOON).await;
-    bob.hears(large, last, SOON).await;
+    alice.hears(large, last, WAIT_TIMEOUT).await;
+    bob.hears(large, last, WAIT_TIMEOUT).await;
     let before = of(&bob, large);
     alice.session.typing(large, false).await;
     alice.session.typing(small, false).await;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::support::{CLOSE, Cluster, Raw, Setup, TEXT, frame, text};
 
-const SOON: Duration = Duration::from_secs(10);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn small() -> Setup {
     Setup {
@@ -74,7 +74,7 @@ async fn edits_and_deletions_stand_where_they_were_sent_among_the_connections_se
             "{round}"
         );
         assert_eq!(edited.message_id, target.message_id);
-        bob.hears(conversation, c, SOON).await;
+        bob.hears(conversation, c, WAIT_TIMEOUT).await;
     }
     let record = bob.record.borrow();
     let of = |kind: EventType| {

@@ -6,12 +6,14 @@ use crate::support::{Cluster, Setup};
 
 mod content;
 
-const SOON: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many events of before its start a gateway has read.
 async fn read_of_past(cluster: &Cluster, gateway: usize) -> u64 {
     let port = cluster.gateways[gateway].port();
-    let (status, text) = confab_stack::get(port, "/metrics", SOON).await.unwrap();
+    let (status, text) = confab_stack::get(port, "/metrics", WAIT_TIMEOUT)
+        .await
+        .unwrap();
     assert_eq!(status, 200);
     let mut lines = text.lines();
     let value = lines.find_map(|line| line.strip_prefix("confab_feed_past_total "));
@@ -27,7 +29,7 @@ async fn the_window_is_filled_before_a_gateway_is_ready() {
     for number in 0..300 {
         last = alice.post(conversation, &number.to_string()).await;
     }
-    alice.hears(conversation, last, SOON).await;
+    alice.hears(conversation, last, WAIT_TIMEOUT).await;
     cluster.restart_gateway(0).await;
     assert_eq!(read_of_past(&cluster, 0).await, last);
     // A stream that was erased has no past, and what came since is there once.

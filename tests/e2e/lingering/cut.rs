@@ -8,7 +8,7 @@ use confab_protocol::wire;
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
-use super::{SOON, degraded, is_level};
+use super::{WAIT_TIMEOUT, degraded, is_level};
 use crate::support::{Cluster, RefusingStream, Setup, assert_hears_only};
 
 /// A round over all users, and what a machine takes that runs other tests.
@@ -43,7 +43,7 @@ async fn users_hear_what_is_too_much_to_announce() {
             }
         }
     };
-    timeout(SOON, is_cut).await.unwrap();
+    timeout(WAIT_TIMEOUT, is_cut).await.unwrap();
     for group in &groups {
         for member in [&alice, &bob] {
             member.hears(*group, 1, ROUND).await;
@@ -58,7 +58,7 @@ async fn users_hear_what_is_too_much_to_announce() {
     is_level(&cluster).await;
     for group in &groups {
         let said = alice.say(*group, "level again").await;
-        bob.hears(*group, said, SOON).await;
+        bob.hears(*group, said, WAIT_TIMEOUT).await;
     }
     for member in [&alice, &bob] {
         assert_hears_only(member, &groups);

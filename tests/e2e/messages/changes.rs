@@ -5,7 +5,7 @@ use confab_protocol::json::JsonText;
 use confab_protocol::resource::MessageContent;
 use serde_json::{Value, json};
 
-use super::SOON;
+use super::WAIT_TIMEOUT;
 use super::frames::Frames;
 use crate::support::{Cluster, Setup, User, id_of};
 
@@ -301,7 +301,7 @@ async fn edited_metadata_is_merged_and_heard() {
             (&metadata, &json!(content))
         );
         let conversation = id.parse().unwrap();
-        bob.hears(conversation, seq, SOON).await;
+        bob.hears(conversation, seq, WAIT_TIMEOUT).await;
         let record = bob.record.borrow();
         let heard = record.events[&conversation].last().unwrap();
         let data: Value = serde_json::from_str(heard.data.as_str()).unwrap();
@@ -336,7 +336,7 @@ async fn metadata_is_edited_by_frame_and_replayed() {
     let bad = frames.told(edit(json!([]))).await;
     assert_eq!(bad["errors"][0]["pointer"], "/metadata", "{bad}");
     let conversation = id_of(&path).parse().unwrap();
-    heard.hears(conversation, 3, SOON).await;
+    heard.hears(conversation, 3, WAIT_TIMEOUT).await;
     // Who comes later is told the message as it is now.
     let late = bob.comes_late(conversation, 0).await;
     for event in [&late[1], &late[2]] {

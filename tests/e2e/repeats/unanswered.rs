@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{Cluster, Setup, User, eventually, id_of};
 
-const SOON: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A conversation with one message.
 struct Place {
@@ -77,7 +77,7 @@ async fn unanswered_commands_are_repeated_at_another_gateway() {
         )
     };
     let fault = async {
-        eventually("all are carried out", SOON, async || {
+        eventually("all are carried out", WAIT_TIMEOUT, async || {
             let read = alice.get(1, &edited.path).await.ok(200);
             let is_done = edited.message(&alice).await["content"] == "second"
                 && deleted.message(&alice).await["deletedAt"].is_string()

@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Client, SOON, cluster, eventually};
+use super::{Client, WAIT_TIMEOUT, cluster, eventually};
 use crate::support::{Cluster, User, claims, soak};
 
 const STREAM: &str = "KV_confab_sessions";
@@ -34,7 +34,7 @@ async fn begin_conversations(user: &User, count: usize) {
     let beginning = stream::iter(0..count).for_each_concurrent(MAX_BEGINNING, async |_| {
         // A machine that runs other tests may be too slow for one of them.
         let group = json!({"type": "group", "participants": ["bob"]});
-        eventually("a conversation begins", SOON, async || {
+        eventually("a conversation begins", WAIT_TIMEOUT, async || {
             let begun = user.post(0, "/v1/conversations", group.clone()).await;
             (begun.status == 201).then_some(())
         })
@@ -75,7 +75,7 @@ async fn reconnects_of_user_in_many_conversations_fill_no_bucket() {
     let connects: usize = join_all(sockets).await.into_iter().sum();
     let peak = bytes(&mut bucket).await;
     println!("{connects} connects: {before:?} bytes and messages before, {peak:?} behind them");
-    let after = eventually("what gave way is deleted", SOON, async || {
+    let after = eventually("what gave way is deleted", WAIT_TIMEOUT, async || {
         let now = bytes(&mut bucket).await;
         (now.1 < before.1 + 150).then_some(now)
     })
@@ -105,7 +105,7 @@ async fn record_without_its_base_begins_afresh() {
     drop(client);
     let stream = bucket(&cluster).await;
     let bases = "$KV.confab_sessions.base.>";
-    let purged = eventually("the base is there", SOON, async || {
+    let purged = eventually("the base is there", WAIT_TIMEOUT, async || {
         let purged = stream.purge().filter(bases).await.unwrap();
         (purged.purged > 0).then_some(purged.purged)
     })
@@ -116,7 +116,7 @@ async fn record_without_its_base_begins_afresh() {
     let client = Client::resumed(&cluster, &alice, 1, &token).await;
     let newest = client.token();
     drop(client);
-    eventually("the base is there again", SOON, async || {
+    eventually("the base is there again", WAIT_TIMEOUT, async || {
         let purged = stream.purge().filter(bases).await.unwrap();
         (purged.purged > 0).then_some(())
     })

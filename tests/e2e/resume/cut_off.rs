@@ -6,7 +6,7 @@ use confab_stack::Traffic;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{CLOSE, Client, PING, PONG, SOON, TEXT, all_heard};
+use super::{CLOSE, Client, PING, PONG, TEXT, WAIT_TIMEOUT, all_heard};
 use crate::support::{Cluster, Setup, eventually, frame};
 
 /// Two gateways with links to NATS that the test may cut.
@@ -52,7 +52,7 @@ async fn next_of(client: &mut Client, kind: &str) -> Value {
             }
         }
     };
-    let found = timeout(SOON, looking).await;
+    let found = timeout(WAIT_TIMEOUT, looking).await;
     found.unwrap_or_else(|_| panic!("no {kind}"))
 }
 
@@ -69,7 +69,9 @@ async fn hears(client: &mut Client, conversation: ConversationId, last: u64) -> 
             }
         }
     };
-    timeout(SOON, hearing).await.expect("the last message");
+    timeout(WAIT_TIMEOUT, hearing)
+        .await
+        .expect("the last message");
     seqs
 }
 
@@ -82,7 +84,9 @@ async fn closes(mut client: Client) -> u16 {
             }
         }
     };
-    timeout(SOON, closing).await.expect("the connection's end")
+    timeout(WAIT_TIMEOUT, closing)
+        .await
+        .expect("the connection's end")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,7 +148,7 @@ async fn session_that_stayed_at_cut_off_gateway_may_be_resumed() {
         .get_key_value("confab_sessions")
         .await
         .unwrap();
-    eventually("the record has expired", 3 * SOON, async || {
+    eventually("the record has expired", 3 * WAIT_TIMEOUT, async || {
         // A client that answers no ping would be silent.
         client.proves().await;
         let record = records.get(session.as_str()).await.unwrap();
@@ -155,7 +159,7 @@ async fn session_that_stayed_at_cut_off_gateway_may_be_resumed() {
     cluster.links[0].set(Traffic::Pass).await;
     hears(&mut client, conversation, meanwhile).await;
     client.proves().await;
-    eventually("the record is written again", SOON, async || {
+    eventually("the record is written again", WAIT_TIMEOUT, async || {
         records.get(session.as_str()).await.unwrap().map(drop)
     })
     .await;

@@ -1,6 +1,6 @@
 //! The bucket is lost, or goes back: the gateways know what it held.
 
-use super::{Client, SOON, cluster, eventually};
+use super::{Client, WAIT_TIMEOUT, cluster, eventually};
 use crate::support::Cluster;
 
 const BUCKET: &str = "confab_sessions";
@@ -29,7 +29,7 @@ async fn a_bucket_deleted_by_hand_strands_nobody() {
     // What nobody asks for is written again as well.
     eventually(
         "the record of a live session is written again",
-        SOON,
+        WAIT_TIMEOUT,
         async || {
             let store = bucket.get_key_value(BUCKET).await.ok()?;
             store.get(live.session()).await.ok()?
@@ -61,7 +61,7 @@ async fn an_erased_store_strands_nobody() {
     cluster.nats.up().await.unwrap();
     cluster.ready().await;
     for (session, token) in tokens {
-        let resumed = eventually("it is resumed", SOON, async || {
+        let resumed = eventually("it is resumed", WAIT_TIMEOUT, async || {
             let client = Client::hello(&cluster, &alice, 1, Some(&token)).await;
             (client.welcome["type"] == "welcome").then_some(client)
         })

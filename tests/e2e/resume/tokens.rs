@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::{Client, SOON, cluster, eventually, on_device};
+use super::{Client, WAIT_TIMEOUT, cluster, eventually, on_device};
 use crate::support::{Cluster, User};
 
 /// A client that comes with this token starts afresh, and is told why.
@@ -147,7 +147,7 @@ async fn bye_while_nats_is_away_is_for_good() {
     cluster.nats.up().await.unwrap();
     let coming = tokens.iter().zip([0, 1].into_iter().cycle());
     let coming = coming.map(async |(token, gateway)| {
-        let client = eventually("an answer about the token", SOON, async || {
+        let client = eventually("an answer about the token", WAIT_TIMEOUT, async || {
             let client = Client::hello(&cluster, &alice, gateway, Some(token)).await;
             (client.welcome["type"] == "welcome").then_some(client)
         })
@@ -195,7 +195,7 @@ async fn a_revoked_session_cannot_be_resumed() {
                 refused.welcome
             );
             assert_eq!(refused.close_code().await, Some(4403));
-            eventually("it is ended for good", SOON, async || {
+            eventually("it is ended for good", WAIT_TIMEOUT, async || {
                 let again = Client::hello(&cluster, &alice, 0, Some(&token)).await;
                 (again.welcome["reason"] == "ended").then_some(())
             })

@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{AT_ONCE, SOON, id, user};
+use super::{AT_ONCE, WAIT_TIMEOUT, id, user};
 use crate::support::{Cluster, Setup, eventually, soak};
 
 /// Requests at once.
@@ -69,7 +69,7 @@ async fn sessions_in_doubt_are_revoked_within_bounds() {
     let alice = cluster.user("alice");
     cluster.gateways[1].process_mut().kill().unwrap();
     let http = alice.http(0);
-    eventually("a gateway is missed", SOON * 4, async || {
+    eventually("a gateway is missed", WAIT_TIMEOUT * 4, async || {
         revoke_made_up(&http).await;
         (rows(&cluster).await > 0).then_some(())
     })
@@ -158,7 +158,7 @@ async fn all_are_heard(cluster: &Cluster) {
     let probe = cluster.user("probe");
     for gateway in 0..2 {
         let http = probe.http(gateway);
-        eventually("a gateway knows the others", SOON * 4, async || {
+        eventually("a gateway knows the others", WAIT_TIMEOUT * 4, async || {
             revoke_made_up(&http).await;
             let stored = rows(cluster).await;
             sqlx::query("delete from revocations")

@@ -4,7 +4,7 @@
 use confab_client::Notice;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 
-use super::{SOON, hears, of, receipt, typing};
+use super::{WAIT_TIMEOUT, hears, of, receipt, typing};
 use crate::support::{Cluster, Member, Setup};
 
 /// What a member heard of a user's read marks, in that order.
@@ -30,7 +30,7 @@ async fn receipts_never_go_back_between_gateways() {
     );
     for conversation in [room, marker] {
         for member in [&phone, &laptop, &bob] {
-            member.hears(conversation, 10, SOON).await;
+            member.hears(conversation, 10, WAIT_TIMEOUT).await;
         }
     }
 
@@ -75,7 +75,7 @@ async fn user_types_until_its_last_device_stops() {
     }
     for conversation in markers.iter().chain([&room]) {
         for member in [&phone, &tablet, &laptop, &bob] {
-            member.hears(*conversation, 1, SOON).await;
+            member.hears(*conversation, 1, WAIT_TIMEOUT).await;
         }
     }
     let say = async |device: &Member, on, marker: ConversationId| {
@@ -112,7 +112,7 @@ async fn own_devices_hear_receipts_of_large_conversations() {
     let last = phone.say(large, "hello").await;
     for (conversation, seq) in [(large, last), (small, 1)] {
         for member in [&phone, &laptop, &bob] {
-            member.hears(conversation, seq, SOON).await;
+            member.hears(conversation, seq, WAIT_TIMEOUT).await;
         }
     }
     phone.session.read(large, last).await.unwrap();

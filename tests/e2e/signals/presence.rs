@@ -7,7 +7,7 @@ use confab_protocol::frame::{Hello, PresenceSignal};
 use confab_protocol::ids::UserId;
 use confab_protocol::signal::PresenceStatus::{self, Away, Offline, Online};
 
-use super::{SOON, hears, hears_within};
+use super::{WAIT_TIMEOUT, hears, hears_within};
 use crate::support::{Cluster, Member, Setup, User, eventually};
 
 /// How long a gateway that was killed may be waited for.
@@ -32,7 +32,7 @@ fn heard(member: &Member, user: &UserId) -> Vec<PresenceStatus> {
 
 /// Waits until this is what a member heard of a user's presence.
 async fn has_heard(member: &Member, user: &UserId, statuses: &[PresenceStatus]) {
-    eventually("what is said of a user", SOON, async || {
+    eventually("what is said of a user", WAIT_TIMEOUT, async || {
         (heard(member, user) == statuses).then_some(())
     })
     .await;
@@ -55,8 +55,8 @@ async fn a_change_is_told_once_however_many_conversations_are_shared_and_not_to_
     for _ in 0..3 {
         let others = [alice.id.clone(), carol.id.clone()];
         let conversation = bob.create_group(&others).await;
-        bob.hears(conversation, 1, SOON).await;
-        carol.hears(conversation, 1, SOON).await;
+        bob.hears(conversation, 1, WAIT_TIMEOUT).await;
+        carol.hears(conversation, 1, WAIT_TIMEOUT).await;
     }
     let first = alice.on(0).await;
     for member in [&bob, &carol] {
@@ -87,7 +87,7 @@ async fn who_is_back_within_the_grace_period_at_another_gateway_was_never_away()
     let (alice, carol) = (cluster.user("alice"), cluster.user("carol"));
     let others = [alice.id.clone(), carol.id.clone()];
     let conversation = bob.create_group(&others).await;
-    bob.hears(conversation, 1, SOON).await;
+    bob.hears(conversation, 1, WAIT_TIMEOUT).await;
     let first = alice.on(0).await;
     hears(&bob, &is(&alice.id, Online)).await;
     // What a gateway says goes in order, of each user one word a second. Carol speaks behind Alice each time, so that whoever
@@ -98,7 +98,7 @@ async fn who_is_back_within_the_grace_period_at_another_gateway_was_never_away()
     has_heard(&bob, &carol.id, &[Online, Away]).await;
 
     drop(first);
-    eventually("the first session is gone", SOON, async || {
+    eventually("the first session is gone", WAIT_TIMEOUT, async || {
         let listed = alice.http(0).sessions().await.unwrap();
         listed.is_empty().then_some(())
     })
@@ -127,7 +127,7 @@ async fn presence_is_gone_with_its_gateway_also_that_of_users_who_were_there_fir
     let others = [bob.id.clone(), dave.id.clone()];
     let conversation = alice.create_group(&others).await;
     for member in [&alice, &bob, &dave] {
-        member.hears(conversation, 1, SOON).await;
+        member.hears(conversation, 1, WAIT_TIMEOUT).await;
     }
     dave.session.presence(Away).await;
     // Alice's word is repeated for the new conversation and told to nobody, so that nothing of her own shows when it was heard.
@@ -154,7 +154,7 @@ async fn presence_is_gone_with_its_gateway_also_that_of_users_who_were_there_fir
 
 /// Who is there as a new session of a user is told, once all gateways have said so.
 async fn snapshot(user: &User, gateway: usize) -> Vec<(String, PresenceStatus)> {
-    eventually("a complete snapshot", SOON, async || {
+    eventually("a complete snapshot", WAIT_TIMEOUT, async || {
         told(&user.asking_presence(gateway).await).await
     })
     .await
@@ -165,7 +165,10 @@ async fn told(member: &Member) -> Option<Vec<(String, PresenceStatus)>> {
     let mut record = member.record.clone();
     let is_one = |notice: &Notice| matches!(notice, Notice::PresenceSnapshot(_));
     let told = record.wait_for(|record| record.signals.iter().any(is_one));
-    let told = tokio::time::timeout(SOON, told).await.unwrap().unwrap();
+    let told = tokio::time::timeout(WAIT_TIMEOUT, told)
+        .await
+        .unwrap()
+        .unwrap();
     let snapshot = told.signals.iter().find_map(|notice| match notice {
         Notice::PresenceSnapshot(snapshot) => Some(snapshot.clone()),
         _ => None,
@@ -185,11 +188,11 @@ async fn snapshot_tells_who_shares_a_conversation_and_is_there() {
         .create_group(&[carol.id.clone(), "bob".parse().unwrap()])
         .await;
     away.session.presence(Away).await;
-    first.hears(conversation, 1, SOON).await;
-    away.hears(conversation, 1, SOON).await;
+    first.hears(conversation, 1, WAIT_TIMEOUT).await;
+    away.hears(conversation, 1, WAIT_TIMEOUT).await;
     let bob = cluster.user("bob");
     let all = [("alice".to_owned(), Online), ("carol".to_owned(), Away)];
-    eventually("both are told", SOON, async || {
+    eventually("both are told", WAIT_TIMEOUT, async || {
         (snapshot(&bob, 1).await == all).then_some(())
     })
     .await;
@@ -199,11 +202,16 @@ async fn snapshot_tells_who_shares_a_conversation_and_is_there() {
     let is_told =
         |notice: &Notice| matches!(notice, Notice::PresenceSnapshot(one) if one.users.len() == 2);
     let named = record.wait_for(|record| record.signals.iter().any(is_told));
-    drop(tokio::time::timeout(SOON, named).await.unwrap().unwrap());
+    drop(
+        tokio::time::timeout(WAIT_TIMEOUT, named)
+            .await
+            .unwrap()
+            .unwrap(),
+    );
     drop(first);
-    hears_within(&watching, &is(&alice.id, Offline), SOON).await;
+    hears_within(&watching, &is(&alice.id, Offline), WAIT_TIMEOUT).await;
     // Each gateway waits on its own for who may come back: one that names her still tells her end.
-    let (late, named) = eventually("a complete snapshot", SOON, async || {
+    let (late, named) = eventually("a complete snapshot", WAIT_TIMEOUT, async || {
         let member = bob.asking_presence(0).await;
         told(&member).await.map(|named| (member, named))
     })
@@ -243,9 +251,9 @@ async fn snapshot_is_told_to_who_resumes() {
     let others = [&carol.id, &bob.id, &dave.id].map(Clone::clone);
     let conversation = alice.create_group(&others).await;
     for member in [&alice, &carol] {
-        member.hears(conversation, 1, SOON).await;
+        member.hears(conversation, 1, WAIT_TIMEOUT).await;
     }
-    let mut token = eventually("a resume token", SOON, async || {
+    let mut token = eventually("a resume token", WAIT_TIMEOUT, async || {
         let first = bob.asking_presence(0).await;
         first.session.welcome().resume_token.clone()
     })
@@ -257,7 +265,7 @@ async fn snapshot_is_told_to_who_resumes() {
     carol.session.presence(Away).await;
     let expected = [online("alice"), away("carol"), online("dave")];
     for gateway in [0, 1, 0] {
-        eventually("all who are there are told", SOON, async || {
+        eventually("all who are there are told", WAIT_TIMEOUT, async || {
             let member = resumed(&bob, &mut token, gateway).await;
             (told(&member).await? == expected).then_some(())
         })
@@ -265,7 +273,7 @@ async fn snapshot_is_told_to_who_resumes() {
     }
     let before = resumed(&bob, &mut token, 0).await;
     cluster.gateways[0].process_mut().kill().unwrap();
-    before.closes(SOON).await;
+    before.closes(WAIT_TIMEOUT).await;
     // Who was there by the gateway that was killed is told no more once it counts as dead.
     eventually("those who are left are told", KILLED, async || {
         let member = resumed(&bob, &mut token, 1).await;
@@ -286,7 +294,7 @@ async fn who_resumes_without_workers_is_online_later() {
     let mut cluster = Cluster::start(setup).await;
     let (alice, bob) = (cluster.user("alice").on(0).await, cluster.user("bob"));
     let conversation = alice.create_group(std::slice::from_ref(&bob.id)).await;
-    alice.hears(conversation, 1, SOON).await;
+    alice.hears(conversation, 1, WAIT_TIMEOUT).await;
     let first = bob.on(1).await;
     hears(&alice, &is(&bob.id, Online)).await;
     let mut token = first.session.welcome().resume_token.clone().unwrap();
@@ -300,7 +308,7 @@ async fn who_resumes_without_workers_is_online_later() {
     let back = resumed(&bob, &mut token, 2).await;
     assert_eq!(told(&back).await, None, "it claims to know who is there");
     cluster.restart_worker(0).await;
-    eventually("bob is there again", SOON, async || {
+    eventually("bob is there again", WAIT_TIMEOUT, async || {
         (heard(&alice, &bob.id) == [Online, Offline, Online]).then_some(())
     })
     .await;
@@ -333,7 +341,7 @@ async fn route_tells_of_those_who_share_a_conversation() {
         ("mallory".to_owned(), Offline),
         ("alice".to_owned(), Online),
     ];
-    eventually("all gateways answer", SOON, async || {
+    eventually("all gateways answer", WAIT_TIMEOUT, async || {
         let (presences, complete) = told(&carol).await;
         assert_eq!(presences, expected);
         complete.then_some(())
@@ -360,13 +368,13 @@ async fn offline_is_told_where_the_conversation_grew_too_large() {
     let mut crowd: Vec<UserId> = (0..98).map(|n| format!("u{n}").parse().unwrap()).collect();
     crowd.push(alice.id.clone());
     let conversation = bob.create_group(&crowd).await;
-    bob.hears(conversation, 1, SOON).await;
+    bob.hears(conversation, 1, WAIT_TIMEOUT).await;
     let there = alice.on(0).await;
     hears(&bob, &is(&alice.id, Online)).await;
     bob.add(conversation, &["one-more".parse().unwrap()]).await;
     let last = bob.say(conversation, "now we are too many").await;
     for member in [&bob, &there] {
-        member.hears(conversation, last, SOON).await;
+        member.hears(conversation, last, WAIT_TIMEOUT).await;
     }
     there.session.presence(Away).await;
     there.session.bye().await.unwrap();
@@ -385,12 +393,12 @@ async fn offline_is_told_to_who_joined_since() {
     let carol = cluster.user("carol");
     let listeners = [carol.on(0).await, carol.on(1).await];
     let conversation = bob.create_group(std::slice::from_ref(&alice.id)).await;
-    bob.hears(conversation, 1, SOON).await;
+    bob.hears(conversation, 1, WAIT_TIMEOUT).await;
     let there = alice.on(0).await;
     hears(&bob, &is(&alice.id, Online)).await;
     bob.add(conversation, std::slice::from_ref(&carol.id)).await;
     for listener in &listeners {
-        listener.hears(conversation, 2, SOON).await;
+        listener.hears(conversation, 2, WAIT_TIMEOUT).await;
     }
     there.session.bye().await.unwrap();
     hears(&bob, &is(&alice.id, Offline)).await;

@@ -14,7 +14,7 @@ use crate::support::{Cluster, Member, claims, text};
 
 /// How long a token is good after its `exp`, in seconds: the default of the clock skew.
 const LEEWAY: i64 = 30;
-const SOON: Duration = Duration::from_secs(10);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn token(cluster: &Cluster, changes: &serde_json::Value) -> String {
     cluster.key.token(&merged(&claims("alice"), changes))
@@ -35,7 +35,7 @@ fn expiring(exp: i64) -> Notice {
 async fn hears(member: &Member, what: &Notice) {
     let mut record = member.record.clone();
     let heard = record.wait_for(|record| record.signals.contains(what));
-    let heard = tokio::time::timeout(SOON, heard).await;
+    let heard = tokio::time::timeout(WAIT_TIMEOUT, heard).await;
     assert!(heard.is_ok_and(|heard| heard.is_ok()), "no {what:?}");
 }
 

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
-use super::SOON;
+use super::WAIT_TIMEOUT;
 use crate::support::{Cluster, Member, RefusingStream, Setup, User, eventually, text};
 
 /// In all content that must not be told again.
@@ -66,7 +66,7 @@ async fn told(
     assert!(session.welcome().truncated.is_empty());
     let mut told = Vec::new();
     while told.len() < count {
-        let next = tokio::time::timeout(SOON, events.next()).await;
+        let next = tokio::time::timeout(WAIT_TIMEOUT, events.next()).await;
         match next.expect("an event") {
             Some(Notice::Event(event)) => told.push(event),
             Some(_) => {}
@@ -106,15 +106,15 @@ async fn deletions_while_a_gateway_fills_its_window_are_heeded() {
         large.truncate(DELETIONS);
         cluster.gateways[gateway].respawn().unwrap();
         let port = cluster.gateways[gateway].port();
-        eventually("the gateway listens", SOON, async || {
-            confab_stack::get(port, "/health", SOON).await.ok()
+        eventually("the gateway listens", WAIT_TIMEOUT, async || {
+            confab_stack::get(port, "/health", WAIT_TIMEOUT).await.ok()
         })
         .await;
         let (http, messages) = (alice.http(1), stream::iter(&large));
         let deleting = messages.for_each_concurrent(MAX_DELETING, async |(message, _)| {
             http.delete_message(*message).await.unwrap();
         });
-        let (ready, ()) = tokio::join!(cluster.gateways[gateway].ready(SOON * 2), deleting);
+        let (ready, ()) = tokio::join!(cluster.gateways[gateway].ready(WAIT_TIMEOUT * 2), deleting);
         ready.unwrap();
         for (_, seq) in &large {
             let first = told(&bob, gateway, conversation, *seq, 1).await;
@@ -135,7 +135,7 @@ async fn changes_that_the_feed_lacks_are_heeded_by_a_resume() {
     let sent = send(&live[0], conversation, 3, 10).await;
     let (first, last) = (sent[0].1, sent[2].1);
     for member in &live {
-        member.hears(conversation, last, SOON).await;
+        member.hears(conversation, last, WAIT_TIMEOUT).await;
     }
     let stream = RefusingStream::of(&cluster).await;
     let http = alice.http(0);
@@ -158,7 +158,7 @@ async fn changes_that_the_feed_lacks_are_heeded_by_a_resume() {
     }
     stream.accept().await;
     for member in &live {
-        member.hears(conversation, last + 3, SOON * 2).await;
+        member.hears(conversation, last + 3, WAIT_TIMEOUT * 2).await;
     }
     drop(live);
     cluster.end().await;
@@ -177,14 +177,14 @@ async fn deletions_that_a_gap_read_brings_are_heeded_by_the_window() {
     let live = alice.on(0).await;
     let conversation = live.create_group(std::slice::from_ref(&bob.id)).await;
     let sent = send(&live, conversation, 2, 10).await;
-    live.hears(conversation, sent[1].1, SOON).await;
+    live.hears(conversation, sent[1].1, WAIT_TIMEOUT).await;
     let stream = RefusingStream::of(&cluster).await;
     let deleted = alice.http(0).delete_message(sent[0].0).await;
     deleted.unwrap();
     // Bob's opening names the head, and the gap is read from a worker.
     let bobs = told(&bob, 0, conversation, sent[1].1 + 1, 1).await;
     assert_eq!(bobs.len(), 1);
-    live.hears(conversation, sent[1].1 + 1, SOON).await;
+    live.hears(conversation, sent[1].1 + 1, WAIT_TIMEOUT).await;
     let first = told(&bob, 0, conversation, sent[0].1, 3).await;
     assert_not_former(&first[..1], "a gateway that read the gap");
     stream.accept().await;
