@@ -10,7 +10,7 @@ use crate::support::{Cluster, Setup, User, id_of};
 
 mod storm;
 
-const ARRIVAL: Duration = Duration::from_secs(10);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// In all content and metadata that must not be found again.
 const MARKER: &str = "zq7Marker";
 const SEND: &str = "/v1/messages";
@@ -212,7 +212,8 @@ async fn after_edits_one_content_is_served_everywhere_and_no_former_one() {
 
     // Who was there heard each edit, with what the message was then or became since.
     let head = scene.seq + 4;
-    live.hears(scene.conversation(), head, ARRIVAL).await;
+    live.hears(scene.conversation(), head, ARRIVAL_TIMEOUT)
+        .await;
     let record = live.record.borrow();
     let heard = &record.events[&scene.conversation()];
     let edited = heard
@@ -251,7 +252,8 @@ async fn after_a_deletion_nothing_of_the_content_is_served_or_stored() {
         assert_eq!(&repeated["message"], message);
 
         let head = scene.seq + edits as Seq + 1;
-        live.hears(scene.conversation(), head, ARRIVAL).await;
+        live.hears(scene.conversation(), head, ARRIVAL_TIMEOUT)
+            .await;
         let record = live.record.borrow();
         let last = record.events[&scene.conversation()].last().unwrap();
         assert_eq!((last.seq, last.r#type), (head, EventType::MessageDeleted));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::history::{ARRIVAL, Load, Shape};
+use crate::history::{ARRIVAL_TIMEOUT, Load, Shape};
 use crate::support::{Cluster, Failover, Readers, Setup, Witness, eventually, soak};
 
 /// How long something may take that the test waits for.
@@ -65,7 +65,7 @@ async fn promoted_standby_has_all_that_was_acknowledged() {
     let witness = Witness::new(&cluster);
     tokio::join!(
         load.arrives(&cluster),
-        witness.level("level after a promotion", ARRIVAL)
+        witness.level("level after a promotion", ARRIVAL_TIMEOUT)
     );
     load.goes_on(100).await;
     readers.end().await;
@@ -88,7 +88,9 @@ async fn name_that_led_to_standby_spoils_no_read() {
         sleep(Duration::from_secs(3)).await;
         // What was connected meanwhile stays where it is.
         failover.lead_to_first();
-        witness.level("level with the name back", ARRIVAL).await;
+        witness
+            .level("level with the name back", ARRIVAL_TIMEOUT)
+            .await;
         all_ready(&cluster, WAIT_TIMEOUT).await;
         replay(cluster.database.failover(), "resume").await;
     }
@@ -141,7 +143,7 @@ async fn worker_begun_on_read_only_postgres_is_not_ready() {
     })
     .await;
     Witness::new(&cluster)
-        .level("level behind it", ARRIVAL)
+        .level("level behind it", ARRIVAL_TIMEOUT)
         .await;
     cluster.end().await;
 }

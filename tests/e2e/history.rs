@@ -19,6 +19,6 @@ mod socket;
 mod tests;
 
 pub(crate) use client::{Client, Manner};
-pub(crate) use load::{ARRIVAL, Load, Shape, assert_told};
+pub(crate) use load::{ARRIVAL_TIMEOUT, Load, Shape, assert_told};
 pub(crate) use record::{Heard, Life};
 pub(crate) use socket::{End, Socket};

@@ -12,7 +12,7 @@ use crate::support::{
     text,
 };
 
-const ARRIVAL: Duration = Duration::from_secs(10);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_opened_and_members_added_amid_sends_hear_exactly_from_their_cursor_on() {
@@ -145,7 +145,7 @@ async fn a_stranger_can_neither_read_nor_send_nor_hear_nor_can_its_namesake_of_a
     }
     let last = alice.say(conversation, "among us").await;
 
-    bob.hears(conversation, last, ARRIVAL).await;
+    bob.hears(conversation, last, ARRIVAL_TIMEOUT).await;
     assert_log(
         &cluster,
         conversation,

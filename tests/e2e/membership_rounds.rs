@@ -11,7 +11,7 @@ use crate::support::{
     Cluster, Member, Owed, Setup, assert_log, assert_memberships, memberships, soak, text,
 };
 
-const ARRIVAL: Duration = Duration::from_secs(10);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_who_come_and_go_amid_sends_hear_exactly_their_memberships() {
@@ -97,7 +97,7 @@ async fn visit(
     );
     let last = from_first.max(from_second).max(from_alice);
     for member in [first, second, also] {
-        member.hears(conversation, last, ARRIVAL).await;
+        member.hears(conversation, last, ARRIVAL_TIMEOUT).await;
     }
     let is_sent_away = round.is_multiple_of(3);
     let removed = async |member: &Member| {
@@ -150,7 +150,7 @@ async fn who_is_removed_at_once_hears_nothing_beyond_its_memberships_and_always_
     }
     alice.add(conversation, &added).await;
     let last = alice.say(conversation, "for the guest").await;
-    guest.hears(conversation, last, ARRIVAL).await;
+    guest.hears(conversation, last, ARRIVAL_TIMEOUT).await;
 
     let told = memberships(&cluster, conversation, &guest.id).await;
     let heard: Vec<Seq> = guest.record.borrow().events[&conversation]

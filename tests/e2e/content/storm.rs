@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::support::{Cluster, Member, Setup, User, soak, text};
 
-const ARRIVAL: Duration = Duration::from_secs(10);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_order_edits_and_deletions_come_in_all_are_told_the_same_of_each_message() {
@@ -34,7 +34,7 @@ async fn whatever_order_edits_and_deletions_come_in_all_are_told_the_same_of_eac
     let told = messages_of(&log);
     assert_eq!(told.len(), 3 * each);
     for member in &members {
-        member.hears(conversation, head, ARRIVAL).await;
+        member.hears(conversation, head, ARRIVAL_TIMEOUT).await;
         let history = member.http.history(conversation).await.unwrap();
         assert!(history.iter().eq(told.values()));
         for message in told.values() {

@@ -8,7 +8,7 @@ use confab_stack::Traffic;
 use tokio::time::Instant;
 
 use super::{WAIT_TIMEOUT, is_ready, metric, setup};
-use crate::history::{ARRIVAL, Load, Shape};
+use crate::history::{ARRIVAL_TIMEOUT, Load, Shape};
 use crate::support::{Cluster, Setup, eventually, soak};
 
 /// The zombie's connections are fenced: each client has one session, wherever it is.
@@ -63,7 +63,7 @@ async fn a_gateway_cut_off_from_nats_says_so_and_its_clients_are_served_elsewher
     for _ in 0..soak(5, 1) {
         load.goes_on(100).await;
         cluster.links[0].set(Traffic::Stall).await;
-        eventually("it is not ready", ARRIVAL, async || {
+        eventually("it is not ready", ARRIVAL_TIMEOUT, async || {
             (!is_ready(&cluster, 0).await).then_some(())
         })
         .await;
@@ -118,7 +118,7 @@ async fn a_quiet_stream_that_has_kept_nothing_is_no_break() {
     );
     let conversation = alice.create_group(std::slice::from_ref(&bob.id)).await;
     let first = alice.say(conversation, "before the quiet").await;
-    bob.hears(conversation, first, ARRIVAL).await;
+    bob.hears(conversation, first, ARRIVAL_TIMEOUT).await;
     let client = async_nats::connect(cluster.nats.url()).await.unwrap();
     let jetstream = async_nats::jetstream::new(client);
     eventually("the stream is empty", WAIT_TIMEOUT, async || {
@@ -130,7 +130,7 @@ async fn a_quiet_stream_that_has_kept_nothing_is_no_break() {
     // stream to the next.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let last = alice.say(conversation, "behind the quiet").await;
-    bob.hears(conversation, last, ARRIVAL).await;
+    bob.hears(conversation, last, ARRIVAL_TIMEOUT).await;
     assert!(metric(&cluster, "confab_feed_breaks_total").await.abs() < 0.5);
     drop((alice, bob));
     cluster.end().await;

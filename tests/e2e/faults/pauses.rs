@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use tokio::time::sleep;
 
 use super::setup;
-use crate::history::{ARRIVAL, Load, Shape};
+use crate::history::{ARRIVAL_TIMEOUT, Load, Shape};
 use crate::support::{Cluster, Readers, Setup, Witness, soak};
 
 /// What was begun meanwhile was given up or answered late: no answer behind it may be an old one.
@@ -31,7 +31,7 @@ async fn pauses_of_postgres_spoil_no_read_and_lose_nothing() {
         let witness = Witness::new(&cluster);
         tokio::join!(
             load.arrives(&cluster),
-            witness.level("level after a pause", ARRIVAL)
+            witness.level("level after a pause", ARRIVAL_TIMEOUT)
         );
     }
     readers.end().await;

@@ -23,7 +23,7 @@ use super::record::{Account, Acts, Command, Deed, Outcome, now};
 use crate::support::{Cluster, eventually, is_soak, soak};
 
 /// How long after the last fault what is owed may take (docs/architecture.md, promise 4).
-pub(crate) const ARRIVAL: Duration = Duration::from_secs(10);
+pub(crate) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after its end, also of its gateway, a user's presence may stand: five seconds, a grace period of one, and what a busy machine takes.
 const PRESENCE: Duration = Duration::from_secs(15);
 /// How long the test looks for what it needs to know.
@@ -186,7 +186,7 @@ impl Load {
 
     /// After a fault: waits until everyone has what it is owed of all that is stored by now.
     pub(crate) async fn arrives(&self, cluster: &Cluster) {
-        self.arrives_within(cluster, ARRIVAL).await;
+        self.arrives_within(cluster, ARRIVAL_TIMEOUT).await;
     }
 
     /// The same while a fault lasts, which gives no promise of how soon.
@@ -284,11 +284,11 @@ impl Load {
         let joined = tokio::time::timeout(PATIENCE, joined).await;
         joined.expect("the end of all commands");
         let ledger = read(cluster, true).await;
-        self.arrived(cluster, ledger, Instant::now() + ARRIVAL)
+        self.arrived(cluster, ledger, Instant::now() + ARRIVAL_TIMEOUT)
             .await;
         // Read again: nothing that nobody waits for any more may be stored behind it.
         let ledger = read(cluster, true).await;
-        let arrived = self.arrived(cluster, ledger, Instant::now() + ARRIVAL);
+        let arrived = self.arrived(cluster, ledger, Instant::now() + ARRIVAL_TIMEOUT);
         let mut ledger = arrived.await;
         // Who else is at work in the same cluster checks itself.
         let own: BTreeSet<_> = commands.iter().map(|one| one.conversation).collect();
@@ -375,7 +375,7 @@ impl Load {
 /// Asserts that clients without a load have what they are owed.
 pub(crate) async fn assert_told(cluster: &Cluster, clients: &[Client]) {
     let ledger = read(cluster, true).await;
-    let until = Instant::now() + ARRIVAL;
+    let until = Instant::now() + ARRIVAL_TIMEOUT;
     loop {
         let found = clients.iter();
         let found = found.flat_map(|client| check::told(&ledger, &client.account()));

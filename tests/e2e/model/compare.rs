@@ -13,7 +13,7 @@ use super::world::{Answer, Conversation, World};
 use crate::support::{Cluster, Member, User};
 
 /// How long after its answer an event may still be on its way.
-const ARRIVAL: Duration = Duration::from_secs(10);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Asserts it all, over both gateways.
 pub(super) async fn everything(cluster: &Cluster, stage: &Stage, world: &World) {
@@ -41,7 +41,7 @@ pub(super) async fn hears(stage: &Stage, conversations: &[Conversation]) {
             let Some(own) = own else { continue };
             let last = own.left.unwrap_or_else(|| conversation.head());
             for socket in &stage.players[who].sockets {
-                socket.hears(id, last, ARRIVAL).await;
+                socket.hears(id, last, ARRIVAL_TIMEOUT).await;
             }
         }
     }

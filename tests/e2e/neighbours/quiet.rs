@@ -24,7 +24,7 @@ const MAX_RATIO: usize = 10;
 /// What they take alone at least: less is luck, of which the next second has none.
 const LEAST_P99: Duration = Duration::from_millis(10);
 /// How long is waited for what may be lost.
-const ARRIVAL: Duration = Duration::from_secs(30);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Something that one of them did.
 #[derive(Debug, Clone)]
@@ -171,7 +171,7 @@ impl Quiet {
     /// What ends until everybody has ended what was begun before: whoever is held up is held up by what just went on.
     async fn settled(&self) -> Vec<Sample> {
         let mut samples = Vec::new();
-        eventually("everybody goes on", 2 * ARRIVAL, async || {
+        eventually("everybody goes on", 2 * ARRIVAL_TIMEOUT, async || {
             samples.extend(self.take());
             let everybody = (0..self.tasks.len()).all(|number| {
                 let own = samples.iter().filter(|one| one.who == Some(number));
@@ -245,7 +245,7 @@ enum Hearing {
 async fn probe(port: u16, samples: Arc<Mutex<Vec<Sample>>>, stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
         let began = Instant::now();
-        let answer = get(port, "/health", ARRIVAL).await;
+        let answer = get(port, "/health", ARRIVAL_TIMEOUT).await;
         let problem = match answer {
             Ok((200, _)) => None,
             other => Some(format!("{other:?}")),
@@ -334,7 +334,7 @@ impl Neighbour {
         };
         let mut record = self.member.record.clone();
         let heard = record.wait_for(|record| record.last(self.conversation) >= seq);
-        let heard = timeout(ARRIVAL, heard).await;
+        let heard = timeout(ARRIVAL_TIMEOUT, heard).await;
         let heard = heard.map_err(|_late| format!("{seq} was not heard"))?;
         let heard = heard.map_err(|error| error.to_string())?;
         let seqs: Vec<_> = heard.events[&self.conversation]

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::record::{Record, keep};
 
 /// How long what is replayed may take.
-const ARRIVAL: Duration = Duration::from_secs(10);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Someone with a token, nowhere yet.
 #[derive(Clone)]
@@ -101,7 +101,7 @@ impl User {
             return log.unwrap();
         }
         let head = late.cursor(conversation).unwrap();
-        late.hears(conversation, head, ARRIVAL).await;
+        late.hears(conversation, head, ARRIVAL_TIMEOUT).await;
         late.record.borrow().events[&conversation].clone()
     }
 

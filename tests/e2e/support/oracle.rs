@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Cluster, Member, Sent};
 
 /// How long after the last commit an event may still be on its way.
-const ARRIVAL: Duration = Duration::from_secs(10);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a connection is owed of a conversation.
 pub(crate) struct Owed<'a> {
@@ -87,7 +87,7 @@ pub(crate) async fn assert_log(cluster: &Cluster, conversation: ConversationId, 
     );
     for Owed { member, from, to } in owed {
         let (last, is_member) = (to.unwrap_or(head), to.is_none());
-        member.hears(conversation, last, ARRIVAL).await;
+        member.hears(conversation, last, ARRIVAL_TIMEOUT).await;
         let owed: Vec<&Row> = log
             .iter()
             .filter(|row| (*from..=last).contains(&row.seq()))
@@ -207,7 +207,7 @@ pub(crate) async fn assert_memberships(
         owed.extend(part);
     }
     let last = owed.last().map_or(0, |row| row.seq());
-    member.hears(conversation, last, ARRIVAL).await;
+    member.hears(conversation, last, ARRIVAL_TIMEOUT).await;
     assert_heard(member, conversation, &owed);
 }
 

@@ -15,7 +15,7 @@ use crate::Error;
 /// Messages whose arrivals are counted at once.
 const COUNTED: usize = 1024;
 /// How long a message may take until all have it.
-const ARRIVAL: Duration = Duration::from_secs(20);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What many sockets hear.
 #[derive(Debug)]
@@ -62,14 +62,14 @@ impl Crowd {
 
     /// Waits until one more may be on the way.
     pub(crate) async fn room(&self) -> Result<(), Error> {
-        let room = timeout(ARRIVAL, async {
+        let room = timeout(ARRIVAL_TIMEOUT, async {
             while self.on_the_way.load(Ordering::Relaxed) >= self.at_once {
                 self.room.notified().await;
             }
         });
         room.await.map_err(|_late| Error::Timeout {
             what: "a message at every socket".to_owned(),
-            within: ARRIVAL,
+            within: ARRIVAL_TIMEOUT,
         })
     }
 
