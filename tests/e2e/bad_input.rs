@@ -8,8 +8,8 @@ use crate::support::{BINARY, CLOSE, Cluster, Ended, Raw, Setup, TEXT, frame, fra
 mod nul;
 mod slow;
 
-const JSON: &str = "confab.v1.json";
-const MSGPACK: &str = "confab.v1.msgpack";
+const JSON_SUBPROTOCOL: &str = "confab.v1.json";
+const MSGPACK_SUBPROTOCOL: &str = "confab.v1.msgpack";
 /// The largest frame, in bytes.
 const FRAME: usize = 512 * 1024;
 /// The largest frame of a socket that has not said its token.
@@ -46,7 +46,7 @@ fn bearer(cluster: &Cluster) -> [String; 1] {
 /// A socket that was welcomed.
 async fn welcomed(cluster: &Cluster) -> Raw {
     let port = cluster.gateways[0].port();
-    let mut raw = Raw::upgraded(port, JSON, &bearer(cluster)).await;
+    let mut raw = Raw::upgraded(port, JSON_SUBPROTOCOL, &bearer(cluster)).await;
     raw.text(r#"{"type":"hello"}"#).await;
     assert_welcome(&raw.welcome().await);
     raw
@@ -59,7 +59,7 @@ fn assert_welcome(payload: &[u8]) {
 
 /// A socket that has said nothing yet, and carried no token.
 async fn silent(cluster: &Cluster) -> Raw {
-    Raw::upgraded(cluster.gateways[0].port(), JSON, &[]).await
+    Raw::upgraded(cluster.gateways[0].port(), JSON_SUBPROTOCOL, &[]).await
 }
 
 async fn ended(mut raw: Raw) -> Ended {
@@ -129,7 +129,12 @@ async fn what_breaks_the_protocol_closes_with_its_code_before_and_after_the_hell
             assert_eq!(ended(raw).await.code(), Some(code), "{what}");
         }
     }
-    let mut packed = Raw::upgraded(cluster.gateways[0].port(), MSGPACK, &bearer(&cluster)).await;
+    let mut packed = Raw::upgraded(
+        cluster.gateways[0].port(),
+        MSGPACK_SUBPROTOCOL,
+        &bearer(&cluster),
+    )
+    .await;
     packed.text(r#"{"type":"hello"}"#).await;
     assert_eq!(
         ended(packed).await.code(),
@@ -151,7 +156,12 @@ async fn frames_up_to_the_limit_are_read_and_larger_ones_close_with_1009_before_
     largest.text(&padded(r#"{"type":"ping"}"#, FRAME)).await;
     assert_eq!(largest.json().await["type"], "pong");
 
-    let early = Raw::upgraded(cluster.gateways[0].port(), JSON, &bearer(&cluster)).await;
+    let early = Raw::upgraded(
+        cluster.gateways[0].port(),
+        JSON_SUBPROTOCOL,
+        &bearer(&cluster),
+    )
+    .await;
     let announced = [
         ("without a token", silent(&cluster).await, HELLO + 1),
         ("with one in the header", early, FRAME + 1),
@@ -309,7 +319,12 @@ async fn a_first_frame_that_is_no_hello_is_answered_and_closes_with_4400() {
         r#"{"type":"bye"}"#,
     ];
     for text in first {
-        let early = Raw::upgraded(cluster.gateways[0].port(), JSON, &bearer(&cluster)).await;
+        let early = Raw::upgraded(
+            cluster.gateways[0].port(),
+            JSON_SUBPROTOCOL,
+            &bearer(&cluster),
+        )
+        .await;
         for mut raw in [silent(&cluster).await, early] {
             raw.text(text).await;
             let end = ended(raw).await;

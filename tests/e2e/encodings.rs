@@ -7,8 +7,8 @@ use tokio::time::{Duration, timeout};
 
 use crate::support::{BINARY, CLOSE, Cluster, Raw, Setup, User, frame, id_of};
 
-const JSON: &str = "confab.v1.json";
-const MSGPACK: &str = "confab.v1.msgpack";
+const JSON_SUBPROTOCOL: &str = "confab.v1.json";
+const MSGPACK_SUBPROTOCOL: &str = "confab.v1.msgpack";
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 const SEND: &str = "/v1/messages";
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -25,7 +25,7 @@ fn small() -> Setup {
 async fn socket(cluster: &Cluster, user: &User, subprotocol: &str) -> Raw {
     let bearer = [format!("Authorization: Bearer {}", user.token)];
     let mut raw = Raw::upgraded(cluster.gateways[0].port(), subprotocol, &bearer).await;
-    if subprotocol == JSON {
+    if subprotocol == JSON_SUBPROTOCOL {
         raw.text(r#"{"type":"hello"}"#).await;
     } else {
         say(&mut raw, &json!({"type": "hello"}), &[]).await;
@@ -72,7 +72,7 @@ async fn ids_are_echoed_as_they_were_written() {
     let alice = cluster.user("alice");
     let path = alice.begins(0, "group", &["bob"]).await;
     let conversation = id_of(&path).to_uppercase();
-    let mut raw = socket(&cluster, &alice, JSON).await;
+    let mut raw = socket(&cluster, &alice, JSON_SUBPROTOCOL).await;
     for (form, is_duplicate) in [
         (ID.to_uppercase(), false),
         (format!("{{{ID}}}"), true),
@@ -114,7 +114,7 @@ async fn messagepack_beyond_json_is_refused_by_frame_and_field() {
     let cluster = Cluster::start(small()).await;
     let alice = cluster.user("alice");
     let path = alice.begins(0, "group", &["bob"]).await;
-    let mut raw = socket(&cluster, &alice, MSGPACK).await;
+    let mut raw = socket(&cluster, &alice, MSGPACK_SUBPROTOCOL).await;
     let send = |content: Value| json!({"type": "send", "id": ID, "conversationId": id_of(&path), "kind": "text", "content": content});
     let not_a_number = [&[0xcb][..], &f64::NAN.to_be_bytes()].concat();
     for (content, bytes, pointer) in [

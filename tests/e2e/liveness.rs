@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::support::{Cluster, Raw, Setup, id_of, sample, soak};
 
-const JSON: &str = "confab.v1.json";
+const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 /// Connections that the gateway may have, of each kind.
 const CONNECTIONS: usize = 16;
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -129,14 +129,14 @@ async fn sockets_without_hello_keep_no_session_out() {
     let alice = cluster.user("alice");
     let mut held = Vec::new();
     for _ in 0..soak(500, 50) {
-        held.push(Raw::upgraded(port, JSON, &[]).await);
+        held.push(Raw::upgraded(port, JSON_SUBPROTOCOL, &[]).await);
     }
     let mut sessions = Vec::new();
     for _ in 0..CONNECTIONS / 2 {
         let opening = Session::open(alice.url(0), Options::bearer(&alice.token));
         let opened = timeout(longest(), opening).await.expect("opened at once");
         sessions.push(opened.unwrap());
-        held.push(Raw::upgraded(port, JSON, &[]).await);
+        held.push(Raw::upgraded(port, JSON_SUBPROTOCOL, &[]).await);
     }
     assert_probes(port).await;
     for (session, _) in &sessions {

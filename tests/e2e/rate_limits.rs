@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::{Cluster, Raw, Setup, User, claims, eventually};
 
 const LISTS: &str = "/v1/conversations";
-const JSON: &str = "confab.v1.json";
+const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn cluster(limits: &str, trusted_proxies: usize) -> Cluster {
@@ -127,7 +127,7 @@ async fn an_address_is_limited_before_its_tokens_are_looked_at_whatever_it_says_
     let policy = Some(r#""address";q=8;w=8"#);
     assert_eq!(refusal.header("ratelimit-policy"), policy);
     let mut upgrade = Raw::connect(cluster.gateways[0].port()).await;
-    let (status, body) = upgrade.upgrade("/v1/ws", JSON, &[]).await;
+    let (status, body) = upgrade.upgrade("/v1/ws", JSON_SUBPROTOCOL, &[]).await;
     assert_eq!(status, 429, "{body}");
     for _ in 0..20 {
         let health = alice.http(0).raw("GET", "/health", &[], Vec::new()).await;
@@ -166,7 +166,7 @@ async fn behind_trusted_proxies_an_address_is_what_the_outermost_of_them_saw() {
 
 async fn welcomed(cluster: &Cluster, user: &User) -> Raw {
     let bearer = [format!("Authorization: Bearer {}", user.token)];
-    let mut raw = Raw::upgraded(cluster.gateways[0].port(), JSON, &bearer).await;
+    let mut raw = Raw::upgraded(cluster.gateways[0].port(), JSON_SUBPROTOCOL, &bearer).await;
     raw.text(r#"{"type":"hello"}"#).await;
     assert_eq!(raw.json().await["type"], "welcome");
     raw
@@ -239,7 +239,7 @@ async fn a_frame_too_many_is_refused_the_connection_lives_and_reconnecting_refil
 async fn connects(cluster: &Cluster, user: &User) -> Option<Raw> {
     let bearer = [format!("Authorization: Bearer {}", user.token)];
     let mut raw = Raw::connect(cluster.gateways[0].port()).await;
-    let (status, _) = raw.upgrade("/v1/ws", JSON, &bearer).await;
+    let (status, _) = raw.upgrade("/v1/ws", JSON_SUBPROTOCOL, &bearer).await;
     if status != 101 {
         assert_eq!(status, 429);
         return None;
@@ -263,7 +263,7 @@ async fn connections_of_one_device_are_refused_beyond_its_rate() {
     assert!((2..=most).contains(&let_in), "{let_in} of 60");
     assert!(connects(&cluster, &bob).await.is_some());
     // With the token in hello it is the same.
-    let mut raw = Raw::upgraded(cluster.gateways[0].port(), JSON, &[]).await;
+    let mut raw = Raw::upgraded(cluster.gateways[0].port(), JSON_SUBPROTOCOL, &[]).await;
     let hello = json!({"type": "hello", "token": alice.token});
     raw.text(&hello.to_string()).await;
     let end = timeout(WAIT_TIMEOUT, raw.ended()).await.unwrap();

@@ -16,7 +16,7 @@ mod stores;
 mod tokens;
 mod zombie;
 
-const JSON: &str = "confab.v1.json";
+const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 /// A ping's first byte, and a pong's.
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
@@ -85,7 +85,7 @@ impl Client {
         let bearer = format!("Authorization: Bearer {}", user.token);
         let port = cluster.gateways[gateway].port();
         let saying = async {
-            let mut raw = Raw::upgraded(port, JSON, &[bearer]).await;
+            let mut raw = Raw::upgraded(port, JSON_SUBPROTOCOL, &[bearer]).await;
             raw.text(&json!({"type": "hello", "resumeToken": token}).to_string())
                 .await;
             let welcome = answer(&mut raw).await;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::support::{Cluster, Ended, Raw, Setup, TEXT, User, eventually, frame, soak};
 
-const JSON: &str = "confab.v1.json";
+const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The first bytes of pings and pongs.
 const PING: u8 = 0x89;
@@ -36,7 +36,7 @@ async fn cluster(env: &[(&'static str, &str)]) -> Cluster {
 
 async fn connected(cluster: &Cluster, user: &User) -> Raw {
     let bearer = [format!("Authorization: Bearer {}", user.token)];
-    Raw::upgraded(cluster.gateways[0].port(), JSON, &bearer).await
+    Raw::upgraded(cluster.gateways[0].port(), JSON_SUBPROTOCOL, &bearer).await
 }
 
 /// Says hello; gives the first answer.

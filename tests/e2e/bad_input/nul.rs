@@ -5,7 +5,7 @@ use confab_protocol::ids::ConversationId;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{MSGPACK, bearer};
+use super::{MSGPACK_SUBPROTOCOL, bearer};
 use crate::support::{BINARY, Cluster, Member, Owed, Raw, Setup, TEXT, assert_log, frame};
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -237,7 +237,7 @@ async fn over_msgpack(cluster: &Cluster, conversation: ConversationId) {
     let conversation = conversation.to_string();
     for (kind, content) in [("text\0", "a"), ("text", "a\0")] {
         let port = cluster.gateways[0].port();
-        let mut raw = Raw::upgraded(port, MSGPACK, &bearer(cluster)).await;
+        let mut raw = Raw::upgraded(port, MSGPACK_SUBPROTOCOL, &bearer(cluster)).await;
         raw.write(&frame(BINARY, &packed(&[("type", "hello")])))
             .await
             .unwrap();

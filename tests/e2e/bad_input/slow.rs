@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{JSON, TEXT_BEGUN, assert_lives, bearer, small, welcomed};
+use super::{JSON_SUBPROTOCOL, TEXT_BEGUN, assert_lives, bearer, small, welcomed};
 use crate::support::{CLOSE, Cluster, Raw, TEXT, eventually, frame, frame_head, soak};
 
 /// The gateway's limit for a hello, for headers and for a body in these tests, in seconds.
@@ -124,7 +124,7 @@ async fn idle(cluster: &Cluster, number: usize) -> Raw {
     let port = cluster.gateways[0].port();
     let header = bearer(cluster);
     let headers = if number % 4 == 3 { &header[..] } else { &[] };
-    let mut raw = Raw::upgraded(port, JSON, headers).await;
+    let mut raw = Raw::upgraded(port, JSON_SUBPROTOCOL, headers).await;
     let begun = match number % 4 {
         0 => Vec::new(),
         1 => frame_head(TEXT, 8 * 1024),
