@@ -25,7 +25,7 @@ use crate::{gateway, worker};
 /// `CONFAB_DATABASE_URL` a worker; `CONFAB_JWT_JWKS_URL`, `CONFAB_JWT_PUBLIC_KEY` or `CONFAB_JWT_ISSUERS` a gateway. Nothing is
 /// changed. Ends with 1 where a check fails, and within ten seconds.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = USAGE_EXAMPLES)]
 pub(crate) struct Args {
     /// Print JSON instead of text.
     #[arg(long, global = true, help_heading = "Output")]
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     role: Option<Role>,
 }
 
-const EXAMPLES: &str = "\
+const USAGE_EXAMPLES: &str = "\
 Examples:
   confab doctor
   confab doctor worker --database-url postgres://confab@127.0.0.1:5432/confab

@@ -12,13 +12,13 @@ use crate::{admin, doctor, lifecycle, telemetry};
 
 /// Serve clients over HTTP and WebSocket. Needs NATS, and no database.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = USAGE_EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) settings: Settings,
 }
 
-const EXAMPLES: &str = "\
+const USAGE_EXAMPLES: &str = "\
 Examples:
   confab gateway --jwt-jwks-url https://login.example/jwks.json \\
     --jwt-issuer https://login.example/ --jwt-audience chat --single-tenant

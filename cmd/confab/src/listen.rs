@@ -20,7 +20,7 @@ use log::{Log, Read};
 /// When the connection ends, the session is resumed at the next gateway, and what was missed is printed in its place; what
 /// the gateway does not replay is read over HTTP.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = USAGE_EXAMPLES)]
 pub(crate) struct Args {
     /// Required: the token of who listens.
     #[arg(
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     raw: bool,
 }
 
-const EXAMPLES: &str = "\
+const USAGE_EXAMPLES: &str = "\
 Examples, with what `confab dev` prints to paste:
   confab listen --token $BOB
   confab listen --token $BOB --url http://one.example,http://other.example --raw";

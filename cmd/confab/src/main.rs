@@ -40,7 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     propagate_version = true,
     disable_help_flag = true,
     disable_version_flag = true,
-    after_help = EXAMPLES,
+    after_help = USAGE_EXAMPLES,
     mut_subcommand("bench", bench::under_a_heading)
 )]
 struct Cli {
@@ -59,7 +59,7 @@ struct Cli {
 
 const HELP: &str = "Help";
 
-const EXAMPLES: &str = "\
+const USAGE_EXAMPLES: &str = "\
 Examples:
   confab dev
   confab token --sub carol

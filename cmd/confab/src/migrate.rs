@@ -9,13 +9,13 @@ use crate::doctor;
 
 /// Bring the database to the schema of this version. Safe to run at any time, and several at once.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = USAGE_EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     database: DatabaseSettings,
 }
 
-const EXAMPLES: &str = "\
+const USAGE_EXAMPLES: &str = "\
 Example:
   confab migrate --database-url postgres://confab@127.0.0.1:5432/confab";
 

@@ -13,7 +13,7 @@ use crate::terminal::say;
 
 /// Send a text over a WebSocket and print its acknowledgement as JSON. It is sent again where the connection ends first.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = USAGE_EXAMPLES)]
 pub(crate) struct Args {
     /// Required: the token of who sends.
     #[arg(
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     text: String,
 }
 
-const EXAMPLES: &str = "\
+const USAGE_EXAMPLES: &str = "\
 Example, with what `confab dev` prints to paste:
   confab send --token $ALICE --conversation $ID 'hello bob'";
 

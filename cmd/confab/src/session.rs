@@ -17,13 +17,13 @@ use crate::terminal::{on_one_line, say};
 
 /// Look at the sessions that are connected or may be resumed, or end one. Needs NATS.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = USAGE_EXAMPLES)]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
 }
 
-const EXAMPLES: &str = "\
+const USAGE_EXAMPLES: &str = "\
 Examples:
   confab session ls --nats-url nats://127.0.0.1:4222
   confab session show 01890a5d-ac96-774b-bcce-b302099a8057

@@ -13,7 +13,7 @@ use crate::dev::key;
 ///
 /// Made tokens are never for production: there, tokens come from your identity provider.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES, mut_args(of_gateway))]
+#[command(after_help = USAGE_EXAMPLES, mut_args(of_gateway))]
 pub(crate) struct Args {
     /// Required, unless --check is there: the user, the token's `sub`.
     #[arg(
@@ -88,7 +88,7 @@ pub(crate) struct Args {
 const MAKING: &str = "Making a token";
 const EXPLAINING: &str = "Explaining a token";
 
-const EXAMPLES: &str = "\
+const USAGE_EXAMPLES: &str = "\
 Examples:
   confab token --sub carol
   confab token --sub backend --scope confab:admin

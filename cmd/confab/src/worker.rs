@@ -12,7 +12,7 @@ use crate::{admin, doctor, lifecycle, telemetry};
 
 /// Decide commands, commit them to Postgres, publish what was committed, answer queries. Needs NATS and Postgres.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = USAGE_EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) settings: Settings,
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     pub(crate) listen: ListenAddress,
 }
 
-const EXAMPLES: &str = "\
+const USAGE_EXAMPLES: &str = "\
 Examples:
   confab worker --database-url postgres://confab@127.0.0.1:5432/confab
   confab worker --database-url 'postgres://confab@db.example/confab?sslmode=verify-full' \\

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Start a private NATS and Postgres, workers and gateways, and print how to try them. Ctrl-C stops everything.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = USAGE_EXAMPLES)]
 pub(crate) struct Args {
     /// How many gateways.
     #[arg(
@@ -80,7 +80,7 @@ pub(crate) struct Args {
 const PROCESSES: &str = "Processes";
 const FILES: &str = "Files";
 
-const EXAMPLES: &str = "\
+const USAGE_EXAMPLES: &str = "\
 Examples:
   confab dev
   confab dev --gateways 1 --workers 1 --cors-origins https://app.example";
