@@ -48,16 +48,16 @@ struct Cli {
     log: telemetry::Settings,
     // Flags of our own, since those that clap makes have no heading and would stand before what is required.
     /// Print this help: -h one line a flag, --help all of it.
-    #[arg(id = "help", short = 'h', long = "help", global = true, action = ArgAction::Help, help_heading = HELP)]
+    #[arg(id = "help", short = 'h', long = "help", global = true, action = ArgAction::Help, help_heading = HELP_HEADING)]
     _help: Option<bool>,
     /// Print the version.
-    #[arg(id = "version", short = 'V', long = "version", global = true, action = ArgAction::Version, help_heading = HELP)]
+    #[arg(id = "version", short = 'V', long = "version", global = true, action = ArgAction::Version, help_heading = HELP_HEADING)]
     _version: Option<bool>,
     #[command(subcommand)]
     command: Command,
 }
 
-const HELP: &str = "Help";
+const HELP_HEADING: &str = "Help";
 
 const USAGE_EXAMPLES: &str = "\
 Examples:

@@ -30,7 +30,7 @@ pub(crate) struct Args {
         long = "tenant",
         env = "CONFAB_TOKEN_TENANT",
         value_name = "TENANT",
-        help_heading = MAKING
+        help_heading = MINT_HEADING
     )]
     tenant: Option<String>,
     /// The device.
@@ -38,7 +38,7 @@ pub(crate) struct Args {
         long,
         env = "CONFAB_TOKEN_DEVICE",
         default_value = "terminal",
-        help_heading = MAKING
+        help_heading = MINT_HEADING
     )]
     device: String,
     /// The login that revocation is about.
@@ -46,7 +46,7 @@ pub(crate) struct Args {
         long,
         env = "CONFAB_TOKEN_LOGIN",
         default_value = "development",
-        help_heading = MAKING
+        help_heading = MINT_HEADING
     )]
     login: String,
     /// Scopes, separated by spaces: confab:read, confab:write, confab:admin.
@@ -54,7 +54,7 @@ pub(crate) struct Args {
         long,
         env = "CONFAB_TOKEN_SCOPE",
         value_name = "SCOPES",
-        help_heading = MAKING
+        help_heading = MINT_HEADING
     )]
     scope: Option<String>,
     /// Time until it expires.
@@ -63,7 +63,7 @@ pub(crate) struct Args {
         env = "CONFAB_TOKEN_HOURS",
         value_name = "HOURS",
         default_value_t = 720,
-        help_heading = MAKING
+        help_heading = MINT_HEADING
     )]
     hours: u32,
     /// Where `confab dev` keeps its data.
@@ -72,21 +72,21 @@ pub(crate) struct Args {
         env = "CONFAB_DEV_DATA_DIR",
         value_name = "PATH",
         default_value = ".confab/data",
-        help_heading = MAKING
+        help_heading = MINT_HEADING
     )]
     data_dir: PathBuf,
     /// Explain the token in this file (`-`: standard input), instead of making one.
     ///
     /// Against the settings of tokens below, which are those of a gateway; without any, against those of `confab dev`. Says what each
     /// claim gives, what is wrong, and which setting would mend it. Ends with 1 where the token is refused. Never shows the token.
-    #[arg(long, value_name = "PATH|-", help_heading = EXPLAINING)]
+    #[arg(long, value_name = "PATH|-", help_heading = EXPLAIN_HEADING)]
     check: Option<PathBuf>,
     #[command(flatten)]
     auth: confab_auth::Settings,
 }
 
-const MAKING: &str = "Making a token";
-const EXPLAINING: &str = "Explaining a token";
+const MINT_HEADING: &str = "Making a token";
+const EXPLAIN_HEADING: &str = "Explaining a token";
 
 const USAGE_EXAMPLES: &str = "\
 Examples:
@@ -98,7 +98,7 @@ Examples:
 fn of_gateway(flag: clap::Arg) -> clap::Arg {
     let is_required = flag.get_help_heading() == Some("Required");
     if is_required && flag.get_id() != "sub" {
-        flag.help_heading(EXPLAINING)
+        flag.help_heading(EXPLAIN_HEADING)
     } else {
         flag
     }

@@ -12,7 +12,7 @@ pub(crate) struct Args {
         env = "CONFAB_DEV_GATEWAYS",
         value_name = "NUMBER",
         default_value_t = 2,
-        help_heading = PROCESSES
+        help_heading = PROCESSES_HEADING
     )]
     pub(super) gateways: usize,
     /// How many workers.
@@ -21,11 +21,11 @@ pub(crate) struct Args {
         env = "CONFAB_DEV_WORKERS",
         value_name = "NUMBER",
         default_value_t = 2,
-        help_heading = PROCESSES
+        help_heading = PROCESSES_HEADING
     )]
     pub(super) workers: usize,
     /// Leave a process that dies dead.
-    #[arg(long, env = "CONFAB_DEV_NO_RESTART", help_heading = PROCESSES)]
+    #[arg(long, env = "CONFAB_DEV_NO_RESTART", help_heading = PROCESSES_HEADING)]
     pub(super) no_restart: bool,
     /// Time that a gateway which is stopped goes on accepting connections.
     ///
@@ -35,7 +35,7 @@ pub(crate) struct Args {
         env = "CONFAB_DRAIN_DELAY",
         value_name = "SECONDS",
         default_value_t = 0,
-        help_heading = PROCESSES
+        help_heading = PROCESSES_HEADING
     )]
     pub(super) drain_delay: u64,
     /// Origins of pages that may call, beside those of this machine, separated by commas.
@@ -55,7 +55,7 @@ pub(crate) struct Args {
         env = "CONFAB_DEV_DATA_DIR",
         value_name = "PATH",
         default_value = ".confab/data",
-        help_heading = FILES
+        help_heading = FILES_HEADING
     )]
     pub(super) data_dir: PathBuf,
     /// Where nats-server and PostgreSQL are looked for when they are not on PATH.
@@ -64,7 +64,7 @@ pub(crate) struct Args {
         env = "CONFAB_DEV_TOOLS_DIR",
         value_name = "PATH",
         default_value = ".confab/tools",
-        help_heading = FILES
+        help_heading = FILES_HEADING
     )]
     pub(super) tools_dir: PathBuf,
     /// Write what was started, as JSON, to this file once everything is ready.
@@ -72,13 +72,13 @@ pub(crate) struct Args {
         long,
         env = "CONFAB_DEV_READY_FILE",
         value_name = "PATH",
-        help_heading = FILES
+        help_heading = FILES_HEADING
     )]
     pub(super) ready_file: Option<PathBuf>,
 }
 
-const PROCESSES: &str = "Processes";
-const FILES: &str = "Files";
+const PROCESSES_HEADING: &str = "Processes";
+const FILES_HEADING: &str = "Files";
 
 const USAGE_EXAMPLES: &str = "\
 Examples:
