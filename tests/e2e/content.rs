@@ -13,7 +13,7 @@ mod storm;
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// In all content and metadata that must not be found again.
 const MARKER: &str = "zq7Marker";
-const SEND: &str = "/v1/messages";
+const MESSAGES_PATH: &str = "/v1/messages";
 
 /// A conversation of two, and one message of it.
 struct Scene {
@@ -47,9 +47,9 @@ impl Scene {
             "content": {"text": format!("{MARKER} 1")},
             "metadata": metadata,
         });
-        let sent = alice.post(0, SEND, send.clone()).await.ok(201);
+        let sent = alice.post(0, MESSAGES_PATH, send.clone()).await.ok(201);
         Self {
-            route: format!("{SEND}/{}", sent.text("/message/id")),
+            route: format!("{MESSAGES_PATH}/{}", sent.text("/message/id")),
             seq: sent["message"]["seq"].as_u64().unwrap(),
             cluster,
             alice,
@@ -86,7 +86,10 @@ impl Scene {
             }
         }
         for gateway in 0..2 {
-            let repeat = self.alice.post(gateway, SEND, self.send.clone()).await;
+            let repeat = self
+                .alice
+                .post(gateway, MESSAGES_PATH, self.send.clone())
+                .await;
             answers.push((format!("repeat {gateway}"), repeat.ok(201).body));
         }
         answers

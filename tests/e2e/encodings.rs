@@ -10,7 +10,7 @@ use crate::support::{BINARY, CLOSE, Cluster, Raw, Setup, User, frame, id_of};
 const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 const MSGPACK_SUBPROTOCOL: &str = "confab.v1.msgpack";
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
-const SEND: &str = "/v1/messages";
+const MESSAGES_PATH: &str = "/v1/messages";
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 fn small() -> Setup {
@@ -93,7 +93,7 @@ async fn ids_are_echoed_as_they_were_written() {
 
         let message =
             json!({"conversationId": conversation, "clientId": form, "kind": "text", "content": 1});
-        let sent = alice.post(0, SEND, message).await.ok(201);
+        let sent = alice.post(0, MESSAGES_PATH, message).await.ok(201);
         assert_eq!(sent["message"]["clientId"], form);
     }
     let mark = json!({"conversationId": conversation, "upToSeq": 2});
@@ -160,7 +160,7 @@ async fn sizes_count_characters_and_not_their_escapes() {
             r#"{{"conversationId":"{}","kind":"text","content":{content}}}"#,
             id_of(&path)
         );
-        alice.write(0, "POST", SEND, &[], &body).await
+        alice.write(0, "POST", MESSAGES_PATH, &[], &body).await
     };
     let escaped = |count| format!("\"{}\"", "\\u65e5".repeat(count));
     let plain = |count| "日".repeat(count);
@@ -196,7 +196,9 @@ async fn what_readers_would_understand_differently_is_refused() {
         ),
         (r#""content":[18446744073709551617]"#, "/content/0"),
     ] {
-        let refused = alice.write(0, "POST", SEND, &[], &with(more)).await;
+        let refused = alice
+            .write(0, "POST", MESSAGES_PATH, &[], &with(more))
+            .await;
         refused.invalid(&[pointer]);
     }
     let custom = r#"{"metadata":{"custom":{"k":{"x":1,"x":2}}}}"#;
@@ -204,7 +206,7 @@ async fn what_readers_would_understand_differently_is_refused() {
     refused.invalid(&["/metadata/custom/k/x"]);
     let numbers = r#""content":[18446744073709551615,-9223372036854775808,100000000000000000000]"#;
     let sent = alice
-        .write(0, "POST", SEND, &[], &with(numbers))
+        .write(0, "POST", MESSAGES_PATH, &[], &with(numbers))
         .await
         .ok(201);
     assert_eq!(sent["message"]["content"][0], u64::MAX);

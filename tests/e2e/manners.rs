@@ -8,7 +8,7 @@ use crate::support::{Cluster, Setup, User, text};
 mod bounds;
 
 const APP: &str = "https://app.example";
-const LISTS: &str = "/v1/conversations";
+const CONVERSATIONS_PATH: &str = "/v1/conversations";
 
 fn setup(name: &'static str, value: &str) -> Setup {
     Setup {
@@ -72,10 +72,10 @@ async fn pages_of_listed_origins_may_call_and_read_every_header() {
     ] {
         let own = [("origin", origin)];
         let answers = [
-            (ask_as(&alice, "GET", LISTS, &own).await, 200),
-            (ask(&alice, "GET", LISTS, &own).await, 401),
+            (ask_as(&alice, "GET", CONVERSATIONS_PATH, &own).await, 200),
+            (ask(&alice, "GET", CONVERSATIONS_PATH, &own).await, 401),
             (ask(&alice, "GET", problem, &own).await, 404),
-            (ask(&alice, "PUT", LISTS, &own).await, 405),
+            (ask(&alice, "PUT", CONVERSATIONS_PATH, &own).await, 405),
         ];
         for (answer, status) in &answers {
             assert_eq!(answer.status, *status);
@@ -98,7 +98,7 @@ async fn pages_of_listed_origins_may_call_and_read_every_header() {
             }
         }
     }
-    let without = ask_as(&alice, "GET", LISTS, &[]).await;
+    let without = ask_as(&alice, "GET", CONVERSATIONS_PATH, &[]).await;
     assert_eq!((without.status, allowed_origin(&without)), (200, None));
     assert!(listed(&without, "vary").contains(&"origin".to_owned()));
     cluster.end().await;
@@ -145,7 +145,7 @@ async fn preflights_of_known_routes_are_answered_and_nothing_else_is_taken_for_o
     assert_names_setting(&other, "https://evil.example");
     let unknown = ask(&alice, "OPTIONS", "/v1/nowhere", &from(APP)).await;
     assert_eq!((unknown.status, allowed_origin(&unknown)), (404, None));
-    let plain = ask(&alice, "OPTIONS", LISTS, &[("origin", APP)]).await;
+    let plain = ask(&alice, "OPTIONS", CONVERSATIONS_PATH, &[("origin", APP)]).await;
     assert_eq!(plain.status, 405);
     assert!(listed(&plain, "allow").contains(&"post".to_owned()));
     cluster.end().await;
@@ -156,7 +156,7 @@ async fn with_a_star_any_page_may_call() {
     let cluster = Cluster::start(setup("CONFAB_CORS_ORIGINS", "*")).await;
     let alice = cluster.user("alice");
     for origin in [APP, "null"] {
-        let answer = ask_as(&alice, "GET", LISTS, &[("origin", origin)]).await;
+        let answer = ask_as(&alice, "GET", CONVERSATIONS_PATH, &[("origin", origin)]).await;
         assert_eq!((answer.status, allowed_origin(&answer)), (200, Some("*")));
         assert_eq!(answer.header("access-control-allow-credentials"), None);
     }
@@ -170,11 +170,14 @@ async fn every_answer_says_what_browsers_and_caches_may_make_of_it_and_nothing_o
     let page = [("origin", APP)];
     let preflight = [("origin", APP), ("access-control-request-method", "POST")];
     let answers = [
-        (ask_as(&alice, "GET", LISTS, &page).await, 200),
-        (ask(&alice, "GET", LISTS, &page).await, 401),
+        (ask_as(&alice, "GET", CONVERSATIONS_PATH, &page).await, 200),
+        (ask(&alice, "GET", CONVERSATIONS_PATH, &page).await, 401),
         (ask(&alice, "GET", "/v1/nowhere", &page).await, 404),
         (ask(&alice, "DELETE", "/v1/messages", &page).await, 405),
-        (ask(&alice, "OPTIONS", LISTS, &preflight).await, 403),
+        (
+            ask(&alice, "OPTIONS", CONVERSATIONS_PATH, &preflight).await,
+            403,
+        ),
         (ask(&alice, "GET", "/v1/ws", &page).await, 400),
         (ask(&alice, "GET", "/health", &page).await, 200),
         (ask(&alice, "GET", "/metrics", &page).await, 200),
@@ -220,10 +223,13 @@ async fn large_lists_are_compressed_for_those_who_take_it_and_what_has_an_etag_i
         ("content-type", "application/json"),
     ];
     let body = group.to_string();
-    let created = alice.http(0).raw("POST", LISTS, &headers, body).await;
+    let created = alice
+        .http(0)
+        .raw("POST", CONVERSATIONS_PATH, &headers, body)
+        .await;
     let created: Value = created.unwrap().json().unwrap();
     let id = created["conversation"]["id"].as_str().unwrap().to_owned();
-    let history = format!("{LISTS}/{id}/messages");
+    let history = format!("{CONVERSATIONS_PATH}/{id}/messages");
     let small = ask_as(&alice, "GET", &history, &gzip).await;
     assert_eq!(small.header("content-encoding"), None);
 
@@ -250,7 +256,7 @@ async fn large_lists_are_compressed_for_those_who_take_it_and_what_has_an_etag_i
     let refused = ask_as(&alice, "GET", &history, &refused).await;
     assert_eq!((refused.status, &refused.body), (200, &plain.body));
 
-    let path = format!("{LISTS}/{id}");
+    let path = format!("{CONVERSATIONS_PATH}/{id}");
     let tagged = ask_as(&alice, "GET", &path, &gzip).await;
     assert!(tagged.body.len() > 8 * 1024);
     assert_eq!(tagged.header("content-encoding"), None);

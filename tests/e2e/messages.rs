@@ -13,7 +13,7 @@ mod direct;
 mod frames;
 mod versions;
 
-const SEND: &str = "/v1/messages";
+const MESSAGES_PATH: &str = "/v1/messages";
 const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -24,7 +24,10 @@ async fn a_repeated_send_is_stored_once_and_says_so_only_to_who_gave_a_key() {
     let id = id_of(&path);
     let client_id = "01890a5d-ac96-774b-bcce-b302099a8057";
     let with = |content: u64| json!({"conversationId": id, "clientId": client_id, "kind": "text", "content": content});
-    let (one, other) = tokio::join!(alice.post(0, SEND, with(1)), alice.post(1, SEND, with(1)));
+    let (one, other) = tokio::join!(
+        alice.post(0, MESSAGES_PATH, with(1)),
+        alice.post(1, MESSAGES_PATH, with(1))
+    );
     let (one, other) = (one.ok(201), other.ok(201));
     assert_eq!(one.body, other.body);
     assert_eq!(
@@ -34,12 +37,12 @@ async fn a_repeated_send_is_stored_once_and_says_so_only_to_who_gave_a_key() {
     let replays = [&one, &other].map(|r| r.header("idempotent-replayed") == Some("true"));
     assert_ne!(replays[0], replays[1]);
     alice
-        .post(1, SEND, with(2))
+        .post(1, MESSAGES_PATH, with(2))
         .await
         .refused(422, "IDEMPOTENCY_KEY_REUSED");
     // Another sender's key is another.
     assert_eq!(
-        bob.post(0, SEND, with(2)).await.ok(201)["message"]["seq"],
+        bob.post(0, MESSAGES_PATH, with(2)).await.ok(201)["message"]["seq"],
         3
     );
 
@@ -49,7 +52,7 @@ async fn a_repeated_send_is_stored_once_and_says_so_only_to_who_gave_a_key() {
             .call(
                 gateway,
                 "POST",
-                SEND,
+                MESSAGES_PATH,
                 &[("idempotency-key", key)],
                 Some(body),
             )
@@ -74,8 +77,8 @@ async fn a_repeated_send_is_stored_once_and_says_so_only_to_who_gave_a_key() {
     keyed(1, "k", with(1)).await.invalid(&["/clientId"]);
     // Without a key the same words are another message.
     let seqs = [
-        alice.post(0, SEND, plain(1)).await,
-        alice.post(1, SEND, plain(1)).await,
+        alice.post(0, MESSAGES_PATH, plain(1)).await,
+        alice.post(1, MESSAGES_PATH, plain(1)).await,
     ];
     assert_eq!(seqs.map(|sent| sent["message"]["seq"].clone()), [5, 6]);
     cluster.end().await;
@@ -94,7 +97,7 @@ async fn what_is_no_message_is_refused_with_every_bad_field() {
     let other = alice.begins(0, "group", &["bob"]).await;
     let id = id_of(&path);
     let bad = json!({"conversationId": "x", "kind": "poem", "sender": "eve", "metadata": 1, "replyTo": "x"});
-    alice.post(0, SEND, bad).await.invalid(&[
+    alice.post(0, MESSAGES_PATH, bad).await.invalid(&[
         "/content",
         "/conversationId",
         "/kind",
@@ -105,19 +108,22 @@ async fn what_is_no_message_is_refused_with_every_bad_field() {
     let both =
         json!({"conversationId": id, "kind": "text", "content": 1, "encryptedContent": "AAAA"});
     alice
-        .post(0, SEND, both)
+        .post(0, MESSAGES_PATH, both)
         .await
         .invalid(&["/encryptedContent"]);
     let large = json!({"conversationId": id, "kind": "text", "content": "x".repeat(65 * 1024)});
-    alice.post(0, SEND, large).await.invalid(&["/content"]);
+    alice
+        .post(0, MESSAGES_PATH, large)
+        .await
+        .invalid(&["/content"]);
     let sized = json!({"conversationId": id, "kind": "text", "encryptedContent": "AAAA", "payloadSizeBytes": 4});
     alice
-        .post(0, SEND, sized)
+        .post(0, MESSAGES_PATH, sized)
         .await
         .invalid(&["/payloadSizeBytes"]);
     let huge = json!({"conversationId": id, "kind": "text", "content": "x".repeat(600 * 1024)});
     alice
-        .post(0, SEND, huge)
+        .post(0, MESSAGES_PATH, huge)
         .await
         .refused(413, "PAYLOAD_TOO_LARGE");
     // A reply answers a message of the same conversation.
@@ -126,7 +132,7 @@ async fn what_is_no_message_is_refused_with_every_bad_field() {
         let reply =
             json!({"conversationId": id, "kind": "text", "content": 1, "replyTo": stranger});
         alice
-            .post(0, SEND, reply)
+            .post(0, MESSAGES_PATH, reply)
             .await
             .refused(404, "MESSAGE_NOT_FOUND");
     }
@@ -149,8 +155,8 @@ async fn in_a_channel_only_admins_send() {
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "channel", &["bob"]).await;
     let message = json!({"conversationId": id_of(&path), "kind": "text", "content": 1});
-    alice.post(1, SEND, message.clone()).await.ok(201);
-    bob.post(0, SEND, message)
+    alice.post(1, MESSAGES_PATH, message.clone()).await.ok(201);
+    bob.post(0, MESSAGES_PATH, message)
         .await
         .refused(403, "INSUFFICIENT_PERMISSIONS");
     cluster.end().await;
@@ -163,7 +169,7 @@ async fn a_message_is_read_by_its_id_as_it_was_sent() {
     let path = alice.begins(0, "group", &["bob"]).await;
     let first = alice.says(0, &path, "hi").await;
     let reply = json!({"conversationId": id_of(&path), "kind": "x-sealed", "encryptedContent": "AAEC", "replyTo": first["id"], "metadata": {"m": [null]}});
-    let sent = bob.post(1, SEND, reply).await.ok(201);
+    let sent = bob.post(1, MESSAGES_PATH, reply).await.ok(201);
     let message = &sent["message"];
     assert_eq!(
         (&message["payloadSizeBytes"], &message["replyTo"]),
@@ -202,7 +208,7 @@ async fn the_history_is_read_newest_first_by_range_sender_kind_and_time() {
             (&bob, "x-odd")
         };
         let message = json!({"conversationId": id_of(&path), "kind": kind, "content": number});
-        let sent = user.post(number % 2, SEND, message).await.ok(201);
+        let sent = user.post(number % 2, MESSAGES_PATH, message).await.ok(201);
         times.push(sent.text("/message/createdAt"));
         let its_own: Timestamp = sent.text("/message/createdAt").parse().unwrap();
         eventually("its millisecond is over", WAIT_TIMEOUT, async || {

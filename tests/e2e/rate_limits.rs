@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{Cluster, Raw, Setup, User, claims, eventually};
 
-const LISTS: &str = "/v1/conversations";
+const CONVERSATIONS_PATH: &str = "/v1/conversations";
 const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -30,7 +30,9 @@ async fn list(user: &User, headers: &[(&str, &str)]) -> Response {
     let bearer = format!("Bearer {}", user.token);
     let headers = [headers, &[("authorization", bearer.as_str())]].concat();
     let http = user.http(0);
-    http.raw("GET", LISTS, &headers, Vec::new()).await.unwrap()
+    http.raw("GET", CONVERSATIONS_PATH, &headers, Vec::new())
+        .await
+        .unwrap()
 }
 
 /// Asks until a refusal; gives the answers before it, and the refusal. A bucket of `burst` fills by one a second.
@@ -118,7 +120,9 @@ async fn an_address_is_limited_before_its_tokens_are_looked_at_whatever_it_says_
         let lie = format!("10.0.0.{number}");
         let headers = [("x-forwarded-for", lie.as_str())];
         let http = alice.http(0);
-        http.raw("GET", LISTS, &headers, Vec::new()).await.unwrap()
+        http.raw("GET", CONVERSATIONS_PATH, &headers, Vec::new())
+            .await
+            .unwrap()
     };
     let (before, refusal) = until_refused(8, lies).await;
     assert!(before.len() >= 8, "{}", before.len());
@@ -333,7 +337,7 @@ async fn bytes_before_the_proxys_entry_do_not_change_the_address() {
     let asked = async |n: usize, said: &str| {
         let mut raw = Raw::connect(cluster.gateways[0].port()).await;
         let said = format!("X-Forwarded-For: {n}{said}, 192.0.2.1");
-        raw.request("GET", LISTS, &[said], "").await.0
+        raw.request("GET", CONVERSATIONS_PATH, &[said], "").await.0
     };
     let mut statuses = Vec::new();
     for n in 0..20 {

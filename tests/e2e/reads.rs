@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, Setup, User, id_of};
 
-const READ: &str = "/v1/messages/read";
+const READ_MARKS_PATH: &str = "/v1/messages/read";
 
 /// The caller's read mark and how much is unread.
 async fn standing(user: &User, gateway: usize, path: &str) -> (Value, Value) {
@@ -33,14 +33,17 @@ async fn a_mark_moves_forward_and_never_beyond_the_head() {
     // It begins with the membership.
     assert_eq!(standing(&bob, 0, &path).await, (json!(1), json!(3)));
 
-    let read = bob.post(0, READ, up_to(&path, 3)).await.ok(200);
+    let read = bob.post(0, READ_MARKS_PATH, up_to(&path, 3)).await.ok(200);
     assert_eq!(read.body, json!({"read": {id: 3}}));
     assert_eq!(standing(&bob, 1, &path).await, (json!(3), json!(1)));
     // Backwards changes nothing, and the answer says where it stands.
-    let read = bob.post(1, READ, up_to(&path, 1)).await.ok(200);
+    let read = bob.post(1, READ_MARKS_PATH, up_to(&path, 1)).await.ok(200);
     assert_eq!(read.body, json!({"read": {id: 3}}));
     for beyond in [6, u64::MAX] {
-        let read = bob.post(0, READ, up_to(&path, beyond)).await.ok(200);
+        let read = bob
+            .post(0, READ_MARKS_PATH, up_to(&path, beyond))
+            .await
+            .ok(200);
         assert_eq!(read.body, json!({"read": {id: 5}}), "{beyond}");
     }
     assert_eq!(standing(&bob, 1, &path).await, (json!(5), json!(0)));
@@ -62,14 +65,17 @@ async fn messages_of_several_conversations_are_marked_at_once() {
         messages.push(alice.says(0, path, "word").await["id"].clone());
     }
     let ids = json!({"messageIds": [messages[2], messages[0], messages[1], messages[2]]});
-    let read = bob.post(1, READ, ids.clone()).await.ok(200);
+    let read = bob.post(1, READ_MARKS_PATH, ids.clone()).await.ok(200);
     assert_eq!(
         read.body,
         json!({"read": {id_of(&first): 3, id_of(&second): 2}})
     );
     assert_eq!(standing(&bob, 0, &first).await, (json!(3), json!(0)));
     assert_eq!(standing(&bob, 0, &second).await, (json!(2), json!(1)));
-    assert_eq!(bob.post(0, READ, ids).await.ok(200).body, read.body);
+    assert_eq!(
+        bob.post(0, READ_MARKS_PATH, ids).await.ok(200).body,
+        read.body
+    );
     cluster.end().await;
 }
 
@@ -86,36 +92,36 @@ async fn what_is_not_one_s_own_is_not_found_and_nothing_is_marked() {
     let mine = alice.says(0, &path, "for bob").await["id"].clone();
     let foreign = alice.says(1, &other, "for eve").await["id"].clone();
     let unknown = json!("01890a5d-ac96-774b-bcce-b302099a8057");
-    eve.post(0, READ, up_to(&path, 2))
+    eve.post(0, READ_MARKS_PATH, up_to(&path, 2))
         .await
         .refused(404, "CONVERSATION_NOT_FOUND");
-    eve.post(1, READ, json!({"messageIds": [mine]}))
+    eve.post(1, READ_MARKS_PATH, json!({"messageIds": [mine]}))
         .await
         .refused(404, "MESSAGE_NOT_FOUND");
     for stranger in [&foreign, &unknown] {
         let ids = json!({"messageIds": [mine, stranger]});
-        bob.post(1, READ, ids)
+        bob.post(1, READ_MARKS_PATH, ids)
             .await
             .refused(404, "MESSAGE_NOT_FOUND");
     }
     assert_eq!(standing(&bob, 0, &path).await, (json!(1), json!(1)));
     // A conversation is no message.
     let ids = json!({"messageIds": [id_of(&path)]});
-    bob.post(1, READ, ids)
+    bob.post(1, READ_MARKS_PATH, ids)
         .await
         .refused(404, "MESSAGE_NOT_FOUND");
     alice
         .delete(0, &format!("{path}/participants/bob"))
         .await
         .ok(200);
-    bob.post(0, READ, up_to(&path, 2))
+    bob.post(0, READ_MARKS_PATH, up_to(&path, 2))
         .await
         .refused(404, "CONVERSATION_NOT_FOUND");
-    bob.post(1, READ, json!({"messageIds": [mine]}))
+    bob.post(1, READ_MARKS_PATH, json!({"messageIds": [mine]}))
         .await
         .refused(404, "MESSAGE_NOT_FOUND");
     alice.delete(1, &path).await.ok(200);
-    bob.post(0, READ, up_to(&path, 2))
+    bob.post(0, READ_MARKS_PATH, up_to(&path, 2))
         .await
         .refused(410, "CONVERSATION_DELETED");
     cluster.end().await;
@@ -144,7 +150,10 @@ async fn what_says_nothing_clear_is_refused_with_every_bad_field() {
         (json!({"messageIds": ["x"]}), vec!["/messageIds"]),
         (json!({"messageIds": vec![id; 101]}), vec!["/messageIds"]),
     ] {
-        alice.post(0, READ, body).await.invalid(&pointers);
+        alice
+            .post(0, READ_MARKS_PATH, body)
+            .await
+            .invalid(&pointers);
     }
     cluster.end().await;
 }

@@ -13,7 +13,7 @@ use crate::support::{Cluster, Member, Setup, User, id_of, text};
 mod keyed;
 mod unanswered;
 
-const SEND: &str = "/v1/messages";
+const MESSAGES_PATH: &str = "/v1/messages";
 
 /// A user's messages of one key in one conversation.
 struct Sender {
@@ -30,7 +30,7 @@ impl Sender {
             "kind": "text",
             "content": content,
         });
-        self.user.post(gateway, SEND, message).await
+        self.user.post(gateway, MESSAGES_PATH, message).await
     }
 
     /// Asserts that this is taken as a repeat of what was sent first.
@@ -70,7 +70,7 @@ async fn repeat_goes_by_its_key_once_content_is_gone() {
     let message = sender.repeats(1, json!("one")).await;
     sender.differs(1, json!("other")).await;
 
-    let route = format!("{SEND}/{}", message["id"].as_str().unwrap());
+    let route = format!("{MESSAGES_PATH}/{}", message["id"].as_str().unwrap());
     let edited = json!({"content": "edited"});
     sender.user.patch(1, &route, edited).await.ok(200);
     for content in ["one", "edited", "other"] {
@@ -92,7 +92,7 @@ async fn repeat_of_an_edit_of_nothing_undoes_nothing() {
     let cluster = Cluster::start(Setup::default()).await;
     let sender = first(&cluster, json!("one")).await;
     let message = sender.repeats(1, json!("one")).await;
-    let route = format!("{SEND}/{}", message["id"].as_str().unwrap());
+    let route = format!("{MESSAGES_PATH}/{}", message["id"].as_str().unwrap());
     let edit = async |gateway: usize, key: Uuid, content: &str| {
         let key = key.to_string();
         let body = Some(json!({ "content": content }));

@@ -3,7 +3,7 @@
 use confab_client::Response;
 use serde_json::Value;
 
-use super::{LISTS, ask, ask_as, setup};
+use super::{CONVERSATIONS_PATH, ask, ask_as, setup};
 use crate::support::{Cluster, Raw};
 
 fn assert_problem(answer: &Response, status: u16, code: &str) -> Value {
@@ -30,32 +30,50 @@ async fn what_fits_no_route_or_is_too_large_is_a_problem() {
     let cases = [
         (ask(&alice, "GET", "/nowhere", &[]).await, 404, "NOT_FOUND"),
         (
-            ask(&alice, "PUT", LISTS, &[]).await,
+            ask(&alice, "PUT", CONVERSATIONS_PATH, &[]).await,
             405,
             "METHOD_NOT_ALLOWED",
         ),
         (
-            ask_as(&alice, "GET", LISTS, &[("accept", "text/html")]).await,
+            ask_as(
+                &alice,
+                "GET",
+                CONVERSATIONS_PATH,
+                &[("accept", "text/html")],
+            )
+            .await,
             406,
             "NOT_ACCEPTABLE",
         ),
         (
-            ask_as(&alice, "POST", LISTS, &[("content-type", "text/plain")]).await,
+            ask_as(
+                &alice,
+                "POST",
+                CONVERSATIONS_PATH,
+                &[("content-type", "text/plain")],
+            )
+            .await,
             415,
             "UNSUPPORTED_MEDIA_TYPE",
         ),
         (
-            ask(&alice, "GET", &format!("{LISTS}?x={long}"), &[]).await,
+            ask(
+                &alice,
+                "GET",
+                &format!("{CONVERSATIONS_PATH}?x={long}"),
+                &[],
+            )
+            .await,
             414,
             "URI_TOO_LONG",
         ),
         (
-            ask(&alice, "GET", LISTS, &[("x-long", &long)]).await,
+            ask(&alice, "GET", CONVERSATIONS_PATH, &[("x-long", &long)]).await,
             431,
             "HEADERS_TOO_LARGE",
         ),
         (
-            ask(&alice, "GET", LISTS, &[("x-many", "1"); 80]).await,
+            ask(&alice, "GET", CONVERSATIONS_PATH, &[("x-many", "1"); 80]).await,
             431,
             "HEADERS_TOO_LARGE",
         ),
