@@ -57,12 +57,15 @@ async fn a_drain_of_one_second_tells_everyone_and_ends_in_time() {
 /// Whatever sends clients here needs a while to notice that it should not any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopping_gateway_accepts_newcomers_until_it_drains() {
-    const DELAY: Duration = Duration::from_secs(5);
+    const DRAIN_DELAY: Duration = Duration::from_secs(5);
     let mut cluster = Cluster::start(Setup {
         gateways: 1,
         workers: 1,
         gateway_env: vec![
-            ("CONFAB_DRAIN_DELAY", Some(DELAY.as_secs().to_string())),
+            (
+                "CONFAB_DRAIN_DELAY",
+                Some(DRAIN_DELAY.as_secs().to_string()),
+            ),
             ("CONFAB_DRAIN", Some("1".to_owned())),
         ],
         ..Setup::default()
@@ -78,7 +81,7 @@ async fn stopping_gateway_accepts_newcomers_until_it_drains() {
     let newcomers = async {
         let mut members = Vec::new();
         // Until the drain is as near as a busy machine may be late.
-        while told.elapsed() < DELAY / 2 {
+        while told.elapsed() < DRAIN_DELAY / 2 {
             let (status, body) = get(port, "/ready", WAIT_TIMEOUT)
                 .await
                 .expect("a readable /ready");
@@ -99,7 +102,7 @@ async fn stopping_gateway_accepts_newcomers_until_it_drains() {
     let (status, members) = tokio::join!(stopping, newcomers);
 
     assert!(status.as_ref().is_ok_and(ExitStatus::success), "{status:?}");
-    assert!(told.elapsed() >= DELAY, "{:?}", told.elapsed());
+    assert!(told.elapsed() >= DRAIN_DELAY, "{:?}", told.elapsed());
     assert!(members.len() > 1, "{} newcomers", members.len());
     for member in members.iter().chain([&early]) {
         assert_eq!(member.closes(WAIT_TIMEOUT).await.code, Some(1001));

@@ -18,7 +18,7 @@ use crate::support::{Cluster, Setup, User, eventually, text};
 
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long who comes again and again waits in between.
-const PAUSE: Duration = Duration::from_millis(20);
+const RECONNECT_DELAY: Duration = Duration::from_millis(20);
 /// How long newcomers come before the first restart and behind the last one.
 const AROUND: Duration = Duration::from_millis(500);
 
@@ -225,7 +225,7 @@ async fn come(user: &User, is_over: &AtomicBool) -> usize {
         let opened = Session::open(user.url(0), Options::bearer(&user.token)).await;
         drop(opened.unwrap_or_else(|error| panic!("newcomer {newcomers}: {error:?}")));
         newcomers += 1;
-        sleep(PAUSE).await;
+        sleep(RECONNECT_DELAY).await;
     }
     newcomers
 }
@@ -248,7 +248,7 @@ async fn post(user: &User, conversation: ConversationId, is_over: &AtomicBool) -
         };
         let posted = posted.unwrap_or_else(|error| panic!("message {}: {error}", sent.len()));
         sent.push(posted.answer.seq);
-        sleep(PAUSE).await;
+        sleep(RECONNECT_DELAY).await;
     }
     sent
 }
@@ -259,7 +259,7 @@ async fn say(resident: &Resuming, conversation: ConversationId, is_over: &Atomic
     while !is_over.load(Ordering::Relaxed) {
         let said = resident.send(conversation, text("over the socket")).await;
         sent.push(said.unwrap_or_else(|error| panic!("{error}")).seq);
-        sleep(PAUSE).await;
+        sleep(RECONNECT_DELAY).await;
     }
     sent
 }

@@ -22,7 +22,7 @@ use super::record::{Account, Heard, Life, Positions, Presence, Told, now};
 use super::socket::{End, Socket};
 
 /// The most that is waited before it connects again, in milliseconds.
-const BACKOFF: u64 = 500;
+const MAX_BACKOFF_MS: u64 = 500;
 /// How long a range is tried to be read.
 const READING: Duration = Duration::from_secs(30);
 /// Close codes behind which a client may not come again (docs/protocol/websocket.md).
@@ -110,7 +110,7 @@ impl Driver {
 
     /// How long to wait before it comes again; nothing where it may not.
     fn wait_for(&mut self, end: &End) -> Option<Duration> {
-        let jitter = Duration::from_millis(rand::rng().random_range(10..BACKOFF));
+        let jitter = Duration::from_millis(rand::rng().random_range(10..MAX_BACKOFF_MS));
         match end {
             End::Closed(code, _) if FINAL.contains(code) => return None,
             End::Closed(REPLACED, _) => self.resume_token = None,

@@ -14,10 +14,10 @@ use super::record::{Account, Heard, Life, Positions, Presence, Told, now};
 use crate::support::User;
 
 /// What stands between two tries to open the session.
-const PAUSE: Duration = Duration::from_millis(200);
+const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
 /// The longest wait before a try: what is owed after a fault is there within ten seconds.
-const LONGEST: Duration = Duration::from_secs(1);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// How long a gateway may take until its welcome.
 const WELCOME: Duration = Duration::from_secs(5);
 
@@ -58,15 +58,15 @@ pub(super) async fn open(user: &User, manner: &Manner, first: usize) -> (Resumin
         let options = ResumeOptions {
             says_seen: manner.says_seen,
             asks_presence: true,
-            min_backoff: PAUSE,
-            max_backoff: LONGEST,
+            min_backoff: RECONNECT_DELAY,
+            max_backoff: MAX_RECONNECT_DELAY,
             timeout: WELCOME,
             ..ResumeOptions::new(urls.clone(), user.token.as_str())
         };
         if let Ok(opened) = Resuming::open(options).await {
             return opened;
         }
-        sleep(PAUSE).await;
+        sleep(RECONNECT_DELAY).await;
     }
 }
 

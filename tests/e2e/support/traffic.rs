@@ -18,7 +18,7 @@ const IN_FLIGHT: usize = 8;
 /// How long a send is tried again before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long is waited between two tries.
-const PAUSE: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// An acknowledged message.
 #[derive(Debug, Clone)]
@@ -121,7 +121,7 @@ async fn deliver(member: &Member, transport: Transport, parcel: Parcel) -> Sent 
                 member.id
             ),
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 

@@ -20,7 +20,7 @@ use crate::tokens::Tokens;
 const AT_ONCE: usize = 32;
 /// How long a conversation may be refused for the moment, and how often it is begun again.
 const PATIENCE: Duration = Duration::from_secs(30);
-const AGAIN: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// A user of the load.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ pub(crate) async fn begin(http: &Http, new: &NewConversation) -> Result<Conversa
                     Some(Code::Unavailable | Code::Timeout | Code::Overloaded)
                 ) && Instant::now() < until =>
             {
-                sleep(AGAIN).await;
+                sleep(RETRY_DELAY).await;
             }
             begun => return Ok(begun?.answer.conversation.id),
         }

@@ -34,7 +34,7 @@ const IN_HANDSHAKE: usize = 256;
 const TEXT: usize = 200;
 /// How long all may take to be back, and how often one that is refused comes again.
 const STORM: Duration = Duration::from_secs(60);
-const AGAIN: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Before the storm nothing else goes on: the service used less than this share of a processor over [`LOOK`].
 const CALM: f64 = 0.1;
 const LOOK: Duration = Duration::from_secs(1);
@@ -447,7 +447,7 @@ async fn resume_all(
                         return Err(Error::Failed("a session did not go on".to_owned()));
                     }
                     // The gate sends some away; all have to be back in time.
-                    Err(_refused) => sleep(AGAIN).await,
+                    Err(_refused) => sleep(RETRY_DELAY).await,
                 }
             }
         });

@@ -24,7 +24,7 @@ use crate::target::Target;
 /// How long it may take until all hear.
 const HEARING: Duration = Duration::from_secs(30);
 /// How long a first message may take until it is said again.
-const AGAIN: Duration = Duration::from_secs(2);
+const REPEAT_DELAY: Duration = Duration::from_secs(2);
 const GLANCE: Duration = Duration::from_millis(10);
 
 /// Those who hear what is said.
@@ -158,7 +158,7 @@ impl Audience {
             let said = Instant::now();
             let id = self.crowd.next(said);
             self.voice.say(&self.connections, id).await?;
-            while said.elapsed() < AGAIN {
+            while said.elapsed() < REPEAT_DELAY {
                 if self.crowd.arrived(id) == everyone {
                     self.crowd.restart();
                     return Ok(());

@@ -30,7 +30,7 @@ const MADE_AT_ONCE: usize = 32;
 /// Conversations that one `seen` names.
 const SEEN: usize = 1_000;
 /// How long who was refused a connection waits.
-const AGAIN: Duration = Duration::from_millis(100);
+const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// What a user may do at its worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -155,7 +155,7 @@ async fn change(http: Http, conversation: ConversationId) {
 /// Refused, it asks again, but not without end.
 async fn rest<T, E>(call: impl Future<Output = Result<T, E>>) {
     if call.await.is_err() {
-        sleep(AGAIN).await;
+        sleep(RECONNECT_DELAY).await;
     }
 }
 
@@ -197,6 +197,6 @@ async fn flood(person: Person, frames: Vec<Bytes>) {
                 }
             }
         }
-        sleep(AGAIN).await;
+        sleep(RECONNECT_DELAY).await;
     }
 }

@@ -19,7 +19,7 @@ use crate::output::Progress;
 use crate::target::Target;
 
 /// How long the last answers and events may take after the end.
-const REST: Duration = Duration::from_secs(5);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections that are ready to send.
 #[derive(Debug)]
@@ -215,7 +215,7 @@ impl Prepared {
 
     /// Waits for what the messages that count are owed: a slow answer left out would make the others look like all.
     async fn rest(&self, load: &Load) {
-        let deadline = Instant::now() + REST;
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
         let members = u64::try_from(load.members).unwrap_or(u64::MAX);
         while Instant::now() < deadline {
             let acknowledged = self.heard.acknowledged.count();
