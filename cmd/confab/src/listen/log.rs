@@ -7,13 +7,13 @@ use confab_protocol::event::Event;
 use confab_protocol::ids::{ConversationId, Seq};
 
 /// Events in a page at most.
-const PAGE: u32 = 1000;
+const MAX_PAGE_EVENTS: u32 = 1000;
 /// How often a page is asked for.
-const TRIES: u32 = 10;
+const MAX_PAGE_ATTEMPTS: u32 = 10;
 /// How long to wait before the next try, where nobody named a time.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The longest such time that is waited for.
-const MOST: Duration = Duration::from_secs(10);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 pub(super) struct Log {
     gateways: Vec<Http>,
@@ -39,12 +39,15 @@ impl Log {
 
     pub(super) async fn after(&self, conversation: ConversationId, after: Seq) -> Read {
         let mut why = "no gateway is named".to_owned();
-        let gateways = self.gateways.iter().cycle().zip(0..TRIES);
+        let gateways = self.gateways.iter().cycle().zip(0..MAX_PAGE_ATTEMPTS);
         for (gateway, tried) in gateways {
             if tried > 0 {
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
-            match gateway.events_page(conversation, after, PAGE).await {
+            match gateway
+                .events_page(conversation, after, MAX_PAGE_EVENTS)
+                .await
+            {
                 Ok(page) if page.events.is_empty() => {
                     return Read::Never("the log ends before".to_owned());
                 }
@@ -53,7 +56,7 @@ impl Log {
                     return Read::Never(problem.to_string());
                 }
                 Err(ClientError::Problem(problem)) => {
-                    let wait = problem.retry_after.unwrap_or_default().min(MOST);
+                    let wait = problem.retry_after.unwrap_or_default().min(MAX_RETRY_DELAY);
                     why = problem.to_string();
                     tokio::time::sleep(wait).await;
                 }
