@@ -27,7 +27,7 @@ use crate::support::text;
 /// How long a call may take: a gateway that stands still answers nothing.
 const CALL: Duration = Duration::from_secs(8);
 /// How long a send is tried again with its client id.
-const PATIENCE: Duration = Duration::from_secs(40);
+const SEND_TIMEOUT: Duration = Duration::from_secs(40);
 
 pub(super) struct Actor {
     pub(super) client: Arc<Client>,
@@ -136,7 +136,7 @@ impl Actor {
     async fn send(&mut self, conversation: ConversationId, over_socket: bool) {
         let id = ClientId(Uuid::now_v7());
         let words = format!("{} says {id}", self.client.user);
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + SEND_TIMEOUT;
         let mut open = false;
         let outcome = loop {
             let tried = match over_socket {

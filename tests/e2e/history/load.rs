@@ -27,7 +27,7 @@ pub(crate) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after its end, also of its gateway, a user's presence may stand: five seconds, a grace period of one, and what a busy machine takes.
 const PRESENCE: Duration = Duration::from_secs(15);
 /// How long the test looks for what it needs to know.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long to wait before looking again whether all has arrived.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -168,7 +168,7 @@ impl Load {
 
     /// Waits until every client had a welcome.
     async fn connected(&self) {
-        eventually("everyone is connected", PATIENCE, async || {
+        eventually("everyone is connected", WAIT_TIMEOUT, async || {
             self.clients.iter().all(|one| one.lives() > 0).then_some(())
         })
         .await;
@@ -178,7 +178,7 @@ impl Load {
     pub(crate) async fn goes_on(&self, count: usize) {
         let heard = || self.clients.iter().map(|one| one.heard()).sum::<usize>();
         let wanted = heard() + count * soak(10, 2);
-        eventually("the load goes on", PATIENCE, async || {
+        eventually("the load goes on", WAIT_TIMEOUT, async || {
             (heard() >= wanted).then_some(())
         })
         .await;
@@ -281,7 +281,7 @@ impl Load {
                 marks.extend(done.marks);
             }
         };
-        let joined = tokio::time::timeout(PATIENCE, joined).await;
+        let joined = tokio::time::timeout(WAIT_TIMEOUT, joined).await;
         joined.expect("the end of all commands");
         let ledger = read(cluster, true).await;
         self.arrived(cluster, ledger, Instant::now() + ARRIVAL_TIMEOUT)
@@ -390,7 +390,7 @@ pub(crate) async fn assert_told(cluster: &Cluster, clients: &[Client]) {
 }
 
 async fn read(cluster: &Cluster, is_final: bool) -> Ledger {
-    eventually("Postgres tells what it has", PATIENCE, async || {
+    eventually("Postgres tells what it has", WAIT_TIMEOUT, async || {
         Ledger::read(&cluster.store, is_final).await.ok()
     })
     .await

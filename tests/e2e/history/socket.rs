@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::{ClientRequestBuilder, IntoClientRequest as _};
 
 /// How long a gateway may take until its welcome, and a socket to take a frame.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why there is no connection, or none any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Socket {
         buffer: Option<u32>,
     ) -> Result<(Box<Welcome>, Self), End> {
         let opened = Box::pin(Self::greet(url, token, hello, buffer));
-        let opened = timeout(PATIENCE, opened).await;
+        let opened = timeout(SOCKET_TIMEOUT, opened).await;
         opened.unwrap_or_else(|late| Err(End::broken(&late)))
     }
 
@@ -105,7 +105,7 @@ impl Socket {
 
     pub(crate) async fn send(&mut self, frame: &ClientFrame) -> Result<(), End> {
         let text = Message::text(frame.encode().unwrap());
-        match timeout(PATIENCE, self.stream.send(text)).await {
+        match timeout(SOCKET_TIMEOUT, self.stream.send(text)).await {
             Ok(sent) => sent.map_err(|error| End::broken(&error)),
             Err(late) => Err(End::broken(&late)),
         }

@@ -16,7 +16,7 @@ use super::{Member, text};
 /// Sends of one member over one transport that are on their way at the same time.
 const IN_FLIGHT: usize = 8;
 /// How long a send is tried again before the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long is waited between two tries.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
@@ -103,7 +103,7 @@ impl Traffic {
 
 /// Tries until it is acknowledged: the client id makes that safe.
 async fn deliver(member: &Member, transport: Transport, parcel: Parcel) -> Sent {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + SEND_TIMEOUT;
     loop {
         match attempt(member, transport, &parcel).await {
             Ok(seq) => {

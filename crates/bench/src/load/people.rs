@@ -19,7 +19,7 @@ use crate::tokens::Tokens;
 /// Calls that are made at once while a load is prepared.
 const AT_ONCE: usize = 32;
 /// How long a conversation may be refused for the moment, and how often it is begun again.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// A user of the load.
@@ -89,7 +89,7 @@ impl People {
 /// Begins a conversation, again while the service says that it cannot now: on a busy machine its store may be away for a moment, before
 /// anything is measured.
 pub(crate) async fn begin(http: &Http, new: &NewConversation) -> Result<ConversationId, Error> {
-    let (key, until) = (Uuid::now_v7().to_string(), Instant::now() + PATIENCE);
+    let (key, until) = (Uuid::now_v7().to_string(), Instant::now() + CREATE_TIMEOUT);
     loop {
         match http.create_conversation(new, Some(&key)).await {
             Err(error)

@@ -39,7 +39,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 const CALM: f64 = 0.1;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long it may take to be calm. The dead gateway's users are gone, and the database has been tidied, by then.
-const PATIENCE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Lets sessions lose their gateway, and resume at another.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -349,7 +349,7 @@ fn message(conversation: ConversationId) -> NewMessage {
 /// Waits until what was said before costs nothing any more.
 async fn calm(stack: &mut Stack, progress: &Progress) -> Result<(), Error> {
     progress.say("waiting for calm");
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + IDLE_TIMEOUT;
     let mut before = stack.usage()?;
     while Instant::now() < until {
         sleep(LOOK).await;
@@ -361,7 +361,7 @@ async fn calm(stack: &mut Stack, progress: &Progress) -> Result<(), Error> {
     }
     Err(Error::Timeout {
         what: "calm".to_owned(),
-        within: PATIENCE,
+        within: IDLE_TIMEOUT,
     })
 }
 

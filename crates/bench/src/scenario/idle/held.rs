@@ -14,7 +14,7 @@ use crate::processes::{memory, resident, sockets};
 const LOOKS: usize = 8;
 const STEADY: f64 = 0.005;
 /// How long it may take to be steady: presence is told and records are written behind the last welcome.
-const PATIENCE: Duration = Duration::from_secs(90);
+const STEADY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What a process holds. Its own is what is in memory and no file backs (`RssAnon`).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -108,7 +108,7 @@ impl Held {
 pub(super) async fn steady(pid: u32, settle: f64, progress: &Progress) -> Result<Memory, Error> {
     let look = Duration::try_from_secs_f64(settle / LOOKS as f64);
     let look = look.map_err(|error| Error::Failed(format!("--settle: {error}")))?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + STEADY_TIMEOUT;
     let mut looks: Vec<u64> = Vec::new();
     loop {
         let now = Memory {
@@ -130,7 +130,7 @@ pub(super) async fn steady(pid: u32, settle: f64, progress: &Progress) -> Result
         if Instant::now() >= until {
             return Err(Error::Timeout {
                 what: "steady memory".to_owned(),
-                within: PATIENCE,
+                within: STEADY_TIMEOUT,
             });
         }
         sleep(look).await;
