@@ -25,7 +25,7 @@ mod workers;
 /// How long something may take that the test waits for.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a page may take.
-const GLANCE: Duration = Duration::from_secs(2);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Two of each, with a heartbeat that a client need not wait long for, and users who are soon told to be gone.
 fn setup() -> Setup {
@@ -64,7 +64,7 @@ async fn linked(cluster: &Cluster) -> (Vec<Proxy>, Load) {
 /// Whether a gateway says that it may serve.
 async fn is_ready(cluster: &Cluster, gateway: usize) -> bool {
     let port = cluster.gateways[gateway].port();
-    let answer = confab_stack::get(port, "/ready", GLANCE).await;
+    let answer = confab_stack::get(port, "/ready", PAGE_TIMEOUT).await;
     matches!(answer, Ok((200, _)))
 }
 

@@ -30,7 +30,7 @@ const USERS: [&str; 2] = ["alice", "bob"];
 const READY: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(15);
 /// How often processes are looked after.
-const GLANCE: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a process that died waits for its new start.
 const RESTART: Duration = Duration::from_secs(1);
 const TOKEN_LIFETIME: time::Duration = time::Duration::days(30);
@@ -296,7 +296,7 @@ impl Stack {
     /// Looks after what was started, until the stop.
     async fn look_after(&mut self, args: &Args, stop: &CancellationToken) -> anyhow::Result<()> {
         while stop
-            .run_until_cancelled(tokio::time::sleep(GLANCE))
+            .run_until_cancelled(tokio::time::sleep(POLL_INTERVAL))
             .await
             .is_some()
         {

@@ -16,7 +16,7 @@ const CUT_OFF: Duration = Duration::from_secs(LIMIT + 10);
 /// How often a slow client sends a byte.
 const DRIP: Duration = Duration::from_millis(300);
 /// How often the gateway's use of the machine is looked at.
-const GLANCE: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// What an idle socket may cost the gateway at most, in KiB, its task and buffers included.
 const SOCKET_KIB: usize = 64;
 /// What the gateway may take besides, in KiB.
@@ -142,7 +142,7 @@ async fn with_peak<T>(cluster: &Cluster, work: impl Future<Output = T>) -> (T, (
     loop {
         tokio::select! {
             done = &mut work => return (done, peak),
-            () = sleep_until(Instant::now() + GLANCE) => {
+            () = sleep_until(Instant::now() + POLL_INTERVAL) => {
                 peak.0 = peak.0.max(descriptors(cluster));
                 peak.1 = peak.1.max(memory(cluster));
             }

@@ -30,7 +30,7 @@ const PRESENCE: Duration = Duration::from_secs(15);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long to wait before looking again whether all has arrived.
-const GLANCE: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How many, and what they are like.
 #[derive(Debug, Clone)]
@@ -208,7 +208,7 @@ impl Load {
             let may_be = |one: &check::Violation| one.is_late() || one.is_stranger();
             let is_over = Instant::now() >= until || !found.iter().all(may_be);
             assert!(!is_over, "{}", self.tell(&ledger, &found));
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             // Commands whose outcome is unknown may make them members behind what was read.
             if found.iter().any(check::Violation::is_stranger) {
                 ledger = read(cluster, ledger.is_final).await;
@@ -265,7 +265,7 @@ impl Load {
                 return;
             }
             assert!(!is_over, "{}", self.tell(ledger, &found));
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -385,7 +385,7 @@ pub(crate) async fn assert_told(cluster: &Cluster, clients: &[Client]) {
         }
         let is_over = Instant::now() >= until || !found.iter().all(check::Violation::is_late);
         assert!(!is_over, "{found:#?}");
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -9,14 +9,14 @@ use super::Client;
 use crate::support::{Cluster, Setup, eventually};
 
 /// How long a page of NATS may take.
-const GLANCE: Duration = Duration::from_secs(5);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long NATS may take to give a silent connection up: with the pings of the tests' servers, fifteen seconds do.
 const GIVEN_UP: Duration = Duration::from_secs(40);
 
 /// Whether NATS has ended a gateway's connection by itself, since its pings were answered no more.
 async fn is_given_up(cluster: &Cluster) -> bool {
     let pages = cluster.nats.monitor().unwrap();
-    let closed = confab_stack::get(pages, "/connz?state=closed", GLANCE).await;
+    let closed = confab_stack::get(pages, "/connz?state=closed", PAGE_TIMEOUT).await;
     let (_, closed) = closed.unwrap();
     let closed: Value = serde_json::from_str(&closed).unwrap();
     let mut closed = closed["connections"].as_array().unwrap().iter();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often a condition is looked at.
-const GLANCE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Waits until `look` finds something, and gives it.
 ///
@@ -22,7 +22,7 @@ pub(crate) async fn eventually<T>(
             return found;
         }
         assert!(Instant::now() < until, "not within {deadline:?}: {what}");
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::stream::select;
 use futures_util::{Stream, StreamExt as _};
 use tokio::task::JoinSet;
 
-use super::super::GLANCE;
+use super::super::PAGE_TIMEOUT;
 use crate::support::Cluster;
 
 /// The kernel's unit of processor time, in seconds.
@@ -148,7 +148,7 @@ impl fmt::Display for Spent {
 }
 
 async fn page(port: u16) -> String {
-    let page = confab_stack::get(port, "/metrics", GLANCE).await;
+    let page = confab_stack::get(port, "/metrics", PAGE_TIMEOUT).await;
     page.unwrap().1
 }
 

@@ -25,7 +25,7 @@ use crate::target::Target;
 const HEARING: Duration = Duration::from_secs(30);
 /// How long a first message may take until it is said again.
 const REPEAT_DELAY: Duration = Duration::from_secs(2);
-const GLANCE: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Those who hear what is said.
 #[derive(Debug)]
@@ -163,7 +163,7 @@ impl Audience {
                     self.crowd.restart();
                     return Ok(());
                 }
-                sleep(GLANCE).await;
+                sleep(POLL_INTERVAL).await;
             }
         }
         Err(Error::Timeout {
