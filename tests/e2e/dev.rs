@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::support::{Folder, Key, Raw, claims, eventually};
 
 /// How long everything may take to be ready, on a machine that runs other tests.
-const READY: Duration = Duration::from_secs(120);
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long it may take to end.
 const END: Duration = Duration::from_secs(60);
 /// How long all that is pasted may take.
@@ -54,7 +54,7 @@ impl Dev {
             log: folder.path().join("dev.log"),
         })
         .unwrap();
-        let printed = eventually("what `confab dev` prints", READY, async || {
+        let printed = eventually("what `confab dev` prints", READY_TIMEOUT, async || {
             let log = std::fs::read_to_string(process.log()).unwrap();
             assert_eq!(process.ended().unwrap(), None, "{log}");
             log.contains(LAST_LINE).then_some(log)

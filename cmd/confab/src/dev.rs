@@ -27,8 +27,8 @@ pub(crate) use args::Args;
 /// Users that get a token.
 const USERS: [&str; 2] = ["alice", "bob"];
 /// How long a process may take to be ready, and to stop.
-const READY: Duration = Duration::from_secs(60);
-const STOP: Duration = Duration::from_secs(15);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often processes are looked after.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a process that died waits for its new start.
@@ -37,7 +37,12 @@ const TOKEN_LIFETIME: time::Duration = time::Duration::days(30);
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    lifecycle::run(stop.clone(), READY + STOP * 4, Box::pin(up(args, stop))).await
+    lifecycle::run(
+        stop.clone(),
+        READY_TIMEOUT + STOP_TIMEOUT * 4,
+        Box::pin(up(args, stop)),
+    )
+    .await
 }
 
 async fn up(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
@@ -195,14 +200,14 @@ impl Stack {
             stack.gateways.push(Service::spawn(launch, *port)?);
         }
         for service in stack.workers.iter_mut().chain(&mut stack.gateways) {
-            service.ready(READY).await?;
+            service.ready(READY_TIMEOUT).await?;
         }
         Ok(stack)
     }
 
     async fn migrate(&self, data: &Path) -> anyhow::Result<()> {
         let mut migration = Process::spawn(self.launch(data, "migrate", 0, 0)?)?;
-        let status = migration.wait(READY).await?;
+        let status = migration.wait(READY_TIMEOUT).await?;
         if status.success() {
             Ok(())
         } else {
@@ -355,14 +360,17 @@ impl Stack {
         for services in [&mut self.gateways, &mut self.workers] {
             let stops = services
                 .iter_mut()
-                .map(|service| service.process_mut().stop(STOP));
+                .map(|service| service.process_mut().stop(STOP_TIMEOUT));
             for stopped in futures_util::future::join_all(stops).await {
                 if let Err(error) = stopped {
                     warn!(error = %chain(&error), "a process did not stop well");
                 }
             }
         }
-        for stopped in [self.nats.stop(STOP).await, self.postgres.stop(STOP).await] {
+        for stopped in [
+            self.nats.stop(STOP_TIMEOUT).await,
+            self.postgres.stop(STOP_TIMEOUT).await,
+        ] {
             if let Err(error) = stopped {
                 warn!(error = %chain(&error), "a server did not stop well");
             }

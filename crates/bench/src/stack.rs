@@ -21,8 +21,8 @@ pub(crate) use folder::Lock;
 use folder::Folder;
 
 /// How long a process may take to be ready, and to stop.
-const READY: Duration = Duration::from_secs(60);
-const STOP: Duration = Duration::from_secs(20);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a migration may take: one over a database that was kept may rewrite ten million events.
 const MIGRATION: Duration = Duration::from_secs(15 * 60);
@@ -165,8 +165,8 @@ impl Servers {
 
     /// Stops both.
     pub(crate) async fn stop(&mut self) -> Result<(), Error> {
-        let nats = self.nats.stop(STOP).await;
-        self.postgres.stop(STOP).await?;
+        let nats = self.nats.stop(STOP_TIMEOUT).await;
+        self.postgres.stop(STOP_TIMEOUT).await?;
         nats.map_err(Error::from)
     }
 }
@@ -204,7 +204,7 @@ impl Stack {
             stack.gateways.push(gateway);
         }
         for service in stack.workers.iter_mut().chain(&mut stack.gateways) {
-            service.ready(READY).await?;
+            service.ready(READY_TIMEOUT).await?;
         }
         Ok(stack)
     }
@@ -278,7 +278,7 @@ impl Stack {
             self.workers.push(worker);
         }
         for worker in &mut self.workers {
-            worker.ready(READY).await?;
+            worker.ready(READY_TIMEOUT).await?;
         }
         Ok(())
     }
@@ -295,7 +295,7 @@ impl Stack {
 async fn stop_all(services: &mut [Service]) {
     let stops = services
         .iter_mut()
-        .map(|service| service.process_mut().stop(STOP));
+        .map(|service| service.process_mut().stop(STOP_TIMEOUT));
     for stopped in join_all(stops).await {
         if let Err(error) = stopped {
             warn!(%error, "a process did not stop well");

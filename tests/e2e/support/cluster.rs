@@ -15,7 +15,7 @@ use super::tokens::{AUDIENCE, ISSUER};
 use super::{Key, User, claims, eventually};
 
 /// How long a process may take until it is ready, on a machine that runs other tests.
-const READY: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a process may take to end when asked.
 const END: Duration = Duration::from_secs(30);
 
@@ -134,7 +134,7 @@ impl Cluster {
     /// Waits until every process that should run is ready.
     pub(crate) async fn ready(&mut self) {
         for service in self.workers.iter_mut().chain(&mut self.gateways) {
-            let ready = service.ready(READY).await;
+            let ready = service.ready(READY_TIMEOUT).await;
             ready.unwrap_or_else(|error| panic!("{error}"));
         }
     }
@@ -164,7 +164,7 @@ impl Cluster {
         let worker = &mut self.workers[number];
         worker.respawn().unwrap();
         worker
-            .ready(READY)
+            .ready(READY_TIMEOUT)
             .await
             .unwrap_or_else(|error| panic!("{error}"));
     }
@@ -187,7 +187,7 @@ impl Cluster {
     pub(crate) async fn add_gateway(&mut self, env: Vec<(&'static str, Option<String>)>) {
         let env = self.gateway_env(&env);
         let mut gateway = self.service("gateway", self.gateways.len(), env);
-        let ready = gateway.ready(READY).await;
+        let ready = gateway.ready(READY_TIMEOUT).await;
         ready.unwrap_or_else(|error| panic!("{error}"));
         self.gateways.push(gateway);
     }
@@ -197,7 +197,7 @@ impl Cluster {
         let gateway = &mut self.gateways[number];
         gateway.respawn().unwrap();
         gateway
-            .ready(READY)
+            .ready(READY_TIMEOUT)
             .await
             .unwrap_or_else(|error| panic!("{error}"));
     }

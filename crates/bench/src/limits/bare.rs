@@ -18,8 +18,8 @@ pub(crate) use frames::frame_costs;
 pub(crate) use server::{Kind, Settings, serve};
 
 /// How long it may take to be ready, and to stop.
-const READY: Duration = Duration::from_secs(20);
-const STOP: Duration = Duration::from_secs(10);
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running bare server.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Bare {
         let port = free_port()?;
         let launch = launch(kind, port, folder.path().join("bare.log"))?;
         Ok(Self {
-            service: Service::start(launch, port, READY).await?,
+            service: Service::start(launch, port, READY_TIMEOUT).await?,
             _folder: folder,
         })
     }
@@ -56,7 +56,7 @@ impl Bare {
 
     /// Ends it.
     pub(crate) async fn stop(mut self) -> Result<(), Error> {
-        self.service.process_mut().stop(STOP).await?;
+        self.service.process_mut().stop(STOP_TIMEOUT).await?;
         Ok(())
     }
 }

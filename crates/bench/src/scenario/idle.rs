@@ -22,7 +22,7 @@ pub(crate) use held::Held;
 use held::steady;
 
 /// How long a restarted gateway may take to be ready.
-const READY: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// One of so many connections is opened first, where nothing else is asked for.
 const FIRST: usize = 5;
 /// For how long memory must not change.
@@ -187,7 +187,7 @@ async fn gateway(places: &Places, load: &Load, progress: &Progress) -> Result<He
         return Err(Error::Failed("no gateway was started".to_owned()));
     };
     gateway.respawn()?;
-    gateway.ready(READY).await?;
+    gateway.ready(READY_TIMEOUT).await?;
     let pid = gateway.process().id();
     let at_start = steady(pid, load.settle, progress).await?;
     let mut connections = connect(&people, progress).await?;

@@ -17,7 +17,7 @@ use crate::stack::{Places, Servers, Stack};
 
 /// How long a page of metrics, or a stop of the database, may take.
 const PAGE: Duration = Duration::from_secs(5);
-const STOP: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Subjects by which records are read, of any replica and of the leader, and written.
 const READS: [&str; 2] = [
     "$JS.API.DIRECT.GET.KV_confab_sessions.>",
@@ -70,7 +70,7 @@ pub(super) async fn observed(places: &Places) -> Result<Servers, Error> {
         "SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_stat_statements'";
     if servers.postgres.sql("postgres", available).await?.trim() == "1" {
         servers.postgres.sql("postgres", wanted).await?;
-        servers.postgres.stop(STOP).await?;
+        servers.postgres.stop(STOP_TIMEOUT).await?;
         servers.postgres.up().await?;
         let extension = "CREATE EXTENSION pg_stat_statements";
         servers.postgres.sql("confab", extension).await?;
