@@ -15,7 +15,7 @@ use crate::support::{Folder, Key, Raw, claims, eventually};
 /// How long everything may take to be ready, on a machine that runs other tests.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long it may take to end.
-const END: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long all that is pasted may take.
 const PASTED: Duration = Duration::from_secs(60);
 /// The last line that it prints.
@@ -98,7 +98,7 @@ impl Dev {
     }
 
     async fn end(mut self) {
-        let status = self.process.stop(END).await.unwrap();
+        let status = self.process.stop(STOP_TIMEOUT).await.unwrap();
         assert!(status.success(), "{status}");
     }
 }

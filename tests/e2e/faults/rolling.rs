@@ -7,7 +7,7 @@ use crate::history::{Load, Shape};
 use crate::support::{Cluster, Setup, soak};
 
 /// How long a process may take to end beyond its grace.
-const END: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_loses_nothing() {
@@ -32,12 +32,12 @@ async fn rolls(grace: usize) {
     for number in 0..2 {
         load.goes_on(100).await;
         let gateway = cluster.gateways[number].process_mut();
-        let ended = gateway.stop(grace + END).await.unwrap();
+        let ended = gateway.stop(grace + STOP_TIMEOUT).await.unwrap();
         assert!(ended.success(), "a gateway ended with {ended}");
         cluster.restart_gateway(number).await;
         load.arrives(&cluster).await;
         let worker = cluster.workers[number].process_mut();
-        let ended = worker.stop(END).await.unwrap();
+        let ended = worker.stop(STOP_TIMEOUT).await.unwrap();
         assert!(ended.success(), "a worker ended with {ended}");
         cluster.restart_worker(number).await;
         load.arrives(&cluster).await;

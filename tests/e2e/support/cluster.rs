@@ -17,10 +17,10 @@ use super::{Key, User, claims, eventually};
 /// How long a process may take until it is ready, on a machine that runs other tests.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a process may take to end when asked.
-const END: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a worker that dies by its own hand may take to be gone.
-const DEATH: Duration = Duration::from_secs(10);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a test wants.
 pub(crate) struct Setup {
@@ -173,7 +173,7 @@ impl Cluster {
     pub(crate) async fn worker_died(&mut self, what: &str) -> usize {
         use std::os::unix::process::ExitStatusExt as _;
         const SIGABRT: i32 = 6;
-        eventually(what, DEATH, async || {
+        eventually(what, EXIT_TIMEOUT, async || {
             let mut ended = self
                 .workers
                 .iter_mut()
@@ -218,7 +218,7 @@ impl Cluster {
         }
         for nats in std::iter::once(&mut self.nats).chain(&mut self.nats_peers) {
             pids.extend(nats.process().ok().map(|process| process.id()));
-            nats.stop(END).await.unwrap();
+            nats.stop(STOP_TIMEOUT).await.unwrap();
         }
         self.ended = true;
         let alive: Vec<_> = pids.into_iter().filter(|pid| is_alive(*pid)).collect();
@@ -336,7 +336,7 @@ async fn end(process: &mut Process) {
         Some(status) if status.signal() == Some(SIGKILL) => return,
         Some(status) => panic!("{name} ended by itself: {status}"),
         None => process
-            .stop(END)
+            .stop(STOP_TIMEOUT)
             .await
             .unwrap_or_else(|error| panic!("{error}")),
     };

@@ -13,7 +13,7 @@ use super::folder;
 use super::wait::is_soak;
 
 /// How long a server may take to end when asked.
-const END: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the tables may take to be made, on a machine that runs other tests.
 const MIGRATION: Duration = Duration::from_secs(60);
 /// The database of which others are copies, in the shared server.
@@ -129,10 +129,10 @@ impl Database {
     /// Takes it away.
     pub(crate) async fn end(&mut self) {
         if let Some(failover) = &mut self.failover {
-            failover.standby.stop(END).await.unwrap();
+            failover.standby.stop(STOP_TIMEOUT).await.unwrap();
         }
         match &mut self.own {
-            Some(own) => own.stop(END).await.unwrap(),
+            Some(own) => own.stop(STOP_TIMEOUT).await.unwrap(),
             None => {
                 let drop = format!("DROP DATABASE \"{}\" WITH (FORCE)", self.name);
                 server().await.sql("postgres", &drop).await.unwrap();
