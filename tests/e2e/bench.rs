@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::support::{Cluster, Folder, ISSUER, Setup};
 
 /// How long one scenario with small counts may take on a machine that runs other tests.
-const SCENARIO: Duration = Duration::from_secs(180);
+const SCENARIO_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Runs `confab bench` with these arguments, and gives what it printed.
 async fn bench(folder: &Path, args: &[&str]) -> Value {
@@ -33,8 +33,9 @@ async fn run(folder: &Path, args: &[&str]) -> Output {
         .env("CONFAB_BENCH_DATA_DIR", folder)
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let ended = timeout(SCENARIO, command.output()).await;
-    let ended = ended.unwrap_or_else(|_late| panic!("{args:?} took longer than {SCENARIO:?}"));
+    let ended = timeout(SCENARIO_TIMEOUT, command.output()).await;
+    let ended =
+        ended.unwrap_or_else(|_late| panic!("{args:?} took longer than {SCENARIO_TIMEOUT:?}"));
     ended.unwrap()
 }
 

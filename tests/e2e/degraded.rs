@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::support::{Cluster, Member, Owed, Setup, assert_log, eventually, text};
 
 /// What the issue promises: the time to find it.
-const FOUND: Duration = Duration::from_secs(10);
+const DETECTION_TIMEOUT: Duration = Duration::from_secs(10);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn goaways(member: &Member) -> usize {
@@ -45,12 +45,12 @@ async fn a_gateway_whose_packets_vanish_sends_its_clients_elsewhere_and_keeps_th
         let begin = Instant::now();
         cluster.links[0].set(Traffic::Stall).await;
         for member in [&alice, &also] {
-            eventually("a goaway", FOUND, async || {
+            eventually("a goaway", DETECTION_TIMEOUT, async || {
                 (goaways(member) == round).then_some(())
             })
             .await;
         }
-        assert!(begin.elapsed() < FOUND, "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < DETECTION_TIMEOUT, "{:?}", begin.elapsed());
         assert!(!is_ready(&cluster, 0).await);
         assert!(is_ready(&cluster, 1).await);
         let sent = alice.session.send(conversation, text("to nobody")).await;

@@ -17,7 +17,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long it may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long all that is pasted may take.
-const PASTED: Duration = Duration::from_secs(60);
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The last line that it prints.
 const LAST_LINE: &str = "micro info confab-worker";
 const APP: &str = "https://app.example";
@@ -88,8 +88,9 @@ impl Dev {
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        let ended = timeout(PASTED, shell.output()).await;
-        let ended = ended.unwrap_or_else(|_late| panic!("not within {PASTED:?}:\n{script}"));
+        let ended = timeout(SCRIPT_TIMEOUT, shell.output()).await;
+        let ended =
+            ended.unwrap_or_else(|_late| panic!("not within {SCRIPT_TIMEOUT:?}:\n{script}"));
         let ended = ended.unwrap();
         let printed = String::from_utf8_lossy(&ended.stdout).into_owned();
         let errors = String::from_utf8_lossy(&ended.stderr);

@@ -12,7 +12,7 @@ use crate::support::{Cluster, Failover, Readers, Setup, Witness, eventually, soa
 /// How long something may take that the test waits for.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long connections that went silent may keep reads from being answered.
-const SILENCE: Duration = Duration::from_secs(15);
+const MAX_READ_OUTAGE: Duration = Duration::from_secs(15);
 
 async fn start() -> Cluster {
     Cluster::start(Setup {
@@ -113,7 +113,9 @@ async fn silent_connections_are_replaced_and_reads_answered() {
             .level("level before the silence", WAIT_TIMEOUT)
             .await;
         cluster.database.failover().name.silence();
-        witness.level("level in spite of silence", SILENCE).await;
+        witness
+            .level("level in spite of silence", MAX_READ_OUTAGE)
+            .await;
     }
     readers.end().await;
     cluster.end().await;

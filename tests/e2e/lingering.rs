@@ -19,9 +19,9 @@ mod permission;
 mod quorum;
 
 /// How soon behind its acknowledgement an event is heard that the stream does not take.
-const HEARD: Duration = Duration::from_secs(5);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How soon all is level when the stream takes events again, on a machine that runs other tests.
-const LEVEL: Duration = Duration::from_secs(60);
+const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(60);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What each role writes when it begins and when it is over.
@@ -82,7 +82,7 @@ async fn members_hear<Fault>(
     for member in [&people.alice, &people.bob] {
         let last = member.say(group, "level again").await;
         for hearer in [&people.alice, &people.bob, &people.added] {
-            hearer.hears(group, last, HEARD).await;
+            hearer.hears(group, last, EVENT_TIMEOUT).await;
         }
     }
     let (joined, _) = membership(cluster, group, &people.added.id).await;
@@ -142,7 +142,7 @@ async fn say_and_hear(sender: &Member, conversation: ConversationId, hearers: &[
     }
     let sent = Instant::now();
     for hearer in hearers {
-        let left = HEARD.saturating_sub(sent.elapsed());
+        let left = EVENT_TIMEOUT.saturating_sub(sent.elapsed());
         hearer.hears(conversation, last, left).await;
     }
     println!("heard {:?} behind the acknowledgement", sent.elapsed());
@@ -172,7 +172,7 @@ async fn assert_told(cluster: &Cluster) {
 
 /// Nothing waits for the stream, and every process says so.
 async fn is_level(cluster: &Cluster) {
-    eventually("all is level", LEVEL, async || {
+    eventually("all is level", CONVERGENCE_TIMEOUT, async || {
         for service in cluster.workers.iter().chain(&cluster.gateways) {
             let (status, degraded) = degraded(service.port()).await;
             if status != 200 || degraded != Value::Array(Vec::new()) {

@@ -14,7 +14,7 @@ use crate::support::{Cluster, Member, Owed, Sent, Setup, assert_log, assert_stor
 
 /// How many sends are under way without an acknowledgement.
 const UNDER_WAY: usize = 1_000;
-const PROGRESS: Duration = Duration::from_secs(30);
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_sends_without_waiting_are_stored_in_order_while_workers_are_killed() {
@@ -99,7 +99,7 @@ async fn kill_in_turn(cluster: &mut Cluster, listener: &Member, conversation: Co
 async fn goes_on(listener: &Member, conversation: ConversationId, messages: Seq) {
     let heard = listener.record.borrow().last(conversation);
     listener
-        .hears(conversation, heard + messages, PROGRESS)
+        .hears(conversation, heard + messages, PROGRESS_TIMEOUT)
         .await;
 }
 

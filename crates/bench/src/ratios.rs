@@ -23,7 +23,7 @@ mod table;
 pub(crate) use table::{Parts, ROWS, Ratio, Row};
 
 /// How long all of it may take.
-const ALL: Duration = Duration::from_secs(8 * 60);
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(8 * 60);
 
 /// Measures all ratios, in one run of at most eight minutes.
 #[derive(Debug, Clone, clap::Args)]
@@ -129,10 +129,10 @@ pub(crate) async fn run(args: RatiosArgs, json: bool, progress: Progress) -> Res
             continue;
         }
         let measured = group.measure(&args.places, &mut parts, &progress);
-        let why = match timeout_at(began + ALL, measured).await {
+        let why = match timeout_at(began + MEASURE_TIMEOUT, measured).await {
             Ok(Ok(())) => continue,
             Ok(Err(error)) => output::chain(&error),
-            Err(_late) => format!("not done within {ALL:?} of the run's beginning"),
+            Err(_late) => format!("not done within {MEASURE_TIMEOUT:?} of the run's beginning"),
         };
         broken.push((group, why));
     }

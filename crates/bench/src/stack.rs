@@ -25,7 +25,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a migration may take: one over a database that was kept may rewrite ten million events.
-const MIGRATION: Duration = Duration::from_secs(15 * 60);
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Where a measurement keeps what it needs.
 #[derive(Debug, Clone, clap::Args)]
@@ -126,7 +126,7 @@ impl Servers {
     async fn migrate(&self) -> Result<(), Error> {
         let env = vec![("CONFAB_DATABASE_URL", self.database.clone())];
         let mut migration = Process::spawn(self.launch("migrate", "migrate", env)?)?;
-        let status = migration.wait(MIGRATION).await?;
+        let status = migration.wait(MIGRATION_TIMEOUT).await?;
         if status.success() {
             Ok(())
         } else {

@@ -16,7 +16,7 @@ const STREAMS: [&str; 3] = [
 ];
 /// How soon streams that vanished are there again, on a machine that runs other tests.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
-const HEARD: Duration = Duration::from_secs(10);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server with a stream that somebody made; the doctor of a gateway and the gateway itself say what is wrong with it.
 async fn told(config: Config, words: &'static str, remedy: &'static str) {
@@ -118,7 +118,7 @@ async fn streams_that_vanish_are_made_again_and_told() {
         cluster.user("bob").on(0).await,
     );
     let group = alice.create_group(std::slice::from_ref(&bob.id)).await;
-    bob.hears(group, 1, HEARD).await;
+    bob.hears(group, 1, EVENT_TIMEOUT).await;
     eventually("all is marked as published", WAIT_TIMEOUT, async || {
         let text = "select count(*) from outbox where published_at is null";
         let waiting: i64 = sqlx::query_scalar(text)
@@ -160,14 +160,14 @@ async fn streams_that_vanish_are_made_again_and_told() {
         .await;
     }
     eventually("the gateway is ready", WAIT_TIMEOUT, async || {
-        let (status, _) = get(cluster.gateways[0].port(), "/ready", HEARD)
+        let (status, _) = get(cluster.gateways[0].port(), "/ready", EVENT_TIMEOUT)
             .await
             .ok()?;
         (status == 200).then_some(())
     })
     .await;
     let said = alice.say(group, "still here").await;
-    bob.hears(group, said, HEARD).await;
+    bob.hears(group, said, EVENT_TIMEOUT).await;
     let output = run(&["doctor"], &gateway(&cluster.nats.url())).await;
     assert!(output.status.success(), "{output:?}");
     drop((alice, bob));

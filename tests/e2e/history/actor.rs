@@ -25,7 +25,7 @@ use super::record::{Acts, Command, Deed, Millis, Outcome, ReadMark, now};
 use crate::support::text;
 
 /// How long a call may take: a gateway that stands still answers nothing.
-const CALL: Duration = Duration::from_secs(8);
+const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a send is tried again with its client id.
 const SEND_TIMEOUT: Duration = Duration::from_secs(40);
 
@@ -300,7 +300,7 @@ impl Actor {
 
 /// What a call came to. A refusal leaves it open only where it says so.
 async fn call<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T, Outcome> {
-    match timeout(CALL, Box::pin(call)).await {
+    match timeout(CALL_TIMEOUT, Box::pin(call)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(error.code().map_or(Outcome::Unknown, refused)),
         Err(_) => Err(Outcome::Unknown),

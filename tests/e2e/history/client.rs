@@ -18,7 +18,7 @@ use super::record::{Account, Life, Saying, now};
 use crate::support::User;
 
 /// How long an answer may take, reconnects included.
-const ANSWER: Duration = Duration::from_secs(8);
+const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// What kind of client it is.
 #[derive(Debug, Clone)]
@@ -141,7 +141,7 @@ impl Client {
                 Voice::Library(resuming) => Some(library::ask(resuming, frame).await),
             }
         };
-        timeout(ANSWER, asked)
+        timeout(CALL_TIMEOUT, asked)
             .await
             .ok()
             .flatten()

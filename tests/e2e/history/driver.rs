@@ -24,7 +24,7 @@ use super::socket::{End, Socket};
 /// The most that is waited before it connects again, in milliseconds.
 const MAX_BACKOFF_MS: u64 = 500;
 /// How long a range is tried to be read.
-const READING: Duration = Duration::from_secs(30);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Close codes behind which a client may not come again (docs/protocol/websocket.md).
 const FINAL: [u16; 7] = [1000, 1002, 1003, 1007, 1009, 4400, 4403];
 /// Another connection went on with the session.
@@ -358,9 +358,9 @@ pub(super) async fn read(
     from: Seq,
     head: Seq,
 ) -> Range {
-    let until = Instant::now() + READING;
+    let until = Instant::now() + READ_TIMEOUT;
     for http in readers.iter().cycle() {
-        let log = timeout(READING / 6, http.events(conversation, from - 1)).await;
+        let log = timeout(READ_TIMEOUT / 6, http.events(conversation, from - 1)).await;
         match log {
             Ok(Ok(events)) => {
                 let told = events.iter().map(Told::from);

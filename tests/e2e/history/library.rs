@@ -19,7 +19,7 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 /// The longest wait before a try: what is owed after a fault is there within ten seconds.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// How long a gateway may take until its welcome.
-const WELCOME: Duration = Duration::from_secs(5);
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the library for what a frame says, and gives its answer.
 pub(super) async fn ask(resuming: &Resuming, frame: ClientFrame) -> Answer {
@@ -60,7 +60,7 @@ pub(super) async fn open(user: &User, manner: &Manner, first: usize) -> (Resumin
             asks_presence: true,
             min_backoff: RECONNECT_DELAY,
             max_backoff: MAX_RECONNECT_DELAY,
-            timeout: WELCOME,
+            timeout: WELCOME_TIMEOUT,
             ..ResumeOptions::new(urls.clone(), user.token.as_str())
         };
         if let Ok(opened) = Resuming::open(options).await {

@@ -25,7 +25,7 @@ use crate::support::{Cluster, eventually, is_soak, soak};
 /// How long after the last fault what is owed may take (docs/architecture.md, promise 4).
 pub(crate) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after its end, also of its gateway, a user's presence may stand: five seconds, a grace period of one, and what a busy machine takes.
-const PRESENCE: Duration = Duration::from_secs(15);
+const PRESENCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the test looks for what it needs to know.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -248,7 +248,7 @@ impl Load {
 
     /// Waits until everyone was told what is so of everybody's presence.
     pub(crate) async fn settles(&self, ledger: &Ledger) {
-        let until = Instant::now() + PRESENCE;
+        let until = Instant::now() + PRESENCE_TIMEOUT;
         loop {
             let found = {
                 let accounts: Vec<_> = self.clients.iter().map(|one| one.account()).collect();

@@ -12,7 +12,7 @@ use super::{WAIT_TIMEOUT, degraded, is_level};
 use crate::support::{Cluster, RefusingStream, Setup, assert_hears_only};
 
 /// A round over all users, and what a machine takes that runs other tests.
-const ROUND: Duration = Duration::from_secs(90);
+const ROUND_TIMEOUT: Duration = Duration::from_secs(90);
 /// Groups and their members, whose names take more room than is announced.
 const GROUPS: usize = 8;
 const STRANGERS: usize = 900;
@@ -46,7 +46,7 @@ async fn users_hear_what_is_too_much_to_announce() {
     timeout(WAIT_TIMEOUT, is_cut).await.unwrap();
     for group in &groups {
         for member in [&alice, &bob] {
-            member.hears(*group, 1, ROUND).await;
+            member.hears(*group, 1, ROUND_TIMEOUT).await;
         }
     }
     for service in cluster.workers.iter().chain(&cluster.gateways) {

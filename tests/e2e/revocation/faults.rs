@@ -10,7 +10,7 @@ use super::{AT_ONCE, all_of, backend, closes, login, refused_everywhere, revoke,
 use crate::support::{Cluster, Setup, User, eventually};
 
 /// Within seconds of the return.
-const SECONDS: Duration = Duration::from_secs(10);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A user whose login was revoked, and one who was revoked itself.
@@ -68,7 +68,7 @@ async fn an_erased_store_and_a_deleted_bucket_take_nothing_back() {
     cluster.nats.erase_store().unwrap();
     cluster.nats.up().await.unwrap();
     cluster.ready().await;
-    still_refused(&users, SECONDS).await;
+    still_refused(&users, CATCH_UP_TIMEOUT).await;
 
     delete_bucket(&cluster).await;
     cluster.restart_gateway(0).await;
@@ -80,7 +80,7 @@ async fn an_erased_store_and_a_deleted_bucket_take_nothing_back() {
     revoke(&backend(&cluster), all_of(&carol)).await;
     closes(&socket, AT_ONCE).await;
     refused_everywhere(&carol, 2, AT_ONCE).await;
-    eventually("it is kept in the bucket", SECONDS, async || {
+    eventually("it is kept in the bucket", CATCH_UP_TIMEOUT, async || {
         let bucket = jetstream(&cluster).await;
         let bucket = bucket.get_key_value("confab_revocations").await.ok()?;
         let kept = bucket.get("default.user.6361726f6c").await.ok()??;
@@ -111,8 +111,8 @@ async fn a_gateway_that_was_cut_off_learns_on_its_return_what_was_revoked_meanwh
     assert_eq!(cut_off.record.borrow().closed, None, "it cannot know");
 
     cluster.links[1].set(Traffic::Pass).await;
-    closes(&cut_off, SECONDS).await;
-    refused_everywhere(&stolen, 2, SECONDS).await;
+    closes(&cut_off, CATCH_UP_TIMEOUT).await;
+    refused_everywhere(&stolen, 2, CATCH_UP_TIMEOUT).await;
     drop((here, cut_off));
     cluster.end().await;
 }
@@ -130,8 +130,8 @@ async fn a_gateway_whose_link_swallows_everything_learns_it_as_well() {
     cluster.links[1].set(Traffic::Swallow).await;
     revoke(&backend(&cluster), login("stolen")).await;
     cluster.links[1].set(Traffic::Pass).await;
-    closes(&cut_off, SECONDS).await;
-    refused_everywhere(&stolen, 2, SECONDS).await;
+    closes(&cut_off, CATCH_UP_TIMEOUT).await;
+    refused_everywhere(&stolen, 2, CATCH_UP_TIMEOUT).await;
     drop(cut_off);
     cluster.end().await;
 }
@@ -167,8 +167,8 @@ async fn what_only_postgres_knows_is_read_on_a_period_and_whole_at_the_start() {
     let (here, there) = (first.on(0).await, first.on(1).await);
 
     insert(&cluster, "login-1").await;
-    closes(&here, SECONDS).await;
-    closes(&there, SECONDS).await;
+    closes(&here, CATCH_UP_TIMEOUT).await;
+    closes(&there, CATCH_UP_TIMEOUT).await;
     refused_everywhere(&first, 2, AT_ONCE).await;
 
     let many = "insert into revocations (tenant, kind, subject, user_id, revision, created_at, expires_at) \
@@ -177,7 +177,7 @@ async fn what_only_postgres_knows_is_read_on_a_period_and_whole_at_the_start() {
     sqlx::query(many).execute(&cluster.store).await.unwrap();
     cluster.restart_gateway(0).await;
     assert!(super::is_refused(last.url(0), &last.token).await);
-    still_refused(&[first, last], SECONDS).await;
+    still_refused(&[first, last], CATCH_UP_TIMEOUT).await;
     drop((here, there));
     cluster.end().await;
 }

@@ -11,7 +11,7 @@ use super::{WAIT_TIMEOUT, hears, hears_within};
 use crate::support::{Cluster, Member, Setup, User, eventually};
 
 /// How long a gateway that was killed may be waited for.
-const KILLED: Duration = Duration::from_secs(20);
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn is(user: &UserId, status: PresenceStatus) -> Notice {
     Notice::Presence(PresenceSignal {
@@ -275,7 +275,7 @@ async fn snapshot_is_told_to_who_resumes() {
     cluster.gateways[0].process_mut().kill().unwrap();
     before.closes(WAIT_TIMEOUT).await;
     // Who was there by the gateway that was killed is told no more once it counts as dead.
-    eventually("those who are left are told", KILLED, async || {
+    eventually("those who are left are told", KILL_TIMEOUT, async || {
         let member = resumed(&bob, &mut token, 1).await;
         (told(&member).await? == expected[..2]).then_some(())
     })
@@ -302,7 +302,7 @@ async fn who_resumes_without_workers_is_online_later() {
     for worker in &mut cluster.workers {
         worker.process_mut().kill().unwrap();
     }
-    hears_within(&alice, &is(&bob.id, Offline), KILLED).await;
+    hears_within(&alice, &is(&bob.id, Offline), KILL_TIMEOUT).await;
 
     // No worker says to the third gateway how large the conversation is: nobody is told anything in it.
     let back = resumed(&bob, &mut token, 2).await;

@@ -15,7 +15,7 @@ use super::wait::is_soak;
 /// How long a server may take to end when asked.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the tables may take to be made, on a machine that runs other tests.
-const MIGRATION: Duration = Duration::from_secs(60);
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// The database of which others are copies, in the shared server.
 const MIGRATED: &str = "migrated";
 
@@ -164,7 +164,7 @@ async fn migrate(url: &str, logs: &Path) {
         log: logs.join("migrate.log"),
     };
     let mut migration = Process::spawn(launch).unwrap();
-    let status = migration.wait(MIGRATION).await.unwrap();
+    let status = migration.wait(MIGRATION_TIMEOUT).await.unwrap();
     let log = std::fs::read_to_string(migration.log()).unwrap();
     assert!(status.success(), "migrate ended with {status}:\n{log}");
 }

@@ -22,7 +22,7 @@ use crate::load::Latencies;
 use crate::stack::Servers;
 
 /// How long NATS is waited for.
-const CONNECTED: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Consumers of the live stream: so many that what they cost shows beside what publishing costs.
 const CONSUMERS: u32 = 4;
 
@@ -58,7 +58,7 @@ async fn publish_in(
     apart(move || async move {
         let bus = Bus::connect(&settings.nats, "confab-bench").await?;
         let mut link = bus.connection();
-        let connected = timeout(CONNECTED, link.wait_for(|link| link.connected)).await;
+        let connected = timeout(CONNECT_TIMEOUT, link.wait_for(|link| link.connected)).await;
         if !matches!(connected, Ok(Ok(_))) {
             return Err(Error::Nats("it is away".to_owned()));
         }

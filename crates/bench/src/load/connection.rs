@@ -20,7 +20,7 @@ use url::Url;
 use crate::Error;
 
 /// How long it may take until the welcome.
-const OPENING: Duration = Duration::from_secs(30);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Frames that may wait for one socket of the load.
 const OUTGOING: usize = 1024;
 
@@ -58,22 +58,22 @@ impl Connection {
         let connection = Self::bare(&format!("{url}/v1/ws"), token, first).await?;
         let hello = serde_json::to_vec(&ClientFrame::Hello(hello))?;
         connection.send(hello.into()).await?;
-        match timeout(OPENING, told).await {
+        match timeout(OPEN_TIMEOUT, told).await {
             Ok(Ok(welcome)) => Ok((welcome?, connection)),
             Ok(Err(_gone)) => Err(Error::Socket("it ended before the welcome".to_owned())),
             Err(_late) => Err(Error::Timeout {
                 what: "a welcome".to_owned(),
-                within: OPENING,
+                within: OPEN_TIMEOUT,
             }),
         }
     }
 
     /// Connects to any WebSocket server; `hearing` is given all that comes.
     pub(crate) async fn bare(url: &str, token: &str, hearing: Hearing) -> Result<Self, Error> {
-        let stream = timeout(OPENING, Box::pin(upgrade(url, token)));
+        let stream = timeout(OPEN_TIMEOUT, Box::pin(upgrade(url, token)));
         let stream = stream.await.map_err(|_late| Error::Timeout {
             what: "an upgrade".to_owned(),
-            within: OPENING,
+            within: OPEN_TIMEOUT,
         })??;
         let mut socket = WebSocket::after_handshake(stream, Role::Client);
         socket.set_auto_pong(false);

@@ -26,7 +26,7 @@ use installation::{Installation, prepare};
 /// Calls that wait for their answers at most.
 const WAITING: usize = 256;
 /// How long a call may take.
-const ANSWER: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the small installation holds.
 const SMALL: Filling = Filling {
     events: 10_000,
@@ -243,10 +243,10 @@ impl Series {
             }
             let late = move |_| Error::Timeout {
                 what: call.name().to_owned(),
-                within: ANSWER,
+                within: CALL_TIMEOUT,
             };
             asking.spawn(async move {
-                let items = tokio::time::timeout(ANSWER, asked.ask())
+                let items = tokio::time::timeout(CALL_TIMEOUT, asked.ask())
                     .await
                     .map_err(late)??;
                 Ok((items, intended.elapsed()))

@@ -33,7 +33,7 @@ const IN_HANDSHAKE: usize = 256;
 /// Characters of each message that is missed.
 const TEXT: usize = 200;
 /// How long all may take to be back, and how often one that is refused comes again.
-const STORM: Duration = Duration::from_secs(60);
+const STORM_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Before the storm nothing else goes on: the service used less than this share of a processor over [`LOOK`].
 const CALM: f64 = 0.1;
@@ -389,9 +389,9 @@ async fn storm(
     let way = Arc::new(Way::default());
     let deadline = || Error::Timeout {
         what: "the end of the storm".to_owned(),
-        within: STORM,
+        within: STORM_TIMEOUT,
     };
-    let resuming = timeout(STORM, resume_all(&lost, &url, load, &way));
+    let resuming = timeout(STORM_TIMEOUT, resume_all(&lost, &url, load, &way));
     let connections = resuming.await.map_err(|_late| deadline())??;
     let welcomed = began.elapsed();
     let all = async {
@@ -399,7 +399,9 @@ async fn storm(
             way.all.notified().await;
         }
     };
-    timeout(STORM, all).await.map_err(|_late| deadline())?;
+    timeout(STORM_TIMEOUT, all)
+        .await
+        .map_err(|_late| deadline())?;
     let caught_up = began.elapsed();
     let count = lost.len() as f64;
     let used = stack.usage()?.since(before).micros_each(count);

@@ -22,7 +22,7 @@ use crate::output::Progress;
 use crate::target::Target;
 
 /// How long it may take until all hear.
-const HEARING: Duration = Duration::from_secs(30);
+const AUDIENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a first message may take until it is said again.
 const REPEAT_DELAY: Duration = Duration::from_secs(2);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -154,7 +154,7 @@ impl Audience {
     async fn settle(&self, load: &Load) -> Result<(), Error> {
         let everyone = u32::try_from(load.members).unwrap_or(u32::MAX);
         let began = Instant::now();
-        while began.elapsed() < HEARING {
+        while began.elapsed() < AUDIENCE_TIMEOUT {
             let said = Instant::now();
             let id = self.crowd.next(said);
             self.voice.say(&self.connections, id).await?;
@@ -168,7 +168,7 @@ impl Audience {
         }
         Err(Error::Timeout {
             what: "a message at every socket".to_owned(),
-            within: HEARING,
+            within: AUDIENCE_TIMEOUT,
         })
     }
 }

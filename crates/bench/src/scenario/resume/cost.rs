@@ -16,7 +16,7 @@ use crate::processes;
 use crate::stack::{Places, Servers, Stack};
 
 /// How long a page of metrics, or a stop of the database, may take.
-const PAGE: Duration = Duration::from_secs(5);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Subjects by which records are read, of any replica and of the leader, and written.
 const READS: [&str; 2] = [
@@ -155,7 +155,7 @@ async fn counted(mut heard: Subscriber, count: Arc<AtomicU64>) {
 async fn questions(stack: &Stack) -> Result<(f64, f64), Error> {
     let (mut memberships, mut ranges) = (0.0, 0.0);
     for worker in &stack.workers {
-        let (_, page) = confab_stack::get(worker.port(), "/metrics", PAGE).await?;
+        let (_, page) = confab_stack::get(worker.port(), "/metrics", PAGE_TIMEOUT).await?;
         memberships += sum(
             &page,
             "confab_worker_queries_total",
