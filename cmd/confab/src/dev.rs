@@ -32,7 +32,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often processes are looked after.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a process that died waits for its new start.
-const RESTART: Duration = Duration::from_secs(1);
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 const TOKEN_LIFETIME: time::Duration = time::Duration::days(30);
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -328,20 +328,20 @@ impl Stack {
             Ok::<_, anyhow::Error>(process.ended()?.is_some())
         })? {
             warn!("NATS died and is started again");
-            tokio::time::sleep(RESTART).await;
+            tokio::time::sleep(RESTART_DELAY).await;
             self.nats.restart().await?;
         }
         if self.postgres.process().map_or(Ok(true), |process| {
             Ok::<_, anyhow::Error>(process.ended()?.is_some())
         })? {
             warn!("Postgres died and is started again");
-            tokio::time::sleep(RESTART).await;
+            tokio::time::sleep(RESTART_DELAY).await;
             self.postgres.restart().await?;
         }
         for service in self.workers.iter_mut().chain(&mut self.gateways) {
             if let Some(status) = service.process_mut().ended()? {
                 warn!(process = service.process().name(), %status, "a process died and is started again");
-                tokio::time::sleep(RESTART).await;
+                tokio::time::sleep(RESTART_DELAY).await;
                 service.respawn()?;
                 let process = service.process();
                 info!(

@@ -29,7 +29,7 @@ docs/operations/tokens.md says what tokens must say,
 docs/operations/identity-providers.md has settings for providers.";
 
 /// What a gateway may take beyond its drain delay and drain time to end its tasks and its connection to NATS.
-const MARGIN: Duration = Duration::from_secs(10);
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
@@ -37,7 +37,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         .settings
         .drain_delay
         .saturating_add(args.settings.drain);
-    let deadline = Duration::from_secs(drain) + MARGIN;
+    let deadline = Duration::from_secs(drain) + SHUTDOWN_MARGIN;
     let role = serve(args.settings, stop.clone());
     lifecycle::run(stop, deadline, Box::pin(role)).await
 }

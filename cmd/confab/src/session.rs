@@ -72,9 +72,9 @@ impl Action {
 }
 
 /// How long NATS may take to answer at all.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a worker may take to revoke.
-const REVOKE: Duration = Duration::from_secs(5);
+const REVOKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Every worker says each second that it lives.
 const WORKER_HEARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Of looking at a bucket nothing depends on how long it keeps records.
@@ -108,7 +108,7 @@ async fn connect(nats: &Settings) -> anyhow::Result<Bus> {
     let bus = Bus::connect(nats, "confab session").await?;
     let mut link = bus.connection();
     let connected = link.wait_for(|link| link.connected);
-    let connected = tokio::time::timeout(CONNECT, connected).await;
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connected).await;
     connected.context(
         "NATS does not answer: is it where --nats-url (CONFAB_NATS_URL) says? `confab doctor` tells more",
     )??;
@@ -242,12 +242,12 @@ async fn ask(bus: &Bus, id: SessionId, tenant: TenantId) -> anyhow::Result<Revoc
     }
     let batch = Batch {
         version: VERSION,
-        budget_ms: u32::try_from(REVOKE.as_millis())?,
+        budget_ms: u32::try_from(REVOKE_TIMEOUT.as_millis())?,
         sent: Some(workers.sent_now()),
         requests: vec![&request],
     };
     let outcomes = bus
-        .command(workers.pick(id, &[]), &batch, REVOKE)
+        .command(workers.pick(id, &[]), &batch, REVOKE_TIMEOUT)
         .await
         .context("no worker revoked it")?;
     match outcomes.into_iter().next() {

@@ -36,11 +36,11 @@ Examples:
     --nats-url nats://n1.example,nats://n2.example";
 
 /// What a worker may take beyond its drain time to publish what it committed and to close its connections.
-const MARGIN: Duration = Duration::from_secs(10);
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let deadline = Duration::from_secs(args.settings.drain) + MARGIN;
+    let deadline = Duration::from_secs(args.settings.drain) + SHUTDOWN_MARGIN;
     let role = serve(args, stop.clone());
     lifecycle::run(stop, deadline, Box::pin(role)).await
 }
