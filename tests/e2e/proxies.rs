@@ -20,7 +20,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long who comes again and again waits in between.
 const RECONNECT_DELAY: Duration = Duration::from_millis(20);
 /// How long newcomers come before the first restart and behind the last one.
-const AROUND: Duration = Duration::from_millis(500);
+const NEWCOMER_TIME: Duration = Duration::from_millis(500);
 
 /// A proxy of the distribution.
 #[derive(Clone, Copy)]
@@ -266,7 +266,7 @@ async fn say(resident: &Resuming, conversation: ConversationId, is_over: &Atomic
 
 /// Restarts one gateway after the other, the next when the one before is ready.
 async fn restart_all(cluster: &mut Cluster, is_over: &AtomicBool) {
-    sleep(AROUND).await;
+    sleep(NEWCOMER_TIME).await;
     for number in 0..cluster.gateways.len() {
         let ended = cluster.gateways[number]
             .process_mut()
@@ -275,7 +275,7 @@ async fn restart_all(cluster: &mut Cluster, is_over: &AtomicBool) {
         assert!(ended.unwrap().success());
         cluster.restart_gateway(number).await;
     }
-    sleep(AROUND).await;
+    sleep(NEWCOMER_TIME).await;
     is_over.store(true, Ordering::Relaxed);
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 /// The kernel's unit of processor time, in seconds.
-const TICK: f64 = 0.01;
+const CPU_TICK_SECONDS: f64 = 0.01;
 
 /// Seconds of processor time by part of the system.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ fn times(pid: u32) -> (f64, f64) {
     let mut ticks = behind
         .split(' ')
         .skip(11)
-        .map(|ticks| ticks.parse::<f64>().unwrap_or_default() * TICK);
+        .map(|ticks| ticks.parse::<f64>().unwrap_or_default() * CPU_TICK_SECONDS);
     let mut two = || ticks.next().unwrap_or_default() + ticks.next().unwrap_or_default();
     (two(), two())
 }

@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::Error;
 
-const LIFETIME: Duration = Duration::days(1);
+const TOKEN_LIFETIME: Duration = Duration::days(1);
 
 /// A key whose tokens the measured gateways take.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Tokens {
 
     /// A token of a user.
     pub(crate) fn mint(&self, user: &str) -> Result<String, Error> {
-        let mut claims = Claims::new(user, OffsetDateTime::now_utc(), LIFETIME);
+        let mut claims = Claims::new(user, OffsetDateTime::now_utc(), TOKEN_LIFETIME);
         claims.issuer = Some(self.issuer.clone());
         claims.audience = Some(self.audience.clone());
         Ok(self.key.mint(&claims)?)

@@ -10,11 +10,11 @@ use super::{JSON_SUBPROTOCOL, TEXT_BEGUN, assert_lives, bearer, small, welcomed}
 use crate::support::{CLOSE, Cluster, Raw, TEXT, eventually, frame, frame_head, soak};
 
 /// The gateway's limit for a hello, for headers and for a body in these tests, in seconds.
-const LIMIT: u64 = 2;
+const READ_TIMEOUT_SECONDS: u64 = 2;
 /// Within which a slow client is cut off: the limit, the closing handshake, and a busy machine.
-const CUT_OFF: Duration = Duration::from_secs(LIMIT + 10);
+const CUT_OFF: Duration = Duration::from_secs(READ_TIMEOUT_SECONDS + 10);
 /// How often a slow client sends a byte.
-const DRIP: Duration = Duration::from_millis(300);
+const BYTE_INTERVAL: Duration = Duration::from_millis(300);
 /// How often the gateway's use of the machine is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// What an idle socket may cost the gateway at most, in KiB, its task and buffers included.
@@ -23,7 +23,7 @@ const SOCKET_KIB: usize = 64;
 const SLACK_KIB: usize = 32 * 1024;
 
 async fn cluster() -> Cluster {
-    let limit = || Some(LIMIT.to_string());
+    let limit = || Some(READ_TIMEOUT_SECONDS.to_string());
     let env = vec![
         ("CONFAB_HELLO_TIMEOUT", limit()),
         ("CONFAB_HEADER_TIMEOUT", limit()),
@@ -73,7 +73,7 @@ async fn cut_off(port: u16, begin: &str, drip: &str) -> Option<u16> {
     let end = Instant::now() + CUT_OFF;
     while !raw.has_answer() {
         assert!(Instant::now() < end, "still open: {begin:?}");
-        sleep_until(Instant::now() + DRIP).await;
+        sleep_until(Instant::now() + BYTE_INTERVAL).await;
         if raw.write(drip.as_bytes()).await.is_err() {
             break;
         }
@@ -163,7 +163,7 @@ async fn a_hello_that_drips_is_too_late_whatever_pings_come_between() {
         if raw.has_answer() {
             break;
         }
-        sleep_until(Instant::now() + DRIP).await;
+        sleep_until(Instant::now() + BYTE_INTERVAL).await;
         let _closed = raw.write(&[byte]).await.is_err();
     }
     assert!(began.elapsed() < CUT_OFF);
@@ -177,7 +177,7 @@ async fn a_hello_that_drips_is_too_late_whatever_pings_come_between() {
             (super::PONG, _) => written.unwrap(),
             other => break other,
         }
-        sleep_until(Instant::now() + DRIP).await;
+        sleep_until(Instant::now() + BYTE_INTERVAL).await;
     };
     assert_eq!((first, &payload[..2]), (CLOSE, &4408_u16.to_be_bytes()[..]));
     cluster.end().await;

@@ -17,7 +17,7 @@ use super::user_of;
 use crate::support::{Cluster, Member, User, eventually, soak, text};
 
 /// Between two things that one of them does.
-const PERIOD: Duration = Duration::from_millis(200);
+const SEND_INTERVAL: Duration = Duration::from_millis(200);
 /// How many times as long as alone the hundredth part of things may take beside the worst, in an optimised build: in another the processor is
 /// what they lack.
 const MAX_RATIO: usize = 10;
@@ -113,7 +113,7 @@ impl Quiet {
         let begun = Instant::now();
         for neighbour in neighbours {
             let share = u32::try_from(neighbour.number).unwrap();
-            let first = begun + PERIOD * share / u32::try_from(count).unwrap();
+            let first = begun + SEND_INTERVAL * share / u32::try_from(count).unwrap();
             let running = neighbour.run(first, quiet.stop.subscribe());
             quiet.tasks.spawn_on(running, quiet.runtime.handle());
         }
@@ -257,7 +257,7 @@ async fn probe(port: u16, samples: Arc<Mutex<Vec<Sample>>>, stop: watch::Receive
             problem,
         };
         samples.lock().unwrap().push(sample);
-        sleep_until(began + PERIOD).await;
+        sleep_until(began + SEND_INTERVAL).await;
     }
 }
 
@@ -308,7 +308,7 @@ impl Neighbour {
                 self.took("hear", began, heard);
             }
             number += 1;
-            next = (next + PERIOD).max(Instant::now());
+            next = (next + SEND_INTERVAL).max(Instant::now());
         }
         Account {
             conversation: self.conversation,

@@ -53,7 +53,7 @@ pub(crate) fn run() -> &'static Path {
 
 fn sweep(all: &Path) {
     /// How long the logs of a failed test are kept.
-    const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+    const LOG_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
     for entry in fs::read_dir(all).unwrap() {
         let entry = entry.unwrap();
         let run = entry.path();
@@ -62,7 +62,7 @@ fn sweep(all: &Path) {
         }
         remove(&run.join("postgres"));
         let changed = entry.metadata().and_then(|metadata| metadata.modified());
-        let is_old = changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT));
+        let is_old = changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LOG_RETENTION));
         let is_empty = fs::read_dir(&run).is_ok_and(|mut tests| tests.next().is_none());
         if is_old || is_empty {
             remove(&run);

@@ -12,14 +12,17 @@ use crate::support::{Cluster, Jwks, Key, claims, eventually, hs256, jwks, unsign
 
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Seconds between two fetches for unknown keys.
-const INTERVAL: u64 = 1;
+const FETCH_INTERVAL_SECONDS: u64 = 1;
 
 /// A cluster whose keys come from `server` and which allows ES256 and Ed25519.
 async fn cluster(server: &Jwks) -> Cluster {
     let env = vec![
         ("CONFAB_JWT_PUBLIC_KEY", None),
         ("CONFAB_JWT_JWKS_URL", Some(server.url.clone())),
-        ("CONFAB_JWT_JWKS_INTERVAL", Some(INTERVAL.to_string())),
+        (
+            "CONFAB_JWT_JWKS_INTERVAL",
+            Some(FETCH_INTERVAL_SECONDS.to_string()),
+        ),
         ("CONFAB_JWT_ALGORITHMS", Some("ES256,EdDSA".to_owned())),
     ];
     Cluster::start(small(env)).await
@@ -175,7 +178,7 @@ async fn unknown_keys_make_one_fetch_an_interval_however_many_ask() {
             .all(|code| *code == Some(Code::InvalidToken))
     );
     let fetches = server.fetches() - before;
-    let intervals = usize::try_from(began.elapsed().as_secs() / INTERVAL).unwrap();
+    let intervals = usize::try_from(began.elapsed().as_secs() / FETCH_INTERVAL_SECONDS).unwrap();
     assert!(
         (1..=intervals + 2).contains(&fetches),
         "{fetches} fetches in {:?}",

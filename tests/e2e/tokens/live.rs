@@ -13,7 +13,7 @@ use super::{merged, now, small};
 use crate::support::{Cluster, Member, claims, text};
 
 /// How long a token is good after its `exp`, in seconds: the default of the clock skew.
-const LEEWAY: i64 = 30;
+const CLOCK_SKEW_SECONDS: i64 = 30;
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn token(cluster: &Cluster, changes: &serde_json::Value) -> String {
@@ -49,14 +49,14 @@ fn code(answer: Result<(), SendError>) -> Code {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_outlives_its_token_by_a_fresh_one_and_ends_with_the_last() {
     let cluster = Cluster::start(small(Vec::new())).await;
-    let first = now() + 6 - LEEWAY;
+    let first = now() + 6 - CLOCK_SKEW_SECONDS;
     let alice = open(&cluster, first).await;
     let bob = merged(&claims("bob"), &json!({ "exp": first }));
     let bob = cluster.user_of(&bob).on(0).await;
     hears(&alice, &expiring(first)).await;
     let own = std::slice::from_ref(&alice.id);
 
-    let second = now() + 14 - LEEWAY;
+    let second = now() + 14 - CLOCK_SKEW_SECONDS;
     let fresh = token(
         &cluster,
         &json!({ "exp": second, "sessionId": "another login" }),
@@ -84,7 +84,7 @@ async fn a_session_outlives_its_token_by_a_fresh_one_and_ends_with_the_last() {
     let closed = alice.closes(Duration::from_secs(20)).await;
     assert_eq!(closed.code, Some(4401));
     assert_eq!(closed.reason, "TOKEN_EXPIRED");
-    assert!(now() >= second + LEEWAY - 1, "too early");
+    assert!(now() >= second + CLOCK_SKEW_SECONDS - 1, "too early");
     drop((alice, bob));
     cluster.end().await;
 }

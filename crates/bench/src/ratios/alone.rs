@@ -10,7 +10,7 @@ use crate::output::Progress;
 use crate::stack::{Places, Servers};
 
 /// How long each part is measured.
-const LENGTH: Duration = Duration::from_secs(2);
+const MEASURE_TIME: Duration = Duration::from_secs(2);
 /// Messages of a batch: about as many as a worker commits together at saturation, and an event costs no less in larger ones.
 const BATCH: u64 = 50;
 /// A send of 200 characters, and its event: what comes in, and what goes out.
@@ -28,7 +28,7 @@ pub(crate) async fn measure(
     stores(&mut servers, parts, progress).await?;
     servers.stop().await?;
     progress.say("frames of a bare server");
-    let frames = frame_costs(places, SEND_BYTES, EVENT_BYTES, LENGTH).await?;
+    let frames = frame_costs(places, SEND_BYTES, EVENT_BYTES, MEASURE_TIME).await?;
     parts.put("frameInMicros", frames.read);
     parts.put("frameOutMicros", frames.written);
     Ok(())
@@ -40,20 +40,20 @@ async fn stores(
     progress: &Progress,
 ) -> Result<(), Error> {
     progress.say("committing messages one by one, and in batches");
-    let single = postgres::single(servers, LENGTH).await?;
+    let single = postgres::single(servers, MEASURE_TIME).await?;
     parts.put("commitP50Millis", single.latency.p50);
     let lanes = postgres::settings(servers)?.commit_lanes;
-    let batches = postgres::batches(servers, BATCH, lanes, LENGTH).await?;
+    let batches = postgres::batches(servers, BATCH, lanes, MEASURE_TIME).await?;
     parts.put("batchEventMicros", both(&batches));
     progress.say("asking by NATS");
-    let round_trip = nats::requests(servers, 1, LENGTH).await?;
+    let round_trip = nats::requests(servers, 1, MEASURE_TIME).await?;
     parts.put("roundTripP50Millis", round_trip.requester.latency.p50);
-    let requests = nats::requests(servers, IN_FLIGHT, LENGTH).await?;
+    let requests = nats::requests(servers, IN_FLIGHT, MEASURE_TIME).await?;
     parts.put("requestReplyMicros", requests.micros());
     progress.say("publishing into JetStream, and reading from it");
-    let publish = jetstream::publish(servers, IN_FLIGHT, LENGTH).await?;
+    let publish = jetstream::publish(servers, IN_FLIGHT, MEASURE_TIME).await?;
     parts.put("publishMicros", both(&publish));
-    let live = jetstream::live(servers, IN_FLIGHT, &publish, LENGTH).await?;
+    let live = jetstream::live(servers, IN_FLIGHT, &publish, MEASURE_TIME).await?;
     parts.put("feedDeliveryMicros", both(&live.delivery));
     Ok(())
 }

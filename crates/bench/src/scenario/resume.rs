@@ -35,9 +35,9 @@ const TEXT: usize = 200;
 /// How long all may take to be back, and how often one that is refused comes again.
 const STORM_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// Before the storm nothing else goes on: the service used less than this share of a processor over [`LOOK`].
-const CALM: f64 = 0.1;
-const LOOK: Duration = Duration::from_secs(1);
+/// Before the storm nothing else goes on: the service used less than this share of a processor over [`SAMPLE_TIME`].
+const MAX_IDLE_CPU: f64 = 0.1;
+const SAMPLE_TIME: Duration = Duration::from_secs(1);
 /// How long it may take to be calm. The dead gateway's users are gone, and the database has been tidied, by then.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -352,9 +352,9 @@ async fn calm(stack: &mut Stack, progress: &Progress) -> Result<(), Error> {
     let until = Instant::now() + IDLE_TIMEOUT;
     let mut before = stack.usage()?;
     while Instant::now() < until {
-        sleep(LOOK).await;
+        sleep(SAMPLE_TIME).await;
         let now = stack.usage()?;
-        if now.since(before).service() < CALM * LOOK.as_secs_f64() {
+        if now.since(before).service() < MAX_IDLE_CPU * SAMPLE_TIME.as_secs_f64() {
             return Ok(());
         }
         before = now;

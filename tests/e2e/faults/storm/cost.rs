@@ -13,7 +13,7 @@ use super::super::PAGE_TIMEOUT;
 use crate::support::Cluster;
 
 /// The kernel's unit of processor time, in seconds.
-const TICK: f64 = 0.01;
+const CPU_TICK_SECONDS: f64 = 0.01;
 /// Subjects by which records are read, of any replica and of the leader, and written.
 const READS: [&str; 2] = [
     "$JS.API.DIRECT.GET.KV_confab_sessions.>",
@@ -169,7 +169,7 @@ fn processor(pid: u32) -> f64 {
     ticks
         .filter_map(|ticks| ticks.parse::<f64>().ok())
         .sum::<f64>()
-        * TICK
+        * CPU_TICK_SECONDS
 }
 
 /// Of all that serve the cluster's database.

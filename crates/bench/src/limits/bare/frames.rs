@@ -16,7 +16,7 @@ use crate::stack::Places;
 /// Connections, as many as those of the sends that this is set against.
 const CONNECTIONS: usize = 64;
 /// How often frames are sent, so many connections at a time: what is sent to one of them has long been read before the next.
-const TICK: Duration = Duration::from_millis(1);
+const SEND_INTERVAL: Duration = Duration::from_millis(1);
 const AT_ONCE: usize = 16;
 /// How long before it is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ async fn send<'a>(
     at_once: usize,
     lasting: Duration,
 ) -> Result<u64, Error> {
-    let mut ticks = interval(TICK);
+    let mut ticks = interval(SEND_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (began, mut sent) = (Instant::now(), 0);
     while began.elapsed() < lasting {

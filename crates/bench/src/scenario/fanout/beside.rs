@@ -13,7 +13,7 @@ const TURNS: usize = 3;
 /// Small conversations, of an audience that is as large.
 const CONVERSATIONS: usize = 200;
 /// How long each is measured at most, and how long before that.
-const SECONDS: u64 = 3;
+const MAX_MEASURE_SECONDS: u64 = 3;
 const WARM_UP_SECONDS: u64 = 1;
 
 /// Sends to small conversations, without a fan-out and while one runs.
@@ -46,7 +46,7 @@ pub(crate) async fn sends_beside(
         conversations: load.members.clamp(1, CONVERSATIONS),
         text: load.text,
         warm_up: load.warm_up.min(WARM_UP_SECONDS),
-        seconds: load.seconds.min(SECONDS),
+        seconds: load.seconds.min(MAX_MEASURE_SECONDS),
         ..send::Load::default()
     };
     let steady = Load {

@@ -10,9 +10,9 @@ use crate::load::Connection;
 use crate::output::Progress;
 use crate::processes::{memory, resident, sockets};
 
-/// Memory counts as steady when it stayed within [`STEADY`] of itself for this many looks, spread evenly.
-const LOOKS: usize = 8;
-const STEADY: f64 = 0.005;
+/// Memory counts as steady when it stayed within [`STEADY_TOLERANCE`] of itself for this many looks, spread evenly.
+const STEADY_SAMPLES: usize = 8;
+const STEADY_TOLERANCE: f64 = 0.005;
 /// How long it may take to be steady: presence is told and records are written behind the last welcome.
 const STEADY_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -106,7 +106,7 @@ impl Held {
 
 /// The memory of a process once it has not changed for so many seconds.
 pub(super) async fn steady(pid: u32, settle: f64, progress: &Progress) -> Result<Memory, Error> {
-    let look = Duration::try_from_secs_f64(settle / LOOKS as f64);
+    let look = Duration::try_from_secs_f64(settle / STEADY_SAMPLES as f64);
     let look = look.map_err(|error| Error::Failed(format!("--settle: {error}")))?;
     let until = Instant::now() + STEADY_TIMEOUT;
     let mut looks: Vec<u64> = Vec::new();
@@ -122,7 +122,7 @@ pub(super) async fn steady(pid: u32, settle: f64, progress: &Progress) -> Result
         ));
         if is_steady(
             looks
-                .get(looks.len().saturating_sub(LOOKS)..)
+                .get(looks.len().saturating_sub(STEADY_SAMPLES)..)
                 .unwrap_or_default(),
         ) {
             return Ok(now);
@@ -142,7 +142,7 @@ fn is_steady(looks: &[u64]) -> bool {
     let (Some(least), Some(most)) = (least, most) else {
         return false;
     };
-    looks.len() >= LOOKS && (most - least) as f64 <= *most as f64 * STEADY
+    looks.len() >= STEADY_SAMPLES && (most - least) as f64 <= *most as f64 * STEADY_TOLERANCE
 }
 
 #[cfg(test)]
@@ -151,8 +151,8 @@ mod tests {
 
     #[test]
     fn memory_is_steady_when_it_stayed_for_a_while() {
-        assert!(!is_steady(&[100; LOOKS - 1]));
-        assert!(is_steady(&[10_000; LOOKS]));
+        assert!(!is_steady(&[100; STEADY_SAMPLES - 1]));
+        assert!(is_steady(&[10_000; STEADY_SAMPLES]));
         assert!(!is_steady(&[10_000, 10_000, 10_000, 10_100, 1, 1, 1, 1]));
     }
 
