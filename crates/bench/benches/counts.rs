@@ -18,9 +18,9 @@ mod cases;
 use cases::{CASES, Case, Hot};
 
 /// Runs before the first that counts: queues and windows are as full as they become.
-const WARM: u64 = 50;
+const WARM_UP_RUNS: u64 = 50;
 /// Runs that are counted together.
-const RUNS: u64 = 20;
+const COUNTED_RUNS: u64 = 20;
 
 /// Counts the instructions of what is hot.
 #[derive(Debug, Parser)]
@@ -126,7 +126,7 @@ fn count(number: usize, case: &Case) -> Result<Counted, Box<dyn Error>> {
     }
     let text = std::fs::read_to_string(&found)?;
     Ok(Counted {
-        instructions: total(&text).ok_or("callgrind counted nothing")? / RUNS,
+        instructions: total(&text).ok_or("callgrind counted nothing")? / COUNTED_RUNS,
         units: case.units,
     })
 }
@@ -145,11 +145,11 @@ fn run(case: &Case) -> Result<(), Box<dyn Error>> {
             hot.stage();
         }
     };
-    for _ in 0..WARM {
+    for _ in 0..WARM_UP_RUNS {
         stage(&mut *hot);
         hot.run();
     }
-    for _ in 0..RUNS {
+    for _ in 0..COUNTED_RUNS {
         stage(&mut *hot);
         counted_run(&mut *hot);
     }

@@ -11,7 +11,7 @@ mod cases;
 use cases::CASES;
 
 /// Runs before the first that counts: queues and windows are as full as they become.
-const WARM: usize = 100;
+const WARM_UP_RUNS: usize = 100;
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -44,7 +44,7 @@ fn measure(bencher: Bencher<'_, '_>, name: &str) {
     let case = CASES.iter().find(|case| case.name == name);
     let case = case.expect("it is one of them");
     let mut hot = (case.prepare)(case.units).expect("it can be set up");
-    for _ in 0..WARM {
+    for _ in 0..WARM_UP_RUNS {
         hot.stage();
         hot.run();
     }

@@ -11,9 +11,9 @@ use crate::stack::{Places, Shape, Stack};
 use crate::target::Target;
 
 /// How often compared loads take turns.
-const ROUNDS: usize = 2;
+const COMPARED_ROUNDS: usize = 2;
 /// Runs at a pace, of which the median counts.
-const RUNS: usize = 5;
+const RUNS_PER_RATE: usize = 5;
 
 /// As many sends as are taken.
 fn saturation() -> Load {
@@ -55,12 +55,13 @@ async fn latency(
         ..Load::default()
     };
     let mut runs = Vec::new();
-    for _ in 0..RUNS {
+    for _ in 0..RUNS_PER_RATE {
         runs.push(prepared.put(target, &load, progress).await?);
     }
     let tail = |run: &Outcome| run.acknowledged.p99 / run.acknowledged.p50;
     runs.sort_by(|one, other| tail(one).total_cmp(&tail(other)));
-    if let (Some(best), Some(median), Some(worst)) = (runs.first(), runs.get(RUNS / 2), runs.last())
+    if let (Some(best), Some(median), Some(worst)) =
+        (runs.first(), runs.get(RUNS_PER_RATE / 2), runs.last())
     {
         parts.put("medianRunP99Millis", median.acknowledged.p99);
         parts.put("medianRunP50Millis", median.acknowledged.p50);
@@ -68,7 +69,7 @@ async fn latency(
         parts.put("worstRunTail", tail(worst));
     }
     runs.sort_by(|one, other| one.acknowledged.p50.total_cmp(&other.acknowledged.p50));
-    if let Some(median) = runs.get(RUNS / 2) {
+    if let Some(median) = runs.get(RUNS_PER_RATE / 2) {
         parts.put("sendP50Millis", median.acknowledged.p50);
         parts.put("loadLateP50Millis", median.late.p50);
     }
@@ -140,7 +141,7 @@ async fn compare(
         prepared.push((part, load, connected));
     }
     let mut sends: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..COMPARED_ROUNDS {
         for (part, load, connected) in &prepared {
             let outcome = connected.put(target, load, progress).await?;
             sends.entry(part).or_default().push(outcome.sends);
@@ -197,7 +198,7 @@ async fn workers(
 ) -> Result<(), Error> {
     let mut sends: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
     let mut as_shipped = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..COMPARED_ROUNDS {
         for workers in &WORKERS {
             progress.say("exchanging the workers");
             exchange(target, workers).await?;

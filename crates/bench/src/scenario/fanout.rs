@@ -163,10 +163,10 @@ pub(crate) async fn compare(
     let bare = Audience::of_bare(bares, load, &event, progress).await?;
     let mut measured = Vec::new();
     let turn = Load {
-        seconds: load.seconds.div_ceil(TURNS),
+        seconds: load.seconds.div_ceil(COMPARED_ROUNDS),
         ..load.clone()
     };
-    for _ in 0..TURNS {
+    for _ in 0..COMPARED_ROUNDS {
         let of_confab = measure(target, confab, &turn, progress).await?;
         let mut used = || Ok(bare::usage(bares));
         let of_bare = watch(&bare, &turn, &mut used, progress).await?;
@@ -205,7 +205,7 @@ pub(crate) async fn of_bare(
 }
 
 /// How often confab and bare servers are measured in turn.
-const TURNS: u64 = 3;
+const COMPARED_ROUNDS: u64 = 3;
 
 /// Bytes of all gateways, where they are the measurement's own.
 fn gateways_memory(target: &Target) -> Option<u64> {

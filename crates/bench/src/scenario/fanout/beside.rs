@@ -9,7 +9,7 @@ use crate::scenario::send;
 use crate::target::Target;
 
 /// How often both are measured, in turn.
-const TURNS: usize = 3;
+const COMPARED_ROUNDS: usize = 3;
 /// Small conversations, of an audience that is as large.
 const CONVERSATIONS: usize = 200;
 /// How long each is measured at most, and how long before that.
@@ -54,7 +54,7 @@ pub(crate) async fn sends_beside(
         ..load.clone()
     };
     let mut turns = Vec::new();
-    for _ in 0..TURNS {
+    for _ in 0..COMPARED_ROUNDS {
         let without = Box::pin(send::measure(target, &sends, progress)).await?;
         let mut speaking = audience.speak(&steady);
         let with = Box::pin(send::measure(target, &sends, progress)).await?;
@@ -69,7 +69,7 @@ pub(crate) async fn sends_beside(
         });
     }
     turns.sort_by(|one, other| one.ratio.total_cmp(&other.ratio));
-    let middle = turns.into_iter().nth(TURNS / 2);
+    let middle = turns.into_iter().nth(COMPARED_ROUNDS / 2);
     middle.ok_or_else(|| Error::Failed("nothing was compared".to_owned()))
 }
 
