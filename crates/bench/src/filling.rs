@@ -17,11 +17,11 @@ mod copy;
 pub(crate) use copy::{fill, message};
 
 /// When the first conversation began.
-const BEGAN: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
+const FIRST_CREATED_AT: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 /// Conversations of each user.
 pub(crate) const OF_EACH: u64 = 20;
 /// Behind the beginnings, every so many-th event is in the first conversation, whose log is long.
-const LONG: u64 = 10;
+const LONG_LOG_STEP: u64 = 10;
 
 /// How large it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ impl Filling {
             return (n, 1);
         }
         let long = self.long_up_to(n);
-        if n.is_multiple_of(LONG) {
+        if n.is_multiple_of(LONG_LOG_STEP) {
             return (0, 1 + long);
         }
         let other = n - begun - long;
@@ -62,7 +62,7 @@ impl Filling {
 
     /// How many of the events up to the `n`-th are in the long conversation, its beginning left out.
     const fn long_up_to(&self, n: u64) -> u64 {
-        n / LONG - (self.conversations - 1) / LONG
+        n / LONG_LOG_STEP - (self.conversations - 1) / LONG_LOG_STEP
     }
 
     /// The last seq of a conversation.
@@ -98,7 +98,7 @@ impl Filling {
 
     /// When the `n`-th event was stored.
     fn at(n: u64) -> OffsetDateTime {
-        BEGAN + Duration::seconds(n.cast_signed())
+        FIRST_CREATED_AT + Duration::seconds(n.cast_signed())
     }
 }
 

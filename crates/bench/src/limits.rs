@@ -25,9 +25,9 @@ pub(crate) use side::Part;
 use sockets::BareFanOut;
 
 /// Characters of a message's text, as `send` has them.
-const TEXT: usize = 200;
+const TEXT_CHARS: usize = 200;
 /// Messages of a batch.
-const BATCHES: [u64; 4] = [1, 10, 50, 200];
+const BATCH_SIZES: [u64; 4] = [1, 10, 50, 200];
 /// Requests, and publishes, that are on the way at once.
 pub(crate) const IN_FLIGHT: usize = 256;
 
@@ -111,7 +111,7 @@ async fn measure(settings: &LimitsSettings, progress: &Progress) -> Result<Limit
     let single_commit = postgres::single(servers, length).await?;
     let connections = postgres::settings(servers)?.commit_lanes;
     let mut batch_commits = Vec::new();
-    for events in BATCHES {
+    for events in BATCH_SIZES {
         progress.say(format!("committing batches of {events}"));
         let part = postgres::batches(servers, events, connections, length).await?;
         batch_commits.push(BatchCommits {

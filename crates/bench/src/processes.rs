@@ -158,12 +158,12 @@ mod tests {
 
     #[test]
     fn what_this_process_holds_shows() {
-        const BYTES: usize = 64 << 20;
+        const HELD_BYTES: usize = 64 << 20;
         let pid = std::process::id();
         let (own, in_memory) = (memory(pid), resident(pid));
-        let held = std::hint::black_box(vec![1u8; BYTES]);
+        let held = std::hint::black_box(vec![1u8; HELD_BYTES]);
         // What other tests give back meanwhile is far from half of it.
-        let half = u64::try_from(BYTES).unwrap() / 2;
+        let half = u64::try_from(HELD_BYTES).unwrap() / 2;
         assert!(memory(pid) > own + half && resident(pid) > in_memory + half);
         drop(held);
         let ends = std::os::unix::net::UnixStream::pair().unwrap();

@@ -17,10 +17,10 @@ use super::{Filling, conversation_id, id, user_id, user_name};
 use crate::Error;
 
 /// Bytes that are handed to Postgres at once.
-const PIECE: usize = 1 << 20;
+const COPY_CHUNK_BYTES: usize = 1 << 20;
 /// The kinds of ids beside conversations'.
-const EVENT: u8 = 1;
-const CLIENT: u8 = 2;
+const EVENT_ID: u8 = 1;
+const CLIENT_ID: u8 = 2;
 
 /// Fills an empty database with confab's schema; `tell` hears what goes on.
 pub(crate) async fn fill(
@@ -99,7 +99,7 @@ async fn events(
     let mut copy = postgres
         .copy_in_raw("copy events (conversation_id, seq, id, type, actor, client_id, created_at, payload, messages, actor_messages) from stdin (freeze)")
         .await?;
-    let mut rows = String::with_capacity(PIECE + 4096);
+    let mut rows = String::with_capacity(COPY_CHUNK_BYTES + 4096);
     for n in 0..filling.events {
         let (conversation, seq) = filling.place(n);
         if let Some(last) = usize::try_from(conversation)
@@ -109,7 +109,7 @@ async fn events(
             *last = n;
         }
         event(&mut rows, filling, n, (conversation, seq))?;
-        if rows.len() >= PIECE {
+        if rows.len() >= COPY_CHUNK_BYTES {
             copy.send(rows.as_bytes()).await?;
             rows.clear();
             tell(format!("{n} of {} events are written", filling.events));
@@ -143,10 +143,10 @@ fn event(
         rows,
         "{}\t{seq}\t{}\t{}\t{}\t{}\t{}\t{}\t{messages}\t{own}",
         conversation_id(conversation),
-        id(n, EVENT),
+        id(n, EVENT_ID),
         event_type.as_str(),
         user_name(filling.member(conversation, seq - 1)),
-        id(n, CLIENT),
+        id(n, CLIENT_ID),
         Timestamp::new(at),
         payload.replace('\\', r"\\"),
     );
@@ -264,7 +264,7 @@ async fn projections(
         let mut copy = postgres
             .copy_in_raw(&format!("copy {into} from stdin"))
             .await?;
-        for piece in rows.as_bytes().chunks(PIECE) {
+        for piece in rows.as_bytes().chunks(COPY_CHUNK_BYTES) {
             copy.send(piece).await?;
         }
         copy.finish().await?;

@@ -24,7 +24,7 @@ use crate::stack::Servers;
 /// How long NATS is waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Consumers of the live stream: so many that what they cost shows beside what publishing costs.
-const CONSUMERS: u32 = 4;
+const LIVE_CONSUMERS: u32 = 4;
 
 /// What the live stream costs, by side.
 #[derive(Debug, Clone, Serialize)]
@@ -139,8 +139,8 @@ pub(crate) async fn live(
     length: Duration,
 ) -> Result<Live, Error> {
     let server = Server::Nats(servers.nats.process()?.id());
-    let window = Window::of_sides(CONSUMERS as usize + 1, length);
-    let reading = (0..CONSUMERS).map(|_| {
+    let window = Window::of_sides(LIVE_CONSUMERS as usize + 1, length);
+    let reading = (0..LIVE_CONSUMERS).map(|_| {
         consume(
             servers.nats.url(),
             DeliverPolicy::New,
@@ -152,7 +152,7 @@ pub(crate) async fn live(
     let reading = futures_util::future::try_join_all(reading);
     let (read, publish) = tokio::try_join!(reading, publish_in(servers, in_flight, window))?;
     let sum = |of: fn(&Part) -> f64| read.iter().map(of).sum::<f64>();
-    let consumers = f64::from(CONSUMERS);
+    let consumers = f64::from(LIVE_CONSUMERS);
     let delivery = Part {
         per_second: sum(|part| part.per_second),
         server_micros: (publish.server_micros - alone.server_micros) / consumers,
@@ -160,7 +160,7 @@ pub(crate) async fn live(
         ..Part::default()
     };
     Ok(Live {
-        consumers: CONSUMERS,
+        consumers: LIVE_CONSUMERS,
         delivery,
         publish,
     })

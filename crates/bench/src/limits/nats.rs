@@ -21,7 +21,7 @@ use crate::Error;
 use crate::load::Latencies;
 use crate::stack::Servers;
 
-const SUBJECT: &str = "confab.bench.request";
+const REQUEST_SUBJECT: &str = "confab.bench.request";
 const QUEUE_GROUP: &str = "workers";
 
 /// What requests cost, by side.
@@ -86,7 +86,7 @@ pub(super) async fn connect(url: &str) -> Result<Client, Error> {
 async fn ask(client: &Client, request: &Bytes, taken: &Latencies) -> Result<(), Error> {
     loop {
         let began = Instant::now();
-        let asked = client.request(SUBJECT, request.clone()).await;
+        let asked = client.request(REQUEST_SUBJECT, request.clone()).await;
         asked.map_err(Error::nats("ask"))?;
         taken.record(began.elapsed());
     }
@@ -100,7 +100,7 @@ fn answer_all(
 ) -> impl AsyncFnOnce(&Latencies) -> Result<(), Error> {
     async move |taken| {
         let subscribed = client
-            .queue_subscribe(SUBJECT, QUEUE_GROUP.to_owned())
+            .queue_subscribe(REQUEST_SUBJECT, QUEUE_GROUP.to_owned())
             .await;
         let mut requests = subscribed.map_err(Error::nats("subscribe"))?;
         client.flush().await.map_err(Error::nats("subscribe"))?;

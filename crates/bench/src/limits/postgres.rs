@@ -23,7 +23,7 @@ pub(crate) const CONVERSATIONS: Filling = Filling {
     events: 1000,
     conversations: 1000,
     members: 2,
-    text: super::TEXT,
+    text: super::TEXT_CHARS,
 };
 
 /// A worker's settings, as they are when nothing else is asked for.

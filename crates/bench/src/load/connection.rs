@@ -22,7 +22,7 @@ use crate::Error;
 /// How long it may take until the welcome.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Frames that may wait for one socket of the load.
-const OUTGOING: usize = 1024;
+const SEND_QUEUE_FRAMES: usize = 1024;
 
 /// What is done with each message that comes: a text frame's payload.
 pub(crate) type Hearing = Box<dyn FnMut(&[u8]) + Send>;
@@ -79,7 +79,7 @@ impl Connection {
         socket.set_auto_pong(false);
         socket.set_auto_close(false);
         let (reader, writer) = socket.split(TcpStream::into_split);
-        let (outgoing, queue) = mpsc::channel(OUTGOING);
+        let (outgoing, queue) = mpsc::channel(SEND_QUEUE_FRAMES);
         let mut tasks = JoinSet::new();
         tasks.spawn(write(writer, queue));
         tasks.spawn(read(reader, hearing, outgoing.clone()));

@@ -13,7 +13,7 @@ use super::{Hearing, Latencies, Sent};
 use crate::Error;
 
 /// Messages whose arrivals are counted at once.
-const COUNTED: usize = 1024;
+const MAX_COUNTED_MESSAGES: usize = 1024;
 /// How long a message may take until all have it.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -45,7 +45,9 @@ impl Crowd {
             on_the_way: AtomicUsize::new(0),
             at_once,
             room: Notify::new(),
-            arrived: (0..COUNTED).map(|_| AtomicU32::new(0)).collect(),
+            arrived: (0..MAX_COUNTED_MESSAGES)
+                .map(|_| AtomicU32::new(0))
+                .collect(),
             sample: OnceLock::new(),
         }
     }
@@ -121,7 +123,8 @@ impl Crowd {
 
     #[expect(clippy::cast_possible_truncation, reason = "taken modulo a usize")]
     fn slot(&self, id: Uuid) -> Option<&AtomicU32> {
-        self.arrived.get(Sent::number(id) as usize % COUNTED)
+        self.arrived
+            .get(Sent::number(id) as usize % MAX_COUNTED_MESSAGES)
     }
 }
 

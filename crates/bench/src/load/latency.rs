@@ -7,9 +7,9 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 /// Significant digits that a histogram keeps.
-const DIGITS: u8 = 3;
+const SIGNIFICANT_DIGITS: u8 = 3;
 /// The longest that is told apart from longer ones, in microseconds.
-const LONGEST: u64 = 600_000_000;
+const MAX_LATENCY_MICROS: u64 = 600_000_000;
 
 /// Times that were taken, from any thread.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ impl Default for Latencies {
     #[expect(clippy::expect_used, reason = "a valid range and number of digits")]
     fn default() -> Self {
         Self(Mutex::new(
-            Histogram::new_with_max(LONGEST, DIGITS).expect("a valid range"),
+            Histogram::new_with_max(MAX_LATENCY_MICROS, SIGNIFICANT_DIGITS).expect("a valid range"),
         ))
     }
 }
@@ -62,7 +62,7 @@ pub(crate) struct Latency {
 }
 
 /// The percentiles of a curve: equal steps of an axis that shows the tail.
-const CURVE: [f64; 12] = [
+const CURVE_PERCENTILES: [f64; 12] = [
     0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.9, 99.99, 100.0,
 ];
 
@@ -86,7 +86,7 @@ impl Latency {
             p99: at(0.99),
             p999: at(0.999),
             max: millis(histogram.max()),
-            curve: CURVE
+            curve: CURVE_PERCENTILES
                 .into_iter()
                 .map(|percent| (percent, at(percent / 100.0)))
                 .collect(),

@@ -12,7 +12,7 @@ use crate::stack::{Places, Servers};
 /// How long each part is measured.
 const MEASURE_TIME: Duration = Duration::from_secs(2);
 /// Messages of a batch: about as many as a worker commits together at saturation, and an event costs no less in larger ones.
-const BATCH: u64 = 50;
+const BATCH_MESSAGES: u64 = 50;
 /// A send of 200 characters, and its event: what comes in, and what goes out.
 const SEND_BYTES: usize = 340;
 const EVENT_BYTES: usize = 540;
@@ -43,7 +43,7 @@ async fn stores(
     let single = postgres::single(servers, MEASURE_TIME).await?;
     parts.put("commitP50Millis", single.latency.p50);
     let lanes = postgres::settings(servers)?.commit_lanes;
-    let batches = postgres::batches(servers, BATCH, lanes, MEASURE_TIME).await?;
+    let batches = postgres::batches(servers, BATCH_MESSAGES, lanes, MEASURE_TIME).await?;
     parts.put("batchEventMicros", both(&batches));
     progress.say("asking by NATS");
     let round_trip = nats::requests(servers, 1, MEASURE_TIME).await?;

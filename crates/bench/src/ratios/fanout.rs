@@ -9,7 +9,7 @@ use crate::stack::{Places, Shape, Stack};
 use crate::target::Target;
 
 /// Sends a second beside it.
-const SENDS: f64 = 500.0;
+const SENDS_PER_SECOND: f64 = 500.0;
 
 /// Measures both with one audience.
 pub(crate) async fn measure(
@@ -34,7 +34,8 @@ pub(crate) async fn measure(
         "bareFanOutFrames",
         compared.bare.map_or(f64::NAN, |bare| bare.frames),
     );
-    let beside = fanout::sends_beside(&mut target, &audience, &load, SENDS, progress).await?;
+    let beside =
+        fanout::sends_beside(&mut target, &audience, &load, SENDS_PER_SECOND, progress).await?;
     parts.put("besideFanOutP99Millis", beside.with.acknowledged.p99);
     parts.put("withoutFanOutP99Millis", beside.without.acknowledged.p99);
     parts.put("besideFanOutP50Millis", beside.with.acknowledged.p50);

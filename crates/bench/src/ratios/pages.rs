@@ -6,8 +6,8 @@ use crate::output::Progress;
 use crate::scenario::history::{self, Answers, Asking, Compared};
 use crate::stack::Places;
 
-const EVENTS: u64 = 1_000_000;
-const ASKING: Asking = Asking {
+const SEEDED_EVENTS: u64 = 1_000_000;
+const MEASURED_ASKING: Asking = Asking {
     call_rate: 100.0,
     rounds: 4,
     round_seconds: 1.0,
@@ -19,7 +19,7 @@ pub(crate) async fn measure(
     parts: &mut Parts,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let history = history::pages(places, EVENTS, ASKING, progress).await?;
+    let history = history::pages(places, SEEDED_EVENTS, MEASURED_ASKING, progress).await?;
     // The kind of page that grows most.
     let worst = history.calls.iter();
     let worst = worst.max_by(|one, other| one.ratio.total_cmp(&other.ratio));

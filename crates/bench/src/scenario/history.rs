@@ -24,18 +24,18 @@ use buffers::Buffers;
 use installation::{Installation, prepare};
 
 /// Calls that wait for their answers at most.
-const WAITING: usize = 256;
+const MAX_PENDING_CALLS: usize = 256;
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the small installation holds.
-const SMALL: Filling = Filling {
+const SMALL_FILLING: Filling = Filling {
     events: 10_000,
     conversations: 100,
-    members: MEMBERS,
-    text: TEXT,
+    members: CONVERSATION_MEMBERS,
+    text: TEXT_CHARS,
 };
-const MEMBERS: u64 = 4;
-const TEXT: usize = 200;
+const CONVERSATION_MEMBERS: u64 = 4;
+const TEXT_CHARS: usize = 200;
 
 /// Reads pages and lists of an installation with many events, and of a small one in turn.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -125,8 +125,8 @@ pub(crate) async fn run(settings: HistorySettings, progress: &Progress) -> Resul
     let large = Filling {
         events: settings.events,
         conversations: settings.conversations,
-        members: MEMBERS,
-        text: TEXT,
+        members: CONVERSATION_MEMBERS,
+        text: TEXT_CHARS,
     };
     let places = &settings.places;
     if settings.prepare {
@@ -148,8 +148,8 @@ pub(crate) async fn pages(
     let large = Filling {
         events,
         conversations: events / 100,
-        members: MEMBERS,
-        text: TEXT,
+        members: CONVERSATION_MEMBERS,
+        text: TEXT_CHARS,
     };
     measure(places, large, &calls::PAGES, asking, progress).await
 }
@@ -165,7 +165,7 @@ async fn measure(
     let (servers, _took) = prepare(places, large, progress).await?;
     let mut large = Installation::over(servers, large).await?;
     progress.say("starting a small installation");
-    let mut small = Installation::passing(places, SMALL).await?;
+    let mut small = Installation::passing(places, SMALL_FILLING).await?;
     progress.say("reading everything once");
     large.warm().await?;
     let mut compared = Vec::new();
@@ -236,7 +236,7 @@ impl Series {
         for intended in (0..).map(|n| pace.at(n)).take_while(|at| *at < end) {
             let asked = call.of(installation)?;
             sleep_until(intended).await;
-            if asking.len() >= WAITING
+            if asking.len() >= MAX_PENDING_CALLS
                 && let Some(ended) = asking.join_next().await
             {
                 self.take(ended.map_err(Error::panicked)?)?;

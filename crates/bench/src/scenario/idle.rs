@@ -24,7 +24,7 @@ use held::steady;
 /// How long a restarted gateway may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// One of so many connections is opened first, where nothing else is asked for.
-const FIRST: usize = 5;
+const FIRST_SHARE: usize = 5;
 /// For how long memory must not change.
 pub(crate) const SETTLE_SECONDS: f64 = 4.0;
 
@@ -84,7 +84,7 @@ impl Default for Load {
 impl Load {
     /// How many are opened first.
     fn first(&self) -> Result<usize, Error> {
-        let first = self.first.unwrap_or(self.connections / FIRST);
+        let first = self.first.unwrap_or(self.connections / FIRST_SHARE);
         if first < self.connections {
             Ok(first)
         } else {

@@ -31,7 +31,7 @@ const AT_ONCE: usize = 64;
 /// Clients between connecting and their welcome at once.
 const IN_HANDSHAKE: usize = 256;
 /// Characters of each message that is missed.
-const TEXT: usize = 200;
+const TEXT_CHARS: usize = 200;
 /// How long all may take to be back, and how often one that is refused comes again.
 const STORM_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -331,7 +331,7 @@ async fn miss(
 }
 
 fn message(conversation: ConversationId) -> NewMessage {
-    let text = "x".repeat(TEXT);
+    let text = "x".repeat(TEXT_CHARS);
     NewMessage {
         conversation_id: conversation,
         client_id: None,

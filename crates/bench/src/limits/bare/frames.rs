@@ -14,7 +14,7 @@ use crate::processes;
 use crate::stack::Places;
 
 /// Connections, as many as those of the sends that this is set against.
-const CONNECTIONS: usize = 64;
+const CONNECTION_COUNT: usize = 64;
 /// How often frames are sent, so many connections at a time: what is sent to one of them has long been read before the next.
 const SEND_INTERVAL: Duration = Duration::from_millis(1);
 const AT_ONCE: usize = 16;
@@ -65,7 +65,7 @@ async fn cost(
     let bare = Bare::start(places, kind).await?;
     let heard = Arc::new(AtomicU64::new(0));
     let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..CONNECTION_COUNT {
         let heard = Arc::clone(&heard);
         let hearing = Box::new(move |_: &[u8]| {
             heard.fetch_add(1, Ordering::Relaxed);

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use crate::Error;
 
 /// Frames that may wait for one socket: one for which more would is given up.
-const WAITING: usize = 1024;
+const SEND_QUEUE_FRAMES: usize = 1024;
 /// Frames that go in one write at most.
 const AT_ONCE: usize = 64;
 
@@ -58,7 +58,7 @@ struct Sockets(Mutex<Vec<mpsc::Sender<Bytes>>>);
 
 impl Sockets {
     fn add(&self) -> mpsc::Receiver<Bytes> {
-        let (queue, waiting) = mpsc::channel(WAITING);
+        let (queue, waiting) = mpsc::channel(SEND_QUEUE_FRAMES);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(queue);
         waiting

@@ -11,7 +11,7 @@ use crate::target::Target;
 /// How often both are measured, in turn.
 const COMPARED_ROUNDS: usize = 3;
 /// Small conversations, of an audience that is as large.
-const CONVERSATIONS: usize = 200;
+const SMALL_CONVERSATIONS: usize = 200;
 /// How long each is measured at most, and how long before that.
 const MAX_MEASURE_SECONDS: u64 = 3;
 const WARM_UP_SECONDS: u64 = 1;
@@ -43,7 +43,7 @@ pub(crate) async fn sends_beside(
 ) -> Result<SendsBeside, Error> {
     let sends = send::Load {
         rate,
-        conversations: load.members.clamp(1, CONVERSATIONS),
+        conversations: load.members.clamp(1, SMALL_CONVERSATIONS),
         text: load.text,
         warm_up: load.warm_up.min(WARM_UP_SECONDS),
         seconds: load.seconds.min(MAX_MEASURE_SECONDS),

@@ -11,9 +11,9 @@ use crate::Error;
 use crate::limits;
 
 /// Pages that are looked at.
-const PAGES: u32 = 50;
+const SAMPLED_PAGES: u32 = 50;
 /// Bytes that an answer may have: more than a page of the bench's has.
-const ROOM: i64 = 1 << 19;
+const MAX_ANSWER_BYTES: i64 = 1 << 19;
 
 /// Blocks of 8 KiB that a page of messages touches, on average.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -35,7 +35,7 @@ pub(super) async fn of(installation: &Installation) -> Result<Buffers, Error> {
         parts::PAGE
     );
     let mut sum = Buffers::default();
-    for _ in 0..PAGES {
+    for _ in 0..SAMPLED_PAGES {
         let (_, number) = installation.any()?;
         let head = installation.filling.head(number).cast_signed();
         let row = sqlx::query(AssertSqlSafe(text.clone()))
@@ -45,14 +45,14 @@ pub(super) async fn of(installation: &Installation) -> Result<Buffers, Error> {
             .bind(None::<&str>)
             .bind(None::<&str>)
             .bind(i64::from(PAGE) + 1)
-            .bind(ROOM)
+            .bind(MAX_ANSWER_BYTES)
             .fetch_one(&pool)
             .await?;
         let explained: String = row.try_get_unchecked(0)?;
         add(&mut sum, &serde_json::from_str(&explained)?);
     }
     pool.close().await;
-    let mean = |sum: f64| sum / f64::from(PAGES);
+    let mean = |sum: f64| sum / f64::from(SAMPLED_PAGES);
     Ok(Buffers {
         blocks: mean(sum.blocks),
         read: mean(sum.read),

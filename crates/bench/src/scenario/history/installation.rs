@@ -14,16 +14,16 @@ use crate::output::Progress;
 use crate::stack::{Lock, Places, Servers, Shape, Stack};
 
 /// Grows when a filling of the same size is another than before.
-const VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 1;
 /// Users that ask, at most: each with a token.
-const ASKING: u64 = 512;
+const MAX_ASKING_USERS: u64 = 512;
 /// Says that the folder beside it is complete, and of what.
-const MARKER: &str = "filled.json";
+const MARKER_FILE: &str = "filled.json";
 
 /// Bytes that an event takes on the disk while the database is made, its index entries and their sorting included; and those that are
 /// needed however few there are: the log of what Postgres writes, above all.
 const ROOM_OF_EACH: u64 = 1000;
-const ROOM: u64 = 3 << 30;
+const FREE_DISK_BYTES: u64 = 3 << 30;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Marker {
@@ -57,7 +57,7 @@ pub(crate) async fn prepare(
     let lock = Lock::take(places, &name)?;
     let folder = lock.folder.clone();
     let marker = Marker {
-        version: VERSION,
+        version: FORMAT_VERSION,
         filling,
     };
     if read(&folder).is_some_and(|found| found == marker) {
@@ -75,7 +75,7 @@ pub(crate) async fn prepare(
     let began = Instant::now();
     fill(&servers.database, &filling, |what| progress.say(what)).await?;
     let took = began.elapsed();
-    let path = folder.join(MARKER);
+    let path = folder.join(MARKER_FILE);
     std::fs::write(&path, serde_json::to_vec(&marker)?)
         .map_err(Error::io(format!("write {}", path.display())))?;
     Ok((servers, Some(took)))
@@ -88,7 +88,9 @@ fn check_room(data: &Path, events: u64) -> Result<(), Error> {
         source: error.into(),
     })?;
     let free = disk.blocks_available().saturating_mul(disk.fragment_size());
-    let needed = events.saturating_mul(ROOM_OF_EACH).saturating_add(ROOM);
+    let needed = events
+        .saturating_mul(ROOM_OF_EACH)
+        .saturating_add(FREE_DISK_BYTES);
     if needed <= free {
         return Ok(());
     }
@@ -101,7 +103,7 @@ fn check_room(data: &Path, events: u64) -> Result<(), Error> {
 }
 
 fn read(folder: &Path) -> Option<Marker> {
-    let text = std::fs::read(folder.join(MARKER)).ok()?;
+    let text = std::fs::read(folder.join(MARKER_FILE)).ok()?;
     serde_json::from_slice(&text).ok()
 }
 
@@ -124,7 +126,8 @@ impl Installation {
         let (urls, http) = (stack.urls(), Http::new("http://127.0.0.1", "")?);
         let users = filling.users();
         // Spread evenly over all users, so that their conversations are, too.
-        let numbers = (0..ASKING.min(users)).map(|n| n * users / ASKING.min(users));
+        let numbers =
+            (0..MAX_ASKING_USERS.min(users)).map(|n| n * users / MAX_ASKING_USERS.min(users));
         let askers = numbers.zip(urls.iter().cycle()).map(|(number, url)| {
             let token = stack.tokens.mint(&user_name(number))?;
             let http = http.with(url, &token)?;

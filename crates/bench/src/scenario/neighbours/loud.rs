@@ -22,13 +22,13 @@ use crate::load::{Connection, People, Person, begin};
 use crate::target::Target;
 
 /// Members added by one call.
-const ADDED: usize = 1_000;
+const MEMBERS_PER_CALL: usize = 1_000;
 /// Changes of one conversation's metadata on the way at once.
 const CHANGES_AT_ONCE: usize = 15;
 /// Calls at once while conversations are made.
 const MADE_AT_ONCE: usize = 32;
 /// Conversations that one `seen` names.
-const SEEN: usize = 1_000;
+const CONVERSATIONS_PER_SEEN: usize = 1_000;
 /// How long who was refused a connection waits.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
@@ -139,7 +139,7 @@ async fn add(http: Http, conversation: ConversationId) {
     };
     loop {
         let members = NewMembers {
-            participants: (0..ADDED).filter_map(new).collect(),
+            participants: (0..MEMBERS_PER_CALL).filter_map(new).collect(),
         };
         rest(http.add_participants(conversation, &members)).await;
     }
@@ -176,7 +176,9 @@ fn frames(worst: Worst) -> Result<Vec<Bytes>, Error> {
         })],
         Worst::Seen => vec![ClientFrame::Seen(Seen {
             id: None,
-            positions: (0..SEEN).map(|_| (foreign(), 1)).collect(),
+            positions: (0..CONVERSATIONS_PER_SEEN)
+                .map(|_| (foreign(), 1))
+                .collect(),
         })],
         Worst::Ping => vec![ClientFrame::Ping(Plain::default())],
     };

@@ -17,7 +17,7 @@ use crate::Error;
 use crate::load::{Connection, Pace, Sent, Timer, send_frame};
 
 /// HTTP calls of one sender that may be open at once, at a pace as well: what is sent behind them counts from its intended time.
-const CALLS: usize = 4096;
+const MAX_OPEN_CALLS: usize = 4096;
 
 /// Who sends where.
 #[derive(Debug, Clone)]
@@ -104,7 +104,7 @@ impl Sending {
                     connection.send(frame).await?;
                 }
                 Way::Http(http) => {
-                    if calls.len() >= CALLS {
+                    if calls.len() >= MAX_OPEN_CALLS {
                         calls.join_next().await;
                     }
                     let message = self.message(id, *conversation);
