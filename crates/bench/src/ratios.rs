@@ -20,7 +20,7 @@ mod resume;
 mod sends;
 mod table;
 
-pub(crate) use table::{Parts, ROWS, Ratio, Row};
+pub(crate) use table::{Parts, RATIO_ROWS, Ratio, Row};
 
 /// How long all of it may take.
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(8 * 60);
@@ -38,7 +38,11 @@ pub(crate) struct RatiosArgs {
 }
 
 fn names() -> clap::builder::PossibleValuesParser {
-    ROWS.iter().map(|row| row.name).collect::<Vec<_>>().into()
+    RATIO_ROWS
+        .iter()
+        .map(|row| row.name)
+        .collect::<Vec<_>>()
+        .into()
 }
 
 /// All ratios of a run.
@@ -137,7 +141,7 @@ pub(crate) async fn run(args: RatiosArgs, json: bool, progress: Progress) -> Res
         broken.push((group, why));
     }
     drop(progress);
-    let rows = ROWS.iter().filter(|row| wanted(row.name));
+    let rows = RATIO_ROWS.iter().filter(|row| wanted(row.name));
     let ratios = form(rows, &parts, &broken, began.elapsed());
     print(&ratios, json)?;
     match ratios.missing.len() {
@@ -223,7 +227,7 @@ mod tests {
                 .iter()
                 .any(|group| group.ratios().contains(&name))
         };
-        for row in ROWS {
+        for row in RATIO_ROWS {
             assert!(by(row.name), "{}", row.name);
         }
         let named = Group::ALL_GROUPS.iter().flat_map(|group| group.ratios());

@@ -74,10 +74,10 @@ fn foreign(file: &Path, whose: &str, why: &dyn std::fmt::Display) -> Error {
 mod tests {
     use super::*;
 
-    const SEND: &str = include_str!("report/send.json");
-    const IDLE: &str = include_str!("report/idle.json");
-    const LIMITS: &str = include_str!("report/limits.json");
-    const RATIOS: &str = include_str!("report/ratios.json");
+    const SEND_JSON: &str = include_str!("report/send.json");
+    const IDLE_JSON: &str = include_str!("report/idle.json");
+    const LIMITS_JSON: &str = include_str!("report/limits.json");
+    const RATIOS_JSON: &str = include_str!("report/ratios.json");
 
     #[test]
     fn the_same_measurements_give_the_same_page_and_plots_and_leave_the_rest_of_the_page() {
@@ -90,8 +90,12 @@ mod tests {
             "Before.\n\n<!-- bench: begin -->\nold\n<!-- bench: end -->\n\nBehind.\n",
         )
         .unwrap();
-        fs::write(&send, SEND).unwrap();
-        for (file, text) in [(&idle, IDLE), (&limits, LIMITS), (&ratios, RATIOS)] {
+        fs::write(&send, SEND_JSON).unwrap();
+        for (file, text) in [
+            (&idle, IDLE_JSON),
+            (&limits, LIMITS_JSON),
+            (&ratios, RATIOS_JSON),
+        ] {
             fs::write(file, text).unwrap();
         }
         let args = ReportArgs {
@@ -132,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_file_without_a_number_that_is_shown_is_an_error() {
-        let measured: Measured = serde_json::from_str(&SEND.replace("p99", "p98")).unwrap();
+        let measured: Measured = serde_json::from_str(&SEND_JSON.replace("p99", "p98")).unwrap();
         let error = sections::of(&[measured]).unwrap_err().to_string();
         assert_eq!(error, "send: no number at /measured/acknowledged/p99");
     }

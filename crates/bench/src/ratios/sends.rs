@@ -159,9 +159,9 @@ struct Workers {
 }
 
 /// A worker that commits sixteen messages at a time is the limit; as it is shipped, the two processors are.
-const LIMITED: &[(&str, &str)] = &[("CONFAB_COMMIT_LANES", "1"), ("CONFAB_BATCH_EVENTS", "16")];
+const LIMITED_ENV: &[(&str, &str)] = &[("CONFAB_COMMIT_LANES", "1"), ("CONFAB_BATCH_EVENTS", "16")];
 
-const WORKERS: [Workers; 5] = [
+const WORKER_SETUPS: [Workers; 5] = [
     Workers {
         part: "saturationSends",
         count: 1,
@@ -175,12 +175,12 @@ const WORKERS: [Workers; 5] = [
     Workers {
         part: "oneWorkerSends",
         count: 1,
-        env: LIMITED,
+        env: LIMITED_ENV,
     },
     Workers {
         part: "twoWorkersSends",
         count: 2,
-        env: LIMITED,
+        env: LIMITED_ENV,
     },
     Workers {
         part: "twoWorkersAsShippedSends",
@@ -199,7 +199,7 @@ async fn workers(
     let mut sends: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
     let mut as_shipped = Vec::new();
     for _ in 0..COMPARED_ROUNDS {
-        for workers in &WORKERS {
+        for workers in &WORKER_SETUPS {
             progress.say("exchanging the workers");
             exchange(target, workers).await?;
             let outcome = prepared.put(target, &saturation(), progress).await?;

@@ -118,12 +118,12 @@ impl Row {
 
     /// The row of this name.
     pub(crate) fn named(name: &str) -> Option<&'static Self> {
-        ROWS.iter().find(|row| row.name == name)
+        RATIO_ROWS.iter().find(|row| row.name == name)
     }
 }
 
 /// All ratios.
-pub(crate) const ROWS: &[Row] = &[
+pub(crate) const RATIO_ROWS: &[Row] = &[
     Row {
         name: "efficiency",
         what: "processors' time of the parts, each alone, for a durable send, acknowledged and delivered to its sender and one \
@@ -274,10 +274,10 @@ mod tests {
 
     /// All that any ratio is formed from, each 2.
     fn all() -> Parts {
-        let used = ROWS
+        let used = RATIO_ROWS
             .iter()
             .flat_map(|row| row.above.iter().chain(row.below));
-        let also = ROWS.iter().flat_map(|row| row.also);
+        let also = RATIO_ROWS.iter().flat_map(|row| row.also);
         let used = used
             .map(|(_, part)| *part)
             .chain(also.map(|(part, _)| *part));
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn all_thirteen_are_formed_and_each_has_its_name_alone() {
-        let formed: BTreeMap<String, Ratio> = ROWS
+        let formed: BTreeMap<String, Ratio> = RATIO_ROWS
             .iter()
             .map(|row| row.form(&all()).unwrap())
             .map(|ratio| (ratio.name.clone(), ratio))
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_part_that_is_missing_or_came_to_nothing_is_an_error() {
-        for row in ROWS {
+        for row in RATIO_ROWS {
             for (_, part) in row.above.iter().chain(row.below) {
                 for nothing in [None, Some(0.0), Some(f64::NAN), Some(f64::INFINITY)] {
                     let mut parts = all();

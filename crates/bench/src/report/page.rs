@@ -7,20 +7,20 @@ use crate::Error;
 use crate::output::number;
 use crate::ratios::{Ratios, Row};
 
-const BEGIN: &str = "<!-- bench: begin -->";
-const END: &str = "<!-- bench: end -->";
+const BEGIN_MARK: &str = "<!-- bench: begin -->";
+const END_MARK: &str = "<!-- bench: end -->";
 
 /// The page with this between its marks.
 pub(super) fn splice(page: &str, part: &str) -> Result<String, Error> {
     let marks = || {
         Error::Failed(format!(
-            "the page needs a line {BEGIN} and, below it, a line {END}"
+            "the page needs a line {BEGIN_MARK} and, below it, a line {END_MARK}"
         ))
     };
-    let (before, rest) = page.split_once(BEGIN).ok_or_else(marks)?;
-    let (_old, behind) = rest.split_once(END).ok_or_else(marks)?;
+    let (before, rest) = page.split_once(BEGIN_MARK).ok_or_else(marks)?;
+    let (_old, behind) = rest.split_once(END_MARK).ok_or_else(marks)?;
     Ok(format!(
-        "{before}{BEGIN}\n\n{}\n\n{END}{behind}",
+        "{before}{BEGIN_MARK}\n\n{}\n\n{END_MARK}{behind}",
         part.trim()
     ))
 }
@@ -102,9 +102,9 @@ mod tests {
 
     #[test]
     fn only_what_stands_between_the_marks_is_replaced() {
-        let page = format!("a\n{BEGIN}\nold\n{END}\nb\n");
+        let page = format!("a\n{BEGIN_MARK}\nold\n{END_MARK}\nb\n");
         let new = splice(&page, "new\n").unwrap();
-        assert_eq!(new, format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n"));
+        assert_eq!(new, format!("a\n{BEGIN_MARK}\n\nnew\n\n{END_MARK}\nb\n"));
         assert_eq!(splice(&new, "new").unwrap(), new);
         assert!(splice("a", "new").is_err());
     }

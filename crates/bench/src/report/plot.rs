@@ -7,10 +7,10 @@ use plotters::prelude::{
 
 use crate::Error;
 
-const SIZE: (u32, u32) = (720, 420);
+const PLOT_SIZE: (u32, u32) = (720, 420);
 
 /// Colours that are told apart by those who see few: Okabe and Ito's.
-const COLOURS: [RGBColor; 6] = [
+const PLOT_COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -86,7 +86,7 @@ impl Plot {
     }
 
     fn draw(&self, text: &mut String) -> Result<(), Box<dyn std::error::Error>> {
-        let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
+        let area = SVGBackend::with_string(text, PLOT_SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         let points = || self.series.iter().flat_map(|series| &series.points);
         let places = || points().map(|(across, _)| self.axis.place(*across));
@@ -109,7 +109,7 @@ impl Plot {
             .x_label_formatter(&|place| self.axis.label(*place))
             .y_label_formatter(&|up| Axis::Linear.label(*up))
             .draw()?;
-        for (series, colour) in self.series.iter().zip(COLOURS.iter().cycle()) {
+        for (series, colour) in self.series.iter().zip(PLOT_COLOURS.iter().cycle()) {
             let line = || {
                 series
                     .points

@@ -62,17 +62,17 @@ enum Lines {
 
 mod shown;
 
-use shown::SHOWN;
+use shown::SECTION_TABLE;
 
 /// Whether a scenario of this name is shown.
 pub(super) fn is_known(scenario: &str) -> bool {
-    SHOWN.iter().any(|shown| shown.scenario == scenario)
+    SECTION_TABLE.iter().any(|shown| shown.scenario == scenario)
 }
 
 /// The sections of all scenarios that were measured.
 pub(super) fn of(measured: &[Measured]) -> Result<Vec<Section>, Error> {
     let mut sections = Vec::new();
-    for shown in SHOWN {
+    for shown in SECTION_TABLE {
         let runs = measured.iter().filter(|run| run.scenario == shown.scenario);
         let runs = runs.map(|run| Run::of(run, shown.each));
         let runs = runs.collect::<Result<Vec<_>, _>>()?.concat();

@@ -3,9 +3,17 @@
 use super::super::plot::Axis;
 use super::{Drawn, Lines, Shown, Told};
 
-pub(super) const SHOWN: &[Shown] = &[SENDS, FAN_OUT, IDLE, RESUMES, COMMITS, PARTS, HISTORY];
+pub(super) const SECTION_TABLE: &[Shown] = &[
+    SEND_SECTION,
+    FAN_OUT_SECTION,
+    IDLE_SECTION,
+    RESUME_SECTION,
+    COMMIT_SECTION,
+    PARTS_SECTION,
+    HISTORY_SECTION,
+];
 
-const SENDS: Shown = Shown {
+const SEND_SECTION: Shown = Shown {
     scenario: "send",
     title: "Sends",
     each: None,
@@ -66,7 +74,7 @@ const SENDS: Shown = Shown {
     ],
 };
 
-const FAN_OUT: Shown = Shown {
+const FAN_OUT_SECTION: Shown = Shown {
     scenario: "fanout",
     title: "Fan-out",
     each: None,
@@ -114,7 +122,7 @@ const FAN_OUT: Shown = Shown {
     ],
 };
 
-const IDLE: Shown = Shown {
+const IDLE_SECTION: Shown = Shown {
     scenario: "idle",
     title: "Idle connections",
     each: None,
@@ -168,7 +176,7 @@ const IDLE: Shown = Shown {
     ],
 };
 
-const RESUMES: Shown = Shown {
+const RESUME_SECTION: Shown = Shown {
     scenario: "resume",
     title: "Resumes, with the replay window and without (`resume --both`)",
     each: None,
@@ -221,7 +229,7 @@ const RESUMES: Shown = Shown {
     ],
 };
 
-const COMMITS: Shown = Shown {
+const COMMIT_SECTION: Shown = Shown {
     scenario: "limits",
     title: "Postgres alone: messages committed in batches",
     each: Some("/measured/batchCommits"),
@@ -248,7 +256,7 @@ const COMMITS: Shown = Shown {
     }],
 };
 
-const PARTS: Shown = Shown {
+const PARTS_SECTION: Shown = Shown {
     scenario: "limits",
     title: "The other parts alone",
     each: None,
@@ -272,7 +280,7 @@ const PARTS: Shown = Shown {
     plots: &[],
 };
 
-const HISTORY: Shown = Shown {
+const HISTORY_SECTION: Shown = Shown {
     scenario: "history",
     title: "Pages and lists, of many events and of few",
     each: Some("/measured/calls"),
