@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 #[path = "hot/cases.rs"]
 mod cases;
 
-use cases::{CASES, Case, Hot};
+use cases::{Case, HOT_CASES, Hot};
 
 /// Runs before the first that counts: queues and windows are as full as they become.
 const WARM_UP_RUNS: u64 = 50;
@@ -55,14 +55,14 @@ struct Counted {
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     if let Some(number) = arguments.run {
-        return run(CASES.get(number).ok_or("there is no such case")?);
+        return run(HOT_CASES.get(number).ok_or("there is no such case")?);
     }
     let base = arguments.base.as_deref().map(read).transpose()?;
     let mut counts = BTreeMap::new();
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(["what", "instructions", "for each", "before", "change"]);
-    for (number, case) in CASES.iter().enumerate() {
+    for (number, case) in HOT_CASES.iter().enumerate() {
         if case.name.contains(&arguments.only) {
             let counted = count(number, case)?;
             let before = base.as_ref().and_then(|base| base.get(case.name));

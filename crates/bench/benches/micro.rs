@@ -8,13 +8,13 @@ use divan::{AllocProfiler, Bencher};
 #[path = "hot/cases.rs"]
 mod cases;
 
-use cases::CASES;
+use cases::HOT_CASES;
 
 /// Runs before the first that counts: queues and windows are as full as they become.
 const WARM_UP_RUNS: usize = 100;
 
 #[global_allocator]
-static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+static PROFILING_ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 fn main() {
     divan::main();
@@ -32,7 +32,7 @@ fn in_steps(bencher: Bencher<'_, '_>, name: &str) {
 }
 
 fn names(staged: bool) -> impl Iterator<Item = &'static str> {
-    let of_kind = CASES.iter().filter(move |case| case.staged == staged);
+    let of_kind = HOT_CASES.iter().filter(move |case| case.staged == staged);
     of_kind.map(|case| case.name)
 }
 
@@ -41,7 +41,7 @@ fn names(staged: bool) -> impl Iterator<Item = &'static str> {
     reason = "a benchmark without its case measures nothing"
 )]
 fn measure(bencher: Bencher<'_, '_>, name: &str) {
-    let case = CASES.iter().find(|case| case.name == name);
+    let case = HOT_CASES.iter().find(|case| case.name == name);
     let case = case.expect("it is one of them");
     let mut hot = (case.prepare)(case.units).expect("it can be set up");
     for _ in 0..WARM_UP_RUNS {

@@ -95,7 +95,7 @@ pub(crate) async fn run(settings: LimitsSettings, progress: &Progress) -> Result
 /// NATS and Postgres, with the conversations that are written into.
 pub(crate) async fn start(places: &Places) -> Result<Servers, Error> {
     let servers = Servers::start(places).await?;
-    fill(&servers.database, &postgres::CONVERSATIONS, |_| ()).await?;
+    fill(&servers.database, &postgres::TARGET_CONVERSATIONS, |_| ()).await?;
     Ok(servers)
 }
 

@@ -78,7 +78,7 @@ const fn in_steps(name: &'static str, units: u32, prepare: Prepare) -> Case {
 }
 
 /// All of it.
-pub(crate) const CASES: &[Case] = &[
+pub(crate) const HOT_CASES: &[Case] = &[
     case("encode an event, JSON", 1, |_| {
         hot(sender()?, |sender| {
             black_box(entry(black_box(sender)).encode());

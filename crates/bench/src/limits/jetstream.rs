@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, timeout};
 
 use super::nats::connect;
-use super::postgres::{CONVERSATIONS, one, settings};
+use super::postgres::{TARGET_CONVERSATIONS, one, settings};
 use super::side::{Part, Server, Window, apart, measure};
 use crate::Error;
 use crate::load::Latencies;
@@ -90,8 +90,8 @@ async fn publish_all(bus: &Bus, in_flight: usize, taken: &Latencies) -> Result<(
 
 /// An event as workers publish it.
 pub(super) fn event(n: u64) -> Result<Outgoing, Error> {
-    let (caller, message) = one(n % CONVERSATIONS.conversations, n)?;
-    let seq = 2 + n / CONVERSATIONS.conversations;
+    let (caller, message) = one(n % TARGET_CONVERSATIONS.conversations, n)?;
+    let seq = 2 + n / TARGET_CONVERSATIONS.conversations;
     let entry = LogEntry {
         conversation: message.conversation,
         seq,

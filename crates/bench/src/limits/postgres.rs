@@ -19,7 +19,7 @@ use crate::load::Latencies;
 use crate::stack::Servers;
 
 /// Where the messages go: as many conversations as those of `send`, of two members each.
-pub(crate) const CONVERSATIONS: Filling = Filling {
+pub(crate) const TARGET_CONVERSATIONS: Filling = Filling {
     events: 1000,
     conversations: 1000,
     members: 2,
@@ -43,7 +43,7 @@ pub(crate) fn settings(servers: &Servers) -> Result<confab_worker::Settings, Err
 }
 
 /// Commits batches of `events` messages over `connections`, each with one batch at a time, into a database that
-/// [`CONVERSATIONS`] filled. An operation is a message; the latency is a batch's.
+/// [`TARGET_CONVERSATIONS`] filled. An operation is a message; the latency is a batch's.
 pub(crate) async fn batches(
     servers: &mut Servers,
     events: u64,
@@ -104,7 +104,7 @@ impl Lane {
     }
 
     fn message(&self, n: u64) -> Result<(Caller, SendMessage), Error> {
-        let mine = CONVERSATIONS.conversations / self.lanes;
+        let mine = TARGET_CONVERSATIONS.conversations / self.lanes;
         one(n % mine * self.lanes + self.lane, n)
     }
 }
@@ -114,14 +114,14 @@ pub(crate) fn one(conversation: u64, n: u64) -> Result<(Caller, SendMessage), Er
     let tenant = "default".parse();
     let caller = Caller {
         tenant: tenant.map_err(|_invalid| Error::Failed("no tenant".to_owned()))?,
-        user: user_id(CONVERSATIONS.member(conversation, n))?,
+        user: user_id(TARGET_CONVERSATIONS.member(conversation, n))?,
         admin: false,
     };
     let message = SendMessage {
         conversation: conversation_id(conversation),
         message: EventId(Uuid::now_v7()),
         client_id: ClientId(Uuid::now_v7()),
-        payload: JsonText::trusted(message(n, CONVERSATIONS.text)?),
+        payload: JsonText::trusted(message(n, TARGET_CONVERSATIONS.text)?),
         reply_to: None,
         answer: SendAnswer::Ack,
     };

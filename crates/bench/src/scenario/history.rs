@@ -133,7 +133,7 @@ pub(crate) async fn run(settings: HistorySettings, progress: &Progress) -> Resul
         let prepared = prepared::prepare_only(places, large, progress).await?;
         return Measured::new("history", &settings, &prepared, prepared.rows());
     }
-    let history = measure(places, large, &calls::ALL, settings.asking, progress).await?;
+    let history = measure(places, large, &calls::ALL_CALLS, settings.asking, progress).await?;
     let rows = history.rows();
     Measured::new("history", &settings, &history, rows)
 }
@@ -151,7 +151,7 @@ pub(crate) async fn pages(
         members: CONVERSATION_MEMBERS,
         text: TEXT_CHARS,
     };
-    measure(places, large, &calls::PAGES, asking, progress).await
+    measure(places, large, &calls::PAGE_CALLS, asking, progress).await
 }
 
 /// Asks a large and a small installation in turn, so that what else the machine does hits both.
@@ -283,7 +283,7 @@ impl History {
         let pages = || {
             self.calls
                 .iter()
-                .filter(|one| calls::PAGES.contains(&one.call))
+                .filter(|one| calls::PAGE_CALLS.contains(&one.call))
         };
         let large: f64 = pages().map(|one| one.large.latency.p50).sum();
         let small: f64 = pages().map(|one| one.small.latency.p50).sum();

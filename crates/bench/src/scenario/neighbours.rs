@@ -62,7 +62,7 @@ pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Err
     };
     let neighbours = send::Prepared::new(&target, &load, progress).await?;
     let all = if args.worst.is_empty() {
-        Worst::ALL.to_vec()
+        Worst::ALL_KINDS.to_vec()
     } else {
         args.worst.clone()
     };

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::calls::PAGE;
+use super::calls::PAGE_ITEMS;
 use super::installation::{Installation, conversation_id};
 use crate::Error;
 use crate::limits;
@@ -44,7 +44,7 @@ pub(super) async fn of(installation: &Installation) -> Result<Buffers, Error> {
             .bind(head + 1)
             .bind(None::<&str>)
             .bind(None::<&str>)
-            .bind(i64::from(PAGE) + 1)
+            .bind(i64::from(PAGE_ITEMS) + 1)
             .bind(MAX_ANSWER_BYTES)
             .fetch_one(&pool)
             .await?;

@@ -9,7 +9,7 @@ use super::installation::{Installation, conversation_id};
 use crate::Error;
 
 /// Items of a page.
-pub(super) const PAGE: u32 = 50;
+pub(super) const PAGE_ITEMS: u32 = 50;
 
 /// A call, with a conversation of its own each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,7 +36,7 @@ pub(crate) enum Call {
 }
 
 /// All of them.
-pub(crate) const ALL: [Call; 9] = [
+pub(crate) const ALL_CALLS: [Call; 9] = [
     Call::Newest,
     Call::Middle,
     Call::Events,
@@ -49,7 +49,7 @@ pub(crate) const ALL: [Call; 9] = [
 ];
 
 /// Pages of messages.
-pub(crate) const PAGES: [Call; 2] = [Call::Newest, Call::Middle];
+pub(crate) const PAGE_CALLS: [Call; 2] = [Call::Newest, Call::Middle];
 
 /// A call to be made.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Call {
         let before = match self {
             Self::Middle => Some(head * 2 / 3),
             Self::LongMiddle => Some(rand::random_range(head / 10..=head)),
-            Self::Events => Some(head.saturating_sub(PAGE.into())),
+            Self::Events => Some(head.saturating_sub(PAGE_ITEMS.into())),
             _ => None,
         };
         Ok(Asked {
@@ -112,25 +112,29 @@ impl Asked {
         };
         Ok(match call {
             Call::Newest | Call::Middle | Call::LongNewest | Call::LongMiddle => {
-                let page = http.history_page(id, PAGE, *before).await?;
+                let page = http.history_page(id, PAGE_ITEMS, *before).await?;
                 page.messages.len()
             }
             Call::Events => {
                 let after = before.unwrap_or_default();
-                http.events_page(id, after, PAGE).await?.events.len()
+                http.events_page(id, after, PAGE_ITEMS).await?.events.len()
             }
             Call::Recent | Call::Created => {
                 let order = match call {
                     Call::Recent => ListOrder::Recent,
                     _ => ListOrder::Created,
                 };
-                let page = http.conversations_of(&listed(order), PAGE, None).await?;
+                let page = http
+                    .conversations_of(&listed(order), PAGE_ITEMS, None)
+                    .await?;
                 page.conversations.len()
             }
             Call::Conversation => http.conversation(id).await?.participants.len(),
             Call::Participants => {
                 let filter = ParticipantFilter::default();
-                let page = http.participants_page(id, &filter, PAGE, None).await?;
+                let page = http
+                    .participants_page(id, &filter, PAGE_ITEMS, None)
+                    .await?;
                 page.participants.len()
             }
         })

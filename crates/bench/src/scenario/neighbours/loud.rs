@@ -51,7 +51,7 @@ pub(super) enum Worst {
 }
 
 impl Worst {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL_KINDS: [Self; 6] = [
         Self::Additions,
         Self::Changes,
         Self::Presence,

@@ -19,11 +19,11 @@ use crate::stack::{Places, Servers, Stack};
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Subjects by which records are read, of any replica and of the leader, and written.
-const READS: [&str; 2] = [
+const READ_SUBJECTS: [&str; 2] = [
     "$JS.API.DIRECT.GET.KV_confab_sessions.>",
     "$JS.API.STREAM.MSG.GET.KV_confab_sessions",
 ];
-const WRITES: &str = "$KV.confab_sessions.>";
+const WRITE_SUBJECT: &str = "$KV.confab_sessions.>";
 
 /// What a resume costs.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -103,10 +103,10 @@ impl Counting {
         let mut listening = JoinSet::new();
         let nats = async_nats::connect(stack.servers.nats.url()).await;
         let nats = nats.map_err(|error| Error::Failed(format!("connect to NATS: {error}")))?;
-        for (subject, count) in READS
+        for (subject, count) in READ_SUBJECTS
             .map(|subject| (subject, &reads))
             .into_iter()
-            .chain([(WRITES, &writes)])
+            .chain([(WRITE_SUBJECT, &writes)])
         {
             let heard = nats.subscribe(subject).await;
             let heard = heard.map_err(|error| Error::Failed(format!("listen: {error}")))?;
