@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::telemetry;
 
 /// The media type of what Prometheus scrapes.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const OPENMETRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How a process is.
 #[derive(Debug, Default)]
@@ -56,13 +56,14 @@ fn ready(Readiness { missing, degraded }: &Readiness) -> Response {
 fn metrics(registry: &Registry) -> Response {
     let mut text = String::new();
     match encode(&mut text, registry) {
-        Ok(()) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Ok(()) => ([(CONTENT_TYPE, OPENMETRICS_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
 async fn version() -> Response {
-    Json(json!({ "version": telemetry::VERSION, "commit": telemetry::COMMIT })).into_response()
+    Json(json!({ "version": telemetry::BUILD_VERSION, "commit": telemetry::BUILD_COMMIT }))
+        .into_response()
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ mod tell;
 pub(crate) use args::Args;
 
 /// Users that get a token.
-const USERS: [&str; 2] = ["alice", "bob"];
+const TOKEN_USERS: [&str; 2] = ["alice", "bob"];
 /// How long a process may take to be ready, and to stop.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -231,10 +231,13 @@ impl Stack {
         if role == "gateway" {
             let public = key::public(data).display().to_string();
             env.push(("CONFAB_JWT_PUBLIC_KEY".to_owned(), Some(public)));
-            env.push(("CONFAB_JWT_ISSUER".to_owned(), Some(key::ISSUER.to_owned())));
+            env.push((
+                "CONFAB_JWT_ISSUER".to_owned(),
+                Some(key::TOKEN_ISSUER.to_owned()),
+            ));
             env.push((
                 "CONFAB_JWT_AUDIENCE".to_owned(),
-                Some(key::AUDIENCE.to_owned()),
+                Some(key::TOKEN_AUDIENCE.to_owned()),
             ));
             // As `Settings::of_development`, which `confab token --check` takes.
             let on = || Some("true".to_owned());
@@ -291,7 +294,7 @@ impl Stack {
             workers: self.workers.iter().map(tell::Running::of).collect(),
             nats: self.nats.url(),
             postgres: self.database.clone(),
-            tokens: USERS
+            tokens: TOKEN_USERS
                 .into_iter()
                 .map(token)
                 .collect::<anyhow::Result<_>>()?,

@@ -27,7 +27,7 @@ mod worker;
 /// Many small things of different threads are made and freed for each message: measured, glibc's allocator took a sixth of a gateway.
 /// Its version 2: version 3 held 4 KiB more for each idle connection.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static GLOBAL_ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A distributed conversation service: conversations, participants and messages, over HTTP and WebSocket.
 ///

@@ -81,7 +81,7 @@ const WORKER_HEARD_TIMEOUT: Duration = Duration::from_secs(2);
 const ANY_WINDOW: Duration = Duration::from_secs(900);
 
 /// What a line of `ls` has.
-const COLUMNS: [&str; 8] = [
+const LIST_COLUMNS: [&str; 8] = [
     "SESSION",
     "STATE",
     "TENANT",
@@ -116,7 +116,7 @@ async fn connect(nats: &Settings) -> anyhow::Result<Bus> {
 }
 
 async fn list(bucket: &Bucket, limit: usize) -> anyhow::Result<()> {
-    say(&COLUMNS.join("\t"))?;
+    say(&LIST_COLUMNS.join("\t"))?;
     for (id, found) in bucket.list(limit).await? {
         say(&line(id, &found))?;
     }

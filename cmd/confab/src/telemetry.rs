@@ -64,13 +64,13 @@ pub(crate) fn start(settings: &Settings, usual: &str) -> anyhow::Result<()> {
 }
 
 /// What was built: for `/version` and the metric `confab_build_info`.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const BUILD_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The commit it was built from, where the build said so.
-pub(crate) const COMMIT: Option<&str> = option_env!("CONFAB_COMMIT");
+pub(crate) const BUILD_COMMIT: Option<&str> = option_env!("CONFAB_COMMIT");
 
 /// What is built, as an info metric: a gauge that is 1, under its name with `_info`.
-const BUILD: Metric = Metric {
+const BUILD_METRIC: Metric = Metric {
     name: "confab_build",
     unit: "info",
     kind: MetricKind::Gauge,
@@ -81,11 +81,11 @@ const BUILD: Metric = Metric {
 /// A registry with what every process tells of itself; its role adds the rest.
 pub(crate) fn registry() -> Registry {
     let mut registry = Registry::default();
-    let commit = COMMIT.unwrap_or("unknown");
+    let commit = BUILD_COMMIT.unwrap_or("unknown");
     registry.register(
-        BUILD.name,
-        BUILD.help,
-        Info::new([("version", VERSION), ("commit", commit)]),
+        BUILD_METRIC.name,
+        BUILD_METRIC.help,
+        Info::new([("version", BUILD_VERSION), ("commit", commit)]),
     );
     registry.register_collector(Box::new(process::Process));
     registry

@@ -143,7 +143,8 @@ async fn check(args: Args) -> anyhow::Result<()> {
             );
         }
         let public = public.display().to_string();
-        args.auth.of_development(public, key::ISSUER, key::AUDIENCE)
+        args.auth
+            .of_development(public, key::TOKEN_ISSUER, key::TOKEN_AUDIENCE)
     };
     let text = read(&args.check.unwrap_or_default())?;
     let token = text.trim();

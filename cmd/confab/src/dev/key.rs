@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use confab_auth::mint::{Claims, Key};
 use time::{Duration, OffsetDateTime};
 
-pub(crate) const ISSUER: &str = "confab-dev";
-pub(crate) const AUDIENCE: &str = "confab";
+pub(crate) const TOKEN_ISSUER: &str = "confab-dev";
+pub(crate) const TOKEN_AUDIENCE: &str = "confab";
 
 fn private(data: &Path) -> PathBuf {
     data.join("development-key.pem")
@@ -41,7 +41,7 @@ pub(super) async fn read_or_make(data: &Path) -> anyhow::Result<Key> {
 /// The claims of a development token.
 pub(crate) fn claims(user: &str, now: OffsetDateTime, lifetime: Duration) -> Claims {
     let mut claims = Claims::new(user, now, lifetime);
-    claims.issuer = Some(ISSUER.to_owned());
-    claims.audience = Some(AUDIENCE.to_owned());
+    claims.issuer = Some(TOKEN_ISSUER.to_owned());
+    claims.audience = Some(TOKEN_AUDIENCE.to_owned());
     claims
 }

@@ -10,21 +10,21 @@ use confab_protocol::check::Check;
 
 /// How long a process that listens there already may take to say what it is.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-const NAME: &str = "listen";
+const CHECK_NAME: &str = "listen";
 
 /// Checks whether a role could listen, or a process of confab does so already.
 pub(crate) async fn check(address: ListenAddress) -> Check {
     let place = address.to_string();
     let error = match address.bind().await {
-        Ok(_listener) => return Check::ok(NAME, &place, "the address is free"),
+        Ok(_listener) => return Check::ok(CHECK_NAME, &place, "the address is free"),
         Err(error) => error,
     };
     if error.kind() == ErrorKind::AddrInUse && is_confab(address).await {
         let found = "a process of confab listens there already";
-        return Check::ok(NAME, &place, found);
+        return Check::ok(CHECK_NAME, &place, found);
     }
     Check::fail(
-        NAME,
+        CHECK_NAME,
         &place,
         "the address cannot be listened on",
         remedy(&error),

@@ -39,7 +39,7 @@ struct Document<'a> {
 pub(super) fn json(out: &mut impl Write, reports: &[Report]) -> Result<()> {
     let mut checks = reports.iter().flat_map(Report::checks);
     let document = Document {
-        version: telemetry::VERSION,
+        version: telemetry::BUILD_VERSION,
         ok: checks.all(|check| check.status != CheckStatus::Fail),
         roles: reports,
     };

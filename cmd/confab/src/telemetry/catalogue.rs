@@ -5,24 +5,24 @@ use std::path::Path;
 
 use confab_protocol::metric::{Metric, MetricKind};
 
-use super::{BUILD, process};
+use super::{BUILD_METRIC, process};
 
 /// What every process tells.
-const PROCESS: &[Metric] = &[
-    BUILD,
-    process::MEMORY,
-    process::DESCRIPTORS,
-    process::PROCESSOR,
+const PROCESS_METRICS: &[Metric] = &[
+    BUILD_METRIC,
+    process::MEMORY_METRIC,
+    process::DESCRIPTORS_METRIC,
+    process::CPU_METRIC,
 ];
 
 /// Whose metrics are listed.
-const ROLES: [(&str, &[Metric]); 3] = [
+const ROLE_METRICS: [(&str, &[Metric]); 3] = [
     ("gateway", confab_gateway::METRICS),
     ("worker", confab_worker::METRICS),
-    ("any", PROCESS),
+    ("any", PROCESS_METRICS),
 ];
 
-const HEAD: &str = "\
+const PAGE_HEAD: &str = "\
 # Metrics
 
 Every process answers `GET /metrics` in the OpenMetrics text format. This page is made from the declarations that the metrics
@@ -36,8 +36,8 @@ values: routes are those declared (`unmatched` for all others), never paths; use
 ";
 
 fn rendered() -> String {
-    let mut page = HEAD.to_owned();
-    for (role, metrics) in ROLES {
+    let mut page = PAGE_HEAD.to_owned();
+    for (role, metrics) in ROLE_METRICS {
         for metric in metrics {
             page.push_str(&row(metric, role));
         }

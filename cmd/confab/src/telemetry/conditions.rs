@@ -7,7 +7,7 @@ use std::path::Path;
 use confab_protocol::condition::Condition;
 
 /// Whose conditions are listed.
-const OF: [(&str, &[Condition]); 4] = [
+const ROLE_CONDITIONS: [(&str, &[Condition]); 4] = [
     ("any", confab_bus::CONDITIONS),
     ("gateway", confab_auth::CONDITIONS),
     ("gateway", confab_gateway::CONDITIONS),
@@ -15,11 +15,11 @@ const OF: [(&str, &[Condition]); 4] = [
 ];
 
 /// How the table begins.
-const HEAD: &str = "| `condition` | WARN | INFO | remedy | role |\n|---|---|---|---|---|\n";
+const TABLE_HEAD: &str = "| `condition` | WARN | INFO | remedy | role |\n|---|---|---|---|---|\n";
 
 fn rendered() -> String {
-    let mut table = HEAD.to_owned();
-    for (role, conditions) in OF {
+    let mut table = TABLE_HEAD.to_owned();
+    for (role, conditions) in ROLE_CONDITIONS {
         for condition in conditions {
             let Condition {
                 name,
@@ -56,7 +56,9 @@ fn logs_md_lists_what_is_declared() {
 
 #[test]
 fn conditions_have_names_of_their_own() {
-    let names = OF.iter().flat_map(|(_, conditions)| *conditions);
+    let names = ROLE_CONDITIONS
+        .iter()
+        .flat_map(|(_, conditions)| *conditions);
     let names: Vec<_> = names.map(|condition| condition.name).collect();
     let different: BTreeSet<_> = names.iter().collect();
     assert_eq!(different.len(), names.len(), "{names:?}");

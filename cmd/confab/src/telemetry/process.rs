@@ -13,7 +13,7 @@ use prometheus_client::registry::Unit;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Memory in RAM.
-pub(super) const MEMORY: Metric = Metric {
+pub(super) const MEMORY_METRIC: Metric = Metric {
     name: "process_resident_memory",
     unit: "bytes",
     kind: MetricKind::Gauge,
@@ -21,7 +21,7 @@ pub(super) const MEMORY: Metric = Metric {
     help: "Memory that the process holds in RAM",
 };
 /// Open files and sockets.
-pub(super) const DESCRIPTORS: Metric = Metric {
+pub(super) const DESCRIPTORS_METRIC: Metric = Metric {
     name: "process_open_fds",
     unit: "",
     kind: MetricKind::Gauge,
@@ -29,7 +29,7 @@ pub(super) const DESCRIPTORS: Metric = Metric {
     help: "File descriptors that are open",
 };
 /// Time on processors.
-pub(super) const PROCESSOR: Metric = Metric {
+pub(super) const CPU_METRIC: Metric = Metric {
     name: "process_cpu",
     unit: "seconds",
     kind: MetricKind::Counter,
@@ -54,14 +54,14 @@ impl Collector for Process {
         };
         let status = fs::read_to_string("/proc/self/status").ok();
         let memory = status.as_deref().and_then(resident_bytes);
-        gauge(MEMORY, Some(&Unit::Bytes), memory)?;
+        gauge(MEMORY_METRIC, Some(&Unit::Bytes), memory)?;
         let descriptors = fs::read_dir("/proc/self/fd").ok();
         let descriptors = descriptors.map(|descriptors| descriptors.count() as u64);
-        gauge(DESCRIPTORS, None, descriptors)?;
+        gauge(DESCRIPTORS_METRIC, None, descriptors)?;
         let stat = fs::read_to_string("/proc/self/stat").ok();
         if let Some(seconds) = stat.as_deref().and_then(cpu_seconds) {
             let counter = ConstCounter::new(seconds);
-            let (name, help) = (PROCESSOR.name, PROCESSOR.help);
+            let (name, help) = (CPU_METRIC.name, CPU_METRIC.help);
             let kind = counter.metric_type();
             let metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
             counter.encode(metric)?;

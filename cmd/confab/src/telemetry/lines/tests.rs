@@ -89,15 +89,18 @@ fn three_links() -> Failure {
     Failure("no answer", Some(Box::new(middle)))
 }
 
-const CHAIN: &str = "no answer: cannot connect: connection refused";
+const ERROR_CHAIN: &str = "no answer: cannot connect: connection refused";
 
 #[test]
 fn error_is_logged_with_all_its_causes() {
     let log = || error!(error = %chain(&three_links()), "it failed");
     let text = logged("info", Shape::Text { colours: false }, log);
-    assert!(text.contains(&format!("it failed error={CHAIN}")), "{text}");
+    assert!(
+        text.contains(&format!("it failed error={ERROR_CHAIN}")),
+        "{text}"
+    );
     let json: Value = serde_json::from_str(&logged("info", Shape::Json, log)).unwrap();
-    assert_eq!(json["error"], CHAIN);
+    assert_eq!(json["error"], ERROR_CHAIN);
 }
 
 #[test]
@@ -108,7 +111,7 @@ fn error_value_is_logged_with_all_its_causes() {
         error!(error, "it failed");
     });
     let json: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["error"], CHAIN);
+    assert_eq!(json["error"], ERROR_CHAIN);
 }
 
 #[test]
