@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, timeout};
 
-use crate::support::{BINARY, CLOSE, Cluster, Ended, Raw, Setup, TEXT, frame, frame_head};
+use crate::support::{
+    BINARY_BYTE, CLOSE_BYTE, Cluster, Ended, Raw, Setup, TEXT_BYTE, frame, frame_head,
+};
 
 mod nul;
 mod slow;
@@ -20,12 +22,12 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A text frame's first byte without FIN: more fragments follow.
 const TEXT_BEGUN: u8 = 0x01;
 /// That of a further fragment, and of the last one.
-const CONTINUED: u8 = 0x00;
-const LAST: u8 = 0x80;
+const CONTINUATION_BYTE: u8 = 0x00;
+const LAST_FRAGMENT_BYTE: u8 = 0x80;
 /// A ping's.
-const PING: u8 = 0x89;
+const PING_BYTE: u8 = 0x89;
 /// A pong's.
-const PONG: u8 = 0x8a;
+const PONG_BYTE: u8 = 0x8a;
 
 fn small(gateway_env: Vec<(&'static str, Option<String>)>) -> Setup {
     Setup {
@@ -78,44 +80,48 @@ async fn assert_lives(raw: &mut Raw) {
 
 /// What breaks RFC 6455, and the close code that it gets.
 fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
-    let unmasked = vec![TEXT, 2, b'{', b'}'];
-    let long_form = [&[TEXT, 0x80 | 126, 0, 2][..], &[0; 4], b"{}"].concat();
-    let negative = [&[TEXT, 0x80 | 127, 0x80][..], &[0; 7], &[0; 4]].concat();
+    let unmasked = vec![TEXT_BYTE, 2, b'{', b'}'];
+    let long_form = [&[TEXT_BYTE, 0x80 | 126, 0, 2][..], &[0; 4], b"{}"].concat();
+    let negative = [&[TEXT_BYTE, 0x80 | 127, 0x80][..], &[0; 7], &[0; 4]].concat();
     let two = |first: &[u8], second: &[u8]| [first, second].concat();
     let cut = "é".as_bytes()[..1].to_vec();
     vec![
         ("an unmasked frame", unmasked, 1002),
-        ("a reserved bit", frame(TEXT | 0x40, b"{}"), 1002),
+        ("a reserved bit", frame(TEXT_BYTE | 0x40, b"{}"), 1002),
         ("a reserved opcode", frame(0x83, b""), 1002),
         ("a reserved control opcode", frame(0x8b, b""), 1002),
         ("a length not in its shortest form", long_form, 1002),
         ("a length with its highest bit", negative, 1002),
         ("a fragmented ping", frame(0x09, b""), 1002),
-        ("a long ping", frame(PING, &[b'x'; 126]), 1002),
-        ("a stray continuation", frame(LAST, b"{}"), 1002),
+        ("a long ping", frame(PING_BYTE, &[b'x'; 126]), 1002),
         (
-            "a message inside another",
-            two(&frame(TEXT_BEGUN, b"{"), &frame(TEXT, b"{}")),
+            "a stray continuation",
+            frame(LAST_FRAGMENT_BYTE, b"{}"),
             1002,
         ),
-        ("a close code of one byte", frame(CLOSE, &[3]), 1002),
+        (
+            "a message inside another",
+            two(&frame(TEXT_BEGUN, b"{"), &frame(TEXT_BYTE, b"{}")),
+            1002,
+        ),
+        ("a close code of one byte", frame(CLOSE_BYTE, &[3]), 1002),
         (
             "a close code that may not be sent",
-            frame(CLOSE, &1006_u16.to_be_bytes()),
+            frame(CLOSE_BYTE, &1006_u16.to_be_bytes()),
             1002,
         ),
         (
             "text that is not UTF-8",
-            frame(TEXT, b"{\"type\":\"\xff\"}"),
+            frame(TEXT_BYTE, b"{\"type\":\"\xff\"}"),
             1007,
         ),
-        ("text cut inside a character", frame(TEXT, &cut), 1007),
+        ("text cut inside a character", frame(TEXT_BYTE, &cut), 1007),
         (
             "a close reason that is not UTF-8",
-            frame(CLOSE, b"\x03\xe8\xff"),
+            frame(CLOSE_BYTE, b"\x03\xe8\xff"),
             1007,
         ),
-        ("binary where text is due", frame(BINARY, b"{}"), 1003),
+        ("binary where text is due", frame(BINARY_BYTE, b"{}"), 1003),
     ]
 }
 
@@ -173,7 +179,7 @@ async fn frames_up_to_the_limit_are_read_and_larger_ones_close_with_1009_before_
         ),
     ];
     for (what, mut raw, length) in announced {
-        raw.write(&[&frame_head(TEXT, length)[..], &[0; 4]].concat())
+        raw.write(&[&frame_head(TEXT_BYTE, length)[..], &[0; 4]].concat())
             .await
             .unwrap();
         let close = ended(raw).await.close;
@@ -196,7 +202,7 @@ async fn an_endless_message_in_small_fragments_closes_with_1009() {
             welcomed(&cluster).await
         };
         raw.write(&frame(TEXT_BEGUN, b"")).await.unwrap();
-        let more = frame(CONTINUED, &vec![b' '; fragment]).repeat(64);
+        let more = frame(CONTINUATION_BYTE, &vec![b' '; fragment]).repeat(64);
         let written = without_end(&mut raw, &more).await;
         assert_eq!(
             ended(raw).await.code(),
@@ -244,17 +250,17 @@ async fn frames_that_arrive_byte_by_byte_and_in_fragments_with_pings_between_are
     let send = send.to_string();
     let mut raw = silent(&cluster).await;
 
-    drip(&mut raw, &frame(TEXT, hello.as_bytes())).await;
+    drip(&mut raw, &frame(TEXT_BYTE, hello.as_bytes())).await;
     assert_welcome(&raw.welcome().await);
     let (first, last) = send.as_bytes().split_at(send.len() / 2);
     let parts = [
         frame(TEXT_BEGUN, first),
-        frame(PING, b"between"),
-        frame(LAST, last),
+        frame(PING_BYTE, b"between"),
+        frame(LAST_FRAGMENT_BYTE, last),
     ];
     drip(&mut raw, &parts.concat()).await;
 
-    assert_eq!(raw.frame().await, Some((PONG, b"between".to_vec())));
+    assert_eq!(raw.frame().await, Some((PONG_BYTE, b"between".to_vec())));
     let mut heard = [raw.json().await, raw.json().await];
     heard.sort_by_key(|frame| frame["type"].to_string());
     assert_eq!(

@@ -5,7 +5,7 @@ use confab_protocol::wire::msgpack_of_json;
 use serde_json::{Value, json};
 use tokio::time::{Duration, timeout};
 
-use crate::support::{BINARY, CLOSE, Cluster, Raw, Setup, User, frame, id_of};
+use crate::support::{BINARY_BYTE, CLOSE_BYTE, Cluster, Raw, Setup, User, frame, id_of};
 
 const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 const MSGPACK_SUBPROTOCOL: &str = "confab.v1.msgpack";
@@ -44,7 +44,7 @@ async fn say(raw: &mut Raw, json: &Value, bytes: &[u8]) {
         Some(at) => [&packed[..at], bytes, &packed[at + 3..]].concat(),
         None => packed,
     };
-    raw.write(&frame(BINARY, &packed)).await.unwrap();
+    raw.write(&frame(BINARY_BYTE, &packed)).await.unwrap();
 }
 
 /// The next frame of a type.
@@ -52,9 +52,9 @@ async fn hears(raw: &mut Raw, kind: &str) -> Value {
     let next = async {
         loop {
             let (first, payload) = raw.frame().await.expect("a frame");
-            assert_ne!(first, CLOSE, "{}", String::from_utf8_lossy(&payload));
+            assert_ne!(first, CLOSE_BYTE, "{}", String::from_utf8_lossy(&payload));
             let json = match first {
-                BINARY => confab_protocol::wire::json_of_msgpack(&payload).unwrap(),
+                BINARY_BYTE => confab_protocol::wire::json_of_msgpack(&payload).unwrap(),
                 _ => payload,
             };
             let frame: Value = serde_json::from_slice(&json).unwrap_or_default();

@@ -306,7 +306,7 @@ async fn every_frame_has_a_price() {
         let mut raw = welcomed(&cluster, &user).await;
         let began = Instant::now();
         for _ in 0..200 {
-            let bytes = crate::support::frame(crate::support::TEXT, frame.as_bytes());
+            let bytes = crate::support::frame(crate::support::TEXT_BYTE, frame.as_bytes());
             if raw.write(&bytes).await.is_err() {
                 break;
             }
@@ -358,7 +358,7 @@ async fn who_goes_on_after_a_hundred_refusals_is_closed_with_4429() {
     let mut raw = welcomed(&cluster, &alice).await;
     for _ in 0..130 {
         // The connection may end while more is written to it.
-        let bytes = crate::support::frame(crate::support::TEXT, send().as_bytes());
+        let bytes = crate::support::frame(crate::support::TEXT_BYTE, send().as_bytes());
         if raw.write(&bytes).await.is_err() {
             break;
         }

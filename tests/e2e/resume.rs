@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::{CLOSE, Cluster, Raw, Setup, TEXT, User, claims, eventually, frame};
+use crate::support::{CLOSE_BYTE, Cluster, Raw, Setup, TEXT_BYTE, User, claims, eventually, frame};
 
 mod bucket;
 mod cut_off;
@@ -18,8 +18,8 @@ mod zombie;
 
 const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 /// A ping's first byte, and a pong's.
-const PING: u8 = 0x89;
-const PONG: u8 = 0x8a;
+const PING_BYTE: u8 = 0x89;
+const PONG_BYTE: u8 = 0x8a;
 /// How long anything may take, on a machine that runs other tests.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -63,9 +63,9 @@ fn on_device(cluster: &Cluster, name: &str, device: &str) -> User {
 /// The first JSON frame; null when the connection is closed before.
 async fn answer(raw: &mut Raw) -> Value {
     while let Some((first, payload)) = raw.frame().await
-        && first != CLOSE
+        && first != CLOSE_BYTE
     {
-        if first == TEXT {
+        if first == TEXT_BYTE {
             return serde_json::from_slice(&payload).unwrap();
         }
     }
@@ -130,8 +130,8 @@ impl Client {
         let proving = async {
             loop {
                 let (first, payload) = self.raw.frame().await.expect("a frame");
-                if first == PING {
-                    self.raw.write(&frame(PONG, &payload)).await.unwrap();
+                if first == PING_BYTE {
+                    self.raw.write(&frame(PONG_BYTE, &payload)).await.unwrap();
                     return;
                 }
             }
@@ -144,11 +144,11 @@ impl Client {
     async fn proves_if_it_can(&mut self) {
         let proving = async {
             while let Some((first, payload)) = self.raw.frame().await
-                && first != CLOSE
+                && first != CLOSE_BYTE
             {
-                if first == PING {
+                if first == PING_BYTE {
                     // Who is closed in this moment proves nothing.
-                    let _sent = self.raw.write(&frame(PONG, &payload)).await.is_ok();
+                    let _sent = self.raw.write(&frame(PONG_BYTE, &payload)).await.is_ok();
                     return;
                 }
             }
@@ -161,12 +161,15 @@ impl Client {
     /// Whether the connection still serves: it is asked, and answers, unless it is closed.
     async fn is_served(&mut self) -> bool {
         let asking = async {
-            let asked = self.raw.write(&frame(TEXT, br#"{"type":"ping"}"#)).await;
+            let asked = self
+                .raw
+                .write(&frame(TEXT_BYTE, br#"{"type":"ping"}"#))
+                .await;
             while asked.is_ok()
                 && let Some((first, payload)) = self.raw.frame().await
-                && first != CLOSE
+                && first != CLOSE_BYTE
             {
-                if first == TEXT && payload.starts_with(br#"{"type":"pong""#) {
+                if first == TEXT_BYTE && payload.starts_with(br#"{"type":"pong""#) {
                     return true;
                 }
             }

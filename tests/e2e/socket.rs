@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{CLOSE, Cluster, Raw, Setup, TEXT, frame, text};
+use crate::support::{CLOSE_BYTE, Cluster, Raw, Setup, TEXT_BYTE, frame, text};
 
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -159,11 +159,11 @@ async fn acks_until_close(raw: &mut Raw) -> (usize, Option<u16>) {
     let mut acks = 0;
     while let Some((first, payload)) = raw.frame().await {
         match first {
-            CLOSE => {
+            CLOSE_BYTE => {
                 let code = payload.first_chunk().copied().map(u16::from_be_bytes);
                 return (acks, code);
             }
-            TEXT => {
+            TEXT_BYTE => {
                 let frame: Value = serde_json::from_slice(&payload).unwrap();
                 acks += usize::from(frame["type"] == "ack");
             }
@@ -181,8 +181,8 @@ async fn what_was_sent_before_the_end_is_stored_and_acknowledged() {
     let token = cluster.user("alice").token;
     let bearer = [format!("Authorization: Bearer {token}")];
     for end in [
-        frame(TEXT, br#"{"type":"bye"}"#),
-        frame(CLOSE, &1000_u16.to_be_bytes()),
+        frame(TEXT_BYTE, br#"{"type":"bye"}"#),
+        frame(CLOSE_BYTE, &1000_u16.to_be_bytes()),
     ] {
         let conversation = alice.create_group(std::slice::from_ref(&alice.id)).await;
         let port = cluster.gateways[0].port();
@@ -198,7 +198,7 @@ async fn what_was_sent_before_the_end_is_stored_and_acknowledged() {
                 "type": "send", "id": Uuid::now_v7(), "conversationId": conversation,
                 "kind": "text", "content": n,
             });
-            bytes.extend(frame(TEXT, send.to_string().as_bytes()));
+            bytes.extend(frame(TEXT_BYTE, send.to_string().as_bytes()));
         }
         bytes.extend(end);
         raw.write(&bytes).await.unwrap();

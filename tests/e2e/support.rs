@@ -27,7 +27,7 @@ pub(crate) use oracle::{
     Owed, assert_hears_only, assert_log, assert_memberships, assert_stored, membership, memberships,
 };
 pub(crate) use postgres::{Database, Failover, programs};
-pub(crate) use raw::{BINARY, CLOSE, Ended, Raw, TEXT, frame, frame_head};
+pub(crate) use raw::{BINARY_BYTE, CLOSE_BYTE, Ended, Raw, TEXT_BYTE, frame, frame_head};
 pub(crate) use role::DatabaseRole;
 pub(crate) use stream::RefusingStream;
 pub(crate) use tokens::{AUDIENCE, ISSUER, Key, claims, hs256, jwks, unsigned};

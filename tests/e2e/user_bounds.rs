@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use crate::support::{Cluster, Ended, Raw, Setup, TEXT, User, eventually, frame, soak};
+use crate::support::{Cluster, Ended, Raw, Setup, TEXT_BYTE, User, eventually, frame, soak};
 
 const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The first bytes of pings and pongs.
-const PING: u8 = 0x89;
-const PONG: u8 = 0x8A;
+const PING_BYTE: u8 = 0x89;
+const PONG_BYTE: u8 = 0x8A;
 /// Frames of bad fields that each of them sends.
 const FRAMES: usize = 4;
 
@@ -240,7 +240,7 @@ async fn memory_at_rest(process: u32) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sockets_that_read_nothing_cost_flat_memory() {
     let cluster = cluster(&[]).await;
-    let bad = frame(TEXT, bad_fields().as_bytes());
+    let bad = frame(TEXT_BYTE, bad_fields().as_bytes());
     let count = soak(100, 40);
     let mut sockets = Vec::new();
     for n in 0..count {
@@ -271,7 +271,7 @@ async fn sockets_that_read_nothing_cost_flat_memory() {
 /// Reads all that comes, and answers pings, until the connection ends.
 async fn read_on(mut raw: Raw) {
     while let Some((first, payload)) = raw.frame().await {
-        if first == PING && raw.write(&frame(PONG, &payload)).await.is_err() {
+        if first == PING_BYTE && raw.write(&frame(PONG_BYTE, &payload)).await.is_err() {
             return;
         }
     }

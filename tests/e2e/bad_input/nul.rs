@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{MSGPACK_SUBPROTOCOL, bearer};
-use crate::support::{BINARY, Cluster, Member, Owed, Raw, Setup, TEXT, assert_log, frame};
+use crate::support::{
+    BINARY_BYTE, Cluster, Member, Owed, Raw, Setup, TEXT_BYTE, assert_log, frame,
+};
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 /// What stands in the fields, as JSON escapes.
@@ -211,7 +213,7 @@ async fn over_websocket(cluster: &Cluster, conversation: ConversationId) {
 
 async fn assert_answered(cluster: &Cluster, text: &str) {
     let mut raw = super::welcomed(cluster).await;
-    raw.write(&frame(TEXT, text.as_bytes())).await.unwrap();
+    raw.write(&frame(TEXT_BYTE, text.as_bytes())).await.unwrap();
     let mut answer = raw.json().await;
     // The socket hears what the others say meanwhile.
     while answer["type"] == "message.created" {
@@ -238,7 +240,7 @@ async fn over_msgpack(cluster: &Cluster, conversation: ConversationId) {
     for (kind, content) in [("text\0", "a"), ("text", "a\0")] {
         let port = cluster.gateways[0].port();
         let mut raw = Raw::upgraded(port, MSGPACK_SUBPROTOCOL, &bearer(cluster)).await;
-        raw.write(&frame(BINARY, &packed(&[("type", "hello")])))
+        raw.write(&frame(BINARY_BYTE, &packed(&[("type", "hello")])))
             .await
             .unwrap();
         assert!(contains(&raw.welcome().await, "welcome"));
@@ -249,7 +251,9 @@ async fn over_msgpack(cluster: &Cluster, conversation: ConversationId) {
             ("kind", kind),
             ("content", content),
         ];
-        raw.write(&frame(BINARY, &packed(&send))).await.unwrap();
+        raw.write(&frame(BINARY_BYTE, &packed(&send)))
+            .await
+            .unwrap();
         let mut answer = raw.frame().await.unwrap().1;
         while contains(&answer, "message.created") {
             answer = raw.frame().await.unwrap().1;

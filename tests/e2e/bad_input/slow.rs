@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{JSON_SUBPROTOCOL, TEXT_BEGUN, assert_lives, bearer, small, welcomed};
-use crate::support::{CLOSE, Cluster, Raw, TEXT, eventually, frame, frame_head, soak};
+use crate::support::{CLOSE_BYTE, Cluster, Raw, TEXT_BYTE, eventually, frame, frame_head, soak};
 
 /// The gateway's limit for a hello, for headers and for a body in these tests, in seconds.
 const READ_TIMEOUT_SECONDS: u64 = 2;
@@ -127,9 +127,9 @@ async fn idle(cluster: &Cluster, number: usize) -> Raw {
     let mut raw = Raw::upgraded(port, JSON_SUBPROTOCOL, headers).await;
     let begun = match number % 4 {
         0 => Vec::new(),
-        1 => frame_head(TEXT, 8 * 1024),
+        1 => frame_head(TEXT_BYTE, 8 * 1024),
         2 => frame(TEXT_BEGUN, &[b' '; 4096]),
-        _ => [&frame_head(TEXT, 512 * 1024)[..], &[0; 4], b"{"].concat(),
+        _ => [&frame_head(TEXT_BYTE, 512 * 1024)[..], &[0; 4], b"{"].concat(),
     };
     raw.write(&begun).await.unwrap();
     raw
@@ -155,7 +155,7 @@ async fn a_hello_that_drips_is_too_late_whatever_pings_come_between() {
     let cluster = cluster().await;
     let mut raw = super::silent(&cluster).await;
     let hello = frame(
-        TEXT,
+        TEXT_BYTE,
         br#"{"type":"hello"}                                                "#,
     );
     let began = Instant::now();
@@ -172,14 +172,17 @@ async fn a_hello_that_drips_is_too_late_whatever_pings_come_between() {
     let mut raw = super::silent(&cluster).await;
     let (first, payload) = loop {
         assert!(began.elapsed() < 2 * CUT_OFF);
-        let written = raw.write(&frame(super::PING, b"")).await;
+        let written = raw.write(&frame(super::PING_BYTE, b"")).await;
         match raw.frame().await.expect("a pong or the close") {
-            (super::PONG, _) => written.unwrap(),
+            (super::PONG_BYTE, _) => written.unwrap(),
             other => break other,
         }
         sleep_until(Instant::now() + BYTE_INTERVAL).await;
     };
-    assert_eq!((first, &payload[..2]), (CLOSE, &4408_u16.to_be_bytes()[..]));
+    assert_eq!(
+        (first, &payload[..2]),
+        (CLOSE_BYTE, &4408_u16.to_be_bytes()[..])
+    );
     cluster.end().await;
 }
 

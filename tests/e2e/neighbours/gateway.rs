@@ -283,7 +283,7 @@ async fn stay_silent(loud: &Loud, upgrades: bool) {
     loop {
         if let Some(mut raw) = loud.connect().await {
             if upgrades {
-                let _refused = raw.write(Raw::UPGRADE.as_bytes()).await.is_err();
+                let _refused = raw.write(Raw::UPGRADE_HEAD.as_bytes()).await.is_err();
                 let _refused = raw.write(b"\r\n").await.is_err();
             }
             let _ended = copy(&mut raw.into_stream(), &mut sink()).await;

@@ -6,7 +6,7 @@ use confab_stack::Traffic;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{CLOSE, Client, PING, PONG, TEXT, WAIT_TIMEOUT, all_heard};
+use super::{CLOSE_BYTE, Client, PING_BYTE, PONG_BYTE, TEXT_BYTE, WAIT_TIMEOUT, all_heard};
 use crate::support::{Cluster, Setup, eventually, frame};
 
 /// Two gateways with links to NATS that the test may cut.
@@ -34,7 +34,7 @@ async fn cluster(more: &[(&'static str, &str)]) -> Cluster {
 async fn frame_of(client: &mut Client) -> (u8, Vec<u8>) {
     loop {
         match client.raw.frame().await.expect("a frame") {
-            (PING, payload) => client.raw.write(&frame(PONG, &payload)).await.unwrap(),
+            (PING_BYTE, payload) => client.raw.write(&frame(PONG_BYTE, &payload)).await.unwrap(),
             other => return other,
         }
     }
@@ -45,7 +45,7 @@ async fn next_of(client: &mut Client, kind: &str) -> Value {
     let looking = async {
         loop {
             let (first, payload) = frame_of(client).await;
-            assert_eq!(first, TEXT, "{}", String::from_utf8_lossy(&payload));
+            assert_eq!(first, TEXT_BYTE, "{}", String::from_utf8_lossy(&payload));
             let frame: Value = serde_json::from_slice(&payload).unwrap();
             if frame["type"] == kind {
                 return frame;
@@ -62,7 +62,7 @@ async fn hears(client: &mut Client, conversation: ConversationId, last: u64) -> 
     let hearing = async {
         while seqs.last() != Some(&last) {
             let (first, payload) = frame_of(client).await;
-            assert_eq!(first, TEXT, "{}", String::from_utf8_lossy(&payload));
+            assert_eq!(first, TEXT_BYTE, "{}", String::from_utf8_lossy(&payload));
             let frame: Value = serde_json::from_slice(&payload).unwrap();
             if frame["conversationId"] == conversation.to_string() {
                 seqs.extend(frame["seq"].as_u64());
@@ -79,7 +79,7 @@ async fn hears(client: &mut Client, conversation: ConversationId, last: u64) -> 
 async fn closes(mut client: Client) -> u16 {
     let closing = async {
         loop {
-            if let (CLOSE, payload) = frame_of(&mut client).await {
+            if let (CLOSE_BYTE, payload) = frame_of(&mut client).await {
                 return u16::from_be_bytes([payload[0], payload[1]]);
             }
         }

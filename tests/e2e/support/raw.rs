@@ -7,11 +7,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// A text frame's first byte: FIN and the opcode (RFC 6455 section 5.2).
-pub(crate) const TEXT: u8 = 0x81;
+pub(crate) const TEXT_BYTE: u8 = 0x81;
 /// A binary frame's.
-pub(crate) const BINARY: u8 = 0x82;
+pub(crate) const BINARY_BYTE: u8 = 0x82;
 /// A close frame's.
-pub(crate) const CLOSE: u8 = 0x88;
+pub(crate) const CLOSE_BYTE: u8 = 0x88;
 
 /// A bare connection to a gateway.
 pub(crate) struct Raw {
@@ -20,7 +20,7 @@ pub(crate) struct Raw {
 
 impl Raw {
     /// The head of an upgrade, but for its last line.
-    pub(crate) const UPGRADE: &str = "GET /v1/ws HTTP/1.1\r\nHost: confab\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    pub(crate) const UPGRADE_HEAD: &str = "GET /v1/ws HTTP/1.1\r\nHost: confab\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: confab.v1.json\r\n";
 
     pub(crate) async fn connect(port: u16) -> Self {
@@ -46,18 +46,21 @@ impl Raw {
     /// Asks for an upgrade and says these frames, a hello first; gives the first frame of text that comes, none when the connection is
     /// refused or ends before.
     pub(crate) async fn hello(&mut self, token: &str, frames: &[&str]) -> Option<Value> {
-        let head = format!("{}Authorization: Bearer {token}\r\n\r\n", Self::UPGRADE);
+        let head = format!(
+            "{}Authorization: Bearer {token}\r\n\r\n",
+            Self::UPGRADE_HEAD
+        );
         self.write(head.as_bytes()).await.ok()?;
         if self.status().await? != 101 {
             return None;
         }
         for text in frames {
-            self.write(&frame(TEXT, text.as_bytes())).await.ok()?;
+            self.write(&frame(TEXT_BYTE, text.as_bytes())).await.ok()?;
         }
         loop {
             match self.frame().await? {
-                (TEXT, payload) => return serde_json::from_slice(&payload).ok(),
-                (CLOSE, _) => return None,
+                (TEXT_BYTE, payload) => return serde_json::from_slice(&payload).ok(),
+                (CLOSE_BYTE, _) => return None,
                 _ => {}
             }
         }
@@ -145,7 +148,9 @@ impl Raw {
 
     /// Writes a frame with a text as its payload.
     pub(crate) async fn text(&mut self, text: &str) {
-        self.write(&frame(TEXT, text.as_bytes())).await.unwrap();
+        self.write(&frame(TEXT_BYTE, text.as_bytes()))
+            .await
+            .unwrap();
     }
 
     /// The next frame's first byte and payload; none at the connection's end.
@@ -173,10 +178,10 @@ impl Raw {
     pub(crate) async fn json(&mut self) -> Value {
         loop {
             let (first, payload) = self.frame().await.expect("a frame");
-            if first == TEXT {
+            if first == TEXT_BYTE {
                 return serde_json::from_slice(&payload).unwrap();
             }
-            assert_ne!(first, CLOSE, "{}", String::from_utf8_lossy(&payload));
+            assert_ne!(first, CLOSE_BYTE, "{}", String::from_utf8_lossy(&payload));
         }
     }
 
@@ -186,12 +191,12 @@ impl Raw {
         let mut close = None;
         while let Some((first, payload)) = self.frame().await {
             match (first, payload.split_first_chunk()) {
-                (TEXT, _) => before.push(serde_json::from_slice(&payload).unwrap()),
-                (CLOSE, Some((code, reason))) => {
+                (TEXT_BYTE, _) => before.push(serde_json::from_slice(&payload).unwrap()),
+                (CLOSE_BYTE, Some((code, reason))) => {
                     let reason = String::from_utf8(reason.to_vec()).unwrap();
                     close = Some((u16::from_be_bytes(*code), reason));
                     // A client that is told to go answers so (RFC 6455 section 5.5.1), as far as it is still heard.
-                    let _gone = self.write(&frame(CLOSE, code)).await.is_err();
+                    let _gone = self.write(&frame(CLOSE_BYTE, code)).await.is_err();
                 }
                 _ => {}
             }

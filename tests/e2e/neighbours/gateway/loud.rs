@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::support::{Answer, Cluster, Raw, TEXT, User, frame, soak};
+use crate::support::{Answer, Cluster, Raw, TEXT_BYTE, User, frame, soak};
 
 /// Where the loud one connects from: limits of its address are not its neighbours'.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -132,7 +132,7 @@ impl Loud {
                     let mut bytes = Vec::new();
                     while bytes.len() < WRITE_BYTES {
                         let number = self.frames.fetch_add(1, Ordering::Relaxed);
-                        bytes.extend(frame(TEXT, next(number).as_bytes()));
+                        bytes.extend(frame(TEXT_BYTE, next(number).as_bytes()));
                     }
                     if write.write_all(&bytes).await.is_err() {
                         return;
