@@ -13,9 +13,9 @@ mod slow;
 const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 const MSGPACK_SUBPROTOCOL: &str = "confab.v1.msgpack";
 /// The largest frame, in bytes.
-const FRAME: usize = 512 * 1024;
+const MAX_FRAME_BYTES: usize = 512 * 1024;
 /// The largest frame of a socket that has not said its token.
-const HELLO: usize = 24 * 1024;
+const MAX_HELLO_BYTES: usize = 24 * 1024;
 /// What the two systems' socket buffers may take before a client notices that nobody reads, in bytes.
 const IN_BUFFERS: usize = 16 * 1024 * 1024;
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -157,9 +157,11 @@ async fn frames_up_to_the_limit_are_read_and_larger_ones_close_with_1009_before_
     let token = cluster.user("mallory").token;
     let mut largest = silent(&cluster).await;
     let hello = json!({"type": "hello", "token": token}).to_string();
-    largest.text(&padded(&hello, HELLO)).await;
+    largest.text(&padded(&hello, MAX_HELLO_BYTES)).await;
     assert_eq!(largest.json().await["type"], "welcome");
-    largest.text(&padded(r#"{"type":"ping"}"#, FRAME)).await;
+    largest
+        .text(&padded(r#"{"type":"ping"}"#, MAX_FRAME_BYTES))
+        .await;
     assert_eq!(largest.json().await["type"], "pong");
 
     let early = Raw::upgraded(
@@ -169,9 +171,13 @@ async fn frames_up_to_the_limit_are_read_and_larger_ones_close_with_1009_before_
     )
     .await;
     let announced = [
-        ("without a token", silent(&cluster).await, HELLO + 1),
-        ("with one in the header", early, FRAME + 1),
-        ("welcomed", welcomed(&cluster).await, FRAME + 1),
+        (
+            "without a token",
+            silent(&cluster).await,
+            MAX_HELLO_BYTES + 1,
+        ),
+        ("with one in the header", early, MAX_FRAME_BYTES + 1),
+        ("welcomed", welcomed(&cluster).await, MAX_FRAME_BYTES + 1),
         (
             "beyond any memory",
             welcomed(&cluster).await,

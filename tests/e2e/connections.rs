@@ -13,7 +13,7 @@ use crate::support::{Cluster, Database, DatabaseRole, Folder, Setup, eventually,
 /// How long a send may be refused in a row, on a machine that runs other tests.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(30);
 /// Reads at once, more than there are connections.
-const READS: usize = 40;
+const READ_COUNT: usize = 40;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_of_six_connections_sends_after_reads() {
@@ -51,7 +51,7 @@ async fn worker_of_six_connections_sends_after_reads() {
     let mut longest = Duration::ZERO;
     for _ in 0..3 {
         let mut reads = JoinSet::new();
-        for _ in 0..READS {
+        for _ in 0..READ_COUNT {
             let (alice, path) = (alice.clone(), format!("{path}/messages"));
             reads.spawn(async move { alice.get(0, &path).await.status });
         }

@@ -9,10 +9,10 @@ use crate::support::{
     Cluster, Member, Owed, Setup, Traffic, assert_hears_only, assert_log, assert_stored,
 };
 
-const USERS: usize = 20;
-const CONVERSATIONS: usize = 10;
-const MEMBERS: usize = 6;
-const MESSAGES: usize = 2_000;
+const USER_COUNT: usize = 20;
+const CONVERSATION_COUNT: usize = 10;
+const CONVERSATION_MEMBERS: usize = 6;
+const MESSAGE_COUNT: usize = 2_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_member_receives_every_message_once_in_order_and_history_equals_it() {
@@ -20,9 +20,9 @@ async fn every_member_receives_every_message_once_in_order_and_history_equals_it
     let members = connect(&cluster).await;
     let groups = create(&members).await;
 
-    let sent = Traffic::deal(MESSAGES, &groups).run().await;
+    let sent = Traffic::deal(MESSAGE_COUNT, &groups).run().await;
 
-    assert_eq!(sent.len(), MESSAGES);
+    assert_eq!(sent.len(), MESSAGE_COUNT);
     assert_stored(&cluster, &sent).await;
     for (conversation, members) in &groups {
         let owed: Vec<_> = members.iter().map(|member| Owed::all(member)).collect();
@@ -38,7 +38,7 @@ async fn every_member_receives_every_message_once_in_order_and_history_equals_it
 /// Users on both gateways, speaking both subprotocols on each.
 async fn connect(cluster: &Cluster) -> Vec<Arc<Member>> {
     let mut members = Vec::new();
-    for number in 0..USERS {
+    for number in 0..USER_COUNT {
         let encoding = if number % 4 < 2 {
             Encoding::Json
         } else {
@@ -53,9 +53,9 @@ async fn connect(cluster: &Cluster) -> Vec<Arc<Member>> {
 /// Conversations whose members overlap, each with members on both gateways.
 async fn create(members: &[Arc<Member>]) -> Vec<(ConversationId, Vec<Arc<Member>>)> {
     let mut groups = Vec::new();
-    for number in 0..CONVERSATIONS {
-        let group: Vec<_> = (0..MEMBERS)
-            .map(|place| Arc::clone(&members[(2 * number + 3 * place) % USERS]))
+    for number in 0..CONVERSATION_COUNT {
+        let group: Vec<_> = (0..CONVERSATION_MEMBERS)
+            .map(|place| Arc::clone(&members[(2 * number + 3 * place) % USER_COUNT]))
             .collect();
         let ids: Vec<UserId> = group.iter().map(|member| member.id.clone()).collect();
         groups.push((group[0].create_group(&ids).await, group));

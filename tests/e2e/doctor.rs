@@ -32,7 +32,7 @@ pub(crate) fn told_time() -> Duration {
 }
 
 /// How often a role is started until it says what is wrong.
-const ATTEMPTS: usize = 3;
+const START_ATTEMPTS: usize = 3;
 /// Longer than any look takes, which has its own deadline.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
@@ -112,7 +112,7 @@ impl Fault<'_> {
         let mut env = env.clone();
         env.push(("CONFAB_LOG_FORMAT", format.to_owned()));
         let mut told = None;
-        for _attempt in 0..ATTEMPTS {
+        for _attempt in 0..START_ATTEMPTS {
             let mut process = begin(role, &env, folder.path());
             let looking = eventually("told", LOOK_LIMIT, async || {
                 let log = std::fs::read_to_string(process.log()).unwrap();

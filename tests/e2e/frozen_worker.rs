@@ -15,7 +15,7 @@ const MIN_SILENCE: Duration = Duration::from_millis(400);
 const ADDED_AFTER: Duration = Duration::from_millis(900);
 const RESUMED_AFTER: Duration = Duration::from_millis(1_400);
 /// Each goes to one of the two workers: so many that some go to the stopped one in every round.
-const CONVERSATIONS: usize = 20;
+const CONVERSATION_COUNT: usize = 20;
 
 /// A non-member sends while a worker stands still; the other one refuses it, it is added, and the worker goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -25,7 +25,7 @@ async fn refused_send_is_not_stored_by_worker_that_stood_still() {
     let mut refused = Vec::new();
     for round in 0..soak(14, 4) {
         let mut paths = Vec::new();
-        for _ in 0..CONVERSATIONS {
+        for _ in 0..CONVERSATION_COUNT {
             paths.push(alice.begins(round % 2, "group", &["bob"]).await);
         }
         // As long as the fault is: beyond the budget of what was sent to it, or within, when it may still carry that out.
@@ -72,7 +72,7 @@ async fn send_stored_behind_a_refusal_is_acknowledged() {
     let (mut acknowledged, mut waited) = (0, 0);
     for round in 0..soak(8, 2) {
         let mut paths = Vec::new();
-        for _ in 0..CONVERSATIONS {
+        for _ in 0..CONVERSATION_COUNT {
             paths.push(alice.begins(round % 2, "group", &["bob"]).await);
         }
         let stopped = cluster.workers[round % 2].process_mut();

@@ -12,7 +12,7 @@ use crate::support::{Cluster, Raw, Setup, id_of, sample, soak};
 
 const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 /// Connections that the gateway may have, of each kind.
-const CONNECTIONS: usize = 16;
+const MAX_CONNECTIONS: usize = 16;
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a probe may take: the promise is a second, which a machine that builds and runs other tests meanwhile may not keep.
@@ -22,7 +22,7 @@ fn longest() -> Duration {
 
 async fn cluster() -> Cluster {
     let env = vec![
-        ("CONFAB_MAX_CONNECTIONS", Some(CONNECTIONS.to_string())),
+        ("CONFAB_MAX_CONNECTIONS", Some(MAX_CONNECTIONS.to_string())),
         // Longer than the test: nobody makes room by being late.
         ("CONFAB_HEADER_TIMEOUT", Some("120".to_owned())),
         ("CONFAB_BODY_TIMEOUT", Some("120".to_owned())),
@@ -73,7 +73,7 @@ async fn silent_connections_keep_nobody_out() {
     };
     timeout(longest(), asking).await.expect("served at once");
     assert!(sample(port, "confab_connections_evicted_total").await > 100.0);
-    assert!(sample(port, "confab_connections").await <= 2.0 * CONNECTIONS as f64 + 64.0);
+    assert!(sample(port, "confab_connections").await <= 2.0 * MAX_CONNECTIONS as f64 + 64.0);
     drop(held);
     cluster.end().await;
 }
@@ -117,7 +117,7 @@ async fn slow_bodies_keep_nobody_out() {
     let (status, body) = get(port, "/v1/conversations", WAIT_TIMEOUT).await.unwrap();
     assert_eq!(status, 401, "{body}");
     assert!(sample(port, "confab_connections_evicted_total").await > 100.0);
-    assert!(sample(port, "confab_connections").await <= 2.0 * CONNECTIONS as f64 + 64.0);
+    assert!(sample(port, "confab_connections").await <= 2.0 * MAX_CONNECTIONS as f64 + 64.0);
     drop(slow);
     cluster.end().await;
 }
@@ -132,7 +132,7 @@ async fn sockets_without_hello_keep_no_session_out() {
         held.push(Raw::upgraded(port, JSON_SUBPROTOCOL, &[]).await);
     }
     let mut sessions = Vec::new();
-    for _ in 0..CONNECTIONS / 2 {
+    for _ in 0..MAX_CONNECTIONS / 2 {
         let opening = Session::open(alice.url(0), Options::bearer(&alice.token));
         let opened = timeout(longest(), opening).await.expect("opened at once");
         sessions.push(opened.unwrap());

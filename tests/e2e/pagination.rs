@@ -12,7 +12,7 @@ use crate::support::{Cluster, Member, Setup, User, soak};
 mod largest;
 
 /// So that a walk has some ten pages, with changes between all of them.
-const PAGES: usize = 10;
+const PAGE_COUNT: usize = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conversations_by_creation_are_exact_and_by_their_last_event_none_comes_twice() {
@@ -24,7 +24,7 @@ async fn conversations_by_creation_are_exact_and_by_their_last_event_none_comes_
         first.push(group(&bob, number % 2, &["alice"]).await);
     }
     let newest_first: Vec<_> = first.iter().rev().copied().collect();
-    let limit = u32::try_from(count / PAGES).unwrap();
+    let limit = u32::try_from(count / PAGE_COUNT).unwrap();
     for r#type in [None, Some(ConversationType::Group)] {
         let created = ConversationFilter {
             r#type,
@@ -180,7 +180,7 @@ async fn history_and_log_are_read_once_each_while_others_send() {
         send(sender, number / 2 % 2, conversation).await;
     }
     let head = Seq::try_from(count + 1).unwrap();
-    let limit = u32::try_from(count / PAGES).unwrap();
+    let limit = u32::try_from(count / PAGE_COUNT).unwrap();
 
     let history = history(&bob, &alice, conversation, MessageFilter::default(), limit).await;
     assert_eq!(history, (2..=head).rev().collect::<Vec<_>>());

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use crate::support::{Cluster, Setup, claims, eventually};
 
 /// Lists on their way at once.
-const LISTS: usize = 40;
+const CONCURRENT_LISTS: usize = 40;
 /// How long anybody else may wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Counting takes a user's lists a second a conversation.
@@ -46,7 +46,7 @@ async fn slow_lists_of_one_user_delay_nobody_else() {
     slowed.unwrap();
 
     let mut lists = JoinSet::new();
-    for _ in 0..LISTS {
+    for _ in 0..CONCURRENT_LISTS {
         let slow = slow.clone();
         lists.spawn(async move {
             loop {
@@ -75,7 +75,7 @@ async fn slow_lists_of_one_user_delay_nobody_else() {
             longest = longest.max(began.elapsed());
         }
     }
-    println!("the longest wait beside {LISTS} slow lists: {longest:?}");
+    println!("the longest wait beside {CONCURRENT_LISTS} slow lists: {longest:?}");
     assert!(longest < LONGEST_WAIT, "{longest:?}");
     lists.shutdown().await;
     cluster.end().await;

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::support::{Cluster, Setup, claims, eventually, id_of, sample, soak};
 
 /// Commands that wait at once: more than there are messages to a worker on the way.
-const SLOW: usize = 12;
+const SLOW_COMMANDS: usize = 12;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sends_are_answered_while_other_commands_wait() {
@@ -34,7 +34,7 @@ async fn sends_are_answered_while_other_commands_wait() {
         .await
         .unwrap();
     let mut slow = JoinSet::new();
-    for n in 0..SLOW {
+    for n in 0..SLOW_COMMANDS {
         let (alice, locked) = (alice.clone(), locked.clone());
         slow.spawn(async move {
             let change = json!({"metadata": {"name": n.to_string()}});

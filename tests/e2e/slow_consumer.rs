@@ -19,9 +19,9 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 const RECEIVE_BUFFER: u32 = 16 * 1024;
 /// The close code of a slow consumer (docs/protocol/websocket.md).
 const SLOW_CONSUMER: u16 = 4440;
-const SLEEPERS: usize = 40;
-const MESSAGE: usize = 48 * 1024;
-const MIB: u64 = 1024 * 1024;
+const IDLE_CLIENTS: usize = 40;
+const MESSAGE_BYTES: usize = 48 * 1024;
+const MIB_BYTES: u64 = 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_stop_reading_are_closed_memory_stays_bounded_and_others_hear_all() {
@@ -35,7 +35,7 @@ async fn clients_that_stop_reading_are_closed_memory_stays_bounded_and_others_he
     .await;
     let conversation = alice.create_group(&everyone(&bob)).await;
     let mut sleepers = Vec::new();
-    for number in 0..SLEEPERS {
+    for number in 0..IDLE_CLIENTS {
         sleepers.push(Sleeper::open(&cluster.user(&sleeper(number))).await);
     }
     say(&alice, conversation, 10).await;
@@ -45,10 +45,10 @@ async fn clients_that_stop_reading_are_closed_memory_stays_bounded_and_others_he
     let last = say(&alice, conversation, count).await;
 
     bob.hears(conversation, last, WAIT_TIMEOUT).await;
-    closed(&cluster, SLEEPERS).await;
-    let (sent, grown) = (count * MESSAGE, peak(&cluster).saturating_sub(before));
+    closed(&cluster, IDLE_CLIENTS).await;
+    let (sent, grown) = (count * MESSAGE_BYTES, peak(&cluster).saturating_sub(before));
     assert!(
-        grown < 16 * MIB,
+        grown < 16 * MIB_BYTES,
         "grown by {grown} bytes while {sent} were sent"
     );
     for sleeper in sleepers {
@@ -98,7 +98,7 @@ async fn a_client_that_sends_and_never_reads_its_answers_is_closed_and_memory_st
     let grown = peak(&cluster).saturating_sub(before);
     // Thousands of sends pass within a moment: with the allocator's pages for each thread 10 to 18 MB were measured.
     assert!(
-        grown < 24 * MIB,
+        grown < 24 * MIB_BYTES,
         "grown by {grown} bytes after {sent} sends"
     );
     say(&alice, conversation, 1).await;
@@ -156,13 +156,13 @@ fn sleeper(number: usize) -> String {
 }
 
 fn everyone(bob: &Member) -> Vec<confab_protocol::ids::UserId> {
-    let sleepers = (0..SLEEPERS).map(|number| sleeper(number).parse().unwrap());
+    let sleepers = (0..IDLE_CLIENTS).map(|number| sleeper(number).parse().unwrap());
     sleepers.chain([bob.id.clone()]).collect()
 }
 
 /// Sends large messages, a few at a time, and gives the seq of the last one.
 async fn say(member: &Member, conversation: ConversationId, count: usize) -> Seq {
-    let words = "z".repeat(MESSAGE);
+    let words = "z".repeat(MESSAGE_BYTES);
     let sends = (0..count).map(|_| member.say(conversation, &words));
     let seqs = futures_util::stream::iter(sends).buffered(4);
     seqs.collect::<Vec<_>>().await.pop().unwrap()

@@ -175,7 +175,7 @@ async fn acks_until_close(raw: &mut Raw) -> (usize, Option<u16>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_sent_before_the_end_is_stored_and_acknowledged() {
-    const SENDS: usize = 20;
+    const SEND_COUNT: usize = 20;
     let cluster = Cluster::start(small()).await;
     let alice = cluster.user("alice").on(0).await;
     let token = cluster.user("alice").token;
@@ -193,7 +193,7 @@ async fn what_was_sent_before_the_end_is_stored_and_acknowledged() {
 
         // All in one write, so that the gateway has read the end before it has any answer.
         let mut bytes = Vec::new();
-        for n in 0..SENDS {
+        for n in 0..SEND_COUNT {
             let send = json!({
                 "type": "send", "id": Uuid::now_v7(), "conversationId": conversation,
                 "kind": "text", "content": n,
@@ -203,10 +203,10 @@ async fn what_was_sent_before_the_end_is_stored_and_acknowledged() {
         bytes.extend(end);
         raw.write(&bytes).await.unwrap();
 
-        assert_eq!(acks_until_close(&mut raw).await, (SENDS, Some(1000)));
+        assert_eq!(acks_until_close(&mut raw).await, (SEND_COUNT, Some(1000)));
         let log = alice.http.events(conversation, 0).await.unwrap();
         let is_message = |event: &&Event| event.r#type == EventType::MessageCreated;
-        assert_eq!(log.iter().filter(is_message).count(), SENDS);
+        assert_eq!(log.iter().filter(is_message).count(), SEND_COUNT);
     }
     drop(alice);
     cluster.end().await;

@@ -21,7 +21,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 const PING_BYTE: u8 = 0x89;
 const PONG_BYTE: u8 = 0x8A;
 /// Frames of bad fields that each of them sends.
-const FRAMES: usize = 4;
+const BAD_FRAMES: usize = 4;
 
 async fn cluster(env: &[(&'static str, &str)]) -> Cluster {
     let set = |(name, value): &(&'static str, &str)| (*name, Some((*value).to_owned()));
@@ -249,7 +249,7 @@ async fn sockets_that_read_nothing_cost_flat_memory() {
     }
     let process = cluster.gateways[0].process().id();
     let before = memory_at_rest(process).await;
-    for _ in 0..FRAMES {
+    for _ in 0..BAD_FRAMES {
         for raw in &mut sockets {
             // One that is not read any more takes no more than the system's buffers.
             drop(timeout(Duration::from_millis(200), raw.write(&bad)).await);

@@ -9,7 +9,7 @@ use super::{WAIT_TIMEOUT, links, metric, setup};
 use crate::history::{Load, Shape};
 use crate::support::{Cluster, Setup, eventually, soak};
 
-const MIB: u64 = 1024 * 1024;
+const MIB_BYTES: u64 = 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_reads_slowly_or_stops_for_a_while_is_caught_up() {
@@ -28,7 +28,7 @@ async fn who_reads_slowly_or_stops_for_a_while_is_caught_up() {
     load.arrives(&cluster).await;
 
     let grown = peak(&cluster).saturating_sub(before);
-    assert!(grown < 64 * MIB, "the gateway grew by {grown} bytes");
+    assert!(grown < 64 * MIB_BYTES, "the gateway grew by {grown} bytes");
     load.ends_resumed(&cluster).await;
     cluster.end().await;
 }

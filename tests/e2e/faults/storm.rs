@@ -19,9 +19,9 @@ mod cost;
 use cost::{Cost, Operations};
 
 /// Conversations of each session.
-const EACH: usize = 10;
+const SESSION_CONVERSATIONS: usize = 10;
 /// Members of each conversation.
-const MEMBERS: usize = 100;
+const CONVERSATION_MEMBERS: usize = 100;
 /// Connections that are made at once before the storm, and messages sent.
 const AT_ONCE: usize = 64;
 /// Clients between connecting and their welcome at once.
@@ -88,8 +88,8 @@ async fn storm(window: Option<&str>) {
 /// Conversations of many members, with something said in each, and one who may say more.
 async fn talk(users: &[User]) -> Vec<(User, String)> {
     let mut conversations = Vec::new();
-    for _ in 0..EACH {
-        for group in users.chunks(MEMBERS) {
+    for _ in 0..SESSION_CONVERSATIONS {
+        for group in users.chunks(CONVERSATION_MEMBERS) {
             let others: Vec<UserId> = group.iter().map(|user| user.id.clone()).collect();
             let names: Vec<&str> = others.iter().map(UserId::as_str).collect();
             let path = group[0].begins(0, "group", &names).await;
@@ -208,7 +208,7 @@ async fn resume(lost: Lost) -> (Socket, usize) {
 
 /// What was missed comes: one event of each conversation.
 async fn events(socket: &mut Socket) {
-    let mut missing = EACH;
+    let mut missing = SESSION_CONVERSATIONS;
     while missing > 0 {
         if let Some(Heard::Event(_)) = socket.next().await.unwrap() {
             missing -= 1;

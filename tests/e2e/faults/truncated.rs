@@ -12,8 +12,8 @@ use crate::history::{Client, Heard, Life, Manner, assert_told};
 use crate::support::{Cluster, Member, Raw, User, eventually};
 
 /// Too much for a replay: its limit is 5 MiB.
-const MESSAGES: usize = 110;
-const MESSAGE: usize = 60_000;
+const MESSAGE_COUNT: usize = 110;
+const MESSAGE_BYTES: usize = 60_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_dies_before_it_has_read_what_was_truncated_is_told_again() {
@@ -99,8 +99,8 @@ fn truncated(life: &Life) -> Option<(Seq, Seq)> {
 
 async fn say_much(member: &Member, conversation: ConversationId) -> Seq {
     let mut last = 0;
-    for _ in 0..MESSAGES {
-        last = member.say(conversation, &"x".repeat(MESSAGE)).await;
+    for _ in 0..MESSAGE_COUNT {
+        last = member.say(conversation, &"x".repeat(MESSAGE_BYTES)).await;
     }
     last
 }

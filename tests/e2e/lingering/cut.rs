@@ -14,8 +14,8 @@ use crate::support::{Cluster, RefusingStream, Setup, assert_hears_only};
 /// A round over all users, and what a machine takes that runs other tests.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(90);
 /// Groups and their members, whose names take more room than is announced.
-const GROUPS: usize = 8;
-const STRANGERS: usize = 900;
+const GROUP_COUNT: usize = 8;
+const GROUP_STRANGERS: usize = 900;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_hear_what_is_too_much_to_announce() {
@@ -28,11 +28,11 @@ async fn users_hear_what_is_too_much_to_announce() {
     let client = async_nats::connect(cluster.nats.url()).await.unwrap();
     let mut announcements = client.subscribe("confab.v1.lingering").await.unwrap();
     let stream = RefusingStream::of(&cluster).await;
-    let strangers = (0..STRANGERS).map(|number| format!("{number:0>120}").parse().unwrap());
+    let strangers = (0..GROUP_STRANGERS).map(|number| format!("{number:0>120}").parse().unwrap());
     let mut members: Vec<UserId> = strangers.collect();
     members.push(bob.id.clone());
     let mut groups = Vec::new();
-    for _ in 0..GROUPS {
+    for _ in 0..GROUP_COUNT {
         groups.push(alice.create_group(&members).await);
     }
     let is_cut = async {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::command::{BACKEND, Command, Content, Create, Deed, Sending, USERS, Who};
 
 /// Conversations that one history has at most.
-const CONVERSATIONS: usize = 10;
+const MAX_CONVERSATIONS: usize = 10;
 
 /// What one who draws knows of a conversation; what came since does not matter, for a refusal is an answer as well.
 #[derive(Debug, Clone)]
@@ -110,12 +110,12 @@ impl Scene {
     /// Where there is enough of them, with a key that was used before.
     fn may_create(&self, who: Who) -> bool {
         let has_keys = self.creations.iter().any(|(by, _)| *by == who);
-        has_keys || self.conversations.len() < CONVERSATIONS
+        has_keys || self.conversations.len() < MAX_CONVERSATIONS
     }
 
     fn creation(&mut self, rng: &mut StdRng, who: Who) -> Command {
         let earlier: Vec<_> = self.creations.iter().filter(|(by, _)| *by == who).collect();
-        let is_full = self.conversations.len() >= CONVERSATIONS;
+        let is_full = self.conversations.len() >= MAX_CONVERSATIONS;
         if (is_full || rng.random_ratio(1, 3))
             && let Some((_, create)) = earlier.choose(rng)
         {

@@ -15,7 +15,7 @@ use super::{start, tell, user_of};
 use crate::support::{Cluster, User, eventually, id_of, soak};
 
 /// Messages that may be marked as read.
-const MESSAGES: usize = 40;
+const MESSAGE_COUNT: usize = 40;
 
 /// How long rows stay locked.
 fn hold() -> Duration {
@@ -190,7 +190,7 @@ async fn row_locked(what: &str, lock: &'static str, ask: impl AsyncFn(&User, &st
     let cluster = start(1).await;
     let loud = user_of(&cluster, "loud", "loud");
     let path = loud.begins(0, "group", &["other"]).await;
-    for _ in 0..MESSAGES {
+    for _ in 0..MESSAGE_COUNT {
         loud.says(0, &path, "something to read").await;
     }
     let create = json!({"type": "group", "participants": ["other"]});
@@ -221,7 +221,7 @@ async fn locked_membership_holds_up_nobody_else() {
     let read = AtomicUsize::new(1);
     let locked = row_locked("a locked membership", lock, async |loud, path| {
         // Each would move the mark, which a repeat does not.
-        let seq = 1 + read.fetch_add(1, Ordering::SeqCst).min(MESSAGES);
+        let seq = 1 + read.fetch_add(1, Ordering::SeqCst).min(MESSAGE_COUNT);
         let mark = json!({"conversationId": id_of(path), "upToSeq": seq});
         loud.post(0, "/v1/messages/read", mark).await.status
     });

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::{Cluster, Setup, User, soak};
 
 /// The most that a page may take (a little more than an answer of a worker and its last element).
-const PAGE: usize = 2 * 1024 * 1024;
+const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_the_largest_messages_of_both_kinds_add_up() {
@@ -43,7 +43,7 @@ async fn pages_of_the_largest_messages_of_both_kinds_add_up() {
 
     let path = format!("/v1/conversations/{conversation}/events?limit=1000");
     let page = alice.get(1, &path).await.ok(200);
-    assert!(page.response.body.len() < PAGE);
+    assert!(page.response.body.len() < MAX_PAGE_BYTES);
     assert!(page.list("events").len() < count);
     let log = alice.http(0).events(conversation, 0).await.unwrap();
     let seqs: Vec<Seq> = log.iter().map(|event| event.seq).collect();
@@ -125,7 +125,7 @@ async fn pages_of_conversations_with_the_largest_metadata_and_previews_add_up() 
         loop {
             let path = format!("/v1/conversations?limit=100&order={order}{cursor}");
             let page = alice.get(pages % 2, &path).await.ok(200);
-            assert!(page.response.body.len() < PAGE);
+            assert!(page.response.body.len() < MAX_PAGE_BYTES);
             listed.extend(page.each("conversations", "id"));
             pages += 1;
             match page["nextCursor"].as_str() {

@@ -15,7 +15,7 @@ const STREAM: &str = "KV_confab_sessions";
 /// Conversations begun at once.
 const MAX_BEGINNING: usize = 8;
 /// Sockets of the one user that reconnect.
-const SOCKETS: usize = 8;
+const SOCKET_COUNT: usize = 8;
 /// The bytes that it may hold in the bucket, of 2,000 conversations: some bases, and fifty records a gateway of some 400 bytes each.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -71,7 +71,7 @@ async fn reconnects_of_user_in_many_conversations_fill_no_bucket() {
     let mut bucket = bucket(&cluster).await;
     let before = bytes(&mut bucket).await;
     let until = Instant::now() + Duration::from_secs(soak(60, 10) as u64);
-    let sockets = (0..SOCKETS).map(|_| reconnects(&cluster, &alice, until));
+    let sockets = (0..SOCKET_COUNT).map(|_| reconnects(&cluster, &alice, until));
     let connects: usize = join_all(sockets).await.into_iter().sum();
     let peak = bytes(&mut bucket).await;
     println!("{connects} connects: {before:?} bytes and messages before, {peak:?} behind them");
@@ -82,7 +82,7 @@ async fn reconnects_of_user_in_many_conversations_fill_no_bucket() {
     .await;
     println!("{after:?} bytes and messages when what gave way is deleted");
     assert!(after.0 < MAX_BYTES, "{after:?} bytes and messages");
-    assert!(connects >= SOCKETS, "{connects}");
+    assert!(connects >= SOCKET_COUNT, "{connects}");
     // The other tenant's goes on, from where it was.
     other.says(0, &path, "meanwhile").await;
     let client = Client::resumed(&cluster, &other, 1, &token).await;

@@ -132,12 +132,12 @@ async fn made_up_token_of_foreign_session_is_unknown() {
 /// The marker cannot be written while NATS is away; whoever comes at once when it is back finds that the session ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bye_while_nats_is_away_is_for_good() {
-    const SESSIONS: usize = 12;
+    const SESSION_COUNT: usize = 12;
     let mut cluster = cluster().await;
     let alice = cluster.user("alice");
     let mut tokens = Vec::new();
     let mut clients = Vec::new();
-    for _ in 0..SESSIONS {
+    for _ in 0..SESSION_COUNT {
         let client = Client::fresh(&cluster, &alice, 0).await;
         tokens.push(client.token());
         clients.push(client);

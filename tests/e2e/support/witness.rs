@@ -13,7 +13,7 @@ use super::call::{Answer, id_of};
 use super::{Cluster, User, eventually};
 
 /// Reads at once of each thing: more than a worker has connections for them.
-const READS: usize = 10;
+const READ_COUNT: usize = 10;
 
 /// Two of whom one is added, spoken to and removed.
 pub(crate) struct Witness {
@@ -88,7 +88,8 @@ impl Witness {
 
     /// Many of the same read at once, through every gateway.
     async fn looks(&self, path: &str, is_right: impl Fn(&Answer) -> bool) -> Result<(), String> {
-        let reads = (0..READS).map(|n| self.bob.tries_at(n % self.gateways, "GET", path, None));
+        let reads =
+            (0..READ_COUNT).map(|n| self.bob.tries_at(n % self.gateways, "GET", path, None));
         for answer in futures_util::future::join_all(reads).await {
             let answer = answer?;
             assert!(

@@ -21,7 +21,7 @@ const LARGE_MESSAGES: usize = 400;
 const LARGE_BYTES: usize = 5000;
 const WINDOW_BYTES: usize = 1_200_000;
 /// Deletions while a gateway begins, of the newest messages: at the end of its fill they are what the window has room for.
-const DELETIONS: usize = 120;
+const DELETION_COUNT: usize = 120;
 /// Deletions on their way at once.
 const MAX_DELETING: usize = 4;
 /// Sends on their way at once.
@@ -103,7 +103,7 @@ async fn deletions_while_a_gateway_fills_its_window_are_heeded() {
     for gateway in [0, 0] {
         let mut large = send(&member, conversation, LARGE_MESSAGES, LARGE_BYTES).await;
         large.reverse();
-        large.truncate(DELETIONS);
+        large.truncate(DELETION_COUNT);
         cluster.gateways[gateway].respawn().unwrap();
         let port = cluster.gateways[gateway].port();
         eventually("the gateway listens", WAIT_TIMEOUT, async || {
