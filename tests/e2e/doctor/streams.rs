@@ -9,7 +9,7 @@ use confab_stack::get;
 use super::{Fault, Server, USUAL, gateway, run, worker};
 use crate::support::{Cluster, Database, Folder, Setup, eventually};
 
-const STREAMS: [&str; 3] = [
+const STREAM_NAMES: [&str; 3] = [
     "CONFAB_EVENTS",
     "KV_confab_revocations",
     "KV_confab_sessions",
@@ -130,7 +130,7 @@ async fn streams_that_vanish_are_made_again_and_told() {
     .await;
     let client = async_nats::connect(cluster.nats.url()).await.unwrap();
     let jetstream = jetstream::new(client);
-    for stream in STREAMS {
+    for stream in STREAM_NAMES {
         jetstream.delete_stream(stream).await.unwrap();
     }
     let output = run(&["doctor"], &gateway(&cluster.nats.url())).await;
@@ -139,7 +139,7 @@ async fn streams_that_vanish_are_made_again_and_told() {
         "what is to be made is no fault: {output:?}"
     );
     eventually("all are there again", WAIT_TIMEOUT, async || {
-        for stream in STREAMS {
+        for stream in STREAM_NAMES {
             jetstream.get_stream(stream).await.ok()?;
         }
         Some(())

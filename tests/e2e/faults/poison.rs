@@ -10,7 +10,7 @@ use crate::history::{Load, Shape};
 use crate::support::{Cluster, eventually};
 
 /// Subjects on which gateways and workers listen; `{}` is something's id.
-const SUBJECTS: [&str; 14] = [
+const LISTENED_SUBJECTS: [&str; 14] = [
     "confab.v1.event.0.default.{}.message.created",
     "confab.v1.event.0.default.{}.participant.added",
     "confab.v1.event.0.strangers.{}.message.created",
@@ -33,7 +33,7 @@ async fn poison_on_every_subject_and_in_the_bucket_harms_nobody() {
     let load = Load::start(&cluster, Shape::default()).await;
     load.goes_on(100).await;
     let client = async_nats::connect(cluster.nats.url()).await.unwrap();
-    for subject in SUBJECTS {
+    for subject in LISTENED_SUBJECTS {
         for poison in poisons() {
             let subject = subject.replace("{}", &Uuid::now_v7().to_string());
             client.publish(subject, poison).await.unwrap();

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Client, WAIT_TIMEOUT, cluster, eventually};
 use crate::support::{Cluster, User, claims, soak};
 
-const STREAM: &str = "KV_confab_sessions";
+const BUCKET_STREAM: &str = "KV_confab_sessions";
 /// Conversations begun at once.
 const MAX_BEGINNING: usize = 8;
 /// Sockets of the one user that reconnect.
@@ -21,7 +21,7 @@ const MAX_BYTES: u64 = 4 << 20;
 
 async fn bucket(cluster: &Cluster) -> jetstream::stream::Stream {
     let client = async_nats::connect(cluster.nats.url()).await.unwrap();
-    let stream = jetstream::new(client).get_stream(STREAM).await;
+    let stream = jetstream::new(client).get_stream(BUCKET_STREAM).await;
     stream.unwrap()
 }
 

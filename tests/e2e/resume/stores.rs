@@ -3,7 +3,7 @@
 use super::{Client, WAIT_TIMEOUT, cluster, eventually};
 use crate::support::Cluster;
 
-const BUCKET: &str = "confab_sessions";
+const BUCKET_NAME: &str = "confab_sessions";
 
 async fn jetstream(cluster: &Cluster) -> async_nats::jetstream::Context {
     let client = async_nats::connect(cluster.nats.url()).await.unwrap();
@@ -20,7 +20,7 @@ async fn a_bucket_deleted_by_hand_strands_nobody() {
     let (session, token) = (ended.session(), ended.token());
     drop(ended);
     let bucket = jetstream(&cluster).await;
-    bucket.delete_key_value(BUCKET).await.unwrap();
+    bucket.delete_key_value(BUCKET_NAME).await.unwrap();
     // At once, when no gateway has noticed.
     let mut resumed = Client::resumed(&cluster, &alice, 1, &token).await;
     assert_eq!(resumed.session(), session);
@@ -31,7 +31,7 @@ async fn a_bucket_deleted_by_hand_strands_nobody() {
         "the record of a live session is written again",
         WAIT_TIMEOUT,
         async || {
-            let store = bucket.get_key_value(BUCKET).await.ok()?;
+            let store = bucket.get_key_value(BUCKET_NAME).await.ok()?;
             store.get(live.session()).await.ok()?
         },
     )
@@ -134,7 +134,7 @@ async fn what_is_no_record_is_written_over_by_who_holds_the_session() {
     let (session, token) = (client.session(), client.token());
     let store = jetstream(&cluster)
         .await
-        .get_key_value(BUCKET)
+        .get_key_value(BUCKET_NAME)
         .await
         .unwrap();
     for junk in ["", "{}", "\u{2}junk"] {

@@ -7,7 +7,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy};
 
 use super::{Cluster, eventually};
 
-const STREAM: &str = "CONFAB_EVENTS";
+const STREAM_NAME: &str = "CONFAB_EVENTS";
 /// How long the stream may be away, on a machine that runs other tests.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -24,7 +24,7 @@ impl RefusingStream {
         let jetstream = jetstream::new(client);
         let config = eventually("a stream that refuses", WAIT_TIMEOUT, async || {
             // One that was erased is made anew by the workers.
-            let stream = jetstream.get_stream(STREAM).await.ok()?;
+            let stream = jetstream.get_stream(STREAM_NAME).await.ok()?;
             let config = stream.cached_info().config.clone();
             let refusing = Config {
                 max_messages: 1,

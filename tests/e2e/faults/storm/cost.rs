@@ -15,11 +15,11 @@ use crate::support::Cluster;
 /// The kernel's unit of processor time, in seconds.
 const CPU_TICK_SECONDS: f64 = 0.01;
 /// Subjects by which records are read, of any replica and of the leader, and written.
-const READS: [&str; 2] = [
+const READ_SUBJECTS: [&str; 2] = [
     "$JS.API.DIRECT.GET.KV_confab_sessions.>",
     "$JS.API.STREAM.MSG.GET.KV_confab_sessions",
 ];
-const WRITES: &str = "$KV.confab_sessions.>";
+const WRITE_SUBJECT: &str = "$KV.confab_sessions.>";
 
 /// Operations of the bucket of records, heard as they pass by.
 pub(super) struct Operations {
@@ -32,9 +32,9 @@ impl Operations {
     /// Counts from now on.
     pub(super) async fn count(cluster: &Cluster) -> Self {
         let client = async_nats::connect(cluster.nats.url()).await.unwrap();
-        let replica = client.subscribe(READS[0]).await.unwrap();
-        let leader = client.subscribe(READS[1]).await.unwrap();
-        let written = client.subscribe(WRITES).await.unwrap();
+        let replica = client.subscribe(READ_SUBJECTS[0]).await.unwrap();
+        let leader = client.subscribe(READ_SUBJECTS[1]).await.unwrap();
+        let written = client.subscribe(WRITE_SUBJECT).await.unwrap();
         client.flush().await.unwrap();
         let (reads, writes) = (Arc::default(), Arc::default());
         let mut listening = JoinSet::new();
