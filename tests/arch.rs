@@ -59,7 +59,7 @@ const ALONE_IMPORTS: &[(&str, &[&str])] = &[
 const FOR_TESTS: &[&str] = &["confab-stack", "confab-client", "confab-protocol"];
 
 /// What the tests from outside must not know, so that they survive a rewrite.
-const INSIDE: &[&str] = &[
+const INTERNAL_NAMES: &[&str] = &[
     "confab_auth",
     "confab_bus",
     "confab_gateway",
@@ -141,7 +141,7 @@ fn the_end_to_end_tests_see_the_service_from_outside_only() {
     let folders = ["e2e", "docs"].map(|name| sources(&tests.join(name)).unwrap());
     for file in folders.concat() {
         let source = std::fs::read_to_string(&file).unwrap();
-        for inside in INSIDE {
+        for inside in INTERNAL_NAMES {
             let used = source.contains(&format!("{inside}::"));
             assert!(!used, "{} uses {inside}", file.display());
         }

@@ -9,7 +9,7 @@ use serde_json::{Deserializer, Value};
 use crate::markdown::{blocks, page};
 use crate::tables::{quoted, rows, section};
 
-const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+const HTTP_METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// What `confab openapi` or `confab asyncapi` prints.
 fn description(name: &str) -> Value {
@@ -82,7 +82,9 @@ fn routes_are_those_of_the_description() {
     }
     let all = document["paths"].as_object().unwrap().iter();
     let all = all.flat_map(|(path, item)| {
-        let methods = METHODS.iter().filter(|method| item.get(**method).is_some());
+        let methods = HTTP_METHODS
+            .iter()
+            .filter(|method| item.get(**method).is_some());
         methods.map(move |method| format!("{} {path}", method.to_uppercase()))
     });
     assert_eq!(shown, all.collect());

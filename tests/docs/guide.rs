@@ -22,7 +22,7 @@ use crate::socket::Socket;
 use crate::terminal::Terminal;
 
 /// Addresses and a process that the pages show, and where `confab dev` tells what they are.
-const SHOWN: [(&str, &str); 3] = [
+const SHOWN_VALUES: [(&str, &str); 3] = [
     ("http://127.0.0.1:40101", "/gateways/0/url"),
     ("http://127.0.0.1:40102", "/gateways/1/url"),
     ("40702", "/gateways/1/pid"),
@@ -81,7 +81,7 @@ struct Reader {
 impl Reader {
     async fn new(development: &Development) -> Self {
         let mut meanings = Meanings::default();
-        for (shown, at) in SHOWN {
+        for (shown, at) in SHOWN_VALUES {
             let told = development.told.pointer(at).unwrap();
             let actual = told
                 .as_str()

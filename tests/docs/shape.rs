@@ -8,9 +8,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// What a page leaves out.
-const REST: &str = "…";
+const REST_MARK: &str = "…";
 /// Numbers and answers that are others in each run: by jitter, or because a busy gateway is late.
-const VARYING: [&str; 3] = ["/reconnectAfterMs", "/retryAfterMs", "/complete"];
+const VARYING_FIELDS: [&str; 3] = ["/reconnectAfterMs", "/retryAfterMs", "/complete"];
 
 /// What the texts of the pages stand for in this run.
 #[derive(Debug, Clone, Default)]
@@ -43,9 +43,9 @@ impl Meanings {
     fn value(&mut self, at: &str, shown: &Value, actual: &Value) -> Result<(), String> {
         let is_like = match (shown, actual) {
             (Value::Object(shown), Value::Object(actual)) => {
-                let names = || shown.keys().filter(|name| *name != REST);
+                let names = || shown.keys().filter(|name| *name != REST_MARK);
                 let known: Vec<_> = names().map(|name| self.apply(name)).collect();
-                if !shown.contains_key(REST)
+                if !shown.contains_key(REST_MARK)
                     && let Some(more) = actual.keys().find(|name| !known.contains(name))
                 {
                     return Err(format!("{at}/{more} is not shown"));
@@ -60,7 +60,7 @@ impl Meanings {
                 true
             }
             (Value::Array(shown), Value::Array(actual)) => {
-                let is_open = shown.last().is_some_and(|last| last == REST);
+                let is_open = shown.last().is_some_and(|last| last == REST_MARK);
                 let count = shown.len() - usize::from(is_open);
                 if actual.len() < count || (actual.len() > count && !is_open) {
                     return Err(format!("{at} has {} elements", actual.len()));
@@ -72,9 +72,9 @@ impl Meanings {
             }
             (Value::String(shown), Value::String(actual)) => self.text(shown, actual),
             (Value::Number(_), Value::Number(_)) | (Value::Bool(_), Value::Bool(_)) => {
-                shown == actual || VARYING.iter().any(|name| at.ends_with(name))
+                shown == actual || VARYING_FIELDS.iter().any(|name| at.ends_with(name))
             }
-            _ => shown == actual || shown == REST,
+            _ => shown == actual || shown == REST_MARK,
         };
         if is_like {
             Ok(())
@@ -85,13 +85,13 @@ impl Meanings {
 
     /// Whether a text is that shown, or of the same kind; then it is what the shown one stands for from now on.
     fn text(&mut self, shown: &str, actual: &str) -> bool {
-        if shown == REST || (is_time(shown) && is_time(actual)) {
+        if shown == REST_MARK || (is_time(shown) && is_time(actual)) {
             return true;
         }
         if let Some(known) = self.0.get(shown) {
             return known == actual;
         }
-        let is_name = shown.ends_with(REST) || (is_uuid(shown) && is_uuid(actual));
+        let is_name = shown.ends_with(REST_MARK) || (is_uuid(shown) && is_uuid(actual));
         if is_name && shown != actual {
             self.set(shown, actual);
         }
@@ -108,7 +108,7 @@ impl Meanings {
                 Some(parts) if !is_last => parts,
                 _ => (rest, ""),
             };
-            let is_like = match word.split_once(REST) {
+            let is_like = match word.split_once(REST_MARK) {
                 Some((before, after)) => found.starts_with(before) && found.ends_with(after),
                 None => self.text(word, found),
             };
@@ -134,27 +134,30 @@ mod tests {
 
     use super::*;
 
-    const SHOWN: &str = "019a5d20-0010-7000-8000-000000000001";
-    const ACTUAL: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
-    const OTHER: &str = "01890a5d-ac96-774b-bcce-b302099a8058";
+    const PAGE_ID: &str = "019a5d20-0010-7000-8000-000000000001";
+    const ACTUAL_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+    const OTHER_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8058";
 
     #[test]
     fn an_id_stands_for_one_id() {
         let mut meanings = Meanings::default();
-        let shown = json!({ "id": SHOWN, "seq": 2, "…": "…" });
-        let actual = json!({ "id": ACTUAL, "seq": 2, "more": 1 });
+        let shown = json!({ "id": PAGE_ID, "seq": 2, "…": "…" });
+        let actual = json!({ "id": ACTUAL_ID, "seq": 2, "more": 1 });
         assert_eq!(meanings.learn(&shown, &actual), Ok(()));
-        assert_eq!(meanings.apply(&format!("<{SHOWN}>")), format!("<{ACTUAL}>"));
-        let other = json!({ "id": OTHER, "seq": 2 });
-        assert!(meanings.learn(&shown, &other).is_err());
-        let heads = json!({ "heads": { SHOWN: 2 } });
         assert_eq!(
-            meanings.learn(&heads, &json!({ "heads": { ACTUAL: 2 } })),
+            meanings.apply(&format!("<{PAGE_ID}>")),
+            format!("<{ACTUAL_ID}>")
+        );
+        let other = json!({ "id": OTHER_ID, "seq": 2 });
+        assert!(meanings.learn(&shown, &other).is_err());
+        let heads = json!({ "heads": { PAGE_ID: 2 } });
+        assert_eq!(
+            meanings.learn(&heads, &json!({ "heads": { ACTUAL_ID: 2 } })),
             Ok(())
         );
         assert!(
             meanings
-                .learn(&heads, &json!({ "heads": { ACTUAL: 3 } }))
+                .learn(&heads, &json!({ "heads": { ACTUAL_ID: 3 } }))
                 .is_err()
         );
     }
@@ -187,10 +190,10 @@ mod tests {
     fn a_line_is_compared_word_by_word() {
         let mut meanings = Meanings::default();
         meanings.set("http://127.0.0.1:40102", "http://127.0.0.1:5");
-        let shown = format!("session {SHOWN} is open at http://127.0.0.1:40102; Ctrl-C ends it");
-        let actual = format!("session {ACTUAL} is open at http://127.0.0.1:5; Ctrl-C ends it");
+        let shown = format!("session {PAGE_ID} is open at http://127.0.0.1:40102; Ctrl-C ends it");
+        let actual = format!("session {ACTUAL_ID} is open at http://127.0.0.1:5; Ctrl-C ends it");
         assert!(meanings.line(&shown, &actual));
-        assert!(!meanings.line(&shown, &actual.replace(ACTUAL, OTHER)));
+        assert!(!meanings.line(&shown, &actual.replace(ACTUAL_ID, OTHER_ID)));
         assert!(meanings.line("ratelimit: …", "ratelimit: \"user\"; r=1"));
         assert!(meanings.line("{…}", "{\"a\": 1}"));
         assert!(!meanings.line("a b", "a"));

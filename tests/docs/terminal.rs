@@ -12,7 +12,7 @@ use tokio::time::timeout;
 /// How long a line may take to come.
 const LINE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Printed behind what a command prints, with its status.
-const MARK: &str = "--end-of-command";
+const END_MARK: &str = "--end-of-command";
 
 /// A shell, and everything that it started. Dropping it ends them.
 pub(crate) struct Terminal {
@@ -54,12 +54,12 @@ impl Terminal {
     pub(crate) async fn run(&mut self, command: &str) -> Vec<String> {
         self.begin(command).await;
         // Behind a line that has no end as well.
-        let mark = format!("printf '\\n%s %s\\n' {MARK} $?\n");
+        let mark = format!("printf '\\n%s %s\\n' {END_MARK} $?\n");
         self.input.write_all(mark.as_bytes()).await.unwrap();
         let mut printed = Vec::new();
         loop {
             let line = self.line().await;
-            if let Some(status) = line.strip_prefix(MARK) {
+            if let Some(status) = line.strip_prefix(END_MARK) {
                 assert_eq!(status.trim(), "0", "{command}\n{}", printed.join("\n"));
                 break;
             }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::{Cluster, Folder, ISSUER, Setup};
+use crate::support::{Cluster, Folder, Setup, TOKEN_ISSUER};
 
 /// How long one scenario with small counts may take on a machine that runs other tests.
 const SCENARIO_TIMEOUT: Duration = Duration::from_secs(180);
@@ -234,7 +234,7 @@ async fn a_load_is_put_on_an_installation_that_runs() {
         format!("--gateway={first}/"),
         format!("--gateway={second}"),
         format!("--key={}", file.display()),
-        format!("--issuer={ISSUER}"),
+        format!("--issuer={TOKEN_ISSUER}"),
     ];
     let there: Vec<&str> = there.iter().map(String::as_str).collect();
     let load =

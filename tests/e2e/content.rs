@@ -12,7 +12,7 @@ mod storm;
 
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// In all content and metadata that must not be found again.
-const MARKER: &str = "zq7Marker";
+const CONTENT_MARKER: &str = "zq7Marker";
 const MESSAGES_PATH: &str = "/v1/messages";
 
 /// A conversation of two, and one message of it.
@@ -36,7 +36,7 @@ impl Scene {
         let path = alice.begins(0, "group", &["bob"]).await;
         bob.says(1, &path, "before it").await;
         let metadata = if is_deletion {
-            json!({"m": MARKER})
+            json!({"m": CONTENT_MARKER})
         } else {
             json!({"m": 1})
         };
@@ -44,7 +44,7 @@ impl Scene {
             "conversationId": id_of(&path),
             "clientId": "01890a5d-ac96-774b-bcce-b302099a8057",
             "kind": "text",
-            "content": {"text": format!("{MARKER} 1")},
+            "content": {"text": format!("{CONTENT_MARKER} 1")},
             "metadata": metadata,
         });
         let sent = alice.post(0, MESSAGES_PATH, send.clone()).await.ok(201);
@@ -116,7 +116,7 @@ impl Scene {
         let mut seen = 0;
         for (place, answer) in &answers {
             let text = answer.to_string();
-            assert!(!text.contains(MARKER), "{place}: {text}");
+            assert!(!text.contains(CONTENT_MARKER), "{place}: {text}");
             let mut found = Vec::new();
             messages(answer, &message["id"], &mut found);
             for told in &found {
@@ -177,7 +177,8 @@ async fn assert_not_stored(cluster: &Cluster) {
     .unwrap();
     assert!(tables.iter().any(|table| table == "events"), "{tables:?}");
     for table in tables {
-        let rows = format!("select t::text from \"{table}\" t where t::text like '%{MARKER}%'");
+        let rows =
+            format!("select t::text from \"{table}\" t where t::text like '%{CONTENT_MARKER}%'");
         let rows: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(rows))
             .fetch_all(&cluster.store)
             .await
@@ -191,9 +192,9 @@ async fn after_edits_one_content_is_served_everywhere_and_no_former_one() {
     let scene = Scene::begin(false).await;
     let live = scene.bob.on(1).await;
     let edits = [
-        json!({"content": {"text": format!("{MARKER} 2")}}),
-        json!({"content": [format!("{MARKER} 2 again")]}),
-        json!({"content": {"text": format!("{MARKER} 3")}}),
+        json!({"content": {"text": format!("{CONTENT_MARKER} 2")}}),
+        json!({"content": [format!("{CONTENT_MARKER} 2 again")]}),
+        json!({"content": {"text": format!("{CONTENT_MARKER} 3")}}),
         json!({"content": ["at", "last"]}),
     ];
     let mut last = Value::Null;
@@ -239,7 +240,7 @@ async fn after_a_deletion_nothing_of_the_content_is_served_or_stored() {
         let scene = Scene::begin(true).await;
         let live = scene.bob.on(1).await;
         for number in 0..edits {
-            let edit = json!({"content": {"text": format!("{MARKER} edit {number}")}});
+            let edit = json!({"content": {"text": format!("{CONTENT_MARKER} edit {number}")}});
             let edited = scene.alice.patch(number % 2, &scene.route, edit).await;
             edited.ok(200);
         }

@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::{AUDIENCE, Folder, ISSUER, Key, eventually, programs, soak};
+use crate::support::{Folder, Key, TOKEN_AUDIENCE, TOKEN_ISSUER, eventually, programs, soak};
 
 mod commands;
 mod keys;
@@ -191,8 +191,8 @@ fn gateway(nats: &str) -> Env {
     vec![
         ("CONFAB_NATS_URL", nats.to_owned()),
         ("CONFAB_JWT_PUBLIC_KEY", Key::es256("a").public_pem()),
-        ("CONFAB_JWT_ISSUER", ISSUER.to_owned()),
-        ("CONFAB_JWT_AUDIENCE", AUDIENCE.to_owned()),
+        ("CONFAB_JWT_ISSUER", TOKEN_ISSUER.to_owned()),
+        ("CONFAB_JWT_AUDIENCE", TOKEN_AUDIENCE.to_owned()),
         ("CONFAB_SINGLE_TENANT", "true".to_owned()),
         (
             "CONFAB_LISTEN",

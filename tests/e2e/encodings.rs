@@ -11,7 +11,7 @@ const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 const MSGPACK_SUBPROTOCOL: &str = "confab.v1.msgpack";
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 const MESSAGES_PATH: &str = "/v1/messages";
-const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+const ANY_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 fn small() -> Setup {
     Setup {
@@ -74,10 +74,10 @@ async fn ids_are_echoed_as_they_were_written() {
     let conversation = id_of(&path).to_uppercase();
     let mut raw = socket(&cluster, &alice, JSON_SUBPROTOCOL).await;
     for (form, is_duplicate) in [
-        (ID.to_uppercase(), false),
-        (format!("{{{ID}}}"), true),
-        (format!("urn:uuid:{ID}"), true),
-        (ID.to_owned(), true),
+        (ANY_ID.to_uppercase(), false),
+        (format!("{{{ANY_ID}}}"), true),
+        (format!("urn:uuid:{ANY_ID}"), true),
+        (ANY_ID.to_owned(), true),
     ] {
         let send = json!({"type": "send", "id": form, "conversationId": conversation, "kind": "text", "content": 1});
         raw.text(&send.to_string()).await;
@@ -104,7 +104,7 @@ async fn ids_are_echoed_as_they_were_written() {
         .get(0, &format!("{path}/events?after=1"))
         .await
         .ok(200);
-    assert_eq!(log.list("events")[0]["data"]["clientId"], ID);
+    assert_eq!(log.list("events")[0]["data"]["clientId"], ANY_ID);
     drop(raw);
     cluster.end().await;
 }
@@ -115,7 +115,7 @@ async fn messagepack_beyond_json_is_refused_by_frame_and_field() {
     let alice = cluster.user("alice");
     let path = alice.begins(0, "group", &["bob"]).await;
     let mut raw = socket(&cluster, &alice, MSGPACK_SUBPROTOCOL).await;
-    let send = |content: Value| json!({"type": "send", "id": ID, "conversationId": id_of(&path), "kind": "text", "content": content});
+    let send = |content: Value| json!({"type": "send", "id": ANY_ID, "conversationId": id_of(&path), "kind": "text", "content": content});
     let not_a_number = [&[0xcb][..], &f64::NAN.to_be_bytes()].concat();
     for (content, bytes, pointer) in [
         (
@@ -132,7 +132,7 @@ async fn messagepack_beyond_json_is_refused_by_frame_and_field() {
         let error = hears(&mut raw, "error").await;
         assert_eq!(
             (&error["id"], &error["errors"][0]["pointer"]),
-            (&json!(ID), &json!(pointer)),
+            (&json!(ANY_ID), &json!(pointer)),
             "{error}"
         );
     }
@@ -140,7 +140,7 @@ async fn messagepack_beyond_json_is_refused_by_frame_and_field() {
     sealed["encryptedContent"] = "@@".into();
     sealed["payloadSizeBytes"] = 3.into();
     say(&mut raw, &sealed, &[0xc4, 3, 0, 1, 2]).await;
-    assert_eq!(hears(&mut raw, "ack").await["id"], ID);
+    assert_eq!(hears(&mut raw, "ack").await["id"], ANY_ID);
     let log = alice
         .get(0, &format!("{path}/events?after=1"))
         .await

@@ -10,9 +10,9 @@ use crate::support::{
     BINARY_BYTE, Cluster, Member, Owed, Raw, Setup, TEXT_BYTE, assert_log, frame,
 };
 
-const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+const ANY_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 /// What stands in the fields, as JSON escapes.
-const POISONS: [&str; 3] = ["\\u0000", "\\ud800", "x\\udc00x"];
+const BAD_ESCAPES: [&str; 3] = ["\\u0000", "\\ud800", "x\\udc00x"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn u0000_in_any_text_field_is_a_validation_error_and_the_others_sends_of_that_moment_commit()
@@ -82,7 +82,7 @@ async fn over_http(cluster: &Cluster, mallory: &Member, conversation: Conversati
         ("authorization", bearer.as_str()),
         ("content-type", "application/json"),
     ];
-    for poison in POISONS {
+    for poison in BAD_ESCAPES {
         for (path, body) in bodies(conversation, poison) {
             let answer = mallory
                 .http
@@ -152,7 +152,7 @@ fn bodies(conversation: ConversationId, poison: &str) -> Vec<(String, String)> {
         .chain(messages)
         .chain([("/v1/messages".to_owned(), fill(r#"{"conversationId":"P","kind":"text","content":1}"#))])
         .chain([("/v1/messages".to_owned(), format!(
-            r#"{{"conversationId":"{conversation}","clientId":"{ID}{poison}","kind":"text","content":1}}"#
+            r#"{{"conversationId":"{conversation}","clientId":"{ANY_ID}{poison}","kind":"text","content":1}}"#
         ))])
         .collect()
 }
@@ -176,10 +176,10 @@ fn messages(poison: &str) -> Vec<String> {
 
 /// Each on a connection of its own: ten bad frames would end it.
 async fn over_websocket(cluster: &Cluster, conversation: ConversationId) {
-    for poison in POISONS {
+    for poison in BAD_ESCAPES {
         for fields in messages(poison) {
             let send = format!(
-                r#"{{"type":"send","id":"{ID}","conversationId":"{conversation}",{fields}}}"#
+                r#"{{"type":"send","id":"{ANY_ID}","conversationId":"{conversation}",{fields}}}"#
             );
             assert_answered(cluster, &send).await;
         }
@@ -246,7 +246,7 @@ async fn over_msgpack(cluster: &Cluster, conversation: ConversationId) {
         assert!(contains(&raw.welcome().await, "welcome"));
         let send = [
             ("type", "send"),
-            ("id", ID),
+            ("id", ANY_ID),
             ("conversationId", &conversation),
             ("kind", kind),
             ("content", content),

@@ -14,7 +14,7 @@ use super::record::{
     Account, Command, Deed, Heard, Life, Millis, Outcome, Positions, ReadMark, Told,
 };
 
-const CHAT: ConversationId = ConversationId(Uuid::from_u128(1));
+const CHAT_ID: ConversationId = ConversationId(Uuid::from_u128(1));
 
 fn user(name: &str) -> UserId {
     name.parse().unwrap()
@@ -63,17 +63,17 @@ fn ledger() -> Ledger {
     };
     log.memberships = log.derived();
     Ledger {
-        logs: [(CHAT, log)].into(),
+        logs: [(CHAT_ID, log)].into(),
         is_final: true,
     }
 }
 
 /// What alice asked for, as it was answered.
 fn commands() -> Vec<Command> {
-    let rows = ledger().logs[&CHAT].rows.clone();
+    let rows = ledger().logs[&CHAT_ID].rows.clone();
     rows.into_iter()
         .map(|row| Command {
-            conversation: CHAT,
+            conversation: CHAT_ID,
             actor: row.actor,
             time: row.at..=row.at + 1_000,
             outcome: Outcome::Done(matches!(row.deed, Deed::Send(_)).then_some(row.seq)),
@@ -83,9 +83,9 @@ fn commands() -> Vec<Command> {
 }
 
 fn told(seq: Seq) -> Told {
-    let row = ledger().logs[&CHAT].row(seq).unwrap().clone();
+    let row = ledger().logs[&CHAT_ID].row(seq).unwrap().clone();
     Told {
-        conversation: CHAT,
+        conversation: CHAT_ID,
         seq,
         id: row.id,
         r#type: row.r#type,
@@ -113,7 +113,7 @@ fn first(heard: Vec<Heard>) -> Life {
 fn resumed(said: Option<Seq>, heard: Vec<Heard>) -> Life {
     Life {
         resumed: true,
-        said: said.map(|seq| [(CHAT, seq)].into()),
+        said: said.map(|seq| [(CHAT_ID, seq)].into()),
         heard,
         ..Life::default()
     }
@@ -140,7 +140,7 @@ fn carol(lives: Vec<Life>) -> Vec<Violation> {
 
 fn truncated(from: Seq, head: Seq) -> Heard {
     Heard::Truncated {
-        conversation: CHAT,
+        conversation: CHAT_ID,
         from,
         head,
         reset: false,
@@ -177,11 +177,11 @@ fn a_loss_is_found_in_the_midst_at_a_seam_and_at_the_end() {
     let seam = vec![first(hears(1..=3)), resumed(None, hears(5..=10))];
     assert_eq!(bob(seam), [lost(5, 4)]);
     let end = bob(vec![first(hears(1..=8))]);
-    assert_eq!(end, [Violation::Late(user("bob"), CHAT, 9)]);
+    assert_eq!(end, [Violation::Late(user("bob"), CHAT_ID, 9)]);
     assert!(end[0].is_late());
     assert_eq!(
         bob(vec![first(vec![])]),
-        [Violation::Late(user("bob"), CHAT, 1)]
+        [Violation::Late(user("bob"), CHAT_ID, 1)]
     );
 }
 
@@ -262,7 +262,7 @@ fn what_is_truncated_may_be_missing_and_nothing_beside_it() {
     assert_eq!(bob(tell(4, 8, 9)), []);
     assert_eq!(
         bob(tell(5, 8, 9)),
-        [Violation::Unnamed(user("bob"), CHAT, 4)]
+        [Violation::Unnamed(user("bob"), CHAT_ID, 4)]
     );
     assert_eq!(
         bob(tell(4, 8, 10)),
@@ -286,7 +286,7 @@ fn who_has_not_read_what_was_truncated_is_told_again() {
 fn what_is_read_in_its_place_is_the_log() {
     let read = |seqs: Vec<Seq>| {
         let events = seqs.into_iter().map(told).collect();
-        let (conversation, head) = (CHAT, 10);
+        let (conversation, head) = (CHAT_ID, 10);
         let read = Heard::Read {
             conversation,
             head,
@@ -298,7 +298,7 @@ fn what_is_read_in_its_place_is_the_log() {
         ])
     };
     assert_eq!(read((4..=10).collect()), []);
-    let hole = Violation::HoleInLog(user("bob"), CHAT, 6);
+    let hole = Violation::HoleInLog(user("bob"), CHAT_ID, 6);
     assert_eq!(read(vec![4, 5, 7, 8, 9, 10]), [hole]);
 }
 
@@ -306,7 +306,7 @@ fn what_is_read_in_its_place_is_the_log() {
 fn a_fresh_session_counts_from_its_heads_or_from_what_was_seen() {
     let fresh = |said: Option<Seq>, seqs: Vec<Seq>| {
         let life = Life {
-            heads: Some([(CHAT, 8)].into()),
+            heads: Some([(CHAT_ID, 8)].into()),
             resumed: false,
             ..resumed(said, hears(seqs))
         };
@@ -337,7 +337,7 @@ fn while_more_is_stored_what_is_newer_than_the_ledger_is_not_judged() {
 fn acknowledged_mark_that_is_seen_lower_is_found() {
     let with = |told: &[(&str, Seq)]| {
         let told = told.iter().map(|(name, up_to)| ReadMark {
-            conversation: CHAT,
+            conversation: CHAT_ID,
             user: user(name),
             up_to: *up_to,
         });
@@ -351,7 +351,7 @@ fn acknowledged_mark_that_is_seen_lower_is_found() {
         ("bob", 6),
     ];
     assert_eq!(with(&good), []);
-    let lower = |name, seen, told| Violation::MarkLower(user(name), CHAT, seen, told);
+    let lower = |name, seen, told| Violation::MarkLower(user(name), CHAT_ID, seen, told);
     let back = [("bob", 4), ("carol", 2), ("bob", 3)];
     assert_eq!(with(&back), [lower("bob", 3, 4)]);
     assert_eq!(with(&[("bob", 7)]), [lower("bob", 6, 7)]);
@@ -361,7 +361,7 @@ fn acknowledged_mark_that_is_seen_lower_is_found() {
 #[test]
 fn read_marks_that_go_back_or_beyond_the_log_are_found() {
     let receipt = |name, up_to| Heard::Receipt {
-        conversation: CHAT,
+        conversation: CHAT_ID,
         user: user(name),
         up_to,
     };
@@ -373,7 +373,7 @@ fn read_marks_that_go_back_or_beyond_the_log_are_found() {
         receipt("alice", 9),
     ];
     assert_eq!(with(&good), []);
-    let violation = |name, up_to| Violation::Receipt(user("bob"), CHAT, user(name), up_to);
+    let violation = |name, up_to| Violation::Receipt(user("bob"), CHAT_ID, user(name), up_to);
     let back = [receipt("alice", 9), receipt("alice", 5)];
     assert_eq!(with(&back), [violation("alice", 5)]);
     assert_eq!(with(&[receipt("alice", 11)]), [violation("alice", 11)]);

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::{WAIT_TIMEOUT, lines};
 use crate::support::{Cluster, Raw, Setup, eventually, id_of};
 
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const SPAN: &str = "00f067aa0ba902b7";
+const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN_ID: &str = "00f067aa0ba902b7";
 
 /// A request that fails at the worker: its id, and whether it was traced.
 type Failed = (String, bool);
@@ -27,7 +27,7 @@ async fn json_lines_have_request_and_trace() {
             .await;
             let trace = [&line["trace_id"], &line["span_id"]];
             if is_traced {
-                assert_eq!(trace, [TRACE, SPAN], "{line}");
+                assert_eq!(trace, [TRACE_ID, SPAN_ID], "{line}");
             } else {
                 assert_eq!(trace, [&Value::Null, &Value::Null], "{line}");
             }
@@ -53,7 +53,7 @@ async fn text_lines_have_request_and_trace() {
                 found.map(str::to_owned)
             })
             .await;
-            let trace = format!("trace_id={TRACE} span_id={SPAN}");
+            let trace = format!("trace_id={TRACE_ID} span_id={SPAN_ID}");
             assert_eq!(line.contains(&trace), is_traced, "{line}");
         }
     }
@@ -81,7 +81,7 @@ async fn fail(cluster: &Cluster) -> Vec<Failed> {
     let broken = "alter table events rename column payload to payload_gone";
     sqlx::query(broken).execute(&cluster.store).await.unwrap();
 
-    let traceparent = format!("00-{TRACE}-{SPAN}-01");
+    let traceparent = format!("00-{TRACE_ID}-{SPAN_ID}-01");
     let message =
         json!({"conversationId": conversation, "kind": "text", "content": {"text": "hello"}});
     let messages = format!("/v1/conversations/{conversation}/messages");
@@ -130,7 +130,7 @@ async fn fail(cluster: &Cluster) -> Vec<Failed> {
 async fn socket(cluster: &Cluster, token: &str) -> Raw {
     let headers = [
         format!("Authorization: Bearer {token}"),
-        format!("traceparent: 00-{TRACE}-{SPAN}-01"),
+        format!("traceparent: 00-{TRACE_ID}-{SPAN_ID}-01"),
     ];
     let port = cluster.gateways[0].port();
     let mut raw = Raw::upgraded(port, "confab.v1.json", &headers).await;

@@ -10,7 +10,7 @@ use super::frames::Frames;
 use crate::support::{Cluster, Setup, User, id_of};
 
 /// The key of a change.
-const KEY: &str = "01890A5D-AC96-774B-BCCE-B302099A8060";
+const CHANGE_KEY: &str = "01890A5D-AC96-774B-BCCE-B302099A8060";
 
 /// Everything that is served of a conversation and of one message in it.
 async fn everything(user: &User, gateway: usize, path: &str, message: &str) -> [Value; 4] {
@@ -92,7 +92,7 @@ async fn repeated_edit_changes_no_later_content() {
         let body = Some(json!({ "content": content }));
         alice.call(gateway, "PATCH", &route, more, body)
     };
-    let keyed: &[(&str, &str)] = &[("idempotency-key", KEY)];
+    let keyed: &[(&str, &str)] = &[("idempotency-key", CHANGE_KEY)];
     let first = change(0, keyed, json!(2)).await.ok(200);
     let told = |answer: &crate::support::Answer| {
         let header = |name| answer.header(name).map(str::to_owned);
@@ -117,7 +117,7 @@ async fn repeated_edit_changes_no_later_content() {
         .await
         .unwrap();
     let frame = ClientFrame::Edit(Edit {
-        id: Some(KEY.to_lowercase()),
+        id: Some(CHANGE_KEY.to_lowercase()),
         conversation_id: id_of(&path).parse().unwrap(),
         message_id: serde_json::from_value(message["id"].clone()).unwrap(),
         if_version: None,
@@ -326,7 +326,7 @@ async fn metadata_is_edited_by_frame_and_replayed() {
     let message = alice.says(0, &path, "one").await;
     let heard = bob.on(1).await;
     let mut frames = Frames::open(&cluster, &alice, 0, &path, &message).await;
-    let edit = |metadata: Value| json!({"type": "edit", "id": KEY, "metadata": metadata});
+    let edit = |metadata: Value| json!({"type": "edit", "id": CHANGE_KEY, "metadata": metadata});
     let first = frames.done(edit(json!({"mentions": ["bob"]}))).await;
     assert_eq!(first, (json!(3), json!(false)));
     let again = frames.done(edit(json!({"mentions": ["bob"]}))).await;

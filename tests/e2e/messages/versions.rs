@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::frames::Frames;
 use crate::support::{Cluster, Setup};
 
-const KEYS: [&str; 2] = [
+const CHANGE_KEYS: [&str; 2] = [
     "01890a5d-ac96-774b-bcce-b302099a8061",
     "01890a5d-ac96-774b-bcce-b302099a8062",
 ];
@@ -17,7 +17,7 @@ async fn frame_changes_only_the_version_it_names() {
     let path = alice.begins(0, "group", &["bob"]).await;
     let message = alice.says(0, &path, "one").await;
     let mut frames = Frames::open(&cluster, &alice, 1, &path, &message).await;
-    let edit = |version: Value, content: u64| json!({"type": "edit", "id": KEYS[0], "ifVersion": version, "content": content});
+    let edit = |version: Value, content: u64| json!({"type": "edit", "id": CHANGE_KEYS[0], "ifVersion": version, "content": content});
     let delete = |id: &str, version: u64| json!({"type": "delete", "id": id, "ifVersion": version});
 
     assert_eq!(frames.stale(edit(2.into(), 2)).await, 1);
@@ -31,11 +31,11 @@ async fn frame_changes_only_the_version_it_names() {
     let again = frames.done(edit(1.into(), 2)).await;
     assert_eq!(again, (json!(3), json!(true)));
 
-    assert_eq!(frames.stale(delete(KEYS[1], 1)).await, 2);
-    let deleted = frames.done(delete(KEYS[1], 2)).await;
+    assert_eq!(frames.stale(delete(CHANGE_KEYS[1], 1)).await, 2);
+    let deleted = frames.done(delete(CHANGE_KEYS[1], 2)).await;
     assert_eq!(deleted, (json!(4), json!(false)));
     // What is deleted may be deleted again whatever its version.
-    for id in [KEYS[1], KEYS[0], "any"] {
+    for id in [CHANGE_KEYS[1], CHANGE_KEYS[0], "any"] {
         let (seq, _) = frames.done(delete(id, 1)).await;
         assert_eq!(seq, 4);
     }
@@ -68,7 +68,7 @@ async fn deletion_over_http_needs_its_version() {
     let shown = alice.get(1, &route).await.ok(200);
     assert_eq!(shown["message"]["content"], 2);
 
-    let keyed = [("if-match", "\"2\""), ("idempotency-key", KEYS[0])];
+    let keyed = [("if-match", "\"2\""), ("idempotency-key", CHANGE_KEYS[0])];
     let deleted = delete(0, &keyed).await.ok(200);
     assert_eq!(deleted.header("etag"), Some("\"3\""));
     assert_eq!(deleted.header("idempotent-replayed"), None);

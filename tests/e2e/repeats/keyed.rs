@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Cluster, Setup, User, id_of};
 
 /// A key is good for one kind of command, so that all kinds here share one.
-const KEY: &str = "k";
+const SHARED_KEY: &str = "k";
 
 /// A request over HTTP: its method, path and body.
 type Request = (&'static str, String, Option<Value>);
@@ -85,7 +85,7 @@ async fn keyed_command_is_done_once_over_http() {
         (delete(&one), vec![delete(&other)]),
     ];
     for (request, others) in &steps {
-        assert_once(&cluster, &alice, &path, KEY, request, others).await;
+        assert_once(&cluster, &alice, &path, SHARED_KEY, request, others).await;
     }
     // What changes nothing is known again as well.
     for (request, another) in [
@@ -94,11 +94,11 @@ async fn keyed_command_is_done_once_over_http() {
     ] {
         assert_once(&cluster, &alice, &path, "nothing", &request, &[another]).await;
     }
-    assert_once(&cluster, &alice, &path, KEY, &delete(&path), &[]).await;
+    assert_once(&cluster, &alice, &path, SHARED_KEY, &delete(&path), &[]).await;
     // Whatever became of the conversation since, a repeat is told that it was done.
     let stored = count(&cluster, &path).await;
     for (request, _) in &steps {
-        let again = keyed(&alice, 0, KEY, request).await;
+        let again = keyed(&alice, 0, SHARED_KEY, request).await;
         assert!(again.status < 300, "{request:?}: {}", again.body);
         assert_eq!(again.header("idempotent-replayed"), Some("true"));
     }
@@ -114,7 +114,7 @@ async fn leaving_twice_by_one_key_is_leaving_once() {
     let path = alice.begins(0, "group", &["bob"]).await;
     for user in [&alice, &bob] {
         let leave = ("DELETE", format!("{path}/participants/{}", user.id), None);
-        assert_once(&cluster, user, &path, KEY, &leave, &[]).await;
+        assert_once(&cluster, user, &path, SHARED_KEY, &leave, &[]).await;
         // By no key it is nobody's any more.
         let told = user.call(1, "DELETE", &leave.1, &[], None).await;
         assert!(told.status >= 400, "{}", told.body);

@@ -11,7 +11,7 @@ use sqlx::postgres::PgPoolOptions;
 
 use super::folder::Folder;
 use super::postgres::{Database, programs};
-use super::tokens::{AUDIENCE, ISSUER};
+use super::tokens::{TOKEN_AUDIENCE, TOKEN_ISSUER};
 use super::{Key, User, claims, eventually};
 
 /// How long a process may take until it is ready, on a machine that runs other tests.
@@ -242,8 +242,8 @@ impl Cluster {
             ("CONFAB_NATS_URL", Some(self.nats.url())),
             ("CONFAB_DATABASE_URL", None),
             ("CONFAB_JWT_PUBLIC_KEY", Some(self.key.public_pem())),
-            ("CONFAB_JWT_ISSUER", Some(ISSUER.to_owned())),
-            ("CONFAB_JWT_AUDIENCE", Some(AUDIENCE.to_owned())),
+            ("CONFAB_JWT_ISSUER", Some(TOKEN_ISSUER.to_owned())),
+            ("CONFAB_JWT_AUDIENCE", Some(TOKEN_AUDIENCE.to_owned())),
             ("CONFAB_JWT_TENANT_OPTIONAL", Some("true".to_owned())),
             ("CONFAB_JWT_GRANTS", Some("read,write,admin".to_owned())),
             ("CONFAB_DRAIN_DELAY", Some("0".to_owned())),

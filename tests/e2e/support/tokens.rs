@@ -12,9 +12,9 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 /// Who the tokens of tests are from.
-pub(crate) const ISSUER: &str = "confab-tests";
+pub(crate) const TOKEN_ISSUER: &str = "confab-tests";
 /// Whom they are for.
-pub(crate) const AUDIENCE: &str = "confab";
+pub(crate) const TOKEN_AUDIENCE: &str = "confab";
 
 /// A private key with its id.
 pub(crate) struct Key {
@@ -162,8 +162,8 @@ pub(crate) fn jwks<'a>(keys: impl IntoIterator<Item = &'a Key>) -> String {
 pub(crate) fn claims(user: &str) -> Value {
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
     json!({
-        "iss": ISSUER,
-        "aud": AUDIENCE,
+        "iss": TOKEN_ISSUER,
+        "aud": TOKEN_AUDIENCE,
         "sub": user,
         "deviceId": format!("device-of-{user}"),
         "sessionId": format!("login-of-{user}"),

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use super::changed;
-use crate::support::{AUDIENCE, ISSUER, Jwks, Key, jwks};
+use crate::support::{Jwks, Key, TOKEN_AUDIENCE, TOKEN_ISSUER, jwks};
 
 fn checked(token: &str, settings: &[&str]) -> (Output, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_confab"));
@@ -40,9 +40,9 @@ fn check_explains_good_and_refused_tokens() {
         "--jwt-public-key",
         &pem,
         "--jwt-issuer",
-        ISSUER,
+        TOKEN_ISSUER,
         "--jwt-audience",
-        AUDIENCE,
+        TOKEN_AUDIENCE,
     ];
     let tenant = [
         &base[..],
@@ -95,9 +95,9 @@ async fn check_fetches_key_sets_and_tells_failures() {
         let checking = tokio::task::spawn_blocking(move || {
             let base = [
                 "--jwt-issuer",
-                ISSUER,
+                TOKEN_ISSUER,
                 "--jwt-audience",
-                AUDIENCE,
+                TOKEN_AUDIENCE,
                 "--single-tenant",
             ];
             checked(&token, &[&["--jwt-jwks-url", &url][..], &base].concat())

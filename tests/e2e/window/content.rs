@@ -14,7 +14,7 @@ use super::WAIT_TIMEOUT;
 use crate::support::{Cluster, Member, RefusingStream, Setup, User, eventually, text};
 
 /// In all content that must not be told again.
-const MARKER: &str = "zq7Marker";
+const CONTENT_MARKER: &str = "zq7Marker";
 /// Small messages, and large ones behind them: the window is as large as the stream's average says that they are.
 const SMALL_MESSAGES: usize = 4000;
 const LARGE_MESSAGES: usize = 400;
@@ -34,7 +34,7 @@ async fn send(
     count: usize,
     bytes: usize,
 ) -> Vec<(EventId, Seq)> {
-    let words = format!("{MARKER} {}", "x".repeat(bytes));
+    let words = format!("{CONTENT_MARKER} {}", "x".repeat(bytes));
     let mut sent = Vec::new();
     while sent.len() < count {
         let some = MAX_PENDING.min(count - sent.len());
@@ -81,7 +81,7 @@ fn assert_not_former(told: &[Event], place: &str) {
     for event in told {
         let data = event.data.as_str();
         assert!(
-            !data.contains(MARKER),
+            !data.contains(CONTENT_MARKER),
             "{place} tells {}: {data:.80}",
             event.seq
         );

@@ -135,7 +135,7 @@ fn presence_in_too_large_conversation_is_found() {
     };
     log.memberships = log.derived();
     let large = Ledger {
-        logs: [(CHAT, log)].into(),
+        logs: [(CHAT_ID, log)].into(),
         is_final: true,
     };
     for (status, at) in [(Online, 19_000), (Online, 35_000), (Offline, 36_000)] {

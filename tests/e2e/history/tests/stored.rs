@@ -9,7 +9,7 @@ fn stored(change: impl FnOnce(&mut Ledger, &mut Vec<Command>)) -> Vec<Violation>
 }
 
 fn log(ledger: &mut Ledger) -> &mut Log {
-    ledger.logs.get_mut(&CHAT).unwrap()
+    ledger.logs.get_mut(&CHAT_ID).unwrap()
 }
 
 #[test]
@@ -22,11 +22,11 @@ fn an_answered_command_that_is_not_stored_is_found() {
             ..commands[0].clone()
         });
     });
-    assert_eq!(missing, [Violation::Lost(CHAT, alice.clone(), send(99))]);
+    assert_eq!(missing, [Violation::Lost(CHAT_ID, alice.clone(), send(99))]);
     let elsewhere = stored(|_, commands| commands[1].outcome = Outcome::Done(Some(3)));
     assert_eq!(
         elsewhere,
-        [Violation::Elsewhere(CHAT, alice.clone(), send(2), 3)]
+        [Violation::Elsewhere(CHAT_ID, alice.clone(), send(2), 3)]
     );
     let role = Deed::Role(user("bob"), "admin".to_owned());
     let changed = stored(|_, commands| {
@@ -36,7 +36,7 @@ fn an_answered_command_that_is_not_stored_is_found() {
             ..commands[0].clone()
         });
     });
-    assert_eq!(changed, [Violation::Lost(CHAT, alice, role)]);
+    assert_eq!(changed, [Violation::Lost(CHAT_ID, alice, role)]);
 }
 
 /// What is wrong when alice gave bob these roles at these times, the first of which is stored and made him an admin.
@@ -59,7 +59,7 @@ fn roles(given: &[(&str, Millis)]) -> Vec<Violation> {
 fn role_that_its_user_had_is_no_event() {
     let lost = |role: &str| {
         let deed = Deed::Role(user("bob"), role.to_owned());
-        [Violation::Lost(CHAT, user("alice"), deed)]
+        [Violation::Lost(CHAT_ID, user("alice"), deed)]
     };
     let made = ("admin", 110_000);
     assert_eq!(roles(&[made]), []);
@@ -80,22 +80,28 @@ fn a_command_that_was_carried_out_twice_is_found() {
         rows.push(row);
     };
     let twice = stored(|ledger, _| again(ledger));
-    assert_eq!(twice, [Violation::Twice(CHAT, user("alice"), send(10))]);
+    assert_eq!(twice, [Violation::Twice(CHAT_ID, user("alice"), send(10))]);
     let repeated = stored(|ledger, commands| {
         again(ledger);
         commands[9].outcome = Outcome::Unknown;
     });
-    assert_eq!(repeated, [Violation::Twice(CHAT, user("alice"), send(10))]);
+    assert_eq!(
+        repeated,
+        [Violation::Twice(CHAT_ID, user("alice"), send(10))]
+    );
 }
 
 #[test]
 fn what_was_refused_or_asked_for_by_nobody_is_found_where_it_is_stored() {
     let code = Code::ConversationNotFound;
     let refused = stored(|_, commands| commands[9].outcome = Outcome::Refused(code));
-    let violation = Violation::RefusedAndStored(CHAT, user("alice"), send(10), code);
+    let violation = Violation::RefusedAndStored(CHAT_ID, user("alice"), send(10), code);
     assert_eq!(refused, [violation]);
     let unasked = stored(|_, commands| drop(commands.pop()));
-    assert_eq!(unasked, [Violation::Unasked(CHAT, user("alice"), send(10))]);
+    assert_eq!(
+        unasked,
+        [Violation::Unasked(CHAT_ID, user("alice"), send(10))]
+    );
 }
 
 #[test]
@@ -114,10 +120,10 @@ fn a_gap_in_the_log_and_participants_of_its_own_are_found() {
         log(ledger).rows.remove(4);
         commands.remove(4);
     });
-    assert_eq!(gap, [Violation::Numbers(CHAT)]);
+    assert_eq!(gap, [Violation::Numbers(CHAT_ID)]);
     let participants = stored(|ledger, _| {
         let bob = log(ledger).memberships.get_mut(&user("bob")).unwrap();
         bob[0].left = Some(10);
     });
-    assert_eq!(participants, [Violation::Projection(CHAT, user("bob"))]);
+    assert_eq!(participants, [Violation::Projection(CHAT_ID, user("bob"))]);
 }
