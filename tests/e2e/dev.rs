@@ -20,7 +20,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The last line that it prints.
 const LAST_LINE: &str = "micro info confab-worker";
-const APP: &str = "https://app.example";
+const APP_ORIGIN: &str = "https://app.example";
 
 /// A `confab dev` in a folder of the test's own.
 struct Dev {
@@ -44,7 +44,10 @@ impl Dev {
             variable("CONFAB_DEV_TOOLS_DIR", tools),
             variable("CONFAB_DEV_DATA_DIR", folder.path().join(".confab/data")),
             variable("CONFAB_DEV_READY_FILE", ready.clone()),
-            ("CONFAB_CORS_ORIGINS".to_owned(), Some(APP.to_owned())),
+            (
+                "CONFAB_CORS_ORIGINS".to_owned(),
+                Some(APP_ORIGIN.to_owned()),
+            ),
         ];
         let mut process = Process::spawn(Launch {
             name: "dev".to_owned(),
@@ -81,7 +84,7 @@ impl Dev {
 
     /// Pastes lines into a shell in the folder, and gives what was printed.
     async fn paste(&self, lines: &str) -> String {
-        let script = format!("{BEFORE}{lines}");
+        let script = format!("{SCRIPT_PRELUDE}{lines}");
         let mut shell = Command::new("bash");
         shell
             .args(["-euo", "pipefail", "-c", &script])
@@ -105,7 +108,7 @@ impl Dev {
 }
 
 /// Stands in for the nats CLI, which a machine need not have: a line must name the server. What runs beside ends with the shell.
-const BEFORE: &str = r#"
+const SCRIPT_PRELUDE: &str = r#"
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 nats() { [ "$1" = -s ] && [ "$2" = "$CONFAB_NATS_URL" ] && echo "nats ${*:3}"; }
 "#;
@@ -192,7 +195,7 @@ async fn dev_lets_in_local_pages_and_explains_refusals() {
         ("https://localhost", true),
         ("http://127.0.0.1:3000", true),
         ("http://[::1]:8080", true),
-        (APP, true),
+        (APP_ORIGIN, true),
         ("https://evil.example", false),
         ("http://localhost.evil.example", false),
     ] {

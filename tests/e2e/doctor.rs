@@ -246,4 +246,4 @@ impl Server {
 }
 
 /// A server that does for every role.
-const USUAL: &str = "jetstream { store_dir: \"STORE\" }";
+const NATS_CONFIG: &str = "jetstream { store_dir: \"STORE\" }";

@@ -25,7 +25,7 @@ const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(60);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What each role writes when it begins and when it is over.
-const LINES: [[&str; 2]; 2] = [
+const CONDITION_LINES: [[&str; 2]; 2] = [
     [
         "the stream of events does not take what is committed",
         "the stream of events takes again what is committed",
@@ -195,7 +195,7 @@ async fn is_level(cluster: &Cluster) {
 fn lines(cluster: &Cluster) -> Vec<(String, usize)> {
     let mut all = Vec::new();
     let roles = [&cluster.workers, &cluster.gateways];
-    for (services, lines) in roles.into_iter().zip(LINES) {
+    for (services, lines) in roles.into_iter().zip(CONDITION_LINES) {
         for service in services {
             let path = service.process().log();
             let log = std::fs::read_to_string(path).unwrap();

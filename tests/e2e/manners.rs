@@ -7,7 +7,7 @@ use crate::support::{Cluster, Setup, User, text};
 
 mod bounds;
 
-const APP: &str = "https://app.example";
+const APP_ORIGIN: &str = "https://app.example";
 const CONVERSATIONS_PATH: &str = "/v1/conversations";
 
 fn setup(name: &'static str, value: &str) -> Setup {
@@ -59,12 +59,12 @@ fn assert_names_setting(refused: &Response, origin: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_listed_origins_may_call_and_read_every_header() {
-    let list = format!("{APP},http://localhost:3000");
+    let list = format!("{APP_ORIGIN},http://localhost:3000");
     let cluster = Cluster::start(setup("CONFAB_CORS_ORIGINS", &list)).await;
     let alice = cluster.user("alice");
     let problem = "/v1/nowhere";
     for (origin, allowed) in [
-        (APP, true),
+        (APP_ORIGIN, true),
         ("http://localhost:3000", true),
         ("https://evil.example", false),
         ("null", false),
@@ -106,7 +106,7 @@ async fn pages_of_listed_origins_may_call_and_read_every_header() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn preflights_of_known_routes_are_answered_and_nothing_else_is_taken_for_one() {
-    let cluster = Cluster::start(setup("CONFAB_CORS_ORIGINS", APP)).await;
+    let cluster = Cluster::start(setup("CONFAB_CORS_ORIGINS", APP_ORIGIN)).await;
     let alice = cluster.user("alice");
     let conversation = "/v1/conversations/01890a5d-ac96-774b-bcce-b302099a8057";
     let asks = [
@@ -114,9 +114,9 @@ async fn preflights_of_known_routes_are_answered_and_nothing_else_is_taken_for_o
         ("access-control-request-headers", "authorization,if-match"),
     ];
     let from = |origin| [&[("origin", origin)][..], &asks].concat();
-    let answer = ask(&alice, "OPTIONS", conversation, &from(APP)).await;
+    let answer = ask(&alice, "OPTIONS", conversation, &from(APP_ORIGIN)).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(allowed_origin(&answer), Some(APP));
+    assert_eq!(allowed_origin(&answer), Some(APP_ORIGIN));
     assert!(answer.header("x-request-id").is_some());
     assert_eq!(answer.header("access-control-max-age"), Some("7200"));
     let methods = listed(&answer, "access-control-allow-methods");
@@ -143,9 +143,15 @@ async fn preflights_of_known_routes_are_answered_and_nothing_else_is_taken_for_o
     .await;
     assert_eq!((other.status, allowed_origin(&other)), (403, None));
     assert_names_setting(&other, "https://evil.example");
-    let unknown = ask(&alice, "OPTIONS", "/v1/nowhere", &from(APP)).await;
+    let unknown = ask(&alice, "OPTIONS", "/v1/nowhere", &from(APP_ORIGIN)).await;
     assert_eq!((unknown.status, allowed_origin(&unknown)), (404, None));
-    let plain = ask(&alice, "OPTIONS", CONVERSATIONS_PATH, &[("origin", APP)]).await;
+    let plain = ask(
+        &alice,
+        "OPTIONS",
+        CONVERSATIONS_PATH,
+        &[("origin", APP_ORIGIN)],
+    )
+    .await;
     assert_eq!(plain.status, 405);
     assert!(listed(&plain, "allow").contains(&"post".to_owned()));
     cluster.end().await;
@@ -155,7 +161,7 @@ async fn preflights_of_known_routes_are_answered_and_nothing_else_is_taken_for_o
 async fn with_a_star_any_page_may_call() {
     let cluster = Cluster::start(setup("CONFAB_CORS_ORIGINS", "*")).await;
     let alice = cluster.user("alice");
-    for origin in [APP, "null"] {
+    for origin in [APP_ORIGIN, "null"] {
         let answer = ask_as(&alice, "GET", CONVERSATIONS_PATH, &[("origin", origin)]).await;
         assert_eq!((answer.status, allowed_origin(&answer)), (200, Some("*")));
         assert_eq!(answer.header("access-control-allow-credentials"), None);
@@ -167,8 +173,11 @@ async fn with_a_star_any_page_may_call() {
 async fn every_answer_says_what_browsers_and_caches_may_make_of_it_and_nothing_of_cors_unasked() {
     let cluster = Cluster::start(setup("CONFAB_CORS_ORIGINS", "")).await;
     let alice = cluster.user("alice");
-    let page = [("origin", APP)];
-    let preflight = [("origin", APP), ("access-control-request-method", "POST")];
+    let page = [("origin", APP_ORIGIN)];
+    let preflight = [
+        ("origin", APP_ORIGIN),
+        ("access-control-request-method", "POST"),
+    ];
     let answers = [
         (ask_as(&alice, "GET", CONVERSATIONS_PATH, &page).await, 200),
         (ask(&alice, "GET", CONVERSATIONS_PATH, &page).await, 401),

@@ -11,7 +11,7 @@ const CONCURRENT_LISTS: usize = 40;
 /// How long anybody else may wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Counting takes a user's lists a second a conversation.
-const SLOWED: &str = "
+const SLOW_LISTS_SQL: &str = "
     create or replace function unread_messages(
         in_conversation uuid, in_user text, in_mark bigint, in_messages bigint, in_most bigint
     ) returns bigint language plpgsql stable as $$
@@ -42,7 +42,7 @@ async fn slow_lists_of_one_user_delay_nobody_else() {
         peer.says(0, &shared, "hello").await;
     }
     let foreign = other.begins(0, "group", &["another"]).await;
-    let slowed = sqlx::raw_sql(SLOWED).execute(&cluster.store).await;
+    let slowed = sqlx::raw_sql(SLOW_LISTS_SQL).execute(&cluster.store).await;
     slowed.unwrap();
 
     let mut lists = JoinSet::new();

@@ -143,7 +143,7 @@ async fn replaced_nats_password_needs_no_restart() {
 }
 
 /// What Postgres says to a wrong password.
-const REFUSAL: &str = "password authentication failed";
+const PASSWORD_REFUSAL: &str = "password authentication failed";
 
 /// As often as the worker told that Postgres is away, it told that it is there again.
 async fn level(cluster: &Cluster) {
@@ -184,14 +184,16 @@ async fn replaced_postgres_password_needs_no_restart() {
     role.takes(&cluster, "second").await;
     new_users_talk(&cluster).await;
     cluster.ready().await;
-    assert!(!log(&cluster.workers[0]).contains(REFUSAL));
+    assert!(!log(&cluster.workers[0]).contains(PASSWORD_REFUSAL));
     level(&cluster).await;
 
     // The server before the file: while they differ the worker says so, once.
     let said = told(&cluster.workers[0], "postgres");
     role.takes(&cluster, "third").await;
     eventually("the refusal is told", WAIT_TIMEOUT, async || {
-        log(&cluster.workers[0]).contains(REFUSAL).then_some(())
+        log(&cluster.workers[0])
+            .contains(PASSWORD_REFUSAL)
+            .then_some(())
     })
     .await;
     replace(&path, "third");

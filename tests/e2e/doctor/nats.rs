@@ -4,7 +4,7 @@ use std::path::Path;
 
 use confab_stack::free_port;
 
-use super::{Fault, Server, USUAL, gateway, worker};
+use super::{Fault, NATS_CONFIG, Server, gateway, worker};
 use crate::support::{Database, Folder};
 
 /// A gateway and a worker on a server of this configuration.
@@ -121,7 +121,7 @@ async fn old_server_is_told() {
         return;
     }
     let folder = Folder::of_test();
-    let server = Server::of(program, &folder, USUAL).await;
+    let server = Server::of(program, &folder, NATS_CONFIG).await;
     let fault = Fault {
         role: "gateway",
         env: &gateway(&server.url),
@@ -137,7 +137,7 @@ async fn old_server_is_told() {
 #[tokio::test]
 async fn domain_that_nobody_serves_is_told() {
     let folder = Folder::of_test();
-    let server = Server::start(&folder, USUAL).await;
+    let server = Server::start(&folder, NATS_CONFIG).await;
     let mut env = gateway(&server.url);
     env.push(("CONFAB_NATS_JETSTREAM_DOMAIN", "elsewhere".to_owned()));
     let fault = Fault {

@@ -9,7 +9,7 @@ use confab_stack::get;
 use super::{Env, gateway, run, worker};
 use crate::support::{Cluster, Owed, Setup, User, assert_log, eventually, text};
 
-const SHIPPED: &str = include_str!("../../../deploy/nats-permissions.conf");
+const SHIPPED_PERMISSIONS: &str = include_str!("../../../deploy/nats-permissions.conf");
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn user(name: &str) -> Vec<(&'static str, Option<String>)> {
@@ -30,7 +30,7 @@ fn as_user(mut env: Env, name: &str) -> Env {
 async fn shipped_permissions_are_enough_for_both_roles() {
     let passwords = "CONFAB_NATS_WORKER_PASSWORD: worker-password\nCONFAB_NATS_GATEWAY_PASSWORD: gateway-password\n";
     let mut cluster = Cluster::start(Setup {
-        nats_config: format!("{passwords}{SHIPPED}"),
+        nats_config: format!("{passwords}{SHIPPED_PERMISSIONS}"),
         worker_env: user("worker"),
         gateway_env: user("gateway"),
         ..Setup::default()

@@ -32,7 +32,7 @@ enum Fault {
     Slow,
 }
 
-const FAULTS: [Fault; 17] = [
+const ALL_FAULTS: [Fault; 17] = [
     Fault::KillGateway,
     Fault::DrainGateway,
     Fault::FreezeGateway,
@@ -79,7 +79,7 @@ async fn faults_at_random_lose_nothing() {
     let until = Instant::now() + Duration::from_secs(soak(180, 15) as u64);
     while Instant::now() < until {
         load.goes_on(60).await;
-        let fault = *FAULTS.choose(&mut rng).unwrap();
+        let fault = *ALL_FAULTS.choose(&mut rng).unwrap();
         println!("{fault:?}");
         strike(&mut cluster, &mut links, fault, &mut rng).await;
         load.arrives(&cluster).await;

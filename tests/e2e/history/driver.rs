@@ -26,9 +26,9 @@ const MAX_BACKOFF_MS: u64 = 500;
 /// How long a range is tried to be read.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Close codes behind which a client may not come again (docs/protocol/websocket.md).
-const FINAL: [u16; 7] = [1000, 1002, 1003, 1007, 1009, 4400, 4403];
+const FINAL_CODES: [u16; 7] = [1000, 1002, 1003, 1007, 1009, 4400, 4403];
 /// Another connection went on with the session.
-const REPLACED: u16 = 4409;
+const REPLACED_CODE: u16 = 4409;
 
 /// A range that was read; nothing of it where one is no member any more.
 pub(super) type Range = (ConversationId, Seq, Vec<Told>);
@@ -112,8 +112,8 @@ impl Driver {
     fn wait_for(&mut self, end: &End) -> Option<Duration> {
         let jitter = Duration::from_millis(rand::rng().random_range(10..MAX_BACKOFF_MS));
         match end {
-            End::Closed(code, _) if FINAL.contains(code) => return None,
-            End::Closed(REPLACED, _) => self.resume_token = None,
+            End::Closed(code, _) if FINAL_CODES.contains(code) => return None,
+            End::Closed(REPLACED_CODE, _) => self.resume_token = None,
             End::Closed(..) | End::Broken(_) => {}
             End::Refused(code, after) => {
                 let retryable = code.retryable() || *code == Code::SessionReplaced;

@@ -7,8 +7,8 @@ use uuid::Uuid;
 /// A user, by name.
 pub(super) type Who = &'static str;
 /// Whose token has `confab:admin`: never a member.
-pub(super) const BACKEND: Who = "backend";
-pub(super) const USERS: [Who; 5] = ["alice", "bob", "carol", "dave", "erin"];
+pub(super) const BACKEND_USER: Who = "backend";
+pub(super) const MODEL_USERS: [Who; 5] = ["alice", "bob", "carol", "dave", "erin"];
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Command {

@@ -6,7 +6,7 @@ use confab_protocol::event::Event;
 use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 
-use super::command::{BACKEND, USERS, Who};
+use super::command::{BACKEND_USER, MODEL_USERS, Who};
 use super::shown::with_times;
 use super::stage::Stage;
 use super::world::{Answer, Conversation, World};
@@ -20,12 +20,12 @@ pub(super) async fn everything(cluster: &Cluster, stage: &Stage, world: &World) 
     hears(stage, &world.conversations).await;
     let times = times(cluster, stage).await;
     for (at, conversation) in world.conversations.iter().enumerate() {
-        for who in USERS.into_iter().chain([BACKEND]) {
+        for who in MODEL_USERS.into_iter().chain([BACKEND_USER]) {
             served(stage, at, conversation, who, &times[at]).await;
         }
         stored(cluster, stage, at, conversation).await;
     }
-    for who in USERS.into_iter().chain([BACKEND]) {
+    for who in MODEL_USERS.into_iter().chain([BACKEND_USER]) {
         listed(stage, world, who, &times).await;
     }
     counted(cluster, stage, world).await;
@@ -34,7 +34,7 @@ pub(super) async fn everything(cluster: &Cluster, stage: &Stage, world: &World) 
 
 /// Waits until everyone has heard the last that is owed to it of each conversation.
 pub(super) async fn hears(stage: &Stage, conversations: &[Conversation]) {
-    for who in USERS {
+    for who in MODEL_USERS {
         for (at, conversation) in conversations.iter().enumerate() {
             let id = stage.names.lock().unwrap().conversations[at];
             let own = conversation.memberships.iter().rfind(|one| one.user == who);
@@ -197,7 +197,7 @@ async fn counted(cluster: &Cluster, stage: &Stage, world: &World) {
         let all = world.conversations.iter();
         all.filter(|one| one.present(who).is_some()).count()
     };
-    let due: Vec<_> = USERS
+    let due: Vec<_> = MODEL_USERS
         .iter()
         .map(|who| ((*who).to_owned(), i32::try_from(count(who)).unwrap()))
         .filter(|(_, count)| *count > 0)
@@ -207,7 +207,7 @@ async fn counted(cluster: &Cluster, stage: &Stage, world: &World) {
 
 /// Every socket heard of every membership what it is owed, in order and once, and nothing else.
 fn heard(stage: &Stage, conversations: &[Conversation], times: &Times) {
-    for who in USERS {
+    for who in MODEL_USERS {
         for socket in &stage.players[who].sockets {
             assert_eq!(socket.session.ignored(), 0, "{who} heard something twice");
             let record = socket.record.borrow();

@@ -11,7 +11,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-use super::command::{BACKEND, Command, Create, USERS, Who};
+use super::command::{BACKEND_USER, Command, Create, MODEL_USERS, Who};
 use super::compare;
 use super::is_same;
 use super::replay::{Row, replay};
@@ -40,7 +40,7 @@ pub(super) async fn all_at_once(cluster: &Cluster, seed: u64, commands: usize) {
         let command = Command::Create(create);
         told.push(ask(cluster, &stage, &scene, "alice", command, Way::Http(0)).await);
     }
-    let everyone = USERS.into_iter().chain([BACKEND]);
+    let everyone = MODEL_USERS.into_iter().chain([BACKEND_USER]);
     let asking = everyone.zip(seed..).map(|(who, seed)| {
         let (stage, scene) = (&stage, &scene);
         async move {
@@ -63,7 +63,7 @@ pub(super) async fn all_at_once(cluster: &Cluster, seed: u64, commands: usize) {
 
 /// Conversations in which all of them are, so that they meet.
 fn beginnings() -> [Create; 4] {
-    let all = USERS.to_vec();
+    let all = MODEL_USERS.to_vec();
     let of = |r#type, users| Create {
         r#type,
         users,

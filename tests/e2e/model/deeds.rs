@@ -4,7 +4,7 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{BACKEND, Content, Deed, Sending, Who};
+use super::command::{BACKEND_USER, Content, Deed, Sending, Who};
 use super::shown::at;
 use super::world::{Answer, Conversation, Data, Message, named, ok, refused};
 
@@ -52,7 +52,7 @@ impl Conversation {
 
     fn delete(&mut self, who: Who) -> Outcome {
         let deleted = |end| ok(200, json!({"deleted": true, "deletedAt": at(end)}));
-        if self.is_deleted && (who == BACKEND || self.was_member(who)) {
+        if self.is_deleted && (who == BACKEND_USER || self.was_member(who)) {
             return Ok(deleted(self.head()));
         }
         self.visible(who)?;
@@ -234,7 +234,7 @@ impl Conversation {
         let Some(message) = self.messages.get_mut(&seq) else {
             return Err(refused(404, "MESSAGE_NOT_FOUND"));
         };
-        let moderates = administers && (!is_direct || who == BACKEND);
+        let moderates = administers && (!is_direct || who == BACKEND_USER);
         if message.sender != who && !moderates {
             return Err(refused(403, "INSUFFICIENT_PERMISSIONS"));
         }

@@ -6,7 +6,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, RngExt as _};
 use serde_json::json;
 
-use super::command::{BACKEND, Command, Content, Create, Deed, Sending, USERS, Who};
+use super::command::{BACKEND_USER, Command, Content, Create, Deed, MODEL_USERS, Sending, Who};
 
 /// Conversations that one history has at most.
 const MAX_CONVERSATIONS: usize = 10;
@@ -25,7 +25,7 @@ impl Hint {
     /// Of one that has just begun: all may be its members.
     pub(super) fn beginning() -> Self {
         Self {
-            members: USERS.to_vec(),
+            members: MODEL_USERS.to_vec(),
             version: 1,
             head: 1,
             messages: Vec::new(),
@@ -46,14 +46,14 @@ pub(super) struct Scene {
 /// Anyone, the backend more seldom.
 pub(super) fn anyone(rng: &mut StdRng) -> Who {
     if rng.random_ratio(1, 10) {
-        BACKEND
+        BACKEND_USER
     } else {
         user(rng)
     }
 }
 
 fn user(rng: &mut StdRng) -> Who {
-    USERS.choose(rng).unwrap()
+    MODEL_USERS.choose(rng).unwrap()
 }
 
 impl Scene {
@@ -99,7 +99,7 @@ impl Scene {
             .clone()
             .filter(|at| {
                 let hint = &self.conversations[*at];
-                !hint.is_deleted && (who == BACKEND || hint.members.contains(&who))
+                !hint.is_deleted && (who == BACKEND_USER || hint.members.contains(&who))
             })
             .collect();
         let any: Vec<usize> = all.collect();
@@ -126,11 +126,11 @@ impl Scene {
             return Command::Create(create);
         }
         let r#type = *["direct", "group", "channel"].choose(rng).unwrap();
-        let mut users: Vec<Who> = USERS.sample(rng, 2).copied().collect();
+        let mut users: Vec<Who> = MODEL_USERS.sample(rng, 2).copied().collect();
         if r#type != "direct" {
             let more = rng.random_range(0..4);
             users.extend((0..more).map(|_| user(rng)));
-        } else if rng.random_ratio(3, 4) && who != BACKEND {
+        } else if rng.random_ratio(3, 4) && who != BACKEND_USER {
             users[0] = who;
         } else if rng.random_ratio(1, 3) {
             users.push(user(rng));
@@ -263,12 +263,12 @@ fn someone(rng: &mut StdRng, hint: &Hint) -> Who {
 
 /// Mostly users who are no members.
 fn addition(rng: &mut StdRng, hint: &Hint) -> Deed {
-    let strangers: Vec<Who> = USERS
+    let strangers: Vec<Who> = MODEL_USERS
         .into_iter()
         .filter(|user| !hint.members.contains(user))
         .collect();
     let from = if strangers.is_empty() || rng.random_ratio(1, 6) {
-        &USERS[..]
+        &MODEL_USERS[..]
     } else {
         &strangers
     };

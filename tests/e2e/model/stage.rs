@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{BACKEND, Command, Content, Create, Deed, Sending, USERS, Who};
+use super::command::{BACKEND_USER, Command, Content, Create, Deed, MODEL_USERS, Sending, Who};
 use super::world::Answer;
 use crate::support::{Cluster, Member, User, claims};
 
@@ -71,15 +71,15 @@ impl Stage {
     /// Everyone connects.
     pub(super) async fn set(cluster: &Cluster, tenant: String) -> Self {
         let mut players = BTreeMap::new();
-        for who in USERS.into_iter().chain([BACKEND]) {
+        for who in MODEL_USERS.into_iter().chain([BACKEND_USER]) {
             let mut claims = claims(who);
             claims["tenant"] = tenant.clone().into();
-            if who == BACKEND {
+            if who == BACKEND_USER {
                 claims["scope"] = "confab:admin".into();
             }
             let user = cluster.user_of(&claims);
             let mut sockets = Vec::new();
-            if who != BACKEND {
+            if who != BACKEND_USER {
                 sockets.push(user.speaking(Encoding::Json, 0).await);
                 sockets.push(user.speaking(Encoding::MsgPack, 1).await);
             }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::command::{Command, Deed, USERS, Who};
+use super::command::{Command, Deed, MODEL_USERS, Who};
 use super::scene::{Hint, Scene};
 use super::world::Answer;
 
@@ -56,7 +56,7 @@ impl Scene {
         let at: usize = name.trim_start_matches('c').parse().unwrap();
         let members = body["participants"].as_array().unwrap().iter();
         let named: Vec<&Value> = members.map(|member| &member["userId"]).collect();
-        self.conversations[at].members = USERS
+        self.conversations[at].members = MODEL_USERS
             .into_iter()
             .filter(|user| named.iter().any(|named| **named == *user))
             .collect();

@@ -7,7 +7,7 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{BACKEND, Command, Content, Create, Sending, Who};
+use super::command::{BACKEND_USER, Command, Content, Create, Sending, Who};
 use super::scene::Hint;
 
 /// What a command is answered with.
@@ -215,12 +215,12 @@ impl Create {
             }
         }
         if self.r#type == "direct" {
-            if users.len() == 2 && (who == BACKEND || users.contains(&who)) {
+            if users.len() == 2 && (who == BACKEND_USER || users.contains(&who)) {
                 return Ok(users);
             }
             return Err(refused(400, "INVALID_DIRECT_CONVERSATION"));
         }
-        if who != BACKEND {
+        if who != BACKEND_USER {
             users.retain(|user| *user != who);
             users.insert(0, who);
         }
@@ -255,7 +255,7 @@ impl Conversation {
         let users = users.iter().enumerate();
         let members: Vec<_> = users.map(|(place, user)| (*user, role(place))).collect();
         conversation.append("conversation.created", who, Data::Plain(Value::Null));
-        let shown = conversation.shown(BACKEND);
+        let shown = conversation.shown(BACKEND_USER);
         let data = json!({"conversation": shown, "participants": named(&members)});
         conversation.log[0].data = Data::Plain(data);
         conversation.join(&members, 1);
@@ -283,15 +283,15 @@ impl Conversation {
 
     /// Whether the caller may do what admins may.
     pub(super) fn administers(&self, who: Who) -> bool {
-        who == BACKEND || self.present(who).is_some_and(|one| one.role == "admin")
+        who == BACKEND_USER || self.present(who).is_some_and(|one| one.role == "admin")
     }
 
     /// Refuses who may not see it at all.
     pub(super) fn visible(&self, who: Who) -> Result<(), Answer> {
-        if self.is_deleted && (who == BACKEND || self.was_member(who)) {
+        if self.is_deleted && (who == BACKEND_USER || self.was_member(who)) {
             return Err(refused(410, "CONVERSATION_DELETED"));
         }
-        if self.is_deleted || !(who == BACKEND || self.present(who).is_some()) {
+        if self.is_deleted || !(who == BACKEND_USER || self.present(who).is_some()) {
             return Err(refused(404, "CONVERSATION_NOT_FOUND"));
         }
         Ok(())

@@ -25,7 +25,7 @@ use loud::{Loud, Reading};
 type NextFrame<'a> = &'a dyn Fn(usize) -> Value;
 
 /// What a user may be told to be.
-const STATUSES: [&str; 2] = ["online", "away"];
+const PRESENCE_STATUSES: [&str; 2] = ["online", "away"];
 
 /// How long each of the worst goes on.
 fn so_long() -> Duration {
@@ -92,7 +92,7 @@ async fn floods_of_frames(limits: &str) {
         ),
         (
             "presence",
-            &|n| json!({"type": "presence", "status": STATUSES[n % 2]}),
+            &|n| json!({"type": "presence", "status": PRESENCE_STATUSES[n % 2]}),
         ),
         ("auth", &|_| json!({"type": "auth", "token": token})),
         ("ping", &|_| json!({"type": "ping"})),
@@ -137,7 +137,7 @@ async fn many_conversations(limits: &str) {
     let owner = user_of(&cluster, "owner", "quiet");
     let foreign = id_of(&owner.begins(0, "group", &["friend"]).await).to_owned();
     let quiet = Quiet::start_at_gateway(&cluster).await;
-    let presence = |n: usize| json!({"type": "presence", "status": STATUSES[n % 2]});
+    let presence = |n: usize| json!({"type": "presence", "status": PRESENCE_STATUSES[n % 2]});
     let typing = |n: usize| {
         let unknown = Uuid::from_u128(n as u128 + 1).to_string();
         let id = if n.is_multiple_of(2) {

@@ -23,7 +23,7 @@ const SEEN_IDS: usize = 10_000;
 /// A frame that a flood sends, by number.
 type Frames = fn(usize) -> String;
 
-const KINDS: [(&str, Frames); 3] = [
+const FRAME_KINDS: [(&str, Frames); 3] = [
     ("presence", presence),
     ("typing in foreign conversations", typing),
     ("seen of made-up ids", seen),
@@ -144,7 +144,7 @@ async fn socket_floods_hold_up_no_live_event() {
         Pair::of(&cluster, "loud").await,
     ];
     let time = Duration::from_secs(soak(20, 1) as u64);
-    for (what, frames) in KINDS {
+    for (what, frames) in FRAME_KINDS {
         for sockets in [1, 4, soak(40, 8)] {
             let sent = Arc::new(AtomicUsize::new(0));
             let mut floods = JoinSet::new();

@@ -12,8 +12,8 @@ use crate::support::{Answer, Cluster, Setup, User, eventually, id_of, soak};
 
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// What says nothing of the outcome, or that nothing was done; any other refusal would be of the gateway's own making.
-const OPEN: [&str; 3] = ["TIMEOUT", "UNAVAILABLE", "OVERLOADED"];
-const TIME: &str = r#"YYYY-MM-DD"T"HH24:MI:SS.MS"Z""#;
+const OPEN_OUTCOMES: [&str; 3] = ["TIMEOUT", "UNAVAILABLE", "OVERLOADED"];
+const TIME_FORMAT: &str = r#"YYYY-MM-DD"T"HH24:MI:SS.MS"Z""#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answered_command_happened_once_while_workers_are_killed_again_and_again() {
@@ -229,7 +229,11 @@ impl Writer<'_> {
             return Some(answer);
         }
         let code = answer["code"].as_str().unwrap_or_default();
-        assert!(OPEN.contains(&code), "{method} {path}: {}", answer.body);
+        assert!(
+            OPEN_OUTCOMES.contains(&code),
+            "{method} {path}: {}",
+            answer.body
+        );
         None
     }
 }
@@ -240,7 +244,7 @@ async fn assert_kept(cluster: &Cluster, ledger: &Ledger) {
         "select seq, type, to_char(created_at at time zone 'UTC', $2) from events where conversation_id = $1 order by seq",
     )
     .bind(ledger.id())
-    .bind(TIME)
+    .bind(TIME_FORMAT)
     .fetch_all(&cluster.store)
     .await
     .unwrap();

@@ -172,13 +172,13 @@ impl Cluster {
     /// Waits for the death of a worker by its own hand, and says which one: `what` says why it should die.
     pub(crate) async fn worker_died(&mut self, what: &str) -> usize {
         use std::os::unix::process::ExitStatusExt as _;
-        const SIGABRT: i32 = 6;
+        const ABORT_SIGNAL: i32 = 6;
         eventually(what, EXIT_TIMEOUT, async || {
             let mut ended = self
                 .workers
                 .iter_mut()
                 .map(|worker| worker.process_mut().ended().unwrap());
-            ended.position(|status| status.and_then(|status| status.signal()) == Some(SIGABRT))
+            ended.position(|status| status.and_then(|status| status.signal()) == Some(ABORT_SIGNAL))
         })
         .await
     }
@@ -330,10 +330,10 @@ impl Drop for Cluster {
 /// What the test has killed is gone already; what ended otherwise ended by itself, which no process may.
 async fn end(process: &mut Process) {
     use std::os::unix::process::ExitStatusExt as _;
-    const SIGKILL: i32 = 9;
+    const KILL_SIGNAL: i32 = 9;
     let name = process.name().to_owned();
     let status = match process.ended().unwrap() {
-        Some(status) if status.signal() == Some(SIGKILL) => return,
+        Some(status) if status.signal() == Some(KILL_SIGNAL) => return,
         Some(status) => panic!("{name} ended by itself: {status}"),
         None => process
             .stop(STOP_TIMEOUT)

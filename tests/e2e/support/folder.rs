@@ -13,8 +13,8 @@ pub(crate) struct Folder(PathBuf);
 impl Folder {
     /// A new one, named after the running test.
     pub(crate) fn of_test() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        static FOLDER_COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = FOLDER_COUNT.fetch_add(1, Ordering::Relaxed);
         let thread = std::thread::current();
         let test = thread.name().unwrap_or("test").replace("::", "-");
         let folder = run().join(format!("{number}-{test}"));
@@ -40,8 +40,8 @@ impl Drop for Folder {
 /// The folder of this test process. What processes that are gone left there is removed first, but for the data and logs of
 /// tests that failed lately.
 pub(crate) fn run() -> &'static Path {
-    static RUN: OnceLock<PathBuf> = OnceLock::new();
-    RUN.get_or_init(|| {
+    static RUN_FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    RUN_FOLDER.get_or_init(|| {
         let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e");
         fs::create_dir_all(&all).unwrap();
         sweep(&all);

@@ -17,7 +17,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the tables may take to be made, on a machine that runs other tests.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// The database of which others are copies, in the shared server.
-const MIGRATED: &str = "migrated";
+const MIGRATED_DATABASE: &str = "migrated";
 
 /// The programs that set-up has found or installed.
 pub(crate) fn programs() -> Programs {
@@ -56,11 +56,12 @@ impl Failover {
 impl Database {
     /// In the shared server: a copy of one that was migrated.
     pub(crate) async fn shared() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        static DATABASE_COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("test_{}", DATABASE_COUNT.fetch_add(1, Ordering::Relaxed));
         let server = server().await;
         // Copied by files, it takes a quarter of what the log of each page does.
-        let create = format!("CREATE DATABASE {name} TEMPLATE {MIGRATED} STRATEGY FILE_COPY");
+        let create =
+            format!("CREATE DATABASE {name} TEMPLATE {MIGRATED_DATABASE} STRATEGY FILE_COPY");
         server.sql("postgres", &create).await.unwrap();
         Self {
             url: server.url(&name),
@@ -143,15 +144,15 @@ impl Database {
 
 /// It ends with this process: who watches it sees our pipe close.
 async fn server() -> &'static Postgres {
-    static SERVER: OnceCell<Postgres> = OnceCell::const_new();
+    static SHARED_SERVER: OnceCell<Postgres> = OnceCell::const_new();
     let folder = folder::run().join("postgres");
     let begin = async || {
         let server = start(&folder).await;
-        let url = server.database(MIGRATED).await.unwrap();
+        let url = server.database(MIGRATED_DATABASE).await.unwrap();
         migrate(&url, &folder).await;
         server
     };
-    SERVER.get_or_init(begin).await
+    SHARED_SERVER.get_or_init(begin).await
 }
 
 /// Makes the tables, as an operator does.

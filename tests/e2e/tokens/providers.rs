@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{assert_accepted, assert_refused, now, options, small};
 use crate::support::{Cluster, Folder, Jwks, Key, jwks};
 
-const PAGE: &str = include_str!("../../../docs/operations/identity-providers.md");
-const SHAPES: &str = include_str!("../../identity_providers.json");
+const PROVIDERS_PAGE: &str = include_str!("../../../docs/operations/identity-providers.md");
+const PROVIDER_SHAPES: &str = include_str!("../../identity_providers.json");
 
 /// A provider's token, and changes that make it another's.
 #[derive(Deserialize)]
@@ -74,7 +74,7 @@ impl Provider {
 /// The block below a heading of the page, with another key set.
 fn entry(provider: &str, url: &str) -> String {
     let heading = format!("\n## {provider}\n");
-    let (_, section) = PAGE
+    let (_, section) = PROVIDERS_PAGE
         .split_once(&heading)
         .unwrap_or_else(|| panic!("{provider}"));
     let (_, block) = section.split_once("```toml\n").unwrap();
@@ -89,7 +89,7 @@ fn entry(provider: &str, url: &str) -> String {
 }
 
 async fn providers() -> Vec<Provider> {
-    let shapes: Vec<Shape> = serde_json::from_str(SHAPES).unwrap();
+    let shapes: Vec<Shape> = serde_json::from_str(PROVIDER_SHAPES).unwrap();
     let starting = shapes.into_iter().map(Provider::start);
     futures_util::future::join_all(starting).await
 }

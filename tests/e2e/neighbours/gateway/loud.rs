@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::support::{Answer, Cluster, Raw, TEXT_BYTE, User, frame, soak};
 
 /// Where the loud one connects from: limits of its address are not its neighbours'.
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const LOUD_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// How long it waits before it connects anew where it was refused.
 const RETRY_DELAY: Duration = Duration::from_millis(10);
 /// Bytes that it writes at once.
@@ -81,7 +81,7 @@ impl Loud {
     }
 
     pub(super) async fn connect(&self) -> Option<Raw> {
-        Raw::connect_from(ADDRESS, self.port).await.ok()
+        Raw::connect_from(LOUD_ADDRESS, self.port).await.ok()
     }
 
     /// A socket that said this hello, and what belongs to it, and was welcomed.
@@ -153,16 +153,16 @@ impl Loud {
 
     /// Reads until the end, and counts answers that say that a frame is not valid.
     async fn reads(&self, answers: &mut OwnedReadHalf) {
-        const INVALID: &str = "VALIDATION_ERROR";
+        const INVALID_CODE: &str = "VALIDATION_ERROR";
         let mut buffer = vec![0; READ_BYTES];
         let mut kept = 0;
         while let Ok(count @ 1..) = answers.read(&mut buffer[kept..]).await {
             let read = kept + count;
             let text = String::from_utf8_lossy(&buffer[..read]);
-            let invalid = text.matches(INVALID).count();
+            let invalid = text.matches(INVALID_CODE).count();
             self.invalid.fetch_add(invalid, Ordering::Relaxed);
             // One that is not whole yet.
-            kept = read.min(INVALID.len() - 1);
+            kept = read.min(INVALID_CODE.len() - 1);
             buffer.copy_within(read - kept..read, 0);
         }
     }
