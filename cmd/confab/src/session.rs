@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_one_line_that_cannot_steer_the_terminal() {
+    fn session_line_escapes_terminal_control_characters() {
         let (nil, gateway) = (Uuid::nil(), GatewayId(Uuid::nil()));
         let found = |entry| Found::Entry { entry, revision: 7 };
         let live = line(SessionId(nil), &found(Entry::Live(Box::new(record()))));
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_shown_but_for_the_hashes_of_tokens() {
+    fn session_record_is_shown_without_token_hashes() {
         let shown = lines(SessionId(Uuid::nil()), &record(), 7).join("\n");
         let position = format!("  {} joined #2 has #9", Uuid::nil());
         assert!(shown.ends_with(&position), "{shown}");

@@ -11,7 +11,7 @@ fn the_command_line_is_consistent() {
 }
 
 #[test]
-fn every_setting_of_a_role_has_a_flag_a_variable_and_a_help() {
+fn every_role_setting_has_flag_variable_and_help() {
     let cli = Cli::command();
     for role in ["gateway", "worker", "migrate"] {
         let command = cli.find_subcommand(role).unwrap();

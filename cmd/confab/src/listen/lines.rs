@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reconnect_says_whether_the_session_goes_on_and_why_not() {
+    fn reconnect_line_says_if_session_resumed() {
         let id = "01890a5d-ac96-774b-bcce-b302099a8057";
         for (change, begun, line) in [
             (
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_is_an_object_with_a_type_where_it_is_printed_raw() {
+    fn raw_output_has_typed_object_per_event() {
         let closed = Closed {
             code: Some(1001),
             reason: "drain".to_owned(),
