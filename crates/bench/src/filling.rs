@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logs_have_no_gaps_and_end_at_their_heads() {
+    fn seeded_logs_have_no_gaps_up_to_head() {
         for (conversations, events) in [(2, 2), (2, 100), (7, 100), (100, 10_000), (33, 34)] {
             let filling = Filling {
                 events,
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn members_of_a_conversation_are_as_many_users_and_have_as_many_conversations() {
+    fn seeded_users_have_equally_many_conversations() {
         let filling = Filling {
             events: 1000,
             conversations: 1000,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_of_version_7_in_the_order_of_their_times() {
+    fn seeded_ids_are_version_7_ordered_by_time() {
         let ids: Vec<Uuid> = (0..1000).map(|n| id(n, 1)).collect();
         assert!(ids.is_sorted());
         assert!(ids.iter().all(|id| id.get_version_num() == 7));

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_named_with_the_reason() {
+    fn unmeasured_ratio_is_named_with_reason() {
         let broken = [(Group::Sends, "Postgres died".to_owned())];
         let rows = ["workers", "fanOut"].map(|name| Row::named(name).unwrap());
         let ratios = form(rows.into_iter(), &Parts::default(), &broken, Duration::ZERO);

@@ -80,7 +80,7 @@ mod tests {
     const RATIOS_JSON: &str = include_str!("report/ratios.json");
 
     #[test]
-    fn the_same_measurements_give_the_same_page_and_plots_and_leave_the_rest_of_the_page() {
+    fn same_measurements_give_same_page_and_plots() {
         let folder = tempfile::tempdir().unwrap();
         let page = folder.path().join("performance.md");
         let [send, idle, limits, ratios] =
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_number_that_is_shown_is_an_error() {
+    fn result_file_without_shown_number_is_error() {
         let measured: Measured = serde_json::from_str(&SEND_JSON.replace("p99", "p98")).unwrap();
         let error = sections::of(&[measured]).unwrap_err().to_string();
         assert_eq!(error, "send: no number at /measured/acknowledged/p99");

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gateway_is_given_by_a_url_of_http() {
+    fn gateway_target_must_be_http_url() {
         let taken = base("http://127.0.0.1:8080/").unwrap();
         assert_eq!(taken, "http://127.0.0.1:8080");
         assert_eq!(base("http://host/confab").unwrap(), "http://host/confab");

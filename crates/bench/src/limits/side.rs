@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_side_is_measured_apart_from_what_others_do() {
+    async fn sender_is_measured_apart_from_other_work() {
         let window = Window::of(Duration::from_millis(500));
         let until = window.until;
         let idle = apart(move || async move {

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn there_is_room_again_when_a_message_is_everywhere() {
+    async fn fully_delivered_message_frees_its_slot() {
         let crowd = Arc::new(Crowd::new(2, 1));
         let on_the_way = || crowd.on_the_way.load(Ordering::Relaxed);
         let mut hear = [crowd.hearing(), crowd.hearing()];

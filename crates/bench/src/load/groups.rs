@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_in_as_many_groups_with_others_in_each() {
+    fn each_user_is_in_equally_many_groups() {
         let groups = groups(250, 10, 3);
         let mut of: BTreeMap<usize, Vec<&Vec<usize>>> = BTreeMap::new();
         for group in &groups {

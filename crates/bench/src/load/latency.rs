@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_those_of_what_was_recorded_since_the_last_look() {
+    fn percentiles_cover_recordings_since_last_snapshot() {
         let latencies = Latencies::default();
         for millis in 1..=1000 {
             latencies.record(Duration::from_millis(millis));

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_is_known_by_its_client_id_wherever_it_stands() {
+    async fn message_is_recognized_by_client_id_anywhere() {
         let sent = Sent::new();
         let id = sent.next(Instant::now());
         tokio::time::advance(Duration::from_millis(3)).await;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_messages_that_are_meant_for_the_measured_time_count() {
+    async fn only_messages_intended_for_measured_time_count() {
         let sent = Sent::new();
         let second = Duration::from_secs(1);
         let from = Instant::now() + second;

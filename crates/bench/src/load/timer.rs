@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_never_wakes_early_and_can_be_used_again() {
+    async fn timer_never_wakes_early_and_is_reusable() {
         let timer = Timer::new().unwrap();
         for micros in [0, 300, 1700] {
             let at = Instant::now() + Duration::from_micros(micros);

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn all_thirteen_are_formed_and_each_has_its_name_alone() {
+    fn thirteen_ratios_are_formed_with_unique_names() {
         let formed: BTreeMap<String, Ratio> = RATIO_ROWS
             .iter()
             .map(|row| row.form(&all()).unwrap())
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_missing_or_came_to_nothing_is_an_error() {
+    fn missing_or_zero_part_is_error() {
         for row in RATIO_ROWS {
             for (_, part) in row.above.iter().chain(row.below) {
                 for nothing in [None, Some(0.0), Some(f64::NAN), Some(f64::INFINITY)] {
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_beside_a_ratio_is_told_where_it_was_measured() {
+    fn ratio_carries_measured_side_values() {
         let of = [
             ("saturationSends", 10.0),
             ("batchOfOneSends", 2.0),

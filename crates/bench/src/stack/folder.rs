@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_one_benchs_at_a_time() {
+    fn kept_folder_serves_one_bench_at_once() {
         let data = tempfile::tempdir().unwrap();
         let places = Places {
             tools_dir: PathBuf::new(),

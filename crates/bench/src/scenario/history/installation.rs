@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_disk_has_no_room_for_is_refused() {
+    fn seeding_beyond_free_disk_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let error = check_room(folder.path(), 1 << 50).unwrap_err().to_string();
         assert!(error.contains(" events need some "), "{error}");

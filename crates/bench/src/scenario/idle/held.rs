@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_steady_when_it_stayed_for_a_while() {
+    fn memory_is_steady_after_staying_level() {
         assert!(!is_steady(&[100; STEADY_SAMPLES - 1]));
         assert!(is_steady(&[10_000; STEADY_SAMPLES]));
         assert!(!is_steady(&[10_000, 10_000, 10_000, 10_100, 1, 1, 1, 1]));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_free_since_the_start_does_not_flatter_a_further_connection() {
+    fn memory_per_connection_excludes_initially_free_memory() {
         let kept = held([1_000_000, 1_000_000, 5_000_000]);
         assert_eq!((kept.own, kept.resident), (10_000.0, 20_000.0));
         assert_eq!(kept.own_over_all, 8000.0);

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_of_a_name_with_a_label_are_added_up() {
+    fn samples_of_name_are_summed_over_labels() {
         let page = "a_total{q=\"x\",r=\"1\"} 2\na_total{q=\"x\",r=\"2\"} 3\na_total{q=\"y\"} 7\na_total_b{q=\"x\"} 9\n";
         assert_eq!(sum(page, "a_total", "q=\"x\""), 5.0);
     }
