@@ -68,7 +68,7 @@ const INTERNAL_NAMES: &[&str] = &[
 ];
 
 #[test]
-fn every_edge_between_our_crates_is_in_the_table() {
+fn every_crate_edge_is_in_table() {
     let metadata = metadata().unwrap();
     for package in metadata.workspace_packages() {
         let row = MAY_IMPORT
@@ -136,7 +136,7 @@ fn errors_are_logged_with_their_causes() {
 }
 
 #[test]
-fn the_end_to_end_tests_see_the_service_from_outside_only() {
+fn e2e_tests_import_no_product_internals() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests");
     let folders = ["e2e", "docs"].map(|name| sources(&tests.join(name)).unwrap());
     for file in folders.concat() {
