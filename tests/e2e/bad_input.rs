@@ -126,7 +126,7 @@ fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_breaks_the_protocol_closes_with_its_code_before_and_after_the_hello() {
+async fn protocol_violation_closes_with_code_around_hello() {
     let cluster = Cluster::start(small(Vec::new())).await;
     let mut bystander = welcomed(&cluster).await;
     for (what, bytes, code) in violations() {
@@ -152,7 +152,7 @@ async fn what_breaks_the_protocol_closes_with_its_code_before_and_after_the_hell
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_up_to_the_limit_are_read_and_larger_ones_close_with_1009_before_they_have_come() {
+async fn frame_above_limit_closes_early_with_1009() {
     let cluster = Cluster::start(small(Vec::new())).await;
     let token = cluster.user("mallory").token;
     let mut largest = silent(&cluster).await;
@@ -199,7 +199,7 @@ async fn frames_up_to_the_limit_are_read_and_larger_ones_close_with_1009_before_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endless_message_in_small_fragments_closes_with_1009() {
+async fn endless_fragmented_message_closes_with_1009() {
     let cluster = Cluster::start(small(Vec::new())).await;
     for (fragment, before_hello) in [(7, true), (0, true), (200, false), (1, false), (0, false)] {
         let mut raw = if before_hello {
@@ -240,7 +240,7 @@ async fn without_end(raw: &mut Raw, bytes: &[u8]) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_that_arrive_byte_by_byte_and_in_fragments_with_pings_between_are_read() {
+async fn fragmented_frames_with_interleaved_pings_are_read() {
     let cluster = Cluster::start(small(Vec::new())).await;
     let alice = cluster.user("alice");
     let conversation = alice
@@ -286,7 +286,7 @@ async fn drip(raw: &mut Raw, bytes: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bad_frame_is_answered_and_the_connection_lives_until_there_are_ten_in_a_minute() {
+async fn tenth_bad_frame_within_minute_closes_connection() {
     let cluster = Cluster::start(small(Vec::new())).await;
     let mut raw = welcomed(&cluster).await;
     let bad = [
@@ -322,7 +322,7 @@ async fn a_bad_frame_is_answered_and_the_connection_lives_until_there_are_ten_in
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_first_frame_that_is_no_hello_is_answered_and_closes_with_4400() {
+async fn non_hello_first_frame_closes_with_4400() {
     let cluster = Cluster::start(small(Vec::new())).await;
     let first = [
         "{",

@@ -110,7 +110,7 @@ async fn ids_are_echoed_as_they_were_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messagepack_beyond_json_is_refused_by_frame_and_field() {
+async fn non_json_messagepack_is_refused_by_field() {
     let cluster = Cluster::start(small()).await;
     let alice = cluster.user("alice");
     let path = alice.begins(0, "group", &["bob"]).await;

@@ -15,8 +15,7 @@ const ANY_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 const BAD_ESCAPES: [&str; 3] = ["\\u0000", "\\ud800", "x\\udc00x"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn u0000_in_any_text_field_is_a_validation_error_and_the_others_sends_of_that_moment_commit()
-{
+async fn u0000_fails_validation_and_concurrent_sends_commit() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice").on(0).await;
     let bob = cluster.user("bob").on(1).await;

@@ -33,7 +33,7 @@ async fn cluster() -> Cluster {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_headers_and_slow_bodies_are_cut_off_in_time() {
+async fn slow_headers_and_bodies_time_out() {
     let cluster = cluster().await;
     let port = cluster.gateways[0].port();
     let count = soak(200, 40);
@@ -89,7 +89,7 @@ async fn cut_off(port: u16, begin: &str, drip: &str) -> Option<u16> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_sockets_without_hello_are_closed_in_time_and_hold_little_meanwhile() {
+async fn idle_sockets_without_hello_time_out_using_little() {
     let cluster = cluster().await;
     let mut bystander = welcomed(&cluster).await;
     let (descriptors_before, memory_before) = (descriptors(&cluster), memory(&cluster));
@@ -151,7 +151,7 @@ async fn with_peak<T>(cluster: &Cluster, work: impl Future<Output = T>) -> (T, (
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hello_that_drips_is_too_late_whatever_pings_come_between() {
+async fn dripping_hello_times_out_despite_pings() {
     let cluster = cluster().await;
     let mut raw = super::silent(&cluster).await;
     let hello = frame(
