@@ -48,7 +48,7 @@ fn above_zero(measured: &Value, at: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sends_at_a_rate_are_all_acknowledged_and_heard_by_each_member() {
+async fn sends_at_rate_reach_every_member() {
     let folder = Folder::of_test();
     let load = [
         "--rate=40",
@@ -77,7 +77,7 @@ async fn sends_at_a_rate_are_all_acknowledged_and_heard_by_each_member() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn as_many_sends_as_are_taken_are_counted_with_what_they_cost() {
+async fn saturating_sends_are_counted_with_their_cost() {
     let folder = Folder::of_test();
     let args = "send --max --in-flight=2 --connections=4 --conversations=8 --warm-up=1 --seconds=2";
     let sends = bench(folder.path(), &args.split(' ').collect::<Vec<_>>()).await;
@@ -93,7 +93,7 @@ async fn as_many_sends_as_are_taken_are_counted_with_what_they_cost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fan_out_reaches_every_member_beside_bare_servers_and_other_sends() {
+async fn fan_out_beside_baseline_reaches_every_member() {
     let folder = Folder::of_test();
     let args = "fanout --members=20 --rate=20 --warm-up=0 --seconds=1 --bare --sends-beside=20";
     let fanout = bench(folder.path(), &args.split(' ').collect::<Vec<_>>()).await;
@@ -114,7 +114,7 @@ async fn a_fan_out_reaches_every_member_beside_bare_servers_and_other_sends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_connections_are_held_while_memory_is_looked_at() {
+async fn idle_connections_stay_open_while_memory_measured() {
     let folder = Folder::of_test();
     let args = "idle --connections=200 --conversations=2 --members=10 --settle=0.4";
     let idle = bench(folder.path(), &args.split(' ').collect::<Vec<_>>()).await;
@@ -134,7 +134,7 @@ async fn idle_connections_are_held_while_memory_is_looked_at() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_resumes_is_over_with_the_window_and_without() {
+async fn resume_storm_completes_with_and_without_window() {
     let folder = Folder::of_test();
     let args = "resume --both --sessions=40 --conversations=2 --members=10 --missed=2";
     let storms = bench(folder.path(), &args.split(' ').collect::<Vec<_>>()).await;
@@ -174,7 +174,7 @@ async fn parts_do_alone_what_they_are_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_many_events_hold_as_many_messages_as_those_of_few() {
+async fn history_pages_are_equally_full_in_large_database() {
     let folder = Folder::of_test();
     let args =
         "history --events=4000 --conversations=40 --rounds=1 --round-seconds=0.2 --call-rate=20";
@@ -192,7 +192,7 @@ async fn pages_of_many_events_hold_as_many_messages_as_those_of_few() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_database_is_made_once_and_made_anew_when_its_making_was_broken_off() {
+async fn interrupted_database_seed_is_redone_from_start() {
     let folder = Folder::of_test();
     let args = [
         "history",
@@ -224,7 +224,7 @@ async fn a_large_database_is_made_once_and_made_anew_when_its_making_was_broken_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_is_put_on_an_installation_that_runs() {
+async fn load_runs_against_running_installation() {
     let folder = Folder::of_test();
     let cluster = Cluster::start(Setup::default()).await;
     let file = folder.path().join("key.pem");
