@@ -188,7 +188,7 @@ async fn assert_not_stored(cluster: &Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_edits_one_content_is_served_everywhere_and_no_former_one() {
+async fn edited_message_serves_only_latest_content() {
     let scene = Scene::begin(false).await;
     let live = scene.bob.on(1).await;
     let edits = [
@@ -235,7 +235,7 @@ async fn after_edits_one_content_is_served_everywhere_and_no_former_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_deletion_nothing_of_the_content_is_served_or_stored() {
+async fn deleted_content_is_neither_served_nor_stored() {
     for edits in [0, 2] {
         let scene = Scene::begin(true).await;
         let live = scene.bob.on(1).await;

@@ -21,7 +21,7 @@ async fn read_of_past(cluster: &Cluster, gateway: usize) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_window_is_filled_before_a_gateway_is_ready() {
+async fn gateway_fills_window_before_ready() {
     let mut cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice").on(1).await;
     let conversation = alice.create_group(std::slice::from_ref(&alice.id)).await;

@@ -15,7 +15,7 @@ use crate::support::{Cluster, Member, Setup, User, soak, text};
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_order_edits_and_deletions_come_in_all_are_told_the_same_of_each_message() {
+async fn concurrent_edits_and_deletions_converge_for_all() {
     let cluster = Cluster::start(Setup::default()).await;
     let users = ["alice", "bob", "carol"].map(|name| cluster.user(name));
     let mut members = Vec::new();

@@ -90,7 +90,7 @@ fn assert_not_former(told: &[Event], place: &str) {
 
 /// A rolling restart: a gateway fills its window with more than that holds while messages are deleted all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deletions_while_a_gateway_fills_its_window_are_heeded() {
+async fn deletions_during_window_fill_are_applied() {
     let mut cluster = Cluster::start(Setup {
         gateway_env: vec![("CONFAB_WINDOW_BYTES", Some(WINDOW_BYTES.to_string()))],
         ..Setup::default()
@@ -127,7 +127,7 @@ async fn deletions_while_a_gateway_fills_its_window_are_heeded() {
 
 /// Edits and deletions are committed and answered while JetStream takes nothing, so that no gateway hears of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_that_the_feed_lacks_are_heeded_by_a_resume() {
+async fn resume_applies_changes_missing_from_feed() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let live = [alice.on(0).await, alice.on(1).await];
@@ -166,7 +166,7 @@ async fn changes_that_the_feed_lacks_are_heeded_by_a_resume() {
 
 /// Who resumes by a token while the feed lags is told the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deletions_that_a_gap_read_brings_are_heeded_by_the_window() {
+async fn window_applies_deletions_read_for_gap() {
     let cluster = Cluster::start(Setup {
         gateways: 1,
         workers: 1,
