@@ -9,7 +9,7 @@ mod deletion;
 mod metadata;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_direct_conversation_is_one_a_pair_and_its_members_are_fixed() {
+async fn pair_has_one_direct_conversation_with_fixed_members() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let direct = json!({"type": "direct", "participants": ["alice", "bob"]});
@@ -59,7 +59,7 @@ async fn a_direct_conversation_is_one_a_pair_and_its_members_are_fixed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_conversation_is_read_by_its_members_and_its_etag_changes_with_it() {
+async fn member_reads_conversation_with_changing_etag() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["bob"]).await;
@@ -113,7 +113,7 @@ async fn a_conversation_is_read_by_its_members_and_its_etag_changes_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_s_conversations_are_listed_in_either_order_with_what_is_unread() {
+async fn own_conversations_are_listed_ordered_with_unread_counts() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let first = alice.begins(0, "group", &["bob"]).await;
@@ -159,7 +159,7 @@ async fn one_s_conversations_are_listed_in_either_order_with_what_is_unread() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn too_many_conversations_are_refused_with_the_users_who_have_them() {
+async fn too_many_conversations_are_refused_naming_users() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["carol"]).await;
@@ -210,7 +210,7 @@ async fn too_many_conversations_are_refused_with_the_users_who_have_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_product_s_own_backend_acts_in_any_conversation_of_its_tenant() {
+async fn backend_acts_in_any_conversation_of_tenant() {
     let cluster = Cluster::start(Setup::default()).await;
     let mut admin = claims("backend");
     admin["scope"] = "confab:admin".into();

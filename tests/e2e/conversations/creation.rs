@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::{Cluster, Setup, User, claims, soak};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_begins_one_conversation_whatever_gateway_hears_it_and_however_often() {
+async fn key_creates_one_conversation_at_any_gateway() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let group = json!({"type": "group", "participants": ["bob", "bob", "alice"], "metadata": {"name": "one"}});
@@ -51,7 +51,7 @@ async fn a_key_begins_one_conversation_whatever_gateway_hears_it_and_however_oft
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_conversation_is_refused_with_every_bad_field() {
+async fn bad_conversation_is_refused_with_every_field() {
     let setup = Setup {
         gateways: 1,
         workers: 1,
@@ -90,7 +90,7 @@ async fn what_is_no_conversation_is_refused_with_every_bad_field() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_repeat_of_a_creation_that_still_runs_is_told_so() {
+async fn repeat_of_running_creation_is_told_so() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let mut running = cluster.store.begin().await.unwrap();

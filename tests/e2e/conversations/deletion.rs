@@ -60,7 +60,7 @@ async fn assert_refused(user: &User, path: &str, message: &str, status: u16, cod
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_and_those_who_left_are_told_nothing_on_any_route() {
+async fn strangers_and_former_members_get_404_everywhere() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob, eve) = (
         cluster.user("alice"),
@@ -95,7 +95,7 @@ async fn strangers_and_those_who_left_are_told_nothing_on_any_route() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn former_members_are_told_of_the_deletion_on_every_route_and_strangers_nothing() {
+async fn deleted_conversation_is_410_only_to_former_members() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob, eve) = (
         cluster.user("alice"),
@@ -165,7 +165,7 @@ async fn former_members_are_told_of_the_deletion_on_every_route_and_strangers_no
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_deletions_at_once_all_get_the_same_answer_and_one_event_is_stored() {
+async fn concurrent_deletions_store_one_event() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "direct", &["alice", "bob"]).await;

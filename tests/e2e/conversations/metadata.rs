@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::support::{Cluster, Setup, User, id_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_patch_sets_what_it_names_removes_what_it_nulls_and_leaves_the_rest() {
+async fn metadata_patch_merges_and_null_removes() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let metadata =
@@ -70,7 +70,7 @@ async fn a_patch_sets_what_it_names_removes_what_it_nulls_and_leaves_the_rest() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_patch_is_refused_with_every_bad_field() {
+async fn bad_patch_is_refused_with_every_field() {
     let setup = Setup {
         gateways: 1,
         workers: 1,
@@ -114,7 +114,7 @@ async fn what_is_no_patch_is_refused_with_every_bad_field() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn metadata_is_changed_by_admins_in_a_direct_conversation_by_both() {
+async fn admins_or_both_direct_members_change_metadata() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob, eve) = (
         cluster.user("alice"),
@@ -148,7 +148,7 @@ async fn patch_if(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn if_match_is_a_version_quoted_or_bare_or_any_and_nothing_else() {
+async fn if_match_takes_version_or_star_only() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let path = alice.begins(0, "group", &["bob"]).await;
@@ -203,7 +203,7 @@ async fn if_match_is_a_version_quoted_or_bare_or_any_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_patches_at_once_with_the_same_version_one_wins() {
+async fn one_of_concurrent_same_version_patches_wins() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let path = alice.begins(0, "group", &["bob"]).await;
