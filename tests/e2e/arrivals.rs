@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::support::{Cluster, Setup, User, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_than_may_come_wait_a_little_or_are_told_to_come_again_and_resumes_go_first() {
+async fn excess_connects_wait_or_retry_and_resumes_first() {
     let cluster = Cluster::start(Setup {
         gateways: 1,
         workers: 1,

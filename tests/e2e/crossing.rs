@@ -15,7 +15,7 @@ const CONVERSATION_MEMBERS: usize = 6;
 const MESSAGE_COUNT: usize = 2_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_member_receives_every_message_once_in_order_and_history_equals_it() {
+async fn members_receive_each_message_once_as_history() {
     let cluster = Cluster::start(Setup::default()).await;
     let members = connect(&cluster).await;
     let groups = create(&members).await;

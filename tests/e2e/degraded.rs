@@ -29,7 +29,7 @@ async fn is_ready(cluster: &Cluster, gateway: usize) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_whose_packets_vanish_sends_its_clients_elsewhere_and_keeps_them() {
+async fn gateway_losing_packets_redirects_and_keeps_clients() {
     let mut cluster = Cluster::start(Setup {
         links: true,
         ..Setup::default()

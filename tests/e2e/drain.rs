@@ -14,7 +14,7 @@ use crate::support::{Cluster, Raw, Setup, eventually};
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_of_one_second_tells_everyone_and_ends_in_time() {
+async fn drain_of_one_second_tells_all_in_time() {
     let mut cluster = Cluster::start(Setup {
         gateways: 1,
         workers: 1,

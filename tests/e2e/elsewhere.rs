@@ -133,7 +133,7 @@ async fn what_a_worker_refuses_to_begin_another_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_s_own_second_try_answers_as_the_first_did() {
+async fn gateway_retry_answers_like_first_try() {
     let setup = Setup {
         gateways: 1,
         workers: 1,
@@ -229,7 +229,7 @@ async fn send_and_look(alice: &User, path: &str) -> [Answer; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_nobody_answers_in_time_has_an_outcome_that_is_not_known() {
+async fn unanswered_command_has_unknown_outcome() {
     let (mut cluster, alice, path) = with_a_group().await;
     cluster.workers[0].process_mut().pause().unwrap();
     for answer in send_and_look(&alice, &path).await {
@@ -241,7 +241,7 @@ async fn what_nobody_answers_in_time_has_an_outcome_that_is_not_known() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_worker_all_is_unavailable_and_one_that_has_too_much_to_do_says_so() {
+async fn missing_worker_is_unavailable_and_busy_one_overloaded() {
     let (mut cluster, alice, path) = with_a_group().await;
     cluster.workers[0].process_mut().kill().unwrap();
     let gone = async || {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Cluster, Setup, id_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_is_read_from_any_seq_to_its_head() {
+async fn log_is_read_from_any_seq_to_head() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["bob"]).await;
@@ -68,7 +68,7 @@ async fn the_log_is_read_from_any_seq_to_its_head() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_the_largest_messages_come_in_pieces_that_add_up() {
+async fn pages_of_largest_messages_add_up() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let path = alice.begins(0, "group", &["bob"]).await;

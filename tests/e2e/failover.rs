@@ -122,7 +122,7 @@ async fn silent_connections_are_replaced_and_reads_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn worker_begun_on_read_only_postgres_is_not_ready() {
+async fn worker_on_read_only_postgres_is_unready() {
     let mut cluster = start().await;
     let primary = cluster.database.server().url("confab");
     let standby = cluster.database.failover().standby.url("confab");

@@ -19,7 +19,7 @@ const CONVERSATION_COUNT: usize = 20;
 
 /// A non-member sends while a worker stands still; the other one refuses it, it is added, and the worker goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refused_send_is_not_stored_by_worker_that_stood_still() {
+async fn frozen_worker_stores_no_refused_send() {
     let mut cluster = Cluster::start(Setup::default()).await;
     let (alice, mallory) = (cluster.user("alice"), cluster.user("mallory"));
     let mut refused = Vec::new();
