@@ -38,7 +38,7 @@ async fn an_older_copy_of_the_store_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_workers_and_nats_with_its_store_gone_at_once_lose_nothing() {
+async fn workers_and_nats_store_gone_lose_nothing() {
     survives(async |cluster| {
         for worker in &mut cluster.workers {
             worker.process_mut().kill().unwrap();

@@ -13,7 +13,7 @@ use crate::support::{Cluster, Setup, eventually, soak};
 
 /// The zombie's connections are fenced: each client has one session, wherever it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_stood_still_loses_nothing_and_keeps_nobody() {
+async fn frozen_gateway_loses_nothing_and_sessions_move() {
     let mut cluster = Cluster::start(setup()).await;
     let load = Load::start(&cluster, Shape::default()).await;
     for round in 0..soak(5, 1) {
@@ -53,7 +53,7 @@ async fn one_session_each(cluster: &Cluster, load: &Load) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_cut_off_from_nats_says_so_and_its_clients_are_served_elsewhere() {
+async fn gateway_without_nats_hands_clients_to_others() {
     let setup = Setup {
         links: true,
         ..setup()
@@ -106,7 +106,7 @@ async fn nats_away_for_a_while_costs_no_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_quiet_stream_that_has_kept_nothing_is_no_break() {
+async fn empty_quiet_stream_is_no_discontinuity() {
     let age = ("CONFAB_EVENTS_MAX_AGE", Some("3".to_owned()));
     let mut setup = setup();
     setup.gateway_env.push(age.clone());

@@ -5,7 +5,7 @@ use crate::history::{Load, Shape};
 use crate::support::{Cluster, eventually, soak};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_gateways_lose_nothing_and_their_sessions_go_on_at_the_other() {
+async fn killed_gateways_lose_nothing_and_sessions_resume() {
     let mut cluster = Cluster::start(setup()).await;
     let load = Load::start(&cluster, Shape::default()).await;
     for round in 0..soak(20, 3) {
@@ -43,7 +43,7 @@ async fn both_gateways_killed_at_once_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_gone_with_a_killed_gateway_are_told_offline() {
+async fn users_of_killed_gateway_go_offline() {
     let mut cluster = Cluster::start(setup()).await;
     let mut load = Load::start(&cluster, Shape::default()).await;
     load.goes_on(100).await;

@@ -23,7 +23,7 @@ async fn restarts_of_nats_lose_nothing() {
 
 /// Behind it a gateway is killed: the others' sessions, and its own, were written again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_erased_store_loses_nothing_also_of_those_who_resume_behind_it() {
+async fn erased_store_loses_nothing_for_resuming_clients() {
     let mut cluster = Cluster::start(setup()).await;
     let load = Load::start(&cluster, Shape::default()).await;
     for round in 0..soak(2, 1) {
@@ -41,7 +41,7 @@ async fn an_erased_store_loses_nothing_also_of_those_who_resume_behind_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_older_copy_of_the_store_loses_nothing_also_of_those_who_resume_behind_it() {
+async fn restored_store_copy_loses_nothing_for_resuming_clients() {
     let mut cluster = Cluster::start(setup()).await;
     let load = Load::start(&cluster, Shape::default()).await;
     for round in 0..soak(2, 1) {
@@ -64,7 +64,7 @@ async fn an_older_copy_of_the_store_loses_nothing_also_of_those_who_resume_behin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_a_bucket_and_consumers_deleted_by_hand_lose_nothing() {
+async fn deleted_stream_bucket_and_consumers_lose_nothing() {
     let mut cluster = Cluster::start(setup()).await;
     let load = Load::start(&cluster, Shape::default()).await;
     let jetstream = jetstream(&cluster).await;

@@ -11,7 +11,7 @@ use crate::support::{Cluster, Readers, Setup, Witness, soak};
 
 /// What was begun meanwhile was given up or answered late: no answer behind it may be an old one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pauses_of_postgres_spoil_no_read_and_lose_nothing() {
+async fn postgres_pauses_fail_no_read_and_lose_nothing() {
     let setup = Setup {
         own_postgres: true,
         ..setup()

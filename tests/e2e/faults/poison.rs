@@ -28,7 +28,7 @@ const LISTENED_SUBJECTS: [&str; 14] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn poison_on_every_subject_and_in_the_bucket_harms_nobody() {
+async fn poison_on_subjects_and_bucket_harms_nobody() {
     let mut cluster = Cluster::start(setup()).await;
     let load = Load::start(&cluster, Shape::default()).await;
     load.goes_on(100).await;
@@ -86,7 +86,7 @@ async fn poison_records(client: &async_nats::Client) {
 
 /// The relay may publish an event once more when the stream has forgotten its id, and in any order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_that_come_again_and_out_of_order_are_told_once_and_in_order() {
+async fn repeated_reordered_events_arrive_once_in_order() {
     let cluster = Cluster::start(setup()).await;
     let load = Load::start(&cluster, Shape::default()).await;
     let client = async_nats::connect(cluster.nats.url()).await.unwrap();

@@ -15,7 +15,7 @@ async fn a_rolling_restart_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_with_a_grace_of_a_second_loses_nothing() {
+async fn rolling_restart_with_short_grace_loses_nothing() {
     rolls(1).await;
 }
 

@@ -12,7 +12,7 @@ use crate::support::{Cluster, Setup, eventually, soak};
 const MIB_BYTES: u64 = 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_reads_slowly_or_stops_for_a_while_is_caught_up() {
+async fn slow_or_paused_reader_catches_up() {
     let (cluster, mut links, load) = start("30").await;
     let before = peak(&cluster);
     load.goes_on(100).await;

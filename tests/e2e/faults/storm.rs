@@ -42,12 +42,12 @@ struct Back {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_resumes_goes_on_with_every_session() {
+async fn resume_storm_resumes_every_session() {
     Box::pin(storm(None)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_resumes_without_a_window_goes_on_with_every_session() {
+async fn resume_storm_without_window_resumes_every_session() {
     Box::pin(storm(Some("0"))).await;
 }
 

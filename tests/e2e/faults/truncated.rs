@@ -16,7 +16,7 @@ const MESSAGE_COUNT: usize = 110;
 const MESSAGE_BYTES: usize = 60_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_dies_before_it_has_read_what_was_truncated_is_told_again() {
+async fn unread_truncation_is_told_again_after_crash() {
     let cluster = Cluster::start(setup()).await;
     let (mut links, urls) = links(&cluster).await;
     let alice = cluster.user("alice").on(0).await;
@@ -135,7 +135,7 @@ async fn a_position_above_the_head_is_void() {
 
 /// The hello came to the gateway and its answer to nobody, twice: the third try goes on with the session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_welcome_may_be_lost_twice_in_a_row() {
+async fn welcome_lost_twice_loses_nothing() {
     let cluster = Cluster::start(setup()).await;
     let alice = cluster.user("alice");
     let first = alice.on(0).await;

@@ -22,7 +22,7 @@ async fn killed_workers_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_workers_and_nats_at_once_with_the_store_erased_lose_nothing() {
+async fn workers_and_nats_killed_store_erased_lose_nothing() {
     let mut cluster = Cluster::start(setup()).await;
     let load = Load::start(&cluster, Shape::default()).await;
     load.goes_on(200).await;
@@ -44,7 +44,7 @@ async fn all_workers_and_nats_at_once_with_the_store_erased_lose_nothing() {
 
 /// A gateway, the workers and NATS with its store: who resumes says by `seen` what it holds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_the_gateways_and_the_store_are_gone_seen_suffices() {
+async fn seen_suffices_without_gateways_and_store() {
     let mut cluster = Cluster::start(setup()).await;
     let shape = Shape {
         silent: 0,
