@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::support::{Cluster, Jwks, Key, Owed, Setup, assert_log, claims, hs256, jwks, unsigned};
 
 #[test]
-fn tokens_are_signed_by_the_key_whose_pem_is_given_out() {
+fn tokens_are_signed_by_published_pem_key() {
     let cases: [(Key, &'static dyn VerificationAlgorithm); 3] = [
         (Key::es256("a"), &ECDSA_P256_SHA256_FIXED),
         (Key::rs256("b"), &RSA_PKCS1_2048_8192_SHA256),
@@ -41,7 +41,7 @@ fn forged_tokens_have_three_parts_too() {
 }
 
 #[tokio::test]
-async fn a_key_set_is_served_changed_and_taken_away() {
+async fn key_set_is_served_changed_and_removed() {
     let keys = [Key::es256("a"), Key::rs256("b"), Key::eddsa("c")];
     let mut server = Jwks::start(jwks(&keys)).await;
     let body = reqwest::get(&server.url)
@@ -64,7 +64,7 @@ async fn a_key_set_is_served_changed_and_taken_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_oracle_notices_what_was_not_owed_what_is_changed_and_what_is_missing() {
+async fn oracle_notices_extra_changed_and_missing_events() {
     let setup = Setup {
         gateways: 1,
         workers: 1,

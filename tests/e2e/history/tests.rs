@@ -156,7 +156,7 @@ fn a_flawless_history_has_no_violation() {
 }
 
 #[test]
-fn over_several_connections_each_goes_on_where_the_one_before_ended() {
+fn connections_continue_where_previous_ended() {
     let lives = vec![
         first(hears(1..=3)),
         resumed(Some(3), hears(4..=8)),
@@ -166,7 +166,7 @@ fn over_several_connections_each_goes_on_where_the_one_before_ended() {
 }
 
 #[test]
-fn a_loss_is_found_in_the_midst_at_a_seam_and_at_the_end() {
+fn loss_is_found_inside_between_and_at_end() {
     let lost = |seq, missed| Violation::Gap(user("bob"), told(seq), missed);
     assert_eq!(
         bob(vec![first(hears([1, 2, 4, 5, 6, 7, 8, 9, 10]))]),
@@ -186,7 +186,7 @@ fn a_loss_is_found_in_the_midst_at_a_seam_and_at_the_end() {
 }
 
 #[test]
-fn a_duplicate_is_found_on_one_connection_and_behind_a_seen() {
+fn duplicate_is_found_within_connection_and_after_seen() {
     let twice = vec![first(hears([1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10]))];
     assert_eq!(bob(twice), [Violation::Backwards(user("bob"), told(2), 2)]);
     let lives = vec![first(hears(1..=5)), resumed(Some(5), hears(5..=10))];
@@ -194,7 +194,7 @@ fn a_duplicate_is_found_on_one_connection_and_behind_a_seen() {
 }
 
 #[test]
-fn who_does_not_say_what_it_holds_may_hear_it_again() {
+fn client_without_seen_may_receive_repeats() {
     let lives = vec![first(hears(1..=5)), resumed(None, hears(3..=10))];
     assert_eq!(bob(lives), []);
 }
@@ -238,7 +238,7 @@ fn another_event_than_the_logs_is_found() {
 }
 
 #[test]
-fn an_ended_membership_may_be_skipped_to_its_end_and_to_nowhere_else() {
+fn ended_membership_may_skip_only_to_end() {
     for skipped in [vec![7, 9, 10], vec![4, 7, 9, 10], vec![4, 5, 7, 9, 10]] {
         assert_eq!(carol(vec![first(hears(skipped))]), []);
     }
@@ -253,7 +253,7 @@ fn an_ended_membership_may_be_skipped_to_its_end_and_to_nowhere_else() {
 }
 
 #[test]
-fn what_is_truncated_may_be_missing_and_nothing_beside_it() {
+fn only_truncated_range_may_be_missing() {
     let tell = |from, head, next| {
         let mut heard = vec![truncated(from, head)];
         heard.extend(hears(next..=10));
@@ -274,7 +274,7 @@ fn what_is_truncated_may_be_missing_and_nothing_beside_it() {
 }
 
 #[test]
-fn who_has_not_read_what_was_truncated_is_told_again() {
+fn unread_truncation_must_be_told_again() {
     let cut = || vec![first(hears(1..=3)), resumed(None, vec![truncated(4, 8)])];
     let silent = [cut(), vec![resumed(None, hears(9..=10))]].concat();
     assert_eq!(bob(silent), [Violation::Gap(user("bob"), told(9), 4)]);
@@ -283,7 +283,7 @@ fn who_has_not_read_what_was_truncated_is_told_again() {
 }
 
 #[test]
-fn what_is_read_in_its_place_is_the_log() {
+fn read_of_truncated_range_must_equal_log() {
     let read = |seqs: Vec<Seq>| {
         let events = seqs.into_iter().map(told).collect();
         let (conversation, head) = (CHAT_ID, 10);
@@ -303,7 +303,7 @@ fn what_is_read_in_its_place_is_the_log() {
 }
 
 #[test]
-fn a_fresh_session_counts_from_its_heads_or_from_what_was_seen() {
+fn new_session_counts_from_heads_or_seen() {
     let fresh = |said: Option<Seq>, seqs: Vec<Seq>| {
         let life = Life {
             heads: Some([(CHAT_ID, 8)].into()),
@@ -320,7 +320,7 @@ fn a_fresh_session_counts_from_its_heads_or_from_what_was_seen() {
 }
 
 #[test]
-fn while_more_is_stored_what_is_newer_than_the_ledger_is_not_judged() {
+fn events_newer_than_ledger_are_not_judged() {
     let mut ledger = ledger();
     ledger.is_final = false;
     let newer = Told {
@@ -359,7 +359,7 @@ fn acknowledged_mark_that_is_seen_lower_is_found() {
 }
 
 #[test]
-fn read_marks_that_go_back_or_beyond_the_log_are_found() {
+fn read_marks_backward_or_beyond_log_are_found() {
     let receipt = |name, up_to| Heard::Receipt {
         conversation: CHAT_ID,
         user: user(name),

@@ -13,7 +13,7 @@ fn log(ledger: &mut Ledger) -> &mut Log {
 }
 
 #[test]
-fn an_answered_command_that_is_not_stored_is_found() {
+fn answered_command_missing_from_store_is_found() {
     let alice = user("alice");
     let missing = stored(|_, commands| {
         commands.push(Command {
@@ -70,7 +70,7 @@ fn role_that_its_user_had_is_no_event() {
 }
 
 #[test]
-fn a_command_that_was_carried_out_twice_is_found() {
+fn command_executed_twice_is_found() {
     let again = |ledger: &mut Ledger| {
         let rows = &mut log(ledger).rows;
         let row = Row {
@@ -92,7 +92,7 @@ fn a_command_that_was_carried_out_twice_is_found() {
 }
 
 #[test]
-fn what_was_refused_or_asked_for_by_nobody_is_found_where_it_is_stored() {
+fn stored_refused_or_unrequested_command_is_found() {
     let code = Code::ConversationNotFound;
     let refused = stored(|_, commands| commands[9].outcome = Outcome::Refused(code));
     let violation = Violation::RefusedAndStored(CHAT_ID, user("alice"), send(10), code);
@@ -115,7 +115,7 @@ fn what_is_unknown_may_be_stored_or_not() {
 }
 
 #[test]
-fn a_gap_in_the_log_and_participants_of_its_own_are_found() {
+fn log_gap_and_wrong_participants_are_found() {
     let gap = stored(|ledger, commands| {
         log(ledger).rows.remove(4);
         commands.remove(4);
