@@ -58,7 +58,7 @@ fn assert_names_setting(refused: &Response, origin: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_listed_origins_may_call_and_read_every_header() {
+async fn listed_origins_may_call_and_read_headers() {
     let list = format!("{APP_ORIGIN},http://localhost:3000");
     let cluster = Cluster::start(setup("CONFAB_CORS_ORIGINS", &list)).await;
     let alice = cluster.user("alice");
@@ -105,7 +105,7 @@ async fn pages_of_listed_origins_may_call_and_read_every_header() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn preflights_of_known_routes_are_answered_and_nothing_else_is_taken_for_one() {
+async fn only_preflights_of_known_routes_are_answered() {
     let cluster = Cluster::start(setup("CONFAB_CORS_ORIGINS", APP_ORIGIN)).await;
     let alice = cluster.user("alice");
     let conversation = "/v1/conversations/01890a5d-ac96-774b-bcce-b302099a8057";
@@ -170,7 +170,7 @@ async fn with_a_star_any_page_may_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_answer_says_what_browsers_and_caches_may_make_of_it_and_nothing_of_cors_unasked() {
+async fn every_answer_has_security_and_cache_headers() {
     let cluster = Cluster::start(setup("CONFAB_CORS_ORIGINS", "")).await;
     let alice = cluster.user("alice");
     let page = [("origin", APP_ORIGIN)];
@@ -220,7 +220,7 @@ fn assert_secure(answer: &Response) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_lists_are_compressed_for_those_who_take_it_and_what_has_an_etag_is_kept() {
+async fn only_large_lists_are_compressed_on_request() {
     let cluster = Cluster::start(setup("CONFAB_CORS_ORIGINS", "")).await;
     let alice = cluster.user("alice");
     let gzip = [("accept-encoding", "br, gzip")];
@@ -278,7 +278,7 @@ async fn large_lists_are_compressed_for_those_who_take_it_and_what_has_an_etag_i
 }
 
 #[test]
-fn an_allowlist_with_what_is_no_origin_is_an_error_at_start() {
+fn invalid_origin_in_allowlist_fails_start() {
     let mut gateway = std::process::Command::new(env!("CARGO_BIN_EXE_confab"));
     gateway
         .args(["gateway", "--listen", "127.0.0.1:0"])

@@ -16,8 +16,7 @@ async fn one_of_each() -> (Cluster, User) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_route_is_not_found_and_a_method_that_a_route_does_not_know_is_told_which_it_does()
- {
+async fn unknown_route_is_404_and_wrong_method_405() {
     let (cluster, alice) = one_of_each().await;
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
     for path in [
@@ -73,7 +72,7 @@ async fn what_is_no_route_is_not_found_and_a_method_that_a_route_does_not_know_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_of_another_type_too_large_or_broken_are_refused_on_every_route_that_takes_one() {
+async fn bad_bodies_are_refused_on_every_route() {
     let (cluster, alice) = one_of_each().await;
     let path = alice.begins(0, "group", &["bob"]).await;
     let message = alice.says(0, &path, "hi").await;
@@ -131,7 +130,7 @@ async fn bodies_of_another_type_too_large_or_broken_are_refused_on_every_route_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_accepts_no_json_is_refused_and_who_accepts_no_problem_gets_it_as_json() {
+async fn non_json_accept_is_406_problem_becomes_json() {
     let (cluster, alice) = one_of_each().await;
     let path = alice.begins(0, "group", &["bob"]).await;
     for accepted in [
@@ -211,7 +210,7 @@ async fn head_answers_as_get_without_a_body() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgrade_of_another_version_or_from_a_foreign_page_is_refused_before_it_is_one() {
+async fn upgrade_of_wrong_version_or_origin_is_refused() {
     let (cluster, alice) = one_of_each().await;
     let port = cluster.gateways[0].port();
     let bearer = format!("Authorization: Bearer {}", alice.token);

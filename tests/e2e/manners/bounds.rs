@@ -23,7 +23,7 @@ fn assert_problem(answer: &Response, status: u16, code: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_fits_no_route_or_is_too_large_is_a_problem() {
+async fn unroutable_or_oversized_request_is_problem() {
     let cluster = Cluster::start(setup("CONFAB_CORS_ORIGINS", "")).await;
     let alice = cluster.user("alice");
     let long = "x".repeat(40_000);
@@ -97,7 +97,7 @@ async fn what_fits_no_route_or_is_too_large_is_a_problem() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_above_their_routes_limit_are_refused_before_they_come() {
+async fn body_above_route_limit_is_refused_early() {
     let cluster = Cluster::start(setup("CONFAB_CORS_ORIGINS", "")).await;
     let port = cluster.gateways[0].port();
     let bearer = format!("Authorization: Bearer {}", cluster.user("alice").token);
