@@ -15,7 +15,7 @@ use crate::support::{
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_opened_and_members_added_amid_sends_hear_exactly_from_their_cursor_on() {
+async fn new_sessions_and_members_receive_from_cursor() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice").on(0).await;
     let mut removed = Vec::new();
@@ -128,7 +128,7 @@ async fn talk(member: &Member, conversation: ConversationId, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stranger_can_neither_read_nor_send_nor_hear_nor_can_its_namesake_of_another_tenant() {
+async fn stranger_and_namesake_of_other_tenant_see_nothing() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice").on(0).await;
     let bob = cluster.user("bob").on(1).await;
@@ -184,7 +184,7 @@ async fn assert_kept_out(stranger: &Member, conversation: ConversationId) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_sender_is_the_token_s_user_and_one_in_the_body_is_refused() {
+async fn sender_is_token_user_never_from_body() {
     let setup = Setup {
         gateways: 1,
         workers: 1,

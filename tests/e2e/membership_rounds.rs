@@ -14,7 +14,7 @@ use crate::support::{
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_who_come_and_go_amid_sends_hear_exactly_their_memberships() {
+async fn changing_members_receive_exactly_their_memberships() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob, carol) = tokio::join!(
         async { cluster.user("alice").on(0).await },
@@ -129,7 +129,7 @@ async fn assert_kept_out(member: &Member, conversation: ConversationId) {
 
 /// Nobody else of the conversation is at the guest's gateway, so that each addition must be confirmed there first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_removed_at_once_hears_nothing_beyond_its_memberships_and_always_their_end() {
+async fn removed_member_receives_membership_end_and_nothing_after() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (
         cluster.user("alice").on(0).await,

@@ -44,7 +44,7 @@ async fn members_are_added_all_or_none_by_admins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_names_nobody_is_refused_with_every_bad_field() {
+async fn bad_participants_are_refused_with_every_field() {
     let setup = Setup {
         gateways: 1,
         workers: 1,
@@ -103,7 +103,7 @@ async fn what_names_nobody_is_refused_with_every_bad_field() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_again_has_a_membership_of_its_own() {
+async fn rejoining_member_has_new_membership() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["bob"]).await;
@@ -161,7 +161,7 @@ async fn who_comes_again_has_a_membership_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn participants_are_listed_page_by_page_by_role_and_with_those_who_left() {
+async fn participants_are_paged_by_role_including_left() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let path = alice.begins(0, "channel", &["bob"]).await;

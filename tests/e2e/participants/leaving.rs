@@ -17,7 +17,7 @@ async fn events(user: &User, path: &str, after: u64) -> Vec<(Value, Value)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn roles_are_given_and_taken_by_admins_and_one_is_always_left() {
+async fn admins_change_roles_and_one_admin_remains() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["bob", "carol"]).await;
@@ -70,7 +70,7 @@ async fn roles_are_given_and_taken_by_admins_and_one_is_always_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn last_admin_who_is_alone_leads_those_added_later() {
+async fn lone_last_admin_leads_members_added_later() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let path = alice.begins(0, "group", &["alice"]).await;
@@ -91,7 +91,7 @@ async fn last_admin_who_is_alone_leads_those_added_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_admins_who_step_down_at_once_one_stays() {
+async fn one_of_two_concurrently_demoted_admins_stays() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["bob", "carol"]).await;
@@ -154,7 +154,7 @@ async fn members_leave_or_are_removed_by_admins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_last_admin_who_leaves_hands_over_to_who_is_there_for_longest() {
+async fn leaving_last_admin_promotes_longest_member() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, carol) = (cluster.user("alice"), cluster.user("carol"));
     let path = alice.begins(0, "group", &["bob", "carol", "dave"]).await;
