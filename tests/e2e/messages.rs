@@ -17,7 +17,7 @@ const MESSAGES_PATH: &str = "/v1/messages";
 const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_repeated_send_is_stored_once_and_says_so_only_to_who_gave_a_key() {
+async fn repeated_send_is_stored_once_marking_keyed_replay() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["bob"]).await;
@@ -85,7 +85,7 @@ async fn a_repeated_send_is_stored_once_and_says_so_only_to_who_gave_a_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_message_is_refused_with_every_bad_field() {
+async fn bad_message_is_refused_with_every_field() {
     let setup = Setup {
         gateways: 1,
         workers: 1,
@@ -163,7 +163,7 @@ async fn in_a_channel_only_admins_send() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_is_read_by_its_id_as_it_was_sent() {
+async fn message_is_read_by_id_as_sent() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["bob"]).await;
@@ -196,7 +196,7 @@ async fn seqs(user: &User, gateway: usize, path: &str, query: &str) -> Vec<u64> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_history_is_read_newest_first_by_range_sender_kind_and_time() {
+async fn history_is_filtered_by_range_sender_kind_time() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["bob"]).await;

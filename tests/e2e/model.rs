@@ -24,7 +24,7 @@ use stage::{Stage, Way};
 use world::{Answer, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_answered_kept_and_heard_is_what_a_plain_model_says() {
+async fn answers_store_and_events_match_model() {
     let cluster = Cluster::start(Setup::default()).await;
     for seed in seeds(soak(30, 2)) {
         Box::pin(one_after_the_other(&cluster, seed, soak(400, 150))).await;
@@ -33,8 +33,7 @@ async fn what_is_answered_kept_and_heard_is_what_a_plain_model_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_many_were_granted_at_once_is_in_the_log_once_and_in_an_order_that_the_model_explains()
-{
+async fn concurrent_commands_are_linearizable_by_model() {
     let cluster = Cluster::start(Setup::default()).await;
     for seed in seeds(soak(30, 2)) {
         let _told = Seed(seed);

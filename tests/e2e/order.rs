@@ -17,7 +17,7 @@ const UNDER_WAY: usize = 1_000;
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_sends_without_waiting_are_stored_in_order_while_workers_are_killed() {
+async fn pipelined_sends_keep_order_while_workers_die() {
     let mut cluster = Cluster::start(Setup {
         // What a killed worker left comes in one burst, larger than the usual bound; who is slow is another test's matter.
         gateway_env: vec![("CONFAB_OUTBOX_BYTES", Some((32 << 20).to_string()))],
@@ -104,7 +104,7 @@ async fn goes_on(listener: &Member, conversation: ConversationId, messages: Seq)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn repeats_of_a_send_over_both_gateways_and_transports_are_one_message_with_one_seq() {
+async fn repeats_across_gateways_and_transports_store_once() {
     let cluster = Cluster::start(Setup::default()).await;
     let user = cluster.user("alice");
     let doors = [
@@ -149,7 +149,7 @@ async fn repeats_of_a_send_over_both_gateways_and_transports_are_one_message_wit
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_contents_with_one_client_id_at_once_one_is_stored_and_the_other_refused() {
+async fn concurrent_conflicting_client_id_stores_one_content() {
     let cluster = Cluster::start(Setup::default()).await;
     let user = cluster.user("alice");
     let doors = [user.on(0).await, user.on(1).await];

@@ -24,7 +24,7 @@ async fn everything(user: &User, gateway: usize, path: &str, message: &str) -> [
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_edited_message_is_served_with_its_present_content_everywhere() {
+async fn edited_message_serves_current_content_everywhere() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["bob"]).await;
@@ -138,7 +138,7 @@ async fn repeated_edit_changes_no_later_content() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deleted_message_keeps_its_seq_and_its_content_is_nowhere() {
+async fn deleted_message_keeps_seq_without_content() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["bob"]).await;
@@ -188,7 +188,7 @@ async fn a_deleted_message_keeps_its_seq_and_its_content_is_nowhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_are_edited_by_their_senders_and_deleted_by_them_or_an_admin() {
+async fn sender_edits_and_sender_or_admin_deletes() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob, carol) = (
         cluster.user("alice"),
@@ -240,7 +240,7 @@ async fn messages_are_edited_by_their_senders_and_deleted_by_them_or_an_admin() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_a_channel_who_is_no_admin_any_more_edits_nothing() {
+async fn demoted_channel_admin_cannot_edit() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "channel", &["bob"]).await;

@@ -210,7 +210,7 @@ async fn user_of_many_conversations_holds_up_no_neighbour() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn limited_user_of_many_conversations_holds_up_no_neighbour() {
+async fn limited_user_delays_no_other_user() {
     many_conversations("lenient").await;
 }
 
