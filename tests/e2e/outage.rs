@@ -10,7 +10,7 @@ use crate::support::{Cluster, Member, Owed, Setup, assert_log, eventually, text}
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_postgres_commands_are_refused_sockets_stay_and_it_recovers_by_itself() {
+async fn postgres_outage_refuses_commands_keeps_sockets_recovers() {
     let setup = Setup {
         own_postgres: true,
         ..Setup::default()
@@ -35,7 +35,7 @@ async fn without_postgres_commands_are_refused_sockets_stay_and_it_recovers_by_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_workers_commands_are_refused_sockets_stay_and_it_recovers_by_itself() {
+async fn worker_outage_refuses_commands_keeps_sockets_recovers() {
     let mut cluster = Cluster::start(Setup::default()).await;
     let (alice, bob, conversation) = pair(&cluster).await;
 
@@ -58,7 +58,7 @@ async fn without_workers_commands_are_refused_sockets_stay_and_it_recovers_by_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_gateway_breaks_its_own_connections_only_and_serves_again_when_it_is_back() {
+async fn killed_gateway_breaks_only_own_connections_then_serves() {
     let mut cluster = Cluster::start(Setup::default()).await;
     let (alice, bob, conversation) = pair(&cluster).await;
 

@@ -15,7 +15,7 @@ mod largest;
 const PAGE_COUNT: usize = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn conversations_by_creation_are_exact_and_by_their_last_event_none_comes_twice() {
+async fn conversation_pages_are_exact_or_hold_no_duplicates() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let count = soak(500, 50);
@@ -85,7 +85,7 @@ async fn list(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn participants_are_read_once_each_while_others_join_and_leave() {
+async fn changing_participants_are_paged_once_each() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice").on(0).await;
     let reader = cluster.user("reader");
@@ -170,7 +170,7 @@ async fn replace(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn history_and_log_are_read_once_each_while_others_send() {
+async fn growing_history_and_log_are_paged_once() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let conversation = group(&alice, 0, &["bob"]).await;

@@ -12,7 +12,7 @@ use crate::support::{Cluster, Member, Owed, Setup, assert_log, eventually, soak,
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_dies_between_commit_and_publish_has_its_events_delivered_by_another() {
+async fn worker_dead_before_publish_is_relieved_by_another() {
     let mut cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice").on(0).await;
     let bob = cluster.user("bob").on(1).await;

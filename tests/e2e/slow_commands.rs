@@ -62,7 +62,7 @@ async fn sends_are_answered_while_other_commands_wait() {
 
 /// A worker answers a message once where all of it ends together: parts cost no more than the answers before them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sends_that_end_together_are_answered_in_one_part() {
+async fn sends_ending_together_are_answered_together() {
     let setup = Setup {
         gateways: 1,
         workers: 1,

@@ -12,7 +12,7 @@ use crate::support::{Cluster, Setup, User, soak};
 const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_the_largest_messages_of_both_kinds_add_up() {
+async fn pages_of_largest_messages_and_events_add_up() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let conversation = group(&alice, &json!({})).await;
@@ -102,7 +102,7 @@ fn differences(read: &[Message], sent: &[Message]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_conversations_with_the_largest_metadata_and_previews_add_up() {
+async fn pages_of_largest_metadata_and_previews_add_up() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let count = soak(200, 80);
