@@ -80,7 +80,7 @@ async fn waits_as_told(refusal: &Response) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_device_and_then_its_user_are_limited_and_nobody_else_is() {
+async fn rate_limit_binds_device_then_user_only() {
     let cluster = cluster("user=1/12,device=1/6,address=1000/1000", 0).await;
     let phone = cluster.user("alice");
     let mut other = claims("alice");
@@ -111,7 +111,7 @@ async fn a_device_and_then_its_user_are_limited_and_nobody_else_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_is_limited_before_its_tokens_are_looked_at_whatever_it_says_it_is() {
+async fn address_limit_precedes_tokens_and_ignores_forwarded() {
     let cluster = cluster("address=1/8", 0).await;
     let alice = cluster.user("alice");
     let mut number = 0;
@@ -143,7 +143,7 @@ async fn an_address_is_limited_before_its_tokens_are_looked_at_whatever_it_says_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_trusted_proxies_an_address_is_what_the_outermost_of_them_saw() {
+async fn trusted_proxies_yield_outermost_seen_address() {
     let cluster = cluster("address=1/8", 2).await;
     let alice = cluster.user("alice");
     let through = async |said: &str| list(&alice, &[("x-forwarded-for", said)]).await;
@@ -191,7 +191,7 @@ async fn sent(raw: &mut Raw) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frame_too_many_is_refused_the_connection_lives_and_reconnecting_refills_nothing() {
+async fn excess_frame_is_refused_and_reconnect_refills_nothing() {
     let cluster = cluster("user=1/1000,device=1/20", 0).await;
     let alice = cluster.user("alice");
     let mut raw = welcomed(&cluster, &alice).await;
@@ -254,7 +254,7 @@ async fn connects(cluster: &Cluster, user: &User) -> Option<Raw> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_of_one_device_are_refused_beyond_its_rate() {
+async fn device_connects_beyond_rate_are_refused() {
     let cluster = cluster("user=2/100,device=2/10", 0).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let began = Instant::now();
@@ -332,7 +332,7 @@ async fn every_frame_has_a_price() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_before_the_proxys_entry_do_not_change_the_address() {
+async fn prefixed_forwarded_bytes_do_not_change_address() {
     let cluster = cluster("address=1/8", 1).await;
     let asked = async |n: usize, said: &str| {
         let mut raw = Raw::connect(cluster.gateways[0].port()).await;
@@ -352,7 +352,7 @@ async fn bytes_before_the_proxys_entry_do_not_change_the_address() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_goes_on_after_a_hundred_refusals_is_closed_with_4429() {
+async fn client_ignoring_hundred_refusals_closes_with_4429() {
     let cluster = cluster("user=1/3", 0).await;
     let alice = cluster.user("alice");
     let mut raw = welcomed(&cluster, &alice).await;

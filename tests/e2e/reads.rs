@@ -21,7 +21,7 @@ fn up_to(path: &str, seq: u64) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mark_moves_forward_and_never_beyond_the_head() {
+async fn read_mark_only_advances_up_to_head() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["bob"]).await;
@@ -80,7 +80,7 @@ async fn messages_of_several_conversations_are_marked_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_one_s_own_is_not_found_and_nothing_is_marked() {
+async fn foreign_conversation_is_404_and_marks_nothing() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob, eve) = (
         cluster.user("alice"),
@@ -128,7 +128,7 @@ async fn what_is_not_one_s_own_is_not_found_and_nothing_is_marked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_says_nothing_clear_is_refused_with_every_bad_field() {
+async fn bad_read_mark_is_refused_with_every_field() {
     let setup = Setup {
         gateways: 1,
         workers: 1,

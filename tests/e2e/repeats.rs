@@ -64,7 +64,7 @@ async fn first(cluster: &Cluster, content: Value) -> Sender {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn repeat_goes_by_its_key_once_content_is_gone() {
+async fn repeat_matches_by_key_after_content_deletion() {
     let cluster = Cluster::start(Setup::default()).await;
     let sender = first(&cluster, json!("one")).await;
     let message = sender.repeats(1, json!("one")).await;

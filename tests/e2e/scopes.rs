@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Cluster, Setup, claims, id_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_may_only_read_writes_nothing_and_who_may_only_write_reads_nothing() {
+async fn read_and_write_scopes_grant_only_themselves() {
     let setup = Setup {
         gateways: 1,
         workers: 1,

@@ -313,7 +313,7 @@ async fn memberships_that_ended_cost_flat_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn seen_of_too_many_conversations_is_refused_by_its_field() {
+async fn seen_with_too_many_conversations_is_refused() {
     let cluster = cluster(&[]).await;
     let alice = cluster.user("alice");
     let ids = (0..10_001_u128).map(|n| format!("\"{}\":1", Uuid::from_u128(n)));
