@@ -193,7 +193,7 @@ impl Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_goes_on_at_another_gateway_with_a_fresh_token() {
+async fn session_resumes_at_other_gateway_with_new_token() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
     let mut client = Client::fresh(&cluster, &alice, 0).await;
@@ -236,7 +236,7 @@ async fn the_old_connection_is_closed_wherever_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_whose_gateway_was_killed_resumes_at_another() {
+async fn client_of_killed_gateway_resumes_at_another() {
     let mut cluster = cluster().await;
     let alice = cluster.user("alice");
     let mut client = Client::fresh(&cluster, &alice, 0).await;
@@ -256,7 +256,7 @@ async fn a_client_whose_gateway_was_killed_resumes_at_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drained_gateway_leaves_its_sessions_to_the_others() {
+async fn drained_gateway_hands_sessions_to_others() {
     let mut cluster = cluster().await;
     let alice = cluster.user("alice");
     let client = Client::fresh(&cluster, &alice, 0).await;

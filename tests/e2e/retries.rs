@@ -21,7 +21,7 @@ struct Told {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_whose_worker_died_behind_its_commit_is_answered_as_if_nothing_had_happened() {
+async fn worker_death_after_commit_is_answered_normally() {
     let setup = Setup {
         gateway_env: vec![("CONFAB_REQUEST_BUDGET", Some("3000".to_owned()))],
         ..Setup::default()

@@ -39,7 +39,7 @@ fn closed(member: &Member) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_is_told_its_own_open_sessions_at_any_gateway_and_nobody_elses() {
+async fn user_lists_only_own_sessions_at_any_gateway() {
     let cluster = Cluster::start(Setup::default()).await;
     let phone = json!({"deviceId": "phone", "sessionId": "login-1"});
     let laptop = json!({"deviceId": "laptop", "sessionId": "login-2"});
@@ -96,7 +96,7 @@ async fn what_comes_from_a_client_is_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_waits_for_no_gateway_that_is_gone_and_names_those_that_are_there() {
+async fn session_list_skips_dead_gateway_without_waiting() {
     let mut cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let here = alice.on(0).await;
@@ -114,7 +114,7 @@ async fn a_list_waits_for_no_gateway_that_is_gone_and_names_those_that_are_there
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_session_is_closed_wherever_it_is_and_no_other() {
+async fn revoked_session_alone_closes_at_any_gateway() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
     let here = alice.on(0).await;
@@ -154,7 +154,7 @@ async fn a_revoked_session_is_closed_wherever_it_is_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_are_listed_to_readers_and_ended_by_writers_and_named_by_their_ids() {
+async fn readers_list_and_writers_end_sessions_by_id() {
     let setup = Setup {
         gateways: 1,
         workers: 1,

@@ -56,7 +56,7 @@ async fn reconnects(cluster: &Cluster, user: &User, until: Instant) -> usize {
 
 /// A user in many conversations whose sockets reconnect all the time fills nothing, and another tenant's session goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reconnects_of_user_in_many_conversations_fill_no_bucket() {
+async fn reconnects_with_many_conversations_fill_no_bucket() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
     let mut claims = claims("carol");

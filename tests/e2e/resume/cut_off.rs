@@ -90,7 +90,7 @@ async fn closes(mut client: Client) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn session_of_cut_off_gateway_goes_on_elsewhere_alone() {
+async fn isolated_gateways_session_resumes_elsewhere_exclusively() {
     let mut cluster = cluster(&[]).await;
     let alice = cluster.user("alice");
     let bob = cluster.user("bob").on(1).await;
@@ -132,7 +132,7 @@ async fn session_of_cut_off_gateway_goes_on_elsewhere_alone() {
 
 /// NATS is away for longer than it keeps a record.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn session_that_stayed_at_cut_off_gateway_may_be_resumed() {
+async fn session_left_at_isolated_gateway_is_resumable() {
     let mut cluster = cluster(&[("CONFAB_RESUME_WINDOW", "10")]).await;
     let alice = cluster.user("alice");
     let bob = cluster.user("bob").on(1).await;

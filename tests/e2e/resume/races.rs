@@ -4,7 +4,7 @@ use super::{Client, cluster};
 use crate::support::soak;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_that_race_with_one_token_exactly_one_stays_on_the_session() {
+async fn racing_resumes_with_one_token_leave_one() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
     for round in 0..soak(200, 20) {
@@ -28,7 +28,7 @@ async fn of_two_that_race_with_one_token_exactly_one_stays_on_the_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_that_race_and_prove_their_welcomes_exactly_one_stays() {
+async fn racing_resumes_that_acknowledge_welcome_leave_one() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
     for round in 0..soak(20, 3) {

@@ -74,7 +74,7 @@ async fn an_erased_store_strands_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_went_back_fences_no_live_session() {
+async fn rolled_back_store_fences_no_live_session() {
     let mut cluster = cluster().await;
     let alice = cluster.user("alice");
     let mut first = Client::fresh(&cluster, &alice, 0).await;
@@ -126,7 +126,7 @@ async fn without_jetstream_a_token_stays_good() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_record_is_written_over_by_who_holds_the_session() {
+async fn unreadable_record_is_overwritten_by_session_holder() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
     let mut client = Client::fresh(&cluster, &alice, 0).await;

@@ -17,7 +17,7 @@ async fn starts_afresh(cluster: &Cluster, user: &User, gateway: usize, token: &s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_used_token_is_good_until_its_welcome_is_known_to_have_come() {
+async fn used_token_is_valid_until_welcome_acknowledged() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
     let mut first = Client::fresh(&cluster, &alice, 0).await;
@@ -45,7 +45,7 @@ async fn a_used_token_is_good_until_its_welcome_is_known_to_have_come() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_no_right_to_a_session_starts_afresh_and_takes_nothing() {
+async fn unauthorized_resume_starts_new_session() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
     let mut client = Client::fresh(&cluster, &alice, 0).await;

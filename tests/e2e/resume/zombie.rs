@@ -24,7 +24,7 @@ async fn is_given_up(cluster: &Cluster) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_was_stopped_is_fenced_when_it_goes_on_and_overwrites_nothing() {
+async fn continued_gateway_is_fenced_and_overwrites_nothing() {
     // With a heartbeat that is longer than it is stopped: else its clients look silent to it when it goes on.
     let mut cluster = Cluster::start(Setup {
         gateway_env: vec![("CONFAB_HEARTBEAT", Some("60".to_owned()))],
@@ -54,7 +54,7 @@ async fn a_gateway_that_was_stopped_is_fenced_when_it_goes_on_and_overwrites_not
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_was_cut_off_is_fenced_on_its_return() {
+async fn isolated_gateway_is_fenced_on_return() {
     let mut cluster = Cluster::start(Setup {
         links: true,
         workers: 1,

@@ -16,7 +16,7 @@ const OPEN_OUTCOMES: [&str; 3] = ["TIMEOUT", "UNAVAILABLE", "OVERLOADED"];
 const TIME_FORMAT: &str = r#"YYYY-MM-DD"T"HH24:MI:SS.MS"Z""#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_answered_command_happened_once_while_workers_are_killed_again_and_again() {
+async fn answered_commands_happen_once_while_workers_die() {
     let setup = Setup {
         gateway_env: vec![("CONFAB_REQUEST_BUDGET", Some("3000".to_owned()))],
         ..Setup::default()
