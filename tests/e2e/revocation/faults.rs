@@ -32,7 +32,7 @@ async fn still_refused(users: &[User], deadline: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_starts_lets_nobody_in_who_was_revoked_also_before_it_is_ready() {
+async fn starting_gateway_admits_no_revoked_user() {
     let mut cluster = Cluster::start(Setup::default()).await;
     let users = revoked(&cluster).await;
     for number in 0..2 {
@@ -61,7 +61,7 @@ async fn a_gateway_that_starts_lets_nobody_in_who_was_revoked_also_before_it_is_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_erased_store_and_a_deleted_bucket_take_nothing_back() {
+async fn erased_store_or_bucket_undoes_no_revocation() {
     let mut cluster = Cluster::start(Setup::default()).await;
     let users = revoked(&cluster).await;
     cluster.nats.kill().unwrap();
@@ -94,7 +94,7 @@ async fn an_erased_store_and_a_deleted_bucket_take_nothing_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_was_cut_off_learns_on_its_return_what_was_revoked_meanwhile() {
+async fn isolated_gateway_learns_revocations_on_return() {
     let setup = Setup {
         links: true,
         ..Setup::default()
@@ -118,7 +118,7 @@ async fn a_gateway_that_was_cut_off_learns_on_its_return_what_was_revoked_meanwh
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_whose_link_swallows_everything_learns_it_as_well() {
+async fn gateway_behind_silent_link_learns_revocations() {
     let setup = Setup {
         links: true,
         ..Setup::default()
@@ -137,7 +137,7 @@ async fn a_gateway_whose_link_swallows_everything_learns_it_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_worker_takes_nothing_back_and_its_rows_are_read_from_another() {
+async fn killed_worker_undoes_no_revocation() {
     let mut cluster = Cluster::start(Setup::default()).await;
     let users = revoked(&cluster).await;
     cluster.workers[0].process_mut().kill().unwrap();
@@ -160,7 +160,7 @@ async fn insert(cluster: &Cluster, login: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_only_postgres_knows_is_read_on_a_period_and_whole_at_the_start() {
+async fn revocations_in_postgres_are_read_periodically() {
     let mut cluster = Cluster::start(Setup::default()).await;
     let first = user(&cluster, "alice", &json!({"sessionId": "login-1"}));
     let last = user(&cluster, "bob", &json!({"sessionId": "login-4000"}));
