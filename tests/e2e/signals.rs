@@ -60,7 +60,7 @@ fn of(member: &Member, conversation: ConversationId) -> Vec<Notice> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn typing_and_receipts_reach_present_members_at_every_gateway_and_nobody_else() {
+async fn typing_and_receipts_reach_only_present_members() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice").on(0).await;
     let again = cluster.user("alice").on(1).await;
@@ -114,7 +114,7 @@ async fn typing_and_receipts_reach_present_members_at_every_gateway_and_nobody_e
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_no_member_cannot_say_that_it_types_and_the_questions_are_counted() {
+async fn non_member_typing_is_refused_and_queries_counted() {
     let setup = Setup {
         gateways: 1,
         workers: 1,
@@ -155,7 +155,7 @@ async fn who_is_no_member_cannot_say_that_it_types_and_the_questions_are_counted
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_signals_one_a_second_goes_and_the_last_word_always_comes() {
+async fn signals_are_throttled_and_last_one_arrives() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice").on(0).await;
     let bob = cluster.user("bob").on(1).await;
@@ -185,7 +185,7 @@ async fn of_many_signals_one_a_second_goes_and_the_last_word_always_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_conversation_of_more_than_a_hundred_members_carries_none_until_it_is_smaller() {
+async fn large_conversation_carries_no_signals_until_smaller() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice").on(0).await;
     let bob = cluster.user("bob").on(1).await;

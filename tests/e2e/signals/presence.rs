@@ -46,7 +46,7 @@ fn setup(grace: &str) -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_is_told_once_however_many_conversations_are_shared_and_not_to_strangers() {
+async fn presence_change_arrives_once_to_peers_only() {
     let cluster = Cluster::start(setup("1")).await;
     let bob = cluster.user("bob").on(1).await;
     let carol = cluster.user("carol").on(0).await;
@@ -81,7 +81,7 @@ async fn a_change_is_told_once_however_many_conversations_are_shared_and_not_to_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_back_within_the_grace_period_at_another_gateway_was_never_away() {
+async fn reconnect_within_grace_period_shows_no_offline() {
     let cluster = Cluster::start(setup("5")).await;
     let bob = cluster.user("bob").on(1).await;
     let (alice, carol) = (cluster.user("alice"), cluster.user("carol"));
@@ -119,7 +119,7 @@ async fn who_is_back_within_the_grace_period_at_another_gateway_was_never_away()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn presence_is_gone_with_its_gateway_also_that_of_users_who_were_there_first() {
+async fn presence_ends_with_gateway_for_all_users() {
     let mut cluster = Cluster::start(setup("1")).await;
     let alice = cluster.user("alice").on(0).await;
     let dave = cluster.user("dave").on(0).await;
@@ -179,7 +179,7 @@ async fn told(member: &Member) -> Option<Vec<(String, PresenceStatus)>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn snapshot_tells_who_shares_a_conversation_and_is_there() {
+async fn snapshot_lists_present_users_sharing_conversation() {
     let cluster = Cluster::start(setup("1")).await;
     let (alice, carol) = (cluster.user("alice"), cluster.user("carol"));
     let eve = cluster.user("eve").on(0).await;
@@ -361,7 +361,7 @@ async fn route_tells_of_those_who_share_a_conversation() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn offline_is_told_where_the_conversation_grew_too_large() {
+async fn offline_is_told_in_conversation_grown_large() {
     let cluster = Cluster::start(setup("1")).await;
     let bob = cluster.user("bob").on(1).await;
     let alice = cluster.user("alice");
