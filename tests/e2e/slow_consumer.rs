@@ -24,7 +24,7 @@ const MESSAGE_BYTES: usize = 48 * 1024;
 const MIB_BYTES: u64 = 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_stop_reading_are_closed_memory_stays_bounded_and_others_hear_all() {
+async fn stalled_readers_are_closed_with_bounded_memory() {
     // What waits for them is bounded in bytes, and it is the time that they take nothing that ends them.
     let (cluster, alice, bob) = start(&[
         ("CONFAB_OUTBOX_BYTES", "262144"),
@@ -60,7 +60,7 @@ async fn clients_that_stop_reading_are_closed_memory_stays_bounded_and_others_he
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_takes_nothing_for_a_while_is_closed_with_4440_though_there_is_room() {
+async fn stalled_client_with_queue_room_closes_with_4440() {
     let (cluster, alice, bob) = start(&[
         ("CONFAB_OUTBOX_BYTES", "67108864"),
         ("CONFAB_STALL_TIMEOUT", "2"),
@@ -81,7 +81,7 @@ async fn a_client_that_takes_nothing_for_a_while_is_closed_with_4440_though_ther
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_sends_and_never_reads_its_answers_is_closed_and_memory_stays_bounded() {
+async fn sender_that_never_reads_closes_with_bounded_memory() {
     // The replay window has a bound of its own: of what was sent it is to hold little here.
     let (cluster, alice, bob) = start(&[
         ("CONFAB_STALL_TIMEOUT", "3"),
@@ -108,7 +108,7 @@ async fn a_client_that_sends_and_never_reads_its_answers_is_closed_and_memory_st
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_takes_little_by_little_is_slow_and_stays() {
+async fn slowly_reading_client_stays_connected() {
     let (cluster, alice, bob) = start(&[
         ("CONFAB_OUTBOX_BYTES", "67108864"),
         ("CONFAB_STALL_TIMEOUT", "3"),

@@ -40,7 +40,7 @@ fn code<T: std::fmt::Debug>(answer: Result<T, SendError>) -> Code {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn edits_and_deletions_stand_where_they_were_sent_among_the_connections_sends() {
+async fn edits_and_deletions_keep_connection_order() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice").on(0).await;
     let bob = cluster.user("bob").on(1).await;
@@ -89,7 +89,7 @@ async fn edits_and_deletions_stand_where_they_were_sent_among_the_connections_se
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_may_not_edit_delete_or_read_is_answered_with_the_code() {
+async fn forbidden_edit_delete_or_read_returns_code() {
     let cluster = Cluster::start(small()).await;
     let alice = cluster.user("alice").on(0).await;
     let bob = cluster.user("bob").on(0).await;
@@ -122,7 +122,7 @@ async fn who_may_not_edit_delete_or_read_is_answered_with_the_code() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn read_marks_sent_at_once_are_few_writes_that_cover_all_and_never_go_back() {
+async fn concurrent_read_marks_coalesce_and_never_regress() {
     let cluster = Cluster::start(small()).await;
     let alice = cluster.user("alice").on(0).await;
     let bob = cluster.user("bob").on(0).await;
@@ -174,7 +174,7 @@ async fn acks_until_close(raw: &mut Raw) -> (usize, Option<u16>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_sent_before_the_end_is_stored_and_acknowledged() {
+async fn sends_before_close_are_stored_and_acknowledged() {
     const SEND_COUNT: usize = 20;
     let cluster = Cluster::start(small()).await;
     let alice = cluster.user("alice").on(0).await;
