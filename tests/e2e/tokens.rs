@@ -24,7 +24,7 @@ fn small(gateway_env: Vec<(&'static str, Option<String>)>) -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_bad_token_is_refused_with_its_code_on_every_way_in() {
+async fn bad_token_is_refused_with_code_everywhere() {
     let cluster = Cluster::start(small(Vec::new())).await;
     let url = cluster.gateways[0].url();
     for (what, token, code) in &forged::cases(&cluster.key) {
@@ -40,8 +40,7 @@ async fn each_bad_token_is_refused_with_its_code_on_every_way_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn good_tokens_are_taken_on_every_way_in_also_a_little_late_and_with_an_audience_among_others()
- {
+async fn good_tokens_are_accepted_everywhere() {
     let cluster = Cluster::start(small(Vec::new())).await;
     let url = cluster.gateways[0].url();
     let late = now() - 10;
@@ -62,7 +61,7 @@ async fn good_tokens_are_taken_on_every_way_in_also_a_little_late_and_with_an_au
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_token_and_two_of_them_are_told_apart_and_a_url_or_another_header_carries_none() {
+async fn missing_duplicate_and_misplaced_tokens_are_told_apart() {
     let cluster = Cluster::start(small(Vec::new())).await;
     let port = cluster.gateways[0].port();
     let token = cluster.key.token(&claims("alice"));
@@ -123,7 +122,7 @@ async fn assert_no_token_in_url(port: u16, token: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hello_needs_one_token_and_a_session_ends_with_its_token() {
+async fn hello_needs_token_and_session_expires_with_it() {
     let cluster = Cluster::start(small(Vec::new())).await;
     let url = cluster.gateways[0].url();
     for none in [TokenIn::Nowhere, TokenIn::Hello(String::new())] {

@@ -29,7 +29,7 @@ async fn cluster(server: &Jwks) -> Cluster {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rotated_key_set_is_noticed_and_the_old_key_is_refused() {
+async fn rotated_key_set_refuses_old_key() {
     let (old, new, next) = (Key::es256("old"), Key::eddsa("new"), Key::es256("next"));
     let server = Jwks::start(jwks([&old])).await;
     let cluster = cluster(&server).await;
@@ -61,7 +61,7 @@ async fn a_rotated_key_set_is_noticed_and_the_old_key_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_algorithm_is_refused_whatever_the_key_set_holds() {
+async fn wrong_algorithm_is_refused_for_any_key_set() {
     let (ec, rsa) = (Key::es256("ec"), Key::rs256("rsa"));
     let server = Jwks::start(jwks([&ec, &rsa])).await;
     let cluster = cluster(&server).await;
@@ -97,7 +97,7 @@ async fn a_wrong_algorithm_is_refused_whatever_the_key_set_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_key_set_is_down_or_broken_known_keys_serve_and_unknown_ones_are_refused() {
+async fn known_keys_serve_while_key_set_fails() {
     let (known, new) = (Key::es256("known"), Key::es256("new"));
     let mut server = Jwks::start(jwks([&known])).await;
     let cluster = cluster(&server).await;
@@ -129,7 +129,7 @@ async fn while_the_key_set_is_down_or_broken_known_keys_serve_and_unknown_ones_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn before_any_key_set_was_loaded_callers_are_told_to_come_again_and_it_recovers_by_itself() {
+async fn missing_key_set_is_retryable_until_loaded() {
     let key = Key::es256("key");
     let mut server = Jwks::start(jwks([&key])).await;
     let mut cluster = cluster(&server).await;
@@ -158,7 +158,7 @@ async fn before_any_key_set_was_loaded_callers_are_told_to_come_again_and_it_rec
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unknown_keys_make_one_fetch_an_interval_however_many_ask() {
+async fn unknown_keys_cause_one_fetch_per_interval() {
     let known = Key::es256("known");
     let server = Jwks::start(jwks([&known])).await;
     let cluster = cluster(&server).await;

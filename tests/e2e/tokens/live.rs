@@ -47,7 +47,7 @@ fn code(answer: Result<(), SendError>) -> Code {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_outlives_its_token_by_a_fresh_one_and_ends_with_the_last() {
+async fn session_lives_until_last_token_expires() {
     let cluster = Cluster::start(small(Vec::new())).await;
     let first = now() + 6 - CLOCK_SKEW_SECONDS;
     let alice = open(&cluster, first).await;
@@ -90,7 +90,7 @@ async fn a_session_outlives_its_token_by_a_fresh_one_and_ends_with_the_last() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fresh_token_that_is_bad_or_anothers_changes_nothing_and_a_good_one_its_scope() {
+async fn bad_refresh_changes_nothing_and_good_one_scope() {
     let cluster = Cluster::start(small(Vec::new())).await;
     let alice = open(&cluster, now() + 3600).await;
     let conversation = alice.create_group(std::slice::from_ref(&alice.id)).await;
@@ -128,7 +128,7 @@ async fn a_fresh_token_that_is_bad_or_anothers_changes_nothing_and_a_good_one_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_of_a_token_is_announced_a_minute_ahead() {
+async fn token_expiry_is_announced_minute_ahead() {
     let cluster = Cluster::start(small(Vec::new())).await;
     let exp = now() + 64;
     let alice = open(&cluster, exp).await;
