@@ -7,10 +7,10 @@ use rand::rngs::StdRng;
 
 use crate::support::{Cluster, Setup, soak};
 
+mod actions;
 mod command;
 mod compare;
 mod concurrent;
-mod deeds;
 mod replay;
 mod scene;
 mod shown;

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::client::{Answer, Client};
 use super::load::{Chat, moment};
-use super::record::{Acts, Command, Deed, Millis, Outcome, ReadMark, now};
+use super::record::{Action, Acts, Command, Millis, Outcome, ReadMark, now};
 use crate::support::text;
 
 /// How long a call may take: a gateway that stands still answers nothing.
@@ -87,11 +87,11 @@ impl Actor {
         }
     }
 
-    fn note(&mut self, conversation: ConversationId, deed: Deed, outcome: Outcome) {
+    fn note(&mut self, conversation: ConversationId, action: Action, outcome: Outcome) {
         self.done.commands.push(Command {
             conversation,
             actor: self.client.user.clone(),
-            deed,
+            action,
             outcome,
             time: self.began..=now(),
         });
@@ -163,7 +163,7 @@ impl Actor {
             }
             sleep(moment(&mut self.rng, 200)).await;
         };
-        self.note(conversation, Deed::Send(id), outcome);
+        self.note(conversation, Action::Send(id), outcome);
     }
 
     async fn send_by_socket(
@@ -224,7 +224,7 @@ impl Actor {
         } else {
             done(call(self.http().edit_message(message, &content)).await)
         };
-        self.note(conversation, Deed::Edit(message), outcome);
+        self.note(conversation, Action::Edit(message), outcome);
     }
 
     async fn delete(&mut self) {
@@ -245,7 +245,7 @@ impl Actor {
         } else {
             done(call(self.http().delete_message(message)).await)
         };
-        self.note(conversation, Deed::Delete(message), outcome);
+        self.note(conversation, Action::Delete(message), outcome);
     }
 
     async fn add(&mut self, chat: &Chat) {
@@ -261,7 +261,7 @@ impl Actor {
         if !matches!(added, Outcome::Refused(_)) {
             chat.members.lock().unwrap().insert(someone.clone());
         }
-        self.note(chat.id, Deed::Add(vec![someone]), added);
+        self.note(chat.id, Action::Add(vec![someone]), added);
     }
 
     /// Removes another, or leaves.
@@ -270,7 +270,7 @@ impl Actor {
         if matches!(removed, Outcome::Done(_)) {
             chat.members.lock().unwrap().remove(&someone);
         }
-        self.note(chat.id, Deed::Remove(someone), removed);
+        self.note(chat.id, Action::Remove(someone), removed);
     }
 
     async fn role(&mut self, chat: &Chat) {
@@ -285,8 +285,8 @@ impl Actor {
             Role::Member
         };
         let changed = done(call(self.http().set_role(chat.id, &someone, role)).await);
-        let deed = Deed::Role(someone, role.as_str().to_owned());
-        self.note(chat.id, deed, changed);
+        let action = Action::Role(someone, role.as_str().to_owned());
+        self.note(chat.id, action, changed);
     }
 
     async fn name(&mut self, chat: &Chat) {
@@ -294,7 +294,7 @@ impl Actor {
         let metadata = JsonText::of(&json!({ "name": name })).unwrap();
         let http = self.http();
         let outcome = done(call(http.update_conversation(chat.id, &metadata, None)).await);
-        self.note(chat.id, Deed::Name(name), outcome);
+        self.note(chat.id, Action::Name(name), outcome);
     }
 }
 

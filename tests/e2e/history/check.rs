@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::signal::PresenceStatus;
 
 use super::ledger::Ledger;
-use super::record::{Account, Command, Deed, Presence, ReadMark, Told};
+use super::record::{Account, Action, Command, Presence, ReadMark, Told};
 use super::{commands, deliveries, marks, presence, signals};
 
 /// Something that was promised and is not so.
@@ -18,15 +18,15 @@ pub(crate) enum Violation {
     /// The participants are not those that the log names.
     Projection(ConversationId, UserId),
     /// Answered with success, and stored less often.
-    Lost(ConversationId, UserId, Deed),
+    Lost(ConversationId, UserId, Action),
     /// Stored more often than it was asked for.
-    Twice(ConversationId, UserId, Deed),
+    Twice(ConversationId, UserId, Action),
     /// Refused, and stored all the same.
-    RefusedAndStored(ConversationId, UserId, Deed, Code),
+    RefusedAndStored(ConversationId, UserId, Action, Code),
     /// Stored, and asked for by nobody.
-    Unasked(ConversationId, UserId, Deed),
+    Unasked(ConversationId, UserId, Action),
     /// Stored elsewhere than its answer said.
-    Elsewhere(ConversationId, UserId, Deed, Seq),
+    Elsewhere(ConversationId, UserId, Action, Seq),
     /// A client was told what is not in the log, or is another event there.
     Altered(Told),
     /// A client was told what lies outside of its memberships.

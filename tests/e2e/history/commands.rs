@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 
 use super::check::Violation;
 use super::ledger::{Ledger, Row};
-use super::record::{Command, Deed, Millis, Outcome};
+use super::record::{Action, Command, Millis, Outcome};
 
 /// How long behind the time of its event a commit may end.
 const COMMIT_MS: Millis = 10_000;
@@ -23,28 +23,31 @@ struct Tally {
     unknown: usize,
 }
 
-type Key<'a> = (ConversationId, &'a UserId, &'a Deed);
+type Key<'a> = (ConversationId, &'a UserId, &'a Action);
 
 pub(super) fn check(ledger: &Ledger, commands: &[Command], found: &mut Vec<Violation>) {
-    for ((conversation, user, deed), tally) in tallies(ledger, commands) {
-        let (user, deed) = (user.clone(), deed.clone());
+    for ((conversation, user, action), tally) in tallies(ledger, commands) {
+        let (user, action) = (user.clone(), action.clone());
         let possible = tally.done.len() + tally.unknown;
         for seq in tally.done.iter().flatten() {
             if !tally.stored.contains(seq) {
-                let (user, deed) = (user.clone(), deed.clone());
-                found.push(Violation::Elsewhere(conversation, user, deed, *seq));
+                let (user, action) = (user.clone(), action.clone());
+                found.push(Violation::Elsewhere(conversation, user, action, *seq));
             }
         }
         found.extend(match (tally.stored.len(), tally.refused) {
             (stored, _) if stored + tally.silent < tally.done.len() => {
-                Some(Violation::Lost(conversation, user, deed))
+                Some(Violation::Lost(conversation, user, action))
             }
             (stored, _) if stored <= possible => None,
-            (_, Some(code)) if possible == 0 => {
-                Some(Violation::RefusedAndStored(conversation, user, deed, code))
-            }
-            (_, None) if possible == 0 => Some(Violation::Unasked(conversation, user, deed)),
-            _ => Some(Violation::Twice(conversation, user, deed)),
+            (_, Some(code)) if possible == 0 => Some(Violation::RefusedAndStored(
+                conversation,
+                user,
+                action,
+                code,
+            )),
+            (_, None) if possible == 0 => Some(Violation::Unasked(conversation, user, action)),
+            _ => Some(Violation::Twice(conversation, user, action)),
         });
     }
 }
@@ -52,7 +55,7 @@ pub(super) fn check(ledger: &Ledger, commands: &[Command], found: &mut Vec<Viola
 /// Whether a change of a role may have found its user with that role, which is no event: an event before its answer gave it, which is not
 /// its own, and none took it long before it was asked for. Whoever joins is a plain member.
 fn may_have_had_role(ledger: &Ledger, command: &Command) -> bool {
-    let Deed::Role(user, role) = &command.deed else {
+    let Action::Role(user, role) = &command.action else {
         return false;
     };
     let Some(log) = ledger.logs.get(&command.conversation) else {
@@ -60,15 +63,15 @@ fn may_have_had_role(ledger: &Ledger, command: &Command) -> bool {
     };
     let (asked, answered) = (*command.time.start(), *command.time.end());
     let is_own = |row: &&Row| {
-        let is_same = (&row.actor, &row.deed) == (&command.actor, &command.deed);
+        let is_same = (&row.actor, &row.action) == (&command.actor, &command.action);
         is_same && command.time.contains(&row.at)
     };
     let others = log.rows.iter().filter(|row| !is_own(row));
-    let changes = others.filter_map(|row| match &row.deed {
+    let changes = others.filter_map(|row| match &row.action {
         _ if row.joins.contains(user) => Some((row.at, role == "member")),
-        Deed::Role(of, given) if of == user => Some((row.at, given == role)),
-        Deed::Remove(of) if of == user => Some((row.at, false)),
-        Deed::End => Some((row.at, false)),
+        Action::Role(of, given) if of == user => Some((row.at, given == role)),
+        Action::Remove(of) if of == user => Some((row.at, false)),
+        Action::End => Some((row.at, false)),
         _ => None,
     });
     let changes: Vec<_> = changes.filter(|(at, _)| *at <= answered).collect();
@@ -83,7 +86,7 @@ fn may_have_had_role(ledger: &Ledger, command: &Command) -> bool {
 fn tallies<'a>(ledger: &'a Ledger, commands: &'a [Command]) -> BTreeMap<Key<'a>, Tally> {
     let mut tallies: BTreeMap<Key<'_>, Tally> = BTreeMap::new();
     for command in commands {
-        let key = (command.conversation, &command.actor, &command.deed);
+        let key = (command.conversation, &command.actor, &command.action);
         let tally = tallies.entry(key).or_default();
         match &command.outcome {
             Outcome::Done(seq) => {
@@ -96,7 +99,7 @@ fn tallies<'a>(ledger: &'a Ledger, commands: &'a [Command]) -> BTreeMap<Key<'a>,
     }
     for (conversation, log) in &ledger.logs {
         for row in &log.rows {
-            let key = (*conversation, &row.actor, &row.deed);
+            let key = (*conversation, &row.actor, &row.action);
             tallies.entry(key).or_default().stored.push(row.seq);
         }
     }

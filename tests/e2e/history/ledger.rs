@@ -12,7 +12,7 @@ use serde_json::Value;
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::record::{Deed, Millis};
+use super::record::{Action, Millis};
 
 /// All conversations.
 #[derive(Debug, Clone, Default)]
@@ -41,7 +41,7 @@ pub(crate) struct Row {
     pub(crate) actor: UserId,
     /// When its commit began.
     pub(crate) at: Millis,
-    pub(crate) deed: Deed,
+    pub(crate) action: Action,
     /// Whose memberships begin with it.
     pub(crate) joins: Vec<UserId>,
 }
@@ -92,9 +92,9 @@ impl Log {
                     .or_default()
                     .push(Membership { joined, left });
             }
-            let ends = |user: &UserId| match &row.deed {
-                Deed::Remove(removed) => removed == user,
-                deed => *deed == Deed::End,
+            let ends = |user: &UserId| match &row.action {
+                Action::Remove(removed) => removed == user,
+                action => *action == Action::End,
             };
             for (_, memberships) in all.iter_mut().filter(|(user, _)| ends(user)) {
                 let open = memberships.iter_mut().find(|one| one.left.is_none());
@@ -162,14 +162,14 @@ async fn read_rows(
         let log = logs.entry(ConversationId(conversation)).or_default();
         let (r#type, target) = (r#type.parse().unwrap(), target.map(number));
         let target = target.and_then(|seq| log.row(seq)).map(|row| row.id);
-        let (deed, joins) = deed(r#type, client_id.map(ClientId), target, &payload);
+        let (action, joins) = action(r#type, client_id.map(ClientId), target, &payload);
         log.rows.push(Row {
             seq: number(seq),
             id: EventId(id),
             r#type,
             actor: actor.parse().unwrap(),
             at,
-            deed,
+            action,
             joins,
         });
     }
@@ -181,42 +181,44 @@ fn number(seq: i64) -> Seq {
 }
 
 /// What an event says was done, and whom it names as new members.
-fn deed(
+fn action(
     r#type: EventType,
     client_id: Option<ClientId>,
     target: Option<EventId>,
     payload: &str,
-) -> (Deed, Vec<UserId>) {
+) -> (Action, Vec<UserId>) {
     let users = |members: Vec<confab_protocol::event::Member>| {
         let users = members.into_iter().map(|member| member.user_id);
         users.collect::<Vec<_>>()
     };
-    let deed = match r#type {
+    let action = match r#type {
         EventType::ConversationCreated => {
             let created: ConversationCreated = parse(payload);
-            return (Deed::Create, users(created.participants));
+            return (Action::Create, users(created.participants));
         }
         EventType::ParticipantAdded => {
             let added: ParticipantAdded = parse(payload);
             let users = users(added.participants);
-            return (Deed::Add(users.clone()), users);
+            return (Action::Add(users.clone()), users);
         }
-        EventType::MessageCreated => Deed::Send(client_id.unwrap()),
-        EventType::MessageEdited => Deed::Edit(target.unwrap()),
-        EventType::MessageDeleted => Deed::Delete(target.unwrap()),
-        EventType::ParticipantRemoved => Deed::Remove(parse::<ParticipantRemoved>(payload).user_id),
+        EventType::MessageCreated => Action::Send(client_id.unwrap()),
+        EventType::MessageEdited => Action::Edit(target.unwrap()),
+        EventType::MessageDeleted => Action::Delete(target.unwrap()),
+        EventType::ParticipantRemoved => {
+            Action::Remove(parse::<ParticipantRemoved>(payload).user_id)
+        }
         EventType::ParticipantUpdated => {
             let updated: ParticipantUpdated = parse(payload);
-            Deed::Role(updated.user_id, updated.role.as_str().to_owned())
+            Action::Role(updated.user_id, updated.role.as_str().to_owned())
         }
         EventType::ConversationUpdated => {
             let updated: ConversationUpdated = parse(payload);
             let metadata: Value = serde_json::from_str(updated.metadata.as_str()).unwrap();
-            Deed::Name(metadata["name"].as_str().unwrap_or_default().to_owned())
+            Action::Name(metadata["name"].as_str().unwrap_or_default().to_owned())
         }
-        EventType::ConversationDeleted => Deed::End,
+        EventType::ConversationDeleted => Action::End,
     };
-    (deed, Vec::new())
+    (action, Vec::new())
 }
 
 fn parse<T: DeserializeOwned>(payload: &str) -> T {

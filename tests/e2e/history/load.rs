@@ -19,7 +19,7 @@ use super::actor::Actor;
 use super::check;
 use super::client::{Client, Farewell, Manner};
 use super::ledger::Ledger;
-use super::record::{Account, Acts, Command, Deed, Outcome, now};
+use super::record::{Account, Action, Acts, Command, Outcome, now};
 use crate::support::{Cluster, eventually, is_soak, soak};
 
 /// How long after the last fault what is owed may take (docs/architecture.md, promise 4).
@@ -154,7 +154,7 @@ impl Load {
         self.begun.push(Command {
             conversation: id,
             actor: owner.id.clone(),
-            deed: Deed::Create,
+            action: Action::Create,
             outcome: Outcome::Done(Some(1)),
             time: began..=now(),
         });

@@ -24,7 +24,7 @@ pub(super) fn now() -> Millis {
 
 /// What somebody asked a conversation for. It is also what a row of the log says was done, so that the two can be counted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Deed {
+pub(crate) enum Action {
     Create,
     Send(ClientId),
     Edit(EventId),
@@ -52,7 +52,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Command {
     pub(crate) conversation: ConversationId,
     pub(crate) actor: UserId,
-    pub(crate) deed: Deed,
+    pub(crate) action: Action,
     pub(crate) outcome: Outcome,
     /// From when it was asked for until it was answered.
     pub(crate) time: RangeInclusive<Millis>,

@@ -11,7 +11,7 @@ mod stored;
 use super::check::{self, Violation};
 use super::ledger::{Ledger, Log, Row};
 use super::record::{
-    Account, Command, Deed, Heard, Life, Millis, Outcome, Positions, ReadMark, Told,
+    Account, Action, Command, Heard, Life, Millis, Outcome, Positions, ReadMark, Told,
 };
 
 const CHAT_ID: ConversationId = ConversationId(Uuid::from_u128(1));
@@ -21,18 +21,18 @@ fn user(name: &str) -> UserId {
 }
 
 /// Alice's messages have their seq as client id.
-fn send(seq: Seq) -> Deed {
-    Deed::Send(ClientId(Uuid::from_u128(seq.into())))
+fn send(seq: Seq) -> Action {
+    Action::Send(ClientId(Uuid::from_u128(seq.into())))
 }
 
-fn row(seq: Seq, r#type: EventType, deed: Deed, joins: &[&str]) -> Row {
+fn row(seq: Seq, r#type: EventType, action: Action, joins: &[&str]) -> Row {
     Row {
         seq,
         id: EventId(Uuid::from_u128(seq.into())),
         r#type,
         actor: user("alice"),
         at: 10_000 * Millis::try_from(seq).unwrap(),
-        deed,
+        action,
         joins: joins.iter().map(|name| user(name)).collect(),
     }
 }
@@ -42,17 +42,22 @@ fn ledger() -> Ledger {
     let mut rows = vec![row(
         1,
         EventType::ConversationCreated,
-        Deed::Create,
+        Action::Create,
         &["alice", "bob"],
     )];
     for seq in 2..=10 {
         let carol = user("carol");
         rows.push(match seq {
             4 | 9 => {
-                let deed = Deed::Add(vec![carol]);
-                row(seq, EventType::ParticipantAdded, deed, &["carol"])
+                let action = Action::Add(vec![carol]);
+                row(seq, EventType::ParticipantAdded, action, &["carol"])
             }
-            7 => row(seq, EventType::ParticipantRemoved, Deed::Remove(carol), &[]),
+            7 => row(
+                seq,
+                EventType::ParticipantRemoved,
+                Action::Remove(carol),
+                &[],
+            ),
             _ => row(seq, EventType::MessageCreated, send(seq), &[]),
         });
     }
@@ -76,8 +81,8 @@ fn commands() -> Vec<Command> {
             conversation: CHAT_ID,
             actor: row.actor,
             time: row.at..=row.at + 1_000,
-            outcome: Outcome::Done(matches!(row.deed, Deed::Send(_)).then_some(row.seq)),
-            deed: row.deed,
+            outcome: Outcome::Done(matches!(row.action, Action::Send(_)).then_some(row.seq)),
+            action: row.action,
         })
         .collect()
 }

@@ -14,7 +14,7 @@ pub(super) const MODEL_USERS: [Who; 5] = ["alice", "bob", "carol", "dave", "erin
 pub(super) enum Command {
     Create(Create),
     /// In the conversation of this number.
-    In(usize, Deed),
+    In(usize, Action),
     /// Messages, by their conversations' numbers and their seqs.
     ReadMessages(Vec<(usize, Seq)>),
 }
@@ -28,7 +28,7 @@ pub(super) struct Create {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Deed {
+pub(super) enum Action {
     Patch {
         patch: Value,
         /// `If-Match`, as it is sent, and the version that it demands.

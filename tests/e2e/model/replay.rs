@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use confab_protocol::ids::Seq;
 
-use super::command::{Command, Deed, Who};
+use super::command::{Action, Command, Who};
 use super::concurrent::{Told, is_alike};
 use super::world::{Answer, Conversation};
 
@@ -80,20 +80,20 @@ fn row(conversation: &Conversation, seq: Seq) -> Row {
 
 /// What becomes of a conversation by something that was granted; none where that appends nothing.
 fn granted(state: &Conversation, told: &Told) -> Option<(Conversation, Answer)> {
-    let Command::In(_, deed) = &told.command else {
+    let Command::In(_, action) = &told.command else {
         return None;
     };
     if told.answer.status >= 300 || told.answer.replayed {
         return None;
     }
     let mut after = state.clone();
-    let due = after.apply(told.who, deed);
+    let due = after.apply(told.who, action);
     (after.head() > state.head()).then_some((after, due))
 }
 
 /// Asserts that what appended nothing was answered so by one of the states between asking and hearing.
 fn assert_explained(states: &[Conversation], told: &Told) {
-    let Command::In(_, deed) = &told.command else {
+    let Command::In(_, action) = &told.command else {
         return;
     };
     let first = states.partition_point(|state| state.head() <= told.from) - 1;
@@ -101,13 +101,13 @@ fn assert_explained(states: &[Conversation], told: &Told) {
     let possible = &states[first..behind];
     let explains = |state: &Conversation| {
         let mut after = state.clone();
-        let due = after.apply(told.who, deed);
+        let due = after.apply(told.who, action);
         let is_silent = after.head() == state.head();
-        is_silent && (is_alike(&told.answer, &due) || is_mark(&told.answer, &due, deed, state))
+        is_silent && (is_alike(&told.answer, &due) || is_mark(&told.answer, &due, action, state))
     };
     let dues = || {
         let dues = possible.iter();
-        let dues = dues.map(|state| (state.head(), state.clone().apply(told.who, deed)));
+        let dues = dues.map(|state| (state.head(), state.clone().apply(told.who, action)));
         dues.collect::<Vec<_>>()
     };
     let name = &states[0].name;
@@ -119,8 +119,8 @@ fn assert_explained(states: &[Conversation], told: &Told) {
 }
 
 /// Where a mark stands depends on those before it: it is never below what was asked for, and never above the head.
-fn is_mark(answer: &Answer, due: &Answer, deed: &Deed, state: &Conversation) -> bool {
-    let (Deed::Read { .. }, 200, 200) = (deed, answer.status, due.status) else {
+fn is_mark(answer: &Answer, due: &Answer, action: &Action, state: &Conversation) -> bool {
+    let (Action::Read { .. }, 200, 200) = (action, answer.status, due.status) else {
         return false;
     };
     let mark = |answer: &Answer| {

@@ -6,7 +6,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, RngExt as _};
 use serde_json::json;
 
-use super::command::{BACKEND_USER, Command, Content, Create, Deed, MODEL_USERS, Sending, Who};
+use super::command::{Action, BACKEND_USER, Command, Content, Create, MODEL_USERS, Sending, Who};
 
 /// Conversations that one history has at most.
 const MAX_CONVERSATIONS: usize = 10;
@@ -38,7 +38,7 @@ impl Hint {
 #[derive(Debug, Default)]
 pub(super) struct Scene {
     pub(super) conversations: Vec<Hint>,
-    sends: Vec<(Who, usize, Deed)>,
+    sends: Vec<(Who, usize, Action)>,
     creations: Vec<(Who, Create)>,
     drawn: u64,
 }
@@ -64,32 +64,32 @@ impl Scene {
             return self.creation(rng, who);
         };
         let hint = self.conversations[at].clone();
-        let deed = match rng.random_range(0..100) {
+        let action = match rng.random_range(0..100) {
             0..8 if self.may_create(who) => return self.creation(rng, who),
             0..16 => self.patch(rng, &hint),
-            16..18 => Deed::Delete,
+            16..18 => Action::Delete,
             18..29 => addition(rng, &hint),
-            29..36 => Deed::SetRole {
+            29..36 => Action::SetRole {
                 user: someone(rng, &hint),
                 role: role(rng),
             },
-            36..42 => Deed::Remove {
+            36..42 => Action::Remove {
                 user: someone(rng, &hint),
             },
-            42..46 => Deed::Remove { user: who },
+            42..46 => Action::Remove { user: who },
             46..54 => return self.repeat(rng, who, at, &hint),
             54..70 if hint.messages.is_empty() => return self.send(rng, who, at, &hint),
             54..64 => self.edit(rng, who, &hint),
-            64..70 => Deed::Unsend {
+            64..70 => Action::Unsend {
                 seq: a_message(rng, who, &hint),
             },
-            70..77 => Deed::Read {
+            70..77 => Action::Read {
                 up_to: rng.random_range(0..hint.head + 3),
             },
             77..81 => return self.read_messages(rng, at),
             _ => return self.send(rng, who, at, &hint),
         };
-        Command::In(at, deed)
+        Command::In(at, action)
     }
 
     /// Mostly one where the user is a member.
@@ -156,7 +156,7 @@ impl Scene {
         Command::Create(create)
     }
 
-    fn patch(&self, rng: &mut StdRng, hint: &Hint) -> Deed {
+    fn patch(&self, rng: &mut StdRng, hint: &Hint) -> Action {
         let number = self.drawn;
         let patches = [
             json!({"name": format!("name {number}")}),
@@ -174,7 +174,7 @@ impl Scene {
             Some((format!("\"{version}\""), Some(version))),
             Some((version.to_string(), Some(version))),
         ];
-        Deed::Patch {
+        Action::Patch {
             patch: patches.choose(rng).unwrap().clone(),
             if_match: if_matches.choose(rng).unwrap().clone(),
         }
@@ -195,28 +195,28 @@ impl Scene {
             metadata,
         };
         let client_id = uuid::Builder::from_random_bytes(bytes).into_uuid();
-        let deed = Deed::Send { client_id, message };
-        self.sends.push((who, at, deed.clone()));
-        Command::In(at, deed)
+        let action = Action::Send { client_id, message };
+        self.sends.push((who, at, action.clone()));
+        Command::In(at, action)
     }
 
     /// A send once more, with the same content or another.
     fn repeat(&mut self, rng: &mut StdRng, who: Who, at: usize, hint: &Hint) -> Command {
         let earlier: Vec<_> = self.sends.iter().filter(|(by, ..)| *by == who).collect();
-        let Some((_, at, deed)) = earlier.choose(rng) else {
+        let Some((_, at, action)) = earlier.choose(rng) else {
             return self.send(rng, who, at, hint);
         };
-        let mut deed = deed.clone();
+        let mut action = action.clone();
         if rng.random_ratio(1, 3)
-            && let Deed::Send { message, .. } = &mut deed
+            && let Action::Send { message, .. } = &mut action
         {
             message.metadata = json!({"again": true});
         }
-        Command::In(*at, deed)
+        Command::In(*at, action)
     }
 
-    fn edit(&self, rng: &mut StdRng, who: Who, hint: &Hint) -> Deed {
-        Deed::Edit {
+    fn edit(&self, rng: &mut StdRng, who: Who, hint: &Hint) -> Action {
+        Action::Edit {
             seq: a_message(rng, who, hint),
             content: self.content(rng),
         }
@@ -262,7 +262,7 @@ fn someone(rng: &mut StdRng, hint: &Hint) -> Who {
 }
 
 /// Mostly users who are no members.
-fn addition(rng: &mut StdRng, hint: &Hint) -> Deed {
+fn addition(rng: &mut StdRng, hint: &Hint) -> Action {
     let strangers: Vec<Who> = MODEL_USERS
         .into_iter()
         .filter(|user| !hint.members.contains(user))
@@ -275,7 +275,7 @@ fn addition(rng: &mut StdRng, hint: &Hint) -> Deed {
     let count = rng.random_range(1..4);
     let users: Vec<Who> = from.sample(rng, count).copied().collect();
     let members = users.into_iter().map(|user| (user, role(rng))).collect();
-    Deed::Add { members }
+    Action::Add { members }
 }
 
 /// Mostly one's own, seldom something that is no message.

@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{BACKEND_USER, Command, Content, Create, Deed, MODEL_USERS, Sending, Who};
+use super::command::{Action, BACKEND_USER, Command, Content, Create, MODEL_USERS, Sending, Who};
 use super::world::Answer;
 use crate::support::{Cluster, Member, User, claims};
 
@@ -95,7 +95,7 @@ impl Stage {
     /// Asks for something and gives the answer.
     pub(super) async fn perform(&self, who: Who, command: &Command, way: Way) -> Answer {
         let player = &self.players[who];
-        if let (Way::Socket(number), Command::In(at, Deed::Send { client_id, message })) =
+        if let (Way::Socket(number), Command::In(at, Action::Send { client_id, message })) =
             (way, command)
             && let Some(socket) = player.sockets.get(number)
         {
@@ -154,7 +154,7 @@ impl Stage {
     }
 
     fn request(&self, command: &Command) -> Request {
-        let (at, deed) = match command {
+        let (at, action) = match command {
             Command::Create(create) => return creation(create),
             Command::ReadMessages(messages) => {
                 let names = self.names.lock().unwrap();
@@ -162,39 +162,39 @@ impl Stage {
                 let ids: Vec<_> = messages.map(|(at, seq)| names.message(*at, *seq)).collect();
                 return post("/v1/messages/read".to_owned(), json!({"messageIds": ids}));
             }
-            Command::In(at, deed) => (*at, deed),
+            Command::In(at, action) => (*at, action),
         };
         let names = self.names.lock().unwrap();
         let id = names.conversations[at];
         let path = format!("/v1/conversations/{id}");
         let message = |seq: &Seq| format!("/v1/messages/{}", names.message(at, *seq));
-        match deed {
-            Deed::Patch { patch, if_match } => {
+        match action {
+            Action::Patch { patch, if_match } => {
                 let value = if_match.as_ref().map(|(value, _)| value.clone());
                 let headers = value.map(|value| ("if-match", value)).into_iter().collect();
                 ("PATCH", path, headers, Some(json!({"metadata": patch})))
             }
-            Deed::Delete => ("DELETE", path, Vec::new(), None),
-            Deed::Add { members } => post(format!("{path}/participants"), addition(members)),
-            Deed::SetRole { user, role } => (
+            Action::Delete => ("DELETE", path, Vec::new(), None),
+            Action::Add { members } => post(format!("{path}/participants"), addition(members)),
+            Action::SetRole { user, role } => (
                 "PATCH",
                 format!("{path}/participants/{user}"),
                 Vec::new(),
                 Some(json!({ "role": role })),
             ),
-            Deed::Remove { user } => {
+            Action::Remove { user } => {
                 let route = format!("{path}/participants/{user}");
                 ("DELETE", route, Vec::new(), None)
             }
-            Deed::Edit { seq, content: to } => {
+            Action::Edit { seq, content: to } => {
                 ("PATCH", message(seq), Vec::new(), Some(content(to)))
             }
-            Deed::Unsend { seq } => ("DELETE", message(seq), Vec::new(), None),
-            Deed::Read { up_to } => post(
+            Action::Unsend { seq } => ("DELETE", message(seq), Vec::new(), None),
+            Action::Read { up_to } => post(
                 "/v1/messages/read".to_owned(),
                 json!({"conversationId": id, "upToSeq": up_to}),
             ),
-            Deed::Send { client_id, message } => {
+            Action::Send { client_id, message } => {
                 let message = names.new_message(at, *client_id, message);
                 let body = serde_json::to_string(&message).unwrap();
                 post(
@@ -252,7 +252,8 @@ impl Names {
         if let Some(id) = body.pointer("/conversation/id").and_then(Value::as_str) {
             self.enter_conversation(id);
         }
-        if let (Command::In(at, Deed::Send { .. }), Some(message)) = (command, body.get("message"))
+        if let (Command::In(at, Action::Send { .. }), Some(message)) =
+            (command, body.get("message"))
         {
             let seq = message["seq"].as_u64().unwrap();
             self.enter_message(*at, seq, message["id"].as_str().unwrap());

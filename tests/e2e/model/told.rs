@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::command::{Command, Deed, MODEL_USERS, Who};
+use super::command::{Action, Command, MODEL_USERS, Who};
 use super::scene::{Hint, Scene};
 use super::world::Answer;
 
@@ -13,10 +13,10 @@ impl Scene {
         while self.conversations.len() < known {
             self.conversations.push(Hint::beginning());
         }
-        let (at, deed) = match command {
+        let (at, action) = match command {
             Command::Create(_) => return self.note_beginning(&answer.body),
             Command::ReadMessages(_) => return,
-            Command::In(at, deed) => (at, deed),
+            Command::In(at, action) => (at, action),
         };
         let hint = &mut self.conversations[*at];
         let body = &answer.body;
@@ -31,22 +31,22 @@ impl Scene {
         ];
         let seq = seq.into_iter().find_map(Value::as_u64).unwrap_or_default();
         hint.head = hint.head.max(seq);
-        match deed {
-            Deed::Send { .. } if !answer.replayed => hint.messages.push((seq, who)),
-            Deed::Patch { .. } => {
+        match action {
+            Action::Send { .. } if !answer.replayed => hint.messages.push((seq, who)),
+            Action::Patch { .. } => {
                 hint.version = body["conversation"]["version"].as_u64().unwrap();
             }
-            Deed::Delete => hint.is_deleted = true,
-            Deed::Add { members } => hint.members.extend(members.iter().map(|(user, _)| user)),
-            Deed::Remove { user } => {
+            Action::Delete => hint.is_deleted = true,
+            Action::Add { members } => hint.members.extend(members.iter().map(|(user, _)| user)),
+            Action::Remove { user } => {
                 hint.members.retain(|member| member != user);
                 hint.is_deleted |= !body["conversationDeletedAt"].is_null();
             }
-            Deed::SetRole { .. }
-            | Deed::Send { .. }
-            | Deed::Edit { .. }
-            | Deed::Unsend { .. }
-            | Deed::Read { .. } => {}
+            Action::SetRole { .. }
+            | Action::Send { .. }
+            | Action::Edit { .. }
+            | Action::Unsend { .. }
+            | Action::Read { .. } => {}
         }
     }
     fn note_beginning(&mut self, body: &Value) {

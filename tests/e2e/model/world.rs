@@ -114,7 +114,7 @@ impl World {
         let before: Vec<_> = self.conversations.iter().map(said).collect();
         let answer = match command {
             Command::Create(create) => self.create_once(who, create),
-            Command::In(at, deed) => self.conversations[*at].apply(who, deed),
+            Command::In(at, action) => self.conversations[*at].apply(who, action),
             Command::ReadMessages(messages) => self.read_messages(who, messages),
         };
         for (at, conversation) in self.conversations.iter_mut().enumerate() {

@@ -17,7 +17,7 @@ fn answered_command_missing_from_store_is_found() {
     let alice = user("alice");
     let missing = stored(|_, commands| {
         commands.push(Command {
-            deed: send(99),
+            action: send(99),
             outcome: Outcome::Done(None),
             ..commands[0].clone()
         });
@@ -28,10 +28,10 @@ fn answered_command_missing_from_store_is_found() {
         elsewhere,
         [Violation::Elsewhere(CHAT_ID, alice.clone(), send(2), 3)]
     );
-    let role = Deed::Role(user("bob"), "admin".to_owned());
+    let role = Action::Role(user("bob"), "admin".to_owned());
     let changed = stored(|_, commands| {
         commands.push(Command {
-            deed: role.clone(),
+            action: role.clone(),
             outcome: Outcome::Done(None),
             ..commands[0].clone()
         });
@@ -42,12 +42,12 @@ fn answered_command_missing_from_store_is_found() {
 /// What is wrong when alice gave bob these roles at these times, the first of which is stored and made him an admin.
 fn roles(given: &[(&str, Millis)]) -> Vec<Violation> {
     stored(|ledger, commands| {
-        let admin = Deed::Role(user("bob"), "admin".to_owned());
+        let admin = Action::Role(user("bob"), "admin".to_owned());
         let change = row(11, EventType::ParticipantUpdated, admin, &[]);
         log(ledger).rows.push(change);
         let first = commands[0].clone();
         commands.extend(given.iter().map(|(role, at)| Command {
-            deed: Deed::Role(user("bob"), (*role).to_owned()),
+            action: Action::Role(user("bob"), (*role).to_owned()),
             outcome: Outcome::Done(None),
             time: *at..=at + 1_000,
             ..first.clone()
@@ -58,8 +58,8 @@ fn roles(given: &[(&str, Millis)]) -> Vec<Violation> {
 #[test]
 fn role_that_its_user_had_is_no_event() {
     let lost = |role: &str| {
-        let deed = Deed::Role(user("bob"), role.to_owned());
-        [Violation::Lost(CHAT_ID, user("alice"), deed)]
+        let action = Action::Role(user("bob"), role.to_owned());
+        [Violation::Lost(CHAT_ID, user("alice"), action)]
     };
     let made = ("admin", 110_000);
     assert_eq!(roles(&[made]), []);

@@ -4,7 +4,7 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{BACKEND_USER, Content, Deed, Sending, Who};
+use super::command::{Action, BACKEND_USER, Content, Sending, Who};
 use super::shown::at;
 use super::world::{Answer, Conversation, Data, Message, named, ok, refused};
 
@@ -13,20 +13,20 @@ type Outcome = Result<Answer, Answer>;
 
 impl Conversation {
     /// Carries out a command.
-    pub(super) fn apply(&mut self, who: Who, deed: &Deed) -> Answer {
-        let outcome = match deed {
-            Deed::Patch { patch, if_match } => {
+    pub(super) fn apply(&mut self, who: Who, action: &Action) -> Answer {
+        let outcome = match action {
+            Action::Patch { patch, if_match } => {
                 let version = if_match.as_ref().and_then(|(_, version)| *version);
                 self.patch(who, patch, version)
             }
-            Deed::Delete => self.delete(who),
-            Deed::Add { members } => self.add(who, members),
-            Deed::SetRole { user, role } => self.set_role(who, user, role),
-            Deed::Remove { user } => self.remove(who, user),
-            Deed::Send { client_id, message } => self.send(who, *client_id, message),
-            Deed::Edit { seq, content } => self.edit(who, *seq, content),
-            Deed::Unsend { seq } => self.unsend(who, *seq),
-            Deed::Read { up_to } => self.read(who, *up_to),
+            Action::Delete => self.delete(who),
+            Action::Add { members } => self.add(who, members),
+            Action::SetRole { user, role } => self.set_role(who, user, role),
+            Action::Remove { user } => self.remove(who, user),
+            Action::Send { client_id, message } => self.send(who, *client_id, message),
+            Action::Edit { seq, content } => self.edit(who, *seq, content),
+            Action::Unsend { seq } => self.unsend(who, *seq),
+            Action::Read { up_to } => self.read(who, *up_to),
         };
         outcome.unwrap_or_else(|refusal| refusal)
     }
