@@ -16,7 +16,7 @@ const CONTENT_MARKER: &str = "zq7Marker";
 const MESSAGES_PATH: &str = "/v1/messages";
 
 /// A conversation of two, and one message of it.
-struct Scene {
+struct Fixture {
     cluster: Cluster,
     alice: User,
     bob: User,
@@ -28,7 +28,7 @@ struct Scene {
     seq: Seq,
 }
 
-impl Scene {
+impl Fixture {
     /// A message with the marker in its content and, where it `is_deletion` that follows, in its metadata.
     async fn begin(is_deletion: bool) -> Self {
         let cluster = Cluster::start(Setup::default()).await;
@@ -189,8 +189,8 @@ async fn assert_not_stored(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn edited_message_serves_only_latest_content() {
-    let scene = Scene::begin(false).await;
-    let live = scene.bob.on(1).await;
+    let fixture = Fixture::begin(false).await;
+    let live = fixture.bob.on(1).await;
     let edits = [
         json!({"content": {"text": format!("{CONTENT_MARKER} 2")}}),
         json!({"content": [format!("{CONTENT_MARKER} 2 again")]}),
@@ -199,9 +199,9 @@ async fn edited_message_serves_only_latest_content() {
     ];
     let mut last = Value::Null;
     for (number, edit) in edits.into_iter().enumerate() {
-        let edited = scene
+        let edited = fixture
             .alice
-            .patch(number % 2, &scene.route, edit.clone())
+            .patch(number % 2, &fixture.route, edit.clone())
             .await;
         last = edited.ok(200)["message"].clone();
         for (name, value) in edit.as_object().unwrap() {
@@ -210,16 +210,16 @@ async fn edited_message_serves_only_latest_content() {
     }
     assert_eq!(
         (&last["seq"], &last["metadata"]),
-        (&json!(scene.seq), &json!({"m": 1}))
+        (&json!(fixture.seq), &json!({"m": 1}))
     );
-    scene.assert_served(&last).await;
+    fixture.assert_served(&last).await;
 
     // Who was there heard each edit, with what the message was then or became since.
-    let head = scene.seq + 4;
-    live.hears(scene.conversation(), head, ARRIVAL_TIMEOUT)
+    let head = fixture.seq + 4;
+    live.hears(fixture.conversation(), head, ARRIVAL_TIMEOUT)
         .await;
     let record = live.record.borrow();
-    let heard = &record.events[&scene.conversation()];
+    let heard = &record.events[&fixture.conversation()];
     let edited = heard
         .iter()
         .filter(|e| e.r#type == EventType::MessageEdited);
@@ -227,47 +227,47 @@ async fn edited_message_serves_only_latest_content() {
         .map(|event| serde_json::from_str(event.data.as_str()).unwrap())
         .collect();
     assert_eq!(edited.len(), 4);
-    assert!(edited.iter().all(|data| data["targetSeq"] == scene.seq));
+    assert!(edited.iter().all(|data| data["targetSeq"] == fixture.seq));
     assert_eq!(edited[3]["message"], last);
     drop(record);
     drop(live);
-    scene.cluster.end().await;
+    fixture.cluster.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_content_is_neither_served_nor_stored() {
     for edits in [0, 2] {
-        let scene = Scene::begin(true).await;
-        let live = scene.bob.on(1).await;
+        let fixture = Fixture::begin(true).await;
+        let live = fixture.bob.on(1).await;
         for number in 0..edits {
             let edit = json!({"content": {"text": format!("{CONTENT_MARKER} edit {number}")}});
-            let edited = scene.alice.patch(number % 2, &scene.route, edit).await;
+            let edited = fixture.alice.patch(number % 2, &fixture.route, edit).await;
             edited.ok(200);
         }
-        let deleted = scene.alice.delete(1, &scene.route).await.ok(200);
+        let deleted = fixture.alice.delete(1, &fixture.route).await.ok(200);
         let message = &deleted["message"];
         assert_eq!(
             (&message["seq"], &message["metadata"], &message["sender"]),
-            (&json!(scene.seq), &json!({}), &json!("alice"))
+            (&json!(fixture.seq), &json!({}), &json!("alice"))
         );
         assert!(message.get("content").is_none() && message["deletedAt"].is_string());
-        scene.assert_served(message).await;
-        let repeated = scene.alice.delete(0, &scene.route).await.ok(200);
+        fixture.assert_served(message).await;
+        let repeated = fixture.alice.delete(0, &fixture.route).await.ok(200);
         assert_eq!(&repeated["message"], message);
 
-        let head = scene.seq + edits as Seq + 1;
-        live.hears(scene.conversation(), head, ARRIVAL_TIMEOUT)
+        let head = fixture.seq + edits as Seq + 1;
+        live.hears(fixture.conversation(), head, ARRIVAL_TIMEOUT)
             .await;
         let record = live.record.borrow();
-        let last = record.events[&scene.conversation()].last().unwrap();
+        let last = record.events[&fixture.conversation()].last().unwrap();
         assert_eq!((last.seq, last.r#type), (head, EventType::MessageDeleted));
         let data: Value = serde_json::from_str(last.data.as_str()).unwrap();
         assert_eq!(
             (&data["targetSeq"], &data["messageId"]),
-            (&json!(scene.seq), &message["id"])
+            (&json!(fixture.seq), &message["id"])
         );
         drop(record);
         drop(live);
-        scene.cluster.end().await;
+        fixture.cluster.end().await;
     }
 }

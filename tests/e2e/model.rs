@@ -11,14 +11,14 @@ mod actions;
 mod command;
 mod compare;
 mod concurrent;
+mod generator;
 mod replay;
-mod scene;
 mod shown;
 mod stage;
 mod told;
 mod world;
 
-use scene::{Scene, anyone};
+use generator::{Generator, anyone};
 use shown::with_times;
 use stage::{Stage, Way};
 use world::{Answer, World};
@@ -46,10 +46,10 @@ async fn one_after_the_other(cluster: &Cluster, seed: u64, commands: usize) {
     let _told = Seed(seed);
     let mut rng = StdRng::seed_from_u64(seed);
     let stage = Stage::set(cluster, format!("model-{seed}")).await;
-    let (mut world, mut scene) = (World::default(), Scene::default());
+    let (mut world, mut generator) = (World::default(), Generator::default());
     for number in 0..commands {
         let who = anyone(&mut rng);
-        let command = scene.draw(&mut rng, who);
+        let command = generator.draw(&mut rng, who);
         let way = Way::any(&mut rng);
         let due = world.apply(who, &command);
         let answer = stage.perform(who, &command, way).await;
@@ -57,7 +57,7 @@ async fn one_after_the_other(cluster: &Cluster, seed: u64, commands: usize) {
             is_same(&answer, &due),
             "seed {seed}, {number}: {who} {way:?} {command:?}\nis told {answer:?}\nand not {due:?}",
         );
-        scene.conversations = world.hints();
+        generator.conversations = world.hints();
         if rng.random_bool(0.5) {
             compare::hears(&stage, &world.conversations).await;
         }

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::command::{BACKEND_USER, Command, Create, MODEL_USERS, Who};
 use super::compare;
+use super::generator::Generator;
 use super::is_same;
 use super::replay::{Row, replay};
-use super::scene::Scene;
 use super::stage::{Stage, Way};
 use super::world::{Answer, Conversation, World, ok, refused};
 use crate::support::Cluster;
@@ -34,22 +34,22 @@ pub(super) struct Told {
 
 pub(super) async fn all_at_once(cluster: &Cluster, seed: u64, commands: usize) {
     let stage = Stage::set(cluster, format!("at-once-{seed}")).await;
-    let scene = Mutex::new(Scene::default());
+    let generator = Mutex::new(Generator::default());
     let mut told = Vec::new();
     for create in beginnings() {
         let command = Command::Create(create);
-        told.push(ask(cluster, &stage, &scene, "alice", command, Way::Http(0)).await);
+        told.push(ask(cluster, &stage, &generator, "alice", command, Way::Http(0)).await);
     }
     let everyone = MODEL_USERS.into_iter().chain([BACKEND_USER]);
     let asking = everyone.zip(seed..).map(|(who, seed)| {
-        let (stage, scene) = (&stage, &scene);
+        let (stage, generator) = (&stage, &generator);
         async move {
             let mut rng = StdRng::seed_from_u64(seed);
             let mut told = Vec::new();
             for _ in 0..commands {
-                let command = scene.lock().unwrap().draw(&mut rng, who);
+                let command = generator.lock().unwrap().draw(&mut rng, who);
                 let way = Way::any(&mut rng);
-                told.push(ask(cluster, stage, scene, who, command, way).await);
+                told.push(ask(cluster, stage, generator, who, command, way).await);
             }
             told
         }
@@ -81,18 +81,21 @@ fn beginnings() -> [Create; 4] {
 async fn ask(
     cluster: &Cluster,
     stage: &Stage,
-    scene: &Mutex<Scene>,
+    generator: &Mutex<Generator>,
     who: Who,
     command: Command,
     way: Way,
 ) -> Told {
     let from = match &command {
-        Command::In(at, _) => scene.lock().unwrap().conversations[*at].head,
+        Command::In(at, _) => generator.lock().unwrap().conversations[*at].head,
         Command::Create(_) | Command::ReadMessages(_) => 0,
     };
     let answer = stage.perform(who, &command, way).await;
     let known = stage.names.lock().unwrap().conversations.len();
-    scene.lock().unwrap().note(known, who, &command, &answer);
+    generator
+        .lock()
+        .unwrap()
+        .note(known, who, &command, &answer);
     let to = match &command {
         Command::In(at, _) => head(cluster, stage, *at).await,
         Command::Create(_) | Command::ReadMessages(_) => 0,

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::command::{Action, Command, MODEL_USERS, Who};
-use super::scene::{Hint, Scene};
+use super::generator::{Generator, Hint};
 use super::world::Answer;
 
-impl Scene {
+impl Generator {
     /// Notes what an answer says of a conversation; of `known` there are names.
     pub(super) fn note(&mut self, known: usize, who: Who, command: &Command, answer: &Answer) {
         let is_granted = answer.status < 300;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::command::{BACKEND_USER, Command, Content, Create, Sending, Who};
-use super::scene::Hint;
+use super::generator::Hint;
 
 /// What a command is answered with.
 #[derive(Debug, Clone, PartialEq)]

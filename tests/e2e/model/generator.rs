@@ -36,7 +36,7 @@ impl Hint {
 
 /// What there is to draw from.
 #[derive(Debug, Default)]
-pub(super) struct Scene {
+pub(super) struct Generator {
     pub(super) conversations: Vec<Hint>,
     sends: Vec<(Who, usize, Action)>,
     creations: Vec<(Who, Create)>,
@@ -56,7 +56,7 @@ fn user(rng: &mut StdRng) -> Who {
     MODEL_USERS.choose(rng).unwrap()
 }
 
-impl Scene {
+impl Generator {
     /// The next thing that `who` asks for.
     pub(super) fn draw(&mut self, rng: &mut StdRng, who: Who) -> Command {
         self.drawn += 1;
