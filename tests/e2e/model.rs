@@ -11,16 +11,16 @@ mod actions;
 mod command;
 mod compare;
 mod concurrent;
+mod executor;
 mod generator;
 mod replay;
 mod shown;
-mod stage;
 mod told;
 mod world;
 
+use executor::{Executor, Way};
 use generator::{Generator, anyone};
 use shown::with_times;
-use stage::{Stage, Way};
 use world::{Answer, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,24 +45,24 @@ async fn concurrent_commands_are_linearizable_by_model() {
 async fn one_after_the_other(cluster: &Cluster, seed: u64, commands: usize) {
     let _told = Seed(seed);
     let mut rng = StdRng::seed_from_u64(seed);
-    let stage = Stage::set(cluster, format!("model-{seed}")).await;
+    let executor = Executor::set(cluster, format!("model-{seed}")).await;
     let (mut world, mut generator) = (World::default(), Generator::default());
     for number in 0..commands {
         let who = anyone(&mut rng);
         let command = generator.draw(&mut rng, who);
         let way = Way::any(&mut rng);
         let due = world.apply(who, &command);
-        let answer = stage.perform(who, &command, way).await;
+        let answer = executor.perform(who, &command, way).await;
         assert!(
             is_same(&answer, &due),
             "seed {seed}, {number}: {who} {way:?} {command:?}\nis told {answer:?}\nand not {due:?}",
         );
         generator.conversations = world.hints();
         if rng.random_bool(0.5) {
-            compare::hears(&stage, &world.conversations).await;
+            compare::hears(&executor, &world.conversations).await;
         }
     }
-    compare::everything(cluster, &stage, &world).await;
+    compare::everything(cluster, &executor, &world).await;
 }
 
 /// An acknowledgement has less to say than the answer of HTTP.

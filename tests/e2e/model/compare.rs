@@ -7,8 +7,8 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 
 use super::command::{BACKEND_USER, MODEL_USERS, Who};
+use super::executor::Executor;
 use super::shown::with_times;
-use super::stage::Stage;
 use super::world::{Answer, Conversation, World};
 use crate::support::{Cluster, Member, User};
 
@@ -16,31 +16,31 @@ use crate::support::{Cluster, Member, User};
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Asserts it all, over both gateways.
-pub(super) async fn everything(cluster: &Cluster, stage: &Stage, world: &World) {
-    hears(stage, &world.conversations).await;
-    let times = times(cluster, stage).await;
+pub(super) async fn everything(cluster: &Cluster, executor: &Executor, world: &World) {
+    hears(executor, &world.conversations).await;
+    let times = times(cluster, executor).await;
     for (at, conversation) in world.conversations.iter().enumerate() {
         for who in MODEL_USERS.into_iter().chain([BACKEND_USER]) {
-            served(stage, at, conversation, who, &times[at]).await;
+            served(executor, at, conversation, who, &times[at]).await;
         }
-        stored(cluster, stage, at, conversation).await;
+        stored(cluster, executor, at, conversation).await;
     }
     for who in MODEL_USERS.into_iter().chain([BACKEND_USER]) {
-        listed(stage, world, who, &times).await;
+        listed(executor, world, who, &times).await;
     }
-    counted(cluster, stage, world).await;
-    heard(stage, &world.conversations, &times);
+    counted(cluster, executor, world).await;
+    heard(executor, &world.conversations, &times);
 }
 
 /// Waits until everyone has heard the last that is owed to it of each conversation.
-pub(super) async fn hears(stage: &Stage, conversations: &[Conversation]) {
+pub(super) async fn hears(executor: &Executor, conversations: &[Conversation]) {
     for who in MODEL_USERS {
         for (at, conversation) in conversations.iter().enumerate() {
-            let id = stage.names.lock().unwrap().conversations[at];
+            let id = executor.names.lock().unwrap().conversations[at];
             let own = conversation.memberships.iter().rfind(|one| one.user == who);
             let Some(own) = own else { continue };
             let last = own.left.unwrap_or_else(|| conversation.head());
-            for socket in &stage.players[who].sockets {
+            for socket in &executor.players[who].sockets {
                 socket.hears(id, last, ARRIVAL_TIMEOUT).await;
             }
         }
@@ -50,8 +50,8 @@ pub(super) async fn hears(stage: &Stage, conversations: &[Conversation]) {
 /// When each event of each conversation was stored, as the service writes it.
 type Times = Vec<Vec<String>>;
 
-async fn times(cluster: &Cluster, stage: &Stage) -> Times {
-    let ids = stage.names.lock().unwrap().conversations.clone();
+async fn times(cluster: &Cluster, executor: &Executor) -> Times {
+    let ids = executor.names.lock().unwrap().conversations.clone();
     let mut times = Vec::new();
     for id in ids {
         let of_one = sqlx::query_scalar(
@@ -77,11 +77,17 @@ fn all_timed(dues: Vec<Value>, times: &[String]) -> Vec<Value> {
 }
 
 /// What one user reads of a conversation.
-async fn served(stage: &Stage, at: usize, conversation: &Conversation, who: Who, times: &[String]) {
-    let id = stage.names.lock().unwrap().conversations[at];
-    let user = &stage.players[who].user;
+async fn served(
+    executor: &Executor,
+    at: usize,
+    conversation: &Conversation,
+    who: Who,
+    times: &[String],
+) {
+    let id = executor.names.lock().unwrap().conversations[at];
+    let user = &executor.players[who].user;
     let path = format!("/v1/conversations/{id}");
-    let reader = Reader { stage, user };
+    let reader = Reader { executor, user };
     if let Err(refusal) = conversation.visible(who) {
         for route in ["", "/events", "/messages", "/participants"] {
             let answer = reader.get(at, &format!("{path}{route}")).await;
@@ -110,7 +116,7 @@ async fn served(stage: &Stage, at: usize, conversation: &Conversation, who: Who,
         assert_eq!(shown, due, "participants of {name} as {who}, {with_left}");
     }
     for seq in conversation.messages.keys() {
-        let message = stage.names.lock().unwrap().message(at, *seq);
+        let message = executor.names.lock().unwrap().message(at, *seq);
         let answer = reader.get(at + 1, &format!("/v1/messages/{message}")).await;
         let due = timed(&conversation.message(*seq), times);
         assert_eq!(answer.body, json!({ "message": due }));
@@ -118,10 +124,10 @@ async fn served(stage: &Stage, at: usize, conversation: &Conversation, who: Who,
 }
 
 /// The lists of one user, in both orders.
-async fn listed(stage: &Stage, world: &World, who: Who, times: &Times) {
+async fn listed(executor: &Executor, world: &World, who: Who, times: &Times) {
     let reader = Reader {
-        stage,
-        user: &stage.players[who].user,
+        executor,
+        user: &executor.players[who].user,
     };
     let mine = world.conversations.iter();
     let mine: Vec<_> = mine.filter(|one| one.present(who).is_some()).collect();
@@ -167,8 +173,8 @@ async fn listed(stage: &Stage, world: &World, who: Who, times: &Times) {
 }
 
 /// The log in the store, which nobody can read any more where the conversation is deleted; and no time goes down.
-async fn stored(cluster: &Cluster, stage: &Stage, at: usize, conversation: &Conversation) {
-    let id = stage.names.lock().unwrap().conversations[at];
+async fn stored(cluster: &Cluster, executor: &Executor, at: usize, conversation: &Conversation) {
+    let id = executor.names.lock().unwrap().conversations[at];
     let rows: Vec<(i64, String, String, bool)> = sqlx::query_as(
         "select seq, type, actor, created_at >= coalesce(lag(created_at) over (order by seq), created_at) \
          from events where conversation_id = $1 order by seq",
@@ -185,11 +191,11 @@ async fn stored(cluster: &Cluster, stage: &Stage, at: usize, conversation: &Conv
 }
 
 /// How many memberships everyone has.
-async fn counted(cluster: &Cluster, stage: &Stage, world: &World) {
+async fn counted(cluster: &Cluster, executor: &Executor, world: &World) {
     let counts: Vec<(String, i32)> = sqlx::query_as(
         "select user_id, memberships from user_counts where tenant = $1 and memberships <> 0 order by user_id",
     )
-    .bind(&stage.tenant)
+    .bind(&executor.tenant)
     .fetch_all(&cluster.store)
     .await
     .unwrap();
@@ -206,9 +212,9 @@ async fn counted(cluster: &Cluster, stage: &Stage, world: &World) {
 }
 
 /// Every socket heard of every membership what it is owed, in order and once, and nothing else.
-fn heard(stage: &Stage, conversations: &[Conversation], times: &Times) {
+fn heard(executor: &Executor, conversations: &[Conversation], times: &Times) {
     for who in MODEL_USERS {
-        for socket in &stage.players[who].sockets {
+        for socket in &executor.players[who].sockets {
             assert_eq!(socket.session.ignored(), 0, "{who} heard something twice");
             let record = socket.record.borrow();
             assert!(
@@ -221,7 +227,7 @@ fn heard(stage: &Stage, conversations: &[Conversation], times: &Times) {
             );
             drop(record);
             for (at, conversation) in conversations.iter().enumerate() {
-                heard_of(stage, (at, conversation), who, socket, &times[at]);
+                heard_of(executor, (at, conversation), who, socket, &times[at]);
             }
         }
     }
@@ -229,13 +235,13 @@ fn heard(stage: &Stage, conversations: &[Conversation], times: &Times) {
 
 /// What is owed of a membership that ended may be skipped from any point to the event that ended it.
 fn heard_of(
-    stage: &Stage,
+    executor: &Executor,
     (at, conversation): (usize, &Conversation),
     who: Who,
     socket: &Member,
     times: &[String],
 ) {
-    let names = stage.names.lock().unwrap();
+    let names = executor.names.lock().unwrap();
     let record = socket.record.borrow();
     let heard = record.events.get(&names.conversations[at]);
     let heard: Vec<(Seq, Value)> = heard
@@ -279,13 +285,13 @@ fn json_of(event: &Event) -> Value {
 
 /// One user's reads.
 struct Reader<'a> {
-    stage: &'a Stage,
+    executor: &'a Executor,
     user: &'a User,
 }
 
 impl Reader<'_> {
     fn plain(&self, value: &Value) -> Value {
-        self.stage.names.lock().unwrap().plain(value)
+        self.executor.names.lock().unwrap().plain(value)
     }
 
     async fn get(&self, gateway: usize, path: &str) -> Answer {

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::command::{BACKEND_USER, Command, Create, MODEL_USERS, Who};
 use super::compare;
+use super::executor::{Executor, Way};
 use super::generator::Generator;
 use super::is_same;
 use super::replay::{Row, replay};
-use super::stage::{Stage, Way};
 use super::world::{Answer, Conversation, World, ok, refused};
 use crate::support::Cluster;
 
@@ -33,32 +33,42 @@ pub(super) struct Told {
 }
 
 pub(super) async fn all_at_once(cluster: &Cluster, seed: u64, commands: usize) {
-    let stage = Stage::set(cluster, format!("at-once-{seed}")).await;
+    let executor = Executor::set(cluster, format!("at-once-{seed}")).await;
     let generator = Mutex::new(Generator::default());
     let mut told = Vec::new();
     for create in beginnings() {
         let command = Command::Create(create);
-        told.push(ask(cluster, &stage, &generator, "alice", command, Way::Http(0)).await);
+        told.push(
+            ask(
+                cluster,
+                &executor,
+                &generator,
+                "alice",
+                command,
+                Way::Http(0),
+            )
+            .await,
+        );
     }
     let everyone = MODEL_USERS.into_iter().chain([BACKEND_USER]);
     let asking = everyone.zip(seed..).map(|(who, seed)| {
-        let (stage, generator) = (&stage, &generator);
+        let (executor, generator) = (&executor, &generator);
         async move {
             let mut rng = StdRng::seed_from_u64(seed);
             let mut told = Vec::new();
             for _ in 0..commands {
                 let command = generator.lock().unwrap().draw(&mut rng, who);
                 let way = Way::any(&mut rng);
-                told.push(ask(cluster, stage, generator, who, command, way).await);
+                told.push(ask(cluster, executor, generator, who, command, way).await);
             }
             told
         }
     });
     let all = Box::pin(join_all(asking)).await;
     told.extend(all.into_iter().flatten());
-    let world = World::of(conversations(cluster, &stage, &told).await);
+    let world = World::of(conversations(cluster, &executor, &told).await);
     assert_pairs(&world);
-    compare::everything(cluster, &stage, &world).await;
+    compare::everything(cluster, &executor, &world).await;
 }
 
 /// Conversations in which all of them are, so that they meet.
@@ -80,7 +90,7 @@ fn beginnings() -> [Create; 4] {
 
 async fn ask(
     cluster: &Cluster,
-    stage: &Stage,
+    executor: &Executor,
     generator: &Mutex<Generator>,
     who: Who,
     command: Command,
@@ -90,14 +100,14 @@ async fn ask(
         Command::In(at, _) => generator.lock().unwrap().conversations[*at].head,
         Command::Create(_) | Command::ReadMessages(_) => 0,
     };
-    let answer = stage.perform(who, &command, way).await;
-    let known = stage.names.lock().unwrap().conversations.len();
+    let answer = executor.perform(who, &command, way).await;
+    let known = executor.names.lock().unwrap().conversations.len();
     generator
         .lock()
         .unwrap()
         .note(known, who, &command, &answer);
     let to = match &command {
-        Command::In(at, _) => head(cluster, stage, *at).await,
+        Command::In(at, _) => head(cluster, executor, *at).await,
         Command::Create(_) | Command::ReadMessages(_) => 0,
     };
     Told {
@@ -109,8 +119,8 @@ async fn ask(
     }
 }
 
-async fn head(cluster: &Cluster, stage: &Stage, at: usize) -> Seq {
-    let id = stage.names.lock().unwrap().conversations[at];
+async fn head(cluster: &Cluster, executor: &Executor, at: usize) -> Seq {
+    let id = executor.names.lock().unwrap().conversations[at];
     let head: i64 = sqlx::query_scalar("select last_seq from conversations where id = $1")
         .bind(id.0)
         .fetch_one(&cluster.store)
@@ -120,9 +130,9 @@ async fn head(cluster: &Cluster, stage: &Stage, at: usize) -> Seq {
 }
 
 /// What each conversation has become, by its log and by what everyone was told.
-async fn conversations(cluster: &Cluster, stage: &Stage, told: &[Told]) -> Vec<Conversation> {
-    let begun = begun(stage, told);
-    let ids = stage.names.lock().unwrap().conversations.clone();
+async fn conversations(cluster: &Cluster, executor: &Executor, told: &[Told]) -> Vec<Conversation> {
+    let begun = begun(executor, told);
+    let ids = executor.names.lock().unwrap().conversations.clone();
     assert_eq!(begun.len(), ids.len(), "conversations, and who began them");
     let mut all = Vec::new();
     for (at, id) in ids.into_iter().enumerate() {
@@ -164,7 +174,7 @@ fn mark(answer: &Answer, conversation: &str) -> Option<Seq> {
 }
 
 /// The conversations as they began. A key gives the first answer again, whatever that was.
-fn begun(stage: &Stage, told: &[Told]) -> BTreeMap<usize, Conversation> {
+fn begun(executor: &Executor, told: &[Told]) -> BTreeMap<usize, Conversation> {
     let mut begun = BTreeMap::new();
     let mut keys: BTreeMap<(Who, &str), (&Create, &Answer)> = BTreeMap::new();
     for one in told {
@@ -201,7 +211,7 @@ fn begun(stage: &Stage, told: &[Told]) -> BTreeMap<usize, Conversation> {
                 assert!(begun.insert(at, new).is_none(), "begun twice: {one:?}");
             }
             (Ok(_), None) => {
-                let body = stage.names.lock().unwrap().plain(&one.answer.body);
+                let body = executor.names.lock().unwrap().plain(&one.answer.body);
                 let code = "DIRECT_CONVERSATION_EXISTS";
                 assert_eq!((one.answer.status, &body["code"]), (409, &json!(code)));
                 let other = body["conversationId"].as_str().unwrap();

@@ -21,7 +21,7 @@ use crate::support::{Cluster, Member, User, claims};
 const NOBODY_S: Uuid = Uuid::from_u128(0x0189_0a5d_ac96_774b_bcce_b302_099a_8057);
 
 /// The users of one history, in a tenant of their own.
-pub(super) struct Stage {
+pub(super) struct Executor {
     pub(super) tenant: String,
     pub(super) players: BTreeMap<Who, Player>,
     pub(super) names: Mutex<Names>,
@@ -67,7 +67,7 @@ impl Way {
     }
 }
 
-impl Stage {
+impl Executor {
     /// Everyone connects.
     pub(super) async fn set(cluster: &Cluster, tenant: String) -> Self {
         let mut players = BTreeMap::new();
