@@ -15,13 +15,13 @@ mod executor;
 mod generator;
 mod replay;
 mod shown;
+mod state;
 mod told;
-mod world;
 
 use executor::{Executor, Way};
 use generator::{Generator, anyone};
 use shown::with_times;
-use world::{Answer, World};
+use state::{Answer, ModelState};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_store_and_events_match_model() {
@@ -46,23 +46,23 @@ async fn one_after_the_other(cluster: &Cluster, seed: u64, commands: usize) {
     let _told = Seed(seed);
     let mut rng = StdRng::seed_from_u64(seed);
     let executor = Executor::set(cluster, format!("model-{seed}")).await;
-    let (mut world, mut generator) = (World::default(), Generator::default());
+    let (mut state, mut generator) = (ModelState::default(), Generator::default());
     for number in 0..commands {
         let who = anyone(&mut rng);
         let command = generator.draw(&mut rng, who);
         let way = Way::any(&mut rng);
-        let due = world.apply(who, &command);
+        let due = state.apply(who, &command);
         let answer = executor.perform(who, &command, way).await;
         assert!(
             is_same(&answer, &due),
             "seed {seed}, {number}: {who} {way:?} {command:?}\nis told {answer:?}\nand not {due:?}",
         );
-        generator.conversations = world.hints();
+        generator.conversations = state.hints();
         if rng.random_bool(0.5) {
-            compare::hears(&executor, &world.conversations).await;
+            compare::hears(&executor, &state.conversations).await;
         }
     }
-    compare::everything(cluster, &executor, &world).await;
+    compare::everything(cluster, &executor, &state).await;
 }
 
 /// An acknowledgement has less to say than the answer of HTTP.

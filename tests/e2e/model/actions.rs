@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::command::{Action, BACKEND_USER, Content, Sending, Who};
 use super::shown::at;
-use super::world::{Answer, Conversation, Data, Message, named, ok, refused};
+use super::state::{Answer, Conversation, Data, Message, named, ok, refused};
 
 /// An answer, or a refusal: both are one.
 type Outcome = Result<Answer, Answer>;

@@ -9,27 +9,27 @@ use serde_json::{Value, json};
 use super::command::{BACKEND_USER, MODEL_USERS, Who};
 use super::executor::Executor;
 use super::shown::with_times;
-use super::world::{Answer, Conversation, World};
+use super::state::{Answer, Conversation, ModelState};
 use crate::support::{Cluster, Member, User};
 
 /// How long after its answer an event may still be on its way.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Asserts it all, over both gateways.
-pub(super) async fn everything(cluster: &Cluster, executor: &Executor, world: &World) {
-    hears(executor, &world.conversations).await;
+pub(super) async fn everything(cluster: &Cluster, executor: &Executor, state: &ModelState) {
+    hears(executor, &state.conversations).await;
     let times = times(cluster, executor).await;
-    for (at, conversation) in world.conversations.iter().enumerate() {
+    for (at, conversation) in state.conversations.iter().enumerate() {
         for who in MODEL_USERS.into_iter().chain([BACKEND_USER]) {
             served(executor, at, conversation, who, &times[at]).await;
         }
         stored(cluster, executor, at, conversation).await;
     }
     for who in MODEL_USERS.into_iter().chain([BACKEND_USER]) {
-        listed(executor, world, who, &times).await;
+        listed(executor, state, who, &times).await;
     }
-    counted(cluster, executor, world).await;
-    heard(executor, &world.conversations, &times);
+    counted(cluster, executor, state).await;
+    heard(executor, &state.conversations, &times);
 }
 
 /// Waits until everyone has heard the last that is owed to it of each conversation.
@@ -124,12 +124,12 @@ async fn served(
 }
 
 /// The lists of one user, in both orders.
-async fn listed(executor: &Executor, world: &World, who: Who, times: &Times) {
+async fn listed(executor: &Executor, state: &ModelState, who: Who, times: &Times) {
     let reader = Reader {
         executor,
         user: &executor.players[who].user,
     };
-    let mine = world.conversations.iter();
+    let mine = state.conversations.iter();
     let mine: Vec<_> = mine.filter(|one| one.present(who).is_some()).collect();
     for (gateway, order) in ["recent", "created"].into_iter().enumerate() {
         let route = format!("/v1/conversations?limit=2&order={order}");
@@ -138,7 +138,7 @@ async fn listed(executor: &Executor, world: &World, who: Who, times: &Times) {
         let by_name = |one: &Value| one["id"].as_str().unwrap().to_owned();
         let mut sorted = shown.clone();
         sorted.sort_by_key(by_name);
-        let due = world.conversations.iter().zip(times);
+        let due = state.conversations.iter().zip(times);
         let due = due.filter(|(one, _)| one.present(who).is_some());
         let mut due: Vec<Value> = due
             .map(|(one, times)| timed(&one.listed(who), times))
@@ -191,7 +191,7 @@ async fn stored(cluster: &Cluster, executor: &Executor, at: usize, conversation:
 }
 
 /// How many memberships everyone has.
-async fn counted(cluster: &Cluster, executor: &Executor, world: &World) {
+async fn counted(cluster: &Cluster, executor: &Executor, state: &ModelState) {
     let counts: Vec<(String, i32)> = sqlx::query_as(
         "select user_id, memberships from user_counts where tenant = $1 and memberships <> 0 order by user_id",
     )
@@ -200,7 +200,7 @@ async fn counted(cluster: &Cluster, executor: &Executor, world: &World) {
     .await
     .unwrap();
     let count = |who: &Who| {
-        let all = world.conversations.iter();
+        let all = state.conversations.iter();
         all.filter(|one| one.present(who).is_some()).count()
     };
     let due: Vec<_> = MODEL_USERS

@@ -17,7 +17,7 @@ use super::executor::{Executor, Way};
 use super::generator::Generator;
 use super::is_same;
 use super::replay::{Row, replay};
-use super::world::{Answer, Conversation, World, ok, refused};
+use super::state::{Answer, Conversation, ModelState, ok, refused};
 use crate::support::Cluster;
 
 /// What somebody asked for, and was told.
@@ -66,9 +66,9 @@ pub(super) async fn all_at_once(cluster: &Cluster, seed: u64, commands: usize) {
     });
     let all = Box::pin(join_all(asking)).await;
     told.extend(all.into_iter().flatten());
-    let world = World::of(conversations(cluster, &executor, &told).await);
-    assert_pairs(&world);
-    compare::everything(cluster, &executor, &world).await;
+    let state = ModelState::of(conversations(cluster, &executor, &told).await);
+    assert_pairs(&state);
+    compare::everything(cluster, &executor, &state).await;
 }
 
 /// Conversations in which all of them are, so that they meet.
@@ -223,9 +223,9 @@ fn begun(executor: &Executor, told: &[Told]) -> BTreeMap<usize, Conversation> {
 }
 
 /// Two users have one direct conversation at most.
-fn assert_pairs(world: &World) {
+fn assert_pairs(state: &ModelState) {
     let mut pairs = Vec::new();
-    let direct = world
+    let direct = state
         .conversations
         .iter()
         .filter(|one| one.r#type == "direct");

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::command::{Action, BACKEND_USER, Command, Content, Create, MODEL_USERS, Sending, Who};
-use super::world::Answer;
+use super::state::Answer;
 use crate::support::{Cluster, Member, User, claims};
 
 /// A message that nobody ever sent.

@@ -6,7 +6,7 @@ use confab_protocol::ids::Seq;
 
 use super::command::{Action, Command, Who};
 use super::concurrent::{Told, is_alike};
-use super::world::{Answer, Conversation};
+use super::state::{Answer, Conversation};
 
 /// An event as the store has it.
 #[derive(Debug, Clone, PartialEq)]

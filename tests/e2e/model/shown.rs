@@ -4,7 +4,7 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 
 use super::command::{Content, Who};
-use super::world::{Conversation, Data, Membership};
+use super::state::{Conversation, Data, Membership};
 
 /// When the event of this seq was stored.
 pub(super) fn at(seq: Seq) -> String {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::command::{Action, Command, MODEL_USERS, Who};
 use super::generator::{Generator, Hint};
-use super::world::Answer;
+use super::state::Answer;
 
 impl Generator {
     /// Notes what an answer says of a conversation; of `known` there are names.

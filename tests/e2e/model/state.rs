@@ -32,7 +32,7 @@ pub(super) fn refused(status: u16, code: &str) -> Answer {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct World {
+pub(super) struct ModelState {
     pub(super) conversations: Vec<Conversation>,
     keys: BTreeMap<(Who, String), (Create, Answer)>,
     appends: u64,
@@ -98,7 +98,7 @@ pub(super) struct Message {
     pub(super) versions: Vec<(Seq, Value)>,
 }
 
-impl World {
+impl ModelState {
     /// Conversations of which nobody knows in which order they were appended to.
     pub(super) fn of(conversations: Vec<Conversation>) -> Self {
         Self {
