@@ -63,8 +63,8 @@ async fn member_reads_conversation_with_changing_etag() {
     let cluster = Cluster::start(Setup::default()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let path = alice.begins(0, "group", &["bob"]).await;
-    let shown = bob.get(1, &path).await.ok(200);
-    let mut etag = shown.header("etag").unwrap().to_owned();
+    let response = bob.get(1, &path).await.ok(200);
+    let mut etag = response.header("etag").unwrap().to_owned();
     let changes = [
         (
             "POST",

@@ -224,8 +224,8 @@ async fn with_a_group() -> (Cluster, User, String) {
 /// A send to the conversation at `path`, and a look at it.
 async fn send_and_look(alice: &User, path: &str) -> [Answer; 2] {
     let message = json!({"conversationId": id_of(path), "kind": "text", "content": 1});
-    let (sent, shown) = tokio::join!(alice.post(0, "/v1/messages", message), alice.get(0, path));
-    [sent, shown]
+    let (sent, response) = tokio::join!(alice.post(0, "/v1/messages", message), alice.get(0, path));
+    [sent, response]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,9 +245,9 @@ async fn missing_worker_is_unavailable_and_busy_one_overloaded() {
     let (mut cluster, alice, path) = with_a_group().await;
     cluster.workers[0].process_mut().kill().unwrap();
     let gone = async || {
-        let [sent, shown] = send_and_look(&alice, &path).await;
+        let [sent, response] = send_and_look(&alice, &path).await;
         let away = |answer: &Answer| answer["code"] == "UNAVAILABLE";
-        (away(&sent) && away(&shown)).then_some([sent, shown])
+        (away(&sent) && away(&response)).then_some([sent, response])
     };
     for answer in eventually("no worker", WAIT_TIMEOUT, gone).await {
         let answer = answer.refused(503, "UNAVAILABLE");

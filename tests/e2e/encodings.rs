@@ -171,8 +171,8 @@ async fn sizes_count_characters_and_not_their_escapes() {
         post(escaped(count)).await.ok(201);
         let listed = alice.get(0, "/v1/conversations").await.ok(200);
         let content = &listed.list("conversations")[0]["lastMessage"]["content"];
-        let shown = is_shown.then(|| plain(count));
-        assert_eq!(content, &json!(shown));
+        let expected = is_shown.then(|| plain(count));
+        assert_eq!(content, &json!(expected));
     }
     cluster.end().await;
 }

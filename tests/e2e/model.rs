@@ -13,14 +13,14 @@ mod compare;
 mod concurrent;
 mod executor;
 mod generator;
+mod rendered;
 mod replay;
-mod shown;
 mod state;
 mod told;
 
 use executor::{Executor, Way};
 use generator::{Generator, anyone};
-use shown::with_times;
+use rendered::with_times;
 use state::{Answer, ModelState};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

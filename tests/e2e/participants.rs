@@ -173,11 +173,11 @@ async fn participants_are_paged_by_role_including_left() {
         .post(1, &people, json!({"participants": many}))
         .await
         .ok(201);
-    let shown = alice.get(0, &path).await.ok(200);
-    assert_eq!(shown.list("participants").len(), 100);
+    let response = alice.get(0, &path).await.ok(200);
+    assert_eq!(response.list("participants").len(), 100);
 
-    let mut users = shown.each("participants", "userId");
-    let mut cursor = shown.text("/participantsNextCursor");
+    let mut users = response.each("participants", "userId");
+    let mut cursor = response.text("/participantsNextCursor");
     loop {
         let page = alice
             .get(1, &format!("{people}?limit=70&cursor={cursor}"))

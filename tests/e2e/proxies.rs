@@ -297,8 +297,8 @@ async fn assert_under_path(user: &User, url: &str) {
         location.starts_with("/confab/v1/conversations/"),
         "{location}"
     );
-    let shown = http.raw("GET", &location, &headers[..1], Vec::new());
-    assert_eq!(shown.await.unwrap().status, 200);
+    let response = http.raw("GET", &location, &headers[..1], Vec::new());
+    assert_eq!(response.await.unwrap().status, 200);
     let member = format!("{location}/participants/x%2Fy");
     let removed = http.raw("DELETE", &member, &headers[..1], Vec::new());
     assert_eq!(removed.await.unwrap().status, 200);

@@ -8,8 +8,8 @@ const READ_MARKS_PATH: &str = "/v1/messages/read";
 
 /// The caller's read mark and how much is unread.
 async fn standing(user: &User, gateway: usize, path: &str) -> (Value, Value) {
-    let shown = user.get(gateway, path).await.ok(200);
-    let conversation = &shown["conversation"];
+    let response = user.get(gateway, path).await.ok(200);
+    let conversation = &response["conversation"];
     (
         conversation["lastReadSeq"].clone(),
         conversation["unreadCount"].clone(),

@@ -175,9 +175,9 @@ async fn if_match_takes_version_or_star_only() {
         )
         .await
         .ok(201);
-    let shown = alice.get(0, &path).await;
-    assert_eq!(shown["conversation"]["version"], 5);
-    let etag = shown.header("etag").unwrap();
+    let response = alice.get(0, &path).await;
+    assert_eq!(response["conversation"]["version"], 5);
+    let etag = response.header("etag").unwrap();
     for bad in [
         "W/\"5\"",
         "\"5\", \"6\"",

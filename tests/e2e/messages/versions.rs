@@ -65,8 +65,8 @@ async fn deletion_over_http_needs_its_version() {
         let refused = delete(0, &[("if-match", bad)]).await;
         refused.refused(400, "INVALID_IF_MATCH");
     }
-    let shown = alice.get(1, &route).await.ok(200);
-    assert_eq!(shown["message"]["content"], 2);
+    let response = alice.get(1, &route).await.ok(200);
+    assert_eq!(response["message"]["content"], 2);
 
     let keyed = [("if-match", "\"2\""), ("idempotency-key", CHANGE_KEYS[0])];
     let deleted = delete(0, &keyed).await.ok(200);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::command::{Action, BACKEND_USER, Content, Sending, Who};
-use super::shown::at;
+use super::rendered::at;
 use super::state::{Answer, Conversation, Data, Message, named, ok, refused};
 
 /// An answer, or a refusal: both are one.
@@ -42,12 +42,12 @@ impl Conversation {
         let before = self.metadata.clone();
         merge(&mut self.metadata, patch);
         if self.metadata == before {
-            return Ok(ok(200, json!({"conversation": self.shown(who)})));
+            return Ok(ok(200, json!({"conversation": self.rendered(who)})));
         }
         self.version += 1;
         let data = json!({"metadata": self.metadata, "version": self.version});
         self.updated = self.append("conversation.updated", who, Data::Plain(data));
-        Ok(ok(200, json!({"conversation": self.shown(who)})))
+        Ok(ok(200, json!({"conversation": self.rendered(who)})))
     }
 
     fn delete(&mut self, who: Who) -> Outcome {
@@ -85,11 +85,11 @@ impl Conversation {
         let seq = self.append("participant.added", who, Data::Plain(data));
         self.join(members, seq);
         let users = members.iter().filter_map(|(user, _)| self.present(user));
-        let mut shown: Vec<Value> = users.map(|one| one.shown()).collect();
-        let body = if shown.len() == 1 {
-            json!({"participant": shown.remove(0)})
+        let mut rendered: Vec<Value> = users.map(|one| one.rendered()).collect();
+        let body = if rendered.len() == 1 {
+            json!({"participant": rendered.remove(0)})
         } else {
-            json!({ "participants": shown })
+            json!({ "participants": rendered })
         };
         Ok(ok(201, body))
     }
@@ -109,8 +109,8 @@ impl Conversation {
         if membership.role != role {
             self.give(who, user, role);
         }
-        let shown = self.present(user).map(|one| one.shown());
-        Ok(ok(200, json!({ "participant": shown })))
+        let rendered = self.present(user).map(|one| one.rendered());
+        Ok(ok(200, json!({ "participant": rendered })))
     }
 
     fn give(&mut self, who: Who, user: Who, role: &'static str) {
@@ -134,7 +134,7 @@ impl Conversation {
         };
         membership.left = Some(seq);
         let was_admin = membership.role == "admin";
-        let shown = membership.shown();
+        let rendered = membership.rendered();
         let reason = if who == user { "left" } else { "removed" };
         let data = json!({"userId": user, "reason": reason});
         self.append("participant.removed", who, Data::Plain(data));
@@ -146,7 +146,7 @@ impl Conversation {
             self.give(who, heir, "admin");
         }
         let ended = (others == 0).then(|| at(self.head()));
-        let body = json!({"participant": shown, "conversationDeletedAt": ended});
+        let body = json!({"participant": rendered, "conversationDeletedAt": ended});
         Ok(ok(200, body))
     }
 
@@ -251,9 +251,9 @@ impl Conversation {
 
     /// Notes what a message is from the head on.
     fn note(&mut self, seq: Seq) {
-        let (head, shown) = (self.head(), self.message(seq));
+        let (head, rendered) = (self.head(), self.message(seq));
         if let Some(message) = self.messages.get_mut(&seq) {
-            message.versions.push((head, shown));
+            message.versions.push((head, rendered));
         }
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::command::{BACKEND_USER, MODEL_USERS, Who};
 use super::executor::Executor;
-use super::shown::with_times;
+use super::rendered::with_times;
 use super::state::{Answer, Conversation, ModelState};
 use crate::support::{Cluster, Member, User};
 
@@ -111,9 +111,12 @@ async fn served(
     );
     for with_left in [false, true] {
         let route = format!("{path}/participants?limit=2&includeLeft={with_left}");
-        let shown = reader.pages(at, &route, "participants").await;
+        let rendered = reader.pages(at, &route, "participants").await;
         let due = all_timed(conversation.participants(with_left), times);
-        assert_eq!(shown, due, "participants of {name} as {who}, {with_left}");
+        assert_eq!(
+            rendered, due,
+            "participants of {name} as {who}, {with_left}"
+        );
     }
     for seq in conversation.messages.keys() {
         let message = executor.names.lock().unwrap().message(at, *seq);
@@ -134,9 +137,9 @@ async fn listed(executor: &Executor, state: &ModelState, who: Who, times: &Times
     for (gateway, order) in ["recent", "created"].into_iter().enumerate() {
         let route = format!("/v1/conversations?limit=2&order={order}");
         let raw = reader.raw_pages(gateway, &route, "conversations").await;
-        let shown: Vec<Value> = raw.iter().map(|one| reader.plain(one)).collect();
+        let rendered: Vec<Value> = raw.iter().map(|one| reader.plain(one)).collect();
         let by_name = |one: &Value| one["id"].as_str().unwrap().to_owned();
-        let mut sorted = shown.clone();
+        let mut sorted = rendered.clone();
         sorted.sort_by_key(by_name);
         let due = state.conversations.iter().zip(times);
         let due = due.filter(|(one, _)| one.present(who).is_some());
@@ -167,9 +170,9 @@ async fn listed(executor: &Executor, state: &ModelState, who: Who, times: &Times
         }
     }
     let route = "/v1/conversations?limit=3&type=channel";
-    let shown = reader.pages(1, route, "conversations").await;
+    let rendered = reader.pages(1, route, "conversations").await;
     let due = mine.iter().filter(|one| one.r#type == "channel").count();
-    assert_eq!(shown.len(), due, "channels of {who}");
+    assert_eq!(rendered.len(), due, "channels of {who}");
 }
 
 /// The log in the store, which nobody can read any more where the conversation is deleted; and no time goes down.

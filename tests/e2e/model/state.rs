@@ -255,8 +255,8 @@ impl Conversation {
         let users = users.iter().enumerate();
         let members: Vec<_> = users.map(|(place, user)| (*user, role(place))).collect();
         conversation.append("conversation.created", who, Data::Plain(Value::Null));
-        let shown = conversation.shown(BACKEND_USER);
-        let data = json!({"conversation": shown, "participants": named(&members)});
+        let rendered = conversation.rendered(BACKEND_USER);
+        let data = json!({"conversation": rendered, "participants": named(&members)});
         conversation.log[0].data = Data::Plain(data);
         conversation.join(&members, 1);
         conversation

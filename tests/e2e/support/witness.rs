@@ -43,7 +43,7 @@ impl Witness {
         let created = alice.tries("POST", "/v1/conversations", Some(group));
         let created = created.await?.ok(201);
         let path = created.header("location").unwrap();
-        self.looks(path, |shown| shown.status == 200).await?;
+        self.looks(path, |response| response.status == 200).await?;
 
         let words = Uuid::now_v7().to_string();
         let message = json!({"conversationId": id_of(path), "kind": "text", "content": words});
@@ -58,8 +58,9 @@ impl Witness {
         };
         self.looks(&history, |page| has(page, &json!(words)))
             .await?;
-        let head = |shown: &Answer| shown["conversation"]["lastSeq"].as_u64();
-        self.looks(path, |shown| head(shown) >= Some(seq)).await?;
+        let head = |response: &Answer| response["conversation"]["lastSeq"].as_u64();
+        self.looks(path, |response| head(response) >= Some(seq))
+            .await?;
 
         let message = format!("/v1/messages/{}", sent.text("/message/id"));
         let edited = alice.tries("PATCH", &message, Some(json!({"content": 2})));

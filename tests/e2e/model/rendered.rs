@@ -31,7 +31,7 @@ pub(super) fn with_times(value: &Value, form: &impl Fn(&str) -> String) -> Value
 
 impl Conversation {
     /// The conversation, as its caller sees it alone.
-    pub(super) fn shown(&self, who: Who) -> Value {
+    pub(super) fn rendered(&self, who: Who) -> Value {
         let own = self.present(who);
         json!({
             "id": self.name,
@@ -56,7 +56,7 @@ impl Conversation {
 
     /// The same where it is read or listed, with some of its members.
     fn read_by(&self, who: Who) -> Value {
-        let mut shown = self.shown(who);
+        let mut rendered = self.rendered(who);
         let present: Vec<_> = self
             .memberships
             .iter()
@@ -71,10 +71,10 @@ impl Conversation {
             _ => present.iter().take(5).map(preview).collect(),
         };
         if self.r#type != "channel" {
-            shown["members"] = members.into();
+            rendered["members"] = members.into();
         }
-        shown["memberCount"] = present.len().into();
-        shown
+        rendered["memberCount"] = present.len().into();
+        rendered
     }
 
     fn unread(&self, own: &Membership) -> usize {
@@ -86,7 +86,7 @@ impl Conversation {
 
     /// The conversation with its participants, as it is answered to who began it.
     pub(super) fn begun_by(&self, who: Who) -> Value {
-        self.with_participants(&self.shown(who))
+        self.with_participants(&self.rendered(who))
     }
 
     /// The conversation with its participants, as it is read.
@@ -127,7 +127,7 @@ impl Conversation {
     pub(super) fn participants(&self, with_left: bool) -> Vec<Value> {
         let all = self.memberships.iter();
         all.filter(|one| with_left || one.left.is_none())
-            .map(Membership::shown)
+            .map(Membership::rendered)
             .collect()
     }
 
@@ -138,7 +138,7 @@ impl Conversation {
     /// A message as it is now.
     pub(super) fn message(&self, seq: Seq) -> Value {
         let message = &self.messages[&seq];
-        let mut shown = json!({
+        let mut rendered = json!({
             "id": self.message_name(seq),
             "conversationId": self.name,
             "seq": seq,
@@ -154,14 +154,14 @@ impl Conversation {
             "version": message.version,
         });
         match &message.content {
-            _ if message.deleted.is_some() => shown["metadata"] = json!({}),
-            Content::Clear(content) => shown["content"] = content.clone(),
+            _ if message.deleted.is_some() => rendered["metadata"] = json!({}),
+            Content::Clear(content) => rendered["content"] = content.clone(),
             Content::Sealed(text, size) => {
-                shown["encryptedContent"] = (*text).into();
-                shown["payloadSizeBytes"] = (*size).into();
+                rendered["encryptedContent"] = (*text).into();
+                rendered["payloadSizeBytes"] = (*size).into();
             }
         }
-        shown
+        rendered
     }
 
     /// The messages, newest first.
@@ -218,7 +218,7 @@ impl Conversation {
 
 impl Membership {
     /// The membership as others see it.
-    pub(super) fn shown(&self) -> Value {
+    pub(super) fn rendered(&self) -> Value {
         json!({
             "userId": self.user,
             "role": self.role,
