@@ -18,7 +18,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use client::{Client, Manner};
+pub(crate) use client::{Client, Profile};
 pub(crate) use load::{ARRIVAL_TIMEOUT, Load, Shape, assert_told};
 pub(crate) use record::{Heard, Life};
 pub(crate) use socket::{End, Socket};

@@ -8,7 +8,7 @@ use confab_stack::Traffic;
 use serde_json::json;
 
 use super::{WAIT_TIMEOUT, links, setup};
-use crate::history::{Client, Heard, Life, Manner, assert_told};
+use crate::history::{Client, Heard, Life, Profile, assert_told};
 use crate::support::{Cluster, Member, Raw, User, eventually};
 
 /// Too much for a replay: its limit is 5 MiB.
@@ -21,12 +21,12 @@ async fn unread_truncation_is_told_again_after_crash() {
     let (mut links, urls) = links(&cluster).await;
     let alice = cluster.user("alice").on(0).await;
     let bob = cluster.user("bob");
-    let reading = Manner::usual(urls);
-    let silent = Manner {
+    let reading = Profile::usual(urls);
+    let silent = Profile {
         says_seen: false,
         ..reading.clone()
     };
-    let clients = [reading, silent].map(|manner| Client::start(&bob, manner, 0, 2));
+    let clients = [reading, silent].map(|profile| Client::start(&bob, profile, 0, 2));
     had(&clients, 1).await;
     let conversation = alice.create_group(std::slice::from_ref(&bob.id)).await;
     let first = alice.say(conversation, "while bob is there").await;

@@ -22,7 +22,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// What kind of client it is.
 #[derive(Debug, Clone)]
-pub(crate) struct Manner {
+pub(crate) struct Profile {
     /// The gateways that it connects to, in turn.
     pub(crate) urls: Vec<String>,
     /// Whether it says in each hello what it holds, and reads what was truncated.
@@ -33,7 +33,7 @@ pub(crate) struct Manner {
     pub(crate) buffer: Option<u32>,
 }
 
-impl Manner {
+impl Profile {
     /// Says what it holds, and goes to any gateway.
     pub(crate) fn usual(urls: Vec<String>) -> Self {
         Self {
@@ -91,11 +91,11 @@ pub(crate) struct Client {
 
 impl Client {
     /// Begins to connect; `first` is the place of its first gateway.
-    pub(crate) fn start(user: &User, manner: Manner, first: usize, gateways: usize) -> Self {
+    pub(crate) fn start(user: &User, profile: Profile, first: usize, gateways: usize) -> Self {
         let account = Arc::new(Mutex::new(Account::new(user.id.clone())));
         let (orders, asked) = mpsc::channel(64);
         let readers: Vec<Http> = (0..gateways).map(|number| user.http(number)).collect();
-        let driver = Driver::new(user.token.clone(), manner, first, readers);
+        let driver = Driver::new(user.token.clone(), profile, first, readers);
         let mut task = JoinSet::new();
         task.spawn(driver.run(Arc::clone(&account), asked));
         Self {
@@ -109,13 +109,13 @@ impl Client {
     /// A client on the library that resumes by itself.
     pub(crate) async fn library(
         user: &User,
-        manner: &Manner,
+        profile: &Profile,
         first: usize,
         gateways: usize,
     ) -> Self {
         let account = Arc::new(Mutex::new(Account::new(user.id.clone())));
         let readers: Vec<Http> = (0..gateways).map(|number| user.http(number)).collect();
-        let (resuming, changes) = library::open(user, manner, first).await;
+        let (resuming, changes) = library::open(user, profile, first).await;
         let resuming = Arc::new(resuming);
         let mut task = JoinSet::new();
         let (kept, noted) = (Arc::clone(&resuming), Arc::clone(&account));

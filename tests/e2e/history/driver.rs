@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::client::{Answer, Farewell, Manner, Order};
+use super::client::{Answer, Farewell, Order, Profile};
 use super::record::{Account, Heard, Life, Positions, Presence, Told, now};
 use super::socket::{End, Socket};
 
@@ -35,7 +35,7 @@ pub(super) type Range = (ConversationId, Seq, Vec<Told>);
 
 pub(super) struct Driver {
     token: String,
-    manner: Manner,
+    profile: Profile,
     /// The next gateway's place.
     next: usize,
     readers: Vec<Http>,
@@ -52,10 +52,10 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(token: String, manner: Manner, next: usize, readers: Vec<Http>) -> Self {
+    pub(super) fn new(token: String, profile: Profile, next: usize, readers: Vec<Http>) -> Self {
         Self {
             token,
-            manner,
+            profile,
             next,
             readers,
             resume_token: None,
@@ -125,10 +125,10 @@ impl Driver {
     }
 
     async fn connect(&mut self) -> Result<(Life, Socket), End> {
-        let url = self.manner.urls[self.next % self.manner.urls.len()].clone();
+        let url = self.profile.urls[self.next % self.profile.urls.len()].clone();
         self.next += 1;
         self.elsewhere = None;
-        let said = self.manner.says_seen.then(|| self.said());
+        let said = self.profile.says_seen.then(|| self.said());
         let hello = Hello {
             resume_token: self.resume_token.clone(),
             seen: said.clone(),
@@ -136,7 +136,7 @@ impl Driver {
             presence: Some(true),
             ..Hello::default()
         };
-        let opened = Socket::open(&url, &self.token, hello, self.manner.buffer).await;
+        let opened = Socket::open(&url, &self.token, hello, self.profile.buffer).await;
         let (welcome, socket) = opened?;
         let life = Life {
             url,
@@ -190,7 +190,7 @@ impl Driver {
             say_presence(socket, status).await?;
         }
         loop {
-            let silent = alive + self.manner.silence;
+            let silent = alive + self.profile.silence;
             let elsewhere = self.elsewhere.unwrap_or(silent);
             tokio::select! {
                 heard = socket.next() => {
@@ -317,7 +317,7 @@ impl Driver {
         let head = truncated.head_seq;
         let last = self.last.entry(conversation).or_default();
         *last = head.max(*last);
-        if self.manner.says_seen {
+        if self.profile.says_seen {
             let unread = self.unread.entry(conversation).or_insert((from, head));
             *unread = (from.min(unread.0), head.max(unread.1));
             let (from, head) = *unread;

@@ -8,7 +8,7 @@ use confab_protocol::frame::{ClientFrame, Truncated};
 use confab_protocol::ids::ConversationId;
 use tokio::time::sleep;
 
-use super::client::{Answer, Manner};
+use super::client::{Answer, Profile};
 use super::driver::read;
 use super::record::{Account, Heard, Life, Positions, Presence, Told, now};
 use crate::support::User;
@@ -50,13 +50,13 @@ pub(super) async fn ask(resuming: &Resuming, frame: ClientFrame) -> Answer {
 }
 
 /// Opens a session, from the `first` gateway on.
-pub(super) async fn open(user: &User, manner: &Manner, first: usize) -> (Resuming, Changes) {
-    let mut urls = manner.urls.clone();
+pub(super) async fn open(user: &User, profile: &Profile, first: usize) -> (Resuming, Changes) {
+    let mut urls = profile.urls.clone();
     let first = first % urls.len();
     urls.rotate_left(first);
     loop {
         let options = ResumeOptions {
-            says_seen: manner.says_seen,
+            says_seen: profile.says_seen,
             asks_presence: true,
             min_backoff: RECONNECT_DELAY,
             max_backoff: MAX_RECONNECT_DELAY,

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::actor::Actor;
 use super::check;
-use super::client::{Client, Farewell, Manner};
+use super::client::{Client, Farewell, Profile};
 use super::ledger::Ledger;
 use super::record::{Account, Action, Acts, Command, Outcome, now};
 use crate::support::{Cluster, eventually, is_soak, soak};
@@ -85,9 +85,9 @@ impl Load {
         let gateways = cluster.gateways.len();
         let urls = shape.urls.clone();
         let urls = urls.unwrap_or_else(|| cluster.gateways.iter().map(|one| one.url()).collect());
-        let manner = Manner {
+        let profile = Profile {
             silence: shape.silence,
-            ..Manner::usual(urls)
+            ..Profile::usual(urls)
         };
         let users: Vec<_> = (0..shape.clients)
             .map(|number| cluster.user(&format!("user-{number}")))
@@ -96,14 +96,14 @@ impl Load {
         for (number, user) in users.iter().enumerate() {
             let is_library = number >= users.len().saturating_sub(shape.library);
             clients.push(Arc::new(match is_library {
-                true => Client::library(user, &manner, number, gateways).await,
-                false => Client::start(user, manner.clone(), number, gateways),
+                true => Client::library(user, &profile, number, gateways).await,
+                false => Client::start(user, profile.clone(), number, gateways),
             }));
         }
         for (number, user) in users.iter().enumerate().take(shape.silent) {
-            let silent = Manner {
+            let silent = Profile {
                 says_seen: false,
-                ..manner.clone()
+                ..profile.clone()
             };
             let client = Client::start(user, silent, number + 1, gateways);
             clients.push(Arc::new(client));
