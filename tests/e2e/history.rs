@@ -20,5 +20,5 @@ mod tests;
 
 pub(crate) use client::{Client, Profile};
 pub(crate) use load::{ARRIVAL_TIMEOUT, Load, Shape, assert_told};
-pub(crate) use record::{Heard, Life};
+pub(crate) use record::{Generation, Heard};
 pub(crate) use socket::{End, Socket};

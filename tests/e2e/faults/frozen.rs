@@ -20,11 +20,11 @@ async fn frozen_gateway_loses_nothing_and_sessions_move() {
         load.goes_on(100).await;
         // Those who went elsewhere are at the other one.
         let still = round % 2;
-        let lives: usize = load.clients.iter().map(|one| one.lives()).sum();
+        let generations: usize = load.clients.iter().map(|one| one.generations()).sum();
         cluster.gateways[still].process_mut().pause().unwrap();
         eventually("its clients are elsewhere", WAIT_TIMEOUT, async || {
-            let now: usize = load.clients.iter().map(|one| one.lives()).sum();
-            (now >= lives + load.clients.len() / 3).then_some(())
+            let now: usize = load.clients.iter().map(|one| one.generations()).sum();
+            (now >= generations + load.clients.len() / 3).then_some(())
         })
         .await;
         load.goes_on(100).await;
@@ -82,19 +82,19 @@ async fn nats_away_for_a_while_costs_no_socket() {
     let mut cluster = Cluster::start(setup()).await;
     let load = Load::start(&cluster, Shape::default()).await;
     load.goes_on(100).await;
-    let lives = || {
+    let generations = || {
         load.clients
             .iter()
-            .map(|one| one.lives())
+            .map(|one| one.generations())
             .collect::<Vec<_>>()
     };
-    let before = lives();
+    let before = generations();
     cluster.nats.kill().unwrap();
     let away = Duration::from_secs(soak(60, 6) as u64);
     let until = Instant::now() + away;
     // As long as the fault is, and looked at all the while.
     while Instant::now() < until {
-        assert_eq!(lives(), before, "a socket was lost");
+        assert_eq!(generations(), before, "a socket was lost");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     cluster.nats.up().await.unwrap();

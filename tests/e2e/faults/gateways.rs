@@ -25,7 +25,7 @@ async fn both_gateways_killed_at_once_lose_nothing() {
     let mut cluster = Cluster::start(setup()).await;
     let load = Load::start(&cluster, Shape::default()).await;
     load.goes_on(150).await;
-    let before: Vec<_> = load.clients.iter().map(|one| one.lives()).collect();
+    let before: Vec<_> = load.clients.iter().map(|one| one.generations()).collect();
     for gateway in &mut cluster.gateways {
         gateway.process_mut().kill().unwrap();
     }
@@ -33,8 +33,12 @@ async fn both_gateways_killed_at_once_lose_nothing() {
         cluster.restart_gateway(number).await;
     }
     eventually("everyone is back", WAIT_TIMEOUT, async || {
-        let mut lives = load.clients.iter().map(|one| one.lives()).zip(&before);
-        lives.all(|(now, before)| now > *before).then_some(())
+        let mut generations = load
+            .clients
+            .iter()
+            .map(|one| one.generations())
+            .zip(&before);
+        generations.all(|(now, before)| now > *before).then_some(())
     })
     .await;
     load.arrives(&cluster).await;

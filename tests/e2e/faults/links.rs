@@ -29,14 +29,19 @@ async fn half_open_links_lose_nothing() {
     let (mut links, load) = linked(&cluster).await;
     for round in 0..soak(20, 2) {
         load.goes_on(100).await;
-        let lives = || load.clients.iter().map(|one| one.lives()).sum::<usize>();
-        let before = lives();
+        let generations = || {
+            load.clients
+                .iter()
+                .map(|one| one.generations())
+                .sum::<usize>()
+        };
+        let before = generations();
         // Those who went elsewhere are behind the other one.
         let link = &mut links[round / 2 % 2];
         if round % 2 == 0 {
             link.set(Traffic::SwallowDown).await;
             eventually("those behind it go elsewhere", WAIT_TIMEOUT, async || {
-                (lives() >= before + load.clients.len() / 3).then_some(())
+                (generations() >= before + load.clients.len() / 3).then_some(())
             })
             .await;
         } else {

@@ -33,9 +33,9 @@ async fn who_resumes_while_postgres_is_away_loses_nothing() {
     cluster.database.server().kill().unwrap();
     let mut left = Vec::new();
     for client in &load.clients {
-        let lives = client.lives();
+        let generations = client.generations();
         if client.reconnects().await {
-            left.push((client, lives));
+            left.push((client, generations));
         }
     }
     eventually(
@@ -43,7 +43,7 @@ async fn who_resumes_while_postgres_is_away_loses_nothing() {
         WAIT_TIMEOUT,
         async || {
             let mut left = left.iter();
-            left.all(|(client, lives)| client.lives() > *lives)
+            left.all(|(client, generations)| client.generations() > *generations)
                 .then_some(())
         },
     )

@@ -8,7 +8,7 @@ use confab_stack::Traffic;
 use serde_json::json;
 
 use super::{WAIT_TIMEOUT, links, setup};
-use crate::history::{Client, Heard, Life, Profile, assert_told};
+use crate::history::{Client, Generation, Heard, Profile, assert_told};
 use crate::support::{Cluster, Member, Raw, User, eventually};
 
 /// Too much for a replay: its limit is 5 MiB.
@@ -45,12 +45,13 @@ async fn unread_truncation_is_told_again_after_crash() {
     }
     had(&clients, 3).await;
     let [reading, silent] = &clients;
-    let silent = silent.account().lives.clone();
+    let silent = silent.account().generations.clone();
     // What was not proven to have come may be named as well.
-    let names =
-        |life: &Life| truncated(life).is_some_and(|(from, head)| from <= first + 1 && head == last);
+    let names = |generation: &Generation| {
+        truncated(generation).is_some_and(|(from, head)| from <= first + 1 && head == last)
+    };
     assert!(silent[1..3].iter().all(names), "{silent:?}");
-    let read = truncated(&reading.account().lives[1]);
+    let read = truncated(&reading.account().generations[1]);
     assert_eq!(read, Some((first + 1, last)));
     assert_told(&cluster, &clients).await;
     drop((alice, clients));
@@ -58,9 +59,12 @@ async fn unread_truncation_is_told_again_after_crash() {
 }
 
 /// Waits until each had so many welcomes.
-async fn had(clients: &[Client], lives: usize) {
+async fn had(clients: &[Client], generations: usize) {
     eventually("a welcome", WAIT_TIMEOUT, async || {
-        clients.iter().all(|one| one.lives() >= lives).then_some(())
+        clients
+            .iter()
+            .all(|one| one.generations() >= generations)
+            .then_some(())
     })
     .await;
 }
@@ -80,9 +84,9 @@ async fn heard(clients: &[Client], conversation: ConversationId, seq: Seq) {
         let has = |client: &Client| {
             let account = client.account();
             account
-                .lives
+                .generations
                 .iter()
-                .flat_map(|life| &life.heard)
+                .flat_map(|generation| &generation.heard)
                 .any(is_told)
         };
         clients.all(has).then_some(())
@@ -90,8 +94,8 @@ async fn heard(clients: &[Client], conversation: ConversationId, seq: Seq) {
     .await;
 }
 
-fn truncated(life: &Life) -> Option<(Seq, Seq)> {
-    life.heard.iter().find_map(|heard| match heard {
+fn truncated(generation: &Generation) -> Option<(Seq, Seq)> {
+    generation.heard.iter().find_map(|heard| match heard {
         Heard::Truncated { from, head, .. } => Some((*from, *head)),
         _ => None,
     })

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::driver::Driver;
 use super::library;
-use super::record::{Account, Life, Saying, now};
+use super::record::{Account, Generation, Saying, now};
 use crate::support::User;
 
 /// How long an answer may take, reconnects included.
@@ -163,8 +163,8 @@ impl Client {
     /// Whether it is connected to this gateway.
     pub(crate) fn is_at(&self, url: &str) -> bool {
         let account = self.account();
-        let last = account.lives.last();
-        last.is_some_and(|life| life.ended.is_none() && life.url == url)
+        let last = account.generations.last();
+        last.is_some_and(|generation| generation.ended.is_none() && generation.url == url)
     }
 
     /// Whether it is one that can be told to leave.
@@ -197,23 +197,23 @@ impl Client {
     }
 
     /// How many welcomes it had.
-    pub(crate) fn lives(&self) -> usize {
-        self.account().lives.len()
+    pub(crate) fn generations(&self) -> usize {
+        self.account().generations.len()
     }
 
     /// How many events it heard.
     pub(crate) fn heard(&self) -> usize {
         self.account()
-            .lives
+            .generations
             .iter()
-            .map(|life| life.heard.len())
+            .map(|generation| generation.heard.len())
             .sum()
     }
 
     /// Why sessions did not go on, by how often: with what they said, or how the connection before ended.
     pub(crate) fn afresh(&self) -> BTreeMap<String, usize> {
         let account = self.account();
-        let pairs = account.lives.windows(2);
+        let pairs = account.generations.windows(2);
         let afresh = pairs.filter(|pair| !pair[1].resumed).map(why);
         let mut counts = BTreeMap::new();
         for reason in afresh {
@@ -223,7 +223,7 @@ impl Client {
     }
 }
 
-fn why(pair: &[Life]) -> String {
+fn why(pair: &[Generation]) -> String {
     let ended = pair[0].ended.clone().unwrap_or_default();
     let reason = pair[1].reason.as_deref().unwrap_or("no token");
     format!("{reason} behind {ended}")

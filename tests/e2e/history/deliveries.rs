@@ -9,7 +9,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 
 use super::check::Violation;
 use super::ledger::{Ledger, Log, Membership};
-use super::record::{Account, Heard, Life, Told};
+use super::record::{Account, Generation, Heard, Told};
 
 /// What one client has of one conversation.
 #[derive(Debug, Clone, Copy)]
@@ -31,9 +31,9 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
         places: BTreeMap::new(),
         found,
     };
-    for (number, life) in account.lives.iter().enumerate() {
-        walk.begin(life, number == 0);
-        for heard in &life.heard {
+    for (number, generation) in account.generations.iter().enumerate() {
+        walk.begin(generation, number == 0);
+        for heard in &generation.heard {
             walk.hear(heard);
         }
     }
@@ -48,14 +48,17 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn begin(&mut self, life: &Life, is_first: bool) {
+    fn begin(&mut self, generation: &Generation, is_first: bool) {
         let conversations = self.ledger.logs.keys().copied();
         for conversation in conversations {
-            let head = life
+            let head = generation
                 .heads
                 .as_ref()
                 .and_then(|heads| heads.get(&conversation));
-            let said = life.said.as_ref().and_then(|said| said.get(&conversation));
+            let said = generation
+                .said
+                .as_ref()
+                .and_then(|said| said.get(&conversation));
             let before = self.places.get(&conversation).copied();
             // Who has not said that it has read what was truncated is told of it again.
             let kept = before.and_then(|place| match place.unread {
@@ -64,7 +67,7 @@ impl<'a> Walk<'a> {
             });
             let held = match (said, head) {
                 (Some(said), _) => Some(*said),
-                (None, _) if life.resumed => kept,
+                (None, _) if generation.resumed => kept,
                 (None, Some(head)) => Some(*head),
                 (None, None) => is_first.then_some(0),
             };

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::client::{Answer, Farewell, Order, Profile};
-use super::record::{Account, Heard, Life, Positions, Presence, Told, now};
+use super::record::{Account, Generation, Heard, Positions, Presence, Told, now};
 use super::socket::{End, Socket};
 
 /// The most that is waited before it connects again, in milliseconds.
@@ -80,8 +80,8 @@ impl Driver {
                 None => self.connect().await,
             };
             let end = match opened {
-                Ok((life, mut socket)) => {
-                    account.lock().unwrap().lives.push(life);
+                Ok((generation, mut socket)) => {
+                    account.lock().unwrap().generations.push(generation);
                     let lived = self.live(&mut socket, &account, &mut orders).await;
                     for (_, answer) in std::mem::take(&mut self.waiting) {
                         let _gone = answer.send(Answer::Broken).is_err();
@@ -124,7 +124,7 @@ impl Driver {
         Some(jitter)
     }
 
-    async fn connect(&mut self) -> Result<(Life, Socket), End> {
+    async fn connect(&mut self) -> Result<(Generation, Socket), End> {
         let url = self.profile.urls[self.next % self.profile.urls.len()].clone();
         self.next += 1;
         self.elsewhere = None;
@@ -138,11 +138,11 @@ impl Driver {
         };
         let opened = Socket::open(&url, &self.token, hello, self.profile.buffer).await;
         let (welcome, socket) = opened?;
-        let life = Life {
+        let generation = Generation {
             url,
             ..self.welcomed(*welcome, said)
         };
-        Ok((life, socket))
+        Ok((generation, socket))
     }
 
     /// What it holds without a gap.
@@ -154,7 +154,7 @@ impl Driver {
         said.collect()
     }
 
-    fn welcomed(&mut self, welcome: Welcome, said: Option<Positions>) -> Life {
+    fn welcomed(&mut self, welcome: Welcome, said: Option<Positions>) -> Generation {
         self.resume_token = welcome.resume_token;
         if !welcome.resumed {
             for (conversation, head) in welcome.heads.iter().flatten() {
@@ -164,18 +164,18 @@ impl Driver {
         // What was not read of it is told again.
         self.unread.clear();
         self.reads = JoinSet::new();
-        let mut life = Life {
+        let mut generation = Generation {
             resumed: welcome.resumed,
             reason: welcome.reason,
             said,
             heads: welcome.heads,
             welcomed_at: now(),
-            ..Life::default()
+            ..Generation::default()
         };
         for truncated in &welcome.truncated {
-            life.heard.push(self.truncated(truncated));
+            generation.heard.push(self.truncated(truncated));
         }
-        life
+        generation
     }
 
     /// Serves one connection to its end, or until another welcomes it.
@@ -184,7 +184,7 @@ impl Driver {
         socket: &mut Socket,
         account: &Mutex<Account>,
         orders: &mut mpsc::Receiver<Order>,
-    ) -> Result<(Life, Socket), Option<End>> {
+    ) -> Result<(Generation, Socket), Option<End>> {
         let mut alive = Instant::now();
         if let Some(status) = self.presence {
             say_presence(socket, status).await?;
@@ -340,15 +340,18 @@ async fn say_presence(socket: &mut Socket, status: PresenceStatus) -> Result<(),
 
 fn note(account: &Mutex<Account>, heard: Heard) {
     let mut account = account.lock().unwrap();
-    let life = account.lives.last_mut().unwrap();
-    life.heard.push(heard);
+    let generation = account.generations.last_mut().unwrap();
+    generation.heard.push(heard);
 }
 
 fn ended(account: &Mutex<Account>, end: &End) {
     let mut account = account.lock().unwrap();
-    let open = account.lives.last_mut().filter(|life| life.ended.is_none());
+    let open = account
+        .generations
+        .last_mut()
+        .filter(|generation| generation.ended.is_none());
     open.into_iter()
-        .for_each(|life| life.ended = Some(format!("{end:?}")));
+        .for_each(|generation| generation.ended = Some(format!("{end:?}")));
 }
 
 /// Reads a range of a log at any gateway.

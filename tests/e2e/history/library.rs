@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::client::{Answer, Profile};
 use super::driver::read;
-use super::record::{Account, Heard, Life, Positions, Presence, Told, now};
+use super::record::{Account, Generation, Heard, Positions, Presence, Told, now};
 use crate::support::User;
 
 /// What stands between two tries to open the session.
@@ -103,37 +103,38 @@ impl Keeper {
     /// Notes a change, and gives the range that is to be read.
     fn note(&mut self, change: Change) -> Option<Truncated> {
         let mut account = self.account.lock().unwrap();
-        let life = account.lives.last_mut();
+        let generation = account.generations.last_mut();
         match change {
             Change::Connected {
                 resumed, reason, ..
             } => {
                 self.truncated.clear();
-                account.lives.push(Life {
+                account.generations.push(Generation {
                     resumed,
                     reason,
                     said: Some(self.last.clone()),
                     welcomed_at: now(),
-                    ..Life::default()
+                    ..Generation::default()
                 });
             }
             Change::Disconnected(closed) => {
-                life.into_iter()
-                    .for_each(|life| life.ended = Some(closed.to_string()));
+                generation
+                    .into_iter()
+                    .for_each(|generation| generation.ended = Some(closed.to_string()));
             }
             Change::Event(event) => {
                 let told = Told::from(&event);
                 let named = self.truncated.get(&told.conversation);
                 if named.is_none_or(|head| told.seq > *head) {
                     self.last.insert(told.conversation, told.seq);
-                    life.unwrap().heard.push(Heard::Event(told));
+                    generation.unwrap().heard.push(Heard::Event(told));
                 }
             }
             Change::Truncated(truncated) => {
                 let (conversation, head) = (truncated.conversation_id, truncated.head_seq);
                 raise(&mut self.truncated, conversation, head);
                 raise(&mut self.last, conversation, head);
-                life.unwrap().heard.push(Heard::Truncated {
+                generation.unwrap().heard.push(Heard::Truncated {
                     conversation,
                     from: truncated.from_seq,
                     head,
@@ -142,17 +143,17 @@ impl Keeper {
                 return Some(truncated);
             }
             Change::Closed(closed) => account.trouble = Some(closed.to_string()),
-            Change::Receipt(receipt) => life.unwrap().heard.push(Heard::Receipt {
+            Change::Receipt(receipt) => generation.unwrap().heard.push(Heard::Receipt {
                 conversation: receipt.conversation_id,
                 user: receipt.user_id,
                 up_to: receipt.up_to_seq,
             }),
             Change::Presence(presence) => {
                 let heard = Heard::Presence(Presence::told(&presence));
-                life.unwrap().heard.push(heard);
+                generation.unwrap().heard.push(heard);
             }
             Change::PresenceSnapshot(snapshot) => {
-                life.unwrap().heard.push(Heard::snapshot(&snapshot));
+                generation.unwrap().heard.push(Heard::snapshot(&snapshot));
             }
             Change::Typing(_) | Change::Goaway(_) | Change::Error(_) => {}
         }
@@ -161,8 +162,8 @@ impl Keeper {
 
     fn has_read(&self, (conversation, head, events): super::driver::Range) {
         let mut account = self.account.lock().unwrap();
-        let life = account.lives.last_mut().unwrap();
-        life.heard.push(Heard::Read {
+        let generation = account.generations.last_mut().unwrap();
+        generation.heard.push(Heard::Read {
             conversation,
             head,
             events,

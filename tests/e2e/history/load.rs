@@ -169,7 +169,10 @@ impl Load {
     /// Waits until every client had a welcome.
     async fn connected(&self) {
         eventually("everyone is connected", WAIT_TIMEOUT, async || {
-            self.clients.iter().all(|one| one.lives() > 0).then_some(())
+            self.clients
+                .iter()
+                .all(|one| one.generations() > 0)
+                .then_some(())
         })
         .await;
     }
@@ -327,28 +330,32 @@ impl Load {
             .map(|one| format!("  {one:?}{}", check::explain(ledger, one, &accounts)))
             .collect();
         drop(accounts);
-        let lives = self.clients.iter().map(|client| {
+        let generations = self.clients.iter().map(|client| {
             let account = client.account();
-            let lives = account.lives.iter().map(|life| {
-                let how = if life.resumed { "resumed" } else { "fresh" };
+            let generations = account.generations.iter().map(|generation| {
+                let how = if generation.resumed {
+                    "resumed"
+                } else {
+                    "fresh"
+                };
                 format!(
                     "{how} {:?} heard {}, {:?}",
-                    life.reason,
-                    life.heard.len(),
-                    life.ended
+                    generation.reason,
+                    generation.heard.len(),
+                    generation.ended
                 )
             });
-            let lives: Vec<_> = lives.collect();
-            format!("  {}: {}", account.user, lives.join("; "))
+            let generations: Vec<_> = generations.collect();
+            format!("  {}: {}", account.user, generations.join("; "))
         });
-        let lives: Vec<_> = lives.collect();
+        let generations: Vec<_> = generations.collect();
         let rows: usize = ledger.logs.values().map(|log| log.rows.len()).sum();
         format!(
             "seed {}, {} violations in {rows} events:\n{}\n{}",
             self.seed,
             found.len(),
             few.join("\n"),
-            lives.join("\n")
+            generations.join("\n")
         )
     }
 
@@ -361,7 +368,7 @@ impl Load {
             .filter(|one| one.outcome == Outcome::Unknown);
         let (done, unknown) = (done.count(), unknown.count());
         let heard: usize = self.clients.iter().map(|one| one.heard()).sum();
-        let reconnects: usize = self.clients.iter().map(|one| one.lives() - 1).sum();
+        let reconnects: usize = self.clients.iter().map(|one| one.generations() - 1).sum();
         println!(
             "{} clients: {} commands, {done} done, {unknown} unknown; {marks} read marks told; {heard} events heard, {reconnects} reconnects, afresh {:?}",
             self.clients.len(),

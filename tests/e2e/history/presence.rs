@@ -9,7 +9,7 @@ use confab_protocol::signal::PresenceStatus;
 
 use super::check::Violation;
 use super::ledger::{Ledger, Log, Membership};
-use super::record::{Account, Heard, Life, Millis, Presence, Saying};
+use super::record::{Account, Generation, Heard, Millis, Presence, Saying};
 
 /// How long behind its end a shared membership may still count: commits, events and signals are late by as much in a fault.
 const LATENESS_MS: Millis = 15_000;
@@ -27,9 +27,13 @@ const SNAPSHOT_USERS: usize = 1_000;
 /// What one client was told, looked at by itself.
 pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violation>) {
     let me = &account.user;
-    for life in &account.lives {
+    for generation in &account.generations {
         let mut snapshots = 0;
-        for (heard, sent_at) in life.heard.iter().zip(sending_times(ledger, life)) {
+        for (heard, sent_at) in generation
+            .heard
+            .iter()
+            .zip(sending_times(ledger, generation))
+        {
             match heard {
                 Heard::Presence(told) => check_told(ledger, me, told, sent_at, found),
                 Heard::Snapshot { users, .. } => {
@@ -46,7 +50,7 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
                     }
                     // It was asked for with the hello.
                     for told in users {
-                        check_told(ledger, me, told, life.welcomed_at, found);
+                        check_told(ledger, me, told, generation.welcomed_at, found);
                     }
                 }
                 Heard::Event(_)
@@ -59,10 +63,10 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
 }
 
 /// Until when at the latest what a client heard was sent: it was before the next event was, which may be long before a slow client reads it.
-fn sending_times(ledger: &Ledger, life: &Life) -> Vec<Millis> {
+fn sending_times(ledger: &Ledger, generation: &Generation) -> Vec<Millis> {
     let mut next = Millis::MAX;
     let mut times = Vec::new();
-    for heard in life.heard.iter().rev() {
+    for heard in generation.heard.iter().rev() {
         times.push(match heard {
             Heard::Presence(told) => told.at.min(next),
             _ => next,
@@ -70,7 +74,7 @@ fn sending_times(ledger: &Ledger, life: &Life) -> Vec<Millis> {
         if let Heard::Event(event) = heard
             && let Some(log) = ledger.logs.get(&event.conversation)
         {
-            next = log.time(event.seq).max(life.welcomed_at);
+            next = log.time(event.seq).max(generation.welcomed_at);
         }
     }
     times.reverse();
@@ -156,9 +160,9 @@ pub(super) fn check_together(ledger: &Ledger, accounts: &[&Account], found: &mut
             }
             check_end(ledger, account, theirs, found);
         }
-        if let Some(life) = connected(account) {
+        if let Some(generation) = connected(account) {
             let is_told = |heard: &Heard| matches!(heard, Heard::Snapshot { .. });
-            if !life.heard.iter().any(is_told) {
+            if !generation.heard.iter().any(is_told) {
                 found.push(Violation::NoSnapshot(account.user.clone()));
             }
         }
@@ -166,8 +170,11 @@ pub(super) fn check_together(ledger: &Ledger, accounts: &[&Account], found: &mut
 }
 
 /// The connection that a client has.
-fn connected(account: &Account) -> Option<&Life> {
-    let last = account.lives.last().filter(|life| life.ended.is_none());
+fn connected(account: &Account) -> Option<&Generation> {
+    let last = account
+        .generations
+        .last()
+        .filter(|generation| generation.ended.is_none());
     last.filter(|_| !account.has_left)
 }
 
@@ -175,11 +182,11 @@ fn connected(account: &Account) -> Option<&Life> {
 /// record has, and the gateway before may be believed for a while.
 fn check_order(account: &Account, other: &Account, found: &mut Vec<Violation>) {
     let told: Vec<Presence> = told_of(account, &other.user);
-    for (number, life) in other.lives.iter().enumerate() {
-        let next = other.lives.get(number + 1);
+    for (number, generation) in other.generations.iter().enumerate() {
+        let next = other.generations.get(number + 1);
         let end = next.map_or(Millis::MAX, |next| next.welcomed_at);
-        let settled = life.welcomed_at + SETTLING_MS..end - OPENING_MS;
-        let said = said_in(other, life.welcomed_at..end);
+        let settled = generation.welcomed_at + SETTLING_MS..end - OPENING_MS;
+        let said = said_in(other, generation.welcomed_at..end);
         let mut place = 0;
         let judged = told.iter().filter(|told| settled.contains(&told.at));
         for told in judged.filter(|told| told.status != PresenceStatus::Offline) {
@@ -199,7 +206,11 @@ fn check_order(account: &Account, other: &Account, found: &mut Vec<Violation>) {
 /// All that a client was told of a user, in that order. What is not whole may be old.
 fn told_of(account: &Account, user: &UserId) -> Vec<Presence> {
     let mut told = Vec::new();
-    for heard in account.lives.iter().flat_map(|life| &life.heard) {
+    for heard in account
+        .generations
+        .iter()
+        .flat_map(|generation| &generation.heard)
+    {
         match heard {
             Heard::Presence(one) if one.user == *user => told.push(one.clone()),
             Heard::Snapshot {
@@ -227,11 +238,11 @@ fn said_in(account: &Account, time: std::ops::Range<Millis>) -> Vec<Saying> {
 
 /// What a client believes of a user whose clients these are is so, when nothing is on its way any more.
 fn check_end(ledger: &Ledger, account: &Account, theirs: &[&Account], found: &mut Vec<Violation>) {
-    let Some((is, life)) = status_of(theirs).zip(connected(account)) else {
+    let Some((is, generation)) = status_of(theirs).zip(connected(account)) else {
         return;
     };
     let user = &theirs[0].user;
-    let Some(believed) = belief(life, user) else {
+    let Some(believed) = belief(generation, user) else {
         return;
     };
     // Of one with whom a conversation began since, or ended meanwhile, only the route tells.
@@ -254,9 +265,11 @@ pub(super) fn explain(
 ) -> String {
     let mut text = String::new();
     for account in accounts.iter().filter(|one| one.user == *me) {
-        let life = account.lives.last();
-        let begins = life.map_or(Millis::MAX, |life| life.welcomed_at);
-        let told = life.into_iter().flat_map(|life| &life.heard);
+        let generation = account.generations.last();
+        let begins = generation.map_or(Millis::MAX, |generation| generation.welcomed_at);
+        let told = generation
+            .into_iter()
+            .flat_map(|generation| &generation.heard);
         let told = told.filter_map(|heard| match heard {
             Heard::Presence(told) if told.user == *user => Some(format!(
                 "{:?} at +{}",
@@ -282,10 +295,12 @@ pub(super) fn explain(
         text += &format!("\n    welcomed at {begins}, told {}", told.join(", "));
     }
     for account in accounts.iter().filter(|one| one.user == *user) {
-        let lives = account.lives.iter().rev().take(3);
-        let lives: Vec<_> = lives.map(|life| (life.welcomed_at, &life.ended)).collect();
+        let generations = account.generations.iter().rev().take(3);
+        let generations: Vec<_> = generations
+            .map(|generation| (generation.welcomed_at, &generation.ended))
+            .collect();
         let said: Vec<_> = account.said.iter().rev().take(3).collect();
-        text += &format!("\n    {user} lived from {lives:?}, said {said:?}");
+        text += &format!("\n    {user} lived from {generations:?}, said {said:?}");
     }
     text
 }
@@ -299,14 +314,18 @@ pub(super) fn explain_shared(
 ) -> String {
     let mut text = String::new();
     for account in accounts.iter().filter(|one| one.user == *me) {
-        for life in &account.lives {
-            for (heard, sent_at) in life.heard.iter().zip(sending_times(ledger, life)) {
+        for generation in &account.generations {
+            for (heard, sent_at) in generation
+                .heard
+                .iter()
+                .zip(sending_times(ledger, generation))
+            {
                 let (how, told, since) = match heard {
                     Heard::Presence(told) => ("by itself", Some(told), sent_at),
                     Heard::Snapshot { users, .. } => {
                         let mut named = users.iter();
                         let told = named.find(|told| told.user == *user);
-                        ("in a snapshot", told, life.welcomed_at)
+                        ("in a snapshot", told, generation.welcomed_at)
                     }
                     _ => continue,
                 };
@@ -315,7 +334,7 @@ pub(super) fn explain_shared(
                     told.user == *user && !logs.any(|log| carries(log, me, told, since))
                 };
                 if let Some(told) = told.filter(is_stranger) {
-                    let welcomed_at = life.welcomed_at;
+                    let welcomed_at = generation.welcomed_at;
                     text += &format!("\n    told {how} {told:?}, welcomed at {welcomed_at}");
                 }
             }
@@ -354,9 +373,9 @@ struct Belief {
     since: Millis,
 }
 
-fn belief(life: &Life, user: &UserId) -> Option<Belief> {
+fn belief(generation: &Generation, user: &UserId) -> Option<Belief> {
     let mut belief = None;
-    for heard in &life.heard {
+    for heard in &generation.heard {
         match heard {
             Heard::Presence(told) if told.user == *user => {
                 belief = Some(Belief {

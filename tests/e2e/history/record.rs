@@ -77,7 +77,7 @@ pub(crate) struct Acts {
 #[derive(Debug, Clone)]
 pub(crate) struct Account {
     pub(crate) user: UserId,
-    pub(crate) lives: Vec<Life>,
+    pub(crate) generations: Vec<Generation>,
     /// What it said of its user's presence, on each of its connections.
     pub(crate) said: Vec<Saying>,
     /// Whether it has left for good.
@@ -97,7 +97,7 @@ impl Account {
     pub(crate) const fn new(user: UserId) -> Self {
         Self {
             user,
-            lives: Vec::new(),
+            generations: Vec::new(),
             said: Vec::new(),
             has_left: false,
             trouble: None,
@@ -107,7 +107,7 @@ impl Account {
 
 /// One connection, from its welcome to its end.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Life {
+pub(crate) struct Generation {
     /// Whether it went on with the session before it.
     pub(crate) resumed: bool,
     /// Why it did not.

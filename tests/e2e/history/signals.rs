@@ -11,9 +11,9 @@ use super::record::{Account, Heard};
 
 pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violation>) {
     let me = &account.user;
-    for life in &account.lives {
+    for generation in &account.generations {
         let mut marks = BTreeMap::new();
-        for heard in &life.heard {
+        for heard in &generation.heard {
             if let Heard::Receipt {
                 conversation,
                 user,

@@ -11,7 +11,7 @@ mod stored;
 use super::check::{self, Violation};
 use super::ledger::{Ledger, Log, Row};
 use super::record::{
-    Account, Action, Command, Heard, Life, Millis, Outcome, Positions, ReadMark, Told,
+    Account, Action, Command, Generation, Heard, Millis, Outcome, Positions, ReadMark, Told,
 };
 
 const CHAT_ID: ConversationId = ConversationId(Uuid::from_u128(1));
@@ -105,28 +105,28 @@ fn hears(seqs: impl IntoIterator<Item = Seq>) -> Vec<Heard> {
 }
 
 /// The first connection of a client who is a member nowhere yet.
-fn first(heard: Vec<Heard>) -> Life {
-    Life {
+fn first(heard: Vec<Heard>) -> Generation {
+    Generation {
         said: Some(Positions::new()),
         heads: Some(Positions::new()),
         heard,
-        ..Life::default()
+        ..Generation::default()
     }
 }
 
 /// A connection that goes on with the session.
-fn resumed(said: Option<Seq>, heard: Vec<Heard>) -> Life {
-    Life {
+fn resumed(said: Option<Seq>, heard: Vec<Heard>) -> Generation {
+    Generation {
         resumed: true,
         said: said.map(|seq| [(CHAT_ID, seq)].into()),
         heard,
-        ..Life::default()
+        ..Generation::default()
     }
 }
 
-fn account(name: &str, lives: Vec<Life>) -> Account {
+fn account(name: &str, generations: Vec<Generation>) -> Account {
     Account {
-        lives,
+        generations,
         ..Account::new(user(name))
     }
 }
@@ -135,12 +135,12 @@ fn found(account: Account) -> Vec<Violation> {
     check::told(&ledger(), &account)
 }
 
-fn bob(lives: Vec<Life>) -> Vec<Violation> {
-    found(account("bob", lives))
+fn bob(generations: Vec<Generation>) -> Vec<Violation> {
+    found(account("bob", generations))
 }
 
-fn carol(lives: Vec<Life>) -> Vec<Violation> {
-    found(account("carol", lives))
+fn carol(generations: Vec<Generation>) -> Vec<Violation> {
+    found(account("carol", generations))
 }
 
 fn truncated(from: Seq, head: Seq) -> Heard {
@@ -162,12 +162,12 @@ fn a_flawless_history_has_no_violation() {
 
 #[test]
 fn connections_continue_where_previous_ended() {
-    let lives = vec![
+    let generations = vec![
         first(hears(1..=3)),
         resumed(Some(3), hears(4..=8)),
         resumed(Some(8), hears(9..=10)),
     ];
-    assert_eq!(bob(lives), []);
+    assert_eq!(bob(generations), []);
 }
 
 #[test]
@@ -194,22 +194,25 @@ fn loss_is_found_inside_between_and_at_end() {
 fn duplicate_is_found_within_connection_and_after_seen() {
     let twice = vec![first(hears([1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10]))];
     assert_eq!(bob(twice), [Violation::Backwards(user("bob"), told(2), 2)]);
-    let lives = vec![first(hears(1..=5)), resumed(Some(5), hears(5..=10))];
-    assert_eq!(bob(lives), [Violation::Repeated(user("bob"), told(5))]);
+    let generations = vec![first(hears(1..=5)), resumed(Some(5), hears(5..=10))];
+    assert_eq!(
+        bob(generations),
+        [Violation::Repeated(user("bob"), told(5))]
+    );
 }
 
 #[test]
 fn client_without_seen_may_receive_repeats() {
-    let lives = vec![first(hears(1..=5)), resumed(None, hears(3..=10))];
-    assert_eq!(bob(lives), []);
+    let generations = vec![first(hears(1..=5)), resumed(None, hears(3..=10))];
+    assert_eq!(bob(generations), []);
 }
 
 #[test]
 fn another_order_is_found() {
-    let lives = vec![first(hears([1, 2, 4, 3, 5, 6, 7, 8, 9, 10]))];
+    let generations = vec![first(hears([1, 2, 4, 3, 5, 6, 7, 8, 9, 10]))];
     let gap = Violation::Gap(user("bob"), told(4), 3);
     let backwards = Violation::Backwards(user("bob"), told(3), 4);
-    assert_eq!(bob(lives), [gap, backwards]);
+    assert_eq!(bob(generations), [gap, backwards]);
 }
 
 #[test]
@@ -251,8 +254,8 @@ fn ended_membership_may_skip_only_to_end() {
     assert_eq!(short, [Violation::Gap(user("carol"), told(6), 5)]);
     let endless = carol(vec![first(hears([4, 5, 6, 9, 10]))]);
     assert_eq!(endless, [Violation::Gap(user("carol"), told(9), 7)]);
-    let lives = vec![first(hears([4, 5])), resumed(Some(5), hears([7, 9, 10]))];
-    assert_eq!(carol(lives), []);
+    let generations = vec![first(hears([4, 5])), resumed(Some(5), hears([7, 9, 10]))];
+    assert_eq!(carol(generations), []);
     let unskipped = carol(vec![first(hears([4, 5, 6, 7, 10]))]);
     assert_eq!(unskipped, [Violation::Gap(user("carol"), told(10), 9)]);
 }
@@ -310,12 +313,12 @@ fn read_of_truncated_range_must_equal_log() {
 #[test]
 fn new_session_counts_from_heads_or_seen() {
     let fresh = |said: Option<Seq>, seqs: Vec<Seq>| {
-        let life = Life {
+        let generation = Generation {
             heads: Some([(CHAT_ID, 8)].into()),
             resumed: false,
             ..resumed(said, hears(seqs))
         };
-        bob(vec![first(hears(1..=3)), life])
+        bob(vec![first(hears(1..=3)), generation])
     };
     assert_eq!(fresh(None, vec![9, 10]), []);
     assert_eq!(fresh(Some(3), (4..=10).collect()), []);

@@ -24,8 +24,8 @@ fn snapshot(users: &[(&str, PresenceStatus)], at: Millis) -> Heard {
     }
 }
 
-fn life(welcomed_at: Millis, heard: Vec<Heard>) -> Life {
-    Life {
+fn generation(welcomed_at: Millis, heard: Vec<Heard>) -> Generation {
+    Generation {
         welcomed_at,
         ..first(heard)
     }
@@ -49,17 +49,17 @@ fn alone(ledger: &Ledger, name: &str, heard: Vec<Heard>) -> Vec<Violation> {
         Some(Heard::Snapshot { at, .. }) => *at,
         _ => 0,
     };
-    alone_in(ledger, name, life(at, heard))
+    alone_in(ledger, name, generation(at, heard))
 }
 
-fn alone_in(ledger: &Ledger, name: &str, life: Life) -> Vec<Violation> {
+fn alone_in(ledger: &Ledger, name: &str, generation: Generation) -> Vec<Violation> {
     let mut found = Vec::new();
-    presence::check(ledger, &account(name, vec![life]), &mut found);
+    presence::check(ledger, &account(name, vec![generation]), &mut found);
     found
 }
 
 /// What is wrong with what alice was told of the others.
-fn together(alice: Vec<Life>, others: &[Account]) -> Vec<Violation> {
+fn together(alice: Vec<Generation>, others: &[Account]) -> Vec<Violation> {
     let alice = account("alice", alice);
     let accounts: Vec<_> = [&alice].into_iter().chain(others).collect();
     let mut found = check::together(&ledger(), &accounts);
@@ -93,11 +93,11 @@ fn user_outside_of_shared_membership_is_found() {
         let found = alone(&ledger(), "carol", vec![snapshot(&[("bob", Away)], at)]);
         assert_eq!(found, stranger("carol", "bob"), "{at}");
     }
-    let read_late = life(85_000, vec![snapshot(&[("bob", Away)], 89_000)]);
+    let read_late = generation(85_000, vec![snapshot(&[("bob", Away)], 89_000)]);
     assert_eq!(alone_in(&ledger(), "carol", read_late), []);
     // Of the sixth event, which comes behind it, she was still a member.
     let behind = |seq| {
-        life(
+        generation(
             50_000,
             vec![told("bob", Away, 89_000), Heard::Event(super::told(seq))],
         )
@@ -171,15 +171,15 @@ fn unsound_snapshot_is_found() {
 
 /// Bob, online at first, and from 105,000 on another connection.
 fn bob_says() -> Account {
-    let lives = vec![life(10_000, vec![]), life(105_000, vec![])];
+    let generations = vec![generation(10_000, vec![]), generation(105_000, vec![])];
     saying(
-        account("bob", lives),
+        account("bob", generations),
         &[(Away, 60_000), (Online, 70_000), (Away, 80_000)],
     )
 }
 
-fn order(lives: Vec<Life>) -> Vec<Violation> {
-    let mut found = together(lives, &[bob_says()]);
+fn order(generations: Vec<Generation>) -> Vec<Violation> {
+    let mut found = together(generations, &[bob_says()]);
     found.retain(|violation| matches!(violation, Violation::OldPresence(..)));
     found
 }
@@ -222,14 +222,14 @@ fn older_presence_behind_newer_is_found() {
 
 #[test]
 fn older_presence_on_further_connection_is_found() {
-    let lives = |heard: Heard| {
+    let generations = |heard: Heard| {
         let before = vec![told("bob", Away, 86_000)];
-        vec![first(before), life(90_000, vec![heard])]
+        vec![first(before), generation(90_000, vec![heard])]
     };
     let older = snapshot(&[("bob", Online)], 91_000);
     let found = Violation::OldPresence(user("alice"), of("bob", Online, 91_000));
-    assert_eq!(order(lives(older.clone())), [found]);
-    assert_eq!(order(lives(snapshot(&[("bob", Away)], 91_000))), []);
+    assert_eq!(order(generations(older.clone())), [found]);
+    assert_eq!(order(generations(snapshot(&[("bob", Away)], 91_000))), []);
     // What is not whole may be old.
     let Heard::Snapshot { users, at, .. } = older else {
         panic!("no snapshot")
@@ -239,7 +239,7 @@ fn older_presence_on_further_connection_is_found() {
         is_complete: false,
         at,
     };
-    assert_eq!(order(lives(part)), []);
+    assert_eq!(order(generations(part)), []);
 }
 
 #[test]
@@ -249,8 +249,9 @@ fn wrong_presence_in_the_end_is_found() {
         assert!(violation.is_late());
         [violation]
     };
-    let ends = |heard: Vec<Heard>, others: &[Account]| together(vec![life(99_000, heard)], others);
-    let bob = || account("bob", vec![life(10_000, vec![])]);
+    let ends =
+        |heard: Vec<Heard>, others: &[Account]| together(vec![generation(99_000, heard)], others);
+    let bob = || account("bob", vec![generation(10_000, vec![])]);
     let online = || snapshot(&[("bob", Online)], 100_000);
     assert_eq!(ends(vec![online()], &[bob()]), []);
     let away = saying(bob(), &[(Away, 101_000)]);
@@ -268,18 +269,18 @@ fn wrong_presence_in_the_end_is_found() {
         []
     );
     let mut lost = bob();
-    lost.lives[0].ended = Some("cut off".to_owned());
+    lost.generations[0].ended = Some("cut off".to_owned());
     assert_eq!(ends(vec![online()], &[lost]), []);
 
     // Who is not named is offline, but who joined just before.
     let found = ends(vec![snapshot(&[], 100_000)], &[bob()]);
     assert_eq!(found, wrong("bob", Offline, Online));
-    let carol = [account("carol", vec![life(10_000, vec![])])];
+    let carol = [account("carol", vec![generation(10_000, vec![])])];
     assert_eq!(ends(vec![snapshot(&[], 104_000)], &carol), []);
     let found = ends(vec![snapshot(&[], 105_000)], &carol);
     assert_eq!(found, wrong("carol", Offline, Online));
     // Of those with whom nothing is shared any more nothing is told.
-    let dave = [account("dave", vec![life(10_000, vec![])])];
+    let dave = [account("dave", vec![generation(10_000, vec![])])];
     assert_eq!(
         ends(
             vec![told("dave", Offline, 104_000), snapshot(&[], 104_000)],
@@ -291,11 +292,11 @@ fn wrong_presence_in_the_end_is_found() {
 
 #[test]
 fn snapshot_that_never_comes_is_found() {
-    let silent = together(vec![life(100_000, vec![])], &[]);
+    let silent = together(vec![generation(100_000, vec![])], &[]);
     assert_eq!(silent, [Violation::NoSnapshot(user("alice"))]);
     assert!(silent[0].is_late());
     assert_eq!(
-        together(vec![life(100_000, vec![snapshot(&[], 100_000)])], &[]),
+        together(vec![generation(100_000, vec![snapshot(&[], 100_000)])], &[]),
         []
     );
 }
