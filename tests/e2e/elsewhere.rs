@@ -18,14 +18,14 @@ use crate::support::{Answer, Cluster, Setup, User, eventually, id_of};
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A worker that says that it lives and takes what its share of the conversations asks, and answers as a test wants.
-struct Stranger {
+struct ScriptedWorker {
     nats: Client,
     tasks: JoinSet<()>,
     /// How often it was asked for something.
     asked: watch::Receiver<usize>,
 }
 
-impl Stranger {
+impl ScriptedWorker {
     async fn start<F: Future<Output = ()> + Send + 'static>(
         cluster: &Cluster,
         beside_a_worker: bool,
@@ -59,9 +59,9 @@ impl Stranger {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         });
-        let stranger = Self { nats, tasks, asked };
-        stranger.is_known(cluster).await;
-        stranger
+        let worker = Self { nats, tasks, asked };
+        worker.is_known(cluster).await;
+        worker
     }
 
     /// Waits until the gateway has it do its share: of conversations that nobody has begun, some are its own.
@@ -116,7 +116,7 @@ async fn what_a_worker_refuses_to_begin_another_does() {
         paths.push(alice.begins(0, "group", &["bob"]).await);
     }
     for code in [Code::Overloaded, Code::Unavailable] {
-        let stranger = Stranger::start(&cluster, true, move |nats, message| {
+        let worker = ScriptedWorker::start(&cluster, true, move |nats, message| {
             refuse(nats, message, code)
         })
         .await;
@@ -127,7 +127,7 @@ async fn what_a_worker_refuses_to_begin_another_does() {
                 .await
                 .ok(200);
         }
-        stranger.end().await;
+        worker.end().await;
     }
     cluster.end().await;
 }
@@ -148,7 +148,7 @@ async fn gateway_retry_answers_like_first_try() {
         paths.push(alice.begins(0, "group", &["bob"]).await);
     }
     // It has everything done, and tells nobody.
-    let stranger = Stranger::start(&cluster, true, |nats, message| async move {
+    let worker = ScriptedWorker::start(&cluster, true, |nats, message| async move {
         nats.request("confab.v2.command", message.payload)
             .await
             .unwrap();
@@ -195,7 +195,7 @@ async fn gateway_retry_answers_like_first_try() {
         }
     });
     futures_util::future::join_all(calls).await;
-    stranger.end().await;
+    worker.end().await;
     for path in &paths {
         let last: i64 =
             sqlx::query_scalar("select last_seq from conversations where id = $1::uuid")
@@ -253,14 +253,14 @@ async fn missing_worker_is_unavailable_and_busy_one_overloaded() {
         let answer = answer.refused(503, "UNAVAILABLE");
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
-    let stranger = Stranger::start(&cluster, false, |nats, message| {
+    let worker = ScriptedWorker::start(&cluster, false, |nats, message| {
         refuse(nats, message, Code::Overloaded)
     })
     .await;
     let [sent, _] = send_and_look(&alice, &path).await;
     let refused = sent.refused(503, "OVERLOADED");
     assert_eq!(refused.header("retry-after"), Some("1"));
-    stranger.end().await;
+    worker.end().await;
     cluster.end().await;
 }
 
