@@ -34,9 +34,9 @@ async fn stalled_readers_are_closed_with_bounded_memory() {
     ])
     .await;
     let conversation = alice.create_group(&everyone(&bob)).await;
-    let mut sleepers = Vec::new();
+    let mut idle_clients = Vec::new();
     for number in 0..IDLE_CLIENTS {
-        sleepers.push(Sleeper::open(&cluster.user(&sleeper(number))).await);
+        idle_clients.push(IdleClient::open(&cluster.user(&idle_client(number))).await);
     }
     say(&alice, conversation, 10).await;
     let before = peak(&cluster);
@@ -51,8 +51,8 @@ async fn stalled_readers_are_closed_with_bounded_memory() {
         grown < 16 * MIB_BYTES,
         "grown by {grown} bytes while {sent} were sent"
     );
-    for sleeper in sleepers {
-        sleeper.wakes_up_closed().await;
+    for idle_client in idle_clients {
+        idle_client.wakes_up_closed().await;
     }
     unnoticed(&cluster, conversation, &alice, &bob).await;
     drop((alice, bob));
@@ -67,12 +67,12 @@ async fn stalled_client_with_queue_room_closes_with_4440() {
     ])
     .await;
     let conversation = alice.create_group(&everyone(&bob)).await;
-    let sleeper = Sleeper::open(&cluster.user(&sleeper(0))).await;
+    let idle_client = IdleClient::open(&cluster.user(&idle_client(0))).await;
 
     say(&alice, conversation, 20).await;
 
     closed(&cluster, 1).await;
-    let closed = sleeper.wakes_up_closed().await;
+    let closed = idle_client.wakes_up_closed().await;
     assert_eq!(closed.code, Some(SLOW_CONSUMER), "{closed}");
     assert_eq!(closed.reason, "SLOW_CONSUMER");
     unnoticed(&cluster, conversation, &alice, &bob).await;
@@ -89,7 +89,7 @@ async fn sender_that_never_reads_closes_with_bounded_memory() {
     ])
     .await;
     let conversation = alice.create_group(&everyone(&bob)).await;
-    let mut chatterer = Sleeper::open(&cluster.user(&sleeper(0))).await;
+    let mut chatterer = IdleClient::open(&cluster.user(&idle_client(0))).await;
     let before = peak(&cluster);
 
     let sent = chatterer.sends_until_cut_off(conversation).await;
@@ -116,16 +116,16 @@ async fn slowly_reading_client_stays_connected() {
     ])
     .await;
     let conversation = alice.create_group(&everyone(&bob)).await;
-    let mut sleeper = Sleeper::open(&cluster.user(&sleeper(0))).await;
+    let mut idle_client = IdleClient::open(&cluster.user(&idle_client(0))).await;
     let last = say(&alice, conversation, 12).await;
     // The load itself: longer than it may take nothing at all, in steps that are shorter.
     for _ in 0..last {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let message = tokio::time::timeout(WAIT_TIMEOUT, sleeper.socket.next()).await;
+        let message = tokio::time::timeout(WAIT_TIMEOUT, idle_client.socket.next()).await;
         let message = message.unwrap().unwrap().unwrap();
         assert!(!message.is_close(), "{message:?}");
     }
-    drop(sleeper);
+    drop(idle_client);
     unnoticed(&cluster, conversation, &alice, &bob).await;
     drop((alice, bob));
     cluster.end().await;
@@ -151,13 +151,13 @@ async fn start(env: &[(&'static str, &str)]) -> (Cluster, Member, Member) {
     (cluster, alice, bob)
 }
 
-fn sleeper(number: usize) -> String {
+fn idle_client(number: usize) -> String {
     format!("sleeper-{number}")
 }
 
 fn everyone(bob: &Member) -> Vec<confab_protocol::ids::UserId> {
-    let sleepers = (0..IDLE_CLIENTS).map(|number| sleeper(number).parse().unwrap());
-    sleepers.chain([bob.id.clone()]).collect()
+    let idle_clients = (0..IDLE_CLIENTS).map(|number| idle_client(number).parse().unwrap());
+    idle_clients.chain([bob.id.clone()]).collect()
 }
 
 /// Sends large messages, a few at a time, and gives the seq of the last one.
@@ -199,11 +199,11 @@ fn peak(cluster: &Cluster) -> u64 {
 }
 
 /// A client that reads its welcome, and then nothing.
-struct Sleeper {
+struct IdleClient {
     socket: WebSocketStream<TcpStream>,
 }
 
-impl Sleeper {
+impl IdleClient {
     async fn open(user: &User) -> Self {
         let address = user.url(0).strip_prefix("http://").unwrap();
         let socket = TcpSocket::new_v4().unwrap();
