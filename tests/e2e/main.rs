@@ -23,8 +23,6 @@ mod doctor;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
-mod elsewhere;
-#[cfg(test)]
 mod encodings;
 #[cfg(test)]
 mod events;
@@ -112,3 +110,5 @@ mod user_bounds;
 mod window;
 #[cfg(test)]
 mod worker_killed;
+#[cfg(test)]
+mod worker_retry;

@@ -132,11 +132,11 @@ async fn stranger_and_namesake_of_other_tenant_see_nothing() {
     let cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice").on(0).await;
     let bob = cluster.user("bob").on(1).await;
-    let mut elsewhere = claims("alice");
-    elsewhere["tenant"] = "elsewhere".into();
+    let mut worker_retry = claims("alice");
+    worker_retry["tenant"] = "elsewhere".into();
     let strangers = [
         cluster.user("eve").on(1).await,
-        cluster.user_of(&elsewhere).on(1).await,
+        cluster.user_of(&worker_retry).on(1).await,
     ];
     let conversation = alice.create_group(std::slice::from_ref(&bob.id)).await;
 

@@ -127,8 +127,8 @@ async fn bad_message_is_refused_with_every_field() {
         .await
         .refused(413, "PAYLOAD_TOO_LARGE");
     // A reply answers a message of the same conversation.
-    let elsewhere = alice.says(0, &other, "hi").await["id"].clone();
-    for stranger in [elsewhere, json!(id)] {
+    let worker_retry = alice.says(0, &other, "hi").await["id"].clone();
+    for stranger in [worker_retry, json!(id)] {
         let reply =
             json!({"conversationId": id, "kind": "text", "content": 1, "replyTo": stranger});
         alice

@@ -22,9 +22,9 @@ async fn sends_are_answered_while_other_commands_wait() {
     let cluster = Cluster::start(setup).await;
     let alice = cluster.user("alice");
     let locked = alice.begins(0, "group", &["carol"]).await;
-    let mut elsewhere = claims("bob");
-    elsewhere["tenant"] = "elsewhere".into();
-    let bob = cluster.user_of(&elsewhere);
+    let mut worker_retry = claims("bob");
+    worker_retry["tenant"] = "elsewhere".into();
+    let bob = cluster.user_of(&worker_retry);
     let path = bob.begins(0, "group", &["carol"]).await;
 
     let mut lock = cluster.store.begin().await.unwrap();

@@ -107,8 +107,8 @@ async fn forbidden_edit_delete_or_read_returns_code() {
     assert_eq!(code(edit.await), Code::InsufficientPermissions);
     let delete = bob.session.delete(conversation, message);
     assert_eq!(code(delete.await), Code::InsufficientPermissions);
-    let elsewhere = alice.session.edit(other, message, content("there"));
-    assert_eq!(code(elsewhere.await), Code::MessageNotFound);
+    let worker_retry = alice.session.edit(other, message, content("there"));
+    assert_eq!(code(worker_retry.await), Code::MessageNotFound);
     let unknown = EventId(Uuid::now_v7());
     let unknown = alice.session.delete(conversation, unknown);
     assert_eq!(code(unknown.await), Code::MessageNotFound);

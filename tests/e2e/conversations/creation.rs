@@ -125,9 +125,9 @@ async fn creations_with_escaped_names_are_all_answered() {
     };
     let cluster = Cluster::start(setup).await;
     let alice = cluster.user("alice");
-    let mut elsewhere = claims("bob");
-    elsewhere["tenant"] = "elsewhere".into();
-    let bob = cluster.user_of(&elsewhere);
+    let mut worker_retry = claims("bob");
+    worker_retry["tenant"] = "elsewhere".into();
+    let bob = cluster.user_of(&worker_retry);
     let escaped = |n: usize| format!("{n:0>3}{}", "\"\\".repeat(125 / 2));
     let names: Vec<_> = (0..100).map(escaped).collect();
     let large = json!({"type": "group", "participants": names});

@@ -48,7 +48,7 @@ pub(super) struct Driver {
     /// What it says of its user's presence on each connection, once it was told to.
     presence: Option<PresenceStatus>,
     /// When it was asked to look elsewhere, and whether this connection serves until then.
-    elsewhere: Option<Instant>,
+    worker_retry: Option<Instant>,
 }
 
 impl Driver {
@@ -64,7 +64,7 @@ impl Driver {
             reads: JoinSet::new(),
             waiting: BTreeMap::new(),
             presence: None,
-            elsewhere: None,
+            worker_retry: None,
         }
     }
 
@@ -127,7 +127,7 @@ impl Driver {
     async fn connect(&mut self) -> Result<(Generation, Socket), End> {
         let url = self.profile.urls[self.next % self.profile.urls.len()].clone();
         self.next += 1;
-        self.elsewhere = None;
+        self.worker_retry = None;
         let said = self.profile.says_seen.then(|| self.said());
         let hello = Hello {
             resume_token: self.resume_token.clone(),
@@ -191,7 +191,7 @@ impl Driver {
         }
         loop {
             let silent = alive + self.profile.silence;
-            let elsewhere = self.elsewhere.unwrap_or(silent);
+            let worker_retry = self.worker_retry.unwrap_or(silent);
             tokio::select! {
                 heard = socket.next() => {
                     alive = Instant::now();
@@ -224,10 +224,10 @@ impl Driver {
                         socket.send(&ClientFrame::Seen(seen)).await.map_err(Some)?;
                     }
                 }
-                () = sleep_until(elsewhere), if self.elsewhere.is_some() => {
+                () = sleep_until(worker_retry), if self.worker_retry.is_some() => {
                     match self.connect().await {
                         Ok(better) => return Ok(better),
-                        Err(_) => self.elsewhere = Some(Instant::now() + Duration::from_secs(2)),
+                        Err(_) => self.worker_retry = Some(Instant::now() + Duration::from_secs(2)),
                     }
                 }
             }
@@ -301,7 +301,7 @@ impl Driver {
     /// A draining gateway ends the connection itself; one that has lost the others keeps it until another welcomes.
     fn asked_to_go(&mut self, goaway: &Goaway) {
         if goaway.reason == GoawayReason::Degraded {
-            self.elsewhere =
+            self.worker_retry =
                 Some(Instant::now() + Duration::from_millis(goaway.reconnect_after_ms));
         }
     }

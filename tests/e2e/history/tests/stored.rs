@@ -23,9 +23,9 @@ fn answered_command_missing_from_store_is_found() {
         });
     });
     assert_eq!(missing, [Violation::Lost(CHAT_ID, alice.clone(), send(99))]);
-    let elsewhere = stored(|_, commands| commands[1].outcome = Outcome::Done(Some(3)));
+    let worker_retry = stored(|_, commands| commands[1].outcome = Outcome::Done(Some(3)));
     assert_eq!(
-        elsewhere,
+        worker_retry,
         [Violation::Elsewhere(CHAT_ID, alice.clone(), send(2), 3)]
     );
     let role = Action::Role(user("bob"), "admin".to_owned());
