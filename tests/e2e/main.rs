@@ -13,8 +13,6 @@ mod content;
 #[cfg(test)]
 mod conversations;
 #[cfg(test)]
-mod crossing;
-#[cfg(test)]
 mod degraded;
 #[cfg(test)]
 mod dev;
@@ -104,6 +102,8 @@ mod socket;
 mod support;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod two_gateways;
 #[cfg(test)]
 mod user_bounds;
 #[cfg(test)]
