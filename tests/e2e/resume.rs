@@ -11,10 +11,10 @@ use crate::support::{CLOSE_BYTE, Cluster, Raw, Setup, TEXT_BYTE, User, claims, e
 
 mod bucket;
 mod cut_off;
+mod fenced_writer;
 mod races;
 mod stores;
 mod tokens;
-mod zombie;
 
 const JSON_SUBPROTOCOL: &str = "confab.v1.json";
 /// A ping's first byte, and a pong's.
