@@ -35,13 +35,13 @@ mod harness;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod http_headers;
+#[cfg(test)]
 mod lingering;
 #[cfg(test)]
 mod liveness;
 #[cfg(test)]
 mod logs;
-#[cfg(test)]
-mod manners;
 #[cfg(test)]
 mod membership;
 #[cfg(test)]
