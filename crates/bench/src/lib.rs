@@ -5,7 +5,6 @@
 
 mod command;
 mod error;
-mod filling;
 mod limits;
 mod load;
 mod output;
@@ -13,6 +12,7 @@ mod processes;
 mod ratios;
 mod report;
 mod scenario;
+mod seed;
 mod stack;
 mod target;
 mod tokens;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::Error;
-use crate::filling::fill;
 use crate::output::{Measured, Progress, row};
 use crate::scenario::idle::Held;
+use crate::seed::fill;
 use crate::stack::{Places, Servers};
 use crate::target::OwnOnly;
 

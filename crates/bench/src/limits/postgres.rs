@@ -14,12 +14,12 @@ use uuid::Uuid;
 
 use super::side::{Part, Server, Window, apart, measure};
 use crate::Error;
-use crate::filling::{Filling, conversation_id, message, user_id};
 use crate::load::Latencies;
+use crate::seed::{Seed, conversation_id, message, user_id};
 use crate::stack::Servers;
 
 /// Where the messages go: as many conversations as those of `send`, of two members each.
-pub(crate) const TARGET_CONVERSATIONS: Filling = Filling {
+pub(crate) const TARGET_CONVERSATIONS: Seed = Seed {
     events: 1000,
     conversations: 1000,
     members: 2,

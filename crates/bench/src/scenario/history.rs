@@ -7,9 +7,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Error;
-use crate::filling::Filling;
 use crate::load::{Latencies, Latency, Pace};
 use crate::output::{Measured, Progress, row};
+use crate::seed::Seed;
 use crate::stack::Places;
 use crate::target::OwnOnly;
 
@@ -28,7 +28,7 @@ const MAX_PENDING_CALLS: usize = 256;
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the small installation holds.
-const SMALL_FILLING: Filling = Filling {
+const SMALL_SEED: Seed = Seed {
     events: 10_000,
     conversations: 100,
     members: CONVERSATION_MEMBERS,
@@ -112,8 +112,8 @@ pub(crate) struct Answers {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct History {
-    pub(crate) large: Filling,
-    pub(crate) small: Filling,
+    pub(crate) large: Seed,
+    pub(crate) small: Seed,
     pub(crate) calls: Vec<Compared>,
     /// What a page of messages touches.
     pub(crate) large_buffers: Buffers,
@@ -122,7 +122,7 @@ pub(crate) struct History {
 
 pub(crate) async fn run(settings: HistorySettings, progress: &Progress) -> Result<Measured, Error> {
     settings.own_only.check("history")?;
-    let large = Filling {
+    let large = Seed {
         events: settings.events,
         conversations: settings.conversations,
         members: CONVERSATION_MEMBERS,
@@ -145,7 +145,7 @@ pub(crate) async fn pages(
     asking: Asking,
     progress: &Progress,
 ) -> Result<History, Error> {
-    let large = Filling {
+    let large = Seed {
         events,
         conversations: events / 100,
         members: CONVERSATION_MEMBERS,
@@ -157,7 +157,7 @@ pub(crate) async fn pages(
 /// Asks a large and a small installation in turn, so that what else the machine does hits both.
 async fn measure(
     places: &Places,
-    large: Filling,
+    large: Seed,
     calls: &[Call],
     asking: Asking,
     progress: &Progress,
@@ -165,7 +165,7 @@ async fn measure(
     let (servers, _took) = prepare(places, large, progress).await?;
     let mut large = Installation::over(servers, large).await?;
     progress.say("starting a small installation");
-    let mut small = Installation::passing(places, SMALL_FILLING).await?;
+    let mut small = Installation::passing(places, SMALL_SEED).await?;
     progress.say("reading everything once");
     large.warm().await?;
     let mut compared = Vec::new();
@@ -174,8 +174,8 @@ async fn measure(
         compared.push(compare(*call, &mut large, &mut small, asking).await?);
     }
     let history = History {
-        large: large.filling,
-        small: small.filling,
+        large: large.seed,
+        small: small.seed,
         calls: compared,
         large_buffers: buffers::of(&large).await?,
         small_buffers: buffers::of(&small).await?,

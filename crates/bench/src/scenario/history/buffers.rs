@@ -37,7 +37,7 @@ pub(super) async fn of(installation: &Installation) -> Result<Buffers, Error> {
     let mut sum = Buffers::default();
     for _ in 0..SAMPLED_PAGES {
         let (_, number) = installation.any()?;
-        let head = installation.filling.head(number).cast_signed();
+        let head = installation.seed.head(number).cast_signed();
         let row = sqlx::query(AssertSqlSafe(text.clone()))
             .bind(conversation_id(number).0)
             .bind((head - 999).max(1))

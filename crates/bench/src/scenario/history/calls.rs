@@ -83,7 +83,7 @@ impl Call {
         } else {
             installation.any()?
         };
-        let head = installation.filling.head(number);
+        let head = installation.seed.head(number);
         let before = match self {
             Self::Middle => Some(head * 2 / 3),
             Self::LongMiddle => Some(rand::random_range(head / 10..=head)),

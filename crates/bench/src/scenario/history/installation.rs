@@ -9,11 +9,11 @@ use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::filling::{self, Filling, OF_EACH, fill, user_name};
 use crate::output::Progress;
+use crate::seed::{self, OF_EACH, Seed, fill, user_name};
 use crate::stack::{Lock, Places, Servers, Shape, Stack};
 
-/// Grows when a filling of the same size is another than before.
+/// Grows when a seed of the same size is another than before.
 const FORMAT_VERSION: u32 = 1;
 /// Users that ask, at most: each with a token.
 const MAX_ASKING_USERS: u64 = 512;
@@ -28,14 +28,15 @@ const FREE_DISK_BYTES: u64 = 3 << 30;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Marker {
     version: u32,
-    filling: Filling,
+    #[serde(rename = "filling")]
+    seed: Seed,
 }
 
 /// A confab that knows what it holds.
 #[derive(Debug)]
 pub(crate) struct Installation {
     pub(super) stack: Stack,
-    pub(super) filling: Filling,
+    pub(super) seed: Seed,
     askers: Vec<Asker>,
 }
 
@@ -46,19 +47,19 @@ struct Asker {
     http: Http,
 }
 
-/// Servers with a database that is filled so, and how long that took; one that was filled before is used again. One whose filling was
+/// Servers with a database that is filled so, and how long that took; one that was filled before is used again. One whose seed was
 /// broken off is made anew.
 pub(crate) async fn prepare(
     places: &Places,
-    filling: Filling,
+    seed: Seed,
     progress: &Progress,
 ) -> Result<(Servers, Option<Duration>), Error> {
-    let name = format!("history-{}-{}", filling.events, filling.conversations);
+    let name = format!("history-{}-{}", seed.events, seed.conversations);
     let lock = Lock::take(places, &name)?;
     let folder = lock.folder.clone();
     let marker = Marker {
         version: FORMAT_VERSION,
-        filling,
+        seed,
     };
     if read(&folder).is_some_and(|found| found == marker) {
         progress.say(format!("starting over {}", folder.display()));
@@ -70,10 +71,10 @@ pub(crate) async fn prepare(
         }
         _ => {}
     }
-    check_room(&places.data_dir, filling.events)?;
+    check_room(&places.data_dir, seed.events)?;
     let servers = Servers::start_kept(places, lock).await?;
     let began = Instant::now();
-    fill(&servers.database, &filling, |what| progress.say(what)).await?;
+    fill(&servers.database, &seed, |what| progress.say(what)).await?;
     let took = began.elapsed();
     let path = folder.join(MARKER_FILE);
     std::fs::write(&path, serde_json::to_vec(&marker)?)
@@ -109,14 +110,14 @@ fn read(folder: &Path) -> Option<Marker> {
 
 impl Installation {
     /// One over a database that goes when it goes.
-    pub(crate) async fn passing(places: &Places, filling: Filling) -> Result<Self, Error> {
+    pub(crate) async fn passing(places: &Places, seed: Seed) -> Result<Self, Error> {
         let servers = Servers::start(places).await?;
-        fill(&servers.database, &filling, |_| ()).await?;
-        Self::over(servers, filling).await
+        fill(&servers.database, &seed, |_| ()).await?;
+        Self::over(servers, seed).await
     }
 
     /// One over servers that hold what [`prepare`] has written.
-    pub(crate) async fn over(servers: Servers, filling: Filling) -> Result<Self, Error> {
+    pub(crate) async fn over(servers: Servers, seed: Seed) -> Result<Self, Error> {
         let shape = Shape {
             gateways: 1,
             workers: 1,
@@ -124,7 +125,7 @@ impl Installation {
         };
         let stack = Stack::over(servers, &shape).await?;
         let (urls, http) = (stack.urls(), Http::new("http://127.0.0.1", "")?);
-        let users = filling.users();
+        let users = seed.users();
         // Spread evenly over all users, so that their conversations are, too.
         let numbers =
             (0..MAX_ASKING_USERS.min(users)).map(|n| n * users / MAX_ASKING_USERS.min(users));
@@ -136,7 +137,7 @@ impl Installation {
         let askers = askers.collect::<Result<_, Error>>()?;
         Ok(Self {
             stack,
-            filling,
+            seed,
             askers,
         })
     }
@@ -149,7 +150,7 @@ impl Installation {
             .get(random.random_range(0..self.askers.len().max(1)));
         let asker = asker.ok_or_else(|| Error::Failed("nobody asks".to_owned()))?;
         let own = (0..).map(|n| (n + random.random_range(0..OF_EACH)) % OF_EACH);
-        let mut own = own.map(|n| self.filling.conversation_of(asker.number, n));
+        let mut own = own.map(|n| self.seed.conversation_of(asker.number, n));
         let one = own.find(|number| *number != 0).unwrap_or(1);
         Ok((asker.http.clone(), one))
     }
@@ -183,7 +184,7 @@ impl Installation {
 }
 
 /// The id of a conversation by its number.
-pub(super) use filling::conversation_id;
+pub(super) use seed::conversation_id;
 
 #[cfg(test)]
 mod tests {

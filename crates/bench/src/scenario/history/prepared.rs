@@ -5,8 +5,8 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::installation::prepare;
 use crate::Error;
-use crate::filling::Filling;
 use crate::output::{Progress, row};
+use crate::seed::Seed;
 use crate::stack::Places;
 
 /// A database that was made, or found made.
@@ -14,7 +14,7 @@ use crate::stack::Places;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Prepared {
     #[serde(flatten)]
-    pub(super) filling: Filling,
+    pub(super) seed: Seed,
     /// Seconds that it took; none where it was there.
     pub(super) seconds: Option<f64>,
     /// Bytes of the database.
@@ -24,17 +24,17 @@ pub(super) struct Prepared {
 /// Makes it where it is not there, and keeps it.
 pub(super) async fn prepare_only(
     places: &Places,
-    filling: Filling,
+    seed: Seed,
     progress: &Progress,
 ) -> Result<Prepared, Error> {
-    let (mut servers, took) = prepare(places, filling, progress).await?;
+    let (mut servers, took) = prepare(places, seed, progress).await?;
     let mut postgres = PgConnection::connect(&servers.database).await?;
     let bytes = sqlx::query_scalar("select pg_database_size(current_database())");
     let bytes = bytes.fetch_one(&mut postgres).await?;
     postgres.close().await?;
     servers.stop().await?;
     Ok(Prepared {
-        filling,
+        seed,
         seconds: took.map(|took| took.as_secs_f64()),
         bytes,
     })
@@ -42,7 +42,7 @@ pub(super) async fn prepare_only(
 
 impl Prepared {
     pub(super) fn rows(&self) -> Vec<(String, String)> {
-        let events = self.filling.events;
+        let events = self.seed.events;
         let made = self.seconds.map_or_else(
             || "was there".to_owned(),
             |seconds| {
@@ -52,7 +52,7 @@ impl Prepared {
         );
         vec![
             row("events", events.to_string()),
-            row("conversations", self.filling.conversations.to_string()),
+            row("conversations", self.seed.conversations.to_string()),
             row("the database", made),
             row("its size", format!("{} MiB", self.bytes >> 20)),
         ]

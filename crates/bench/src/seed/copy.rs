@@ -1,4 +1,4 @@
-//! Writes a filling by COPY, in the order of the events' times; the log's indexes are made behind it.
+//! Writes a seed by COPY, in the order of the events' times; the log's indexes are made behind it.
 //!
 //! The log is written once: rows that are copied in the transaction that emptied their table are frozen as they come, so that the vacuum
 //! behind it has no page to write again.
@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 use time::OffsetDateTime;
 
-use super::{Filling, conversation_id, id, user_id, user_name};
+use super::{Seed, conversation_id, id, user_id, user_name};
 use crate::Error;
 
 /// Bytes that are handed to Postgres at once.
@@ -23,25 +23,21 @@ const EVENT_ID: u8 = 1;
 const CLIENT_ID: u8 = 2;
 
 /// Fills an empty database with confab's schema; `tell` hears what goes on.
-pub(crate) async fn fill(
-    database: &str,
-    filling: &Filling,
-    tell: impl Fn(String),
-) -> Result<(), Error> {
-    filling.check()?;
+pub(crate) async fn fill(database: &str, seed: &Seed, tell: impl Fn(String)) -> Result<(), Error> {
+    seed.check()?;
     let mut postgres = PgConnection::connect(database).await?;
     run(&mut postgres, "set maintenance_work_mem = '512MB'").await?;
     let definitions = take_indexes(&mut postgres).await?;
-    let mut last = vec![0; usize::try_from(filling.conversations).unwrap_or(usize::MAX)];
+    let mut last = vec![0; usize::try_from(seed.conversations).unwrap_or(usize::MAX)];
     run(&mut postgres, "begin; truncate events").await?;
-    events(&mut postgres, filling, &mut last, &tell).await?;
+    events(&mut postgres, seed, &mut last, &tell).await?;
     run(&mut postgres, "commit").await?;
     for definition in definitions {
         tell(definition.clone());
         run(&mut postgres, &definition).await?;
     }
     tell("what is projected from the log is written".to_owned());
-    projections(&mut postgres, filling, &last).await?;
+    projections(&mut postgres, seed, &last).await?;
     tell("vacuuming".to_owned());
     for table in [
         "events",
@@ -92,7 +88,7 @@ async fn run(postgres: &mut PgConnection, statement: &str) -> Result<(), Error> 
 /// The log; gives, for each conversation, which event is its last one.
 async fn events(
     postgres: &mut PgConnection,
-    filling: &Filling,
+    seed: &Seed,
     last: &mut [u64],
     tell: impl Fn(String),
 ) -> Result<(), Error> {
@@ -100,19 +96,19 @@ async fn events(
         .copy_in_raw("copy events (conversation_id, seq, id, type, actor, client_id, created_at, payload, messages, actor_messages) from stdin (freeze)")
         .await?;
     let mut rows = String::with_capacity(COPY_CHUNK_BYTES + 4096);
-    for n in 0..filling.events {
-        let (conversation, seq) = filling.place(n);
+    for n in 0..seed.events {
+        let (conversation, seq) = seed.place(n);
         if let Some(last) = usize::try_from(conversation)
             .ok()
             .and_then(|at| last.get_mut(at))
         {
             *last = n;
         }
-        event(&mut rows, filling, n, (conversation, seq))?;
+        event(&mut rows, seed, n, (conversation, seq))?;
         if rows.len() >= COPY_CHUNK_BYTES {
             copy.send(rows.as_bytes()).await?;
             rows.clear();
-            tell(format!("{n} of {} events are written", filling.events));
+            tell(format!("{n} of {} events are written", seed.events));
         }
     }
     copy.send(rows.into_bytes()).await?;
@@ -122,22 +118,22 @@ async fn events(
 
 fn event(
     rows: &mut String,
-    filling: &Filling,
+    seed: &Seed,
     n: u64,
     (conversation, seq): (u64, u64),
 ) -> Result<(), Error> {
-    let at = Filling::at(n);
+    let at = Seed::at(n);
     let (event_type, payload) = if seq == 1 {
-        let payload = creation(filling, conversation, at)?;
+        let payload = creation(seed, conversation, at)?;
         (EventType::ConversationCreated, payload)
     } else {
-        (EventType::MessageCreated, message(n, filling.text)?)
+        (EventType::MessageCreated, message(n, seed.text)?)
     };
     let messages = seq - 1;
     // Members send in turns.
     let own = match messages {
         0 => r"\N".to_owned(),
-        sent => sent.div_ceil(filling.members).to_string(),
+        sent => sent.div_ceil(seed.members).to_string(),
     };
     let row = writeln!(
         rows,
@@ -145,7 +141,7 @@ fn event(
         conversation_id(conversation),
         id(n, EVENT_ID),
         event_type.as_str(),
-        user_name(filling.member(conversation, seq - 1)),
+        user_name(seed.member(conversation, seq - 1)),
         id(n, CLIENT_ID),
         Timestamp::new(at),
         payload.replace('\\', r"\\"),
@@ -172,11 +168,11 @@ fn metadata(conversation: u64) -> String {
 }
 
 /// The payload of a conversation's first event.
-fn creation(filling: &Filling, number: u64, at: OffsetDateTime) -> Result<String, Error> {
+fn creation(seed: &Seed, number: u64, at: OffsetDateTime) -> Result<String, Error> {
     let at = Timestamp::new(at);
-    let members = (0..filling.members).map(|place| {
+    let members = (0..seed.members).map(|place| {
         Ok::<_, Error>(Member {
-            user_id: user_id(filling.member(number, place))?,
+            user_id: user_id(seed.member(number, place))?,
             role: if place == 0 {
                 Role::Admin
             } else {
@@ -190,7 +186,7 @@ fn creation(filling: &Filling, number: u64, at: OffsetDateTime) -> Result<String
             r#type: ConversationType::Group,
             metadata: JsonText::trusted(metadata(number)),
             version: 1,
-            created_by: user_id(filling.member(number, 0))?,
+            created_by: user_id(seed.member(number, 0))?,
             created_at: at,
             updated_at: at,
             deleted_at: None,
@@ -210,33 +206,29 @@ fn creation(filling: &Filling, number: u64, at: OffsetDateTime) -> Result<String
 }
 
 /// What is projected from the log: conversations, memberships, what lists by the last event are made from, and counts.
-async fn projections(
-    postgres: &mut PgConnection,
-    filling: &Filling,
-    last: &[u64],
-) -> Result<(), Error> {
+async fn projections(postgres: &mut PgConnection, seed: &Seed, last: &[u64]) -> Result<(), Error> {
     let (mut conversations, mut participants, mut recents) =
         (String::new(), String::new(), String::new());
     for (number, last) in (0..).zip(last) {
-        let (id, head) = (conversation_id(number), filling.head(number));
+        let (id, head) = (conversation_id(number), seed.head(number));
         let (begun, at) = (
-            Timestamp::new(Filling::at(number)),
-            Timestamp::new(Filling::at(*last)),
+            Timestamp::new(Seed::at(number)),
+            Timestamp::new(Seed::at(*last)),
         );
         let message = if head > 1 {
             head.to_string()
         } else {
             r"\N".to_owned()
         };
-        let creator = user_name(filling.member(number, 0));
+        let creator = user_name(seed.member(number, 0));
         conversations += &format!(
             "{id}\tdefault\tgroup\t{}\t{creator}\t{begun}\t{begun}\t{head}\t{message}\t{at}\t{at}\t{}\t{}\n",
             metadata(number),
-            filling.members,
+            seed.members,
             head - 1
         );
-        for place in 0..filling.members {
-            let user = user_name(filling.member(number, place));
+        for place in 0..seed.members {
+            let user = user_name(seed.member(number, place));
             let role = if place == 0 { "admin" } else { "member" };
             // Some have read all, some not yet.
             let read = head.saturating_sub((number + place) % 20).max(1);
@@ -278,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_row_is_one_line_of_ten_columns() {
-        let filling = Filling {
+        let seed = Seed {
             events: 10,
             conversations: 2,
             members: 2,
@@ -286,7 +278,7 @@ mod tests {
         };
         for n in [0, 5] {
             let mut row = String::new();
-            event(&mut row, &filling, n, filling.place(n)).unwrap();
+            event(&mut row, &seed, n, seed.place(n)).unwrap();
             assert_eq!(row.matches('\n').count(), 1);
             assert_eq!(row.trim_end().split('\t').count(), 10, "{row}");
         }

@@ -26,7 +26,7 @@ const LONG_LOG_STEP: u64 = 10;
 /// How large it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Filling {
+pub(crate) struct Seed {
     pub(crate) events: u64,
     pub(crate) conversations: u64,
     /// Members of each conversation.
@@ -35,7 +35,7 @@ pub(crate) struct Filling {
     pub(crate) text: usize,
 }
 
-impl Filling {
+impl Seed {
     /// Refuses what has no place for everything.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let fits = self.conversations >= 2
@@ -121,7 +121,7 @@ pub(crate) fn user_name(number: u64) -> String {
 
 /// A UUIDv7 of the time of the `n`-th event, whose other bits are `kind` and a number.
 fn id(n: u64, kind: u8) -> Uuid {
-    let millis = (Filling::at(n) - OffsetDateTime::UNIX_EPOCH).whole_milliseconds();
+    let millis = (Seed::at(n) - OffsetDateTime::UNIX_EPOCH).whole_milliseconds();
     let mut rest = [kind; 10];
     if let Some(end) = rest.last_chunk_mut::<8>() {
         *end = scattered(n).to_be_bytes();
@@ -147,42 +147,38 @@ mod tests {
     #[test]
     fn seeded_logs_have_no_gaps_up_to_head() {
         for (conversations, events) in [(2, 2), (2, 100), (7, 100), (100, 10_000), (33, 34)] {
-            let filling = Filling {
+            let seed = Seed {
                 events,
                 conversations,
                 members: 4,
                 text: 10,
             };
-            filling.check().unwrap();
+            seed.check().unwrap();
             let mut heads = vec![0; usize::try_from(conversations).unwrap()];
             for n in 0..events {
-                let (conversation, seq) = filling.place(n);
+                let (conversation, seq) = seed.place(n);
                 let head = &mut heads[usize::try_from(conversation).unwrap()];
-                assert_eq!(seq, *head + 1, "event {n} of {filling:?}");
+                assert_eq!(seq, *head + 1, "event {n} of {seed:?}");
                 *head = seq;
             }
             for (conversation, head) in (0..).zip(heads) {
-                assert_eq!(
-                    filling.head(conversation),
-                    head,
-                    "{conversation} of {filling:?}"
-                );
+                assert_eq!(seed.head(conversation), head, "{conversation} of {seed:?}");
             }
         }
     }
 
     #[test]
     fn seeded_users_have_equally_many_conversations() {
-        let filling = Filling {
+        let seed = Seed {
             events: 1000,
             conversations: 1000,
             members: 4,
             text: 10,
         };
-        let mut all = vec![0; usize::try_from(filling.users()).unwrap()];
+        let mut all = vec![0; usize::try_from(seed.users()).unwrap()];
         for conversation in 0..1000 {
             let members: HashSet<u64> = (0..4)
-                .map(|place| filling.member(conversation, place))
+                .map(|place| seed.member(conversation, place))
                 .collect();
             assert_eq!(members.len(), 4);
             for member in members {
@@ -194,19 +190,19 @@ mod tests {
 
     #[test]
     fn a_user_is_a_member_of_its_conversations() {
-        let filling = Filling {
+        let seed = Seed {
             events: 1000,
             conversations: 1000,
             members: 4,
             text: 10,
         };
-        for user in 0..filling.users() {
+        for user in 0..seed.users() {
             let own: HashSet<u64> = (0..OF_EACH)
-                .map(|n| filling.conversation_of(user, n))
+                .map(|n| seed.conversation_of(user, n))
                 .collect();
             assert_eq!(own.len(), 20);
             for conversation in own {
-                assert!((0..4).any(|place| filling.member(conversation, place) == user));
+                assert!((0..4).any(|place| seed.member(conversation, place) == user));
             }
         }
     }
