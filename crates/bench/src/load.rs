@@ -6,8 +6,8 @@ mod crowd;
 mod groups;
 mod latency;
 mod pace;
-mod people;
 mod timer;
+mod users;
 
 pub(crate) use apart::Apart;
 pub(crate) use connection::{Connection, Hearing};
@@ -15,5 +15,5 @@ pub(crate) use crowd::Crowd;
 pub(crate) use groups::groups;
 pub(crate) use latency::{Latencies, Latency};
 pub(crate) use pace::{Pace, Sent, send_frame};
-pub(crate) use people::{People, Person, begin, connect_all};
 pub(crate) use timer::Timer;
+pub(crate) use users::{LoadUser, LoadUsers, begin, connect_all};

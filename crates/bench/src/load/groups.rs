@@ -1,12 +1,12 @@
 //! Who is with whom.
 
-/// Groups of `members` places among `people`, each of whom is in `each` of them, with others in each: round by round a group's
+/// Groups of `members` places among `users`, each of whom is in `each` of them, with others in each: round by round a group's
 /// members stand further apart.
-pub(crate) fn groups(people: usize, members: usize, each: usize) -> Vec<Vec<usize>> {
-    let count = people.div_ceil(members.max(1)).max(1);
+pub(crate) fn groups(users: usize, members: usize, each: usize) -> Vec<Vec<usize>> {
+    let count = users.div_ceil(members.max(1)).max(1);
     let group = |round: usize, place: usize| {
         let places = (0..members).map(move |n| n * count + (place + n * round) % count);
-        places.filter(|member| *member < people)
+        places.filter(|member| *member < users)
     };
     let all =
         (0..each).flat_map(|round| (0..count).map(move |place| group(round, place).collect()));

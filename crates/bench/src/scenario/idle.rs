@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::limits::bare::{Bare, Kind};
-use crate::load::{Connection, Hearing, People, connect_all, groups};
+use crate::load::{Connection, Hearing, LoadUsers, connect_all, groups};
 use crate::output::{Measured, Progress, row};
 use crate::stack::{Places, Shape, Stack};
 use crate::target::OwnOnly;
@@ -176,12 +176,12 @@ async fn gateway(places: &Places, load: &Load, progress: &Progress) -> Result<He
         ..Shape::default()
     };
     let mut stack = Stack::start(places, &shape).await?;
-    let mut people = People::new(&stack.tokens, &stack.urls(), "idle", load.connections)?;
-    let further = People(people.0.split_off(first));
+    let mut users = LoadUsers::new(&stack.tokens, &stack.urls(), "idle", load.connections)?;
+    let further = LoadUsers(users.0.split_off(first));
     progress.say("making conversations");
-    for people in [&people, &further] {
-        let groups = groups(people.0.len(), load.members, load.conversations);
-        people.begin(groups).await?;
+    for users in [&users, &further] {
+        let groups = groups(users.0.len(), load.members, load.conversations);
+        users.begin(groups).await?;
     }
     let Some(gateway) = stack.gateways.first_mut() else {
         return Err(Error::Failed("no gateway was started".to_owned()));
@@ -190,7 +190,7 @@ async fn gateway(places: &Places, load: &Load, progress: &Progress) -> Result<He
     gateway.ready(READY_TIMEOUT).await?;
     let pid = gateway.process().id();
     let at_start = steady(pid, load.settle, progress).await?;
-    let mut connections = connect(&people, progress).await?;
+    let mut connections = connect(&users, progress).await?;
     let with_first = steady(pid, load.settle, progress).await?;
     connections.extend(connect(&further, progress).await?);
     let with_all = steady(pid, load.settle, progress).await?;
@@ -199,10 +199,10 @@ async fn gateway(places: &Places, load: &Load, progress: &Progress) -> Result<He
     Ok(held)
 }
 
-async fn connect(people: &People, progress: &Progress) -> Result<Vec<Connection>, Error> {
+async fn connect(users: &LoadUsers, progress: &Progress) -> Result<Vec<Connection>, Error> {
     progress.say("connecting");
-    let hearings = people.0.iter().map(|_| Box::new(|_: &[u8]| {}) as Hearing);
-    connect_all(people, Hello::default(), hearings).await
+    let hearings = users.0.iter().map(|_| Box::new(|_: &[u8]| {}) as Hearing);
+    connect_all(users, Hello::default(), hearings).await
 }
 
 /// The same of a bare server.

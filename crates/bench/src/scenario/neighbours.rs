@@ -70,8 +70,8 @@ pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Err
     for worst in all {
         let alone = neighbours.put(&mut target, &load, progress).await?;
         progress.say(format!("preparing {worst:?}"));
-        let (person, apart) = (loud::person(&target)?, Apart::new()?);
-        let loud = Loud::start(person, worst, args.sockets, args.conversations);
+        let (user, apart) = (loud::user(&target)?, Apart::new()?);
+        let loud = Loud::start(user, worst, args.sockets, args.conversations);
         let loud = apart.run(loud).await?;
         let beside = neighbours.put(&mut target, &load, progress).await?;
         loud.stop().await;

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::Error;
-use crate::load::{Connection, Hearing, People, Person, groups};
+use crate::load::{Connection, Hearing, LoadUser, LoadUsers, groups};
 use crate::output::{Measured, Progress, row};
 use crate::processes::Usage;
 use crate::stack::{Places, Shape, Stack};
@@ -242,7 +242,7 @@ pub(crate) async fn measure(
     let [first, second] = urls.as_slice() else {
         return Err(Error::Failed("a storm needs two gateways".to_owned()));
     };
-    let people = People::new(
+    let users = LoadUsers::new(
         &stack.tokens,
         std::slice::from_ref(first),
         "storm",
@@ -250,16 +250,16 @@ pub(crate) async fn measure(
     )?;
     progress.say("making conversations");
     let groups = groups(load.sessions, load.members, load.conversations);
-    let conversations = people.begin(groups.clone()).await?;
+    let conversations = users.begin(groups.clone()).await?;
     progress.say("connecting");
-    let (lost, connections) = connect(&people).await?;
+    let (lost, connections) = connect(&users).await?;
     if let Some(gateway) = stack.gateways.first_mut() {
         gateway.process_mut().kill()?;
     }
     drop(connections);
     let senders = groups
         .iter()
-        .filter_map(|group| people.0.get(*group.first()?));
+        .filter_map(|group| users.0.get(*group.first()?));
     let senders: Vec<_> = senders.cloned().zip(conversations).collect();
     progress.say("saying what is missed");
     miss(senders, second, load.missed).await?;
@@ -272,20 +272,20 @@ pub(crate) async fn measure(
 /// A session that lost its connection.
 #[derive(Debug)]
 struct Lost {
-    person: Person,
+    user: LoadUser,
     session: SessionId,
     token: String,
 }
 
 /// Opens all sessions.
-async fn connect(people: &People) -> Result<(Vec<Lost>, Vec<Connection>), Error> {
+async fn connect(users: &LoadUsers) -> Result<(Vec<Lost>, Vec<Connection>), Error> {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut opening = JoinSet::new();
-    for person in people.0.iter().cloned() {
+    for user in users.0.iter().cloned() {
         let room = Arc::clone(&room);
         opening.spawn(async move {
             let _room = room.acquire_owned().await;
-            let (url, token) = (&person.url, &person.token);
+            let (url, token) = (&user.url, &user.token);
             let opened = Connection::open(url, token, Hello::default(), Box::new(|_: &[u8]| {}));
             let (welcome, connection) = Box::pin(opened).await?;
             let Some(token) = welcome.resume_token else {
@@ -296,7 +296,7 @@ async fn connect(people: &People) -> Result<(Vec<Lost>, Vec<Connection>), Error>
             let session = welcome.session_id;
             Ok((
                 Lost {
-                    person,
+                    user,
                     session,
                     token,
                 },
@@ -310,15 +310,15 @@ async fn connect(people: &People) -> Result<(Vec<Lost>, Vec<Connection>), Error>
 
 /// Says what the sessions miss, at the gateway that lives.
 async fn miss(
-    senders: Vec<(Person, ConversationId)>,
+    senders: Vec<(LoadUser, ConversationId)>,
     url: &str,
     count: usize,
 ) -> Result<(), Error> {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let http = Http::new("http://127.0.0.1", "")?;
     let mut saying = JoinSet::new();
-    for (person, conversation) in senders {
-        let (room, http) = (Arc::clone(&room), http.with(url, &person.token)?);
+    for (user, conversation) in senders {
+        let (room, http) = (Arc::clone(&room), http.with(url, &user.token)?);
         saying.spawn(async move {
             let _room = room.acquire_owned().await;
             for _ in 0..count {
@@ -430,7 +430,7 @@ async fn resume_all(
     let mut resuming = JoinSet::new();
     for one in lost {
         let (room, way, url) = (Arc::clone(&room), Arc::clone(way), url.to_owned());
-        let (token, session, count) = (one.person.token.clone(), one.session, lost.len());
+        let (token, session, count) = (one.user.token.clone(), one.session, lost.len());
         let resume_token = Some(one.token.clone());
         resuming.spawn(async move {
             let _room = room.acquire_owned().await;

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::Load;
 use crate::Error;
 use crate::limits::bare::Bare;
-use crate::load::{Apart, Connection, Crowd, Pace, People, connect_all, send_frame};
+use crate::load::{Apart, Connection, Crowd, LoadUsers, Pace, connect_all, send_frame};
 use crate::output::Progress;
 use crate::target::Target;
 
@@ -56,13 +56,13 @@ impl Audience {
         progress.say("making users and a conversation");
         // Users of their own: an installation that runs may know those of an earlier run, with their conversations.
         let prefix = format!("member-{:08x}", rand::random::<u32>());
-        let people = People::new(target.tokens(), &target.urls(), &prefix, load.members)?;
-        let conversation = begin(&people).await?;
+        let users = LoadUsers::new(target.tokens(), &target.urls(), &prefix, load.members)?;
+        let conversation = begin(&users).await?;
         progress.say("connecting");
         let crowd = crowd(load)?;
         let hearings: Vec<_> = (0..load.members).map(|_| crowd.hearing()).collect();
         let apart = Apart::new()?;
-        let connecting = async move { connect_all(&people, Hello::default(), hearings).await };
+        let connecting = async move { connect_all(&users, Hello::default(), hearings).await };
         let connections = apart.run(connecting).await?;
         let audience = Self {
             connections: connections.into(),
@@ -201,9 +201,9 @@ fn crowd(load: &Load) -> Result<Arc<Crowd>, Error> {
 }
 
 /// Begins a channel of all of them; the first begins it.
-async fn begin(people: &People) -> Result<ConversationId, Error> {
-    let ids: Vec<UserId> = people.0.iter().map(|person| person.id.clone()).collect();
-    let (Some(first), mut requests) = (people.0.first(), ids.chunks(PARTICIPANTS_PER_REQUEST - 1))
+async fn begin(users: &LoadUsers) -> Result<ConversationId, Error> {
+    let ids: Vec<UserId> = users.0.iter().map(|user| user.id.clone()).collect();
+    let (Some(first), mut requests) = (users.0.first(), ids.chunks(PARTICIPANTS_PER_REQUEST - 1))
     else {
         return Err(Error::Failed("a fan-out needs a member".to_owned()));
     };

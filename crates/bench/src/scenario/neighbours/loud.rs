@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::Error;
-use crate::load::{Connection, People, Person, begin};
+use crate::load::{Connection, LoadUser, LoadUsers, begin};
 use crate::target::Target;
 
 /// Members added by one call.
@@ -66,16 +66,16 @@ impl Worst {
 pub(super) struct Loud(JoinSet<()>);
 
 /// A user that nobody else is.
-pub(super) fn person(target: &Target) -> Result<Person, Error> {
+pub(super) fn user(target: &Target) -> Result<LoadUser, Error> {
     let name = format!("loud-{:08x}", rand::random::<u32>());
-    let people = People::new(target.tokens(), &target.urls(), &name, 1)?;
-    let person = people.0.into_iter().next();
-    person.ok_or_else(|| Error::Failed("nobody is loud".to_owned()))
+    let users = LoadUsers::new(target.tokens(), &target.urls(), &name, 1)?;
+    let user = users.0.into_iter().next();
+    user.ok_or_else(|| Error::Failed("nobody is loud".to_owned()))
 }
 
 impl Loud {
     pub(super) async fn start(
-        person: Person,
+        user: LoadUser,
         worst: Worst,
         sockets: usize,
         conversations: usize,
@@ -83,13 +83,13 @@ impl Loud {
         let mut tasks = JoinSet::new();
         match worst {
             Worst::Additions => {
-                let http = Http::new(&person.url, &person.token)?;
+                let http = Http::new(&user.url, &user.token)?;
                 for id in begin_all(&http, conversations).await? {
                     tasks.spawn(add(http.clone(), id));
                 }
             }
             Worst::Changes => {
-                let http = Http::new(&person.url, &person.token)?;
+                let http = Http::new(&user.url, &user.token)?;
                 for id in begin_all(&http, conversations).await? {
                     for _ in 0..CHANGES_AT_ONCE {
                         tasks.spawn(change(http.clone(), id));
@@ -97,7 +97,7 @@ impl Loud {
                 }
             }
             Worst::Presence => {
-                let http = Http::new(&person.url, &person.token)?;
+                let http = Http::new(&user.url, &user.token)?;
                 begin_all(&http, conversations).await?;
             }
             Worst::Typing | Worst::Seen | Worst::Ping => {}
@@ -105,7 +105,7 @@ impl Loud {
         let frames = frames(worst)?;
         if !frames.is_empty() {
             for _ in 0..sockets {
-                tasks.spawn(flood(person.clone(), frames.clone()));
+                tasks.spawn(flood(user.clone(), frames.clone()));
             }
         }
         Ok(Self(tasks))
@@ -188,10 +188,10 @@ fn frames(worst: Worst) -> Result<Vec<Bytes>, Error> {
 }
 
 /// Sends the frames, again and again; opens another socket where one was closed.
-async fn flood(person: Person, frames: Vec<Bytes>) {
+async fn flood(user: LoadUser, frames: Vec<Bytes>) {
     loop {
         let hearing = Box::new(|_: &[u8]| {});
-        let opened = Connection::open(&person.url, &person.token, Hello::default(), hearing);
+        let opened = Connection::open(&user.url, &user.token, Hello::default(), hearing);
         if let Ok((_, connection)) = Box::pin(opened).await {
             for frame in frames.iter().cycle() {
                 if connection.send(frame.clone()).await.is_err() {

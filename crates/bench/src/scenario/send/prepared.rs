@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::sending::{Sender, Sending, Timing, Way};
 use super::{Load, Outcome};
 use crate::Error;
-use crate::load::{Connection, Hearing, Latencies, Pace, People, Sent, Timer, connect_all};
+use crate::load::{Connection, Hearing, Latencies, LoadUsers, Pace, Sent, Timer, connect_all};
 use crate::output::Progress;
 use crate::target::Target;
 
@@ -24,7 +24,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that are ready to send.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    people: People,
+    users: LoadUsers,
     senders: Vec<Sender>,
     connections: Vec<Arc<Connection>>,
     /// A connection's room for messages on the way, where as many are sent as are taken.
@@ -88,8 +88,8 @@ impl Prepared {
     ) -> Result<Self, Error> {
         progress.say("making users and conversations");
         let prefix = format!("sender-{:08x}", rand::random::<u32>());
-        let people = People::new(target.tokens(), &target.urls(), &prefix, load.connections)?;
-        let senders = senders(load, &people).await?;
+        let users = LoadUsers::new(target.tokens(), &target.urls(), &prefix, load.connections)?;
+        let senders = senders(load, &users).await?;
         progress.say("connecting");
         let (sent, heard) = (Arc::new(Sent::new()), Arc::new(Heard::default()));
         let rooms: Vec<_> = (0..load.connections)
@@ -98,10 +98,10 @@ impl Prepared {
         let hearings = rooms
             .iter()
             .map(|room| hearing(Arc::clone(&sent), Arc::clone(&heard), Arc::clone(room)));
-        let connections = connect_all(&people, Hello::default(), hearings).await?;
+        let connections = connect_all(&users, Hello::default(), hearings).await?;
         Ok(Self {
             connections: connections.into_iter().map(Arc::new).collect(),
-            people,
+            users,
             senders,
             rooms,
             sent,
@@ -143,10 +143,10 @@ impl Prepared {
     fn send(&self, load: &Load, times: Times) -> Result<JoinSet<Result<(), Error>>, Error> {
         let mut sending = JoinSet::new();
         for (part, sender) in self.senders.iter().enumerate() {
-            let (Some(connection), Some(room), Some(person)) = (
+            let (Some(connection), Some(room), Some(user)) = (
                 self.connections.get(sender.place),
                 self.rooms.get(sender.place),
-                self.people.0.get(sender.place),
+                self.users.0.get(sender.place),
             ) else {
                 return Err(Error::Failed("more senders than connections".to_owned()));
             };
@@ -157,7 +157,7 @@ impl Prepared {
                 Timing::AtPace(pace, Timer::new()?)
             };
             let way = if load.http {
-                Way::Http(Http::new(&person.url, &person.token)?)
+                Way::Http(Http::new(&user.url, &user.token)?)
             } else {
                 Way::Socket(Arc::clone(connection))
             };
@@ -232,7 +232,7 @@ impl Prepared {
 
 /// Begins the conversations, and says who sends to which: each is sent to by its first member, or, where there are fewer of them than
 /// senders, by all of its members that send.
-async fn senders(load: &Load, people: &People) -> Result<Vec<Sender>, Error> {
+async fn senders(load: &Load, users: &LoadUsers) -> Result<Vec<Sender>, Error> {
     let count = load
         .senders
         .unwrap_or(load.connections)
@@ -245,7 +245,7 @@ async fn senders(load: &Load, people: &People) -> Result<Vec<Sender>, Error> {
     let members =
         |number: usize| (0..load.members).map(move |n| (number % count + n) % load.connections);
     let groups = (0..load.conversations).map(|number| members(number).collect());
-    let ids = people.begin(groups.collect()).await?;
+    let ids = users.begin(groups.collect()).await?;
     let sends_to = |place: usize, number: usize| {
         if load.conversations < count {
             members(number).any(|member| member == place)

@@ -24,7 +24,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// A user of the load.
 #[derive(Debug, Clone)]
-pub(crate) struct Person {
+pub(crate) struct LoadUser {
     pub(crate) id: UserId,
     pub(crate) token: String,
     /// The gateway that serves it.
@@ -33,9 +33,9 @@ pub(crate) struct Person {
 
 /// Users, spread over the gateways in turn.
 #[derive(Debug, Clone)]
-pub(crate) struct People(pub(crate) Vec<Person>);
+pub(crate) struct LoadUsers(pub(crate) Vec<LoadUser>);
 
-impl People {
+impl LoadUsers {
     /// `count` users whose ids begin with `prefix`.
     pub(crate) fn new(
         tokens: &Tokens,
@@ -44,14 +44,14 @@ impl People {
         count: usize,
     ) -> Result<Self, Error> {
         let urls = urls.iter().cycle().cloned();
-        let people = (0..count).zip(urls).map(|(number, url)| {
+        let users = (0..count).zip(urls).map(|(number, url)| {
             let name = format!("{prefix}-{number}");
             let token = tokens.mint(&name)?;
             let id = name.parse();
             let id = id.map_err(|_invalid| Error::Failed(format!("{name:?} is no user id")))?;
-            Ok(Person { id, token, url })
+            Ok(LoadUser { id, token, url })
         });
-        people.collect::<Result<_, _>>().map(Self)
+        users.collect::<Result<_, _>>().map(Self)
     }
 
     /// Begins a group of each list of members, given by their places here; the first of each begins it.
@@ -63,14 +63,14 @@ impl People {
         let http = Http::new("http://127.0.0.1", "")?;
         let mut beginning = JoinSet::new();
         for (place, members) in groups.into_iter().enumerate() {
-            let members: Vec<&Person> = members.iter().filter_map(|n| self.0.get(*n)).collect();
+            let members: Vec<&LoadUser> = members.iter().filter_map(|n| self.0.get(*n)).collect();
             let Some(first) = members.first() else {
                 return Err(Error::Failed("a conversation needs a member".to_owned()));
             };
             let http = http.with(&first.url, &first.token)?;
             let new = NewConversation {
                 r#type: ConversationType::Group,
-                participants: members.iter().map(|person| person.id.clone()).collect(),
+                participants: members.iter().map(|user| user.id.clone()).collect(),
                 metadata: None,
             };
             let room = Arc::clone(&room);
@@ -107,17 +107,17 @@ pub(crate) async fn begin(http: &Http, new: &NewConversation) -> Result<Conversa
 
 /// Opens a session of each, at the gateway that serves it, with what it does with what it hears.
 pub(crate) async fn connect_all(
-    people: &People,
+    users: &LoadUsers,
     hello: Hello,
     hearings: impl IntoIterator<Item = Hearing>,
 ) -> Result<Vec<Connection>, Error> {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut opening = JoinSet::new();
-    for ((place, person), hearing) in people.0.iter().cloned().enumerate().zip(hearings) {
+    for ((place, user), hearing) in users.0.iter().cloned().enumerate().zip(hearings) {
         let (room, hello) = (Arc::clone(&room), hello.clone());
         opening.spawn(async move {
             let _room = room.acquire_owned().await;
-            let opened = Connection::open(&person.url, &person.token, hello, hearing);
+            let opened = Connection::open(&user.url, &user.token, hello, hearing);
             Ok::<_, Error>((place, Box::pin(opened).await?.1))
         });
     }
