@@ -1,8 +1,8 @@
 //! What puts the load: connections that cost little, messages at their intended times, and how long each took.
 
 mod apart;
+mod arrivals;
 mod connection;
-mod crowd;
 mod groups;
 mod latency;
 mod pace;
@@ -10,8 +10,8 @@ mod timer;
 mod users;
 
 pub(crate) use apart::Apart;
+pub(crate) use arrivals::Arrivals;
 pub(crate) use connection::{Connection, Hearing};
-pub(crate) use crowd::Crowd;
 pub(crate) use groups::groups;
 pub(crate) use latency::{Latencies, Latency};
 pub(crate) use pace::{Pace, Sent, send_frame};

@@ -229,20 +229,20 @@ async fn watch(
     let mut speaking = audience.speak(load);
     sleep(Duration::from_secs(load.warm_up)).await;
     let ((before, _), began) = (used()?, Instant::now());
-    let crowd = audience.crowd();
-    crowd.latencies.take();
+    let arrivals = audience.arrivals();
+    arrivals.latencies.take();
     for second in 0..=load.seconds {
         sleep_until(began + Duration::from_secs(second)).await;
         if let Some(ended) = speaking.try_join_next() {
             ended.map_err(|error| Error::Failed(error.to_string()))??;
         }
-        let so_far = crowd.latencies.count() as f64 / began.elapsed().as_secs_f64();
+        let so_far = arrivals.latencies.count() as f64 / began.elapsed().as_secs_f64();
         progress.say(format!(
             "{second} of {} s: {so_far:.0} frames/s",
             load.seconds
         ));
     }
-    let heard = crowd.latencies.take();
+    let heard = arrivals.latencies.take();
     let ((after, memory), seconds) = (used()?, began.elapsed().as_secs_f64());
     let used = before.zip(after).map(|(before, after)| after.since(before));
     speaking.shutdown().await;
@@ -250,7 +250,9 @@ async fn watch(
     Ok(Outcome {
         frames: heard.count as f64 / seconds,
         processor: used.map(|used| used.micros_each(heard.count as f64)),
-        failed: crowd.failed.swap(0, std::sync::atomic::Ordering::Relaxed),
+        failed: arrivals
+            .failed
+            .swap(0, std::sync::atomic::Ordering::Relaxed),
         heard,
         memory,
     })

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::Load;
 use crate::Error;
 use crate::limits::bare::Bare;
-use crate::load::{Apart, Connection, Crowd, LoadUsers, Pace, connect_all, send_frame};
+use crate::load::{Apart, Arrivals, Connection, LoadUsers, Pace, connect_all, send_frame};
 use crate::output::Progress;
 use crate::target::Target;
 
@@ -31,7 +31,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct Audience {
     connections: Arc<[Connection]>,
-    crowd: Arc<Crowd>,
+    arrivals: Arc<Arrivals>,
     voice: Voice,
     /// Where the connections are read.
     _apart: Apart,
@@ -59,14 +59,14 @@ impl Audience {
         let users = LoadUsers::new(target.tokens(), &target.urls(), &prefix, load.members)?;
         let conversation = begin(&users).await?;
         progress.say("connecting");
-        let crowd = crowd(load)?;
-        let hearings: Vec<_> = (0..load.members).map(|_| crowd.hearing()).collect();
+        let arrivals = arrivals(load)?;
+        let hearings: Vec<_> = (0..load.members).map(|_| arrivals.hearing()).collect();
         let apart = Apart::new()?;
         let connecting = async move { connect_all(&users, Hello::default(), hearings).await };
         let connections = apart.run(connecting).await?;
         let audience = Self {
             connections: connections.into(),
-            crowd,
+            arrivals,
             voice: Voice::Conversation(conversation, "x".repeat(load.text).into()),
             _apart: apart,
         };
@@ -82,10 +82,10 @@ impl Audience {
         progress: &Progress,
     ) -> Result<Self, Error> {
         progress.say("connecting to bare servers");
-        let crowd = crowd(load)?;
+        let arrivals = arrivals(load)?;
         let urls: Vec<_> = bares.iter().map(Bare::url).collect();
         let to = (0..load.members).zip(urls.into_iter().cycle());
-        let to: Vec<_> = to.map(|(_, url)| (url, crowd.hearing())).collect();
+        let to: Vec<_> = to.map(|(_, url)| (url, arrivals.hearing())).collect();
         let apart = Apart::new()?;
         let connecting = async move {
             let mut connections = Vec::new();
@@ -98,7 +98,7 @@ impl Audience {
         let (before, behind) = around_client_id(event)?;
         let audience = Self {
             connections: connections.into(),
-            crowd,
+            arrivals,
             voice: Voice::Event(before, behind, bares.len()),
             _apart: apart,
         };
@@ -107,13 +107,13 @@ impl Audience {
     }
 
     /// What they hear.
-    pub(crate) fn crowd(&self) -> &Crowd {
-        &self.crowd
+    pub(crate) fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
     }
 
     /// An event as they heard it.
     pub(crate) fn sample(&self) -> Result<Bytes, Error> {
-        let sample = self.crowd.sample();
+        let sample = self.arrivals.sample();
         sample.ok_or_else(|| Error::Failed("nothing was heard".to_owned()))
     }
 
@@ -131,19 +131,19 @@ impl Audience {
     pub(crate) fn speak(&self, load: &Load) -> JoinSet<Result<(), Error>> {
         let mut speaking = JoinSet::new();
         let pace = Pace::new(Instant::now(), load.rate, 0, 1);
-        let (connections, crowd) = (Arc::clone(&self.connections), Arc::clone(&self.crowd));
+        let (connections, arrivals) = (Arc::clone(&self.connections), Arc::clone(&self.arrivals));
         let (voice, max) = (self.voice.clone(), load.max);
         speaking.spawn(async move {
             for number in 0.. {
                 let intended = if max {
-                    crowd.room().await?;
+                    arrivals.room().await?;
                     Instant::now()
                 } else {
                     let intended = pace.at(number);
                     sleep_until(intended).await;
                     intended
                 };
-                voice.say(&connections, crowd.next(intended)).await?;
+                voice.say(&connections, arrivals.next(intended)).await?;
             }
             Ok(())
         });
@@ -156,11 +156,11 @@ impl Audience {
         let began = Instant::now();
         while began.elapsed() < AUDIENCE_TIMEOUT {
             let said = Instant::now();
-            let id = self.crowd.next(said);
+            let id = self.arrivals.next(said);
             self.voice.say(&self.connections, id).await?;
             while said.elapsed() < REPEAT_DELAY {
-                if self.crowd.arrived(id) == everyone {
-                    self.crowd.restart();
+                if self.arrivals.arrived(id) == everyone {
+                    self.arrivals.restart();
                     return Ok(());
                 }
                 sleep(POLL_INTERVAL).await;
@@ -191,13 +191,13 @@ impl Voice {
     }
 }
 
-fn crowd(load: &Load) -> Result<Arc<Crowd>, Error> {
+fn arrivals(load: &Load) -> Result<Arc<Arrivals>, Error> {
     let sockets = u32::try_from(load.members).unwrap_or_default();
     if sockets == 0 || load.in_flight == 0 {
         let what = "a fan-out needs a member, and a message that may be on the way";
         return Err(Error::Failed(what.to_owned()));
     }
-    Ok(Arc::new(Crowd::new(sockets, load.in_flight)))
+    Ok(Arc::new(Arrivals::new(sockets, load.in_flight)))
 }
 
 /// Begins a channel of all of them; the first begins it.

@@ -19,7 +19,7 @@ const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What many sockets hear.
 #[derive(Debug)]
-pub(crate) struct Crowd {
+pub(crate) struct Arrivals {
     sent: Sent,
     sockets: u32,
     /// From the intended time of a message to its event at each socket.
@@ -34,7 +34,7 @@ pub(crate) struct Crowd {
     sample: OnceLock<Bytes>,
 }
 
-impl Crowd {
+impl Arrivals {
     /// As many sockets; `at_once` messages may be on the way where each waits for room.
     pub(crate) fn new(sockets: u32, at_once: usize) -> Self {
         Self {
@@ -93,14 +93,14 @@ impl Crowd {
 
     /// What one of the sockets does with what it hears.
     pub(crate) fn hearing(self: &Arc<Self>) -> Hearing {
-        let (crowd, client_id) = (Arc::clone(self), Finder::new(br#""clientId":""#));
+        let (arrivals, client_id) = (Arc::clone(self), Finder::new(br#""clientId":""#));
         Box::new(move |payload| {
             if payload.starts_with(br#"{"type":"message.created""#) {
                 if let Some(id) = Sent::id_in(payload, &client_id) {
-                    crowd.heard(id, payload);
+                    arrivals.heard(id, payload);
                 }
             } else if payload.starts_with(br#"{"type":"error""#) {
-                crowd.failed.fetch_add(1, Ordering::Relaxed);
+                arrivals.failed.fetch_add(1, Ordering::Relaxed);
             }
         })
     }
@@ -134,18 +134,18 @@ mod tests {
 
     #[tokio::test]
     async fn fully_delivered_message_frees_its_slot() {
-        let crowd = Arc::new(Crowd::new(2, 1));
-        let on_the_way = || crowd.on_the_way.load(Ordering::Relaxed);
-        let mut hear = [crowd.hearing(), crowd.hearing()];
-        crowd.room().await.unwrap();
-        let id = crowd.next(Instant::now());
+        let arrivals = Arc::new(Arrivals::new(2, 1));
+        let on_the_way = || arrivals.on_the_way.load(Ordering::Relaxed);
+        let mut hear = [arrivals.hearing(), arrivals.hearing()];
+        arrivals.room().await.unwrap();
+        let id = arrivals.next(Instant::now());
         let event = format!(r#"{{"type":"message.created","data":{{"clientId":"{id}"}}}}"#);
         hear[0](event.as_bytes());
-        assert_eq!((crowd.arrived(id), on_the_way()), (1, 1));
+        assert_eq!((arrivals.arrived(id), on_the_way()), (1, 1));
         hear[1](event.as_bytes());
-        assert_eq!((crowd.arrived(id), on_the_way()), (2, 0));
-        assert_eq!(crowd.sample().unwrap(), event);
+        assert_eq!((arrivals.arrived(id), on_the_way()), (2, 0));
+        assert_eq!(arrivals.sample().unwrap(), event);
         hear[1](br#"{"type":"message.created","data":{"clientId":"00000000-0000-0000-0000-000000000000"}}"#);
-        assert_eq!(crowd.latencies.take().count, 2);
+        assert_eq!(arrivals.latencies.take().count, 2);
     }
 }
