@@ -1,18 +1,18 @@
 //! What puts the load: connections that cost little, messages at their intended times, and how long each took.
 
-mod apart;
 mod arrivals;
 mod connection;
 mod groups;
+mod isolated;
 mod latency;
 mod pace;
 mod timer;
 mod users;
 
-pub(crate) use apart::Apart;
 pub(crate) use arrivals::Arrivals;
 pub(crate) use connection::{Connection, Hearing};
 pub(crate) use groups::groups;
+pub(crate) use isolated::Isolated;
 pub(crate) use latency::{Latencies, Latency};
 pub(crate) use pace::{Pace, Sent, send_frame};
 pub(crate) use timer::Timer;

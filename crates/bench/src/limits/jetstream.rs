@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::nats::connect;
 use super::postgres::{TARGET_CONVERSATIONS, one, settings};
-use super::side::{Part, Server, Window, apart, measure};
+use super::side::{Part, Server, Window, isolated, measure};
 use crate::Error;
 use crate::load::Latencies;
 use crate::stack::Servers;
@@ -55,7 +55,7 @@ async fn publish_in(
 ) -> Result<Part, Error> {
     let server = Server::Nats(servers.nats.process()?.id());
     let settings = settings(servers)?;
-    apart(move || async move {
+    isolated(move || async move {
         let bus = Bus::connect(&settings.nats, "confab-bench").await?;
         let mut link = bus.connection();
         let connected = timeout(CONNECT_TIMEOUT, link.wait_for(|link| link.connected)).await;
@@ -172,7 +172,7 @@ async fn consume(
     server: Server,
     window: Window,
 ) -> Result<Part, Error> {
-    apart(move || async move {
+    isolated(move || async move {
         let jetstream = jetstream::new(connect(&url).await?);
         let taken = Latencies::default();
         let work = Box::pin(read(&jetstream, from, &taken));

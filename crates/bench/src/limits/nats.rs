@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::postgres::one;
-use super::side::{Part, Server, Window, apart, measure};
+use super::side::{Part, Server, Window, isolated, measure};
 use crate::Error;
 use crate::load::Latencies;
 use crate::stack::Servers;
@@ -54,13 +54,13 @@ pub(crate) async fn requests(
     let window = Window::of_sides(2, length);
     let answer_window = window.clone();
     let answer = Bytes::from(answer()?);
-    let responder = apart(move || async move {
+    let responder = isolated(move || async move {
         let client = connect(&url).await?;
         let (taken, work) = (Latencies::default(), answer_all(&client, answer, ready));
         let counted = async { work(&taken).await };
         measure(counted, &taken, 1.0, server, answer_window).await
     });
-    let requester = apart(move || async move {
+    let requester = isolated(move || async move {
         is_ready
             .await
             .map_err(Error::nats("wait for who answers"))?;

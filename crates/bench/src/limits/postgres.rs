@@ -12,7 +12,7 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::side::{Part, Server, Window, apart, measure};
+use super::side::{Part, Server, Window, isolated, measure};
 use crate::Error;
 use crate::load::Latencies;
 use crate::seed::{Seed, conversation_id, message, user_id};
@@ -53,7 +53,7 @@ pub(crate) async fn batches(
     let server = Server::Postgres(servers.postgres.process()?.id());
     let settings = settings(servers)?;
     let window = Window::of(length);
-    apart(move || async move {
+    isolated(move || async move {
         let commits = Commits::new(&settings, connections)?;
         let (taken, next) = (Latencies::default(), AtomicU64::new(0));
         let lanes = (0..u64::from(connections)).map(|lane| {

@@ -77,7 +77,7 @@ impl Window {
 }
 
 /// Runs a side on a thread of its own, so that its processor's time is known apart from that of others.
-pub(crate) async fn apart<T, F>(side: impl FnOnce() -> F + Send + 'static) -> Result<T, Error>
+pub(crate) async fn isolated<T, F>(side: impl FnOnce() -> F + Send + 'static) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
     T: Send + 'static,
@@ -93,7 +93,7 @@ where
     ended.map_err(Error::panicked)?
 }
 
-/// Runs what goes on for ever, on the thread that [`apart`] gave, and measures it in the window; each that is recorded in `taken`
+/// Runs what goes on for ever, on the thread that [`isolated`] gave, and measures it in the window; each that is recorded in `taken`
 /// stands for `operations`.
 pub(crate) async fn measure<F>(
     work: F,
@@ -136,10 +136,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn sender_is_measured_apart_from_other_work() {
+    async fn isolated_sender_is_measured_without_other_work() {
         let window = Window::of(Duration::from_millis(500));
         let until = window.until;
-        let idle = apart(move || async move {
+        let idle = isolated(move || async move {
             let taken = Latencies::default();
             let work = async {
                 loop {
@@ -149,7 +149,7 @@ mod tests {
             };
             measure(work, &taken, 2.0, Server::Nats(0), window).await
         });
-        let busy = apart(move || async move {
+        let busy = isolated(move || async move {
             while Instant::now() < until {
                 tokio::task::yield_now().await;
             }

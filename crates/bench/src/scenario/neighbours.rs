@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::Error;
-use crate::load::Apart;
+use crate::load::Isolated;
 use crate::output::{Measured, Progress, row};
 use crate::scenario::send;
 use crate::target::{Target, Which};
@@ -70,9 +70,9 @@ pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Err
     for worst in all {
         let alone = neighbours.put(&mut target, &load, progress).await?;
         progress.say(format!("preparing {worst:?}"));
-        let (user, apart) = (loud::user(&target)?, Apart::new()?);
+        let (user, isolated) = (loud::user(&target)?, Isolated::new()?);
         let loud = Loud::start(user, worst, args.sockets, args.conversations);
-        let loud = apart.run(loud).await?;
+        let loud = isolated.run(loud).await?;
         let beside = neighbours.put(&mut target, &load, progress).await?;
         loud.stop().await;
         measured.push(Beside {

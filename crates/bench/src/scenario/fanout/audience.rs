@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::Load;
 use crate::Error;
 use crate::limits::bare::Bare;
-use crate::load::{Apart, Arrivals, Connection, LoadUsers, Pace, connect_all, send_frame};
+use crate::load::{Arrivals, Connection, Isolated, LoadUsers, Pace, connect_all, send_frame};
 use crate::output::Progress;
 use crate::target::Target;
 
@@ -34,7 +34,7 @@ pub(crate) struct Audience {
     arrivals: Arc<Arrivals>,
     voice: Voice,
     /// Where the connections are read.
-    _apart: Apart,
+    _isolated: Isolated,
 }
 
 /// How something is said to all.
@@ -61,14 +61,14 @@ impl Audience {
         progress.say("connecting");
         let arrivals = arrivals(load)?;
         let hearings: Vec<_> = (0..load.members).map(|_| arrivals.hearing()).collect();
-        let apart = Apart::new()?;
+        let isolated = Isolated::new()?;
         let connecting = async move { connect_all(&users, Hello::default(), hearings).await };
-        let connections = apart.run(connecting).await?;
+        let connections = isolated.run(connecting).await?;
         let audience = Self {
             connections: connections.into(),
             arrivals,
             voice: Voice::Conversation(conversation, "x".repeat(load.text).into()),
-            _apart: apart,
+            _isolated: isolated,
         };
         audience.settle(load).await?;
         Ok(audience)
@@ -86,7 +86,7 @@ impl Audience {
         let urls: Vec<_> = bares.iter().map(Bare::url).collect();
         let to = (0..load.members).zip(urls.into_iter().cycle());
         let to: Vec<_> = to.map(|(_, url)| (url, arrivals.hearing())).collect();
-        let apart = Apart::new()?;
+        let isolated = Isolated::new()?;
         let connecting = async move {
             let mut connections = Vec::new();
             for (url, hearing) in to {
@@ -94,13 +94,13 @@ impl Audience {
             }
             Ok(connections)
         };
-        let connections = apart.run(connecting).await?;
+        let connections = isolated.run(connecting).await?;
         let (before, behind) = around_client_id(event)?;
         let audience = Self {
             connections: connections.into(),
             arrivals,
             voice: Voice::Event(before, behind, bares.len()),
-            _apart: apart,
+            _isolated: isolated,
         };
         audience.settle(load).await?;
         Ok(audience)

@@ -9,9 +9,9 @@ use crate::Error;
 /// A runtime of its own: thousands of sockets that become readable at once would else stand before what the rest of the load waits for,
 /// and its lateness would be told as the service's.
 #[derive(Debug)]
-pub(crate) struct Apart(Option<Runtime>);
+pub(crate) struct Isolated(Option<Runtime>);
 
-impl Apart {
+impl Isolated {
     pub(crate) fn new() -> Result<Self, Error> {
         let runtime = Builder::new_multi_thread().enable_all().build();
         runtime
@@ -31,7 +31,7 @@ impl Apart {
     }
 }
 
-impl Drop for Apart {
+impl Drop for Isolated {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
