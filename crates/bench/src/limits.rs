@@ -17,10 +17,10 @@ pub(crate) mod bare;
 pub(crate) mod jetstream;
 pub(crate) mod nats;
 pub(crate) mod postgres;
-mod side;
+mod sender;
 mod sockets;
 
-pub(crate) use side::Part;
+pub(crate) use sender::Part;
 
 use sockets::BareFanOut;
 

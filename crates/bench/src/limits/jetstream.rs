@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::nats::connect;
 use super::postgres::{TARGET_CONVERSATIONS, one, settings};
-use super::side::{Part, Server, Window, isolated, measure};
+use super::sender::{Part, Server, Window, isolated, measure};
 use crate::Error;
 use crate::load::Latencies;
 use crate::stack::Servers;
@@ -139,7 +139,7 @@ pub(crate) async fn live(
     length: Duration,
 ) -> Result<Live, Error> {
     let server = Server::Nats(servers.nats.process()?.id());
-    let window = Window::of_sides(LIVE_CONSUMERS as usize + 1, length);
+    let window = Window::of_senders(LIVE_CONSUMERS as usize + 1, length);
     let reading = (0..LIVE_CONSUMERS).map(|_| {
         consume(
             servers.nats.url(),

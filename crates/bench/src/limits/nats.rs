@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::postgres::one;
-use super::side::{Part, Server, Window, isolated, measure};
+use super::sender::{Part, Server, Window, isolated, measure};
 use crate::Error;
 use crate::load::Latencies;
 use crate::stack::Servers;
@@ -51,7 +51,7 @@ pub(crate) async fn requests(
     let server = Server::Nats(servers.nats.process()?.id());
     let (url, other_url) = (servers.nats.url(), servers.nats.url());
     let (ready, is_ready) = oneshot::channel();
-    let window = Window::of_sides(2, length);
+    let window = Window::of_senders(2, length);
     let answer_window = window.clone();
     let answer = Bytes::from(answer()?);
     let responder = isolated(move || async move {

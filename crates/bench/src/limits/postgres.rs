@@ -12,7 +12,7 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::side::{Part, Server, Window, isolated, measure};
+use super::sender::{Part, Server, Window, isolated, measure};
 use crate::Error;
 use crate::load::Latencies;
 use crate::seed::{Seed, conversation_id, message, user_id};

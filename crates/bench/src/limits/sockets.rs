@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::jetstream::event;
-use super::side::Part;
+use super::sender::Part;
 use crate::Error;
 use crate::output::Progress;
 use crate::scenario::fanout;

@@ -1,4 +1,4 @@
-//! One side of a measurement, apart from the others: what it did in a time, and what processors spent on it.
+//! One sender of a measurement, apart from the others: what it did in a time, and what processors spent on it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -45,39 +45,39 @@ impl Server {
     }
 }
 
-/// When is measured: the same for all sides of a measurement.
+/// When is measured: the same for all senders of a measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Window {
     from: Instant,
     until: Instant,
-    /// Every side waits here once it is measured: one that stopped earlier would be missed by those that still measure.
+    /// Every sender waits here once it is measured: one that stopped earlier would be missed by those that still measure.
     all_measured: Arc<Barrier>,
 }
 
 /// How long everything runs before it is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// How long a side goes on for the others once it is measured: one of them may have failed.
+/// How long a sender goes on for the others once it is measured: one of them may have failed.
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Window {
-    /// From soon on, for so long, of one side.
+    /// From soon on, for so long, of one sender.
     pub(crate) fn of(length: Duration) -> Self {
-        Self::of_sides(1, length)
+        Self::of_senders(1, length)
     }
 
     /// The same of so many.
-    pub(crate) fn of_sides(sides: usize, length: Duration) -> Self {
+    pub(crate) fn of_senders(senders: usize, length: Duration) -> Self {
         let from = Instant::now() + WARM_UP;
         Self {
             from,
             until: from + length,
-            all_measured: Arc::new(Barrier::new(sides)),
+            all_measured: Arc::new(Barrier::new(senders)),
         }
     }
 }
 
-/// Runs a side on a thread of its own, so that its processor's time is known apart from that of others.
-pub(crate) async fn isolated<T, F>(side: impl FnOnce() -> F + Send + 'static) -> Result<T, Error>
+/// Runs a sender on a thread of its own, so that its processor's time is known apart from that of others.
+pub(crate) async fn isolated<T, F>(sender: impl FnOnce() -> F + Send + 'static) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
     T: Send + 'static,
@@ -87,7 +87,7 @@ where
             .enable_all()
             .build();
         let runtime = runtime.map_err(Error::io("start a runtime"))?;
-        runtime.block_on(side())
+        runtime.block_on(sender())
     };
     let ended = tokio::task::spawn_blocking(run).await;
     ended.map_err(Error::panicked)?
@@ -166,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn measured_side_goes_on_until_others_are_measured() {
-        let window = Window::of_sides(2, Duration::from_millis(100));
+        let window = Window::of_senders(2, Duration::from_millis(100));
         let (asked, mut questions) = tokio::sync::mpsc::channel::<()>(1);
         let answering = {
             let window = window.clone();
