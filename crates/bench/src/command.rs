@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use crate::Error;
-use crate::limits::{self, bare};
+use crate::limits::{self, baseline};
 use crate::output::{Measured, Progress};
 use crate::processes::raise_descriptors;
 use crate::ratios;
@@ -38,7 +38,7 @@ enum Scenario {
     Report(report::ReportArgs),
     /// The bare server of the measurements beside confab.
     #[command(hide = true)]
-    Bare(bare::Settings),
+    Bare(baseline::Settings),
 }
 
 /// Runs a scenario, and prints what was measured.
@@ -59,7 +59,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         Scenario::Limits(settings) => Box::pin(limits::run(settings, &progress)).await?,
         Scenario::Ratios(args) => return Box::pin(ratios::run(args, json, progress)).await,
         Scenario::Report(args) => return report::run(&args),
-        Scenario::Bare(settings) => return bare::serve(settings).await,
+        Scenario::Bare(settings) => return baseline::serve(settings).await,
     };
     drop(progress);
     print(&measured, json)

@@ -13,7 +13,7 @@ use crate::seed::fill;
 use crate::stack::{Places, Servers};
 use crate::target::OwnOnly;
 
-pub(crate) mod bare;
+pub(crate) mod baseline;
 pub(crate) mod jetstream;
 pub(crate) mod nats;
 pub(crate) mod postgres;

@@ -36,7 +36,7 @@ pub(super) async fn fan_out(
         seconds: length.as_secs().max(1),
         ..fanout::Load::default()
     };
-    let outcome = fanout::of_bare(places, &event(0)?.json, &load, progress).await?;
+    let outcome = fanout::of_baseline(places, &event(0)?.json, &load, progress).await?;
     let used = outcome.processor.unwrap_or_default();
     Ok(BareFanOut {
         sockets,
@@ -62,5 +62,5 @@ pub(super) async fn idle(
         settle: idle::SETTLE_SECONDS.min(2.0 * length.as_secs_f64()),
         ..idle::Load::default()
     };
-    idle::bare(places, &load, progress).await
+    idle::baseline(places, &load, progress).await
 }

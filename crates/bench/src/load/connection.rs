@@ -55,7 +55,7 @@ impl Connection {
             Some(tell) => drop(tell.send(welcome(payload))),
             None => hearing(payload),
         });
-        let connection = Self::bare(&format!("{url}/v1/ws"), token, first).await?;
+        let connection = Self::unwelcomed(&format!("{url}/v1/ws"), token, first).await?;
         let hello = serde_json::to_vec(&ClientFrame::Hello(hello))?;
         connection.send(hello.into()).await?;
         match timeout(OPEN_TIMEOUT, told).await {
@@ -69,7 +69,11 @@ impl Connection {
     }
 
     /// Connects to any WebSocket server; `hearing` is given all that comes.
-    pub(crate) async fn bare(url: &str, token: &str, hearing: Hearing) -> Result<Self, Error> {
+    pub(crate) async fn unwelcomed(
+        url: &str,
+        token: &str,
+        hearing: Hearing,
+    ) -> Result<Self, Error> {
         let stream = timeout(OPEN_TIMEOUT, Box::pin(upgrade(url, token)));
         let stream = stream.await.map_err(|_late| Error::Timeout {
             what: "an upgrade".to_owned(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Parts;
 use crate::Error;
-use crate::limits::bare::frame_costs;
+use crate::limits::baseline::frame_costs;
 use crate::limits::{self, IN_FLIGHT, Part, jetstream, nats, postgres};
 use crate::output::Progress;
 use crate::stack::{Places, Servers};

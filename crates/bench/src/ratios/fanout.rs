@@ -2,7 +2,7 @@
 
 use super::Parts;
 use crate::Error;
-use crate::limits::bare;
+use crate::limits::baseline;
 use crate::output::Progress;
 use crate::scenario::fanout::{self, Audience, Load};
 use crate::stack::{Places, Shape, Stack};
@@ -26,9 +26,9 @@ pub(crate) async fn measure(
         ..Load::default()
     };
     let audience = Audience::of_confab(&target, &load, progress).await?;
-    let bares = bare::start_all(places, target.urls().len()).await?;
-    let compared = fanout::compare(&mut target, &audience, &bares, &load, progress).await?;
-    bare::stop_all(bares).await?;
+    let baselines = baseline::start_all(places, target.urls().len()).await?;
+    let compared = fanout::compare(&mut target, &audience, &baselines, &load, progress).await?;
+    baseline::stop_all(baselines).await?;
     parts.put("fanOutFrames", compared.confab.frames);
     parts.put(
         "bareFanOutFrames",

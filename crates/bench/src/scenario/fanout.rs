@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Error;
-use crate::limits::bare;
+use crate::limits::baseline;
 use crate::load::Latency;
 use crate::output::{Measured, Progress, row};
 use crate::processes::{self, Usage};
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) load: Load,
-    /// Bare servers, one for each gateway, write the same frames to as many sockets, in turn with confab.
+    /// Baseline servers, one for each gateway, write the same frames to as many sockets, in turn with confab.
     #[arg(long, env = "CONFAB_BENCH_BARE")]
     pub(crate) bare: bool,
     /// Small conversations are sent to as well, at this rate, without the load and with it.
@@ -117,9 +117,9 @@ pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Err
     let mut target = Target::start(&args.target).await?;
     let audience = Audience::of_confab(&target, &args.load, progress).await?;
     let mut compared = if args.bare {
-        let bares = bare::start_all(&args.target.places, target.urls().len()).await?;
-        let compared = compare(&mut target, &audience, &bares, &args.load, progress).await?;
-        bare::stop_all(bares).await?;
+        let baselines = baseline::start_all(&args.target.places, target.urls().len()).await?;
+        let compared = compare(&mut target, &audience, &baselines, &args.load, progress).await?;
+        baseline::stop_all(baselines).await?;
         compared
     } else {
         let confab = measure(&mut target, &audience, &args.load, progress).await?;
@@ -155,12 +155,12 @@ pub(crate) async fn measure(
 pub(crate) async fn compare(
     target: &mut Target,
     confab: &Audience,
-    bares: &[bare::Bare],
+    baselines: &[baseline::Baseline],
     load: &Load,
     progress: &Progress,
 ) -> Result<Compared, Error> {
     let event = confab.sample()?;
-    let bare = Audience::of_bare(bares, load, &event, progress).await?;
+    let bare = Audience::of_baseline(baselines, load, &event, progress).await?;
     let mut measured = Vec::new();
     let turn = Load {
         seconds: load.seconds.div_ceil(COMPARED_ROUNDS),
@@ -168,9 +168,9 @@ pub(crate) async fn compare(
     };
     for _ in 0..COMPARED_ROUNDS {
         let of_confab = measure(target, confab, &turn, progress).await?;
-        let mut used = || Ok(bare::usage(bares));
-        let of_bare = watch(&bare, &turn, &mut used, progress).await?;
-        measured.push((of_confab, of_bare));
+        let mut used = || Ok(baseline::usage(baselines));
+        let of_baseline = watch(&bare, &turn, &mut used, progress).await?;
+        measured.push((of_confab, of_baseline));
     }
     // The turn whose ratio is the middle one.
     let ratio = |(confab, bare): &(Outcome, Outcome)| confab.frames / bare.frames;
@@ -188,19 +188,19 @@ pub(crate) async fn compare(
 }
 
 /// Puts the load on a bare server that nothing is compared with; it writes this event.
-pub(crate) async fn of_bare(
+pub(crate) async fn of_baseline(
     places: &Places,
     event: &Bytes,
     load: &Load,
     progress: &Progress,
 ) -> Result<Outcome, Error> {
     progress.say("starting a bare server");
-    let bares = bare::start_all(places, 1).await?;
-    let audience = Audience::of_bare(&bares, load, event, progress).await?;
-    let mut used = || Ok(bare::usage(&bares));
+    let baselines = baseline::start_all(places, 1).await?;
+    let audience = Audience::of_baseline(&baselines, load, event, progress).await?;
+    let mut used = || Ok(baseline::usage(&baselines));
     let outcome = watch(&audience, load, &mut used, progress).await?;
     drop(audience);
-    bare::stop_all(bares).await?;
+    baseline::stop_all(baselines).await?;
     Ok(outcome)
 }
 

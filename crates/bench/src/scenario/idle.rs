@@ -9,7 +9,7 @@ use confab_protocol::frame::Hello;
 use serde::Serialize;
 
 use crate::Error;
-use crate::limits::bare::{Bare, Kind};
+use crate::limits::baseline::{Baseline, Kind};
 use crate::load::{Connection, Hearing, LoadUsers, connect_all, groups};
 use crate::output::{Measured, Progress, row};
 use crate::stack::{Places, Shape, Stack};
@@ -120,7 +120,7 @@ pub(crate) async fn measure(
     load: &Load,
     progress: &Progress,
 ) -> Result<Outcome, Error> {
-    let bare = bare(places, load, progress).await?;
+    let bare = baseline(places, load, progress).await?;
     let without_conversations = if load.growth {
         let load = Load {
             conversations: 0,
@@ -206,10 +206,14 @@ async fn connect(users: &LoadUsers, progress: &Progress) -> Result<Vec<Connectio
 }
 
 /// The same of a bare server.
-pub(crate) async fn bare(places: &Places, load: &Load, progress: &Progress) -> Result<Held, Error> {
+pub(crate) async fn baseline(
+    places: &Places,
+    load: &Load,
+    progress: &Progress,
+) -> Result<Held, Error> {
     let first = load.first()?;
     progress.say("starting a bare server");
-    let bare = Bare::start(places, Kind::Telling).await?;
+    let bare = Baseline::start(places, Kind::Telling).await?;
     let (pid, url, mut connections) = (bare.pid(), bare.url(), Vec::new());
     let at_start = steady(pid, load.settle, progress).await?;
     open_up_to(first, &url, &mut connections).await?;
@@ -228,7 +232,7 @@ async fn open_up_to(
     connections: &mut Vec<Connection>,
 ) -> Result<(), Error> {
     while connections.len() < count {
-        let opened = Connection::bare(url, "", Box::new(|_: &[u8]| {}));
+        let opened = Connection::unwelcomed(url, "", Box::new(|_: &[u8]| {}));
         connections.push(Box::pin(opened).await?);
     }
     Ok(())

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::Load;
 use crate::Error;
-use crate::limits::bare::Bare;
+use crate::limits::baseline::Baseline;
 use crate::load::{Arrivals, Connection, Isolated, LoadUsers, Pace, connect_all, send_frame};
 use crate::output::Progress;
 use crate::target::Target;
@@ -75,22 +75,22 @@ impl Audience {
     }
 
     /// Sockets of bare servers in turn, to which this event is written.
-    pub(crate) async fn of_bare(
-        bares: &[Bare],
+    pub(crate) async fn of_baseline(
+        baselines: &[Baseline],
         load: &Load,
         event: &Bytes,
         progress: &Progress,
     ) -> Result<Self, Error> {
         progress.say("connecting to bare servers");
         let arrivals = arrivals(load)?;
-        let urls: Vec<_> = bares.iter().map(Bare::url).collect();
+        let urls: Vec<_> = baselines.iter().map(Baseline::url).collect();
         let to = (0..load.members).zip(urls.into_iter().cycle());
         let to: Vec<_> = to.map(|(_, url)| (url, arrivals.hearing())).collect();
         let isolated = Isolated::new()?;
         let connecting = async move {
             let mut connections = Vec::new();
             for (url, hearing) in to {
-                connections.push(Connection::bare(&url, "", hearing).await?);
+                connections.push(Connection::unwelcomed(&url, "", hearing).await?);
             }
             Ok(connections)
         };
@@ -99,7 +99,7 @@ impl Audience {
         let audience = Self {
             connections: connections.into(),
             arrivals,
-            voice: Voice::Event(before, behind, bares.len()),
+            voice: Voice::Event(before, behind, baselines.len()),
             _isolated: isolated,
         };
         audience.settle(load).await?;

@@ -23,13 +23,13 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running bare server.
 #[derive(Debug)]
-pub(crate) struct Bare {
+pub(crate) struct Baseline {
     service: Service,
     // Behind the process that logs into it.
     _folder: TempDir,
 }
 
-impl Bare {
+impl Baseline {
     /// Starts one and waits until it is ready.
     pub(crate) async fn start(places: &Places, kind: Kind) -> Result<Self, Error> {
         let data = &places.data_dir;
@@ -62,25 +62,25 @@ impl Bare {
 }
 
 /// Several that tell, as many as a confab has gateways.
-pub(crate) async fn start_all(places: &Places, count: usize) -> Result<Vec<Bare>, Error> {
-    let mut bares = Vec::new();
+pub(crate) async fn start_all(places: &Places, count: usize) -> Result<Vec<Baseline>, Error> {
+    let mut baselines = Vec::new();
     for _ in 0..count {
-        bares.push(Bare::start(places, Kind::Telling).await?);
+        baselines.push(Baseline::start(places, Kind::Telling).await?);
     }
-    Ok(bares)
+    Ok(baselines)
 }
 
 /// Ends all of them.
-pub(crate) async fn stop_all(bares: Vec<Bare>) -> Result<(), Error> {
-    for bare in bares {
+pub(crate) async fn stop_all(baselines: Vec<Baseline>) -> Result<(), Error> {
+    for bare in baselines {
         bare.stop().await?;
     }
     Ok(())
 }
 
 /// Processors' time that they have used, and bytes that they hold of their own.
-pub(crate) fn usage(bares: &[Bare]) -> (Option<Usage>, Option<u64>) {
-    let pids = || bares.iter().map(Bare::pid);
+pub(crate) fn usage(baselines: &[Baseline]) -> (Option<Usage>, Option<u64>) {
+    let pids = || baselines.iter().map(Baseline::pid);
     let usage = Usage {
         gateways: pids().map(processes::processor).sum(),
         load: processes::own_processor(),

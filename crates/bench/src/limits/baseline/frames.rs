@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 
-use super::{Bare, Kind};
+use super::{Baseline, Kind};
 use crate::Error;
 use crate::load::Connection;
 use crate::processes;
@@ -62,7 +62,7 @@ async fn cost(
     at_once: usize,
     lasting: Duration,
 ) -> Result<(f64, f64, f64), Error> {
-    let bare = Bare::start(places, kind).await?;
+    let bare = Baseline::start(places, kind).await?;
     let heard = Arc::new(AtomicU64::new(0));
     let mut connections = Vec::new();
     for _ in 0..CONNECTION_COUNT {
@@ -70,7 +70,7 @@ async fn cost(
         let hearing = Box::new(move |_: &[u8]| {
             heard.fetch_add(1, Ordering::Relaxed);
         });
-        connections.push(Connection::bare(&bare.url(), "", hearing).await?);
+        connections.push(Connection::unwelcomed(&bare.url(), "", hearing).await?);
     }
     let frame = Bytes::from(vec![b'x'; bytes]);
     let mut turns = connections.iter().cycle();

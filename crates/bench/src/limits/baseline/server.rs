@@ -204,7 +204,7 @@ mod tests {
             let (tell, place) = (tell.clone(), connections.len());
             let hearing = Box::new(move |text: &[u8]| tell.send((place, text.to_vec())).unwrap());
             let url = format!("http://127.0.0.1:{port}");
-            if let Ok(connection) = Connection::bare(&url, "", hearing).await {
+            if let Ok(connection) = Connection::unwelcomed(&url, "", hearing).await {
                 connections.push(connection);
             }
         }
