@@ -35,7 +35,7 @@ pub(crate) async fn measure(
         compared.bare.map_or(f64::NAN, |bare| bare.frames),
     );
     let beside =
-        fanout::sends_beside(&mut target, &audience, &load, SENDS_PER_SECOND, progress).await?;
+        fanout::sends_delta(&mut target, &audience, &load, SENDS_PER_SECOND, progress).await?;
     parts.put("besideFanOutP99Millis", beside.with.acknowledged.p99);
     parts.put("withoutFanOutP99Millis", beside.without.acknowledged.p99);
     parts.put("besideFanOutP50Millis", beside.with.acknowledged.p50);

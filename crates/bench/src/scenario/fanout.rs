@@ -15,10 +15,10 @@ use crate::stack::Places;
 use crate::target::{Target, Which};
 
 mod audience;
-mod beside;
+mod baseline_delta;
 
 pub(crate) use audience::Audience;
-pub(crate) use beside::{SendsBeside, sends_beside};
+pub(crate) use baseline_delta::{SendsDelta, sends_delta};
 
 /// Sends messages to one conversation of many connected members.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     pub(crate) bare: bool,
     /// Small conversations are sent to as well, at this rate, without the load and with it.
     #[arg(long, env = "CONFAB_BENCH_SENDS_BESIDE")]
-    pub(crate) sends_beside: Option<f64>,
+    pub(crate) sends_delta: Option<f64>,
 }
 
 /// What is sent.
@@ -109,7 +109,7 @@ pub(crate) struct Compared {
     pub(crate) ratio: Option<f64>,
     /// What becomes of other sends meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) beside: Option<SendsBeside>,
+    pub(crate) beside: Option<SendsDelta>,
 }
 
 pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Error> {
@@ -130,8 +130,8 @@ pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Err
             beside: None,
         }
     };
-    if let Some(rate) = args.sends_beside {
-        let beside = sends_beside(&mut target, &audience, &args.load, rate, progress);
+    if let Some(rate) = args.sends_delta {
+        let beside = sends_delta(&mut target, &audience, &args.load, rate, progress);
         compared.beside = Some(Box::pin(beside).await?);
     }
     drop(audience);
@@ -293,7 +293,7 @@ impl Compared {
             self.ratio
                 .map(|ratio| row("confab : bare servers", format!("{ratio:.2}"))),
         );
-        rows.extend(self.beside.iter().flat_map(SendsBeside::rows));
+        rows.extend(self.beside.iter().flat_map(SendsDelta::rows));
         rows
     }
 }

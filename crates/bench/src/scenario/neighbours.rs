@@ -39,7 +39,7 @@ pub(crate) struct Args {
 /// Sends of neighbours, alone and beside the worst.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Beside {
+struct NeighbourDelta {
     worst: Worst,
     alone: send::Outcome,
     beside: send::Outcome,
@@ -75,7 +75,7 @@ pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Err
         let loud = isolated.run(loud).await?;
         let beside = neighbours.put(&mut target, &load, progress).await?;
         loud.stop().await;
-        measured.push(Beside {
+        measured.push(NeighbourDelta {
             worst,
             ratio: beside.acknowledged.p99 / alone.acknowledged.p99,
             heard_ratio: beside.heard.p99 / alone.heard.p99,
@@ -85,11 +85,11 @@ pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Err
     }
     drop(neighbours);
     target.stop().await?;
-    let rows = measured.iter().flat_map(Beside::rows).collect();
+    let rows = measured.iter().flat_map(NeighbourDelta::rows).collect();
     Measured::new("neighbours", &args, &measured, rows)
 }
 
-impl Beside {
+impl NeighbourDelta {
     fn rows(&self) -> Vec<(String, String)> {
         let Self { alone, beside, .. } = self;
         let lost = beside.failed + beside.unanswered;

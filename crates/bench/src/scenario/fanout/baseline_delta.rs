@@ -19,7 +19,7 @@ const WARM_UP_SECONDS: u64 = 1;
 /// Sends to small conversations, without a fan-out and while one runs.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct SendsBeside {
+pub(crate) struct SendsDelta {
     /// Sends a second to small conversations.
     pub(crate) rate: f64,
     /// Frames a second that the fan-out was to write meanwhile.
@@ -34,13 +34,13 @@ pub(crate) struct SendsBeside {
 
 /// Sends at `rate` to conversations of two, with the audience connected: while it hears nothing, and while the load runs at its
 /// rate, both for no longer than the load. Of several turns the one whose ratio is the middle one.
-pub(crate) async fn sends_beside(
+pub(crate) async fn sends_delta(
     target: &mut Target,
     audience: &Audience,
     load: &Load,
     rate: f64,
     progress: &Progress,
-) -> Result<SendsBeside, Error> {
+) -> Result<SendsDelta, Error> {
     let sends = send::Load {
         rate,
         conversations: load.members.clamp(1, SMALL_CONVERSATIONS),
@@ -60,7 +60,7 @@ pub(crate) async fn sends_beside(
         let with = Box::pin(send::measure(target, &sends, progress)).await?;
         speaking.shutdown().await;
         audience.check()?;
-        turns.push(SendsBeside {
+        turns.push(SendsDelta {
             rate,
             frames: steady.rate * steady.members as f64,
             ratio: with.acknowledged.p99 / without.acknowledged.p99,
@@ -73,7 +73,7 @@ pub(crate) async fn sends_beside(
     middle.ok_or_else(|| Error::Failed("nothing was compared".to_owned()))
 }
 
-impl SendsBeside {
+impl SendsDelta {
     pub(super) fn rows(&self) -> Vec<(String, String)> {
         vec![
             row(
