@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::Parts;
 use crate::Error;
 use crate::output::Progress;
-use crate::scenario::send::{Load, Outcome, Prepared};
+use crate::scenario::send::{Load, Outcome, Prebuilt};
 use crate::stack::{Places, Shape, Stack};
 use crate::target::Target;
 
@@ -34,18 +34,18 @@ pub(crate) async fn measure(
     progress.say("sends: starting a confab");
     let stack = Stack::start(places, &Shape::default()).await?;
     let mut target = Target::Own(Box::new(stack));
-    let prepared = Prepared::new(&target, &saturation(), progress).await?;
-    latency(&mut target, &prepared, parts, progress).await?;
+    let prebuilt = Prebuilt::new(&target, &saturation(), progress).await?;
+    latency(&mut target, &prebuilt, parts, progress).await?;
     hot(&mut target, parts, progress).await?;
     one_connection(&mut target, parts, progress).await?;
-    workers(&mut target, &prepared, parts, progress).await?;
+    workers(&mut target, &prebuilt, parts, progress).await?;
     target.stop().await
 }
 
 /// Five runs at 1,000 sends a second.
 async fn latency(
     target: &mut Target,
-    prepared: &Prepared,
+    prebuilt: &Prebuilt,
     parts: &mut Parts,
     progress: &Progress,
 ) -> Result<(), Error> {
@@ -56,7 +56,7 @@ async fn latency(
     };
     let mut runs = Vec::new();
     for _ in 0..RUNS_PER_RATE {
-        runs.push(prepared.put(target, &load, progress).await?);
+        runs.push(prebuilt.put(target, &load, progress).await?);
     }
     let tail = |run: &Outcome| run.acknowledged.p99 / run.acknowledged.p50;
     runs.sort_by(|one, other| tail(one).total_cmp(&tail(other)));
@@ -135,14 +135,14 @@ async fn compare(
     parts: &mut Parts,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let mut prepared = Vec::new();
+    let mut prebuilt = Vec::new();
     for (part, load) in loads {
-        let connected = Prepared::new(target, &load, progress).await?;
-        prepared.push((part, load, connected));
+        let connected = Prebuilt::new(target, &load, progress).await?;
+        prebuilt.push((part, load, connected));
     }
     let mut sends: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
     for _ in 0..COMPARED_ROUNDS {
-        for (part, load, connected) in &prepared {
+        for (part, load, connected) in &prebuilt {
             let outcome = connected.put(target, load, progress).await?;
             sends.entry(part).or_default().push(outcome.sends);
         }
@@ -192,7 +192,7 @@ const WORKER_SETUPS: [Workers; 5] = [
 /// Sends at saturation, by these workers in turn.
 async fn workers(
     target: &mut Target,
-    prepared: &Prepared,
+    prebuilt: &Prebuilt,
     parts: &mut Parts,
     progress: &Progress,
 ) -> Result<(), Error> {
@@ -202,7 +202,7 @@ async fn workers(
         for workers in &WORKER_SETUPS {
             progress.say("exchanging the workers");
             exchange(target, workers).await?;
-            let outcome = prepared.put(target, &saturation(), progress).await?;
+            let outcome = prebuilt.put(target, &saturation(), progress).await?;
             sends.entry(workers.part).or_default().push(outcome.sends);
             if workers.count == 1 && workers.env.is_empty() {
                 as_shipped.push(outcome);

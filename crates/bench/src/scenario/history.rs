@@ -16,7 +16,7 @@ use crate::target::OwnOnly;
 mod buffers;
 mod calls;
 mod installation;
-mod prepared;
+mod prebuilt;
 
 pub(crate) use calls::Call;
 
@@ -130,8 +130,8 @@ pub(crate) async fn run(settings: HistorySettings, progress: &Progress) -> Resul
     };
     let places = &settings.places;
     if settings.prepare {
-        let prepared = prepared::prepare_only(places, large, progress).await?;
-        return Measured::new("history", &settings, &prepared, prepared.rows());
+        let prebuilt = prebuilt::prepare_only(places, large, progress).await?;
+        return Measured::new("history", &settings, &prebuilt, prebuilt.rows());
     }
     let history = measure(places, large, &calls::ALL_CALLS, settings.asking, progress).await?;
     let rows = history.rows();

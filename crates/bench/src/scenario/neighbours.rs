@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Err
         seconds: args.seconds,
         ..send::Load::default()
     };
-    let neighbours = send::Prepared::new(&target, &load, progress).await?;
+    let neighbours = send::Prebuilt::new(&target, &load, progress).await?;
     let all = if args.worst.is_empty() {
         Worst::ALL_KINDS.to_vec()
     } else {

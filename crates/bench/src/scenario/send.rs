@@ -8,10 +8,10 @@ use crate::output::{Measured, Progress, row};
 use crate::processes::Usage;
 use crate::target::{Target, Which};
 
-mod prepared;
+mod prebuilt;
 mod sending;
 
-pub(crate) use prepared::Prepared;
+pub(crate) use prebuilt::Prebuilt;
 
 /// Sends messages to conversations, at a rate or as fast as they are taken.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -148,6 +148,6 @@ pub(crate) async fn measure(
     load: &Load,
     progress: &Progress,
 ) -> Result<Outcome, Error> {
-    let prepared = Prepared::new(target, load, progress).await?;
-    prepared.put(target, load, progress).await
+    let prebuilt = Prebuilt::new(target, load, progress).await?;
+    prebuilt.put(target, load, progress).await
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::prepared::Heard;
+use super::prebuilt::Heard;
 use crate::Error;
 use crate::load::{Connection, Pace, Sent, Timer, send_frame};
 

@@ -12,7 +12,7 @@ use crate::stack::Places;
 /// A database that was made, or found made.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Prepared {
+pub(super) struct PrebuiltDatabase {
     #[serde(flatten)]
     pub(super) seed: Seed,
     /// Seconds that it took; none where it was there.
@@ -26,21 +26,21 @@ pub(super) async fn prepare_only(
     places: &Places,
     seed: Seed,
     progress: &Progress,
-) -> Result<Prepared, Error> {
+) -> Result<PrebuiltDatabase, Error> {
     let (mut servers, took) = prepare(places, seed, progress).await?;
     let mut postgres = PgConnection::connect(&servers.database).await?;
     let bytes = sqlx::query_scalar("select pg_database_size(current_database())");
     let bytes = bytes.fetch_one(&mut postgres).await?;
     postgres.close().await?;
     servers.stop().await?;
-    Ok(Prepared {
+    Ok(PrebuiltDatabase {
         seed,
         seconds: took.map(|took| took.as_secs_f64()),
         bytes,
     })
 }
 
-impl Prepared {
+impl PrebuiltDatabase {
     pub(super) fn rows(&self) -> Vec<(String, String)> {
         let events = self.seed.events;
         let made = self.seconds.map_or_else(

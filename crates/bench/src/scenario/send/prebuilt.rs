@@ -23,7 +23,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections that are ready to send.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct Prebuilt {
     users: LoadUsers,
     senders: Vec<Sender>,
     connections: Vec<Arc<Connection>>,
@@ -79,7 +79,7 @@ impl Times {
     }
 }
 
-impl Prepared {
+impl Prebuilt {
     /// As many users, conversations and connections as the load says.
     pub(crate) async fn new(
         target: &Target,
