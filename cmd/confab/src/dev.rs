@@ -22,7 +22,7 @@ mod args;
 pub(crate) mod key;
 mod tell;
 
-pub(crate) use args::Args;
+pub(crate) use args::DevArgs;
 
 /// Users that get a token.
 const TOKEN_USERS: [&str; 2] = ["alice", "bob"];
@@ -35,7 +35,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 const TOKEN_LIFETIME: time::Duration = time::Duration::days(30);
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     lifecycle::run(
         stop.clone(),
@@ -45,7 +45,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     .await
 }
 
-async fn up(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
+async fn up(args: DevArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let data = folder(&args.data_dir)?;
     let _lock = lock(&data)?;
     forget_ready_file(&args).await;
@@ -67,7 +67,7 @@ async fn up(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
 }
 
 /// A script that waits for the file must not find an old one.
-async fn forget_ready_file(args: &Args) {
+async fn forget_ready_file(args: &DevArgs) {
     if let Some(path) = &args.ready_file
         && let Err(error) = tokio::fs::remove_file(path).await
         && error.kind() != std::io::ErrorKind::NotFound
@@ -105,7 +105,7 @@ struct Ports {
 }
 
 impl Ports {
-    async fn of(args: &Args, data: &Path) -> anyhow::Result<Self> {
+    async fn of(args: &DevArgs, data: &Path) -> anyhow::Result<Self> {
         let path = data.join("ports.json");
         let kept = tokio::fs::read(&path)
             .await
@@ -160,7 +160,7 @@ struct Stack {
 }
 
 impl Stack {
-    async fn start(args: &Args, data: &Path) -> anyhow::Result<Self> {
+    async fn start(args: &DevArgs, data: &Path) -> anyhow::Result<Self> {
         let programs = Programs::find(&args.tools_dir)?;
         let ports = Ports::of(args, data).await?;
         let key = key::read_or_make(data).await?;
@@ -263,7 +263,7 @@ impl Stack {
     }
 
     /// Writes the ready file, and prints how to try it.
-    async fn tell(&self, args: &Args, data: &Path) -> anyhow::Result<()> {
+    async fn tell(&self, args: &DevArgs, data: &Path) -> anyhow::Result<()> {
         self.write_ready_file(args).await?;
         let told = self.told()?;
         writeln!(
@@ -274,7 +274,7 @@ impl Stack {
         Ok(())
     }
 
-    async fn write_ready_file(&self, args: &Args) -> anyhow::Result<()> {
+    async fn write_ready_file(&self, args: &DevArgs) -> anyhow::Result<()> {
         match &args.ready_file {
             Some(path) => tell::write(path, &self.told()?).await,
             None => Ok(()),
@@ -302,7 +302,7 @@ impl Stack {
     }
 
     /// Looks after what was started, until the stop.
-    async fn look_after(&mut self, args: &Args, stop: &CancellationToken) -> anyhow::Result<()> {
+    async fn look_after(&mut self, args: &DevArgs, stop: &CancellationToken) -> anyhow::Result<()> {
         while stop
             .run_until_cancelled(tokio::time::sleep(POLL_INTERVAL))
             .await

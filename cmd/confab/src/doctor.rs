@@ -26,7 +26,7 @@ use crate::{gateway, worker};
 /// changed. Ends with 1 where a check fails, and within ten seconds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = USAGE_EXAMPLES)]
-pub(crate) struct Args {
+pub(crate) struct DoctorArgs {
     /// Print JSON instead of text.
     #[arg(long, global = true, help_heading = "Output")]
     json: bool,
@@ -46,10 +46,10 @@ Examples:
 enum Role {
     /// Check what a worker with these flags needs.
     #[command(long_about = None)]
-    Worker(Box<worker::Args>),
+    Worker(Box<worker::WorkerArgs>),
     /// Check what a gateway with these flags needs.
     #[command(long_about = None)]
-    Gateway(Box<gateway::Args>),
+    Gateway(Box<gateway::GatewayArgs>),
 }
 
 /// How long the checks of a role may take, all together.
@@ -62,7 +62,7 @@ const GATEWAY_VARIABLES: [&str; 3] = [
     "CONFAB_JWT_ISSUERS",
 ];
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<()> {
     let roles = match args.role {
         Some(role) => vec![Ok(role)],
         None => of_environment()?,
@@ -146,8 +146,8 @@ fn parse<T: clap::Args>(name: &'static str) -> Result<T, Unreadable> {
     })
 }
 
-async fn check_worker(args: worker::Args) -> Vec<Check> {
-    let worker::Args { listen, settings } = args;
+async fn check_worker(args: worker::WorkerArgs) -> Vec<Check> {
+    let worker::WorkerArgs { listen, settings } = args;
     let (nats, postgres, listen) = tokio::join!(
         confab_bus::check::nats(&settings.nats, NatsRole::Worker),
         confab_worker::check_database(&settings, When::AtWill),
@@ -156,7 +156,7 @@ async fn check_worker(args: worker::Args) -> Vec<Check> {
     [nats, postgres, vec![listen]].concat()
 }
 
-async fn check_gateway(args: gateway::Args) -> Vec<Check> {
+async fn check_gateway(args: gateway::GatewayArgs) -> Vec<Check> {
     let settings = args.settings;
     let (nats, keys, listen) = tokio::join!(
         confab_bus::check::nats(&settings.nats, nats_role(&settings)),

@@ -13,7 +13,7 @@ use crate::{admin, doctor, lifecycle, telemetry};
 /// Serve clients over HTTP and WebSocket. Needs NATS, and no database.
 #[derive(Debug, clap::Args)]
 #[command(after_help = USAGE_EXAMPLES)]
-pub(crate) struct Args {
+pub(crate) struct GatewayArgs {
     #[command(flatten)]
     pub(crate) settings: Settings,
 }
@@ -31,7 +31,7 @@ docs/operations/identity-providers.md has settings for providers.";
 /// What a gateway may take beyond its drain delay and drain time to end its tasks and its connection to NATS.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(10);
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let drain = args
         .settings

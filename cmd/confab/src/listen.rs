@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use clap::Args as ClapArgs;
+use clap::ArgsX;
 use confab_client::{Change, Changes, Encoding, ResumeOptions, Resuming};
 use confab_protocol::event::Event;
 use confab_protocol::frame::Truncated;
@@ -19,9 +19,9 @@ use log::{Log, Read};
 ///
 /// When the connection ends, the session is resumed at the next gateway, and what was missed is printed in its place; what
 /// the gateway does not replay is read over HTTP.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 #[command(after_help = USAGE_EXAMPLES)]
-pub(crate) struct Args {
+pub(crate) struct ListenArgs {
     /// Required: the token of who listens.
     #[arg(
         long,
@@ -54,7 +54,7 @@ Examples, with what `confab dev` prints to paste:
   confab listen --token $BOB
   confab listen --token $BOB --url http://one.example,http://other.example --raw";
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: ListenArgs) -> anyhow::Result<()> {
     let log = Log::new(&args.url, &args.token)?;
     let mut options = ResumeOptions::new(args.url, args.token.as_str());
     if args.msgpack {

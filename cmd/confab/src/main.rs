@@ -67,15 +67,15 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Gateway(Box<gateway::Args>),
-    Worker(Box<worker::Args>),
-    Dev(dev::Args),
-    Token(Box<token::Args>),
-    Migrate(migrate::Args),
-    Doctor(doctor::Args),
-    Send(send::Args),
-    Listen(listen::Args),
-    Session(session::Args),
+    Gateway(Box<gateway::GatewayArgs>),
+    Worker(Box<worker::WorkerArgs>),
+    Dev(dev::DevArgs),
+    Token(Box<token::TokenArgs>),
+    Migrate(migrate::MigrateArgs),
+    Doctor(doctor::DoctorArgs),
+    Send(send::SendArgs),
+    Listen(listen::ListenArgs),
+    Session(session::SessionArgs),
     Bench(Box<bench::Args>),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),

@@ -10,7 +10,7 @@ use crate::doctor;
 /// Bring the database to the schema of this version. Safe to run at any time, and several at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = USAGE_EXAMPLES)]
-pub(crate) struct Args {
+pub(crate) struct MigrateArgs {
     #[command(flatten)]
     database: DatabaseSettings,
 }
@@ -19,7 +19,7 @@ const USAGE_EXAMPLES: &str = "\
 Example:
   confab migrate --database-url postgres://confab@127.0.0.1:5432/confab";
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let address = confab_worker::database_address(&args.database.database_url)?;
     info!(address, "migrating the database");
     let reached = confab_worker::check_reachable(&args.database).await;

@@ -1,7 +1,7 @@
 //! `confab send`: a member in the terminal that says one thing.
 
 use anyhow::Context as _;
-use clap::Args as ClapArgs;
+use clap::ArgsX;
 use confab_client::ResumeOptions;
 use confab_protocol::ids::{ClientId, ConversationId};
 use confab_protocol::json::JsonText;
@@ -12,9 +12,9 @@ use crate::connecting;
 use crate::terminal::say;
 
 /// Send a text over a WebSocket and print its acknowledgement as JSON. It is sent again where the connection ends first.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 #[command(after_help = USAGE_EXAMPLES)]
-pub(crate) struct Args {
+pub(crate) struct SendArgs {
     /// Required: the token of who sends.
     #[arg(
         long,
@@ -48,7 +48,7 @@ const USAGE_EXAMPLES: &str = "\
 Example, with what `confab dev` prints to paste:
   confab send --token $ALICE --conversation $ID 'hello bob'";
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: SendArgs) -> anyhow::Result<()> {
     let options = ResumeOptions::new(args.url, args.token.as_str());
     let (session, changes) = connecting::open(options).await?;
     // Who only sends hears nothing.

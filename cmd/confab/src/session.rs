@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{Args, Subcommand};
 use confab_bus::records::{Bucket, Entry, Found, Record};
 use confab_bus::rpc::Workers;
 use confab_bus::{Bus, Settings};
@@ -16,9 +16,9 @@ use uuid::Uuid;
 use crate::terminal::{on_one_line, say};
 
 /// Look at the sessions that are connected or may be resumed, or end one. Needs NATS.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 #[command(after_help = USAGE_EXAMPLES)]
-pub(crate) struct Args {
+pub(crate) struct SessionArgs {
     #[command(subcommand)]
     action: Action,
 }
@@ -92,7 +92,7 @@ const LIST_COLUMNS: [&str; 8] = [
     "POSITIONS",
 ];
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: SessionArgs) -> anyhow::Result<()> {
     let bus = connect(args.action.nats()).await?;
     let bucket = Bucket::new(bus.clone(), ANY_WINDOW);
     match args.action {

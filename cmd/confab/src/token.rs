@@ -14,7 +14,7 @@ use crate::dev::key;
 /// Made tokens are never for production: there, tokens come from your identity provider.
 #[derive(Debug, clap::Args)]
 #[command(after_help = USAGE_EXAMPLES, mut_args(of_gateway))]
-pub(crate) struct Args {
+pub(crate) struct TokenArgs {
     /// Required, unless --check is there: the user, the token's `sub`.
     #[arg(
         long,
@@ -107,7 +107,7 @@ fn of_gateway(flag: clap::Arg) -> clap::Arg {
 /// The most that is read of what should be a token, in bytes: more than any token that is taken.
 const MAX_READ_BYTES: u64 = 64 * 1024;
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: TokenArgs) -> anyhow::Result<()> {
     if args.check.is_some() {
         return check(args).await;
     }
@@ -130,7 +130,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn check(args: Args) -> anyhow::Result<()> {
+async fn check(args: TokenArgs) -> anyhow::Result<()> {
     let settings = if args.auth.name_keys() {
         args.auth
     } else {

@@ -13,7 +13,7 @@ use crate::{admin, doctor, lifecycle, telemetry};
 /// Decide commands, commit them to Postgres, publish what was committed, answer queries. Needs NATS and Postgres.
 #[derive(Debug, clap::Args)]
 #[command(after_help = USAGE_EXAMPLES)]
-pub(crate) struct Args {
+pub(crate) struct WorkerArgs {
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Where /health, /ready, /metrics and /version are served; no client connects here.
@@ -38,15 +38,15 @@ Examples:
 /// What a worker may take beyond its drain time to publish what it committed and to close its connections.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(10);
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let deadline = Duration::from_secs(args.settings.drain) + SHUTDOWN_MARGIN;
     let role = serve(args, stop.clone());
     lifecycle::run(stop, deadline, Box::pin(role)).await
 }
 
-async fn serve(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
-    let Args { listen, settings } = args;
+async fn serve(args: WorkerArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    let WorkerArgs { listen, settings } = args;
     let checks = Box::pin(doctor::tell_worker(settings.clone()));
     let mut registry = telemetry::registry();
     let worker = Worker::build(settings, &mut registry, stop).await?;

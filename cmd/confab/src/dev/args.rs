@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Start a private NATS and Postgres, workers and gateways, and print how to try them. Ctrl-C stops everything.
 #[derive(Debug, clap::Args)]
 #[command(after_help = USAGE_EXAMPLES)]
-pub(crate) struct Args {
+pub(crate) struct DevArgs {
     /// How many gateways.
     #[arg(
         long,
@@ -88,7 +88,7 @@ Examples:
 /// What lets in pages of this machine, in a gateway's `CONFAB_CORS_ORIGINS`.
 const LOCAL_PAGES: &str = "localhost";
 
-impl Args {
+impl DevArgs {
     /// Origins of pages that may call: those of this machine, and those given.
     pub(super) fn origins(&self) -> String {
         let given = self.cors_origins.iter().map(String::as_str);
