@@ -76,7 +76,7 @@ enum Command {
     Send(send::SendArgs),
     Listen(listen::ListenArgs),
     Session(session::SessionArgs),
-    Bench(Box<bench::Args>),
+    Bench(Box<bench::BenchArgs>),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
     #[command(name = "asyncapi")]

@@ -17,7 +17,7 @@ use crate::scenario::send;
 
 /// Measure confab, and its parts beside it.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct BenchArgs {
     #[command(subcommand)]
     scenario: Scenario,
     /// Print what was measured as JSON instead of a table.
@@ -27,11 +27,11 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Scenario {
-    Send(Box<send::Args>),
-    Fanout(Box<fanout::Args>),
-    Idle(Box<idle::Args>),
-    Resume(Box<resume::Args>),
-    Neighbours(Box<neighbours::Args>),
+    Send(Box<send::SendArgs>),
+    Fanout(Box<fanout::FanoutArgs>),
+    Idle(Box<idle::IdleArgs>),
+    Resume(Box<resume::ResumeArgs>),
+    Neighbours(Box<neighbours::NeighboursArgs>),
     Limits(limits::LimitsSettings),
     History(history::HistorySettings),
     Ratios(ratios::RatiosArgs),
@@ -45,7 +45,7 @@ enum Scenario {
 ///
 /// # Errors
 /// When something did not start, broke under the load, or did not come in time.
-pub async fn run(args: Args) -> Result<(), Error> {
+pub async fn run(args: BenchArgs) -> Result<(), Error> {
     raise_descriptors();
     let json = args.json;
     let progress = Progress::new();

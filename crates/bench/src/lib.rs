@@ -17,5 +17,5 @@ mod stack;
 mod target;
 mod tokens;
 
-pub use command::{Args, run};
+pub use command::{BenchArgs, run};
 pub use error::Error;

@@ -23,7 +23,7 @@ pub(crate) use baseline_delta::{SendsDelta, sends_delta};
 /// Sends messages to one conversation of many connected members.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Args {
+pub(crate) struct FanoutArgs {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) target: Which,
@@ -112,7 +112,7 @@ pub(crate) struct Compared {
     pub(crate) beside: Option<SendsDelta>,
 }
 
-pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Error> {
+pub(crate) async fn run(args: FanoutArgs, progress: &Progress) -> Result<Measured, Error> {
     progress.say("starting a confab");
     let mut target = Target::start(&args.target).await?;
     let audience = Audience::of_confab(&target, &args.load, progress).await?;

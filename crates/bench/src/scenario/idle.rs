@@ -31,7 +31,7 @@ pub(crate) const SETTLE_SECONDS: f64 = 4.0;
 /// Opens connections and leaves them alone: the memory of each.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Args {
+pub(crate) struct IdleArgs {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) places: Places,
@@ -108,7 +108,7 @@ pub(crate) struct Outcome {
     pub(crate) ratio: Option<f64>,
 }
 
-pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Error> {
+pub(crate) async fn run(args: IdleArgs, progress: &Progress) -> Result<Measured, Error> {
     args.own_only.check("idle")?;
     let outcome = measure(&args.places, &args.load, progress).await?;
     Measured::new("idle", &args, &outcome, outcome.rows(&args.load))

@@ -15,7 +15,7 @@ use loud::{Loud, Worst};
 /// Sends at a small rate, alone and while another user does its worst, in turn.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Args {
+pub(crate) struct NeighboursArgs {
     #[command(flatten)]
     #[serde(skip)]
     target: Which,
@@ -49,7 +49,7 @@ struct NeighbourDelta {
     heard_ratio: f64,
 }
 
-pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Error> {
+pub(crate) async fn run(args: NeighboursArgs, progress: &Progress) -> Result<Measured, Error> {
     progress.say("starting a confab");
     let mut target = Target::start(&args.target).await?;
     let load = send::Load {

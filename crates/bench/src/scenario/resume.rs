@@ -44,7 +44,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Lets sessions lose their gateway, and resume at another.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Args {
+pub(crate) struct ResumeArgs {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) places: Places,
@@ -127,7 +127,7 @@ pub(crate) struct Both {
     pub(crate) resumes: f64,
 }
 
-pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Error> {
+pub(crate) async fn run(args: ResumeArgs, progress: &Progress) -> Result<Measured, Error> {
     args.own_only.check("resume")?;
     if args.both {
         let both = Box::pin(measure_both(&args.places, &args.load, progress)).await?;

@@ -16,7 +16,7 @@ pub(crate) use prebuilt::Prebuilt;
 /// Sends messages to conversations, at a rate or as fast as they are taken.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Args {
+pub(crate) struct SendArgs {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) target: Which,
@@ -104,7 +104,7 @@ pub(crate) struct Outcome {
     pub(crate) processor: Option<Usage>,
 }
 
-pub(crate) async fn run(args: Args, progress: &Progress) -> Result<Measured, Error> {
+pub(crate) async fn run(args: SendArgs, progress: &Progress) -> Result<Measured, Error> {
     progress.say("starting a confab");
     let mut target = Target::start(&args.target).await?;
     let outcome = measure(&mut target, &args.load, progress).await?;
