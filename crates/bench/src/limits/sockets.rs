@@ -29,12 +29,12 @@ pub(super) async fn fan_out(
     length: Duration,
     progress: &Progress,
 ) -> Result<BareFanOut, Error> {
-    let load = fanout::Load {
+    let load = fanout::FanoutLoad {
         members: sockets,
         max: true,
         warm_up: 1,
         seconds: length.as_secs().max(1),
-        ..fanout::Load::default()
+        ..fanout::FanoutLoad::default()
     };
     let outcome = fanout::of_baseline(places, &event(0)?.json, &load, progress).await?;
     let used = outcome.processor.unwrap_or_default();
@@ -56,11 +56,11 @@ pub(super) async fn idle(
     length: Duration,
     progress: &Progress,
 ) -> Result<Held, Error> {
-    let load = idle::Load {
+    let load = idle::IdleLoad {
         connections: sockets,
         // A short try need not wait as long as a measurement.
         settle: idle::SETTLE_SECONDS.min(2.0 * length.as_secs_f64()),
-        ..idle::Load::default()
+        ..idle::IdleLoad::default()
     };
     idle::baseline(places, &load, progress).await
 }

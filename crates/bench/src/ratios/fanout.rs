@@ -4,7 +4,7 @@ use super::Parts;
 use crate::Error;
 use crate::limits::baseline;
 use crate::output::Progress;
-use crate::scenario::fanout::{self, Audience, Load};
+use crate::scenario::fanout::{self, Audience, FanoutLoad};
 use crate::stack::{Places, Shape, Stack};
 use crate::target::Target;
 
@@ -20,10 +20,10 @@ pub(crate) async fn measure(
     progress.say("fan-out: starting a confab");
     let stack = Stack::start(places, &Shape::default()).await?;
     let mut target = Target::Own(Box::new(stack));
-    let load = Load {
+    let load = FanoutLoad {
         max: true,
         seconds: 9,
-        ..Load::default()
+        ..FanoutLoad::default()
     };
     let audience = Audience::of_confab(&target, &load, progress).await?;
     let baselines = baseline::start_all(places, target.urls().len()).await?;

@@ -3,7 +3,7 @@
 use super::Parts;
 use crate::Error;
 use crate::output::Progress;
-use crate::scenario::idle::{self, Load};
+use crate::scenario::idle::{self, IdleLoad};
 use crate::stack::Places;
 
 /// Measures a gateway's connections, and a bare server's.
@@ -12,7 +12,7 @@ pub(crate) async fn measure(
     parts: &mut Parts,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let outcome = idle::measure(places, &Load::default(), progress).await?;
+    let outcome = idle::measure(places, &IdleLoad::default(), progress).await?;
     parts.put("idleKib", outcome.gateway.own / 1024.0);
     parts.put("bareIdleKib", outcome.bare.own / 1024.0);
     parts.put("idleResidentKib", outcome.gateway.resident / 1024.0);

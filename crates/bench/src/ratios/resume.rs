@@ -3,7 +3,7 @@
 use super::Parts;
 use crate::Error;
 use crate::output::Progress;
-use crate::scenario::resume::{self, Load};
+use crate::scenario::resume::{self, ResumeLoad};
 use crate::stack::Places;
 
 /// Measures both storms.
@@ -12,7 +12,7 @@ pub(crate) async fn measure(
     parts: &mut Parts,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let both = resume::measure_both(places, &Load::default(), progress).await?;
+    let both = resume::measure_both(places, &ResumeLoad::default(), progress).await?;
     let (with, without) = (&both.with_window, &both.without_window);
     parts.put("resumePostgresMicros", with.processor.postgres);
     parts.put("windowlessResumePostgresMicros", without.processor.postgres);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::Parts;
 use crate::Error;
 use crate::output::Progress;
-use crate::scenario::send::{Load, Outcome, Prebuilt};
+use crate::scenario::send::{Prebuilt, SendLoad, SendOutcome};
 use crate::stack::{Places, Shape, Stack};
 use crate::target::Target;
 
@@ -16,12 +16,12 @@ const COMPARED_ROUNDS: usize = 2;
 const RUNS_PER_RATE: usize = 5;
 
 /// As many sends as are taken.
-fn saturation() -> Load {
-    Load {
+fn saturation() -> SendLoad {
+    SendLoad {
         max: true,
         warm_up: 1,
         seconds: 3,
-        ..Load::default()
+        ..SendLoad::default()
     }
 }
 
@@ -49,16 +49,16 @@ async fn latency(
     parts: &mut Parts,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let load = Load {
+    let load = SendLoad {
         warm_up: 1,
         seconds: 5,
-        ..Load::default()
+        ..SendLoad::default()
     };
     let mut runs = Vec::new();
     for _ in 0..RUNS_PER_RATE {
         runs.push(prebuilt.put(target, &load, progress).await?);
     }
-    let tail = |run: &Outcome| run.acknowledged.p99 / run.acknowledged.p50;
+    let tail = |run: &SendOutcome| run.acknowledged.p99 / run.acknowledged.p50;
     runs.sort_by(|one, other| tail(one).total_cmp(&tail(other)));
     if let (Some(best), Some(median), Some(worst)) =
         (runs.first(), runs.get(RUNS_PER_RATE / 2), runs.last())
@@ -78,13 +78,13 @@ async fn latency(
 
 /// One conversation of all connections, and a thousand with the same members, so that each message has as many copies.
 async fn hot(target: &mut Target, parts: &mut Parts, progress: &Progress) -> Result<(), Error> {
-    let spread = Load {
+    let spread = SendLoad {
         connections: 16,
         members: 16,
         in_flight: 32,
         ..saturation()
     };
-    let hot = Load {
+    let hot = SendLoad {
         conversations: 1,
         ..spread.clone()
     };
@@ -103,14 +103,14 @@ async fn one_connection(
     parts: &mut Parts,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let one = Load {
+    let one = SendLoad {
         connections: 2,
         senders: Some(1),
         conversations: 1,
         in_flight: 16,
         ..saturation()
     };
-    let sixteen = Load {
+    let sixteen = SendLoad {
         connections: 16,
         conversations: 16,
         in_flight: 1,
@@ -131,7 +131,7 @@ async fn one_connection(
 /// Puts two loads in turn.
 async fn compare(
     target: &mut Target,
-    loads: [(&'static str, Load); 2],
+    loads: [(&'static str, SendLoad); 2],
     parts: &mut Parts,
     progress: &Progress,
 ) -> Result<(), Error> {
@@ -236,7 +236,7 @@ fn put_means(parts: &mut Parts, of: &BTreeMap<&'static str, Vec<f64>>) {
 }
 
 /// What a send takes of the processors, and how long.
-fn put_costs(parts: &mut Parts, runs: &[Outcome]) {
+fn put_costs(parts: &mut Parts, runs: &[SendOutcome]) {
     let used = || runs.iter().filter_map(|run| run.processor);
     parts.put("sendMicros", mean(used().map(|used| used.service())));
     parts.put("sendGatewaysMicros", mean(used().map(|used| used.gateways)));

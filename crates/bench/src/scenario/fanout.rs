@@ -29,7 +29,7 @@ pub(crate) struct FanoutArgs {
     pub(crate) target: Which,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) load: Load,
+    pub(crate) load: FanoutLoad,
     /// Baseline servers, one for each gateway, write the same frames to as many sockets, in turn with confab.
     #[arg(long, env = "CONFAB_BENCH_BARE")]
     pub(crate) bare: bool,
@@ -41,7 +41,7 @@ pub(crate) struct FanoutArgs {
 /// What is sent.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Load {
+pub(crate) struct FanoutLoad {
     /// Members, each with a connection, spread over the gateways.
     #[arg(long, env = "CONFAB_BENCH_MEMBERS", default_value_t = 5000)]
     pub(crate) members: usize,
@@ -65,7 +65,7 @@ pub(crate) struct Load {
     pub(crate) seconds: u64,
 }
 
-impl Default for Load {
+impl Default for FanoutLoad {
     fn default() -> Self {
         Self {
             members: 5000,
@@ -82,7 +82,7 @@ impl Default for Load {
 /// What came of a load.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Outcome {
+pub(crate) struct FanoutOutcome {
     /// Events heard a second, by all connections together.
     pub(crate) frames: f64,
     /// From the intended time of a send to its event at a member, in milliseconds.
@@ -100,10 +100,10 @@ pub(crate) struct Outcome {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Compared {
     /// Of confab.
-    pub(crate) confab: Outcome,
+    pub(crate) confab: FanoutOutcome,
     /// Of bare servers, as many as confab has gateways.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) bare: Option<Outcome>,
+    pub(crate) bare: Option<FanoutOutcome>,
     /// Frames of confab : of bare servers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio: Option<f64>,
@@ -144,9 +144,9 @@ pub(crate) async fn run(args: FanoutArgs, progress: &Progress) -> Result<Measure
 pub(crate) async fn measure(
     target: &mut Target,
     audience: &Audience,
-    load: &Load,
+    load: &FanoutLoad,
     progress: &Progress,
-) -> Result<Outcome, Error> {
+) -> Result<FanoutOutcome, Error> {
     let mut used = || Ok((target.usage()?, gateways_memory(target)));
     watch(audience, load, &mut used, progress).await
 }
@@ -156,13 +156,13 @@ pub(crate) async fn compare(
     target: &mut Target,
     confab: &Audience,
     baselines: &[baseline::Baseline],
-    load: &Load,
+    load: &FanoutLoad,
     progress: &Progress,
 ) -> Result<Compared, Error> {
     let event = confab.sample()?;
     let bare = Audience::of_baseline(baselines, load, &event, progress).await?;
     let mut measured = Vec::new();
-    let turn = Load {
+    let turn = FanoutLoad {
         seconds: load.seconds.div_ceil(COMPARED_ROUNDS),
         ..load.clone()
     };
@@ -173,7 +173,7 @@ pub(crate) async fn compare(
         measured.push((of_confab, of_baseline));
     }
     // The turn whose ratio is the middle one.
-    let ratio = |(confab, bare): &(Outcome, Outcome)| confab.frames / bare.frames;
+    let ratio = |(confab, bare): &(FanoutOutcome, FanoutOutcome)| confab.frames / bare.frames;
     measured.sort_by(|one, other| ratio(one).total_cmp(&ratio(other)));
     let middle = measured.len() / 2;
     let Some((confab, bare)) = measured.into_iter().nth(middle) else {
@@ -191,9 +191,9 @@ pub(crate) async fn compare(
 pub(crate) async fn of_baseline(
     places: &Places,
     event: &Bytes,
-    load: &Load,
+    load: &FanoutLoad,
     progress: &Progress,
-) -> Result<Outcome, Error> {
+) -> Result<FanoutOutcome, Error> {
     progress.say("starting a bare server");
     let baselines = baseline::start_all(places, 1).await?;
     let audience = Audience::of_baseline(&baselines, load, event, progress).await?;
@@ -222,10 +222,10 @@ type Used<'a> = dyn FnMut() -> Result<(Option<Usage>, Option<u64>), Error> + Sen
 /// Measures what comes for as long as the load says.
 async fn watch(
     audience: &Audience,
-    load: &Load,
+    load: &FanoutLoad,
     used: &mut Used<'_>,
     progress: &Progress,
-) -> Result<Outcome, Error> {
+) -> Result<FanoutOutcome, Error> {
     let mut speaking = audience.speak(load);
     sleep(Duration::from_secs(load.warm_up)).await;
     let ((before, _), began) = (used()?, Instant::now());
@@ -247,7 +247,7 @@ async fn watch(
     let used = before.zip(after).map(|(before, after)| after.since(before));
     speaking.shutdown().await;
     audience.check()?;
-    Ok(Outcome {
+    Ok(FanoutOutcome {
         frames: heard.count as f64 / seconds,
         processor: used.map(|used| used.micros_each(heard.count as f64)),
         failed: arrivals
@@ -258,7 +258,7 @@ async fn watch(
     })
 }
 
-impl Outcome {
+impl FanoutOutcome {
     fn rows(&self, whose: &str) -> Vec<(String, String)> {
         let mut rows = vec![
             row(

@@ -40,14 +40,14 @@ pub(crate) struct IdleArgs {
     pub(crate) own_only: OwnOnly,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) load: Load,
+    pub(crate) load: IdleLoad,
 }
 
 /// What is held.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[group(id = "idle")]
-pub(crate) struct Load {
+pub(crate) struct IdleLoad {
     /// Connections, all at one gateway.
     #[arg(long, env = "CONFAB_BENCH_CONNECTIONS", default_value_t = 5000)]
     pub(crate) connections: usize,
@@ -68,7 +68,7 @@ pub(crate) struct Load {
     pub(crate) settle: f64,
 }
 
-impl Default for Load {
+impl Default for IdleLoad {
     fn default() -> Self {
         Self {
             connections: 5000,
@@ -81,7 +81,7 @@ impl Default for Load {
     }
 }
 
-impl Load {
+impl IdleLoad {
     /// How many are opened first.
     fn first(&self) -> Result<usize, Error> {
         let first = self.first.unwrap_or(self.connections / FIRST_SHARE);
@@ -97,7 +97,7 @@ impl Load {
 /// What came of it.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Outcome {
+pub(crate) struct IdleOutcome {
     /// A gateway's connection whose user has conversations.
     pub(crate) gateway: Held,
     /// One whose user has none.
@@ -117,12 +117,12 @@ pub(crate) async fn run(args: IdleArgs, progress: &Progress) -> Result<Measured,
 /// Measures a gateway and a bare server, one after the other.
 pub(crate) async fn measure(
     places: &Places,
-    load: &Load,
+    load: &IdleLoad,
     progress: &Progress,
-) -> Result<Outcome, Error> {
+) -> Result<IdleOutcome, Error> {
     let bare = baseline(places, load, progress).await?;
     let without_conversations = if load.growth {
-        let load = Load {
+        let load = IdleLoad {
             conversations: 0,
             ..load.clone()
         };
@@ -131,7 +131,7 @@ pub(crate) async fn measure(
         None
     };
     let gateway = Box::pin(gateway(places, load, progress)).await?;
-    Ok(Outcome {
+    Ok(IdleOutcome {
         ratio: gateway.over(&bare),
         gateway,
         without_conversations,
@@ -139,8 +139,8 @@ pub(crate) async fn measure(
     })
 }
 
-impl Outcome {
-    fn rows(&self, load: &Load) -> Vec<(String, String)> {
+impl IdleOutcome {
+    fn rows(&self, load: &IdleLoad) -> Vec<(String, String)> {
         let conversations = load.conversations;
         let mut rows = vec![
             row("connections", load.connections.to_string()),
@@ -168,7 +168,7 @@ impl Outcome {
 /// A gateway that began anew after the conversations were made, so that what making them took is not taken for room that
 /// connections need none of. The first connections have conversations of their own: each further one brings its share of those that the
 /// gateway knows.
-async fn gateway(places: &Places, load: &Load, progress: &Progress) -> Result<Held, Error> {
+async fn gateway(places: &Places, load: &IdleLoad, progress: &Progress) -> Result<Held, Error> {
     let first = load.first()?;
     progress.say("starting a confab");
     let shape = Shape {
@@ -208,7 +208,7 @@ async fn connect(users: &LoadUsers, progress: &Progress) -> Result<Vec<Connectio
 /// The same of a bare server.
 pub(crate) async fn baseline(
     places: &Places,
-    load: &Load,
+    load: &IdleLoad,
     progress: &Progress,
 ) -> Result<Held, Error> {
     let first = load.first()?;
@@ -245,10 +245,10 @@ mod tests {
     #[test]
     fn a_part_is_opened_first_and_never_all() {
         let first = |connections, first| {
-            let load = Load {
+            let load = IdleLoad {
                 connections,
                 first,
-                ..Load::default()
+                ..IdleLoad::default()
             };
             load.first().ok()
         };

@@ -41,8 +41,8 @@ pub(crate) struct NeighboursArgs {
 #[serde(rename_all = "camelCase")]
 struct NeighbourDelta {
     worst: Worst,
-    alone: send::Outcome,
-    beside: send::Outcome,
+    alone: send::SendOutcome,
+    beside: send::SendOutcome,
     /// p99 until the acknowledgement beside it : alone.
     ratio: f64,
     /// The same until a member has it.
@@ -52,13 +52,13 @@ struct NeighbourDelta {
 pub(crate) async fn run(args: NeighboursArgs, progress: &Progress) -> Result<Measured, Error> {
     progress.say("starting a confab");
     let mut target = Target::start(&args.target).await?;
-    let load = send::Load {
+    let load = send::SendLoad {
         rate: args.rate,
         connections: 20,
         conversations: 20,
         warm_up: 1,
         seconds: args.seconds,
-        ..send::Load::default()
+        ..send::SendLoad::default()
     };
     let neighbours = send::Prebuilt::new(&target, &load, progress).await?;
     let all = if args.worst.is_empty() {

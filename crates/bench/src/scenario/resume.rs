@@ -53,7 +53,7 @@ pub(crate) struct ResumeArgs {
     pub(crate) own_only: OwnOnly,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) load: Load,
+    pub(crate) load: ResumeLoad,
     /// Without the replay window as well, in comparison.
     #[arg(long, env = "CONFAB_BENCH_BOTH")]
     pub(crate) both: bool,
@@ -63,7 +63,7 @@ pub(crate) struct ResumeArgs {
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[group(id = "resume")]
-pub(crate) struct Load {
+pub(crate) struct ResumeLoad {
     /// Sessions, one a user.
     #[arg(long, env = "CONFAB_BENCH_SESSIONS", default_value_t = 3000)]
     pub(crate) sessions: usize,
@@ -82,7 +82,7 @@ pub(crate) struct Load {
     pub(crate) window_bytes: Option<u64>,
 }
 
-impl Default for Load {
+impl Default for ResumeLoad {
     fn default() -> Self {
         Self {
             sessions: 3000,
@@ -97,8 +97,8 @@ impl Default for Load {
 /// What became of a storm.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Outcome {
-    pub(crate) load: Load,
+pub(crate) struct ResumeOutcome {
+    pub(crate) load: ResumeLoad,
     /// Sessions welcomed a second, until the last one was.
     pub(crate) welcomed: f64,
     /// Sessions a second that have all they missed, until the last one had. A resume is done then.
@@ -117,8 +117,8 @@ pub(crate) struct Outcome {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Both {
-    pub(crate) with_window: Outcome,
-    pub(crate) without_window: Outcome,
+    pub(crate) with_window: ResumeOutcome,
+    pub(crate) without_window: ResumeOutcome,
     /// Postgres' processor time of a resume without the window : with it. Questions for memberships are in both.
     pub(crate) postgres: f64,
     /// The same of the time that its statements took.
@@ -140,10 +140,10 @@ pub(crate) async fn run(args: ResumeArgs, progress: &Progress) -> Result<Measure
 /// The same storm with the window as the gateway has it, and without any.
 pub(crate) async fn measure_both(
     places: &Places,
-    load: &Load,
+    load: &ResumeLoad,
     progress: &Progress,
 ) -> Result<Both, Error> {
-    let with = |window_bytes| Load {
+    let with = |window_bytes| ResumeLoad {
         window_bytes,
         ..load.clone()
     };
@@ -183,7 +183,7 @@ impl Both {
     }
 }
 
-impl Outcome {
+impl ResumeOutcome {
     fn rows(&self) -> Vec<(String, String)> {
         let (load, used, each) = (&self.load, &self.processor, &self.each);
         let missed = format!(
@@ -224,9 +224,9 @@ impl Outcome {
 /// One storm in a confab of its own.
 pub(crate) async fn measure(
     places: &Places,
-    load: &Load,
+    load: &ResumeLoad,
     progress: &Progress,
-) -> Result<Outcome, Error> {
+) -> Result<ResumeOutcome, Error> {
     progress.say("starting a confab");
     let window = load.window_bytes.map(|bytes| bytes.to_string());
     let shape = Shape {
@@ -375,10 +375,10 @@ struct Way {
 
 async fn storm(
     stack: &mut Stack,
-    load: &Load,
+    load: &ResumeLoad,
     lost: Vec<Lost>,
     progress: &Progress,
-) -> Result<Outcome, Error> {
+) -> Result<ResumeOutcome, Error> {
     let Some(url) = stack.urls().pop() else {
         return Err(Error::Failed("no gateway lives".to_owned()));
     };
@@ -408,7 +408,7 @@ async fn storm(
     let memory = (cost::memory_of_last(stack) - held) / count;
     let each = counting.end(stack, count).await?;
     drop(connections);
-    Ok(Outcome {
+    Ok(ResumeOutcome {
         load: load.clone(),
         welcomed: count / welcomed.as_secs_f64(),
         resumes: count / caught_up.as_secs_f64(),
@@ -422,7 +422,7 @@ async fn storm(
 async fn resume_all(
     lost: &[Lost],
     url: &str,
-    load: &Load,
+    load: &ResumeLoad,
     way: &Arc<Way>,
 ) -> Result<Vec<Connection>, Error> {
     let room = Arc::new(Semaphore::new(IN_HANDSHAKE));

@@ -22,13 +22,13 @@ pub(crate) struct SendArgs {
     pub(crate) target: Which,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) load: Load,
+    pub(crate) load: SendLoad,
 }
 
 /// What is sent.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Load {
+pub(crate) struct SendLoad {
     /// Messages a second, at times that do not wait for answers.
     #[arg(long, env = "CONFAB_BENCH_RATE", default_value_t = 1000.0)]
     pub(crate) rate: f64,
@@ -64,7 +64,7 @@ pub(crate) struct Load {
     pub(crate) seconds: u64,
 }
 
-impl Default for Load {
+impl Default for SendLoad {
     fn default() -> Self {
         Self {
             rate: 1000.0,
@@ -85,7 +85,7 @@ impl Default for Load {
 /// What came of a load.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Outcome {
+pub(crate) struct SendOutcome {
     /// Acknowledged a second, while it was measured.
     pub(crate) sends: f64,
     /// Events heard a second, by all connections together.
@@ -113,7 +113,7 @@ pub(crate) async fn run(args: SendArgs, progress: &Progress) -> Result<Measured,
     Measured::new("send", &args, &outcome, rows)
 }
 
-impl Outcome {
+impl SendOutcome {
     fn rows(&self) -> Vec<(String, String)> {
         let mut rows = vec![
             row("acknowledged", format!("{:.0} a second", self.sends)),
@@ -145,9 +145,9 @@ impl Outcome {
 /// Puts the load on a confab.
 pub(crate) async fn measure(
     target: &mut Target,
-    load: &Load,
+    load: &SendLoad,
     progress: &Progress,
-) -> Result<Outcome, Error> {
+) -> Result<SendOutcome, Error> {
     let prebuilt = Prebuilt::new(target, load, progress).await?;
     prebuilt.put(target, load, progress).await
 }

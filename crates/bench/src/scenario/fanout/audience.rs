@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use super::Load;
+use super::FanoutLoad;
 use crate::Error;
 use crate::limits::baseline::Baseline;
 use crate::load::{Arrivals, Connection, Isolated, LoadUsers, Pace, connect_all, send_frame};
@@ -50,7 +50,7 @@ impl Audience {
     /// The members of a new conversation, connected.
     pub(crate) async fn of_confab(
         target: &Target,
-        load: &Load,
+        load: &FanoutLoad,
         progress: &Progress,
     ) -> Result<Self, Error> {
         progress.say("making users and a conversation");
@@ -77,7 +77,7 @@ impl Audience {
     /// Sockets of bare servers in turn, to which this event is written.
     pub(crate) async fn of_baseline(
         baselines: &[Baseline],
-        load: &Load,
+        load: &FanoutLoad,
         event: &Bytes,
         progress: &Progress,
     ) -> Result<Self, Error> {
@@ -128,7 +128,7 @@ impl Audience {
     }
 
     /// Says something at the load's times, or as often as there is room, until it is ended.
-    pub(crate) fn speak(&self, load: &Load) -> JoinSet<Result<(), Error>> {
+    pub(crate) fn speak(&self, load: &FanoutLoad) -> JoinSet<Result<(), Error>> {
         let mut speaking = JoinSet::new();
         let pace = Pace::new(Instant::now(), load.rate, 0, 1);
         let (connections, arrivals) = (Arc::clone(&self.connections), Arc::clone(&self.arrivals));
@@ -151,7 +151,7 @@ impl Audience {
     }
 
     /// Says something until all hear it: a socket may be open a moment before its server writes to it.
-    async fn settle(&self, load: &Load) -> Result<(), Error> {
+    async fn settle(&self, load: &FanoutLoad) -> Result<(), Error> {
         let everyone = u32::try_from(load.members).unwrap_or(u32::MAX);
         let began = Instant::now();
         while began.elapsed() < AUDIENCE_TIMEOUT {
@@ -191,7 +191,7 @@ impl Voice {
     }
 }
 
-fn arrivals(load: &Load) -> Result<Arc<Arrivals>, Error> {
+fn arrivals(load: &FanoutLoad) -> Result<Arc<Arrivals>, Error> {
     let sockets = u32::try_from(load.members).unwrap_or_default();
     if sockets == 0 || load.in_flight == 0 {
         let what = "a fan-out needs a member, and a message that may be on the way";

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Audience, Load};
+use super::{Audience, FanoutLoad};
 use crate::Error;
 use crate::output::{Progress, row};
 use crate::scenario::send;
@@ -25,9 +25,9 @@ pub(crate) struct SendsDelta {
     /// Frames a second that the fan-out was to write meanwhile.
     pub(crate) frames: f64,
     /// Without it.
-    pub(crate) without: send::Outcome,
+    pub(crate) without: send::SendOutcome,
     /// While it ran.
-    pub(crate) with: send::Outcome,
+    pub(crate) with: send::SendOutcome,
     /// p99 until the acknowledgement with it : without it.
     pub(crate) ratio: f64,
 }
@@ -37,19 +37,19 @@ pub(crate) struct SendsDelta {
 pub(crate) async fn sends_delta(
     target: &mut Target,
     audience: &Audience,
-    load: &Load,
+    load: &FanoutLoad,
     rate: f64,
     progress: &Progress,
 ) -> Result<SendsDelta, Error> {
-    let sends = send::Load {
+    let sends = send::SendLoad {
         rate,
         conversations: load.members.clamp(1, SMALL_CONVERSATIONS),
         text: load.text,
         warm_up: load.warm_up.min(WARM_UP_SECONDS),
         seconds: load.seconds.min(MAX_MEASURE_SECONDS),
-        ..send::Load::default()
+        ..send::SendLoad::default()
     };
-    let steady = Load {
+    let steady = FanoutLoad {
         max: false,
         ..load.clone()
     };

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::sending::{Sender, Sending, Timing, Way};
-use super::{Load, Outcome};
+use super::{SendLoad, SendOutcome};
 use crate::Error;
 use crate::load::{Connection, Hearing, Latencies, LoadUsers, Pace, Sent, Timer, connect_all};
 use crate::output::Progress;
@@ -71,7 +71,7 @@ struct Times {
 }
 
 impl Times {
-    fn of(load: &Load) -> Self {
+    fn of(load: &SendLoad) -> Self {
         let start = Instant::now() + Duration::from_millis(100);
         let from = start + Duration::from_secs(load.warm_up);
         let until = from + Duration::from_secs(load.seconds);
@@ -83,7 +83,7 @@ impl Prebuilt {
     /// As many users, conversations and connections as the load says.
     pub(crate) async fn new(
         target: &Target,
-        load: &Load,
+        load: &SendLoad,
         progress: &Progress,
     ) -> Result<Self, Error> {
         progress.say("making users and conversations");
@@ -113,9 +113,9 @@ impl Prebuilt {
     pub(crate) async fn put(
         &self,
         target: &mut Target,
-        load: &Load,
+        load: &SendLoad,
         progress: &Progress,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<SendOutcome, Error> {
         for room in &self.rooms {
             // At a pace answers make room that nobody takes.
             room.forget_permits(Semaphore::MAX_PERMITS);
@@ -140,7 +140,7 @@ impl Prebuilt {
         }
     }
 
-    fn send(&self, load: &Load, times: Times) -> Result<JoinSet<Result<(), Error>>, Error> {
+    fn send(&self, load: &SendLoad, times: Times) -> Result<JoinSet<Result<(), Error>>, Error> {
         let mut sending = JoinSet::new();
         for (part, sender) in self.senders.iter().enumerate() {
             let (Some(connection), Some(room), Some(user)) = (
@@ -177,10 +177,10 @@ impl Prebuilt {
     async fn watch(
         &self,
         target: &mut Target,
-        load: &Load,
+        load: &SendLoad,
         times: Times,
         progress: &Progress,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<SendOutcome, Error> {
         let (began, before) = (Instant::now(), target.usage()?);
         let (answers, copies) = self.heard.counts();
         self.heard.failed.store(0, Ordering::Relaxed);
@@ -198,7 +198,7 @@ impl Prebuilt {
         let used = before.zip(after).map(|(before, after)| after.since(before));
         let acknowledged = self.heard.acknowledged.take();
         let failed = self.heard.failed.load(Ordering::Relaxed);
-        Ok(Outcome {
+        Ok(SendOutcome {
             sends: answered / seconds,
             events: (all_copies - copies) as f64 / seconds,
             processor: used.map(|used| used.micros_each(answered)),
@@ -214,7 +214,7 @@ impl Prebuilt {
     }
 
     /// Waits for what the messages that count are owed: a slow answer left out would make the others look like all.
-    async fn rest(&self, load: &Load) {
+    async fn rest(&self, load: &SendLoad) {
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         let members = u64::try_from(load.members).unwrap_or(u64::MAX);
         while Instant::now() < deadline {
@@ -232,7 +232,7 @@ impl Prebuilt {
 
 /// Begins the conversations, and says who sends to which: each is sent to by its first member, or, where there are fewer of them than
 /// senders, by all of its members that send.
-async fn senders(load: &Load, users: &LoadUsers) -> Result<Vec<Sender>, Error> {
+async fn senders(load: &SendLoad, users: &LoadUsers) -> Result<Vec<Sender>, Error> {
     let count = load
         .senders
         .unwrap_or(load.connections)
