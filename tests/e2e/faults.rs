@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use confab_stack::Proxy;
 
-use crate::history::{Load, Shape};
+use crate::history::{HistoryLoad, Shape};
 use crate::support::{Cluster, Setup, sample};
 
 mod chaos;
@@ -51,13 +51,13 @@ async fn links(cluster: &Cluster) -> (Vec<Proxy>, Vec<String>) {
 }
 
 /// A load whose clients connect through links.
-async fn linked(cluster: &Cluster) -> (Vec<Proxy>, Load) {
+async fn linked(cluster: &Cluster) -> (Vec<Proxy>, HistoryLoad) {
     let (links, urls) = links(cluster).await;
     let shape = Shape {
         urls: Some(urls),
         ..Shape::default()
     };
-    let load = Load::start(cluster, shape).await;
+    let load = HistoryLoad::start(cluster, shape).await;
     (links, load)
 }
 

@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom as _;
 use tokio::time::{Instant, sleep};
 
 use super::{links, setup};
-use crate::history::{Load, Shape};
+use crate::history::{HistoryLoad, Shape};
 use crate::support::{Cluster, RefusingStream, Setup, soak};
 
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +75,7 @@ async fn faults_at_random_lose_nothing() {
         seed,
         ..Shape::default()
     };
-    let load = Load::start(&cluster, shape).await;
+    let load = HistoryLoad::start(&cluster, shape).await;
     let until = Instant::now() + Duration::from_secs(soak(180, 15) as u64);
     while Instant::now() < until {
         load.goes_on(60).await;

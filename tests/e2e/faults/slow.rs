@@ -6,7 +6,7 @@ use confab_stack::{Proxy, Traffic};
 use tokio::time::sleep;
 
 use super::{WAIT_TIMEOUT, links, metric, setup};
-use crate::history::{Load, Shape};
+use crate::history::{HistoryLoad, Shape};
 use crate::support::{Cluster, Setup, eventually, soak};
 
 const MIB_BYTES: u64 = 1024 * 1024;
@@ -51,7 +51,7 @@ async fn who_takes_nothing_is_closed_and_resumes() {
 }
 
 /// The clients wait longer than any of it takes, and the links keep little.
-async fn start(stall: &str) -> (Cluster, Vec<Proxy>, Load) {
+async fn start(stall: &str) -> (Cluster, Vec<Proxy>, HistoryLoad) {
     let mut setup = setup();
     setup
         .gateway_env
@@ -63,7 +63,7 @@ async fn start(stall: &str) -> (Cluster, Vec<Proxy>, Load) {
         silence: Duration::from_secs(120),
         ..Shape::default()
     };
-    let load = Load::start(&cluster, shape).await;
+    let load = HistoryLoad::start(&cluster, shape).await;
     (cluster, links, load)
 }
 

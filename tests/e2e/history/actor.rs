@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::client::{Answer, Client};
 use super::load::{Chat, moment};
-use super::record::{Action, Acts, Command, Millis, Outcome, ReadMark, now};
+use super::record::{Action, Acts, CommandOutcome, IssuedCommand, Millis, ReadMark, now};
 use crate::support::text;
 
 /// How long a call may take: a gateway that stands still answers nothing.
@@ -87,8 +87,8 @@ impl Actor {
         }
     }
 
-    fn note(&mut self, conversation: ConversationId, action: Action, outcome: Outcome) {
-        self.done.commands.push(Command {
+    fn note(&mut self, conversation: ConversationId, action: Action, outcome: CommandOutcome) {
+        self.done.commands.push(IssuedCommand {
             conversation,
             actor: self.client.user.clone(),
             action,
@@ -146,20 +146,20 @@ impl Actor {
             match tried {
                 Ok((message, seq)) => {
                     self.own.push((conversation, message));
-                    break Outcome::Done(Some(seq));
+                    break CommandOutcome::Done(Some(seq));
                 }
-                Err(Outcome::Refused(code)) if !code.retryable() => {
+                Err(CommandOutcome::Refused(code)) if !code.retryable() => {
                     // An earlier try may have been carried out.
                     break if open {
-                        Outcome::Unknown
+                        CommandOutcome::Unknown
                     } else {
-                        Outcome::Refused(code)
+                        CommandOutcome::Refused(code)
                     };
                 }
-                Err(outcome) => open |= outcome == Outcome::Unknown,
+                Err(outcome) => open |= outcome == CommandOutcome::Unknown,
             }
             if Instant::now() >= until {
-                break Outcome::Unknown;
+                break CommandOutcome::Unknown;
             }
             sleep(moment(&mut self.rng, 200)).await;
         };
@@ -171,7 +171,7 @@ impl Actor {
         id: ClientId,
         conversation_id: ConversationId,
         words: &str,
-    ) -> Result<(EventId, Seq), Outcome> {
+    ) -> Result<(EventId, Seq), CommandOutcome> {
         let send = ClientFrame::Send(Send {
             id: id.into(),
             conversation_id,
@@ -180,7 +180,7 @@ impl Actor {
         match self.client.ask(id.to_string(), send).await {
             Answer::Done(message, seq) => Ok((message, seq)),
             Answer::Refused(error) => Err(refused(error.code)),
-            Answer::Broken => Err(Outcome::Unknown),
+            Answer::Broken => Err(CommandOutcome::Unknown),
         }
     }
 
@@ -189,7 +189,7 @@ impl Actor {
         id: ClientId,
         conversation_id: ConversationId,
         words: &str,
-    ) -> Result<(EventId, Seq), Outcome> {
+    ) -> Result<(EventId, Seq), CommandOutcome> {
         let message = NewMessage {
             conversation_id,
             client_id: Some(id),
@@ -258,7 +258,7 @@ impl Actor {
         };
         let added = done(call(self.http().add_participants(chat.id, &members)).await);
         // Who is not sure tries it there.
-        if !matches!(added, Outcome::Refused(_)) {
+        if !matches!(added, CommandOutcome::Refused(_)) {
             chat.members.lock().unwrap().insert(someone.clone());
         }
         self.note(chat.id, Action::Add(vec![someone]), added);
@@ -267,7 +267,7 @@ impl Actor {
     /// Removes another, or leaves.
     async fn remove(&mut self, chat: &Chat, someone: UserId) {
         let removed = done(call(self.http().remove_participant(chat.id, &someone)).await);
-        if matches!(removed, Outcome::Done(_)) {
+        if matches!(removed, CommandOutcome::Done(_)) {
             chat.members.lock().unwrap().remove(&someone);
         }
         self.note(chat.id, Action::Remove(someone), removed);
@@ -299,29 +299,29 @@ impl Actor {
 }
 
 /// What a call came to. A refusal leaves it open only where it says so.
-async fn call<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T, Outcome> {
+async fn call<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T, CommandOutcome> {
     match timeout(CALL_TIMEOUT, Box::pin(call)).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(error.code().map_or(Outcome::Unknown, refused)),
-        Err(_) => Err(Outcome::Unknown),
+        Ok(Err(error)) => Err(error.code().map_or(CommandOutcome::Unknown, refused)),
+        Err(_) => Err(CommandOutcome::Unknown),
     }
 }
 
-fn done<T>(called: Result<T, Outcome>) -> Outcome {
-    called.map_or_else(|outcome| outcome, |_| Outcome::Done(None))
+fn done<T>(called: Result<T, CommandOutcome>) -> CommandOutcome {
+    called.map_or_else(|outcome| outcome, |_| CommandOutcome::Done(None))
 }
 
-fn outcome(answer: Answer) -> Outcome {
+fn outcome(answer: Answer) -> CommandOutcome {
     match answer {
-        Answer::Done(_, seq) => Outcome::Done(Some(seq)),
+        Answer::Done(_, seq) => CommandOutcome::Done(Some(seq)),
         Answer::Refused(error) => refused(error.code),
-        Answer::Broken => Outcome::Unknown,
+        Answer::Broken => CommandOutcome::Unknown,
     }
 }
 
-const fn refused(code: Code) -> Outcome {
+const fn refused(code: Code) -> CommandOutcome {
     match code {
-        Code::Timeout | Code::Internal => Outcome::Unknown,
-        code => Outcome::Refused(code),
+        Code::Timeout | Code::Internal => CommandOutcome::Unknown,
+        code => CommandOutcome::Refused(code),
     }
 }

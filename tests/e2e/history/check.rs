@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::signal::PresenceStatus;
 
 use super::ledger::Ledger;
-use super::record::{Account, Action, Command, Presence, ReadMark, Told};
+use super::record::{Account, Action, IssuedCommand, Presence, ReadMark, ReceivedEvent};
 use super::{commands, deliveries, marks, presence, signals};
 
 /// Something that was promised and is not so.
@@ -28,15 +28,15 @@ pub(crate) enum Violation {
     /// Stored elsewhere than its answer said.
     Elsewhere(ConversationId, UserId, Action, Seq),
     /// A client was told what is not in the log, or is another event there.
-    Altered(Told),
+    Altered(ReceivedEvent),
     /// A client was told what lies outside of its memberships.
-    Foreign(UserId, Told),
+    Foreign(UserId, ReceivedEvent),
     /// A connection was told a seq that is not above the one before.
-    Backwards(UserId, Told, Seq),
+    Backwards(UserId, ReceivedEvent, Seq),
     /// A client was told what it said that it holds.
-    Repeated(UserId, Told),
-    /// What lies before `Told` and was owed never came, and was not named as truncated.
-    Gap(UserId, Told, Seq),
+    Repeated(UserId, ReceivedEvent),
+    /// What lies before `ReceivedEvent` and was owed never came, and was not named as truncated.
+    Gap(UserId, ReceivedEvent, Seq),
     /// What was owed from this seq on was skipped by a `truncated` that does not name it.
     Unnamed(UserId, ConversationId, Seq),
     /// What is owed from this seq on has not come yet.
@@ -93,7 +93,7 @@ pub(super) fn explain(
 /// All that is wrong with what is stored, when nothing is on its way any more.
 pub(crate) fn stored(
     ledger: &Ledger,
-    commands: &[Command],
+    commands: &[IssuedCommand],
     read_marks: &[ReadMark],
 ) -> Vec<Violation> {
     assert!(ledger.is_final, "what is stored later explains nothing");

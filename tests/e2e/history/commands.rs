@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 
 use super::check::Violation;
 use super::ledger::{Ledger, Row};
-use super::record::{Action, Command, Millis, Outcome};
+use super::record::{Action, CommandOutcome, IssuedCommand, Millis};
 
 /// How long behind the time of its event a commit may end.
 const COMMIT_MS: Millis = 10_000;
@@ -25,7 +25,7 @@ struct Tally {
 
 type Key<'a> = (ConversationId, &'a UserId, &'a Action);
 
-pub(super) fn check(ledger: &Ledger, commands: &[Command], found: &mut Vec<Violation>) {
+pub(super) fn check(ledger: &Ledger, commands: &[IssuedCommand], found: &mut Vec<Violation>) {
     for ((conversation, user, action), tally) in tallies(ledger, commands) {
         let (user, action) = (user.clone(), action.clone());
         let possible = tally.done.len() + tally.unknown;
@@ -54,7 +54,7 @@ pub(super) fn check(ledger: &Ledger, commands: &[Command], found: &mut Vec<Viola
 
 /// Whether a change of a role may have found its user with that role, which is no event: an event before its answer gave it, which is not
 /// its own, and none took it long before it was asked for. Whoever joins is a plain member.
-fn may_have_had_role(ledger: &Ledger, command: &Command) -> bool {
+fn may_have_had_role(ledger: &Ledger, command: &IssuedCommand) -> bool {
     let Action::Role(user, role) = &command.action else {
         return false;
     };
@@ -83,18 +83,18 @@ fn may_have_had_role(ledger: &Ledger, command: &Command) -> bool {
         .any(|((_, has_role), until)| *has_role && asked <= until)
 }
 
-fn tallies<'a>(ledger: &'a Ledger, commands: &'a [Command]) -> BTreeMap<Key<'a>, Tally> {
+fn tallies<'a>(ledger: &'a Ledger, commands: &'a [IssuedCommand]) -> BTreeMap<Key<'a>, Tally> {
     let mut tallies: BTreeMap<Key<'_>, Tally> = BTreeMap::new();
     for command in commands {
         let key = (command.conversation, &command.actor, &command.action);
         let tally = tallies.entry(key).or_default();
         match &command.outcome {
-            Outcome::Done(seq) => {
+            CommandOutcome::Done(seq) => {
                 tally.done.push(*seq);
                 tally.silent += usize::from(may_have_had_role(ledger, command));
             }
-            Outcome::Refused(code) => tally.refused = Some(*code),
-            Outcome::Unknown => tally.unknown += 1,
+            CommandOutcome::Refused(code) => tally.refused = Some(*code),
+            CommandOutcome::Unknown => tally.unknown += 1,
         }
     }
     for (conversation, log) in &ledger.logs {

@@ -9,7 +9,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 
 use super::check::Violation;
 use super::ledger::{Ledger, Log, Membership};
-use super::record::{Account, Generation, Heard, Told};
+use super::record::{Account, Generation, Heard, ReceivedEvent};
 
 /// What one client has of one conversation.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +99,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn event(&mut self, told: &Told) {
+    fn event(&mut self, told: &ReceivedEvent) {
         let user = &self.account.user;
         let Some(log) = self.log_of(told) else { return };
         let Some(place) = self.places.get_mut(&told.conversation) else {
@@ -137,7 +137,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The log that the event is in; nothing where there is none.
-    fn log_of(&mut self, told: &Told) -> Option<&'a Log> {
+    fn log_of(&mut self, told: &ReceivedEvent) -> Option<&'a Log> {
         let ledger = self.ledger;
         let log = ledger.logs.get(&told.conversation);
         let row = log.and_then(|log| log.row(told.seq));
@@ -178,7 +178,7 @@ impl<'a> Walk<'a> {
         place.last = place.last.max(head);
     }
 
-    fn read(&mut self, conversation: ConversationId, head: Seq, events: &[Told]) {
+    fn read(&mut self, conversation: ConversationId, head: Seq, events: &[ReceivedEvent]) {
         let mut due = events.first().map_or(head + 1, |told| told.seq);
         for told in events {
             if self.log_of(told).is_some() && told.seq != due {

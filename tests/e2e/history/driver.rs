@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::client::{Answer, Farewell, Order, Profile};
-use super::record::{Account, Generation, Heard, Positions, Presence, Told, now};
+use super::record::{Account, Generation, Heard, Positions, Presence, ReceivedEvent, now};
 use super::socket::{End, Socket};
 
 /// The most that is waited before it connects again, in milliseconds.
@@ -31,7 +31,7 @@ const FINAL_CODES: [u16; 7] = [1000, 1002, 1003, 1007, 1009, 4400, 4403];
 const REPLACED_CODE: u16 = 4409;
 
 /// A range that was read; nothing of it where one is no member any more.
-pub(super) type Range = (ConversationId, Seq, Vec<Told>);
+pub(super) type Range = (ConversationId, Seq, Vec<ReceivedEvent>);
 
 pub(super) struct Driver {
     token: String,
@@ -260,7 +260,7 @@ impl Driver {
             Frame::Event(event) => {
                 let last = self.last.entry(event.conversation_id).or_default();
                 *last = event.seq.max(*last);
-                Some(Heard::Event(Told::from(&event)))
+                Some(Heard::Event(ReceivedEvent::from(&event)))
             }
             Frame::Frame(ServerFrame::Truncated(truncated)) => Some(self.truncated(&truncated)),
             Frame::Frame(ServerFrame::Ack(ack)) => {
@@ -366,7 +366,7 @@ pub(super) async fn read(
         let log = timeout(READ_TIMEOUT / 6, http.events(conversation, from - 1)).await;
         match log {
             Ok(Ok(events)) => {
-                let told = events.iter().map(Told::from);
+                let told = events.iter().map(ReceivedEvent::from);
                 return (
                     conversation,
                     head,

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::client::{Answer, Profile};
 use super::driver::read;
-use super::record::{Account, Generation, Heard, Positions, Presence, Told, now};
+use super::record::{Account, Generation, Heard, Positions, Presence, ReceivedEvent, now};
 use crate::support::User;
 
 /// What stands between two tries to open the session.
@@ -123,7 +123,7 @@ impl Keeper {
                     .for_each(|generation| generation.ended = Some(closed.to_string()));
             }
             Change::Event(event) => {
-                let told = Told::from(&event);
+                let told = ReceivedEvent::from(&event);
                 let named = self.truncated.get(&told.conversation);
                 if named.is_none_or(|head| told.seq > *head) {
                     self.last.insert(told.conversation, told.seq);

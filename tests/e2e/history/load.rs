@@ -19,7 +19,7 @@ use super::actor::Actor;
 use super::check;
 use super::client::{Client, Farewell, Profile};
 use super::ledger::Ledger;
-use super::record::{Account, Action, Acts, Command, Outcome, now};
+use super::record::{Account, Action, Acts, CommandOutcome, IssuedCommand, now};
 use crate::support::{Cluster, eventually, is_soak, soak};
 
 /// How long after the last fault what is owed may take (docs/architecture.md, promise 4).
@@ -72,15 +72,15 @@ pub(super) struct Chat {
 }
 
 /// A running load.
-pub(crate) struct Load {
+pub(crate) struct HistoryLoad {
     pub(crate) clients: Vec<Arc<Client>>,
     actors: JoinSet<Acts>,
-    begun: Vec<Command>,
+    begun: Vec<IssuedCommand>,
     stop: watch::Sender<bool>,
     seed: u64,
 }
 
-impl Load {
+impl HistoryLoad {
     pub(crate) async fn start(cluster: &Cluster, shape: Shape) -> Self {
         let gateways = cluster.gateways.len();
         let urls = shape.urls.clone();
@@ -151,11 +151,11 @@ impl Load {
         let began = now();
         let created = owner.http(0).create_conversation(&new, Some(&key)).await;
         let id = created.unwrap().answer.conversation.id;
-        self.begun.push(Command {
+        self.begun.push(IssuedCommand {
             conversation: id,
             actor: owner.id.clone(),
             action: Action::Create,
-            outcome: Outcome::Done(Some(1)),
+            outcome: CommandOutcome::Done(Some(1)),
             time: began..=now(),
         });
         let members = others.into_iter().chain([owner.id.clone()]);
@@ -359,13 +359,13 @@ impl Load {
         )
     }
 
-    fn summarise(&self, commands: &[Command], marks: usize) {
+    fn summarise(&self, commands: &[IssuedCommand], marks: usize) {
         let done = commands
             .iter()
-            .filter(|one| matches!(one.outcome, Outcome::Done(_)));
+            .filter(|one| matches!(one.outcome, CommandOutcome::Done(_)));
         let unknown = commands
             .iter()
-            .filter(|one| one.outcome == Outcome::Unknown);
+            .filter(|one| one.outcome == CommandOutcome::Unknown);
         let (done, unknown) = (done.count(), unknown.count());
         let heard: usize = self.clients.iter().map(|one| one.heard()).sum();
         let reconnects: usize = self.clients.iter().map(|one| one.generations() - 1).sum();

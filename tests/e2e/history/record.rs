@@ -38,7 +38,7 @@ pub(crate) enum Action {
 
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum CommandOutcome {
     /// It was answered with success, some with the seq of its event.
     Done(Option<Seq>),
     /// It was refused, so that nothing may be stored.
@@ -49,11 +49,11 @@ pub(crate) enum Outcome {
 
 /// A command, once for each that was given. A send that was tried again with its client id is one.
 #[derive(Debug, Clone)]
-pub(crate) struct Command {
+pub(crate) struct IssuedCommand {
     pub(crate) conversation: ConversationId,
     pub(crate) actor: UserId,
     pub(crate) action: Action,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: CommandOutcome,
     /// From when it was asked for until it was answered.
     pub(crate) time: RangeInclusive<Millis>,
 }
@@ -69,7 +69,7 @@ pub(crate) struct ReadMark {
 /// What one user did, in its order.
 #[derive(Debug, Default)]
 pub(crate) struct Acts {
-    pub(crate) commands: Vec<Command>,
+    pub(crate) commands: Vec<IssuedCommand>,
     pub(crate) marks: Vec<ReadMark>,
 }
 
@@ -129,7 +129,7 @@ pub(crate) struct Generation {
 /// Something that came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Heard {
-    Event(Told),
+    Event(ReceivedEvent),
     /// A user has read.
     Receipt {
         conversation: ConversationId,
@@ -155,7 +155,7 @@ pub(crate) enum Heard {
     Read {
         conversation: ConversationId,
         head: Seq,
-        events: Vec<Told>,
+        events: Vec<ReceivedEvent>,
     },
 }
 
@@ -191,7 +191,7 @@ impl Heard {
 
 /// An event as it was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct ReceivedEvent {
     pub(crate) conversation: ConversationId,
     pub(crate) seq: Seq,
     pub(crate) id: EventId,
@@ -199,7 +199,7 @@ pub(crate) struct Told {
     pub(crate) actor: UserId,
 }
 
-impl From<&Event> for Told {
+impl From<&Event> for ReceivedEvent {
     fn from(event: &Event) -> Self {
         Self {
             conversation: event.conversation_id,

@@ -11,7 +11,8 @@ mod stored;
 use super::check::{self, Violation};
 use super::ledger::{Ledger, Log, Row};
 use super::record::{
-    Account, Action, Command, Generation, Heard, Millis, Outcome, Positions, ReadMark, Told,
+    Account, Action, CommandOutcome, Generation, Heard, IssuedCommand, Millis, Positions, ReadMark,
+    ReceivedEvent,
 };
 
 const CHAT_ID: ConversationId = ConversationId(Uuid::from_u128(1));
@@ -74,22 +75,22 @@ fn ledger() -> Ledger {
 }
 
 /// What alice asked for, as it was answered.
-fn commands() -> Vec<Command> {
+fn commands() -> Vec<IssuedCommand> {
     let rows = ledger().logs[&CHAT_ID].rows.clone();
     rows.into_iter()
-        .map(|row| Command {
+        .map(|row| IssuedCommand {
             conversation: CHAT_ID,
             actor: row.actor,
             time: row.at..=row.at + 1_000,
-            outcome: Outcome::Done(matches!(row.action, Action::Send(_)).then_some(row.seq)),
+            outcome: CommandOutcome::Done(matches!(row.action, Action::Send(_)).then_some(row.seq)),
             action: row.action,
         })
         .collect()
 }
 
-fn told(seq: Seq) -> Told {
+fn told(seq: Seq) -> ReceivedEvent {
     let row = ledger().logs[&CHAT_ID].row(seq).unwrap().clone();
-    Told {
+    ReceivedEvent {
         conversation: CHAT_ID,
         seq,
         id: row.id,
@@ -231,11 +232,11 @@ fn what_lies_outside_of_the_membership_is_found() {
 #[test]
 fn another_event_than_the_logs_is_found() {
     for spoil in [
-        |told: &mut Told| told.id = EventId(Uuid::from_u128(77)),
-        |told: &mut Told| told.r#type = EventType::MessageEdited,
-        |told: &mut Told| told.actor = user("bob"),
-        |told: &mut Told| told.seq = 11,
-        |told: &mut Told| told.conversation = ConversationId(Uuid::from_u128(2)),
+        |told: &mut ReceivedEvent| told.id = EventId(Uuid::from_u128(77)),
+        |told: &mut ReceivedEvent| told.r#type = EventType::MessageEdited,
+        |told: &mut ReceivedEvent| told.actor = user("bob"),
+        |told: &mut ReceivedEvent| told.seq = 11,
+        |told: &mut ReceivedEvent| told.conversation = ConversationId(Uuid::from_u128(2)),
     ] {
         let mut spoiled = told(10);
         spoil(&mut spoiled);
@@ -331,7 +332,7 @@ fn new_session_counts_from_heads_or_seen() {
 fn events_newer_than_ledger_are_not_judged() {
     let mut ledger = ledger();
     ledger.is_final = false;
-    let newer = Told {
+    let newer = ReceivedEvent {
         seq: 12,
         ..told(10)
     };

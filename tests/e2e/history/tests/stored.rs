@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn stored(change: impl FnOnce(&mut Ledger, &mut Vec<Command>)) -> Vec<Violation> {
+fn stored(change: impl FnOnce(&mut Ledger, &mut Vec<IssuedCommand>)) -> Vec<Violation> {
     let (mut ledger, mut commands) = (ledger(), commands());
     change(&mut ledger, &mut commands);
     check::stored(&ledger, &commands, &[])
@@ -16,23 +16,23 @@ fn log(ledger: &mut Ledger) -> &mut Log {
 fn answered_command_missing_from_store_is_found() {
     let alice = user("alice");
     let missing = stored(|_, commands| {
-        commands.push(Command {
+        commands.push(IssuedCommand {
             action: send(99),
-            outcome: Outcome::Done(None),
+            outcome: CommandOutcome::Done(None),
             ..commands[0].clone()
         });
     });
     assert_eq!(missing, [Violation::Lost(CHAT_ID, alice.clone(), send(99))]);
-    let worker_retry = stored(|_, commands| commands[1].outcome = Outcome::Done(Some(3)));
+    let worker_retry = stored(|_, commands| commands[1].outcome = CommandOutcome::Done(Some(3)));
     assert_eq!(
         worker_retry,
         [Violation::Elsewhere(CHAT_ID, alice.clone(), send(2), 3)]
     );
     let role = Action::Role(user("bob"), "admin".to_owned());
     let changed = stored(|_, commands| {
-        commands.push(Command {
+        commands.push(IssuedCommand {
             action: role.clone(),
-            outcome: Outcome::Done(None),
+            outcome: CommandOutcome::Done(None),
             ..commands[0].clone()
         });
     });
@@ -46,9 +46,9 @@ fn roles(given: &[(&str, Millis)]) -> Vec<Violation> {
         let change = row(11, EventType::ParticipantUpdated, admin, &[]);
         log(ledger).rows.push(change);
         let first = commands[0].clone();
-        commands.extend(given.iter().map(|(role, at)| Command {
+        commands.extend(given.iter().map(|(role, at)| IssuedCommand {
             action: Action::Role(user("bob"), (*role).to_owned()),
-            outcome: Outcome::Done(None),
+            outcome: CommandOutcome::Done(None),
             time: *at..=at + 1_000,
             ..first.clone()
         }));
@@ -83,7 +83,7 @@ fn command_executed_twice_is_found() {
     assert_eq!(twice, [Violation::Twice(CHAT_ID, user("alice"), send(10))]);
     let repeated = stored(|ledger, commands| {
         again(ledger);
-        commands[9].outcome = Outcome::Unknown;
+        commands[9].outcome = CommandOutcome::Unknown;
     });
     assert_eq!(
         repeated,
@@ -94,7 +94,7 @@ fn command_executed_twice_is_found() {
 #[test]
 fn stored_refused_or_unrequested_command_is_found() {
     let code = Code::ConversationNotFound;
-    let refused = stored(|_, commands| commands[9].outcome = Outcome::Refused(code));
+    let refused = stored(|_, commands| commands[9].outcome = CommandOutcome::Refused(code));
     let violation = Violation::RefusedAndStored(CHAT_ID, user("alice"), send(10), code);
     assert_eq!(refused, [violation]);
     let unasked = stored(|_, commands| drop(commands.pop()));
@@ -106,9 +106,9 @@ fn stored_refused_or_unrequested_command_is_found() {
 
 #[test]
 fn what_is_unknown_may_be_stored_or_not() {
-    let kept = stored(|_, commands| commands[9].outcome = Outcome::Unknown);
+    let kept = stored(|_, commands| commands[9].outcome = CommandOutcome::Unknown);
     let lost = stored(|ledger, commands| {
-        commands[9].outcome = Outcome::Unknown;
+        commands[9].outcome = CommandOutcome::Unknown;
         log(ledger).rows.pop();
     });
     assert_eq!((kept, lost), (vec![], vec![]));
