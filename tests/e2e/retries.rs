@@ -13,7 +13,7 @@ mod killed;
 
 /// A command as it was answered, without what is different each time.
 #[derive(Debug, PartialEq)]
-struct Told {
+struct PlainAnswer {
     step: &'static str,
     status: u16,
     etag: Option<String>,
@@ -47,7 +47,7 @@ async fn worker_death_after_commit_is_answered_normally() {
 
 /// Walks until every command was answered: on a machine with too much to do, what is left of the budget behind a death is
 /// too little now and then, and `TIMEOUT` promises nothing.
-async fn whole_walk(cluster: &mut Cluster, dies: bool) -> (Vec<Told>, [String; 2]) {
+async fn whole_walk(cluster: &mut Cluster, dies: bool) -> (Vec<PlainAnswer>, [String; 2]) {
     let mut late = Vec::new();
     while late.len() < 3 {
         let mut steps = Steps {
@@ -76,7 +76,7 @@ type Late = &'static str;
 struct Steps<'a> {
     cluster: &'a mut Cluster,
     dies: bool,
-    told: Vec<Told>,
+    told: Vec<PlainAnswer>,
 }
 
 impl Steps<'_> {
@@ -212,7 +212,7 @@ impl Steps<'_> {
             self.cluster.restart_worker(dead).await;
         }
         let mut ids = Names::default();
-        self.told.push(Told {
+        self.told.push(PlainAnswer {
             step,
             status: answer.status,
             etag: answer.header("etag").map(|_| "some".to_owned()),

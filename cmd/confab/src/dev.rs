@@ -281,7 +281,7 @@ impl Stack {
         }
     }
 
-    fn told(&self) -> anyhow::Result<tell::Told> {
+    fn told(&self) -> anyhow::Result<tell::StartedStack> {
         let now = OffsetDateTime::now_utc();
         let token = |user: &str| {
             Ok((
@@ -289,7 +289,7 @@ impl Stack {
                 self.key.mint(&key::claims(user, now, TOKEN_LIFETIME))?,
             ))
         };
-        Ok(tell::Told {
+        Ok(tell::StartedStack {
             gateways: self.gateways.iter().map(tell::Running::of).collect(),
             workers: self.workers.iter().map(tell::Running::of).collect(),
             nats: self.nats.url(),

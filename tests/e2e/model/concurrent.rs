@@ -22,7 +22,7 @@ use crate::support::Cluster;
 
 /// What somebody asked for, and was told.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(super) struct AnsweredCommand {
     pub(super) who: Who,
     pub(super) command: Command,
     pub(super) answer: Answer,
@@ -95,7 +95,7 @@ async fn ask(
     who: Who,
     command: Command,
     way: Way,
-) -> Told {
+) -> AnsweredCommand {
     let from = match &command {
         Command::In(at, _) => generator.lock().unwrap().conversations[*at].head,
         Command::Create(_) | Command::ReadMessages(_) => 0,
@@ -110,7 +110,7 @@ async fn ask(
         Command::In(at, _) => head(cluster, executor, *at).await,
         Command::Create(_) | Command::ReadMessages(_) => 0,
     };
-    Told {
+    AnsweredCommand {
         who,
         command,
         answer,
@@ -130,7 +130,11 @@ async fn head(cluster: &Cluster, executor: &Executor, at: usize) -> Seq {
 }
 
 /// What each conversation has become, by its log and by what everyone was told.
-async fn conversations(cluster: &Cluster, executor: &Executor, told: &[Told]) -> Vec<Conversation> {
+async fn conversations(
+    cluster: &Cluster,
+    executor: &Executor,
+    told: &[AnsweredCommand],
+) -> Vec<Conversation> {
     let begun = begun(executor, told);
     let ids = executor.names.lock().unwrap().conversations.clone();
     assert_eq!(begun.len(), ids.len(), "conversations, and who began them");
@@ -149,7 +153,7 @@ async fn conversations(cluster: &Cluster, executor: &Executor, told: &[Told]) ->
             actor,
         };
         let rows: Vec<Row> = rows.into_iter().map(row).collect();
-        let mut queues: BTreeMap<Who, VecDeque<&Told>> = BTreeMap::new();
+        let mut queues: BTreeMap<Who, VecDeque<&AnsweredCommand>> = BTreeMap::new();
         for one in told {
             if matches!(&one.command, Command::In(place, _) if *place == at) {
                 queues.entry(one.who).or_default().push_back(one);
@@ -174,7 +178,7 @@ fn mark(answer: &Answer, conversation: &str) -> Option<Seq> {
 }
 
 /// The conversations as they began. A key gives the first answer again, whatever that was.
-fn begun(executor: &Executor, told: &[Told]) -> BTreeMap<usize, Conversation> {
+fn begun(executor: &Executor, told: &[AnsweredCommand]) -> BTreeMap<usize, Conversation> {
     let mut begun = BTreeMap::new();
     let mut keys: BTreeMap<(Who, &str), (&Create, &Answer)> = BTreeMap::new();
     for one in told {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use confab_protocol::ids::Seq;
 
 use super::command::{Action, Command, Who};
-use super::concurrent::{Told, is_alike};
+use super::concurrent::{AnsweredCommand, is_alike};
 use super::state::{Answer, Conversation};
 
 /// An event as the store has it.
@@ -20,7 +20,7 @@ pub(super) struct Row {
 pub(super) fn replay(
     begun: Conversation,
     rows: &[Row],
-    mut queues: BTreeMap<Who, VecDeque<&Told>>,
+    mut queues: BTreeMap<Who, VecDeque<&AnsweredCommand>>,
 ) -> Conversation {
     let name = begun.name.clone();
     assert_eq!(rows.first(), Some(&row(&begun, 1)), "{name}");
@@ -60,7 +60,7 @@ fn does(
     rows: &[Row],
     state: &Conversation,
     (after, due): (&Conversation, &Answer),
-    told: &Told,
+    told: &AnsweredCommand,
 ) -> bool {
     let head = usize::try_from(state.head()).unwrap();
     let appended = (state.head() + 1..=after.head()).map(|seq| row(after, seq));
@@ -79,7 +79,7 @@ fn row(conversation: &Conversation, seq: Seq) -> Row {
 }
 
 /// What becomes of a conversation by something that was granted; none where that appends nothing.
-fn granted(state: &Conversation, told: &Told) -> Option<(Conversation, Answer)> {
+fn granted(state: &Conversation, told: &AnsweredCommand) -> Option<(Conversation, Answer)> {
     let Command::In(_, action) = &told.command else {
         return None;
     };
@@ -92,7 +92,7 @@ fn granted(state: &Conversation, told: &Told) -> Option<(Conversation, Answer)> 
 }
 
 /// Asserts that what appended nothing was answered so by one of the states between asking and hearing.
-fn assert_explained(states: &[Conversation], told: &Told) {
+fn assert_explained(states: &[Conversation], told: &AnsweredCommand) {
     let Command::In(_, action) = &told.command else {
         return;
     };

@@ -32,7 +32,7 @@ impl Running {
 
 /// What was started.
 #[derive(Debug, Serialize)]
-pub(super) struct Told {
+pub(super) struct StartedStack {
     pub(super) gateways: Vec<Running>,
     pub(super) workers: Vec<Running>,
     pub(super) nats: String,
@@ -56,7 +56,7 @@ pub(super) async fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<
 }
 
 /// Writes the ready file: whoever sees it sees all of it.
-pub(super) async fn write(path: &Path, told: &Told) -> anyhow::Result<()> {
+pub(super) async fn write(path: &Path, told: &StartedStack) -> anyhow::Result<()> {
     let beside = path.with_extension("part");
     let cannot = || format!("cannot write {}", path.display());
     write_private(&beside, &serde_json::to_vec_pretty(told)?)
@@ -65,7 +65,7 @@ pub(super) async fn write(path: &Path, told: &Told) -> anyhow::Result<()> {
     tokio::fs::rename(&beside, path).await.with_context(cannot)
 }
 
-impl Told {
+impl StartedStack {
     /// Lines to read and to paste.
     pub(super) fn lines(&self, data: &Path, binary: &Path) -> String {
         [

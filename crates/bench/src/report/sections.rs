@@ -37,13 +37,13 @@ struct Drawn {
     title: &'static str,
     up: &'static str,
     /// What a run must have been told to be in it.
-    only: Option<(&'static str, Told)>,
+    only: Option<(&'static str, SettingValue)>,
     lines: Lines,
 }
 
 /// A setting's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Told {
+enum SettingValue {
     Flag(bool),
     Number(f64),
 }
@@ -194,11 +194,11 @@ impl Run {
         number.ok_or_else(|| Error::Failed(format!("{}: no number at {at}", self.scenario)))
     }
 
-    fn is(&self, (at, wanted): (&str, Told)) -> bool {
+    fn is(&self, (at, wanted): (&str, SettingValue)) -> bool {
         let told = self.value.pointer(at);
         match wanted {
-            Told::Flag(flag) => told.and_then(Value::as_bool) == Some(flag),
-            Told::Number(number) => told.and_then(Value::as_f64) == Some(number),
+            SettingValue::Flag(flag) => told.and_then(Value::as_bool) == Some(flag),
+            SettingValue::Number(number) => told.and_then(Value::as_f64) == Some(number),
         }
     }
 

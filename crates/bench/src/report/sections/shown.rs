@@ -1,7 +1,7 @@
 //! The scenarios, and what of each is shown.
 
 use super::super::plot::Axis;
-use super::{Drawn, Lines, Shown, Told};
+use super::{Drawn, Lines, SettingValue, Shown};
 
 pub(super) const SECTION_TABLE: &[Shown] = &[
     SEND_SECTION,
@@ -40,7 +40,7 @@ const SEND_SECTION: Shown = Shown {
             file: "send-latency.svg",
             title: "Sends at a rate, from the intended time on",
             up: "ms",
-            only: Some(("/settings/max", Told::Flag(false))),
+            only: Some(("/settings/max", SettingValue::Flag(false))),
             lines: Lines::Percentiles(&[
                 ("acknowledged", "/measured/acknowledged"),
                 ("heard by a member", "/measured/heard"),
@@ -50,7 +50,7 @@ const SEND_SECTION: Shown = Shown {
             file: "send-rate.svg",
             title: "As many sends as are taken",
             up: "sends/s",
-            only: Some(("/settings/max", Told::Flag(true))),
+            only: Some(("/settings/max", SettingValue::Flag(true))),
             lines: Lines::Runs {
                 across: ("in flight on each connection", "/settings/inFlight"),
                 axis: Axis::Doubling,
@@ -61,7 +61,7 @@ const SEND_SECTION: Shown = Shown {
             file: "send-saturation.svg",
             title: "As many sends as are taken: until acknowledged",
             up: "ms",
-            only: Some(("/settings/max", Told::Flag(true))),
+            only: Some(("/settings/max", SettingValue::Flag(true))),
             lines: Lines::Runs {
                 across: ("in flight on each connection", "/settings/inFlight"),
                 axis: Axis::Doubling,
@@ -102,7 +102,7 @@ const FAN_OUT_SECTION: Shown = Shown {
             file: "fanout-frames.svg",
             title: "Frames of a fan-out",
             up: "frames/s",
-            only: Some(("/settings/max", Told::Flag(true))),
+            only: Some(("/settings/max", SettingValue::Flag(true))),
             lines: Lines::Runs {
                 across: ("members", "/settings/members"),
                 axis: Axis::Linear,
@@ -116,7 +116,7 @@ const FAN_OUT_SECTION: Shown = Shown {
             file: "fanout-latency.svg",
             title: "A fan-out at a rate: until a member has a message",
             up: "ms",
-            only: Some(("/settings/max", Told::Flag(false))),
+            only: Some(("/settings/max", SettingValue::Flag(false))),
             lines: Lines::Percentiles(&[("heard", "/measured/confab/heard")]),
         },
     ],
@@ -146,7 +146,7 @@ const IDLE_SECTION: Shown = Shown {
             file: "idle-conversations.svg",
             title: "Memory of each further idle connection, by conversations",
             up: "bytes",
-            only: Some(("/settings/connections", Told::Number(5000.0))),
+            only: Some(("/settings/connections", SettingValue::Number(5000.0))),
             lines: Lines::Runs {
                 across: (
                     "conversations of each connection",
@@ -163,7 +163,7 @@ const IDLE_SECTION: Shown = Shown {
             file: "idle-connections.svg",
             title: "Memory of each further idle connection, by how many there are",
             up: "bytes",
-            only: Some(("/settings/conversations", Told::Number(20.0))),
+            only: Some(("/settings/conversations", SettingValue::Number(20.0))),
             lines: Lines::Runs {
                 across: ("connections", "/settings/connections"),
                 axis: Axis::Linear,
@@ -202,7 +202,7 @@ const RESUME_SECTION: Shown = Shown {
             file: "resume-rate.svg",
             title: "A storm of resumes",
             up: "resumes/s",
-            only: Some(("/settings/missed", Told::Number(15.0))),
+            only: Some(("/settings/missed", SettingValue::Number(15.0))),
             lines: Lines::Runs {
                 across: ("sessions", "/settings/sessions"),
                 axis: Axis::Linear,
@@ -216,7 +216,7 @@ const RESUME_SECTION: Shown = Shown {
             file: "resume-postgres.svg",
             title: "A storm of resumes: Postgres",
             up: "µs a resume",
-            only: Some(("/settings/sessions", Told::Number(3000.0))),
+            only: Some(("/settings/sessions", SettingValue::Number(3000.0))),
             lines: Lines::Runs {
                 across: ("events missed in each conversation", "/settings/missed"),
                 axis: Axis::Linear,
