@@ -20,7 +20,7 @@ mod resume;
 mod sends;
 mod table;
 
-pub(crate) use table::{Parts, RATIO_ROWS, Ratio, Row};
+pub(crate) use table::{Parts, RATIO_ROWS, Ratio, RatioRow};
 
 /// How long all of it may take.
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(8 * 60);
@@ -151,7 +151,7 @@ pub(crate) async fn run(args: RatiosArgs, json: bool, progress: Progress) -> Res
 }
 
 fn form<'a>(
-    rows: impl Iterator<Item = &'a Row>,
+    rows: impl Iterator<Item = &'a RatioRow>,
     parts: &Parts,
     broken: &[(Group, String)],
     took: Duration,
@@ -194,13 +194,13 @@ impl Ratios {
         table.load_style(presets::UTF8_FULL_CONDENSED);
         table.set_header(["ratio", "value", "goal", "met", "parts"]);
         for ratio in &self.ratios {
-            let row = Row::named(&ratio.name);
+            let row = RatioRow::named(&ratio.name);
             let parts = ratio.parts.iter();
             let parts = parts.map(|(part, value)| format!("{part} {}", output::number(*value)));
             table.add_row([
                 ratio.name.clone(),
                 format!("{:.2}", ratio.value),
-                row.map_or_else(|| ratio.goal.text(), Row::goal_text),
+                row.map_or_else(|| ratio.goal.text(), RatioRow::goal_text),
                 if ratio.met { "yes" } else { "no" }.to_owned(),
                 parts.collect::<Vec<_>>().join("\n"),
             ]);
@@ -232,14 +232,14 @@ mod tests {
         }
         let named = Group::ALL_GROUPS.iter().flat_map(|group| group.ratios());
         for name in named {
-            assert!(Row::named(name).is_some(), "{name}");
+            assert!(RatioRow::named(name).is_some(), "{name}");
         }
     }
 
     #[test]
     fn unmeasured_ratio_is_named_with_reason() {
         let broken = [(Group::Sends, "Postgres died".to_owned())];
-        let rows = ["workers", "fanOut"].map(|name| Row::named(name).unwrap());
+        let rows = ["workers", "fanOut"].map(|name| RatioRow::named(name).unwrap());
         let ratios = form(rows.into_iter(), &Parts::default(), &broken, Duration::ZERO);
         assert!(ratios.ratios.is_empty());
         let why: Vec<_> = ratios.missing.iter().map(|one| one.why.as_str()).collect();

@@ -6,7 +6,7 @@ use confab_protocol::error::Code;
 use confab_protocol::ids::{ConversationId, Seq, UserId};
 
 use super::check::Violation;
-use super::ledger::{Ledger, Row};
+use super::ledger::{Ledger, LogRow};
 use super::record::{Action, CommandOutcome, IssuedCommand, Millis};
 
 /// How long behind the time of its event a commit may end.
@@ -62,7 +62,7 @@ fn may_have_had_role(ledger: &Ledger, command: &IssuedCommand) -> bool {
         return false;
     };
     let (asked, answered) = (*command.time.start(), *command.time.end());
-    let is_own = |row: &&Row| {
+    let is_own = |row: &&LogRow| {
         let is_same = (&row.actor, &row.action) == (&command.actor, &command.action);
         is_same && command.time.contains(&row.at)
     };

@@ -26,7 +26,7 @@ pub(crate) struct Ledger {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Log {
     /// In the order of their seqs.
-    pub(crate) rows: Vec<Row>,
+    pub(crate) rows: Vec<LogRow>,
     pub(crate) memberships: BTreeMap<UserId, Vec<Membership>>,
     /// The highest of a user's read marks: each membership's is above those before.
     pub(crate) read: BTreeMap<UserId, Seq>,
@@ -34,7 +34,7 @@ pub(crate) struct Log {
 
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Row {
+pub(crate) struct LogRow {
     pub(crate) seq: Seq,
     pub(crate) id: EventId,
     pub(crate) r#type: EventType,
@@ -55,7 +55,7 @@ pub(crate) struct Membership {
 
 impl Log {
     /// The event of a seq.
-    pub(crate) fn row(&self, seq: Seq) -> Option<&Row> {
+    pub(crate) fn row(&self, seq: Seq) -> Option<&LogRow> {
         let at = usize::try_from(seq.checked_sub(1)?).ok()?;
         self.rows.get(at)
     }
@@ -163,7 +163,7 @@ async fn read_rows(
         let (r#type, target) = (r#type.parse().unwrap(), target.map(number));
         let target = target.and_then(|seq| log.row(seq)).map(|row| row.id);
         let (action, joins) = action(r#type, client_id.map(ClientId), target, &payload);
-        log.rows.push(Row {
+        log.rows.push(LogRow {
             seq: number(seq),
             id: EventId(id),
             r#type,

@@ -9,7 +9,7 @@ mod presence;
 mod stored;
 
 use super::check::{self, Violation};
-use super::ledger::{Ledger, Log, Row};
+use super::ledger::{Ledger, Log, LogRow};
 use super::record::{
     Account, Action, CommandOutcome, Generation, Heard, IssuedCommand, Millis, Positions, ReadMark,
     ReceivedEvent,
@@ -26,8 +26,8 @@ fn send(seq: Seq) -> Action {
     Action::Send(ClientId(Uuid::from_u128(seq.into())))
 }
 
-fn row(seq: Seq, r#type: EventType, action: Action, joins: &[&str]) -> Row {
-    Row {
+fn row(seq: Seq, r#type: EventType, action: Action, joins: &[&str]) -> LogRow {
+    LogRow {
         seq,
         id: EventId(Uuid::from_u128(seq.into())),
         r#type,

@@ -16,7 +16,7 @@ use super::compare;
 use super::executor::{Executor, Way};
 use super::generator::Generator;
 use super::is_same;
-use super::replay::{Row, replay};
+use super::replay::{StoredEvent, replay};
 use super::state::{Answer, Conversation, ModelState, ok, refused};
 use crate::support::Cluster;
 
@@ -147,12 +147,12 @@ async fn conversations(
         .fetch_all(&cluster.store)
         .await
         .unwrap();
-        let row = |(seq, r#type, actor): (i64, String, String)| Row {
+        let row = |(seq, r#type, actor): (i64, String, String)| StoredEvent {
             seq: seq.try_into().unwrap(),
             r#type,
             actor,
         };
-        let rows: Vec<Row> = rows.into_iter().map(row).collect();
+        let rows: Vec<StoredEvent> = rows.into_iter().map(row).collect();
         let mut queues: BTreeMap<Who, VecDeque<&AnsweredCommand>> = BTreeMap::new();
         for one in told {
             if matches!(&one.command, Command::In(place, _) if *place == at) {

@@ -10,7 +10,7 @@ use super::state::{Answer, Conversation};
 
 /// An event as the store has it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Row {
+pub(super) struct StoredEvent {
     pub(super) seq: Seq,
     pub(super) r#type: String,
     pub(super) actor: String,
@@ -19,7 +19,7 @@ pub(super) struct Row {
 /// What the conversation has become. `queues` are what each user asked for here, in its order.
 pub(super) fn replay(
     begun: Conversation,
-    rows: &[Row],
+    rows: &[StoredEvent],
     mut queues: BTreeMap<Who, VecDeque<&AnsweredCommand>>,
 ) -> Conversation {
     let name = begun.name.clone();
@@ -57,21 +57,21 @@ pub(super) fn replay(
 
 /// Whether what was told is what is due behind a state, appended what stands there in the log, and was told behind it.
 fn does(
-    rows: &[Row],
+    rows: &[StoredEvent],
     state: &Conversation,
     (after, due): (&Conversation, &Answer),
     told: &AnsweredCommand,
 ) -> bool {
     let head = usize::try_from(state.head()).unwrap();
     let appended = (state.head() + 1..=after.head()).map(|seq| row(after, seq));
-    let appended: Vec<Row> = appended.collect();
+    let appended: Vec<StoredEvent> = appended.collect();
     let stored = rows.get(head..head + appended.len());
     is_alike(&told.answer, due) && stored == Some(&appended[..]) && told.to >= after.head()
 }
 
-fn row(conversation: &Conversation, seq: Seq) -> Row {
+fn row(conversation: &Conversation, seq: Seq) -> StoredEvent {
     let event = &conversation.log[usize::try_from(seq).unwrap() - 1];
-    Row {
+    StoredEvent {
         seq,
         r#type: event.r#type.to_owned(),
         actor: event.actor.to_owned(),

@@ -36,7 +36,7 @@ impl<'a> Owed<'a> {
 
 /// An event as Postgres has it.
 #[derive(Debug)]
-struct Row {
+struct EventRow {
     seq: i64,
     id: Uuid,
     r#type: String,
@@ -47,7 +47,7 @@ struct Row {
 
 type Columns = (i64, Uuid, String, String, Option<Uuid>, String);
 
-impl From<Columns> for Row {
+impl From<Columns> for EventRow {
     fn from((seq, id, r#type, actor, client_id, payload): Columns) -> Self {
         Self {
             seq,
@@ -60,7 +60,7 @@ impl From<Columns> for Row {
     }
 }
 
-impl Row {
+impl EventRow {
     fn seq(&self) -> Seq {
         self.seq.try_into().unwrap()
     }
@@ -78,7 +78,7 @@ impl Row {
 /// history that each who is still a member reads over HTTP equals it. Waits for what is still on its way.
 pub(crate) async fn assert_log(cluster: &Cluster, conversation: ConversationId, owed: &[Owed<'_>]) {
     let log = read_log(cluster, conversation).await;
-    let seqs: Vec<Seq> = log.iter().map(Row::seq).collect();
+    let seqs: Vec<Seq> = log.iter().map(EventRow::seq).collect();
     let head = Seq::try_from(log.len()).unwrap();
     assert_eq!(
         seqs,
@@ -88,7 +88,7 @@ pub(crate) async fn assert_log(cluster: &Cluster, conversation: ConversationId, 
     for Owed { member, from, to } in owed {
         let (last, is_member) = (to.unwrap_or(head), to.is_none());
         member.hears(conversation, last, ARRIVAL_TIMEOUT).await;
-        let owed: Vec<&Row> = log
+        let owed: Vec<&EventRow> = log
             .iter()
             .filter(|row| (*from..=last).contains(&row.seq()))
             .collect();
@@ -123,7 +123,7 @@ pub(crate) async fn assert_stored(cluster: &Cluster, sent: &[Sent]) {
     }
     for (conversation, sent) in by_conversation {
         let log = read_log(cluster, conversation).await;
-        let mut stored: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
+        let mut stored: BTreeMap<String, Vec<&EventRow>> = BTreeMap::new();
         let messages = log
             .iter()
             .filter(|row| row.event_type() == EventType::MessageCreated);
@@ -192,13 +192,13 @@ pub(crate) async fn assert_memberships(
     let log = read_log(cluster, conversation).await;
     let head = Seq::try_from(log.len()).unwrap();
     let memberships = memberships(cluster, conversation, &member.id).await;
-    let mut owed: Vec<&Row> = Vec::new();
+    let mut owed: Vec<&EventRow> = Vec::new();
     for (joined, left) in memberships {
         let last = left.unwrap_or(head);
         let part = log
             .iter()
             .filter(|row| (joined..=last).contains(&row.seq()));
-        let part: Vec<&Row> = part.collect();
+        let part: Vec<&EventRow> = part.collect();
         assert_names(part[0], EventType::ParticipantAdded, &member.id);
         if left.is_some() {
             let end = part[part.len() - 1];
@@ -211,7 +211,7 @@ pub(crate) async fn assert_memberships(
     assert_heard(member, conversation, &owed);
 }
 
-fn assert_names(row: &Row, r#type: EventType, user: &UserId) {
+fn assert_names(row: &EventRow, r#type: EventType, user: &UserId) {
     let named = format!("\"userId\":\"{user}\"");
     assert!(
         row.event_type() == r#type && row.payload.contains(&named),
@@ -219,7 +219,7 @@ fn assert_names(row: &Row, r#type: EventType, user: &UserId) {
     );
 }
 
-async fn read_log(cluster: &Cluster, conversation: ConversationId) -> Vec<Row> {
+async fn read_log(cluster: &Cluster, conversation: ConversationId) -> Vec<EventRow> {
     let rows: Vec<Columns> = sqlx::query_as(
         "select seq, id, type, actor, client_id, payload from events where conversation_id = $1 order by seq",
     )
@@ -227,15 +227,15 @@ async fn read_log(cluster: &Cluster, conversation: ConversationId) -> Vec<Row> {
     .fetch_all(&cluster.store)
     .await
     .unwrap();
-    rows.into_iter().map(Row::from).collect()
+    rows.into_iter().map(EventRow::from).collect()
 }
 
-fn assert_history(log: &[Row], history: &[Message]) {
-    let stored: Vec<&Row> = log
+fn assert_history(log: &[EventRow], history: &[Message]) {
+    let stored: Vec<&EventRow> = log
         .iter()
         .filter(|row| row.event_type() == EventType::MessageCreated)
         .collect();
-    let seqs = |rows: &[&Row]| rows.iter().map(|row| row.seq()).collect::<Vec<_>>();
+    let seqs = |rows: &[&EventRow]| rows.iter().map(|row| row.seq()).collect::<Vec<_>>();
     let read: Vec<Seq> = history.iter().map(|message| message.seq).collect();
     assert_eq!(read, seqs(&stored), "history");
     for (row, message) in stored.into_iter().zip(history) {
@@ -249,7 +249,7 @@ fn assert_history(log: &[Row], history: &[Message]) {
     }
 }
 
-fn assert_heard(member: &Member, conversation: ConversationId, owed: &[&Row]) {
+fn assert_heard(member: &Member, conversation: ConversationId, owed: &[&EventRow]) {
     let id = &member.id;
     let record = member.record.borrow();
     let heard = record
@@ -265,7 +265,7 @@ fn assert_heard(member: &Member, conversation: ConversationId, owed: &[&Row]) {
     }
 }
 
-fn assert_event(row: &Row, event: &Event) {
+fn assert_event(row: &EventRow, event: &Event) {
     let heard = (event.id, event.r#type, event.actor.as_str());
     assert_eq!(
         heard,
@@ -278,7 +278,7 @@ fn assert_event(row: &Row, event: &Event) {
     }
 }
 
-fn assert_message(row: &Row, message: &Message) {
+fn assert_message(row: &EventRow, message: &Message) {
     let found = (message.id.0, message.seq, message.sender.as_str());
     assert_eq!(found, (row.id, row.seq(), row.actor.as_str()));
     assert_eq!(message.client_id.map(|id| id.0), row.client_id);

@@ -65,7 +65,7 @@ type Term = (f64, &'static str);
 
 /// How a ratio is formed: a sum of parts over a sum of parts.
 #[derive(Debug)]
-pub(crate) struct Row {
+pub(crate) struct RatioRow {
     pub(crate) name: &'static str,
     /// The ratio in words.
     pub(crate) what: &'static str,
@@ -78,7 +78,7 @@ pub(crate) struct Row {
     beside: &'static [&'static str],
 }
 
-impl Row {
+impl RatioRow {
     /// The ratio of these parts.
     ///
     /// # Errors
@@ -123,8 +123,8 @@ impl Row {
 }
 
 /// All ratios.
-pub(crate) const RATIO_ROWS: &[Row] = &[
-    Row {
+pub(crate) const RATIO_ROWS: &[RatioRow] = &[
+    RatioRow {
         name: "efficiency",
         what: "processors' time of the parts, each alone, for a durable send, acknowledged and delivered to its sender and one \
                other member : of the whole system at saturation, the load left out",
@@ -146,7 +146,7 @@ pub(crate) const RATIO_ROWS: &[Row] = &[
             "sendPostgresMicros",
         ],
     },
-    Row {
+    RatioRow {
         name: "groupCommit",
         what: "durable sends a second at saturation : with a batch cap of 1",
         above: &[(1.0, "saturationSends")],
@@ -155,7 +155,7 @@ pub(crate) const RATIO_ROWS: &[Row] = &[
         also: &[],
         beside: &["saturationP50Millis", "saturationP99Millis"],
     },
-    Row {
+    RatioRow {
         name: "latencyMedian",
         what: "p50 of a send at 1,000 a second : p50 of a single commit and of two round trips of NATS",
         above: &[(1.0, "sendP50Millis")],
@@ -164,7 +164,7 @@ pub(crate) const RATIO_ROWS: &[Row] = &[
         also: &[],
         beside: &["loadLateP50Millis"],
     },
-    Row {
+    RatioRow {
         name: "latencyTail",
         what: "p99 of a send at 1,000 a second : p50, the median of five runs",
         above: &[(1.0, "medianRunP99Millis")],
@@ -173,7 +173,7 @@ pub(crate) const RATIO_ROWS: &[Row] = &[
         also: &[],
         beside: &["bestRunTail", "worstRunTail"],
     },
-    Row {
+    RatioRow {
         name: "fanOut",
         what: "frames a second to 5,000 sockets : a bare server's, that writes what waits for a socket in one write too",
         above: &[(1.0, "fanOutFrames")],
@@ -182,7 +182,7 @@ pub(crate) const RATIO_ROWS: &[Row] = &[
         also: &[],
         beside: &[],
     },
-    Row {
+    RatioRow {
         name: "idleMemory",
         what: "memory of each further idle connection with 20 conversations, behind the first 1,000 of 5,000 : the bare server's",
         above: &[(1.0, "idleKib")],
@@ -191,7 +191,7 @@ pub(crate) const RATIO_ROWS: &[Row] = &[
         also: &[("idleKib", Goal::AtMost(12.0))],
         beside: &["idleResidentKib", "idleOverAllKib"],
     },
-    Row {
+    RatioRow {
         name: "workers",
         what: "sends a second with 2 workers : with 1, where the worker is the limit",
         above: &[(1.0, "twoWorkersSends")],
@@ -200,7 +200,7 @@ pub(crate) const RATIO_ROWS: &[Row] = &[
         also: &[],
         beside: &["twoWorkersAsShippedSends", "saturationSends"],
     },
-    Row {
+    RatioRow {
         name: "hotConversation",
         what: "sends a second into one conversation by many connections : spread over 1,000, with as many members",
         above: &[(1.0, "hotSends")],
@@ -209,7 +209,7 @@ pub(crate) const RATIO_ROWS: &[Row] = &[
         also: &[],
         beside: &[],
     },
-    Row {
+    RatioRow {
         name: "oneConnection",
         what: "sends a second by one connection with 16 in flight to one conversation : by 16 connections, one each",
         above: &[(1.0, "oneConnectionSends")],
@@ -218,7 +218,7 @@ pub(crate) const RATIO_ROWS: &[Row] = &[
         also: &[("oneConnectionSends", Goal::AtLeast(5000.0))],
         beside: &[],
     },
-    Row {
+    RatioRow {
         name: "pageTime",
         what: "time of a page at 1 million events : at 10,000",
         above: &[(1.0, "millionPageMillis")],
@@ -227,7 +227,7 @@ pub(crate) const RATIO_ROWS: &[Row] = &[
         also: &[],
         beside: &["millionPagePostgresMicros", "tenThousandPagePostgresMicros"],
     },
-    Row {
+    RatioRow {
         name: "resumeCost",
         what: "Postgres' time of a resume without the window : with it",
         above: &[(1.0, "windowlessResumePostgresMicros")],
@@ -236,7 +236,7 @@ pub(crate) const RATIO_ROWS: &[Row] = &[
         also: &[],
         beside: &["resumeMicros", "windowlessResumeMicros"],
     },
-    Row {
+    RatioRow {
         name: "resumeRate",
         what: "resumes a second with the window : without",
         above: &[(1.0, "resumes")],
@@ -245,7 +245,7 @@ pub(crate) const RATIO_ROWS: &[Row] = &[
         also: &[],
         beside: &[],
     },
-    Row {
+    RatioRow {
         name: "latencyBesideFanOut",
         what: "p99 of a send while a fan-out to 5,000 runs : without",
         above: &[(1.0, "besideFanOutP99Millis")],
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_goal_is_the_least_or_the_most() {
-        let row = |name| Row::named(name).unwrap();
+        let row = |name| RatioRow::named(name).unwrap();
         let form = |name, of: &[_]| row(name).form(&parts(of)).unwrap();
         let workers = |two| {
             form(
@@ -348,7 +348,7 @@ mod tests {
             ("batchOfOneSends", 2.0),
             ("saturationP50Millis", 3.5),
         ];
-        let ratio = Row::named("groupCommit")
+        let ratio = RatioRow::named("groupCommit")
             .unwrap()
             .form(&parts(&of))
             .unwrap();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::sections::Section;
 use crate::Error;
 use crate::output::number;
-use crate::ratios::{Ratios, Row};
+use crate::ratios::{RatioRow, Ratios};
 
 const BEGIN_MARK: &str = "<!-- bench: begin -->";
 const END_MARK: &str = "<!-- bench: end -->";
@@ -46,17 +46,17 @@ fn of_ratios(ratios: &Ratios) -> String {
     let mut rows = vec![cells(["what", "ratio", "goal", "reached"])];
     rows.push(cells(["---"; 4]));
     for ratio in &ratios.ratios {
-        let row = Row::named(&ratio.name);
+        let row = RatioRow::named(&ratio.name);
         let reached = if ratio.met { "yes" } else { "**no**" };
         rows.push(cells([
             row.map_or(ratio.name.as_str(), |row| row.what),
             &format!("{:.2}", ratio.value),
-            &row.map_or_else(|| ratio.goal.text(), Row::goal_text),
+            &row.map_or_else(|| ratio.goal.text(), RatioRow::goal_text),
             reached,
         ]));
     }
     for missing in &ratios.missing {
-        let what = Row::named(&missing.name).map_or(missing.name.as_str(), |row| row.what);
+        let what = RatioRow::named(&missing.name).map_or(missing.name.as_str(), |row| row.what);
         rows.push(cells([what, "not measured", "", "**no**"]));
     }
     let parts = ratios.ratios.iter().map(|ratio| {

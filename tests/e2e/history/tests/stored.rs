@@ -73,7 +73,7 @@ fn role_that_its_user_had_is_no_event() {
 fn command_executed_twice_is_found() {
     let again = |ledger: &mut Ledger| {
         let rows = &mut log(ledger).rows;
-        let row = Row {
+        let row = LogRow {
             seq: 11,
             ..rows[9].clone()
         };
