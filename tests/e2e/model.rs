@@ -21,7 +21,7 @@ mod told;
 use executor::{Executor, Way};
 use generator::{Generator, anyone};
 use rendered::with_times;
-use state::{Answer, ModelState};
+use state::{ModelAnswer, ModelState};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_store_and_events_match_model() {
@@ -66,7 +66,7 @@ async fn one_after_the_other(cluster: &Cluster, seed: u64, commands: usize) {
 }
 
 /// An acknowledgement has less to say than the answer of HTTP.
-fn is_same(answer: &Answer, due: &Answer) -> bool {
+fn is_same(answer: &ModelAnswer, due: &ModelAnswer) -> bool {
     let Some(seq) = answer.body.get("ack") else {
         return timeless(answer) == timeless(due);
     };
@@ -74,8 +74,8 @@ fn is_same(answer: &Answer, due: &Answer) -> bool {
 }
 
 /// When something was, is compared at the end, with the log's times.
-fn timeless(answer: &Answer) -> Answer {
-    Answer {
+fn timeless(answer: &ModelAnswer) -> ModelAnswer {
+    ModelAnswer {
         body: with_times(&answer.body, &|_| "T".to_owned()),
         ..answer.clone()
     }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::client::{Answer, Client};
+use super::client::{Client, FrameAnswer};
 use super::load::{Chat, moment};
 use super::record::{Action, Acts, CommandOutcome, IssuedCommand, Millis, ReadMark, now};
 use crate::support::text;
@@ -178,9 +178,9 @@ impl Actor {
             body: text(words),
         });
         match self.client.ask(id.to_string(), send).await {
-            Answer::Done(message, seq) => Ok((message, seq)),
-            Answer::Refused(error) => Err(refused(error.code)),
-            Answer::Broken => Err(CommandOutcome::Unknown),
+            FrameAnswer::Done(message, seq) => Ok((message, seq)),
+            FrameAnswer::Refused(error) => Err(refused(error.code)),
+            FrameAnswer::Broken => Err(CommandOutcome::Unknown),
         }
     }
 
@@ -311,11 +311,11 @@ fn done<T>(called: Result<T, CommandOutcome>) -> CommandOutcome {
     called.map_or_else(|outcome| outcome, |_| CommandOutcome::Done(None))
 }
 
-fn outcome(answer: Answer) -> CommandOutcome {
+fn outcome(answer: FrameAnswer) -> CommandOutcome {
     match answer {
-        Answer::Done(_, seq) => CommandOutcome::Done(Some(seq)),
-        Answer::Refused(error) => refused(error.code),
-        Answer::Broken => CommandOutcome::Unknown,
+        FrameAnswer::Done(_, seq) => CommandOutcome::Done(Some(seq)),
+        FrameAnswer::Refused(error) => refused(error.code),
+        FrameAnswer::Broken => CommandOutcome::Unknown,
     }
 }
 

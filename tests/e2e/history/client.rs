@@ -47,7 +47,7 @@ impl Profile {
 
 /// What a frame was answered with.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum FrameAnswer {
     /// What it is about, and the seq of its event.
     Done(EventId, Seq),
     Refused(Box<ErrorFrame>),
@@ -67,7 +67,7 @@ pub(crate) enum Farewell {
 /// What the driver is asked for.
 pub(super) enum Order {
     /// Write a frame with this id, and tell its answer.
-    Ask(String, Box<ClientFrame>, oneshot::Sender<Answer>),
+    Ask(String, Box<ClientFrame>, oneshot::Sender<FrameAnswer>),
     /// Say so of the user, now and on each connection to come.
     Presence(PresenceStatus),
     /// Go, and do not come again.
@@ -129,7 +129,7 @@ impl Client {
     }
 
     /// Writes a frame and waits for its answer.
-    pub(crate) async fn ask(&self, id: String, frame: ClientFrame) -> Answer {
+    pub(crate) async fn ask(&self, id: String, frame: ClientFrame) -> FrameAnswer {
         let (answer, answered) = oneshot::channel();
         let asked = async {
             match &self.voice {
@@ -145,7 +145,7 @@ impl Client {
             .await
             .ok()
             .flatten()
-            .unwrap_or(Answer::Broken)
+            .unwrap_or(FrameAnswer::Broken)
     }
 
     /// Says whether its user is there.

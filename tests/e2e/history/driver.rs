@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::client::{Answer, Farewell, Order, Profile};
+use super::client::{Farewell, FrameAnswer, Order, Profile};
 use super::record::{Account, Generation, Heard, Positions, Presence, ReceivedEvent, now};
 use super::socket::{End, Socket};
 
@@ -44,7 +44,7 @@ pub(super) struct Driver {
     /// Ranges that are not read yet: their first and last seqs.
     unread: BTreeMap<ConversationId, (Seq, Seq)>,
     reads: JoinSet<Range>,
-    waiting: BTreeMap<String, oneshot::Sender<Answer>>,
+    waiting: BTreeMap<String, oneshot::Sender<FrameAnswer>>,
     /// What it says of its user's presence on each connection, once it was told to.
     presence: Option<PresenceStatus>,
     /// When it was asked to look elsewhere, and whether this connection serves until then.
@@ -84,7 +84,7 @@ impl Driver {
                     account.lock().unwrap().generations.push(generation);
                     let lived = self.live(&mut socket, &account, &mut orders).await;
                     for (_, answer) in std::mem::take(&mut self.waiting) {
-                        let _gone = answer.send(Answer::Broken).is_err();
+                        let _gone = answer.send(FrameAnswer::Broken).is_err();
                     }
                     match lived {
                         Ok(opened) => {
@@ -265,13 +265,13 @@ impl Driver {
             Frame::Frame(ServerFrame::Truncated(truncated)) => Some(self.truncated(&truncated)),
             Frame::Frame(ServerFrame::Ack(ack)) => {
                 if let (Some(id), Some(message), Some(seq)) = (ack.id, ack.message_id, ack.seq) {
-                    self.answer(&id, Answer::Done(message, seq));
+                    self.answer(&id, FrameAnswer::Done(message, seq));
                 }
                 None
             }
             Frame::Frame(ServerFrame::Error(error)) => {
                 if let Some(id) = error.id.clone() {
-                    self.answer(&id, Answer::Refused(Box::new(error)));
+                    self.answer(&id, FrameAnswer::Refused(Box::new(error)));
                 }
                 None
             }
@@ -306,7 +306,7 @@ impl Driver {
         }
     }
 
-    fn answer(&mut self, id: &str, answer: Answer) {
+    fn answer(&mut self, id: &str, answer: FrameAnswer) {
         if let Some(waiting) = self.waiting.remove(id) {
             let _gone = waiting.send(answer).is_err();
         }

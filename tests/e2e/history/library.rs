@@ -8,7 +8,7 @@ use confab_protocol::frame::{ClientFrame, Truncated};
 use confab_protocol::ids::ConversationId;
 use tokio::time::sleep;
 
-use super::client::{Answer, Profile};
+use super::client::{FrameAnswer, Profile};
 use super::driver::read;
 use super::record::{Account, Generation, Heard, Positions, Presence, ReceivedEvent, now};
 use crate::support::User;
@@ -22,7 +22,7 @@ const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the library for what a frame says, and gives its answer.
-pub(super) async fn ask(resuming: &Resuming, frame: ClientFrame) -> Answer {
+pub(super) async fn ask(resuming: &Resuming, frame: ClientFrame) -> FrameAnswer {
     let stored: Result<Stored, SendError> = match frame {
         ClientFrame::Send(send) => {
             let submitted = resuming.submit(send.id.key(), send.conversation_id, send.body);
@@ -43,9 +43,9 @@ pub(super) async fn ask(resuming: &Resuming, frame: ClientFrame) -> Answer {
         other => panic!("nobody asks for {other:?}"),
     };
     match stored {
-        Ok(stored) => Answer::Done(stored.message_id, stored.seq),
-        Err(SendError::Refused(error)) => Answer::Refused(error),
-        Err(SendError::Closed(_) | SendError::Timeout | SendError::Foreign) => Answer::Broken,
+        Ok(stored) => FrameAnswer::Done(stored.message_id, stored.seq),
+        Err(SendError::Refused(error)) => FrameAnswer::Refused(error),
+        Err(SendError::Closed(_) | SendError::Timeout | SendError::Foreign) => FrameAnswer::Broken,
     }
 }
 

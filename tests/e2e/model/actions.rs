@@ -6,14 +6,14 @@ use uuid::Uuid;
 
 use super::command::{Action, BACKEND_USER, Content, Sending, Who};
 use super::rendered::at;
-use super::state::{Answer, Conversation, Data, Message, named, ok, refused};
+use super::state::{Conversation, Data, Message, ModelAnswer, named, ok, refused};
 
 /// An answer, or a refusal: both are one.
-type Outcome = Result<Answer, Answer>;
+type Outcome = Result<ModelAnswer, ModelAnswer>;
 
 impl Conversation {
     /// Carries out a command.
-    pub(super) fn apply(&mut self, who: Who, action: &Action) -> Answer {
+    pub(super) fn apply(&mut self, who: Who, action: &Action) -> ModelAnswer {
         let outcome = match action {
             Action::Patch { patch, if_match } => {
                 let version = if_match.as_ref().and_then(|(_, version)| *version);
@@ -166,7 +166,7 @@ impl Conversation {
             if stands && first.sent != *message {
                 return Err(refused(422, "IDEMPOTENCY_KEY_REUSED"));
             }
-            return Ok(Answer {
+            return Ok(ModelAnswer {
                 replayed: true,
                 ..ok(201, json!({"message": self.message(*seq)}))
             });
@@ -264,7 +264,7 @@ impl Conversation {
     }
 
     /// Refuses who has nothing to mark as read here: also the backend, which is no member.
-    pub(super) fn readable(&self, who: Who) -> Result<(), Answer> {
+    pub(super) fn readable(&self, who: Who) -> Result<(), ModelAnswer> {
         if self.is_deleted && self.was_member(who) {
             return Err(refused(410, "CONVERSATION_DELETED"));
         }
@@ -282,14 +282,14 @@ impl Conversation {
         membership.read
     }
 
-    fn only_admins(&self, who: Who) -> Result<(), Answer> {
+    fn only_admins(&self, who: Who) -> Result<(), ModelAnswer> {
         if self.administers(who) {
             return Ok(());
         }
         Err(refused(403, "INSUFFICIENT_PERMISSIONS"))
     }
 
-    fn not_fixed(&self) -> Result<(), Answer> {
+    fn not_fixed(&self) -> Result<(), ModelAnswer> {
         if self.r#type == "direct" {
             return Err(refused(409, "DIRECT_CONVERSATION_FIXED"));
         }
@@ -297,7 +297,7 @@ impl Conversation {
     }
 
     /// On a route that names a message alone a stranger is told of no conversation, and nobody of one where there is no message.
-    fn message_visible(&self, who: Who, seq: Seq) -> Result<(), Answer> {
+    fn message_visible(&self, who: Who, seq: Seq) -> Result<(), ModelAnswer> {
         let not_found = refused(404, "MESSAGE_NOT_FOUND");
         if !self.messages.contains_key(&seq) {
             return Err(not_found);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::command::{BACKEND_USER, MODEL_USERS, Who};
 use super::executor::Executor;
 use super::rendered::with_times;
-use super::state::{Answer, Conversation, ModelState};
+use super::state::{Conversation, ModelAnswer, ModelState};
 use crate::support::{Cluster, Member, User};
 
 /// How long after its answer an event may still be on its way.
@@ -297,9 +297,9 @@ impl Reader<'_> {
         self.executor.names.lock().unwrap().plain(value)
     }
 
-    async fn get(&self, gateway: usize, path: &str) -> Answer {
+    async fn get(&self, gateway: usize, path: &str) -> ModelAnswer {
         let answer = self.user.get(gateway % 2, path).await;
-        Answer {
+        ModelAnswer {
             status: answer.status,
             body: self.plain(&answer.body),
             replayed: false,

@@ -17,7 +17,7 @@ use super::executor::{Executor, Way};
 use super::generator::Generator;
 use super::is_same;
 use super::replay::{StoredEvent, replay};
-use super::state::{Answer, Conversation, ModelState, ok, refused};
+use super::state::{Conversation, ModelAnswer, ModelState, ok, refused};
 use crate::support::Cluster;
 
 /// What somebody asked for, and was told.
@@ -25,7 +25,7 @@ use crate::support::Cluster;
 pub(super) struct AnsweredCommand {
     pub(super) who: Who,
     pub(super) command: Command,
-    pub(super) answer: Answer,
+    pub(super) answer: ModelAnswer,
     /// A head of the conversation that was known before it was asked for.
     pub(super) from: Seq,
     /// Its head when the answer had come.
@@ -173,14 +173,14 @@ async fn conversations(
 }
 
 /// Where a read mark of a conversation stands by an answer.
-fn mark(answer: &Answer, conversation: &str) -> Option<Seq> {
+fn mark(answer: &ModelAnswer, conversation: &str) -> Option<Seq> {
     answer.body.get("read")?.get(conversation)?.as_u64()
 }
 
 /// The conversations as they began. A key gives the first answer again, whatever that was.
 fn begun(executor: &Executor, told: &[AnsweredCommand]) -> BTreeMap<usize, Conversation> {
     let mut begun = BTreeMap::new();
-    let mut keys: BTreeMap<(Who, &str), (&Create, &Answer)> = BTreeMap::new();
+    let mut keys: BTreeMap<(Who, &str), (&Create, &ModelAnswer)> = BTreeMap::new();
     for one in told {
         let Command::Create(create) = &one.command else {
             continue;
@@ -246,8 +246,8 @@ fn assert_pairs(state: &ModelState) {
 }
 
 /// Whether an answer is what the model says, but for read marks, which stand in no log.
-pub(super) fn is_alike(answer: &Answer, due: &Answer) -> bool {
-    let unread = |answer: &Answer| Answer {
+pub(super) fn is_alike(answer: &ModelAnswer, due: &ModelAnswer) -> bool {
+    let unread = |answer: &ModelAnswer| ModelAnswer {
         body: without_marks(&answer.body),
         ..answer.clone()
     };

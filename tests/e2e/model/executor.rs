@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::command::{Action, BACKEND_USER, Command, Content, Create, MODEL_USERS, Sending, Who};
-use super::state::Answer;
+use super::state::ModelAnswer;
 use crate::support::{Cluster, Member, User, claims};
 
 /// A message that nobody ever sent.
@@ -93,7 +93,7 @@ impl Executor {
     }
 
     /// Asks for something and gives the answer.
-    pub(super) async fn perform(&self, who: Who, command: &Command, way: Way) -> Answer {
+    pub(super) async fn perform(&self, who: Who, command: &Command, way: Way) -> ModelAnswer {
         let player = &self.players[who];
         if let (Way::Socket(number), Command::In(at, Action::Send { client_id, message })) =
             (way, command)
@@ -113,7 +113,7 @@ impl Executor {
         let answer = calling.await;
         let mut names = self.names.lock().unwrap();
         names.learn(command, &answer.body);
-        Answer {
+        ModelAnswer {
             status: answer.status,
             replayed: answer.header("idempotent-replayed") == Some("true"),
             body: names.plain(&answer.body),
@@ -126,7 +126,7 @@ impl Executor {
     }
 
     /// A send over a socket, whose acknowledgement is less than HTTP's answer.
-    async fn submit(&self, socket: &Member, at: usize, message: NewMessage) -> Answer {
+    async fn submit(&self, socket: &Member, at: usize, message: NewMessage) -> ModelAnswer {
         let id = message.client_id.unwrap();
         let pending = socket
             .session
@@ -135,7 +135,7 @@ impl Executor {
             Ok(stored) => {
                 let mut names = self.names.lock().unwrap();
                 names.enter_message(at, stored.seq, &stored.message_id.to_string());
-                Answer {
+                ModelAnswer {
                     status: 201,
                     replayed: stored.duplicate,
                     body: json!({"ack": stored.seq}),
@@ -143,7 +143,7 @@ impl Executor {
             }
             Err(SendError::Refused(refusal)) => {
                 let ErrorFrame { code, .. } = *refusal;
-                Answer {
+                ModelAnswer {
                     status: code.status(),
                     replayed: false,
                     body: json!({ "code": code }),

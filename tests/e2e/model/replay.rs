@@ -6,7 +6,7 @@ use confab_protocol::ids::Seq;
 
 use super::command::{Action, Command, Who};
 use super::concurrent::{AnsweredCommand, is_alike};
-use super::state::{Answer, Conversation};
+use super::state::{Conversation, ModelAnswer};
 
 /// An event as the store has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +59,7 @@ pub(super) fn replay(
 fn does(
     rows: &[StoredEvent],
     state: &Conversation,
-    (after, due): (&Conversation, &Answer),
+    (after, due): (&Conversation, &ModelAnswer),
     told: &AnsweredCommand,
 ) -> bool {
     let head = usize::try_from(state.head()).unwrap();
@@ -79,7 +79,7 @@ fn row(conversation: &Conversation, seq: Seq) -> StoredEvent {
 }
 
 /// What becomes of a conversation by something that was granted; none where that appends nothing.
-fn granted(state: &Conversation, told: &AnsweredCommand) -> Option<(Conversation, Answer)> {
+fn granted(state: &Conversation, told: &AnsweredCommand) -> Option<(Conversation, ModelAnswer)> {
     let Command::In(_, action) = &told.command else {
         return None;
     };
@@ -119,11 +119,11 @@ fn assert_explained(states: &[Conversation], told: &AnsweredCommand) {
 }
 
 /// Where a mark stands depends on those before it: it is never below what was asked for, and never above the head.
-fn is_mark(answer: &Answer, due: &Answer, action: &Action, state: &Conversation) -> bool {
+fn is_mark(answer: &ModelAnswer, due: &ModelAnswer, action: &Action, state: &Conversation) -> bool {
     let (Action::Read { .. }, 200, 200) = (action, answer.status, due.status) else {
         return false;
     };
-    let mark = |answer: &Answer| {
+    let mark = |answer: &ModelAnswer| {
         answer.body["read"][&state.name]
             .as_u64()
             .unwrap_or_default()

@@ -12,29 +12,29 @@ use super::generator::Hint;
 
 /// What a command is answered with.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Answer {
+pub(super) struct ModelAnswer {
     pub(super) status: u16,
     pub(super) body: Value,
     /// Whether it says that it was given before.
     pub(super) replayed: bool,
 }
 
-pub(super) fn ok(status: u16, body: Value) -> Answer {
-    Answer {
+pub(super) fn ok(status: u16, body: Value) -> ModelAnswer {
+    ModelAnswer {
         status,
         body,
         replayed: false,
     }
 }
 
-pub(super) fn refused(status: u16, code: &str) -> Answer {
+pub(super) fn refused(status: u16, code: &str) -> ModelAnswer {
     ok(status, json!({ "code": code }))
 }
 
 #[derive(Debug, Default)]
 pub(super) struct ModelState {
     pub(super) conversations: Vec<Conversation>,
-    keys: BTreeMap<(Who, String), (Create, Answer)>,
+    keys: BTreeMap<(Who, String), (Create, ModelAnswer)>,
     appends: u64,
 }
 
@@ -108,7 +108,7 @@ impl ModelState {
     }
 
     /// Carries out a command.
-    pub(super) fn apply(&mut self, who: Who, command: &Command) -> Answer {
+    pub(super) fn apply(&mut self, who: Who, command: &Command) -> ModelAnswer {
         // Only a message moves a conversation in lists.
         let said = |one: &Conversation| one.messages.keys().last().copied();
         let before: Vec<_> = self.conversations.iter().map(said).collect();
@@ -131,13 +131,13 @@ impl ModelState {
         self.conversations.iter().map(Conversation::hint).collect()
     }
 
-    fn create_once(&mut self, who: Who, create: &Create) -> Answer {
+    fn create_once(&mut self, who: Who, create: &Create) -> ModelAnswer {
         let Some(key) = &create.key else {
             return self.create(who, create);
         };
         let key = (who, key.clone());
         match self.keys.get(&key) {
-            Some((first, answer)) if first == create || self.forgot(answer) => Answer {
+            Some((first, answer)) if first == create || self.forgot(answer) => ModelAnswer {
                 replayed: true,
                 ..answer.clone()
             },
@@ -151,14 +151,14 @@ impl ModelState {
     }
 
     /// Whether nothing is left of a creation to compare a repeat with: its conversation is deleted, and the key alone is recognised.
-    fn forgot(&self, answer: &Answer) -> bool {
+    fn forgot(&self, answer: &ModelAnswer) -> bool {
         let id = answer.body.pointer("/conversation/id");
         let begun = |conversation: &&Conversation| id == Some(&json!(conversation.name));
         let begun = self.conversations.iter().find(begun);
         begun.is_some_and(|conversation| conversation.is_deleted)
     }
 
-    fn create(&mut self, who: Who, create: &Create) -> Answer {
+    fn create(&mut self, who: Who, create: &Create) -> ModelAnswer {
         let users = match create.first_members(who) {
             Ok(users) => users,
             Err(refusal) => return refusal,
@@ -178,7 +178,7 @@ impl ModelState {
         ok(201, body)
     }
 
-    fn read_messages(&mut self, who: Who, messages: &[(usize, Seq)]) -> Answer {
+    fn read_messages(&mut self, who: Who, messages: &[(usize, Seq)]) -> ModelAnswer {
         let mut marks: BTreeMap<usize, Seq> = BTreeMap::new();
         let mut is_deleted = false;
         for (at, seq) in messages {
@@ -207,7 +207,7 @@ impl ModelState {
 
 impl Create {
     /// The members to begin with, in their order.
-    pub(super) fn first_members(&self, who: Who) -> Result<Vec<Who>, Answer> {
+    pub(super) fn first_members(&self, who: Who) -> Result<Vec<Who>, ModelAnswer> {
         let mut users = Vec::new();
         for user in &self.users {
             if !users.contains(user) {
@@ -287,7 +287,7 @@ impl Conversation {
     }
 
     /// Refuses who may not see it at all.
-    pub(super) fn visible(&self, who: Who) -> Result<(), Answer> {
+    pub(super) fn visible(&self, who: Who) -> Result<(), ModelAnswer> {
         if self.is_deleted && (who == BACKEND_USER || self.was_member(who)) {
             return Err(refused(410, "CONVERSATION_DELETED"));
         }

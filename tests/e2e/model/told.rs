@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use super::command::{Action, Command, MODEL_USERS, Who};
 use super::generator::{Generator, Hint};
-use super::state::Answer;
+use super::state::ModelAnswer;
 
 impl Generator {
     /// Notes what an answer says of a conversation; of `known` there are names.
-    pub(super) fn note(&mut self, known: usize, who: Who, command: &Command, answer: &Answer) {
+    pub(super) fn note(&mut self, known: usize, who: Who, command: &Command, answer: &ModelAnswer) {
         let is_granted = answer.status < 300;
         while self.conversations.len() < known {
             self.conversations.push(Hint::beginning());
