@@ -9,13 +9,13 @@ use crate::connections::pool;
 use crate::support::{Database, Folder};
 
 /// A database of the shared server, and a NATS server that does.
-struct Place {
+struct DatabaseFixture {
     folder: Folder,
     server: Server,
     database: Database,
 }
 
-impl Place {
+impl DatabaseFixture {
     async fn new() -> Self {
         let folder = Folder::of_test();
         Self {
@@ -65,7 +65,7 @@ impl Place {
 
 #[tokio::test]
 async fn wrong_port_of_postgres_is_told() {
-    let mut place = Place::new().await;
+    let mut place = DatabaseFixture::new().await;
     let url = format!(
         "postgres://confab:hidden@127.0.0.1:{}/d",
         free_port().unwrap()
@@ -77,7 +77,7 @@ async fn wrong_port_of_postgres_is_told() {
 
 #[tokio::test]
 async fn wrong_password_is_told() {
-    let mut place = Place::new().await;
+    let mut place = DatabaseFixture::new().await;
     let (host, database) = place.parts();
     let url = format!("postgres://confab:hidden@{host}/{database}");
     let (words, remedy) = (
@@ -90,7 +90,7 @@ async fn wrong_password_is_told() {
 
 #[tokio::test]
 async fn database_that_was_not_migrated_is_told() {
-    let mut place = Place::new().await;
+    let mut place = DatabaseFixture::new().await;
     let empty = format!("empty_{}", Uuid::now_v7().simple());
     place.run(format!("create database {empty}")).await;
     let url = place.database.url.replace(place.parts().1, &empty);
@@ -104,7 +104,7 @@ async fn database_that_was_not_migrated_is_told() {
 
 #[tokio::test]
 async fn read_only_postgres_is_told() {
-    let mut place = Place::new().await;
+    let mut place = DatabaseFixture::new().await;
     let database = place.parts().1.to_owned();
     place
         .run(format!(
@@ -142,7 +142,7 @@ async fn standby_is_told() {
 
 #[tokio::test]
 async fn too_few_connections_are_told() {
-    let mut place = Place::new().await;
+    let mut place = DatabaseFixture::new().await;
     let role = format!("few_{}", Uuid::now_v7().simple());
     let (host, database) = place.parts();
     let url = format!("postgres://{role}:hidden@{host}/{database}");
@@ -178,7 +178,7 @@ async fn too_few_connections_are_told() {
 
 #[tokio::test]
 async fn pooler_by_transaction_is_told() {
-    let place = Place::new().await;
+    let place = DatabaseFixture::new().await;
     let (mut pooler, url) = pool(&place.folder, &place.database, "transaction").await;
     let fault = Fault {
         role: "worker",

@@ -13,7 +13,7 @@ use super::record::{Account, Generation, Heard, ReceivedEvent};
 
 /// What one client has of one conversation.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Delivery {
     /// It has all that it is owed up to here; none where a fresh session has not said where it begins.
     held: Option<Seq>,
     /// The last seq of the present connection.
@@ -43,7 +43,7 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
 struct Walk<'a> {
     ledger: &'a Ledger,
     account: &'a Account,
-    places: BTreeMap<ConversationId, Place>,
+    places: BTreeMap<ConversationId, Delivery>,
     found: &'a mut Vec<Violation>,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Walk<'a> {
                 (None, Some(head)) => Some(*head),
                 (None, None) => is_first.then_some(0),
             };
-            let place = Place {
+            let place = Delivery {
                 held,
                 last: 0,
                 said: said.copied(),

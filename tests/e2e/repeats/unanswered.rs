@@ -15,13 +15,13 @@ use crate::support::{Cluster, Setup, User, eventually, id_of};
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A conversation with one message.
-struct Place {
+struct Subject {
     path: String,
     conversation: ConversationId,
     message: EventId,
 }
 
-impl Place {
+impl Subject {
     async fn begin(user: &User) -> Self {
         let path = user.begins(1, "group", &["bob"]).await;
         let message = user.says(1, &path, "first").await;
@@ -51,7 +51,7 @@ impl Place {
 async fn unanswered_commands_are_repeated_at_another_gateway() {
     let mut cluster = Cluster::start(Setup::default()).await;
     let alice = cluster.user("alice");
-    let (edited, deleted) = (Place::begin(&alice).await, Place::begin(&alice).await);
+    let (edited, deleted) = (Subject::begin(&alice).await, Subject::begin(&alice).await);
     let first = ([127, 0, 0, 1], cluster.gateways[0].port()).into();
     let mut link = Proxy::start(first).await.unwrap();
     let urls = vec![
