@@ -18,7 +18,7 @@ mod replay;
 mod state;
 mod told;
 
-use executor::{Executor, Way};
+use executor::{CommandRoute, Executor};
 use generator::{Generator, anyone};
 use rendered::with_times;
 use state::{ModelAnswer, ModelState};
@@ -50,7 +50,7 @@ async fn one_after_the_other(cluster: &Cluster, seed: u64, commands: usize) {
     for number in 0..commands {
         let who = anyone(&mut rng);
         let command = generator.draw(&mut rng, who);
-        let way = Way::any(&mut rng);
+        let way = CommandRoute::any(&mut rng);
         let due = state.apply(who, &command);
         let answer = executor.perform(who, &command, way).await;
         assert!(

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::command::{BACKEND_USER, Command, Create, MODEL_USERS, Who};
 use super::compare;
-use super::executor::{Executor, Way};
+use super::executor::{CommandRoute, Executor};
 use super::generator::Generator;
 use super::is_same;
 use super::replay::{StoredEvent, replay};
@@ -45,7 +45,7 @@ pub(super) async fn all_at_once(cluster: &Cluster, seed: u64, commands: usize) {
                 &generator,
                 "alice",
                 command,
-                Way::Http(0),
+                CommandRoute::Http(0),
             )
             .await,
         );
@@ -58,7 +58,7 @@ pub(super) async fn all_at_once(cluster: &Cluster, seed: u64, commands: usize) {
             let mut told = Vec::new();
             for _ in 0..commands {
                 let command = generator.lock().unwrap().draw(&mut rng, who);
-                let way = Way::any(&mut rng);
+                let way = CommandRoute::any(&mut rng);
                 told.push(ask(cluster, executor, generator, who, command, way).await);
             }
             told
@@ -94,7 +94,7 @@ async fn ask(
     generator: &Mutex<Generator>,
     who: Who,
     command: Command,
-    way: Way,
+    way: CommandRoute,
 ) -> AnsweredCommand {
     let from = match &command {
         Command::In(at, _) => generator.lock().unwrap().conversations[*at].head,

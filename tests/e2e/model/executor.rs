@@ -43,14 +43,14 @@ pub(super) struct Names {
 
 /// Which way a command goes.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Way {
+pub(super) enum CommandRoute {
     /// Over HTTP, at the gateway of this number.
     Http(usize),
     /// Over the user's socket at the gateway of this number, where it is a send.
     Socket(usize),
 }
 
-impl Way {
+impl CommandRoute {
     pub(super) fn any(rng: &mut StdRng) -> Self {
         let gateway = rng.random_range(0..2);
         if rng.random_bool(0.5) {
@@ -93,9 +93,14 @@ impl Executor {
     }
 
     /// Asks for something and gives the answer.
-    pub(super) async fn perform(&self, who: Who, command: &Command, way: Way) -> ModelAnswer {
+    pub(super) async fn perform(
+        &self,
+        who: Who,
+        command: &Command,
+        way: CommandRoute,
+    ) -> ModelAnswer {
         let player = &self.players[who];
-        if let (Way::Socket(number), Command::In(at, Action::Send { client_id, message })) =
+        if let (CommandRoute::Socket(number), Command::In(at, Action::Send { client_id, message })) =
             (way, command)
             && let Some(socket) = player.sockets.get(number)
         {

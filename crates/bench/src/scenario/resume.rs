@@ -367,7 +367,7 @@ async fn calm(stack: &mut Stack, progress: &Progress) -> Result<(), Error> {
 
 /// How far the sessions are.
 #[derive(Debug, Default)]
-struct Way {
+struct ResumeProgress {
     tries: AtomicUsize,
     caught_up: AtomicUsize,
     all: Notify,
@@ -386,7 +386,7 @@ async fn storm(
     let (before, held) = (stack.usage()?, cost::memory_of_last(stack));
     progress.say("the storm");
     let began = Instant::now();
-    let way = Arc::new(Way::default());
+    let way = Arc::new(ResumeProgress::default());
     let deadline = || Error::Timeout {
         what: "the end of the storm".to_owned(),
         within: STORM_TIMEOUT,
@@ -423,7 +423,7 @@ async fn resume_all(
     lost: &[Lost],
     url: &str,
     load: &ResumeLoad,
-    way: &Arc<Way>,
+    way: &Arc<ResumeProgress>,
 ) -> Result<Vec<Connection>, Error> {
     let room = Arc::new(Semaphore::new(IN_HANDSHAKE));
     let missing = load.missed * load.conversations;
@@ -458,7 +458,7 @@ async fn resume_all(
 }
 
 /// Counts the events of one session until it has what it missed.
-fn hearing(way: Arc<Way>, mut missing: usize, sessions: usize) -> Hearing {
+fn hearing(way: Arc<ResumeProgress>, mut missing: usize, sessions: usize) -> Hearing {
     Box::new(move |payload| {
         if payload.starts_with(br#"{"type":"message.created""#) && missing > 0 {
             missing -= 1;

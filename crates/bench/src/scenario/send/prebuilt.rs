@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::sending::{Sender, Sending, Timing, Way};
+use super::sending::{SendTransport, Sender, Sending, Timing};
 use super::{SendLoad, SendOutcome};
 use crate::Error;
 use crate::load::{Connection, Hearing, Latencies, LoadUsers, Pace, Sent, Timer, connect_all};
@@ -157,9 +157,9 @@ impl Prebuilt {
                 Timing::AtPace(pace, Timer::new()?)
             };
             let way = if load.http {
-                Way::Http(Http::new(&user.url, &user.token)?)
+                SendTransport::Http(Http::new(&user.url, &user.token)?)
             } else {
-                Way::Socket(Arc::clone(connection))
+                SendTransport::Socket(Arc::clone(connection))
             };
             let one = Sending {
                 way,

@@ -69,7 +69,7 @@ impl Timing {
 
 /// How it sends.
 #[derive(Debug)]
-pub(super) enum Way {
+pub(super) enum SendTransport {
     Socket(Arc<Connection>),
     Http(Http),
 }
@@ -77,7 +77,7 @@ pub(super) enum Way {
 /// One that sends.
 #[derive(Debug)]
 pub(super) struct Sending {
-    pub(super) way: Way,
+    pub(super) way: SendTransport,
     pub(super) sent: Arc<Sent>,
     pub(super) heard: Arc<Heard>,
     pub(super) text: String,
@@ -99,11 +99,11 @@ impl Sending {
             };
             let id = self.sent.next(intended);
             match &self.way {
-                Way::Socket(connection) => {
+                SendTransport::Socket(connection) => {
                     let frame = send_frame(id, *conversation, &self.text);
                     connection.send(frame).await?;
                 }
-                Way::Http(http) => {
+                SendTransport::Http(http) => {
                     if calls.len() >= MAX_OPEN_CALLS {
                         calls.join_next().await;
                     }
