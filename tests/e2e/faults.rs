@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use confab_stack::Proxy;
 
-use crate::history::{HistoryLoad, Shape};
+use crate::history::{HistoryLoad, LoadShape};
 use crate::support::{Cluster, Setup, sample};
 
 mod chaos;
@@ -53,9 +53,9 @@ async fn links(cluster: &Cluster) -> (Vec<Proxy>, Vec<String>) {
 /// A load whose clients connect through links.
 async fn linked(cluster: &Cluster) -> (Vec<Proxy>, HistoryLoad) {
     let (links, urls) = links(cluster).await;
-    let shape = Shape {
+    let shape = LoadShape {
         urls: Some(urls),
-        ..Shape::default()
+        ..LoadShape::default()
     };
     let load = HistoryLoad::start(cluster, shape).await;
     (links, load)

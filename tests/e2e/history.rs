@@ -19,6 +19,6 @@ mod socket;
 mod tests;
 
 pub(crate) use client::{Client, Profile};
-pub(crate) use load::{ARRIVAL_TIMEOUT, HistoryLoad, Shape, assert_told};
+pub(crate) use load::{ARRIVAL_TIMEOUT, HistoryLoad, LoadShape, assert_told};
 pub(crate) use record::{Generation, Heard};
 pub(crate) use socket::{End, Socket};

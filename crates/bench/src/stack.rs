@@ -43,7 +43,7 @@ pub(crate) struct Places {
 
 /// How many processes of which settings.
 #[derive(Debug, Clone)]
-pub(crate) struct Shape {
+pub(crate) struct StackShape {
     pub(crate) gateways: usize,
     pub(crate) workers: usize,
     /// Variables of every gateway, over the usual ones.
@@ -52,7 +52,7 @@ pub(crate) struct Shape {
     pub(crate) worker_env: Vec<(&'static str, String)>,
 }
 
-impl Default for Shape {
+impl Default for StackShape {
     fn default() -> Self {
         Self {
             gateways: 2,
@@ -182,13 +182,13 @@ pub(crate) struct Stack {
 
 impl Stack {
     /// Starts everything and waits until it is ready.
-    pub(crate) async fn start(places: &Places, shape: &Shape) -> Result<Self, Error> {
+    pub(crate) async fn start(places: &Places, shape: &StackShape) -> Result<Self, Error> {
         let servers = Servers::start(places).await?;
         Self::over(servers, shape).await
     }
 
     /// Starts workers and gateways over servers that run.
-    pub(crate) async fn over(servers: Servers, shape: &Shape) -> Result<Self, Error> {
+    pub(crate) async fn over(servers: Servers, shape: &StackShape) -> Result<Self, Error> {
         let mut stack = Self {
             gateways: Vec::new(),
             workers: Vec::new(),
@@ -209,7 +209,7 @@ impl Stack {
         Ok(stack)
     }
 
-    fn worker(&self, number: usize, shape: &Shape) -> Result<Service, Error> {
+    fn worker(&self, number: usize, shape: &StackShape) -> Result<Service, Error> {
         let env = vec![
             ("CONFAB_NATS_URL", self.servers.nats.url()),
             ("CONFAB_DATABASE_URL", self.servers.database.clone()),
@@ -217,7 +217,7 @@ impl Stack {
         self.service("worker", number, env, &shape.worker_env)
     }
 
-    fn gateway(&self, number: usize, shape: &Shape) -> Result<Service, Error> {
+    fn gateway(&self, number: usize, shape: &StackShape) -> Result<Service, Error> {
         let env = vec![
             ("CONFAB_NATS_URL", self.servers.nats.url()),
             ("CONFAB_JWT_PUBLIC_KEY", self.tokens.public_pem()?),
@@ -270,7 +270,7 @@ impl Stack {
     }
 
     /// Stops the workers and starts those of a shape in their place; gateways and what is connected to them stay.
-    pub(crate) async fn exchange_workers(&mut self, shape: &Shape) -> Result<(), Error> {
+    pub(crate) async fn exchange_workers(&mut self, shape: &StackShape) -> Result<(), Error> {
         stop_all(&mut self.workers).await;
         self.workers.clear();
         for number in 0..shape.workers {

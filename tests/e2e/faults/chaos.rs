@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom as _;
 use tokio::time::{Instant, sleep};
 
 use super::{links, setup};
-use crate::history::{HistoryLoad, Shape};
+use crate::history::{HistoryLoad, LoadShape};
 use crate::support::{Cluster, RefusingStream, Setup, soak};
 
 #[derive(Debug, Clone, Copy)]
@@ -70,10 +70,10 @@ async fn faults_at_random_lose_nothing() {
     };
     let mut cluster = Cluster::start(setup).await;
     let (mut links, urls) = links(&cluster).await;
-    let shape = Shape {
+    let shape = LoadShape {
         urls: Some(urls),
         seed,
-        ..Shape::default()
+        ..LoadShape::default()
     };
     let load = HistoryLoad::start(&cluster, shape).await;
     let until = Instant::now() + Duration::from_secs(soak(180, 15) as u64);

@@ -8,14 +8,14 @@ use confab_stack::Traffic;
 use tokio::time::Instant;
 
 use super::{WAIT_TIMEOUT, is_ready, metric, setup};
-use crate::history::{ARRIVAL_TIMEOUT, HistoryLoad, Shape};
+use crate::history::{ARRIVAL_TIMEOUT, HistoryLoad, LoadShape};
 use crate::support::{Cluster, Setup, eventually, soak};
 
 /// The zombie's connections are fenced: each client has one session, wherever it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_gateway_loses_nothing_and_sessions_move() {
     let mut cluster = Cluster::start(setup()).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     for round in 0..soak(5, 1) {
         load.goes_on(100).await;
         // Those who went elsewhere are at the other one.
@@ -59,7 +59,7 @@ async fn gateway_without_nats_hands_clients_to_others() {
         ..setup()
     };
     let mut cluster = Cluster::start(setup).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     for _ in 0..soak(5, 1) {
         load.goes_on(100).await;
         cluster.links[0].set(Traffic::Stall).await;
@@ -80,7 +80,7 @@ async fn gateway_without_nats_hands_clients_to_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nats_away_for_a_while_costs_no_socket() {
     let mut cluster = Cluster::start(setup()).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     load.goes_on(100).await;
     let generations = || {
         load.clients

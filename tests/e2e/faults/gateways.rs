@@ -1,13 +1,13 @@
 //! Gateways die, and their clients go on at the others.
 
 use super::{WAIT_TIMEOUT, setup};
-use crate::history::{HistoryLoad, Shape};
+use crate::history::{HistoryLoad, LoadShape};
 use crate::support::{Cluster, eventually, soak};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_gateways_lose_nothing_and_sessions_resume() {
     let mut cluster = Cluster::start(setup()).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     for round in 0..soak(20, 3) {
         let dies = round % 2;
         load.goes_on(150).await;
@@ -23,7 +23,7 @@ async fn killed_gateways_lose_nothing_and_sessions_resume() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_gateways_killed_at_once_lose_nothing() {
     let mut cluster = Cluster::start(setup()).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     load.goes_on(150).await;
     let before: Vec<_> = load.clients.iter().map(|one| one.generations()).collect();
     for gateway in &mut cluster.gateways {
@@ -49,7 +49,7 @@ async fn both_gateways_killed_at_once_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_of_killed_gateway_go_offline() {
     let mut cluster = Cluster::start(setup()).await;
-    let mut load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let mut load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     load.goes_on(100).await;
     let ledger = load.stops(&cluster).await;
     load.settles(&ledger).await;

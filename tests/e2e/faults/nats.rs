@@ -4,13 +4,13 @@ use async_nats::jetstream::{self, Context};
 use futures_util::TryStreamExt as _;
 
 use super::{WAIT_TIMEOUT, setup};
-use crate::history::{HistoryLoad, Shape};
+use crate::history::{HistoryLoad, LoadShape};
 use crate::support::{Cluster, eventually, soak};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restarts_of_nats_lose_nothing() {
     let mut cluster = Cluster::start(setup()).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     for _ in 0..soak(5, 2) {
         load.goes_on(100).await;
         cluster.nats.restart().await.unwrap();
@@ -25,7 +25,7 @@ async fn restarts_of_nats_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn erased_store_loses_nothing_for_resuming_clients() {
     let mut cluster = Cluster::start(setup()).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     for round in 0..soak(2, 1) {
         load.goes_on(100).await;
         cluster.nats.kill().unwrap();
@@ -43,7 +43,7 @@ async fn erased_store_loses_nothing_for_resuming_clients() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restored_store_copy_loses_nothing_for_resuming_clients() {
     let mut cluster = Cluster::start(setup()).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     for round in 0..soak(2, 1) {
         load.goes_on(100).await;
         cluster.nats.kill().unwrap();
@@ -66,7 +66,7 @@ async fn restored_store_copy_loses_nothing_for_resuming_clients() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_stream_bucket_and_consumers_lose_nothing() {
     let mut cluster = Cluster::start(setup()).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     let jetstream = jetstream(&cluster).await;
     load.goes_on(100).await;
     jetstream.delete_stream("CONFAB_EVENTS").await.unwrap();

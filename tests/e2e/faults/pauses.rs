@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use tokio::time::sleep;
 
 use super::setup;
-use crate::history::{ARRIVAL_TIMEOUT, HistoryLoad, Shape};
+use crate::history::{ARRIVAL_TIMEOUT, HistoryLoad, LoadShape};
 use crate::support::{Cluster, Readers, Setup, Witness, soak};
 
 /// What was begun meanwhile was given up or answered late: no answer behind it may be an old one.
@@ -17,7 +17,7 @@ async fn postgres_pauses_fail_no_read_and_lose_nothing() {
         ..setup()
     };
     let mut cluster = Cluster::start(setup).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     let readers = Readers::start(&cluster).await;
     let (shortest, longest) = (soak(1_000, 2_500) as u64, soak(20_000, 6_000) as u64);
     for round in 0..soak(30, 2) {

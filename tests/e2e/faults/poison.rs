@@ -6,7 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{WAIT_TIMEOUT, metric, setup};
-use crate::history::{HistoryLoad, Shape};
+use crate::history::{HistoryLoad, LoadShape};
 use crate::support::{Cluster, eventually};
 
 /// Subjects on which gateways and workers listen; `{}` is something's id.
@@ -30,7 +30,7 @@ const LISTENED_SUBJECTS: [&str; 14] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn poison_on_subjects_and_bucket_harms_nobody() {
     let mut cluster = Cluster::start(setup()).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     load.goes_on(100).await;
     let client = async_nats::connect(cluster.nats.url()).await.unwrap();
     for subject in LISTENED_SUBJECTS {
@@ -88,7 +88,7 @@ async fn poison_records(client: &async_nats::Client) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeated_reordered_events_arrive_once_in_order() {
     let cluster = Cluster::start(setup()).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     let client = async_nats::connect(cluster.nats.url()).await.unwrap();
     let mut stream = jetstream::new(client.clone())
         .get_stream("CONFAB_EVENTS")

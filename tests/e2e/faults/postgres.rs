@@ -5,13 +5,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{WAIT_TIMEOUT, setup};
-use crate::history::{HistoryLoad, Shape};
+use crate::history::{HistoryLoad, LoadShape};
 use crate::support::{Cluster, Setup, eventually, soak};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restarts_of_postgres_lose_nothing() {
     let mut cluster = start().await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     for _ in 0..soak(5, 2) {
         load.goes_on(100).await;
         cluster.database.server().restart().await.unwrap();
@@ -27,7 +27,7 @@ async fn restarts_of_postgres_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_resumes_while_postgres_is_away_loses_nothing() {
     let mut cluster = start().await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     load.goes_on(150).await;
     let until = Instant::now() + Duration::from_secs(soak(20, 4) as u64);
     cluster.database.server().kill().unwrap();

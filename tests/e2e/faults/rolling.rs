@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::setup;
-use crate::history::{HistoryLoad, Shape};
+use crate::history::{HistoryLoad, LoadShape};
 use crate::support::{Cluster, Setup, soak};
 
 /// How long a process may take to end beyond its grace.
@@ -27,7 +27,7 @@ async fn rolls(grace: usize) {
         ..setup()
     };
     let mut cluster = Cluster::start(setup).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     let grace = Duration::from_secs(grace as u64);
     for number in 0..2 {
         load.goes_on(100).await;

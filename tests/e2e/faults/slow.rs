@@ -6,7 +6,7 @@ use confab_stack::{Proxy, Traffic};
 use tokio::time::sleep;
 
 use super::{WAIT_TIMEOUT, links, metric, setup};
-use crate::history::{HistoryLoad, Shape};
+use crate::history::{HistoryLoad, LoadShape};
 use crate::support::{Cluster, Setup, eventually, soak};
 
 const MIB_BYTES: u64 = 1024 * 1024;
@@ -58,10 +58,10 @@ async fn start(stall: &str) -> (Cluster, Vec<Proxy>, HistoryLoad) {
         .push(("CONFAB_STALL_TIMEOUT", Some(stall.to_owned())));
     let cluster = Cluster::start(Setup { ..setup }).await;
     let (links, urls) = links(&cluster).await;
-    let shape = Shape {
+    let shape = LoadShape {
         urls: Some(urls),
         silence: Duration::from_secs(120),
-        ..Shape::default()
+        ..LoadShape::default()
     };
     let load = HistoryLoad::start(&cluster, shape).await;
     (cluster, links, load)

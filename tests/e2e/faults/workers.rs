@@ -3,13 +3,13 @@
 use confab_stack::Traffic;
 
 use super::{WAIT_TIMEOUT, linked, setup};
-use crate::history::{HistoryLoad, Shape};
+use crate::history::{HistoryLoad, LoadShape};
 use crate::support::{Cluster, eventually, soak};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_workers_lose_nothing() {
     let mut cluster = Cluster::start(setup()).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     for round in 0..soak(20, 2) {
         load.goes_on(150).await;
         cluster.workers[round % 2].process_mut().kill().unwrap();
@@ -24,7 +24,7 @@ async fn killed_workers_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_and_nats_killed_store_erased_lose_nothing() {
     let mut cluster = Cluster::start(setup()).await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     load.goes_on(200).await;
     for worker in &mut cluster.workers {
         worker.process_mut().kill().unwrap();
@@ -46,9 +46,9 @@ async fn workers_and_nats_killed_store_erased_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seen_suffices_without_gateways_and_store() {
     let mut cluster = Cluster::start(setup()).await;
-    let shape = Shape {
+    let shape = LoadShape {
         silent: 0,
-        ..Shape::default()
+        ..LoadShape::default()
     };
     let load = HistoryLoad::start(&cluster, shape).await;
     load.goes_on(200).await;

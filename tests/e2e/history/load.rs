@@ -34,7 +34,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How many, and what they are like.
 #[derive(Debug, Clone)]
-pub(crate) struct Shape {
+pub(crate) struct LoadShape {
     pub(crate) clients: usize,
     pub(crate) conversations: usize,
     /// Of the clients so many have a second device, which never says what it holds.
@@ -49,7 +49,7 @@ pub(crate) struct Shape {
     pub(crate) silence: Duration,
 }
 
-impl Default for Shape {
+impl Default for LoadShape {
     fn default() -> Self {
         Self {
             clients: soak(50, 10),
@@ -81,7 +81,7 @@ pub(crate) struct HistoryLoad {
 }
 
 impl HistoryLoad {
-    pub(crate) async fn start(cluster: &Cluster, shape: Shape) -> Self {
+    pub(crate) async fn start(cluster: &Cluster, shape: LoadShape) -> Self {
         let gateways = cluster.gateways.len();
         let urls = shape.urls.clone();
         let urls = urls.unwrap_or_else(|| cluster.gateways.iter().map(|one| one.url()).collect());

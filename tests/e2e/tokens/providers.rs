@@ -13,7 +13,7 @@ const PROVIDER_SHAPES: &str = include_str!("../../identity_providers.json");
 
 /// A provider's token, and changes that make it another's.
 #[derive(Deserialize)]
-struct Shape {
+struct ProviderShape {
     provider: String,
     algorithm: String,
     typ: Option<String>,
@@ -25,7 +25,7 @@ struct Shape {
 
 /// A provider whose key set is served.
 struct Provider {
-    shape: Shape,
+    shape: ProviderShape,
     key: Key,
     _server: Jwks,
     /// Its entry of the page, with the URL of that key set.
@@ -33,7 +33,7 @@ struct Provider {
 }
 
 impl Provider {
-    async fn start(shape: Shape) -> Self {
+    async fn start(shape: ProviderShape) -> Self {
         let key = match shape.algorithm.as_str() {
             "RS256" => Key::rs256("key-1"),
             "ES256" => Key::es256("key-1"),
@@ -89,7 +89,7 @@ fn entry(provider: &str, url: &str) -> String {
 }
 
 async fn providers() -> Vec<Provider> {
-    let shapes: Vec<Shape> = serde_json::from_str(PROVIDER_SHAPES).unwrap();
+    let shapes: Vec<ProviderShape> = serde_json::from_str(PROVIDER_SHAPES).unwrap();
     let starting = shapes.into_iter().map(Provider::start);
     futures_util::future::join_all(starting).await
 }

@@ -22,7 +22,7 @@ const MAX_LIBRARY_LEVEL: LevelFilter = LevelFilter::INFO;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Shape {
+pub(super) enum LineFormat {
     Text { colours: bool },
     Json,
 }
@@ -33,7 +33,7 @@ pub(super) enum Shape {
 /// When the filter cannot be read.
 pub(super) fn subscriber<W>(
     filter: &str,
-    shape: Shape,
+    shape: LineFormat,
     writer: W,
 ) -> anyhow::Result<Box<dyn Subscriber + Send + Sync>>
 where
@@ -46,10 +46,12 @@ where
         .with(filter_fn(may_be_logged));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     Ok(match shape {
-        Shape::Text { colours } => {
+        LineFormat::Text { colours } => {
             Box::new(base.with(lines.with_ansi(colours).fmt_fields(one_line())))
         }
-        Shape::Json => Box::new(base.with(lines.fmt_fields(JsonFields::new()).event_format(Json))),
+        LineFormat::Json => {
+            Box::new(base.with(lines.fmt_fields(JsonFields::new()).event_format(Json)))
+        }
     })
 }
 

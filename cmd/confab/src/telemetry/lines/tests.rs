@@ -21,7 +21,7 @@ impl io::Write for Written {
     }
 }
 
-fn logged(filter: &str, shape: Shape, log: impl FnOnce()) -> String {
+fn logged(filter: &str, shape: LineFormat, log: impl FnOnce()) -> String {
     let written = Written::default();
     let writer = written.clone();
     let subscriber = subscriber(filter, shape, move || writer.clone()).unwrap();
@@ -37,7 +37,7 @@ fn libraries_log_no_bodies_whatever_the_filter() {
         "async_nats=trace",
         "info,async_nats=debug,hyper=trace",
     ] {
-        for shape in [Shape::Json, Shape::Text { colours: false }] {
+        for shape in [LineFormat::Json, LineFormat::Text { colours: false }] {
             let text = logged(filter, shape, || {
                 trace!(target: "async_nats::connection", "read operation: BODY");
                 debug!(target: "async_nats::jetstream", "JetStream request sent: BODY");
@@ -47,7 +47,7 @@ fn libraries_log_no_bodies_whatever_the_filter() {
             assert!(!text.contains("BODY"), "{filter}: {text}");
         }
     }
-    let text = logged("trace", Shape::Json, || {
+    let text = logged("trace", LineFormat::Json, || {
         info!(target: "async_nats", "connected");
         trace!(target: "confab_gateway::hub", "own");
     });
@@ -57,7 +57,7 @@ fn libraries_log_no_bodies_whatever_the_filter() {
 #[test]
 fn event_is_one_line_whatever_its_fields() {
     let name = "x\n2026-11-29T00:00:00Z ERROR confab: forged\r\u{1b}[31m\u{85}";
-    let text = logged("debug", Shape::Text { colours: false }, || {
+    let text = logged("debug", LineFormat::Text { colours: false }, || {
         debug!(failure = %name, other = 7, text = name, "a request was {name}");
     });
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -94,18 +94,18 @@ const ERROR_CHAIN: &str = "no answer: cannot connect: connection refused";
 #[test]
 fn error_is_logged_with_all_its_causes() {
     let log = || error!(error = %chain(&three_links()), "it failed");
-    let text = logged("info", Shape::Text { colours: false }, log);
+    let text = logged("info", LineFormat::Text { colours: false }, log);
     assert!(
         text.contains(&format!("it failed error={ERROR_CHAIN}")),
         "{text}"
     );
-    let json: Value = serde_json::from_str(&logged("info", Shape::Json, log)).unwrap();
+    let json: Value = serde_json::from_str(&logged("info", LineFormat::Json, log)).unwrap();
     assert_eq!(json["error"], ERROR_CHAIN);
 }
 
 #[test]
 fn error_value_is_logged_with_all_its_causes() {
-    let json = logged("info", Shape::Json, || {
+    let json = logged("info", LineFormat::Json, || {
         let failure = three_links();
         let error: &(dyn std::error::Error + 'static) = &failure;
         error!(error, "it failed");
@@ -123,7 +123,7 @@ fn line_has_the_fields_of_its_spans() {
         let _in_inner = inner.enter();
         error!(flag = true, trace_id = "t-2", "it failed");
     };
-    let json = logged("info", Shape::Json, log);
+    let json = logged("info", LineFormat::Json, log);
     assert_eq!(json.lines().count(), 1);
     let line: Value = serde_json::from_str(&json).unwrap();
     let of = |name: &str| line[name].clone();
@@ -148,7 +148,7 @@ fn line_has_the_fields_of_its_spans() {
     assert!(of("timestamp").as_str().unwrap().ends_with('Z'));
     assert_eq!(json.matches("\"request.id\"").count(), 1, "{json}");
     // Spans of errors are there at every level.
-    assert!(logged("error", Shape::Json, log).contains("r-1"));
-    let text = logged("error", Shape::Text { colours: false }, log);
+    assert!(logged("error", LineFormat::Json, log).contains("r-1"));
+    let text = logged("error", LineFormat::Text { colours: false }, log);
     assert!(text.contains("request.id=r-1"), "{text}");
 }
