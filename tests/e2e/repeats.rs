@@ -16,13 +16,13 @@ mod unanswered;
 const MESSAGES_PATH: &str = "/v1/messages";
 
 /// A user's messages of one key in one conversation.
-struct Sender {
+struct KeyedSender {
     user: User,
     conversation: String,
     client_id: Uuid,
 }
 
-impl Sender {
+impl KeyedSender {
     async fn post(&self, gateway: usize, content: Value) -> crate::support::Answer {
         let message = json!({
             "conversationId": self.conversation,
@@ -50,10 +50,10 @@ impl Sender {
 }
 
 /// Sends the first one.
-async fn first(cluster: &Cluster, content: Value) -> Sender {
+async fn first(cluster: &Cluster, content: Value) -> KeyedSender {
     let user = cluster.user("alice");
     let path = user.begins(0, "group", &["bob"]).await;
-    let sender = Sender {
+    let sender = KeyedSender {
         user,
         conversation: id_of(&path).to_owned(),
         client_id: Uuid::now_v7(),

@@ -4,7 +4,7 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{Action, BACKEND_USER, Content, Sending, Who};
+use super::command::{Action, BACKEND_USER, Content, MessageBody, Who};
 use super::rendered::at;
 use super::state::{Conversation, Data, Message, ModelAnswer, named, ok, refused};
 
@@ -158,7 +158,7 @@ impl Conversation {
         (others.len(), admins)
     }
 
-    fn send(&mut self, who: Who, client_id: Uuid, message: &Sending) -> Outcome {
+    fn send(&mut self, who: Who, client_id: Uuid, message: &MessageBody) -> Outcome {
         let mut sent = self.messages.iter();
         let first = sent.find(|(_, one)| one.sender == who && one.client_id == client_id);
         if let Some((seq, first)) = first {

@@ -47,7 +47,7 @@ pub(super) enum Action {
     },
     Send {
         client_id: Uuid,
-        message: Sending,
+        message: MessageBody,
     },
     Edit {
         seq: Seq,
@@ -62,7 +62,7 @@ pub(super) enum Action {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Sending {
+pub(super) struct MessageBody {
     pub(super) kind: &'static str,
     pub(super) content: Content,
     pub(super) reply_to: Option<Seq>,

@@ -13,7 +13,9 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{Action, BACKEND_USER, Command, Content, Create, MODEL_USERS, Sending, Who};
+use super::command::{
+    Action, BACKEND_USER, Command, Content, Create, MODEL_USERS, MessageBody, Who,
+};
 use super::state::ModelAnswer;
 use crate::support::{Cluster, Member, User, claims};
 
@@ -125,7 +127,7 @@ impl Executor {
         }
     }
 
-    fn new_message(&self, at: usize, client_id: Uuid, message: &Sending) -> NewMessage {
+    fn new_message(&self, at: usize, client_id: Uuid, message: &MessageBody) -> NewMessage {
         let names = self.names.lock().unwrap();
         names.new_message(at, client_id, message)
     }
@@ -282,7 +284,7 @@ impl Names {
         assert!(before.is_none_or(|before| before == name), "{name}");
     }
 
-    fn new_message(&self, at: usize, client_id: Uuid, message: &Sending) -> NewMessage {
+    fn new_message(&self, at: usize, client_id: Uuid, message: &MessageBody) -> NewMessage {
         let content = content(&message.content);
         let body = MessageBody {
             kind: message.kind.to_owned(),

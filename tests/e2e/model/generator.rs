@@ -6,7 +6,9 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, RngExt as _};
 use serde_json::json;
 
-use super::command::{Action, BACKEND_USER, Command, Content, Create, MODEL_USERS, Sending, Who};
+use super::command::{
+    Action, BACKEND_USER, Command, Content, Create, MODEL_USERS, MessageBody, Who,
+};
 
 /// Conversations that one history has at most.
 const MAX_CONVERSATIONS: usize = 10;
@@ -188,7 +190,7 @@ impl Generator {
         } else {
             json!({})
         };
-        let message = Sending {
+        let message = MessageBody {
             kind: ["text", "x-note"].choose(rng).unwrap(),
             content: self.content(rng),
             reply_to,

@@ -7,7 +7,7 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{BACKEND_USER, Command, Content, Create, Sending, Who};
+use super::command::{BACKEND_USER, Command, Content, Create, MessageBody, Who};
 use super::generator::Hint;
 
 /// What a command is answered with.
@@ -87,7 +87,7 @@ pub(super) struct Message {
     pub(super) sender: Who,
     pub(super) client_id: Uuid,
     /// As it was sent: what a repeat is compared with, for as long as it stands so.
-    pub(super) sent: Sending,
+    pub(super) sent: MessageBody,
     /// As it is now.
     pub(super) content: Content,
     pub(super) edited: Option<Seq>,

@@ -181,14 +181,14 @@ fn dispatch(sessions: u32) -> Result<Box<dyn Hot>, Box<dyn Error>> {
 }
 
 /// Who sends, and what: 300 bytes of content.
-struct Sender {
+struct PreparedSend {
     user: UserId,
     payload: String,
 }
 
-fn sender() -> Result<Sender, Box<dyn Error>> {
+fn sender() -> Result<PreparedSend, Box<dyn Error>> {
     let text = "Lorem ipsum dolor sit amet. ".repeat(11);
-    Ok(Sender {
+    Ok(PreparedSend {
         user: "user-17".parse()?,
         payload: format!(
             r#"{{"kind":"text","content":{{"text":"{text}"}},"payloadSizeBytes":null,"replyTo":null,"metadata":{{}}}}"#
@@ -196,7 +196,7 @@ fn sender() -> Result<Sender, Box<dyn Error>> {
     })
 }
 
-fn entry(sender: &Sender) -> LogEntry<'_> {
+fn entry(sender: &PreparedSend) -> LogEntry<'_> {
     LogEntry {
         conversation: ConversationId(Uuid::from_u128(0x0192_f0c1_22a0_7000_8000_0000_0000_0001)),
         seq: 123_456,

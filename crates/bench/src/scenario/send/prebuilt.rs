@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::sending::{SendTransport, Sender, Sending, Timing};
+use super::sending::{SendTransport, SenderPlace, SenderTask, Timing};
 use super::{SendLoad, SendOutcome};
 use crate::Error;
 use crate::load::{Connection, Hearing, Latencies, LoadUsers, Pace, Sent, Timer, connect_all};
@@ -25,7 +25,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Prebuilt {
     users: LoadUsers,
-    senders: Vec<Sender>,
+    senders: Vec<SenderPlace>,
     connections: Vec<Arc<Connection>>,
     /// A connection's room for messages on the way, where as many are sent as are taken.
     rooms: Vec<Arc<Semaphore>>,
@@ -161,7 +161,7 @@ impl Prebuilt {
             } else {
                 SendTransport::Socket(Arc::clone(connection))
             };
-            let one = Sending {
+            let one = SenderTask {
                 way,
                 sent: Arc::clone(&self.sent),
                 heard: Arc::clone(&self.heard),
@@ -232,7 +232,7 @@ impl Prebuilt {
 
 /// Begins the conversations, and says who sends to which: each is sent to by its first member, or, where there are fewer of them than
 /// senders, by all of its members that send.
-async fn senders(load: &SendLoad, users: &LoadUsers) -> Result<Vec<Sender>, Error> {
+async fn senders(load: &SendLoad, users: &LoadUsers) -> Result<Vec<SenderPlace>, Error> {
     let count = load
         .senders
         .unwrap_or(load.connections)
@@ -256,7 +256,7 @@ async fn senders(load: &SendLoad, users: &LoadUsers) -> Result<Vec<Sender>, Erro
     let of = |place: usize| {
         let own = ids.iter().enumerate();
         let own = own.filter(|(number, _)| sends_to(place, *number));
-        Sender {
+        SenderPlace {
             place,
             conversations: own.map(|(_, id)| *id).collect(),
         }

@@ -21,7 +21,7 @@ const MAX_OPEN_CALLS: usize = 4096;
 
 /// Who sends where.
 #[derive(Debug, Clone)]
-pub(super) struct Sender {
+pub(super) struct SenderPlace {
     /// Which connection it has.
     pub(super) place: usize,
     pub(super) conversations: Vec<ConversationId>,
@@ -76,7 +76,7 @@ pub(super) enum SendTransport {
 
 /// One that sends.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct SenderTask {
     pub(super) way: SendTransport,
     pub(super) sent: Arc<Sent>,
     pub(super) heard: Arc<Heard>,
@@ -85,7 +85,7 @@ pub(super) struct Sending {
     pub(super) until: Instant,
 }
 
-impl Sending {
+impl SenderTask {
     /// Sends to the conversations in turn, until the end or that of its connection.
     pub(super) async fn run(
         self,
