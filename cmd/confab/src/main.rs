@@ -54,7 +54,7 @@ struct Cli {
     #[arg(id = "version", short = 'V', long = "version", global = true, action = ArgAction::Version, help_heading = HELP_HEADING)]
     _version: Option<bool>,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 const HELP_HEADING: &str = "Help";
@@ -66,7 +66,7 @@ Examples:
   confab gateway -h";
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     Gateway(Box<gateway::GatewayArgs>),
     Worker(Box<worker::WorkerArgs>),
     Dev(dev::DevArgs),
@@ -83,7 +83,7 @@ enum Command {
     AsyncApi(openapi::AsyncApi),
 }
 
-impl Command {
+impl CliCommand {
     /// Whether the command is a process of an installation, whose last words belong in its log.
     const fn is_role(&self) -> bool {
         matches!(self, Self::Gateway(_) | Self::Worker(_))
@@ -137,7 +137,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(log: &telemetry::Settings, command: Command) -> anyhow::Result<()> {
+fn start(log: &telemetry::Settings, command: CliCommand) -> anyhow::Result<()> {
     telemetry::start(log, command.usual_log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use confab_bus::records::{Bucket, Entry, Found, Record};
 use confab_bus::rpc::Workers;
 use confab_bus::{Bus, Settings};
-use confab_protocol::command::{Batch, Caller, Command, Outcome, Request, Revoke, VERSION};
+use confab_protocol::command::{Batch, Caller, CliCommand, Outcome, Request, Revoke, VERSION};
 use confab_protocol::ids::{SessionId, TenantId};
 use confab_protocol::revocation::{Revocation, RevocationTarget};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use crate::terminal::{on_one_line, say};
 #[command(after_help = USAGE_EXAMPLES)]
 pub(crate) struct SessionArgs {
     #[command(subcommand)]
-    action: Action,
+    action: SessionAction,
 }
 
 const USAGE_EXAMPLES: &str = "\
@@ -30,7 +30,7 @@ Examples:
   confab session revoke 01890a5d-ac96-774b-bcce-b302099a8057";
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum SessionAction {
     /// Print one line a session. `live` ones are connected or may be resumed; `ended` ones may not, and are kept until nobody may try.
     Ls {
         #[command(flatten)]
@@ -63,7 +63,7 @@ enum Action {
     },
 }
 
-impl Action {
+impl SessionAction {
     const fn nats(&self) -> &Settings {
         match self {
             Self::Ls { nats, .. } | Self::Show { nats, .. } | Self::Revoke { nats, .. } => nats,
@@ -96,9 +96,9 @@ pub(crate) async fn run(args: SessionArgs) -> anyhow::Result<()> {
     let bus = connect(args.action.nats()).await?;
     let bucket = Bucket::new(bus.clone(), ANY_WINDOW);
     match args.action {
-        Action::Ls { limit, .. } => list(&bucket, limit).await?,
-        Action::Show { id, .. } => show(&bucket, id).await?,
-        Action::Revoke { id, tenant, .. } => revoke(&bus, &bucket, id, tenant).await?,
+        SessionAction::Ls { limit, .. } => list(&bucket, limit).await?,
+        SessionAction::Show { id, .. } => show(&bucket, id).await?,
+        SessionAction::Revoke { id, tenant, .. } => revoke(&bus, &bucket, id, tenant).await?,
     }
     bus.close().await;
     Ok(())
@@ -233,7 +233,7 @@ async fn ask(bus: &Bus, id: SessionId, tenant: TenantId) -> anyhow::Result<Revoc
             admin: true,
         },
         event: None,
-        command: Command::Revoke(Revoke { target, key: None }),
+        command: CliCommand::Revoke(Revoke { target, key: None }),
     };
     let workers = Workers::new(bus.clone());
     tokio::select! {

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::client::{Client, FrameAnswer};
 use super::load::{Chat, moment};
-use super::record::{Action, Acts, CommandOutcome, IssuedCommand, Millis, ReadMark, now};
+use super::record::{Acts, CommandOutcome, IssuedCommand, LogAction, Millis, ReadMark, now};
 use crate::support::text;
 
 /// How long a call may take: a gateway that stands still answers nothing.
@@ -87,7 +87,7 @@ impl Actor {
         }
     }
 
-    fn note(&mut self, conversation: ConversationId, action: Action, outcome: CommandOutcome) {
+    fn note(&mut self, conversation: ConversationId, action: LogAction, outcome: CommandOutcome) {
         self.done.commands.push(IssuedCommand {
             conversation,
             actor: self.client.user.clone(),
@@ -163,7 +163,7 @@ impl Actor {
             }
             sleep(moment(&mut self.rng, 200)).await;
         };
-        self.note(conversation, Action::Send(id), outcome);
+        self.note(conversation, LogAction::Send(id), outcome);
     }
 
     async fn send_by_socket(
@@ -224,7 +224,7 @@ impl Actor {
         } else {
             done(call(self.http().edit_message(message, &content)).await)
         };
-        self.note(conversation, Action::Edit(message), outcome);
+        self.note(conversation, LogAction::Edit(message), outcome);
     }
 
     async fn delete(&mut self) {
@@ -245,7 +245,7 @@ impl Actor {
         } else {
             done(call(self.http().delete_message(message)).await)
         };
-        self.note(conversation, Action::Delete(message), outcome);
+        self.note(conversation, LogAction::Delete(message), outcome);
     }
 
     async fn add(&mut self, chat: &Chat) {
@@ -261,7 +261,7 @@ impl Actor {
         if !matches!(added, CommandOutcome::Refused(_)) {
             chat.members.lock().unwrap().insert(someone.clone());
         }
-        self.note(chat.id, Action::Add(vec![someone]), added);
+        self.note(chat.id, LogAction::Add(vec![someone]), added);
     }
 
     /// Removes another, or leaves.
@@ -270,7 +270,7 @@ impl Actor {
         if matches!(removed, CommandOutcome::Done(_)) {
             chat.members.lock().unwrap().remove(&someone);
         }
-        self.note(chat.id, Action::Remove(someone), removed);
+        self.note(chat.id, LogAction::Remove(someone), removed);
     }
 
     async fn role(&mut self, chat: &Chat) {
@@ -285,7 +285,7 @@ impl Actor {
             Role::Member
         };
         let changed = done(call(self.http().set_role(chat.id, &someone, role)).await);
-        let action = Action::Role(someone, role.as_str().to_owned());
+        let action = LogAction::Role(someone, role.as_str().to_owned());
         self.note(chat.id, action, changed);
     }
 
@@ -294,7 +294,7 @@ impl Actor {
         let metadata = JsonText::of(&json!({ "name": name })).unwrap();
         let http = self.http();
         let outcome = done(call(http.update_conversation(chat.id, &metadata, None)).await);
-        self.note(chat.id, Action::Name(name), outcome);
+        self.note(chat.id, LogAction::Name(name), outcome);
     }
 }
 

@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::signal::PresenceStatus;
 
 use super::ledger::Ledger;
-use super::record::{Account, Action, IssuedCommand, Presence, ReadMark, ReceivedEvent};
+use super::record::{Account, IssuedCommand, LogAction, Presence, ReadMark, ReceivedEvent};
 use super::{commands, deliveries, marks, presence, signals};
 
 /// Something that was promised and is not so.
@@ -18,15 +18,15 @@ pub(crate) enum Violation {
     /// The participants are not those that the log names.
     Projection(ConversationId, UserId),
     /// Answered with success, and stored less often.
-    Lost(ConversationId, UserId, Action),
+    Lost(ConversationId, UserId, LogAction),
     /// Stored more often than it was asked for.
-    Twice(ConversationId, UserId, Action),
+    Twice(ConversationId, UserId, LogAction),
     /// Refused, and stored all the same.
-    RefusedAndStored(ConversationId, UserId, Action, Code),
+    RefusedAndStored(ConversationId, UserId, LogAction, Code),
     /// Stored, and asked for by nobody.
-    Unasked(ConversationId, UserId, Action),
+    Unasked(ConversationId, UserId, LogAction),
     /// Stored elsewhere than its answer said.
-    Elsewhere(ConversationId, UserId, Action, Seq),
+    Elsewhere(ConversationId, UserId, LogAction, Seq),
     /// A client was told what is not in the log, or is another event there.
     Altered(ReceivedEvent),
     /// A client was told what lies outside of its memberships.

@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 
 use super::check::Violation;
 use super::ledger::{Ledger, LogRow};
-use super::record::{Action, CommandOutcome, IssuedCommand, Millis};
+use super::record::{CommandOutcome, IssuedCommand, LogAction, Millis};
 
 /// How long behind the time of its event a commit may end.
 const COMMIT_MS: Millis = 10_000;
@@ -23,7 +23,7 @@ struct Tally {
     unknown: usize,
 }
 
-type Key<'a> = (ConversationId, &'a UserId, &'a Action);
+type Key<'a> = (ConversationId, &'a UserId, &'a LogAction);
 
 pub(super) fn check(ledger: &Ledger, commands: &[IssuedCommand], found: &mut Vec<Violation>) {
     for ((conversation, user, action), tally) in tallies(ledger, commands) {
@@ -55,7 +55,7 @@ pub(super) fn check(ledger: &Ledger, commands: &[IssuedCommand], found: &mut Vec
 /// Whether a change of a role may have found its user with that role, which is no event: an event before its answer gave it, which is not
 /// its own, and none took it long before it was asked for. Whoever joins is a plain member.
 fn may_have_had_role(ledger: &Ledger, command: &IssuedCommand) -> bool {
-    let Action::Role(user, role) = &command.action else {
+    let LogAction::Role(user, role) = &command.action else {
         return false;
     };
     let Some(log) = ledger.logs.get(&command.conversation) else {
@@ -69,9 +69,9 @@ fn may_have_had_role(ledger: &Ledger, command: &IssuedCommand) -> bool {
     let others = log.rows.iter().filter(|row| !is_own(row));
     let changes = others.filter_map(|row| match &row.action {
         _ if row.joins.contains(user) => Some((row.at, role == "member")),
-        Action::Role(of, given) if of == user => Some((row.at, given == role)),
-        Action::Remove(of) if of == user => Some((row.at, false)),
-        Action::End => Some((row.at, false)),
+        LogAction::Role(of, given) if of == user => Some((row.at, given == role)),
+        LogAction::Remove(of) if of == user => Some((row.at, false)),
+        LogAction::End => Some((row.at, false)),
         _ => None,
     });
     let changes: Vec<_> = changes.filter(|(at, _)| *at <= answered).collect();

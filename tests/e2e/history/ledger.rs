@@ -12,7 +12,7 @@ use serde_json::Value;
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::record::{Action, Millis};
+use super::record::{LogAction, Millis};
 
 /// All conversations.
 #[derive(Debug, Clone, Default)]
@@ -41,7 +41,7 @@ pub(crate) struct LogRow {
     pub(crate) actor: UserId,
     /// When its commit began.
     pub(crate) at: Millis,
-    pub(crate) action: Action,
+    pub(crate) action: LogAction,
     /// Whose memberships begin with it.
     pub(crate) joins: Vec<UserId>,
 }
@@ -93,8 +93,8 @@ impl Log {
                     .push(Membership { joined, left });
             }
             let ends = |user: &UserId| match &row.action {
-                Action::Remove(removed) => removed == user,
-                action => *action == Action::End,
+                LogAction::Remove(removed) => removed == user,
+                action => *action == LogAction::End,
             };
             for (_, memberships) in all.iter_mut().filter(|(user, _)| ends(user)) {
                 let open = memberships.iter_mut().find(|one| one.left.is_none());
@@ -186,7 +186,7 @@ fn action(
     client_id: Option<ClientId>,
     target: Option<EventId>,
     payload: &str,
-) -> (Action, Vec<UserId>) {
+) -> (LogAction, Vec<UserId>) {
     let users = |members: Vec<confab_protocol::event::Member>| {
         let users = members.into_iter().map(|member| member.user_id);
         users.collect::<Vec<_>>()
@@ -194,29 +194,29 @@ fn action(
     let action = match r#type {
         EventType::ConversationCreated => {
             let created: ConversationCreated = parse(payload);
-            return (Action::Create, users(created.participants));
+            return (LogAction::Create, users(created.participants));
         }
         EventType::ParticipantAdded => {
             let added: ParticipantAdded = parse(payload);
             let users = users(added.participants);
-            return (Action::Add(users.clone()), users);
+            return (LogAction::Add(users.clone()), users);
         }
-        EventType::MessageCreated => Action::Send(client_id.unwrap()),
-        EventType::MessageEdited => Action::Edit(target.unwrap()),
-        EventType::MessageDeleted => Action::Delete(target.unwrap()),
+        EventType::MessageCreated => LogAction::Send(client_id.unwrap()),
+        EventType::MessageEdited => LogAction::Edit(target.unwrap()),
+        EventType::MessageDeleted => LogAction::Delete(target.unwrap()),
         EventType::ParticipantRemoved => {
-            Action::Remove(parse::<ParticipantRemoved>(payload).user_id)
+            LogAction::Remove(parse::<ParticipantRemoved>(payload).user_id)
         }
         EventType::ParticipantUpdated => {
             let updated: ParticipantUpdated = parse(payload);
-            Action::Role(updated.user_id, updated.role.as_str().to_owned())
+            LogAction::Role(updated.user_id, updated.role.as_str().to_owned())
         }
         EventType::ConversationUpdated => {
             let updated: ConversationUpdated = parse(payload);
             let metadata: Value = serde_json::from_str(updated.metadata.as_str()).unwrap();
-            Action::Name(metadata["name"].as_str().unwrap_or_default().to_owned())
+            LogAction::Name(metadata["name"].as_str().unwrap_or_default().to_owned())
         }
-        EventType::ConversationDeleted => Action::End,
+        EventType::ConversationDeleted => LogAction::End,
     };
     (action, Vec::new())
 }

@@ -19,7 +19,7 @@ use super::actor::Actor;
 use super::check;
 use super::client::{Client, Farewell, Profile};
 use super::ledger::Ledger;
-use super::record::{Account, Action, Acts, CommandOutcome, IssuedCommand, now};
+use super::record::{Account, Acts, CommandOutcome, IssuedCommand, LogAction, now};
 use crate::support::{Cluster, eventually, is_soak, soak};
 
 /// How long after the last fault what is owed may take (docs/architecture.md, promise 4).
@@ -154,7 +154,7 @@ impl HistoryLoad {
         self.begun.push(IssuedCommand {
             conversation: id,
             actor: owner.id.clone(),
-            action: Action::Create,
+            action: LogAction::Create,
             outcome: CommandOutcome::Done(Some(1)),
             time: began..=now(),
         });

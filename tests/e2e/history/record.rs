@@ -24,7 +24,7 @@ pub(super) fn now() -> Millis {
 
 /// What somebody asked a conversation for. It is also what a row of the log says was done, so that the two can be counted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Action {
+pub(crate) enum LogAction {
     Create,
     Send(ClientId),
     Edit(EventId),
@@ -52,7 +52,7 @@ pub(crate) enum CommandOutcome {
 pub(crate) struct IssuedCommand {
     pub(crate) conversation: ConversationId,
     pub(crate) actor: UserId,
-    pub(crate) action: Action,
+    pub(crate) action: LogAction,
     pub(crate) outcome: CommandOutcome,
     /// From when it was asked for until it was answered.
     pub(crate) time: RangeInclusive<Millis>,

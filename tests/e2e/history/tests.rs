@@ -11,8 +11,8 @@ mod stored;
 use super::check::{self, Violation};
 use super::ledger::{Ledger, Log, LogRow};
 use super::record::{
-    Account, Action, CommandOutcome, Generation, Heard, IssuedCommand, Millis, Positions, ReadMark,
-    ReceivedEvent,
+    Account, CommandOutcome, Generation, Heard, IssuedCommand, LogAction, Millis, Positions,
+    ReadMark, ReceivedEvent,
 };
 
 const CHAT_ID: ConversationId = ConversationId(Uuid::from_u128(1));
@@ -22,11 +22,11 @@ fn user(name: &str) -> UserId {
 }
 
 /// Alice's messages have their seq as client id.
-fn send(seq: Seq) -> Action {
-    Action::Send(ClientId(Uuid::from_u128(seq.into())))
+fn send(seq: Seq) -> LogAction {
+    LogAction::Send(ClientId(Uuid::from_u128(seq.into())))
 }
 
-fn row(seq: Seq, r#type: EventType, action: Action, joins: &[&str]) -> LogRow {
+fn row(seq: Seq, r#type: EventType, action: LogAction, joins: &[&str]) -> LogRow {
     LogRow {
         seq,
         id: EventId(Uuid::from_u128(seq.into())),
@@ -43,20 +43,20 @@ fn ledger() -> Ledger {
     let mut rows = vec![row(
         1,
         EventType::ConversationCreated,
-        Action::Create,
+        LogAction::Create,
         &["alice", "bob"],
     )];
     for seq in 2..=10 {
         let carol = user("carol");
         rows.push(match seq {
             4 | 9 => {
-                let action = Action::Add(vec![carol]);
+                let action = LogAction::Add(vec![carol]);
                 row(seq, EventType::ParticipantAdded, action, &["carol"])
             }
             7 => row(
                 seq,
                 EventType::ParticipantRemoved,
-                Action::Remove(carol),
+                LogAction::Remove(carol),
                 &[],
             ),
             _ => row(seq, EventType::MessageCreated, send(seq), &[]),
@@ -82,7 +82,9 @@ fn commands() -> Vec<IssuedCommand> {
             conversation: CHAT_ID,
             actor: row.actor,
             time: row.at..=row.at + 1_000,
-            outcome: CommandOutcome::Done(matches!(row.action, Action::Send(_)).then_some(row.seq)),
+            outcome: CommandOutcome::Done(
+                matches!(row.action, LogAction::Send(_)).then_some(row.seq),
+            ),
             action: row.action,
         })
         .collect()

@@ -4,7 +4,7 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{Action, BACKEND_USER, Content, MessageBody, Who};
+use super::command::{BACKEND_USER, Content, MessageBody, ModelAction, Who};
 use super::rendered::at;
 use super::state::{Conversation, Data, Message, ModelAnswer, named, ok, refused};
 
@@ -13,20 +13,20 @@ type Outcome = Result<ModelAnswer, ModelAnswer>;
 
 impl Conversation {
     /// Carries out a command.
-    pub(super) fn apply(&mut self, who: Who, action: &Action) -> ModelAnswer {
+    pub(super) fn apply(&mut self, who: Who, action: &ModelAction) -> ModelAnswer {
         let outcome = match action {
-            Action::Patch { patch, if_match } => {
+            ModelAction::Patch { patch, if_match } => {
                 let version = if_match.as_ref().and_then(|(_, version)| *version);
                 self.patch(who, patch, version)
             }
-            Action::Delete => self.delete(who),
-            Action::Add { members } => self.add(who, members),
-            Action::SetRole { user, role } => self.set_role(who, user, role),
-            Action::Remove { user } => self.remove(who, user),
-            Action::Send { client_id, message } => self.send(who, *client_id, message),
-            Action::Edit { seq, content } => self.edit(who, *seq, content),
-            Action::Unsend { seq } => self.unsend(who, *seq),
-            Action::Read { up_to } => self.read(who, *up_to),
+            ModelAction::Delete => self.delete(who),
+            ModelAction::Add { members } => self.add(who, members),
+            ModelAction::SetRole { user, role } => self.set_role(who, user, role),
+            ModelAction::Remove { user } => self.remove(who, user),
+            ModelAction::Send { client_id, message } => self.send(who, *client_id, message),
+            ModelAction::Edit { seq, content } => self.edit(who, *seq, content),
+            ModelAction::Unsend { seq } => self.unsend(who, *seq),
+            ModelAction::Read { up_to } => self.read(who, *up_to),
         };
         outcome.unwrap_or_else(|refusal| refusal)
     }

@@ -11,10 +11,10 @@ pub(super) const BACKEND_USER: Who = "backend";
 pub(super) const MODEL_USERS: [Who; 5] = ["alice", "bob", "carol", "dave", "erin"];
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Command {
+pub(super) enum ModelCommand {
     Create(Create),
     /// In the conversation of this number.
-    In(usize, Action),
+    In(usize, ModelAction),
     /// Messages, by their conversations' numbers and their seqs.
     ReadMessages(Vec<(usize, Seq)>),
 }
@@ -28,7 +28,7 @@ pub(super) struct Create {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Action {
+pub(super) enum ModelAction {
     Patch {
         patch: Value,
         /// `If-Match`, as it is sent, and the version that it demands.

@@ -11,7 +11,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-use super::command::{BACKEND_USER, Command, Create, MODEL_USERS, Who};
+use super::command::{BACKEND_USER, Create, MODEL_USERS, ModelCommand, Who};
 use super::compare;
 use super::executor::{CommandRoute, Executor};
 use super::generator::Generator;
@@ -24,7 +24,7 @@ use crate::support::Cluster;
 #[derive(Debug, Clone)]
 pub(super) struct AnsweredCommand {
     pub(super) who: Who,
-    pub(super) command: Command,
+    pub(super) command: ModelCommand,
     pub(super) answer: ModelAnswer,
     /// A head of the conversation that was known before it was asked for.
     pub(super) from: Seq,
@@ -37,7 +37,7 @@ pub(super) async fn all_at_once(cluster: &Cluster, seed: u64, commands: usize) {
     let generator = Mutex::new(Generator::default());
     let mut told = Vec::new();
     for create in beginnings() {
-        let command = Command::Create(create);
+        let command = ModelCommand::Create(create);
         told.push(
             ask(
                 cluster,
@@ -93,12 +93,12 @@ async fn ask(
     executor: &Executor,
     generator: &Mutex<Generator>,
     who: Who,
-    command: Command,
+    command: ModelCommand,
     way: CommandRoute,
 ) -> AnsweredCommand {
     let from = match &command {
-        Command::In(at, _) => generator.lock().unwrap().conversations[*at].head,
-        Command::Create(_) | Command::ReadMessages(_) => 0,
+        ModelCommand::In(at, _) => generator.lock().unwrap().conversations[*at].head,
+        ModelCommand::Create(_) | ModelCommand::ReadMessages(_) => 0,
     };
     let answer = executor.perform(who, &command, way).await;
     let known = executor.names.lock().unwrap().conversations.len();
@@ -107,8 +107,8 @@ async fn ask(
         .unwrap()
         .note(known, who, &command, &answer);
     let to = match &command {
-        Command::In(at, _) => head(cluster, executor, *at).await,
-        Command::Create(_) | Command::ReadMessages(_) => 0,
+        ModelCommand::In(at, _) => head(cluster, executor, *at).await,
+        ModelCommand::Create(_) | ModelCommand::ReadMessages(_) => 0,
     };
     AnsweredCommand {
         who,
@@ -155,7 +155,7 @@ async fn conversations(
         let rows: Vec<StoredEvent> = rows.into_iter().map(row).collect();
         let mut queues: BTreeMap<Who, VecDeque<&AnsweredCommand>> = BTreeMap::new();
         for one in told {
-            if matches!(&one.command, Command::In(place, _) if *place == at) {
+            if matches!(&one.command, ModelCommand::In(place, _) if *place == at) {
                 queues.entry(one.who).or_default().push_back(one);
             }
         }
@@ -182,7 +182,7 @@ fn begun(executor: &Executor, told: &[AnsweredCommand]) -> BTreeMap<usize, Conve
     let mut begun = BTreeMap::new();
     let mut keys: BTreeMap<(Who, &str), (&Create, &ModelAnswer)> = BTreeMap::new();
     for one in told {
-        let Command::Create(create) = &one.command else {
+        let ModelCommand::Create(create) = &one.command else {
             continue;
         };
         if let Some(key) = &create.key {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::command::{
-    Action, BACKEND_USER, Command, Content, Create, MODEL_USERS, MessageBody, Who,
+    BACKEND_USER, Content, Create, MODEL_USERS, MessageBody, ModelAction, ModelCommand, Who,
 };
 use super::state::ModelAnswer;
 use crate::support::{Cluster, Member, User, claims};
@@ -98,12 +98,14 @@ impl Executor {
     pub(super) async fn perform(
         &self,
         who: Who,
-        command: &Command,
+        command: &ModelCommand,
         way: CommandRoute,
     ) -> ModelAnswer {
         let player = &self.players[who];
-        if let (CommandRoute::Socket(number), Command::In(at, Action::Send { client_id, message })) =
-            (way, command)
+        if let (
+            CommandRoute::Socket(number),
+            ModelCommand::In(at, ModelAction::Send { client_id, message }),
+        ) = (way, command)
             && let Some(socket) = player.sockets.get(number)
         {
             let message = self.new_message(*at, *client_id, message);
@@ -160,48 +162,48 @@ impl Executor {
         }
     }
 
-    fn request(&self, command: &Command) -> Request {
+    fn request(&self, command: &ModelCommand) -> Request {
         let (at, action) = match command {
-            Command::Create(create) => return creation(create),
-            Command::ReadMessages(messages) => {
+            ModelCommand::Create(create) => return creation(create),
+            ModelCommand::ReadMessages(messages) => {
                 let names = self.names.lock().unwrap();
                 let messages = messages.iter();
                 let ids: Vec<_> = messages.map(|(at, seq)| names.message(*at, *seq)).collect();
                 return post("/v1/messages/read".to_owned(), json!({"messageIds": ids}));
             }
-            Command::In(at, action) => (*at, action),
+            ModelCommand::In(at, action) => (*at, action),
         };
         let names = self.names.lock().unwrap();
         let id = names.conversations[at];
         let path = format!("/v1/conversations/{id}");
         let message = |seq: &Seq| format!("/v1/messages/{}", names.message(at, *seq));
         match action {
-            Action::Patch { patch, if_match } => {
+            ModelAction::Patch { patch, if_match } => {
                 let value = if_match.as_ref().map(|(value, _)| value.clone());
                 let headers = value.map(|value| ("if-match", value)).into_iter().collect();
                 ("PATCH", path, headers, Some(json!({"metadata": patch})))
             }
-            Action::Delete => ("DELETE", path, Vec::new(), None),
-            Action::Add { members } => post(format!("{path}/participants"), addition(members)),
-            Action::SetRole { user, role } => (
+            ModelAction::Delete => ("DELETE", path, Vec::new(), None),
+            ModelAction::Add { members } => post(format!("{path}/participants"), addition(members)),
+            ModelAction::SetRole { user, role } => (
                 "PATCH",
                 format!("{path}/participants/{user}"),
                 Vec::new(),
                 Some(json!({ "role": role })),
             ),
-            Action::Remove { user } => {
+            ModelAction::Remove { user } => {
                 let route = format!("{path}/participants/{user}");
                 ("DELETE", route, Vec::new(), None)
             }
-            Action::Edit { seq, content: to } => {
+            ModelAction::Edit { seq, content: to } => {
                 ("PATCH", message(seq), Vec::new(), Some(content(to)))
             }
-            Action::Unsend { seq } => ("DELETE", message(seq), Vec::new(), None),
-            Action::Read { up_to } => post(
+            ModelAction::Unsend { seq } => ("DELETE", message(seq), Vec::new(), None),
+            ModelAction::Read { up_to } => post(
                 "/v1/messages/read".to_owned(),
                 json!({"conversationId": id, "upToSeq": up_to}),
             ),
-            Action::Send { client_id, message } => {
+            ModelAction::Send { client_id, message } => {
                 let message = names.new_message(at, *client_id, message);
                 let body = serde_json::to_string(&message).unwrap();
                 post(
@@ -255,11 +257,11 @@ fn content(content: &Content) -> Value {
 
 impl Names {
     /// Takes in what an answer begins: a conversation or a message.
-    fn learn(&mut self, command: &Command, body: &Value) {
+    fn learn(&mut self, command: &ModelCommand, body: &Value) {
         if let Some(id) = body.pointer("/conversation/id").and_then(Value::as_str) {
             self.enter_conversation(id);
         }
-        if let (Command::In(at, Action::Send { .. }), Some(message)) =
+        if let (ModelCommand::In(at, ModelAction::Send { .. }), Some(message)) =
             (command, body.get("message"))
         {
             let seq = message["seq"].as_u64().unwrap();

@@ -7,7 +7,7 @@ use rand::{Rng as _, RngExt as _};
 use serde_json::json;
 
 use super::command::{
-    Action, BACKEND_USER, Command, Content, Create, MODEL_USERS, MessageBody, Who,
+    BACKEND_USER, Content, Create, MODEL_USERS, MessageBody, ModelAction, ModelCommand, Who,
 };
 
 /// Conversations that one history has at most.
@@ -40,7 +40,7 @@ impl Hint {
 #[derive(Debug, Default)]
 pub(super) struct Generator {
     pub(super) conversations: Vec<Hint>,
-    sends: Vec<(Who, usize, Action)>,
+    sends: Vec<(Who, usize, ModelAction)>,
     creations: Vec<(Who, Create)>,
     drawn: u64,
 }
@@ -60,7 +60,7 @@ fn user(rng: &mut StdRng) -> Who {
 
 impl Generator {
     /// The next thing that `who` asks for.
-    pub(super) fn draw(&mut self, rng: &mut StdRng, who: Who) -> Command {
+    pub(super) fn draw(&mut self, rng: &mut StdRng, who: Who) -> ModelCommand {
         self.drawn += 1;
         let Some(at) = self.place(rng, who) else {
             return self.creation(rng, who);
@@ -69,29 +69,29 @@ impl Generator {
         let action = match rng.random_range(0..100) {
             0..8 if self.may_create(who) => return self.creation(rng, who),
             0..16 => self.patch(rng, &hint),
-            16..18 => Action::Delete,
+            16..18 => ModelAction::Delete,
             18..29 => addition(rng, &hint),
-            29..36 => Action::SetRole {
+            29..36 => ModelAction::SetRole {
                 user: someone(rng, &hint),
                 role: role(rng),
             },
-            36..42 => Action::Remove {
+            36..42 => ModelAction::Remove {
                 user: someone(rng, &hint),
             },
-            42..46 => Action::Remove { user: who },
+            42..46 => ModelAction::Remove { user: who },
             46..54 => return self.repeat(rng, who, at, &hint),
             54..70 if hint.messages.is_empty() => return self.send(rng, who, at, &hint),
             54..64 => self.edit(rng, who, &hint),
-            64..70 => Action::Unsend {
+            64..70 => ModelAction::Unsend {
                 seq: a_message(rng, who, &hint),
             },
-            70..77 => Action::Read {
+            70..77 => ModelAction::Read {
                 up_to: rng.random_range(0..hint.head + 3),
             },
             77..81 => return self.read_messages(rng, at),
             _ => return self.send(rng, who, at, &hint),
         };
-        Command::In(at, action)
+        ModelCommand::In(at, action)
     }
 
     /// Mostly one where the user is a member.
@@ -115,7 +115,7 @@ impl Generator {
         has_keys || self.conversations.len() < MAX_CONVERSATIONS
     }
 
-    fn creation(&mut self, rng: &mut StdRng, who: Who) -> Command {
+    fn creation(&mut self, rng: &mut StdRng, who: Who) -> ModelCommand {
         let earlier: Vec<_> = self.creations.iter().filter(|(by, _)| *by == who).collect();
         let is_full = self.conversations.len() >= MAX_CONVERSATIONS;
         if (is_full || rng.random_ratio(1, 3))
@@ -125,7 +125,7 @@ impl Generator {
             if rng.random_ratio(1, 3) {
                 create.metadata = json!({"name": "another"});
             }
-            return Command::Create(create);
+            return ModelCommand::Create(create);
         }
         let r#type = *["direct", "group", "channel"].choose(rng).unwrap();
         let mut users: Vec<Who> = MODEL_USERS.sample(rng, 2).copied().collect();
@@ -155,10 +155,10 @@ impl Generator {
         if create.key.is_some() {
             self.creations.push((who, create.clone()));
         }
-        Command::Create(create)
+        ModelCommand::Create(create)
     }
 
-    fn patch(&self, rng: &mut StdRng, hint: &Hint) -> Action {
+    fn patch(&self, rng: &mut StdRng, hint: &Hint) -> ModelAction {
         let number = self.drawn;
         let patches = [
             json!({"name": format!("name {number}")}),
@@ -176,13 +176,13 @@ impl Generator {
             Some((format!("\"{version}\""), Some(version))),
             Some((version.to_string(), Some(version))),
         ];
-        Action::Patch {
+        ModelAction::Patch {
             patch: patches.choose(rng).unwrap().clone(),
             if_match: if_matches.choose(rng).unwrap().clone(),
         }
     }
 
-    fn send(&mut self, rng: &mut StdRng, who: Who, at: usize, hint: &Hint) -> Command {
+    fn send(&mut self, rng: &mut StdRng, who: Who, at: usize, hint: &Hint) -> ModelCommand {
         let bytes: [u8; 16] = rng.random();
         let reply_to = rng.random_ratio(1, 5).then(|| a_message(rng, who, hint));
         let metadata = if rng.random_ratio(1, 4) {
@@ -197,28 +197,28 @@ impl Generator {
             metadata,
         };
         let client_id = uuid::Builder::from_random_bytes(bytes).into_uuid();
-        let action = Action::Send { client_id, message };
+        let action = ModelAction::Send { client_id, message };
         self.sends.push((who, at, action.clone()));
-        Command::In(at, action)
+        ModelCommand::In(at, action)
     }
 
     /// A send once more, with the same content or another.
-    fn repeat(&mut self, rng: &mut StdRng, who: Who, at: usize, hint: &Hint) -> Command {
+    fn repeat(&mut self, rng: &mut StdRng, who: Who, at: usize, hint: &Hint) -> ModelCommand {
         let earlier: Vec<_> = self.sends.iter().filter(|(by, ..)| *by == who).collect();
         let Some((_, at, action)) = earlier.choose(rng) else {
             return self.send(rng, who, at, hint);
         };
         let mut action = action.clone();
         if rng.random_ratio(1, 3)
-            && let Action::Send { message, .. } = &mut action
+            && let ModelAction::Send { message, .. } = &mut action
         {
             message.metadata = json!({"again": true});
         }
-        Command::In(*at, action)
+        ModelCommand::In(*at, action)
     }
 
-    fn edit(&self, rng: &mut StdRng, who: Who, hint: &Hint) -> Action {
-        Action::Edit {
+    fn edit(&self, rng: &mut StdRng, who: Who, hint: &Hint) -> ModelAction {
+        ModelAction::Edit {
             seq: a_message(rng, who, hint),
             content: self.content(rng),
         }
@@ -235,7 +235,7 @@ impl Generator {
     }
 
     /// Up to four messages, of several conversations at times.
-    fn read_messages(&self, rng: &mut StdRng, at: usize) -> Command {
+    fn read_messages(&self, rng: &mut StdRng, at: usize) -> ModelCommand {
         let mut messages = Vec::new();
         for _ in 0..rng.random_range(1..5) {
             let at = if rng.random_ratio(2, 3) {
@@ -247,7 +247,7 @@ impl Generator {
             let seq = of.choose(rng).map_or(1, |(seq, _)| *seq);
             messages.push((at, seq));
         }
-        Command::ReadMessages(messages)
+        ModelCommand::ReadMessages(messages)
     }
 }
 
@@ -264,7 +264,7 @@ fn someone(rng: &mut StdRng, hint: &Hint) -> Who {
 }
 
 /// Mostly users who are no members.
-fn addition(rng: &mut StdRng, hint: &Hint) -> Action {
+fn addition(rng: &mut StdRng, hint: &Hint) -> ModelAction {
     let strangers: Vec<Who> = MODEL_USERS
         .into_iter()
         .filter(|user| !hint.members.contains(user))
@@ -277,7 +277,7 @@ fn addition(rng: &mut StdRng, hint: &Hint) -> Action {
     let count = rng.random_range(1..4);
     let users: Vec<Who> = from.sample(rng, count).copied().collect();
     let members = users.into_iter().map(|user| (user, role(rng))).collect();
-    Action::Add { members }
+    ModelAction::Add { members }
 }
 
 /// Mostly one's own, seldom something that is no message.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use confab_protocol::ids::Seq;
 
-use super::command::{Action, Command, Who};
+use super::command::{ModelAction, ModelCommand, Who};
 use super::concurrent::{AnsweredCommand, is_alike};
 use super::state::{Conversation, ModelAnswer};
 
@@ -80,7 +80,7 @@ fn row(conversation: &Conversation, seq: Seq) -> StoredEvent {
 
 /// What becomes of a conversation by something that was granted; none where that appends nothing.
 fn granted(state: &Conversation, told: &AnsweredCommand) -> Option<(Conversation, ModelAnswer)> {
-    let Command::In(_, action) = &told.command else {
+    let ModelCommand::In(_, action) = &told.command else {
         return None;
     };
     if told.answer.status >= 300 || told.answer.replayed {
@@ -93,7 +93,7 @@ fn granted(state: &Conversation, told: &AnsweredCommand) -> Option<(Conversation
 
 /// Asserts that what appended nothing was answered so by one of the states between asking and hearing.
 fn assert_explained(states: &[Conversation], told: &AnsweredCommand) {
-    let Command::In(_, action) = &told.command else {
+    let ModelCommand::In(_, action) = &told.command else {
         return;
     };
     let first = states.partition_point(|state| state.head() <= told.from) - 1;
@@ -119,8 +119,13 @@ fn assert_explained(states: &[Conversation], told: &AnsweredCommand) {
 }
 
 /// Where a mark stands depends on those before it: it is never below what was asked for, and never above the head.
-fn is_mark(answer: &ModelAnswer, due: &ModelAnswer, action: &Action, state: &Conversation) -> bool {
-    let (Action::Read { .. }, 200, 200) = (action, answer.status, due.status) else {
+fn is_mark(
+    answer: &ModelAnswer,
+    due: &ModelAnswer,
+    action: &ModelAction,
+    state: &Conversation,
+) -> bool {
+    let (ModelAction::Read { .. }, 200, 200) = (action, answer.status, due.status) else {
         return false;
     };
     let mark = |answer: &ModelAnswer| {

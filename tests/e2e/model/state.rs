@@ -7,7 +7,7 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{BACKEND_USER, Command, Content, Create, MessageBody, Who};
+use super::command::{BACKEND_USER, Content, Create, MessageBody, ModelCommand, Who};
 use super::generator::Hint;
 
 /// What a command is answered with.
@@ -108,14 +108,14 @@ impl ModelState {
     }
 
     /// Carries out a command.
-    pub(super) fn apply(&mut self, who: Who, command: &Command) -> ModelAnswer {
+    pub(super) fn apply(&mut self, who: Who, command: &ModelCommand) -> ModelAnswer {
         // Only a message moves a conversation in lists.
         let said = |one: &Conversation| one.messages.keys().last().copied();
         let before: Vec<_> = self.conversations.iter().map(said).collect();
         let answer = match command {
-            Command::Create(create) => self.create_once(who, create),
-            Command::In(at, action) => self.conversations[*at].apply(who, action),
-            Command::ReadMessages(messages) => self.read_messages(who, messages),
+            ModelCommand::Create(create) => self.create_once(who, create),
+            ModelCommand::In(at, action) => self.conversations[*at].apply(who, action),
+            ModelCommand::ReadMessages(messages) => self.read_messages(who, messages),
         };
         for (at, conversation) in self.conversations.iter_mut().enumerate() {
             if before.get(at) != Some(&said(conversation)) {

@@ -2,21 +2,27 @@
 
 use serde_json::Value;
 
-use super::command::{Action, Command, MODEL_USERS, Who};
+use super::command::{MODEL_USERS, ModelAction, ModelCommand, Who};
 use super::generator::{Generator, Hint};
 use super::state::ModelAnswer;
 
 impl Generator {
     /// Notes what an answer says of a conversation; of `known` there are names.
-    pub(super) fn note(&mut self, known: usize, who: Who, command: &Command, answer: &ModelAnswer) {
+    pub(super) fn note(
+        &mut self,
+        known: usize,
+        who: Who,
+        command: &ModelCommand,
+        answer: &ModelAnswer,
+    ) {
         let is_granted = answer.status < 300;
         while self.conversations.len() < known {
             self.conversations.push(Hint::beginning());
         }
         let (at, action) = match command {
-            Command::Create(_) => return self.note_beginning(&answer.body),
-            Command::ReadMessages(_) => return,
-            Command::In(at, action) => (at, action),
+            ModelCommand::Create(_) => return self.note_beginning(&answer.body),
+            ModelCommand::ReadMessages(_) => return,
+            ModelCommand::In(at, action) => (at, action),
         };
         let hint = &mut self.conversations[*at];
         let body = &answer.body;
@@ -32,21 +38,23 @@ impl Generator {
         let seq = seq.into_iter().find_map(Value::as_u64).unwrap_or_default();
         hint.head = hint.head.max(seq);
         match action {
-            Action::Send { .. } if !answer.replayed => hint.messages.push((seq, who)),
-            Action::Patch { .. } => {
+            ModelAction::Send { .. } if !answer.replayed => hint.messages.push((seq, who)),
+            ModelAction::Patch { .. } => {
                 hint.version = body["conversation"]["version"].as_u64().unwrap();
             }
-            Action::Delete => hint.is_deleted = true,
-            Action::Add { members } => hint.members.extend(members.iter().map(|(user, _)| user)),
-            Action::Remove { user } => {
+            ModelAction::Delete => hint.is_deleted = true,
+            ModelAction::Add { members } => {
+                hint.members.extend(members.iter().map(|(user, _)| user))
+            }
+            ModelAction::Remove { user } => {
                 hint.members.retain(|member| member != user);
                 hint.is_deleted |= !body["conversationDeletedAt"].is_null();
             }
-            Action::SetRole { .. }
-            | Action::Send { .. }
-            | Action::Edit { .. }
-            | Action::Unsend { .. }
-            | Action::Read { .. } => {}
+            ModelAction::SetRole { .. }
+            | ModelAction::Send { .. }
+            | ModelAction::Edit { .. }
+            | ModelAction::Unsend { .. }
+            | ModelAction::Read { .. } => {}
         }
     }
     fn note_beginning(&mut self, body: &Value) {

@@ -86,7 +86,7 @@ impl Ledger {
 }
 
 /// A command: its method, its path, and the version that it wants.
-struct Command<'a>(&'a str, &'a str, Option<u64>, Value);
+struct RouteCommand<'a>(&'a str, &'a str, Option<u64>, Value);
 
 /// Writes to conversations of its own, one command after the other.
 struct Writer<'a> {
@@ -108,7 +108,7 @@ impl Writer<'_> {
                 }
             }
             if ledger.open.is_none() && ledgers.len().is_multiple_of(2) {
-                let deletion = Command("DELETE", &ledger.path.clone(), None, Value::Null);
+                let deletion = RouteCommand("DELETE", &ledger.path.clone(), None, Value::Null);
                 let deleted = ("conversation.deleted", Some("/deletedAt"));
                 self.append(&mut ledger, deleted, deletion).await;
             }
@@ -143,22 +143,22 @@ impl Writer<'_> {
         let people = format!("{path}/participants");
         let guest = format!("{people}/guest");
         let added = ("participant.added", Some("/participant/joinedAt"));
-        let add = Command("POST", &people, None, json!({"userId": "guest"}));
+        let add = RouteCommand("POST", &people, None, json!({"userId": "guest"}));
         self.append(ledger, added, add).await?;
         self.message(ledger).await?;
         let updated = ("conversation.updated", Some("/conversation/updatedAt"));
         let patch = json!({"metadata": {"description": format!("behind {}", ledger.version)}});
-        let patch = Command("PATCH", &path, Some(ledger.version), patch);
+        let patch = RouteCommand("PATCH", &path, Some(ledger.version), patch);
         let answer = self.append(ledger, updated, patch).await?;
         ledger.version += 1;
         assert_eq!(answer["conversation"]["version"], ledger.version);
         for role in ["admin", "member"] {
-            let change = Command("PATCH", &guest, None, json!({ "role": role }));
+            let change = RouteCommand("PATCH", &guest, None, json!({ "role": role }));
             let change = self.append(ledger, ("participant.updated", None), change);
             assert_eq!(change.await?["participant"]["role"], role);
         }
         let removed = ("participant.removed", Some("/participant/leftAt"));
-        let removal = Command("DELETE", &guest, None, Value::Null);
+        let removal = RouteCommand("DELETE", &guest, None, Value::Null);
         self.append(ledger, removed, removal).await?;
         self.mark(ledger).await;
         Some(())
@@ -167,17 +167,17 @@ impl Writer<'_> {
     /// Sent, edited, deleted.
     async fn message(&self, ledger: &mut Ledger) -> Option<()> {
         let send = json!({"conversationId": id_of(&ledger.path), "kind": "text", "content": 1});
-        let send = Command("POST", "/v1/messages", None, send);
+        let send = RouteCommand("POST", "/v1/messages", None, send);
         let created = ("message.created", Some("/message/createdAt"));
         let sent = self.append(ledger, created, send).await?;
         assert_eq!(sent["message"]["seq"], ledger.certain.len());
         let route = format!("/v1/messages/{}", sent.text("/message/id"));
         let edited = ("message.edited", Some("/message/editedAt"));
-        let edit = Command("PATCH", &route, None, json!({"content": 2}));
+        let edit = RouteCommand("PATCH", &route, None, json!({"content": 2}));
         let answer = self.append(ledger, edited, edit).await?;
         assert_eq!(answer["message"]["content"], 2);
         let deleted = ("message.deleted", Some("/message/deletedAt"));
-        let deletion = Command("DELETE", &route, None, Value::Null);
+        let deletion = RouteCommand("DELETE", &route, None, Value::Null);
         self.append(ledger, deleted, deletion).await?;
         Some(())
     }
@@ -198,7 +198,7 @@ impl Writer<'_> {
         &self,
         ledger: &mut Ledger,
         (r#type, time): (&'static str, Option<&str>),
-        Command(method, path, version, body): Command<'_>,
+        RouteCommand(method, path, version, body): RouteCommand<'_>,
     ) -> Option<Answer> {
         let version = version.map(|version| format!("\"{version}\""));
         let headers: Vec<_> = version.iter().map(|v| ("if-match", v.as_str())).collect();

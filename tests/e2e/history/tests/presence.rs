@@ -125,10 +125,10 @@ fn presence_in_too_large_conversation_is_found() {
     let names: Vec<String> = (0..101).map(|number| format!("u{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (many, last) = names.split_at(100);
-    let added = Action::Add(vec![user(last[0])]);
+    let added = LogAction::Add(vec![user(last[0])]);
     let mut log = Log {
         rows: vec![
-            row(1, EventType::ConversationCreated, Action::Create, many),
+            row(1, EventType::ConversationCreated, LogAction::Create, many),
             row(2, EventType::ParticipantAdded, added, last),
         ],
         ..Log::default()

@@ -28,7 +28,7 @@ fn answered_command_missing_from_store_is_found() {
         worker_retry,
         [Violation::Elsewhere(CHAT_ID, alice.clone(), send(2), 3)]
     );
-    let role = Action::Role(user("bob"), "admin".to_owned());
+    let role = LogAction::Role(user("bob"), "admin".to_owned());
     let changed = stored(|_, commands| {
         commands.push(IssuedCommand {
             action: role.clone(),
@@ -42,12 +42,12 @@ fn answered_command_missing_from_store_is_found() {
 /// What is wrong when alice gave bob these roles at these times, the first of which is stored and made him an admin.
 fn roles(given: &[(&str, Millis)]) -> Vec<Violation> {
     stored(|ledger, commands| {
-        let admin = Action::Role(user("bob"), "admin".to_owned());
+        let admin = LogAction::Role(user("bob"), "admin".to_owned());
         let change = row(11, EventType::ParticipantUpdated, admin, &[]);
         log(ledger).rows.push(change);
         let first = commands[0].clone();
         commands.extend(given.iter().map(|(role, at)| IssuedCommand {
-            action: Action::Role(user("bob"), (*role).to_owned()),
+            action: LogAction::Role(user("bob"), (*role).to_owned()),
             outcome: CommandOutcome::Done(None),
             time: *at..=at + 1_000,
             ..first.clone()
@@ -58,7 +58,7 @@ fn roles(given: &[(&str, Millis)]) -> Vec<Violation> {
 #[test]
 fn role_that_its_user_had_is_no_event() {
     let lost = |role: &str| {
-        let action = Action::Role(user("bob"), role.to_owned());
+        let action = LogAction::Role(user("bob"), role.to_owned());
         [Violation::Lost(CHAT_ID, user("alice"), action)]
     };
     let made = ("admin", 110_000);
