@@ -20,5 +20,5 @@ mod tests;
 
 pub(crate) use client::{Client, Profile};
 pub(crate) use load::{ARRIVAL_TIMEOUT, HistoryLoad, LoadShape, assert_told};
-pub(crate) use record::{Generation, Heard};
+pub(crate) use record::{Generation, ReceivedItem};
 pub(crate) use socket::{End, Socket};

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::output::{Measured, Progress, row};
-use crate::scenario::idle::Held;
+use crate::scenario::idle::HeldMemory;
 use crate::seed::fill;
 use crate::stack::{Places, Servers};
 use crate::target::OwnOnly;
@@ -70,7 +70,7 @@ pub(crate) struct Limits {
     /// Frames that a bare WebSocket server writes to all of its sockets.
     pub(crate) bare_fan_out: BareFanOut,
     /// What a bare WebSocket server holds for a socket that is idle.
-    pub(crate) bare_idle: Held,
+    pub(crate) bare_idle: HeldMemory,
 }
 
 /// Batches of one size.

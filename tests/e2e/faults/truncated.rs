@@ -8,7 +8,7 @@ use confab_stack::Traffic;
 use serde_json::json;
 
 use super::{WAIT_TIMEOUT, links, setup};
-use crate::history::{Client, Generation, Heard, Profile, assert_told};
+use crate::history::{Client, Generation, Profile, ReceivedItem, assert_told};
 use crate::support::{Cluster, Member, Raw, User, eventually};
 
 /// Too much for a replay: its limit is 5 MiB.
@@ -71,13 +71,13 @@ async fn had(clients: &[Client], generations: usize) {
 
 /// Waits until each was told an event, or that it is to be read.
 async fn heard(clients: &[Client], conversation: ConversationId, seq: Seq) {
-    let is_told = |heard: &Heard| match heard {
-        Heard::Event(told) => told.conversation == conversation && told.seq >= seq,
-        Heard::Truncated { head, .. } => *head >= seq,
-        Heard::Read { .. }
-        | Heard::Receipt { .. }
-        | Heard::Presence(_)
-        | Heard::Snapshot { .. } => false,
+    let is_told = |heard: &ReceivedItem| match heard {
+        ReceivedItem::Event(told) => told.conversation == conversation && told.seq >= seq,
+        ReceivedItem::Truncated { head, .. } => *head >= seq,
+        ReceivedItem::Read { .. }
+        | ReceivedItem::Receipt { .. }
+        | ReceivedItem::Presence(_)
+        | ReceivedItem::Snapshot { .. } => false,
     };
     eventually("the event is told", WAIT_TIMEOUT, async || {
         let mut clients = clients.iter();
@@ -96,7 +96,7 @@ async fn heard(clients: &[Client], conversation: ConversationId, seq: Seq) {
 
 fn truncated(generation: &Generation) -> Option<(Seq, Seq)> {
     generation.heard.iter().find_map(|heard| match heard {
-        Heard::Truncated { from, head, .. } => Some((*from, *head)),
+        ReceivedItem::Truncated { from, head, .. } => Some((*from, *head)),
         _ => None,
     })
 }

@@ -9,7 +9,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 
 use super::check::Violation;
 use super::ledger::{Ledger, Log, Membership};
-use super::record::{Account, Generation, Heard, ReceivedEvent};
+use super::record::{Account, Generation, ReceivedEvent, ReceivedItem};
 
 /// What one client has of one conversation.
 #[derive(Debug, Clone, Copy)]
@@ -81,17 +81,19 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn hear(&mut self, heard: &Heard) {
+    fn hear(&mut self, heard: &ReceivedItem) {
         match heard {
-            Heard::Event(told) => self.event(told),
-            Heard::Receipt { .. } | Heard::Presence(_) | Heard::Snapshot { .. } => {}
-            Heard::Truncated {
+            ReceivedItem::Event(told) => self.event(told),
+            ReceivedItem::Receipt { .. }
+            | ReceivedItem::Presence(_)
+            | ReceivedItem::Snapshot { .. } => {}
+            ReceivedItem::Truncated {
                 conversation,
                 from,
                 head,
                 reset,
             } => self.truncated(*conversation, *from, *head, *reset),
-            Heard::Read {
+            ReceivedItem::Read {
                 conversation,
                 head,
                 events,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use confab_client::Http;
 use confab_protocol::error::Code;
 use confab_protocol::frame::{
-    ClientFrame, Goaway, GoawayReason, Heard as Frame, Hello, Plain, Seen, ServerFrame,
+    ClientFrame, Goaway, GoawayReason, Hello, Plain, ReceivedItem as Frame, Seen, ServerFrame,
     SetPresence, Truncated, Welcome,
 };
 use confab_protocol::ids::{ConversationId, Seq};
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::client::{Farewell, FrameAnswer, Order, Profile};
-use super::record::{Account, Generation, Heard, Positions, Presence, ReceivedEvent, now};
+use super::record::{Account, Generation, Positions, Presence, ReceivedEvent, ReceivedItem, now};
 use super::socket::{End, Socket};
 
 /// The most that is waited before it connects again, in milliseconds.
@@ -242,7 +242,7 @@ impl Driver {
             return None;
         }
         self.unread.remove(&conversation);
-        let read = Heard::Read {
+        let read = ReceivedItem::Read {
             conversation,
             head,
             events,
@@ -255,12 +255,12 @@ impl Driver {
         })
     }
 
-    fn hear(&mut self, frame: Frame) -> Option<Heard> {
+    fn hear(&mut self, frame: Frame) -> Option<ReceivedItem> {
         match frame {
             Frame::Event(event) => {
                 let last = self.last.entry(event.conversation_id).or_default();
                 *last = event.seq.max(*last);
-                Some(Heard::Event(ReceivedEvent::from(&event)))
+                Some(ReceivedItem::Event(ReceivedEvent::from(&event)))
             }
             Frame::Frame(ServerFrame::Truncated(truncated)) => Some(self.truncated(&truncated)),
             Frame::Frame(ServerFrame::Ack(ack)) => {
@@ -283,16 +283,16 @@ impl Driver {
                 self.asked_to_go(&goaway);
                 None
             }
-            Frame::Frame(ServerFrame::Receipt(receipt)) => Some(Heard::Receipt {
+            Frame::Frame(ServerFrame::Receipt(receipt)) => Some(ReceivedItem::Receipt {
                 conversation: receipt.conversation_id,
                 user: receipt.user_id,
                 up_to: receipt.up_to_seq,
             }),
             Frame::Frame(ServerFrame::Presence(presence)) => {
-                Some(Heard::Presence(Presence::told(&presence)))
+                Some(ReceivedItem::Presence(Presence::told(&presence)))
             }
             Frame::Frame(ServerFrame::PresenceSnapshot(snapshot)) => {
-                Some(Heard::snapshot(&snapshot))
+                Some(ReceivedItem::snapshot(&snapshot))
             }
             Frame::Frame(_) => None,
         }
@@ -312,7 +312,7 @@ impl Driver {
         }
     }
 
-    fn truncated(&mut self, truncated: &Truncated) -> Heard {
+    fn truncated(&mut self, truncated: &Truncated) -> ReceivedItem {
         let (conversation, from) = (truncated.conversation_id, truncated.from_seq);
         let head = truncated.head_seq;
         let last = self.last.entry(conversation).or_default();
@@ -324,7 +324,7 @@ impl Driver {
             self.reads
                 .spawn(read(self.readers.clone(), conversation, from, head));
         }
-        Heard::Truncated {
+        ReceivedItem::Truncated {
             conversation,
             from,
             head,
@@ -338,7 +338,7 @@ async fn say_presence(socket: &mut Socket, status: PresenceStatus) -> Result<(),
     socket.send(&frame).await.map_err(Some)
 }
 
-fn note(account: &Mutex<Account>, heard: Heard) {
+fn note(account: &Mutex<Account>, heard: ReceivedItem) {
     let mut account = account.lock().unwrap();
     let generation = account.generations.last_mut().unwrap();
     generation.heard.push(heard);

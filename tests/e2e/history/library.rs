@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::client::{FrameAnswer, Profile};
 use super::driver::read;
-use super::record::{Account, Generation, Heard, Positions, Presence, ReceivedEvent, now};
+use super::record::{Account, Generation, Positions, Presence, ReceivedEvent, ReceivedItem, now};
 use crate::support::User;
 
 /// What stands between two tries to open the session.
@@ -127,14 +127,14 @@ impl Keeper {
                 let named = self.truncated.get(&told.conversation);
                 if named.is_none_or(|head| told.seq > *head) {
                     self.last.insert(told.conversation, told.seq);
-                    generation.unwrap().heard.push(Heard::Event(told));
+                    generation.unwrap().heard.push(ReceivedItem::Event(told));
                 }
             }
             Change::Truncated(truncated) => {
                 let (conversation, head) = (truncated.conversation_id, truncated.head_seq);
                 raise(&mut self.truncated, conversation, head);
                 raise(&mut self.last, conversation, head);
-                generation.unwrap().heard.push(Heard::Truncated {
+                generation.unwrap().heard.push(ReceivedItem::Truncated {
                     conversation,
                     from: truncated.from_seq,
                     head,
@@ -143,17 +143,20 @@ impl Keeper {
                 return Some(truncated);
             }
             Change::Closed(closed) => account.trouble = Some(closed.to_string()),
-            Change::Receipt(receipt) => generation.unwrap().heard.push(Heard::Receipt {
+            Change::Receipt(receipt) => generation.unwrap().heard.push(ReceivedItem::Receipt {
                 conversation: receipt.conversation_id,
                 user: receipt.user_id,
                 up_to: receipt.up_to_seq,
             }),
             Change::Presence(presence) => {
-                let heard = Heard::Presence(Presence::told(&presence));
+                let heard = ReceivedItem::Presence(Presence::told(&presence));
                 generation.unwrap().heard.push(heard);
             }
             Change::PresenceSnapshot(snapshot) => {
-                generation.unwrap().heard.push(Heard::snapshot(&snapshot));
+                generation
+                    .unwrap()
+                    .heard
+                    .push(ReceivedItem::snapshot(&snapshot));
             }
             Change::Typing(_) | Change::Goaway(_) | Change::Error(_) => {}
         }
@@ -163,7 +166,7 @@ impl Keeper {
     fn has_read(&self, (conversation, head, events): super::driver::Range) {
         let mut account = self.account.lock().unwrap();
         let generation = account.generations.last_mut().unwrap();
-        generation.heard.push(Heard::Read {
+        generation.heard.push(ReceivedItem::Read {
             conversation,
             head,
             events,

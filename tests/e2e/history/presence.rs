@@ -9,7 +9,7 @@ use confab_protocol::signal::PresenceStatus;
 
 use super::check::Violation;
 use super::ledger::{Ledger, Log, Membership};
-use super::record::{Account, Generation, Heard, Millis, Presence, Saying};
+use super::record::{Account, Generation, Millis, Presence, ReceivedItem, Saying};
 
 /// How long behind its end a shared membership may still count: commits, events and signals are late by as much in a fault.
 const LATENESS_MS: Millis = 15_000;
@@ -35,8 +35,8 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
             .zip(sending_times(ledger, generation))
         {
             match heard {
-                Heard::Presence(told) => check_told(ledger, me, told, sent_at, found),
-                Heard::Snapshot { users, .. } => {
+                ReceivedItem::Presence(told) => check_told(ledger, me, told, sent_at, found),
+                ReceivedItem::Snapshot { users, .. } => {
                     snapshots += 1;
                     let named: BTreeSet<_> = users.iter().map(|told| &told.user).collect();
                     let is_sound = snapshots == 1
@@ -53,10 +53,10 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
                         check_told(ledger, me, told, generation.welcomed_at, found);
                     }
                 }
-                Heard::Event(_)
-                | Heard::Receipt { .. }
-                | Heard::Truncated { .. }
-                | Heard::Read { .. } => {}
+                ReceivedItem::Event(_)
+                | ReceivedItem::Receipt { .. }
+                | ReceivedItem::Truncated { .. }
+                | ReceivedItem::Read { .. } => {}
             }
         }
     }
@@ -68,10 +68,10 @@ fn sending_times(ledger: &Ledger, generation: &Generation) -> Vec<Millis> {
     let mut times = Vec::new();
     for heard in generation.heard.iter().rev() {
         times.push(match heard {
-            Heard::Presence(told) => told.at.min(next),
+            ReceivedItem::Presence(told) => told.at.min(next),
             _ => next,
         });
-        if let Heard::Event(event) = heard
+        if let ReceivedItem::Event(event) = heard
             && let Some(log) = ledger.logs.get(&event.conversation)
         {
             next = log.time(event.seq).max(generation.welcomed_at);
@@ -161,7 +161,7 @@ pub(super) fn check_together(ledger: &Ledger, accounts: &[&Account], found: &mut
             check_end(ledger, account, theirs, found);
         }
         if let Some(generation) = connected(account) {
-            let is_told = |heard: &Heard| matches!(heard, Heard::Snapshot { .. });
+            let is_told = |heard: &ReceivedItem| matches!(heard, ReceivedItem::Snapshot { .. });
             if !generation.heard.iter().any(is_told) {
                 found.push(Violation::NoSnapshot(account.user.clone()));
             }
@@ -212,8 +212,8 @@ fn told_of(account: &Account, user: &UserId) -> Vec<Presence> {
         .flat_map(|generation| &generation.heard)
     {
         match heard {
-            Heard::Presence(one) if one.user == *user => told.push(one.clone()),
-            Heard::Snapshot {
+            ReceivedItem::Presence(one) if one.user == *user => told.push(one.clone()),
+            ReceivedItem::Snapshot {
                 users,
                 is_complete: true,
                 ..
@@ -271,12 +271,12 @@ pub(super) fn explain(
             .into_iter()
             .flat_map(|generation| &generation.heard);
         let told = told.filter_map(|heard| match heard {
-            Heard::Presence(told) if told.user == *user => Some(format!(
+            ReceivedItem::Presence(told) if told.user == *user => Some(format!(
                 "{:?} at +{}",
                 told.status,
                 told.at.saturating_sub(begins)
             )),
-            Heard::Snapshot {
+            ReceivedItem::Snapshot {
                 users,
                 is_complete,
                 at,
@@ -321,8 +321,8 @@ pub(super) fn explain_shared(
                 .zip(sending_times(ledger, generation))
             {
                 let (how, told, since) = match heard {
-                    Heard::Presence(told) => ("by itself", Some(told), sent_at),
-                    Heard::Snapshot { users, .. } => {
+                    ReceivedItem::Presence(told) => ("by itself", Some(told), sent_at),
+                    ReceivedItem::Snapshot { users, .. } => {
                         let mut named = users.iter();
                         let told = named.find(|told| told.user == *user);
                         ("in a snapshot", told, generation.welcomed_at)
@@ -377,13 +377,13 @@ fn belief(generation: &Generation, user: &UserId) -> Option<Belief> {
     let mut belief = None;
     for heard in &generation.heard {
         match heard {
-            Heard::Presence(told) if told.user == *user => {
+            ReceivedItem::Presence(told) if told.user == *user => {
                 belief = Some(Belief {
                     status: told.status,
                     since: told.at - JOINING_MS,
                 });
             }
-            Heard::Snapshot {
+            ReceivedItem::Snapshot {
                 users,
                 is_complete,
                 at,

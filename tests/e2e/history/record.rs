@@ -117,7 +117,7 @@ pub(crate) struct Generation {
     /// The heads at its welcome, where they were asked for.
     pub(crate) heads: Option<Positions>,
     /// In the order heard, before anything is suppressed.
-    pub(crate) heard: Vec<Heard>,
+    pub(crate) heard: Vec<ReceivedItem>,
     /// The gateway's URL.
     pub(crate) url: String,
     /// When its welcome was heard.
@@ -128,7 +128,7 @@ pub(crate) struct Generation {
 
 /// Something that came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum ReceivedItem {
     Event(ReceivedEvent),
     /// A user has read.
     Receipt {
@@ -178,7 +178,7 @@ impl Presence {
     }
 }
 
-impl Heard {
+impl ReceivedItem {
     /// A snapshot of presence that comes now.
     pub(super) fn snapshot(snapshot: &PresenceSnapshot) -> Self {
         Self::Snapshot {

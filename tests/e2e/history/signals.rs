@@ -7,14 +7,14 @@ use confab_protocol::ids::UserId;
 
 use super::check::Violation;
 use super::ledger::Ledger;
-use super::record::{Account, Heard};
+use super::record::{Account, ReceivedItem};
 
 pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violation>) {
     let me = &account.user;
     for generation in &account.generations {
         let mut marks = BTreeMap::new();
         for heard in &generation.heard {
-            if let Heard::Receipt {
+            if let ReceivedItem::Receipt {
                 conversation,
                 user,
                 up_to,

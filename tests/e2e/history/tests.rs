@@ -11,8 +11,8 @@ mod stored;
 use super::check::{self, Violation};
 use super::ledger::{Ledger, Log, LogRow};
 use super::record::{
-    Account, CommandOutcome, Generation, Heard, IssuedCommand, LogAction, Millis, Positions,
-    ReadMark, ReceivedEvent,
+    Account, CommandOutcome, Generation, IssuedCommand, LogAction, Millis, Positions, ReadMark,
+    ReceivedEvent, ReceivedItem,
 };
 
 const CHAT_ID: ConversationId = ConversationId(Uuid::from_u128(1));
@@ -101,14 +101,14 @@ fn told(seq: Seq) -> ReceivedEvent {
     }
 }
 
-fn hears(seqs: impl IntoIterator<Item = Seq>) -> Vec<Heard> {
+fn hears(seqs: impl IntoIterator<Item = Seq>) -> Vec<ReceivedItem> {
     seqs.into_iter()
-        .map(|seq| Heard::Event(told(seq)))
+        .map(|seq| ReceivedItem::Event(told(seq)))
         .collect()
 }
 
 /// The first connection of a client who is a member nowhere yet.
-fn first(heard: Vec<Heard>) -> Generation {
+fn first(heard: Vec<ReceivedItem>) -> Generation {
     Generation {
         said: Some(Positions::new()),
         heads: Some(Positions::new()),
@@ -118,7 +118,7 @@ fn first(heard: Vec<Heard>) -> Generation {
 }
 
 /// A connection that goes on with the session.
-fn resumed(said: Option<Seq>, heard: Vec<Heard>) -> Generation {
+fn resumed(said: Option<Seq>, heard: Vec<ReceivedItem>) -> Generation {
     Generation {
         resumed: true,
         said: said.map(|seq| [(CHAT_ID, seq)].into()),
@@ -146,8 +146,8 @@ fn carol(generations: Vec<Generation>) -> Vec<Violation> {
     found(account("carol", generations))
 }
 
-fn truncated(from: Seq, head: Seq) -> Heard {
-    Heard::Truncated {
+fn truncated(from: Seq, head: Seq) -> ReceivedItem {
+    ReceivedItem::Truncated {
         conversation: CHAT_ID,
         from,
         head,
@@ -243,7 +243,7 @@ fn another_event_than_the_logs_is_found() {
         let mut spoiled = told(10);
         spoil(&mut spoiled);
         let mut heard = hears(1..=10);
-        heard.push(Heard::Event(spoiled.clone()));
+        heard.push(ReceivedItem::Event(spoiled.clone()));
         assert_eq!(bob(vec![first(heard)]), [Violation::Altered(spoiled)]);
     }
 }
@@ -298,7 +298,7 @@ fn read_of_truncated_range_must_equal_log() {
     let read = |seqs: Vec<Seq>| {
         let events = seqs.into_iter().map(told).collect();
         let (conversation, head) = (CHAT_ID, 10);
-        let read = Heard::Read {
+        let read = ReceivedItem::Read {
             conversation,
             head,
             events,
@@ -339,7 +339,7 @@ fn events_newer_than_ledger_are_not_judged() {
         ..told(10)
     };
     let mut heard = hears(1..=10);
-    heard.push(Heard::Event(newer));
+    heard.push(ReceivedItem::Event(newer));
     let account = account("bob", vec![first(heard)]);
     assert_eq!(check::told(&ledger, &account), []);
 }
@@ -371,13 +371,13 @@ fn acknowledged_mark_that_is_seen_lower_is_found() {
 
 #[test]
 fn read_marks_backward_or_beyond_log_are_found() {
-    let receipt = |name, up_to| Heard::Receipt {
+    let receipt = |name, up_to| ReceivedItem::Receipt {
         conversation: CHAT_ID,
         user: user(name),
         up_to,
     };
     let all = || hears(1..=10);
-    let with = |signals: &[Heard]| bob(vec![first([all(), signals.to_vec()].concat())]);
+    let with = |signals: &[ReceivedItem]| bob(vec![first([all(), signals.to_vec()].concat())]);
     let good = [
         receipt("alice", 3),
         receipt("carol", 2),

@@ -39,7 +39,7 @@ struct Sample {
 /// Users of another tenant, and others of the loud one, a hundred things a second together (fewer by default).
 pub(super) struct Quiet {
     stop: watch::Sender<bool>,
-    tasks: JoinSet<Account>,
+    tasks: JoinSet<QuietAccount>,
     probes: JoinSet<()>,
     samples: Arc<Mutex<Vec<Sample>>>,
     p99: Duration,
@@ -71,7 +71,7 @@ impl Drop for OwnRuntime {
 }
 
 /// What one of them was told: its conversation, and its words with their seqs, in the order sent.
-struct Account {
+struct QuietAccount {
     conversation: ConversationId,
     acknowledged: Vec<(String, u64)>,
     /// The seqs of messages that were edited: they have other words, if the edit was carried out.
@@ -200,7 +200,7 @@ impl Quiet {
     }
 }
 
-impl Account {
+impl QuietAccount {
     async fn check(self, cluster: &Cluster) {
         let stored = "select seq, payload from events where conversation_id = $1 and type = 'message.created' order by seq";
         let stored: Vec<(i64, String)> = sqlx::query_as(stored)
@@ -296,7 +296,7 @@ impl Neighbour {
         }
     }
 
-    async fn run(mut self, mut next: Instant, stop: watch::Receiver<bool>) -> Account {
+    async fn run(mut self, mut next: Instant, stop: watch::Receiver<bool>) -> QuietAccount {
         let mut number = 0;
         while !*stop.borrow() {
             sleep_until(next).await;
@@ -310,7 +310,7 @@ impl Neighbour {
             number += 1;
             next = (next + SEND_INTERVAL).max(Instant::now());
         }
-        Account {
+        QuietAccount {
             conversation: self.conversation,
             acknowledged: self.acknowledged,
             edited: self.edited,

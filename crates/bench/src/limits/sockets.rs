@@ -9,7 +9,7 @@ use super::sender::Part;
 use crate::Error;
 use crate::output::Progress;
 use crate::scenario::fanout;
-use crate::scenario::idle::{self, Held};
+use crate::scenario::idle::{self, HeldMemory};
 use crate::stack::Places;
 
 /// Frames of an event to every socket: the same frames that a gateway writes to as many members.
@@ -55,7 +55,7 @@ pub(super) async fn idle(
     sockets: usize,
     length: Duration,
     progress: &Progress,
-) -> Result<Held, Error> {
+) -> Result<HeldMemory, Error> {
     let load = idle::IdleLoad {
         connections: sockets,
         // A short try need not wait as long as a measurement.

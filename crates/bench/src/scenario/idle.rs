@@ -17,7 +17,7 @@ use crate::target::OwnOnly;
 
 mod held;
 
-pub(crate) use held::Held;
+pub(crate) use held::HeldMemory;
 
 use held::steady;
 
@@ -99,11 +99,11 @@ impl IdleLoad {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct IdleOutcome {
     /// A gateway's connection whose user has conversations.
-    pub(crate) gateway: Held,
+    pub(crate) gateway: HeldMemory,
     /// One whose user has none.
-    pub(crate) without_conversations: Option<Held>,
+    pub(crate) without_conversations: Option<HeldMemory>,
     /// A bare server's socket, that is read and has a queue of what is to be written to it.
-    pub(crate) bare: Held,
+    pub(crate) bare: HeldMemory,
     /// The gateway's : the bare server's, of each further connection; none where too few were opened to tell.
     pub(crate) ratio: Option<f64>,
 }
@@ -168,7 +168,11 @@ impl IdleOutcome {
 /// A gateway that began anew after the conversations were made, so that what making them took is not taken for room that
 /// connections need none of. The first connections have conversations of their own: each further one brings its share of those that the
 /// gateway knows.
-async fn gateway(places: &Places, load: &IdleLoad, progress: &Progress) -> Result<Held, Error> {
+async fn gateway(
+    places: &Places,
+    load: &IdleLoad,
+    progress: &Progress,
+) -> Result<HeldMemory, Error> {
     let first = load.first()?;
     progress.say("starting a confab");
     let shape = Shape {
@@ -194,7 +198,7 @@ async fn gateway(places: &Places, load: &IdleLoad, progress: &Progress) -> Resul
     let with_first = steady(pid, load.settle, progress).await?;
     connections.extend(connect(&further, progress).await?);
     let with_all = steady(pid, load.settle, progress).await?;
-    let held = Held::of_open(pid, [at_start, with_first, with_all], first, &connections)?;
+    let held = HeldMemory::of_open(pid, [at_start, with_first, with_all], first, &connections)?;
     stack.stop().await?;
     Ok(held)
 }
@@ -210,7 +214,7 @@ pub(crate) async fn baseline(
     places: &Places,
     load: &IdleLoad,
     progress: &Progress,
-) -> Result<Held, Error> {
+) -> Result<HeldMemory, Error> {
     let first = load.first()?;
     progress.say("starting a bare server");
     let bare = Baseline::start(places, Kind::Telling).await?;
@@ -220,7 +224,7 @@ pub(crate) async fn baseline(
     let with_first = steady(pid, load.settle, progress).await?;
     open_up_to(load.connections, &url, &mut connections).await?;
     let with_all = steady(pid, load.settle, progress).await?;
-    let held = Held::of_open(pid, [at_start, with_first, with_all], first, &connections)?;
+    let held = HeldMemory::of_open(pid, [at_start, with_first, with_all], first, &connections)?;
     bare.stop().await?;
     Ok(held)
 }

@@ -11,20 +11,20 @@ fn of(name: &str, status: PresenceStatus, at: Millis) -> Presence {
     Presence { user, status, at }
 }
 
-fn told(name: &str, status: PresenceStatus, at: Millis) -> Heard {
-    Heard::Presence(of(name, status, at))
+fn told(name: &str, status: PresenceStatus, at: Millis) -> ReceivedItem {
+    ReceivedItem::Presence(of(name, status, at))
 }
 
-fn snapshot(users: &[(&str, PresenceStatus)], at: Millis) -> Heard {
+fn snapshot(users: &[(&str, PresenceStatus)], at: Millis) -> ReceivedItem {
     let users = users.iter().map(|(name, status)| of(name, *status, at));
-    Heard::Snapshot {
+    ReceivedItem::Snapshot {
         users: users.collect(),
         is_complete: true,
         at,
     }
 }
 
-fn generation(welcomed_at: Millis, heard: Vec<Heard>) -> Generation {
+fn generation(welcomed_at: Millis, heard: Vec<ReceivedItem>) -> Generation {
     Generation {
         welcomed_at,
         ..first(heard)
@@ -44,9 +44,9 @@ fn saying(account: Account, said: &[(PresenceStatus, Millis)]) -> Account {
 }
 
 /// What is wrong with what one client heard of presence.
-fn alone(ledger: &Ledger, name: &str, heard: Vec<Heard>) -> Vec<Violation> {
+fn alone(ledger: &Ledger, name: &str, heard: Vec<ReceivedItem>) -> Vec<Violation> {
     let at = match heard.first() {
-        Some(Heard::Snapshot { at, .. }) => *at,
+        Some(ReceivedItem::Snapshot { at, .. }) => *at,
         _ => 0,
     };
     alone_in(ledger, name, generation(at, heard))
@@ -99,7 +99,10 @@ fn user_outside_of_shared_membership_is_found() {
     let behind = |seq| {
         generation(
             50_000,
-            vec![told("bob", Away, 89_000), Heard::Event(super::told(seq))],
+            vec![
+                told("bob", Away, 89_000),
+                ReceivedItem::Event(super::told(seq)),
+            ],
         )
     };
     assert_eq!(alone_in(&ledger(), "carol", behind(6)), []);
@@ -222,7 +225,7 @@ fn older_presence_behind_newer_is_found() {
 
 #[test]
 fn older_presence_on_further_connection_is_found() {
-    let generations = |heard: Heard| {
+    let generations = |heard: ReceivedItem| {
         let before = vec![told("bob", Away, 86_000)];
         vec![first(before), generation(90_000, vec![heard])]
     };
@@ -231,10 +234,10 @@ fn older_presence_on_further_connection_is_found() {
     assert_eq!(order(generations(older.clone())), [found]);
     assert_eq!(order(generations(snapshot(&[("bob", Away)], 91_000))), []);
     // What is not whole may be old.
-    let Heard::Snapshot { users, at, .. } = older else {
+    let ReceivedItem::Snapshot { users, at, .. } = older else {
         panic!("no snapshot")
     };
-    let part = Heard::Snapshot {
+    let part = ReceivedItem::Snapshot {
         users,
         is_complete: false,
         at,
@@ -249,8 +252,9 @@ fn wrong_presence_in_the_end_is_found() {
         assert!(violation.is_late());
         [violation]
     };
-    let ends =
-        |heard: Vec<Heard>, others: &[Account]| together(vec![generation(99_000, heard)], others);
+    let ends = |heard: Vec<ReceivedItem>, others: &[Account]| {
+        together(vec![generation(99_000, heard)], others)
+    };
     let bob = || account("bob", vec![generation(10_000, vec![])]);
     let online = || snapshot(&[("bob", Online)], 100_000);
     assert_eq!(ends(vec![online()], &[bob()]), []);

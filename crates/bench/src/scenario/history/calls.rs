@@ -53,7 +53,7 @@ pub(crate) const PAGE_CALLS: [Call; 2] = [Call::Newest, Call::Middle];
 
 /// A call to be made.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct PlannedCall {
     http: Http,
     call: Call,
     number: u64,
@@ -76,7 +76,7 @@ impl Call {
     }
 
     /// One of someone, about one of its conversations.
-    pub(super) fn of(self, installation: &Installation) -> Result<Asked, Error> {
+    pub(super) fn of(self, installation: &Installation) -> Result<PlannedCall, Error> {
         let is_long = matches!(self, Self::LongNewest | Self::LongMiddle);
         let (http, number) = if is_long {
             (installation.of_the_long_one()?, 0)
@@ -90,7 +90,7 @@ impl Call {
             Self::Events => Some(head.saturating_sub(PAGE_ITEMS.into())),
             _ => None,
         };
-        Ok(Asked {
+        Ok(PlannedCall {
             http,
             call: self,
             number,
@@ -99,7 +99,7 @@ impl Call {
     }
 }
 
-impl Asked {
+impl PlannedCall {
     /// Makes the call; gives how many items came.
     pub(super) async fn ask(self) -> Result<usize, Error> {
         let Self {

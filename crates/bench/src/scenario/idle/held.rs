@@ -19,7 +19,7 @@ const STEADY_TIMEOUT: Duration = Duration::from_secs(90);
 /// What a process holds. Its own is what is in memory and no file backs (`RssAnon`).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Held {
+pub(crate) struct HeldMemory {
     /// Bytes of its own for each further connection, behind the first ones: those use what the process had kept free since its start.
     pub(crate) own: f64,
     /// Bytes in memory (`VmRSS`) for each further connection.
@@ -41,7 +41,7 @@ pub(super) struct Memory {
     resident: u64,
 }
 
-impl Held {
+impl HeldMemory {
     /// From what a process held at its start, with the first of these connections, and with all, which must all be open.
     pub(super) fn of_open(
         pid: u32,
@@ -156,12 +156,12 @@ mod tests {
         assert!(!is_steady(&[10_000, 10_000, 10_000, 10_100, 1, 1, 1, 1]));
     }
 
-    fn held(own: [u64; 3]) -> Held {
+    fn held(own: [u64; 3]) -> HeldMemory {
         let memory = |own| Memory {
             own,
             resident: 2 * own,
         };
-        Held::of(own.map(memory), 100, 500, 503)
+        HeldMemory::of(own.map(memory), 100, 500, 503)
     }
 
     #[test]

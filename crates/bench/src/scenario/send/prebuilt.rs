@@ -30,12 +30,12 @@ pub(crate) struct Prebuilt {
     /// A connection's room for messages on the way, where as many are sent as are taken.
     rooms: Vec<Arc<Semaphore>>,
     sent: Arc<Sent>,
-    heard: Arc<Heard>,
+    heard: Arc<HeardTotals>,
 }
 
 /// What connections hear, added up.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct HeardTotals {
     /// How long the messages that count took.
     pub(super) acknowledged: Latencies,
     pub(super) events: Latencies,
@@ -46,7 +46,7 @@ pub(super) struct Heard {
     pub(super) failed: AtomicU64,
 }
 
-impl Heard {
+impl HeardTotals {
     fn clear(&self) {
         for latencies in [&self.acknowledged, &self.events, &self.late] {
             latencies.take();
@@ -91,7 +91,7 @@ impl Prebuilt {
         let users = LoadUsers::new(target.tokens(), &target.urls(), &prefix, load.connections)?;
         let senders = senders(load, &users).await?;
         progress.say("connecting");
-        let (sent, heard) = (Arc::new(Sent::new()), Arc::new(Heard::default()));
+        let (sent, heard) = (Arc::new(Sent::new()), Arc::new(HeardTotals::default()));
         let rooms: Vec<_> = (0..load.connections)
             .map(|_| Arc::new(Semaphore::new(0)))
             .collect();
@@ -267,7 +267,7 @@ async fn senders(load: &SendLoad, users: &LoadUsers) -> Result<Vec<SenderPlace>,
         .collect())
 }
 
-fn hearing(sent: Arc<Sent>, heard: Arc<Heard>, room: Arc<Semaphore>) -> Hearing {
+fn hearing(sent: Arc<Sent>, heard: Arc<HeardTotals>, room: Arc<Semaphore>) -> Hearing {
     let (id, client_id) = (Finder::new(br#""id":""#), Finder::new(br#""clientId":""#));
     let (id, client_id) = (id.into_owned(), client_id.into_owned());
     Box::new(move |payload| {

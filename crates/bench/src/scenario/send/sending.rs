@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::prebuilt::Heard;
+use super::prebuilt::HeardTotals;
 use crate::Error;
 use crate::load::{Connection, Pace, Sent, Timer, send_frame};
 
@@ -79,7 +79,7 @@ pub(super) enum SendTransport {
 pub(super) struct SenderTask {
     pub(super) way: SendTransport,
     pub(super) sent: Arc<Sent>,
-    pub(super) heard: Arc<Heard>,
+    pub(super) heard: Arc<HeardTotals>,
     pub(super) text: String,
     /// Messages meant for then or later are not sent.
     pub(super) until: Instant,
