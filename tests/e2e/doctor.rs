@@ -203,12 +203,12 @@ fn gateway(nats: &str) -> Env {
 }
 
 /// A NATS server of any configuration.
-struct Server {
+struct NatsServer {
     url: String,
     _process: Process,
 }
 
-impl Server {
+impl NatsServer {
     async fn start(folder: &Folder, config: &str) -> Self {
         Self::of(programs().nats_server, folder, config).await
     }

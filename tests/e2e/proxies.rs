@@ -24,7 +24,7 @@ const NEWCOMER_TIME: Duration = Duration::from_millis(500);
 
 /// A proxy of the distribution.
 #[derive(Clone, Copy)]
-enum Kind {
+enum ProxyKind {
     Nginx,
     Haproxy,
 }
@@ -39,7 +39,7 @@ struct Proxy {
     _folder: TempDir,
 }
 
-impl Kind {
+impl ProxyKind {
     const fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
@@ -143,15 +143,15 @@ impl Kind {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rolling_restart_behind_nginx_refuses_nobody() {
-    rolling_restart(Kind::Nginx).await;
+    rolling_restart(ProxyKind::Nginx).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rolling_restart_behind_haproxy_refuses_nobody() {
-    rolling_restart(Kind::Haproxy).await;
+    rolling_restart(ProxyKind::Haproxy).await;
 }
 
-async fn rolling_restart(kind: Kind) {
+async fn rolling_restart(kind: ProxyKind) {
     let port = free_port().unwrap();
     let mut cluster = Cluster::start(Setup {
         workers: 1,

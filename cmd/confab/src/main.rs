@@ -45,7 +45,7 @@ static GLOBAL_ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 )]
 struct Cli {
     #[command(flatten)]
-    log: telemetry::Settings,
+    log: telemetry::LogSettings,
     // Flags of our own, since those that clap makes have no heading and would stand before what is required.
     /// Print this help: -h one line a flag, --help all of it.
     #[arg(id = "help", short = 'h', long = "help", global = true, action = ArgAction::Help, help_heading = HELP_HEADING)]
@@ -137,7 +137,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(log: &telemetry::Settings, command: CliCommand) -> anyhow::Result<()> {
+fn start(log: &telemetry::LogSettings, command: CliCommand) -> anyhow::Result<()> {
     telemetry::start(log, command.usual_log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

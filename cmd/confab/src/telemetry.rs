@@ -20,7 +20,7 @@ use lines::Shape;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Logs")]
 #[group(skip)]
-pub(crate) struct Settings {
+pub(crate) struct LogSettings {
     /// What is logged: a level, or levels by target, as in `info,confab_gateway=debug`.
     ///
     /// Without it `info`, and `error` for commands that look at an installation. Libraries log nothing below `info`, whatever it says:
@@ -49,7 +49,7 @@ enum Format {
 ///
 /// # Errors
 /// When the filter cannot be read.
-pub(crate) fn start(settings: &Settings, usual: &str) -> anyhow::Result<()> {
+pub(crate) fn start(settings: &LogSettings, usual: &str) -> anyhow::Result<()> {
     let filter = settings.filter.as_deref().unwrap_or(usual);
     let is_terminal = std::io::stderr().is_terminal();
     let shape = match settings.format {

@@ -38,7 +38,7 @@ enum Scenario {
     Report(report::ReportArgs),
     /// The bare server of the measurements beside confab.
     #[command(hide = true)]
-    Bare(baseline::Settings),
+    Bare(baseline::BaselineSettings),
 }
 
 /// Runs a scenario, and prints what was measured.

@@ -20,7 +20,7 @@ pub(crate) mod postgres;
 mod sender;
 mod sockets;
 
-pub(crate) use sender::Part;
+pub(crate) use sender::PartMeasurement;
 
 use sockets::BareFanOut;
 
@@ -54,7 +54,7 @@ pub(crate) struct LimitsSettings {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Limits {
     /// Messages that are committed one after the other, each alone.
-    pub(crate) single_commit: Part,
+    pub(crate) single_commit: PartMeasurement,
     /// Messages that are committed in batches, over a connection for each of a worker's lanes.
     pub(crate) batch_commits: Vec<BatchCommits>,
     /// A request and its answer, one at a time.
@@ -62,9 +62,9 @@ pub(crate) struct Limits {
     /// Many of them at once.
     pub(crate) requests: nats::Requests,
     /// Events published into the stream, each once, many unacknowledged.
-    pub(crate) publish: Part,
+    pub(crate) publish: PartMeasurement,
     /// An ordered consumer of all that is in the stream.
-    pub(crate) replay: Part,
+    pub(crate) replay: PartMeasurement,
     /// Ordered consumers of what is published meanwhile.
     pub(crate) live: jetstream::Live,
     /// Frames that a bare WebSocket server writes to all of its sockets.
@@ -82,7 +82,7 @@ pub(crate) struct BatchCommits {
     pub(crate) connections: u32,
     /// An operation is a message; the latency is a batch's.
     #[serde(flatten)]
-    pub(crate) part: Part,
+    pub(crate) part: PartMeasurement,
 }
 
 pub(crate) async fn run(settings: LimitsSettings, progress: &Progress) -> Result<Measured, Error> {
@@ -201,7 +201,7 @@ impl Limits {
 }
 
 /// A part in one line.
-fn cell(part: &Part) -> String {
+fn cell(part: &PartMeasurement) -> String {
     let latency = &part.latency;
     let took = if latency.max > 0.0 {
         format!("; p50 {:.3} ms, p99 {:.3} ms", latency.p50, latency.p99)

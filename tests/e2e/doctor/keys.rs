@@ -2,7 +2,7 @@
 
 use tokio::net::TcpListener;
 
-use super::{Env, Fault, NATS_CONFIG, Server, gateway, run, worker};
+use super::{Env, Fault, NATS_CONFIG, NatsServer, gateway, run, worker};
 use crate::support::{Database, Folder, Jwks, Key, jwks};
 
 /// A gateway that fetches its keys.
@@ -16,7 +16,7 @@ fn with_key_set(nats: &str, url: &str) -> Env {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn key_sets_that_are_none_are_told() {
     let folder = Folder::of_test();
-    let server = Server::start(&folder, NATS_CONFIG).await;
+    let server = NatsServer::start(&folder, NATS_CONFIG).await;
     let mut keys = Jwks::start(jwks([&Key::es256("a")])).await;
     let env = with_key_set(&server.url, &keys.url);
     let good = run(&["doctor"], &env).await;
@@ -48,7 +48,7 @@ async fn key_sets_that_are_none_are_told() {
 #[tokio::test]
 async fn address_that_is_taken_is_told() {
     let folder = Folder::of_test();
-    let server = Server::start(&folder, NATS_CONFIG).await;
+    let server = NatsServer::start(&folder, NATS_CONFIG).await;
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut database = Database::shared().await;
     let listening = |mut env: Env| {

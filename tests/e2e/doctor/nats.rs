@@ -4,13 +4,13 @@ use std::path::Path;
 
 use confab_stack::free_port;
 
-use super::{Fault, NATS_CONFIG, Server, gateway, worker};
+use super::{Fault, NATS_CONFIG, NatsServer, gateway, worker};
 use crate::support::{Database, Folder};
 
 /// A gateway and a worker on a server of this configuration.
 async fn told(config: &str, check: &'static str, words: &'static str, remedy: &'static str) {
     let folder = Folder::of_test();
-    let server = Server::start(&folder, config).await;
+    let server = NatsServer::start(&folder, config).await;
     told_of(&server.url, &folder, check, (words, remedy)).await;
 }
 
@@ -121,7 +121,7 @@ async fn old_server_is_told() {
         return;
     }
     let folder = Folder::of_test();
-    let server = Server::of(program, &folder, NATS_CONFIG).await;
+    let server = NatsServer::of(program, &folder, NATS_CONFIG).await;
     let fault = Fault {
         role: "gateway",
         env: &gateway(&server.url),
@@ -137,7 +137,7 @@ async fn old_server_is_told() {
 #[tokio::test]
 async fn domain_that_nobody_serves_is_told() {
     let folder = Folder::of_test();
-    let server = Server::start(&folder, NATS_CONFIG).await;
+    let server = NatsServer::start(&folder, NATS_CONFIG).await;
     let mut env = gateway(&server.url);
     env.push(("CONFAB_NATS_JETSTREAM_DOMAIN", "elsewhere".to_owned()));
     let fault = Fault {

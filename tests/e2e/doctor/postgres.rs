@@ -4,14 +4,14 @@ use confab_stack::free_port;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
-use super::{Fault, NATS_CONFIG, Server, worker};
+use super::{Fault, NATS_CONFIG, NatsServer, worker};
 use crate::connections::pool;
 use crate::support::{Database, Folder};
 
 /// A database of the shared server, and a NATS server that does.
 struct DatabaseFixture {
     folder: Folder,
-    server: Server,
+    server: NatsServer,
     database: Database,
 }
 
@@ -19,7 +19,7 @@ impl DatabaseFixture {
     async fn new() -> Self {
         let folder = Folder::of_test();
         Self {
-            server: Server::start(&folder, NATS_CONFIG).await,
+            server: NatsServer::start(&folder, NATS_CONFIG).await,
             folder,
             database: Database::shared().await,
         }
@@ -123,7 +123,7 @@ async fn read_only_postgres_is_told() {
 #[tokio::test]
 async fn standby_is_told() {
     let folder = Folder::of_test();
-    let server = Server::start(&folder, NATS_CONFIG).await;
+    let server = NatsServer::start(&folder, NATS_CONFIG).await;
     let mut database = Database::with_standby(folder.path()).await;
     let (_, name) = database.url.rsplit_once('/').unwrap();
     let url = database.failover().standby.url(name);

@@ -6,7 +6,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use confab_stack::get;
 
-use super::{Fault, NATS_CONFIG, Server, gateway, run, worker};
+use super::{Fault, NATS_CONFIG, NatsServer, gateway, run, worker};
 use crate::support::{Cluster, Database, Folder, Setup, eventually};
 
 const STREAM_NAMES: [&str; 3] = [
@@ -21,7 +21,7 @@ const EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A server with a stream that somebody made; the doctor of a gateway and the gateway itself say what is wrong with it.
 async fn told(config: Config, words: &'static str, remedy: &'static str) {
     let folder = Folder::of_test();
-    let server = Server::start(&folder, NATS_CONFIG).await;
+    let server = NatsServer::start(&folder, NATS_CONFIG).await;
     let client = async_nats::connect(&server.url).await.unwrap();
     let jetstream = jetstream::new(client);
     let subject = config.subjects[0].replace('>', "full");
@@ -84,7 +84,7 @@ async fn worker_that_may_not_publish_is_told() {
     let config = "jetstream { store_dir: \"STORE\" }\nno_auth_user: a\n\
                   authorization { users: [{ user: a, password: a, permissions: { \
                   publish: { allow: \">\", deny: [\"confab.v1.event.>\", \"confab.v1.lingering.>\"] } } }] }";
-    let server = Server::start(&folder, config).await;
+    let server = NatsServer::start(&folder, config).await;
     let mut database = Database::shared().await;
     let env = worker(&server.url, &database.url);
     for words in [

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// What is served, counted.
-struct State {
+struct ServedKeys {
     /// Status and body.
     answer: Mutex<(u16, String)>,
     fetches: AtomicUsize,
@@ -19,7 +19,7 @@ struct State {
 pub(crate) struct Jwks {
     pub(crate) url: String,
     port: u16,
-    state: Arc<State>,
+    state: Arc<ServedKeys>,
     server: JoinSet<()>,
 }
 
@@ -27,7 +27,7 @@ impl Jwks {
     /// Serves `body` on a free port.
     pub(crate) async fn start(body: String) -> Self {
         let port = confab_stack::free_port().unwrap();
-        let state = Arc::new(State {
+        let state = Arc::new(ServedKeys {
             answer: Mutex::new((200, body)),
             fetches: AtomicUsize::new(0),
         });
@@ -65,7 +65,7 @@ impl Jwks {
     }
 }
 
-async fn serve(listener: TcpListener, state: Arc<State>) {
+async fn serve(listener: TcpListener, state: Arc<ServedKeys>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         // A caller that goes away in between is its own affair.
@@ -73,7 +73,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-async fn answer(stream: TcpStream, state: &State) -> std::io::Result<()> {
+async fn answer(stream: TcpStream, state: &ServedKeys) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     while stream.read_line(&mut line).await? > 2 {

@@ -143,11 +143,11 @@ impl User {
 pub(crate) struct Readers {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
-    state: Arc<State>,
+    state: Arc<WitnessState>,
 }
 
 #[derive(Default)]
-struct State {
+struct WitnessState {
     /// The last acknowledged message's seq.
     floor: AtomicU64,
     answered: AtomicU64,
@@ -211,7 +211,7 @@ impl Readers {
     }
 }
 
-impl State {
+impl WitnessState {
     async fn read(&self, user: &User, gateway: usize, path: &str, number: usize) {
         let floor = self.floor.load(Ordering::SeqCst);
         let asked = match number % 3 {

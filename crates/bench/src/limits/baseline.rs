@@ -15,7 +15,7 @@ mod frames;
 mod server;
 
 pub(crate) use frames::frame_costs;
-pub(crate) use server::{Kind, Settings, serve};
+pub(crate) use server::{BaselineKind, BaselineSettings, serve};
 
 /// How long it may take to be ready, and to stop.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -31,7 +31,7 @@ pub(crate) struct Baseline {
 
 impl Baseline {
     /// Starts one and waits until it is ready.
-    pub(crate) async fn start(places: &Places, kind: Kind) -> Result<Self, Error> {
+    pub(crate) async fn start(places: &Places, kind: BaselineKind) -> Result<Self, Error> {
         let data = &places.data_dir;
         std::fs::create_dir_all(data).map_err(Error::io(format!("make {}", data.display())))?;
         let folder = tempfile::Builder::new().prefix("bare-").tempdir_in(data);
@@ -65,7 +65,7 @@ impl Baseline {
 pub(crate) async fn start_all(places: &Places, count: usize) -> Result<Vec<Baseline>, Error> {
     let mut baselines = Vec::new();
     for _ in 0..count {
-        baselines.push(Baseline::start(places, Kind::Telling).await?);
+        baselines.push(Baseline::start(places, BaselineKind::Telling).await?);
     }
     Ok(baselines)
 }
@@ -89,7 +89,7 @@ pub(crate) fn usage(baselines: &[Baseline]) -> (Option<Usage>, Option<u64>) {
     (Some(usage), Some(pids().map(processes::memory).sum()))
 }
 
-fn launch(kind: Kind, port: u16, log: PathBuf) -> Result<Launch, Error> {
+fn launch(kind: BaselineKind, port: u16, log: PathBuf) -> Result<Launch, Error> {
     let program = std::env::current_exe().map_err(Error::io("find this program"))?;
     let kind = kind.to_possible_value();
     let kind = kind.map_or_else(String::new, |value| value.get_name().to_owned());

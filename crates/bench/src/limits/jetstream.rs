@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::nats::connect;
 use super::postgres::{TARGET_CONVERSATIONS, one, settings};
-use super::sender::{Part, Server, Window, isolated, measure};
+use super::sender::{MeasuredServer, PartMeasurement, Window, isolated, measure};
 use crate::Error;
 use crate::load::Latencies;
 use crate::stack::Servers;
@@ -34,9 +34,9 @@ pub(crate) struct Live {
     pub(crate) consumers: u32,
     /// Of all consumers together. The server's time is for a delivery: what it takes more than without consumers, for each of them.
     #[serde(flatten)]
-    pub(crate) delivery: Part,
+    pub(crate) delivery: PartMeasurement,
     /// The publishing beside it; the server's time includes the deliveries.
-    pub(crate) publish: Part,
+    pub(crate) publish: PartMeasurement,
 }
 
 /// Publishes with so many unacknowledged. The latency is until the acknowledgement.
@@ -44,7 +44,7 @@ pub(crate) async fn publish(
     servers: &mut Servers,
     in_flight: usize,
     length: Duration,
-) -> Result<Part, Error> {
+) -> Result<PartMeasurement, Error> {
     publish_in(servers, in_flight, Window::of(length)).await
 }
 
@@ -52,8 +52,8 @@ async fn publish_in(
     servers: &mut Servers,
     in_flight: usize,
     window: Window,
-) -> Result<Part, Error> {
-    let server = Server::Nats(servers.nats.process()?.id());
+) -> Result<PartMeasurement, Error> {
+    let server = MeasuredServer::Nats(servers.nats.process()?.id());
     let settings = settings(servers)?;
     isolated(move || async move {
         let bus = Bus::connect(&settings.nats, "confab-bench").await?;
@@ -119,8 +119,11 @@ pub(super) fn event(n: u64) -> Result<Outgoing, Error> {
 }
 
 /// One ordered consumer reads what [`publish`] has left in the stream, as fast as it comes, from the beginning whenever it is through.
-pub(crate) async fn replay(servers: &mut Servers, length: Duration) -> Result<Part, Error> {
-    let server = Server::Nats(servers.nats.process()?.id());
+pub(crate) async fn replay(
+    servers: &mut Servers,
+    length: Duration,
+) -> Result<PartMeasurement, Error> {
+    let server = MeasuredServer::Nats(servers.nats.process()?.id());
     consume(
         servers.nats.url(),
         DeliverPolicy::All,
@@ -135,10 +138,10 @@ pub(crate) async fn replay(servers: &mut Servers, length: Duration) -> Result<Pa
 pub(crate) async fn live(
     servers: &mut Servers,
     in_flight: usize,
-    alone: &Part,
+    alone: &PartMeasurement,
     length: Duration,
 ) -> Result<Live, Error> {
-    let server = Server::Nats(servers.nats.process()?.id());
+    let server = MeasuredServer::Nats(servers.nats.process()?.id());
     let window = Window::of_senders(LIVE_CONSUMERS as usize + 1, length);
     let reading = (0..LIVE_CONSUMERS).map(|_| {
         consume(
@@ -151,13 +154,13 @@ pub(crate) async fn live(
     let reading: Vec<_> = reading.collect();
     let reading = futures_util::future::try_join_all(reading);
     let (read, publish) = tokio::try_join!(reading, publish_in(servers, in_flight, window))?;
-    let sum = |of: fn(&Part) -> f64| read.iter().map(of).sum::<f64>();
+    let sum = |of: fn(&PartMeasurement) -> f64| read.iter().map(of).sum::<f64>();
     let consumers = f64::from(LIVE_CONSUMERS);
-    let delivery = Part {
+    let delivery = PartMeasurement {
         per_second: sum(|part| part.per_second),
         server_micros: (publish.server_micros - alone.server_micros) / consumers,
         client_micros: sum(|part| part.client_micros) / consumers,
-        ..Part::default()
+        ..PartMeasurement::default()
     };
     Ok(Live {
         consumers: LIVE_CONSUMERS,
@@ -169,9 +172,9 @@ pub(crate) async fn live(
 async fn consume(
     url: String,
     from: DeliverPolicy,
-    server: Server,
+    server: MeasuredServer,
     window: Window,
-) -> Result<Part, Error> {
+) -> Result<PartMeasurement, Error> {
     isolated(move || async move {
         let jetstream = jetstream::new(connect(&url).await?);
         let taken = Latencies::default();

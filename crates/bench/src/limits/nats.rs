@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::postgres::one;
-use super::sender::{Part, Server, Window, isolated, measure};
+use super::sender::{MeasuredServer, PartMeasurement, Window, isolated, measure};
 use crate::Error;
 use crate::load::Latencies;
 use crate::stack::Servers;
@@ -30,7 +30,7 @@ const QUEUE_GROUP: &str = "workers";
 pub(crate) struct Requests {
     /// Of the one that asks, and the server.
     #[serde(flatten)]
-    pub(crate) requester: Part,
+    pub(crate) requester: PartMeasurement,
     /// Processors' time of the one that answers for each, in microseconds.
     pub(crate) responder_micros: f64,
 }
@@ -48,7 +48,7 @@ pub(crate) async fn requests(
     in_flight: usize,
     length: Duration,
 ) -> Result<Requests, Error> {
-    let server = Server::Nats(servers.nats.process()?.id());
+    let server = MeasuredServer::Nats(servers.nats.process()?.id());
     let (url, other_url) = (servers.nats.url(), servers.nats.url());
     let (ready, is_ready) = oneshot::channel();
     let window = Window::of_senders(2, length);

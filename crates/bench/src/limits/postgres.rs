@@ -12,7 +12,7 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::sender::{Part, Server, Window, isolated, measure};
+use super::sender::{MeasuredServer, PartMeasurement, Window, isolated, measure};
 use crate::Error;
 use crate::load::Latencies;
 use crate::seed::{Seed, conversation_id, message, user_id};
@@ -49,8 +49,8 @@ pub(crate) async fn batches(
     events: u64,
     connections: u32,
     length: Duration,
-) -> Result<Part, Error> {
-    let server = Server::Postgres(servers.postgres.process()?.id());
+) -> Result<PartMeasurement, Error> {
+    let server = MeasuredServer::Postgres(servers.postgres.process()?.id());
     let settings = settings(servers)?;
     let window = Window::of(length);
     isolated(move || async move {
@@ -71,7 +71,10 @@ pub(crate) async fn batches(
 }
 
 /// Commits messages one after the other, each alone, over one connection.
-pub(crate) async fn single(servers: &mut Servers, length: Duration) -> Result<Part, Error> {
+pub(crate) async fn single(
+    servers: &mut Servers,
+    length: Duration,
+) -> Result<PartMeasurement, Error> {
     batches(servers, 1, 1, length).await
 }
 

@@ -15,7 +15,7 @@ use crate::processes;
 /// What a part does here, when it does nothing else.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Part {
+pub(crate) struct PartMeasurement {
     /// Operations a second.
     pub(crate) per_second: f64,
     /// How long they took, in milliseconds; of a batch, the whole.
@@ -28,14 +28,14 @@ pub(crate) struct Part {
 
 /// The server of a measurement.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Server {
+pub(crate) enum MeasuredServer {
     /// A process.
     Nats(u32),
     /// The first process of a Postgres.
     Postgres(u32),
 }
 
-impl Server {
+impl MeasuredServer {
     /// Seconds of processor time that it has used.
     fn used(self) -> f64 {
         match self {
@@ -99,9 +99,9 @@ pub(crate) async fn measure<F>(
     work: F,
     taken: &Latencies,
     operations: f64,
-    server: Server,
+    server: MeasuredServer,
     window: Window,
-) -> Result<Part, Error>
+) -> Result<PartMeasurement, Error>
 where
     F: Future<Output = Result<(), Error>>,
 {
@@ -113,7 +113,7 @@ where
         let latency = taken.take();
         let done = (latency.count as f64 * operations).max(1.0);
         let each = |seconds: f64| seconds * 1e6 / done;
-        let part = Part {
+        let part = PartMeasurement {
             per_second: done / began.elapsed().as_secs_f64(),
             server_micros: each(server.used() - servers),
             client_micros: each(processes::own_thread() - own),
@@ -147,7 +147,7 @@ mod tests {
                     taken.record(Duration::from_millis(5));
                 }
             };
-            measure(work, &taken, 2.0, Server::Nats(0), window).await
+            measure(work, &taken, 2.0, MeasuredServer::Nats(0), window).await
         });
         let busy = isolated(move || async move {
             while Instant::now() < until {
@@ -178,7 +178,7 @@ mod tests {
                     }
                     Ok(())
                 };
-                measure(work, &taken, 1.0, Server::Nats(0), window).await
+                measure(work, &taken, 1.0, MeasuredServer::Nats(0), window).await
             }
         };
         let mut late = window.clone();
@@ -192,7 +192,7 @@ mod tests {
                 }
                 Err(Error::Failed("nobody answers".to_owned()))
             };
-            measure(work, &taken, 1.0, Server::Nats(0), late).await
+            measure(work, &taken, 1.0, MeasuredServer::Nats(0), late).await
         };
         let (answering, asking) = tokio::join!(answering, asking);
         answering.and(asking).unwrap();

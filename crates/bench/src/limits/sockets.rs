@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::jetstream::event;
-use super::sender::Part;
+use super::sender::PartMeasurement;
 use crate::Error;
 use crate::output::Progress;
 use crate::scenario::fanout;
@@ -19,7 +19,7 @@ pub(crate) struct BareFanOut {
     pub(crate) sockets: usize,
     /// An operation is a frame; the latency is from the time that an event was meant for until its frame is at a socket.
     #[serde(flatten)]
-    pub(crate) part: Part,
+    pub(crate) part: PartMeasurement,
 }
 
 /// One bare server writes as many events to its sockets as keep them busy, for whole seconds, one at least.
@@ -40,7 +40,7 @@ pub(super) async fn fan_out(
     let used = outcome.processor.unwrap_or_default();
     Ok(BareFanOut {
         sockets,
-        part: Part {
+        part: PartMeasurement {
             per_second: outcome.frames,
             latency: outcome.heard,
             server_micros: used.gateways,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Parts;
 use crate::Error;
 use crate::limits::baseline::frame_costs;
-use crate::limits::{self, IN_FLIGHT, Part, jetstream, nats, postgres};
+use crate::limits::{self, IN_FLIGHT, PartMeasurement, jetstream, nats, postgres};
 use crate::output::Progress;
 use crate::stack::{Places, Servers};
 
@@ -59,6 +59,6 @@ async fn stores(
 }
 
 /// Of the server and of its client: confab has both.
-fn both(part: &Part) -> f64 {
+fn both(part: &PartMeasurement) -> f64 {
     part.server_micros + part.client_micros
 }

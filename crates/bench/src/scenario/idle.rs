@@ -9,7 +9,7 @@ use confab_protocol::frame::Hello;
 use serde::Serialize;
 
 use crate::Error;
-use crate::limits::baseline::{Baseline, Kind};
+use crate::limits::baseline::{Baseline, BaselineKind};
 use crate::load::{Connection, Hearing, LoadUsers, connect_all, groups};
 use crate::output::{Measured, Progress, row};
 use crate::stack::{Places, Shape, Stack};
@@ -217,7 +217,7 @@ pub(crate) async fn baseline(
 ) -> Result<HeldMemory, Error> {
     let first = load.first()?;
     progress.say("starting a bare server");
-    let bare = Baseline::start(places, Kind::Telling).await?;
+    let bare = Baseline::start(places, BaselineKind::Telling).await?;
     let (pid, url, mut connections) = (bare.pid(), bare.url(), Vec::new());
     let at_start = steady(pid, load.settle, progress).await?;
     open_up_to(first, &url, &mut connections).await?;

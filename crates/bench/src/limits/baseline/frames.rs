@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 
-use super::{Baseline, Kind};
+use super::{Baseline, BaselineKind};
 use crate::Error;
 use crate::load::Connection;
 use crate::processes;
@@ -41,9 +41,10 @@ pub(crate) async fn frame_costs(
     outgoing: usize,
     lasting: Duration,
 ) -> Result<FrameCosts, Error> {
-    let (read, read_rate, _) = cost(places, Kind::Hearing, incoming, AT_ONCE, lasting).await?;
+    let (read, read_rate, _) =
+        cost(places, BaselineKind::Hearing, incoming, AT_ONCE, lasting).await?;
     // One frame that comes goes to all.
-    let written = cost(places, Kind::Telling, outgoing, 1, lasting).await?;
+    let written = cost(places, BaselineKind::Telling, outgoing, 1, lasting).await?;
     let (all, sent_rate, written_rate) = written;
     Ok(FrameCosts {
         read,
@@ -57,7 +58,7 @@ pub(crate) async fn frame_costs(
 /// come back.
 async fn cost(
     places: &Places,
-    kind: Kind,
+    kind: BaselineKind,
     bytes: usize,
     at_once: usize,
     lasting: Duration,

@@ -34,7 +34,7 @@ const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// What a bare server does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Kind {
+pub(crate) enum BaselineKind {
     /// It reads what comes, and does nothing with it.
     Hearing,
     /// It writes the text of each frame that comes to all its sockets; what waits for one of them goes in one write.
@@ -43,10 +43,10 @@ pub(crate) enum Kind {
 
 /// A bare server, as a process of its own.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Settings {
+pub(crate) struct BaselineSettings {
     /// What it does.
     #[arg(long)]
-    kind: Kind,
+    kind: BaselineKind,
     /// Where it listens.
     #[arg(long)]
     port: u16,
@@ -71,7 +71,7 @@ impl Sockets {
 }
 
 /// Serves until the process ends.
-pub(crate) async fn serve(settings: Settings) -> Result<(), Error> {
+pub(crate) async fn serve(settings: BaselineSettings) -> Result<(), Error> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).await;
     let listener = listener.map_err(Error::io("listen"))?;
     let sockets = Arc::new(Sockets::default());
@@ -86,13 +86,13 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Error> {
     }
 }
 
-async fn connection(stream: TcpStream, kind: Kind, sockets: Arc<Sockets>) {
+async fn connection(stream: TcpStream, kind: BaselineKind, sockets: Arc<Sockets>) {
     // What the handshake takes is not kept for the connection's life.
     if let Some(stream) = Box::pin(shake_hands(stream)).await {
         let (read, write) = stream.into_split();
         match kind {
-            Kind::Hearing => hear(read, |_| {}).await,
-            Kind::Telling => {
+            BaselineKind::Hearing => hear(read, |_| {}).await,
+            BaselineKind::Telling => {
                 let waiting = sockets.add();
                 let heard = hear(read, |text| sockets.tell(&frame(text)));
                 tokio::join!(heard, write_all(write, waiting));
@@ -192,8 +192,8 @@ mod tests {
     #[tokio::test]
     async fn what_one_says_all_hear() {
         let port = confab_stack::free_port().unwrap();
-        let settings = Settings {
-            kind: Kind::Telling,
+        let settings = BaselineSettings {
+            kind: BaselineKind::Telling,
             port,
         };
         let mut serving = JoinSet::new();
