@@ -31,7 +31,7 @@ const SHOWN_VALUES: [(&str, &str); 3] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_example_of_the_guide_is_so() {
     let development = Development::start().await;
-    let mut reader = Reader::new(&development).await;
+    let mut reader = GuideReader::new(&development).await;
     for name in pages() {
         for block in blocks(&page(&name)) {
             let at = format!("docs/{name}:{}", block.line);
@@ -65,7 +65,7 @@ fn pages() -> Vec<String> {
 }
 
 /// Somebody who does what the guide says.
-struct Reader {
+struct GuideReader {
     environment: Vec<(&'static str, String)>,
     meanings: Meanings,
     terminal: Terminal,
@@ -78,7 +78,7 @@ struct Reader {
     printed: String,
 }
 
-impl Reader {
+impl GuideReader {
     async fn new(development: &Development) -> Self {
         let mut meanings = Meanings::default();
         for (shown, at) in SHOWN_VALUES {

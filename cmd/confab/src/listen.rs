@@ -13,7 +13,7 @@ mod log;
 
 use crate::connecting;
 use crate::terminal::say;
-use log::{Log, Read};
+use log::{LogReader, Read};
 
 /// Print what a user hears, one line an event, until Ctrl-C ends the session.
 ///
@@ -55,7 +55,7 @@ Examples, with what `confab dev` prints to paste:
   confab listen --token $BOB --url http://one.example,http://other.example --raw";
 
 pub(crate) async fn run(args: ListenArgs) -> anyhow::Result<()> {
-    let log = Log::new(&args.url, &args.token)?;
+    let log = LogReader::new(&args.url, &args.token)?;
     let mut options = ResumeOptions::new(args.url, args.token.as_str());
     if args.msgpack {
         options.encoding = Encoding::MsgPack;
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: ListenArgs) -> anyhow::Result<()> {
 /// Prints, and knows what it has printed.
 struct Listener<'a> {
     session: &'a Resuming,
-    log: Log,
+    log: LogReader,
     raw: bool,
     /// The last seq of each conversation.
     printed: HashMap<ConversationId, Seq>,

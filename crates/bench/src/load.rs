@@ -14,6 +14,6 @@ pub(crate) use connection::{Connection, Hearing};
 pub(crate) use groups::groups;
 pub(crate) use isolated::Isolated;
 pub(crate) use latency::{Latencies, Latency};
-pub(crate) use pace::{Pace, Sent, send_frame};
+pub(crate) use pace::{Pace, SendTimes, send_frame};
 pub(crate) use timer::Timer;
 pub(crate) use users::{LoadUser, LoadUsers, begin, connect_all};

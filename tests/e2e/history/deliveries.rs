@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use confab_protocol::ids::{ConversationId, Seq};
 
 use super::check::Violation;
-use super::ledger::{Ledger, Log, Membership};
+use super::ledger::{ConversationLog, Ledger, MemberInterval};
 use super::record::{Account, Generation, ReceivedEvent, ReceivedItem};
 
 /// What one client has of one conversation.
@@ -139,7 +139,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The log that the event is in; nothing where there is none.
-    fn log_of(&mut self, told: &ReceivedEvent) -> Option<&'a Log> {
+    fn log_of(&mut self, told: &ReceivedEvent) -> Option<&'a ConversationLog> {
         let ledger = self.ledger;
         let log = ledger.logs.get(&told.conversation);
         let row = log.and_then(|log| log.row(told.seq));
@@ -217,12 +217,12 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn contains(membership: &Membership, seq: Seq) -> bool {
+fn contains(membership: &MemberInterval, seq: Seq) -> bool {
     (membership.joined..=membership.left.unwrap_or(Seq::MAX)).contains(&seq)
 }
 
 /// The first seq between two that was owed and may not be left out, when the next one told is `next`.
-fn missed(memberships: &[Membership], held: Seq, next: Seq) -> Option<Seq> {
+fn missed(memberships: &[MemberInterval], held: Seq, next: Seq) -> Option<Seq> {
     let missed = memberships.iter().filter_map(|one| {
         let first = one.joined.max(held + 1);
         match one.left {

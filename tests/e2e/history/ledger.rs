@@ -17,17 +17,17 @@ use super::record::{LogAction, Millis};
 /// All conversations.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger {
-    pub(crate) logs: BTreeMap<ConversationId, Log>,
+    pub(crate) logs: BTreeMap<ConversationId, ConversationLog>,
     /// Whether nothing was stored after it was read: what is not in it does not exist.
     pub(crate) is_final: bool,
 }
 
 /// A conversation.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Log {
+pub(crate) struct ConversationLog {
     /// In the order of their seqs.
     pub(crate) rows: Vec<LogRow>,
-    pub(crate) memberships: BTreeMap<UserId, Vec<Membership>>,
+    pub(crate) memberships: BTreeMap<UserId, Vec<MemberInterval>>,
     /// The highest of a user's read marks: each membership's is above those before.
     pub(crate) read: BTreeMap<UserId, Seq>,
 }
@@ -48,12 +48,12 @@ pub(crate) struct LogRow {
 
 /// From the event that names the user to the one that ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Membership {
+pub(crate) struct MemberInterval {
     pub(crate) joined: Seq,
     pub(crate) left: Option<Seq>,
 }
 
-impl Log {
+impl ConversationLog {
     /// The event of a seq.
     pub(crate) fn row(&self, seq: Seq) -> Option<&LogRow> {
         let at = usize::try_from(seq.checked_sub(1)?).ok()?;
@@ -69,7 +69,7 @@ impl Log {
     pub(crate) fn members_behind(&self, seq: Seq) -> usize {
         let all = self.memberships.values().flatten();
         let present =
-            |one: &&Membership| one.joined <= seq && one.left.is_none_or(|left| left > seq);
+            |one: &&MemberInterval| one.joined <= seq && one.left.is_none_or(|left| left > seq);
         all.filter(present).count()
     }
 
@@ -77,20 +77,20 @@ impl Log {
         self.rows.last().map_or(0, |row| row.seq)
     }
 
-    pub(crate) fn memberships_of(&self, user: &UserId) -> &[Membership] {
+    pub(crate) fn memberships_of(&self, user: &UserId) -> &[MemberInterval] {
         self.memberships.get(user).map_or(&[], Vec::as_slice)
     }
 
     /// The memberships as the events say them.
-    pub(crate) fn derived(&self) -> BTreeMap<UserId, Vec<Membership>> {
-        let mut all: BTreeMap<UserId, Vec<Membership>> = BTreeMap::new();
+    pub(crate) fn derived(&self) -> BTreeMap<UserId, Vec<MemberInterval>> {
+        let mut all: BTreeMap<UserId, Vec<MemberInterval>> = BTreeMap::new();
         for row in &self.rows {
             let seq = row.seq;
             for user in &row.joins {
                 let (joined, left) = (seq, None);
                 all.entry(user.clone())
                     .or_default()
-                    .push(Membership { joined, left });
+                    .push(MemberInterval { joined, left });
             }
             let ends = |user: &UserId| match &row.action {
                 LogAction::Remove(removed) => removed == user,
@@ -140,7 +140,7 @@ impl Ledger {
             let highest = log.read.entry(user.clone()).or_default();
             *highest = number(read).max(*highest);
             let memberships = log.memberships.entry(user).or_default();
-            memberships.push(Membership {
+            memberships.push(MemberInterval {
                 joined: number(joined),
                 left: left.map(number),
             });
@@ -151,13 +151,13 @@ impl Ledger {
 
 async fn read_rows(
     snapshot: &mut Transaction<'_, Postgres>,
-) -> Result<BTreeMap<ConversationId, Log>, sqlx::Error> {
+) -> Result<BTreeMap<ConversationId, ConversationLog>, sqlx::Error> {
     let rows: Vec<Columns> = sqlx::query_as(
         "select conversation_id, seq, id, type, actor, (extract(epoch from created_at) * 1000)::bigint, client_id, target_seq, payload from events order by conversation_id, seq",
     )
     .fetch_all(&mut **snapshot)
     .await?;
-    let mut logs: BTreeMap<ConversationId, Log> = BTreeMap::new();
+    let mut logs: BTreeMap<ConversationId, ConversationLog> = BTreeMap::new();
     for (conversation, seq, id, r#type, actor, at, client_id, target, payload) in rows {
         let log = logs.entry(ConversationId(conversation)).or_default();
         let (r#type, target) = (r#type.parse().unwrap(), target.map(number));

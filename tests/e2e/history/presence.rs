@@ -8,7 +8,7 @@ use confab_protocol::ids::{Seq, UserId};
 use confab_protocol::signal::PresenceStatus;
 
 use super::check::Violation;
-use super::ledger::{Ledger, Log, Membership};
+use super::ledger::{ConversationLog, Ledger, MemberInterval};
 use super::record::{Account, Generation, Millis, Presence, ReceivedItem, Saying};
 
 /// How long behind its end a shared membership may still count: commits, events and signals are late by as much in a fault.
@@ -100,7 +100,7 @@ fn check_told(
 }
 
 /// Whether a conversation is a reason to tell a member so of another at that moment, or at one since `since`.
-fn carries(log: &Log, me: &UserId, told: &Presence, since: Millis) -> bool {
+fn carries(log: &ConversationLog, me: &UserId, told: &Presence, since: Millis) -> bool {
     shared(log, me, &told.user)
         .into_iter()
         .any(|(from, until)| {
@@ -113,7 +113,7 @@ fn carries(log: &Log, me: &UserId, told: &Presence, since: Millis) -> bool {
 }
 
 /// From where to where two users were members together.
-fn shared(log: &Log, one: &UserId, other: &UserId) -> Vec<(Seq, Option<Seq>)> {
+fn shared(log: &ConversationLog, one: &UserId, other: &UserId) -> Vec<(Seq, Option<Seq>)> {
     let (ones, others) = (log.memberships_of(one), log.memberships_of(other));
     let pairs = ones
         .iter()
@@ -123,13 +123,13 @@ fn shared(log: &Log, one: &UserId, other: &UserId) -> Vec<(Seq, Option<Seq>)> {
         .collect()
 }
 
-fn both(one: &Membership, other: &Membership) -> (Seq, Option<Seq>) {
+fn both(one: &MemberInterval, other: &MemberInterval) -> (Seq, Option<Seq>) {
     let lefts = one.left.into_iter().chain(other.left);
     (one.joined.max(other.joined), lefts.min())
 }
 
 /// Whether the conversation had so few members behind some event that a gateway may have been at by then.
-fn was_small(log: &Log, from: Seq, at: Millis) -> bool {
+fn was_small(log: &ConversationLog, from: Seq, at: Millis) -> bool {
     if log.memberships.len() <= SIGNAL_MEMBERS {
         return true;
     }

@@ -9,7 +9,7 @@ mod presence;
 mod stored;
 
 use super::check::{self, Violation};
-use super::ledger::{Ledger, Log, LogRow};
+use super::ledger::{ConversationLog, Ledger, LogRow};
 use super::record::{
     Account, CommandOutcome, Generation, IssuedCommand, LogAction, Millis, Positions, ReadMark,
     ReceivedEvent, ReceivedItem,
@@ -62,10 +62,10 @@ fn ledger() -> Ledger {
             _ => row(seq, EventType::MessageCreated, send(seq), &[]),
         });
     }
-    let mut log = Log {
+    let mut log = ConversationLog {
         rows,
         read: [(user("bob"), 6), (user("carol"), 9)].into(),
-        ..Log::default()
+        ..ConversationLog::default()
     };
     log.memberships = log.derived();
     Ledger {

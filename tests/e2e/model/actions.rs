@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::command::{BACKEND_USER, Content, MessageBody, ModelAction, Who};
 use super::rendered::at;
-use super::state::{Conversation, Data, Message, ModelAnswer, named, ok, refused};
+use super::state::{Conversation, Data, ModelAnswer, ModelMessage, named, ok, refused};
 
 /// An answer, or a refusal: both are one.
 type Outcome = Result<ModelAnswer, ModelAnswer>;
@@ -182,7 +182,7 @@ impl Conversation {
             return Err(refused(404, "MESSAGE_NOT_FOUND"));
         }
         let seq = self.append("message.created", who, Data::Sent);
-        let message = Message {
+        let message = ModelMessage {
             sender: who,
             client_id,
             sent: message.clone(),

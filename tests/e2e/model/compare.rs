@@ -87,7 +87,7 @@ async fn served(
     let id = executor.names.lock().unwrap().conversations[at];
     let user = &executor.players[who].user;
     let path = format!("/v1/conversations/{id}");
-    let reader = Reader { executor, user };
+    let reader = UserReads { executor, user };
     if let Err(refusal) = conversation.visible(who) {
         for route in ["", "/events", "/messages", "/participants"] {
             let answer = reader.get(at, &format!("{path}{route}")).await;
@@ -128,7 +128,7 @@ async fn served(
 
 /// The lists of one user, in both orders.
 async fn listed(executor: &Executor, state: &ModelState, who: Who, times: &Times) {
-    let reader = Reader {
+    let reader = UserReads {
         executor,
         user: &executor.players[who].user,
     };
@@ -287,12 +287,12 @@ fn json_of(event: &Event) -> Value {
 }
 
 /// One user's reads.
-struct Reader<'a> {
+struct UserReads<'a> {
     executor: &'a Executor,
     user: &'a User,
 }
 
-impl Reader<'_> {
+impl UserReads<'_> {
     fn plain(&self, value: &Value) -> Value {
         self.executor.names.lock().unwrap().plain(value)
     }

@@ -4,7 +4,7 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 
 use super::command::{Content, Who};
-use super::state::{Conversation, Data, Membership};
+use super::state::{Conversation, Data, ModelMembership};
 
 /// When the event of this seq was stored.
 pub(super) fn at(seq: Seq) -> String {
@@ -62,7 +62,7 @@ impl Conversation {
             .iter()
             .filter(|one| one.left.is_none())
             .collect();
-        let preview = |one: &&Membership| json!({"userId": one.user, "role": one.role});
+        let preview = |one: &&ModelMembership| json!({"userId": one.user, "role": one.role});
         let members: Vec<Value> = match self.r#type {
             "direct" => {
                 let others = present.iter().filter(|one| one.user != who);
@@ -77,7 +77,7 @@ impl Conversation {
         rendered
     }
 
-    fn unread(&self, own: &Membership) -> usize {
+    fn unread(&self, own: &ModelMembership) -> usize {
         let above = self.messages.range(own.read + 1..);
         above
             .filter(|(_, message)| message.sender != own.user && message.deleted.is_none())
@@ -127,7 +127,7 @@ impl Conversation {
     pub(super) fn participants(&self, with_left: bool) -> Vec<Value> {
         let all = self.memberships.iter();
         all.filter(|one| with_left || one.left.is_none())
-            .map(Membership::rendered)
+            .map(ModelMembership::rendered)
             .collect()
     }
 
@@ -216,7 +216,7 @@ impl Conversation {
     }
 }
 
-impl Membership {
+impl ModelMembership {
     /// The membership as others see it.
     pub(super) fn rendered(&self) -> Value {
         json!({

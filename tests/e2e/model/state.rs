@@ -50,8 +50,8 @@ pub(super) struct Conversation {
     /// The event of seq n at n − 1.
     pub(super) log: Vec<Event>,
     /// All that ever were, by joining.
-    pub(super) memberships: Vec<Membership>,
-    pub(super) messages: BTreeMap<Seq, Message>,
+    pub(super) memberships: Vec<ModelMembership>,
+    pub(super) messages: BTreeMap<Seq, ModelMessage>,
     pub(super) is_deleted: bool,
     /// Grows from append to append, over all conversations; 0 where nobody knows.
     pub(super) touched: u64,
@@ -74,7 +74,7 @@ pub(super) enum Data {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Membership {
+pub(super) struct ModelMembership {
     pub(super) user: Who,
     pub(super) role: &'static str,
     pub(super) joined: Seq,
@@ -83,7 +83,7 @@ pub(super) struct Membership {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Message {
+pub(super) struct ModelMessage {
     pub(super) sender: Who,
     pub(super) client_id: Uuid,
     /// As it was sent: what a repeat is compared with, for as long as it stands so.
@@ -267,12 +267,12 @@ impl Conversation {
     }
 
     /// A user's present membership.
-    pub(super) fn present(&self, user: &str) -> Option<&Membership> {
+    pub(super) fn present(&self, user: &str) -> Option<&ModelMembership> {
         let mut all = self.memberships.iter();
         all.find(|one| one.user == user && one.left.is_none())
     }
 
-    pub(super) fn present_mut(&mut self, user: &str) -> Option<&mut Membership> {
+    pub(super) fn present_mut(&mut self, user: &str) -> Option<&mut ModelMembership> {
         let mut all = self.memberships.iter_mut();
         all.find(|one| one.user == user && one.left.is_none())
     }
@@ -308,7 +308,7 @@ impl Conversation {
     }
 
     pub(super) fn join(&mut self, members: &[(Who, &'static str)], joined: Seq) {
-        let begin = |(user, role): &(Who, &'static str)| Membership {
+        let begin = |(user, role): &(Who, &'static str)| ModelMembership {
             user,
             role,
             joined,

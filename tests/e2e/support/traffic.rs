@@ -22,7 +22,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// An acknowledged message.
 #[derive(Debug, Clone)]
-pub(crate) struct Sent {
+pub(crate) struct AckedMessage {
     pub(crate) conversation: ConversationId,
     pub(crate) sender: UserId,
     pub(crate) client_id: ClientId,
@@ -84,7 +84,7 @@ impl Traffic {
     }
 
     /// Sends everything, all senders at once, and gives what was acknowledged: everything.
-    pub(crate) async fn run(self) -> Vec<Sent> {
+    pub(crate) async fn run(self) -> Vec<AckedMessage> {
         let mut senders = JoinSet::new();
         for (member, transport, parcels) in self.queues {
             senders.spawn(async move {
@@ -102,12 +102,12 @@ impl Traffic {
 }
 
 /// Tries until it is acknowledged: the client id makes that safe.
-async fn deliver(member: &Member, transport: Transport, parcel: Parcel) -> Sent {
+async fn deliver(member: &Member, transport: Transport, parcel: Parcel) -> AckedMessage {
     let until = Instant::now() + SEND_TIMEOUT;
     loop {
         match attempt(member, transport, &parcel).await {
             Ok(seq) => {
-                return Sent {
+                return AckedMessage {
                     conversation: parcel.conversation,
                     sender: member.id.clone(),
                     client_id: parcel.client_id,

@@ -15,7 +15,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The longest such time that is waited for.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
 
-pub(super) struct Log {
+pub(super) struct LogReader {
     gateways: Vec<Http>,
 }
 
@@ -29,7 +29,7 @@ pub(super) enum Read {
     NotNow(String),
 }
 
-impl Log {
+impl LogReader {
     pub(super) fn new(urls: &[String], token: &str) -> Result<Self, ClientError> {
         let gateways = urls.iter().map(|url| Http::new(url, token));
         Ok(Self {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, timeout};
 use uuid::Uuid;
 
-use super::{Hearing, Latencies, Sent};
+use super::{Hearing, Latencies, SendTimes};
 use crate::Error;
 
 /// Messages whose arrivals are counted at once.
@@ -20,7 +20,7 @@ const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(20);
 /// What many sockets hear.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
-    sent: Sent,
+    sent: SendTimes,
     sockets: u32,
     /// From the intended time of a message to its event at each socket.
     pub(crate) latencies: Latencies,
@@ -38,7 +38,7 @@ impl Arrivals {
     /// As many sockets; `at_once` messages may be on the way where each waits for room.
     pub(crate) fn new(sockets: u32, at_once: usize) -> Self {
         Self {
-            sent: Sent::new(),
+            sent: SendTimes::new(),
             sockets,
             latencies: Latencies::default(),
             failed: AtomicU64::new(0),
@@ -96,7 +96,7 @@ impl Arrivals {
         let (arrivals, client_id) = (Arc::clone(self), Finder::new(br#""clientId":""#));
         Box::new(move |payload| {
             if payload.starts_with(br#"{"type":"message.created""#) {
-                if let Some(id) = Sent::id_in(payload, &client_id) {
+                if let Some(id) = SendTimes::id_in(payload, &client_id) {
                     arrivals.heard(id, payload);
                 }
             } else if payload.starts_with(br#"{"type":"error""#) {
@@ -124,7 +124,7 @@ impl Arrivals {
     #[expect(clippy::cast_possible_truncation, reason = "taken modulo a usize")]
     fn slot(&self, id: Uuid) -> Option<&AtomicU32> {
         self.arrived
-            .get(Sent::number(id) as usize % MAX_COUNTED_MESSAGES)
+            .get(SendTimes::number(id) as usize % MAX_COUNTED_MESSAGES)
     }
 }
 

@@ -17,7 +17,7 @@ const TIME_BITS: u32 = 42;
 /// When each message was meant to be sent, which stands in its client id, so that an answer or an event tells how long ago that was,
 /// however late it comes and however many came between.
 #[derive(Debug)]
-pub(crate) struct Sent {
+pub(crate) struct SendTimes {
     run: u64,
     began: Instant,
     next: AtomicU64,
@@ -26,7 +26,7 @@ pub(crate) struct Sent {
     counted: AtomicU64,
 }
 
-impl Sent {
+impl SendTimes {
     pub(crate) fn new() -> Self {
         Self {
             // The version bits of RFC 9562 (a UUIDv8, whose other bits are ours).
@@ -135,7 +135,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn message_is_recognized_by_client_id_anywhere() {
-        let sent = Sent::new();
+        let sent = SendTimes::new();
         let id = sent.next(Instant::now());
         tokio::time::advance(Duration::from_millis(3)).await;
         let other = sent.next(Instant::now());
@@ -152,7 +152,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_messages_intended_for_measured_time_count() {
-        let sent = Sent::new();
+        let sent = SendTimes::new();
         let second = Duration::from_secs(1);
         let from = Instant::now() + second;
         sent.count_only(from, from + second);

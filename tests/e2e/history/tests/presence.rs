@@ -129,12 +129,12 @@ fn presence_in_too_large_conversation_is_found() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (many, last) = names.split_at(100);
     let added = LogAction::Add(vec![user(last[0])]);
-    let mut log = Log {
+    let mut log = ConversationLog {
         rows: vec![
             row(1, EventType::ConversationCreated, LogAction::Create, many),
             row(2, EventType::ParticipantAdded, added, last),
         ],
-        ..Log::default()
+        ..ConversationLog::default()
     };
     log.memberships = log.derived();
     let large = Ledger {

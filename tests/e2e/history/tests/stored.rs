@@ -8,7 +8,7 @@ fn stored(change: impl FnOnce(&mut Ledger, &mut Vec<IssuedCommand>)) -> Vec<Viol
     check::stored(&ledger, &commands, &[])
 }
 
-fn log(ledger: &mut Ledger) -> &mut Log {
+fn log(ledger: &mut Ledger) -> &mut ConversationLog {
     ledger.logs.get_mut(&CHAT_ID).unwrap()
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::sending::{SendTransport, SenderPlace, SenderTask, Timing};
 use super::{SendLoad, SendOutcome};
 use crate::Error;
-use crate::load::{Connection, Hearing, Latencies, LoadUsers, Pace, Sent, Timer, connect_all};
+use crate::load::{Connection, Hearing, Latencies, LoadUsers, Pace, SendTimes, Timer, connect_all};
 use crate::output::Progress;
 use crate::target::Target;
 
@@ -29,7 +29,7 @@ pub(crate) struct Prebuilt {
     connections: Vec<Arc<Connection>>,
     /// A connection's room for messages on the way, where as many are sent as are taken.
     rooms: Vec<Arc<Semaphore>>,
-    sent: Arc<Sent>,
+    sent: Arc<SendTimes>,
     heard: Arc<HeardTotals>,
 }
 
@@ -91,7 +91,7 @@ impl Prebuilt {
         let users = LoadUsers::new(target.tokens(), &target.urls(), &prefix, load.connections)?;
         let senders = senders(load, &users).await?;
         progress.say("connecting");
-        let (sent, heard) = (Arc::new(Sent::new()), Arc::new(HeardTotals::default()));
+        let (sent, heard) = (Arc::new(SendTimes::new()), Arc::new(HeardTotals::default()));
         let rooms: Vec<_> = (0..load.connections)
             .map(|_| Arc::new(Semaphore::new(0)))
             .collect();
@@ -267,7 +267,7 @@ async fn senders(load: &SendLoad, users: &LoadUsers) -> Result<Vec<SenderPlace>,
         .collect())
 }
 
-fn hearing(sent: Arc<Sent>, heard: Arc<HeardTotals>, room: Arc<Semaphore>) -> Hearing {
+fn hearing(sent: Arc<SendTimes>, heard: Arc<HeardTotals>, room: Arc<Semaphore>) -> Hearing {
     let (id, client_id) = (Finder::new(br#""id":""#), Finder::new(br#""clientId":""#));
     let (id, client_id) = (id.into_owned(), client_id.into_owned());
     Box::new(move |payload| {

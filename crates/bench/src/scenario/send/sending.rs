@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::prebuilt::HeardTotals;
 use crate::Error;
-use crate::load::{Connection, Pace, Sent, Timer, send_frame};
+use crate::load::{Connection, Pace, SendTimes, Timer, send_frame};
 
 /// HTTP calls of one sender that may be open at once, at a pace as well: what is sent behind them counts from its intended time.
 const MAX_OPEN_CALLS: usize = 4096;
@@ -78,7 +78,7 @@ pub(super) enum SendTransport {
 #[derive(Debug)]
 pub(super) struct SenderTask {
     pub(super) way: SendTransport,
-    pub(super) sent: Arc<Sent>,
+    pub(super) sent: Arc<SendTimes>,
     pub(super) heard: Arc<HeardTotals>,
     pub(super) text: String,
     /// Messages meant for then or later are not sent.
