@@ -39,7 +39,7 @@ const LOOK_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) type Env = Vec<(&'static str, String)>;
 
 /// A wrong set-up, and what must be said of it.
-struct Fault<'a> {
+struct SetupFault<'a> {
     role: &'static str,
     env: &'a Env,
     /// The check that finds it.
@@ -54,7 +54,7 @@ struct Fault<'a> {
     logged: Option<&'static str>,
 }
 
-impl Fault<'_> {
+impl SetupFault<'_> {
     /// Runs the doctor in both forms, and the role in both formats of the log.
     async fn is_told(&self, folder: &Folder) {
         self.is_told_to(&[], folder).await;

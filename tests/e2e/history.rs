@@ -18,7 +18,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use client::{Client, Profile};
+pub(crate) use client::{HistoryClient, Profile};
 pub(crate) use load::{ARRIVAL_TIMEOUT, HistoryLoad, LoadShape, assert_told};
 pub(crate) use record::{Generation, ReceivedItem};
 pub(crate) use socket::{End, Socket};

@@ -46,7 +46,7 @@ async fn all_heard(cluster: &Cluster) {
     let token = URL_SAFE_NO_PAD.encode([7; 48]);
     for gateway in 0..2 {
         eventually("an unknown token is unknown", WAIT_TIMEOUT, async || {
-            let client = Client::hello(cluster, &user, gateway, Some(&token)).await;
+            let client = RawClient::hello(cluster, &user, gateway, Some(&token)).await;
             (client.welcome["reason"] == "unknown").then_some(())
         })
         .await;
@@ -73,12 +73,12 @@ async fn answer(raw: &mut Raw) -> Value {
 }
 
 /// A client that answers no ping by itself: what it was sent is proven when the test wants it.
-struct Client {
+struct RawClient {
     raw: Raw,
     welcome: Value,
 }
 
-impl Client {
+impl RawClient {
     /// Says hello at a gateway, with a resume token or without one; gives the connection and the first answer,
     /// null where it is closed at once.
     async fn hello(cluster: &Cluster, user: &User, gateway: usize, token: Option<&str>) -> Self {
@@ -196,13 +196,13 @@ impl Client {
 async fn session_resumes_at_other_gateway_with_new_token() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
-    let mut client = Client::fresh(&cluster, &alice, 0).await;
+    let mut client = RawClient::fresh(&cluster, &alice, 0).await;
     assert_eq!(client.welcome["resumeWindowSeconds"], 900);
     for gateway in [1, 0, 0, 1] {
         let (session, token) = (client.session(), client.token());
         client.proves().await;
         drop(client);
-        client = Client::resumed(&cluster, &alice, gateway, &token).await;
+        client = RawClient::resumed(&cluster, &alice, gateway, &token).await;
         assert_eq!(client.session(), session);
         assert_ne!(client.token(), token);
         assert_eq!(client.welcome["reason"], Value::Null);
@@ -218,10 +218,10 @@ async fn the_old_connection_is_closed_wherever_it_is() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
     for (from, to) in [(0, 1), (1, 1)] {
-        let mut old = Client::fresh(&cluster, &alice, from).await;
+        let mut old = RawClient::fresh(&cluster, &alice, from).await;
         old.proves().await;
         let token = old.token();
-        let mut new = Client::resumed(&cluster, &alice, to, &token).await;
+        let mut new = RawClient::resumed(&cluster, &alice, to, &token).await;
         assert_eq!(old.close_code().await, Some(4409));
         new.proves().await;
         assert!(new.is_served().await);
@@ -239,17 +239,17 @@ async fn the_old_connection_is_closed_wherever_it_is() {
 async fn client_of_killed_gateway_resumes_at_another() {
     let mut cluster = cluster().await;
     let alice = cluster.user("alice");
-    let mut client = Client::fresh(&cluster, &alice, 0).await;
+    let mut client = RawClient::fresh(&cluster, &alice, 0).await;
     client.proves().await;
     let (session, token) = (client.session(), client.token());
     cluster.gateways[0].process_mut().kill().unwrap();
-    let client = Client::resumed(&cluster, &alice, 1, &token).await;
+    let client = RawClient::resumed(&cluster, &alice, 1, &token).await;
     assert_eq!(client.session(), session);
     // The welcome is lost, and so is the gateway: the token that was used is good once more elsewhere.
     drop(client);
     cluster.restart_gateway(0).await;
     cluster.gateways[1].process_mut().kill().unwrap();
-    let client = Client::resumed(&cluster, &alice, 0, &token).await;
+    let client = RawClient::resumed(&cluster, &alice, 0, &token).await;
     assert_eq!(client.session(), session);
     drop(client);
     cluster.end().await;
@@ -259,7 +259,7 @@ async fn client_of_killed_gateway_resumes_at_another() {
 async fn drained_gateway_hands_sessions_to_others() {
     let mut cluster = cluster().await;
     let alice = cluster.user("alice");
-    let client = Client::fresh(&cluster, &alice, 0).await;
+    let client = RawClient::fresh(&cluster, &alice, 0).await;
     let (session, token) = (client.session(), client.token());
     let stopping = async {
         cluster.gateways[0]
@@ -270,7 +270,7 @@ async fn drained_gateway_hands_sessions_to_others() {
     let (stopped, code) = tokio::join!(stopping, client.close_code());
     assert!(stopped.unwrap().success());
     assert_eq!(code, Some(1001));
-    let client = Client::resumed(&cluster, &alice, 1, &token).await;
+    let client = RawClient::resumed(&cluster, &alice, 1, &token).await;
     assert_eq!(client.session(), session);
     drop(client);
     cluster.restart_gateway(0).await;

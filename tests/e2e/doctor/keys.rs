@@ -2,7 +2,7 @@
 
 use tokio::net::TcpListener;
 
-use super::{Env, Fault, NATS_CONFIG, NatsServer, gateway, run, worker};
+use super::{Env, NATS_CONFIG, NatsServer, SetupFault, gateway, run, worker};
 use crate::support::{Database, Folder, Jwks, Key, jwks};
 
 /// A gateway that fetches its keys.
@@ -22,7 +22,7 @@ async fn key_sets_that_are_none_are_told() {
     let good = run(&["doctor"], &env).await;
     assert!(good.status.success(), "{good:?}");
     let told = async |words, remedy| {
-        let fault = Fault {
+        let fault = SetupFault {
             role: "gateway",
             env: &env,
             check: "keys",
@@ -57,7 +57,7 @@ async fn address_that_is_taken_is_told() {
     };
     let env = listening(gateway(&server.url));
     let worker = listening(worker(&server.url, &database.url));
-    let fault = Fault {
+    let fault = SetupFault {
         role: "gateway",
         env: &env,
         check: "listen",

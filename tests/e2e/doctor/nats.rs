@@ -4,7 +4,7 @@ use std::path::Path;
 
 use confab_stack::free_port;
 
-use super::{Fault, NATS_CONFIG, NatsServer, gateway, worker};
+use super::{NATS_CONFIG, NatsServer, SetupFault, gateway, worker};
 use crate::support::{Database, Folder};
 
 /// A gateway and a worker on a server of this configuration.
@@ -22,7 +22,7 @@ async fn told_of(
     (words, remedy): (&'static str, &'static str),
 ) {
     let mut database = Database::shared().await;
-    let fault = Fault {
+    let fault = SetupFault {
         role: "gateway",
         env: &gateway(url),
         check,
@@ -122,7 +122,7 @@ async fn old_server_is_told() {
     }
     let folder = Folder::of_test();
     let server = NatsServer::of(program, &folder, NATS_CONFIG).await;
-    let fault = Fault {
+    let fault = SetupFault {
         role: "gateway",
         env: &gateway(&server.url),
         check: "nats.version",
@@ -140,7 +140,7 @@ async fn domain_that_nobody_serves_is_told() {
     let server = NatsServer::start(&folder, NATS_CONFIG).await;
     let mut env = gateway(&server.url);
     env.push(("CONFAB_NATS_JETSTREAM_DOMAIN", "elsewhere".to_owned()));
-    let fault = Fault {
+    let fault = SetupFault {
         role: "gateway",
         env: &env,
         check: "nats.jetstream",

@@ -4,7 +4,7 @@ use confab_stack::free_port;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
-use super::{Fault, NATS_CONFIG, NatsServer, worker};
+use super::{NATS_CONFIG, NatsServer, SetupFault, worker};
 use crate::connections::pool;
 use crate::support::{Database, Folder};
 
@@ -46,7 +46,7 @@ impl DatabaseFixture {
         words: &'static str,
         remedy: &'static str,
     ) {
-        let fault = Fault {
+        let fault = SetupFault {
             role: "worker",
             env: &worker(&self.server.url, url),
             check,
@@ -127,7 +127,7 @@ async fn standby_is_told() {
     let mut database = Database::with_standby(folder.path()).await;
     let (_, name) = database.url.rsplit_once('/').unwrap();
     let url = database.failover().standby.url(name);
-    let fault = Fault {
+    let fault = SetupFault {
         role: "worker",
         env: &worker(&server.url, &url),
         check: "postgres.primary",
@@ -156,7 +156,7 @@ async fn too_few_connections_are_told() {
             "grant all on all tables in schema public to {role}"
         ))
         .await;
-    let fault = Fault {
+    let fault = SetupFault {
         role: "worker",
         env: &worker(&place.server.url, &url),
         check: "postgres.connections",
@@ -180,7 +180,7 @@ async fn too_few_connections_are_told() {
 async fn pooler_by_transaction_is_told() {
     let place = DatabaseFixture::new().await;
     let (mut pooler, url) = pool(&place.folder, &place.database, "transaction").await;
-    let fault = Fault {
+    let fault = SetupFault {
         role: "worker",
         env: &worker(&place.server.url, &url),
         check: "postgres.pooler",

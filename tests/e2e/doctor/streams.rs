@@ -6,7 +6,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use confab_stack::get;
 
-use super::{Fault, NATS_CONFIG, NatsServer, gateway, run, worker};
+use super::{NATS_CONFIG, NatsServer, SetupFault, gateway, run, worker};
 use crate::support::{Cluster, Database, Folder, Setup, eventually};
 
 const STREAM_NAMES: [&str; 3] = [
@@ -31,7 +31,7 @@ async fn told(config: Config, words: &'static str, remedy: &'static str) {
     .await;
     let published = jetstream.publish(subject, "".into()).await.unwrap();
     published.await.unwrap();
-    let fault = Fault {
+    let fault = SetupFault {
         role: "gateway",
         env: &gateway(&server.url),
         check: "nats.stream",
@@ -91,7 +91,7 @@ async fn worker_that_may_not_publish_is_told() {
         "publish confab.v1.event.check",
         "publish confab.v1.lingering.check",
     ] {
-        let fault = Fault {
+        let fault = SetupFault {
             role: "worker",
             env: &env,
             check: "nats.permissions",

@@ -14,7 +14,7 @@ use crate::history::{HistoryLoad, LoadShape};
 use crate::support::{Cluster, RefusingStream, Setup, soak};
 
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+enum ChaosFault {
     KillGateway,
     DrainGateway,
     FreezeGateway,
@@ -32,24 +32,24 @@ enum Fault {
     Slow,
 }
 
-const ALL_FAULTS: [Fault; 17] = [
-    Fault::KillGateway,
-    Fault::DrainGateway,
-    Fault::FreezeGateway,
-    Fault::CutOffGateway,
-    Fault::KillWorker,
-    Fault::KillWorkers,
-    Fault::RestartNats,
-    Fault::EraseStore,
-    Fault::RefuseEvents,
-    Fault::RestartPostgres,
-    Fault::PausePostgres,
-    Fault::CutLinks,
-    Fault::CutAmidFrame,
-    Fault::Swallow(Traffic::Swallow),
-    Fault::Swallow(Traffic::SwallowDown),
-    Fault::Swallow(Traffic::SwallowUp),
-    Fault::Slow,
+const ALL_FAULTS: [ChaosFault; 17] = [
+    ChaosFault::KillGateway,
+    ChaosFault::DrainGateway,
+    ChaosFault::FreezeGateway,
+    ChaosFault::CutOffGateway,
+    ChaosFault::KillWorker,
+    ChaosFault::KillWorkers,
+    ChaosFault::RestartNats,
+    ChaosFault::EraseStore,
+    ChaosFault::RefuseEvents,
+    ChaosFault::RestartPostgres,
+    ChaosFault::PausePostgres,
+    ChaosFault::CutLinks,
+    ChaosFault::CutAmidFrame,
+    ChaosFault::Swallow(Traffic::Swallow),
+    ChaosFault::Swallow(Traffic::SwallowDown),
+    ChaosFault::Swallow(Traffic::SwallowUp),
+    ChaosFault::Slow,
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,36 +89,36 @@ async fn faults_at_random_lose_nothing() {
 }
 
 /// A fault, to its end.
-async fn strike(cluster: &mut Cluster, links: &mut [Proxy], fault: Fault, rng: &mut StdRng) {
+async fn strike(cluster: &mut Cluster, links: &mut [Proxy], fault: ChaosFault, rng: &mut StdRng) {
     let one = rng.random_range(0..2);
     let a_while = Duration::from_millis(rng.random_range(200..3_000));
     match fault {
-        Fault::KillGateway => {
+        ChaosFault::KillGateway => {
             cluster.gateways[one].process_mut().kill().unwrap();
             sleep(a_while).await;
             cluster.restart_gateway(one).await;
         }
-        Fault::DrainGateway => {
+        ChaosFault::DrainGateway => {
             let gateway = cluster.gateways[one].process_mut();
             gateway.stop(Duration::from_secs(20)).await.unwrap();
             cluster.restart_gateway(one).await;
         }
-        Fault::FreezeGateway => {
+        ChaosFault::FreezeGateway => {
             cluster.gateways[one].process_mut().pause().unwrap();
             sleep(2 * a_while).await;
             cluster.gateways[one].process_mut().resume().unwrap();
         }
-        Fault::CutOffGateway => {
+        ChaosFault::CutOffGateway => {
             cluster.links[one].set(Traffic::Stall).await;
             sleep(2 * a_while).await;
             cluster.links[one].set(Traffic::Pass).await;
         }
-        Fault::KillWorker => {
+        ChaosFault::KillWorker => {
             cluster.workers[one].process_mut().kill().unwrap();
             sleep(a_while).await;
             cluster.restart_worker(one).await;
         }
-        Fault::KillWorkers => {
+        ChaosFault::KillWorkers => {
             for worker in &mut cluster.workers {
                 worker.process_mut().kill().unwrap();
             }
@@ -127,35 +127,35 @@ async fn strike(cluster: &mut Cluster, links: &mut [Proxy], fault: Fault, rng: &
                 cluster.restart_worker(number).await;
             }
         }
-        Fault::RestartNats | Fault::EraseStore => {
+        ChaosFault::RestartNats | ChaosFault::EraseStore => {
             cluster.nats.kill().unwrap();
-            if matches!(fault, Fault::EraseStore) {
+            if matches!(fault, ChaosFault::EraseStore) {
                 cluster.nats.erase_store().unwrap();
             }
             sleep(a_while).await;
             cluster.nats.up().await.unwrap();
         }
-        Fault::RefuseEvents => {
+        ChaosFault::RefuseEvents => {
             let stream = RefusingStream::of(cluster).await;
             sleep(2 * a_while).await;
             stream.accept().await;
         }
-        Fault::RestartPostgres => {
+        ChaosFault::RestartPostgres => {
             cluster.database.server().kill().unwrap();
             sleep(a_while).await;
             cluster.database.server().up().await.unwrap();
         }
-        Fault::PausePostgres => {
+        ChaosFault::PausePostgres => {
             cluster.database.server().pause().unwrap();
             sleep(2 * a_while).await;
             cluster.database.server().resume().unwrap();
         }
-        Fault::CutLinks => links[one].cut(),
-        Fault::CutAmidFrame => links[one].cut_after(rng.random_range(1..3_000)),
-        Fault::Swallow(_) | Fault::Slow => {
+        ChaosFault::CutLinks => links[one].cut(),
+        ChaosFault::CutAmidFrame => links[one].cut_after(rng.random_range(1..3_000)),
+        ChaosFault::Swallow(_) | ChaosFault::Slow => {
             links[one]
                 .set(match fault {
-                    Fault::Swallow(how) => how,
+                    ChaosFault::Swallow(how) => how,
                     _ => Traffic::Throttle(2_000),
                 })
                 .await;

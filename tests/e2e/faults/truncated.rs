@@ -8,7 +8,7 @@ use confab_stack::Traffic;
 use serde_json::json;
 
 use super::{WAIT_TIMEOUT, links, setup};
-use crate::history::{Client, Generation, Profile, ReceivedItem, assert_told};
+use crate::history::{Generation, HistoryClient, Profile, ReceivedItem, assert_told};
 use crate::support::{Cluster, Member, Raw, User, eventually};
 
 /// Too much for a replay: its limit is 5 MiB.
@@ -26,7 +26,7 @@ async fn unread_truncation_is_told_again_after_crash() {
         says_seen: false,
         ..reading.clone()
     };
-    let clients = [reading, silent].map(|profile| Client::start(&bob, profile, 0, 2));
+    let clients = [reading, silent].map(|profile| HistoryClient::start(&bob, profile, 0, 2));
     had(&clients, 1).await;
     let conversation = alice.create_group(std::slice::from_ref(&bob.id)).await;
     let first = alice.say(conversation, "while bob is there").await;
@@ -59,7 +59,7 @@ async fn unread_truncation_is_told_again_after_crash() {
 }
 
 /// Waits until each had so many welcomes.
-async fn had(clients: &[Client], generations: usize) {
+async fn had(clients: &[HistoryClient], generations: usize) {
     eventually("a welcome", WAIT_TIMEOUT, async || {
         clients
             .iter()
@@ -70,7 +70,7 @@ async fn had(clients: &[Client], generations: usize) {
 }
 
 /// Waits until each was told an event, or that it is to be read.
-async fn heard(clients: &[Client], conversation: ConversationId, seq: Seq) {
+async fn heard(clients: &[HistoryClient], conversation: ConversationId, seq: Seq) {
     let is_told = |heard: &ReceivedItem| match heard {
         ReceivedItem::Event(told) => told.conversation == conversation && told.seq >= seq,
         ReceivedItem::Truncated { head, .. } => *head >= seq,
@@ -81,7 +81,7 @@ async fn heard(clients: &[Client], conversation: ConversationId, seq: Seq) {
     };
     eventually("the event is told", WAIT_TIMEOUT, async || {
         let mut clients = clients.iter();
-        let has = |client: &Client| {
+        let has = |client: &HistoryClient| {
             let account = client.account();
             account
                 .generations

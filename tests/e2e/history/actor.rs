@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::client::{Client, FrameAnswer};
+use super::client::{FrameAnswer, HistoryClient};
 use super::load::{Chat, moment};
 use super::record::{Acts, CommandOutcome, IssuedCommand, LogAction, Millis, ReadMark, now};
 use crate::support::text;
@@ -30,7 +30,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 const SEND_TIMEOUT: Duration = Duration::from_secs(40);
 
 pub(super) struct Actor {
-    pub(super) client: Arc<Client>,
+    pub(super) client: Arc<HistoryClient>,
     /// Its calls to each gateway.
     pub(super) https: Vec<Http>,
     pub(super) everyone: Vec<UserId>,

@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq, UserId};
 use confab_protocol::signal::PresenceStatus;
 
 use super::ledger::Ledger;
-use super::record::{Account, IssuedCommand, LogAction, Presence, ReadMark, ReceivedEvent};
+use super::record::{ClientAccount, IssuedCommand, LogAction, Presence, ReadMark, ReceivedEvent};
 use super::{commands, deliveries, marks, presence, signals};
 
 /// Something that was promised and is not so.
@@ -80,7 +80,7 @@ impl Violation {
 pub(super) fn explain(
     ledger: &Ledger,
     found: &Violation,
-    accounts: &[impl std::ops::Deref<Target = Account>],
+    accounts: &[impl std::ops::Deref<Target = ClientAccount>],
 ) -> String {
     match found {
         Violation::Stranger(me, user) => presence::explain_shared(ledger, me, user, accounts),
@@ -117,7 +117,7 @@ pub(crate) fn stored(
 }
 
 /// What is wrong with what a client was told by now; while the ledger is not final, what is newer than it is not judged.
-pub(crate) fn told(ledger: &Ledger, account: &Account) -> Vec<Violation> {
+pub(crate) fn told(ledger: &Ledger, account: &ClientAccount) -> Vec<Violation> {
     let mut found = Vec::new();
     deliveries::check(ledger, account, &mut found);
     signals::check(ledger, account, &mut found);
@@ -128,7 +128,7 @@ pub(crate) fn told(ledger: &Ledger, account: &Account) -> Vec<Violation> {
 }
 
 /// What is wrong with what all clients were told of each other, when nothing is on its way any more.
-pub(crate) fn together(ledger: &Ledger, accounts: &[&Account]) -> Vec<Violation> {
+pub(crate) fn together(ledger: &Ledger, accounts: &[&ClientAccount]) -> Vec<Violation> {
     let mut found = Vec::new();
     presence::check_together(ledger, accounts, &mut found);
     found

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::driver::Driver;
 use super::library;
-use super::record::{Account, Generation, Saying, now};
+use super::record::{ClientAccount, Generation, Saying, now};
 use crate::support::User;
 
 /// How long an answer may take, reconnects included.
@@ -82,17 +82,17 @@ enum Voice {
     Library(Arc<Resuming>),
 }
 
-pub(crate) struct Client {
+pub(crate) struct HistoryClient {
     pub(crate) user: UserId,
-    account: Arc<Mutex<Account>>,
+    account: Arc<Mutex<ClientAccount>>,
     voice: Voice,
     _task: JoinSet<()>,
 }
 
-impl Client {
+impl HistoryClient {
     /// Begins to connect; `first` is the place of its first gateway.
     pub(crate) fn start(user: &User, profile: Profile, first: usize, gateways: usize) -> Self {
-        let account = Arc::new(Mutex::new(Account::new(user.id.clone())));
+        let account = Arc::new(Mutex::new(ClientAccount::new(user.id.clone())));
         let (orders, asked) = mpsc::channel(64);
         let readers: Vec<Http> = (0..gateways).map(|number| user.http(number)).collect();
         let driver = Driver::new(user.token.clone(), profile, first, readers);
@@ -113,7 +113,7 @@ impl Client {
         first: usize,
         gateways: usize,
     ) -> Self {
-        let account = Arc::new(Mutex::new(Account::new(user.id.clone())));
+        let account = Arc::new(Mutex::new(ClientAccount::new(user.id.clone())));
         let readers: Vec<Http> = (0..gateways).map(|number| user.http(number)).collect();
         let (resuming, changes) = library::open(user, profile, first).await;
         let resuming = Arc::new(resuming);
@@ -192,7 +192,7 @@ impl Client {
     }
 
     /// What it has heard by now.
-    pub(crate) fn account(&self) -> MutexGuard<'_, Account> {
+    pub(crate) fn account(&self) -> MutexGuard<'_, ClientAccount> {
         self.account.lock().unwrap()
     }
 

@@ -9,7 +9,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 
 use super::check::Violation;
 use super::ledger::{ConversationLog, Ledger, MemberInterval};
-use super::record::{Account, Generation, ReceivedEvent, ReceivedItem};
+use super::record::{ClientAccount, Generation, ReceivedEvent, ReceivedItem};
 
 /// What one client has of one conversation.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ struct Delivery {
     unread: Option<Seq>,
 }
 
-pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violation>) {
+pub(super) fn check(ledger: &Ledger, account: &ClientAccount, found: &mut Vec<Violation>) {
     let mut walk = Walk {
         ledger,
         account,
@@ -42,7 +42,7 @@ pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violatio
 
 struct Walk<'a> {
     ledger: &'a Ledger,
-    account: &'a Account,
+    account: &'a ClientAccount,
     places: BTreeMap<ConversationId, Delivery>,
     found: &'a mut Vec<Violation>,
 }

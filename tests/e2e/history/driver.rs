@@ -18,7 +18,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::client::{Farewell, FrameAnswer, Order, Profile};
-use super::record::{Account, Generation, Positions, Presence, ReceivedEvent, ReceivedItem, now};
+use super::record::{
+    ClientAccount, Generation, Positions, Presence, ReceivedEvent, ReceivedItem, now,
+};
 use super::socket::{End, Socket};
 
 /// The most that is waited before it connects again, in milliseconds.
@@ -70,7 +72,7 @@ impl Driver {
 
     pub(super) async fn run(
         mut self,
-        account: Arc<Mutex<Account>>,
+        account: Arc<Mutex<ClientAccount>>,
         mut orders: mpsc::Receiver<Order>,
     ) {
         let mut better = None;
@@ -182,7 +184,7 @@ impl Driver {
     async fn live(
         &mut self,
         socket: &mut Socket,
-        account: &Mutex<Account>,
+        account: &Mutex<ClientAccount>,
         orders: &mut mpsc::Receiver<Order>,
     ) -> Result<(Generation, Socket), Option<End>> {
         let mut alive = Instant::now();
@@ -235,7 +237,7 @@ impl Driver {
     }
 
     /// What to say behind a reading, unless another that goes further is on its way.
-    fn has_read(&mut self, range: Range, account: &Mutex<Account>) -> Option<Seen> {
+    fn has_read(&mut self, range: Range, account: &Mutex<ClientAccount>) -> Option<Seen> {
         let (conversation, head, events) = range;
         let (_, wanted) = *self.unread.get(&conversation)?;
         if head < wanted {
@@ -338,13 +340,13 @@ async fn say_presence(socket: &mut Socket, status: PresenceStatus) -> Result<(),
     socket.send(&frame).await.map_err(Some)
 }
 
-fn note(account: &Mutex<Account>, heard: ReceivedItem) {
+fn note(account: &Mutex<ClientAccount>, heard: ReceivedItem) {
     let mut account = account.lock().unwrap();
     let generation = account.generations.last_mut().unwrap();
     generation.heard.push(heard);
 }
 
-fn ended(account: &Mutex<Account>, end: &End) {
+fn ended(account: &Mutex<ClientAccount>, end: &End) {
     let mut account = account.lock().unwrap();
     let open = account
         .generations

@@ -10,7 +10,9 @@ use tokio::time::sleep;
 
 use super::client::{FrameAnswer, Profile};
 use super::driver::read;
-use super::record::{Account, Generation, Positions, Presence, ReceivedEvent, ReceivedItem, now};
+use super::record::{
+    ClientAccount, Generation, Positions, Presence, ReceivedEvent, ReceivedItem, now,
+};
 use crate::support::User;
 
 /// What stands between two tries to open the session.
@@ -75,7 +77,7 @@ pub(super) async fn keep(
     resuming: Arc<Resuming>,
     mut changes: Changes,
     readers: Vec<Http>,
-    account: Arc<Mutex<Account>>,
+    account: Arc<Mutex<ClientAccount>>,
 ) {
     let mut keeper = Keeper {
         account,
@@ -93,7 +95,7 @@ pub(super) async fn keep(
 }
 
 struct Keeper {
-    account: Arc<Mutex<Account>>,
+    account: Arc<Mutex<ClientAccount>>,
     last: Positions,
     /// Up to where ranges were named on this connection: what of them comes after all is ignored.
     truncated: Positions,

@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use super::actor::Actor;
 use super::check;
-use super::client::{Client, Farewell, Profile};
+use super::client::{Farewell, HistoryClient, Profile};
 use super::ledger::Ledger;
-use super::record::{Account, Acts, CommandOutcome, IssuedCommand, LogAction, now};
+use super::record::{Acts, ClientAccount, CommandOutcome, IssuedCommand, LogAction, now};
 use crate::support::{Cluster, eventually, is_soak, soak};
 
 /// How long after the last fault what is owed may take (docs/architecture.md, promise 4).
@@ -73,7 +73,7 @@ pub(super) struct Chat {
 
 /// A running load.
 pub(crate) struct HistoryLoad {
-    pub(crate) clients: Vec<Arc<Client>>,
+    pub(crate) clients: Vec<Arc<HistoryClient>>,
     actors: JoinSet<Acts>,
     begun: Vec<IssuedCommand>,
     stop: watch::Sender<bool>,
@@ -92,12 +92,12 @@ impl HistoryLoad {
         let users: Vec<_> = (0..shape.clients)
             .map(|number| cluster.user(&format!("user-{number}")))
             .collect();
-        let mut clients: Vec<Arc<Client>> = Vec::new();
+        let mut clients: Vec<Arc<HistoryClient>> = Vec::new();
         for (number, user) in users.iter().enumerate() {
             let is_library = number >= users.len().saturating_sub(shape.library);
             clients.push(Arc::new(match is_library {
-                true => Client::library(user, &profile, number, gateways).await,
-                false => Client::start(user, profile.clone(), number, gateways),
+                true => HistoryClient::library(user, &profile, number, gateways).await,
+                false => HistoryClient::start(user, profile.clone(), number, gateways),
             }));
         }
         for (number, user) in users.iter().enumerate().take(shape.silent) {
@@ -105,7 +105,7 @@ impl HistoryLoad {
                 says_seen: false,
                 ..profile.clone()
             };
-            let client = Client::start(user, silent, number + 1, gateways);
+            let client = HistoryClient::start(user, silent, number + 1, gateways);
             clients.push(Arc::new(client));
         }
         let mut load = Self {
@@ -231,8 +231,8 @@ impl HistoryLoad {
     }
 
     /// Clients by hand who are all that their users have.
-    fn leavers(&self) -> Vec<Arc<Client>> {
-        let is_only = |one: &&Arc<Client>| {
+    fn leavers(&self) -> Vec<Arc<HistoryClient>> {
+        let is_only = |one: &&Arc<HistoryClient>| {
             let of_user = self.clients.iter().filter(|other| other.user == one.user);
             one.can_leave() && of_user.count() == 1
         };
@@ -255,7 +255,7 @@ impl HistoryLoad {
         loop {
             let found = {
                 let accounts: Vec<_> = self.clients.iter().map(|one| one.account()).collect();
-                let accounts: Vec<&Account> = accounts.iter().map(|one| &**one).collect();
+                let accounts: Vec<&ClientAccount> = accounts.iter().map(|one| &**one).collect();
                 check::together(ledger, &accounts)
             };
             if found.is_empty() {
@@ -380,7 +380,7 @@ impl HistoryLoad {
 }
 
 /// Asserts that clients without a load have what they are owed.
-pub(crate) async fn assert_told(cluster: &Cluster, clients: &[Client]) {
+pub(crate) async fn assert_told(cluster: &Cluster, clients: &[HistoryClient]) {
     let ledger = read(cluster, true).await;
     let until = Instant::now() + ARRIVAL_TIMEOUT;
     loop {

@@ -9,7 +9,7 @@ use confab_protocol::signal::PresenceStatus;
 
 use super::check::Violation;
 use super::ledger::{ConversationLog, Ledger, MemberInterval};
-use super::record::{Account, Generation, Millis, Presence, ReceivedItem, Saying};
+use super::record::{ClientAccount, Generation, Millis, Presence, ReceivedItem, Saying};
 
 /// How long behind its end a shared membership may still count: commits, events and signals are late by as much in a fault.
 const LATENESS_MS: Millis = 15_000;
@@ -25,7 +25,7 @@ const SIGNAL_MEMBERS: usize = 100;
 const SNAPSHOT_USERS: usize = 1_000;
 
 /// What one client was told, looked at by itself.
-pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violation>) {
+pub(super) fn check(ledger: &Ledger, account: &ClientAccount, found: &mut Vec<Violation>) {
     let me = &account.user;
     for generation in &account.generations {
         let mut snapshots = 0;
@@ -145,8 +145,12 @@ fn was_small(log: &ConversationLog, from: Seq, at: Millis) -> bool {
 }
 
 /// What clients were told of each other: nothing older behind what is newer, and in the end what is so.
-pub(super) fn check_together(ledger: &Ledger, accounts: &[&Account], found: &mut Vec<Violation>) {
-    let mut clients: BTreeMap<&UserId, Vec<&Account>> = BTreeMap::new();
+pub(super) fn check_together(
+    ledger: &Ledger,
+    accounts: &[&ClientAccount],
+    found: &mut Vec<Violation>,
+) {
+    let mut clients: BTreeMap<&UserId, Vec<&ClientAccount>> = BTreeMap::new();
     for account in accounts {
         clients.entry(&account.user).or_default().push(account);
     }
@@ -170,7 +174,7 @@ pub(super) fn check_together(ledger: &Ledger, accounts: &[&Account], found: &mut
 }
 
 /// The connection that a client has.
-fn connected(account: &Account) -> Option<&Generation> {
+fn connected(account: &ClientAccount) -> Option<&Generation> {
     let last = account
         .generations
         .last()
@@ -180,7 +184,7 @@ fn connected(account: &Account) -> Option<&Generation> {
 
 /// Of what a user says on one connection everyone hears some, in that order. On a further connection it may begin with what its session's
 /// record has, and the gateway before may be believed for a while.
-fn check_order(account: &Account, other: &Account, found: &mut Vec<Violation>) {
+fn check_order(account: &ClientAccount, other: &ClientAccount, found: &mut Vec<Violation>) {
     let told: Vec<Presence> = told_of(account, &other.user);
     for (number, generation) in other.generations.iter().enumerate() {
         let next = other.generations.get(number + 1);
@@ -204,7 +208,7 @@ fn check_order(account: &Account, other: &Account, found: &mut Vec<Violation>) {
 }
 
 /// All that a client was told of a user, in that order. What is not whole may be old.
-fn told_of(account: &Account, user: &UserId) -> Vec<Presence> {
+fn told_of(account: &ClientAccount, user: &UserId) -> Vec<Presence> {
     let mut told = Vec::new();
     for heard in account
         .generations
@@ -225,7 +229,7 @@ fn told_of(account: &Account, user: &UserId) -> Vec<Presence> {
 }
 
 /// What a client said in this time, behind what it had said last before; who says nothing is online.
-fn said_in(account: &Account, time: std::ops::Range<Millis>) -> Vec<Saying> {
+fn said_in(account: &ClientAccount, time: std::ops::Range<Millis>) -> Vec<Saying> {
     let (before, behind): (Vec<Saying>, Vec<Saying>) =
         account.said.iter().partition(|one| one.at < time.start);
     let first = before.last().copied().unwrap_or(Saying {
@@ -237,7 +241,12 @@ fn said_in(account: &Account, time: std::ops::Range<Millis>) -> Vec<Saying> {
 }
 
 /// What a client believes of a user whose clients these are is so, when nothing is on its way any more.
-fn check_end(ledger: &Ledger, account: &Account, theirs: &[&Account], found: &mut Vec<Violation>) {
+fn check_end(
+    ledger: &Ledger,
+    account: &ClientAccount,
+    theirs: &[&ClientAccount],
+    found: &mut Vec<Violation>,
+) {
     let Some((is, generation)) = status_of(theirs).zip(connected(account)) else {
         return;
     };
@@ -261,7 +270,7 @@ fn check_end(ledger: &Ledger, account: &Account, theirs: &[&Account], found: &mu
 pub(super) fn explain(
     me: &UserId,
     user: &UserId,
-    accounts: &[impl std::ops::Deref<Target = Account>],
+    accounts: &[impl std::ops::Deref<Target = ClientAccount>],
 ) -> String {
     let mut text = String::new();
     for account in accounts.iter().filter(|one| one.user == *me) {
@@ -310,7 +319,7 @@ pub(super) fn explain_shared(
     ledger: &Ledger,
     me: &UserId,
     user: &UserId,
-    accounts: &[impl std::ops::Deref<Target = Account>],
+    accounts: &[impl std::ops::Deref<Target = ClientAccount>],
 ) -> String {
     let mut text = String::new();
     for account in accounts.iter().filter(|one| one.user == *me) {
@@ -353,7 +362,7 @@ pub(super) fn explain_shared(
 }
 
 /// What a user's clients say of it together; nothing while one of them is about to come again.
-fn status_of(clients: &[&Account]) -> Option<PresenceStatus> {
+fn status_of(clients: &[&ClientAccount]) -> Option<PresenceStatus> {
     let mut highest = PresenceStatus::Offline;
     for account in clients {
         let said = account.said.last();

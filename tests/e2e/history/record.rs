@@ -75,7 +75,7 @@ pub(crate) struct Acts {
 
 /// What one client heard, from its first welcome on.
 #[derive(Debug, Clone)]
-pub(crate) struct Account {
+pub(crate) struct ClientAccount {
     pub(crate) user: UserId,
     pub(crate) generations: Vec<Generation>,
     /// What it said of its user's presence, on each of its connections.
@@ -93,7 +93,7 @@ pub(crate) struct Saying {
     pub(crate) at: Millis,
 }
 
-impl Account {
+impl ClientAccount {
     pub(crate) const fn new(user: UserId) -> Self {
         Self {
             user,

@@ -7,9 +7,9 @@ use confab_protocol::ids::UserId;
 
 use super::check::Violation;
 use super::ledger::Ledger;
-use super::record::{Account, ReceivedItem};
+use super::record::{ClientAccount, ReceivedItem};
 
-pub(super) fn check(ledger: &Ledger, account: &Account, found: &mut Vec<Violation>) {
+pub(super) fn check(ledger: &Ledger, account: &ClientAccount, found: &mut Vec<Violation>) {
     let me = &account.user;
     for generation in &account.generations {
         let mut marks = BTreeMap::new();

@@ -11,8 +11,8 @@ mod stored;
 use super::check::{self, Violation};
 use super::ledger::{ConversationLog, Ledger, LogRow};
 use super::record::{
-    Account, CommandOutcome, Generation, IssuedCommand, LogAction, Millis, Positions, ReadMark,
-    ReceivedEvent, ReceivedItem,
+    ClientAccount, CommandOutcome, Generation, IssuedCommand, LogAction, Millis, Positions,
+    ReadMark, ReceivedEvent, ReceivedItem,
 };
 
 const CHAT_ID: ConversationId = ConversationId(Uuid::from_u128(1));
@@ -127,14 +127,14 @@ fn resumed(said: Option<Seq>, heard: Vec<ReceivedItem>) -> Generation {
     }
 }
 
-fn account(name: &str, generations: Vec<Generation>) -> Account {
-    Account {
+fn account(name: &str, generations: Vec<Generation>) -> ClientAccount {
+    ClientAccount {
         generations,
-        ..Account::new(user(name))
+        ..ClientAccount::new(user(name))
     }
 }
 
-fn found(account: Account) -> Vec<Violation> {
+fn found(account: ClientAccount) -> Vec<Violation> {
     check::told(&ledger(), &account)
 }
 

@@ -63,7 +63,7 @@ async fn is_held(cluster: &Cluster, lock: &str) {
 }
 
 /// What a sender of its own to a locked conversation was answered: seqs in the order sent, refusals between them.
-struct Sends {
+struct LockedSends {
     path: String,
     answers: Vec<(u16, Option<u64>)>,
     /// From the release to the first success.
@@ -71,7 +71,7 @@ struct Sends {
 }
 
 /// Sends one message behind the other until one is stored behind the release.
-async fn send_on(user: &User, path: &str, released: &OnceLock<Instant>) -> Sends {
+async fn send_on(user: &User, path: &str, released: &OnceLock<Instant>) -> LockedSends {
     let mut answers = Vec::new();
     let flowing = loop {
         let words = format!("{}", answers.len());
@@ -86,14 +86,14 @@ async fn send_on(user: &User, path: &str, released: &OnceLock<Instant>) -> Sends
         // Its client waits before it tries again, as it is told.
         sleep(Duration::from_millis(20)).await;
     };
-    Sends {
+    LockedSends {
         path: path.to_owned(),
         answers,
         flowing,
     }
 }
 
-impl Sends {
+impl LockedSends {
     async fn check(&self, cluster: &Cluster) {
         let unknown = self.answers.iter().filter(|(status, _)| *status == 504);
         assert_eq!(unknown.count(), 0, "{}: {:?}", self.path, self.answers);

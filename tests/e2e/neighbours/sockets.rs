@@ -86,13 +86,13 @@ struct Felt {
 }
 
 /// Two members of a conversation, one of whom speaks.
-struct Pair {
+struct SpeakingPair {
     speaker: Member,
     listener: Member,
     conversation: ConversationId,
 }
 
-impl Pair {
+impl SpeakingPair {
     async fn of(cluster: &Cluster, tenant: &str) -> Self {
         let speaker = user_of(cluster, &format!("speaker-{tenant}"), tenant);
         let listener = user_of(cluster, &format!("listener-{tenant}"), tenant);
@@ -140,8 +140,8 @@ async fn socket_floods_hold_up_no_live_event() {
         .for_each(async |_| ())
         .await;
     let pairs = [
-        Pair::of(&cluster, "quiet").await,
-        Pair::of(&cluster, "loud").await,
+        SpeakingPair::of(&cluster, "quiet").await,
+        SpeakingPair::of(&cluster, "loud").await,
     ];
     let time = Duration::from_secs(soak(20, 1) as u64);
     for (what, frames) in FRAME_KINDS {

@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Client, WAIT_TIMEOUT, cluster, eventually};
+use super::{RawClient, WAIT_TIMEOUT, cluster, eventually};
 use crate::support::{Cluster, User, claims, soak};
 
 const BUCKET_STREAM: &str = "KV_confab_sessions";
@@ -47,7 +47,7 @@ async fn begin_conversations(user: &User, count: usize) {
 async fn reconnects(cluster: &Cluster, user: &User, until: Instant) -> usize {
     let (mut tries, mut welcomes) = (0, 0);
     while Instant::now() < until {
-        let client = Client::hello(cluster, user, tries % 2, None).await;
+        let client = RawClient::hello(cluster, user, tries % 2, None).await;
         welcomes += usize::from(client.welcome["type"] == "welcome");
         tries += 1;
     }
@@ -64,7 +64,7 @@ async fn reconnects_with_many_conversations_fill_no_bucket() {
     let other = cluster.user_of(&claims);
     begin_conversations(&alice, soak(2000, 300)).await;
     let path = other.begins(0, "group", &["dave"]).await;
-    let mut idle = Client::fresh(&cluster, &other, 0).await;
+    let mut idle = RawClient::fresh(&cluster, &other, 0).await;
     idle.proves().await;
     let (session, token) = (idle.session(), idle.token());
     drop(idle);
@@ -85,7 +85,7 @@ async fn reconnects_with_many_conversations_fill_no_bucket() {
     assert!(connects >= SOCKET_COUNT, "{connects}");
     // The other tenant's goes on, from where it was.
     other.says(0, &path, "meanwhile").await;
-    let client = Client::resumed(&cluster, &other, 1, &token).await;
+    let client = RawClient::resumed(&cluster, &other, 1, &token).await;
     assert_eq!(client.session(), session);
     assert_eq!(client.welcome["replayed"], 1, "{}", client.welcome);
     drop(client);
@@ -99,7 +99,7 @@ async fn record_without_its_base_begins_afresh() {
     let alice = cluster.user("alice");
     begin_conversations(&alice, 50).await;
     let path = alice.begins(0, "group", &["bob"]).await;
-    let mut client = Client::fresh(&cluster, &alice, 0).await;
+    let mut client = RawClient::fresh(&cluster, &alice, 0).await;
     client.proves().await;
     let token = client.token();
     drop(client);
@@ -113,7 +113,7 @@ async fn record_without_its_base_begins_afresh() {
     assert!(purged >= 1);
     alice.says(0, &path, "missed").await;
     // While its gateway lives, that knows all of it.
-    let client = Client::resumed(&cluster, &alice, 1, &token).await;
+    let client = RawClient::resumed(&cluster, &alice, 1, &token).await;
     let newest = client.token();
     drop(client);
     eventually("the base is there again", WAIT_TIMEOUT, async || {
@@ -125,7 +125,7 @@ async fn record_without_its_base_begins_afresh() {
         cluster.restart_gateway(gateway).await;
     }
     super::all_heard(&cluster).await;
-    let client = Client::hello(&cluster, &alice, 0, Some(&newest)).await;
+    let client = RawClient::hello(&cluster, &alice, 0, Some(&newest)).await;
     assert_eq!(client.welcome["resumed"], false, "{}", client.welcome);
     assert_eq!(client.welcome["reason"], "unknown", "{}", client.welcome);
     drop(client);

@@ -6,7 +6,7 @@ use confab_stack::Traffic;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{CLOSE_BYTE, Client, PING_BYTE, PONG_BYTE, TEXT_BYTE, WAIT_TIMEOUT, all_heard};
+use super::{CLOSE_BYTE, PING_BYTE, PONG_BYTE, RawClient, TEXT_BYTE, WAIT_TIMEOUT, all_heard};
 use crate::support::{Cluster, Setup, eventually, frame};
 
 /// Two gateways with links to NATS that the test may cut.
@@ -31,7 +31,7 @@ async fn cluster(more: &[(&'static str, &str)]) -> Cluster {
 }
 
 /// The next frame but for pings, which are answered: a silent client would be closed.
-async fn frame_of(client: &mut Client) -> (u8, Vec<u8>) {
+async fn frame_of(client: &mut RawClient) -> (u8, Vec<u8>) {
     loop {
         match client.raw.frame().await.expect("a frame") {
             (PING_BYTE, payload) => client.raw.write(&frame(PONG_BYTE, &payload)).await.unwrap(),
@@ -41,7 +41,7 @@ async fn frame_of(client: &mut Client) -> (u8, Vec<u8>) {
 }
 
 /// The next frame of this type.
-async fn next_of(client: &mut Client, kind: &str) -> Value {
+async fn next_of(client: &mut RawClient, kind: &str) -> Value {
     let looking = async {
         loop {
             let (first, payload) = frame_of(client).await;
@@ -57,7 +57,7 @@ async fn next_of(client: &mut Client, kind: &str) -> Value {
 }
 
 /// Every seq of a conversation that comes until this one.
-async fn hears(client: &mut Client, conversation: ConversationId, last: u64) -> Vec<u64> {
+async fn hears(client: &mut RawClient, conversation: ConversationId, last: u64) -> Vec<u64> {
     let mut seqs = Vec::new();
     let hearing = async {
         while seqs.last() != Some(&last) {
@@ -76,7 +76,7 @@ async fn hears(client: &mut Client, conversation: ConversationId, last: u64) -> 
 }
 
 /// With which code the gateway closes.
-async fn closes(mut client: Client) -> u16 {
+async fn closes(mut client: RawClient) -> u16 {
     let closing = async {
         loop {
             if let (CLOSE_BYTE, payload) = frame_of(&mut client).await {
@@ -95,7 +95,7 @@ async fn isolated_gateways_session_resumes_elsewhere_exclusively() {
     let alice = cluster.user("alice");
     let bob = cluster.user("bob").on(1).await;
     let conversation = bob.create_group(std::slice::from_ref(&alice.id)).await;
-    let mut old = Client::fresh(&cluster, &alice, 0).await;
+    let mut old = RawClient::fresh(&cluster, &alice, 0).await;
     old.proves().await;
     let before = bob.say(conversation, "before").await;
     hears(&mut old, conversation, before).await;
@@ -106,7 +106,7 @@ async fn isolated_gateways_session_resumes_elsewhere_exclusively() {
     let goaway = next_of(&mut old, "goaway").await;
     assert_eq!(goaway["reason"], "degraded");
     let meanwhile = bob.say(conversation, "meanwhile").await;
-    let mut new = Client::resumed(&cluster, &alice, 1, &token).await;
+    let mut new = RawClient::resumed(&cluster, &alice, 1, &token).await;
     assert_eq!(new.session(), session);
     let heard = hears(&mut new, conversation, meanwhile).await;
     // What it was proven to have lately only the other gateway knows: that comes again.
@@ -137,7 +137,7 @@ async fn session_left_at_isolated_gateway_is_resumable() {
     let alice = cluster.user("alice");
     let bob = cluster.user("bob").on(1).await;
     let conversation = bob.create_group(std::slice::from_ref(&alice.id)).await;
-    let mut client = Client::fresh(&cluster, &alice, 0).await;
+    let mut client = RawClient::fresh(&cluster, &alice, 0).await;
     client.proves().await;
     let (session, token) = (client.session(), client.token());
 
@@ -165,7 +165,7 @@ async fn session_left_at_isolated_gateway_is_resumable() {
     .await;
     drop(client);
     let last = bob.say(conversation, "behind it").await;
-    let mut client = Client::resumed(&cluster, &alice, 1, &token).await;
+    let mut client = RawClient::resumed(&cluster, &alice, 1, &token).await;
     assert_eq!(client.session(), session);
     assert_eq!(
         *hears(&mut client, conversation, last).await.last().unwrap(),

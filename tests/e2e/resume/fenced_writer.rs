@@ -5,7 +5,7 @@ use std::time::Duration;
 use confab_stack::Traffic;
 use serde_json::Value;
 
-use super::Client;
+use super::RawClient;
 use crate::support::{Cluster, Setup, eventually};
 
 /// How long a page of NATS may take.
@@ -33,10 +33,10 @@ async fn continued_gateway_is_fenced_and_overwrites_nothing() {
     })
     .await;
     let alice = cluster.user("alice");
-    let old = Client::fresh(&cluster, &alice, 0).await;
+    let old = RawClient::fresh(&cluster, &alice, 0).await;
     let (session, token) = (old.session(), old.token());
     cluster.gateways[0].process_mut().pause().unwrap();
-    let mut new = Client::resumed(&cluster, &alice, 1, &token).await;
+    let mut new = RawClient::resumed(&cluster, &alice, 1, &token).await;
     eventually("NATS gives the stopped one up", GIVEN_UP, async || {
         assert!(new.is_served().await);
         is_given_up(&cluster).await.then_some(())
@@ -46,7 +46,7 @@ async fn continued_gateway_is_fenced_and_overwrites_nothing() {
     assert_eq!(old.close_code().await, Some(4409));
     cluster.ready().await;
     let newest = new.token();
-    let moved = Client::resumed(&cluster, &alice, 0, &newest).await;
+    let moved = RawClient::resumed(&cluster, &alice, 0, &newest).await;
     assert_eq!(moved.session(), session);
     assert_eq!(new.close_code().await, Some(4409));
     drop(moved);
@@ -63,11 +63,11 @@ async fn isolated_gateway_is_fenced_on_return() {
     })
     .await;
     let alice = cluster.user("alice");
-    let mut old = Client::fresh(&cluster, &alice, 0).await;
+    let mut old = RawClient::fresh(&cluster, &alice, 0).await;
     old.proves().await;
     let (session, token) = (old.session(), old.token());
     cluster.links[0].set(Traffic::Refuse).await;
-    let mut new = Client::resumed(&cluster, &alice, 1, &token).await;
+    let mut new = RawClient::resumed(&cluster, &alice, 1, &token).await;
     assert_eq!(new.session(), session);
     assert!(old.is_served().await, "it cannot know");
     cluster.links[0].set(Traffic::Pass).await;

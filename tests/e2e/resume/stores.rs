@@ -1,6 +1,6 @@
 //! The bucket is lost, or goes back: the gateways know what it held.
 
-use super::{Client, WAIT_TIMEOUT, cluster, eventually};
+use super::{RawClient, WAIT_TIMEOUT, cluster, eventually};
 use crate::support::Cluster;
 
 const BUCKET_NAME: &str = "confab_sessions";
@@ -14,15 +14,15 @@ async fn jetstream(cluster: &Cluster) -> async_nats::jetstream::Context {
 async fn a_bucket_deleted_by_hand_strands_nobody() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
-    let mut live = Client::fresh(&cluster, &alice, 0).await;
+    let mut live = RawClient::fresh(&cluster, &alice, 0).await;
     live.proves().await;
-    let ended = Client::fresh(&cluster, &alice, 0).await;
+    let ended = RawClient::fresh(&cluster, &alice, 0).await;
     let (session, token) = (ended.session(), ended.token());
     drop(ended);
     let bucket = jetstream(&cluster).await;
     bucket.delete_key_value(BUCKET_NAME).await.unwrap();
     // At once, when no gateway has noticed.
-    let mut resumed = Client::resumed(&cluster, &alice, 1, &token).await;
+    let mut resumed = RawClient::resumed(&cluster, &alice, 1, &token).await;
     assert_eq!(resumed.session(), session);
     resumed.proves().await;
 
@@ -38,7 +38,7 @@ async fn a_bucket_deleted_by_hand_strands_nobody() {
     .await;
     assert!(live.is_served().await && resumed.is_served().await);
     let (session, token) = (live.session(), live.token());
-    let moved = Client::resumed(&cluster, &alice, 1, &token).await;
+    let moved = RawClient::resumed(&cluster, &alice, 1, &token).await;
     assert_eq!(moved.session(), session);
     drop((live, resumed, moved));
     cluster.end().await;
@@ -48,8 +48,8 @@ async fn a_bucket_deleted_by_hand_strands_nobody() {
 async fn an_erased_store_strands_nobody() {
     let mut cluster = cluster().await;
     let alice = cluster.user("alice");
-    let mut live = Client::fresh(&cluster, &alice, 0).await;
-    let ended = Client::fresh(&cluster, &alice, 0).await;
+    let mut live = RawClient::fresh(&cluster, &alice, 0).await;
+    let ended = RawClient::fresh(&cluster, &alice, 0).await;
     let tokens = [
         (live.session(), live.token()),
         (ended.session(), ended.token()),
@@ -62,7 +62,7 @@ async fn an_erased_store_strands_nobody() {
     cluster.ready().await;
     for (session, token) in tokens {
         let resumed = eventually("it is resumed", WAIT_TIMEOUT, async || {
-            let client = Client::hello(&cluster, &alice, 1, Some(&token)).await;
+            let client = RawClient::hello(&cluster, &alice, 1, Some(&token)).await;
             (client.welcome["type"] == "welcome").then_some(client)
         })
         .await;
@@ -77,14 +77,14 @@ async fn an_erased_store_strands_nobody() {
 async fn rolled_back_store_fences_no_live_session() {
     let mut cluster = cluster().await;
     let alice = cluster.user("alice");
-    let mut first = Client::fresh(&cluster, &alice, 0).await;
+    let mut first = RawClient::fresh(&cluster, &alice, 0).await;
     first.proves().await;
     cluster.nats.kill().unwrap();
     cluster.nats.copy_store().unwrap();
     cluster.nats.up().await.unwrap();
     cluster.ready().await;
     let (session, token) = (first.session(), first.token());
-    let mut live = Client::resumed(&cluster, &alice, 1, &token).await;
+    let mut live = RawClient::resumed(&cluster, &alice, 1, &token).await;
     live.proves().await;
     drop(first);
 
@@ -94,7 +94,7 @@ async fn rolled_back_store_fences_no_live_session() {
     cluster.ready().await;
     assert!(live.is_served().await);
     let newest = live.token();
-    let resumed = Client::resumed(&cluster, &alice, 0, &newest).await;
+    let resumed = RawClient::resumed(&cluster, &alice, 0, &newest).await;
     assert_eq!(resumed.session(), session);
     assert_eq!(live.close_code().await, Some(4409));
     drop(resumed);
@@ -105,11 +105,11 @@ async fn rolled_back_store_fences_no_live_session() {
 async fn without_jetstream_a_token_stays_good() {
     let mut cluster = cluster().await;
     let alice = cluster.user("alice");
-    let client = Client::fresh(&cluster, &alice, 0).await;
+    let client = RawClient::fresh(&cluster, &alice, 0).await;
     let (session, token) = (client.session(), client.token());
     drop(client);
     cluster.nats.kill().unwrap();
-    let refused = Client::hello(&cluster, &alice, 1, Some(&token)).await;
+    let refused = RawClient::hello(&cluster, &alice, 1, Some(&token)).await;
     assert_eq!(
         refused.welcome["code"], "UNAVAILABLE",
         "{}",
@@ -119,7 +119,7 @@ async fn without_jetstream_a_token_stays_good() {
     assert_eq!(refused.close_code().await, Some(1013));
     cluster.nats.up().await.unwrap();
     cluster.ready().await;
-    let client = Client::resumed(&cluster, &alice, 1, &token).await;
+    let client = RawClient::resumed(&cluster, &alice, 1, &token).await;
     assert_eq!(client.session(), session);
     drop(client);
     cluster.end().await;
@@ -129,7 +129,7 @@ async fn without_jetstream_a_token_stays_good() {
 async fn unreadable_record_is_overwritten_by_session_holder() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
-    let mut client = Client::fresh(&cluster, &alice, 0).await;
+    let mut client = RawClient::fresh(&cluster, &alice, 0).await;
     client.proves().await;
     let (session, token) = (client.session(), client.token());
     let store = jetstream(&cluster)
@@ -140,7 +140,7 @@ async fn unreadable_record_is_overwritten_by_session_holder() {
     for junk in ["", "{}", "\u{2}junk"] {
         store.put(&session, junk.into()).await.unwrap();
         let before = client.token();
-        client = Client::resumed(&cluster, &alice, 1, &before).await;
+        client = RawClient::resumed(&cluster, &alice, 1, &before).await;
         assert_eq!(client.session(), session);
         client.proves().await;
     }

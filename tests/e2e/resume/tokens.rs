@@ -3,12 +3,12 @@
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::{Client, WAIT_TIMEOUT, cluster, eventually, on_device};
+use super::{RawClient, WAIT_TIMEOUT, cluster, eventually, on_device};
 use crate::support::{Cluster, User};
 
 /// A client that comes with this token starts afresh, and is told why.
 async fn starts_afresh(cluster: &Cluster, user: &User, gateway: usize, token: &str, why: &str) {
-    let client = Client::hello(cluster, user, gateway, Some(token)).await;
+    let client = RawClient::hello(cluster, user, gateway, Some(token)).await;
     assert_eq!(client.welcome["type"], "welcome", "{}", client.welcome);
     assert_eq!(client.welcome["resumed"], false);
     assert_eq!(client.welcome["reason"], why);
@@ -20,16 +20,16 @@ async fn starts_afresh(cluster: &Cluster, user: &User, gateway: usize, token: &s
 async fn used_token_is_valid_until_welcome_acknowledged() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
-    let mut first = Client::fresh(&cluster, &alice, 0).await;
+    let mut first = RawClient::fresh(&cluster, &alice, 0).await;
     first.proves().await;
     let (session, token) = (first.session(), first.token());
     drop(first);
     // The welcome is lost twice in a row, here and there.
     for gateway in [1, 0, 1] {
-        let client = Client::resumed(&cluster, &alice, gateway, &token).await;
+        let client = RawClient::resumed(&cluster, &alice, gateway, &token).await;
         assert_eq!(client.session(), session);
     }
-    let mut client = Client::resumed(&cluster, &alice, 0, &token).await;
+    let mut client = RawClient::resumed(&cluster, &alice, 0, &token).await;
     client.proves().await;
     for gateway in [0, 1] {
         starts_afresh(&cluster, &alice, gateway, &token, "used").await;
@@ -38,7 +38,7 @@ async fn used_token_is_valid_until_welcome_acknowledged() {
     let newest = client.token();
     drop(client);
     starts_afresh(&cluster, &alice, 1, &token, "used").await;
-    let client = Client::resumed(&cluster, &alice, 1, &newest).await;
+    let client = RawClient::resumed(&cluster, &alice, 1, &newest).await;
     assert_eq!(client.session(), session);
     drop(client);
     cluster.end().await;
@@ -48,7 +48,7 @@ async fn used_token_is_valid_until_welcome_acknowledged() {
 async fn unauthorized_resume_starts_new_session() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
-    let mut client = Client::fresh(&cluster, &alice, 0).await;
+    let mut client = RawClient::fresh(&cluster, &alice, 0).await;
     client.proves().await;
     let (session, token) = (client.session(), client.token());
     let laptop = on_device(&cluster, "alice", "laptop");
@@ -83,7 +83,7 @@ async fn unauthorized_resume_starts_new_session() {
     }
     assert!(client.is_served().await);
     drop(client);
-    let client = Client::resumed(&cluster, &alice, 1, &token).await;
+    let client = RawClient::resumed(&cluster, &alice, 1, &token).await;
     assert_eq!(client.session(), session);
     drop(client);
     cluster.end().await;
@@ -94,7 +94,7 @@ async fn bye_is_for_good() {
     let cluster = cluster().await;
     let alice = cluster.user("alice");
     for gateway in [0, 1] {
-        let client = Client::fresh(&cluster, &alice, 0).await;
+        let client = RawClient::fresh(&cluster, &alice, 0).await;
         let token = client.token();
         client.bye().await;
         starts_afresh(&cluster, &alice, gateway, &token, "ended").await;
@@ -111,8 +111,8 @@ async fn made_up_token_of_foreign_session_is_unknown() {
         cluster.user("mallory"),
         on_device(&cluster, "alice", "laptop"),
     ];
-    let live = Client::fresh(&cluster, &alice, 0).await;
-    let ended = Client::fresh(&cluster, &alice, 0).await;
+    let live = RawClient::fresh(&cluster, &alice, 0).await;
+    let ended = RawClient::fresh(&cluster, &alice, 0).await;
     let tokens = [live.token(), ended.token(), "A".repeat(64)];
     ended.bye().await;
     for gateway in [0, 1] {
@@ -138,17 +138,17 @@ async fn bye_while_nats_is_away_is_for_good() {
     let mut tokens = Vec::new();
     let mut clients = Vec::new();
     for _ in 0..SESSION_COUNT {
-        let client = Client::fresh(&cluster, &alice, 0).await;
+        let client = RawClient::fresh(&cluster, &alice, 0).await;
         tokens.push(client.token());
         clients.push(client);
     }
     cluster.nats.kill().unwrap();
-    join_all(clients.into_iter().map(Client::bye)).await;
+    join_all(clients.into_iter().map(RawClient::bye)).await;
     cluster.nats.up().await.unwrap();
     let coming = tokens.iter().zip([0, 1].into_iter().cycle());
     let coming = coming.map(async |(token, gateway)| {
         let client = eventually("an answer about the token", WAIT_TIMEOUT, async || {
-            let client = Client::hello(&cluster, &alice, gateway, Some(token)).await;
+            let client = RawClient::hello(&cluster, &alice, gateway, Some(token)).await;
             (client.welcome["type"] == "welcome").then_some(client)
         })
         .await;
@@ -166,7 +166,7 @@ async fn a_revoked_session_cannot_be_resumed() {
     let other = cluster.user("alice");
     // Once while it is connected, once while it is not.
     for connected in [true, false] {
-        let client = Client::fresh(&cluster, &alice, 0).await;
+        let client = RawClient::fresh(&cluster, &alice, 0).await;
         let (session, token) = (client.session(), client.token());
         if connected {
             other
@@ -183,7 +183,7 @@ async fn a_revoked_session_cannot_be_resumed() {
                 .await
                 .unwrap();
         }
-        let refused = Client::hello(&cluster, &alice, 1, Some(&token)).await;
+        let refused = RawClient::hello(&cluster, &alice, 1, Some(&token)).await;
         // Its record is written over as ended; until then the revocation itself is found.
         if connected || refused.welcome["reason"] == "ended" {
             assert_eq!(refused.welcome["reason"], "ended", "{}", refused.welcome);
@@ -196,7 +196,7 @@ async fn a_revoked_session_cannot_be_resumed() {
             );
             assert_eq!(refused.close_code().await, Some(4403));
             eventually("it is ended for good", WAIT_TIMEOUT, async || {
-                let again = Client::hello(&cluster, &alice, 0, Some(&token)).await;
+                let again = RawClient::hello(&cluster, &alice, 0, Some(&token)).await;
                 (again.welcome["reason"] == "ended").then_some(())
             })
             .await;

@@ -18,11 +18,11 @@ pub(crate) const TOKEN_AUDIENCE: &str = "confab";
 
 /// A private key with its id.
 pub(crate) struct Key {
-    pair: Pair,
+    pair: KeyMaterial,
     pub(crate) id: String,
 }
 
-enum Pair {
+enum KeyMaterial {
     Es256(EcdsaKeyPair),
     Rs256(rsa::KeyPair),
     EdDsa(Ed25519KeyPair),
@@ -38,37 +38,37 @@ fn pem(label: &str, der: &[u8]) -> String {
 impl Key {
     pub(crate) fn es256(id: &str) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        Self::of(Pair::Es256(pair), id)
+        Self::of(KeyMaterial::Es256(pair), id)
     }
 
     pub(crate) fn rs256(id: &str) -> Self {
         let pair = rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
-        Self::of(Pair::Rs256(pair), id)
+        Self::of(KeyMaterial::Rs256(pair), id)
     }
 
     pub(crate) fn eddsa(id: &str) -> Self {
-        Self::of(Pair::EdDsa(Ed25519KeyPair::generate().unwrap()), id)
+        Self::of(KeyMaterial::EdDsa(Ed25519KeyPair::generate().unwrap()), id)
     }
 
-    fn of(pair: Pair, id: &str) -> Self {
+    fn of(pair: KeyMaterial, id: &str) -> Self {
         let id = id.to_owned();
         Self { pair, id }
     }
 
     pub(crate) const fn algorithm(&self) -> &'static str {
         match self.pair {
-            Pair::Es256(_) => "ES256",
-            Pair::Rs256(_) => "RS256",
-            Pair::EdDsa(_) => "EdDSA",
+            KeyMaterial::Es256(_) => "ES256",
+            KeyMaterial::Rs256(_) => "RS256",
+            KeyMaterial::EdDsa(_) => "EdDSA",
         }
     }
 
     /// The public key as a PEM block (RFC 7468, `PUBLIC KEY`).
     pub(crate) fn public_pem(&self) -> String {
         let der: PublicKeyX509Der<'_> = match &self.pair {
-            Pair::Es256(pair) => pair.public_key().as_der().unwrap(),
-            Pair::Rs256(pair) => pair.public_key().as_der().unwrap(),
-            Pair::EdDsa(pair) => pair.public_key().as_der().unwrap(),
+            KeyMaterial::Es256(pair) => pair.public_key().as_der().unwrap(),
+            KeyMaterial::Rs256(pair) => pair.public_key().as_der().unwrap(),
+            KeyMaterial::EdDsa(pair) => pair.public_key().as_der().unwrap(),
         };
         pem("PUBLIC KEY", der.as_ref())
     }
@@ -76,20 +76,20 @@ impl Key {
     /// The private key as a PEM block (RFC 7468, `PRIVATE KEY`).
     pub(crate) fn private_pem(&self) -> String {
         match &self.pair {
-            Pair::Es256(pair) => pem("PRIVATE KEY", pair.to_pkcs8v1().unwrap().as_ref()),
-            Pair::Rs256(_) | Pair::EdDsa(_) => panic!("no test gives this key away"),
+            KeyMaterial::Es256(pair) => pem("PRIVATE KEY", pair.to_pkcs8v1().unwrap().as_ref()),
+            KeyMaterial::Rs256(_) | KeyMaterial::EdDsa(_) => panic!("no test gives this key away"),
         }
     }
 
     /// The public key as a JWK (RFC 7517) for signatures.
     pub(crate) fn jwk(&self) -> Value {
         let mut jwk = match &self.pair {
-            Pair::Es256(pair) => {
+            KeyMaterial::Es256(pair) => {
                 // An uncompressed point: 4, then both coordinates.
                 let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
                 json!({"kty": "EC", "crv": "P-256", "x": encode(x), "y": encode(y)})
             }
-            Pair::Rs256(pair) => {
+            KeyMaterial::Rs256(pair) => {
                 let n = pair
                     .public_key()
                     .modulus()
@@ -100,7 +100,7 @@ impl Key {
                     .big_endian_without_leading_zero();
                 json!({"kty": "RSA", "n": encode(n), "e": encode(e)})
             }
-            Pair::EdDsa(pair) => {
+            KeyMaterial::EdDsa(pair) => {
                 json!({"kty": "OKP", "crv": "Ed25519", "x": encode(pair.public_key().as_ref())})
             }
         };
@@ -124,14 +124,14 @@ impl Key {
     fn sign(&self, text: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.pair {
-            Pair::Es256(pair) => pair.sign(&random, text).unwrap().as_ref().to_vec(),
-            Pair::Rs256(pair) => {
+            KeyMaterial::Es256(pair) => pair.sign(&random, text).unwrap().as_ref().to_vec(),
+            KeyMaterial::Rs256(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(&RSA_PKCS1_SHA256, &random, text, &mut signature)
                     .unwrap();
                 signature
             }
-            Pair::EdDsa(pair) => pair.sign(text).as_ref().to_vec(),
+            KeyMaterial::EdDsa(pair) => pair.sign(text).as_ref().to_vec(),
         }
     }
 }

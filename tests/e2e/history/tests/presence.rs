@@ -32,12 +32,12 @@ fn generation(welcomed_at: Millis, heard: Vec<ReceivedItem>) -> Generation {
 }
 
 /// A client that says so at these times.
-fn saying(account: Account, said: &[(PresenceStatus, Millis)]) -> Account {
+fn saying(account: ClientAccount, said: &[(PresenceStatus, Millis)]) -> ClientAccount {
     let said = said.iter().map(|(status, at)| Saying {
         status: *status,
         at: *at,
     });
-    Account {
+    ClientAccount {
         said: said.collect(),
         ..account
     }
@@ -59,7 +59,7 @@ fn alone_in(ledger: &Ledger, name: &str, generation: Generation) -> Vec<Violatio
 }
 
 /// What is wrong with what alice was told of the others.
-fn together(alice: Vec<Generation>, others: &[Account]) -> Vec<Violation> {
+fn together(alice: Vec<Generation>, others: &[ClientAccount]) -> Vec<Violation> {
     let alice = account("alice", alice);
     let accounts: Vec<_> = [&alice].into_iter().chain(others).collect();
     let mut found = check::together(&ledger(), &accounts);
@@ -173,7 +173,7 @@ fn unsound_snapshot_is_found() {
 }
 
 /// Bob, online at first, and from 105,000 on another connection.
-fn bob_says() -> Account {
+fn bob_says() -> ClientAccount {
     let generations = vec![generation(10_000, vec![]), generation(105_000, vec![])];
     saying(
         account("bob", generations),
@@ -252,7 +252,7 @@ fn wrong_presence_in_the_end_is_found() {
         assert!(violation.is_late());
         [violation]
     };
-    let ends = |heard: Vec<ReceivedItem>, others: &[Account]| {
+    let ends = |heard: Vec<ReceivedItem>, others: &[ClientAccount]| {
         together(vec![generation(99_000, heard)], others)
     };
     let bob = || account("bob", vec![generation(10_000, vec![])]);
