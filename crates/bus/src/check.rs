@@ -17,7 +17,7 @@ mod probes;
 mod streams;
 
 /// How long all may take: whoever starts on something wrong has the reason in its log within two seconds.
-const DEADLINE: Duration = Duration::from_millis(1900);
+const CHECK_TIMEOUT: Duration = Duration::from_millis(1900);
 /// How long one server may take to be connected to.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1200);
 /// What a message needs beside its payload: headers count to NATS' `max_payload`.
@@ -64,7 +64,7 @@ struct Connected {
 
 /// Checks NATS as `settings` name it for a role, within two seconds.
 pub async fn nats(settings: &Settings, role: Role) -> Vec<Check> {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + CHECK_TIMEOUT;
     let (connected, mut checks) = connect_all(settings).await;
     let Some(connected) = connected else {
         return checks;

@@ -17,16 +17,16 @@ use crate::error::BusError;
 use crate::subjects;
 
 /// How often a gateway says that it lives.
-const ANNOUNCE: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// A gateway that was not heard for this long is dead.
-const LATELY: Duration = Duration::from_secs(5);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For how long it is known that there was one.
-const MEMORY: Duration = Duration::from_secs(24 * 3600);
+const REMEMBERED_AGE: Duration = Duration::from_secs(24 * 3600);
 /// All that live were heard when the link has stood for so long: it comes back within two seconds, and a gateway says then
 /// within one that it lives.
-const ALL_HEARD: Duration = Duration::from_secs(4);
+const SETTLING_DELAY: Duration = Duration::from_secs(4);
 /// More would be a flood of strangers, not gateways.
-const MOST: usize = 4096;
+const MAX_GATEWAYS: usize = 4096;
 
 /// A gateway process, made anew at each start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ impl Gateways {
             .await
             .map_err(BusError::nats("listen to the gateways"))?;
         let mut link = self.bus.connection();
-        let mut announcements = interval(ANNOUNCE);
+        let mut announcements = interval(HEARTBEAT_INTERVAL);
         announcements.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -115,7 +115,7 @@ impl Gateways {
     #[must_use]
     pub fn all_alive(&self) -> Option<Vec<GatewayId>> {
         let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        (since.elapsed() >= ALL_HEARD).then(|| self.alive())
+        (since.elapsed() >= SETTLING_DELAY).then(|| self.alive())
     }
 
     /// Whether the link to NATS was broken and is back only since a moment: others may still be on their way.
@@ -157,9 +157,13 @@ impl Heard {
         match self.0.iter_mut().find(|(id, _)| *id == gateway) {
             Some((_, at)) => *at = now,
             None => {
-                let kept = if self.0.len() < MOST { MEMORY } else { LATELY };
+                let kept = if self.0.len() < MAX_GATEWAYS {
+                    REMEMBERED_AGE
+                } else {
+                    HEARTBEAT_TIMEOUT
+                };
                 self.0.retain(|(_, at)| now.duration_since(*at) < kept);
-                if self.0.len() < MOST {
+                if self.0.len() < MAX_GATEWAYS {
                     self.0.push((gateway, now));
                 }
             }
@@ -168,12 +172,13 @@ impl Heard {
 
     fn lost_within(&self, period: Duration, now: Instant) -> bool {
         let mut silences = self.0.iter().map(|(_, at)| now.duration_since(*at));
-        silences.any(|silence| silence >= LATELY && silence < period)
+        silences.any(|silence| silence >= HEARTBEAT_TIMEOUT && silence < period)
     }
 
     fn alive(&self, now: Instant) -> Vec<GatewayId> {
-        let lately =
-            |(id, at): &(GatewayId, Instant)| (now.duration_since(*at) < LATELY).then_some(*id);
+        let lately = |(id, at): &(GatewayId, Instant)| {
+            (now.duration_since(*at) < HEARTBEAT_TIMEOUT).then_some(*id)
+        };
         let mut alive: Vec<_> = self.0.iter().filter_map(lately).collect();
         alive.sort_unstable();
         alive
@@ -221,11 +226,14 @@ mod tests {
     fn strangers_without_end_take_no_memory_without_end() {
         let now = Instant::now();
         let mut heard = Heard::default();
-        for n in 0..2 * MOST as u128 {
+        for n in 0..2 * MAX_GATEWAYS as u128 {
             heard.note(GatewayId(Uuid::from_u128(n)), now);
         }
-        assert_eq!(heard.0.len(), MOST);
-        heard.note(GatewayId(Uuid::max()), now + LATELY);
-        assert_eq!(heard.alive(now + LATELY), [GatewayId(Uuid::max())]);
+        assert_eq!(heard.0.len(), MAX_GATEWAYS);
+        heard.note(GatewayId(Uuid::max()), now + HEARTBEAT_TIMEOUT);
+        assert_eq!(
+            heard.alive(now + HEARTBEAT_TIMEOUT),
+            [GatewayId(Uuid::max())]
+        );
     }
 }

@@ -21,7 +21,7 @@ mod workers;
 
 pub use inbox::{BatchSender, Inbox, Token};
 pub use service::{CommandIncoming, Incoming, QueryIncoming, Reply, Service};
-pub use workers::{ANNOUNCEMENT_INTERVAL, Liveness, Workers};
+pub use workers::{HEARTBEAT_INTERVAL, Liveness, Workers};
 
 /// A worker process, made anew at each start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -18,7 +18,7 @@ use crate::subjects;
 /// The version of this wire; a gateway does not answer another.
 const VERSION: u8 = 1;
 /// How long gateways that live are waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Sessions in an answer at most, of one gateway and of all: the newest.
 pub const LISTED: usize = 200;
 
@@ -65,11 +65,11 @@ impl Bus {
         if !self.is_connected() {
             return Err(BusError::Disconnected);
         }
-        let asked = tokio::time::timeout(PATIENCE, self.ask_gateways(of));
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.ask_gateways(of));
         let mut answers = asked.await.map_err(|_late| BusError::Timeout)??;
         let mut gathered = Gathered::of(alive);
         // Who has not answered when the time is over is left out.
-        let _late = tokio::time::timeout(PATIENCE, gathered.gather(&mut answers))
+        let _late = tokio::time::timeout(ANSWER_TIMEOUT, gathered.gather(&mut answers))
             .await
             .is_err();
         Ok(gathered.newest())

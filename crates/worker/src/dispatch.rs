@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
-use confab_bus::rpc::{ANNOUNCEMENT_INTERVAL, CommandIncoming, Incoming, Service};
+use confab_bus::rpc::{CommandIncoming, HEARTBEAT_INTERVAL, Incoming, Service};
 use confab_protocol::chain::chain;
 use confab_protocol::command::{Batch, Command, Request};
 use confab_protocol::error::{Code, Failure};
@@ -115,7 +115,7 @@ impl Dispatch {
 
     /// Runs until `stop`, then leaves the service and finishes what it took and what comes until it has left, within `drain`.
     pub(crate) async fn run(mut self, stop: CancellationToken, drain: Duration) {
-        let mut announcements = interval(ANNOUNCEMENT_INTERVAL);
+        let mut announcements = interval(HEARTBEAT_INTERVAL);
         announcements.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let next_retry = self.next_retry();

@@ -18,13 +18,13 @@ use crate::topology::StreamState;
 /// Messages that are read at once: little enough when each is as large as an event may be.
 const RUN: usize = 128;
 /// How long one run may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How soon a run that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// Runs that may fail one after another while NATS is connected.
 const TRIES: u32 = 40;
 /// How long the consumer outlives a reader that asks for nothing more.
-const IDLE: Duration = Duration::from_secs(30);
+const CONSUMER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How far back is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,13 +154,17 @@ impl Past {
             Some(reading) => reading,
             None => self.begin().await?,
         };
-        let fetch = reading.consumer.fetch().max_messages(RUN).expires(PATIENCE);
+        let fetch = reading
+            .consumer
+            .fetch()
+            .max_messages(RUN)
+            .expires(BATCH_TIMEOUT);
         let mut messages = fetch
             .messages()
             .await
             .map_err(BusError::nats("read the stream's past"))?;
         let (mut events, mut malformed) = (Vec::with_capacity(RUN), 0);
-        let whole = tokio::time::timeout(PATIENCE, async {
+        let whole = tokio::time::timeout(BATCH_TIMEOUT, async {
             while let Some(message) = messages.next().await {
                 let Ok(message) = message else { return false };
                 match self.take(&mut reading, &message) {
@@ -218,7 +222,7 @@ impl Past {
             description: Some("confab gateway: the feed's past".to_owned()),
             deliver_policy,
             ack_policy: AckPolicy::None,
-            inactive_threshold: IDLE,
+            inactive_threshold: CONSUMER_IDLE_TIMEOUT,
             num_replicas: 1,
             memory_storage: true,
             ..Config::default()

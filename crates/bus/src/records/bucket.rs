@@ -19,7 +19,7 @@ use crate::subjects::SESSIONS_BUCKET;
 /// NATS 2.15 allows 1,000 consumers unless the stream says another number; whoever looks with the nats CLI takes one.
 const MAX_CONSUMERS: i32 = 1_000;
 /// How long a read or a write of one record may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+const RECORD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Records read at once for a list.
 const READING: usize = 32;
 /// The bucket's bound in bytes where nothing else is said.

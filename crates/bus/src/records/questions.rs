@@ -22,9 +22,9 @@ use crate::subjects;
 /// The version of this wire; another is not heeded.
 const VERSION: u8 = 1;
 /// How long a gateway that is to let a session go is waited for.
-const LETTING_GO: Duration = Duration::from_secs(1);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long gateways that may hold a record are waited for.
-const HOLDING: Duration = Duration::from_secs(1);
+const HOLDER_TIMEOUT: Duration = Duration::from_secs(1);
 /// What is asked is shorter than this by far.
 const LONGEST: usize = 1024;
 
@@ -122,7 +122,7 @@ impl Bus {
             let answer = answer.await.map_err(BusError::nats("ask for a session"))?;
             Ok(wire::decode(&answer.payload)?)
         };
-        match tokio::time::timeout(LETTING_GO, asking).await {
+        match tokio::time::timeout(RELEASE_TIMEOUT, asking).await {
             Ok(Ok(answer)) => Some(answer),
             Ok(Err(error)) => {
                 debug!(error = %chain(&error), gateway = %gateway, "a gateway does not say whether it lets a session go");
@@ -166,7 +166,7 @@ impl Bus {
             hear_held(&mut answers, others.to_vec(), &mut held).await;
             Ok(())
         };
-        match tokio::time::timeout(HOLDING, asking).await {
+        match tokio::time::timeout(HOLDER_TIMEOUT, asking).await {
             Ok(asked) => asked.map(|()| held),
             Err(_late) => Ok(held),
         }

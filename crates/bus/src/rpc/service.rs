@@ -28,7 +28,7 @@ use crate::error::BusError;
 use crate::subjects;
 
 /// How long the subscriptions are waited for at the start.
-const START: Duration = Duration::from_secs(10);
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A worker's place among the others.
 pub struct Service {
@@ -172,7 +172,7 @@ impl Service {
             }
             permitted.map(|()| service)
         };
-        tokio::time::timeout(START, starting)
+        tokio::time::timeout(SUBSCRIBE_TIMEOUT, starting)
             .await
             .map_err(|_elapsed| BusError::Timeout)?
     }
@@ -271,7 +271,7 @@ impl Service {
         sent.map_or(received, |sent| sent.min(received))
     }
 
-    /// Says that this worker lives, and what its clock shows; to be called every [`ANNOUNCEMENT_INTERVAL`](super::ANNOUNCEMENT_INTERVAL).
+    /// Says that this worker lives, and what its clock shows; to be called every [`HEARTBEAT_INTERVAL`](super::ANNOUNCEMENT_INTERVAL).
     ///
     /// # Errors
     /// When NATS is away.

@@ -22,11 +22,11 @@ use crate::error::BusError;
 use crate::subjects;
 
 /// How often a worker says that it lives.
-pub const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_millis(250);
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 /// Who has not said for this long that it lives is picked only where nobody has: two announcements may be late.
-const PUNCTUAL: Duration = Duration::from_millis(600);
+const LATE_HEARTBEAT_AGE: Duration = Duration::from_millis(600);
 /// Who has not for this long is not picked.
-const LATELY: Duration = Duration::from_secs(3);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often it is looked whether a worker that is asked something is still punctual.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is looked whether any worker is heard of, for the log.
@@ -130,7 +130,7 @@ impl Workers {
                     } else if self.has_others(1, &[]) {
                         monitor.holds();
                     } else if silence_counts_from.elapsed() >= MAX_SILENCE {
-                        monitor.failed_for(&format_args!("none said within {LATELY:?} that it lives"));
+                        monitor.failed_for(&format_args!("none said within {HEARTBEAT_TIMEOUT:?} that it lives"));
                     }
                 }
             }
@@ -165,7 +165,7 @@ impl Workers {
                 .filter(|one| one.is_alive(now, within) && !not.contains(&one.id));
             alive.max_by_key(|one| (weight(&key, one.id), one.id))
         };
-        let best = best(PUNCTUAL).or_else(|| best(LATELY));
+        let best = best(LATE_HEARTBEAT_AGE).or_else(|| best(HEARTBEAT_TIMEOUT));
         best.map_or(Target::Any, |one| Target::Worker(one.id))
     }
 
@@ -176,7 +176,7 @@ impl Workers {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let others = heard
             .iter()
-            .filter(|one| one.is_alive(now, LATELY) && !not.contains(&one.id));
+            .filter(|one| one.is_alive(now, HEARTBEAT_TIMEOUT) && !not.contains(&one.id));
         others.count() >= count
     }
 
@@ -187,11 +187,13 @@ impl Workers {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let one = heard.iter().find(|one| one.id == worker);
         let silence = one.map(|one| now.saturating_duration_since(one.at));
-        let silence = silence.filter(|silence| *silence < LATELY);
-        let other = |one: &Heard| one.id != worker && one.is_alive(now, PUNCTUAL);
+        let silence = silence.filter(|silence| *silence < HEARTBEAT_TIMEOUT);
+        let other = |one: &Heard| one.id != worker && one.is_alive(now, LATE_HEARTBEAT_AGE);
         match silence {
             None => Liveness::Silent,
-            Some(silence) if silence >= PUNCTUAL && heard.iter().any(other) => Liveness::Late,
+            Some(silence) if silence >= LATE_HEARTBEAT_AGE && heard.iter().any(other) => {
+                Liveness::Late
+            }
             Some(_) => Liveness::Punctual,
         }
     }
@@ -265,7 +267,7 @@ impl Heard {
     }
 }
 
-/// What a worker says every [`ANNOUNCEMENT_INTERVAL`]: its id, and how many milliseconds it has lived.
+/// What a worker says every [`HEARTBEAT_INTERVAL`]: its id, and how many milliseconds it has lived.
 pub(super) fn announcement(worker: WorkerId, clock: Duration) -> Bytes {
     let ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
     let mut payload = Vec::from(*worker.0.as_bytes());

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::super::bases::{Base, Name, user_of};
 use super::super::codec::decode;
 use super::super::{Entry, Record};
-use super::{Bucket, Found, PATIENCE, base_subject, subject};
+use super::{Bucket, Found, RECORD_TIMEOUT, base_subject, subject};
 use crate::error::BusError;
 
 /// Who is asked.
@@ -101,7 +101,7 @@ impl Bucket {
                 Source::Leader => self.leaders(subject).await,
             }
         };
-        let read = tokio::time::timeout(PATIENCE, reading).await;
+        let read = tokio::time::timeout(RECORD_TIMEOUT, reading).await;
         read.map_err(|_late| BusError::Timeout)?
     }
 

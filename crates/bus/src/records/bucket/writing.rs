@@ -12,7 +12,7 @@ use confab_protocol::ids::SessionId;
 use super::super::bases::{MIN_POSITIONS, Plan, user_of};
 use super::super::codec::{encode, encode_with};
 use super::super::{Entry, Record};
-use super::{Bucket, PATIENCE, base_subject, subject};
+use super::{Bucket, RECORD_TIMEOUT, base_subject, subject};
 use crate::error::BusError;
 
 /// What a message of the bucket takes beside its payload, about.
@@ -70,7 +70,7 @@ impl From<PublishError> for Failed {
 impl Bucket {
     /// Writes over what stands under this revision; 0 means that nothing may stand there.
     pub async fn put(&self, session: SessionId, entry: &Entry, revision: u64) -> Put {
-        let writing = tokio::time::timeout(PATIENCE, self.try_put(session, entry, revision));
+        let writing = tokio::time::timeout(RECORD_TIMEOUT, self.try_put(session, entry, revision));
         match writing.await {
             Ok(Ok((revision, bytes))) => Put::Stored { revision, bytes },
             Ok(Err(Failed::Refused)) => Put::Refused,
@@ -145,7 +145,7 @@ impl Bucket {
             .purge()
             .sequence(revision + 1)
             .filter(subject(session));
-        let purged = tokio::time::timeout(PATIENCE, purge).await;
+        let purged = tokio::time::timeout(RECORD_TIMEOUT, purge).await;
         let purged = purged.map_err(|_late| BusError::Timeout)?;
         purged.map_err(BusError::nats("delete a record"))?;
         Ok(())

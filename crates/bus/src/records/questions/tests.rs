@@ -88,10 +88,10 @@ async fn a_take_over_is_answered_and_silence_is_waited_for_a_second() {
     bus.client.flush().await.unwrap();
     let began = Instant::now();
     assert_eq!(bus.take_over(gateway(2), asked).await, None);
-    assert!(began.elapsed() >= LETTING_GO);
+    assert!(began.elapsed() >= RELEASE_TIMEOUT);
     let began = Instant::now();
     assert_eq!(bus.take_over(gateway(3), asked).await, None);
-    assert!(began.elapsed() < LETTING_GO, "nobody listens there");
+    assert!(began.elapsed() < RELEASE_TIMEOUT, "nobody listens there");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,7 +110,10 @@ async fn whoever_holds_a_record_says_so_and_who_is_silent_is_waited_for_briefly(
         let began = Instant::now();
         let held = bus.held_record(session(9), others).await.unwrap();
         assert!(held.entry.is_none());
-        assert_eq!((held.is_all, began.elapsed() >= HOLDING), (!waits, waits));
+        assert_eq!(
+            (held.is_all, began.elapsed() >= HOLDER_TIMEOUT),
+            (!waits, waits)
+        );
     }
     // Also when one of them says nothing.
     let three = [gateway(1), gateway(2), gateway(3)];
