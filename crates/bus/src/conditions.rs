@@ -7,7 +7,7 @@ use confab_protocol::condition::{Condition, Monitor};
 use crate::connection::Bus;
 
 /// How long something on a connected NATS may fail until that is told: leaders are elected, and servers start, in less.
-const PATIENCE: Duration = Duration::from_secs(2);
+const REPORT_DELAY: Duration = Duration::from_secs(2);
 
 /// The connection.
 pub(crate) const NATS: Condition = Condition {
@@ -23,7 +23,7 @@ pub(crate) const FEED: Condition = Condition {
     fails: "the stream of events cannot be read",
     holds: "the stream of events is read again",
     remedy: "see that JetStream is on and has a leader and room for the stream CONFAB_EVENTS, and that this process may use it",
-    patience: PATIENCE,
+    patience: REPORT_DELAY,
 };
 /// What a gateway hears of revocations from NATS.
 pub(crate) const REVOCATIONS_BUCKET: Condition = Condition {
@@ -31,7 +31,7 @@ pub(crate) const REVOCATIONS_BUCKET: Condition = Condition {
     fails: "the bucket of revocations cannot be watched: they are only read from workers, every few seconds",
     holds: "the bucket of revocations is watched again",
     remedy: "see that JetStream is on and has a leader and room for the stream KV_confab_revocations, and that this process may use it",
-    patience: PATIENCE,
+    patience: REPORT_DELAY,
 };
 /// What a worker tells gateways.
 pub(crate) const ANSWERS: Condition = Condition {

@@ -16,13 +16,13 @@ use crate::error::BusError;
 use crate::topology::StreamState;
 
 /// Messages that are read at once: little enough when each is as large as an event may be.
-const RUN: usize = 128;
+const BATCH_MESSAGES: usize = 128;
 /// How long one run may take.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How soon a run that failed is tried again.
-const RETRY: Duration = Duration::from_millis(250);
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// Runs that may fail one after another while NATS is connected.
-const TRIES: u32 = 40;
+const MAX_FAILED_BATCHES: u32 = 40;
 /// How long the consumer outlives a reader that asks for nothing more.
 const CONSUMER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -142,10 +142,10 @@ impl Past {
                 self.failed += u32::from(self.bus.is_connected());
             }
         }
-        if self.failed >= TRIES {
+        if self.failed >= MAX_FAILED_BATCHES {
             return Some(PastEnd::Unreadable);
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(RETRY_DELAY).await;
         None
     }
 
@@ -157,13 +157,13 @@ impl Past {
         let fetch = reading
             .consumer
             .fetch()
-            .max_messages(RUN)
+            .max_messages(BATCH_MESSAGES)
             .expires(BATCH_TIMEOUT);
         let mut messages = fetch
             .messages()
             .await
             .map_err(BusError::nats("read the stream's past"))?;
-        let (mut events, mut malformed) = (Vec::with_capacity(RUN), 0);
+        let (mut events, mut malformed) = (Vec::with_capacity(BATCH_MESSAGES), 0);
         let whole = tokio::time::timeout(BATCH_TIMEOUT, async {
             while let Some(message) = messages.next().await {
                 let Ok(message) = message else { return false };

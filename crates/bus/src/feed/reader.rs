@@ -23,11 +23,11 @@ use crate::error::BusError;
 use crate::subjects;
 
 /// How often the stream is compared with what was read, when nothing else asks for it.
-const PERIOD: Duration = Duration::from_secs(5);
+const COMPARE_INTERVAL: Duration = Duration::from_secs(5);
 /// How soon a comparison that failed is tried again.
-const RETRY: Duration = Duration::from_millis(250);
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// How long after a beginning the breaks that others announce are gathered: each gateway that finds one announces it.
-const QUIET: Duration = Duration::from_secs(2);
+const GATHER_WINDOW: Duration = Duration::from_secs(2);
 
 /// The whole feed, read by one ordered consumer.
 pub struct Feed {
@@ -79,7 +79,7 @@ impl Feed {
                 Ok(feed) => return feed,
                 Err(error) => bus.failed(&monitor, &error),
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
@@ -93,7 +93,8 @@ impl Feed {
         link.mark_unchanged();
         let (messages, position) = begin(bus).await?;
         monitor.holds();
-        let mut checks = tokio::time::interval_at(Instant::now() + PERIOD, PERIOD);
+        let mut checks =
+            tokio::time::interval_at(Instant::now() + COMPARE_INTERVAL, COMPARE_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             bus: bus.clone(),
@@ -152,7 +153,7 @@ impl Feed {
     }
 
     async fn wake(&mut self) -> Wake {
-        let due = self.began + QUIET;
+        let due = self.began + GATHER_WINDOW;
         tokio::select! {
             biased;
             Ok(()) = self.link.changed() => Wake::Check,
@@ -217,7 +218,7 @@ impl Feed {
                 // Where the stream does not answer, its consumer gives nothing either.
                 self.stall = Stall::default();
                 self.bus.failed(&self.monitor, &error);
-                self.checks.reset_after(RETRY);
+                self.checks.reset_after(RETRY_DELAY);
                 None
             }
         }
@@ -233,7 +234,7 @@ impl Feed {
                 }
                 Err(error) => self.bus.failed(&self.monitor, &error),
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
@@ -259,7 +260,7 @@ impl Feed {
                 }
                 Err(error) => {
                     self.bus.failed(&self.monitor, &error);
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }

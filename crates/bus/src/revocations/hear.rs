@@ -19,9 +19,9 @@ use crate::error::BusError;
 use crate::subjects::{REVOCATION, REVOCATIONS_BUCKET};
 
 /// How often gateways read from a worker, and look whether the bucket is still the one they watch.
-const PERIOD: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How soon a watch that ended or could not begin is begun again.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// What a gateway hears of revocations.
 #[derive(Debug)]
@@ -59,14 +59,14 @@ async fn broadcasts(bus: &Bus, gateway: &mpsc::Sender<Heard>) {
             }
             Err(error) => debug!(error = %chain(&error), "revocations cannot be listened to yet"),
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 
 /// A reading is due at once, on a period, and whenever the link to NATS was broken or messages were dropped.
 async fn readings(bus: &Bus, gateway: &mpsc::Sender<Heard>) {
     let mut link = bus.connection();
-    let mut period = interval(PERIOD);
+    let mut period = interval(POLL_INTERVAL);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let is_due = tokio::select! {
@@ -89,7 +89,7 @@ async fn bucket(bus: &Bus, gateway: &mpsc::Sender<Heard>) {
             }
             Err(error) => bus.failed(&monitor, &error),
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 
@@ -115,7 +115,7 @@ async fn follow(
     made: OffsetDateTime,
     gateway: &mpsc::Sender<Heard>,
 ) {
-    let mut period = interval(PERIOD);
+    let mut period = interval(POLL_INTERVAL);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

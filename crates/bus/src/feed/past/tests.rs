@@ -52,7 +52,7 @@ async fn read(mut past: Past) -> (Vec<Seq>, u64, PastEnd) {
         loop {
             match past.next().await {
                 PastItem::Run(events, bad) => {
-                    assert!(events.len() <= RUN);
+                    assert!(events.len() <= BATCH_MESSAGES);
                     seqs.extend(events.iter().map(|event| event.seq));
                     malformed += bad;
                 }
@@ -126,7 +126,7 @@ async fn the_oldest_are_left_out_by_age_and_by_bytes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_ends_when_the_stream_is_erased_under_it_and_goes_on_after_a_restart() {
     let (mut server, bus) = started().await;
-    let count = 3 * u64::try_from(RUN).unwrap();
+    let count = 3 * u64::try_from(BATCH_MESSAGES).unwrap();
     publish(&bus, 1..=count).await;
     let mut past = Past::open(&bus, ALL).await.unwrap();
     let PastItem::Run(first, 0) = past.next().await else {
