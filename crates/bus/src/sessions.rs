@@ -20,7 +20,7 @@ const VERSION: u8 = 1;
 /// How long gateways that live are waited for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Sessions in an answer at most, of one gateway and of all: the newest.
-pub const LISTED: usize = 200;
+pub const MAX_LISTED_SESSIONS: usize = 200;
 
 /// Whose sessions are asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ struct Told {
 }
 
 impl Bus {
-    /// The sessions that gateways have of a user, the newest first, at most [`LISTED`]. The gateways in `alive` are waited
+    /// The sessions that gateways have of a user, the newest first, at most [`MAX_LISTED_SESSIONS`]. The gateways in `alive` are waited
     /// for, a second at most, and the whole second where none is named: then it is not known whom to wait for.
     ///
     /// # Errors
@@ -193,7 +193,7 @@ impl Gathered {
             missing.retain(|gateway| *gateway != told.gateway);
         }
         // So many gateways may answer, each with so many: only the newest are kept on the way.
-        if self.sessions.len() > 4 * LISTED {
+        if self.sessions.len() > 4 * MAX_LISTED_SESSIONS {
             self.cut();
         }
     }
@@ -205,7 +205,7 @@ impl Gathered {
     fn cut(&mut self) {
         self.sessions
             .sort_unstable_by_key(|session| std::cmp::Reverse((session.since, session.id)));
-        self.sessions.truncate(LISTED);
+        self.sessions.truncate(MAX_LISTED_SESSIONS);
     }
 
     fn newest(mut self) -> Vec<Session> {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use confab_auth::Caller;
-use confab_bus::sessions::LISTED;
+use confab_bus::sessions::MAX_LISTED_SESSIONS;
 use confab_protocol::error::Code;
 use confab_protocol::ids::{SessionId, TenantId, UserId};
 use confab_protocol::resource::Session;
@@ -117,7 +117,7 @@ impl Sessions {
         }
     }
 
-    /// A user's open sessions here, the newest first, at most [`LISTED`].
+    /// A user's open sessions here, the newest first, at most [`MAX_LISTED_SESSIONS`].
     pub(crate) fn of(&self, tenant: &TenantId, user: &UserId) -> Vec<Session> {
         let registry = self.lock();
         let key = (tenant.clone(), user.clone());
@@ -127,7 +127,7 @@ impl Sessions {
             .collect();
         drop(registry);
         listed.sort_unstable_by_key(|session| std::cmp::Reverse((session.since, session.id)));
-        listed.truncate(LISTED);
+        listed.truncate(MAX_LISTED_SESSIONS);
         listed
     }
 

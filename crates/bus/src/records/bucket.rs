@@ -21,7 +21,7 @@ const MAX_CONSUMERS: i32 = 1_000;
 /// How long a read or a write of one record may take.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Records read at once for a list.
-const READING: usize = 32;
+const MAX_CONCURRENT_READS: usize = 32;
 /// The bucket's bound in bytes where nothing else is said.
 const DEFAULT_MAX_BYTES: i64 = 512 << 20;
 /// The part of the bucket, in percent, that new records may fill: the rest is for those that stand, so that they can be put again.
@@ -244,7 +244,7 @@ impl Bucket {
             .take(most);
         let read = sessions.map(async |session| (session, self.get(session).await));
         let mut listed = Vec::new();
-        let mut read = std::pin::pin!(read.buffer_unordered(READING));
+        let mut read = std::pin::pin!(read.buffer_unordered(MAX_CONCURRENT_READS));
         while let Some((session, found)) = read.next().await {
             match found? {
                 Found::Absent => {}

@@ -26,7 +26,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long gateways that may hold a record are waited for.
 const HOLDER_TIMEOUT: Duration = Duration::from_secs(1);
 /// What is asked is shorter than this by far.
-const LONGEST: usize = 1024;
+const MAX_QUERY_BYTES: usize = 1024;
 
 /// A session was taken over: whoever holds it as a lesser owner holds it no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ fn encode<T: Serialize>(asked: T) -> Result<Vec<u8>, BusError> {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    if bytes.len() > LONGEST {
+    if bytes.len() > MAX_QUERY_BYTES {
         return None;
     }
     let read: Versioned<T> = wire::decode(bytes).ok()?;

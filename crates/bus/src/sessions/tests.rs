@@ -45,10 +45,10 @@ fn only_the_newest_are_kept_however_many_answer() {
     for gateway in 0..50 {
         let first = gateway * 200;
         gathered.take(told(gateway.into(), first..first + 200));
-        assert!(gathered.sessions.len() <= 5 * LISTED);
+        assert!(gathered.sessions.len() <= 5 * MAX_LISTED_SESSIONS);
     }
     let newest = gathered.newest();
-    assert_eq!(newest.len(), LISTED);
+    assert_eq!(newest.len(), MAX_LISTED_SESSIONS);
     assert_eq!(newest[0].id, SessionId(Uuid::from_u128(9999)));
 }
 

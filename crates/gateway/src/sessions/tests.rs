@@ -78,7 +78,7 @@ fn the_newest_are_listed_where_there_are_too_many() {
     let all: Vec<_> = (0..300)
         .map(|n| open(&sessions, n, caller("alice", "a", 1)))
         .collect();
-    assert_eq!(listed(&sessions, "alice").len(), LISTED);
+    assert_eq!(listed(&sessions, "alice").len(), MAX_LISTED_SESSIONS);
     drop(all);
     assert!(listed(&sessions, "alice").is_empty());
     let registry = sessions.lock();

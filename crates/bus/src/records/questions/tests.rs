@@ -133,7 +133,7 @@ async fn what_is_no_question_is_told_as_such_and_stops_nothing() {
         session: session(1),
     })
     .unwrap();
-    let longer = [&good[..], &[0; LONGEST]].concat();
+    let longer = [&good[..], &[0; MAX_QUERY_BYTES]].concat();
     let other_version = wire::encode(&Versioned {
         version: 2,
         asked: Wanted {
