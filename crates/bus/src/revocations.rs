@@ -21,7 +21,7 @@ mod hear;
 pub use hear::{Heard, hear};
 
 /// The version of the record; another is not heeded.
-const VERSION: u8 = 1;
+const RECORD_VERSION: u8 = 1;
 /// NATS 2.15 allows 1,000 consumers unless the stream says another number; a gateway's watch is one.
 const MAX_CONSUMERS: i32 = 20_000;
 
@@ -41,7 +41,7 @@ struct Record {
 
 fn encode(revocation: &Revocation) -> Result<Bytes, BusError> {
     let record = Record {
-        version: VERSION,
+        version: RECORD_VERSION,
         revision: revocation.revision,
         tenant: revocation.tenant.clone(),
         view: RevocationView::from(revocation),
@@ -58,7 +58,10 @@ fn decode(bytes: &[u8]) -> Option<Revocation> {
     Some(Revocation {
         revision: record.revision,
         tenant: record.tenant,
-        target: record.view.target().filter(|_| record.version == VERSION)?,
+        target: record
+            .view
+            .target()
+            .filter(|_| record.version == RECORD_VERSION)?,
         created_at,
         expires_at,
     })

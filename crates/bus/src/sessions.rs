@@ -16,7 +16,7 @@ use crate::gateways::GatewayId;
 use crate::subjects;
 
 /// The version of this wire; a gateway does not answer another.
-const VERSION: u8 = 1;
+const WIRE_VERSION: u8 = 1;
 /// How long gateways that live are waited for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Sessions in an answer at most, of one gateway and of all: the newest.
@@ -37,7 +37,7 @@ impl SessionsOf {
     #[must_use]
     pub const fn new(tenant: TenantId, user: UserId) -> Self {
         Self {
-            version: VERSION,
+            version: WIRE_VERSION,
             tenant,
             user,
         }
@@ -130,7 +130,7 @@ impl Questions {
             let message = self.messages.next().await?;
             let question = wire::decode::<SessionsOf>(&message.payload).ok();
             match (question, message.reply) {
-                (Some(of), Some(reply)) if of.version == VERSION => {
+                (Some(of), Some(reply)) if of.version == WIRE_VERSION => {
                     return Some(Question { of, reply });
                 }
                 _ => warn!(

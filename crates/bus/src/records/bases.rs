@@ -15,7 +15,7 @@ use super::{Position, Record};
 use crate::error::BusError;
 
 /// The first byte of a base; another is not read.
-const VERSION: u8 = 1;
+const BASE_VERSION: u8 = 1;
 /// With fewer positions than this a record has them all itself.
 pub(super) const MIN_POSITIONS: usize = 32;
 /// A record that differs from a base in more than this part of that gets a base of its own.
@@ -79,7 +79,7 @@ impl Base {
     /// # Errors
     /// When a value has no form.
     pub(super) fn encode(&self) -> Result<(Uuid, Bytes), BusError> {
-        let mut bytes = vec![VERSION];
+        let mut bytes = vec![BASE_VERSION];
         bytes.extend(wire::encode_compact(&self.0)?);
         Ok((hash(&bytes), bytes.into()))
     }
@@ -87,7 +87,7 @@ impl Base {
     /// None when the bytes are not those that the hash names.
     pub(super) fn decode(name: Uuid, bytes: &[u8]) -> Option<Self> {
         match bytes.split_first() {
-            Some((&VERSION, positions)) if hash(bytes) == name => {
+            Some((&BASE_VERSION, positions)) if hash(bytes) == name => {
                 wire::decode_compact(positions).ok().map(Self)
             }
             _ => None,

@@ -13,9 +13,9 @@ use super::{Entry, Record, TokenHash};
 use crate::error::BusError;
 
 /// The first byte of a record with all its positions itself.
-const ALONE: u8 = 1;
+const FULL_RECORD_VERSION: u8 = 1;
 /// The first byte of one that may name a base. Another is not read.
-const WITH_BASE: u8 = 2;
+const BASED_RECORD_VERSION: u8 = 2;
 
 /// What stands in the bucket of a session.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,10 +32,10 @@ pub(super) struct Stored {
 /// When a value has no form.
 pub(super) fn encode(entry: &Entry) -> Result<Bytes, BusError> {
     match entry {
-        Entry::Live(_) => encode_as(ALONE, entry),
+        Entry::Live(_) => encode_as(FULL_RECORD_VERSION, entry),
         Entry::Ended { .. } => {
             let gone = Vec::<ConversationId>::new();
-            encode_as(WITH_BASE, &(entry, None::<Uuid>, gone))
+            encode_as(BASED_RECORD_VERSION, &(entry, None::<Uuid>, gone))
         }
     }
 }
@@ -55,7 +55,7 @@ pub(super) fn encode_with(
         ..record.without_positions()
     };
     let entry = Entry::Live(Box::new(record));
-    encode_as(WITH_BASE, &(entry, Some(base), gone))
+    encode_as(BASED_RECORD_VERSION, &(entry, Some(base), gone))
 }
 
 fn encode_as<T: Serialize>(version: u8, stored: &T) -> Result<Bytes, BusError> {
@@ -67,8 +67,8 @@ fn encode_as<T: Serialize>(version: u8, stored: &T) -> Result<Bytes, BusError> {
 /// None when the bytes are no record of these versions.
 pub(super) fn decode(bytes: &[u8]) -> Option<Stored> {
     match bytes.split_first() {
-        Some((&WITH_BASE, stored)) => wire::decode_compact(stored).ok(),
-        Some((&ALONE, entry)) => Some(Stored {
+        Some((&BASED_RECORD_VERSION, stored)) => wire::decode_compact(stored).ok(),
+        Some((&FULL_RECORD_VERSION, entry)) => Some(Stored {
             entry: wire::decode_compact(entry).ok()?,
             base: None,
             gone: Vec::new(),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     /// A record as version 1 wrote it, behind its first byte.
-    const LIVE: &str = concat!(
+    const LIVE_RECORD_HEX: &str = concat!(
         "81a44c697665",
         "9a",
         "a461636d65",
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_record_is_written_as_ever() {
         let live = encode(&Entry::Live(Box::new(record(1)))).unwrap();
-        assert_eq!(hex(&live), format!("01{LIVE}"));
+        assert_eq!(hex(&live), format!("01{LIVE_RECORD_HEX}"));
         let difference = Difference {
             differs: record(1).positions,
             gone: vec![ConversationId(Uuid::from_u128(6))],
@@ -164,7 +164,10 @@ mod tests {
         let with_base = encode_with(&record(1), base, difference).unwrap();
         let base = "c41000000000000000000000000000000008";
         let gone = "91c41000000000000000000000000000000006";
-        assert_eq!(hex(&with_base), format!("0293{LIVE}{base}{gone}"));
+        assert_eq!(
+            hex(&with_base),
+            format!("0293{LIVE_RECORD_HEX}{base}{gone}")
+        );
         let ended = Entry::Ended {
             generation: 7,
             tokens: Vec::new(),
@@ -235,7 +238,7 @@ mod tests {
         #[test]
         fn garbage_never_panics(junk in prop::collection::vec(any::<u8>(), 0..200)) {
             let _read = decode(&junk);
-            let _versioned = decode(&[&[WITH_BASE], &junk[..]].concat());
+            let _versioned = decode(&[&[BASED_RECORD_VERSION], &junk[..]].concat());
         }
     }
 }

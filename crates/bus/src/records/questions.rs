@@ -20,7 +20,7 @@ use crate::gateways::GatewayId;
 use crate::subjects;
 
 /// The version of this wire; another is not heeded.
-const VERSION: u8 = 1;
+const WIRE_VERSION: u8 = 1;
 /// How long a gateway that is to let a session go is waited for.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long gateways that may hold a record are waited for.
@@ -84,7 +84,7 @@ struct Held {
 }
 
 fn encode<T: Serialize>(asked: T) -> Result<Vec<u8>, BusError> {
-    let version = VERSION;
+    let version = WIRE_VERSION;
     Ok(wire::encode(&Versioned { version, asked })?)
 }
 
@@ -93,7 +93,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
         return None;
     }
     let read: Versioned<T> = wire::decode(bytes).ok()?;
-    (read.version == VERSION).then_some(read.asked)
+    (read.version == WIRE_VERSION).then_some(read.asked)
 }
 
 impl Bus {
