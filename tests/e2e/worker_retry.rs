@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::{Client, Message};
-use confab_protocol::command::{Batch, Part, VERSION};
+use confab_protocol::command::{Batch, COMMAND_VERSION, Part};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::wire;
 use futures_util::StreamExt as _;
@@ -91,7 +91,7 @@ async fn refuse(nats: Client, message: Message, code: Code) {
     let batch: Batch = wire::decode(&message.payload).unwrap();
     let outcomes = batch.requests.iter().map(|_| Err(Failure::of(code)));
     let part = Part {
-        version: VERSION,
+        version: COMMAND_VERSION,
         worker: Uuid::nil(),
         outcomes: (0..).zip(outcomes).collect(),
         waiting: Vec::new(),

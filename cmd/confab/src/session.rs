@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use confab_bus::records::{Bucket, Entry, Found, Record};
 use confab_bus::rpc::Workers;
 use confab_bus::{Bus, Settings};
-use confab_protocol::command::{Batch, Caller, CliCommand, Outcome, Request, Revoke, VERSION};
+use confab_protocol::command::{Batch, Caller, CliCommand, Outcome, Request, Revoke, COMMAND_VERSION};
 use confab_protocol::ids::{SessionId, TenantId};
 use confab_protocol::revocation::{Revocation, RevocationTarget};
 use tokio_util::sync::CancellationToken;
@@ -241,7 +241,7 @@ async fn ask(bus: &Bus, id: SessionId, tenant: TenantId) -> anyhow::Result<Revoc
         () = workers.heard_of_one(WORKER_HEARD_TIMEOUT) => {}
     }
     let batch = Batch {
-        version: VERSION,
+        version: COMMAND_VERSION,
         budget_ms: u32::try_from(REVOKE_TIMEOUT.as_millis())?,
         sent: Some(workers.sent_now()),
         requests: vec![&request],

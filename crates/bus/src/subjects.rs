@@ -10,7 +10,7 @@ use crate::rpc::WorkerId;
 pub const EVENTS_STREAM: &str = "CONFAB_EVENTS";
 /// All events: `confab.v1.event.<lane>.<tenant>.<conversation>.<type>`.
 pub(crate) const EVENTS: &str = "confab.v1.event.>";
-/// Commands to any worker: the number is that of `command::VERSION`, so that a gateway reaches only workers that answer as it reads.
+/// Commands to any worker: the number is that of `command::COMMAND_VERSION`, so that a gateway reaches only workers that answer as it reads.
 pub(crate) const COMMAND: &str = "confab.v2.command";
 /// Queries to any worker.
 pub(crate) const QUERY: &str = "confab.v1.query";

@@ -11,7 +11,7 @@ use confab_protocol::condition::Monitor;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::fair::Owner;
 use confab_protocol::limits;
-use confab_protocol::query::{Answer, Query, QueryOutcome, QueryRequest, VERSION};
+use confab_protocol::query::{Answer, QUERY_VERSION, Query, QueryOutcome, QueryRequest};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -221,7 +221,7 @@ impl WorkerClient {
         let began = Instant::now();
         let name = query.name();
         let request = QueryRequest {
-            version: VERSION,
+            version: QUERY_VERSION,
             budget_ms: 0,
             request_id,
             traceparent,

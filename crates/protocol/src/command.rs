@@ -16,7 +16,7 @@ mod weight;
 pub use part::Part;
 
 /// The version of commands and their answers. A worker refuses another, and listens on a subject with this number.
-pub const VERSION: u8 = 2;
+pub const COMMAND_VERSION: u8 = 2;
 
 /// Who asks, as the verified token says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub struct Caller {
 /// Several commands in one NATS message, answered in [`Part`]s by their places in it. Whoever sends it may keep them and lend them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Batch<R = Request> {
-    /// [`VERSION`].
+    /// [`COMMAND_VERSION`].
     pub version: u8,
     /// How many milliseconds are left to answer, from the moment of sending.
     pub budget_ms: u32,
@@ -434,7 +434,7 @@ mod tests {
             }),
         };
         let batch = Batch {
-            version: VERSION,
+            version: COMMAND_VERSION,
             budget_ms: 5000,
             sent: Some(vec![SentAfter {
                 worker: Uuid::max(),

@@ -13,12 +13,12 @@ use crate::revocation::{Lifetimes, Revocation};
 use crate::timestamp::Timestamp;
 
 /// The version of queries and their answers; a worker refuses another.
-pub const VERSION: u8 = 1;
+pub const QUERY_VERSION: u8 = 1;
 
 /// A query with who asks for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueryRequest {
-    /// [`VERSION`].
+    /// [`QUERY_VERSION`].
     pub version: u8,
     /// How many milliseconds are left to answer, from the moment of sending.
     pub budget_ms: u32,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
 use bytes::Bytes;
-use confab_protocol::command::{self, Batch, Command, Outcome, Request, Sent, VERSION};
+use confab_protocol::command::{self, Batch, COMMAND_VERSION, Command, Outcome, Request, Sent};
 use confab_protocol::timestamp::Timestamp;
 use confab_protocol::wire;
 use futures_util::StreamExt as _;
@@ -129,7 +129,7 @@ fn request() -> Result<Vec<u8>, Error> {
         command: Command::SendMessage(message),
     };
     Ok(wire::encode(&Batch {
-        version: VERSION,
+        version: COMMAND_VERSION,
         budget_ms: 5000,
         sent: None,
         requests: vec![request],
@@ -148,7 +148,7 @@ fn answer() -> Result<Vec<u8>, Error> {
         message: None,
     });
     Ok(wire::encode(&command::Part {
-        version: VERSION,
+        version: COMMAND_VERSION,
         worker: Uuid::now_v7(),
         outcomes: vec![(0, Ok(sent))],
         waiting: Vec::new(),

@@ -1,7 +1,7 @@
 //! The answers to a gateway's batches: one subscription for all, in which each batch is told by a token in its reply subject.
 
 use async_nats::{PublishErrorKind, StatusCode, Subscriber};
-use confab_protocol::command::{Batch, Part, Request, VERSION};
+use confab_protocol::command::{Batch, COMMAND_VERSION, Part, Request};
 use confab_protocol::wire;
 use futures_util::StreamExt as _;
 
@@ -111,8 +111,8 @@ impl BatchSender {
 
 fn decode(payload: &[u8]) -> Result<Part, RpcError> {
     let part: Part = wire::decode(payload)?;
-    if part.version != VERSION {
-        let other = format!("version {} is not version {VERSION}", part.version);
+    if part.version != COMMAND_VERSION {
+        let other = format!("version {} is not version {COMMAND_VERSION}", part.version);
         return Err(RpcError::Failed(other.into()));
     }
     Ok(part)

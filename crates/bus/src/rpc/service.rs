@@ -222,7 +222,7 @@ impl Service {
         let received = Instant::now();
         let (request, problem) = match raw {
             Raw::Command(request) => {
-                match decode::<Batch>(&request, command::VERSION, |batch| batch.version) {
+                match decode::<Batch>(&request, command::COMMAND_VERSION, |batch| batch.version) {
                     Ok(batch) => {
                         return Some(Incoming::Command(CommandIncoming {
                             sent: self.sent(&batch, received),
@@ -235,7 +235,7 @@ impl Service {
                 }
             }
             Raw::Query(raw) => {
-                match decode::<QueryRequest>(&raw, query::VERSION, |query| query.version) {
+                match decode::<QueryRequest>(&raw, query::QUERY_VERSION, |query| query.version) {
                     Ok(request) => {
                         return Some(Incoming::Query(QueryIncoming {
                             request: Box::new(request),

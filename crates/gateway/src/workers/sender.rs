@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use confab_bus::rpc::{BatchSender, Inbox, Liveness, Target, Token, WorkerId, Workers};
 use confab_bus::{Bus, BusError, RpcError};
 use confab_protocol::chain::chain;
-use confab_protocol::command::{Batch, Part, Request, VERSION};
+use confab_protocol::command::{Batch, COMMAND_VERSION, Part, Request};
 use confab_protocol::error::{Code, Failure};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
@@ -353,7 +353,7 @@ async fn send(
     }
     let left = deadline.saturating_duration_since(Instant::now());
     let batch = Batch {
-        version: VERSION,
+        version: COMMAND_VERSION,
         budget_ms: milliseconds(left),
         sent: Some(workers.sent_now()),
         requests: requests.iter().map(AsRef::as_ref).collect(),

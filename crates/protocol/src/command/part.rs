@@ -10,7 +10,7 @@ use crate::error::Failure;
 /// that no part tells of follow in another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// [`VERSION`](super::VERSION).
+    /// [`COMMAND_VERSION`](super::VERSION).
     pub version: u8,
     /// The worker that answers.
     pub worker: Uuid,
@@ -23,14 +23,14 @@ pub struct Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::VERSION;
+    use crate::command::COMMAND_VERSION;
     use crate::error::Code;
     use crate::wire::{decode, encode};
 
     #[test]
     fn part_has_this_form_on_the_wire() {
         let part = Part {
-            version: VERSION,
+            version: COMMAND_VERSION,
             worker: Uuid::from_u128(7),
             outcomes: vec![
                 (0, Ok(Outcome::Read(Vec::new()))),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use confab_bus::rpc::Reply;
 use confab_protocol::chain::chain;
-use confab_protocol::command::{Part, VERSION};
+use confab_protocol::command::{COMMAND_VERSION, Part};
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::{limits, wire};
 use rustc_hash::FxHashMap;
@@ -127,7 +127,7 @@ impl Gathered {
         }
         let reply = &self.answering.reply;
         let part = Part {
-            version: VERSION,
+            version: COMMAND_VERSION,
             worker: reply.worker().0,
             outcomes: self.outcomes,
             waiting: self.waiting,
@@ -235,7 +235,7 @@ mod tests {
 
     fn part(outcomes: Vec<CommandOutcome>, waiting: Vec<u32>) -> Part {
         Part {
-            version: VERSION,
+            version: COMMAND_VERSION,
             worker: Uuid::max(),
             outcomes: (0..).zip(outcomes).collect(),
             waiting,

@@ -99,7 +99,7 @@ impl Part {
     async fn asks_within(&self, command: Command, budget_ms: u32) {
         let request = testing::request("alice", command);
         let batch = Batch {
-            version: command::VERSION,
+            version: command::COMMAND_VERSION,
             budget_ms,
             sent: None,
             requests: vec![&request],
@@ -243,7 +243,7 @@ async fn dead_query_gives_its_slot_back() {
     let kind = QueryKind::Page;
     for _ in 0..20 {
         let request = QueryRequest {
-            version: query::VERSION,
+            version: query::QUERY_VERSION,
             budget_ms: BUDGET_MS,
             request_id: "test".to_owned(),
             traceparent: None,

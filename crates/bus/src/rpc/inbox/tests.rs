@@ -34,7 +34,7 @@ fn request() -> Request {
 async fn send(inbox: &Inbox, token: u64, target: Target) -> Result<(), RpcError> {
     let request = request();
     let batch = Batch {
-        version: VERSION,
+        version: COMMAND_VERSION,
         budget_ms: 1000,
         sent: None,
         requests: vec![&request; 2],
@@ -57,7 +57,7 @@ async fn incoming(service: &mut Service) -> CommandIncoming {
 fn part(worker: WorkerId, places: &[u32]) -> Vec<u8> {
     let done = |place: &u32| (*place, Ok(Outcome::Read(Vec::new())));
     let part = Part {
-        version: VERSION,
+        version: COMMAND_VERSION,
         worker: worker.0,
         outcomes: places.iter().map(done).collect(),
         waiting: Vec::new(),
@@ -129,7 +129,7 @@ async fn batch_of_another_version_is_refused_as_undone() {
     let mut service = service(&worker, id).await;
     let mut inbox = Inbox::open(&gateway).await.unwrap();
     let batch = Batch {
-        version: VERSION + 1,
+        version: COMMAND_VERSION + 1,
         budget_ms: 1000,
         sent: None,
         requests: Vec::new(),
@@ -182,7 +182,7 @@ async fn command_gathers_its_parts_in_order() {
     let mut service = service(&worker, id).await;
     let request = request();
     let batch = Batch {
-        version: VERSION,
+        version: COMMAND_VERSION,
         budget_ms: 1000,
         sent: None,
         requests: vec![&request; 3],

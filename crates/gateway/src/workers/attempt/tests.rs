@@ -1,4 +1,4 @@
-use confab_protocol::command::{Outcome, VERSION};
+use confab_protocol::command::{COMMAND_VERSION, Outcome};
 use confab_protocol::error::{Code, Failure};
 use tokio::sync::oneshot::Receiver;
 use uuid::Uuid;
@@ -34,7 +34,7 @@ fn done() -> CommandOutcome {
 
 fn part(done_places: &[u32], waiting: &[u32]) -> Part {
     Part {
-        version: VERSION,
+        version: COMMAND_VERSION,
         worker: WORKER.0,
         outcomes: done_places.iter().map(|place| (*place, done())).collect(),
         waiting: waiting.to_vec(),
