@@ -10,7 +10,7 @@ use crate::error::Failure;
 /// that no part tells of follow in another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// [`COMMAND_VERSION`](super::VERSION).
+    /// [`COMMAND_VERSION`](super::COMMAND_VERSION).
     pub version: u8,
     /// The worker that answers.
     pub worker: Uuid,
