@@ -17,7 +17,7 @@ pub use reader::{Feed, FeedItem};
 pub use watch::Break;
 
 /// The header with the event's number in its conversation.
-pub(crate) const SEQ: &str = "Confab-Seq";
+pub(crate) const SEQ_HEADER: &str = "Confab-Seq";
 /// The header with the number of the message that an edit or deletion is about.
 pub(crate) const TARGET_SEQ: &str = "Confab-Target-Seq";
 
@@ -62,7 +62,7 @@ impl FeedEvent {
         Some(Self {
             tenant,
             conversation,
-            seq: number(SEQ).filter(|seq| *seq > 0)?,
+            seq: number(SEQ_HEADER).filter(|seq| *seq > 0)?,
             id: headers.get(NATS_MESSAGE_ID)?.as_str().parse().ok()?,
             r#type: event_type,
             target_seq,

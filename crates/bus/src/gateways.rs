@@ -73,7 +73,10 @@ impl Gateways {
     /// # Errors
     /// When NATS refuses the subscription.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), BusError> {
-        let subscribe = self.bus.client.subscribe(subjects::GATEWAYS);
+        let subscribe = self
+            .bus
+            .client
+            .subscribe(subjects::GATEWAY_HEARTBEAT_SUBJECT);
         let mut messages = subscribe
             .await
             .map_err(BusError::nats("listen to the gateways"))?;
@@ -138,7 +141,7 @@ impl Gateways {
         let payload = Bytes::copy_from_slice(self.id.0.as_bytes());
         self.bus
             .client
-            .publish(subjects::GATEWAYS, payload)
+            .publish(subjects::GATEWAY_HEARTBEAT_SUBJECT, payload)
             .await
             .map_err(BusError::nats("announce the gateway"))
     }

@@ -21,7 +21,7 @@ impl Announcements {
     /// # Errors
     /// When NATS refuses the subscription.
     pub async fn open(bus: &Bus) -> Result<Self, BusError> {
-        let subscribed = bus.client.subscribe(subjects::LINGERING).await;
+        let subscribed = bus.client.subscribe(subjects::LINGERING_SUBJECT).await;
         let announcements = subscribed.map_err(BusError::nats("listen to announcements"))?;
         Ok(Self(announcements))
     }
@@ -49,7 +49,10 @@ impl Bus {
             return Err(BusError::Disconnected);
         }
         self.client
-            .publish(subjects::LINGERING, wire::encode(announcement)?.into())
+            .publish(
+                subjects::LINGERING_SUBJECT,
+                wire::encode(announcement)?.into(),
+            )
             .await
             .map_err(BusError::nats("announce what lingers"))
     }

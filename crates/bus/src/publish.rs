@@ -10,7 +10,7 @@ use confab_protocol::ids::{ConversationId, EventId, Seq, TenantId};
 
 use crate::connection::Bus;
 use crate::error::BusError;
-use crate::feed::{SEQ, TARGET_SEQ};
+use crate::feed::{SEQ_HEADER, TARGET_SEQ};
 use crate::subjects;
 
 /// An event on its way into the stream.
@@ -93,7 +93,7 @@ impl Bus {
         }
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, event.id.to_string());
-        headers.insert(SEQ, event.seq.to_string());
+        headers.insert(SEQ_HEADER, event.seq.to_string());
         if let Some(target) = event.target_seq {
             headers.insert(TARGET_SEQ, target.to_string());
         }
@@ -119,7 +119,7 @@ impl Bus {
             return Err(BusError::Disconnected);
         }
         self.client
-            .publish(subjects::BREAKS, origin)
+            .publish(subjects::BREAK_SUBJECT, origin)
             .await
             .map_err(BusError::nats("announce a break"))
     }

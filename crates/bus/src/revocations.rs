@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use crate::connection::{Bus, Settings};
 use crate::error::BusError;
-use crate::subjects::{REVOCATION, REVOCATIONS_BUCKET};
+use crate::subjects::{REVOCATION_SUBJECT, REVOCATIONS_BUCKET};
 
 mod hear;
 
@@ -141,7 +141,7 @@ impl Bus {
             return Err(BusError::Disconnected);
         }
         self.client
-            .publish(REVOCATION, encode(revocation)?)
+            .publish(REVOCATION_SUBJECT, encode(revocation)?)
             .await
             .map_err(BusError::nats("announce a revocation"))
     }

@@ -91,7 +91,7 @@ impl Bus {
         let payload = wire::encode(request)?;
         let subject = match target {
             Target::Worker(worker) => subjects::query_of(worker),
-            Target::Any => subjects::QUERY.to_owned(),
+            Target::Any => subjects::QUERY_SUBJECT.to_owned(),
         };
         Ok(wire::decode(&self.ask(subject, payload, timeout).await?)?)
     }

@@ -85,7 +85,7 @@ impl Bus {
             .await
             .map_err(BusError::nats("listen for sessions"))?;
         self.client
-            .publish_with_reply(subjects::SESSIONS, inbox, question.into())
+            .publish_with_reply(subjects::SESSIONS_QUERY_SUBJECT, inbox, question.into())
             .await
             .map_err(BusError::nats("ask for sessions"))?;
         Ok(answers)
@@ -98,7 +98,7 @@ impl Bus {
     pub async fn session_questions(&self) -> Result<Questions, BusError> {
         let messages = self
             .client
-            .subscribe(subjects::SESSIONS)
+            .subscribe(subjects::SESSIONS_QUERY_SUBJECT)
             .await
             .map_err(BusError::nats("listen for questions about sessions"))?;
         Ok(Questions {

@@ -34,7 +34,7 @@ impl Signals {
     /// # Errors
     /// When NATS refuses the subscription.
     pub async fn open(bus: &Bus) -> Result<Self, BusError> {
-        let subscribe = bus.client.subscribe(subjects::SIGNALS);
+        let subscribe = bus.client.subscribe(subjects::SIGNALS_FILTER);
         Ok(Self(
             subscribe
                 .await
@@ -45,7 +45,7 @@ impl Signals {
     /// The next one; none when the connection was closed. Cancel-safe.
     pub async fn next(&mut self) -> Option<Signalled> {
         let mut message = self.0.next().await?;
-        while *message.subject == *subjects::UNUSED_SIGNAL {
+        while *message.subject == *subjects::UNUSED_SIGNAL_SUBJECT {
             message = self.0.next().await?;
         }
         let signalled = read(&message.subject, &message.payload, message.reply);

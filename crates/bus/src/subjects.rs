@@ -9,48 +9,48 @@ use crate::rpc::WorkerId;
 /// The stream that carries the feed.
 pub const EVENTS_STREAM: &str = "CONFAB_EVENTS";
 /// All events: `confab.v1.event.<lane>.<tenant>.<conversation>.<type>`.
-pub(crate) const EVENTS: &str = "confab.v1.event.>";
+pub(crate) const EVENTS_FILTER: &str = "confab.v1.event.>";
 /// Commands to any worker: the number is that of `command::COMMAND_VERSION`, so that a gateway reaches only workers that answer as it reads.
-pub(crate) const COMMAND: &str = "confab.v2.command";
+pub(crate) const COMMAND_SUBJECT: &str = "confab.v2.command";
 /// Queries to any worker.
-pub(crate) const QUERY: &str = "confab.v1.query";
+pub(crate) const QUERY_SUBJECT: &str = "confab.v1.query";
 /// Workers say here that they live.
-pub(crate) const WORKERS: &str = "confab.v1.workers";
+pub(crate) const WORKER_HEARTBEAT_SUBJECT: &str = "confab.v1.workers";
 /// Workers say here that they leave.
-pub(crate) const WORKERS_LEAVING: &str = "confab.v1.workers.leaving";
+pub(crate) const WORKER_LEAVING_SUBJECT: &str = "confab.v1.workers.leaving";
 /// Gateways say here that they live.
-pub(crate) const GATEWAYS: &str = "confab.v1.gateways";
+pub(crate) const GATEWAY_HEARTBEAT_SUBJECT: &str = "confab.v1.gateways";
 /// All signals: `confab.v1.signal.<tenant>.<conversation>`, and below
 /// `confab.v1.signal.<tenant>.presence`.
-pub(crate) const SIGNALS: &str = "confab.v1.signal.>";
+pub(crate) const SIGNALS_FILTER: &str = "confab.v1.signal.>";
 /// The last level of subjects that nobody uses: a check publishes there, to see whether it may.
-pub(crate) const UNUSED: &str = "check";
+pub(crate) const UNUSED_TOKEN: &str = "check";
 /// Of those, the one that whoever hears signals hears.
-pub(crate) const UNUSED_SIGNAL: &str = "confab.v1.signal.check";
+pub(crate) const UNUSED_SIGNAL_SUBJECT: &str = "confab.v1.signal.check";
 /// Whoever finds a break in the feed says so here.
-pub(crate) const BREAKS: &str = "confab.v1.break";
+pub(crate) const BREAK_SUBJECT: &str = "confab.v1.break";
 /// Workers announce here what is committed and not in the stream.
-pub(crate) const LINGERING: &str = "confab.v1.lingering";
+pub(crate) const LINGERING_SUBJECT: &str = "confab.v1.lingering";
 /// Whoever revoked something says so here.
-pub(crate) const REVOCATION: &str = "confab.v1.revocation";
+pub(crate) const REVOCATION_SUBJECT: &str = "confab.v1.revocation";
 /// Gateways are asked here for the sessions of a user.
-pub(crate) const SESSIONS: &str = "confab.v1.sessions";
+pub(crate) const SESSIONS_QUERY_SUBJECT: &str = "confab.v1.sessions";
 /// The bucket of what was revoked.
 pub(crate) const REVOCATIONS_BUCKET: &str = "confab_revocations";
 /// Every gateway is asked here whether it holds a session's record.
-pub(crate) const RECORD: &str = "confab.v1.record";
+pub(crate) const RECORD_QUERY_SUBJECT: &str = "confab.v1.record";
 /// The bucket of the sessions' records.
 pub(crate) const SESSIONS_BUCKET: &str = "confab_sessions";
 /// The micro service of the workers.
-pub(crate) const SERVICE: &str = "confab-worker";
+pub(crate) const SERVICE_NAME: &str = "confab-worker";
 /// The queue group that spreads requests over the workers.
 pub(crate) const QUEUE_GROUP: &str = "workers";
 
 const GATEWAY_PREFIX: &str = "confab.v1.gateway.";
 const EVENT_PREFIX: &str = "confab.v1.event.";
 const SIGNAL_PREFIX: &str = "confab.v1.signal.";
-const PRESENCE: &str = "presence";
-const PRESENCE_QUESTION: &str = "presence.ask";
+const PRESENCE_TOKEN: &str = "presence";
+const PRESENCE_QUERY_TOKEN: &str = "presence.ask";
 
 /// The prefix of JetStream's API.
 pub(crate) const JETSTREAM_API: &str = "$JS.API";
@@ -62,12 +62,12 @@ pub(crate) fn api_of(domain: &str) -> String {
 
 /// Commands to one worker.
 pub(crate) fn command_of(worker: WorkerId) -> String {
-    format!("{COMMAND}.{}", worker.0.simple())
+    format!("{COMMAND_SUBJECT}.{}", worker.0.simple())
 }
 
 /// Queries to one worker.
 pub(crate) fn query_of(worker: WorkerId) -> String {
-    format!("{QUERY}.{}", worker.0.simple())
+    format!("{QUERY_SUBJECT}.{}", worker.0.simple())
 }
 
 /// One gateway is told here that a session was taken over.
@@ -108,12 +108,12 @@ pub(crate) fn signal(tenant: &TenantId, conversation: ConversationId) -> String 
 
 /// Where news of the presence of a tenant's users are published.
 pub(crate) fn presence(tenant: &TenantId) -> String {
-    format!("{SIGNAL_PREFIX}{tenant}.{PRESENCE}")
+    format!("{SIGNAL_PREFIX}{tenant}.{PRESENCE_TOKEN}")
 }
 
 /// Where all gateways are asked about the presence of a tenant's users.
 pub(crate) fn presence_question(tenant: &TenantId) -> String {
-    format!("{SIGNAL_PREFIX}{tenant}.{PRESENCE_QUESTION}")
+    format!("{SIGNAL_PREFIX}{tenant}.{PRESENCE_QUERY_TOKEN}")
 }
 
 /// What a signal's subject says.
@@ -129,8 +129,8 @@ pub(crate) fn parse_signal(subject: &str) -> Option<SignalSubject> {
     let (tenant, about) = subject.strip_prefix(SIGNAL_PREFIX)?.split_once('.')?;
     let tenant = tenant.parse().ok()?;
     Some(match about {
-        PRESENCE => SignalSubject::Presence(tenant),
-        PRESENCE_QUESTION => SignalSubject::PresenceQuestion(tenant),
+        PRESENCE_TOKEN => SignalSubject::Presence(tenant),
+        PRESENCE_QUERY_TOKEN => SignalSubject::PresenceQuestion(tenant),
         _ => SignalSubject::Conversation(tenant, about.parse().ok()?),
     })
 }

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use crate::connection::{Bus, Settings};
 use crate::error::BusError;
-use crate::subjects::{EVENTS, EVENTS_STREAM, api_of};
+use crate::subjects::{EVENTS_FILTER, EVENTS_STREAM, api_of};
 
 /// The stream of events, as its leader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ fn events_config(settings: &Settings) -> Config {
         description: Some(
             "confab: every event of every conversation, in commit order a conversation".to_owned(),
         ),
-        subjects: vec![EVENTS.to_owned()],
+        subjects: vec![EVENTS_FILTER.to_owned()],
         storage: StorageType::File,
         discard: DiscardPolicy::Old,
         max_age: Duration::from_secs(settings.events_max_age),

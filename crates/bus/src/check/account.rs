@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Role;
-use super::probes::{ACCOUNT, Answer, Probed};
+use super::probes::{ACCOUNT_INFO_SUBJECT, Answer, Probed};
 use super::streams::Looked;
 use crate::connection::Settings;
 use crate::revocations::REQUIRED_MAX_BYTES;
@@ -81,7 +81,7 @@ impl ApiError {
 pub(super) fn read(probed: &Probed, address: &str) -> Result<Account, Option<Check>> {
     const NAME: &str = "nats.jetstream";
     let fail = |found, remedy| Check::fail(NAME, address, found, remedy);
-    let answer = match probed.answer(ACCOUNT) {
+    let answer = match probed.answer(ACCOUNT_INFO_SUBJECT) {
         Some(Answer::Json(answer)) => answer,
         Some(Answer::NoResponders) if probed.domain().is_some() => {
             return Err(Some(fail(
@@ -95,7 +95,7 @@ pub(super) fn read(probed: &Probed, address: &str) -> Result<Account, Option<Che
                 "add `jetstream { store_dir: \"/data\" }` to the configuration of nats-server (see deploy/nats.conf), and restart it",
             )));
         }
-        None if probed.is_refused(ACCOUNT) || probed.is_deaf() => return Err(None),
+        None if probed.is_refused(ACCOUNT_INFO_SUBJECT) || probed.is_deaf() => return Err(None),
         None => {
             return Err(Some(fail(
                 "JetStream does not answer",
@@ -237,7 +237,7 @@ mod tests {
     fn checked(account: Value, role: Role) -> Check {
         let absent =
             json!({"error": {"code": 404, "err_code": 10_059, "description": "stream not found"}});
-        let mut probed = Probed::default().with_answer(ACCOUNT, account);
+        let mut probed = Probed::default().with_answer(ACCOUNT_INFO_SUBJECT, account);
         for stream in [
             "CONFAB_EVENTS",
             "KV_confab_revocations",
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn jetstream_that_is_off_is_told_with_remedy() {
         let disabled = json!({"error": {"code": 503, "err_code": 10_039, "description": "JetStream not enabled for account"}});
-        let probed = Probed::default().with_answer(ACCOUNT, disabled);
+        let probed = Probed::default().with_answer(ACCOUNT_INFO_SUBJECT, disabled);
         let check = read(&probed, "here").unwrap_err().unwrap();
         assert_eq!(check.name, "nats.jetstream");
         assert!(check.cause().contains("(10039)"), "{}", check.cause());

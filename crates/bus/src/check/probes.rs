@@ -12,9 +12,10 @@ use uuid::Uuid;
 
 use super::{Connected, Role, ServerErrors};
 use crate::subjects::{
-    BREAKS, COMMAND, EVENTS_STREAM, GATEWAYS, JETSTREAM_API, LINGERING, QUERY, RECORD, REVOCATION,
-    REVOCATIONS_BUCKET, SESSIONS, SESSIONS_BUCKET, SIGNALS, UNUSED, WORKERS, WORKERS_LEAVING,
-    api_of,
+    BREAK_SUBJECT, COMMAND_SUBJECT, EVENTS_STREAM, GATEWAY_HEARTBEAT_SUBJECT, JETSTREAM_API,
+    LINGERING_SUBJECT, QUERY_SUBJECT, RECORD_QUERY_SUBJECT, REVOCATION_SUBJECT, REVOCATIONS_BUCKET,
+    SESSIONS_BUCKET, SESSIONS_QUERY_SUBJECT, SIGNALS_FILTER, UNUSED_TOKEN,
+    WORKER_HEARTBEAT_SUBJECT, WORKER_LEAVING_SUBJECT, api_of,
 };
 
 /// How often it is looked whether what was not answered is forbidden.
@@ -33,7 +34,7 @@ const NO_REQUEST: &str = "";
 const NO_PURGE: &str = r#"{"filter":"confab.check","seq":1,"keep":1}"#;
 
 /// JetStream's answer about the account.
-pub(super) const ACCOUNT: &str = "$JS.API.INFO";
+pub(super) const ACCOUNT_INFO_SUBJECT: &str = "$JS.API.INFO";
 
 /// A message that a role is to be permitted.
 struct Probe {
@@ -301,7 +302,7 @@ fn stored(subject: String) -> Probe {
 /// On a subject below one that is in use, which nobody listens to.
 fn core(prefix: &str) -> Probe {
     Probe {
-        subject: format!("{prefix}.{UNUSED}"),
+        subject: format!("{prefix}.{UNUSED_TOKEN}"),
         payload: "",
         kind: Kind::Core,
     }
@@ -315,8 +316,8 @@ pub(super) fn stream_info(stream: &str) -> String {
 /// Where a stream would store a message that nobody needs.
 pub(super) fn probe_of(stream: &str) -> String {
     match stream.strip_prefix("KV_") {
-        Some(bucket) => format!("$KV.{bucket}.{UNUSED}"),
-        None => format!("confab.v1.event.{UNUSED}"),
+        Some(bucket) => format!("$KV.{bucket}.{UNUSED_TOKEN}"),
+        None => format!("confab.v1.event.{UNUSED_TOKEN}"),
     }
 }
 
@@ -334,7 +335,7 @@ fn stream_probes(stream: &str) -> [Probe; 2] {
 }
 
 fn publishes(role: Role) -> Vec<Probe> {
-    let mut probes = vec![api(ACCOUNT.to_owned(), "")];
+    let mut probes = vec![api(ACCOUNT_INFO_SUBJECT.to_owned(), "")];
     probes.extend(stream_probes(EVENTS_STREAM));
     probes.push(api(
         format!("$JS.API.STREAM.MSG.GET.{EVENTS_STREAM}"),
@@ -342,22 +343,30 @@ fn publishes(role: Role) -> Vec<Probe> {
     ));
     let revocations = stream_of(REVOCATIONS_BUCKET);
     probes.extend(stream_probes(&revocations));
-    probes.push(core(BREAKS));
+    probes.push(core(BREAK_SUBJECT));
     match role {
         Role::Worker => {
             probes.push(stored(probe_of(EVENTS_STREAM)));
             probes.push(stored(probe_of(&revocations)));
-            probes.extend([WORKERS, WORKERS_LEAVING, REVOCATION, LINGERING].map(core));
+            probes.extend(
+                [
+                    WORKER_HEARTBEAT_SUBJECT,
+                    WORKER_LEAVING_SUBJECT,
+                    REVOCATION_SUBJECT,
+                    LINGERING_SUBJECT,
+                ]
+                .map(core),
+            );
         }
         Role::Gateway { .. } => {
             let sessions = stream_of(SESSIONS_BUCKET);
             probes.extend(stream_probes(&sessions));
             for stream in [EVENTS_STREAM, revocations.as_str()] {
                 let create = format!("$JS.API.CONSUMER.CREATE.{stream}");
-                probes.push(api(format!("{create}.{UNUSED}"), OTHER_CONSUMER));
+                probes.push(api(format!("{create}.{UNUSED_TOKEN}"), OTHER_CONSUMER));
                 // Of a consumer that nobody has.
                 let delete = format!("$JS.API.CONSUMER.DELETE.{stream}");
-                probes.push(api(format!("{delete}.{UNUSED}"), ""));
+                probes.push(api(format!("{delete}.{UNUSED_TOKEN}"), ""));
             }
             probes.extend([
                 api(format!("$JS.API.STREAM.UPDATE.{sessions}"), OTHER_STREAM),
@@ -366,9 +375,18 @@ fn publishes(role: Role) -> Vec<Probe> {
                 api(format!("$JS.API.DIRECT.GET.{sessions}"), NO_REQUEST),
             ]);
             probes.push(stored(probe_of(&sessions)));
-            let next = format!("$JS.API.CONSUMER.MSG.NEXT.{EVENTS_STREAM}.{UNUSED}");
+            let next = format!("$JS.API.CONSUMER.MSG.NEXT.{EVENTS_STREAM}.{UNUSED_TOKEN}");
             probes.push(api(next, NO_REQUEST));
-            probes.extend([COMMAND, QUERY, GATEWAYS, SESSIONS, RECORD].map(core));
+            probes.extend(
+                [
+                    COMMAND_SUBJECT,
+                    QUERY_SUBJECT,
+                    GATEWAY_HEARTBEAT_SUBJECT,
+                    SESSIONS_QUERY_SUBJECT,
+                    RECORD_QUERY_SUBJECT,
+                ]
+                .map(core),
+            );
             probes.push(core("confab.v1.gateway"));
             probes.push(core("confab.v1.signal"));
             probes.push(core("$JS.FC"));
@@ -382,21 +400,21 @@ fn subscribes(role: Role) -> Vec<String> {
     let own = Uuid::now_v7().simple();
     match role {
         Role::Worker => vec![
-            format!("{COMMAND}.{own}"),
-            format!("{QUERY}.{own}"),
-            format!("$SRV.PING.{UNUSED}.{own}"),
+            format!("{COMMAND_SUBJECT}.{own}"),
+            format!("{QUERY_SUBJECT}.{own}"),
+            format!("$SRV.PING.{UNUSED_TOKEN}.{own}"),
         ],
         Role::Gateway { .. } => vec![
             format!("confab.v1.gateway.{own}.fence"),
-            WORKERS.to_owned(),
-            WORKERS_LEAVING.to_owned(),
-            GATEWAYS.to_owned(),
-            SIGNALS.to_owned(),
-            BREAKS.to_owned(),
-            LINGERING.to_owned(),
-            REVOCATION.to_owned(),
-            SESSIONS.to_owned(),
-            RECORD.to_owned(),
+            WORKER_HEARTBEAT_SUBJECT.to_owned(),
+            WORKER_LEAVING_SUBJECT.to_owned(),
+            GATEWAY_HEARTBEAT_SUBJECT.to_owned(),
+            SIGNALS_FILTER.to_owned(),
+            BREAK_SUBJECT.to_owned(),
+            LINGERING_SUBJECT.to_owned(),
+            REVOCATION_SUBJECT.to_owned(),
+            SESSIONS_QUERY_SUBJECT.to_owned(),
+            RECORD_QUERY_SUBJECT.to_owned(),
         ],
     }
 }

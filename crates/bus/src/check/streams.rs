@@ -9,7 +9,7 @@ use super::Role;
 use super::account::ApiError;
 use super::probes::{Answer, Probed, probe_of, stream_info, stream_of};
 use crate::connection::Settings;
-use crate::subjects::{EVENTS, EVENTS_STREAM, REVOCATIONS_BUCKET, SESSIONS_BUCKET};
+use crate::subjects::{EVENTS_FILTER, EVENTS_STREAM, REVOCATIONS_BUCKET, SESSIONS_BUCKET};
 
 /// JetStream's error code for a stream that does not exist.
 const NO_STREAM: u64 = 10_059;
@@ -228,7 +228,7 @@ fn unfit(name: &str, info: &StreamInfo) -> Option<(String, String)> {
     };
     let wanted = match name.strip_prefix("KV_") {
         Some(bucket) => format!("$KV.{bucket}.>"),
-        None => EVENTS.to_owned(),
+        None => EVENTS_FILTER.to_owned(),
     };
     if !config
         .subjects

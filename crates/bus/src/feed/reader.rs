@@ -86,7 +86,7 @@ impl Feed {
     async fn open(bus: &Bus, monitor: &Arc<Monitor>) -> Result<Self, BusError> {
         let breaks = bus
             .client
-            .subscribe(subjects::BREAKS)
+            .subscribe(subjects::BREAK_SUBJECT)
             .await
             .map_err(BusError::nats("listen for breaks"))?;
         let mut link = bus.connection();

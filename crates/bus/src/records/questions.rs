@@ -160,7 +160,7 @@ impl Bus {
                 .await
                 .map_err(BusError::nats("listen for a record"))?;
             self.client
-                .publish_with_reply(subjects::RECORD, inbox, question.into())
+                .publish_with_reply(subjects::RECORD_QUERY_SUBJECT, inbox, question.into())
                 .await
                 .map_err(BusError::nats("ask for a record"))?;
             hear_held(&mut answers, others.to_vec(), &mut held).await;
@@ -188,7 +188,10 @@ impl Bus {
         Ok(RecordQuestions {
             bus: self.clone(),
             gateway,
-            messages: select(own, listen(subjects::RECORD.to_owned()).await?),
+            messages: select(
+                own,
+                listen(subjects::RECORD_QUERY_SUBJECT.to_owned()).await?,
+            ),
         })
     }
 }
@@ -248,7 +251,7 @@ impl RecordQuestions {
 
     fn read(&self, message: Message) -> Option<Asked> {
         let subject = message.subject.as_str();
-        if subject == subjects::RECORD {
+        if subject == subjects::RECORD_QUERY_SUBJECT {
             let wanted: Wanted = decode(&message.payload)?;
             return Some(Asked::Record(wanted.session, Reply(message.reply?)));
         }

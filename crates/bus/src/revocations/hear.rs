@@ -16,7 +16,7 @@ use super::decode;
 use crate::conditions::REVOCATIONS_BUCKET as WATCHED;
 use crate::connection::Bus;
 use crate::error::BusError;
-use crate::subjects::{REVOCATION, REVOCATIONS_BUCKET};
+use crate::subjects::{REVOCATION_SUBJECT, REVOCATIONS_BUCKET};
 
 /// How often gateways read from a worker, and look whether the bucket is still the one they watch.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ fn read(bytes: &[u8]) -> Heard {
 
 async fn broadcasts(bus: &Bus, gateway: &mpsc::Sender<Heard>) {
     while !gateway.is_closed() {
-        match bus.client.subscribe(REVOCATION).await {
+        match bus.client.subscribe(REVOCATION_SUBJECT).await {
             Ok(mut messages) => {
                 while let Some(message) = messages.next().await {
                     if gateway.send(read(&message.payload)).await.is_err() {

@@ -211,7 +211,7 @@ async fn what_is_no_revocation_is_told_as_such_and_stops_nothing() {
     let mut running = start().await;
     let client = &running.bus.client;
     running.bus.revocations_bucket().await.unwrap();
-    for subject in [REVOCATION, "$KV.confab_revocations.acme.login.00"] {
+    for subject in [REVOCATION_SUBJECT, "$KV.confab_revocations.acme.login.00"] {
         // Until the subscription stands, what is broadcast is not heard.
         let told = async {
             loop {

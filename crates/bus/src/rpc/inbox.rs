@@ -95,7 +95,7 @@ impl BatchSender {
         let payload = wire::encode(batch)?;
         let subject = match target {
             Target::Worker(worker) => subjects::command_of(worker),
-            Target::Any => subjects::COMMAND.to_owned(),
+            Target::Any => subjects::COMMAND_SUBJECT.to_owned(),
         };
         let reply = format!("{}.{}", self.subject, token.0);
         let client = &self.bus.client;

@@ -165,7 +165,12 @@ impl Service {
             let began = Instant::now();
             let mut service = Self::subscribe(bus, id, version).await?;
             let (command, query) = (subjects::command_of(id), subjects::query_of(id));
-            let own = [subjects::COMMAND, &command, subjects::QUERY, &query];
+            let own = [
+                subjects::COMMAND_SUBJECT,
+                &command,
+                subjects::QUERY_SUBJECT,
+                &query,
+            ];
             let permitted = bus.may_subscribe(&own, began).await;
             if permitted.is_err() {
                 service.leave().await?;
@@ -187,7 +192,7 @@ impl Service {
             )
             .queue_group(subjects::QUEUE_GROUP)
             .metadata([("worker".to_owned(), id.to_string())].into())
-            .start(subjects::SERVICE, version)
+            .start(subjects::SERVICE_NAME, version)
             .await
             .map_err(BusError::nats("start the worker service"))?;
         let add = async |name: &str, subject: String| -> Result<Endpoint, BusError> {
@@ -197,9 +202,9 @@ impl Service {
                 .await
                 .map_err(BusError::nats("subscribe the worker"))
         };
-        let shared = add("command", subjects::COMMAND.to_owned()).await?;
+        let shared = add("command", subjects::COMMAND_SUBJECT.to_owned()).await?;
         let own = add("command-direct", subjects::command_of(id)).await?;
-        let query = add("query", subjects::QUERY.to_owned()).await?;
+        let query = add("query", subjects::QUERY_SUBJECT.to_owned()).await?;
         let own_query = add("query-direct", subjects::query_of(id)).await?;
         let mut requests = SelectAll::new();
         requests.push(shared.map(Raw::Command).boxed());
@@ -282,7 +287,7 @@ impl Service {
         let payload = announcement(self.id, self.began.elapsed());
         self.bus
             .client
-            .publish(subjects::WORKERS, payload)
+            .publish(subjects::WORKER_HEARTBEAT_SUBJECT, payload)
             .await
             .map_err(BusError::nats("announce the worker"))
     }
@@ -296,7 +301,7 @@ impl Service {
             return Err(BusError::Disconnected);
         }
         let client = &self.bus.client;
-        let announced = client.publish(subjects::WORKERS_LEAVING, leaving(self.id));
+        let announced = client.publish(subjects::WORKER_LEAVING_SUBJECT, leaving(self.id));
         announced
             .await
             .map_err(BusError::nats("announce that the worker leaves"))

@@ -109,8 +109,8 @@ impl Workers {
             let subscribed = self.bus.client.subscribe(subject).await;
             subscribed.map_err(BusError::nats("listen to the workers"))
         };
-        let lives = subscribe(subjects::WORKERS).await?;
-        let leaves = subscribe(subjects::WORKERS_LEAVING).await?;
+        let lives = subscribe(subjects::WORKER_HEARTBEAT_SUBJECT).await?;
+        let leaves = subscribe(subjects::WORKER_LEAVING_SUBJECT).await?;
         let mut messages = stream::select(lives, leaves);
         let monitor = Monitor::new(WORKERS);
         // From the start or the last break of NATS on workers have as long to say that they live as later.
@@ -138,7 +138,7 @@ impl Workers {
     }
 
     fn take(&self, message: &Message) {
-        if message.subject.as_str() == subjects::WORKERS_LEAVING {
+        if message.subject.as_str() == subjects::WORKER_LEAVING_SUBJECT {
             if let Some(worker) = left(&message.payload) {
                 self.forget(worker);
             }

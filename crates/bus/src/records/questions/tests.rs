@@ -141,7 +141,9 @@ async fn what_is_no_question_is_told_as_such_and_stops_nothing() {
         },
     });
     let own = [subjects::fence(gateway(1)), subjects::take_over(gateway(1))];
-    let subjects = own.into_iter().chain([subjects::RECORD.to_owned()]);
+    let subjects = own
+        .into_iter()
+        .chain([subjects::RECORD_QUERY_SUBJECT.to_owned()]);
     for subject in subjects {
         for junk in [
             b"{}".to_vec(),
@@ -154,13 +156,15 @@ async fn what_is_no_question_is_told_as_such_and_stops_nothing() {
         }
     }
     // Nobody could be answered.
-    let publishing = bus.client.publish(subjects::RECORD, good.clone().into());
+    let publishing = bus
+        .client
+        .publish(subjects::RECORD_QUERY_SUBJECT, good.clone().into());
     publishing.await.unwrap();
     assert!(matches!(next(&mut questions).await, Asked::Malformed));
     let inbox = bus.client.new_inbox();
-    let publishing = bus
-        .client
-        .publish_with_reply(subjects::RECORD, inbox, good.into());
+    let publishing =
+        bus.client
+            .publish_with_reply(subjects::RECORD_QUERY_SUBJECT, inbox, good.into());
     publishing.await.unwrap();
     assert!(matches!(next(&mut questions).await, Asked::Record(id, _) if id == session(1)));
 }
