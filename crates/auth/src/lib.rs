@@ -37,4 +37,4 @@ pub use settings::{IssuerError, Settings, SettingsError};
 pub use verifier::Verifier;
 
 /// The conditions that the log tells of.
-pub const CONDITIONS: &[confab_protocol::condition::Condition] = &[keys::KEY_SET];
+pub const AUTH_CONDITIONS: &[confab_protocol::condition::Condition] = &[keys::KEY_SET];

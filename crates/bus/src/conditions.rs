@@ -10,7 +10,7 @@ use crate::connection::Bus;
 const REPORT_DELAY: Duration = Duration::from_secs(2);
 
 /// The connection.
-pub(crate) const NATS: Condition = Condition {
+pub(crate) const NATS_CONDITION: Condition = Condition {
     name: "nats",
     fails: "NATS is not connected",
     holds: "connected to NATS",
@@ -18,7 +18,7 @@ pub(crate) const NATS: Condition = Condition {
     patience: Duration::ZERO,
 };
 /// What a gateway reads.
-pub(crate) const FEED: Condition = Condition {
+pub(crate) const FEED_CONDITION: Condition = Condition {
     name: "feed",
     fails: "the stream of events cannot be read",
     holds: "the stream of events is read again",
@@ -34,7 +34,7 @@ pub(crate) const REVOCATIONS_BUCKET: Condition = Condition {
     patience: REPORT_DELAY,
 };
 /// What a worker tells gateways.
-pub(crate) const ANSWERS: Condition = Condition {
+pub(crate) const ANSWERS_CONDITION: Condition = Condition {
     name: "answers",
     fails: "NATS does not take answers: gateways ask again",
     holds: "NATS takes answers again",
@@ -42,7 +42,7 @@ pub(crate) const ANSWERS: Condition = Condition {
     patience: Duration::ZERO,
 };
 /// Whether a gateway has anyone to ask.
-pub(crate) const WORKERS: Condition = Condition {
+pub(crate) const WORKERS_CONDITION: Condition = Condition {
     name: "workers",
     fails: "no worker is heard of: commands and queries are not carried out",
     holds: "a worker is heard of again",
@@ -51,7 +51,13 @@ pub(crate) const WORKERS: Condition = Condition {
 };
 
 /// All of them.
-pub const CONDITIONS: &[Condition] = &[NATS, FEED, REVOCATIONS_BUCKET, ANSWERS, WORKERS];
+pub const BUS_CONDITIONS: &[Condition] = &[
+    NATS_CONDITION,
+    FEED_CONDITION,
+    REVOCATIONS_BUCKET,
+    ANSWERS_CONDITION,
+    WORKERS_CONDITION,
+];
 
 impl Bus {
     /// Notes the failure of something that needs NATS. While NATS is away nothing is noted: that is told instead, once.

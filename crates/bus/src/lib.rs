@@ -19,7 +19,7 @@ mod subjects;
 mod testing;
 mod topology;
 
-pub use conditions::CONDITIONS;
+pub use conditions::BUS_CONDITIONS;
 pub use connection::{AuthSettings, Bus, Link, Settings, TlsSettings};
 pub use error::{BusError, RpcError};
 pub use gateways::{GatewayId, Gateways};

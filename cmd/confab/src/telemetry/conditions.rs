@@ -8,8 +8,8 @@ use confab_protocol::condition::Condition;
 
 /// Whose conditions are listed.
 const ROLE_CONDITIONS: [(&str, &[Condition]); 4] = [
-    ("any", confab_bus::CONDITIONS),
-    ("gateway", confab_auth::CONDITIONS),
+    ("any", confab_bus::BUS_CONDITIONS),
+    ("gateway", confab_auth::AUTH_CONDITIONS),
     ("gateway", confab_gateway::CONDITIONS),
     ("worker", confab_worker::CONDITIONS),
 ];

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{Link, Settings, authenticated};
-use crate::conditions::NATS;
+use crate::conditions::NATS_CONDITION;
 
 /// How long an address may take to be reached where it is looked why NATS is not connected.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
@@ -43,7 +43,7 @@ impl Observer {
         let addresses = servers.map(|server| (server.host().to_owned(), server.port()));
         Self {
             states,
-            connection: Monitor::new(NATS),
+            connection: Monitor::new(NATS_CONDITION),
             settings: settings.clone(),
             addresses: addresses.collect(),
             told: Mutex::default(),

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::watch::{Position, Reading, Stall};
 use super::{Break, FeedEvent};
-use crate::conditions::FEED;
+use crate::conditions::FEED_CONDITION;
 use crate::connection::{Bus, Link};
 use crate::error::BusError;
 use crate::subjects;
@@ -73,7 +73,7 @@ enum Wake {
 impl Feed {
     /// Begins with what is new, however long that takes; the stream is made where there is none.
     pub async fn begin(bus: &Bus) -> Self {
-        let monitor = Arc::new(Monitor::new(FEED));
+        let monitor = Arc::new(Monitor::new(FEED_CONDITION));
         loop {
             match Self::open(bus, &monitor).await {
                 Ok(feed) => return feed,

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use super::WorkerId;
 use super::workers::{announcement, leaving};
-use crate::conditions::ANSWERS;
+use crate::conditions::ANSWERS_CONDITION;
 use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects;
@@ -215,7 +215,7 @@ impl Service {
             bus: bus.clone(),
             id,
             began,
-            answers: Arc::new(Monitor::new(ANSWERS)),
+            answers: Arc::new(Monitor::new(ANSWERS_CONDITION)),
             service: Some(service),
             requests,
         })

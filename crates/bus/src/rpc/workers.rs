@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Target, WorkerId};
-use crate::conditions::WORKERS;
+use crate::conditions::WORKERS_CONDITION;
 use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects;
@@ -112,7 +112,7 @@ impl Workers {
         let lives = subscribe(subjects::WORKER_HEARTBEAT_SUBJECT).await?;
         let leaves = subscribe(subjects::WORKER_LEAVING_SUBJECT).await?;
         let mut messages = stream::select(lives, leaves);
-        let monitor = Monitor::new(WORKERS);
+        let monitor = Monitor::new(WORKERS_CONDITION);
         // From the start or the last break of NATS on workers have as long to say that they live as later.
         let mut silence_counts_from = Instant::now();
         let mut looks = interval(WATCH_INTERVAL);
