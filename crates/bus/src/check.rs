@@ -217,7 +217,7 @@ fn is_supported(version: &str, address: &str) -> Check {
 }
 
 fn payload(bytes: usize, address: &str) -> Check {
-    let needed = limits::RPC + HEADER_BYTES;
+    let needed = limits::MAX_RPC_BYTES + HEADER_BYTES;
     let found = format!("the largest message (max_payload) is {bytes} bytes");
     if bytes >= needed {
         return Check::ok("nats.payload", address, found);

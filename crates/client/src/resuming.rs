@@ -268,7 +268,7 @@ impl Resuming {
     /// Waits for room, and hands over what is kept until it has its answer.
     async fn keep(&self, id: String, frame: ClientFrame) -> Result<Pending, SendError> {
         let bytes = frame.encode().map_or(0, |json| json.len());
-        if bytes > limits::FRAME {
+        if bytes > limits::MAX_FRAME_BYTES {
             let failure = Failure::of(Code::PayloadTooLarge);
             let error = ErrorFrame::new(Some(id), failure, String::new());
             return Err(SendError::Refused(Box::new(error)));

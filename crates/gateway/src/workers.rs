@@ -298,7 +298,7 @@ fn split(requests: Vec<Request>) -> Vec<Vec<Request>> {
     let mut bytes = 0;
     for request in requests {
         let weight = request.weight();
-        if bytes + weight > limits::RPC && bytes > 0 {
+        if bytes + weight > limits::MAX_RPC_BYTES && bytes > 0 {
             parts.push(Vec::new());
             bytes = 0;
         }

@@ -1,21 +1,21 @@
 //! The bounds of the wire contract, in bytes unless the name says otherwise.
 
 /// A frame from a client, fragments together.
-pub const FRAME: usize = 512 * 1024;
+pub const MAX_FRAME_BYTES: usize = 512 * 1024;
 /// What an unauthenticated socket may send before its hello is accepted: a hello with the largest token, and a third beside it.
-pub const HELLO: usize = 24 * 1024;
+pub const MAX_HELLO_BYTES: usize = 24 * 1024;
 /// Message content in clear, as JSON text in its shortest form.
-pub const CONTENT: usize = 64 * 1024;
+pub const MAX_CONTENT_BYTES: usize = 64 * 1024;
 /// Encrypted message content, decoded.
 pub const ENCRYPTED_CONTENT: usize = 256 * 1024;
 /// A message's metadata, as JSON text in its shortest form.
 pub const MESSAGE_METADATA: usize = 16 * 1024;
 /// The `custom` object of a conversation's metadata, as JSON text in its shortest form.
-pub const CUSTOM: usize = 16 * 1024;
+pub const MAX_CUSTOM_BYTES: usize = 16 * 1024;
 /// An event as clients receive it.
-pub const EVENT: usize = 512 * 1024;
+pub const MAX_EVENT_BYTES: usize = 512 * 1024;
 /// A batch of commands, and a worker's answer: both fit one NATS message of 1 MiB.
-pub const RPC: usize = 768 * 1024;
+pub const MAX_RPC_BYTES: usize = 768 * 1024;
 /// Characters of a conversation's name.
 pub const NAME_CHARS: usize = 200;
 /// Characters of a conversation's description.
@@ -35,11 +35,11 @@ pub const MEMBERSHIPS_BY_OTHERS: u64 = 8_000;
 /// Memberships of a user up to which it may create conversations itself.
 pub const MEMBERSHIPS_BY_ONESELF: u64 = 10_000;
 /// Conversations of which a client may say in one hello or `seen` what it holds: as many as a user may be in.
-pub const SEEN: usize = 10_000;
+pub const MAX_SEEN_CONVERSATIONS: usize = 10_000;
 /// Members of a group that are shown with it.
 pub const MEMBERS_SHOWN: usize = 5;
 /// How far unread messages are counted.
-pub const UNREAD: u64 = 1000;
+pub const MAX_UNREAD_COUNT: u64 = 1000;
 /// Characters of an `Idempotency-Key`.
 pub const IDEMPOTENCY_KEY: usize = 255;
 /// Seconds that a creation's outcome is kept for its key.

@@ -142,16 +142,16 @@ pub(crate) fn has_patched(metadata: &JsonText, patch: &JsonText) -> Result<bool,
 
 /// Metadata whose `custom` is no longer than it may be: as it stands, else in its shortest form.
 fn bounded(metadata: JsonText) -> Result<JsonText, Failure> {
-    if custom_size(&metadata)? <= limits::CUSTOM {
+    if custom_size(&metadata)? <= limits::MAX_CUSTOM_BYTES {
         return Ok(metadata);
     }
     let short = compact(metadata.as_str()).map(JsonText::trusted);
     if let Some(short) = short
-        && custom_size(&short)? <= limits::CUSTOM
+        && custom_size(&short)? <= limits::MAX_CUSTOM_BYTES
     {
         return Ok(short);
     }
-    let message = format!("must be at most {} bytes of JSON", limits::CUSTOM);
+    let message = format!("must be at most {} bytes of JSON", limits::MAX_CUSTOM_BYTES);
     Err(Failure::field("/metadata/custom", message))
 }
 

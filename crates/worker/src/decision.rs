@@ -117,7 +117,7 @@ pub(crate) const ENVELOPE: usize = 1024 + 128 * 6 * 2;
 /// # Errors
 /// `PAYLOAD_TOO_LARGE`.
 pub(crate) fn fits(payload: &str) -> Result<(), Failure> {
-    if payload.len() + ENVELOPE > limits::EVENT {
+    if payload.len() + ENVELOPE > limits::MAX_EVENT_BYTES {
         let why = "it is more than an event may hold";
         return Err(Failure::new(Code::PayloadTooLarge, why));
     }

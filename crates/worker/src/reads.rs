@@ -34,7 +34,7 @@ pub(crate) use conversations::unread;
 pub(crate) use history::STATEMENT as PAGE;
 
 /// What an answer may hold beside its envelope.
-const ROOM: usize = limits::RPC - 16 * 1024;
+const ROOM: usize = limits::MAX_RPC_BYTES - 16 * 1024;
 
 /// How soon a query that failed for a passing reason is asked again.
 const AGAIN: Duration = Duration::from_millis(20);

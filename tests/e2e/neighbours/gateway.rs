@@ -147,7 +147,7 @@ async fn many_conversations(limits: &str) {
         };
         json!({"type": "typing", "conversationId": id, "on": true})
     };
-    let (made_up, too_many) = (positions(limits::SEEN), positions(12_500));
+    let (made_up, too_many) = (positions(limits::MAX_SEEN_CONVERSATIONS), positions(12_500));
     let seen = |_| json!({"type": "seen", "positions": made_up});
     let seen_beyond = |_| json!({"type": "seen", "positions": too_many});
     let (valid, all) = (Reading::Valid, Reading::All);
@@ -198,7 +198,10 @@ fn hello(more: &Value) -> Vec<String> {
 
 /// As many ids as may be named, in two frames.
 fn made_up_seen() -> Vec<String> {
-    let (first, second) = (positions(limits::SEEN / 2), positions(limits::SEEN / 2));
+    let (first, second) = (
+        positions(limits::MAX_SEEN_CONVERSATIONS / 2),
+        positions(limits::MAX_SEEN_CONVERSATIONS / 2),
+    );
     let mut frames = hello(&json!({"seen": first, "seenFollows": true}));
     frames.push(json!({"type": "seen", "positions": second}).to_string());
     frames

@@ -16,16 +16,16 @@ pub(super) fn opening(mut hello: Hello, token: TokenIn) -> serde_json::Result<Ve
     let most = match token {
         TokenIn::Hello(token) => {
             hello.token = Some(token);
-            limits::HELLO
+            limits::MAX_HELLO_BYTES
         }
-        TokenIn::Header(_) => limits::FRAME,
-        TokenIn::Nowhere => limits::HELLO,
+        TokenIn::Header(_) => limits::MAX_FRAME_BYTES,
+        TokenIn::Nowhere => limits::MAX_HELLO_BYTES,
     };
     let Some(mut seen) = hello.seen.take_if(|_| hello.seen_follows.is_none()) else {
         return Ok(vec![ClientFrame::Hello(hello)]);
     };
     // No user is in more; those that were made first are left out.
-    while seen.len() > limits::SEEN {
+    while seen.len() > limits::MAX_SEEN_CONVERSATIONS {
         seen.pop_first();
     }
     let bytes = serde_json::to_vec(&hello)?.len() + serde_json::to_vec(&seen)?.len();
@@ -46,7 +46,7 @@ pub(super) fn opening(mut hello: Hello, token: TokenIn) -> serde_json::Result<Ve
 fn fit<K: Ord + serde::Serialize, V: serde::Serialize>(
     seen: &mut BTreeMap<K, V>,
 ) -> serde_json::Result<()> {
-    while serde_json::to_vec(&seen)?.len() + MARGIN > limits::FRAME {
+    while serde_json::to_vec(&seen)?.len() + MARGIN > limits::MAX_FRAME_BYTES {
         for _ in 0..seen.len().div_ceil(8) {
             seen.pop_first();
         }
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!((said.seen_follows, &said.seen), (Some(true), &None));
         assert_eq!(said.token.as_deref(), Some("t"));
         assert_eq!(seen.positions.len(), 1000);
-        assert!(serde_json::to_vec(said).unwrap().len() <= limits::HELLO);
+        assert!(serde_json::to_vec(said).unwrap().len() <= limits::MAX_HELLO_BYTES);
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
             let frames = opening(hello(conversations), TokenIn::Header("t".into())).unwrap();
             for frame in frames {
                 let json = frame.encode().unwrap();
-                assert!(json.len() <= limits::FRAME);
+                assert!(json.len() <= limits::MAX_FRAME_BYTES);
                 assert_eq!(ClientFrame::decode(json.as_bytes()).unwrap(), frame);
             }
         }

@@ -96,7 +96,7 @@ async fn read(request: Request, app: &App, media_types: &[&str]) -> Result<Bytes
 fn most(route: &str) -> usize {
     match route {
         // A message, encrypted and in base64 at most.
-        "/v1/messages" | "/v1/messages/{id}" => limits::FRAME,
+        "/v1/messages" | "/v1/messages/{id}" => limits::MAX_FRAME_BYTES,
         // A thousand user ids of 128 characters each, of four bytes at most, and metadata.
         "/v1/conversations" | "/v1/conversations/{id}/participants" => 640 * 1024,
         // A conversation's metadata, each of its characters escaped.

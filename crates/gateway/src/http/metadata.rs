@@ -79,7 +79,7 @@ fn read(json: &[u8]) -> Result<Metadata, Failure> {
         description: text(&mut fields, "description", limits::DESCRIPTION_CHARS),
         avatar: text(&mut fields, "avatar", limits::AVATAR_CHARS),
         custom: change(&mut fields, "custom", |fields| {
-            fields.object("custom", limits::CUSTOM)
+            fields.object("custom", limits::MAX_CUSTOM_BYTES)
         }),
     };
     if let Some(Change::Set(name)) = &metadata.name

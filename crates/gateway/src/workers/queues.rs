@@ -205,7 +205,7 @@ impl WorkerQueues {
             let count = submission.count();
             let fits = commands == 0
                 || (commands + count <= room
-                    && bytes + submission.weight <= limits::RPC
+                    && bytes + submission.weight <= limits::MAX_RPC_BYTES
                     && submission.attempts == attempts);
             if !fits {
                 queue.waiting.push_front(&owner, submission);

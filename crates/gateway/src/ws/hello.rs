@@ -73,7 +73,9 @@ pub(super) async fn greet(
             ));
         }
     };
-    connection.reader.set_limits(Limits::bytes(limits::FRAME));
+    connection
+        .reader
+        .set_limits(Limits::bytes(limits::MAX_FRAME_BYTES));
     let mut seen = hello.seen.take().unwrap_or_default();
     if hello.seen_follows == Some(true) {
         let ClientFrame::Seen(more) = connection
@@ -87,7 +89,7 @@ pub(super) async fn greet(
         };
         seen.extend(more.positions);
     }
-    if seen.len() > limits::SEEN {
+    if seen.len() > limits::MAX_SEEN_CONVERSATIONS {
         let failure = Failure::field("/positions", Seen::too_many());
         return Err(refused(connection, failure));
     }

@@ -61,9 +61,9 @@ pub(super) async fn serve(
     (caller, traceparent): (Option<Caller>, Option<Box<str>>),
 ) {
     let limit = if caller.is_some() {
-        confab_protocol::limits::FRAME
+        confab_protocol::limits::MAX_FRAME_BYTES
     } else {
-        confab_protocol::limits::HELLO
+        confab_protocol::limits::MAX_HELLO_BYTES
     };
     let (reader, writer) = match socket::split(stream, &read_ahead, Limits::bytes(limit)) {
         Ok(halves) => halves,

@@ -18,7 +18,7 @@ const MESSAGE_FIELDS: usize = 512;
 /// A user's id, escaped.
 const USER: usize = 128 * 4;
 /// A conversation's metadata, the longest that an update may leave behind: a character takes six bytes at most.
-const METADATA: usize = limits::CUSTOM
+const METADATA: usize = limits::MAX_CUSTOM_BYTES
     + 6 * (limits::NAME_CHARS + limits::DESCRIPTION_CHARS + limits::AVATAR_CHARS)
     + 64;
 
@@ -76,7 +76,11 @@ impl Command {
                 ..
             }) => {
                 // What is not edited is answered as it stands.
-                let kept = if content.is_some() { 0 } else { limits::EVENT };
+                let kept = if content.is_some() {
+                    0
+                } else {
+                    limits::MAX_EVENT_BYTES
+                };
                 MESSAGE_FIELDS + limits::MESSAGE_METADATA + USER + kept
             }
             Self::SendMessage(SendMessage {
@@ -100,7 +104,7 @@ impl Command {
 }
 
 impl Request {
-    /// What it takes of a message at most, on the way and as its answer: so many together as [`limits::RPC`] has room for
+    /// What it takes of a message at most, on the way and as its answer: so many together as [`limits::MAX_RPC_BYTES`] has room for
     /// fit one NATS message, whatever users are called.
     #[must_use]
     pub fn weight(&self) -> usize {

@@ -291,7 +291,7 @@ pub fn key_of(id: Option<&str>) -> Option<ClientId> {
 /// Takes positions out, of as many conversations as a user may be in.
 fn positions(fields: &mut Fields<'_>, name: &str) -> Option<BTreeMap<ConversationId, Seq>> {
     let positions: BTreeMap<_, _> = fields.take(name)?;
-    if positions.len() <= limits::SEEN {
+    if positions.len() <= limits::MAX_SEEN_CONVERSATIONS {
         return Some(positions);
     }
     fields.reject(name, Seen::too_many());
@@ -302,7 +302,10 @@ impl Seen {
     /// What is wrong with positions of more conversations than a user may be in.
     #[must_use]
     pub fn too_many() -> String {
-        format!("must name at most {} conversations", limits::SEEN)
+        format!(
+            "must name at most {} conversations",
+            limits::MAX_SEEN_CONVERSATIONS
+        )
     }
 }
 

@@ -57,7 +57,7 @@ fn read_given(fields: &mut Fields<'_>) -> Option<MessageContent> {
     // One that is there and bad has an error of its own.
     let is_given = |name| fields.peek(name).is_some_and(|raw| raw.get() != "null");
     let given = (is_given("content"), is_given("encryptedContent"));
-    let content = fields.text("content", limits::CONTENT);
+    let content = fields.text("content", limits::MAX_CONTENT_BYTES);
     let encrypted_content = fields.take::<String>("encryptedContent");
     let stated = fields.integer("payloadSizeBytes");
     match given {
@@ -171,9 +171,9 @@ mod tests {
     #[test]
     fn sizes_are_bounded_where_the_contract_says() {
         let content = |n: usize| format!(r#"{{"kind":"text","content":"{}"}}"#, "a".repeat(n - 2));
-        assert!(read(&content(limits::CONTENT)).is_ok());
+        assert!(read(&content(limits::MAX_CONTENT_BYTES)).is_ok());
         assert_eq!(
-            read(&content(limits::CONTENT + 1)).unwrap_err()[0],
+            read(&content(limits::MAX_CONTENT_BYTES + 1)).unwrap_err()[0],
             "/content"
         );
         let encrypted = |n: usize| {

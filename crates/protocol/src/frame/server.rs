@@ -111,8 +111,8 @@ const fn signal_members() -> u64 {
 impl Default for WelcomeLimits {
     fn default() -> Self {
         Self {
-            frame_bytes: crate::limits::FRAME,
-            content_bytes: crate::limits::CONTENT,
+            frame_bytes: crate::limits::MAX_FRAME_BYTES,
+            content_bytes: crate::limits::MAX_CONTENT_BYTES,
             encrypted_content_bytes: crate::limits::ENCRYPTED_CONTENT,
             signal_members: signal_members(),
         }

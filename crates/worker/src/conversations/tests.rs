@@ -128,7 +128,7 @@ fn a_patch_of_another_version_is_told_the_present_one() {
 
 #[test]
 fn what_a_patch_makes_of_custom_is_bounded() {
-    let half = "x".repeat(limits::CUSTOM / 2);
+    let half = "x".repeat(limits::MAX_CUSTOM_BYTES / 2);
     let before = described(&format!(r#"{{"custom":{{"a":"{half}"}}}}"#));
     let admin = locked(Some(Role::Admin));
     let change = patch(&format!(r#"{{"custom":{{"b":"{half}"}}}}"#), None);

@@ -132,7 +132,7 @@ impl Gathered {
             outcomes: self.outcomes,
             waiting: self.waiting,
         };
-        let (parts, too_large) = split(part, limits::RPC);
+        let (parts, too_large) = split(part, limits::MAX_RPC_BYTES);
         for _ in 0..too_large {
             self.answering.metrics.unsent();
         }

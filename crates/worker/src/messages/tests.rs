@@ -142,7 +142,7 @@ fn what_is_deleted_or_never_was_is_not_edited() {
 #[test]
 fn an_edit_fits_an_event() {
     let member = locked(Some(Role::Member));
-    let long = "x".repeat(limits::EVENT);
+    let long = "x".repeat(limits::MAX_EVENT_BYTES);
     let new = content(&format!(
         r#"{{"content":"{long}","payloadSizeBytes":null}}"#
     ));

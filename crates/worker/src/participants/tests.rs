@@ -119,7 +119,7 @@ fn an_addition_is_not_larger_than_an_event_may_be() {
         )
     };
     let event = add(950).unwrap().events.remove(0);
-    assert!(event.payload.len() + crate::decision::ENVELOPE <= limits::EVENT);
+    assert!(event.payload.len() + crate::decision::ENVELOPE <= limits::MAX_EVENT_BYTES);
     assert_eq!(refusal(add(1000)), Code::PayloadTooLarge);
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn unread(up_to: &str, messages: &str) -> String {
     format!(
         "case when p.last_read_seq >= {up_to} then 0 \
             else unread_messages(c.id, $2, p.last_read_seq, {messages}, {}) end",
-        limits::UNREAD
+        limits::MAX_UNREAD_COUNT
     )
 }
 

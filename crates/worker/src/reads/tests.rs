@@ -27,7 +27,11 @@ use crate::testing::Fixture;
 async fn ask(fixture: &Fixture, query: Query) -> Answer {
     let outcome: QueryOutcome = answer(&fixture.connections, &query, Duration::from_secs(20)).await;
     let bytes = encode(&outcome).unwrap().len();
-    assert!(bytes <= limits::RPC, "{} took {bytes} bytes", query.name());
+    assert!(
+        bytes <= limits::MAX_RPC_BYTES,
+        "{} took {bytes} bytes",
+        query.name()
+    );
     outcome.unwrap()
 }
 

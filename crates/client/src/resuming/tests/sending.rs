@@ -83,7 +83,9 @@ async fn what_no_frame_holds_is_refused_here_and_the_session_goes_on() {
     let gateways = Gateways::new(1).await;
     let (mut server, resuming, _changes) = gateways.open(gateways.options()).await;
     let here = conversation();
-    let large = resuming.send(here, body(&"x".repeat(limits::FRAME))).await;
+    let large = resuming
+        .send(here, body(&"x".repeat(limits::MAX_FRAME_BYTES)))
+        .await;
     assert!(
         matches!(&large, Err(SendError::Refused(error)) if error.code == Code::PayloadTooLarge),
         "{large:?}"

@@ -9,7 +9,7 @@ use super::super::submission::Submission;
 
 /// From so many commands or bytes on, what a user or a tenant has in a message is a large part: less ends soon.
 const MIN_COMMANDS: usize = 65;
-const MIN_BYTES: usize = limits::RPC / 8;
+const MIN_BYTES: usize = limits::MAX_RPC_BYTES / 8;
 
 /// Who has a large part of one message.
 #[derive(Debug, Default, PartialEq, Eq)]

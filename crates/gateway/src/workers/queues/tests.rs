@@ -88,7 +88,7 @@ fn what_waits_for_a_worker_that_is_gone_can_go_elsewhere() {
     let now = Instant::now();
     let mut queues = queues(1);
     for _ in 0..3 {
-        queues.push(Target::Any, submission(1, limits::RPC, later()).0);
+        queues.push(Target::Any, submission(1, limits::MAX_RPC_BYTES, later()).0);
     }
     assert_eq!(counts(&queues.next(now).unwrap()), [1]);
     queues.push(Target::Any, mark());
@@ -105,7 +105,7 @@ fn a_message_fits_nats_and_late_commands_are_refused() {
     let (late, mut outcome) = submission(1, 10, now);
     queues.push(Target::Any, late);
     for _ in 0..3 {
-        queues.push(Target::Any, submission(1, limits::RPC / 2, later()).0);
+        queues.push(Target::Any, submission(1, limits::MAX_RPC_BYTES / 2, later()).0);
     }
     assert_eq!(counts(&queues.next(now).unwrap()), [1]);
     assert_eq!(

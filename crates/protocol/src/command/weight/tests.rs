@@ -80,7 +80,7 @@ fn whatever_users_are_called_no_command_takes_more_than_its_weight() {
         let request = request(command);
         let name = request.command.name();
         let weight = request.weight();
-        assert!(weight <= limits::RPC, "{name}: {weight}");
+        assert!(weight <= limits::MAX_RPC_BYTES, "{name}: {weight}");
         let bytes = encode(&request).unwrap().len();
         assert!(bytes <= weight, "{name}: {bytes} are more than {weight}");
     }
@@ -459,7 +459,7 @@ proptest! {
         caller in users(),
         users in prop::collection::vec(users(), 1..120),
         json in objects(16 * 1024),
-        custom in objects(limits::CUSTOM - 64),
+        custom in objects(limits::MAX_CUSTOM_BYTES - 64),
     ) {
         // Every character of the other fields takes the six bytes that one takes at most.
         let whole = format!(

@@ -25,11 +25,9 @@ async fn a_log_of_the_largest_messages_comes_in_pieces_that_fit() {
         for limit in [1, 1000] {
             let log = all(&fixture, log(&user, group, limit)).await;
             assert_eq!(log.len(), 805);
-            assert!(
-                log.iter().all(|(event, bytes)| {
-                    *bytes <= limits::EVENT && event.actor.as_str() == user
-                })
-            );
+            assert!(log.iter().all(|(event, bytes)| {
+                *bytes <= limits::MAX_EVENT_BYTES && event.actor.as_str() == user
+            }));
             let seqs = log.iter().map(|(event, _)| event.seq);
             assert!(seqs.eq(1..=805));
         }

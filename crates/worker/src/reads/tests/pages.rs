@@ -27,7 +27,7 @@ async fn pages_of_the_largest_messages_fit_and_add_up() {
             let item = largest(group, &user);
             assert_eq!(
                 item.append.message.payload.as_str().len(),
-                limits::EVENT - ENVELOPE
+                limits::MAX_EVENT_BYTES - ENVELOPE
             );
             sent(fixture.send(item).await);
         }
@@ -45,7 +45,7 @@ async fn edits_of_the_largest_messages_fit_and_add_up() {
         let message = message(group, &user, "");
         let body: MessageBody =
             serde_json::from_str(message.append.message.payload.as_str()).unwrap();
-        let rest = limits::EVENT - ENVELOPE - serde_json::to_string(&body).unwrap().len();
+        let rest = limits::MAX_EVENT_BYTES - ENVELOPE - serde_json::to_string(&body).unwrap().len();
         for text in [rest, rest - 1] {
             let command = edit(Some(group), id, &"y".repeat(text));
             sent(fixture.alone(&user, command).await.0);
@@ -116,7 +116,7 @@ async fn a_large_last_message_is_shown_by_its_kind() {
     for (text, shown) in [
         ("x".repeat(1022), true),
         ("x".repeat(1023), false),
-        ("x".repeat(limits::CONTENT), false),
+        ("x".repeat(limits::MAX_CONTENT_BYTES), false),
     ] {
         let group = fixture.group(&["alice"]).await;
         sent(fixture.send(message(group, "alice", &text)).await);
@@ -140,7 +140,7 @@ async fn a_large_last_message_is_shown_by_its_kind() {
 /// The largest message that is accepted.
 pub(super) fn largest(conversation: ConversationId, user: &str) -> Item {
     let empty = message(conversation, user, "");
-    let rest = limits::EVENT - ENVELOPE - empty.append.message.payload.as_str().len();
+    let rest = limits::MAX_EVENT_BYTES - ENVELOPE - empty.append.message.payload.as_str().len();
     message(conversation, user, &"x".repeat(rest))
 }
 
@@ -169,7 +169,7 @@ async fn assert_log(fixture: &Fixture, conversation: ConversationId, last: Seq) 
 }
 
 fn fits(event: &EncodedEvent) -> bool {
-    event.json.as_str().len() <= limits::EVENT
+    event.json.as_str().len() <= limits::MAX_EVENT_BYTES
 }
 
 /// Reads a whole history, newest first; says in how many pages.
@@ -221,7 +221,10 @@ async fn begin_with_metadata(fixture: &Fixture, key: &str) -> ConversationId {
     else {
         panic!("a creation");
     };
-    let custom = format!(r#"{{"custom":{{"x":"{}"}}}}"#, "x".repeat(limits::CUSTOM));
+    let custom = format!(
+        r#"{{"custom":{{"x":"{}"}}}}"#,
+        "x".repeat(limits::MAX_CUSTOM_BYTES)
+    );
     let command = CreateConversation {
         conversation: ConversationId(uuid::Uuid::now_v7()),
         metadata: JsonText::trusted(custom),

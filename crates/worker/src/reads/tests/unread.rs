@@ -304,7 +304,7 @@ async fn counted(pool: &PgPool, group: ConversationId, user: &str, up_to: Seq) -
     .fetch_one(pool)
     .await
     .unwrap();
-    count.cast_unsigned().min(limits::UNREAD)
+    count.cast_unsigned().min(limits::MAX_UNREAD_COUNT)
 }
 
 async fn shown(fixture: &Fixture, user: &str, conversation: ConversationId) -> Option<u64> {
