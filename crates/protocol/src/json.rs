@@ -23,7 +23,7 @@ pub use merge::merge_patch;
 /// Members of an object that are looked at one by one. No object of ours has as many: what is beyond is counted as unknown.
 const MAX_MEMBERS: usize = 256;
 /// Up to here every whole number is an IEEE 754 double.
-const EXACT: f64 = 9_007_199_254_740_992.0;
+const MAX_EXACT_NUMBER: f64 = 9_007_199_254_740_992.0;
 
 /// JSON text, kept byte for byte: raw in JSON, a string in MessagePack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,7 +236,7 @@ impl<'a> Fields<'a> {
         let raw = self.raw(name)?;
         let number = serde_json::from_str(raw.get()).ok().or_else(|| {
             let number: f64 = serde_json::from_str(raw.get()).ok()?;
-            let is_exact = number.fract() == 0.0 && (0.0..=EXACT).contains(&number);
+            let is_exact = number.fract() == 0.0 && (0.0..=MAX_EXACT_NUMBER).contains(&number);
             is_exact.then(|| format!("{number:.0}").parse().ok())?
         });
         if number.is_none() {

@@ -13,12 +13,12 @@ use crate::limits;
 use crate::timestamp::Timestamp;
 
 /// What a message's `kind` may be.
-pub const KIND: &str = "^(text|image|file|audio|video|x-[a-z0-9._-]{1,62})$";
+pub const KIND_PATTERN: &str = "^(text|image|file|audio|video|x-[a-z0-9._-]{1,62})$";
 /// Base64 (RFC 4648 section 4), padded, without stray bits at its end.
-pub const BASE64: &str =
+pub const BASE64_PATTERN: &str =
     "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
 /// A text without control characters: a user id, a login.
-pub const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
+pub const PRINTABLE_PATTERN: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
 
 fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
@@ -47,7 +47,7 @@ named! {
     UserId => text()
         .min_length(Some(1))
         .max_length(Some(128))
-        .pattern(Some(PRINTABLE))
+        .pattern(Some(PRINTABLE_PATTERN))
         .description(Some("A user: the `sub` of its tokens, opaque. At most 128 characters, none of them a control character."))
         .examples(["alice"])
         .build();
@@ -118,7 +118,7 @@ fn open_object() -> ObjectBuilder {
 #[must_use]
 pub fn message_kind() -> Object {
     text()
-        .pattern(Some(KIND))
+        .pattern(Some(KIND_PATTERN))
         .description(Some(
             "`text`, `image`, `file`, `audio`, `video`, or one of the product's own: `x-` and up to 62 of `a-z 0-9 . _ -`.",
         ))
@@ -140,7 +140,7 @@ pub fn message_metadata() -> Object {
 #[must_use]
 pub fn encrypted_content() -> Object {
     text()
-        .pattern(Some(BASE64))
+        .pattern(Some(BASE64_PATTERN))
         .max_length(Some(limits::ENCRYPTED_CONTENT.div_ceil(3) * 4))
         .description(Some(
             "The content encrypted, in base64 (RFC 4648 section 4, padded): at most 256 KiB, decoded.",

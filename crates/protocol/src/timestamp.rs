@@ -8,8 +8,8 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
 
 /// What four digits of a year can say.
-const FIRST: OffsetDateTime = datetime!(0000-01-01 00:00 UTC);
-const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59.999 UTC);
+const FIRST_TIME: OffsetDateTime = datetime!(0000-01-01 00:00 UTC);
+const LAST_TIME: OffsetDateTime = datetime!(9999-12-31 23:59:59.999 UTC);
 
 /// A point in time with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,9 +20,9 @@ impl Timestamp {
     #[must_use]
     pub fn new(at: OffsetDateTime) -> Self {
         let at = match at.checked_to_offset(time::UtcOffset::UTC) {
-            Some(at) => at.clamp(FIRST, LAST),
-            None if at.year() > 0 => LAST,
-            None => FIRST,
+            Some(at) => at.clamp(FIRST_TIME, LAST_TIME),
+            None if at.year() > 0 => LAST_TIME,
+            None => FIRST_TIME,
         };
         Self(at.replace_millisecond(at.millisecond()).unwrap_or(at))
     }
@@ -88,7 +88,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_time_is_written_as_the_general_formatter_writes_it(
-            seconds in FIRST.unix_timestamp()..=LAST.unix_timestamp(),
+            seconds in FIRST_TIME.unix_timestamp()..=LAST_TIME.unix_timestamp(),
             nanoseconds in 0..1_000_000_000_u32,
         ) {
             let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap();

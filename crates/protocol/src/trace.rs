@@ -45,20 +45,20 @@ fn is_id(text: &str, length: usize) -> bool {
 mod tests {
     use super::*;
 
-    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-    const SPAN: &str = "00f067aa0ba902b7";
+    const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const SPAN_ID: &str = "00f067aa0ba902b7";
 
     #[test]
     fn valid_values_name_trace_and_span() {
         let parsed = Some(TraceParent {
-            trace_id: TRACE,
-            span_id: SPAN,
+            trace_id: TRACE_ID,
+            span_id: SPAN_ID,
         });
         for text in [
-            format!("00-{TRACE}-{SPAN}-01"),
-            format!("00-{TRACE}-{SPAN}-00"),
-            format!("cc-{TRACE}-{SPAN}-01"),
-            format!("cc-{TRACE}-{SPAN}-01-what-comes"),
+            format!("00-{TRACE_ID}-{SPAN_ID}-01"),
+            format!("00-{TRACE_ID}-{SPAN_ID}-00"),
+            format!("cc-{TRACE_ID}-{SPAN_ID}-01"),
+            format!("cc-{TRACE_ID}-{SPAN_ID}-01-what-comes"),
         ] {
             assert_eq!(TraceParent::parse(&text), parsed, "{text}");
         }
@@ -69,16 +69,16 @@ mod tests {
         for text in [
             String::new(),
             "-".repeat(LENGTH_BYTES),
-            format!("ff-{TRACE}-{SPAN}-01"),
-            format!("00-{}-{SPAN}-01", TRACE.to_uppercase()),
-            format!("00-{}-{SPAN}-01", "0".repeat(32)),
-            format!("00-{TRACE}-{}-01", "0".repeat(16)),
-            format!("00-{TRACE}-{SPAN}"),
-            format!("00-{TRACE}-{SPAN}-1"),
-            format!("00-{TRACE}-{SPAN}-01-more"),
-            format!("cc-{TRACE}-{SPAN}-01.more"),
-            format!("0-{TRACE}-{SPAN}-001"),
-            format!(" 00-{TRACE}-{SPAN}-01"),
+            format!("ff-{TRACE_ID}-{SPAN_ID}-01"),
+            format!("00-{}-{SPAN_ID}-01", TRACE_ID.to_uppercase()),
+            format!("00-{}-{SPAN_ID}-01", "0".repeat(32)),
+            format!("00-{TRACE_ID}-{}-01", "0".repeat(16)),
+            format!("00-{TRACE_ID}-{SPAN_ID}"),
+            format!("00-{TRACE_ID}-{SPAN_ID}-1"),
+            format!("00-{TRACE_ID}-{SPAN_ID}-01-more"),
+            format!("cc-{TRACE_ID}-{SPAN_ID}-01.more"),
+            format!("0-{TRACE_ID}-{SPAN_ID}-001"),
+            format!(" 00-{TRACE_ID}-{SPAN_ID}-01"),
         ] {
             assert_eq!(TraceParent::parse(&text), None, "{text}");
         }

@@ -6,19 +6,19 @@ use crate::limits;
 use crate::revocation::RevocationTarget;
 
 /// The names and fixed fields of a command, or of its outcome.
-const FIELDS: usize = 256;
+const COMMAND_FIELDS_BYTES: usize = 256;
 /// The names and fixed fields of a request around its command.
 const REQUEST_FIELDS: usize = 384;
 /// What a membership has beside its user.
 const MEMBERSHIP_FIELDS: usize = 112;
 /// What a conversation has beside its metadata and its creator, as it is shown.
-const CONVERSATION_FIELDS: usize = 576;
+const CONVERSATION_FIELDS_BYTES: usize = 576;
 /// What a message has beside its sender and payload, as it is shown.
-const MESSAGE_FIELDS: usize = 512;
+const MESSAGE_FIELDS_BYTES: usize = 512;
 /// A user's id, escaped.
-const USER: usize = 128 * 4;
+const MAX_USER_BYTES: usize = 128 * 4;
 /// A conversation's metadata, the longest that an update may leave behind: a character takes six bytes at most.
-const METADATA: usize = limits::MAX_CUSTOM_BYTES
+const MAX_METADATA_BYTES: usize = limits::MAX_CUSTOM_BYTES
     + 6 * (limits::NAME_CHARS + limits::DESCRIPTION_CHARS + limits::AVATAR_CHARS)
     + 64;
 
@@ -26,7 +26,7 @@ impl Command {
     /// How many bytes it takes on the wire by itself, at most.
     #[must_use]
     pub fn weight(&self) -> usize {
-        FIELDS
+        COMMAND_FIELDS_BYTES
             + match self {
                 Self::CreateConversation(create) => {
                     let users = create.participants.iter().map(UserId::as_str);
@@ -67,9 +67,13 @@ impl Command {
     fn answer(&self, caller: &UserId) -> usize {
         match self {
             Self::CreateConversation(_) => {
-                CONVERSATION_FIELDS + 2 * of_user(caller.as_str()) + limits::PARTICIPANTS_SHOWN
+                CONVERSATION_FIELDS_BYTES
+                    + 2 * of_user(caller.as_str())
+                    + limits::PARTICIPANTS_SHOWN
             }
-            Self::UpdateConversation(_) => CONVERSATION_FIELDS + METADATA + USER,
+            Self::UpdateConversation(_) => {
+                CONVERSATION_FIELDS_BYTES + MAX_METADATA_BYTES + MAX_USER_BYTES
+            }
             Self::EditMessage(EditMessage {
                 answer: SendAnswer::Message,
                 content,
@@ -81,14 +85,14 @@ impl Command {
                 } else {
                     limits::MAX_EVENT_BYTES
                 };
-                MESSAGE_FIELDS + limits::MESSAGE_METADATA + USER + kept
+                MESSAGE_FIELDS_BYTES + limits::MESSAGE_METADATA + MAX_USER_BYTES + kept
             }
             Self::SendMessage(SendMessage {
                 answer: SendAnswer::Message,
                 ..
-            }) => MESSAGE_FIELDS + json_len(caller.as_str()),
+            }) => MESSAGE_FIELDS_BYTES + json_len(caller.as_str()),
             Self::DeleteMessage(delete) if delete.answer == SendAnswer::Message => {
-                MESSAGE_FIELDS + USER
+                MESSAGE_FIELDS_BYTES + MAX_USER_BYTES
             }
             Self::DeleteConversation(_)
             | Self::AddParticipants(_)

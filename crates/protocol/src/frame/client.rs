@@ -277,7 +277,7 @@ pub struct BadFrame {
 }
 
 /// Longest `id` of a frame, in bytes.
-const ID: usize = 128;
+const MAX_ID_BYTES: usize = 128;
 
 /// The fields of frames that are base64 in JSON.
 const BASE64_FIELDS: &[&str] = &["encryptedContent"];
@@ -325,10 +325,10 @@ impl ClientFrame {
     pub fn decode(json: &[u8]) -> Result<Self, BadFrame> {
         let mut fields = Fields::parse(json).map_err(|failure| BadFrame { id: None, failure })?;
         let given = fields.take::<String>("id");
-        if given.as_ref().is_some_and(|id| id.len() > ID) {
-            fields.reject("id", format!("must be at most {ID} bytes"));
+        if given.as_ref().is_some_and(|id| id.len() > MAX_ID_BYTES) {
+            fields.reject("id", format!("must be at most {MAX_ID_BYTES} bytes"));
         }
-        let id = given.filter(|id| id.len() <= ID);
+        let id = given.filter(|id| id.len() <= MAX_ID_BYTES);
         let bad = |failure| BadFrame {
             id: id.clone(),
             failure,
@@ -371,7 +371,7 @@ impl ClientFrame {
         })?;
         let json = packed.to_json(BASE64_FIELDS).map_err(|errors| {
             let id = packed.text("id");
-            let id = id.filter(|id| id.len() <= ID && !id.contains('\0'));
+            let id = id.filter(|id| id.len() <= MAX_ID_BYTES && !id.contains('\0'));
             BadFrame {
                 id: id.map(str::to_owned),
                 failure: Failure::validation(errors),

@@ -14,7 +14,7 @@ pub(super) const MAX_DEPTH: usize = 100;
 /// Members up to which a new name is compared with each one before it; those of a larger object are sorted at its end.
 const MAX_COMPARED: usize = 16;
 /// From here on a number may be an integer of more than 64 bits: 2^63.
-const HUGE: f64 = 9_223_372_036_854_775_808.0;
+const MIN_HUGE_NUMBER: f64 = 9_223_372_036_854_775_808.0;
 /// What is said of one.
 const TOO_LONG: &str =
     "is an integer of more than 64 bits, which not every reader has: give it as a string";
@@ -102,8 +102,8 @@ impl<'de> Place<'de> {
         self.step(Step::Name(self.names.len()));
         self.names.push(name);
         match (has_nul, is_twice) {
-            (true, _) => Err(E::custom(NUL)),
-            (_, true) => Err(E::custom(TWICE)),
+            (true, _) => Err(E::custom(NUL_REFUSED)),
+            (_, true) => Err(E::custom(DUPLICATE_REFUSED)),
             _ => Ok(()),
         }
     }
@@ -115,7 +115,7 @@ impl<'de> Place<'de> {
             own.sort_unstable();
             if let Some(at) = own.array_windows().position(|[a, b]| a == b) {
                 self.step(Step::Name(first + at));
-                return Err(E::custom(TWICE));
+                return Err(E::custom(DUPLICATE_REFUSED));
             }
         }
         self.names.truncate(first);
@@ -143,8 +143,8 @@ impl<'de> Place<'de> {
     }
 }
 
-const NUL: &str = "must not contain U+0000";
-const TWICE: &str = "is there twice";
+const NUL_REFUSED: &str = "must not contain U+0000";
+const DUPLICATE_REFUSED: &str = "is there twice";
 
 /// A member's name in a JSON pointer, cut where it is long.
 pub(crate) fn escaped(name: &str) -> String {
@@ -190,7 +190,7 @@ impl<'de> Visitor<'de> for Value<'_, 'de> {
         Ok(())
     }
     fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        self.place.has_huge |= number.abs() >= HUGE;
+        self.place.has_huge |= number.abs() >= MIN_HUGE_NUMBER;
         Ok(())
     }
     fn visit_unit<E>(self) -> Result<(), E> {
@@ -199,7 +199,7 @@ impl<'de> Visitor<'de> for Value<'_, 'de> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
         if text.contains('\0') {
-            Err(E::custom(NUL))
+            Err(E::custom(NUL_REFUSED))
         } else {
             Ok(())
         }
@@ -326,7 +326,7 @@ mod tests {
         ] {
             assert_eq!(
                 refused(bad),
-                (pointer.to_owned(), TWICE.to_owned()),
+                (pointer.to_owned(), DUPLICATE_REFUSED.to_owned()),
                 "{bad}"
             );
         }

@@ -272,7 +272,7 @@ fn login() -> RefOr<Schema> {
     let text = ObjectBuilder::new().schema_type(Type::String);
     let described = text.description(Some("Which: the tokens' claim `sessionId`."));
     let bounded = described.min_length(Some(1)).max_length(Some(128));
-    bounded.pattern(Some(schema::PRINTABLE)).into()
+    bounded.pattern(Some(schema::PRINTABLE_PATTERN)).into()
 }
 
 fn listed<T: ToSchema>(most: usize) -> RefOr<Schema> {
