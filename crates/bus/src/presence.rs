@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::signals::{Signalled, Signals};
-    use crate::testing::{SOON, Server};
+    use crate::testing::{Server, TEST_TIMEOUT};
 
     /// Gateways that answer as long as the set lives.
     async fn answering(bus: &Bus, gateways: &[u128]) -> JoinSet<()> {
@@ -167,7 +167,7 @@ mod tests {
                 .map(|n| GatewayId(Uuid::from_u128(n)))
                 .collect();
             let asked = bus.presence_of(&tenant, &question, &alive);
-            let told = timeout(SOON, asked).await.unwrap().unwrap();
+            let told = timeout(TEST_TIMEOUT, asked).await.unwrap().unwrap();
             assert_eq!((told.answers.len(), told.is_whole), (2, is_whole));
             assert_eq!(told.answers[0].words[0].user.as_str(), "alice");
         }

@@ -62,7 +62,7 @@ impl Publishing {
 
 /// Tells an event that JetStream will never take from one that it does not take now.
 fn failed(error: PublishError) -> BusError {
-    const PUBLISH: &str = "publish an event";
+    const PUBLISH_ACTION: &str = "publish an event";
     match error.kind() {
         PublishErrorKind::MaxPayloadExceeded => BusError::Refused,
         PublishErrorKind::TimedOut => BusError::Timeout,
@@ -75,7 +75,7 @@ fn failed(error: PublishError) -> BusError {
                     ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
                     | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM,
                 ) => BusError::Refused,
-                _ => BusError::nats(PUBLISH)(error),
+                _ => BusError::nats(PUBLISH_ACTION)(error),
             }
         }
     }

@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
     use crate::sessions::SessionsOf;
-    use crate::testing::{SOON, Server};
+    use crate::testing::{Server, TEST_TIMEOUT};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_request_ends_in_its_time_also_where_the_connection_takes_nothing() {
@@ -153,7 +153,7 @@ mod tests {
             tokio::time::timeout(Duration::from_millis(200), publish).await
         };
         let is_full = async { while one_more().await.is_ok() {} };
-        tokio::time::timeout(SOON, is_full).await.unwrap();
+        tokio::time::timeout(TEST_TIMEOUT, is_full).await.unwrap();
         let request = QueryRequest {
             version: 1,
             budget_ms: 100,

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::connection::{Bus, Settings};
 
 /// How long anything may take, on a machine that does other things.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A NATS server that ends with the test.
 pub(crate) struct Server {
@@ -54,7 +54,7 @@ impl Server {
         let bus = Bus::connect(&settings, "test").await.unwrap();
         let mut link = bus.connection();
         let connected = link.wait_for(|link| link.connected);
-        let connected = tokio::time::timeout(SOON, connected).await;
+        let connected = tokio::time::timeout(TEST_TIMEOUT, connected).await;
         connected.unwrap().unwrap();
         bus
     }

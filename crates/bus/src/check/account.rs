@@ -79,8 +79,8 @@ impl ApiError {
 /// # Errors
 /// The check that says what keeps it from being read; none where only the permission to ask or to hear is missing.
 pub(super) fn read(probed: &Probed, address: &str) -> Result<Account, Option<Check>> {
-    const NAME: &str = "nats.jetstream";
-    let fail = |found, remedy| Check::fail(NAME, address, found, remedy);
+    const CHECK_NAME: &str = "nats.jetstream";
+    let fail = |found, remedy| Check::fail(CHECK_NAME, address, found, remedy);
     let answer = match probed.answer(ACCOUNT_INFO_SUBJECT) {
         Some(Answer::Json(answer)) => answer,
         Some(Answer::NoResponders) if probed.domain().is_some() => {
@@ -133,7 +133,7 @@ pub(super) fn limits(
     role: Role,
     address: &str,
 ) -> Check {
-    const NAME: &str = "nats.limits";
+    const CHECK_NAME: &str = "nats.limits";
     let tier = format!("R{}", settings.nats_replicas);
     let (usage, copies) = match (account.tiers.is_empty(), account.tiers.get(&tier)) {
         (true, _) => (&account.usage, replicas(settings)),
@@ -144,7 +144,7 @@ pub(super) fn limits(
             );
             let remedy =
                 "give the account that tier, or set CONFAB_NATS_REPLICAS to one that it has";
-            return Check::fail(NAME, address, found, remedy);
+            return Check::fail(CHECK_NAME, address, found, remedy);
         }
     };
     let wanted = wanted(streams, settings, role, usage.limits.max_bytes_required);
@@ -159,14 +159,14 @@ pub(super) fn limits(
             list(&wanted)
         );
         let remedy = "raise max_file of the account, or set CONFAB_EVENTS_MAX_BYTES and CONFAB_SESSIONS_MAX_BYTES to what fits";
-        return Check::fail(NAME, address, found, remedy);
+        return Check::fail(CHECK_NAME, address, found, remedy);
     }
     let most = usage.limits.storage_max_stream_bytes;
     if let Some((stream, bytes)) = wanted.iter().find(|(_, bytes)| most > 0 && *bytes > most) {
         let found =
             format!("the account allows {most} bytes a stream, and {stream} is to have {bytes}");
         let remedy = "raise disk_max_stream_bytes of the account, or set CONFAB_EVENTS_MAX_BYTES and CONFAB_SESSIONS_MAX_BYTES to what fits";
-        return Check::fail(NAME, address, found, remedy);
+        return Check::fail(CHECK_NAME, address, found, remedy);
     }
     let number = i64::try_from(wanted.len()).unwrap_or(i64::MAX);
     let allowed = usage.limits.max_streams;
@@ -175,14 +175,19 @@ pub(super) fn limits(
         let found = format!(
             "the account allows {allowed} streams, {used} are there, and confab needs {number} more"
         );
-        return Check::fail(NAME, address, found, "raise max_streams of the account");
+        return Check::fail(
+            CHECK_NAME,
+            address,
+            found,
+            "raise max_streams of the account",
+        );
     }
     let bound = match limit {
         ..0 => "JetStream's storage has no limit for the account".to_owned(),
         _ => format!("the JetStream account has {left} of {limit} bytes left"),
     };
     Check::ok(
-        NAME,
+        CHECK_NAME,
         address,
         format!("{bound}; confab reserves {bytes} more"),
     )
@@ -230,7 +235,7 @@ mod tests {
     use super::*;
     use crate::check::{streams, tests::settings};
 
-    const GATEWAY: Role = Role::Gateway {
+    const GATEWAY_ROLE: Role = Role::Gateway {
         sessions_max_bytes: 500,
     };
 
@@ -259,22 +264,22 @@ mod tests {
     #[test]
     fn room_is_what_is_not_reserved() {
         let enough = account(&json!({"max_storage": 1600}));
-        assert_eq!(checked(enough, GATEWAY).status, CheckStatus::Ok);
+        assert_eq!(checked(enough, GATEWAY_ROLE).status, CheckStatus::Ok);
         let little = account(&json!({"max_storage": 1599}));
-        let check = checked(little.clone(), GATEWAY);
+        let check = checked(little.clone(), GATEWAY_ROLE);
         assert_eq!(check.status, CheckStatus::Fail);
         let words = "1499 of 1599 bytes left, and confab reserves 1500 more: CONFAB_EVENTS 1000";
         assert!(check.found.contains(words), "{}", check.found);
         assert!(check.remedy.unwrap().contains("CONFAB_EVENTS_MAX_BYTES"));
         assert_eq!(checked(little, Role::Worker).status, CheckStatus::Ok);
         let unlimited = account(&json!({"max_storage": -1}));
-        assert_eq!(checked(unlimited, GATEWAY).status, CheckStatus::Ok);
+        assert_eq!(checked(unlimited, GATEWAY_ROLE).status, CheckStatus::Ok);
     }
 
     #[test]
     fn other_limits_of_accounts_are_told() {
         let failed = |limits: Value| {
-            let check = checked(account(&limits), GATEWAY);
+            let check = checked(account(&limits), GATEWAY_ROLE);
             assert_eq!(check.status, CheckStatus::Fail, "{check:?}");
             check.found
         };
@@ -284,7 +289,7 @@ mod tests {
         let bounded = json!({"max_storage": 1700, "max_bytes_required": true});
         assert!(failed(bounded).contains("KV_confab_revocations 67108864"));
         let tiers = json!({"tiers": {"R3": {}}, "limits": {}});
-        let check = checked(tiers, GATEWAY);
+        let check = checked(tiers, GATEWAY_ROLE);
         assert!(check.found.contains("no limits for R1"), "{}", check.found);
     }
 

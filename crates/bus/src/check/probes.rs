@@ -265,10 +265,10 @@ fn refusal(text: &str) -> Option<Refused> {
 
 /// The check of what the user of the connection may do.
 pub(super) fn permissions(probed: &Probed, address: &str) -> Check {
-    const NAME: &str = "nats.permissions";
+    const CHECK_NAME: &str = "nats.permissions";
     let Some(first) = probed.refused.first() else {
         return Check::ok(
-            NAME,
+            CHECK_NAME,
             address,
             "the role may publish and subscribe what it needs",
         );
@@ -280,7 +280,7 @@ pub(super) fn permissions(probed: &Probed, address: &str) -> Check {
         .collect();
     let found = format!("NATS does not permit the role to: {}", list.join(", "));
     let remedy = "give the role's user at NATS the permissions of deploy/nats-permissions.conf";
-    Check::fail(NAME, address, found, remedy).caused_by(first.text.clone())
+    Check::fail(CHECK_NAME, address, found, remedy).caused_by(first.text.clone())
 }
 
 fn api(subject: String, payload: &'static str) -> Probe {

@@ -110,7 +110,7 @@ fn look(
     place: &str,
     settings: &Settings,
 ) -> Option<(bool, Check, Option<OffsetDateTime>)> {
-    const NAME: &str = "nats.stream";
+    const CHECK_NAME: &str = "nats.stream";
     let subject = stream_info(name);
     let silent = "see that more than half of the stream's servers run and are connected (`nats stream info`); a nats-server 2.15.1 \
                   whose store was full leaves the stream in error until it is restarted: restart nats-server";
@@ -119,7 +119,7 @@ fn look(
         None if probed.is_refused(&subject) => return None,
         Some(Answer::NoResponders) | None => {
             let check = Check::fail(
-                NAME,
+                CHECK_NAME,
                 place,
                 "JetStream does not tell about the stream",
                 silent,
@@ -130,10 +130,10 @@ fn look(
     match ApiError::of(answer) {
         Some(error) if error.err_code == NO_STREAM => {
             let found = "the stream is not there yet; the first role that starts makes it";
-            return Some((true, Check::ok(NAME, place, found), None));
+            return Some((true, Check::ok(CHECK_NAME, place, found), None));
         }
         Some(error) => {
-            let check = Check::fail(NAME, place, "the stream is in error", silent);
+            let check = Check::fail(CHECK_NAME, place, "the stream is in error", silent);
             return Some((false, check.caused_by(error.cause()), None));
         }
         None => {}
@@ -149,11 +149,11 @@ fn look(
     }
     let found = format!("what is published to {published} reaches no stream");
     let remedy = "let the leaf nodes and accounts between here and the stream's servers pass confab.v1.event.> and the domain's API on";
-    Some((false, Check::fail(NAME, place, found, remedy), time))
+    Some((false, Check::fail(CHECK_NAME, place, found, remedy), time))
 }
 
 fn of_info(name: &str, place: &str, info: &StreamInfo, settings: &Settings) -> Check {
-    const NAME: &str = "nats.stream";
+    const CHECK_NAME: &str = "nats.stream";
     let (bytes, most) = (info.state.bytes, info.config.max_bytes);
     let has_no_leader =
         |cluster: &Cluster| cluster.leader.as_deref().unwrap_or_default().is_empty();
@@ -161,10 +161,10 @@ fn of_info(name: &str, place: &str, info: &StreamInfo, settings: &Settings) -> C
         let found = "the stream has no leader: nothing can be stored";
         let remedy = "start the servers of the cluster that are down: more than half of the stream's must run; a server whose \
                       store was full leaves the stream in error until nats-server is restarted";
-        return Check::fail(NAME, place, found, remedy);
+        return Check::fail(CHECK_NAME, place, found, remedy);
     }
     if let Some((found, remedy)) = unfit(name, info) {
-        return Check::fail(NAME, place, found, remedy);
+        return Check::fail(CHECK_NAME, place, found, remedy);
     }
     let replicas = info.cluster.iter().flat_map(|cluster| &cluster.replicas);
     let offline = replicas
@@ -174,7 +174,7 @@ fn of_info(name: &str, place: &str, info: &StreamInfo, settings: &Settings) -> C
     if !offline.is_empty() {
         let found = format!("replicas of the stream are offline: {}", offline.join(", "));
         let remedy = "start those servers: when more than half of the replicas are offline, nothing can be stored";
-        return Check::warn(NAME, place, found, remedy);
+        return Check::warn(CHECK_NAME, place, found, remedy);
     }
     let (has, wanted) = (info.config.num_replicas, settings.nats_replicas);
     if has < wanted {
@@ -183,7 +183,7 @@ fn of_info(name: &str, place: &str, info: &StreamInfo, settings: &Settings) -> C
         let remedy = format!(
             "`nats stream edit {name} --replicas {wanted}`: a stream that is there is left as it is"
         );
-        return Check::warn(NAME, place, found, remedy);
+        return Check::warn(CHECK_NAME, place, found, remedy);
     }
     let age = info.config.max_age / 1_000_000_000;
     if name == EVENTS_STREAM && age > 0 && age < settings.events_max_age {
@@ -193,12 +193,12 @@ fn of_info(name: &str, place: &str, info: &StreamInfo, settings: &Settings) -> C
         let remedy = format!(
             "`nats stream edit {name} --max-age {wanted}s`: a stream that is there is left as it is"
         );
-        return Check::warn(NAME, place, found, remedy);
+        return Check::warn(CHECK_NAME, place, found, remedy);
     }
     if name == EVENTS_STREAM && info.config.discard == "new" {
         let found = "the stream refuses events when it is full, and does not drop the oldest";
         let remedy = format!("`nats stream edit {name} --discard old`");
-        return Check::warn(NAME, place, found, remedy);
+        return Check::warn(CHECK_NAME, place, found, remedy);
     }
     let bound = u64::try_from(most).unwrap_or_default();
     if name == stream_of(SESSIONS_BUCKET) && bound > 0 && bytes >= bound / 100 * FULL_PERCENT {
@@ -209,10 +209,14 @@ fn of_info(name: &str, place: &str, info: &StreamInfo, settings: &Settings) -> C
             "`nats stream edit {name} --max-bytes {}`",
             bound.saturating_mul(2)
         );
-        return Check::warn(NAME, place, found, remedy);
+        return Check::warn(CHECK_NAME, place, found, remedy);
     }
     let messages = info.state.messages;
-    Check::ok(NAME, place, format!("{messages} messages, {bytes} bytes"))
+    Check::ok(
+        CHECK_NAME,
+        place,
+        format!("{messages} messages, {bytes} bytes"),
+    )
 }
 
 /// What makes a stream, as its operator has set it, useless to confab, with the remedy.

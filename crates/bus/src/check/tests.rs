@@ -13,7 +13,7 @@ pub(super) fn settings(url: &str) -> Settings {
     }
 }
 
-const GATEWAY: Role = Role::Gateway {
+const GATEWAY_ROLE: Role = Role::Gateway {
     sessions_max_bytes: 1 << 20,
 };
 
@@ -26,7 +26,7 @@ fn wrong(checks: &[Check]) -> Vec<&Check> {
 #[tokio::test]
 async fn usable_server_passes_and_stays_unchanged() {
     let server = Server::start().await;
-    for role in [Role::Worker, GATEWAY] {
+    for role in [Role::Worker, GATEWAY_ROLE] {
         let checks = nats(&settings(&server.nats.url()), role).await;
         assert!(wrong(&checks).is_empty(), "{checks:?}");
         assert!(checks.len() >= 6, "{checks:?}");
@@ -35,7 +35,7 @@ async fn usable_server_passes_and_stays_unchanged() {
     let none = bus.stream_state().await.unwrap_err();
     assert!(matches!(none, crate::BusError::NoStream), "{none:?}");
     let made = bus.provision().await.unwrap();
-    for role in [Role::Worker, GATEWAY] {
+    for role in [Role::Worker, GATEWAY_ROLE] {
         let checks = nats(&settings(&server.nats.url()), role).await;
         let names: Vec<_> = checks.iter().map(|check| check.name).collect();
         assert!(names.contains(&"nats.clock"), "{names:?}");

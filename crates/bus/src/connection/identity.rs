@@ -47,8 +47,8 @@ pub(super) enum SecretError {
     Malformed { path: PathBuf, what: &'static str },
 }
 
-const CREDENTIALS: &str = "a credentials file with a user's JWT and the seed of its nkey";
-const SEED: &str = "the seed of a user's nkey";
+const CREDENTIALS_KIND: &str = "a credentials file with a user's JWT and the seed of its nkey";
+const SEED_KIND: &str = "the seed of a user's nkey";
 
 impl Target {
     /// Where and as whom `settings` say to connect.
@@ -176,15 +176,15 @@ impl Identity {
             }
             Self::Token(token) => auth.token = Some(token.read().await?),
             Self::Nkey(path) => {
-                let pair = key_pair(path, line(path).await?.trim(), SEED)?;
-                auth.signature = Some(sign(path, &pair, nonce, SEED)?);
+                let pair = key_pair(path, line(path).await?.trim(), SEED_KIND)?;
+                auth.signature = Some(sign(path, &pair, nonce, SEED_KIND)?);
                 auth.nkey = Some(pair.public_key());
             }
             Self::Credentials(path) => {
                 let text = contents(path).await?;
                 let block = |label| block(path, &text, label);
-                let pair = key_pair(path, block("USER NKEY SEED")?, CREDENTIALS)?;
-                auth.signature = Some(sign(path, &pair, nonce, CREDENTIALS)?);
+                let pair = key_pair(path, block("USER NKEY SEED")?, CREDENTIALS_KIND)?;
+                auth.signature = Some(sign(path, &pair, nonce, CREDENTIALS_KIND)?);
                 auth.jwt = Some(block("NATS USER JWT")?.to_owned());
             }
         }
@@ -232,7 +232,7 @@ fn block<'a>(path: &Path, text: &'a str, label: &str) -> Result<&'a str, SecretE
         .filter(|line| !line.starts_with('-'))
         .ok_or_else(|| SecretError::Malformed {
             path: path.to_owned(),
-            what: CREDENTIALS,
+            what: CREDENTIALS_KIND,
         })
 }
 

@@ -19,7 +19,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 /// Errors of servers that are remembered.
 const MAX_REMEMBERED: usize = 32;
-const SLOW: &str = "NATS messages were dropped: a subscriber was slow";
+const SLOW_SUBSCRIBER_LINE: &str = "NATS messages were dropped: a subscriber was slow";
 
 /// Follows the connection.
 #[derive(Debug)]
@@ -72,8 +72,8 @@ impl Observer {
             }
             Event::SlowConsumer(_) => {
                 // The library tells it for each message that it drops.
-                if self.is_news(SLOW) {
-                    warn!("{SLOW}");
+                if self.is_news(SLOW_SUBSCRIBER_LINE) {
+                    warn!("{SLOW_SUBSCRIBER_LINE}");
                 }
                 self.states.send_modify(|link| link.epoch += 1);
             }
@@ -203,7 +203,7 @@ mod tests {
             observer.observe(&Event::SlowConsumer(1)).await;
         }
         assert_eq!(link.borrow().epoch, 3, "each is a gap");
-        assert!(!observer.is_news(SLOW), "it was told");
+        assert!(!observer.is_news(SLOW_SUBSCRIBER_LINE), "it was told");
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::testing::SOON;
+use crate::testing::TEST_TIMEOUT;
 
 mod accounts;
 mod authentication;
@@ -15,9 +15,9 @@ mod rotation;
 mod tls;
 
 /// How often a condition is looked at.
-const GLANCE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// What nats-server logs of a client that it does not take.
-const REFUSED: &str = "authentication error";
+const REFUSED_LINE: &str = "authentication error";
 
 /// A NATS server that wants something of its clients.
 struct Strict {
@@ -69,10 +69,10 @@ impl Strict {
     async fn logs(&self, what: &str, from: usize) {
         let logged = async {
             while !self.log().get(from..).is_some_and(|new| new.contains(what)) {
-                sleep(GLANCE).await;
+                sleep(POLL_INTERVAL).await;
             }
         };
-        let logged = timeout(SOON, logged).await;
+        let logged = timeout(TEST_TIMEOUT, logged).await;
         logged.unwrap_or_else(|_late| panic!("no {what:?} in {}", self.log()));
     }
 
@@ -109,7 +109,7 @@ async fn is_connected(bus: &Bus) {
 
 async fn link_is(bus: &Bus, condition: impl FnMut(&Link) -> bool) {
     let mut link = bus.connection();
-    let reached = timeout(SOON, link.wait_for(condition)).await;
+    let reached = timeout(TEST_TIMEOUT, link.wait_for(condition)).await;
     reached.expect("the link in time").unwrap();
 }
 

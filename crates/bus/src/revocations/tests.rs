@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::*;
-use crate::testing::{SOON, Server};
+use crate::testing::{Server, TEST_TIMEOUT};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -116,7 +116,9 @@ async fn hears(heard: &mut mpsc::Receiver<Heard>, revocation: &Revocation) {
         }
         panic!("nobody tells any more");
     };
-    timeout(SOON, found).await.expect("not heard in time");
+    timeout(TEST_TIMEOUT, found)
+        .await
+        .expect("not heard in time");
 }
 
 async fn announce(bus: &Bus, revocation: &Revocation) {
@@ -125,7 +127,7 @@ async fn announce(bus: &Bus, revocation: &Revocation) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    timeout(SOON, announced).await.unwrap();
+    timeout(TEST_TIMEOUT, announced).await.unwrap();
 }
 
 /// What NATS holds under a key of the bucket.
@@ -173,7 +175,7 @@ async fn a_record_leaves_the_bucket_when_it_expires() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    timeout(SOON, gone).await.unwrap();
+    timeout(TEST_TIMEOUT, gone).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -200,7 +202,7 @@ async fn after_a_restart_with_an_erased_store_a_gateway_reads_again_and_hears_ag
     running.server.nats.erase_store().unwrap();
     running.server.nats.up().await.unwrap();
     let reads = async { while !matches!(running.heard.recv().await, Some(Heard::ReadAgain)) {} };
-    timeout(SOON, reads).await.unwrap();
+    timeout(TEST_TIMEOUT, reads).await.unwrap();
     let second = login(2, "second");
     put_in_bucket_only(&running.bus, &second).await;
     hears(&mut running.heard, &second).await;
@@ -222,7 +224,7 @@ async fn what_is_no_revocation_is_told_as_such_and_stops_nothing() {
                 }
             }
         };
-        timeout(SOON, told).await.unwrap();
+        timeout(TEST_TIMEOUT, told).await.unwrap();
     }
     let good = login(1, "good");
     announce(&running.bus, &good).await;
@@ -245,5 +247,5 @@ async fn put_in_bucket_only(bus: &Bus, revocation: &Revocation) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    timeout(SOON, put).await.unwrap();
+    timeout(TEST_TIMEOUT, put).await.unwrap();
 }

@@ -4,7 +4,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::*;
-use crate::testing::{SOON, Server};
+use crate::testing::{Server, TEST_TIMEOUT};
 
 fn session(n: u32) -> Session {
     let at = format!("2026-07-01T12:00:{:02}.{:03}Z", n / 1000, n % 1000);
@@ -79,7 +79,7 @@ async fn every_gateway_is_asked_once_and_one_that_is_silent_is_waited_for_a_seco
     let both: Vec<_> = gateways(&[1, 2]);
     for (alive, waits) in [(both, false), (gateways(&[1, 2, 3]), true), (vec![], true)] {
         let began = Instant::now();
-        let asked = timeout(SOON, bus.sessions_of(&of, &alive)).await;
+        let asked = timeout(TEST_TIMEOUT, bus.sessions_of(&of, &alive)).await;
         let listed: Vec<_> = asked.unwrap().unwrap().iter().map(|s| s.id).collect();
         assert_eq!(listed, [session(2).id, session(1).id]);
         assert_eq!(began.elapsed() >= ANSWER_TIMEOUT, waits);
@@ -93,7 +93,7 @@ async fn without_nats_nobody_is_asked() {
     server.nats.kill().unwrap();
     let mut link = bus.connection();
     let away = link.wait_for(|link| !link.connected);
-    timeout(SOON, away).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, away).await.unwrap().unwrap();
     let of = SessionsOf::new("acme".parse().unwrap(), "alice".parse().unwrap());
     let asked = bus.sessions_of(&of, &[]).await;
     assert!(matches!(asked, Err(BusError::Disconnected)));

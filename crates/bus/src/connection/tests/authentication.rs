@@ -5,19 +5,20 @@ use nkeys::KeyPair;
 use super::accounts::Operator;
 use super::*;
 
-const USERS: &str = "authorization { users: [{ user: \"gate way\", password: \"p@ss:w/rd\" }] }\n";
-const TOKEN: &str = "authorization { token: \"s3cr3t/t0ken\" }\n";
+const USERS_CONFIG: &str =
+    "authorization { users: [{ user: \"gate way\", password: \"p@ss:w/rd\" }] }\n";
+const TOKEN_CONFIG: &str = "authorization { token: \"s3cr3t/t0ken\" }\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn user_and_password_are_taken_from_settings() {
-    let server = Strict::start(USERS).await;
-    server.refuses(&server.settings(), REFUSED).await;
+    let server = Strict::start(USERS_CONFIG).await;
+    server.refuses(&server.settings(), REFUSED_LINE).await;
     let mut settings = server.settings();
     settings.auth.nats_user = Some("gate way".to_owned());
     settings.auth.nats_password = Some("p@ss:w/rd".to_owned());
     server.takes(&settings).await;
     settings.auth.nats_password = Some("wrong".to_owned());
-    server.refuses(&settings, REFUSED).await;
+    server.refuses(&settings, REFUSED_LINE).await;
     settings.auth.nats_password = None;
     settings.auth.nats_password_file = Some(server.write("password", "p@ss:w/rd\n"));
     server.takes(&settings).await;
@@ -28,19 +29,19 @@ async fn user_and_password_are_taken_from_settings() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn user_and_password_are_taken_from_url() {
-    let server = Strict::start(USERS).await;
+    let server = Strict::start(USERS_CONFIG).await;
     server
         .takes(&server.settings_with("gate%20way:p%40ss%3Aw%2Frd"))
         .await;
     server
-        .refuses(&server.settings_with("gate%20way:wrong"), REFUSED)
+        .refuses(&server.settings_with("gate%20way:wrong"), REFUSED_LINE)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn token_is_taken_from_settings_file_and_url() {
-    let server = Strict::start(TOKEN).await;
-    server.refuses(&server.settings(), REFUSED).await;
+    let server = Strict::start(TOKEN_CONFIG).await;
+    server.refuses(&server.settings(), REFUSED_LINE).await;
     server.takes(&server.settings_with("s3cr3t%2Ft0ken")).await;
     let mut settings = server.settings();
     settings.auth.nats_token = Some("s3cr3t/t0ken".to_owned());
@@ -59,11 +60,11 @@ async fn nkey_seed_file_answers_the_challenge() {
     );
     let server = Strict::start(&users).await;
     let mut settings = server.settings();
-    server.refuses(&settings, REFUSED).await;
+    server.refuses(&settings, REFUSED_LINE).await;
     settings.auth.nats_nkey = Some(server.write("seed", &pair.seed().unwrap()));
     server.takes(&settings).await;
     settings.auth.nats_nkey = Some(server.write("other", &other.seed().unwrap()));
-    server.refuses(&settings, REFUSED).await;
+    server.refuses(&settings, REFUSED_LINE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,13 +72,13 @@ async fn credentials_file_answers_the_challenge() {
     let operator = Operator::new();
     let server = Strict::start(&operator.config()).await;
     let mut settings = server.settings();
-    server.refuses(&settings, REFUSED).await;
+    server.refuses(&settings, REFUSED_LINE).await;
     let credentials = operator.credentials(Duration::from_secs(600));
     settings.auth.nats_credentials = Some(server.write("gateway.creds", &credentials));
     server.takes(&settings).await;
     let foreign = Operator::new().credentials(Duration::from_secs(600));
     settings.auth.nats_credentials = Some(server.write("foreign.creds", &foreign));
-    server.refuses(&settings, REFUSED).await;
+    server.refuses(&settings, REFUSED_LINE).await;
 }
 
 /// The error of settings that cannot be run with.

@@ -29,9 +29,9 @@ async fn service_begins_once_its_subjects_are_permitted() {
         server.nats.reload().unwrap();
         let started = async {
             while Service::start(&bus, id, "0.0.0").await.is_err() {
-                sleep(GLANCE).await;
+                sleep(POLL_INTERVAL).await;
             }
         };
-        timeout(SOON, started).await.unwrap();
+        timeout(TEST_TIMEOUT, started).await.unwrap();
     }
 }

@@ -35,10 +35,12 @@ async fn hub_and_leaf(folder: &TempDir) -> (Strict, Strict, Settings, Bus) {
     let bus = leaf.takes(&settings).await;
     let provisioned = async {
         while bus.provision().await.is_err() {
-            sleep(GLANCE).await;
+            sleep(POLL_INTERVAL).await;
         }
     };
-    timeout(SOON, provisioned).await.expect("a link to the hub");
+    timeout(TEST_TIMEOUT, provisioned)
+        .await
+        .expect("a link to the hub");
     (hub, leaf, settings, bus)
 }
 
@@ -62,10 +64,12 @@ async fn streams_are_in_the_domain_of_settings() {
             {
                 return acknowledged;
             }
-            sleep(GLANCE).await;
+            sleep(POLL_INTERVAL).await;
         }
     };
-    timeout(SOON, published).await.expect("an acknowledgement");
+    timeout(TEST_TIMEOUT, published)
+        .await
+        .expect("an acknowledgement");
     let at_hub = hub.takes(&hub.settings()).await;
     assert_eq!(at_hub.stream_state().await.unwrap().messages, 1);
     let at_leaf = leaf.takes(&leaf.settings()).await;
@@ -104,7 +108,7 @@ async fn buckets_are_written_in_the_domain_of_settings() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checks_look_into_the_domain_of_settings() {
-    const GATEWAY: Role = Role::Gateway {
+    const GATEWAY_ROLE: Role = Role::Gateway {
         sessions_max_bytes: 1 << 20,
     };
     let folder = tempfile::tempdir().unwrap();
@@ -115,7 +119,7 @@ async fn checks_look_into_the_domain_of_settings() {
             .filter(|check| check.status == CheckStatus::Fail);
         failed.cloned().collect::<Vec<_>>()
     };
-    for role in [Role::Worker, GATEWAY] {
+    for role in [Role::Worker, GATEWAY_ROLE] {
         let checks = check::nats(&settings, role).await;
         assert!(failed(&checks).is_empty(), "{checks:?}");
         let names: Vec<_> = checks.iter().map(|check| check.name).collect();

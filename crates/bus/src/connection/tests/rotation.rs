@@ -15,7 +15,7 @@ async fn survives(
     let bus = server.takes(&settings).await;
     let from = server.log().len();
     server.restart(new_extra).await;
-    server.logs(REFUSED, from).await;
+    server.logs(REFUSED_LINE, from).await;
     assert!(!bus.is_connected(), "the old secret is not taken any more");
     replace(&server);
     link_is(&bus, |link| link.connected && link.epoch >= 2).await;
@@ -66,10 +66,10 @@ async fn replaced_nkey_is_read_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credentials_replaced_before_expiry_keep_the_connection() {
-    const LIFE: Duration = Duration::from_secs(3);
+    const TOKEN_LIFETIME: Duration = Duration::from_secs(3);
     let operator = Operator::new();
     let server = Strict::start(&operator.config()).await;
-    let path = server.write("gateway.creds", &operator.credentials(LIFE));
+    let path = server.write("gateway.creds", &operator.credentials(TOKEN_LIFETIME));
     let mut settings = server.settings();
     settings.auth.nats_credentials = Some(path);
     let bus = server.takes(&settings).await;
@@ -79,20 +79,20 @@ async fn credentials_replaced_before_expiry_keep_the_connection() {
     // The server ends the connection at the expiry of what it was made with.
     link_is(&bus, |link| link.connected && link.epoch >= 2).await;
     let new = server.log().split_off(from);
-    assert!(!new.contains(REFUSED), "{new}");
+    assert!(!new.contains(REFUSED_LINE), "{new}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credentials_replaced_after_expiry_reconnect() {
-    const LIFE: Duration = Duration::from_secs(2);
+    const TOKEN_LIFETIME: Duration = Duration::from_secs(2);
     let operator = Operator::new();
     let server = Strict::start(&operator.config()).await;
-    let path = server.write("gateway.creds", &operator.credentials(LIFE));
+    let path = server.write("gateway.creds", &operator.credentials(TOKEN_LIFETIME));
     let mut settings = server.settings();
     settings.auth.nats_credentials = Some(path.clone());
     let bus = server.takes(&settings).await;
     let from = server.log().len();
-    server.logs(REFUSED, from).await;
+    server.logs(REFUSED_LINE, from).await;
     std::fs::remove_file(&path).unwrap();
     link_is(&bus, |link| !link.connected).await;
     let renewed = operator.credentials(Duration::from_secs(600));

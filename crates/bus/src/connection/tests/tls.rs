@@ -139,10 +139,12 @@ async fn bare(config: &Path, log: &Path, port: u16) -> Process {
             .await
             .is_err()
         {
-            sleep(GLANCE).await;
+            sleep(POLL_INTERVAL).await;
         }
     };
-    timeout(SOON, listens).await.expect("a server that listens");
+    timeout(TEST_TIMEOUT, listens)
+        .await
+        .expect("a server that listens");
     process
 }
 

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::publish::Outgoing;
-use crate::testing::{SOON, Server};
+use crate::testing::{Server, TEST_TIMEOUT};
 
-const ALL: Reach = Reach {
+const WHOLE_STREAM: Reach = Reach {
     age: Duration::from_secs(60),
     bytes: 1 << 20,
 };
@@ -60,17 +60,17 @@ async fn read(mut past: Past) -> (Vec<Seq>, u64, PastEnd) {
             }
         }
     };
-    let end = timeout(SOON, Box::pin(reading)).await.unwrap();
+    let end = timeout(TEST_TIMEOUT, Box::pin(reading)).await.unwrap();
     (seqs, malformed, end)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_is_read_in_order_up_to_the_opening_and_no_further() {
     let (_server, bus) = started().await;
-    let empty = Past::open(&bus, ALL).await.unwrap();
+    let empty = Past::open(&bus, WHOLE_STREAM).await.unwrap();
     assert_eq!(read(empty).await, (vec![], 0, PastEnd::Whole));
     publish(&bus, 1..=300).await;
-    let past = Past::open(&bus, ALL).await.unwrap();
+    let past = Past::open(&bus, WHOLE_STREAM).await.unwrap();
     publish(&bus, 301..=310).await;
     let all: Vec<_> = (1..=300).collect();
     assert_eq!(read(past).await, (all, 0, PastEnd::Whole));
@@ -89,7 +89,7 @@ async fn changes_name_their_message_and_what_is_no_event_is_passed_over() {
     put(&bus, &change(2, EventType::MessageEdited, Some(1))).await;
     put(&bus, &change(3, EventType::MessageEdited, None)).await;
     put(&bus, &change(4, EventType::MessageDeleted, Some(1))).await;
-    let mut past = Past::open(&bus, ALL).await.unwrap();
+    let mut past = Past::open(&bus, WHOLE_STREAM).await.unwrap();
     let PastItem::Run(events, malformed) = past.next().await else {
         panic!("nothing was read");
     };
@@ -108,7 +108,7 @@ async fn the_oldest_are_left_out_by_age_and_by_bytes() {
     let age = dated(40).await - dated(21).await;
     let young = Reach {
         age: age.try_into().unwrap(),
-        ..ALL
+        ..WHOLE_STREAM
     };
     let past = Past::open(&bus, young).await.unwrap();
     let newest: Vec<_> = (21..=40).collect();
@@ -116,7 +116,7 @@ async fn the_oldest_are_left_out_by_age_and_by_bytes() {
     let info = bus.stream_info().await.unwrap();
     let few = Reach {
         bytes: info.state.bytes / 4,
-        ..ALL
+        ..WHOLE_STREAM
     };
     let past = Past::open(&bus, few).await.unwrap();
     let newest: Vec<_> = (31..=40).collect();
@@ -128,7 +128,7 @@ async fn it_ends_when_the_stream_is_erased_under_it_and_goes_on_after_a_restart(
     let (mut server, bus) = started().await;
     let count = 3 * u64::try_from(BATCH_MESSAGES).unwrap();
     publish(&bus, 1..=count).await;
-    let mut past = Past::open(&bus, ALL).await.unwrap();
+    let mut past = Past::open(&bus, WHOLE_STREAM).await.unwrap();
     let PastItem::Run(first, 0) = past.next().await else {
         panic!("nothing was read");
     };
@@ -139,7 +139,7 @@ async fn it_ends_when_the_stream_is_erased_under_it_and_goes_on_after_a_restart(
     let rest: Vec<_> = (1..=count).skip(first.len()).collect();
     assert_eq!(seqs, rest);
 
-    let mut past = Past::open(&bus, ALL).await.unwrap();
+    let mut past = Past::open(&bus, WHOLE_STREAM).await.unwrap();
     assert!(matches!(past.next().await, PastItem::Run(..)));
     server.nats.kill().unwrap();
     server.nats.erase_store().unwrap();

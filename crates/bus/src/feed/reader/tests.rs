@@ -13,7 +13,7 @@ use crate::publish::Outgoing;
 use crate::testing::Server;
 
 /// How long a consumer that gives nothing may stay unnoticed, on a machine that runs other tests.
-const DEADLINE: Duration = Duration::from_secs(60);
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Who reads may publish all but this; who writes may all.
@@ -35,7 +35,7 @@ async fn connect(server: &Server, user: &str) -> Bus {
     let bus = Bus::connect(&settings, user).await.unwrap();
     let mut link = bus.connection();
     let connected = link.wait_for(|link| link.connected);
-    timeout(DEADLINE, connected).await.unwrap().unwrap();
+    timeout(NOTICE_TIMEOUT, connected).await.unwrap().unwrap();
     bus
 }
 
@@ -59,7 +59,7 @@ async fn publish(bus: &Bus, seq: u64) {
             sleep(POLL_INTERVAL).await;
         }
     };
-    timeout(DEADLINE, published).await.unwrap();
+    timeout(NOTICE_TIMEOUT, published).await.unwrap();
 }
 
 /// Waits until nobody reads the stream.
@@ -76,7 +76,7 @@ async fn delete_consumers(stream: &Stream<()>) {
             }
         }
     };
-    timeout(DEADLINE, gone).await.unwrap();
+    timeout(NOTICE_TIMEOUT, gone).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,12 +88,12 @@ async fn consumer_that_gives_nothing_is_told_and_replaced() {
     );
     let mut feed = Feed::begin(&reader).await;
     publish(&writer, 1).await;
-    let first = timeout(DEADLINE, feed.next()).await.unwrap();
+    let first = timeout(NOTICE_TIMEOUT, feed.next()).await.unwrap();
     assert!(matches!(first, FeedItem::Event(..)), "{first:?}");
     server.reconfigure(&users("$JS.API.CONSUMER.CREATE.>"));
     delete_consumers(&writer.events().await.unwrap()).await;
     publish(&writer, 2).await;
-    let stalled = timeout(DEADLINE, feed.next()).await.unwrap();
+    let stalled = timeout(NOTICE_TIMEOUT, feed.next()).await.unwrap();
     assert!(matches!(stalled, FeedItem::Stalled), "{stalled:?}");
     let monitor = Arc::clone(&feed.monitor);
     let mut mending = JoinSet::new();
@@ -106,16 +106,16 @@ async fn consumer_that_gives_nothing_is_told_and_replaced() {
             sleep(POLL_INTERVAL).await;
         }
     };
-    timeout(DEADLINE, told).await.unwrap();
+    timeout(NOTICE_TIMEOUT, told).await.unwrap();
     server.reconfigure(&users("nothing"));
-    let mended = timeout(DEADLINE, mending.join_next()).await;
+    let mended = timeout(NOTICE_TIMEOUT, mending.join_next()).await;
     let (broken, mut feed) = mended.unwrap().unwrap().unwrap();
     assert!(
         matches!(broken, FeedItem::Broken(Break::Stalled)),
         "{broken:?}"
     );
     publish(&writer, 3).await;
-    let next = timeout(DEADLINE, feed.next()).await.unwrap();
+    let next = timeout(NOTICE_TIMEOUT, feed.next()).await.unwrap();
     let FeedItem::Event(event, _) = next else {
         panic!("{next:?}");
     };

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PERIOD: Duration = Duration::from_secs(300);
+const BASE_PERIOD: Duration = Duration::from_secs(300);
 
 fn position(n: u128, seq: u64) -> Position {
     Position {
@@ -22,7 +22,7 @@ fn user() -> Uuid {
 
 #[test]
 fn sessions_that_differ_little_share_a_base_that_is_put_once_a_period() {
-    let (bases, start) = (Bases::new(PERIOD), Instant::now());
+    let (bases, start) = (Bases::new(BASE_PERIOD), Instant::now());
     let mut all = positions(1000, 5);
     let first = bases.plan(user(), &all, start).unwrap();
     assert!(first.put.is_some() && first.is_new);
@@ -38,11 +38,11 @@ fn sessions_that_differ_little_share_a_base_that_is_put_once_a_period() {
     );
     assert_eq!(second.difference.differs, [position(3, 9)]);
     assert_eq!(second.difference.gone.len(), 1);
-    let later = bases.plan(user(), &all, start + PERIOD).unwrap();
+    let later = bases.plan(user(), &all, start + BASE_PERIOD).unwrap();
     assert!(later.put.is_some() && !later.is_new);
-    bases.stored(first.name, start + PERIOD, 1.0);
-    bases.lost(start + PERIOD);
-    let lost = bases.plan(user(), &all, start + PERIOD).unwrap();
+    bases.stored(first.name, start + BASE_PERIOD, 1.0);
+    bases.lost(start + BASE_PERIOD);
+    let lost = bases.plan(user(), &all, start + BASE_PERIOD).unwrap();
     assert!(lost.put.is_some(), "the bucket may have lost it");
     let others = bases.plan(Uuid::from_u128(8), &all, start).unwrap();
     assert!(others.is_new, "another user's is another");
@@ -50,7 +50,7 @@ fn sessions_that_differ_little_share_a_base_that_is_put_once_a_period() {
 
 #[test]
 fn record_that_differs_much_has_a_base_of_its_own() {
-    let (bases, start) = (Bases::new(PERIOD), Instant::now());
+    let (bases, start) = (Bases::new(BASE_PERIOD), Instant::now());
     for n in 0..20_u64 {
         let plan = bases.plan(user(), &positions(1000, n), start + Duration::from_secs(n));
         assert!(plan.unwrap().is_new);
@@ -61,7 +61,7 @@ fn record_that_differs_much_has_a_base_of_its_own() {
 
 #[test]
 fn known_bases_are_bounded() {
-    let (bases, start) = (Bases::new(PERIOD), Instant::now());
+    let (bases, start) = (Bases::new(BASE_PERIOD), Instant::now());
     let many = positions(20_000, 1);
     for n in 0..150_u64 {
         let at = start + Duration::from_secs(n);

@@ -4,9 +4,9 @@ use uuid::Uuid;
 use super::super::Position;
 use super::super::testing::record;
 use super::*;
-use crate::testing::{SOON, Server};
+use crate::testing::{Server, TEST_TIMEOUT};
 
-const WINDOW: Duration = Duration::from_secs(90);
+const RESUME_WINDOW: Duration = Duration::from_secs(90);
 
 fn session(n: u128) -> SessionId {
     SessionId(Uuid::from_u128(n))
@@ -14,7 +14,7 @@ fn session(n: u128) -> SessionId {
 
 async fn start() -> (Server, Bucket) {
     let server = Server::start().await;
-    let bucket = Bucket::new(server.connect().await, WINDOW);
+    let bucket = Bucket::new(server.connect().await, RESUME_WINDOW);
     bucket.provision().await.unwrap();
     (server, bucket)
 }
@@ -93,7 +93,7 @@ async fn a_bucket_deleted_by_hand_is_missing_until_it_is_made_anew() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bucket_explains_itself_and_keeps_records_as_long_as_the_window_needs() {
     let (server, bucket) = start().await;
-    let longer = Bucket::new(server.connect().await, WINDOW * 2);
+    let longer = Bucket::new(server.connect().await, RESUME_WINDOW * 2);
     longer.provision().await.unwrap();
     bucket.provision().await.unwrap();
     let stream = bucket.bus.jetstream.get_stream("KV_confab_sessions").await;
@@ -150,7 +150,7 @@ async fn without_nats_nothing_is_queued() {
     server.nats.kill().unwrap();
     let mut link = bucket.bus.connection();
     let away = link.wait_for(|link| !link.connected);
-    timeout(SOON, away).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, away).await.unwrap().unwrap();
     let put = bucket
         .put(session(1), &Entry::Live(Box::new(record(1))), 0)
         .await;
@@ -189,14 +189,14 @@ async fn bytes(bucket: &Bucket) -> u64 {
 
 /// Another gateway, which knows nothing of what the first one wrote.
 async fn other(server: &Server) -> Bucket {
-    Bucket::new(server.connect().await, WINDOW)
+    Bucket::new(server.connect().await, RESUME_WINDOW)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_of_one_user_share_what_they_have_in_common() {
-    const CONVERSATIONS: u128 = 2000;
+    const CONVERSATION_COUNT: u128 = 2000;
     let (server, bucket) = start().await;
-    let mut all = positions(CONVERSATIONS, 1_000_000);
+    let mut all = positions(CONVERSATION_COUNT, 1_000_000);
     let first = stored_with(&bucket, 0, all.clone()).await;
     for n in 1..100_u64 {
         all[7].seq = 2_000_000 + n;
@@ -243,7 +243,7 @@ async fn record_whose_base_is_lost_says_only_whose_it_is() {
 async fn full_bucket_takes_no_new_records_and_keeps_the_others() {
     const MAX_BYTES: i64 = 200_000;
     let server = Server::start().await;
-    let unbounded = Bucket::new(server.connect().await, WINDOW).with_max_bytes(-1);
+    let unbounded = Bucket::new(server.connect().await, RESUME_WINDOW).with_max_bytes(-1);
     unbounded.provision().await.unwrap();
     // One that was made without a bound is given one.
     let bucket = other(&server).await.with_max_bytes(MAX_BYTES);

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::super::testing::record;
 use super::*;
-use crate::testing::{SOON, Server};
+use crate::testing::{Server, TEST_TIMEOUT};
 
 fn gateway(n: u128) -> GatewayId {
     GatewayId(Uuid::from_u128(n))
@@ -15,14 +15,17 @@ fn session(n: u128) -> SessionId {
 }
 
 async fn next(questions: &mut RecordQuestions) -> Asked {
-    timeout(SOON, questions.next()).await.unwrap().unwrap()
+    timeout(TEST_TIMEOUT, questions.next())
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 /// What several hold, of which all but one lost it.
-const MOVED: u128 = 7;
+const MOVED_ID: u128 = 7;
 
 /// A gateway that lets go what is asked for, and holds session n when it is gateway n. Gateway n holds the n-th generation
-/// of [`MOVED`].
+/// of [`MOVED_ID`].
 async fn answering(bus: &Bus, n: u128) -> JoinSet<()> {
     let mut questions = bus.record_questions(gateway(n)).await.unwrap();
     bus.client.flush().await.unwrap();
@@ -37,7 +40,7 @@ async fn answering(bus: &Bus, n: u128) -> JoinSet<()> {
                 Asked::Record(id, reply) => {
                     let generation = match id {
                         _ if id == session(n) => Some(4),
-                        _ if id == session(MOVED) => u64::try_from(n).ok(),
+                        _ if id == session(MOVED_ID) => u64::try_from(n).ok(),
                         _ => None,
                     };
                     let own = generation.map(|n| Entry::Live(Box::new(record(n))));
@@ -118,7 +121,7 @@ async fn whoever_holds_a_record_says_so_and_who_is_silent_is_waited_for_briefly(
     // Also when one of them says nothing.
     let three = [gateway(1), gateway(2), gateway(3)];
     for others in [&both[..], &three] {
-        let held = bus.held_record(session(MOVED), others).await.unwrap();
+        let held = bus.held_record(session(MOVED_ID), others).await.unwrap();
         let generation = held.entry.map(|held| held.standing().generation);
         assert_eq!(generation, Some(2), "the owner's");
     }

@@ -6,14 +6,14 @@ use uuid::Uuid;
 
 use super::*;
 use crate::rpc::{CommandIncoming, Incoming, Service, WorkerId};
-use crate::testing::{SOON, Server};
+use crate::testing::{Server, TEST_TIMEOUT};
 
 /// A worker's service, whose subscriptions NATS has.
 async fn service(worker: &Bus, id: WorkerId) -> Service {
     let service = Service::start(worker, id, "0.0.0").await.unwrap();
     // What comes behind them on the same connection is answered.
     let ping = worker.client.request("$SRV.PING.confab-worker", "".into());
-    timeout(SOON, ping).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, ping).await.unwrap().unwrap();
     service
 }
 
@@ -43,11 +43,11 @@ async fn send(inbox: &Inbox, token: u64, target: Target) -> Result<(), RpcError>
 }
 
 async fn next(inbox: &mut Inbox) -> (Token, Result<Part, RpcError>) {
-    timeout(SOON, inbox.next()).await.unwrap().unwrap()
+    timeout(TEST_TIMEOUT, inbox.next()).await.unwrap().unwrap()
 }
 
 async fn incoming(service: &mut Service) -> CommandIncoming {
-    match timeout(SOON, service.next()).await.unwrap() {
+    match timeout(TEST_TIMEOUT, service.next()).await.unwrap() {
         Some(Incoming::Command(incoming)) => incoming,
         other => panic!("{other:?}"),
     }
@@ -102,7 +102,7 @@ async fn parts_of_several_batches_are_told_apart() {
     let stats = gateway
         .client
         .request("$SRV.STATS.confab-worker", "".into());
-    let stats = timeout(SOON, stats).await.unwrap().unwrap();
+    let stats = timeout(TEST_TIMEOUT, stats).await.unwrap().unwrap();
     let stats: serde_json::Value = serde_json::from_slice(&stats.payload).unwrap();
     let endpoints = stats["endpoints"].as_array().unwrap();
     let counted = endpoints.iter().find(|one| one["name"] == "command-direct");
@@ -136,7 +136,7 @@ async fn batch_of_another_version_is_refused_as_undone() {
     };
     let sent = inbox.sender().send(Token(1), Target::Any, &batch).await;
     sent.unwrap();
-    let refused = timeout(SOON, service.next()).await.unwrap();
+    let refused = timeout(TEST_TIMEOUT, service.next()).await.unwrap();
     assert!(matches!(refused, Some(Incoming::Malformed)));
     let (_, told) = next(&mut inbox).await;
     let error = told.unwrap_err();
@@ -170,7 +170,7 @@ async fn inbox_hears_answers_again_after_a_reconnect() {
             }
         }
     };
-    let part = timeout(SOON, heard).await.unwrap();
+    let part = timeout(TEST_TIMEOUT, heard).await.unwrap();
     assert_eq!(places(Ok(part)), [0, 1]);
 }
 
@@ -193,7 +193,7 @@ async fn command_gathers_its_parts_in_order() {
         reply.send_part(part(id, &[0, 2, 9]).into()).await.unwrap();
         reply.send_last_part(part(id, &[1]).into()).await.unwrap();
     };
-    let (outcomes, ()) = tokio::join!(gateway.command(Target::Any, &batch, SOON), answers);
+    let (outcomes, ()) = tokio::join!(gateway.command(Target::Any, &batch, TEST_TIMEOUT), answers);
     assert_eq!(outcomes.unwrap().len(), 3);
     // Where a part is missing, the time ends it.
     let silent = async {
