@@ -21,12 +21,12 @@ pub use participants::{NewMembers, ParticipantFilter, ParticipantPage, Removal};
 pub use sessions::{NewRevocation, Presences};
 
 /// How long a connection may take to stand.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection that asks for nothing is kept: for less than a gateway keeps it (10 s unless set otherwise), or a call that may
 /// not be repeated goes out on one that is being closed.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call may take in all.
-const CALL: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The HTTP calls of one user to one gateway. Clones share their connections.
 #[derive(Clone)]
@@ -107,8 +107,8 @@ impl Http {
     /// When the URL is none, or the machine's TLS roots cannot be read.
     pub fn new(url: &str, token: &str) -> Result<Self, ClientError> {
         let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .timeout(CALL)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(CALL_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;

@@ -35,17 +35,17 @@ pub use options::{ResumeOptions, TokenSource};
 use sends::{Kept, Room};
 
 /// Changes that wait for the program before the socket is read no further.
-const CHANGES: usize = 1024;
+const CHANGE_QUEUE_CAPACITY: usize = 1024;
 /// Commands that wait for the driver; sends are bounded before.
-const COMMANDS: usize = 256;
+const COMMAND_QUEUE_CAPACITY: usize = 256;
 /// Sends that are kept, over all conversations, before a further one waits.
-const SENDS: usize = 4096;
+const MAX_KEPT_SENDS: usize = 4096;
 /// Bytes of sends that are kept before a further one waits.
-const SEND_BYTES: usize = 32 * 1024 * 1024;
+const MAX_KEPT_SEND_BYTES: usize = 32 * 1024 * 1024;
 /// How much later than the driver who waits for an answer gives it up.
-const MARGIN: Duration = Duration::from_secs(5);
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 /// How long the gateway may take to answer a bye.
-const BYE: Duration = Duration::from_secs(5);
+const BYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the program may ask about a session while it runs.
 #[derive(Debug, Default)]
@@ -81,8 +81,8 @@ impl Resuming {
     /// Why there is none.
     pub async fn open(options: ResumeOptions) -> Result<(Self, Changes), ResumeError> {
         let patience = options.patience;
-        let (commands, asked) = mpsc::channel(COMMANDS);
-        let (tell, changes) = mpsc::channel(CHANGES);
+        let (commands, asked) = mpsc::channel(COMMAND_QUEUE_CAPACITY);
+        let (tell, changes) = mpsc::channel(CHANGE_QUEUE_CAPACITY);
         let counts = Arc::new(Counts::default());
         let (driver, standing) =
             Box::pin(Driver::open(options, asked, tell, Arc::clone(&counts))).await?;
@@ -92,8 +92,8 @@ impl Resuming {
             commands,
             standing,
             counts,
-            room: Arc::new(Semaphore::new(SENDS)),
-            bytes: Arc::new(Semaphore::new(SEND_BYTES)),
+            room: Arc::new(Semaphore::new(MAX_KEPT_SENDS)),
+            bytes: Arc::new(Semaphore::new(MAX_KEPT_SEND_BYTES)),
             patience,
             _tasks: tasks,
         };
@@ -259,7 +259,7 @@ impl Resuming {
     pub async fn bye(mut self) -> Result<Closed, SendError> {
         let _gone = self.command(Command::Bye).await.is_err();
         let ended = self.standing.wait_for(|standing| standing.closed.is_some());
-        match tokio::time::timeout(BYE, ended).await {
+        match tokio::time::timeout(BYE_TIMEOUT, ended).await {
             Ok(Ok(standing)) => standing.closed.clone().ok_or(SendError::Timeout),
             Ok(Err(_)) | Err(_) => Err(SendError::Timeout),
         }
@@ -274,7 +274,7 @@ impl Resuming {
             return Err(SendError::Refused(Box::new(error)));
         }
         let room = Room::of(&self.room, &self.bytes, bytes).await;
-        let (answer, pending) = Pending::within(self.patience + MARGIN);
+        let (answer, pending) = Pending::within(self.patience + ANSWER_MARGIN);
         let kept = Kept::new(id, frame, Some(answer), room);
         self.command(Command::Keep(kept)).await?;
         Ok(pending)

@@ -24,13 +24,13 @@ use crate::ws::{Closed, Options, Ws, WsError};
 use sends::Sends;
 
 /// Notices that wait for the program before the socket is read no further.
-const NOTICES: usize = 1024;
+const NOTICE_QUEUE_CAPACITY: usize = 1024;
 /// Frames that wait for the socket before a send waits.
-const FRAMES: usize = 1024;
+const FRAME_QUEUE_CAPACITY: usize = 1024;
 /// How long an acknowledgement may take.
-const ACK: Duration = Duration::from_secs(30);
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the gateway may take to answer a bye.
-const BYE: Duration = Duration::from_secs(5);
+const BYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What happens on a session, in the order heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,8 +168,8 @@ impl Session {
     pub async fn open(url: &str, options: Options) -> Result<(Self, Events), WsError> {
         let (welcome, ws) = Ws::connect(url, options).await?;
         let (sender, receiver) = ws.split();
-        let (frames, queued) = mpsc::channel(FRAMES);
-        let (notify, notices) = mpsc::channel(NOTICES);
+        let (frames, queued) = mpsc::channel(FRAME_QUEUE_CAPACITY);
+        let (notify, notices) = mpsc::channel(NOTICE_QUEUE_CAPACITY);
         let (ended, closed) = watch::channel(None);
         let sends = Arc::new(Sends::default());
         let mut tasks = JoinSet::new();
@@ -313,7 +313,7 @@ impl Session {
     }
 
     async fn expect(&self, id: String, frame: ClientFrame) -> Result<Pending, SendError> {
-        let (answer, pending) = Pending::within(ACK);
+        let (answer, pending) = Pending::within(ACK_TIMEOUT);
         self.sends.expect(id, answer)?;
         // An error means that the connection is gone, which the answer says as soon as the reader has noticed.
         let _gone = self.frames.send(frame).await.is_err();
@@ -340,7 +340,7 @@ impl Session {
         let bye = ClientFrame::Bye(Plain::default());
         let _gone = self.frames.send(bye).await.is_err();
         let closed = self.closed.wait_for(Option::is_some);
-        match tokio::time::timeout(BYE, closed).await {
+        match tokio::time::timeout(BYE_TIMEOUT, closed).await {
             Ok(Ok(closed)) => closed.clone().ok_or(SendError::Timeout),
             Ok(Err(_)) | Err(_) => Err(SendError::Timeout),
         }

@@ -16,7 +16,7 @@ mod upgrade;
 use crate::Problem;
 
 /// How long a server that has said goodbye may take to end the connection.
-const CLOSING: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -309,7 +309,7 @@ impl WsReceiver {
     async fn answer_close(&mut self) {
         let rest = async { while matches!(self.stream.next().await, Some(Ok(_))) {} };
         // What does not end in time is ended by dropping it.
-        let _late = tokio::time::timeout(CLOSING, rest).await.is_err();
+        let _late = tokio::time::timeout(CLOSE_TIMEOUT, rest).await.is_err();
     }
 
     /// Reads to the end, whatever comes.

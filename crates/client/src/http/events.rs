@@ -8,7 +8,7 @@ use super::{Http, query};
 use crate::ClientError;
 
 /// The most events that a page may have.
-const PAGE: u32 = 1000;
+const MAX_PAGE_EVENTS: u32 = 1000;
 
 /// A part of a conversation's log.
 #[derive(Debug, Clone, Deserialize)]
@@ -49,7 +49,9 @@ impl Http {
         let mut events: Vec<Event> = Vec::new();
         loop {
             let last = events.last().map_or(after, |event| event.seq);
-            let page = self.events_page(conversation, last, PAGE).await?;
+            let page = self
+                .events_page(conversation, last, MAX_PAGE_EVENTS)
+                .await?;
             let ended = page.events.is_empty();
             events.extend(page.events);
             if ended || events.last().is_some_and(|last| last.seq >= page.head_seq) {

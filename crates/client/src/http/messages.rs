@@ -12,7 +12,7 @@ use super::{Http, Replayable, query};
 use crate::ClientError;
 
 /// The most messages that a page may have.
-const PAGE: u32 = 200;
+const MAX_PAGE_MESSAGES: u32 = 200;
 
 /// A message to send.
 #[derive(Debug, Clone, Serialize)]
@@ -208,7 +208,9 @@ impl Http {
         let mut messages: Vec<Message> = Vec::new();
         loop {
             let before = messages.last().map(|oldest| oldest.seq);
-            let page = self.history_page(conversation, PAGE, before).await?;
+            let page = self
+                .history_page(conversation, MAX_PAGE_MESSAGES, before)
+                .await?;
             let ended = page.next_cursor.is_none() || page.messages.is_empty();
             messages.extend(page.messages);
             if ended {

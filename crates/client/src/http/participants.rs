@@ -11,7 +11,7 @@ use super::{Http, query};
 use crate::ClientError;
 
 /// The most participants that a page may have.
-const PAGE: u32 = 1000;
+const MAX_PAGE_PARTICIPANTS: u32 = 1000;
 
 /// Members to add.
 #[derive(Debug, Clone, Serialize)]
@@ -114,7 +114,12 @@ impl Http {
         let mut participants = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
-            let page = self.participants_page(conversation, filter, PAGE, cursor.as_deref());
+            let page = self.participants_page(
+                conversation,
+                filter,
+                MAX_PAGE_PARTICIPANTS,
+                cursor.as_deref(),
+            );
             let page = page.await?;
             participants.extend(page.participants);
             cursor = page.next_cursor;

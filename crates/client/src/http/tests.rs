@@ -44,12 +44,12 @@ async fn listen() -> (TcpListener, Http) {
     (listener, Http::new(&url, "secret").unwrap())
 }
 
-const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+const TEST_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /// A message as it is answered.
 fn message(seq: u64) -> String {
     format!(
-        r#"{{"id":"{ID}","conversationId":"{ID}","seq":{seq},"sender":"alice","clientId":null,"kind":"text","content":{{"b":  1}},"payloadSizeBytes":null,"replyTo":null,"metadata":{{}},"createdAt":"2026-11-23T10:20:30.123Z","editedAt":null,"deletedAt":null}}"#
+        r#"{{"id":"{TEST_ID}","conversationId":"{TEST_ID}","seq":{seq},"sender":"alice","clientId":null,"kind":"text","content":{{"b":  1}},"payloadSizeBytes":null,"replyTo":null,"metadata":{{}},"createdAt":"2026-11-23T10:20:30.123Z","editedAt":null,"deletedAt":null}}"#
     )
 }
 
@@ -58,7 +58,7 @@ async fn a_problem_is_told_with_its_code_its_fields_and_when_to_come_back() {
     let (listener, http) = listen().await;
     let body = r#"{"type":"about:blank","title":"t","status":400,"detail":"d","code":"VALIDATION_ERROR","requestId":"r","errors":[{"pointer":"/kind","message":"must be given"}]}"#;
     let answer = answer("400 Bad Request", "Retry-After: 7\r\n", body);
-    let call = http.conversation(ID.parse().unwrap());
+    let call = http.conversation(TEST_ID.parse().unwrap());
     let (_, failed) = tokio::join!(serve(&listener, answer), call);
     let Err(ClientError::Problem(problem)) = failed else {
         panic!("{failed:?}")
@@ -88,8 +88,8 @@ async fn a_message_is_sent_as_its_sender_and_its_content_comes_back_byte_for_byt
     let answer = answer("201 Created", "Idempotent-Replayed: true\r\n", &body);
     let sent: Message = serde_json::from_str(&message(7)).unwrap();
     let message = NewMessage {
-        conversation_id: ID.parse().unwrap(),
-        client_id: Some(ID.parse().unwrap()),
+        conversation_id: TEST_ID.parse().unwrap(),
+        client_id: Some(TEST_ID.parse().unwrap()),
         body: confab_protocol::resource::MessageBody {
             kind: "text".into(),
             content: sent.content.clone(),
@@ -125,7 +125,7 @@ async fn the_whole_history_is_read_page_by_page_and_told_oldest_first() {
         let first = serve(&listener, page(&[9, 7], "\"more\"")).await;
         (first, serve(&listener, page(&[4], "null")).await)
     };
-    let ((first, second), history) = tokio::join!(serve, http.history(ID.parse().unwrap()));
+    let ((first, second), history) = tokio::join!(serve, http.history(TEST_ID.parse().unwrap()));
     let seqs: Vec<_> = history.unwrap().iter().map(|message| message.seq).collect();
     assert_eq!(seqs, [4, 7, 9]);
     assert!(first.contains("/messages?limit=200 "), "{first}");

@@ -50,7 +50,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
+    const ONE_SECOND: Duration = Duration::from_secs(1);
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -58,34 +58,41 @@ mod tests {
 
     #[test]
     fn it_doubles_up_to_its_bound_and_jitters_over_the_whole_of_it() {
-        let mut backoff = Backoff::new(ms(100), SECOND);
+        let mut backoff = Backoff::new(ms(100), ONE_SECOND);
         let waits: Vec<_> = [1.0, 0.5, 1.0, 0.25, 1.0, 0.0]
             .map(|fraction| backoff.next(fraction))
             .into();
         assert_eq!(
             waits,
-            [ms(100), ms(100), ms(400), ms(200), SECOND, Duration::ZERO]
+            [
+                ms(100),
+                ms(100),
+                ms(400),
+                ms(200),
+                ONE_SECOND,
+                Duration::ZERO
+            ]
         );
         for _ in 0..100 {
-            assert_eq!(backoff.next(1.0), SECOND);
+            assert_eq!(backoff.next(1.0), ONE_SECOND);
         }
     }
 
     #[test]
     fn only_a_connection_that_stood_begins_anew() {
-        let mut backoff = Backoff::new(ms(100), SECOND);
+        let mut backoff = Backoff::new(ms(100), ONE_SECOND);
         for _ in 0..10 {
             backoff.next(0.0);
         }
         backoff.stood(ms(999));
-        assert_eq!(backoff.next(1.0), SECOND);
-        backoff.stood(SECOND);
+        assert_eq!(backoff.next(1.0), ONE_SECOND);
+        backoff.stood(ONE_SECOND);
         assert_eq!(backoff.next(1.0), ms(100));
     }
 
     #[test]
     fn a_wait_that_was_named_is_obeyed_with_jitter_behind_it() {
-        let mut backoff = Backoff::new(ms(100), SECOND);
+        let mut backoff = Backoff::new(ms(100), ONE_SECOND);
         assert_eq!(backoff.after(Some(ms(700)), 0.5), ms(750));
         assert_eq!(backoff.after(None, 0.5), ms(100));
     }

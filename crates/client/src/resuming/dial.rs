@@ -13,7 +13,7 @@ use super::verdict::Verdict;
 use crate::ws::{Options, TokenIn, Ws, WsError};
 
 /// How many fresh tokens in a row may be refused before that is the end.
-const REFUSALS: u32 = 3;
+const MAX_REFUSED_TOKENS: u32 = 3;
 
 /// Why a try came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +146,7 @@ impl Dialer {
             Verdict::Again(named) => named,
             Verdict::Token => {
                 self.refusals += 1;
-                if self.refusals > REFUSALS {
+                if self.refusals > MAX_REFUSED_TOKENS {
                     return None;
                 }
                 let used = token.or_else(|| self.token.clone());

@@ -22,7 +22,7 @@ use super::dial::{Dialed, Dialer};
 use super::options::Source;
 use super::positions::Positions;
 use super::sends::{Kept, Room, Sends};
-use super::{BYE, Change, Counts, ResumeOptions, Standing};
+use super::{BYE_TIMEOUT, Change, Counts, ResumeOptions, Standing};
 use crate::session::{Answer, SendError};
 use crate::ws::Closed;
 use link::Link;
@@ -181,7 +181,7 @@ impl Driver {
             Command::Bye if self.link.is_some() => {
                 self.dialer.stop();
                 self.say(ClientFrame::Bye(Plain::default()));
-                self.leaving = Some(now + BYE);
+                self.leaving = Some(now + BYE_TIMEOUT);
             }
             Command::Bye => return Flow::Break(gone("left without a connection")),
         }

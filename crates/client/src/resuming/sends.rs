@@ -18,7 +18,7 @@ use crate::ws::Closed;
 pub(super) use kept::{Kept, Room};
 
 /// How long to wait before what was refused for now is tried again, where the refusal names no time.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What keeps an order of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -185,7 +185,7 @@ impl Sends {
         };
         let repeatable = queue.entries.front().is_some_and(Entry::is_repeatable);
         if is_for_now(error.code, repeatable) {
-            let due = now + wait_of(&error).unwrap_or(AGAIN);
+            let due = now + wait_of(&error).unwrap_or(RETRY_DELAY);
             queue.state = State::Paused(due);
             self.paused.insert((due, lane));
         } else {

@@ -8,7 +8,7 @@ use confab_protocol::limits;
 use super::TokenIn;
 
 /// What is kept free for a `seen` frame's other parts.
-const MARGIN: usize = 1024;
+const SEEN_MARGIN_BYTES: usize = 1024;
 
 /// A hello, and behind it its `seen` where both together are too large for a socket that has shown no token yet
 /// (docs/protocol/websocket.md, "Handshake"). JSON is never shorter than the same in MessagePack, so that what fits as JSON fits.
@@ -29,7 +29,7 @@ pub(super) fn opening(mut hello: Hello, token: TokenIn) -> serde_json::Result<Ve
         seen.pop_first();
     }
     let bytes = serde_json::to_vec(&hello)?.len() + serde_json::to_vec(&seen)?.len();
-    if bytes + MARGIN <= most {
+    if bytes + SEEN_MARGIN_BYTES <= most {
         hello.seen = Some(seen);
         return Ok(vec![ClientFrame::Hello(hello)]);
     }
@@ -46,7 +46,7 @@ pub(super) fn opening(mut hello: Hello, token: TokenIn) -> serde_json::Result<Ve
 fn fit<K: Ord + serde::Serialize, V: serde::Serialize>(
     seen: &mut BTreeMap<K, V>,
 ) -> serde_json::Result<()> {
-    while serde_json::to_vec(&seen)?.len() + MARGIN > limits::MAX_FRAME_BYTES {
+    while serde_json::to_vec(&seen)?.len() + SEEN_MARGIN_BYTES > limits::MAX_FRAME_BYTES {
         for _ in 0..seen.len().div_ceil(8) {
             seen.pop_first();
         }

@@ -6,7 +6,7 @@ use confab_protocol::resource::{ConversationType, MessageContent, Role};
 
 use super::*;
 
-const AT: &str = "2026-11-23T10:20:30.123Z";
+const CREATED_AT: &str = "2026-11-23T10:20:30.123Z";
 
 /// What a call asked, its method and path first, its headers and body behind, and what it made of a good answer.
 async fn asked<T>(
@@ -20,19 +20,19 @@ async fn asked<T>(
 
 fn conversation() -> String {
     format!(
-        r#"{{"id":"{ID}","type":"group","metadata":{{"name":"x"}},"version":3,"createdBy":"alice","createdAt":"{AT}","updatedAt":"{AT}","deletedAt":null,"lastSeq":9,"lastEventAt":"{AT}","role":"admin","joinedAt":"{AT}","lastReadSeq":0,"unreadCount":0,"lastMessage":null}}"#
+        r#"{{"id":"{TEST_ID}","type":"group","metadata":{{"name":"x"}},"version":3,"createdBy":"alice","createdAt":"{CREATED_AT}","updatedAt":"{CREATED_AT}","deletedAt":null,"lastSeq":9,"lastEventAt":"{CREATED_AT}","role":"admin","joinedAt":"{CREATED_AT}","lastReadSeq":0,"unreadCount":0,"lastMessage":null}}"#
     )
 }
 
 fn participant() -> String {
     format!(
-        r#"{{"userId":"a b/ü","role":"admin","joinedAt":"{AT}","leftAt":null,"lastReadSeq":4}}"#
+        r#"{{"userId":"a b/ü","role":"admin","joinedAt":"{CREATED_AT}","leftAt":null,"lastReadSeq":4}}"#
     )
 }
 
 #[tokio::test]
 async fn conversations_are_listed_changed_and_deleted() {
-    let id = ID.parse().unwrap();
+    let id = TEST_ID.parse().unwrap();
     let filter = ConversationFilter {
         r#type: Some(ConversationType::Channel),
         order: ListOrder::Created,
@@ -56,7 +56,9 @@ async fn conversations_are_listed_changed_and_deleted() {
         http.update_conversation(id, &patch, Some(2)).await
     })
     .await;
-    assert!(line.starts_with(&format!("PATCH /below/v1/conversations/{ID} HTTP/1.1\r\n")));
+    assert!(line.starts_with(&format!(
+        "PATCH /below/v1/conversations/{TEST_ID} HTTP/1.1\r\n"
+    )));
     assert!(line.contains("if-match: \"2\"\r\n"), "{line}");
     assert!(line.ends_with(r#"{"metadata":{"name":  null}}"#), "{line}");
     assert_eq!(changed.version, 3);
@@ -66,15 +68,17 @@ async fn conversations_are_listed_changed_and_deleted() {
     .await;
     assert!(!line.contains("if-match"), "{line}");
 
-    let body = format!(r#"{{"deleted":true,"deletedAt":"{AT}"}}"#);
+    let body = format!(r#"{{"deleted":true,"deletedAt":"{CREATED_AT}"}}"#);
     let (line, deleted_at) = asked(&body, async |http| http.delete_conversation(id).await).await;
-    assert!(line.starts_with(&format!("DELETE /below/v1/conversations/{ID} HTTP/1.1\r\n")));
-    assert_eq!(deleted_at.to_string(), AT);
+    assert!(line.starts_with(&format!(
+        "DELETE /below/v1/conversations/{TEST_ID} HTTP/1.1\r\n"
+    )));
+    assert_eq!(deleted_at.to_string(), CREATED_AT);
 }
 
 #[tokio::test]
 async fn participants_are_read_page_by_page_and_given_roles() {
-    let id = ID.parse().unwrap();
+    let id = TEST_ID.parse().unwrap();
     let (listener, http) = listen().await;
     let page = |next: &str| {
         let body = format!(
@@ -117,10 +121,10 @@ async fn participants_are_read_page_by_page_and_given_roles() {
 
 #[tokio::test]
 async fn one_message_is_read_edited_and_deleted() {
-    let id = ID.parse().unwrap();
+    let id = TEST_ID.parse().unwrap();
     let body = format!(r#"{{"message":{}}}"#, message(7));
     let (line, read) = asked(&body, async |http| http.message(id).await).await;
-    assert!(line.starts_with(&format!("GET /below/v1/messages/{ID} HTTP/1.1\r\n")));
+    assert!(line.starts_with(&format!("GET /below/v1/messages/{TEST_ID} HTTP/1.1\r\n")));
     assert_eq!(read.seq, 7);
     let content = MessageContent {
         content: Some(JsonText::trusted("[1,  2]".into())),
@@ -128,21 +132,21 @@ async fn one_message_is_read_edited_and_deleted() {
         payload_size_bytes: None,
     };
     let (line, _) = asked(&body, async |http| http.edit_message(id, &content).await).await;
-    assert!(line.starts_with(&format!("PATCH /below/v1/messages/{ID} HTTP/1.1\r\n")));
+    assert!(line.starts_with(&format!("PATCH /below/v1/messages/{TEST_ID} HTTP/1.1\r\n")));
     assert!(line.contains(r#"{"content":[1,  2],"#), "{line}");
     let (line, _) = asked(&body, async |http| http.delete_message(id).await).await;
-    assert!(line.starts_with(&format!("DELETE /below/v1/messages/{ID} HTTP/1.1\r\n")));
+    assert!(line.starts_with(&format!("DELETE /below/v1/messages/{TEST_ID} HTTP/1.1\r\n")));
 
     let filter = MessageFilter {
         after: Some(3),
         sender: Some("bob".parse().unwrap()),
         kind: Some("x-a".into()),
-        from: Some(AT.parse().unwrap()),
+        from: Some(CREATED_AT.parse().unwrap()),
         ..MessageFilter::default()
     };
     let page = r#"{"messages":[],"nextCursor":null}"#;
     let (line, _) = asked(page, async |http| {
-        http.messages_page(ID.parse().unwrap(), &filter, 5, Some("m9"))
+        http.messages_page(TEST_ID.parse().unwrap(), &filter, 5, Some("m9"))
             .await
     })
     .await;
@@ -154,18 +158,18 @@ async fn one_message_is_read_edited_and_deleted() {
 
 #[tokio::test]
 async fn reading_is_said_by_seq_or_by_messages() {
-    let (conversation, message) = (ID.parse().unwrap(), ID.parse().unwrap());
-    let body = format!(r#"{{"read":{{"{ID}":5}}}}"#);
+    let (conversation, message) = (TEST_ID.parse().unwrap(), TEST_ID.parse().unwrap());
+    let body = format!(r#"{{"read":{{"{TEST_ID}":5}}}}"#);
     let (line, read) = asked(&body, async |http| http.mark_read(conversation, 9).await).await;
     assert!(line.starts_with("POST /below/v1/messages/read HTTP/1.1\r\n"));
-    assert!(line.ends_with(&format!(r#"{{"conversationId":"{ID}","upToSeq":9}}"#)));
+    assert!(line.ends_with(&format!(r#"{{"conversationId":"{TEST_ID}","upToSeq":9}}"#)));
     assert_eq!(read.get(&conversation), Some(&5));
     let (line, _) = asked(&body, async |http| {
         http.mark_messages_read(&[message]).await
     })
     .await;
     assert!(
-        line.ends_with(&format!(r#"{{"messageIds":["{ID}"]}}"#)),
+        line.ends_with(&format!(r#"{{"messageIds":["{TEST_ID}"]}}"#)),
         "{line}"
     );
 }
@@ -176,7 +180,7 @@ async fn a_log_is_read_to_its_head() {
     let page = |seqs: &[u64]| {
         let event = |seq: &u64| {
             format!(
-                r#"{{"type":"message.deleted","conversationId":"{ID}","seq":{seq},"id":"{ID}","actor":"a","createdAt":"{AT}","data":{{}}}}"#
+                r#"{{"type":"message.deleted","conversationId":"{TEST_ID}","seq":{seq},"id":"{TEST_ID}","actor":"a","createdAt":"{CREATED_AT}","data":{{}}}}"#
             )
         };
         let events: Vec<_> = seqs.iter().map(event).collect();
@@ -187,7 +191,7 @@ async fn a_log_is_read_to_its_head() {
         let first = serve(&listener, page(&[4, 5])).await;
         (first, serve(&listener, page(&[6, 7])).await)
     };
-    let ((first, second), log) = tokio::join!(serve, http.events(ID.parse().unwrap(), 3));
+    let ((first, second), log) = tokio::join!(serve, http.events(TEST_ID.parse().unwrap(), 3));
     let seqs: Vec<_> = log.unwrap().iter().map(|event| event.seq).collect();
     assert_eq!(seqs, [4, 5, 6, 7]);
     assert!(first.contains("/events?after=3&limit=1000 "), "{first}");
@@ -197,17 +201,17 @@ async fn a_log_is_read_to_its_head() {
 #[tokio::test]
 async fn sessions_are_told_and_revoked() {
     let session = format!(
-        r#"{{"sessions":[{{"id":"{ID}","deviceId":"d","loginSessionId":"l","since":"{AT}","lastSeenAt":"{AT}"}}]}}"#
+        r#"{{"sessions":[{{"id":"{TEST_ID}","deviceId":"d","loginSessionId":"l","since":"{CREATED_AT}","lastSeenAt":"{CREATED_AT}"}}]}}"#
     );
     let (line, sessions) = asked(&session, async |http| http.sessions().await).await;
     assert!(line.starts_with("GET /below/v1/sessions HTTP/1.1\r\n"));
     let id = sessions[0].id;
 
     let body = format!(
-        r#"{{"revocation":{{"sessionId":"{ID}","loginSessionId":null,"userId":"a","issuedBefore":null,"createdAt":"{AT}","expiresAt":"{AT}"}}}}"#
+        r#"{{"revocation":{{"sessionId":"{TEST_ID}","loginSessionId":null,"userId":"a","issuedBefore":null,"createdAt":"{CREATED_AT}","expiresAt":"{CREATED_AT}"}}}}"#
     );
     let (line, revoked) = asked(&body, async |http| http.revoke_session(id).await).await;
-    assert!(line.starts_with(&format!("DELETE /below/v1/sessions/{ID} HTTP/1.1\r\n")));
+    assert!(line.starts_with(&format!("DELETE /below/v1/sessions/{TEST_ID} HTTP/1.1\r\n")));
     assert_eq!(revoked.session_id, Some(id));
     let user_id = "a".parse().unwrap();
     for (revocation, sent) in [
@@ -216,7 +220,7 @@ async fn sessions_are_told_and_revoked() {
                 session_id: Some(id),
                 ..NewRevocation::default()
             },
-            format!(r#"{{"sessionId":"{ID}"}}"#),
+            format!(r#"{{"sessionId":"{TEST_ID}"}}"#),
         ),
         (
             NewRevocation {

@@ -10,11 +10,11 @@ use crate::session::driver;
 use crate::ws::{Closed, Ws, WsReceiver};
 
 /// Frames on their way to the socket. What waits longer, waits where a further connection finds it.
-const FRAMES: usize = 16;
+const FRAME_QUEUE_CAPACITY: usize = 16;
 /// Frames of its own that a connection keeps: more than that are signals that came too fast.
-const OWN: usize = 64;
+const MAX_OWN_FRAMES: usize = 64;
 /// How often a gateway pings that does not say so.
-const HEARTBEAT: u64 = 25;
+const HEARTBEAT_SECONDS: u64 = 25;
 
 /// The connection that is.
 #[derive(Debug)]
@@ -40,11 +40,11 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(welcome: &Welcome, ws: Ws, now: Instant) -> Self {
         let (sender, receiver) = ws.split();
-        let (frames, queued) = mpsc::channel(FRAMES);
+        let (frames, queued) = mpsc::channel(FRAME_QUEUE_CAPACITY);
         let mut tasks = JoinSet::new();
         tasks.spawn(driver::write(sender, queued));
         let heartbeat = match welcome.heartbeat_seconds {
-            0 => HEARTBEAT,
+            0 => HEARTBEAT_SECONDS,
             seconds => seconds,
         };
         Self {
@@ -67,7 +67,7 @@ impl Link {
 
     /// Puts a frame in front of what is kept. Signals that come faster than they are written are dropped.
     pub(super) fn say(&mut self, frame: ClientFrame) {
-        if self.own.len() < OWN {
+        if self.own.len() < MAX_OWN_FRAMES {
             self.own.push_back(frame);
         }
     }

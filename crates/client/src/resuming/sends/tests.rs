@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::*;
 use crate::session::Pending;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Waits = tokio::sync::oneshot::Receiver<Result<Ack, SendError>>;
 
@@ -21,7 +21,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         Self {
-            sends: Sends::new(PATIENCE),
+            sends: Sends::new(ANSWER_TIMEOUT),
             now: Instant::now(),
         }
     }
@@ -271,7 +271,7 @@ fn what_is_too_old_is_given_up_wherever_it_stands() {
     let (_ready, mut four) = desk.send(places[2]);
     desk.passes(Duration::from_secs(1));
     let (young, _) = desk.send(places[1]);
-    desk.passes(PATIENCE.saturating_sub(Duration::from_secs(1)));
+    desk.passes(ANSWER_TIMEOUT.saturating_sub(Duration::from_secs(1)));
     for waits in [&mut one, &mut two, &mut three, &mut four] {
         assert_eq!(waits.try_recv(), Ok(Err(SendError::Timeout)));
     }
@@ -282,7 +282,7 @@ fn what_is_too_old_is_given_up_wherever_it_stands() {
 #[tokio::test]
 async fn the_end_of_the_session_is_told_to_all_that_wait() {
     let mut desk = Desk::new();
-    let (answer, pending) = Pending::within(PATIENCE);
+    let (answer, pending) = Pending::within(ANSWER_TIMEOUT);
     let (id, frame) = (
         Uuid::now_v7().to_string(),
         ClientFrame::Bye(Default::default()),
