@@ -34,12 +34,12 @@ pub async fn get_at(
 
 async fn exchange(address: SocketAddr, path: &str) -> Result<Vec<u8>, IoError> {
     /// What a status page may have; more is cut off.
-    const LIMIT: u64 = 4 * 1024 * 1024;
+    const MAX_PAGE_BYTES: u64 = 4 * 1024 * 1024;
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.take(LIMIT).read_to_end(&mut answer).await?;
+    stream.take(MAX_PAGE_BYTES).read_to_end(&mut answer).await?;
     Ok(answer)
 }
 

@@ -15,12 +15,12 @@ pub struct Launch {
 
 /// The last lines of a log, for an error message.
 pub(crate) fn tail(log: &Path) -> String {
-    const LINES: usize = 12;
+    const MAX_TAIL_LINES: usize = 12;
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     lines
-        .get(lines.len().saturating_sub(LINES)..)
+        .get(lines.len().saturating_sub(MAX_TAIL_LINES)..)
         .unwrap_or_default()
         .join("\n")
 }

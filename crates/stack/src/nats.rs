@@ -8,12 +8,12 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::process::{GLANCE, Process};
+use crate::process::{POLL_INTERVAL, Process};
 use crate::signals::Signals;
 use crate::{Error, Launch, Programs, folder};
 
 /// How long the server may take to recover its streams and listen.
-const START: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where a NATS server lives.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl Nats {
             env: Vec::new(),
             log: self.log(),
         };
-        let mut process = Process::spawn_with(launch, Signals::USUAL, None)?;
+        let mut process = Process::spawn_with(launch, Signals::TERM_FIRST, None)?;
         self.ready(&mut process).await?;
         self.process = Some(process);
         Ok(())
@@ -221,16 +221,16 @@ impl Nats {
     }
 
     async fn ready(&self, process: &mut Process) -> Result<(), Error> {
-        let until = Instant::now() + START;
+        let until = Instant::now() + START_TIMEOUT;
         loop {
-            process.expect_running(until, START)?;
+            process.expect_running(until, START_TIMEOUT)?;
             let greeting =
                 tokio::time::timeout(Duration::from_secs(2), greeting(self.settings.port)).await;
             if matches!(greeting, Ok(Some(info)) if info.jetstream && info.server_name == self.name)
             {
                 return Ok(());
             }
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
@@ -249,10 +249,10 @@ struct Info {
 
 /// What a NATS server says first; it listens only after it has recovered its streams.
 async fn greeting(port: u16) -> Option<Info> {
-    const LIMIT: u64 = 64 * 1024;
+    const MAX_GREETING_BYTES: u64 = 64 * 1024;
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
     let mut line = String::new();
-    BufReader::new(stream.take(LIMIT))
+    BufReader::new(stream.take(MAX_GREETING_BYTES))
         .read_line(&mut line)
         .await
         .ok()?;

@@ -13,15 +13,15 @@ use tokio::time::Instant;
 
 use account::Account;
 
-use crate::process::{GLANCE, Process};
+use crate::process::{POLL_INTERVAL, Process};
 use crate::signals::{Signals, children, send};
 use crate::{Error, Programs, folder};
 
 /// The superuser of every server that this crate makes.
-const USER: &str = "confab";
+const SUPERUSER_NAME: &str = "confab";
 
 /// How long a server may take to make its data folder, or to recover and serve.
-const START: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a Postgres server lives.
 #[derive(Clone, Debug)]
@@ -115,20 +115,20 @@ impl Postgres {
                 process.id()
             )));
         }
-        let until = Instant::now() + START;
+        let until = Instant::now() + START_TIMEOUT;
         loop {
             match self.try_up(until).await {
                 Err(Error::Ended { tail, .. }) if is_held(&tail) && Instant::now() < until => {}
                 outcome => return outcome.map(|process| self.process = Some(process)),
             }
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     /// A connection URL, password included.
     pub fn url(&self, database: &str) -> String {
         format!(
-            "postgres://{USER}:{}@127.0.0.1:{}/{database}",
+            "postgres://{SUPERUSER_NAME}:{}@127.0.0.1:{}/{database}",
             self.password, self.settings.port
         )
     }
@@ -258,7 +258,7 @@ impl Postgres {
             "-D",
             &handed.data,
             "-U",
-            USER,
+            SUPERUSER_NAME,
             "--encoding=UTF8",
             "--locale=C",
             "--auth=scram-sha-256",
@@ -271,8 +271,8 @@ impl Postgres {
             .map(str::to_owned);
         let launch = handed.launch(self.program("initdb"), args.collect(), self.log());
         let log = launch.log.clone();
-        let mut initdb = Process::spawn_with(launch, Signals::USUAL, self.copied_path())?;
-        let status = initdb.wait(START).await?;
+        let mut initdb = Process::spawn_with(launch, Signals::TERM_FIRST, self.copied_path())?;
+        let status = initdb.wait(START_TIMEOUT).await?;
         if !status.success() {
             let output = crate::launch::tail(&log);
             return Err(Error::Failed {
@@ -311,10 +311,10 @@ impl Postgres {
             args.extend(["-c".to_owned(), setting.to_owned()]);
         }
         let launch = handed.launch(self.program("postgres"), args, self.log());
-        let mut process = Process::spawn_with(launch, Signals::POSTGRES, self.copied_path())?;
+        let mut process = Process::spawn_with(launch, Signals::POSTGRES_FAST, self.copied_path())?;
         while !self.is_ready(process.id()) {
-            process.expect_running(until, START)?;
-            tokio::time::sleep(GLANCE).await;
+            process.expect_running(until, START_TIMEOUT)?;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(process)
     }

@@ -17,7 +17,7 @@ use crate::{Error, Launch};
 ///
 /// The watcher is nobody's child, so that a server that waits for its children never meets it, and it
 /// continues what may be paused: a stopped process takes no signal but SIGKILL.
-const WATCHED: &str = r#"
+const WATCHER_SCRIPT: &str = r#"
 abandon=$1 leftover=$2; shift 2
 exec 3<&0 </dev/null
 ( (
@@ -30,7 +30,7 @@ exec "$@"
 "#;
 
 /// How often a process is looked at while something waits for it.
-pub(crate) const GLANCE: Duration = Duration::from_millis(10);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A running child process. Dropping it ends it at once.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Process {
     /// # Errors
     /// When its log or the shell cannot be opened. A program that is not there shows as one that ends with 127.
     pub fn spawn(launch: Launch) -> Result<Self, Error> {
-        Self::spawn_with(launch, Signals::USUAL, None)
+        Self::spawn_with(launch, Signals::TERM_FIRST, None)
     }
 
     /// `leftover` is a folder to be removed when the owner is killed, since it cannot do that itself then.
@@ -113,7 +113,7 @@ impl Process {
                     log: self.launch.log.clone(),
                 });
             }
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -243,7 +243,7 @@ fn command(launch: &Launch, signals: Signals, leftover: Option<&Path>) -> Result
     let mut command = Command::new("/bin/sh");
     command.args([
         "-c",
-        WATCHED,
+        WATCHER_SCRIPT,
         "sh",
         signals.abandon.as_str().trim_start_matches("SIG"),
     ]);

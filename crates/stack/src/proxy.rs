@@ -57,11 +57,11 @@ impl Traffic {
     /// The bytes that may pass at once, and after how long the next.
     fn pace(self, way: Way) -> Option<(usize, Duration)> {
         /// In how many parts a second's bytes go.
-        const PARTS: u32 = 20;
+        const PARTS_PER_SECOND: u32 = 20;
         match self {
             Self::Throttle(bytes) if way == Way::Down => {
-                let part = usize::try_from(bytes / PARTS).unwrap_or(usize::MAX);
-                Some((part.max(1), Duration::from_secs(1) / PARTS))
+                let part = usize::try_from(bytes / PARTS_PER_SECOND).unwrap_or(usize::MAX);
+                Some((part.max(1), Duration::from_secs(1) / PARTS_PER_SECOND))
             }
             _ => None,
         }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::process::{GLANCE, Process};
+use crate::process::{POLL_INTERVAL, Process};
 use crate::{Error, Launch, http};
 
 /// A process that says at `GET /ready` of a port when it may serve; it can be ended and begun again.
@@ -49,7 +49,7 @@ impl Service {
             if matches!(answer, Ok((200, _))) {
                 return Ok(());
             }
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

@@ -13,12 +13,12 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    pub(crate) const USUAL: Self = Self {
+    pub(crate) const TERM_FIRST: Self = Self {
         stop: Signal::SIGTERM,
         abandon: Signal::SIGKILL,
     };
     /// Postgres: SIGTERM would wait for its clients, and SIGKILL leaves shared memory behind.
-    pub(crate) const POSTGRES: Self = Self {
+    pub(crate) const POSTGRES_FAST: Self = Self {
         stop: Signal::SIGINT,
         abandon: Signal::SIGQUIT,
     };

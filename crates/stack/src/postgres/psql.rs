@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::{Postgres, USER};
+use super::{Postgres, SUPERUSER_NAME};
 use crate::Error;
 
 /// Runs statements through `psql`. The password goes by the environment, which other users cannot read.
@@ -11,9 +11,12 @@ pub(super) async fn run(
     database: &str,
     statements: &str,
 ) -> Result<String, Error> {
-    const DEADLINE: Duration = Duration::from_secs(60);
-    let output =
-        tokio::time::timeout(DEADLINE, command(postgres, database, statements).output()).await;
+    const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+    let output = tokio::time::timeout(
+        STATEMENT_TIMEOUT,
+        command(postgres, database, statements).output(),
+    )
+    .await;
     let output = output
         .map_err(|late| Error::io("wait for psql")(late.into()))?
         .map_err(Error::io("run psql"))?;
@@ -49,7 +52,7 @@ fn command(postgres: &Postgres, database: &str, statements: &str) -> Command {
         .env("PGHOST", "127.0.0.1")
         .env("PGPORT", postgres.settings.port.to_string());
     command
-        .env("PGUSER", USER)
+        .env("PGUSER", SUPERUSER_NAME)
         .env("PGPASSWORD", &postgres.password)
         .env("PGDATABASE", database);
     command.env("LC_ALL", "C").kill_on_drop(true);

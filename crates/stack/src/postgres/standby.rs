@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::account::Account;
-use super::{Postgres, PostgresSettings, START};
-use crate::process::GLANCE;
+use super::{Postgres, PostgresSettings, START_TIMEOUT};
+use crate::process::POLL_INTERVAL;
 use crate::{Error, Programs, folder};
 
 /// What a standby calls itself to its primary.
-const NAME: &str = "standby";
+const STANDBY_NAME: &str = "standby";
 /// How long a primary may take to end, so that its data can be copied.
-const END: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Postgres {
     /// Makes a streaming standby of this server, in a folder and at a port of its own, and starts it; this server is stopped
@@ -25,7 +25,7 @@ impl Postgres {
         programs: &Programs,
         settings: PostgresSettings,
     ) -> Result<Self, Error> {
-        self.stop(END).await?;
+        self.stop(STOP_TIMEOUT).await?;
         let data = settings.folder.join("data");
         folder::make(&settings.folder)?;
         folder::copy(&self.data(), &data)?;
@@ -45,16 +45,16 @@ impl Postgres {
     /// # Errors
     /// [`Error::Failed`] with Postgres' message; [`Error::Misuse`] when the standby does not follow in time.
     pub async fn commit_on_standby(&self) -> Result<(), Error> {
-        let name = format!("ALTER SYSTEM SET synchronous_standby_names = '{NAME}'");
+        let name = format!("ALTER SYSTEM SET synchronous_standby_names = '{STANDBY_NAME}'");
         self.sql("postgres", &name).await?;
         self.sql("postgres", "SELECT pg_reload_conf()").await?;
-        let until = Instant::now() + START;
+        let until = Instant::now() + START_TIMEOUT;
         let state = "SELECT sync_state FROM pg_stat_replication";
         while self.sql("postgres", state).await? != "sync" {
             if Instant::now() >= until {
                 return Err(Error::Misuse("the standby does not follow".to_owned()));
             }
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
@@ -64,7 +64,7 @@ impl Postgres {
     /// # Errors
     /// [`Error::Failed`] with Postgres' message.
     pub async fn promote(&self) -> Result<(), Error> {
-        let seconds = START.as_secs();
+        let seconds = START_TIMEOUT.as_secs();
         let promote = format!("SELECT pg_promote(true, {seconds})");
         self.sql("postgres", &promote).await.map(drop)
     }
@@ -73,9 +73,9 @@ impl Postgres {
     fn follows(&self, settings: &Path) -> Result<(), Error> {
         let before = fs::read_to_string(settings).map_err(Error::io("read the settings"))?;
         let primary = format!(
-            "primary_conninfo = 'host=127.0.0.1 port={} user={} password={} application_name={NAME}'\n",
+            "primary_conninfo = 'host=127.0.0.1 port={} user={} password={} application_name={STANDBY_NAME}'\n",
             self.settings.port,
-            super::USER,
+            super::SUPERUSER_NAME,
             self.password
         );
         fs::write(settings, before + &primary).map_err(Error::io("write the settings"))

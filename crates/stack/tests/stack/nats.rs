@@ -6,7 +6,7 @@ use confab_stack::{Error, get};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::support::{SOON, lives, start_nats};
+use crate::support::{TEST_TIMEOUT, lives, start_nats};
 
 /// Asks JetStream's API for something and returns the answer, by hand: this crate knows no NATS client.
 async fn ask(port: u16, subject: &str, body: &str) -> Result<String, std::io::Error> {
@@ -56,7 +56,7 @@ async fn its_store_can_be_erased_and_an_older_one_put_back() {
     let mut nats = start_nats(folder.path()).await.unwrap();
     make_stream(nats.port(), "old").await.unwrap();
     assert!(matches!(nats.copy_store(), Err(Error::Misuse(_))));
-    nats.stop(SOON).await.unwrap();
+    nats.stop(TEST_TIMEOUT).await.unwrap();
     nats.copy_store().unwrap();
     nats.up().await.unwrap();
     make_stream(nats.port(), "young").await.unwrap();

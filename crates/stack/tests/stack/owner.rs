@@ -6,7 +6,7 @@ use confab_stack::{Error, Process};
 use crate::support::{comes_true, lives, shell, start_nats, start_postgres, text};
 
 /// Set for the process that this test starts, and kills, as the owner of servers.
-const OWNER: &str = "CONFAB_STACK_TEST_OWNER";
+const OWNER_VARIABLE: &str = "CONFAB_STACK_TEST_OWNER";
 
 /// Starts one of each, a paused one too, says so, and waits to be killed.
 async fn own(folder: PathBuf) -> Result<(), Error> {
@@ -42,7 +42,7 @@ fn pids(folder: &Path) -> Vec<u32> {
 
 #[tokio::test]
 async fn what_was_started_ends_with_an_owner_that_is_killed() {
-    if let Some(folder) = std::env::var_os(OWNER) {
+    if let Some(folder) = std::env::var_os(OWNER_VARIABLE) {
         own(folder.into()).await.unwrap();
     }
     let folder = tempfile::tempdir().unwrap();
@@ -51,7 +51,7 @@ async fn what_was_started_ends_with_an_owner_that_is_killed() {
             "--exact",
             "owner::what_was_started_ends_with_an_owner_that_is_killed",
         ])
-        .env(OWNER, folder.path())
+        .env(OWNER_VARIABLE, folder.path())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();

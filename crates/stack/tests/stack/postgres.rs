@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use confab_stack::{Durability, Error, PostgresSettings, free_port};
 
-use crate::support::{SOON, lives, programs, start_postgres, start_postgres_with, state};
+use crate::support::{TEST_TIMEOUT, lives, programs, start_postgres, start_postgres_with, state};
 
 #[tokio::test]
 async fn commits_outlive_a_kill_and_the_url_stays() {
@@ -33,7 +33,7 @@ async fn a_second_start_finds_the_data_also_where_only_root_may_enter() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let mut postgres = start_postgres(folder.path()).await.unwrap();
     postgres.sql("postgres", "CREATE TABLE t ()").await.unwrap();
-    postgres.stop(SOON).await.unwrap();
+    postgres.stop(TEST_TIMEOUT).await.unwrap();
     drop(postgres);
     let postgres = start_postgres(folder.path()).await.unwrap();
     assert_eq!(
@@ -134,5 +134,5 @@ async fn promoted_standby_has_every_commit_and_takes_writes() {
     standby.sql("postgres", insert).await.unwrap();
     let all = standby.sql("postgres", "SELECT n FROM t ORDER BY n");
     assert_eq!(all.await.unwrap(), "41\n42");
-    standby.stop(SOON).await.unwrap();
+    standby.stop(TEST_TIMEOUT).await.unwrap();
 }

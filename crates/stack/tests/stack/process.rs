@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use confab_stack::{Error, Launch, Process, Service, free_port};
 
-use crate::support::{SOON, comes_true, lives, shell, state, text};
+use crate::support::{TEST_TIMEOUT, comes_true, lives, shell, state, text};
 
 #[tokio::test]
 async fn the_id_is_the_program_s_own_and_killing_ends_it() {
@@ -28,7 +28,7 @@ async fn stopping_is_orderly_and_forced_at_the_deadline() {
     let script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 1 & wait; done";
     let mut process = Process::spawn(shell(folder.path(), script)).unwrap();
     assert!(comes_true(|| text(process.log()).contains("up")).await);
-    assert_eq!(process.stop(SOON).await.unwrap().code(), Some(3));
+    assert_eq!(process.stop(TEST_TIMEOUT).await.unwrap().code(), Some(3));
     assert!(text(process.log()).contains("bye"));
 
     let mut stubborn = Process::spawn(shell(
@@ -74,7 +74,7 @@ async fn variables_are_set_and_taken_away() {
         )
     };
     let mut process = Process::spawn(launch).unwrap();
-    process.wait(SOON).await.unwrap();
+    process.wait(TEST_TIMEOUT).await.unwrap();
     assert!(
         text(process.log()).starts_with("good day, home\nHOME="),
         "{}",
@@ -86,7 +86,7 @@ async fn variables_are_set_and_taken_away() {
 async fn a_service_that_ends_before_it_is_ready_is_an_error_with_the_end_of_its_log() {
     let folder = tempfile::tempdir().unwrap();
     let launch = shell(folder.path(), "echo the database is missing; exit 7");
-    let error = Service::start(launch, free_port().unwrap(), SOON)
+    let error = Service::start(launch, free_port().unwrap(), TEST_TIMEOUT)
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Ended { .. }), "{error}");

@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// Long enough for an answer that is on its way, short enough to wait for one that must not come.
-const MOMENT: Duration = Duration::from_millis(150);
+const SHORT_WAIT: Duration = Duration::from_millis(150);
 
 /// A server that sends back what it hears.
 async fn echo(tasks: &mut JoinSet<()>) -> Result<SocketAddr, std::io::Error> {
@@ -70,7 +70,7 @@ async fn a_stalled_link_delivers_all_when_it_passes_again() {
     let mut fresh = connect(&proxy).await.unwrap();
     fresh.write_all(b"new").await.unwrap();
     assert!(
-        tokio::time::timeout(MOMENT, stream.read_u8())
+        tokio::time::timeout(SHORT_WAIT, stream.read_u8())
             .await
             .is_err()
     );
@@ -81,24 +81,24 @@ async fn a_stalled_link_delivers_all_when_it_passes_again() {
 
 #[tokio::test]
 async fn delayed_bytes_come_later_and_in_order() {
-    const DELAY: Duration = Duration::from_millis(300);
+    const LINK_DELAY: Duration = Duration::from_millis(300);
     let mut tasks = JoinSet::new();
     let mut proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
     let mut stream = connect(&proxy).await.unwrap();
-    proxy.set(Traffic::DelayDown(DELAY)).await;
+    proxy.set(Traffic::DelayDown(LINK_DELAY)).await;
     let began = Instant::now();
     for word in [b"one", b"two"] {
         stream.write_all(word).await.unwrap();
-        tokio::time::sleep(MOMENT).await;
+        tokio::time::sleep(SHORT_WAIT).await;
     }
     // What waits already is not overtaken.
     proxy.set(Traffic::Pass).await;
     stream.write_all(b"end").await.unwrap();
     stream.shutdown().await.unwrap();
     assert_eq!(hear(&mut stream, 3).await.unwrap(), b"one");
-    assert!(began.elapsed() >= DELAY);
+    assert!(began.elapsed() >= LINK_DELAY);
     assert_eq!(hear(&mut stream, 6).await.unwrap(), b"twoend");
-    assert!(began.elapsed() >= DELAY + MOMENT);
+    assert!(began.elapsed() >= LINK_DELAY + SHORT_WAIT);
     assert!(stream.read_u8().await.is_err(), "the end is handed on");
 }
 
@@ -114,7 +114,7 @@ async fn a_link_that_lost_bytes_is_cut_when_it_would_pass_again() {
     proxy.set(Traffic::Swallow).await;
     stream.write_all(b"lost").await.unwrap();
     assert!(
-        tokio::time::timeout(MOMENT, stream.read_u8())
+        tokio::time::timeout(SHORT_WAIT, stream.read_u8())
             .await
             .is_err()
     );
@@ -160,7 +160,7 @@ async fn a_half_open_link_carries_one_way() {
         assert_eq!(say(&mut stream, b"one").await.unwrap(), b"one");
         proxy.set(half).await;
         stream.write_all(b"lost").await.unwrap();
-        let heard = tokio::time::timeout(MOMENT, stream.read_u8()).await;
+        let heard = tokio::time::timeout(SHORT_WAIT, stream.read_u8()).await;
         assert!(heard.is_err(), "{half:?}");
         proxy.set(Traffic::Pass).await;
         assert!(is_cut(&mut stream).await, "{half:?}");
@@ -208,7 +208,7 @@ async fn silent_link_stays_open_and_new_one_leads_elsewhere() {
     assert_eq!(say(&mut silent, b"there").await.unwrap(), b"there");
     proxy.silence();
     silent.write_all(b"heard?").await.unwrap();
-    let silence = tokio::time::timeout(MOMENT, silent.read_u8()).await;
+    let silence = tokio::time::timeout(SHORT_WAIT, silent.read_u8()).await;
     assert!(silence.is_err(), "{silence:?}");
     let mut fresh = connect(&proxy).await.unwrap();
     let (mut far, _) = elsewhere.accept().await.unwrap();

@@ -5,7 +5,7 @@ use confab_stack::{
     Durability, Error, Launch, Nats, NatsSettings, Postgres, PostgresSettings, Programs, free_port,
 };
 
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) fn programs() -> Result<Programs, Error> {
     Programs::find(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.confab/tools"))
@@ -48,7 +48,7 @@ pub(crate) fn shell(folder: &Path, script: &str) -> Launch {
 
 /// Whether the condition came true in time.
 pub(crate) async fn comes_true(mut condition: impl FnMut() -> bool) -> bool {
-    let until = Instant::now() + SOON;
+    let until = Instant::now() + TEST_TIMEOUT;
     while Instant::now() < until {
         if condition() {
             return true;
