@@ -70,7 +70,7 @@ pub struct Scope {
 
 impl Scope {
     /// What a token allows that names no scope of ours where it need not.
-    const PLAIN: Self = Self {
+    const UNSCOPED_SCOPE: Self = Self {
         read: true,
         write: true,
         admin: false,
@@ -80,7 +80,7 @@ impl Scope {
     /// writing, with one only what it names. `confab:admin` includes both; an entry of ours that nobody knows allows nothing.
     #[must_use]
     pub fn parse(claim: &str) -> Self {
-        Self::of_entries(claim.split(' '), DEFAULT_PREFIX).unwrap_or(Self::PLAIN)
+        Self::of_entries(claim.split(' '), DEFAULT_PREFIX).unwrap_or(Self::UNSCOPED_SCOPE)
     }
 
     /// What these rights allow together.
@@ -190,7 +190,7 @@ impl ScopeRule {
             None => Scope::of_entries(usual(claims)?.into_iter(), &self.prefix),
         };
         let Some(named) = named else {
-            return Ok(Scope::PLAIN.within(self.granted));
+            return Ok(Scope::UNSCOPED_SCOPE.within(self.granted));
         };
         match named.beyond(self.granted) {
             None => Ok(named),
@@ -260,7 +260,7 @@ mod tests {
         scope.map(|scope| scope.to_string())
     }
 
-    const BOTH: &[Right] = &[Right::Read, Right::Write];
+    const READ_WRITE: &[Right] = &[Right::Read, Right::Write];
 
     #[test]
     fn a_scope_without_an_entry_of_ours_reads_and_writes() {
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn usual_claims_restrict_in_either_form() {
-        let rule = rule(None, "confab:", BOTH);
+        let rule = rule(None, "confab:", READ_WRITE);
         for name in USUAL_CLAIMS {
             for value in [json!("a confab:read"), json!(["a", "confab:read"])] {
                 assert_eq!(
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn named_claim_allows_only_what_it_names() {
-        let rule = rule(Some(("/a/roles", false)), "", BOTH);
+        let rule = rule(Some(("/a/roles", false)), "", READ_WRITE);
         let roles =
             |roles: Value| json!({"a": {"roles": roles}, "scope": "confab:read confab:write"});
         assert_eq!(read(&rule, roles(json!(["read"]))), Ok("read".into()));
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn optional_claim_that_is_missing_reads_and_writes() {
-        let rule = rule(Some(("scp", true)), "confab:", BOTH);
+        let rule = rule(Some(("scp", true)), "confab:", READ_WRITE);
         assert_eq!(read(&rule, json!({})), Ok("read, write".into()));
         assert_eq!(read(&rule, json!({"scp": "openid"})), Ok("nothing".into()));
     }
@@ -345,7 +345,10 @@ mod tests {
         let of = |granted: &[Right], scope: &str| {
             read(&rule(None, "confab:", granted), json!({"scope": scope}))
         };
-        assert_eq!(of(BOTH, "confab:admin"), Err(Defect::Scope(Right::Admin)));
+        assert_eq!(
+            of(READ_WRITE, "confab:admin"),
+            Err(Defect::Scope(Right::Admin))
+        );
         assert_eq!(
             of(&[Right::Read], "confab:write"),
             Err(Defect::Scope(Right::Write))

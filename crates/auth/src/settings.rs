@@ -12,12 +12,12 @@ pub(crate) use issuer::{IssuerSettings, Source, is_loopback, is_pem};
 
 /// The headings of the flags in `--help`.
 mod headings {
-    pub(super) const REQUIRED: &str = "Required";
-    pub(super) const ISSUERS: &str = "Tokens (issuers and applications)";
-    pub(super) const USERS: &str = "Tokens (users, devices, logins)";
-    pub(super) const TENANTS: &str = "Tokens (tenants)";
-    pub(super) const SCOPES: &str = "Tokens (scopes)";
-    pub(super) const KEYS: &str = "Tokens (key sets and times)";
+    pub(super) const REQUIRED_HEADING: &str = "Required";
+    pub(super) const ISSUERS_HEADING: &str = "Tokens (issuers and applications)";
+    pub(super) const USERS_HEADING: &str = "Tokens (users, devices, logins)";
+    pub(super) const TENANTS_HEADING: &str = "Tokens (tenants)";
+    pub(super) const SCOPES_HEADING: &str = "Tokens (scopes)";
+    pub(super) const KEYS_HEADING: &str = "Tokens (key sets and times)";
 }
 
 /// Whose tokens are accepted, and what they must say.
@@ -31,7 +31,7 @@ pub struct Settings {
     /// TOML file with further issuers, an `[[issuer]]` each: see docs/operations/tokens.md.
     ///
     /// Its settings are the flags `--jwt-…` without `--jwt-`. Where no other `--jwt-…` flag is set, the issuers of the file are all there are.
-    #[arg(long = "jwt-issuers", env = "CONFAB_JWT_ISSUERS", value_name = "PATH", help_heading = headings::ISSUERS)]
+    #[arg(long = "jwt-issuers", env = "CONFAB_JWT_ISSUERS", value_name = "PATH", help_heading = headings::ISSUERS_HEADING)]
     pub issuers: Option<PathBuf>,
 
     /// How far an issuer's clock may be from ours.
@@ -41,7 +41,7 @@ pub struct Settings {
         value_name = "SECONDS",
         default_value_t = 30,
         value_parser = clap::value_parser!(u32).range(..=3600),
-        help_heading = headings::KEYS
+        help_heading = headings::KEYS_HEADING
     )]
     pub leeway: u32,
 
@@ -54,7 +54,7 @@ pub struct Settings {
         value_name = "SECONDS",
         default_value_t = 31_622_400,
         value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = headings::KEYS
+        help_heading = headings::KEYS_HEADING
     )]
     pub max_lifetime: u32,
 
@@ -65,7 +65,7 @@ pub struct Settings {
         value_name = "SECONDS",
         default_value_t = 30,
         value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = headings::KEYS
+        help_heading = headings::KEYS_HEADING
     )]
     pub jwks_interval: u32,
 
@@ -76,7 +76,7 @@ pub struct Settings {
         value_name = "SECONDS",
         default_value_t = 600,
         value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = headings::KEYS
+        help_heading = headings::KEYS_HEADING
     )]
     pub jwks_max_age: u32,
 
@@ -87,7 +87,7 @@ pub struct Settings {
         value_name = "SECONDS",
         default_value_t = 5,
         value_parser = clap::value_parser!(u32).range(1..=60),
-        help_heading = headings::KEYS
+        help_heading = headings::KEYS_HEADING
     )]
     pub jwks_timeout: u32,
 }

@@ -9,7 +9,7 @@ use crate::claims::Named;
 use crate::error::{Defect, Part};
 
 /// The tenant of tokens that name none where they need not.
-pub(crate) const DEFAULT: &str = "default";
+pub(crate) const DEFAULT_TENANT: &str = "default";
 
 /// The tenants that an issuer may speak for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl TenantRule {
             };
         };
         let name = match claim.find(claims, Part::Tenant)? {
-            None => DEFAULT,
+            None => DEFAULT_TENANT,
             Some(value) => value.as_str().ok_or_else(|| claim.bad(Part::Tenant))?,
         };
         let tenant: TenantId = name.parse().map_err(|_id| claim.bad(Part::Tenant))?;

@@ -16,7 +16,7 @@ use crate::mint::{Claims, Key};
 use crate::{Settings, Verifier};
 
 /// The present of all tests.
-pub(crate) const NOW: OffsetDateTime = datetime!(2026-07-01 12:00 UTC);
+pub(crate) const TEST_NOW: OffsetDateTime = datetime!(2026-07-01 12:00 UTC);
 
 #[derive(Parser)]
 struct Cli {
@@ -50,7 +50,7 @@ pub(crate) fn claims() -> Claims {
         issuer: Some("https://id".into()),
         audience: Some("confab".into()),
         session_id: "login".into(),
-        ..Claims::new("alice", NOW, time::Duration::HOUR)
+        ..Claims::new("alice", TEST_NOW, time::Duration::HOUR)
     }
 }
 

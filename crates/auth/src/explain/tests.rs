@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::mint::Key;
-use crate::testing::{NOW, claims, verifier_of};
+use crate::testing::{TEST_NOW, claims, verifier_of};
 
 fn explained(arguments: &[&str], change: Value) -> (String, String) {
     let key = Key::generate().unwrap();
@@ -10,7 +10,7 @@ fn explained(arguments: &[&str], change: Value) -> (String, String) {
     claims.extra = change.as_object().unwrap().clone();
     let token = key.mint(&claims).unwrap();
     let text = verifier_of(&key, arguments)
-        .explain(&token, NOW)
+        .explain(&token, TEST_NOW)
         .to_string();
     (text, token)
 }
@@ -93,7 +93,7 @@ fn all_that_is_wrong_is_told_with_its_remedy() {
 fn what_cannot_be_read_is_told_too() {
     let key = Key::generate().unwrap();
     let verifier = verifier_of(&key, &[]);
-    let text = |token: &str| verifier.explain(token, NOW).to_string();
+    let text = |token: &str| verifier.explain(token, TEST_NOW).to_string();
     assert!(text("opaque").contains("WRONG  form      not three parts"));
     let none = key.sign(&json!({"alg": "none"}), &json!({})).unwrap();
     assert!(text(&none).contains("--jwt-algorithms"));

@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 
 use super::*;
 use crate::mint::{Claims, Key};
-use crate::testing::{NOW, claims, settings};
+use crate::testing::{TEST_NOW, claims, settings};
 use crate::{AuthError, Caller, Part, Right, Verifier};
 
 /// A file of issuers; `KEY` and `OTHER` behind an equals sign stand for two public keys.
@@ -52,7 +52,7 @@ fn told(error: &SettingsError) -> String {
 }
 
 /// Two issuers, each with a tenant of its own.
-const TWO: &str = "
+const TWO_ISSUERS: &str = "
     [[issuer]]
     issuer = 'https://one'
     public-key = KEY
@@ -78,11 +78,11 @@ fn of(iss: &str, more: Value) -> Claims {
 
 #[tokio::test]
 async fn each_issuer_has_its_own_keys_and_rules() {
-    let file = File::of(TWO);
+    let file = File::of(TWO_ISSUERS);
     let verifier = file.verifier(&[]).unwrap();
     let judged = async |key: &Key, claims: Claims| {
         let token = key.mint(&claims).unwrap();
-        verifier.verify(&token, NOW).await
+        verifier.verify(&token, TEST_NOW).await
     };
     let named = |caller: Caller| {
         (
@@ -126,7 +126,7 @@ async fn each_issuer_has_its_own_keys_and_rules() {
 
 #[tokio::test]
 async fn flags_make_one_issuer_beside_the_file() {
-    let file = File::of(TWO);
+    let file = File::of(TWO_ISSUERS);
     let pem = file.other.public_pem().unwrap();
     let flags = [
         "--jwt-public-key",
@@ -148,7 +148,11 @@ async fn flags_make_one_issuer_beside_the_file() {
         (&file.key, "https://one", true),
     ] {
         let token = key.mint(&of(iss, json!({}))).unwrap();
-        assert_eq!(verifier.verify(&token, NOW).await.is_ok(), good, "{iss}");
+        assert_eq!(
+            verifier.verify(&token, TEST_NOW).await.is_ok(),
+            good,
+            "{iss}"
+        );
     }
     let lonely = file.verifier(&["--jwt-tenant", "backend"]).unwrap_err();
     assert!(matches!(
@@ -210,7 +214,7 @@ async fn tenants_are_shared_only_where_both_say_so() {
     ] {
         let token = key.mint(&of(iss, json!({ "tenant": tenant }))).unwrap();
         assert_eq!(
-            verifier.verify(&token, NOW).await.is_ok(),
+            verifier.verify(&token, TEST_NOW).await.is_ok(),
             good,
             "{iss} {tenant}"
         );
@@ -283,7 +287,7 @@ async fn one_key_set_that_is_away_keeps_no_other_issuer_out() {
     let judged = async |key: &Key, iss: &str| {
         let token = key.mint(&of(iss, json!({}))).unwrap();
         verifier
-            .verify(&token, NOW)
+            .verify(&token, TEST_NOW)
             .await
             .map(|caller| caller.tenant.as_str().to_owned())
     };

@@ -6,28 +6,37 @@ use super::set::SetRefused;
 use super::*;
 use crate::mint::{Key, jwks};
 use crate::testing::server::{Answer, Server};
-use crate::testing::{NOW, Running, claims, eventually};
+use crate::testing::{Running, TEST_NOW, claims, eventually};
 use crate::{Caller, Verifier};
 
-const INTERVAL: Duration = Duration::from_secs(30);
+const FETCH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// An interval that no test lives to see the end of.
-const ONCE: &[&str] = &["--jwt-jwks-interval", "3600"];
+const FETCH_ONCE: &[&str] = &["--jwt-jwks-interval", "3600"];
 
 #[test]
 fn a_request_on_the_way_is_shared_and_the_next_waits_for_the_interval() {
     let (mut asked, start) = (Asked::default(), Instant::now());
-    assert_eq!(asked.ask(0, start, INTERVAL), Some(1));
-    assert_eq!(asked.ask(0, start + INTERVAL * 2, INTERVAL), Some(1));
-    assert_eq!(asked.ask(1, start + INTERVAL / 2, INTERVAL), None);
-    assert_eq!(asked.ask(1, start + INTERVAL, INTERVAL), Some(2));
+    assert_eq!(asked.ask(0, start, FETCH_INTERVAL), Some(1));
+    assert_eq!(
+        asked.ask(0, start + FETCH_INTERVAL * 2, FETCH_INTERVAL),
+        Some(1)
+    );
+    assert_eq!(
+        asked.ask(1, start + FETCH_INTERVAL / 2, FETCH_INTERVAL),
+        None
+    );
+    assert_eq!(
+        asked.ask(1, start + FETCH_INTERVAL, FETCH_INTERVAL),
+        Some(2)
+    );
 }
 
 #[test]
 fn failures_are_tried_again_sooner_but_never_faster_than_once_a_second() {
     let pace = Pace {
-        interval: INTERVAL,
-        max_age: INTERVAL * 20,
+        interval: FETCH_INTERVAL,
+        max_age: FETCH_INTERVAL * 20,
         timeout: FIRST_RETRY,
     };
     let seconds = |failures| pause(failures, pace).as_secs();
@@ -39,7 +48,9 @@ fn body(keys: &[&Key]) -> Answer {
 }
 
 async fn verify(verifier: &Verifier, key: &Key) -> Result<Caller, AuthError> {
-    verifier.verify(&key.mint(&claims()).unwrap(), NOW).await
+    verifier
+        .verify(&key.mint(&claims()).unwrap(), TEST_NOW)
+        .await
 }
 
 fn unknown() -> Result<Caller, AuthError> {
@@ -71,7 +82,7 @@ async fn keys_of_all_three_kinds_come_from_a_set() {
 async fn a_rotated_key_is_fetched_when_a_token_names_it_and_the_old_one_ends() {
     let (old, new) = (Key::generate().unwrap(), Key::generate_rsa().unwrap());
     let server = Server::start(body(&[&old])).await;
-    let verifier = Running::ready(&server.url, ONCE).await;
+    let verifier = Running::ready(&server.url, FETCH_ONCE).await;
     assert!(verify(&verifier, &old).await.is_ok());
     server.answer(body(&[&new]));
     assert!(verify(&verifier, &new).await.is_ok());
@@ -83,12 +94,12 @@ async fn a_rotated_key_is_fetched_when_a_token_names_it_and_the_old_one_ends() {
 async fn unknown_keys_cause_one_fetch_an_interval_however_many_come() {
     let (good, new) = (Key::generate().unwrap(), Key::generate().unwrap());
     let server = Server::start(body(&[&good])).await;
-    let verifier = Arc::new(Running::ready(&server.url, ONCE).await);
+    let verifier = Arc::new(Running::ready(&server.url, FETCH_ONCE).await);
     server.answer(body(&[&good, &new]));
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..50 {
         let (verifier, token) = (Arc::clone(&verifier), new.mint(&claims()).unwrap());
-        tasks.spawn(async move { verifier.verify(&token, NOW).await.is_ok() });
+        tasks.spawn(async move { verifier.verify(&token, TEST_NOW).await.is_ok() });
     }
     assert!(
         tasks.join_all().await.into_iter().all(|found| found),
@@ -108,11 +119,11 @@ async fn unknown_keys_cause_one_fetch_an_interval_however_many_come() {
 async fn a_caller_that_goes_away_does_not_break_off_the_fetch() {
     let (good, new) = (Key::generate().unwrap(), Key::generate().unwrap());
     let server = Server::start(body(&[&good])).await;
-    let verifier = Running::ready(&server.url, ONCE).await;
+    let verifier = Running::ready(&server.url, FETCH_ONCE).await;
     server.answer(body(&[&good, &new]));
     let token = new.mint(&claims()).unwrap();
     {
-        let mut gone = std::pin::pin!(verifier.verify(&token, NOW));
+        let mut gone = std::pin::pin!(verifier.verify(&token, TEST_NOW));
         let once = std::future::poll_fn(|context| Poll::Ready(gone.as_mut().poll(context)));
         assert!(once.await.is_pending());
     }
@@ -146,7 +157,7 @@ async fn the_last_good_set_stays_in_use_whatever_the_url_answers() {
         body(&[&other, &other]),
     ] {
         let server = Server::start(body(&[&good])).await;
-        let verifier = Running::ready(&server.url, ONCE).await;
+        let verifier = Running::ready(&server.url, FETCH_ONCE).await;
         server.answer(bad);
         assert_eq!(verify(&verifier, &other).await, unknown());
         assert!(server.requests() >= 2);
@@ -158,13 +169,13 @@ async fn the_last_good_set_stays_in_use_whatever_the_url_answers() {
 async fn a_url_that_hangs_delays_only_unknown_keys_and_those_no_longer_than_the_timeout() {
     let (good, other) = (Key::generate().unwrap(), Key::generate().unwrap());
     let server = Server::start(body(&[&good])).await;
-    let arguments = [ONCE, &["--jwt-jwks-timeout", "1"]].concat();
+    let arguments = [FETCH_ONCE, &["--jwt-jwks-timeout", "1"]].concat();
     let verifier = Running::ready(&server.url, &arguments).await;
     server.answer(Answer::Stall);
     let token = other.mint(&claims()).unwrap();
     let waiting = async {
         let start = Instant::now();
-        assert_eq!(verifier.verify(&token, NOW).await, unknown());
+        assert_eq!(verifier.verify(&token, TEST_NOW).await, unknown());
         start.elapsed()
     };
     let served = async {

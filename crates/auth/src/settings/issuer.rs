@@ -15,7 +15,7 @@ use crate::Algorithm;
 use crate::claim_path::ClaimPath;
 use crate::claims::{ClientRule, Named, Rules};
 use crate::scope::{DEFAULT_PREFIX, Right, Scope, ScopeRule};
-use crate::tenants::{DEFAULT, TenantRule, Tenants};
+use crate::tenants::{DEFAULT_TENANT, TenantRule, Tenants};
 
 /// Whose tokens are accepted, and what they must say: a claim that a setting names is required, unless it is declared optional. A
 /// claim is given by its name or, with a slash in front, by a JSON pointer (RFC 6901).
@@ -26,7 +26,7 @@ pub(crate) struct IssuerSettings {
     /// Required, or --jwt-public-key: the URL of the issuer's key set (RFC 7517).
     ///
     /// Neither is needed where --jwt-issuers names a file of issuers.
-    #[arg(long = "jwt-jwks-url", env = "CONFAB_JWT_JWKS_URL", value_name = "URL", help_heading = headings::REQUIRED)]
+    #[arg(long = "jwt-jwks-url", env = "CONFAB_JWT_JWKS_URL", value_name = "URL", help_heading = headings::REQUIRED_HEADING)]
     #[serde(deserialize_with = "one")]
     pub(crate) jwks_url: Option<Url>,
 
@@ -38,7 +38,7 @@ pub(crate) struct IssuerSettings {
         env = "CONFAB_JWT_PUBLIC_KEY",
         value_name = "PATH|PEM",
         allow_hyphen_values = true,
-        help_heading = headings::REQUIRED
+        help_heading = headings::REQUIRED_HEADING
     )]
     pub(crate) public_key: Option<String>,
 
@@ -50,13 +50,13 @@ pub(crate) struct IssuerSettings {
         env = "CONFAB_JWT_ISSUER",
         value_delimiter = ',',
         value_name = "ISS",
-        help_heading = headings::REQUIRED
+        help_heading = headings::REQUIRED_HEADING
     )]
     #[serde(deserialize_with = "several")]
     pub(crate) issuer: Vec<String>,
 
     /// Accept tokens of any issuer, as far as the keys are theirs.
-    #[arg(long = "jwt-any-issuer", env = "CONFAB_JWT_ANY_ISSUER", value_parser = BoolishValueParser::new(), help_heading = headings::ISSUERS)]
+    #[arg(long = "jwt-any-issuer", env = "CONFAB_JWT_ANY_ISSUER", value_parser = BoolishValueParser::new(), help_heading = headings::ISSUERS_HEADING)]
     pub(crate) any_issuer: bool,
 
     /// Required: accepted audiences (`aud`), separated by commas.
@@ -67,7 +67,7 @@ pub(crate) struct IssuerSettings {
         env = "CONFAB_JWT_AUDIENCE",
         value_delimiter = ',',
         value_name = "AUD",
-        help_heading = headings::REQUIRED
+        help_heading = headings::REQUIRED_HEADING
     )]
     #[serde(deserialize_with = "several")]
     pub(crate) audience: Vec<String>,
@@ -75,7 +75,7 @@ pub(crate) struct IssuerSettings {
     /// Accept tokens for any audience: also those that were meant for other services.
     ///
     /// With --jwt-client-claim only those of known applications.
-    #[arg(long = "jwt-any-audience", env = "CONFAB_JWT_ANY_AUDIENCE", value_parser = BoolishValueParser::new(), help_heading = headings::ISSUERS)]
+    #[arg(long = "jwt-any-audience", env = "CONFAB_JWT_ANY_AUDIENCE", value_parser = BoolishValueParser::new(), help_heading = headings::ISSUERS_HEADING)]
     pub(crate) any_audience: bool,
 
     /// Claim with the application that a token was made for, such as `azp`, `client_id` or `cid`.
@@ -83,7 +83,7 @@ pub(crate) struct IssuerSettings {
         long = "jwt-client-claim",
         env = "CONFAB_JWT_CLIENT_CLAIM",
         value_name = "CLAIM",
-        help_heading = headings::ISSUERS
+        help_heading = headings::ISSUERS_HEADING
     )]
     #[serde(deserialize_with = "one")]
     pub(crate) client_claim: Option<ClaimPath>,
@@ -94,7 +94,7 @@ pub(crate) struct IssuerSettings {
         env = "CONFAB_JWT_CLIENTS",
         value_delimiter = ',',
         value_name = "CLIENT",
-        help_heading = headings::ISSUERS
+        help_heading = headings::ISSUERS_HEADING
     )]
     #[serde(deserialize_with = "several")]
     pub(crate) clients: Vec<String>,
@@ -106,7 +106,7 @@ pub(crate) struct IssuerSettings {
         value_delimiter = ',',
         value_name = "ALG",
         default_value = "RS256,ES256",
-        help_heading = headings::ISSUERS
+        help_heading = headings::ISSUERS_HEADING
     )]
     #[serde(default = "default_algorithms", deserialize_with = "several")]
     pub(crate) algorithms: Vec<Algorithm>,
@@ -116,7 +116,7 @@ pub(crate) struct IssuerSettings {
         long = "jwt-user-claim",
         env = "CONFAB_JWT_USER_CLAIM",
         value_name = "CLAIM",
-        help_heading = headings::USERS
+        help_heading = headings::USERS_HEADING
     )]
     #[serde(deserialize_with = "one")]
     pub(crate) user_claim: Option<ClaimPath>,
@@ -128,13 +128,13 @@ pub(crate) struct IssuerSettings {
         long = "jwt-device-claim",
         env = "CONFAB_JWT_DEVICE_CLAIM",
         value_name = "CLAIM",
-        help_heading = headings::USERS
+        help_heading = headings::USERS_HEADING
     )]
     #[serde(deserialize_with = "one")]
     pub(crate) device_claim: Option<ClaimPath>,
 
     /// Accept tokens without the claim of --jwt-device-claim.
-    #[arg(long = "jwt-device-optional", env = "CONFAB_JWT_DEVICE_OPTIONAL", value_parser = BoolishValueParser::new(), help_heading = headings::USERS)]
+    #[arg(long = "jwt-device-optional", env = "CONFAB_JWT_DEVICE_OPTIONAL", value_parser = BoolishValueParser::new(), help_heading = headings::USERS_HEADING)]
     pub(crate) device_optional: bool,
 
     /// Claim with the login; without this, `sessionId` where it is there.
@@ -144,22 +144,22 @@ pub(crate) struct IssuerSettings {
         long = "jwt-session-claim",
         env = "CONFAB_JWT_SESSION_CLAIM",
         value_name = "CLAIM",
-        help_heading = headings::USERS
+        help_heading = headings::USERS_HEADING
     )]
     #[serde(deserialize_with = "one")]
     pub(crate) session_claim: Option<ClaimPath>,
 
     /// Accept tokens without the claim of --jwt-session-claim.
-    #[arg(long = "jwt-session-optional", env = "CONFAB_JWT_SESSION_OPTIONAL", value_parser = BoolishValueParser::new(), help_heading = headings::USERS)]
+    #[arg(long = "jwt-session-optional", env = "CONFAB_JWT_SESSION_OPTIONAL", value_parser = BoolishValueParser::new(), help_heading = headings::USERS_HEADING)]
     pub(crate) session_optional: bool,
 
     /// The tenant of all tokens, which name none.
-    #[arg(long = "jwt-tenant", env = "CONFAB_JWT_TENANT", value_name = "TENANT", help_heading = headings::TENANTS)]
+    #[arg(long = "jwt-tenant", env = "CONFAB_JWT_TENANT", value_name = "TENANT", help_heading = headings::TENANTS_HEADING)]
     #[serde(deserialize_with = "one")]
     pub(crate) tenant: Option<TenantId>,
 
     /// All tokens belong to the tenant `default`: the installation serves one product.
-    #[arg(long = "single-tenant", env = "CONFAB_SINGLE_TENANT", value_parser = BoolishValueParser::new(), help_heading = headings::TENANTS)]
+    #[arg(long = "single-tenant", env = "CONFAB_SINGLE_TENANT", value_parser = BoolishValueParser::new(), help_heading = headings::TENANTS_HEADING)]
     #[serde(skip)]
     pub(crate) single_tenant: bool,
 
@@ -170,13 +170,13 @@ pub(crate) struct IssuerSettings {
         long = "jwt-tenant-claim",
         env = "CONFAB_JWT_TENANT_CLAIM",
         value_name = "CLAIM",
-        help_heading = headings::TENANTS
+        help_heading = headings::TENANTS_HEADING
     )]
     #[serde(deserialize_with = "one")]
     pub(crate) tenant_claim: Option<ClaimPath>,
 
     /// Accept tokens without the tenant claim: they belong to the tenant `default`.
-    #[arg(long = "jwt-tenant-optional", env = "CONFAB_JWT_TENANT_OPTIONAL", value_parser = BoolishValueParser::new(), help_heading = headings::TENANTS)]
+    #[arg(long = "jwt-tenant-optional", env = "CONFAB_JWT_TENANT_OPTIONAL", value_parser = BoolishValueParser::new(), help_heading = headings::TENANTS_HEADING)]
     pub(crate) tenant_optional: bool,
 
     /// Tenants that the issuer may speak for, separated by commas.
@@ -187,7 +187,7 @@ pub(crate) struct IssuerSettings {
         env = "CONFAB_JWT_TENANTS",
         value_delimiter = ',',
         value_name = "TENANT",
-        help_heading = headings::TENANTS
+        help_heading = headings::TENANTS_HEADING
     )]
     #[serde(deserialize_with = "several")]
     pub(crate) tenants: Vec<TenantId>,
@@ -197,14 +197,14 @@ pub(crate) struct IssuerSettings {
         long = "jwt-tenant-prefix",
         env = "CONFAB_JWT_TENANT_PREFIX",
         value_name = "PREFIX",
-        help_heading = headings::TENANTS
+        help_heading = headings::TENANTS_HEADING
     )]
     pub(crate) tenant_prefix: Option<String>,
 
     /// Another issuer, which says so too, may speak for the same tenants.
     ///
     /// A user of one is then the user of the same name of the other.
-    #[arg(long = "jwt-share-tenants", env = "CONFAB_JWT_SHARE_TENANTS", value_parser = BoolishValueParser::new(), help_heading = headings::TENANTS)]
+    #[arg(long = "jwt-share-tenants", env = "CONFAB_JWT_SHARE_TENANTS", value_parser = BoolishValueParser::new(), help_heading = headings::TENANTS_HEADING)]
     pub(crate) share_tenants: bool,
 
     /// Claim with scopes, a text with spaces or a list: a token may do only what it names.
@@ -215,13 +215,13 @@ pub(crate) struct IssuerSettings {
         long = "jwt-scope-claim",
         env = "CONFAB_JWT_SCOPE_CLAIM",
         value_name = "CLAIM",
-        help_heading = headings::SCOPES
+        help_heading = headings::SCOPES_HEADING
     )]
     #[serde(deserialize_with = "one")]
     pub(crate) scope_claim: Option<ClaimPath>,
 
     /// Accept tokens without the claim of --jwt-scope-claim: they may read and write.
-    #[arg(long = "jwt-scope-optional", env = "CONFAB_JWT_SCOPE_OPTIONAL", value_parser = BoolishValueParser::new(), help_heading = headings::SCOPES)]
+    #[arg(long = "jwt-scope-optional", env = "CONFAB_JWT_SCOPE_OPTIONAL", value_parser = BoolishValueParser::new(), help_heading = headings::SCOPES_HEADING)]
     pub(crate) scope_optional: bool,
 
     /// What stands before `read`, `write` and `admin` in a scope of ours; without this, `confab:`.
@@ -229,7 +229,7 @@ pub(crate) struct IssuerSettings {
         long = "jwt-scope-prefix",
         env = "CONFAB_JWT_SCOPE_PREFIX",
         value_name = "PREFIX",
-        help_heading = headings::SCOPES
+        help_heading = headings::SCOPES_HEADING
     )]
     pub(crate) scope_prefix: Option<String>,
 
@@ -241,19 +241,19 @@ pub(crate) struct IssuerSettings {
         env = "CONFAB_JWT_GRANTS",
         value_delimiter = ',',
         value_name = "SCOPE",
-        help_heading = headings::SCOPES
+        help_heading = headings::SCOPES_HEADING
     )]
     #[serde(deserialize_with = "several")]
     pub(crate) grants: Vec<Right>,
 
     /// Refuse tokens without `nbf`.
-    #[arg(long = "jwt-require-nbf", env = "CONFAB_JWT_REQUIRE_NBF", value_parser = BoolishValueParser::new(), help_heading = headings::ISSUERS)]
+    #[arg(long = "jwt-require-nbf", env = "CONFAB_JWT_REQUIRE_NBF", value_parser = BoolishValueParser::new(), help_heading = headings::ISSUERS_HEADING)]
     pub(crate) require_nbf: bool,
 
     /// Fetch the key set by plain http from other hosts than this one.
     ///
     /// Who is on the way can then forge any token.
-    #[arg(long = "jwt-jwks-insecure", env = "CONFAB_JWT_JWKS_INSECURE", value_parser = BoolishValueParser::new(), help_heading = headings::KEYS)]
+    #[arg(long = "jwt-jwks-insecure", env = "CONFAB_JWT_JWKS_INSECURE", value_parser = BoolishValueParser::new(), help_heading = headings::KEYS_HEADING)]
     pub(crate) jwks_insecure: bool,
 }
 
@@ -359,7 +359,7 @@ impl IssuerSettings {
 
     fn tenant_rule(&self) -> Result<TenantRule, IssuerError> {
         let single = match self.single_tenant {
-            true => DEFAULT.parse().ok(),
+            true => DEFAULT_TENANT.parse().ok(),
             false => None,
         };
         if single.is_some() && self.tenant.is_some() {
@@ -384,7 +384,7 @@ impl IssuerSettings {
             (Some(_), false) => return Err(IssuerError::Excludes("tenants", "tenant-prefix")),
             (None, true) => return Err(IssuerError::NoTenants),
         };
-        if self.tenant_optional && !allowed.contains(DEFAULT) {
+        if self.tenant_optional && !allowed.contains(DEFAULT_TENANT) {
             return Err(IssuerError::OptionalTenant);
         }
         let path = self.tenant_claim.clone();

@@ -3,7 +3,7 @@ use crate::Verifier;
 use crate::mint::Key;
 use crate::testing::settings;
 
-const KNOWN: &[&str] = &["--jwt-issuer", "i", "--jwt-audience", "a"];
+const KNOWN_FLAGS: &[&str] = &["--jwt-issuer", "i", "--jwt-audience", "a"];
 
 fn refused(arguments: &[&str]) -> IssuerError {
     match Verifier::new(&settings(arguments).unwrap()) {
@@ -13,7 +13,7 @@ fn refused(arguments: &[&str]) -> IssuerError {
 }
 
 fn with(arguments: &[&str]) -> IssuerError {
-    refused(&[KNOWN, arguments].concat())
+    refused(&[KNOWN_FLAGS, arguments].concat())
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn keys_are_fetched_by_https_or_from_this_host() {
             "{url}"
         );
     }
-    let known = |arguments: &[&str]| settings(&[KNOWN, arguments].concat()).unwrap();
+    let known = |arguments: &[&str]| settings(&[KNOWN_FLAGS, arguments].concat()).unwrap();
     for url in [
         "https://id/keys",
         "http://localhost:1/keys",
@@ -107,7 +107,7 @@ fn the_public_key_is_a_pem_or_the_path_of_one() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &pem).unwrap();
     for key in [pem.as_str(), file.path().to_str().unwrap()] {
-        let settings = settings(&[KNOWN, &["--jwt-public-key", key]].concat()).unwrap();
+        let settings = settings(&[KNOWN_FLAGS, &["--jwt-public-key", key]].concat()).unwrap();
         assert!(Verifier::new(&settings).unwrap().has_keys());
     }
 }

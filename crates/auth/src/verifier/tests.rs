@@ -9,10 +9,10 @@ use time::Duration;
 use super::*;
 use crate::mint::{Claims, Key, jwks};
 use crate::testing::server::{Answer, Server};
-use crate::testing::{NOW, Running, claims, verifier_of};
+use crate::testing::{Running, TEST_NOW, claims, verifier_of};
 use crate::{Part, Scope};
 
-const ALL: &[&str] = &["--jwt-algorithms", "RS256,ES256,EdDSA"];
+const ALL_ALGORITHMS: &[&str] = &["--jwt-algorithms", "RS256,ES256,EdDSA"];
 
 fn key() -> Key {
     Key::generate().unwrap()
@@ -28,11 +28,11 @@ fn three() -> [Key; 3] {
     .map(Result::unwrap)
 }
 
-/// What a verifier with `arguments` says to these claims at `NOW`, signed as they should be.
+/// What a verifier with `arguments` says to these claims at `TEST_NOW`, signed as they should be.
 async fn judged_with(arguments: &[&str], claims: &Claims) -> Result<Caller, AuthError> {
     let key = key();
     verifier_of(&key, arguments)
-        .verify(&key.mint(claims).unwrap(), NOW)
+        .verify(&key.mint(claims).unwrap(), TEST_NOW)
         .await
 }
 
@@ -87,8 +87,8 @@ async fn a_good_token_says_who_is_calling() {
     assert_eq!(caller.user.as_str(), "alice");
     assert_eq!(caller.device, "device");
     assert_eq!(caller.login_session, "login");
-    assert_eq!(caller.issued_at, NOW);
-    assert_eq!(caller.expires_at, NOW + Duration::HOUR);
+    assert_eq!(caller.issued_at, TEST_NOW);
+    assert_eq!(caller.expires_at, TEST_NOW + Duration::HOUR);
     assert_eq!(caller.scope, Scope::parse("confab:read"));
 }
 
@@ -97,20 +97,22 @@ async fn every_kind_of_key_verifies_its_own_tokens_and_no_others() {
     let keys = three();
     let strangers = three();
     for (key, stranger) in keys.iter().zip(&strangers) {
-        let verifier = verifier_of(key, ALL);
+        let verifier = verifier_of(key, ALL_ALGORITHMS);
         assert!(
             verifier
-                .verify(&key.mint(&claims()).unwrap(), NOW)
+                .verify(&key.mint(&claims()).unwrap(), TEST_NOW)
                 .await
                 .is_ok()
         );
         for other in keys.iter().filter(|other| other.kid() != key.kid()) {
-            let refused = verifier.verify(&other.mint(&claims()).unwrap(), NOW).await;
+            let refused = verifier
+                .verify(&other.mint(&claims()).unwrap(), TEST_NOW)
+                .await;
             assert_eq!(refused, Err(Defect::NotTheKeysAlgorithm.into()));
         }
         let forged = stranger.mint(&claims()).unwrap();
         assert_eq!(
-            verifier.verify(&forged, NOW).await,
+            verifier.verify(&forged, TEST_NOW).await,
             Err(Defect::Signature.into())
         );
     }
@@ -182,7 +184,7 @@ async fn a_token_of_another_issuer_or_for_another_audience_is_invalid() {
 #[tokio::test]
 async fn a_token_expires_at_exp_and_the_leeway() {
     let ago = |seconds| Claims {
-        expires_at: NOW - Duration::seconds(seconds),
+        expires_at: TEST_NOW - Duration::seconds(seconds),
         ..claims()
     };
     assert!(judged(&ago(29)).await.is_ok());
@@ -197,7 +199,7 @@ async fn a_token_expires_at_exp_and_the_leeway() {
 #[tokio::test]
 async fn a_token_that_would_outlive_its_revocation_is_invalid() {
     let lasting = |seconds| Claims {
-        expires_at: NOW + Duration::seconds(seconds),
+        expires_at: TEST_NOW + Duration::seconds(seconds),
         ..claims()
     };
     let refused = Err(Defect::Lifetime.into());
@@ -210,7 +212,7 @@ async fn a_token_that_would_outlive_its_revocation_is_invalid() {
 
 #[tokio::test]
 async fn a_token_from_the_future_is_not_yet_valid() {
-    let ahead = |seconds| Some(NOW + Duration::seconds(seconds));
+    let ahead = |seconds| Some(TEST_NOW + Duration::seconds(seconds));
     assert!(
         judged(&Claims {
             not_before: ahead(30),
@@ -226,7 +228,7 @@ async fn a_token_from_the_future_is_not_yet_valid() {
     .await;
     assert_eq!(early, Err(AuthError::NotYetValid("nbf")));
     let issued = |seconds| Claims {
-        issued_at: NOW + Duration::seconds(seconds),
+        issued_at: TEST_NOW + Duration::seconds(seconds),
         ..claims()
     };
     assert!(judged(&issued(30)).await.is_ok());
@@ -241,7 +243,7 @@ async fn nbf_can_be_demanded() {
     let demand = &["--jwt-require-nbf"];
     assert_eq!(judged_with(demand, &claims()).await, missing("nbf"));
     let there = Claims {
-        not_before: Some(NOW),
+        not_before: Some(TEST_NOW),
         ..claims()
     };
     assert!(judged_with(demand, &there).await.is_ok());
@@ -353,7 +355,7 @@ async fn tenant_is_required_unless_said_otherwise() {
         let settings = crate::testing::settings(&[&base, more].concat()).unwrap();
         let verifier = Verifier::new(&settings).unwrap();
         let token = key.mint(claims).unwrap();
-        let caller = verifier.verify(&token, NOW).await?;
+        let caller = verifier.verify(&token, TEST_NOW).await?;
         Ok::<_, AuthError>(caller.tenant.as_str().to_owned())
     };
     let refused = judged(&[], &claims()).await.unwrap_err();
@@ -389,8 +391,8 @@ async fn token_of_16_kib_is_taken() {
     let room = (crate::token::MAX_BYTES - token(0).len()) * 3 / 4;
     let (largest, larger) = (token(room - 3), token(room + 3));
     assert!(largest.len() > 16_000, "{}", largest.len());
-    assert!(verifier.verify(&largest, NOW).await.is_ok());
-    let refused = verifier.verify(&larger, NOW).await;
+    assert!(verifier.verify(&largest, TEST_NOW).await.is_ok());
+    let refused = verifier.verify(&larger, TEST_NOW).await;
     assert_eq!(refused, Err(Defect::TooLong.into()));
 }
 
@@ -414,12 +416,12 @@ async fn hmac_with_the_public_key_as_its_secret_is_invalid() {
         for secret in [pem.as_bytes(), pem.trim().as_bytes(), &der] {
             let token = hmac_token(&json!({"alg": "HS256", "kid": key.kid()}), secret);
             assert_eq!(
-                verifier.verify(&token, NOW).await,
+                verifier.verify(&token, TEST_NOW).await,
                 Err(Defect::Algorithm.into())
             );
             let token = hmac_token(&json!({"alg": key.algorithm().name()}), secret);
             assert_eq!(
-                verifier.verify(&token, NOW).await,
+                verifier.verify(&token, TEST_NOW).await,
                 Err(Defect::Signature.into())
             );
         }
@@ -433,7 +435,7 @@ async fn unsigned_tokens_are_invalid() {
     let signed = key.mint(&claims()).unwrap();
     let (message, _) = signed.rsplit_once('.').unwrap();
     assert_eq!(
-        verifier.verify(&format!("{message}."), NOW).await,
+        verifier.verify(&format!("{message}."), TEST_NOW).await,
         Err(Defect::Signature.into())
     );
     for alg in ["none", "None", "NONE", ""] {
@@ -441,7 +443,7 @@ async fn unsigned_tokens_are_invalid() {
         let (message, _) = token.rsplit_once('.').unwrap();
         for token in [&token, &format!("{message}.")] {
             assert_eq!(
-                verifier.verify(token, NOW).await,
+                verifier.verify(token, TEST_NOW).await,
                 Err(Defect::Algorithm.into())
             );
         }
@@ -459,7 +461,7 @@ async fn keys_that_a_header_brings_or_points_to_are_never_used() {
     let verifier = Running::ready(&server.url, &[]).await;
     let forged = evil.sign(&header, &claims().to_json()).unwrap();
     assert_eq!(
-        verifier.verify(&forged, NOW).await,
+        verifier.verify(&forged, TEST_NOW).await,
         Err(Defect::Signature.into())
     );
     assert_eq!(lure.requests(), 0);
@@ -477,7 +479,7 @@ async fn a_claim_that_comes_twice_is_invalid() {
     let token = key
         .sign_text(&format!("{header}.{}", part(&payload)))
         .unwrap();
-    let refused = verifier_of(&key, &[]).verify(&token, NOW).await;
+    let refused = verifier_of(&key, &[]).verify(&token, TEST_NOW).await;
     assert_eq!(refused, Err(Defect::Json("payload").into()));
 }
 
@@ -486,7 +488,7 @@ async fn a_refusal_never_shows_the_token() {
     let key = key();
     let token = key.mint(&with("exp", 1)).unwrap();
     let verifier = verifier_of(&key, &[]);
-    let error = verifier.verify(&token, NOW).await.unwrap_err();
+    let error = verifier.verify(&token, TEST_NOW).await.unwrap_err();
     for part in token.split('.') {
         assert!(!format!("{error} {error:?} {verifier:?}").contains(part));
     }

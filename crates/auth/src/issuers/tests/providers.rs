@@ -8,11 +8,11 @@ use toml::{Table, Value as Toml};
 use super::*;
 use crate::Settings;
 
-const PAGE: &str = concat!(
+const PROVIDERS_PAGE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../docs/operations/identity-providers.md"
 );
-const SHAPES: &str = concat!(
+const PROVIDERS_FILE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../tests/identity_providers.json"
 );
@@ -50,8 +50,8 @@ impl Shape {
     /// The token with a change; null takes a claim away.
     fn token(&self, change: &Value, key: &Key) -> String {
         let mut claims = self.claims.as_object().unwrap().clone();
-        claims.insert("iat".into(), NOW.unix_timestamp().into());
-        claims.insert("exp".into(), (NOW.unix_timestamp() + 3600).into());
+        claims.insert("iat".into(), TEST_NOW.unix_timestamp().into());
+        claims.insert("exp".into(), (TEST_NOW.unix_timestamp() + 3600).into());
         claims.extend(change.as_object().unwrap().clone());
         claims.retain(|_, value| !value.is_null());
         let mut header = json!({"alg": key.algorithm().name(), "kid": "from the provider"});
@@ -63,7 +63,7 @@ impl Shape {
 }
 
 fn shapes() -> Vec<Shape> {
-    let text = std::fs::read_to_string(SHAPES).unwrap();
+    let text = std::fs::read_to_string(PROVIDERS_FILE).unwrap();
     let mut shapes: Vec<Shape> = serde_json::from_str(&text).unwrap();
     for shape in &mut shapes {
         let key = match shape.algorithm.as_str() {
@@ -78,7 +78,7 @@ fn shapes() -> Vec<Shape> {
 
 /// The TOML blocks of the page, by the heading that they stand under.
 fn blocks() -> BTreeMap<String, String> {
-    let page = std::fs::read_to_string(PAGE).unwrap();
+    let page = std::fs::read_to_string(PROVIDERS_PAGE).unwrap();
     let sections = page.split("\n## ").skip(1);
     let block = |section: &str| {
         let (heading, rest) = section.split_once('\n').unwrap();
@@ -164,7 +164,7 @@ async fn tokens_of_each_provider_are_judged_by_its_block() {
         for verifier in [&alone, &together] {
             let judged = async |change: &Value| {
                 let token = shape.token(change, shape.key());
-                verifier.verify(&token, NOW).await
+                verifier.verify(&token, TEST_NOW).await
             };
             let provider = &shape.provider;
             let caller = judged(&json!({})).await;
@@ -196,17 +196,17 @@ async fn no_issuer_speaks_for_another() {
             let (name, by) = (&one.provider, &other.provider);
             let foreign_key = one.token(&json!({}), other.key());
             assert!(
-                verifier.verify(&foreign_key, NOW).await.is_err(),
+                verifier.verify(&foreign_key, TEST_NOW).await.is_err(),
                 "{name} signed by {by}"
             );
             let foreign_issuer = one.token(&json!({"iss": other.iss()}), other.key());
             assert!(
-                verifier.verify(&foreign_issuer, NOW).await.is_err(),
+                verifier.verify(&foreign_issuer, TEST_NOW).await.is_err(),
                 "{name} from {by}"
             );
             let own_key = one.token(&json!({"iss": other.iss()}), one.key());
             assert!(
-                verifier.verify(&own_key, NOW).await.is_err(),
+                verifier.verify(&own_key, TEST_NOW).await.is_err(),
                 "{name} as {by}"
             );
         }
@@ -223,7 +223,7 @@ async fn backend_shares_the_tenants_of_its_users() {
             .mint(&of(iss, json!({"tenant": tenant, "scope": scope})))
             .unwrap();
         verifier
-            .verify(&token, NOW)
+            .verify(&token, TEST_NOW)
             .await
             .map(|caller| caller.scope.is_admin())
     };

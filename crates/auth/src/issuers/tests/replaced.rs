@@ -51,7 +51,7 @@ fn remote(iss: &str, tenant: &str, url: &str) -> String {
 
 async fn verify(running: &Running, key: &Key, iss: &str) -> Result<Caller, AuthError> {
     let token = key.mint(&of(iss, json!({}))).unwrap();
-    running.verify(&token, NOW).await
+    running.verify(&token, TEST_NOW).await
 }
 
 /// Waits until tokens of `iss` by `key` are taken.

@@ -4,7 +4,7 @@ use super::*;
 use crate::mint::{Key, jwks};
 
 /// The modulus of an RSA key of 1,024 bits.
-const SMALL: &str = "yJSrxxosCi1taMOQeE8ngLdz4X4rTKGDt_5WnNaL3_Q3OQAXHbFORaRV28-IxUhFVvSfkKrP16VeaWbDqV3wLWgfvpytTYOm73prov--wBlUj4wGw6Dmy7UhhKNy3zcc2TRK-fiPuWsZNLBxkqiocFuh8baA6TaaLtFzS6qn8UM";
+const SMALL_MODULUS: &str = "yJSrxxosCi1taMOQeE8ngLdz4X4rTKGDt_5WnNaL3_Q3OQAXHbFORaRV28-IxUhFVvSfkKrP16VeaWbDqV3wLWgfvpytTYOm73prov--wBlUj4wGw6Dmy7UhhKNy3zcc2TRK-fiPuWsZNLBxkqiocFuh8baA6TaaLtFzS6qn8UM";
 
 fn key() -> Key {
     Key::generate().unwrap()
@@ -166,8 +166,8 @@ fn symmetric_and_published_private_keys_are_refused() {
 #[test]
 fn small_and_huge_rsa_keys_are_refused() {
     let rsa = |n: &str| json!({"kty": "RSA", "n": n, "e": "AQAB"});
-    assert_eq!(why(rsa(SMALL)), KeyRefused::Size(1024));
-    let padded = format!("{}{SMALL}", "A".repeat(172));
+    assert_eq!(why(rsa(SMALL_MODULUS)), KeyRefused::Size(1024));
+    let padded = format!("{}{SMALL_MODULUS}", "A".repeat(172));
     assert_eq!(
         why(rsa(&padded)),
         KeyRefused::Size(1024),

@@ -49,13 +49,16 @@ fn no_spoiled_token_is_ever_good() {
         .build()
         .unwrap();
     let keys = three();
-    let made = keys
-        .each_ref()
-        .map(|key| (verifier_of(key, ALL), key.mint(&claims()).unwrap()));
+    let made = keys.each_ref().map(|key| {
+        (
+            verifier_of(key, ALL_ALGORITHMS),
+            key.mint(&claims()).unwrap(),
+        )
+    });
     proptest!(ProptestConfig::with_cases(1_000), |(spoils in spoils(), which in 0..3_usize)| {
         let (verifier, token) = &made[which];
         let changed = spoiled(token, &spoils);
-        let good = runtime.block_on(verifier.verify(&changed, NOW)).is_ok();
+        let good = runtime.block_on(verifier.verify(&changed, TEST_NOW)).is_ok();
         prop_assert_eq!(good, changed == *token);
     });
 }
@@ -65,11 +68,11 @@ fn no_text_makes_the_verifier_panic() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    let verifier = verifier_of(&key(), ALL);
+    let verifier = verifier_of(&key(), ALL_ALGORITHMS);
     proptest!(|(header in "\\PC*", payload in "\\PC*", text in "\\PC*")| {
         let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
         let shaped = format!("{}.{}.{}", part(&header), part(&payload), part(&text));
-        prop_assert!(runtime.block_on(verifier.verify(&text, NOW)).is_err());
-        prop_assert!(runtime.block_on(verifier.verify(&shaped, NOW)).is_err());
+        prop_assert!(runtime.block_on(verifier.verify(&text, TEST_NOW)).is_err());
+        prop_assert!(runtime.block_on(verifier.verify(&shaped, TEST_NOW)).is_err());
     });
 }
