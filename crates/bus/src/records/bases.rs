@@ -29,7 +29,7 @@ const MIN_RENEWAL: Duration = Duration::from_secs(10);
 
 /// The name of a base, and of a user among those who have some: 128 bits of a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Name {
+pub(super) struct BaseName {
     pub(super) user: Uuid,
     pub(super) base: Uuid,
 }
@@ -130,7 +130,7 @@ impl Base {
 
 /// A base that is known to be in the bucket, or is to be put there.
 #[derive(Debug)]
-struct Known {
+struct KnownBase {
     name: Uuid,
     base: Arc<Base>,
     bytes: Bytes,
@@ -141,8 +141,8 @@ struct Known {
 
 /// How a record is written.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) name: Name,
+pub(super) struct BasePlan {
+    pub(super) name: BaseName,
     pub(super) difference: Difference,
     /// The base's bytes, where it is to be put first.
     pub(super) put: Option<Bytes>,
@@ -151,8 +151,8 @@ pub(super) struct Plan {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    users: HashMap<Uuid, Vec<Known>>,
+struct KnownBases {
+    users: HashMap<Uuid, Vec<KnownBase>>,
     /// Positions of all bases, those that gave way since this was last counted among them.
     positions: usize,
 }
@@ -160,7 +160,7 @@ struct State {
 /// The bases that this process knows, by user.
 #[derive(Debug)]
 pub(super) struct Bases {
-    state: Mutex<State>,
+    state: Mutex<KnownBases>,
     /// A base is put again by the next record behind this time.
     period: Duration,
 }
@@ -182,7 +182,7 @@ impl Bases {
         user: Uuid,
         positions: &[Position],
         now: Instant,
-    ) -> Result<Plan, BusError> {
+    ) -> Result<BasePlan, BusError> {
         let wanted = Base::of(positions);
         let mut state = self.lock();
         let known = state.users.entry(user).or_default();
@@ -194,8 +194,8 @@ impl Bases {
             && difference.len() <= MIN_POSITIONS.max(wanted.0.len() / MAX_DIFFERENT_PART)
         {
             one.used = now;
-            return Ok(Plan {
-                name: Name {
+            return Ok(BasePlan {
+                name: BaseName {
                     user,
                     base: one.name,
                 },
@@ -205,13 +205,13 @@ impl Bases {
             });
         }
         let (name, bytes) = wanted.encode()?;
-        let plan = Plan {
-            name: Name { user, base: name },
+        let plan = BasePlan {
+            name: BaseName { user, base: name },
             difference: Difference::default(),
             put: Some(bytes.clone()),
             is_new: true,
         };
-        let known = Known {
+        let known = KnownBase {
             name,
             base: Arc::new(wanted),
             bytes,
@@ -223,15 +223,15 @@ impl Bases {
     }
 
     /// A base was put. `chance`, in 0..1, spreads the next time.
-    pub(super) fn stored(&self, name: Name, now: Instant, chance: f64) {
+    pub(super) fn stored(&self, name: BaseName, now: Instant, chance: f64) {
         let after = self.period.mul_f64(0.5 + chance / 2.0);
         self.renew(name, now + after);
     }
 
     /// A base was read from the bucket: how long that keeps it is not known.
-    pub(super) fn read(&self, name: Name, base: Base, bytes: Bytes, now: Instant) -> Arc<Base> {
+    pub(super) fn read(&self, name: BaseName, base: Base, bytes: Bytes, now: Instant) -> Arc<Base> {
         let base = Arc::new(base);
-        let known = Known {
+        let known = KnownBase {
             name: name.base,
             base: Arc::clone(&base),
             bytes,
@@ -242,7 +242,7 @@ impl Bases {
         base
     }
 
-    pub(super) fn find(&self, name: Name) -> Option<Arc<Base>> {
+    pub(super) fn find(&self, name: BaseName) -> Option<Arc<Base>> {
         let state = self.lock();
         let known = state.users.get(&name.user)?;
         let found = known.iter().find(|one| one.name == name.base);
@@ -256,7 +256,7 @@ impl Bases {
         }
     }
 
-    fn renew(&self, name: Name, at: Instant) {
+    fn renew(&self, name: BaseName, at: Instant) {
         let mut state = self.lock();
         let known = state.users.get_mut(&name.user).into_iter().flatten();
         for one in known.filter(|one| one.name == name.base) {
@@ -264,14 +264,14 @@ impl Bases {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, KnownBases> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl KnownBases {
     /// Adds a base; of its user's the one not used for longest gives way.
-    fn insert(&mut self, user: Uuid, one: Known) {
+    fn insert(&mut self, user: Uuid, one: KnownBase) {
         self.positions += one.base.0.len();
         let known = self.users.entry(user).or_default();
         known.retain(|other| other.name != one.name);

@@ -19,7 +19,7 @@ const BASED_RECORD_VERSION: u8 = 2;
 
 /// What stands in the bucket of a session.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Stored {
+pub(super) struct StoredRecord {
     /// Its positions are those that differ from the base, where it names one.
     pub(super) entry: Entry,
     pub(super) base: Option<Uuid>,
@@ -65,10 +65,10 @@ fn encode_as<T: Serialize>(version: u8, stored: &T) -> Result<Bytes, BusError> {
 }
 
 /// None when the bytes are no record of these versions.
-pub(super) fn decode(bytes: &[u8]) -> Option<Stored> {
+pub(super) fn decode(bytes: &[u8]) -> Option<StoredRecord> {
     match bytes.split_first() {
         Some((&BASED_RECORD_VERSION, stored)) => wire::decode_compact(stored).ok(),
-        Some((&FULL_RECORD_VERSION, entry)) => Some(Stored {
+        Some((&FULL_RECORD_VERSION, entry)) => Some(StoredRecord {
             entry: wire::decode_compact(entry).ok()?,
             base: None,
             gone: Vec::new(),
@@ -77,7 +77,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Stored> {
     }
 }
 
-impl Stored {
+impl StoredRecord {
     /// The record without its positions, and how they differ from the base.
     pub(super) fn apart(self) -> (Entry, Difference) {
         let mut entry = self.entry;
@@ -225,7 +225,7 @@ mod tests {
                 ..record(1)
             };
             let bytes = encode(&Entry::Live(Box::new(written.clone()))).unwrap();
-            let Some(Stored { entry: Entry::Live(read), base: None, .. }) = decode(&bytes) else {
+            let Some(StoredRecord { entry: Entry::Live(read), base: None, .. }) = decode(&bytes) else {
                 return Err(TestCaseError::fail("not read"));
             };
             prop_assert_eq!(encode(&Entry::Live(read.clone())).unwrap(), bytes);

@@ -73,12 +73,12 @@ struct Versioned<T> {
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Wanted {
+struct RecordQuery {
     session: SessionId,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Held {
+struct RecordHolder {
     gateway: GatewayId,
     entry: Option<Entry>,
 }
@@ -151,7 +151,7 @@ impl Bus {
         if !self.is_connected() {
             return Err(BusError::Disconnected);
         }
-        let question = encode(Wanted { session })?;
+        let question = encode(RecordQuery { session })?;
         let asking = async {
             let inbox = self.client.new_inbox();
             let mut answers = self
@@ -206,7 +206,8 @@ async fn hear_held(
         && let Some(message) = answers.next().await
     {
         // What is no answer of ours is left out: the others are waited for.
-        let Ok(Held { gateway, entry }) = wire::decode::<Held>(&message.payload) else {
+        let Ok(RecordHolder { gateway, entry }) = wire::decode::<RecordHolder>(&message.payload)
+        else {
             continue;
         };
         if entry.as_ref().map(Entry::standing) > held.entry.as_ref().map(Entry::standing) {
@@ -252,7 +253,7 @@ impl RecordQuestions {
     fn read(&self, message: Message) -> Option<Asked> {
         let subject = message.subject.as_str();
         if subject == subjects::RECORD_QUERY_SUBJECT {
-            let wanted: Wanted = decode(&message.payload)?;
+            let wanted: RecordQuery = decode(&message.payload)?;
             return Some(Asked::Record(wanted.session, Reply(message.reply?)));
         }
         if subject == subjects::fence(self.gateway) {
@@ -276,7 +277,7 @@ impl RecordQuestions {
     /// When NATS is away: who asked does without.
     pub async fn tell(&self, reply: Reply, entry: Option<Entry>) -> Result<(), BusError> {
         let gateway = self.gateway;
-        self.publish(reply, wire::encode(&Held { gateway, entry })?)
+        self.publish(reply, wire::encode(&RecordHolder { gateway, entry })?)
             .await
     }
 

@@ -17,7 +17,7 @@ use crate::error::BusError;
 
 /// Who is asked.
 #[derive(Debug, Clone, Copy)]
-enum Source {
+enum RecordSource {
     /// Any replica: it may lag.
     Any,
     Leader,
@@ -29,7 +29,7 @@ impl Bucket {
     /// # Errors
     /// [`BusError::NoStream`] when nobody answers for the bucket; else when JetStream is away.
     pub async fn get(&self, session: SessionId) -> Result<Found, BusError> {
-        self.find(session, Source::Any).await
+        self.find(session, RecordSource::Any).await
     }
 
     /// What the bucket's leader holds of a session.
@@ -37,10 +37,10 @@ impl Bucket {
     /// # Errors
     /// [`BusError::NoStream`] when there is no bucket; else when JetStream is away.
     pub async fn get_from_leader(&self, session: SessionId) -> Result<Found, BusError> {
-        self.find(session, Source::Leader).await
+        self.find(session, RecordSource::Leader).await
     }
 
-    async fn find(&self, session: SessionId, source: Source) -> Result<Found, BusError> {
+    async fn find(&self, session: SessionId, source: RecordSource) -> Result<Found, BusError> {
         let Some(message) = self.message(subject(session), source).await? else {
             return Ok(Found::Absent);
         };
@@ -75,7 +75,7 @@ impl Bucket {
         &self,
         record: &Record,
         base: Uuid,
-        source: Source,
+        source: RecordSource,
     ) -> Result<Option<Arc<Base>>, BusError> {
         let user = user_of(record);
         let name = Name { user, base };
@@ -93,12 +93,12 @@ impl Bucket {
     async fn message(
         &self,
         subject: String,
-        source: Source,
+        source: RecordSource,
     ) -> Result<Option<StreamMessage>, BusError> {
         let reading = async {
             match source {
-                Source::Any => self.any(subject).await,
-                Source::Leader => self.leaders(subject).await,
+                RecordSource::Any => self.any(subject).await,
+                RecordSource::Leader => self.leaders(subject).await,
             }
         };
         let read = tokio::time::timeout(RECORD_TIMEOUT, reading).await;

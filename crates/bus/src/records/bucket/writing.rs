@@ -37,19 +37,19 @@ pub enum Put {
 }
 
 /// Why a message was not written.
-enum Failed {
+enum WriteFailure {
     Refused,
     Full,
     Bus(BusError),
 }
 
-impl From<BusError> for Failed {
+impl From<BusError> for WriteFailure {
     fn from(error: BusError) -> Self {
         Self::Bus(error)
     }
 }
 
-impl From<PublishError> for Failed {
+impl From<PublishError> for WriteFailure {
     fn from(error: PublishError) -> Self {
         match error.kind() {
             PublishErrorKind::WrongLastSequence => Self::Refused,
@@ -73,9 +73,9 @@ impl Bucket {
         let writing = tokio::time::timeout(RECORD_TIMEOUT, self.try_put(session, entry, revision));
         match writing.await {
             Ok(Ok((revision, bytes))) => Put::Stored { revision, bytes },
-            Ok(Err(Failed::Refused)) => Put::Refused,
-            Ok(Err(Failed::Full)) => Put::Full,
-            Ok(Err(Failed::Bus(error))) => Put::Unknown(error),
+            Ok(Err(WriteFailure::Refused)) => Put::Refused,
+            Ok(Err(WriteFailure::Full)) => Put::Full,
+            Ok(Err(WriteFailure::Bus(error))) => Put::Unknown(error),
             Err(_late) => Put::Unknown(BusError::Timeout),
         }
     }
@@ -85,12 +85,12 @@ impl Bucket {
         session: SessionId,
         entry: &Entry,
         revision: u64,
-    ) -> Result<(u64, usize), Failed> {
+    ) -> Result<(u64, usize), WriteFailure> {
         if !self.bus.is_connected() {
-            return Err(Failed::Bus(BusError::Disconnected));
+            return Err(WriteFailure::Bus(BusError::Disconnected));
         }
         let (record, base_bytes) = match entry {
-            Entry::Live(_) if revision == 0 && self.is_full() => return Err(Failed::Full),
+            Entry::Live(_) if revision == 0 && self.is_full() => return Err(WriteFailure::Full),
             Entry::Live(record) if record.positions.len() >= MIN_POSITIONS => {
                 self.put_base(record).await?
             }
@@ -111,7 +111,7 @@ impl Bucket {
     }
 
     /// Puts a record's base where that is due; gives the bytes of the record, and how many of the base were written.
-    async fn put_base(&self, record: &Record) -> Result<(Bytes, usize), Failed> {
+    async fn put_base(&self, record: &Record) -> Result<(Bytes, usize), WriteFailure> {
         let plan = self
             .bases
             .plan(user_of(record), &record.positions, Instant::now())?;
@@ -124,7 +124,7 @@ impl Bucket {
         let mut written = 0;
         if let Some(bytes) = put {
             if is_new && self.is_full() {
-                return Err(Failed::Full);
+                return Err(WriteFailure::Full);
             }
             written = bytes.len() + MESSAGE_BYTES;
             let subject = self.bus.bucket_subject(base_subject(name));

@@ -132,14 +132,14 @@ async fn what_is_no_question_is_told_as_such_and_stops_nothing() {
     let server = Server::start().await;
     let bus = server.connect().await;
     let mut questions = bus.record_questions(gateway(1)).await.unwrap();
-    let good = encode(Wanted {
+    let good = encode(RecordQuery {
         session: session(1),
     })
     .unwrap();
     let longer = [&good[..], &[0; MAX_QUERY_BYTES]].concat();
     let other_version = wire::encode(&Versioned {
         version: 2,
-        asked: Wanted {
+        asked: RecordQuery {
             session: session(1),
         },
     });
