@@ -44,7 +44,7 @@ impl std::fmt::Display for GatewayId {
 pub struct Gateways {
     bus: Bus,
     id: GatewayId,
-    heard: Arc<Mutex<Heard>>,
+    heard: Arc<Mutex<LastHeartbeats>>,
     /// Since when the others can be heard without a break.
     since: Arc<Mutex<Instant>>,
 }
@@ -146,16 +146,16 @@ impl Gateways {
             .map_err(BusError::nats("announce the gateway"))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Heard> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, LastHeartbeats> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Who was heard when.
 #[derive(Debug, Default)]
-struct Heard(Vec<(GatewayId, Instant)>);
+struct LastHeartbeats(Vec<(GatewayId, Instant)>);
 
-impl Heard {
+impl LastHeartbeats {
     fn note(&mut self, gateway: GatewayId, now: Instant) {
         match self.0.iter_mut().find(|(id, _)| *id == gateway) {
             Some((_, at)) => *at = now,
@@ -197,7 +197,7 @@ mod tests {
         let id = |n| GatewayId(Uuid::from_u128(n));
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut heard = Heard::default();
+        let mut heard = LastHeartbeats::default();
         heard.note(id(2), at(0));
         heard.note(id(1), at(1000));
         assert_eq!(heard.alive(at(4999)), [id(1), id(2)]);
@@ -211,7 +211,7 @@ mod tests {
         let id = |n| GatewayId(Uuid::from_u128(n));
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut heard = Heard::default();
+        let mut heard = LastHeartbeats::default();
         let period = Duration::from_secs(60);
         heard.note(id(1), at(0));
         assert!(!heard.lost_within(period, at(4)));
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn strangers_without_end_take_no_memory_without_end() {
         let now = Instant::now();
-        let mut heard = Heard::default();
+        let mut heard = LastHeartbeats::default();
         for n in 0..2 * MAX_GATEWAYS as u128 {
             heard.note(GatewayId(Uuid::from_u128(n)), now);
         }

@@ -31,7 +31,7 @@ pub(crate) const REQUIRED_MAX_BYTES: i64 = 64 << 20;
 /// What is broadcast and kept in the bucket, as JSON: `nats kv get confab_revocations <key>` shows it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Record {
+struct RevocationRecord {
     version: u8,
     revision: u64,
     tenant: TenantId,
@@ -40,7 +40,7 @@ struct Record {
 }
 
 fn encode(revocation: &Revocation) -> Result<Bytes, BusError> {
-    let record = Record {
+    let record = RevocationRecord {
         version: RECORD_VERSION,
         revision: revocation.revision,
         tenant: revocation.tenant.clone(),
@@ -53,7 +53,7 @@ fn encode(revocation: &Revocation) -> Result<Bytes, BusError> {
 
 /// None when the bytes are no record of this version.
 fn decode(bytes: &[u8]) -> Option<Revocation> {
-    let record: Record = serde_json::from_slice(bytes).ok()?;
+    let record: RevocationRecord = serde_json::from_slice(bytes).ok()?;
     let (created_at, expires_at) = (record.view.created_at, record.view.expires_at);
     Some(Revocation {
         revision: record.revision,

@@ -46,7 +46,7 @@ impl SessionsOf {
 
 /// A gateway's answer.
 #[derive(Debug, Serialize, Deserialize)]
-struct Told {
+struct UserSessions {
     gateway: GatewayId,
     sessions: Vec<Session>,
 }
@@ -151,7 +151,7 @@ impl Questions {
         gateway: GatewayId,
         sessions: Vec<Session>,
     ) -> Result<(), BusError> {
-        let told = wire::encode(&Told { gateway, sessions })?;
+        let told = wire::encode(&UserSessions { gateway, sessions })?;
         self.bus
             .client
             .publish(question.reply, told.into())
@@ -187,7 +187,7 @@ impl Gathered {
         }
     }
 
-    fn take(&mut self, told: Told) {
+    fn take(&mut self, told: UserSessions) {
         self.sessions.extend(told.sessions);
         if let Some(missing) = &mut self.missing {
             missing.retain(|gateway| *gateway != told.gateway);

@@ -48,7 +48,7 @@ const MAX_CLOCKS: usize = 64;
 #[derive(Debug)]
 pub struct Workers {
     bus: Bus,
-    heard: Mutex<Vec<Heard>>,
+    heard: Mutex<Vec<LastHeartbeat>>,
     any: watch::Sender<bool>,
 }
 
@@ -64,7 +64,7 @@ pub enum Liveness {
 }
 
 #[derive(Debug)]
-struct Heard {
+struct LastHeartbeat {
     id: WorkerId,
     at: Instant,
     /// It was not there when it was asked, and has not said since that it lives.
@@ -188,7 +188,7 @@ impl Workers {
         let one = heard.iter().find(|one| one.id == worker);
         let silence = one.map(|one| now.saturating_duration_since(one.at));
         let silence = silence.filter(|silence| *silence < HEARTBEAT_TIMEOUT);
-        let other = |one: &Heard| one.id != worker && one.is_alive(now, LATE_HEARTBEAT_AGE);
+        let other = |one: &LastHeartbeat| one.id != worker && one.is_alive(now, LATE_HEARTBEAT_AGE);
         match silence {
             None => Liveness::Silent,
             Some(silence) if silence >= LATE_HEARTBEAT_AGE && heard.iter().any(other) => {
@@ -249,7 +249,7 @@ impl Workers {
         }
         heard.retain(|one| now.saturating_duration_since(one.at) < CLOCK_KEPT);
         if heard.len() < MAX_WORKERS {
-            heard.push(Heard {
+            heard.push(LastHeartbeat {
                 id: worker,
                 at: now,
                 gone: false,
@@ -261,7 +261,7 @@ impl Workers {
     }
 }
 
-impl Heard {
+impl LastHeartbeat {
     fn is_alive(&self, now: Instant, within: Duration) -> bool {
         !self.gone && now.saturating_duration_since(self.at) < within
     }

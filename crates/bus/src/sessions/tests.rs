@@ -17,8 +17,8 @@ fn session(n: u32) -> Session {
     }
 }
 
-fn told(gateway: u128, sessions: impl IntoIterator<Item = u32>) -> Told {
-    Told {
+fn told(gateway: u128, sessions: impl IntoIterator<Item = u32>) -> UserSessions {
+    UserSessions {
         gateway: GatewayId(Uuid::from_u128(gateway)),
         sessions: sessions.into_iter().map(session).collect(),
     }
