@@ -11,7 +11,7 @@ use crate::error::BusError;
 
 /// The servers of the settings, without what stands before their hosts, and as whom to connect to each of them.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(super) struct ServerAddress {
     pub(super) servers: Vec<ServerAddr>,
     pub(super) identity: Identity,
 }
@@ -50,7 +50,7 @@ pub(super) enum SecretError {
 const CREDENTIALS_KIND: &str = "a credentials file with a user's JWT and the seed of its nkey";
 const SEED_KIND: &str = "the seed of a user's nkey";
 
-impl Target {
+impl ServerAddress {
     /// Where and as whom `settings` say to connect.
     ///
     /// # Errors

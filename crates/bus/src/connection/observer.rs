@@ -29,12 +29,12 @@ pub(super) struct Observer {
     settings: Settings,
     /// Host and port of each server that the settings name.
     addresses: Vec<(String, u16)>,
-    told: Mutex<Told>,
+    told: Mutex<LoggedErrors>,
 }
 
 /// The errors of servers that were told lately.
 #[derive(Debug, Default)]
-struct Told(Vec<(String, Instant)>);
+struct LoggedErrors(Vec<(String, Instant)>);
 
 impl Observer {
     pub(super) fn new(states: watch::Sender<Link>, settings: &Settings) -> Self {
@@ -137,7 +137,7 @@ impl Observer {
     }
 }
 
-impl Told {
+impl LoggedErrors {
     /// Whether an error was not told within a minute, which it is from now on.
     fn is_news(&mut self, error: &str, now: Instant) -> bool {
         self.0
@@ -158,7 +158,7 @@ mod tests {
     fn server_error_is_told_once_a_minute() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut told = Told::default();
+        let mut told = LoggedErrors::default();
         assert!(told.is_news("permissions violation", at(0)));
         assert!(!told.is_news("permissions violation", at(59)));
         assert!(told.is_news("another", at(59)));
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn errors_without_end_are_told_boundedly() {
-        let mut told = Told::default();
+        let mut told = LoggedErrors::default();
         let now = Instant::now();
         let news = (0..100).filter(|n| told.is_news(&n.to_string(), now));
         assert_eq!(news.count(), MAX_REMEMBERED);

@@ -71,12 +71,12 @@ pub struct Past {
     read: Option<u64>,
     /// The last sequence to read.
     end: u64,
-    consumer: Option<Reading>,
+    consumer: Option<OpenConsumer>,
     failed: u32,
 }
 
 #[derive(Debug)]
-struct Reading {
+struct OpenConsumer {
     consumer: Consumer<Config>,
     /// How many messages it gave.
     given: u64,
@@ -168,10 +168,10 @@ impl Past {
             while let Some(message) = messages.next().await {
                 let Ok(message) = message else { return false };
                 match self.take(&mut reading, &message) {
-                    Taken::Event(event) => events.push(event),
-                    Taken::Malformed => malformed += 1,
-                    Taken::Behind => return true,
-                    Taken::Lost => return false,
+                    ReadMessage::Event(event) => events.push(event),
+                    ReadMessage::Malformed => malformed += 1,
+                    ReadMessage::Behind => return true,
+                    ReadMessage::Lost => return false,
                 }
             }
             true
@@ -183,27 +183,27 @@ impl Past {
     }
 
     /// Takes a message, where it is the next one.
-    fn take(&mut self, reading: &mut Reading, message: &Message) -> Taken {
+    fn take(&mut self, reading: &mut OpenConsumer, message: &Message) -> ReadMessage {
         let Ok(info) = message.info() else {
-            return Taken::Lost;
+            return ReadMessage::Lost;
         };
         if info.consumer_sequence != reading.given + 1 {
-            return Taken::Lost;
+            return ReadMessage::Lost;
         }
         reading.given += 1;
         self.read = Some(info.stream_sequence);
         if info.stream_sequence > self.end {
-            return Taken::Behind;
+            return ReadMessage::Behind;
         }
         let (subject, headers) = (&message.subject, message.headers.as_ref());
         match FeedEvent::read(subject, headers, message.payload.clone()) {
-            Some(event) => Taken::Event(event),
-            None => Taken::Malformed,
+            Some(event) => ReadMessage::Event(event),
+            None => ReadMessage::Malformed,
         }
     }
 
     /// A consumer at what comes next; at first as far back as the reach goes.
-    async fn begin(&self) -> Result<Reading, BusError> {
+    async fn begin(&self) -> Result<OpenConsumer, BusError> {
         let start_time = self.newest - self.reach.age;
         let policy = self
             .read
@@ -214,7 +214,7 @@ impl Past {
             let newest = from_behind(self.end.saturating_sub(self.most));
             consumer = self.consume(newest).await?;
         }
-        Ok(Reading { consumer, given: 0 })
+        Ok(OpenConsumer { consumer, given: 0 })
     }
 
     async fn consume(&self, deliver_policy: DeliverPolicy) -> Result<Consumer<Config>, BusError> {
@@ -243,7 +243,7 @@ const fn from_behind(seq: u64) -> DeliverPolicy {
     }
 }
 
-enum Taken {
+enum ReadMessage {
     Event(FeedEvent),
     Malformed,
     /// It came after the opening: the feed has it.

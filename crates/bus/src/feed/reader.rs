@@ -15,7 +15,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::watch::{Position, Reading, Stall};
+use super::watch::{ReadProgress, Stall, StreamPosition};
 use super::{Break, FeedEvent};
 use crate::conditions::FEED_CONDITION;
 use crate::connection::{Bus, Link};
@@ -33,7 +33,7 @@ const GATHER_WINDOW: Duration = Duration::from_secs(2);
 pub struct Feed {
     bus: Bus,
     messages: Ordered,
-    position: Position,
+    position: StreamPosition,
     /// Whether the next message must be the one behind the position.
     contiguous: bool,
     link: tokio::sync::watch::Receiver<Link>,
@@ -63,7 +63,7 @@ pub enum FeedItem {
     Broken(Break),
 }
 
-enum Wake {
+enum FeedWake {
     Message(Option<Result<Box<Message>, String>>),
     Check,
     Announced(Bytes),
@@ -120,21 +120,21 @@ impl Feed {
         }
         loop {
             let found = match self.wake().await {
-                Wake::Message(Some(Ok(message))) => match self.take(&message).await {
+                FeedWake::Message(Some(Ok(message))) => match self.take(&message).await {
                     Ok(item) => return item,
                     Err(found) => Some(found),
                 },
-                Wake::Message(Some(Err(error))) => {
+                FeedWake::Message(Some(Err(error))) => {
                     debug!(error, "the ordered consumer is made again");
                     None
                 }
-                Wake::Message(None) => Some(Break::Dropped),
-                Wake::Announced(origin) => {
+                FeedWake::Message(None) => Some(Break::Dropped),
+                FeedWake::Announced(origin) => {
                     self.announced |= origin != self.origin.as_bytes().as_slice();
                     None
                 }
-                Wake::Due => Some(Break::Announced),
-                Wake::Check => self.check().await,
+                FeedWake::Due => Some(Break::Announced),
+                FeedWake::Check => self.check().await,
             };
             if let Some(found) = found {
                 warn!(kind = found.as_str(), "the feed broke");
@@ -152,15 +152,15 @@ impl Feed {
         FeedItem::Broken(found)
     }
 
-    async fn wake(&mut self) -> Wake {
+    async fn wake(&mut self) -> FeedWake {
         let due = self.began + GATHER_WINDOW;
         tokio::select! {
             biased;
-            Ok(()) = self.link.changed() => Wake::Check,
-            Some(message) = self.breaks.next() => Wake::Announced(message.payload),
-            _ = self.checks.tick() => Wake::Check,
-            () = tokio::time::sleep_until(due), if self.announced => Wake::Due,
-            message = self.messages.next() => Wake::Message(message.map(|m| m.map(Box::new).map_err(|e| e.to_string()))),
+            Ok(()) = self.link.changed() => FeedWake::Check,
+            Some(message) = self.breaks.next() => FeedWake::Announced(message.payload),
+            _ = self.checks.tick() => FeedWake::Check,
+            () = tokio::time::sleep_until(due), if self.announced => FeedWake::Due,
+            message = self.messages.next() => FeedWake::Message(message.map(|m| m.map(Box::new).map_err(|e| e.to_string()))),
         }
     }
 
@@ -210,7 +210,7 @@ impl Feed {
             Ok((found, last)) => {
                 self.monitor.holds();
                 let seq = self.position.seq;
-                let read = Reading { seq, epoch };
+                let read = ReadProgress { seq, epoch };
                 let is_stalled = self.stall.note(read, last, Instant::now());
                 found.or(is_stalled.then_some(Break::Stalled))
             }
@@ -268,7 +268,7 @@ impl Feed {
 }
 
 /// A consumer at new messages, and the position before them: read first, so that what comes between counts as unread.
-async fn begin(bus: &Bus) -> Result<(Ordered, Position), BusError> {
+async fn begin(bus: &Bus) -> Result<(Ordered, StreamPosition), BusError> {
     if !bus.is_connected() {
         return Err(BusError::Disconnected);
     }
@@ -296,7 +296,7 @@ async fn begin(bus: &Bus) -> Result<(Ordered, Position), BusError> {
         .map_err(BusError::nats("read the feed"))?;
     Ok((
         messages,
-        Position {
+        StreamPosition {
             created: stream.created,
             seq: stream.last,
             id,
@@ -305,7 +305,7 @@ async fn begin(bus: &Bus) -> Result<(Ordered, Position), BusError> {
 }
 
 /// How the stream differs from what was read, and its last sequence.
-async fn compare(bus: &Bus, read: Position) -> Result<(Option<Break>, u64), BusError> {
+async fn compare(bus: &Bus, read: StreamPosition) -> Result<(Option<Break>, u64), BusError> {
     let stream = match bus.stream_state().await {
         Err(BusError::NoStream) => return Ok((Some(Break::Recreated), 0)),
         stream => stream?,

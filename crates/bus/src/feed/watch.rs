@@ -43,7 +43,7 @@ impl Break {
 
 /// How far the stream was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Position {
+pub(crate) struct StreamPosition {
     /// The stream's creation time.
     pub(crate) created: OffsetDateTime,
     /// The last sequence read.
@@ -52,7 +52,7 @@ pub(crate) struct Position {
     pub(crate) id: Option<EventId>,
 }
 
-impl Position {
+impl StreamPosition {
     /// Compares with the stream's state and the event that now stands at [`Self::seq`].
     pub(crate) fn compare(&self, stream: &StreamState, there: Option<EventId>) -> Option<Break> {
         if stream.created != self.created {
@@ -76,18 +76,18 @@ const MAX_STALL: Duration = Duration::from_secs(8);
 
 /// Since when the stream has had more than was read, while nothing was read on a connection that stood.
 #[derive(Debug, Default)]
-pub(crate) struct Stall(Option<(Reading, Instant)>);
+pub(crate) struct Stall(Option<(ReadProgress, Instant)>);
 
 /// How far was read, on the connection of which epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reading {
+pub(crate) struct ReadProgress {
     pub(crate) seq: u64,
     pub(crate) epoch: u64,
 }
 
 impl Stall {
     /// Takes note of what was read and of the `last` sequence of the stream. Says whether the consumer has given nothing for too long.
-    pub(crate) fn note(&mut self, read: Reading, last: u64, now: Instant) -> bool {
+    pub(crate) fn note(&mut self, read: ReadProgress, last: u64, now: Instant) -> bool {
         match self.0 {
             Some((before, since)) if before == read && last > read.seq => {
                 now.saturating_duration_since(since) >= MAX_STALL
@@ -109,7 +109,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut stall = Stall::default();
-        let read = |seq| Reading { seq, epoch: 1 };
+        let read = |seq| ReadProgress { seq, epoch: 1 };
         // What is read lags behind, and moves.
         assert!(!stall.note(read(10), 12, at(0)));
         assert!(!stall.note(read(11), 90, at(60)));
@@ -119,7 +119,7 @@ mod tests {
         assert!(!stall.note(read(90), 91, at(205)));
         assert!(!stall.note(read(90), 92, at(210)));
         assert!(stall.note(read(90), 92, at(215)));
-        let anew = Reading { seq: 90, epoch: 2 };
+        let anew = ReadProgress { seq: 90, epoch: 2 };
         assert!(!stall.note(anew, 92, at(216)), "on another connection");
         assert!(!stall.note(read(92), 92, at(217)), "it goes on");
     }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn every_break_is_told_from_a_stream_that_only_grew_or_expired() {
         let created = OffsetDateTime::UNIX_EPOCH;
-        let read = Position {
+        let read = StreamPosition {
             created,
             seq: 10,
             id: id(1),
@@ -159,7 +159,7 @@ mod tests {
             ..stream(1, 10)
         };
         assert_eq!(read.compare(&other, id(1)), Some(Break::Recreated));
-        let nothing = Position {
+        let nothing = StreamPosition {
             created,
             seq: 0,
             id: None,
