@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
-use super::bases::{Bases, Name};
+use super::bases::{BaseName, Bases};
 use super::{Entry, Ownership, Record};
 use crate::connection::Bus;
 use crate::error::BusError;
@@ -136,7 +136,7 @@ fn subject(session: SessionId) -> String {
     format!("$KV.{SESSIONS_BUCKET}.{session}")
 }
 
-fn base_subject(name: Name) -> String {
+fn base_subject(name: BaseName) -> String {
     let (user, base) = (name.user.simple(), name.base.simple());
     format!("$KV.{SESSIONS_BUCKET}.base.{user}.{base}")
 }

@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::{DirectGetErrorKind, LastRawMessageErrorKind}
 use confab_protocol::ids::SessionId;
 use uuid::Uuid;
 
-use super::super::bases::{Base, Name, user_of};
+use super::super::bases::{Base, BaseName, user_of};
 use super::super::codec::decode;
 use super::super::{Entry, Record};
 use super::{Bucket, Found, RECORD_TIMEOUT, base_subject, subject};
@@ -78,7 +78,7 @@ impl Bucket {
         source: RecordSource,
     ) -> Result<Option<Arc<Base>>, BusError> {
         let user = user_of(record);
-        let name = Name { user, base };
+        let name = BaseName { user, base };
         if let Some(known) = self.bases.find(name) {
             return Ok(Some(known));
         }

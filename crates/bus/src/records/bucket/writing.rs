@@ -9,7 +9,7 @@ use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use confab_protocol::ids::SessionId;
 
-use super::super::bases::{MIN_POSITIONS, Plan, user_of};
+use super::super::bases::{BasePlan, MIN_POSITIONS, user_of};
 use super::super::codec::{encode, encode_with};
 use super::super::{Entry, Record};
 use super::{Bucket, RECORD_TIMEOUT, base_subject, subject};
@@ -115,7 +115,7 @@ impl Bucket {
         let plan = self
             .bases
             .plan(user_of(record), &record.positions, Instant::now())?;
-        let Plan {
+        let BasePlan {
             name,
             difference,
             put,
