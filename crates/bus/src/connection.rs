@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::error::BusError;
 use denials::Denials;
-use identity::Target;
+use identity::ServerAddress;
 use observer::Observer;
 pub use settings::{AuthSettings, Settings, TlsSettings};
 
@@ -131,7 +131,7 @@ impl Bus {
 pub(crate) async fn authenticated(
     settings: &Settings,
 ) -> Result<(Vec<ServerAddr>, ConnectOptions), BusError> {
-    let Target { servers, identity } = Target::of(settings)?;
+    let ServerAddress { servers, identity } = ServerAddress::of(settings)?;
     let checked = identity.read(NO_NONCE).await;
     checked.map_err(|error| BusError::Settings(error.to_string()))?;
     check_files(&settings.tls).await?;
