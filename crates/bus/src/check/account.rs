@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Role;
-use super::probes::{ACCOUNT_INFO_SUBJECT, Answer, Probed};
+use super::probes::{ACCOUNT_INFO_SUBJECT, ProbeAnswer, Probed};
 use super::streams::Looked;
 use crate::connection::Settings;
 use crate::revocations::REQUIRED_MAX_BYTES;
@@ -18,7 +18,7 @@ const NOT_ENABLED: [u64; 2] = [10_076, 10_039];
 
 /// What `$JS.API.INFO` says (nats-server, `JSApiAccountInfoResponse`).
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Account {
+pub(super) struct AccountInfo {
     #[serde(flatten)]
     usage: Usage,
     /// Limits by the number of replicas, as `R1` and `R3`; empty where one limit is for all.
@@ -32,19 +32,19 @@ struct Usage {
     storage: i64,
     reserved_storage: i64,
     streams: i64,
-    limits: Limits,
+    limits: AccountLimits,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(default)]
-struct Limits {
+struct AccountLimits {
     max_storage: i64,
     max_streams: i64,
     max_bytes_required: bool,
     storage_max_stream_bytes: i64,
 }
 
-impl Default for Limits {
+impl Default for AccountLimits {
     fn default() -> Self {
         Self {
             max_storage: -1,
@@ -78,18 +78,18 @@ impl ApiError {
 ///
 /// # Errors
 /// The check that says what keeps it from being read; none where only the permission to ask or to hear is missing.
-pub(super) fn read(probed: &Probed, address: &str) -> Result<Account, Option<Check>> {
+pub(super) fn read(probed: &Probed, address: &str) -> Result<AccountInfo, Option<Check>> {
     const CHECK_NAME: &str = "nats.jetstream";
     let fail = |found, remedy| Check::fail(CHECK_NAME, address, found, remedy);
     let answer = match probed.answer(ACCOUNT_INFO_SUBJECT) {
-        Some(Answer::Json(answer)) => answer,
-        Some(Answer::NoResponders) if probed.domain().is_some() => {
+        Some(ProbeAnswer::Json(answer)) => answer,
+        Some(ProbeAnswer::NoResponders) if probed.domain().is_some() => {
             return Err(Some(fail(
                 "nobody serves the JetStream domain of CONFAB_NATS_JETSTREAM_DOMAIN",
                 "correct the domain's name (`nats account info` tells it), or see that the leaf node's link to its servers stands",
             )));
         }
-        Some(Answer::NoResponders) => {
+        Some(ProbeAnswer::NoResponders) => {
             return Err(Some(fail(
                 "JetStream is not enabled on the NATS server",
                 "add `jetstream { store_dir: \"/data\" }` to the configuration of nats-server (see deploy/nats.conf), and restart it",
@@ -117,7 +117,7 @@ pub(super) fn read(probed: &Probed, address: &str) -> Result<Account, Option<Che
             return Err(Some(fail(found, remedy).caused_by(error.cause())));
         }
     }
-    let account = Account::deserialize(answer);
+    let account = AccountInfo::deserialize(answer);
     account.map_err(|error| {
         let found = "JetStream's answer about the account cannot be read";
         let remedy = "see that a nats-server answers there, and no proxy";
@@ -127,7 +127,7 @@ pub(super) fn read(probed: &Probed, address: &str) -> Result<Account, Option<Che
 
 /// Whether what a role makes fits the account: only streams that are not there yet need room.
 pub(super) fn limits(
-    account: &Account,
+    account: &AccountInfo,
     streams: &[Looked],
     settings: &Settings,
     role: Role,

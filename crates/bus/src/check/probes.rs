@@ -41,11 +41,11 @@ struct Probe {
     /// As it is without a domain.
     subject: String,
     payload: &'static str,
-    kind: Kind,
+    kind: ProbeKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ProbeKind {
     /// JetStream answers it.
     Api,
     /// A stream would store it, and refuses it by a header.
@@ -60,13 +60,13 @@ pub(super) struct Probed {
     /// The domain of JetStream, where it is another than the server's.
     domain: Option<String>,
     /// By their subjects without a domain.
-    answers: HashMap<String, Answer>,
-    refused: Vec<Refused>,
+    answers: HashMap<String, ProbeAnswer>,
+    refused: Vec<RefusedProbe>,
 }
 
 /// An answer of JetStream.
 #[derive(Debug, Clone)]
-pub(super) enum Answer {
+pub(super) enum ProbeAnswer {
     /// JSON of its API.
     Json(Value),
     /// Nobody serves the subject.
@@ -75,7 +75,7 @@ pub(super) enum Answer {
 
 /// What the user of the connection may not do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Refused {
+struct RefusedProbe {
     verb: &'static str,
     subject: String,
     text: String,
@@ -83,7 +83,7 @@ struct Refused {
 
 impl Probed {
     /// What JetStream answered on a subject of its API; none without an answer.
-    pub(super) fn answer(&self, subject: &str) -> Option<&Answer> {
+    pub(super) fn answer(&self, subject: &str) -> Option<&ProbeAnswer> {
         self.answers.get(subject)
     }
 
@@ -107,14 +107,14 @@ impl Probed {
     #[cfg(test)]
     pub(super) fn with_answer(mut self, subject: &str, answer: Value) -> Self {
         self.answers
-            .insert(subject.to_owned(), Answer::Json(answer));
+            .insert(subject.to_owned(), ProbeAnswer::Json(answer));
         self
     }
 
     #[cfg(test)]
     pub(super) fn without_responders(mut self, subject: &str) -> Self {
         self.answers
-            .insert(subject.to_owned(), Answer::NoResponders);
+            .insert(subject.to_owned(), ProbeAnswer::NoResponders);
         self
     }
 }
@@ -172,7 +172,7 @@ async fn send(
     let mut answers = client.subscribe(format!("{inbox}.*")).await.ok()?;
     for (number, probe) in probes.iter().enumerate() {
         let mut headers = HeaderMap::new();
-        if probe.kind == Kind::Stored {
+        if probe.kind == ProbeKind::Stored {
             headers.insert(EXPECTED_STREAM, "confab-check");
         }
         let subject = in_domain(&probe.subject, probed.domain());
@@ -219,7 +219,7 @@ async fn hear(
         }
         probed.refused = refusals(&errors.all());
         let is_open = |probe: &Probe| {
-            probe.kind != Kind::Core
+            probe.kind != ProbeKind::Core
                 && probed.answer(&probe.subject).is_none()
                 && !probed.is_refused(&probe.subject)
         };
@@ -229,16 +229,16 @@ async fn hear(
     }
 }
 
-fn read(message: &Message) -> Answer {
+fn read(message: &Message) -> ProbeAnswer {
     match message.status {
-        Some(StatusCode::NO_RESPONDERS) => Answer::NoResponders,
-        _ => Answer::Json(serde_json::from_slice(&message.payload).unwrap_or_default()),
+        Some(StatusCode::NO_RESPONDERS) => ProbeAnswer::NoResponders,
+        _ => ProbeAnswer::Json(serde_json::from_slice(&message.payload).unwrap_or_default()),
     }
 }
 
 /// What the server's errors say of permissions.
-fn refusals(errors: &[String]) -> Vec<Refused> {
-    let mut refusals: Vec<Refused> = Vec::new();
+fn refusals(errors: &[String]) -> Vec<RefusedProbe> {
+    let mut refusals: Vec<RefusedProbe> = Vec::new();
     for refused in errors.iter().filter_map(|text| refusal(text)) {
         if !refusals.contains(&refused) {
             refusals.push(refused);
@@ -248,7 +248,7 @@ fn refusals(errors: &[String]) -> Vec<Refused> {
 }
 
 /// `Permissions Violation for Publish to "subject"`, or `… for Subscription to "subject"`, as nats-server writes it.
-fn refusal(text: &str) -> Option<Refused> {
+fn refusal(text: &str) -> Option<RefusedProbe> {
     let (_, what) = text.split_once("ermissions Violation for ")?;
     let verb = match what.split_once(' ')?.0.to_ascii_lowercase().as_str() {
         "publish" => "publish",
@@ -256,7 +256,7 @@ fn refusal(text: &str) -> Option<Refused> {
         _ => return None,
     };
     let subject = what.split('"').nth(1)?.to_owned();
-    Some(Refused {
+    Some(RefusedProbe {
         verb,
         subject,
         text: text.to_owned(),
@@ -287,7 +287,7 @@ fn api(subject: String, payload: &'static str) -> Probe {
     Probe {
         subject,
         payload,
-        kind: Kind::Api,
+        kind: ProbeKind::Api,
     }
 }
 
@@ -295,7 +295,7 @@ fn stored(subject: String) -> Probe {
     Probe {
         subject,
         payload: "",
-        kind: Kind::Stored,
+        kind: ProbeKind::Stored,
     }
 }
 
@@ -304,7 +304,7 @@ fn core(prefix: &str) -> Probe {
     Probe {
         subject: format!("{prefix}.{UNUSED_TOKEN}"),
         payload: "",
-        kind: Kind::Core,
+        kind: ProbeKind::Core,
     }
 }
 

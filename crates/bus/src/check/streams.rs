@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Role;
 use super::account::ApiError;
-use super::probes::{Answer, Probed, probe_of, stream_info, stream_of};
+use super::probes::{ProbeAnswer, Probed, probe_of, stream_info, stream_of};
 use crate::connection::Settings;
 use crate::subjects::{EVENTS_FILTER, EVENTS_STREAM, REVOCATIONS_BUCKET, SESSIONS_BUCKET};
 
@@ -28,8 +28,8 @@ pub(super) struct Looked {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct StreamInfo {
-    config: Config,
-    state: State,
+    config: StreamConfig,
+    state: StreamCounts,
     cluster: Option<Cluster>,
     /// The server's time.
     ts: Option<String>,
@@ -37,7 +37,7 @@ struct StreamInfo {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Config {
+struct StreamConfig {
     subjects: Vec<String>,
     retention: String,
     discard: String,
@@ -53,7 +53,7 @@ struct Config {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct State {
+struct StreamCounts {
     bytes: u64,
     messages: u64,
 }
@@ -115,9 +115,9 @@ fn look(
     let silent = "see that more than half of the stream's servers run and are connected (`nats stream info`); a nats-server 2.15.1 \
                   whose store was full leaves the stream in error until it is restarted: restart nats-server";
     let answer = match probed.answer(&subject) {
-        Some(Answer::Json(answer)) => answer,
+        Some(ProbeAnswer::Json(answer)) => answer,
         None if probed.is_refused(&subject) => return None,
-        Some(Answer::NoResponders) | None => {
+        Some(ProbeAnswer::NoResponders) | None => {
             let check = Check::fail(
                 CHECK_NAME,
                 place,
@@ -143,7 +143,7 @@ fn look(
     let time = time.and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
     let check = of_info(name, place, &info, settings);
     let published = probe_of(name);
-    let is_reached = !matches!(probed.answer(&published), Some(Answer::NoResponders));
+    let is_reached = !matches!(probed.answer(&published), Some(ProbeAnswer::NoResponders));
     if check.status == CheckStatus::Fail || is_reached {
         return Some((false, check, time));
     }
