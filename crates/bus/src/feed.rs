@@ -8,11 +8,11 @@ use confab_protocol::ids::{ConversationId, EventId, Seq, TenantId};
 
 use crate::subjects;
 
-mod past;
+mod backfill;
 mod reader;
 mod watch;
 
-pub use past::{Past, PastEnd, PastItem, Reach};
+pub use backfill::{Backfill, BackfillEnd, BackfillItem, BackfillWindow};
 pub use reader::{Feed, FeedItem};
 pub use watch::Break;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use confab_bus::feed::Reach;
+use confab_bus::feed::BackfillWindow;
 use confab_protocol::revocation::Lifetimes;
 use tracing::warn;
 
@@ -87,7 +87,7 @@ impl Settings {
     }
 
     /// How far back the stream is read at a start; none where nothing is kept.
-    pub(crate) fn window_reach(&self) -> Option<Reach> {
+    pub(crate) fn window_reach(&self) -> Option<BackfillWindow> {
         self.hub.window_reach(self.sessions.window_age())
     }
 

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use confab_bus::Bus;
-use confab_bus::feed::{Feed, FeedEvent, FeedItem, Past, PastEnd, PastItem, Reach};
+use confab_bus::feed::{
+    Backfill, BackfillEnd, BackfillItem, BackfillWindow, Feed, FeedEvent, FeedItem,
+};
 use confab_protocol::condition::Monitor;
 use confab_protocol::ids::ConversationId;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -241,7 +243,7 @@ fn bytes(event: &FeedEvent) -> u32 {
 pub(crate) async fn run(
     bus: Bus,
     hub: ToHub,
-    reach: Option<Reach>,
+    reach: Option<BackfillWindow>,
     metrics: FeedMetrics,
     stop: CancellationToken,
 ) {
@@ -249,7 +251,7 @@ pub(crate) async fn run(
         .await;
 }
 
-async fn read(bus: Bus, hub: ToHub, reach: Option<Reach>, metrics: FeedMetrics) {
+async fn read(bus: Bus, hub: ToHub, reach: Option<BackfillWindow>, metrics: FeedMetrics) {
     let feed = Feed::begin(&bus).await;
     metrics.reconciling();
     if hub.begin().await {
@@ -288,12 +290,12 @@ async fn follow(mut feed: Feed, hub: &ToHub, metrics: &FeedMetrics) {
 }
 
 /// Hands over the past, and that it has ended.
-async fn fill(bus: &Bus, hub: &ToHub, reach: Option<Reach>, metrics: &FeedMetrics) {
+async fn fill(bus: &Bus, hub: &ToHub, reach: Option<BackfillWindow>, metrics: &FeedMetrics) {
     if let Some(reach) = reach {
         let (end, events) = pass_on(bus, hub, reach, metrics).await;
         match end {
-            PastEnd::Whole => info!(events, "the replay window is filled"),
-            PastEnd::Erased | PastEnd::Unreadable => {
+            BackfillEnd::Whole => info!(events, "the replay window is filled"),
+            BackfillEnd::Erased | BackfillEnd::Unreadable => {
                 warn!(events, ?end, "the replay window has not all of the past");
             }
         }
@@ -303,27 +305,32 @@ async fn fill(bus: &Bus, hub: &ToHub, reach: Option<Reach>, metrics: &FeedMetric
     }
 }
 
-async fn pass_on(bus: &Bus, hub: &ToHub, reach: Reach, metrics: &FeedMetrics) -> (PastEnd, u64) {
+async fn pass_on(
+    bus: &Bus,
+    hub: &ToHub,
+    reach: BackfillWindow,
+    metrics: &FeedMetrics,
+) -> (BackfillEnd, u64) {
     let mut past = open_past(bus, reach).await;
     let mut count = 0;
     loop {
         match past.next().await {
-            PastItem::Run(events, bad) => {
+            BackfillItem::Batch(events, bad) => {
                 let read = u64::try_from(events.len()).unwrap_or(u64::MAX);
                 count += read;
                 metrics.past(read);
                 malformed(metrics, bad);
                 for event in events {
                     let Some((_, queue)) = hub.queue_of(event.conversation) else {
-                        return (PastEnd::Unreadable, count);
+                        return (BackfillEnd::Unreadable, count);
                     };
                     let room = queue.room(&event).await;
                     if !hand_over(queue, FromFeed::Past(event, room)).await {
-                        return (PastEnd::Unreadable, count);
+                        return (BackfillEnd::Unreadable, count);
                     }
                 }
             }
-            PastItem::End(end) => return (end, count),
+            BackfillItem::End(end) => return (end, count),
         }
     }
 }
@@ -343,10 +350,10 @@ fn malformed(metrics: &FeedMetrics, count: u64) {
     }
 }
 
-async fn open_past(bus: &Bus, reach: Reach) -> Past {
+async fn open_past(bus: &Bus, reach: BackfillWindow) -> Backfill {
     let monitor = Monitor::new(WINDOW);
     loop {
-        match Past::open(bus, reach).await {
+        match Backfill::open(bus, reach).await {
             Ok(past) => {
                 monitor.holds();
                 return past;

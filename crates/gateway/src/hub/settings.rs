@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use confab_bus::feed::Reach;
+use confab_bus::feed::BackfillWindow;
 
 use super::actor::Replay;
 use super::{ReplayLimits, Shards};
@@ -80,9 +80,9 @@ impl HubSettings {
     }
 
     /// How far back the stream is read at a start, for events of this age; none where nothing is kept.
-    pub(crate) fn window_reach(&self, age: Duration) -> Option<Reach> {
+    pub(crate) fn window_reach(&self, age: Duration) -> Option<BackfillWindow> {
         let bytes = u64::try_from(self.window_bytes).unwrap_or(u64::MAX);
-        (bytes > 0).then_some(Reach { age, bytes })
+        (bytes > 0).then_some(BackfillWindow { age, bytes })
     }
 
     /// How much of what was missed is replayed, and from what: from a window of events up to this age.

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use confab_bus::feed::{Past, PastItem, Reach};
+use confab_bus::feed::{Backfill, BackfillItem, BackfillWindow};
 use confab_bus::{Bus, Link, Settings};
 use confab_protocol::ids::ConversationId;
 use confab_protocol::timestamp::Timestamp;
@@ -340,13 +340,13 @@ impl Part {
 
     /// The events of the stream, as clients receive them.
     pub(super) async fn published(&self) -> Vec<String> {
-        let reach = Reach {
+        let reach = BackfillWindow {
             age: Duration::from_secs(600),
             bytes: 1 << 30,
         };
-        let mut past = Past::open(&self.bus, reach).await.unwrap();
+        let mut past = Backfill::open(&self.bus, reach).await.unwrap();
         let mut published = Vec::new();
-        while let PastItem::Run(events, _) = past.next().await {
+        while let BackfillItem::Batch(events, _) = past.next().await {
             let texts = events
                 .iter()
                 .map(|event| str::from_utf8(&event.json).unwrap());

@@ -8,7 +8,7 @@ use super::*;
 use crate::publish::Outgoing;
 use crate::testing::{Server, TEST_TIMEOUT};
 
-const WHOLE_STREAM: Reach = Reach {
+const WHOLE_STREAM: BackfillWindow = BackfillWindow {
     age: Duration::from_secs(60),
     bytes: 1 << 20,
 };
@@ -46,17 +46,17 @@ async fn put(bus: &Bus, event: &Outgoing) {
 }
 
 /// Reads to the end; gives the seqs, how many were no events, and the end.
-async fn read(mut past: Past) -> (Vec<Seq>, u64, PastEnd) {
+async fn read(mut backfill: Backfill) -> (Vec<Seq>, u64, BackfillEnd) {
     let (mut seqs, mut malformed) = (Vec::new(), 0);
     let reading = async {
         loop {
-            match past.next().await {
-                PastItem::Run(events, bad) => {
-                    assert!(events.len() <= BATCH_MESSAGES);
+            match backfill.next().await {
+                BackfillItem::Batch(events, bad) => {
+                    assert!(events.len() <= MAX_BATCH_MESSAGES);
                     seqs.extend(events.iter().map(|event| event.seq));
                     malformed += bad;
                 }
-                PastItem::End(end) => return end,
+                BackfillItem::End(end) => return end,
             }
         }
     };
@@ -67,13 +67,13 @@ async fn read(mut past: Past) -> (Vec<Seq>, u64, PastEnd) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_is_read_in_order_up_to_the_opening_and_no_further() {
     let (_server, bus) = started().await;
-    let empty = Past::open(&bus, WHOLE_STREAM).await.unwrap();
-    assert_eq!(read(empty).await, (vec![], 0, PastEnd::Whole));
+    let empty = Backfill::open(&bus, WHOLE_STREAM).await.unwrap();
+    assert_eq!(read(empty).await, (vec![], 0, BackfillEnd::Whole));
     publish(&bus, 1..=300).await;
-    let past = Past::open(&bus, WHOLE_STREAM).await.unwrap();
+    let backfill = Backfill::open(&bus, WHOLE_STREAM).await.unwrap();
     publish(&bus, 301..=310).await;
     let all: Vec<_> = (1..=300).collect();
-    assert_eq!(read(past).await, (all, 0, PastEnd::Whole));
+    assert_eq!(read(backfill).await, (all, 0, BackfillEnd::Whole));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,8 +89,8 @@ async fn changes_name_their_message_and_what_is_no_event_is_passed_over() {
     put(&bus, &change(2, EventType::MessageEdited, Some(1))).await;
     put(&bus, &change(3, EventType::MessageEdited, None)).await;
     put(&bus, &change(4, EventType::MessageDeleted, Some(1))).await;
-    let mut past = Past::open(&bus, WHOLE_STREAM).await.unwrap();
-    let PastItem::Run(events, malformed) = past.next().await else {
+    let mut backfill = Backfill::open(&bus, WHOLE_STREAM).await.unwrap();
+    let BackfillItem::Batch(events, malformed) = backfill.next().await else {
         panic!("nothing was read");
     };
     let targets: Vec<_> = events.iter().map(|e| (e.seq, e.target_seq)).collect();
@@ -106,45 +106,45 @@ async fn the_oldest_are_left_out_by_age_and_by_bytes() {
     let stream = bus.events().await.unwrap();
     let dated = async |n| stream.get_raw_message(n).await.unwrap().time;
     let age = dated(40).await - dated(21).await;
-    let young = Reach {
+    let young = BackfillWindow {
         age: age.try_into().unwrap(),
         ..WHOLE_STREAM
     };
-    let past = Past::open(&bus, young).await.unwrap();
+    let backfill = Backfill::open(&bus, young).await.unwrap();
     let newest: Vec<_> = (21..=40).collect();
-    assert_eq!(read(past).await, (newest, 0, PastEnd::Whole));
+    assert_eq!(read(backfill).await, (newest, 0, BackfillEnd::Whole));
     let info = bus.stream_info().await.unwrap();
-    let few = Reach {
+    let few = BackfillWindow {
         bytes: info.state.bytes / 4,
         ..WHOLE_STREAM
     };
-    let past = Past::open(&bus, few).await.unwrap();
+    let backfill = Backfill::open(&bus, few).await.unwrap();
     let newest: Vec<_> = (31..=40).collect();
-    assert_eq!(read(past).await, (newest, 0, PastEnd::Whole));
+    assert_eq!(read(backfill).await, (newest, 0, BackfillEnd::Whole));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_ends_when_the_stream_is_erased_under_it_and_goes_on_after_a_restart() {
     let (mut server, bus) = started().await;
-    let count = 3 * u64::try_from(BATCH_MESSAGES).unwrap();
+    let count = 3 * u64::try_from(MAX_BATCH_MESSAGES).unwrap();
     publish(&bus, 1..=count).await;
-    let mut past = Past::open(&bus, WHOLE_STREAM).await.unwrap();
-    let PastItem::Run(first, 0) = past.next().await else {
+    let mut backfill = Backfill::open(&bus, WHOLE_STREAM).await.unwrap();
+    let BackfillItem::Batch(first, 0) = backfill.next().await else {
         panic!("nothing was read");
     };
     server.nats.restart().await.unwrap();
-    let (seqs, 0, PastEnd::Whole) = read(past).await else {
+    let (seqs, 0, BackfillEnd::Whole) = read(backfill).await else {
         panic!("a restart ended it");
     };
     let rest: Vec<_> = (1..=count).skip(first.len()).collect();
     assert_eq!(seqs, rest);
 
-    let mut past = Past::open(&bus, WHOLE_STREAM).await.unwrap();
-    assert!(matches!(past.next().await, PastItem::Run(..)));
+    let mut backfill = Backfill::open(&bus, WHOLE_STREAM).await.unwrap();
+    assert!(matches!(backfill.next().await, BackfillItem::Batch(..)));
     server.nats.kill().unwrap();
     server.nats.erase_store().unwrap();
     server.nats.up().await.unwrap();
-    let (_some, 0, PastEnd::Erased) = read(past).await else {
+    let (_some, 0, BackfillEnd::Erased) = read(backfill).await else {
         panic!("it read on in another stream");
     };
 }

@@ -16,7 +16,7 @@ use crate::error::BusError;
 use crate::topology::StreamState;
 
 /// Messages that are read at once: little enough when each is as large as an event may be.
-const BATCH_MESSAGES: usize = 128;
+const MAX_BATCH_MESSAGES: usize = 128;
 /// How long one run may take.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How soon a run that failed is tried again.
@@ -28,7 +28,7 @@ const CONSUMER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How far back is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reach {
+pub struct BackfillWindow {
     /// Events up to this much older than the newest.
     pub age: Duration,
     /// About so many bytes of events, the newest.
@@ -37,16 +37,16 @@ pub struct Reach {
 
 /// What reading the past gives.
 #[derive(Debug)]
-pub enum PastItem {
+pub enum BackfillItem {
     /// Events in the stream's order, and how many messages among them were none.
-    Run(Vec<FeedEvent>, u64),
+    Batch(Vec<FeedEvent>, u64),
     /// There is nothing more.
-    End(PastEnd),
+    End(BackfillEnd),
 }
 
 /// How the past ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PastEnd {
+pub enum BackfillEnd {
     /// All was read.
     Whole,
     /// The stream is another, or lost its tail: of what it held, nothing more can be had.
@@ -55,12 +55,12 @@ pub enum PastEnd {
     Unreadable,
 }
 
-/// The stream's past, from where [`Reach`] says up to the end that the stream had at the opening. What a feed that was
+/// The stream's past, from where [`BackfillWindow`] says up to the end that the stream had at the opening. What a feed that was
 /// open by then gives comes behind that, or twice.
 #[derive(Debug)]
-pub struct Past {
+pub struct Backfill {
     bus: Bus,
-    reach: Reach,
+    window: BackfillWindow,
     /// The stream's creation time.
     created: OffsetDateTime,
     /// When the newest message came, by the stream's own clock.
@@ -82,21 +82,21 @@ struct OpenConsumer {
     given: u64,
 }
 
-impl Past {
+impl Backfill {
     /// Begins, without reading yet.
     ///
     /// # Errors
     /// When JetStream is away, or there is no stream.
-    pub async fn open(bus: &Bus, reach: Reach) -> Result<Self, BusError> {
+    pub async fn open(bus: &Bus, window: BackfillWindow) -> Result<Self, BusError> {
         let info = bus.stream_info().await?;
         let (state, stream) = (&info.state, StreamState::from(&info));
         let average = state.bytes / state.messages.max(1);
         Ok(Self {
             bus: bus.clone(),
-            reach,
+            window,
             created: stream.created,
             newest: state.last_timestamp,
-            most: (reach.bytes / average.max(1)).max(1),
+            most: (window.bytes / average.max(1)).max(1),
             read: (stream.messages == 0).then_some(stream.last),
             end: stream.last,
             consumer: None,
@@ -105,36 +105,36 @@ impl Past {
     }
 
     /// The next run. While NATS is away it waits.
-    pub async fn next(&mut self) -> PastItem {
+    pub async fn next(&mut self) -> BackfillItem {
         loop {
             if self.read >= Some(self.end) {
-                return PastItem::End(PastEnd::Whole);
+                return BackfillItem::End(BackfillEnd::Whole);
             }
-            match Box::pin(self.run()).await {
+            match Box::pin(self.next_batch()).await {
                 Ok((events, malformed)) if !events.is_empty() || malformed > 0 => {
                     self.failed = 0;
-                    return PastItem::Run(events, malformed);
+                    return BackfillItem::Batch(events, malformed);
                 }
                 Ok(_nothing) => debug!("a run of the past brought nothing"),
                 Err(error) => debug!(error = %chain(&error), "a run of the past failed"),
             }
             self.consumer = None;
             if let Some(end) = self.gone().await {
-                return PastItem::End(end);
+                return BackfillItem::End(end);
             }
         }
     }
 
     /// After a run that brought nothing: whether what is missing is still there.
-    async fn gone(&mut self) -> Option<PastEnd> {
+    async fn gone(&mut self) -> Option<BackfillEnd> {
         match self.bus.stream_state().await {
-            Err(BusError::NoStream) => return Some(PastEnd::Erased),
+            Err(BusError::NoStream) => return Some(BackfillEnd::Erased),
             Ok(stream) if stream.created != self.created || stream.last < self.end => {
-                return Some(PastEnd::Erased);
+                return Some(BackfillEnd::Erased);
             }
             // What was to be read has expired.
             Ok(stream) if stream.messages == 0 || stream.first > self.end => {
-                return Some(PastEnd::Whole);
+                return Some(BackfillEnd::Whole);
             }
             Ok(_) => self.failed += 1,
             Err(error) => {
@@ -143,13 +143,13 @@ impl Past {
             }
         }
         if self.failed >= MAX_FAILED_BATCHES {
-            return Some(PastEnd::Unreadable);
+            return Some(BackfillEnd::Unreadable);
         }
         tokio::time::sleep(RETRY_DELAY).await;
         None
     }
 
-    async fn run(&mut self) -> Result<(Vec<FeedEvent>, u64), BusError> {
+    async fn next_batch(&mut self) -> Result<(Vec<FeedEvent>, u64), BusError> {
         let mut reading = match self.consumer.take() {
             Some(reading) => reading,
             None => self.begin().await?,
@@ -157,13 +157,13 @@ impl Past {
         let fetch = reading
             .consumer
             .fetch()
-            .max_messages(BATCH_MESSAGES)
+            .max_messages(MAX_BATCH_MESSAGES)
             .expires(BATCH_TIMEOUT);
         let mut messages = fetch
             .messages()
             .await
             .map_err(BusError::nats("read the stream's past"))?;
-        let (mut events, mut malformed) = (Vec::with_capacity(BATCH_MESSAGES), 0);
+        let (mut events, mut malformed) = (Vec::with_capacity(MAX_BATCH_MESSAGES), 0);
         let whole = tokio::time::timeout(BATCH_TIMEOUT, async {
             while let Some(message) = messages.next().await {
                 let Ok(message) = message else { return false };
@@ -204,7 +204,7 @@ impl Past {
 
     /// A consumer at what comes next; at first as far back as the reach goes.
     async fn begin(&self) -> Result<OpenConsumer, BusError> {
-        let start_time = self.newest - self.reach.age;
+        let start_time = self.newest - self.window.age;
         let policy = self
             .read
             .map_or(DeliverPolicy::ByStartTime { start_time }, from_behind);
