@@ -14,7 +14,7 @@ mod watch;
 
 pub use backfill::{Backfill, BackfillEnd, BackfillItem, BackfillWindow};
 pub use reader::{Feed, FeedItem};
-pub use watch::Break;
+pub use watch::StreamDiscontinuity;
 
 /// The header with the event's number in its conversation.
 pub(crate) const SEQ_HEADER: &str = "Confab-Seq";

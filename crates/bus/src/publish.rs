@@ -119,7 +119,7 @@ impl Bus {
             return Err(BusError::Disconnected);
         }
         self.client
-            .publish(subjects::BREAK_SUBJECT, origin)
+            .publish(subjects::DISCONTINUITY_SUBJECT, origin)
             .await
             .map_err(BusError::nats("announce a break"))
     }

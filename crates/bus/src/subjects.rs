@@ -28,7 +28,7 @@ pub(crate) const UNUSED_TOKEN: &str = "check";
 /// Of those, the one that whoever hears signals hears.
 pub(crate) const UNUSED_SIGNAL_SUBJECT: &str = "confab.v1.signal.check";
 /// Whoever finds a break in the feed says so here.
-pub(crate) const BREAK_SUBJECT: &str = "confab.v1.break";
+pub(crate) const DISCONTINUITY_SUBJECT: &str = "confab.v1.break";
 /// Workers announce here what is committed and not in the stream.
 pub(crate) const LINGERING_SUBJECT: &str = "confab.v1.lingering";
 /// Whoever revoked something says so here.

@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use super::{Connected, Role, ServerErrors};
 use crate::subjects::{
-    BREAK_SUBJECT, COMMAND_SUBJECT, EVENTS_STREAM, GATEWAY_HEARTBEAT_SUBJECT, JETSTREAM_API,
-    LINGERING_SUBJECT, QUERY_SUBJECT, RECORD_QUERY_SUBJECT, REVOCATION_SUBJECT, REVOCATIONS_BUCKET,
-    SESSIONS_BUCKET, SESSIONS_QUERY_SUBJECT, SIGNALS_FILTER, UNUSED_TOKEN,
+    COMMAND_SUBJECT, DISCONTINUITY_SUBJECT, EVENTS_STREAM, GATEWAY_HEARTBEAT_SUBJECT,
+    JETSTREAM_API, LINGERING_SUBJECT, QUERY_SUBJECT, RECORD_QUERY_SUBJECT, REVOCATION_SUBJECT,
+    REVOCATIONS_BUCKET, SESSIONS_BUCKET, SESSIONS_QUERY_SUBJECT, SIGNALS_FILTER, UNUSED_TOKEN,
     WORKER_HEARTBEAT_SUBJECT, WORKER_LEAVING_SUBJECT, api_of,
 };
 
@@ -343,7 +343,7 @@ fn publishes(role: Role) -> Vec<Probe> {
     ));
     let revocations = stream_of(REVOCATIONS_BUCKET);
     probes.extend(stream_probes(&revocations));
-    probes.push(core(BREAK_SUBJECT));
+    probes.push(core(DISCONTINUITY_SUBJECT));
     match role {
         Role::Worker => {
             probes.push(stored(probe_of(EVENTS_STREAM)));
@@ -410,7 +410,7 @@ fn subscribes(role: Role) -> Vec<String> {
             WORKER_LEAVING_SUBJECT.to_owned(),
             GATEWAY_HEARTBEAT_SUBJECT.to_owned(),
             SIGNALS_FILTER.to_owned(),
-            BREAK_SUBJECT.to_owned(),
+            DISCONTINUITY_SUBJECT.to_owned(),
             LINGERING_SUBJECT.to_owned(),
             REVOCATION_SUBJECT.to_owned(),
             SESSIONS_QUERY_SUBJECT.to_owned(),

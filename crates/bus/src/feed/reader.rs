@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::watch::{ReadProgress, Stall, StreamPosition};
-use super::{Break, FeedEvent};
+use super::{FeedEvent, StreamDiscontinuity};
 use crate::conditions::FEED_CONDITION;
 use crate::connection::{Bus, Link};
 use crate::error::BusError;
@@ -46,7 +46,7 @@ pub struct Feed {
     checks: Interval,
     stall: Stall,
     /// A break that was told and is not mended yet.
-    breaking: Option<Break>,
+    breaking: Option<StreamDiscontinuity>,
     monitor: Arc<Monitor>,
 }
 
@@ -60,7 +60,7 @@ pub enum FeedItem {
     /// The consumer gives nothing of what the stream has. Behind this the feed breaks, as soon as another consumer can be made.
     Stalled,
     /// The feed broke and begins anew with what is new: everything before must be read from a worker.
-    Broken(Break),
+    Broken(StreamDiscontinuity),
 }
 
 enum FeedWake {
@@ -86,7 +86,7 @@ impl Feed {
     async fn open(bus: &Bus, monitor: &Arc<Monitor>) -> Result<Self, BusError> {
         let breaks = bus
             .client
-            .subscribe(subjects::BREAK_SUBJECT)
+            .subscribe(subjects::DISCONTINUITY_SUBJECT)
             .await
             .map_err(BusError::nats("listen for breaks"))?;
         let mut link = bus.connection();
@@ -128,17 +128,17 @@ impl Feed {
                     debug!(error, "the ordered consumer is made again");
                     None
                 }
-                FeedWake::Message(None) => Some(Break::Dropped),
+                FeedWake::Message(None) => Some(StreamDiscontinuity::Dropped),
                 FeedWake::Announced(origin) => {
                     self.announced |= origin != self.origin.as_bytes().as_slice();
                     None
                 }
-                FeedWake::Due => Some(Break::Announced),
+                FeedWake::Due => Some(StreamDiscontinuity::Announced),
                 FeedWake::Check => self.check().await,
             };
             if let Some(found) = found {
                 warn!(kind = found.as_str(), "the feed broke");
-                if found == Break::Stalled {
+                if found == StreamDiscontinuity::Stalled {
                     self.breaking = Some(found);
                     return FeedItem::Stalled;
                 }
@@ -147,7 +147,7 @@ impl Feed {
         }
     }
 
-    async fn broke(&mut self, found: Break) -> FeedItem {
+    async fn broke(&mut self, found: StreamDiscontinuity) -> FeedItem {
         self.begin_anew(found).await;
         FeedItem::Broken(found)
     }
@@ -166,7 +166,7 @@ impl Feed {
 
     /// Takes a message. The first one of a consumer that the library made again is taken only once the stream was found
     /// to be the one that was read: it continues at a remembered sequence, whatever now stands below that.
-    async fn take(&mut self, message: &Message) -> Result<FeedItem, Break> {
+    async fn take(&mut self, message: &Message) -> Result<FeedItem, StreamDiscontinuity> {
         let first_of_consumer = message.info().is_ok_and(|info| info.consumer_sequence == 1);
         if first_of_consumer
             && self.contiguous
@@ -177,16 +177,16 @@ impl Feed {
         self.read(message)
     }
 
-    fn read(&mut self, message: &Message) -> Result<FeedItem, Break> {
+    fn read(&mut self, message: &Message) -> Result<FeedItem, StreamDiscontinuity> {
         let Ok(info) = message.info() else {
             return Ok(FeedItem::Malformed);
         };
         let (stream_seq, pending) = (info.stream_sequence, info.pending);
         if self.contiguous && stream_seq != self.position.seq + 1 {
             return Err(if stream_seq > self.position.seq {
-                Break::Skipped
+                StreamDiscontinuity::Skipped
             } else {
-                Break::Replaced
+                StreamDiscontinuity::Replaced
             });
         }
         let event = FeedEvent::read(
@@ -201,7 +201,7 @@ impl Feed {
     }
 
     /// Compares the stream with what was read. What cannot be asked now is asked again soon.
-    async fn check(&mut self) -> Option<Break> {
+    async fn check(&mut self) -> Option<StreamDiscontinuity> {
         let Link { connected, epoch } = *self.link.borrow_and_update();
         if !connected {
             return None;
@@ -212,7 +212,7 @@ impl Feed {
                 let seq = self.position.seq;
                 let read = ReadProgress { seq, epoch };
                 let is_stalled = self.stall.note(read, last, Instant::now());
-                found.or(is_stalled.then_some(Break::Stalled))
+                found.or(is_stalled.then_some(StreamDiscontinuity::Stalled))
             }
             Err(error) => {
                 // Where the stream does not answer, its consumer gives nothing either.
@@ -225,7 +225,7 @@ impl Feed {
     }
 
     /// Compares the stream with what was read, however long it takes to be answered.
-    async fn compare_until_answered(&mut self) -> Option<Break> {
+    async fn compare_until_answered(&mut self) -> Option<StreamDiscontinuity> {
         loop {
             match compare(&self.bus, self.position).await {
                 Ok((found, _)) => {
@@ -239,9 +239,9 @@ impl Feed {
     }
 
     /// Begins at what is new, however long it takes, and tells the others of a break that it found itself.
-    async fn begin_anew(&mut self, found: Break) {
+    async fn begin_anew(&mut self, found: StreamDiscontinuity) {
         let origin = Bytes::copy_from_slice(self.origin.as_bytes());
-        if found != Break::Announced
+        if found != StreamDiscontinuity::Announced
             && let Err(error) = self.bus.announce_break_from(origin).await
         {
             debug!(error = %chain(&error), "the break could not be announced");
@@ -305,9 +305,12 @@ async fn begin(bus: &Bus) -> Result<(Ordered, StreamPosition), BusError> {
 }
 
 /// How the stream differs from what was read, and its last sequence.
-async fn compare(bus: &Bus, read: StreamPosition) -> Result<(Option<Break>, u64), BusError> {
+async fn compare(
+    bus: &Bus,
+    read: StreamPosition,
+) -> Result<(Option<StreamDiscontinuity>, u64), BusError> {
     let stream = match bus.stream_state().await {
-        Err(BusError::NoStream) => return Ok((Some(Break::Recreated), 0)),
+        Err(BusError::NoStream) => return Ok((Some(StreamDiscontinuity::Recreated), 0)),
         stream => stream?,
     };
     let comparable = stream.first <= read.seq && read.seq <= stream.last && read.seq > 0;

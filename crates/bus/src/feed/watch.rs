@@ -8,7 +8,7 @@ use crate::topology::StreamState;
 
 /// How the feed broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Break {
+pub enum StreamDiscontinuity {
     /// The stream is another: it was erased and made anew.
     Recreated,
     /// The stream lost its tail: it ends below what was read.
@@ -25,7 +25,7 @@ pub enum Break {
     Stalled,
 }
 
-impl Break {
+impl StreamDiscontinuity {
     /// The break's name in logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -54,19 +54,23 @@ pub(crate) struct StreamPosition {
 
 impl StreamPosition {
     /// Compares with the stream's state and the event that now stands at [`Self::seq`].
-    pub(crate) fn compare(&self, stream: &StreamState, there: Option<EventId>) -> Option<Break> {
+    pub(crate) fn compare(
+        &self,
+        stream: &StreamState,
+        there: Option<EventId>,
+    ) -> Option<StreamDiscontinuity> {
         if stream.created != self.created {
-            return Some(Break::Recreated);
+            return Some(StreamDiscontinuity::Recreated);
         }
         if stream.last < self.seq {
-            return Some(Break::TailLost);
+            return Some(StreamDiscontinuity::TailLost);
         }
         if stream.first > self.seq + 1 {
-            return Some(Break::Skipped);
+            return Some(StreamDiscontinuity::Skipped);
         }
         // Only what still is in the stream can be compared: a remembered message that merely expired is no break.
         let comparable = self.seq > 0 && stream.first <= self.seq && self.id.is_some();
-        (comparable && there != self.id).then_some(Break::Replaced)
+        (comparable && there != self.id).then_some(StreamDiscontinuity::Replaced)
     }
 }
 
@@ -150,15 +154,30 @@ mod tests {
             "all expired, nothing unread"
         );
         assert_eq!(read.compare(&stream(11, 20), None), None);
-        assert_eq!(read.compare(&stream(1, 9), None), Some(Break::TailLost));
-        assert_eq!(read.compare(&stream(1, 12), id(2)), Some(Break::Replaced));
-        assert_eq!(read.compare(&stream(1, 12), None), Some(Break::Replaced));
-        assert_eq!(read.compare(&stream(12, 20), None), Some(Break::Skipped));
+        assert_eq!(
+            read.compare(&stream(1, 9), None),
+            Some(StreamDiscontinuity::TailLost)
+        );
+        assert_eq!(
+            read.compare(&stream(1, 12), id(2)),
+            Some(StreamDiscontinuity::Replaced)
+        );
+        assert_eq!(
+            read.compare(&stream(1, 12), None),
+            Some(StreamDiscontinuity::Replaced)
+        );
+        assert_eq!(
+            read.compare(&stream(12, 20), None),
+            Some(StreamDiscontinuity::Skipped)
+        );
         let other = StreamState {
             created: created + time::Duration::SECOND,
             ..stream(1, 10)
         };
-        assert_eq!(read.compare(&other, id(1)), Some(Break::Recreated));
+        assert_eq!(
+            read.compare(&other, id(1)),
+            Some(StreamDiscontinuity::Recreated)
+        );
         let nothing = StreamPosition {
             created,
             seq: 0,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use confab_bus::feed::Break;
+use confab_bus::feed::StreamDiscontinuity;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -130,7 +130,7 @@ impl FeedMetrics {
         self.waiting.get_or_create(&KindLabel { kind }).set(waiting);
     }
 
-    pub(crate) fn broke(&self, kind: Break) {
+    pub(crate) fn broke(&self, kind: StreamDiscontinuity) {
         self.breaks
             .get_or_create(&KindLabel {
                 kind: kind.as_str(),

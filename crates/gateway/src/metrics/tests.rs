@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use confab_auth::AuthError;
-use confab_bus::feed::Break;
+use confab_bus::feed::StreamDiscontinuity;
 use confab_protocol::error::Code;
 use confab_protocol::frame::ServerFrame;
 use confab_protocol::metric::{Metric, MetricKind};
@@ -29,7 +29,7 @@ fn encoded() -> String {
     feed.pending(0);
     feed.question("memberships");
     feed.waiting("questions", 1);
-    feed.broke(Break::Recreated);
+    feed.broke(StreamDiscontinuity::Recreated);
     assert!(feed.malformed(1));
     feed.past(1);
     ArrivalMetrics::new(&mut registry).admitted("fresh", took);

@@ -111,7 +111,7 @@ async fn consumer_that_gives_nothing_is_told_and_replaced() {
     let mended = timeout(NOTICE_TIMEOUT, mending.join_next()).await;
     let (broken, mut feed) = mended.unwrap().unwrap().unwrap();
     assert!(
-        matches!(broken, FeedItem::Broken(Break::Stalled)),
+        matches!(broken, FeedItem::Broken(StreamDiscontinuity::Stalled)),
         "{broken:?}"
     );
     publish(&writer, 3).await;
