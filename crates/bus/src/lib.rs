@@ -25,7 +25,7 @@ pub use error::{BusError, RpcError};
 pub use gateways::{GatewayId, Gateways};
 pub use lingering::Announcements;
 pub use presence::{PresenceAnswers, Reply};
-pub use publish::{Acknowledged, Outgoing, Publishing};
+pub use publish::{Acknowledged, Outgoing, PendingAck};
 pub use signals::{Signalled, Signals};
 pub use subjects::EVENTS_STREAM;
 pub use topology::StreamState;

@@ -34,7 +34,7 @@ pub struct Outgoing {
 
 /// A publish whose acknowledgement has not come yet.
 #[derive(Debug)]
-pub struct Publishing(PublishAckFuture);
+pub struct PendingAck(PublishAckFuture);
 
 /// JetStream's acknowledgement of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Acknowledged {
     pub duplicate: bool,
 }
 
-impl Publishing {
+impl PendingAck {
     /// Waits for JetStream's acknowledgement, for a bounded time.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl Bus {
     /// # Errors
     /// [`BusError::Disconnected`] without handing it over, [`BusError::Refused`] when it is larger than any message may be; else when
     /// the connection fails.
-    pub async fn publish(&self, event: &Outgoing) -> Result<Publishing, BusError> {
+    pub async fn publish(&self, event: &Outgoing) -> Result<PendingAck, BusError> {
         if !self.is_connected() {
             return Err(BusError::Disconnected);
         }
@@ -101,7 +101,7 @@ impl Bus {
         self.jetstream
             .publish_with_headers(subject, headers, event.json.clone())
             .await
-            .map(Publishing)
+            .map(PendingAck)
             .map_err(failed)
     }
 

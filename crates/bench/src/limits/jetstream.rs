@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::push::OrderedConfig;
-use confab_bus::{Bus, EVENTS_STREAM, Outgoing, Publishing};
+use confab_bus::{Bus, EVENTS_STREAM, Outgoing, PendingAck};
 use confab_protocol::event::{EventType, LogEntry};
 use confab_protocol::timestamp::Timestamp;
 use futures_util::StreamExt as _;
@@ -72,7 +72,7 @@ async fn publish_in(
 }
 
 async fn publish_all(bus: &Bus, in_flight: usize, taken: &Latencies) -> Result<(), Error> {
-    let mut waiting: VecDeque<(Instant, Publishing)> = VecDeque::with_capacity(in_flight);
+    let mut waiting: VecDeque<(Instant, PendingAck)> = VecDeque::with_capacity(in_flight);
     for n in 0.. {
         // Acknowledgements come in the order of what was published.
         if waiting.len() >= in_flight

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use confab_bus::{Bus, BusError, Outgoing, Publishing};
+use confab_bus::{Bus, BusError, Outgoing, PendingAck};
 use confab_protocol::ids::EventId;
 
 use super::{Compared, Mark, Standing};
@@ -13,7 +13,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// The events of a commit that were handed to NATS, each with its acknowledgement to come.
 #[derive(Debug)]
 pub(super) struct Sent {
-    events: Vec<(EventId, Publishing)>,
+    events: Vec<(EventId, PendingAck)>,
     /// Whether one of them is larger than NATS takes: the others are on their way.
     is_refused: bool,
     /// The stream that they were handed to, where it is known, and the highest sequence acknowledged before.
