@@ -16,9 +16,9 @@ use crate::connection::{Bus, Settings};
 use crate::error::BusError;
 use crate::subjects::{REVOCATION_SUBJECT, REVOCATIONS_BUCKET};
 
-mod hear;
+mod subscriber;
 
-pub use hear::{Heard, hear};
+pub use subscriber::{RevocationUpdate, watch_revocations};
 
 /// The version of the record; another is not heeded.
 const RECORD_VERSION: u8 = 1;

@@ -184,13 +184,13 @@ async fn send(
     // The server handles one message after the other: behind this one it has said what it forbids.
     let ended = client.publish(format!("{inbox}.end"), "".into()).await;
     ended.ok()?;
-    hear(&mut answers, probes, errors, deadline, probed).await;
+    collect_answers(&mut answers, probes, errors, deadline, probed).await;
     drop(subscriptions);
     Some(())
 }
 
 /// Takes answers until all have come that will come.
-async fn hear(
+async fn collect_answers(
     answers: &mut Subscriber,
     probes: &[Probe],
     errors: &ServerErrors,

@@ -82,7 +82,7 @@ fn a_key_holds_any_text_and_nobody_takes_anothers_place() {
 struct Running {
     bus: Bus,
     server: Server,
-    heard: mpsc::Receiver<Heard>,
+    heard: mpsc::Receiver<RevocationUpdate>,
     _tasks: JoinSet<()>,
 }
 
@@ -99,18 +99,18 @@ async fn start() -> Running {
 }
 
 /// A gateway of its own.
-fn listen(bus: Bus) -> (JoinSet<()>, mpsc::Receiver<Heard>) {
+fn listen(bus: Bus) -> (JoinSet<()>, mpsc::Receiver<RevocationUpdate>) {
     let (gateway, heard) = mpsc::channel(64);
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { Box::pin(hear(&bus, gateway)).await });
+    tasks.spawn(async move { Box::pin(watch_revocations(&bus, gateway)).await });
     (tasks, heard)
 }
 
 /// Waits until `revocation` is heard; what was heard before is passed over.
-async fn hears(heard: &mut mpsc::Receiver<Heard>, revocation: &Revocation) {
+async fn hears(heard: &mut mpsc::Receiver<RevocationUpdate>, revocation: &Revocation) {
     let found = async {
         while let Some(item) = heard.recv().await {
-            if matches!(&item, Heard::Revoked(one) if one == revocation) {
+            if matches!(&item, RevocationUpdate::Revoked(one) if one == revocation) {
                 return;
             }
         }
@@ -201,7 +201,12 @@ async fn after_a_restart_with_an_erased_store_a_gateway_reads_again_and_hears_ag
     running.server.nats.kill().unwrap();
     running.server.nats.erase_store().unwrap();
     running.server.nats.up().await.unwrap();
-    let reads = async { while !matches!(running.heard.recv().await, Some(Heard::ReadAgain)) {} };
+    let reads = async {
+        while !matches!(
+            running.heard.recv().await,
+            Some(RevocationUpdate::ReadAgain)
+        ) {}
+    };
     timeout(TEST_TIMEOUT, reads).await.unwrap();
     let second = login(2, "second");
     put_in_bucket_only(&running.bus, &second).await;
@@ -219,7 +224,7 @@ async fn what_is_no_revocation_is_told_as_such_and_stops_nothing() {
             loop {
                 client.publish(subject, "{}".into()).await.unwrap();
                 let heard = timeout(Duration::from_millis(200), running.heard.recv()).await;
-                if matches!(heard, Ok(Some(Heard::Malformed))) {
+                if matches!(heard, Ok(Some(RevocationUpdate::Malformed))) {
                     return;
                 }
             }

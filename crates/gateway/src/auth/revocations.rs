@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use confab_auth::Caller;
 use confab_bus::Bus;
-use confab_bus::revocations::{Heard, hear};
+use confab_bus::revocations::{RevocationUpdate, watch_revocations};
 use confab_protocol::condition::Monitor;
 use confab_protocol::error::{Code, Failure};
 use confab_protocol::ids::SessionId;
@@ -160,7 +160,7 @@ pub(crate) async fn run(
             known: None,
             again: false,
         };
-        tokio::join!(hear(&bus, gateway), keeper.keep(heard));
+        tokio::join!(watch_revocations(&bus, gateway), keeper.keep(heard));
     });
     stop.run_until_cancelled(both).await;
 }
@@ -187,7 +187,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn keep(mut self, mut heard: mpsc::Receiver<Heard>) {
+    async fn keep(mut self, mut heard: mpsc::Receiver<RevocationUpdate>) {
         let mut expiry = interval(EXPIRY_PERIOD);
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -202,12 +202,12 @@ impl Keeper {
         }
     }
 
-    fn hear(&mut self, item: Heard) {
+    fn hear(&mut self, item: RevocationUpdate) {
         match item {
-            Heard::Revoked(revocation) => self.revocations.apply(&revocation),
-            Heard::ReadAgain if self.reading.is_empty() => self.begin_anew(),
-            Heard::ReadAgain => self.again = true,
-            Heard::Malformed => {
+            RevocationUpdate::Revoked(revocation) => self.revocations.apply(&revocation),
+            RevocationUpdate::ReadAgain if self.reading.is_empty() => self.begin_anew(),
+            RevocationUpdate::ReadAgain => self.again = true,
+            RevocationUpdate::Malformed => {
                 if self.revocations.metrics.malformed() {
                     warn!("a message is no revocation of ours; such are skipped and counted");
                 }

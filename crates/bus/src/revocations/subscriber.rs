@@ -25,7 +25,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// What a gateway hears of revocations.
 #[derive(Debug)]
-pub enum Heard {
+pub enum RevocationUpdate {
     /// This was revoked, now or at any time before.
     Revoked(Revocation),
     /// Some may have been missed: a period is over, or NATS was away.
@@ -35,7 +35,7 @@ pub enum Heard {
 }
 
 /// Tells `gateway` what it hears, until nobody listens. A broadcast is told at once, whatever the bucket is waited for.
-pub async fn hear(bus: &Bus, gateway: mpsc::Sender<Heard>) {
+pub async fn watch_revocations(bus: &Bus, gateway: mpsc::Sender<RevocationUpdate>) {
     tokio::join!(
         broadcasts(bus, &gateway),
         bucket(bus, &gateway),
@@ -43,11 +43,11 @@ pub async fn hear(bus: &Bus, gateway: mpsc::Sender<Heard>) {
     );
 }
 
-fn read(bytes: &[u8]) -> Heard {
-    decode(bytes).map_or(Heard::Malformed, Heard::Revoked)
+fn read(bytes: &[u8]) -> RevocationUpdate {
+    decode(bytes).map_or(RevocationUpdate::Malformed, RevocationUpdate::Revoked)
 }
 
-async fn broadcasts(bus: &Bus, gateway: &mpsc::Sender<Heard>) {
+async fn broadcasts(bus: &Bus, gateway: &mpsc::Sender<RevocationUpdate>) {
     while !gateway.is_closed() {
         match bus.client.subscribe(REVOCATION_SUBJECT).await {
             Ok(mut messages) => {
@@ -64,7 +64,7 @@ async fn broadcasts(bus: &Bus, gateway: &mpsc::Sender<Heard>) {
 }
 
 /// A reading is due at once, on a period, and whenever the link to NATS was broken or messages were dropped.
-async fn readings(bus: &Bus, gateway: &mpsc::Sender<Heard>) {
+async fn readings(bus: &Bus, gateway: &mpsc::Sender<RevocationUpdate>) {
     let mut link = bus.connection();
     let mut period = interval(POLL_INTERVAL);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -73,13 +73,13 @@ async fn readings(bus: &Bus, gateway: &mpsc::Sender<Heard>) {
             _ = period.tick() => true,
             Ok(()) = link.changed() => link.borrow_and_update().connected,
         };
-        if is_due && gateway.send(Heard::ReadAgain).await.is_err() {
+        if is_due && gateway.send(RevocationUpdate::ReadAgain).await.is_err() {
             return;
         }
     }
 }
 
-async fn bucket(bus: &Bus, gateway: &mpsc::Sender<Heard>) {
+async fn bucket(bus: &Bus, gateway: &mpsc::Sender<RevocationUpdate>) {
     let monitor = Monitor::new(WATCHED);
     while !gateway.is_closed() {
         match watch(bus).await {
@@ -113,7 +113,7 @@ async fn follow(
     bus: &Bus,
     mut entries: Watch,
     made: OffsetDateTime,
-    gateway: &mpsc::Sender<Heard>,
+    gateway: &mpsc::Sender<RevocationUpdate>,
 ) {
     let mut period = interval(POLL_INTERVAL);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
