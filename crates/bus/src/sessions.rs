@@ -67,7 +67,7 @@ impl Bus {
         }
         let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.ask_gateways(of));
         let mut answers = asked.await.map_err(|_late| BusError::Timeout)??;
-        let mut gathered = Gathered::of(alive);
+        let mut gathered = GatheredSessions::of(alive);
         // Who has not answered when the time is over is left out.
         let _late = tokio::time::timeout(ANSWER_TIMEOUT, gathered.gather(&mut answers))
             .await
@@ -77,7 +77,7 @@ impl Bus {
 
     /// Puts the question; what comes back are the answers.
     async fn ask_gateways(&self, of: &SessionsOf) -> Result<Subscriber, BusError> {
-        let question = wire::encode(of)?;
+        let query = wire::encode(of)?;
         let inbox = self.client.new_inbox();
         let answers = self
             .client
@@ -85,7 +85,7 @@ impl Bus {
             .await
             .map_err(BusError::nats("listen for sessions"))?;
         self.client
-            .publish_with_reply(subjects::SESSIONS_QUERY_SUBJECT, inbox, question.into())
+            .publish_with_reply(subjects::SESSIONS_QUERY_SUBJECT, inbox, query.into())
             .await
             .map_err(BusError::nats("ask for sessions"))?;
         Ok(answers)
@@ -95,13 +95,13 @@ impl Bus {
     ///
     /// # Errors
     /// When NATS refuses the subscription.
-    pub async fn session_questions(&self) -> Result<Questions, BusError> {
+    pub async fn session_queries(&self) -> Result<SessionQueries, BusError> {
         let messages = self
             .client
             .subscribe(subjects::SESSIONS_QUERY_SUBJECT)
             .await
             .map_err(BusError::nats("listen for questions about sessions"))?;
-        Ok(Questions {
+        Ok(SessionQueries {
             bus: self.clone(),
             messages,
         })
@@ -110,28 +110,28 @@ impl Bus {
 
 /// What gateways are asked.
 #[derive(Debug)]
-pub struct Questions {
+pub struct SessionQueries {
     bus: Bus,
     messages: Subscriber,
 }
 
 /// A question with where its answer goes.
 #[derive(Debug)]
-pub struct Question {
+pub struct SessionQuery {
     /// Whose sessions are asked for.
     pub of: SessionsOf,
     reply: Subject,
 }
 
-impl Questions {
+impl SessionQueries {
     /// The next one; none when the connection was closed. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Question> {
+    pub async fn next(&mut self) -> Option<SessionQuery> {
         loop {
             let message = self.messages.next().await?;
-            let question = wire::decode::<SessionsOf>(&message.payload).ok();
-            match (question, message.reply) {
+            let query = wire::decode::<SessionsOf>(&message.payload).ok();
+            match (query, message.reply) {
                 (Some(of), Some(reply)) if of.version == WIRE_VERSION => {
-                    return Some(Question { of, reply });
+                    return Some(SessionQuery { of, reply });
                 }
                 _ => warn!(
                     bytes = message.payload.len(),
@@ -147,14 +147,14 @@ impl Questions {
     /// When NATS is away: who asked does without.
     pub async fn answer(
         &self,
-        question: Question,
+        query: SessionQuery,
         gateway: GatewayId,
         sessions: Vec<Session>,
     ) -> Result<(), BusError> {
         let told = wire::encode(&UserSessions { gateway, sessions })?;
         self.bus
             .client
-            .publish(question.reply, told.into())
+            .publish(query.reply, told.into())
             .await
             .map_err(BusError::nats("tell sessions"))
     }
@@ -162,13 +162,13 @@ impl Questions {
 
 /// What was answered so far.
 #[derive(Debug)]
-struct Gathered {
+struct GatheredSessions {
     sessions: Vec<Session>,
     /// Who has not answered yet; none when that is not known.
     missing: Option<Vec<GatewayId>>,
 }
 
-impl Gathered {
+impl GatheredSessions {
     fn of(alive: &[GatewayId]) -> Self {
         Self {
             sessions: Vec::new(),

@@ -27,21 +27,21 @@ fn told(gateway: u128, sessions: impl IntoIterator<Item = u32>) -> UserSessions 
 #[test]
 fn the_answer_is_whole_when_all_who_live_have_answered_and_strangers_do_not_count() {
     let alive = [1, 2].map(|n| GatewayId(Uuid::from_u128(n)));
-    let mut gathered = Gathered::of(&alive);
+    let mut gathered = GatheredSessions::of(&alive);
     for (gateway, sessions, complete) in [(1, 0..1, false), (3, 1..2, false), (2, 2..3, true)] {
         gathered.take(told(gateway, sessions));
         assert_eq!(gathered.is_complete(), complete);
     }
     let ids: Vec<_> = gathered.newest().iter().map(|s| s.id.0.as_u128()).collect();
     assert_eq!(ids, [2, 1, 0]);
-    let mut unknown = Gathered::of(&[]);
+    let mut unknown = GatheredSessions::of(&[]);
     unknown.take(told(1, []));
     assert!(!unknown.is_complete());
 }
 
 #[test]
 fn only_the_newest_are_kept_however_many_answer() {
-    let mut gathered = Gathered::of(&[]);
+    let mut gathered = GatheredSessions::of(&[]);
     for gateway in 0..50 {
         let first = gateway * 200;
         gathered.take(told(gateway.into(), first..first + 200));
@@ -56,13 +56,13 @@ fn only_the_newest_are_kept_however_many_answer() {
 async fn answering(bus: &Bus, gateways: &[u128]) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for number in gateways.iter().copied() {
-        let mut questions = bus.session_questions().await.unwrap();
+        let mut queries = bus.session_queries().await.unwrap();
         tasks.spawn(async move {
-            while let Some(question) = questions.next().await {
-                assert_eq!(question.of.user.as_str(), "alice");
+            while let Some(query) = queries.next().await {
+                assert_eq!(query.of.user.as_str(), "alice");
                 let own = vec![session(number.try_into().unwrap())];
                 let gateway = GatewayId(Uuid::from_u128(number));
-                questions.answer(question, gateway, own).await.unwrap();
+                queries.answer(query, gateway, own).await.unwrap();
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use confab_bus::sessions::{Questions, SessionsOf};
+use confab_bus::sessions::{SessionQueries, SessionsOf};
 use confab_bus::{Bus, BusError, Gateways};
 use confab_protocol::chain::chain;
 use confab_protocol::command::Caller;
@@ -59,7 +59,7 @@ impl Directory {
 
     async fn answer(&self, sessions: &Sessions) {
         loop {
-            match self.bus.session_questions().await {
+            match self.bus.session_queries().await {
                 Ok(questions) => self.answer_all(questions, sessions).await,
                 Err(error) => {
                     debug!(error = %chain(&error), "questions about sessions cannot be heard yet");
@@ -69,7 +69,7 @@ impl Directory {
         }
     }
 
-    async fn answer_all(&self, mut questions: Questions, sessions: &Sessions) {
+    async fn answer_all(&self, mut questions: SessionQueries, sessions: &Sessions) {
         while let Some(question) = questions.next().await {
             let own = sessions.of(&question.of.tenant, &question.of.user);
             let answered: Result<(), BusError> =
