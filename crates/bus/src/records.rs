@@ -12,12 +12,14 @@ use crate::gateways::GatewayId;
 mod bases;
 mod bucket;
 mod codec;
-mod questions;
+mod queries;
 #[cfg(test)]
 mod testing;
 
 pub use bucket::{Bucket, Found, Put};
-pub use questions::{Answer, Asked, Fence, HeldElsewhere, RecordQuestions, Reply, TakeOver};
+pub use queries::{
+    Answer, Fence, HeldElsewhere, RecordQueries, RecordReply, RecordRequest, TakeOver,
+};
 
 /// Up to where a session's client is proven to have a conversation's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use confab_bus::BusError;
-use confab_bus::records::{Asked, RecordQuestions};
+use confab_bus::records::{RecordQueries, RecordRequest};
 use confab_protocol::chain::chain;
 use tracing::{debug, info, warn};
 
@@ -17,7 +17,7 @@ impl Records {
     pub(super) async fn answer(&self) {
         let own = self.0.gateways.id();
         loop {
-            match self.0.bus.record_questions(own).await {
+            match self.0.bus.record_queries(own).await {
                 Ok(mut questions) => {
                     while let Some(asked) = questions.next().await {
                         if let Err(error) = self.answer_one(&questions, asked).await {
@@ -33,14 +33,18 @@ impl Records {
         }
     }
 
-    async fn answer_one(&self, questions: &RecordQuestions, asked: Asked) -> Result<(), BusError> {
+    async fn answer_one(
+        &self,
+        questions: &RecordQueries,
+        asked: RecordRequest,
+    ) -> Result<(), BusError> {
         match asked {
-            Asked::Fence(fence) => {
+            RecordRequest::Fence(fence) => {
                 let replaced = self.change(|table| table.fence(fence));
                 self.fenced(replaced);
                 Ok(())
             }
-            Asked::TakeOver(asked, reply) => {
+            RecordRequest::TakeOver(asked, reply) => {
                 let now = Instant::now();
                 let (answer, replaced) =
                     self.change(|table| table.let_go(asked.session, &asked.hash, now));
@@ -48,11 +52,11 @@ impl Records {
                 self.fenced(replaced);
                 questions.answer(reply, answer).await
             }
-            Asked::Record(session, reply) => {
+            RecordRequest::Record(session, reply) => {
                 let held = self.lock().entry(session);
                 questions.tell(reply, held).await
             }
-            Asked::Malformed => {
+            RecordRequest::Malformed => {
                 if self.0.metrics.malformed() {
                     warn!(
                         "a message is no question about records of ours; such are skipped and counted"

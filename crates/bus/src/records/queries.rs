@@ -117,8 +117,8 @@ impl Bus {
             if !self.is_connected() {
                 return Err(BusError::Disconnected);
             }
-            let question = encode(take_over)?.into();
-            let answer = self.client.request(subjects::take_over(gateway), question);
+            let query = encode(take_over)?.into();
+            let answer = self.client.request(subjects::take_over(gateway), query);
             let answer = answer.await.map_err(BusError::nats("ask for a session"))?;
             Ok(wire::decode(&answer.payload)?)
         };
@@ -151,7 +151,7 @@ impl Bus {
         if !self.is_connected() {
             return Err(BusError::Disconnected);
         }
-        let question = encode(RecordQuery { session })?;
+        let query = encode(RecordQuery { session })?;
         let asking = async {
             let inbox = self.client.new_inbox();
             let mut answers = self
@@ -160,7 +160,7 @@ impl Bus {
                 .await
                 .map_err(BusError::nats("listen for a record"))?;
             self.client
-                .publish_with_reply(subjects::RECORD_QUERY_SUBJECT, inbox, question.into())
+                .publish_with_reply(subjects::RECORD_QUERY_SUBJECT, inbox, query.into())
                 .await
                 .map_err(BusError::nats("ask for a record"))?;
             hear_held(&mut answers, others.to_vec(), &mut held).await;
@@ -176,7 +176,7 @@ impl Bus {
     ///
     /// # Errors
     /// When NATS refuses a subscription.
-    pub async fn record_questions(&self, gateway: GatewayId) -> Result<RecordQuestions, BusError> {
+    pub async fn record_queries(&self, gateway: GatewayId) -> Result<RecordQueries, BusError> {
         let listen = async |subject: String| {
             let subscription = self.client.subscribe(subject).await;
             subscription.map_err(BusError::nats("listen for questions about records"))
@@ -185,7 +185,7 @@ impl Bus {
             listen(subjects::fence(gateway)).await?,
             listen(subjects::take_over(gateway)).await?,
         );
-        Ok(RecordQuestions {
+        Ok(RecordQueries {
             bus: self.clone(),
             gateway,
             messages: select(
@@ -220,7 +220,7 @@ async fn hear_held(
 
 /// What a gateway is told and asked.
 #[derive(Debug)]
-pub struct RecordQuestions {
+pub struct RecordQueries {
     bus: Bus,
     gateway: GatewayId,
     messages: Select<Select<Subscriber, Subscriber>, Subscriber>,
@@ -228,46 +228,52 @@ pub struct RecordQuestions {
 
 /// One thing a gateway is told or asked.
 #[derive(Debug)]
-pub enum Asked {
+pub enum RecordRequest {
     /// A session was taken over.
     Fence(Fence),
     /// Whether a session is let go.
-    TakeOver(TakeOver, Reply),
+    TakeOver(TakeOver, RecordReply),
     /// What is held of a session.
-    Record(SessionId, Reply),
+    Record(SessionId, RecordReply),
     /// Something that is no question of this version.
     Malformed,
 }
 
 /// Where an answer goes.
 #[derive(Debug)]
-pub struct Reply(Subject);
+pub struct RecordReply(Subject);
 
-impl RecordQuestions {
+impl RecordQueries {
     /// The next one; none when the connection was closed. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Asked> {
+    pub async fn next(&mut self) -> Option<RecordRequest> {
         let message = self.messages.next().await?;
-        Some(self.read(message).unwrap_or(Asked::Malformed))
+        Some(self.read(message).unwrap_or(RecordRequest::Malformed))
     }
 
-    fn read(&self, message: Message) -> Option<Asked> {
+    fn read(&self, message: Message) -> Option<RecordRequest> {
         let subject = message.subject.as_str();
         if subject == subjects::RECORD_QUERY_SUBJECT {
             let wanted: RecordQuery = decode(&message.payload)?;
-            return Some(Asked::Record(wanted.session, Reply(message.reply?)));
+            return Some(RecordRequest::Record(
+                wanted.session,
+                RecordReply(message.reply?),
+            ));
         }
         if subject == subjects::fence(self.gateway) {
-            return decode(&message.payload).map(Asked::Fence);
+            return decode(&message.payload).map(RecordRequest::Fence);
         }
         let take_over = decode(&message.payload)?;
-        Some(Asked::TakeOver(take_over, Reply(message.reply?)))
+        Some(RecordRequest::TakeOver(
+            take_over,
+            RecordReply(message.reply?),
+        ))
     }
 
     /// Answers whether a session is let go.
     ///
     /// # Errors
     /// When NATS is away: who asked takes silence for a yes.
-    pub async fn answer(&self, reply: Reply, answer: Answer) -> Result<(), BusError> {
+    pub async fn answer(&self, reply: RecordReply, answer: Answer) -> Result<(), BusError> {
         self.publish(reply, wire::encode(&answer)?).await
     }
 
@@ -275,13 +281,13 @@ impl RecordQuestions {
     ///
     /// # Errors
     /// When NATS is away: who asked does without.
-    pub async fn tell(&self, reply: Reply, entry: Option<Entry>) -> Result<(), BusError> {
+    pub async fn tell(&self, reply: RecordReply, entry: Option<Entry>) -> Result<(), BusError> {
         let gateway = self.gateway;
         self.publish(reply, wire::encode(&RecordHolder { gateway, entry })?)
             .await
     }
 
-    async fn publish(&self, reply: Reply, answer: Vec<u8>) -> Result<(), BusError> {
+    async fn publish(&self, reply: RecordReply, answer: Vec<u8>) -> Result<(), BusError> {
         self.bus
             .client
             .publish(reply.0, answer.into())

@@ -14,8 +14,8 @@ fn session(n: u128) -> SessionId {
     SessionId(Uuid::from_u128(n))
 }
 
-async fn next(questions: &mut RecordQuestions) -> Asked {
-    timeout(TEST_TIMEOUT, questions.next())
+async fn next(queries: &mut RecordQueries) -> RecordRequest {
+    timeout(TEST_TIMEOUT, queries.next())
         .await
         .unwrap()
         .unwrap()
@@ -27,26 +27,26 @@ const MOVED_ID: u128 = 7;
 /// A gateway that lets go what is asked for, and holds session n when it is gateway n. Gateway n holds the n-th generation
 /// of [`MOVED_ID`].
 async fn answering(bus: &Bus, n: u128) -> JoinSet<()> {
-    let mut questions = bus.record_questions(gateway(n)).await.unwrap();
+    let mut queries = bus.record_queries(gateway(n)).await.unwrap();
     bus.client.flush().await.unwrap();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        while let Some(asked) = questions.next().await {
+        while let Some(asked) = queries.next().await {
             match asked {
-                Asked::TakeOver(asked, reply) => {
+                RecordRequest::TakeOver(asked, reply) => {
                     assert_eq!(asked.hash.0, [7; 32]);
-                    questions.answer(reply, Answer::Refused).await.unwrap();
+                    queries.answer(reply, Answer::Refused).await.unwrap();
                 }
-                Asked::Record(id, reply) => {
+                RecordRequest::Record(id, reply) => {
                     let generation = match id {
                         _ if id == session(n) => Some(4),
                         _ if id == session(MOVED_ID) => u64::try_from(n).ok(),
                         _ => None,
                     };
                     let own = generation.map(|n| Entry::Live(Box::new(record(n))));
-                    questions.tell(reply, own).await.unwrap();
+                    queries.tell(reply, own).await.unwrap();
                 }
-                Asked::Fence(_) | Asked::Malformed => {}
+                RecordRequest::Fence(_) | RecordRequest::Malformed => {}
             }
         }
     });
@@ -57,7 +57,7 @@ async fn answering(bus: &Bus, n: u128) -> JoinSet<()> {
 async fn a_gateway_is_told_of_its_own_and_nothing_else() {
     let server = Server::start().await;
     let bus = server.connect().await;
-    let mut questions = bus.record_questions(gateway(1)).await.unwrap();
+    let mut queries = bus.record_queries(gateway(1)).await.unwrap();
     bus.client.flush().await.unwrap();
     let fence = Fence {
         session: session(1),
@@ -68,7 +68,7 @@ async fn a_gateway_is_told_of_its_own_and_nothing_else() {
     };
     bus.fence(gateway(2), fence).await.unwrap();
     bus.fence(gateway(1), fence).await.unwrap();
-    let Asked::Fence(told) = next(&mut questions).await else {
+    let RecordRequest::Fence(told) = next(&mut queries).await else {
         panic!("something else");
     };
     assert_eq!(told, fence);
@@ -87,7 +87,7 @@ async fn a_take_over_is_answered_and_silence_is_waited_for_a_second() {
         bus.take_over(gateway(1), asked).await,
         Some(Answer::Refused)
     );
-    let _silent = bus.record_questions(gateway(2)).await.unwrap();
+    let _silent = bus.record_queries(gateway(2)).await.unwrap();
     bus.client.flush().await.unwrap();
     let began = Instant::now();
     assert_eq!(bus.take_over(gateway(2), asked).await, None);
@@ -131,7 +131,7 @@ async fn whoever_holds_a_record_says_so_and_who_is_silent_is_waited_for_briefly(
 async fn what_is_no_question_is_told_as_such_and_stops_nothing() {
     let server = Server::start().await;
     let bus = server.connect().await;
-    let mut questions = bus.record_questions(gateway(1)).await.unwrap();
+    let mut queries = bus.record_queries(gateway(1)).await.unwrap();
     let good = encode(RecordQuery {
         session: session(1),
     })
@@ -155,7 +155,7 @@ async fn what_is_no_question_is_told_as_such_and_stops_nothing() {
         ] {
             let publishing = bus.client.publish(subject.clone(), junk.into());
             publishing.await.unwrap();
-            assert!(matches!(next(&mut questions).await, Asked::Malformed));
+            assert!(matches!(next(&mut queries).await, RecordRequest::Malformed));
         }
     }
     // Nobody could be answered.
@@ -163,11 +163,11 @@ async fn what_is_no_question_is_told_as_such_and_stops_nothing() {
         .client
         .publish(subjects::RECORD_QUERY_SUBJECT, good.clone().into());
     publishing.await.unwrap();
-    assert!(matches!(next(&mut questions).await, Asked::Malformed));
+    assert!(matches!(next(&mut queries).await, RecordRequest::Malformed));
     let inbox = bus.client.new_inbox();
     let publishing =
         bus.client
             .publish_with_reply(subjects::RECORD_QUERY_SUBJECT, inbox, good.into());
     publishing.await.unwrap();
-    assert!(matches!(next(&mut questions).await, Asked::Record(id, _) if id == session(1)));
+    assert!(matches!(next(&mut queries).await, RecordRequest::Record(id, _) if id == session(1)));
 }
