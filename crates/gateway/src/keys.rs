@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn frame_id_that_is_no_uuid_is_no_key() {
+    fn frame_id_without_uuid_is_no_key() {
         for id in [Some("7"), Some(""), Some("01890a5d-ac96"), None] {
             assert_ne!(of_frame("edit_message", id), of_frame("edit_message", id));
         }

@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_limit_is_the_one_of_which_the_least_share_is_left() {
+    fn limit_with_least_share_left_is_told() {
         let user = standing(Scope::User, 50, 200, 100);
         let device = standing(Scope::Device, 25, 100, 60);
         let address = standing(Scope::Address, 100, 400, 0);

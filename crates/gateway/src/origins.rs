@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_a_scheme_a_host_and_a_port() {
+    fn origin_is_scheme_host_and_port() {
         for good in [
             "*",
             "localhost",

@@ -62,7 +62,7 @@ mod tests {
     };
 
     #[tokio::test(start_paused = true)]
-    async fn a_short_absence_is_none_and_a_long_one_is_told_once_each_time() {
+    async fn long_absence_is_told_once() {
         let (link, of_link) = watch::channel(CONNECTED);
         let (degraded, mut of_degraded) = watch::channel(false);
         let mut tasks = JoinSet::new();

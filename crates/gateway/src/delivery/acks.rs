@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_proves_what_was_queued_before_its_ping_and_no_more() {
+    fn pong_acks_what_preceded_its_ping() {
         let mut acks = Acks::default();
         let welcome = acks.welcome();
         queue(&mut acks, 1, 5);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_says_of_a_membership_that_ended_proves_nothing_of_the_next_one() {
+    fn seen_of_ended_membership_acks_no_later_one() {
         let mut acks = Acks::default();
         let mut queue = |joined, seq| {
             let conversation = id(1);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_that_pings_share_are_kept_apart_by_membership() {
+    fn shared_marks_are_kept_by_membership() {
         let mut acks = Acks::default();
         for seq in 1..=20 {
             for n in [3, 1, 2] {

@@ -58,7 +58,7 @@ mod tests {
     const MARK_LIFETIME: Duration = Duration::from_secs(30);
 
     #[test]
-    fn a_seq_is_remembered_for_longer_than_an_answer_can_be_old() {
+    fn seq_is_remembered_longer_than_any_answer() {
         let start = Instant::now();
         let mut marks = HighWaterMarks::new(MARK_LIFETIME, start);
         let (a, b) = (

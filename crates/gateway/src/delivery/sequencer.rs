@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_too_early_waits_for_what_is_missing() {
+    fn early_event_waits_for_missing_ones() {
         let mut sequencer = Sequencer::at(4);
         assert!(matches!(sequencer.offer(event(7)), SequenceVerdict::Gap));
         assert_eq!(sequencer.missing(), Some((4, 6)));
@@ -209,7 +209,7 @@ mod tests {
         }
 
         #[test]
-        fn any_order_with_repeats_is_delivered_once_and_in_order(mut seqs in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(), repeats in prop::collection::vec(1..=60_u64, 0..40)) {
+        fn any_order_is_delivered_once_and_in_order(mut seqs in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(), repeats in prop::collection::vec(1..=60_u64, 0..40)) {
             seqs.extend(repeats);
             let mut sequencer = Sequencer::at(0);
             let mut out = Vec::new();

@@ -36,7 +36,7 @@ async fn head(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn frames_sent_in_one_piece_with_the_request_are_echoed() {
+async fn frames_sent_with_request_are_echoed() {
     with_server(async |mut stream, _| {
         stream
             .write_all(&[HANDSHAKE.as_bytes(), HELLO, HELLO].concat())
@@ -51,7 +51,7 @@ async fn frames_sent_in_one_piece_with_the_request_are_echoed() {
 }
 
 #[tokio::test]
-async fn a_violation_is_answered_with_its_code_and_reason() {
+async fn violation_is_closed_with_code_and_reason() {
     with_server(async |mut stream, _| {
         let too_large = [0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0];
         stream

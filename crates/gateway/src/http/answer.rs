@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_representation_that_the_client_has_is_not_sent_again() {
+    fn known_representation_is_not_sent_again() {
         let answer = || with_etag(StatusCode::OK, JsonText::trusted("{\"a\":1}".into()));
         let etag = answer().headers()[ETAG].to_str().unwrap().to_owned();
         let status = |held: &str| {

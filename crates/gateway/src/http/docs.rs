@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_page_and_all_that_it_loads_come_from_here() {
+    async fn page_loads_nothing_from_elsewhere() {
         let (response, page) = get_page("/docs").await;
         let policy = response.headers()[CONTENT_SECURITY_POLICY]
             .to_str()

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_quoted_and_the_bare_form_are_the_same_key() {
+    fn quoted_and_bare_keys_are_equal() {
         let read = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("idempotency-key", value.parse().unwrap());

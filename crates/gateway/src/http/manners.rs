@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_validator_may_be_kept_once_it_was_read() {
+    fn answer_with_validator_may_be_cached() {
         let etag = || [(ETAG, HeaderValue::from_static("\"a\""))];
         let caching = |status: StatusCode| {
             let mut response = (status, etag()).into_response();

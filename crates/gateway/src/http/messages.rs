@@ -400,7 +400,7 @@ mod tests {
     const SAMPLE_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
     #[test]
-    fn a_key_becomes_the_client_id_and_the_same_key_the_same_one() {
+    fn key_becomes_same_client_id() {
         let body = format!(r#"{{"conversationId":"{SAMPLE_ID}","kind":"text","content":1}}"#);
         let read = |key: Option<&str>| {
             let read = read_message(body.as_bytes(), key.map(str::to_owned));
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_is_content_or_metadata_and_nothing_else() {
+    fn edit_is_content_or_metadata() {
         let text = |part: Option<JsonText>| part.map(JsonText::into_string);
         let read = |body: &str| {
             let (content, metadata) = read_edit(body.as_bytes())?;

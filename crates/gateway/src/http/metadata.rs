@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_given_is_kept_and_what_is_bad_is_named() {
+    fn given_fields_are_kept_and_bad_named() {
         assert_eq!(taken("null").unwrap(), "{}");
         assert_eq!(
             taken(r#"{"custom":{"b": 1},"name":"x"}"#).unwrap(),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_keeps_its_nulls_and_must_be_an_object() {
+    fn patch_is_object_and_keeps_nulls() {
         let read = |json: &str| {
             let pointers = |f: Failure| -> Vec<_> {
                 f.extension.errors.into_iter().map(|e| e.pointer).collect()
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn name_is_not_blank_and_avatar_opens_in_a_browser() {
+    fn blank_name_and_unusable_avatar_are_refused() {
         for blank in ["", " ", "\\t\\n", "\u{3000}\u{a0}"] {
             let metadata = format!(r#"{{"name":"{blank}"}}"#);
             assert_eq!(

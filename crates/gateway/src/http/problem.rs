@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_problem_says_what_where_and_when_to_come_again() {
+    async fn problem_has_code_field_and_retry_after() {
         let bad = Failure::validation(vec![
             FieldError::new("/kind", "must be given"),
             FieldError::new("/x", "is not known"),

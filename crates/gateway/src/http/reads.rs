@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn one_conversation_or_some_messages_are_read_not_both() {
+    fn conversation_and_messages_together_are_refused() {
         let one = format!(r#"{{"conversationId":"{SAMPLE_ID}","upToSeq":7}}"#);
         assert!(matches!(
             read_mark(one.as_bytes()),

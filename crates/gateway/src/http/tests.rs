@@ -25,7 +25,7 @@ fn the_description_of_http() {
 }
 
 #[test]
-fn every_operation_is_named_and_described_and_has_an_example() {
+fn every_operation_has_name_description_and_example() {
     let document = openapi(None);
     for (path, method, operation) in operations(&document) {
         let at = format!("{method} {path}");
@@ -59,7 +59,7 @@ fn every_operation_is_named_and_described_and_has_an_example() {
 }
 
 #[test]
-fn every_operation_with_a_token_says_which_codes_are_its_own() {
+fn every_operation_lists_its_own_codes() {
     let document = openapi(None);
     let described: BTreeSet<_> = operations(&document)
         .into_iter()
@@ -70,7 +70,7 @@ fn every_operation_with_a_token_says_which_codes_are_its_own() {
 }
 
 #[test]
-fn every_code_of_an_answer_over_http_is_described() {
+fn every_code_over_http_is_described() {
     let text = problems::responses().to_string();
     // What only ends a socket, and what answers no operation of ours.
     let elsewhere = [
@@ -86,7 +86,7 @@ fn every_code_of_an_answer_over_http_is_described() {
 }
 
 #[test]
-fn every_link_leads_to_an_operation_and_gives_it_what_it_takes() {
+fn every_link_leads_to_operation_with_its_parameters() {
     let document = openapi(None);
     let all = operations(&document);
     for (_, _, operation) in &all {
@@ -173,7 +173,7 @@ fn is_known(parse: Parser, body: &str, pointer: &str) -> bool {
 }
 
 #[test]
-fn a_body_takes_the_fields_that_its_schema_has_and_no_other() {
+fn body_takes_exactly_fields_of_its_schema() {
     let document = openapi(None);
     let schemas = &document["components"]["schemas"];
     let names = |name: &str| properties(schemas, &schemas[name]);
@@ -201,7 +201,7 @@ fn a_body_takes_the_fields_that_its_schema_has_and_no_other() {
 }
 
 #[test]
-fn what_a_body_takes_is_bounded_by_the_limits_of_the_wire() {
+fn body_bounds_are_wire_limits() {
     let document = openapi(None);
     let schemas = &document["components"]["schemas"];
     let users = &schemas["CreateConversation"]["properties"]["participants"];

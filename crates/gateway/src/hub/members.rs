@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn events_count_from_the_snapshot_on_and_later_snapshots_win() {
+    fn events_count_from_latest_snapshot() {
         let mut members = Members::at(3, 10, 10);
         members.delivered(11, Some(&joined(2)));
         members.delivered(12, None);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_neither_the_snapshot_nor_the_order_knew_counts_once() {
+    fn unknown_change_counts_once() {
         let mut members = Members::at(3, 10, 13);
         members.delivered(14, Some(&joined(1)));
         let read = |members: &mut Members, seq| {

@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_very_many_memberships_that_are_over_those_of_the_newest_conversations_are_named() {
+    fn newest_ended_memberships_are_named() {
         let position = |n: u128| Position {
             conversation: ConversationId(Uuid::from_u128(n)),
             joined: 0,

@@ -125,7 +125,7 @@ mod tests {
     use crate::delivery::broadcast::Broadcast;
 
     #[test]
-    fn few_large_events_are_as_many_as_may_be() {
+    fn few_large_events_fill_backlog() {
         let mut backlog = Backlog::default();
         let large = |seq| LogEvent {
             seq,

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_come_one_behind_the_other_leave_hardly_any_place_free() {
+    fn sequential_sessions_leave_chunks_nearly_full() {
         let (mut subscriptions, mut model) = (Subscriptions::new(), BTreeMap::new());
         for session in 0..1000 {
             take(&mut subscriptions, &mut model, Step::Insert(session, 1));

@@ -470,7 +470,7 @@ fn play(mut world: World, steps: Vec<Step>) {
 
 /// Nobody but its client proved the end: the record names it as over all the same, also when no worker says so.
 #[test]
-fn who_says_that_it_has_heard_its_removal_hears_nothing_behind_it() {
+fn seen_removal_ends_delivery() {
     for comes_back in [false, true] {
         let mut world = World::new(1 << 20, ALL, usize::MAX);
         let mut take = |steps: &[Step]| {
@@ -562,7 +562,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
     #[test]
-    fn shards_that_are_late_hear_exactly_what_they_are_owed(
+    fn late_shards_deliver_exactly_what_is_due(
         shards in 1..4_usize,
         steps in prop::collection::vec(step(), 1..250),
         window in window(),

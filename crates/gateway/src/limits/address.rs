@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_say_where_a_request_comes_from() {
+    fn only_trusted_proxies_name_client_address() {
         let said = ["6.6.6.6, 1.1.1.1", "2.2.2.2"];
         assert_eq!(address("9.9.9.9", &said, 0), "9.9.9.9");
         assert_eq!(address("9.9.9.9", &said, 1), "2.2.2.2");

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_keys_costs_a_bounded_number_of_buckets() {
+    fn flood_of_keys_has_bounded_buckets() {
         let (buckets, begin) = buckets(1, 1000);
         for key in 0..MAX_BUCKETS {
             buckets.charge(&key, 1, begin).unwrap();

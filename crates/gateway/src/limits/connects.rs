@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_would_wait_too_long_is_told_at_once_when_to_come_again() {
+    async fn too_long_wait_is_refused_with_retry_after() {
         let rates = Rates {
             resumes: 1,
             fresh: 1,

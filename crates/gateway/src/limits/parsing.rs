@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn large_texts_of_a_user_are_parsed_at_its_pace() {
+    async fn large_texts_are_parsed_at_users_pace() {
         const MIB: usize = 1024 * 1024;
         let parsing = Parsing::new(1);
         let (loud, ann) = (owner("loud"), owner("ann"));

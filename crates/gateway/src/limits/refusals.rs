@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn caller_is_told_why_only_where_that_is_set() {
+    fn refusal_reason_is_told_only_when_set() {
         let error = missing(Part::Tenant);
         let told = |explains| {
             let failure = Refusals::new(explains).refused(&error, None, Instant::now());

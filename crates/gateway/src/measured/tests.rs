@@ -29,7 +29,7 @@ fn allocations(sessions: u64, events: u64, between: fn(&mut Delivery)) -> u64 {
 }
 
 #[test]
-fn a_delivered_event_allocates_nothing_for_those_who_hear_it() {
+fn delivery_allocates_nothing_per_recipient() {
     let steady = |sessions| allocations(sessions, 32, |_| ());
     assert!(steady(1) > 0);
     assert_eq!(steady(2), steady(1));
@@ -41,7 +41,7 @@ fn a_delivered_event_allocates_nothing_for_those_who_hear_it() {
 }
 
 #[test]
-fn not_even_the_first_one_behind_a_ping_does() {
+fn first_event_after_ping_allocates_nothing() {
     let pinged = |sessions| allocations(sessions, 32, Delivery::beat);
     assert_eq!(pinged(2), pinged(1));
     assert_eq!(pinged(500), pinged(10));

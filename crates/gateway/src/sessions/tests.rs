@@ -52,7 +52,7 @@ fn listed(sessions: &Sessions, user: &str) -> Vec<SessionId> {
 }
 
 #[test]
-fn a_user_is_listed_its_own_sessions_while_they_are_open() {
+fn user_lists_own_open_sessions() {
     let sessions = Sessions::default();
     let (first, _) = open(&sessions, 1, caller("alice", "a", 1));
     let (_second, _) = open(&sessions, 2, caller("alice", "b", 1));
@@ -73,7 +73,7 @@ fn a_user_is_listed_its_own_sessions_while_they_are_open() {
 }
 
 #[test]
-fn the_newest_are_listed_where_there_are_too_many() {
+fn newest_sessions_are_listed_beyond_bound() {
     let sessions = Sessions::default();
     let all: Vec<_> = (0..300)
         .map(|n| open(&sessions, n, caller("alice", "a", 1)))
@@ -86,7 +86,7 @@ fn the_newest_are_listed_where_there_are_too_many() {
 }
 
 #[test]
-fn a_revocation_closes_what_it_covers_and_nothing_else() {
+fn revocation_closes_exactly_what_it_covers() {
     let sessions = Sessions::default();
     let (_a, alice) = open(&sessions, 1, caller("alice", "a", 10));
     let (_b, alice_later) = open(&sessions, 2, caller("alice", "b", 50));
@@ -117,7 +117,7 @@ fn a_revocation_closes_what_it_covers_and_nothing_else() {
 }
 
 #[test]
-fn a_fresh_token_counts_in_the_place_of_the_first() {
+fn renewed_token_replaces_first() {
     let sessions = Sessions::default();
     let (place, send_queue) = open(&sessions, 1, caller("alice", "old", 10));
     place.renewed(&caller("alice", "new", 200));
@@ -139,7 +139,7 @@ fn a_fresh_token_counts_in_the_place_of_the_first() {
 }
 
 #[test]
-fn a_session_resumed_here_is_not_forgotten_when_its_former_connection_goes() {
+fn resumed_session_outlives_former_connection() {
     let sessions = Sessions::default();
     let (former, _) = open(&sessions, 1, caller("alice", "a", 1));
     let (_resumed, send_queue) = open(&sessions, 1, caller("alice", "b", 1));

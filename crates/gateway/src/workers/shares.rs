@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn user_takes_quarter_tenant_half_of_what_may_wait() {
+    fn user_takes_quarter_and_tenant_half() {
         let mut shares = Shares::new(100, 1000);
         let (alice, bob, carol) = (owner("a", "alice"), owner("a", "bob"), owner("a", "carol"));
         for user in [&alice, &bob] {

@@ -274,7 +274,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_a_worker_did_not_do_goes_elsewhere_once_and_as_a_whole() {
+    fn undone_commands_go_elsewhere_once() {
         let refused = |code| Err(Failure::of(code));
         let done = || Ok(Outcome::Read(Vec::new()));
         let undone = [refused(Code::Overloaded), refused(Code::Unavailable)];
@@ -304,7 +304,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn refusal_is_in_doubt_while_given_up_worker_may_do_it() {
+    fn refusal_is_in_doubt_after_abandoned_attempt() {
         let now = Instant::now();
         let until = now + Duration::from_secs(1);
         let refused = |code| Err(Failure::of(code));
@@ -328,7 +328,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn refusal_in_doubt_is_found_out_by_one_more_attempt() {
+    fn doubtful_refusal_is_settled_by_another_attempt() {
         let refused = || Err(Failure::of(Code::ConversationNotFound));
         let done = || Ok(Outcome::Read(Vec::new()));
         for (outcomes, open) in [
@@ -361,7 +361,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn nobody_is_told_that_nothing_was_done_when_an_earlier_attempt_may_have_done_it() {
+    fn possible_success_is_not_told_as_failure() {
         for (code, told) in [
             (Code::Unavailable, Code::Timeout),
             (Code::IdempotencyInProgress, Code::Timeout),

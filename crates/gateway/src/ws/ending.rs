@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_come_back_no_faster_than_another_gateway_lets_them_in() {
+    fn reconnects_are_spread_at_resume_rate() {
         let seconds = Duration::from_secs;
         assert_eq!(spread(10, 5000, Duration::ZERO), seconds(1));
         assert_eq!(spread(50_000, 5000, Duration::ZERO), seconds(10));

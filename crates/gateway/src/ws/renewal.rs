@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fresh_token_may_differ_in_all_but_whose_it_is() {
+    fn renewed_token_must_keep_its_user() {
         let caller = |tenant: &str, user: &str, device: &str, login: &str| Caller {
             tenant: tenant.parse().unwrap(),
             user: user.parse().unwrap(),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn times_that_have_passed_are_now_and_those_of_the_next_century_are_bounded() {
+    async fn past_and_far_times_are_bounded() {
         let now = OffsetDateTime::now_utc();
         let start = Instant::now();
         assert_eq!(until(now - time::Duration::HOUR, now), start);

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn one_request_a_conversation_and_the_rest_together_in_order() {
+    fn sends_of_conversation_go_in_order() {
         let (a, b) = (
             ConversationId(Uuid::from_u128(1)),
             ConversationId(Uuid::from_u128(2)),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_answer_yet_counts_in_however_many_conversations() {
+    fn unanswered_sends_count_across_conversations() {
         let conversation = |n| ConversationId(Uuid::from_u128(n));
         let mut sends = Sends::default();
         let weight = |from, to| -> usize {

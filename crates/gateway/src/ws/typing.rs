@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_what_is_said_while_the_membership_is_looked_at_the_newest_counts() {
+    fn newest_typing_counts_during_lookup() {
         let conversation = ConversationId(Uuid::from_u128(1));
         let typing = |on| Typing {
             id: None,

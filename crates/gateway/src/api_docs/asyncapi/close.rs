@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_close_code_of_the_table_of_codes_is_described() {
+    fn every_close_code_is_described() {
         for code in Code::ALL {
             let close = code.close_code();
             assert!(

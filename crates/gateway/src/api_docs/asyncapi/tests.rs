@@ -45,7 +45,7 @@ fn properties(schema: &Value) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_frame_takes_the_fields_that_its_schema_has_and_no_other() {
+fn frame_takes_exactly_fields_of_its_schema() {
     let frames = client::frames();
     let mut all: BTreeSet<_> = frames
         .iter()

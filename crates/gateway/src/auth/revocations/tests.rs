@@ -66,7 +66,7 @@ fn send_queue() -> Arc<SendQueue> {
 }
 
 #[tokio::test]
-async fn nobody_is_let_in_before_it_is_known_what_is_revoked_and_the_revoked_never() {
+async fn revoked_callers_are_refused_once_revocations_are_known() {
     let (key, revocations) = (Key::generate().unwrap(), revocations());
     let authenticator = authenticator(&key, &revocations);
     let mut claims = Claims::new("alice", OffsetDateTime::now_utc(), time::Duration::HOUR);
@@ -91,7 +91,7 @@ async fn nobody_is_let_in_before_it_is_known_what_is_revoked_and_the_revoked_nev
 }
 
 #[test]
-fn a_token_that_was_revoked_behind_its_admission_opens_nothing_and_renews_nothing() {
+fn token_revoked_after_check_opens_nothing() {
     let (key, revocations) = (Key::generate().unwrap(), revocations());
     let authenticator = authenticator(&key, &revocations);
     let session = SessionId(Uuid::from_u128(1));
@@ -113,7 +113,7 @@ fn a_token_that_was_revoked_behind_its_admission_opens_nothing_and_renews_nothin
 }
 
 #[test]
-fn no_revocation_slips_between_an_admission_and_its_place_among_the_open() {
+fn revocation_between_check_and_opening_is_heeded() {
     let (key, revocations) = (Key::generate().unwrap(), revocations());
     let authenticator = authenticator(&key, &revocations);
     revocations.loaded.store(true, Ordering::Release);

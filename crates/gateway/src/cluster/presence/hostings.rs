@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_was_a_member_before_a_hosting_may_have_left() {
+    fn member_before_hosting_may_have_left() {
         let id = |n| ConversationId(Uuid::from_u128(n));
         let member_of = |n, as_of| MemberOf {
             conversation: id(n),

@@ -88,7 +88,7 @@ fn one(name: &str, status: PresenceStatus) -> Vec<(String, PresenceStatus)> {
 use PresenceStatus::{Away, Offline, Online};
 
 #[test]
-fn changes_are_told_once_and_offline_after_the_grace_period() {
+fn offline_is_told_after_grace_period() {
     let mut here = Here::new();
     here.hears(1, "alice", Online, UpdateKind::Change, 0);
     here.hears(2, "alice", Away, UpdateKind::Change, 0);
@@ -115,7 +115,7 @@ fn repeat_is_told_to_who_was_told_offline() {
 }
 
 #[test]
-fn who_is_back_within_the_grace_period_was_never_away() {
+fn return_within_grace_is_not_told() {
     let mut here = Here::new();
     here.hears(1, "alice", Online, UpdateKind::Change, 0);
     here.told(0);
@@ -148,7 +148,7 @@ fn a_dead_gateways_words_end_with_it() {
 }
 
 #[test]
-fn user_of_gateway_that_was_cut_off_is_told_online_again() {
+fn user_of_returned_gateway_is_told_online() {
     let mut here = Here::new();
     here.hears(1, "alice", Online, UpdateKind::Change, 0);
     here.hears(2, "alice", Away, UpdateKind::Change, 0);
@@ -162,7 +162,7 @@ fn user_of_gateway_that_was_cut_off_is_told_online_again() {
 }
 
 #[test]
-fn who_went_with_its_gateway_is_forgotten_in_time() {
+fn users_of_dead_gateway_are_forgotten() {
     let mut here = Here::new();
     here.hears(1, "alice", Online, UpdateKind::Change, 0);
     assert_eq!(here.told(0), one("alice", Online));
@@ -178,7 +178,7 @@ fn who_went_with_its_gateway_is_forgotten_in_time() {
 }
 
 #[test]
-fn end_is_said_once_more_and_behind_a_break() {
+fn end_is_repeated_after_break() {
     let mut here = Here::new();
     let (alice, key) = (account("alice"), SessionKey(1));
     here.opens(key, &alice);
@@ -210,7 +210,7 @@ fn end_is_said_once_more_and_behind_a_break() {
 }
 
 #[test]
-fn a_repeat_is_for_those_who_do_not_know_and_is_told_to_nobody() {
+fn repeat_is_learned_and_not_told() {
     let mut here = Here::new();
     here.hears(1, "alice", Online, UpdateKind::Repeat, 0);
     assert_eq!(here.told(0), []);
@@ -222,7 +222,7 @@ fn a_repeat_is_for_those_who_do_not_know_and_is_told_to_nobody() {
 }
 
 #[test]
-fn a_gateway_says_what_its_sessions_say_together_and_at_most_once_a_second() {
+fn gateway_announces_merged_status_once_a_second() {
     let mut here = Here::new();
     let alice = account("alice");
     let (phone, laptop) = (SessionKey(1), SessionKey(2));
@@ -255,7 +255,7 @@ fn a_gateway_says_what_its_sessions_say_together_and_at_most_once_a_second() {
 }
 
 #[test]
-fn a_gateway_that_hears_its_user_called_offline_says_otherwise() {
+fn gateway_corrects_false_offline() {
     let mut here = Here::new();
     here.opens(SessionKey(1), &account("alice"));
     here.says(0);
@@ -268,7 +268,7 @@ fn a_gateway_that_hears_its_user_called_offline_says_otherwise() {
 }
 
 #[test]
-fn what_changed_before_a_conversation_began_is_no_news_in_it() {
+fn earlier_change_is_not_told_in_conversation() {
     let (mut here, mut there) = (Here::new(), Here::new());
     there.presences.own = gateway(1);
     let (alice, key) = (account("alice"), SessionKey(1));
@@ -362,7 +362,7 @@ fn presence_of_many_is_said_in_steps() {
 }
 
 #[test]
-fn a_session_that_goes_on_elsewhere_says_what_it_said_whichever_gateway_is_heard_first() {
+fn moved_session_keeps_its_status() {
     for fenced_first in [true, false] {
         let (mut here, alice) = (Here::new(), account("alice"));
         here.hears(1, "alice", Away, UpdateKind::Change, 0);
@@ -378,7 +378,7 @@ fn a_session_that_goes_on_elsewhere_says_what_it_said_whichever_gateway_is_heard
 }
 
 #[test]
-fn strangers_and_those_whose_conversations_left_are_not_kept() {
+fn users_without_shared_conversation_are_not_kept() {
     let mut here = Here::new();
     let stranger = Presence {
         conversations: vec![ConversationId(Uuid::from_u128(99))],
@@ -398,7 +398,7 @@ fn strangers_and_those_whose_conversations_left_are_not_kept() {
 }
 
 #[test]
-fn end_is_told_where_its_gateway_named_the_user_no_more() {
+fn end_is_told_when_gateway_stops_naming() {
     for (moves_on, carries) in [(false, false), (true, false), (true, true)] {
         let mut here = Here::new();
         here.hears(1, "alice", Online, UpdateKind::Change, 0);

@@ -56,7 +56,7 @@ fn news() -> PresenceNews {
 }
 
 #[tokio::test]
-async fn a_hub_with_too_much_to_do_learns_later_that_something_was_not_heard() {
+async fn overloaded_hub_learns_of_missed_signals() {
     let (hub, mut said) = mpsc::channel(1);
     let mut inbound = inbound(nowhere().await, hub);
     inbound.missed = true;

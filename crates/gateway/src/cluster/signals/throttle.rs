@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_goes_at_once_and_the_newest_of_its_second_at_its_end() {
+    fn first_goes_at_once_newest_after_second() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut throttle = Throttle::default();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn flood_of_signals_takes_its_share_and_leaves_nothing() {
+    fn flood_of_signals_takes_its_share() {
         let now = Instant::now();
         let mut throttle = Throttle::default();
         let mut offers = |tenant: &str, user: &str| {
@@ -274,7 +274,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_two_within_a_second_and_the_last_word_always_comes(steps in prop::collection::vec((0..3_u8, any::<bool>(), 0..700_u64), 1..80)) {
+        fn one_per_second_and_last_is_sent(steps in prop::collection::vec((0..3_u8, any::<bool>(), 0..700_u64), 1..80)) {
             let mut now = Instant::now();
             let mut throttle = Throttle::default();
             let mut sent: FxHashMap<UserId, Vec<(Instant, SignalKind)>> = FxHashMap::default();

@@ -19,7 +19,7 @@ fn welcome_ping() -> Frame {
 }
 
 #[test]
-fn the_welcome_and_its_ping_stand_before_events_that_came_first() {
+fn welcome_and_ping_precede_earlier_events() {
     let send_queue = SendQueue::new(Encoding::Json, 1000);
     event(&send_queue, "1");
     send_queue.start(Frame::text(b"welcome"));
@@ -31,7 +31,7 @@ fn the_welcome_and_its_ping_stand_before_events_that_came_first() {
 }
 
 #[test]
-fn events_beyond_the_capacity_are_held_back_until_there_is_room() {
+fn events_beyond_capacity_wait_for_room() {
     let send_queue = SendQueue::new(Encoding::Json, 16);
     assert!(event(&send_queue, "a long one finds room alone"));
     assert!(!event(&send_queue, "1"));
@@ -75,7 +75,7 @@ fn typing_takes_no_place_of_presence() {
 }
 
 #[test]
-fn signals_stand_behind_all_else_the_newest_of_each_and_never_end_a_session() {
+fn signals_come_last_and_newest_wins() {
     let send_queue = SendQueue::new(Encoding::Json, 8);
     send_queue.start(Frame::text(b"w"));
     for user in 0..2 * MAX_QUEUED_SIGNALS {
@@ -169,7 +169,7 @@ async fn many_signals_wait_for_no_pause() {
 }
 
 #[test]
-fn what_comes_behind_the_end_is_not_proven_to_have_come() {
+fn events_behind_end_are_never_acked() {
     let send_queue = SendQueue::new(Encoding::Json, 1000);
     send_queue.start(Frame::text(b"w"));
     send_queue.close(Code::InvalidToken);
@@ -178,7 +178,7 @@ fn what_comes_behind_the_end_is_not_proven_to_have_come() {
 }
 
 #[test]
-fn without_a_welcome_there_are_answers_and_nothing_else() {
+fn only_answers_precede_welcome() {
     let send_queue = SendQueue::new(Encoding::Json, 1000);
     event(&send_queue, "1");
     signal(&send_queue, 1, "s".to_owned());

@@ -43,7 +43,7 @@ fn served(window: &Window, after: Seq, head: Seq) -> Option<Vec<Seq>> {
 }
 
 #[test]
-fn range_with_a_hole_is_served_when_the_event_comes() {
+fn range_with_hole_is_served_once_filled() {
     let (mut window, now) = (window(1 << 20), Instant::now());
     for seq in [3, 5, 6, 5] {
         window.note(id(1), &said(seq), now);
@@ -64,7 +64,7 @@ fn range_with_a_hole_is_served_when_the_event_comes() {
 }
 
 #[test]
-fn what_is_too_old_or_too_much_is_forgotten_with_all_that_it_cost() {
+fn old_and_excess_events_are_forgotten() {
     let (mut window, start) = (window(3 * 400), Instant::now());
     for seq in 1..=10 {
         window.note(id(1), &said(seq), start);
@@ -103,7 +103,7 @@ fn stale_creation_behind_its_deletion_is_not_kept() {
 /// The stream's past comes behind what is new: at the bound in bytes it is given up first, and so is no deletion before the
 /// message that it deletes has come.
 #[test]
-fn past_message_is_not_served_when_its_deletion_was_given_up() {
+fn past_message_is_not_served_without_its_deletion() {
     let (mut window, now) = (window(5 * 400), Instant::now());
     window.note(id(1), &deleted(9, 8), now);
     for seq in 1..=20 {
@@ -146,7 +146,7 @@ fn too_much_remembered_while_filling_ends_the_filling() {
 
 /// What edits replace costs nothing more, however old it could have become.
 #[test]
-fn replaced_events_leave_nothing_in_the_order_of_arrival() {
+fn replaced_events_leave_no_trace() {
     let (mut window, now) = (window(1 << 20), Instant::now());
     window.note(id(1), &said(1), now);
     for seq in 2..=10_000 {
@@ -178,7 +178,7 @@ fn one_that_is_off_holds_nothing() {
 proptest! {
     /// In whatever order a message, its edits and its deletion come: once all came, only the last content is served.
     #[test]
-    fn what_was_edited_or_deleted_away_is_not_served(
+    fn edited_or_deleted_content_is_not_served(
         order in Just((1..=6_usize).collect::<Vec<_>>()).prop_shuffle(),
         deleted in any::<bool>(),
     ) {

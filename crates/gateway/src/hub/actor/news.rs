@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_go_in_few_messages_of_one_tenant_each_that_fit_nats() {
+    fn updates_fit_nats_messages_by_tenant() {
         let member_of = MemberOf {
             conversation: ConversationId(Uuid::now_v7()),
             as_of: Seq::MAX,

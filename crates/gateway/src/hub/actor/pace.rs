@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_walk_that_may_rest_does_so_behind_each_turn() {
+    async fn yielding_fan_out_pauses_after_each_chunk() {
         let (mut pace, start) = (FanOutThrottle::default(), Instant::now());
         pace.pause(true).await;
         assert!(pace.begins(true, start));

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sessions_lack_goes_in_few_questions_that_find_room_in_one_answer_each() {
+    fn missing_ranges_go_in_few_queries() {
         let few = (0..300).map(|number| session("a", number, 10, 1));
         let other = session("b", 300, 1, 1);
         let much = session("a", 301, 2, 5000);

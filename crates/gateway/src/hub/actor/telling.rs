@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn newer_change_is_told_where_the_older_one_was_not_yet() {
+    fn newer_change_replaces_untold_one() {
         let change = |status, ids: &[u128]| {
             let of = ids.iter().map(|n| MemberOf {
                 conversation: ConversationId(Uuid::from_u128(*n)),

@@ -196,7 +196,7 @@ fn event(n: usize, seq: Seq) -> FromFeed {
 
 /// One thread: where the test looks, the loop has come to an end of a turn.
 #[tokio::test]
-async fn what_comes_next_stays_in_the_feed_while_a_run_of_it_is_on_its_way() {
+async fn feed_waits_while_batch_is_pushed() {
     let (_door, loops, outboxes) = with_sessions_in(Shards::SINGLE, MAX_TURN_EVENTS).await;
     let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
     let (feed, events) = mpsc::channel(2 * MAX_TURN_EVENTS);
@@ -297,7 +297,7 @@ async fn live_events_pass_flood_of_client_work() {
 }
 
 #[tokio::test]
-async fn session_whose_opening_was_given_up_is_not_opened() {
+async fn abandoned_opening_opens_no_session() {
     let (door, loops) = without_sessions(Shards::SINGLE).await;
     let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
     let account = Account {
@@ -351,7 +351,7 @@ async fn hub_without_turns_does_not_keep_up() {
 
 /// The first shard takes no turn until the other has delivered more than the queue to the first one holds.
 #[tokio::test]
-async fn stalled_shard_holds_up_no_other_and_begins_anew() {
+async fn stalled_shard_blocks_no_other() {
     const EVENTS: u64 = 5000;
     let shards = Shards::of(2);
     let (_door, loops, outboxes) = with_sessions_in(shards, 2).await;
@@ -413,7 +413,7 @@ async fn stalled_shard_holds_up_no_other_and_begins_anew() {
 
 /// What a worker told of each user is more than is taken in at once.
 #[tokio::test]
-async fn all_users_are_told_after_break_however_much_it_is() {
+async fn all_users_are_told_after_break() {
     const CONVERSATIONS: usize = 200;
     let (door, mut loops, _outboxes) = with_sessions_in(Shards::SINGLE, CONVERSATIONS).await;
     let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();

@@ -22,7 +22,7 @@ fn past() -> FromFeed {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_past_leaves_room_for_what_is_new_and_goes_on_when_the_hub_does() {
+async fn backfill_leaves_room_for_new_events() {
     let (hub, mut from_feed, _) = ToHub::new(Shards::SINGLE, Arc::default());
     let (queue, heard) = (&hub.queues[0], &mut from_feed[0]);
     let filling = async {

@@ -36,7 +36,7 @@ fn open_without(world: &mut World) {
 }
 
 #[test]
-fn the_end_of_a_membership_that_stood_behind_a_truncated_range_is_told_without_workers_too() {
+fn end_behind_truncated_range_is_told() {
     let limits = ReplayLimits {
         events: 0,
         bytes: 0,
@@ -66,7 +66,7 @@ fn the_end_of_a_membership_that_stood_behind_a_truncated_range_is_told_without_w
 }
 
 #[test]
-fn what_the_client_truly_holds_is_not_void_by_an_answer_from_before_it_came_back() {
+fn stale_answer_does_not_void_positions() {
     let mut world = World::new(1 << 20, ALL, usize::MAX);
     for step in [Step::Create(A, 0), Step::Open(0), Step::Open(0)] {
         world.take(step);
@@ -118,12 +118,12 @@ fn budget_spent_behind(end: Step) {
 }
 
 #[test]
-fn member_removed_while_opening_hears_removal_when_budget_is_spent() {
+fn removal_while_opening_is_told_without_budget() {
     budget_spent_behind(Step::Remove(A, 1));
 }
 
 #[test]
-fn conversation_deleted_while_opening_is_told_when_budget_is_spent() {
+fn deletion_while_opening_is_told_without_budget() {
     budget_spent_behind(Step::End(A));
 }
 
@@ -159,7 +159,7 @@ fn rejoined_by_record(says_seen: bool) -> World {
 }
 
 #[test]
-fn ended_membership_is_not_told_again_after_opening_by_record() {
+fn ended_membership_is_not_told_again() {
     for says_seen in [false, true] {
         let mut world = rejoined_by_record(says_seen);
         for _ in 0..3 {
@@ -189,7 +189,7 @@ fn lower_seen_than_record_hears_earlier_end_first() {
 }
 
 #[test]
-fn a_walk_rests_only_while_hardly_anything_else_waits() {
+fn fan_out_yields_only_when_little_waits() {
     let mut world = World::new(1 << 20, ALL, usize::MAX);
     world.logs = vec![Log::default(); 2];
     for c in 0..world.logs.len() {
@@ -218,7 +218,7 @@ fn a_walk_rests_only_while_hardly_anything_else_waits() {
 }
 
 #[test]
-fn while_events_of_many_conversations_are_on_their_way_no_more_are_heard() {
+fn feed_waits_while_many_conversations_are_pushed() {
     let mut world = World::new(1 << 20, ALL, usize::MAX);
     world.logs = vec![Log::default(); 40];
     for c in 0..world.logs.len() {
@@ -382,7 +382,7 @@ fn ended_membership_of_record_carries_nothing() {
 }
 
 #[test]
-fn presence_is_told_to_those_who_had_joined_by_then() {
+fn presence_is_told_to_members_by_then() {
     let mut world = World::new(1 << 20, ALL, usize::MAX);
     for step in [
         Step::Create(A, 0),
@@ -421,7 +421,7 @@ fn presence_is_told_to_those_who_had_joined_by_then() {
 
 /// It lasts, which is seen only when what the window does not hold is read.
 #[test]
-fn membership_of_record_carries_presence_once_it_is_proven() {
+fn recorded_membership_carries_presence_once_confirmed() {
     let mut world = World::new(0, ALL, usize::MAX);
     for step in [
         Step::Create(A, 0),
@@ -453,7 +453,7 @@ fn membership_of_record_carries_presence_once_it_is_proven() {
 }
 
 #[test]
-fn count_is_taken_where_the_feed_has_overtaken_it() {
+fn count_is_taken_after_feed_overtakes() {
     let mut world = rejoined_by_record(true);
     world.hub.take_come();
     world.take(Step::Add(A, 2));
@@ -479,7 +479,7 @@ fn count_is_taken_where_the_feed_has_overtaken_it() {
 
 /// Its removal is on its way through the subscriptions when the session is entered by an answer that does not know it.
 #[test]
-fn removal_on_its_way_is_heeded_by_who_enters_before_it_comes() {
+fn pending_removal_is_heeded_on_opening() {
     let mut world = World::new(0, ALL, usize::MAX);
     world.take(Step::Create(A, 0));
     world.take(Step::Add(A, 1));

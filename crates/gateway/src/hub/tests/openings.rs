@@ -72,7 +72,7 @@ fn small_opening_goes_at_once_beside_large_ones() {
 }
 
 #[test]
-fn session_of_many_pages_goes_on_among_the_large_ones() {
+fn session_of_many_pages_waits_among_large() {
     let mut world = World::new(0, ALL, usize::MAX);
     let key = open(&mut world, "ann", 0);
     answer(&mut world, Some(ConversationId(Uuid::from_u128(7))));
@@ -80,7 +80,7 @@ fn session_of_many_pages_goes_on_among_the_large_ones() {
 }
 
 #[test]
-fn storm_shares_questions_and_waits_for_no_stuck_one() {
+fn storm_shares_queries_despite_stuck_one() {
     let mut world = World::new(0, ALL, usize::MAX);
     let first = open(&mut world, "first", 0);
     assert_eq!(asked(&mut world), [(OpeningSize::Small, vec![first])]);

@@ -59,7 +59,7 @@ fn answer_all(world: &mut World, members: usize) {
 /// With subscriptions in a list, 8,000 sessions took 100 times as long as 1,000: eleven seconds unoptimised, half a second now. So
 /// many are opened here that anyone who waits for this test would notice.
 #[test]
-fn thousands_of_sessions_in_one_conversation_come_and_go() {
+fn thousands_of_sessions_come_and_go() {
     storm(8000);
 }
 

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_good_in_the_hands_of_its_user_on_its_device_only() {
+    fn token_is_good_for_its_device_only() {
         let record = Record {
             former: Some(hash(1)),
             ..record("alice", "phone", hash(2))

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_read_as_it_was_told_and_its_secret_is_not_in_what_is_kept() {
+    fn token_round_trips_and_secret_is_hashed() {
         let session = SessionId(Uuid::now_v7());
         let token = Token::new(session);
         let text = token.text();

@@ -99,7 +99,7 @@ fn silence_is_measured_from_the_last_part() {
 }
 
 #[test]
-fn late_worker_is_given_up_early_where_others_live() {
+fn late_worker_is_abandoned_when_others_live() {
     let now = Instant::now();
     let (mut attempt, _outcomes) = attempt(&[1, 1], now);
     assert_eq!(attempt.next_look(now), now + LATE_PATIENCE);
@@ -116,7 +116,7 @@ fn late_worker_is_given_up_early_where_others_live() {
 }
 
 #[test]
-fn worker_whose_commands_wait_is_silent_when_it_is_gone() {
+fn worker_with_waiting_commands_can_be_gone() {
     let now = Instant::now();
     let (mut attempt, _outcomes) = attempt(&[1, 1], now);
     attempt.part(now, part(&[0], &[1]));

@@ -53,7 +53,7 @@ fn owners(queues: &mut WorkerQueues, now: Instant) -> Vec<Owner> {
 }
 
 #[test]
-fn what_waits_while_messages_are_on_the_way_goes_together() {
+fn commands_waiting_together_go_together() {
     let now = Instant::now();
     let mut queues = queues(1);
     queues.push(Target::Any, submission(1, 10, later()).0);
@@ -67,7 +67,7 @@ fn what_waits_while_messages_are_on_the_way_goes_together() {
 }
 
 #[test]
-fn a_retry_has_a_message_of_its_own_for_its_time_is_another() {
+fn retry_has_its_own_message() {
     let now = Instant::now();
     let mut queues = queues(4);
     for attempts in [0, 1, 1, 0] {
@@ -84,7 +84,7 @@ fn a_retry_has_a_message_of_its_own_for_its_time_is_another() {
 }
 
 #[test]
-fn what_waits_for_a_worker_that_is_gone_can_go_elsewhere() {
+fn commands_of_gone_worker_go_elsewhere() {
     let now = Instant::now();
     let mut queues = queues(1);
     for _ in 0..3 {
@@ -99,13 +99,16 @@ fn what_waits_for_a_worker_that_is_gone_can_go_elsewhere() {
 }
 
 #[test]
-fn a_message_fits_nats_and_late_commands_are_refused() {
+fn message_fits_nats_and_late_commands_fail() {
     let now = Instant::now();
     let mut queues = queues(4);
     let (late, mut outcome) = submission(1, 10, now);
     queues.push(Target::Any, late);
     for _ in 0..3 {
-        queues.push(Target::Any, submission(1, limits::MAX_RPC_BYTES / 2, later()).0);
+        queues.push(
+            Target::Any,
+            submission(1, limits::MAX_RPC_BYTES / 2, later()).0,
+        );
     }
     assert_eq!(counts(&queues.next(now).unwrap()), [1]);
     assert_eq!(
@@ -136,7 +139,7 @@ fn sends_and_marks_wait_for_no_other_command() {
 }
 
 #[test]
-fn other_commands_on_the_way_are_bounded_and_refilled_by_parts() {
+fn other_commands_in_flight_are_bounded() {
     let now = Instant::now();
     let mut queues = queues(1);
     for n in 0..1500 {
@@ -182,7 +185,7 @@ fn no_user_takes_all_places_on_the_way() {
 }
 
 #[test]
-fn commands_that_go_together_count_in_no_others_way() {
+fn merged_commands_count_in_own_share() {
     let now = Instant::now();
     let mut queues = queues(1);
     let many = submitted("t", "flood", vec![update(); 500], later()).0;
@@ -245,7 +248,7 @@ fn sends_of(tenant: &str, user: &str, count: usize) -> Submission {
 }
 
 #[test]
-fn large_sends_of_one_user_leave_messages_to_others() {
+fn large_sends_leave_messages_to_others() {
     let now = Instant::now();
     let mut queues = queues(4);
     for _ in 0..4 {
@@ -272,7 +275,7 @@ fn large_sends_of_one_user_leave_messages_to_others() {
 }
 
 #[test]
-fn second_of_two_messages_is_for_others_of_the_tenant() {
+fn second_message_is_for_others_of_tenant() {
     let now = Instant::now();
     let mut queues = queues(2);
     for _ in 0..2 {

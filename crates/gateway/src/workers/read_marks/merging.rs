@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_while_a_write_is_on_its_way_is_the_next_one() {
+    fn marks_during_write_form_next_one() {
         let mut merging = MarkMerger::default();
         assert_eq!(submit(&mut merging, 1, 3).unwrap().waiters, [3]);
         assert!(submit(&mut merging, 1, 9).is_none());
@@ -184,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn everyone_is_answered_by_a_write_that_covers_it_one_at_a_time(steps in prop::collection::vec((0..2_u8, prop::option::of(1..100_u64)), 1..100)) {
+        fn every_mark_is_answered_by_covering_write(steps in prop::collection::vec((0..2_u8, prop::option::of(1..100_u64)), 1..100)) {
             let mut merging = MarkMerger::default();
             let mut on_the_way: FxHashMap<u8, MarkWrite<Seq>> = FxHashMap::default();
             let (mut asked, mut answered) = (0, 0);

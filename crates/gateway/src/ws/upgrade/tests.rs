@@ -44,7 +44,7 @@ fn the_sample_of_the_rfc_gets_its_answer() {
 }
 
 #[test]
-fn tokens_are_found_in_lists_without_regard_to_case() {
+fn header_tokens_are_case_insensitive() {
     let listed = [
         ("Connection", "keep-alive"),
         ("Connection", "foo, UPGRADE"),
@@ -103,7 +103,7 @@ fn another_version_is_told_the_one_spoken_here() {
 }
 
 #[test]
-fn what_is_no_handshake_is_refused_with_the_header_named() {
+fn bad_handshake_is_refused_naming_header() {
     let cases = [
         ("Connection", ""),
         ("Connection", "keep-alive, upgraded"),

@@ -51,7 +51,7 @@ fn session(n: u128, owner: Option<&str>) -> RevocationTarget {
 }
 
 #[test]
-fn a_users_tokens_are_revoked_up_to_a_time_and_those_behind_it_go_on() {
+fn users_tokens_are_revoked_up_to_time() {
     let mut set = RevocationSet::default();
     assert!(set.apply(&revocation("t", user("alice", Some(100)), 9999)));
     assert!(set.covers(&caller("t", "alice", "l", 99)));
@@ -74,7 +74,7 @@ fn a_users_tokens_are_revoked_up_to_a_time_and_those_behind_it_go_on() {
 }
 
 #[test]
-fn a_login_is_revoked_whoever_names_it_and_one_without_a_name_never() {
+fn named_login_is_revoked_and_unnamed_never() {
     let mut set = RevocationSet::default();
     set.apply(&revocation("t", login("stolen"), 9999));
     assert!(set.covers(&caller("t", "alice", "stolen", 999)));
@@ -84,7 +84,7 @@ fn a_login_is_revoked_whoever_names_it_and_one_without_a_name_never() {
 }
 
 #[test]
-fn who_revokes_anothers_session_revokes_nothing_and_is_in_nobodys_way() {
+fn revoking_anothers_session_changes_nothing() {
     let mut set = RevocationSet::default();
     let (tenant, id) = ("t".parse().unwrap(), SessionId(Uuid::from_u128(1)));
     let alice = "alice".parse().unwrap();
@@ -103,7 +103,7 @@ fn who_revokes_anothers_session_revokes_nothing_and_is_in_nobodys_way() {
 }
 
 #[test]
-fn what_expired_is_forgotten_and_a_repeat_keeps_it_longer() {
+fn expired_revocation_is_forgotten_and_repeat_extends_it() {
     let mut set = RevocationSet::default();
     for target in [login("a"), user("alice", Some(1)), session(1, None)] {
         set.apply(&revocation("t", target, 100));
@@ -153,7 +153,7 @@ fn told(set: &RevocationSet) -> BTreeSet<String> {
 
 proptest! {
     #[test]
-    fn in_whatever_order_and_however_often_they_come_the_same_is_revoked(
+    fn order_and_repeats_do_not_matter(
         revocations in prop::collection::vec(any_revocation(), 0..12),
         order in any::<prop::sample::Index>(),
         now in 99..112_i64,

@@ -86,7 +86,7 @@ fn who_comes_behind_an_answer_is_named() {
 }
 
 #[test]
-fn gateway_answers_of_its_sessions_and_of_those_who_may_come_back() {
+fn gateway_answers_for_present_and_returning_users() {
     let mut here = Here::new();
     let (alice, bob) = (account("alice"), account("bob"));
     for (key, user) in [(1, &alice), (2, &bob)] {
@@ -153,7 +153,7 @@ fn who_closed_is_answered_until_that_is_said() {
 }
 
 #[test]
-fn who_left_a_conversation_is_named_there_no_more() {
+fn user_who_left_is_not_named() {
     let mut here = Here::new();
     let alice = account("alice");
     let lingering = |here: &Here| {
@@ -178,7 +178,7 @@ fn told_in(here: &mut Here, ms: u64) -> Vec<(PresenceStatus, Vec<ConversationId>
 }
 
 #[test]
-fn who_left_before_its_session_ended_is_not_answered() {
+fn early_leaver_is_not_answered() {
     let mut here = Here::new();
     let (alice, key) = (account("alice"), SessionKey(1));
     here.opens(key, &alice);
@@ -196,7 +196,7 @@ fn who_left_before_its_session_ended_is_not_answered() {
 }
 
 #[test]
-fn lingering_user_is_not_named_where_its_leave_was_missed() {
+fn lingering_user_with_missed_leave_is_unnamed() {
     let mut here = Here::new();
     here.hears(1, "alice", Online, UpdateKind::Change, 0);
     here.told(0);
@@ -229,7 +229,7 @@ fn lingering_user_is_not_named_where_its_leave_was_missed() {
 }
 
 #[test]
-fn who_is_back_at_once_says_where_it_is() {
+fn returning_user_is_announced_where_present() {
     let mut here = Here::new();
     let alice = account("alice");
     here.opens(SessionKey(1), &alice);
@@ -252,7 +252,7 @@ fn who_is_back_at_once_says_where_it_is() {
 }
 
 #[test]
-fn newest_seq_up_to_which_a_user_was_a_member_counts() {
+fn newest_membership_seq_counts() {
     let mut here = Here::new();
     let up_to = |as_of| {
         let member_of = MemberOf { as_of, ..IN_ROOM };
@@ -286,7 +286,7 @@ fn newest_seq_up_to_which_a_user_was_a_member_counts() {
 
 /// Nobody at this gateway shared a conversation with her when she was there.
 #[test]
-fn who_may_come_back_is_named_where_her_conversation_is_new() {
+fn returning_user_is_named_in_new_conversation() {
     let (mut here, mut there) = (Here::new(), Here::new());
     let (alice, key) = (account("alice"), SessionKey(1));
     here.opens(key, &alice);
@@ -336,7 +336,7 @@ fn who_may_come_back_is_named_where_her_conversation_is_new() {
 
 /// She was known here by another conversation.
 #[test]
-fn who_is_back_is_told_where_nobody_was_told_of_her() {
+fn return_is_told_where_user_was_unknown() {
     let mut here = Here::new();
     let elsewhere = MemberOf {
         conversation: ConversationId(Uuid::from_u128(2)),
@@ -364,7 +364,7 @@ fn who_is_back_is_told_where_nobody_was_told_of_her() {
 
 /// She went while nobody could say how large the room is, and came back before.
 #[test]
-fn who_is_back_is_told_where_only_the_end_was() {
+fn return_is_told_where_only_end_was() {
     let mut here = Here::new();
     here.hears(1, "alice", Online, UpdateKind::Change, 0);
     assert_eq!(here.told(0), one("alice", Online));
@@ -391,7 +391,7 @@ fn who_is_back_is_told_where_only_the_end_was() {
 }
 
 #[test]
-fn user_of_gateway_that_does_not_answer_is_named() {
+fn user_of_unanswering_gateway_is_named() {
     let mut here = Here::new();
     here.hears(1, "alice", Online, UpdateKind::Change, 0);
     here.hears(2, "bob", Away, UpdateKind::Change, 0);
@@ -422,7 +422,7 @@ fn user_of_gateway_that_does_not_answer_is_named() {
 
 /// The room had no member here when she was there last.
 #[test]
-fn who_went_unheard_is_told_when_it_is_back() {
+fn return_is_told_after_missed_end() {
     let mut here = Here::new();
     let hears = |here: &mut Here, status, carries: Option<bool>, ms| {
         let (from, now) = ((gateway(1), 0), here.at(ms));
@@ -445,7 +445,7 @@ fn who_went_unheard_is_told_when_it_is_back() {
 }
 
 #[test]
-fn users_of_gateway_that_was_dead_are_told_though_nobody_knew_them() {
+fn unknown_users_of_returned_gateway_are_told() {
     let mut here = Here::new();
     here.hears(1, "bob", Online, UpdateKind::Change, 0);
     here.told(0);
@@ -502,7 +502,7 @@ fn end_is_told_to_who_joined_since() {
 
 /// Her gateway is ahead of this one: she left, and is a member again.
 #[test]
-fn leave_that_is_heard_behind_a_later_joining_ends_nothing() {
+fn late_leave_ends_no_later_membership() {
     let mut here = Here::new();
     let alice = account("alice");
     let again = MemberOf {

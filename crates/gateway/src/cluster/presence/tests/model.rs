@@ -137,7 +137,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
     #[test]
-    fn every_gateway_ends_up_having_told_what_is_so(steps in prop::collection::vec(step(), 1..60)) {
+    fn gateways_converge_on_true_presence(steps in prop::collection::vec(step(), 1..60)) {
         let mut world = World::new();
         for step in steps {
             world.take(step);

@@ -164,7 +164,7 @@ fn answered(loops: &mut HubLoops, as_of: u64) -> bool {
 }
 
 #[tokio::test]
-async fn snapshot_names_nobody_who_may_have_left_before_its_session_joined() {
+async fn snapshot_omits_who_left_before_joining() {
     for (comes, users) in [
         (
             true,

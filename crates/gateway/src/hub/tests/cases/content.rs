@@ -40,7 +40,7 @@ fn left_behind(said: usize) -> World {
 }
 
 #[test]
-fn range_is_replayed_by_workers_while_the_feed_lacks_its_deletion() {
+fn workers_replay_range_whose_deletion_is_missing() {
     let mut world = left_behind(2);
     world.take(Step::Delete(A, 1));
     world.take(Step::Resume(0));
@@ -52,7 +52,7 @@ fn range_is_replayed_by_workers_while_the_feed_lacks_its_deletion() {
 }
 
 #[test]
-fn deletion_read_for_a_gap_is_kept_like_those_heard() {
+fn deletion_read_for_gap_is_kept() {
     let mut world = left_behind(2);
     world.take(Step::Delete(A, 1));
     world.feed.clear();
@@ -74,7 +74,7 @@ fn deletion_read_for_a_gap_is_kept_like_those_heard() {
 }
 
 #[test]
-fn without_workers_nothing_is_replayed_below_a_seq_that_is_missing() {
+fn nothing_is_replayed_below_missing_seq() {
     let mut world = left_behind(3);
     world.take(Step::Delete(A, 1));
     rest(&mut world);

@@ -61,7 +61,7 @@ fn announced_addition_and_removal_bound_what_is_heard() {
 
 /// A gateway without any member of the conversation learns of it by the user that is named.
 #[test]
-fn announced_addition_is_confirmed_once_and_heard_from_joining() {
+fn announced_addition_is_confirmed_once() {
     let mut world = World::new(1 << 20, ALL, usize::MAX);
     world.take(Step::Create(A, 0));
     world.take(Step::Open(1));

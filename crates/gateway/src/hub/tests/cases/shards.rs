@@ -43,7 +43,7 @@ fn budget_of_replay_is_one_for_all_shards() {
 }
 
 #[test]
-fn session_asks_once_and_is_replayed_what_is_allowed_of_all_shards() {
+fn replay_budget_is_shared_by_shards() {
     let limits = ReplayLimits {
         events: 5,
         bytes: usize::MAX,
@@ -91,7 +91,7 @@ fn record_names_conversations_of_every_shard() {
 /// The shard is in a later epoch than the answer that the session is entered by: an addition that the break hid is told before the one behind
 /// its removal, although the coordinator learns of the break last.
 #[test]
-fn addition_hidden_by_break_is_told_before_later_one() {
+fn addition_hidden_by_break_comes_first() {
     let mut world = World::waiting(1, 1 << 20, ALL, usize::MAX);
     world.take(Step::Create(A, 0));
     world.take(Step::Open(0));

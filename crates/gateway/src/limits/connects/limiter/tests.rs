@@ -71,7 +71,7 @@ proptest! {
     }
 
     #[test]
-    fn waits_are_bounded_and_who_is_sent_away_could_not_have_come_in(steps in steps()) {
+    fn waits_are_bounded_and_refusals_were_necessary(steps in steps()) {
         for arrival in arrive_all(&steps) {
             match arrival.turn {
                 ConnectSlot::In(wait) => prop_assert!(wait <= MAX_CONNECT_WAIT),
@@ -84,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn resumes_do_not_notice_fresh_ones_which_come_in_behind_those_who_wait(steps in steps()) {
+    fn resumes_do_not_wait_for_new_sessions(steps in steps()) {
         let arrivals = arrive_all(&steps);
         let mut alone = ConnectSchedule::new(RATES);
         let mut resumes_until = Duration::ZERO;
@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn who_comes_no_faster_than_the_rate_does_not_wait(gaps in prop::collection::vec(20..200_u64, 1..100)) {
+    fn connects_below_rate_do_not_wait(gaps in prop::collection::vec(20..200_u64, 1..100)) {
         let steps: Vec<_> = gaps.iter().map(|gap| (true, *gap, 0.5)).collect();
         for arrival in arrive_all(&steps) {
             prop_assert_eq!(arrival.turn, ConnectSlot::In(Duration::ZERO));
@@ -112,7 +112,7 @@ proptest! {
 }
 
 #[test]
-fn a_storm_comes_in_at_the_rate_however_often_it_is_sent_away() {
+fn storm_connects_at_rate_despite_refusals() {
     let mut gate = ConnectSchedule::new(RATES);
     // Everyone comes at once, and comes again when told to; entries are counted by second.
     let mut waiting: Vec<_> = (0..1000).map(|n| (Duration::ZERO, n)).collect();

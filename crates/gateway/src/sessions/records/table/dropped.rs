@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_is_written_is_deleted_under_the_revision_of_that_write() {
+    fn written_record_is_deleted_by_its_revision() {
         let id = |n| SessionId(Uuid::from_u128(n));
         let mut dropped = Dropped::default();
         dropped.add(id(1), 0, false);

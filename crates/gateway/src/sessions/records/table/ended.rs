@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_user_the_same_devices_oldest_goes_first() {
+    fn oldest_of_same_device_goes_first() {
         let mut ended = EndedSessions::default();
         let start = Instant::now();
         let at = |n: usize| start + Duration::from_secs(n.try_into().unwrap());
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn all_together_are_bounded_in_bytes_and_counted_exactly() {
+    fn ended_sessions_are_bounded_in_bytes() {
         let mut ended = EndedSessions::default();
         let start = Instant::now();
         let position = Position {

@@ -114,7 +114,7 @@ fn positions(entry: &Entry) -> Vec<Position> {
 }
 
 #[test]
-fn a_live_record_is_written_again_within_every_period_with_what_the_hub_knows() {
+fn live_record_is_rewritten_every_period() {
     let mut case = Case::new();
     let (hold, _outbox) = case.live(1);
     case.nothing_due();
@@ -141,7 +141,7 @@ fn a_live_record_is_written_again_within_every_period_with_what_the_hub_knows() 
 }
 
 #[test]
-fn what_ended_is_written_at_once_and_kept_for_the_window() {
+fn ended_record_is_written_and_kept() {
     let mut case = Case::new();
     let (hold, _outbox) = case.live(1);
     case.table.ended(hold, Some(vec![position(7)]), case.now);
@@ -161,7 +161,7 @@ fn what_ended_is_written_at_once_and_kept_for_the_window() {
 }
 
 #[test]
-fn what_ended_for_good_is_said_so_and_forgotten_when_that_is_written() {
+fn final_end_is_written_then_forgotten() {
     let mut case = Case::new();
     let (hold, _outbox) = case.live(1);
     let (waits, mut written) = oneshot::channel();
@@ -178,7 +178,7 @@ fn what_ended_for_good_is_said_so_and_forgotten_when_that_is_written() {
 }
 
 #[test]
-fn a_change_during_a_write_is_written_once_more() {
+fn change_during_write_is_written_again() {
     let mut case = Case::new();
     let (hold, _outbox) = case.live(1);
     case.pass(300);
@@ -194,7 +194,7 @@ fn a_change_during_a_write_is_written_once_more() {
 }
 
 #[test]
-fn a_write_that_failed_is_due_again_and_stays_unsettled() {
+fn failed_write_is_due_again() {
     let mut case = Case::new();
     let (hold, _outbox) = case.live(1);
     case.table.ended(hold, None, case.now);
@@ -209,7 +209,7 @@ fn a_write_that_failed_is_due_again_and_stays_unsettled() {
 }
 
 #[test]
-fn a_token_used_before_is_good_until_the_welcome_is_proven_and_not_after() {
+fn former_token_is_good_until_welcome_acked() {
     let mut case = Case::new();
     let (_, first) = case.live(1);
     let (second, closed) = case.take(1, 2).unwrap();
@@ -252,7 +252,7 @@ fn proof_holds_also_when_the_connection_has_ended() {
 }
 
 #[test]
-fn a_take_over_on_its_way_can_be_lost_to_another() {
+fn pending_takeover_can_be_lost() {
     let mut case = Case::new();
     for (lost_by, is_lost) in [
         (None, false),
@@ -291,7 +291,7 @@ fn a_take_over_on_its_way_can_be_lost_to_another() {
 }
 
 #[test]
-fn only_a_later_owner_fences_and_who_is_fenced_writes_nothing() {
+fn later_owner_fences_earlier_writes() {
     let mut case = Case::new();
     let _former = case.take(1, 2).unwrap();
     let (send_queue, _) = case.take(1, 3).unwrap();
@@ -312,7 +312,7 @@ fn only_a_later_owner_fences_and_who_is_fenced_writes_nothing() {
 }
 
 #[test]
-fn a_connection_that_lost_its_session_to_another_here_changes_nothing() {
+fn replaced_connection_changes_nothing() {
     let mut case = Case::new();
     let (first, _) = case.live(1);
     let (second, _) = case.take(1, 2).unwrap();
@@ -357,7 +357,7 @@ fn all_are_written_again_at_a_pace() {
 }
 
 #[test]
-fn a_user_keeps_fifty_that_ended_and_all_that_live() {
+fn user_keeps_fifty_ended_and_all_live() {
     let mut case = Case::new();
     let live: Vec<_> = (0..60).map(|n| case.live(n).0).collect();
     for hold in &live[..50] {
@@ -372,7 +372,7 @@ fn a_user_keeps_fifty_that_ended_and_all_that_live() {
 }
 
 #[test]
-fn an_end_for_good_is_written_whatever_ends_behind_it_and_however_long_nothing_can_be_written() {
+fn final_end_is_written_after_any_outage() {
     let mut case = Case::new();
     let live: Vec<_> = (0..60).map(|n| case.live(n).0).collect();
     let (waits, _written) = oneshot::channel();
@@ -395,7 +395,7 @@ fn an_end_for_good_is_written_whatever_ends_behind_it_and_however_long_nothing_c
 }
 
 #[test]
-fn sessions_that_give_way_are_deleted_from_the_bucket() {
+fn displaced_sessions_are_deleted_from_bucket() {
     let mut case = Case::new();
     for n in 0..60 {
         let (hold, _outbox) = case.live(n);
@@ -408,7 +408,7 @@ fn sessions_that_give_way_are_deleted_from_the_bucket() {
 }
 
 #[test]
-fn session_whose_record_never_stood_ends_without_a_trace() {
+fn session_without_durable_record_leaves_no_trace() {
     let mut case = Case::new();
     let record = record("alice", "phone", hash(1));
     let hold = LeaseHold {

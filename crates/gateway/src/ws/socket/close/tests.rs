@@ -55,7 +55,7 @@ async fn a_client_that_broke_the_protocol_hears_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_client_is_waited_for_no_longer_than_patience() {
+async fn silent_client_is_waited_for_until_timeout() {
     let (_client, (mut reader, mut writer)) = connection();
     let before = Instant::now();
     assert!(!close(&mut reader, &mut writer, Frame::close(1001, ""), PATIENCE).await);
@@ -63,7 +63,7 @@ async fn a_silent_client_is_waited_for_no_longer_than_patience() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_is_waited_for_no_longer_than_patience() {
+async fn stalled_client_is_waited_for_until_timeout() {
     let (_client, (mut reader, mut writer)) = connection();
     writer.push(Frame::binary(&[0; 4096]));
     let before = Instant::now();

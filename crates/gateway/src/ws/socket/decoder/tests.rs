@@ -52,7 +52,7 @@ fn reserved_bits_and_opcodes_are_protocol_errors() {
 }
 
 #[test]
-fn a_frame_that_is_not_masked_is_a_protocol_error() {
+fn unmasked_frame_is_protocol_error() {
     refused(b"\x81\x05Hello", Violation::Unmasked, 1002);
     refused(b"\x81\x05", Violation::Unmasked, 1002);
 }
@@ -139,7 +139,7 @@ fn text_may_be_cut_inside_a_character() {
 }
 
 #[test]
-fn text_that_is_not_utf8_is_an_invalid_payload() {
+fn non_utf8_text_is_invalid_payload() {
     let not_text: [&[u8]; 5] = [
         b"\xff",
         b"\xc0\x80",
@@ -160,7 +160,7 @@ fn text_that_is_not_utf8_is_an_invalid_payload() {
 }
 
 #[test]
-fn text_is_refused_at_the_first_byte_that_cannot_be_utf8() {
+fn text_is_refused_at_first_bad_byte() {
     let fragment_that_others_follow = more(TEXT, b"abc\xff");
     refused(&fragment_that_others_follow, Violation::Utf8, 1007);
     let beginning_of_a_long_frame = &last(TEXT, &[&b"\xff"[..], &[b'a'; 500]].concat())[..9];
@@ -168,7 +168,7 @@ fn text_is_refused_at_the_first_byte_that_cannot_be_utf8() {
 }
 
 #[test]
-fn a_message_of_exactly_the_limit_passes_and_one_above_is_too_large() {
+fn message_above_limit_is_too_large() {
     let limits = Limits::bytes(10);
     assert_eq!(
         decode_in(1, &last(TEXT, &[b'x'; 10]), limits),
@@ -226,7 +226,7 @@ fn an_endless_message_of_empty_fragments_ends() {
 }
 
 #[test]
-fn memory_follows_what_came_and_not_what_was_announced() {
+fn memory_follows_received_not_announced_bytes() {
     let mut decoder = Decoder::new(Limits::bytes(1 << 30));
     let header = [
         &[0x82, 0xff][..],
@@ -318,7 +318,7 @@ fn fragmented() -> impl Strategy<Value = (Message, Vec<u8>)> {
 
 proptest! {
     #[test]
-    fn any_bytes_in_any_pieces_end_the_same_way(
+    fn any_bytes_in_pieces_decode_alike(
         bytes in prop::collection::vec(any::<u8>(), 0..400),
         piece in 1..50_usize,
     ) {
@@ -327,7 +327,7 @@ proptest! {
     }
 
     #[test]
-    fn likely_frames_in_any_pieces_end_the_same_way(
+    fn likely_frames_in_pieces_decode_alike(
         frames in prop::collection::vec((any::<u8>(), prop::collection::vec(0x20..0x90_u8, 0..9)), 0..9),
         piece in 1..50_usize,
     ) {

@@ -94,7 +94,7 @@ async fn limits_grow_while_running() {
 }
 
 #[tokio::test]
-async fn nothing_is_read_after_a_close_or_a_violation() {
+async fn nothing_is_read_after_close_or_violation() {
     for (first, is_close) in [(last(CLOSE, b""), true), (last(3, b""), false)] {
         let mut reader = Reader::new(
             tokio::io::empty(),

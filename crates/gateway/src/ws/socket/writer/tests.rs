@@ -93,7 +93,7 @@ async fn partial_writes_keep_every_byte_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_is_stalled_since_it_last_took() {
+async fn peer_is_stalled_since_last_read() {
     let (mut client, server) = duplex(8);
     let mut writer = Writer::new(server);
     tokio::time::advance(Duration::from_secs(100)).await;
@@ -171,7 +171,7 @@ async fn a_lost_connection_is_an_error() {
 }
 
 #[tokio::test]
-async fn what_the_peer_does_not_take_at_once_waits() {
+async fn untaken_bytes_wait() {
     let (ours, mut theirs) = duplex(16);
     let mut writer = Writer::new(ours);
     let frames = frames(3);
@@ -190,7 +190,7 @@ async fn what_the_peer_does_not_take_at_once_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_takes_little_by_little_is_seen_to_take() {
+async fn slow_reader_is_not_stalled() {
     let (ours, mut theirs) = duplex(16);
     let mut writer = Writer::new(ours);
     writer.push(Frame::binary(&[0; 100]));
