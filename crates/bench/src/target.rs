@@ -6,7 +6,7 @@ use url::Url;
 
 use crate::Error;
 use crate::processes::Usage;
-use crate::stack::{Places, Shape, Stack};
+use crate::stack::{Places, Stack, StackShape};
 use crate::tokens::Tokens;
 
 /// Which confab is measured.
@@ -92,10 +92,10 @@ impl Target {
             let urls = urls.collect::<Result<_, _>>()?;
             return Ok(Self::Running { urls, tokens });
         }
-        let shape = Shape {
+        let shape = StackShape {
             gateways: which.gateways,
             workers: which.workers,
-            ..Shape::default()
+            ..StackShape::default()
         };
         let stack = Stack::start(&which.places, &shape).await?;
         Ok(Self::Own(Box::new(stack)))

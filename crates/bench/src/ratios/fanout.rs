@@ -5,7 +5,7 @@ use crate::Error;
 use crate::limits::baseline;
 use crate::output::Progress;
 use crate::scenario::fanout::{self, Audience, FanoutLoad};
-use crate::stack::{Places, Shape, Stack};
+use crate::stack::{Places, Stack, StackShape};
 use crate::target::Target;
 
 /// Sends a second beside it.
@@ -18,7 +18,7 @@ pub(crate) async fn measure(
     progress: &Progress,
 ) -> Result<(), Error> {
     progress.say("fan-out: starting a confab");
-    let stack = Stack::start(places, &Shape::default()).await?;
+    let stack = Stack::start(places, &StackShape::default()).await?;
     let mut target = Target::Own(Box::new(stack));
     let load = FanoutLoad {
         max: true,

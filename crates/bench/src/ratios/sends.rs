@@ -7,7 +7,7 @@ use super::Parts;
 use crate::Error;
 use crate::output::Progress;
 use crate::scenario::send::{Prebuilt, SendLoad, SendOutcome};
-use crate::stack::{Places, Shape, Stack};
+use crate::stack::{Places, Stack, StackShape};
 use crate::target::Target;
 
 /// How often compared loads take turns.
@@ -32,7 +32,7 @@ pub(crate) async fn measure(
     progress: &Progress,
 ) -> Result<(), Error> {
     progress.say("sends: starting a confab");
-    let stack = Stack::start(places, &Shape::default()).await?;
+    let stack = Stack::start(places, &StackShape::default()).await?;
     let mut target = Target::Own(Box::new(stack));
     let prebuilt = Prebuilt::new(&target, &saturation(), progress).await?;
     latency(&mut target, &prebuilt, parts, progress).await?;
@@ -219,12 +219,12 @@ async fn exchange(target: &mut Target, workers: &Workers) -> Result<(), Error> {
         return Err(Error::Failed("the workers are not ours".to_owned()));
     };
     let env = workers.env.iter();
-    let shape = Shape {
+    let shape = StackShape {
         workers: workers.count,
         worker_env: env
             .map(|(name, value)| (*name, (*value).to_owned()))
             .collect(),
-        ..Shape::default()
+        ..StackShape::default()
     };
     stack.exchange_workers(&shape).await
 }

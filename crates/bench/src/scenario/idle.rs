@@ -12,7 +12,7 @@ use crate::Error;
 use crate::limits::baseline::{Baseline, BaselineKind};
 use crate::load::{Connection, Hearing, LoadUsers, connect_all, groups};
 use crate::output::{Measured, Progress, row};
-use crate::stack::{Places, Shape, Stack};
+use crate::stack::{Places, Stack, StackShape};
 use crate::target::OwnOnly;
 
 mod held;
@@ -175,9 +175,9 @@ async fn gateway(
 ) -> Result<HeldMemory, Error> {
     let first = load.first()?;
     progress.say("starting a confab");
-    let shape = Shape {
+    let shape = StackShape {
         gateways: 1,
-        ..Shape::default()
+        ..StackShape::default()
     };
     let mut stack = Stack::start(places, &shape).await?;
     let mut users = LoadUsers::new(&stack.tokens, &stack.urls(), "idle", load.connections)?;

@@ -19,7 +19,7 @@ use crate::Error;
 use crate::load::{Connection, Hearing, LoadUser, LoadUsers, groups};
 use crate::output::{Measured, Progress, row};
 use crate::processes::Usage;
-use crate::stack::{Places, Shape, Stack};
+use crate::stack::{Places, Stack, StackShape};
 use crate::target::OwnOnly;
 
 mod cost;
@@ -229,13 +229,13 @@ pub(crate) async fn measure(
 ) -> Result<ResumeOutcome, Error> {
     progress.say("starting a confab");
     let window = load.window_bytes.map(|bytes| bytes.to_string());
-    let shape = Shape {
+    let shape = StackShape {
         gateways: 2,
         gateway_env: window
             .map(|bytes| ("CONFAB_WINDOW_BYTES", bytes))
             .into_iter()
             .collect(),
-        ..Shape::default()
+        ..StackShape::default()
     };
     let mut stack = Stack::over(cost::observed(places).await?, &shape).await?;
     let urls = stack.urls();

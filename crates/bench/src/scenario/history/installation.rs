@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::output::Progress;
 use crate::seed::{self, OF_EACH, Seed, fill, user_name};
-use crate::stack::{Lock, Places, Servers, Shape, Stack};
+use crate::stack::{Lock, Places, Servers, Stack, StackShape};
 
 /// Grows when a seed of the same size is another than before.
 const FORMAT_VERSION: u32 = 1;
@@ -118,10 +118,10 @@ impl Installation {
 
     /// One over servers that hold what [`prepare`] has written.
     pub(crate) async fn over(servers: Servers, seed: Seed) -> Result<Self, Error> {
-        let shape = Shape {
+        let shape = StackShape {
             gateways: 1,
             workers: 1,
-            ..Shape::default()
+            ..StackShape::default()
         };
         let stack = Stack::over(servers, &shape).await?;
         let (urls, http) = (stack.urls(), Http::new("http://127.0.0.1", "")?);
