@@ -4,7 +4,7 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{BACKEND_USER, Content, MessageBody, ModelAction, Who};
+use super::command::{BACKEND_USER, Content, ModelAction, ModelBody, Who};
 use super::rendered::at;
 use super::state::{Conversation, Data, ModelAnswer, ModelMessage, named, ok, refused};
 
@@ -158,7 +158,7 @@ impl Conversation {
         (others.len(), admins)
     }
 
-    fn send(&mut self, who: Who, client_id: Uuid, message: &MessageBody) -> Outcome {
+    fn send(&mut self, who: Who, client_id: Uuid, message: &ModelBody) -> Outcome {
         let mut sent = self.messages.iter();
         let first = sent.find(|(_, one)| one.sender == who && one.client_id == client_id);
         if let Some((seq, first)) = first {

@@ -47,7 +47,7 @@ pub(super) enum ModelAction {
     },
     Send {
         client_id: Uuid,
-        message: MessageBody,
+        message: ModelBody,
     },
     Edit {
         seq: Seq,
@@ -62,7 +62,7 @@ pub(super) enum ModelAction {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct MessageBody {
+pub(super) struct ModelBody {
     pub(super) kind: &'static str,
     pub(super) content: Content,
     pub(super) reply_to: Option<Seq>,

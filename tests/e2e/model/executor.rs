@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::command::{
-    BACKEND_USER, Content, Create, MODEL_USERS, MessageBody, ModelAction, ModelCommand, Who,
+    BACKEND_USER, Content, Create, MODEL_USERS, ModelAction, ModelBody, ModelCommand, Who,
 };
 use super::state::ModelAnswer;
 use crate::support::{Cluster, Member, User, claims};
@@ -129,7 +129,7 @@ impl Executor {
         }
     }
 
-    fn new_message(&self, at: usize, client_id: Uuid, message: &MessageBody) -> NewMessage {
+    fn new_message(&self, at: usize, client_id: Uuid, message: &ModelBody) -> NewMessage {
         let names = self.names.lock().unwrap();
         names.new_message(at, client_id, message)
     }
@@ -286,7 +286,7 @@ impl Names {
         assert!(before.is_none_or(|before| before == name), "{name}");
     }
 
-    fn new_message(&self, at: usize, client_id: Uuid, message: &MessageBody) -> NewMessage {
+    fn new_message(&self, at: usize, client_id: Uuid, message: &ModelBody) -> NewMessage {
         let content = content(&message.content);
         let body = MessageBody {
             kind: message.kind.to_owned(),

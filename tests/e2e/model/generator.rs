@@ -7,7 +7,7 @@ use rand::{Rng as _, RngExt as _};
 use serde_json::json;
 
 use super::command::{
-    BACKEND_USER, Content, Create, MODEL_USERS, MessageBody, ModelAction, ModelCommand, Who,
+    BACKEND_USER, Content, Create, MODEL_USERS, ModelAction, ModelBody, ModelCommand, Who,
 };
 
 /// Conversations that one history has at most.
@@ -190,7 +190,7 @@ impl Generator {
         } else {
             json!({})
         };
-        let message = MessageBody {
+        let message = ModelBody {
             kind: ["text", "x-note"].choose(rng).unwrap(),
             content: self.content(rng),
             reply_to,

@@ -7,7 +7,7 @@ use confab_protocol::ids::Seq;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::command::{BACKEND_USER, Content, Create, MessageBody, ModelCommand, Who};
+use super::command::{BACKEND_USER, Content, Create, ModelBody, ModelCommand, Who};
 use super::generator::Hint;
 
 /// What a command is answered with.
@@ -87,7 +87,7 @@ pub(super) struct ModelMessage {
     pub(super) sender: Who,
     pub(super) client_id: Uuid,
     /// As it was sent: what a repeat is compared with, for as long as it stands so.
-    pub(super) sent: MessageBody,
+    pub(super) sent: ModelBody,
     /// As it is now.
     pub(super) content: Content,
     pub(super) edited: Option<Seq>,
