@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use clap::ArgsX;
+use clap::Args;
 use confab_client::{Change, Changes, Encoding, ResumeOptions, Resuming};
 use confab_protocol::event::Event;
 use confab_protocol::frame::Truncated;

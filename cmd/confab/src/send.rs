@@ -1,7 +1,7 @@
 //! `confab send`: a member in the terminal that says one thing.
 
 use anyhow::Context as _;
-use clap::ArgsX;
+use clap::Args;
 use confab_client::ResumeOptions;
 use confab_protocol::ids::{ClientId, ConversationId};
 use confab_protocol::json::JsonText;
