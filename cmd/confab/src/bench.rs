@@ -3,7 +3,7 @@
 pub(crate) use confab_bench::BenchArgs;
 
 /// The flags of each scenario stand under one heading.
-pub(crate) fn under_a_heading(bench: clap::CliCommand) -> clap::CliCommand {
+pub(crate) fn under_a_heading(bench: clap::Command) -> clap::Command {
     let heading = |flag: clap::Arg| flag.help_heading("Measurement");
     bench
         .mut_args(heading)

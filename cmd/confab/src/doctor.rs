@@ -129,7 +129,7 @@ fn of_environment() -> anyhow::Result<Vec<Result<Role, Unreadable>>> {
 
 /// A role's arguments where it has no flags.
 fn parse<T: clap::Args>(name: &'static str) -> Result<T, Unreadable> {
-    let command = T::augment_args(clap::CliCommand::new(name));
+    let command = T::augment_args(clap::Command::new(name));
     let parsed = command
         .try_get_matches_from([name])
         .and_then(|matches| T::from_arg_matches(&matches));

@@ -7,9 +7,7 @@ use clap::{Args, Subcommand};
 use confab_bus::records::{Bucket, Entry, Found, Record};
 use confab_bus::rpc::Workers;
 use confab_bus::{Bus, Settings};
-use confab_protocol::command::{
-    Batch, COMMAND_VERSION, Caller, CliCommand, Outcome, Request, Revoke,
-};
+use confab_protocol::command::{Batch, Caller, Command, Outcome, Request, Revoke, COMMAND_VERSION};
 use confab_protocol::ids::{SessionId, TenantId};
 use confab_protocol::revocation::{Revocation, RevocationTarget};
 use tokio_util::sync::CancellationToken;
@@ -235,7 +233,7 @@ async fn ask(bus: &Bus, id: SessionId, tenant: TenantId) -> anyhow::Result<Revoc
             admin: true,
         },
         event: None,
-        command: CliCommand::Revoke(Revoke { target, key: None }),
+        command: Command::Revoke(Revoke { target, key: None }),
     };
     let workers = Workers::new(bus.clone());
     tokio::select! {

@@ -1,7 +1,7 @@
 //! The command line: consistent, explained, and its examples true.
 
 use clap::error::ErrorKind;
-use clap::{CliCommand, CommandFactory as _};
+use clap::{Command, CommandFactory as _};
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn every_role_setting_has_flag_variable_and_help() {
 const MAX_LINE_LETTERS: usize = 100;
 
 /// The commands, their own commands behind them, each with its words from the second on.
-fn commands(command: &CliCommand, words: &[&str]) -> Vec<(String, CliCommand)> {
+fn commands(command: &Command, words: &[&str]) -> Vec<(String, Command)> {
     let mut all = vec![(words.join(" "), command.clone())];
     for below in command.get_subcommands() {
         all.extend(commands(below, &[words, &[below.get_name()]].concat()));
