@@ -14,7 +14,7 @@ mod conditions;
 mod lines;
 mod process;
 
-use lines::Shape;
+use lines::LineFormat;
 
 /// What is logged, and how. Logs go to standard error.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,11 +53,11 @@ pub(crate) fn start(settings: &LogSettings, usual: &str) -> anyhow::Result<()> {
     let filter = settings.filter.as_deref().unwrap_or(usual);
     let is_terminal = std::io::stderr().is_terminal();
     let shape = match settings.format {
-        Format::Auto if is_terminal => Shape::Text { colours: true },
-        Format::Text => Shape::Text {
+        Format::Auto if is_terminal => LineFormat::Text { colours: true },
+        Format::Text => LineFormat::Text {
             colours: is_terminal,
         },
-        Format::Auto | Format::Json => Shape::Json,
+        Format::Auto | Format::Json => LineFormat::Json,
     };
     let started = lines::subscriber(filter, shape, std::io::stderr)?.try_init();
     started.map_err(|error| anyhow::anyhow!("cannot start to log: {error}"))
