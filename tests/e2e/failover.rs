@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::history::{ARRIVAL_TIMEOUT, HistoryLoad, Shape};
+use crate::history::{ARRIVAL_TIMEOUT, HistoryLoad, LoadShape};
 use crate::support::{Cluster, Failover, Readers, Setup, Witness, eventually, soak};
 
 /// How long something may take that the test waits for.
@@ -50,7 +50,7 @@ async fn all_ready(cluster: &Cluster, within: Duration) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promoted_standby_has_all_that_was_acknowledged() {
     let mut cluster = start().await;
-    let load = HistoryLoad::start(&cluster, Shape::default()).await;
+    let load = HistoryLoad::start(&cluster, LoadShape::default()).await;
     let readers = Readers::start(&cluster).await;
     load.goes_on(100).await;
     cluster.database.server().kill().unwrap();
