@@ -7,7 +7,7 @@ use std::time::Duration;
 use confab_client::Http;
 use confab_protocol::error::Code;
 use confab_protocol::frame::{
-    ClientFrame, Goaway, GoawayReason, Hello, Plain, ReceivedItem as Frame, Seen, ServerFrame,
+    ClientFrame, Goaway, GoawayReason, Heard as Frame, Hello, Plain, Seen, ServerFrame,
     SetPresence, Truncated, Welcome,
 };
 use confab_protocol::ids::{ConversationId, Seq};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use confab_protocol::error::Code;
-use confab_protocol::frame::{ClientFrame, ErrorFrame, Hello, ReceivedItem, ServerFrame, Welcome};
+use confab_protocol::frame::{ClientFrame, ErrorFrame, Heard, Hello, ServerFrame, Welcome};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -75,10 +75,10 @@ impl Socket {
         loop {
             match socket.next().await? {
                 None => {}
-                Some(ReceivedItem::Frame(ServerFrame::Welcome(welcome))) => {
+                Some(Heard::Frame(ServerFrame::Welcome(welcome))) => {
                     return Ok((welcome, socket));
                 }
-                Some(ReceivedItem::Frame(ServerFrame::Error(error))) => {
+                Some(Heard::Frame(ServerFrame::Error(error))) => {
                     return Err(refusal(&error));
                 }
                 Some(other) => return Err(End::Broken(format!("before the welcome: {other:?}"))),
@@ -87,9 +87,9 @@ impl Socket {
     }
 
     /// The next frame; nothing at a ping. Dropping the wait loses nothing.
-    pub(crate) async fn next(&mut self) -> Result<Option<ReceivedItem>, End> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Heard>, End> {
         match self.stream.next().await {
-            Some(Ok(Message::Text(text))) => ReceivedItem::decode(text.as_bytes())
+            Some(Ok(Message::Text(text))) => Heard::decode(text.as_bytes())
                 .map(Some)
                 .map_err(|error| End::broken(&error)),
             Some(Ok(Message::Close(frame))) => Err(frame.map_or_else(
