@@ -10,7 +10,9 @@ use confab_protocol::ids::{ClientId, ConversationId, Seq};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use crate::support::{Cluster, Member, Owed, Sent, Setup, assert_log, assert_stored, soak, text};
+use crate::support::{
+    AckedMessage, Cluster, Member, Owed, Setup, assert_log, assert_stored, soak, text,
+};
 
 /// How many sends are under way without an acknowledgement.
 const UNDER_WAY: usize = 1_000;
@@ -53,7 +55,7 @@ async fn send_until(
     member: &Member,
     conversation: ConversationId,
     killed: &AtomicBool,
-) -> Vec<Sent> {
+) -> Vec<AckedMessage> {
     let mut under_way: VecDeque<(ClientId, String, Pending)> = VecDeque::new();
     let mut sent = Vec::new();
     loop {
@@ -73,7 +75,7 @@ async fn send_until(
         };
         let ack = pending.ack().await;
         let ack = ack.unwrap_or_else(|error| panic!("after {} sends: {error}", sent.len()));
-        sent.push(Sent {
+        sent.push(AckedMessage {
             conversation,
             sender: member.id.clone(),
             client_id,
@@ -196,8 +198,8 @@ fn stored(
     client_id: ClientId,
     words: String,
     seq: Seq,
-) -> Sent {
-    Sent {
+) -> AckedMessage {
+    AckedMessage {
         conversation,
         sender: member.id.clone(),
         client_id,

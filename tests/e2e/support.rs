@@ -31,6 +31,6 @@ pub(crate) use raw::{BINARY_BYTE, CLOSE_BYTE, Ended, Raw, TEXT_BYTE, frame, fram
 pub(crate) use role::DatabaseRole;
 pub(crate) use stream::RefusingStream;
 pub(crate) use tokens::{Key, TOKEN_AUDIENCE, TOKEN_ISSUER, claims, hs256, jwks, unsigned};
-pub(crate) use traffic::{Sent, Traffic};
+pub(crate) use traffic::{AckedMessage, Traffic};
 pub(crate) use wait::{eventually, is_soak, soak};
 pub(crate) use witness::{Readers, Witness};

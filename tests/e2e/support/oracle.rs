@@ -9,7 +9,7 @@ use confab_protocol::resource::{Message, MessageBody};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Cluster, Member, Sent};
+use super::{AckedMessage, Cluster, Member};
 
 /// How long after the last commit an event may still be on its way.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,8 +113,8 @@ pub(crate) fn assert_hears_only(member: &Member, conversations: &[ConversationId
 }
 
 /// Asserts that everything acknowledged is stored once, with the seq that was acknowledged and the words that were sent.
-pub(crate) async fn assert_stored(cluster: &Cluster, sent: &[Sent]) {
-    let mut by_conversation: BTreeMap<ConversationId, Vec<&Sent>> = BTreeMap::new();
+pub(crate) async fn assert_stored(cluster: &Cluster, sent: &[AckedMessage]) {
+    let mut by_conversation: BTreeMap<ConversationId, Vec<&AckedMessage>> = BTreeMap::new();
     for sent in sent {
         by_conversation
             .entry(sent.conversation)
