@@ -38,12 +38,12 @@ pub struct Monitor {
     /// Which of several it is about, in the field `subject`.
     subject: Option<String>,
     is_failing: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<FailureState>,
 }
 
 /// A failing condition.
 #[derive(Debug, Default)]
-struct State {
+struct FailureState {
     /// The first failure since it last held.
     since: Option<Instant>,
     /// The last one.
@@ -56,7 +56,7 @@ struct State {
 
 /// A warning that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Due {
+enum DueWarning {
     /// The first since it held.
     Begin,
     /// It has failed for so long by now.
@@ -71,7 +71,7 @@ impl Monitor {
             condition,
             subject: None,
             is_failing: AtomicBool::new(false),
-            state: Mutex::new(State {
+            state: Mutex::new(FailureState {
                 since: None,
                 failed: None,
                 has_succeeded: false,
@@ -140,7 +140,7 @@ impl Monitor {
         }
     }
 
-    fn note_failure(&self, now: Instant) -> Option<Due> {
+    fn note_failure(&self, now: Instant) -> Option<DueWarning> {
         let mut state = self.lock();
         // Under the lock, as it is cleared: else it could say that all is well where a failure was noted.
         self.is_failing.store(true, Ordering::Relaxed);
@@ -174,12 +174,12 @@ impl Monitor {
             return None;
         }
         self.is_failing.store(false, Ordering::Relaxed);
-        let State { since, told, .. } = std::mem::take(&mut *state);
+        let FailureState { since, told, .. } = std::mem::take(&mut *state);
         told.and(since)
             .map(|since| now.saturating_duration_since(since))
     }
 
-    fn warn(&self, due: Due, reason: &dyn fmt::Display) {
+    fn warn(&self, due: DueWarning, reason: &dyn fmt::Display) {
         let subject = self.subject.as_deref();
         let Condition {
             name,
@@ -188,10 +188,10 @@ impl Monitor {
             ..
         } = self.condition;
         match due {
-            Due::Begin => {
+            DueWarning::Begin => {
                 warn!(condition = name, subject, error = %reason, remedy, "{fails}");
             }
-            Due::Reminder(lasting) => warn!(
+            DueWarning::Reminder(lasting) => warn!(
                 condition = name,
                 subject,
                 error = %reason,
@@ -214,7 +214,7 @@ impl Monitor {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FailureState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -226,16 +226,16 @@ impl fmt::Debug for Monitor {
     }
 }
 
-impl State {
+impl FailureState {
     /// The line that a failure at `now` is due.
-    fn due(&self, patience: Duration, now: Instant) -> Option<Due> {
+    fn due(&self, patience: Duration, now: Instant) -> Option<DueWarning> {
         let since = self.since.unwrap_or(now);
         let lasting = now.saturating_duration_since(since);
         match self.told {
-            None => (lasting >= patience).then_some(Due::Begin),
+            None => (lasting >= patience).then_some(DueWarning::Begin),
             Some(told) => {
                 let silence = now.saturating_duration_since(told);
-                (silence >= REMINDER_INTERVAL).then_some(Due::Reminder(lasting))
+                (silence >= REMINDER_INTERVAL).then_some(DueWarning::Reminder(lasting))
             }
         }
     }
@@ -264,17 +264,20 @@ mod tests {
         let monitor = monitor(0);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(monitor.note_failure(at(0)), Some(Due::Begin));
+        assert_eq!(monitor.note_failure(at(0)), Some(DueWarning::Begin));
         for second in 1..60 {
             assert_eq!(monitor.note_failure(at(second)), None);
         }
         let minute = Duration::from_secs(60);
-        assert_eq!(monitor.note_failure(at(60)), Some(Due::Reminder(minute)));
+        assert_eq!(
+            monitor.note_failure(at(60)),
+            Some(DueWarning::Reminder(minute))
+        );
         assert_eq!(monitor.note_failure(at(119)), None);
         let lasted = Duration::from_secs(130);
         assert_eq!(monitor.note_holding(at(130), Duration::ZERO), Some(lasted));
         assert_eq!(monitor.note_holding(at(131), Duration::ZERO), None);
-        assert_eq!(monitor.note_failure(at(132)), Some(Due::Begin));
+        assert_eq!(monitor.note_failure(at(132)), Some(DueWarning::Begin));
     }
 
     #[test]
@@ -286,7 +289,7 @@ mod tests {
         assert_eq!(monitor.note_failure(at(1999)), None);
         assert_eq!(monitor.note_holding(at(1999), Duration::ZERO), None);
         assert_eq!(monitor.note_failure(at(2000)), None);
-        assert_eq!(monitor.note_failure(at(4000)), Some(Due::Begin));
+        assert_eq!(monitor.note_failure(at(4000)), Some(DueWarning::Begin));
     }
 
     #[test]
@@ -294,7 +297,7 @@ mod tests {
         let monitor = monitor(0);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(monitor.note_failure(at(0)), Some(Due::Begin));
+        assert_eq!(monitor.note_failure(at(0)), Some(DueWarning::Begin));
         assert_eq!(monitor.note_success(at(2)), None);
         assert_eq!(monitor.note_failure(at(4)), None);
         assert_eq!(monitor.note_success(at(6)), None);
@@ -307,11 +310,11 @@ mod tests {
         let monitor = monitor(0);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(monitor.note_failure(at(0)), Some(Due::Begin));
+        assert_eq!(monitor.note_failure(at(0)), Some(DueWarning::Begin));
         assert_eq!(monitor.note_time(at(60)), None, "nothing went well");
         assert_eq!(
             monitor.note_failure(at(60)),
-            Some(Due::Reminder(at(60) - start))
+            Some(DueWarning::Reminder(at(60) - start))
         );
         assert_eq!(monitor.note_success(at(61)), None);
         assert_eq!(monitor.note_time(at(62)), None);

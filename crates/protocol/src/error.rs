@@ -9,7 +9,7 @@ mod fields;
 pub use fields::{FieldError, FieldErrors};
 
 /// One row of the table.
-struct Row {
+struct CodeRow {
     name: &'static str,
     status: u16,
     title: &'static str,
@@ -28,9 +28,9 @@ macro_rules! codes {
             /// Every code, in the order of the table.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            const fn row(self) -> Row {
+            const fn row(self) -> CodeRow {
                 match self {
-                    $(Self::$variant => Row { name: $name, status: $status, title: $title, retryable: $retryable },)*
+                    $(Self::$variant => CodeRow { name: $name, status: $status, title: $title, retryable: $retryable },)*
                 }
             }
         }

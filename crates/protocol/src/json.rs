@@ -93,27 +93,27 @@ pub struct Fields<'a> {
 }
 
 /// The first members, and how many are beyond them.
-struct Members<'a, const MAX: usize>(Vec<(Cow<'a, str>, &'a RawValue)>, u64);
+struct ObjectMembers<'a, const MAX: usize>(Vec<(Cow<'a, str>, &'a RawValue)>, u64);
 
 /// The members of an object, however many.
-type AllMembers<'a> = Members<'a, { usize::MAX }>;
+type AllMembers<'a> = ObjectMembers<'a, { usize::MAX }>;
 
-impl<'de, const MAX: usize> Deserialize<'de> for Members<'de, MAX> {
+impl<'de, const MAX: usize> Deserialize<'de> for ObjectMembers<'de, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Name<'a>(Cow<'a, str>);
-        impl<'de> Deserialize<'de> for Name<'de> {
+        struct MemberName<'a>(Cow<'a, str>);
+        impl<'de> Deserialize<'de> for MemberName<'de> {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct NameVisitor;
                 impl<'de> Visitor<'de> for NameVisitor {
-                    type Value = Name<'de>;
+                    type Value = MemberName<'de>;
                     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                         f.write_str("a member name")
                     }
-                    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
-                        Ok(Name(Cow::Borrowed(name)))
+                    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<MemberName<'de>, E> {
+                        Ok(MemberName(Cow::Borrowed(name)))
                     }
-                    fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
-                        Ok(Name(Cow::Owned(name.to_owned())))
+                    fn visit_str<E>(self, name: &str) -> Result<MemberName<'de>, E> {
+                        Ok(MemberName(Cow::Owned(name.to_owned())))
                     }
                 }
                 deserializer.deserialize_str(NameVisitor)
@@ -121,15 +121,15 @@ impl<'de, const MAX: usize> Deserialize<'de> for Members<'de, MAX> {
         }
         struct MembersVisitor<const MAX: usize>;
         impl<'de, const MAX: usize> Visitor<'de> for MembersVisitor<MAX> {
-            type Value = Members<'de, MAX>;
+            type Value = ObjectMembers<'de, MAX>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
                 let mut beyond = 0;
-                while let Some((Name(name), value)) =
-                    map.next_entry::<Name<'de>, &'de RawValue>()?
+                while let Some((MemberName(name), value)) =
+                    map.next_entry::<MemberName<'de>, &'de RawValue>()?
                 {
                     if members.len() < MAX {
                         members.push((name, value));
@@ -137,7 +137,7 @@ impl<'de, const MAX: usize> Deserialize<'de> for Members<'de, MAX> {
                         beyond += 1;
                     }
                 }
-                Ok(Members(members, beyond))
+                Ok(ObjectMembers(members, beyond))
             }
         }
         deserializer.deserialize_map(MembersVisitor::<MAX>)
@@ -158,7 +158,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// As [`Self::parse`].
     pub fn parse_at(bytes: &'a [u8], prefix: &'static str) -> Result<Self, Failure> {
-        let Members::<MAX_MEMBERS>(members, beyond) =
+        let ObjectMembers::<MAX_MEMBERS>(members, beyond) =
             serde_json::from_slice(bytes).map_err(|error| {
                 let what = if error.is_data() {
                     "must be a JSON object"

@@ -34,7 +34,7 @@ impl<'a> Canonical<'a> {
     /// Reads a text that is known to be JSON; none where it is not, or is nested too deep.
     #[must_use]
     pub fn read(text: &'a str) -> Option<Self> {
-        let mut reader = Reader { rest: text };
+        let mut reader = CanonicalReader { rest: text };
         let value = reader.value(MAX_DEPTH)?;
         reader.skip_space();
         reader.rest.is_empty().then_some(value)
@@ -100,11 +100,11 @@ impl<'a> Canonical<'a> {
     }
 }
 
-struct Reader<'a> {
+struct CanonicalReader<'a> {
     rest: &'a str,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> CanonicalReader<'a> {
     fn skip_space(&mut self) {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
     }

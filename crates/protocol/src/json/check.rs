@@ -36,7 +36,7 @@ pub struct Fault {
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(text: &str) -> Result<(), Fault> {
-    let mut place = Place::default();
+    let mut place = CheckPlace::default();
     match pass(text, &mut place) {
         Ok(()) if place.has_huge => {
             // Few texts have one: only then are their digits looked at.
@@ -48,9 +48,9 @@ pub fn check(text: &str) -> Result<(), Fault> {
     }
 }
 
-fn pass<'de>(text: &'de str, place: &mut Place<'de>) -> Result<(), serde_json::Error> {
+fn pass<'de>(text: &'de str, place: &mut CheckPlace<'de>) -> Result<(), serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = Value {
+    let value = CheckedValue {
         place,
         depth: MAX_DEPTH,
     };
@@ -58,9 +58,9 @@ fn pass<'de>(text: &'de str, place: &mut Place<'de>) -> Result<(), serde_json::E
 }
 
 fn fault(text: &str) -> Result<(), Fault> {
-    let mut place = Place {
+    let mut place = CheckPlace {
         is_traced: true,
-        ..Place::default()
+        ..CheckPlace::default()
     };
     pass(text, &mut place).map_err(|error| {
         let text = error.to_string();
@@ -74,32 +74,32 @@ fn fault(text: &str) -> Result<(), Fault> {
 
 /// Where in the text the pass is.
 #[derive(Debug, Default)]
-struct Place<'de> {
+struct CheckPlace<'de> {
     /// The names of the objects that are not at their end, an object's behind those of the one it stands in.
     names: Vec<Cow<'de, str>>,
     /// Whether the way to it is kept.
     is_traced: bool,
-    steps: Vec<Step>,
+    steps: Vec<PathStep>,
     /// Whether there was a number that may be an integer of more than 64 bits.
     has_huge: bool,
 }
 
 /// One step of a pointer.
 #[derive(Debug, Clone, Copy)]
-enum Step {
+enum PathStep {
     /// Into the member with this name.
-    Name(usize),
+    MemberName(usize),
     /// Into this item.
     Item(usize),
 }
 
-impl<'de> Place<'de> {
+impl<'de> CheckPlace<'de> {
     /// A member's name was read, of an object whose names begin at `first`.
     fn enter<E: Error>(&mut self, name: Cow<'de, str>, first: usize) -> Result<(), E> {
         let has_nul = name.contains('\0');
         let before = self.names.get(first..).unwrap_or_default();
         let is_twice = before.len() < MAX_COMPARED && before.contains(&name);
-        self.step(Step::Name(self.names.len()));
+        self.step(PathStep::MemberName(self.names.len()));
         self.names.push(name);
         match (has_nul, is_twice) {
             (true, _) => Err(E::custom(NUL_REFUSED)),
@@ -114,7 +114,7 @@ impl<'de> Place<'de> {
         if own.len() > MAX_COMPARED {
             own.sort_unstable();
             if let Some(at) = own.array_windows().position(|[a, b]| a == b) {
-                self.step(Step::Name(first + at));
+                self.step(PathStep::MemberName(first + at));
                 return Err(E::custom(DUPLICATE_REFUSED));
             }
         }
@@ -122,7 +122,7 @@ impl<'de> Place<'de> {
         Ok(())
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: PathStep) {
         if self.is_traced {
             self.steps.push(step);
         }
@@ -133,8 +133,8 @@ impl<'de> Place<'de> {
         for step in &self.steps {
             pointer.push('/');
             match step {
-                Step::Item(at) => pointer.push_str(&at.to_string()),
-                Step::Name(at) => {
+                PathStep::Item(at) => pointer.push_str(&at.to_string()),
+                PathStep::MemberName(at) => {
                     pointer.push_str(&escaped(self.names.get(*at).map_or("", Cow::as_ref)));
                 }
             }
@@ -153,27 +153,27 @@ pub(crate) fn escaped(name: &str) -> String {
 }
 
 /// The seed and visitor of a value: it visits everything.
-struct Value<'p, 'de> {
-    place: &'p mut Place<'de>,
+struct CheckedValue<'p, 'de> {
+    place: &'p mut CheckPlace<'de>,
     /// How much deeper it may go.
     depth: usize,
 }
 
-impl Value<'_, '_> {
+impl CheckedValue<'_, '_> {
     fn inside<E: Error>(&self) -> Result<usize, E> {
         let too_deep = || E::custom(format!("must not be nested deeper than {MAX_DEPTH}"));
         self.depth.checked_sub(1).ok_or_else(too_deep)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_, 'de> {
+impl<'de> DeserializeSeed<'de> for CheckedValue<'_, 'de> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Value<'_, 'de> {
+impl<'de> Visitor<'de> for CheckedValue<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,12 +209,15 @@ impl<'de> Visitor<'de> for Value<'_, 'de> {
         let depth = self.inside()?;
         let place = self.place;
         let own = place.steps.len();
-        place.step(Step::Item(0));
+        place.step(PathStep::Item(0));
         let mut at = 0;
-        while items.next_element_seed(Value { place, depth })?.is_some() {
+        while items
+            .next_element_seed(CheckedValue { place, depth })?
+            .is_some()
+        {
             at += 1;
             if let Some(step) = place.steps.get_mut(own) {
-                *step = Step::Item(at);
+                *step = PathStep::Item(at);
             }
         }
         place.steps.truncate(own);
@@ -225,8 +228,11 @@ impl<'de> Visitor<'de> for Value<'_, 'de> {
         let depth = self.inside()?;
         let place = self.place;
         let (first, own) = (place.names.len(), place.steps.len());
-        while members.next_key_seed(Name { place, first })?.is_some() {
-            members.next_value_seed(Value { place, depth })?;
+        while members
+            .next_key_seed(MemberName { place, first })?
+            .is_some()
+        {
+            members.next_value_seed(CheckedValue { place, depth })?;
             place.steps.truncate(own);
         }
         place.leave(first)
@@ -234,20 +240,20 @@ impl<'de> Visitor<'de> for Value<'_, 'de> {
 }
 
 /// The seed and visitor of a member's name.
-struct Name<'p, 'de> {
-    place: &'p mut Place<'de>,
+struct MemberName<'p, 'de> {
+    place: &'p mut CheckPlace<'de>,
     /// Where the names of its object begin.
     first: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Name<'_, 'de> {
+impl<'de> DeserializeSeed<'de> for MemberName<'_, 'de> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl<'de> Visitor<'de> for Name<'_, 'de> {
+impl<'de> Visitor<'de> for MemberName<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -264,20 +270,20 @@ impl<'de> Visitor<'de> for Name<'_, 'de> {
 }
 
 /// Refuses integers of more than 64 bits. A double may be written as one (JavaScript does it below 10^21), and is no such integer.
-fn no_long_integer<'a>(value: &Canonical<'a>, place: &mut Place<'a>) -> Result<(), Fault> {
+fn no_long_integer<'a>(value: &Canonical<'a>, place: &mut CheckPlace<'a>) -> Result<(), Fault> {
     match value {
         Canonical::Number(text) if is_beyond_64_bits(text) => Err(Fault {
             pointer: place.pointer(),
             message: TOO_LONG.to_owned(),
         }),
         Canonical::List(items) => items.iter().enumerate().try_for_each(|(at, item)| {
-            place.steps.push(Step::Item(at));
+            place.steps.push(PathStep::Item(at));
             no_long_integer(item, place)?;
             place.steps.pop();
             Ok(())
         }),
         Canonical::Object(members) => members.iter().try_for_each(|(name, member)| {
-            place.steps.push(Step::Name(place.names.len()));
+            place.steps.push(PathStep::MemberName(place.names.len()));
             place.names.push(name.clone());
             no_long_integer(member, place)?;
             place.names.pop();

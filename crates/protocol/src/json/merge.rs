@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::{AllMembers, JsonText, Members};
+use super::{AllMembers, JsonText, ObjectMembers};
 
 /// What `patch` makes of `target`: members that it gives are set, objects are merged into, and null removes.
 ///
@@ -19,12 +19,12 @@ fn merge(target: &str, patch: &str) -> Result<String, serde_json::Error> {
     }
     let mut merged = Merged::default();
     if is_object(target) {
-        let Members(members, _): AllMembers<'_> = serde_json::from_str(target)?;
+        let ObjectMembers(members, _): AllMembers<'_> = serde_json::from_str(target)?;
         for (name, value) in members {
             merged.set(name, Cow::Borrowed(value.get()));
         }
     }
-    let Members(changes, _): AllMembers<'_> = serde_json::from_str(patch)?;
+    let ObjectMembers(changes, _): AllMembers<'_> = serde_json::from_str(patch)?;
     for (name, change) in changes {
         if change.get() == "null" {
             merged.remove(&name);
