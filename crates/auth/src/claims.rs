@@ -83,7 +83,7 @@ pub(crate) struct Rules {
 
 /// The times that a token names.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Times {
+pub(crate) struct TokenTimes {
     pub(crate) issued_at: OffsetDateTime,
     pub(crate) expires_at: OffsetDateTime,
     not_before: Option<OffsetDateTime>,
@@ -187,12 +187,12 @@ impl Rules {
         Ok(self.session.read(claims, Part::Login)?.unwrap_or_default())
     }
 
-    pub(crate) fn times(&self, claims: &Map<String, Value>) -> Result<Times, Defect> {
+    pub(crate) fn times(&self, claims: &Map<String, Value>) -> Result<TokenTimes, Defect> {
         let not_before = match claims.contains_key("nbf") || self.not_before_required {
             true => Some(numeric_date(claims, Part::NotBefore, "nbf")?),
             false => None,
         };
-        let times = Times {
+        let times = TokenTimes {
             issued_at: numeric_date(claims, Part::IssuedAt, "iat")?,
             expires_at: numeric_date(claims, Part::Expiry, "exp")?,
             not_before,
@@ -203,7 +203,7 @@ impl Rules {
         Ok(times)
     }
 
-    pub(crate) fn check_times(&self, times: Times, now: OffsetDateTime) -> Result<(), AuthError> {
+    pub(crate) fn check_times(&self, times: TokenTimes, now: OffsetDateTime) -> Result<(), AuthError> {
         if now.saturating_sub(self.leeway) >= times.expires_at {
             return Err(AuthError::Expired);
         }

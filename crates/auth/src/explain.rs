@@ -6,11 +6,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
-use crate::claims::{Named, Rules, Times};
+use crate::claims::{Named, Rules, TokenTimes};
 use crate::error::{AuthError, Defect};
 use crate::issuers::{self, Issuer};
 use crate::scope::USUAL_CLAIMS;
-use crate::token::Token;
+use crate::token::ParsedToken;
 
 /// The most of a stranger's text that is shown, in characters.
 const MAX_SHOWN_CHARS: usize = 200;
@@ -63,7 +63,7 @@ pub(crate) fn explain(issuers: &[Arc<Issuer>], token: &str, now: OffsetDateTime)
         is_ok
     };
     'looking: {
-        let token = match Token::parse(token) {
+        let token = match ParsedToken::parse(token) {
             Ok(token) => token,
             Err(defect) => {
                 add("form", Err(defect.into()));
@@ -107,7 +107,7 @@ pub(crate) fn explain(issuers: &[Arc<Issuer>], token: &str, now: OffsetDateTime)
     Explanation { findings }
 }
 
-fn form(token: &Token<'_>) -> String {
+fn form(token: &ParsedToken<'_>) -> String {
     let key = token.key_id.as_deref();
     let key = key.map_or_else(
         || "without a key id".to_owned(),
@@ -124,7 +124,7 @@ fn issuer_text(issuer: &Issuer, claims: &Map<String, Value>) -> Result<String, D
     Ok(format!("{iss}: {}", issuer.name))
 }
 
-fn key_text(issuer: &Issuer, token: &Token<'_>) -> Result<String, AuthError> {
+fn key_text(issuer: &Issuer, token: &ParsedToken<'_>) -> Result<String, AuthError> {
     if !issuer.algorithms.contains(&token.algorithm) {
         return Err(Defect::Algorithm.into());
     }
@@ -182,7 +182,7 @@ fn claim_texts(rules: &Rules, claims: &Map<String, Value>) -> Vec<Found> {
     ]
 }
 
-fn times_text(times: Times, now: OffsetDateTime) -> String {
+fn times_text(times: TokenTimes, now: OffsetDateTime) -> String {
     let whole = |duration: Duration| Duration::seconds(duration.whole_seconds());
     let left = whole(times.expires_at - now);
     let life = whole(times.expires_at - times.issued_at);
@@ -222,7 +222,7 @@ pub struct Outline {
 /// The outline of a token; none where it cannot be read. All texts are a stranger's, cut short and escaped.
 #[must_use]
 pub fn outline(token: &str) -> Option<Outline> {
-    let token = Token::parse(token).ok()?;
+    let token = ParsedToken::parse(token).ok()?;
     let claims = token.claims().ok()?;
     let texts = |value: &Value| match value {
         Value::String(text) => vec![shown(text)],

@@ -26,12 +26,12 @@ pub(crate) struct Issuer {
     pub(crate) rules: Rules,
     shares_tenants: bool,
     /// What it was made of.
-    entry: Entry,
+    entry: IssuerEntry,
 }
 
 /// An issuer as settings and files have it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Entry {
+pub(crate) struct IssuerEntry {
     name: String,
     settings: IssuerSettings,
     /// The public key, be it given or read from a file; empty where there is a key set instead.
@@ -58,7 +58,7 @@ pub(crate) fn read(settings: &Settings) -> Result<Vec<Arc<Issuer>>, SettingsErro
 ///
 /// # Errors
 /// When a file cannot be read, or is none of issuers.
-fn written(settings: &Settings) -> Result<Vec<Entry>, SettingsError> {
+fn written(settings: &Settings) -> Result<Vec<IssuerEntry>, SettingsError> {
     let mut written = Vec::new();
     if settings.issuers.is_none() || !settings.flags.is_unset() {
         let mut flags = settings.flags.clone();
@@ -68,7 +68,7 @@ fn written(settings: &Settings) -> Result<Vec<Entry>, SettingsError> {
             // The issuer of the flags was the only one for long, and speaks for all tenants unless told otherwise.
             flags.tenant_prefix = Some(String::new());
         }
-        written.push(Entry::new(
+        written.push(IssuerEntry::new(
             "the issuer of the flags --jwt-…".to_owned(),
             flags,
         )?);
@@ -80,7 +80,7 @@ fn written(settings: &Settings) -> Result<Vec<Entry>, SettingsError> {
                 .first()
                 .map_or("without an issuer", String::as_str);
             let name = format!("issuer {} of {} ({iss})", number + 1, path.display());
-            written.push(Entry::new(name, entry)?);
+            written.push(IssuerEntry::new(name, entry)?);
         }
     }
     Ok(written)
@@ -91,11 +91,11 @@ fn written(settings: &Settings) -> Result<Vec<Entry>, SettingsError> {
 /// # Errors
 /// What is wrong with one of them, or between two.
 fn build(
-    written: Vec<Entry>,
+    written: Vec<IssuerEntry>,
     settings: &Settings,
     known: &[Arc<Issuer>],
 ) -> Result<Vec<Arc<Issuer>>, SettingsError> {
-    let issuer = |entry: Entry| match known.iter().find(|issuer| issuer.entry == entry) {
+    let issuer = |entry: IssuerEntry| match known.iter().find(|issuer| issuer.entry == entry) {
         Some(same) => Ok(Arc::clone(same)),
         None => Issuer::new(entry, settings, known).map(Arc::new),
     };
@@ -118,7 +118,7 @@ fn entries(path: &Path) -> Result<Vec<IssuerSettings>, SettingsError> {
     }
 }
 
-impl Entry {
+impl IssuerEntry {
     fn new(name: String, settings: IssuerSettings) -> Result<Self, SettingsError> {
         let pem = match settings.source() {
             Ok(Source::Key(text)) => pem(text),
@@ -148,7 +148,7 @@ fn pem(text: &str) -> Result<String, IssuerError> {
 }
 
 impl Issuer {
-    fn new(entry: Entry, settings: &Settings, known: &[Arc<Self>]) -> Result<Self, SettingsError> {
+    fn new(entry: IssuerEntry, settings: &Settings, known: &[Arc<Self>]) -> Result<Self, SettingsError> {
         let url = &entry.settings.jwks_url;
         let same_set = known
             .iter()

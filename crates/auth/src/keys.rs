@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::algorithm::Algorithm;
 use crate::error::{AuthError, Defect};
-use crate::settings::{IssuerError, IssuerSettings, Pace, Source};
+use crate::settings::{IssuerError, IssuerSettings, FetchPace, Source};
 use fetch::Remote;
 pub(crate) use key::KeyRefused;
 use key::VerificationKey;
@@ -41,18 +41,18 @@ pub(crate) struct Keys {
     issuer: String,
     fetching: Monitor,
     remote: Option<Remote>,
-    pace: Pace,
-    state: watch::Sender<State>,
-    asked: Mutex<Asked>,
+    pace: FetchPace,
+    state: watch::Sender<KeysState>,
+    asked: Mutex<FetchRequests>,
     wanted: Notify,
 }
 
 /// What the last fetches gave.
 #[derive(Debug, Default)]
-struct State {
+struct KeysState {
     /// The last good set.
     set: Option<Arc<KeySet>>,
-    /// The number of the last [`Asked`] that a fetch has answered, be it with a failure.
+    /// The number of the last [`FetchRequests`] that a fetch has answered, be it with a failure.
     answered: u64,
     /// Whether any fetch has ended, be it with a failure.
     were_asked_for: bool,
@@ -60,12 +60,12 @@ struct State {
 
 /// The callers' requests for another fetch, by number.
 #[derive(Debug, Default)]
-struct Asked {
+struct FetchRequests {
     number: u64,
     at: Option<Instant>,
 }
 
-impl Asked {
+impl FetchRequests {
     /// The number to wait for: that of a request on the way, or of a new one; none where the last is not long enough ago.
     fn ask(&mut self, answered: u64, now: Instant, interval: Duration) -> Option<u64> {
         if self.number > answered {
@@ -89,7 +89,7 @@ impl Keys {
         issuer: &str,
         settings: &IssuerSettings,
         pem: &str,
-        pace: Pace,
+        pace: FetchPace,
     ) -> Result<Self, IssuerError> {
         let (remote, set) = match settings.source()? {
             Source::Url(url) => (Some(Remote::new(url, pace.timeout)?), None),
@@ -100,7 +100,7 @@ impl Keys {
             fetching: Monitor::about(KEY_SET, issuer.to_owned()),
             remote,
             pace,
-            state: watch::Sender::new(State {
+            state: watch::Sender::new(KeysState {
                 set,
                 answered: 0,
                 were_asked_for: false,
@@ -220,13 +220,13 @@ impl Keys {
         }
     }
 
-    fn asked(&self) -> std::sync::MutexGuard<'_, Asked> {
+    fn asked(&self) -> std::sync::MutexGuard<'_, FetchRequests> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The time to the next fetch after so many `failures` in a row.
-fn pause(failures: u32, pace: Pace) -> Duration {
+fn pause(failures: u32, pace: FetchPace) -> Duration {
     match failures.checked_sub(1) {
         None => pace.max_age,
         Some(doublings) => FIRST_RETRY

@@ -211,9 +211,9 @@ impl Settings {
     }
 
     /// The three times of fetching.
-    pub(crate) fn pace(&self) -> Pace {
+    pub(crate) fn pace(&self) -> FetchPace {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-        Pace {
+        FetchPace {
             interval: seconds(self.jwks_interval),
             max_age: seconds(self.jwks_max_age),
             timeout: seconds(self.jwks_timeout),
@@ -223,7 +223,7 @@ impl Settings {
 
 /// When a key set is fetched.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
+pub(crate) struct FetchPace {
     /// The shortest time between two fetches for unknown key ids.
     pub(crate) interval: Duration,
     /// The time after which it is fetched in any case.

@@ -16,7 +16,7 @@ const MAX_KEY_ID: usize = 256;
 
 /// A token in its parts. Nothing of it is believed yet: the signature was not checked.
 #[derive(Debug)]
-pub(crate) struct Token<'a> {
+pub(crate) struct ParsedToken<'a> {
     /// `alg`.
     pub(crate) algorithm: Algorithm,
     /// `kid`.
@@ -28,7 +28,7 @@ pub(crate) struct Token<'a> {
     payload: &'a str,
 }
 
-impl<'a> Token<'a> {
+impl<'a> ParsedToken<'a> {
     /// Takes a token apart. `jku`, `x5u`, `jwk` and `x5c` are not looked at: keys come from the settings alone.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ mod tests {
 
     fn parsed(header: &str) -> Result<Algorithm, Defect> {
         let text = format!("{}.e30.AAAA", URL_SAFE_NO_PAD.encode(header));
-        Token::parse(&text).map(|token| token.algorithm)
+        ParsedToken::parse(&text).map(|token| token.algorithm)
     }
 
     #[test]
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn only_the_compact_form_in_strict_base64url_is_read() {
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#);
-        let of = |text: String| Token::parse(&text).map(|_| ()).unwrap_err();
+        let of = |text: String| ParsedToken::parse(&text).map(|_| ()).unwrap_err();
         for text in ["", ".", "a", "a.b", r#"{"payload":""}"#] {
             assert_eq!(of(text.into()), Defect::NotCompact, "{text}");
         }

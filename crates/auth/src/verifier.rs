@@ -11,7 +11,7 @@ use crate::error::{AuthError, Defect};
 use crate::explain::{self, Explanation};
 use crate::issuers::{self, Files, Issuer};
 use crate::settings::{Settings, SettingsError};
-use crate::token::Token;
+use crate::token::ParsedToken;
 
 /// Verifies tokens by the settings and the keys of their issuers.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Verifier {
         if token.is_empty() {
             return Err(AuthError::Missing);
         }
-        let token = Token::parse(token)?;
+        let token = ParsedToken::parse(token)?;
         // Of several issuers the token says whose it is; nothing of that is believed but by that issuer's key.
         let issuers = self.issuers();
         let (issuer, claims) = match &*issuers {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Entry, Issuer, build, written};
+use super::{IssuerEntry, Issuer, build, written};
 use crate::settings::{Settings, SettingsError};
 
 /// How often the files are read: their contents are compared, since a file that is replaced by a link may keep any time.
@@ -13,7 +13,7 @@ const READ_PERIOD: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     /// What stands in them, where it can be read and yet not be used.
-    refused: Option<Vec<Entry>>,
+    refused: Option<Vec<IssuerEntry>>,
     /// What the log was told of them.
     complaint: Option<String>,
 }

@@ -268,11 +268,11 @@ fn file_that_cannot_be_used_is_refused_with_its_reason() {
 #[tokio::test]
 async fn one_key_set_that_is_away_keeps_no_other_issuer_out() {
     use crate::mint::jwks;
-    use crate::testing::server::{Answer, Server};
+    use crate::testing::server::{ServerAnswer, Server};
     let (here, away) = (Key::generate().unwrap(), Key::generate().unwrap());
     let (one, two) = (
-        Server::start(Answer::Body(jwks([&here]))).await,
-        Server::start(Answer::Raw(String::new())).await,
+        Server::start(ServerAnswer::Body(jwks([&here]))).await,
+        Server::start(ServerAnswer::Raw(String::new())).await,
     );
     let entry = |iss: &str, url: &str| {
         format!(
@@ -293,7 +293,7 @@ async fn one_key_set_that_is_away_keeps_no_other_issuer_out() {
     };
     assert_eq!(judged(&here, "one").await, Ok("one".into()));
     assert_eq!(judged(&away, "two").await, Err(AuthError::Unavailable));
-    two.answer(Answer::Body(jwks([&away])));
+    two.answer(ServerAnswer::Body(jwks([&away])));
     verifier.fetch().await;
     assert_eq!(judged(&away, "two").await, Ok("two".into()));
 }

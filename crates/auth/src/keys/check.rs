@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
     use crate::mint::{Key, jwks};
-    use crate::testing::server::{Answer, Server};
+    use crate::testing::server::{ServerAnswer, Server};
     use crate::testing::settings;
 
     async fn checked(url: &str, more: &[&str]) -> Vec<Check> {
@@ -128,7 +128,7 @@ mod tests {
         let length = body.len();
         let raw =
             format!("HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: {length}\r\n\r\n{body}");
-        let server = Server::start(Answer::Raw(raw)).await;
+        let server = Server::start(ServerAnswer::Raw(raw)).await;
         let checks = checked(&server.url, &[]).await;
         let [keys, clock] = checks.as_slice() else {
             panic!("{checks:?}");
@@ -140,32 +140,32 @@ mod tests {
 
     #[tokio::test]
     async fn each_way_to_no_keys_has_its_remedy() {
-        let server = Server::start(Answer::Stall).await;
+        let server = Server::start(ServerAnswer::Stall).await;
         let rsa = Key::generate_rsa().unwrap();
         let twice = [&rsa, &rsa];
         for (answer, cause, remedy) in [
             (
-                Answer::Raw("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned()),
+                ServerAnswer::Raw("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned()),
                 "answered 404 Not Found",
                 "openid-configuration",
             ),
             (
-                Answer::Raw("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n".to_owned()),
+                ServerAnswer::Raw("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n".to_owned()),
                 "answered 302 Found",
                 "redirects are not followed",
             ),
             (
-                Answer::Body("<!doctype html><title>Sign in</title>".to_owned()),
+                ServerAnswer::Body("<!doctype html><title>Sign in</title>".to_owned()),
                 "not a key set: expected value at line 1 column 1",
                 "not to a page",
             ),
             (
-                Answer::Body("{\"keys\": []}".to_owned()),
+                ServerAnswer::Body("{\"keys\": []}".to_owned()),
                 "no key of use among 0",
                 "RS256",
             ),
             (
-                Answer::Body(jwks(twice)),
+                ServerAnswer::Body(jwks(twice)),
                 "ambiguous: two keys",
                 "each key once",
             ),
@@ -183,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn silent_and_absent_servers_are_told() {
-        let server = Server::start(Answer::Stall).await;
+        let server = Server::start(ServerAnswer::Stall).await;
         let checks = checked(&server.url, &[]).await;
         assert_eq!(checks[0].status, CheckStatus::Warn, "{checks:?}");
         let checks = checked("http://127.0.0.1:1/keys?secret=hidden", &[]).await;
@@ -198,7 +198,7 @@ mod tests {
     #[tokio::test]
     async fn keys_of_other_algorithms_are_told() {
         let key = Key::generate_rsa().unwrap();
-        let server = Server::start(Answer::Body(jwks([&key]))).await;
+        let server = Server::start(ServerAnswer::Body(jwks([&key]))).await;
         let checks = checked(&server.url, &["--jwt-algorithms", "ES256"]).await;
         assert_eq!(checks[0].status, CheckStatus::Fail);
         assert!(checks[0].found.contains("are for RS256"), "{checks:?}");

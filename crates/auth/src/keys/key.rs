@@ -15,7 +15,7 @@ use serde::de::IgnoredAny;
 
 use crate::algorithm::Algorithm;
 use crate::pem;
-use crate::token::Token;
+use crate::token::ParsedToken;
 
 /// What stands before the point of a P-256 key in its `SubjectPublicKeyInfo` (RFC 5480): named curve, uncompressed.
 const P256_INFO: &[u8] = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
@@ -189,7 +189,7 @@ impl VerificationKey {
     }
 
     /// Whether the token was signed with the other half of this key.
-    pub(crate) fn verifies(&self, token: &Token<'_>) -> bool {
+    pub(crate) fn verifies(&self, token: &ParsedToken<'_>) -> bool {
         let algorithm = self.algorithm.of_library();
         let signed = token.signed.as_bytes();
         token.algorithm == self.algorithm

@@ -35,7 +35,7 @@ pub(crate) struct KeySet {
 }
 
 #[derive(Deserialize)]
-struct Document<'a> {
+struct SetDocument<'a> {
     #[serde(borrow)]
     keys: Vec<&'a RawValue>,
 }
@@ -51,7 +51,7 @@ impl KeySet {
 
     /// Reads a set. Keys that are not of use are left out (RFC 7517 section 5), and said so in the log.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, SetRefused> {
-        let document: Document<'_> = serde_json::from_slice(json).map_err(SetRefused::Broken)?;
+        let document: SetDocument<'_> = serde_json::from_slice(json).map_err(SetRefused::Broken)?;
         let keys: Vec<_> = document
             .keys
             .iter()

@@ -5,7 +5,7 @@ use super::fetch::FetchError;
 use super::set::SetRefused;
 use super::*;
 use crate::mint::{Key, jwks};
-use crate::testing::server::{Answer, Server};
+use crate::testing::server::{ServerAnswer, Server};
 use crate::testing::{Running, TEST_NOW, claims, eventually};
 use crate::{Caller, Verifier};
 
@@ -16,7 +16,7 @@ const FETCH_ONCE: &[&str] = &["--jwt-jwks-interval", "3600"];
 
 #[test]
 fn a_request_on_the_way_is_shared_and_the_next_waits_for_the_interval() {
-    let (mut asked, start) = (Asked::default(), Instant::now());
+    let (mut asked, start) = (FetchRequests::default(), Instant::now());
     assert_eq!(asked.ask(0, start, FETCH_INTERVAL), Some(1));
     assert_eq!(
         asked.ask(0, start + FETCH_INTERVAL * 2, FETCH_INTERVAL),
@@ -34,7 +34,7 @@ fn a_request_on_the_way_is_shared_and_the_next_waits_for_the_interval() {
 
 #[test]
 fn failures_are_tried_again_sooner_but_never_faster_than_once_a_second() {
-    let pace = Pace {
+    let pace = FetchPace {
         interval: FETCH_INTERVAL,
         max_age: FETCH_INTERVAL * 20,
         timeout: FIRST_RETRY,
@@ -43,8 +43,8 @@ fn failures_are_tried_again_sooner_but_never_faster_than_once_a_second() {
     assert_eq!([0, 1, 2, 5, 6, 90].map(seconds), [600, 1, 2, 16, 30, 30]);
 }
 
-fn body(keys: &[&Key]) -> Answer {
-    Answer::Body(jwks(keys.iter().copied()))
+fn body(keys: &[&Key]) -> ServerAnswer {
+    ServerAnswer::Body(jwks(keys.iter().copied()))
 }
 
 async fn verify(verifier: &Verifier, key: &Key) -> Result<Caller, AuthError> {
@@ -134,7 +134,7 @@ async fn a_caller_that_goes_away_does_not_break_off_the_fetch() {
 #[tokio::test]
 async fn nothing_is_judged_before_a_set_was_loaded_and_then_it_heals_by_itself() {
     let key = Key::generate().unwrap();
-    let server = Server::start(Answer::Raw(String::new())).await;
+    let server = Server::start(ServerAnswer::Raw(String::new())).await;
     let verifier = Running::start(&server.url, &[]);
     eventually(|| server.requests() > 0).await;
     assert!(!verifier.has_keys());
@@ -147,10 +147,10 @@ async fn nothing_is_judged_before_a_set_was_loaded_and_then_it_heals_by_itself()
 #[tokio::test]
 async fn the_last_good_set_stays_in_use_whatever_the_url_answers() {
     let (good, other) = (Key::generate().unwrap(), Key::generate().unwrap());
-    let text = |keys: &str| Answer::Body(keys.to_owned());
+    let text = |keys: &str| ServerAnswer::Body(keys.to_owned());
     for bad in [
-        Answer::Raw(String::new()),
-        Answer::Raw("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n".into()),
+        ServerAnswer::Raw(String::new()),
+        ServerAnswer::Raw("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n".into()),
         text(r#"{"keys":[]}"#),
         text("<html>"),
         text(r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#),
@@ -171,7 +171,7 @@ async fn a_url_that_hangs_delays_only_unknown_keys_and_those_no_longer_than_the_
     let server = Server::start(body(&[&good])).await;
     let arguments = [FETCH_ONCE, &["--jwt-jwks-timeout", "1"]].concat();
     let verifier = Running::ready(&server.url, &arguments).await;
-    server.answer(Answer::Stall);
+    server.answer(ServerAnswer::Stall);
     let token = other.mint(&claims()).unwrap();
     let waiting = async {
         let start = Instant::now();
@@ -198,7 +198,7 @@ async fn the_set_is_fetched_again_at_its_maximum_age() {
     eventually(|| server.requests() >= 3).await;
 }
 
-async fn fetched(answer: Answer) -> (Result<KeySet, FetchError>, usize) {
+async fn fetched(answer: ServerAnswer) -> (Result<KeySet, FetchError>, usize) {
     let server = Server::start(answer).await;
     let url = server.url.parse().unwrap();
     let remote = Remote::new(&url, Duration::from_secs(1)).unwrap();
@@ -208,7 +208,7 @@ async fn fetched(answer: Answer) -> (Result<KeySet, FetchError>, usize) {
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let head = "HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n";
-    let (result, requests) = fetched(Answer::Raw(head.into())).await;
+    let (result, requests) = fetched(ServerAnswer::Raw(head.into())).await;
     assert!(matches!(result, Err(FetchError::Status(status)) if status == 302));
     assert_eq!(requests, 1);
 }
@@ -217,17 +217,17 @@ async fn redirects_are_not_followed() {
 async fn a_set_is_read_to_a_bounded_size_and_for_a_bounded_time() {
     let large = format!("{{\"keys\":[\"{}\"]}}", "x".repeat(1024 * 1024));
     assert!(matches!(
-        fetched(Answer::Body(large.clone())).await.0,
+        fetched(ServerAnswer::Body(large.clone())).await.0,
         Err(FetchError::TooLarge)
     ));
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n100010\r\n";
-    let endless = Answer::Raw(format!("{chunked}{large}"));
+    let endless = ServerAnswer::Raw(format!("{chunked}{large}"));
     assert!(matches!(
         fetched(endless).await.0,
         Err(FetchError::TooLarge)
     ));
     assert!(matches!(
-        fetched(Answer::Stall).await.0,
+        fetched(ServerAnswer::Stall).await.0,
         Err(FetchError::Slow(_))
     ));
 }
@@ -236,9 +236,9 @@ async fn a_set_is_read_to_a_bounded_size_and_for_a_bounded_time() {
 async fn a_set_that_breaks_off_is_not_used() {
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"keys\":[]}";
     assert!(matches!(
-        fetched(Answer::Raw(cut.into())).await.0,
+        fetched(ServerAnswer::Raw(cut.into())).await.0,
         Err(FetchError::Http(_))
     ));
-    let empty = fetched(Answer::Body("{\"keys\":[]}".into())).await.0;
+    let empty = fetched(ServerAnswer::Body("{\"keys\":[]}".into())).await.0;
     assert!(matches!(empty, Err(FetchError::Set(SetRefused::Empty(0)))));
 }

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 /// What the server does with a request.
 #[derive(Clone)]
-pub(crate) enum Answer {
+pub(crate) enum ServerAnswer {
     /// 200 with this body.
     Body(String),
     /// Exactly these bytes, then the end.
@@ -20,21 +20,21 @@ pub(crate) enum Answer {
 
 pub(crate) struct Server {
     pub(crate) url: String,
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     _tasks: JoinSet<()>,
 }
 
-struct Shared {
-    answer: Mutex<Answer>,
+struct ServerState {
+    answer: Mutex<ServerAnswer>,
     requests: AtomicUsize,
 }
 
 impl Server {
-    pub(crate) async fn start(answer: Answer) -> Self {
+    pub(crate) async fn start(answer: ServerAnswer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", listener.local_addr().unwrap());
         let requests = AtomicUsize::new(0);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ServerState {
             answer: Mutex::new(answer),
             requests,
         });
@@ -48,7 +48,7 @@ impl Server {
     }
 
     /// From now on it answers so.
-    pub(crate) fn answer(&self, answer: Answer) {
+    pub(crate) fn answer(&self, answer: ServerAnswer) {
         *self.shared.answer.lock().unwrap() = answer;
     }
 
@@ -58,7 +58,7 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<ServerState>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
@@ -67,7 +67,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// Answers one request. The client may go away at any time: that is no failure of the test.
-async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream, shared: &ServerState) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
@@ -76,12 +76,12 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let answer = shared.answer.lock().unwrap().clone();
     let length = |length| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
     match answer {
-        Answer::Body(body) => {
+        ServerAnswer::Body(body) => {
             stream.write_all(length(body.len()).as_bytes()).await?;
             stream.write_all(body.as_bytes()).await
         }
-        Answer::Raw(bytes) => stream.write_all(bytes.as_bytes()).await,
-        Answer::Stall => {
+        ServerAnswer::Raw(bytes) => stream.write_all(bytes.as_bytes()).await,
+        ServerAnswer::Stall => {
             stream.write_all(length(1000).as_bytes()).await?;
             stream.write_all(b"{\"keys\":[").await?;
             std::future::pending().await

@@ -8,7 +8,7 @@ use time::Duration;
 
 use super::*;
 use crate::mint::{Claims, Key, jwks};
-use crate::testing::server::{Answer, Server};
+use crate::testing::server::{ServerAnswer, Server};
 use crate::testing::{Running, TEST_NOW, claims, verifier_of};
 use crate::{Part, Scope};
 
@@ -453,11 +453,11 @@ async fn unsigned_tokens_are_invalid() {
 #[tokio::test]
 async fn keys_that_a_header_brings_or_points_to_are_never_used() {
     let (good, evil) = (key(), key());
-    let lure = Server::start(Answer::Body(jwks([&evil]))).await;
+    let lure = Server::start(ServerAnswer::Body(jwks([&evil]))).await;
     let header = json!({
         "alg": "ES256", "kid": good.kid(), "jwk": evil.jwk(), "jku": lure.url, "x5u": lure.url, "x5c": ["AAAA"],
     });
-    let server = Server::start(Answer::Body(jwks([&good]))).await;
+    let server = Server::start(ServerAnswer::Body(jwks([&good]))).await;
     let verifier = Running::ready(&server.url, &[]).await;
     let forged = evil.sign(&header, &claims().to_json()).unwrap();
     assert_eq!(

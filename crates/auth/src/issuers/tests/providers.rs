@@ -92,16 +92,16 @@ fn blocks() -> BTreeMap<String, String> {
 }
 
 /// A block, and the keys of the test that stand in for those of its issuers.
-type Entry<'a> = (&'a str, Vec<&'a Key>);
+type ProviderBlock<'a> = (&'a str, Vec<&'a Key>);
 
 /// Each provider's block with the key of its tokens.
-fn entries<'a>(shapes: &'a [Shape], blocks: &'a BTreeMap<String, String>) -> Vec<Entry<'a>> {
+fn entries<'a>(shapes: &'a [Shape], blocks: &'a BTreeMap<String, String>) -> Vec<ProviderBlock<'a>> {
     let entry = |shape: &'a Shape| (blocks[&shape.provider].as_str(), vec![shape.key()]);
     shapes.iter().map(entry).collect()
 }
 
 /// The settings of blocks, in which the keys are those of the test.
-fn verifier(blocks: &[Entry<'_>]) -> Verifier {
+fn verifier(blocks: &[ProviderBlock<'_>]) -> Verifier {
     let mut file = NamedTempFile::new().unwrap();
     for (block, keys) in blocks {
         let mut table: Table = toml::from_str(block).unwrap();

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::mint::jwks;
 use crate::testing::Running;
-use crate::testing::server::{Answer, Server};
+use crate::testing::server::{ServerAnswer, Server};
 
 /// A folder with a file of issuers in it.
 struct Folder(TempDir);
@@ -133,14 +133,14 @@ async fn broken_file_leaves_issuers_as_they_were() {
 #[tokio::test]
 async fn key_set_survives_changes_of_its_file() {
     let (one, two) = (Key::generate().unwrap(), Key::generate().unwrap());
-    let first = Server::start(Answer::Body(jwks([&one]))).await;
-    let second = Server::start(Answer::Body(jwks([&two]))).await;
+    let first = Server::start(ServerAnswer::Body(jwks([&one]))).await;
+    let second = Server::start(ServerAnswer::Body(jwks([&two]))).await;
     let entry = remote("https://one", "one", &first.url);
     let folder = Folder::new(&entry);
     let running = folder.run();
     taken(&running, &one, "https://one").await;
     // The set of the first cannot be fetched when the second comes, nor is it asked for before tokens of the second are taken.
-    first.answer(Answer::Body("gone".to_owned()));
+    first.answer(ServerAnswer::Body("gone".to_owned()));
     let both = format!("{}{entry}", remote("https://two", "two", &second.url));
     folder.write("issuers.toml", &both);
     taken(&running, &two, "https://two").await;
