@@ -203,7 +203,11 @@ impl Rules {
         Ok(times)
     }
 
-    pub(crate) fn check_times(&self, times: TokenTimes, now: OffsetDateTime) -> Result<(), AuthError> {
+    pub(crate) fn check_times(
+        &self,
+        times: TokenTimes,
+        now: OffsetDateTime,
+    ) -> Result<(), AuthError> {
         if now.saturating_sub(self.leeway) >= times.expires_at {
             return Err(AuthError::Expired);
         }

@@ -148,7 +148,11 @@ fn pem(text: &str) -> Result<String, IssuerError> {
 }
 
 impl Issuer {
-    fn new(entry: IssuerEntry, settings: &Settings, known: &[Arc<Self>]) -> Result<Self, SettingsError> {
+    fn new(
+        entry: IssuerEntry,
+        settings: &Settings,
+        known: &[Arc<Self>],
+    ) -> Result<Self, SettingsError> {
         let url = &entry.settings.jwks_url;
         let same_set = known
             .iter()

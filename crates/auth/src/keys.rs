@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::algorithm::Algorithm;
 use crate::error::{AuthError, Defect};
-use crate::settings::{IssuerError, IssuerSettings, FetchPace, Source};
+use crate::settings::{FetchPace, IssuerError, IssuerSettings, Source};
 use fetch::Remote;
 pub(crate) use key::KeyRefused;
 use key::VerificationKey;

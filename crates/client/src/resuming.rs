@@ -20,19 +20,19 @@ use uuid::Uuid;
 
 mod backoff;
 mod change;
-mod dial;
+mod connect;
 mod driver;
+mod handshake;
 mod options;
 mod positions;
 mod sends;
-mod verdict;
 
 use crate::session::{Pending, SendError, Stored};
 use crate::ws::Closed;
 pub use change::{Change, Changes, ResumeError};
 use driver::{Command, Driver};
 pub use options::{ResumeOptions, TokenSource};
-use sends::{Kept, Room};
+use sends::{PendingSend, Room};
 
 /// Changes that wait for the program before the socket is read no further.
 const CHANGE_QUEUE_CAPACITY: usize = 1024;
@@ -49,14 +49,14 @@ const BYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the program may ask about a session while it runs.
 #[derive(Debug, Default)]
-struct Counts {
+struct EventCounts {
     reconnects: AtomicU64,
     ignored: AtomicU64,
 }
 
 /// Where a session stands.
 #[derive(Debug, Clone)]
-struct Standing {
+struct CurrentSession {
     session_id: SessionId,
     closed: Option<Closed>,
 }
@@ -66,8 +66,8 @@ struct Standing {
 #[derive(Debug)]
 pub struct Resuming {
     commands: mpsc::Sender<Command>,
-    standing: watch::Receiver<Standing>,
-    counts: Arc<Counts>,
+    standing: watch::Receiver<CurrentSession>,
+    counts: Arc<EventCounts>,
     room: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     patience: Duration,
@@ -83,7 +83,7 @@ impl Resuming {
         let patience = options.patience;
         let (commands, asked) = mpsc::channel(COMMAND_QUEUE_CAPACITY);
         let (tell, changes) = mpsc::channel(CHANGE_QUEUE_CAPACITY);
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(EventCounts::default());
         let (driver, standing) =
             Box::pin(Driver::open(options, asked, tell, Arc::clone(&counts))).await?;
         let mut tasks = JoinSet::new();
@@ -275,7 +275,7 @@ impl Resuming {
         }
         let room = Room::of(&self.room, &self.bytes, bytes).await;
         let (answer, pending) = Pending::within(self.patience + ANSWER_MARGIN);
-        let kept = Kept::new(id, frame, Some(answer), room);
+        let kept = PendingSend::new(id, frame, Some(answer), room);
         self.command(Command::Keep(kept)).await?;
         Ok(pending)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{IssuerEntry, Issuer, build, written};
+use super::{Issuer, IssuerEntry, build, written};
 use crate::settings::{Settings, SettingsError};
 
 /// How often the files are read: their contents are compared, since a file that is replaced by a link may keep any time.

@@ -268,7 +268,7 @@ fn file_that_cannot_be_used_is_refused_with_its_reason() {
 #[tokio::test]
 async fn one_key_set_that_is_away_keeps_no_other_issuer_out() {
     use crate::mint::jwks;
-    use crate::testing::server::{ServerAnswer, Server};
+    use crate::testing::server::{Server, ServerAnswer};
     let (here, away) = (Key::generate().unwrap(), Key::generate().unwrap());
     let (one, two) = (
         Server::start(ServerAnswer::Body(jwks([&here]))).await,

@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
     use crate::mint::{Key, jwks};
-    use crate::testing::server::{ServerAnswer, Server};
+    use crate::testing::server::{Server, ServerAnswer};
     use crate::testing::settings;
 
     async fn checked(url: &str, more: &[&str]) -> Vec<Check> {

@@ -5,7 +5,7 @@ use super::fetch::FetchError;
 use super::set::SetRefused;
 use super::*;
 use crate::mint::{Key, jwks};
-use crate::testing::server::{ServerAnswer, Server};
+use crate::testing::server::{Server, ServerAnswer};
 use crate::testing::{Running, TEST_NOW, claims, eventually};
 use crate::{Caller, Verifier};
 

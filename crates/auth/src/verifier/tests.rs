@@ -8,7 +8,7 @@ use time::Duration;
 
 use super::*;
 use crate::mint::{Claims, Key, jwks};
-use crate::testing::server::{ServerAnswer, Server};
+use crate::testing::server::{Server, ServerAnswer};
 use crate::testing::{Running, TEST_NOW, claims, verifier_of};
 use crate::{Part, Scope};
 

@@ -12,21 +12,21 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+mod change_queue;
 mod connections;
 mod hearing;
 mod link;
 mod opening;
-mod told;
 
-use super::dial::{Dialed, Dialer};
+use super::connect::{ConnectAttempt, Connector};
 use super::options::Source;
 use super::positions::Positions;
-use super::sends::{Kept, Room, Sends};
-use super::{BYE_TIMEOUT, Change, Counts, ResumeOptions, Standing};
+use super::sends::{PendingSend, Room, Sends};
+use super::{BYE_TIMEOUT, Change, CurrentSession, EventCounts, ResumeOptions};
 use crate::session::{Answer, SendError};
 use crate::ws::Closed;
+use change_queue::ChangeQueue;
 use link::Link;
-use told::Told;
 
 /// How often the gateway is told what was heard, where something was: so often may a record that is written at the end
 /// lag behind the client.
@@ -38,7 +38,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the program asks of the driver.
 pub(super) enum Command {
-    Keep(Kept),
+    Keep(PendingSend),
     Renew { token: String, answer: Answer },
     Say(ClientFrame),
     Seen(BTreeMap<ConversationId, Seq>),
@@ -51,7 +51,7 @@ enum Wake {
     Heard(Box<Result<Heard, Closed>>),
     Writable,
     Taken,
-    Dialed(Dialed),
+    ConnectAttempt(ConnectAttempt),
     Token(Result<String, Source>),
     Time,
 }
@@ -62,11 +62,11 @@ type Flow = ControlFlow<Closed>;
 pub(super) struct Driver {
     options: Arc<ResumeOptions>,
     commands: mpsc::Receiver<Command>,
-    told: Told,
-    counts: Arc<Counts>,
-    standing: watch::Sender<Standing>,
+    told: ChangeQueue,
+    counts: Arc<EventCounts>,
+    standing: watch::Sender<CurrentSession>,
     link: Option<Link>,
-    dialer: Dialer,
+    dialer: Connector,
     sends: Sends,
     positions: Positions,
     /// What resumes the session.
@@ -106,7 +106,7 @@ impl Driver {
             heard = link::hear(receiver), if reads => Wake::Heard(Box::new(heard)),
             () = link::room(frames), if writes => Wake::Writable,
             () = self.told.room(), if !reads => Wake::Taken,
-            dialed = self.dialer.next() => Wake::Dialed(dialed),
+            dialed = self.dialer.next() => Wake::ConnectAttempt(dialed),
             Some(Ok(token)) = self.asked.join_next(), if asks => Wake::Token(token),
             () = sleep_until(due) => Wake::Time,
         }
@@ -150,7 +150,7 @@ impl Driver {
                 }
                 Flow::Continue(())
             }
-            Wake::Dialed(dialed) => self.dialed(dialed, now),
+            Wake::ConnectAttempt(dialed) => self.dialed(dialed, now),
             Wake::Token(token) => {
                 self.fresh(token, now);
                 Flow::Continue(())
@@ -224,12 +224,12 @@ impl Driver {
             self.lost(silent, now)?;
         }
         if self.dialer.due.is_some_and(|due| due <= now) {
-            self.dial();
+            self.connect();
         }
         Flow::Continue(())
     }
 
-    fn dial(&mut self) {
+    fn connect(&mut self) {
         if let Some(link) = &mut self.link {
             link.succeeded = true;
         }
@@ -258,7 +258,7 @@ impl Driver {
         if self.asked.is_empty() {
             let options = Arc::clone(&self.options);
             self.asked
-                .spawn(async move { super::dial::ask(&options).await });
+                .spawn(async move { super::connect::ask(&options).await });
         }
     }
 
@@ -278,7 +278,7 @@ impl Driver {
             id: Some(id.clone()),
             token,
         });
-        let kept = Kept::new(id, frame, answer, Room::default());
+        let kept = PendingSend::new(id, frame, answer, Room::default());
         self.sends.keep(kept, now);
     }
 
@@ -292,7 +292,7 @@ impl Driver {
             .send_modify(|standing| standing.closed = Some(end));
         self.commands.close();
         while let Some(command) = self.commands.recv().await {
-            if let Command::Keep(Kept {
+            if let Command::Keep(PendingSend {
                 answer: Some(answer),
                 ..
             })

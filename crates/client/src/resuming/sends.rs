@@ -8,21 +8,21 @@ use confab_protocol::frame::{Ack, ClientFrame, ErrorFrame, key_of};
 use confab_protocol::ids::ConversationId;
 use tokio::time::Instant;
 
-mod kept;
+mod pending;
 #[cfg(test)]
 mod tests;
 
-use super::verdict::wait_of;
+use super::handshake::wait_of;
 use crate::session::SendError;
 use crate::ws::Closed;
-pub(super) use kept::{Kept, Room};
+pub(super) use pending::{PendingSend, Room};
 
 /// How long to wait before what was refused for now is tried again, where the refusal names no time.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What keeps an order of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Lane {
+enum SendOrder {
     /// What appends to a conversation's log.
     Log(ConversationId),
     /// Its read mark.
@@ -31,7 +31,7 @@ enum Lane {
     Session,
 }
 
-impl Lane {
+impl SendOrder {
     const fn of(frame: &ClientFrame) -> Self {
         match frame {
             ClientFrame::Send(send) => Self::Log(send.conversation_id),
@@ -51,19 +51,19 @@ impl Lane {
 
 /// What waits in a lane, and where its first stands.
 #[derive(Debug)]
-struct Queue {
-    entries: VecDeque<Entry>,
-    state: State,
+struct OrderedSends {
+    entries: VecDeque<QueuedSend>,
+    state: QueueState,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct QueuedSend {
     number: u64,
-    kept: Kept,
+    pending: PendingSend,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum QueueState {
     /// It may be written.
     Ready,
     /// It was written to this connection.
@@ -76,13 +76,13 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Sends {
     patience: Duration,
-    lanes: HashMap<Lane, Queue>,
+    lanes: HashMap<SendOrder, OrderedSends>,
     /// Lanes whose first may be written, and perhaps some that are so no more.
-    ready: VecDeque<Lane>,
-    paused: BTreeSet<(Instant, Lane)>,
-    written: HashMap<String, Lane>,
+    ready: VecDeque<SendOrder>,
+    paused: BTreeSet<(Instant, SendOrder)>,
+    written: HashMap<String, SendOrder>,
     /// When each is given up, the oldest first, which are firsts of their lanes.
-    ends: BTreeMap<u64, (Instant, Lane)>,
+    ends: BTreeMap<u64, (Instant, SendOrder)>,
     numbers: u64,
 }
 
@@ -99,18 +99,18 @@ impl Sends {
         }
     }
 
-    pub(super) fn keep(&mut self, kept: Kept, now: Instant) {
-        let lane = Lane::of(&kept.frame);
+    pub(super) fn keep(&mut self, pending: PendingSend, now: Instant) {
+        let lane = SendOrder::of(&pending.frame);
         self.numbers += 1;
         let number = self.numbers;
         self.ends.insert(number, (now + self.patience, lane));
-        let entry = Entry { number, kept };
+        let entry = QueuedSend { number, pending };
         match self.lanes.get_mut(&lane) {
             Some(queue) => queue.entries.push_back(entry),
             None => {
-                let queue = Queue {
+                let queue = OrderedSends {
                     entries: VecDeque::from([entry]),
-                    state: State::Ready,
+                    state: QueueState::Ready,
                 };
                 self.lanes.insert(lane, queue);
                 self.ready.push_back(lane);
@@ -142,7 +142,7 @@ impl Sends {
 
     pub(super) fn is_ready(&mut self) -> bool {
         while let Some(lane) = self.ready.front() {
-            if self.lanes.get(lane).is_some_and(Queue::is_ready) {
+            if self.lanes.get(lane).is_some_and(OrderedSends::is_ready) {
                 return true;
             }
             self.ready.pop_front();
@@ -159,9 +159,9 @@ impl Sends {
             let Some(entry) = queue.entries.front() else {
                 continue;
             };
-            queue.state = State::Written;
-            self.written.insert(entry.kept.id.clone(), lane);
-            return Some(entry.kept.frame.clone());
+            queue.state = QueueState::Written;
+            self.written.insert(entry.pending.id.clone(), lane);
+            return Some(entry.pending.frame.clone());
         }
         None
     }
@@ -183,10 +183,10 @@ impl Sends {
         let Some(queue) = self.lanes.get_mut(&lane) else {
             return Some(error);
         };
-        let repeatable = queue.entries.front().is_some_and(Entry::is_repeatable);
+        let repeatable = queue.entries.front().is_some_and(QueuedSend::is_repeatable);
         if is_for_now(error.code, repeatable) {
             let due = now + wait_of(&error).unwrap_or(RETRY_DELAY);
-            queue.state = State::Paused(due);
+            queue.state = QueueState::Paused(due);
             self.paused.insert((due, lane));
         } else {
             self.finish(lane, Err(SendError::Refused(Box::new(error))));
@@ -197,19 +197,19 @@ impl Sends {
     /// The connection ended: what was written to it is written again to the next one, in the order of old, where that is
     /// safe. Of the rest nobody knows what became.
     pub(super) fn lost(&mut self, closed: &Closed) {
-        let written: Vec<Lane> = self.written.drain().map(|(_, lane)| lane).collect();
+        let written: Vec<SendOrder> = self.written.drain().map(|(_, lane)| lane).collect();
         for lane in written {
             let Some(queue) = self.lanes.get_mut(&lane) else {
                 continue;
             };
-            if queue.entries.front().is_some_and(Entry::is_repeatable) {
-                queue.state = State::Ready;
+            if queue.entries.front().is_some_and(QueuedSend::is_repeatable) {
+                queue.state = QueueState::Ready;
             } else {
                 self.finish(lane, Err(SendError::Closed(closed.clone())));
             }
         }
         let ready = self.lanes.iter().filter(|(_, queue)| queue.is_ready());
-        let mut ready: Vec<(u64, Lane)> = ready
+        let mut ready: Vec<(u64, SendOrder)> = ready
             .filter_map(|(lane, queue)| Some((queue.entries.front()?.number, *lane)))
             .collect();
         ready.sort_unstable();
@@ -220,24 +220,24 @@ impl Sends {
     pub(super) fn end(&mut self, closed: &Closed) {
         for (_, queue) in std::mem::take(&mut self.lanes) {
             for entry in queue.entries {
-                entry.kept.answer(Err(SendError::Closed(closed.clone())));
+                entry.pending.answer(Err(SendError::Closed(closed.clone())));
             }
         }
         *self = Self::new(self.patience);
     }
 
     /// Answers the first of a lane, and lets the next one be written.
-    fn finish(&mut self, lane: Lane, answer: Result<Ack, SendError>) {
+    fn finish(&mut self, lane: SendOrder, answer: Result<Ack, SendError>) {
         let Some(queue) = self.lanes.get_mut(&lane) else {
             return;
         };
-        if let State::Paused(due) = queue.state {
+        if let QueueState::Paused(due) = queue.state {
             self.paused.remove(&(due, lane));
         }
         if let Some(entry) = queue.entries.pop_front() {
             self.ends.remove(&entry.number);
-            self.written.remove(&entry.kept.id);
-            entry.kept.answer(answer);
+            self.written.remove(&entry.pending.id);
+            entry.pending.answer(answer);
         }
         if queue.entries.is_empty() {
             self.lanes.remove(&lane);
@@ -246,26 +246,26 @@ impl Sends {
         }
     }
 
-    fn make_ready(&mut self, lane: Lane) {
+    fn make_ready(&mut self, lane: SendOrder) {
         if let Some(queue) = self.lanes.get_mut(&lane) {
-            queue.state = State::Ready;
+            queue.state = QueueState::Ready;
             self.ready.push_back(lane);
         }
     }
 }
 
-impl Queue {
+impl OrderedSends {
     fn is_ready(&self) -> bool {
-        self.state == State::Ready
+        self.state == QueueState::Ready
     }
 }
 
-impl Entry {
+impl QueuedSend {
     /// Whether it may be done twice: what has a key is done once for it, and a read mark stands where it stood.
     fn is_repeatable(&self) -> bool {
-        match self.kept.frame {
+        match self.pending.frame {
             ClientFrame::Send(_) | ClientFrame::Edit(_) | ClientFrame::Delete(_) => {
-                key_of(Some(&self.kept.id)).is_some()
+                key_of(Some(&self.pending.id)).is_some()
             }
             ClientFrame::Read(_) => true,
             ClientFrame::Hello(_)

@@ -12,12 +12,12 @@ use crate::ws::Closed;
 /// Shared by who sends and who reads.
 #[derive(Debug, Default)]
 pub(super) struct Sends {
-    state: Mutex<State>,
+    state: Mutex<SendState>,
     ignored: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SendState {
     waiting: HashMap<String, Answer>,
     closed: Option<Closed>,
 }
@@ -79,7 +79,7 @@ impl Sends {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SendState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

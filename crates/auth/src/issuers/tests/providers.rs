@@ -95,7 +95,10 @@ fn blocks() -> BTreeMap<String, String> {
 type ProviderBlock<'a> = (&'a str, Vec<&'a Key>);
 
 /// Each provider's block with the key of its tokens.
-fn entries<'a>(shapes: &'a [Shape], blocks: &'a BTreeMap<String, String>) -> Vec<ProviderBlock<'a>> {
+fn entries<'a>(
+    shapes: &'a [Shape],
+    blocks: &'a BTreeMap<String, String>,
+) -> Vec<ProviderBlock<'a>> {
     let entry = |shape: &'a Shape| (blocks[&shape.provider].as_str(), vec![shape.key()]);
     shapes.iter().map(entry).collect()
 }

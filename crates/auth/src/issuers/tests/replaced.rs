@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::mint::jwks;
 use crate::testing::Running;
-use crate::testing::server::{ServerAnswer, Server};
+use crate::testing::server::{Server, ServerAnswer};
 
 /// A folder with a file of issuers in it.
 struct Folder(TempDir);

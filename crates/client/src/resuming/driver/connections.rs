@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::link::Link;
 use super::{Driver, Flow, SEEN_EVERY, gone};
 use crate::resuming::Change;
-use crate::resuming::dial::Dialed;
-use crate::resuming::verdict::{Verdict, told};
+use crate::resuming::connect::ConnectAttempt;
+use crate::resuming::handshake::{HandshakeResult, told};
 use crate::ws::{Closed, Ws};
 
 impl Driver {
@@ -23,16 +23,18 @@ impl Driver {
         if self.leaving.is_some() {
             return Flow::Break(closed);
         }
-        let verdict = match Verdict::of_closed(&closed, link.named(now)) {
+        let handshake = match HandshakeResult::of_closed(&closed, link.named(now)) {
             // It was taken over by a try of our own that has not told yet.
-            Verdict::End if link.succeeded && closed.code == Some(4409) => Verdict::Again(None),
-            verdict => verdict,
+            HandshakeResult::End if link.succeeded && closed.code == Some(4409) => {
+                HandshakeResult::Again(None)
+            }
+            handshake => handshake,
         };
         self.dialer.stood(link.since, now);
         // Where a goaway named the time or a try is on its way, that is when and where it goes on.
         let settled = self.dialer.is_running() || self.dialer.due.is_some();
-        let settled = settled && matches!(verdict, Verdict::Again(_));
-        if !settled && self.dialer.again(verdict, None, now).is_none() {
+        let settled = settled && matches!(handshake, HandshakeResult::Again(_));
+        if !settled && self.dialer.again(handshake, None, now).is_none() {
             return Flow::Break(closed);
         }
         self.told.tell(Change::Disconnected(closed));
@@ -40,8 +42,8 @@ impl Driver {
     }
 
     /// A try ended.
-    pub(super) fn dialed(&mut self, dialed: Dialed, now: Instant) -> Flow {
-        let Dialed {
+    pub(super) fn dialed(&mut self, dialed: ConnectAttempt, now: Instant) -> Flow {
+        let ConnectAttempt {
             url,
             token,
             outcome,
@@ -57,7 +59,9 @@ impl Driver {
             Err(error) => error,
         };
         let closed = told(&error);
-        let due = self.dialer.again(Verdict::of_failure(&error), token, now);
+        let due = self
+            .dialer
+            .again(HandshakeResult::of_failure(&error), token, now);
         if self.link.is_some() {
             // The connection of before stands, and its end will say what follows.
             return Flow::Continue(());

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Driver, SEEN_EVERY};
 use crate::resuming::Change;
-use crate::resuming::verdict::wait_of;
+use crate::resuming::handshake::wait_of;
 
 impl Driver {
     pub(super) fn hear(&mut self, heard: Heard, now: Instant) {

@@ -5,12 +5,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Command, Driver, Told};
-use crate::resuming::dial::{DialError, Dialed, Dialer};
+use super::{ChangeQueue, Command, Driver};
+use crate::resuming::connect::{ConnectAttempt, ConnectError, Connector};
+use crate::resuming::handshake::HandshakeResult;
 use crate::resuming::positions::Positions;
 use crate::resuming::sends::Sends;
-use crate::resuming::verdict::Verdict;
-use crate::resuming::{Change, Counts, ResumeError, ResumeOptions, Standing};
+use crate::resuming::{Change, CurrentSession, EventCounts, ResumeError, ResumeOptions};
 use crate::ws::Ws;
 
 impl Driver {
@@ -19,8 +19,8 @@ impl Driver {
         options: ResumeOptions,
         commands: mpsc::Receiver<Command>,
         changes: mpsc::Sender<Change>,
-        counts: Arc<Counts>,
-    ) -> Result<(Self, watch::Receiver<Standing>), ResumeError> {
+        counts: Arc<EventCounts>,
+    ) -> Result<(Self, watch::Receiver<CurrentSession>), ResumeError> {
         if options.urls.is_empty() {
             return Err(ResumeError::NoGateway);
         }
@@ -32,16 +32,16 @@ impl Driver {
             presence: options.asks_presence.then_some(true),
             ..Hello::default()
         };
-        let mut dialer = Dialer::new(Arc::clone(&options));
+        let mut dialer = Connector::new(Arc::clone(&options));
         let (url, welcomed) = Box::pin(first(&options, &mut dialer, &hello)).await?;
         let (welcome, ws) = *welcomed;
-        let (standing, stands) = watch::channel(Standing {
+        let (standing, stands) = watch::channel(CurrentSession {
             session_id: welcome.session_id,
             closed: None,
         });
         let mut driver = Self {
             commands,
-            told: Told::new(changes),
+            told: ChangeQueue::new(changes),
             counts,
             standing,
             link: None,
@@ -64,14 +64,14 @@ impl Driver {
 /// The first welcome, over as many tries as its time allows.
 async fn first(
     options: &ResumeOptions,
-    dialer: &mut Dialer,
+    dialer: &mut Connector,
     hello: &Hello,
 ) -> Result<(String, Box<(Welcome, Ws)>), ResumeError> {
     let end = Instant::now() + options.opening;
     let mut last = ResumeError::Timeout(options.opening);
     loop {
         dialer.start(hello.clone());
-        let Ok(Dialed {
+        let Ok(ConnectAttempt {
             url,
             token,
             outcome,
@@ -86,12 +86,12 @@ async fn first(
             }
             Err(error) => error,
         };
-        let due = dialer.again(Verdict::of_failure(&error), token, Instant::now());
+        let due = dialer.again(HandshakeResult::of_failure(&error), token, Instant::now());
         last = match error {
             // The refusal says more.
-            DialError::NoOther => return Err(last),
-            DialError::Token(source) => ResumeError::Token(source),
-            DialError::Ws(error) => ResumeError::Ws(error),
+            ConnectError::NoOther => return Err(last),
+            ConnectError::Token(source) => ResumeError::Token(source),
+            ConnectError::Ws(error) => ResumeError::Ws(error),
         };
         match due {
             Some(due) if due < end => tokio::time::sleep_until(due).await,

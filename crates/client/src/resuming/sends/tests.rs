@@ -28,8 +28,8 @@ impl Desk {
 
     fn keep(&mut self, id: &str, frame: ClientFrame) -> Waits {
         let (answer, waits) = tokio::sync::oneshot::channel();
-        let kept = Kept::new(id.to_owned(), frame, Some(answer), Room::default());
-        self.sends.keep(kept, self.now);
+        let pending = PendingSend::new(id.to_owned(), frame, Some(answer), Room::default());
+        self.sends.keep(pending, self.now);
         waits
     }
 
@@ -245,17 +245,17 @@ fn what_has_no_key_is_never_done_twice() {
     let mut desk = Desk::new();
     let (lost, mut unknown) = desk.renew();
     let (late, mut timeout) = desk.renew();
-    let (kept, mut waits) = desk.renew();
+    let (pending, mut waits) = desk.renew();
     assert_eq!(desk.writes(), [lost]);
     desk.sends.lost(&closed());
     assert_eq!(unknown.try_recv(), Ok(Err(SendError::Closed(closed()))));
     assert_eq!(desk.writes(), std::slice::from_ref(&late));
     desk.refuse(&late, Code::Timeout, 5);
     assert!(matches!(timeout.try_recv(), Ok(Err(SendError::Refused(_)))));
-    assert_eq!(desk.writes(), std::slice::from_ref(&kept));
-    desk.refuse(&kept, Code::Overloaded, 5);
+    assert_eq!(desk.writes(), std::slice::from_ref(&pending));
+    desk.refuse(&pending, Code::Overloaded, 5);
     desk.passes(Duration::from_millis(5));
-    assert_eq!(desk.writes(), [kept], "who was refused knows");
+    assert_eq!(desk.writes(), [pending], "who was refused knows");
     assert_eq!(waits.try_recv(), Err(TryRecvError::Empty));
 }
 
@@ -288,7 +288,7 @@ async fn the_end_of_the_session_is_told_to_all_that_wait() {
         ClientFrame::Bye(Default::default()),
     );
     desk.sends.keep(
-        Kept::new(id, frame, Some(answer), Room::default()),
+        PendingSend::new(id, frame, Some(answer), Room::default()),
         desk.now,
     );
     desk.sends.end(&closed());

@@ -7,7 +7,7 @@ use crate::session::{Answer, SendError};
 
 /// What is kept until it has its answer.
 #[derive(Debug)]
-pub(in crate::resuming) struct Kept {
+pub(in crate::resuming) struct PendingSend {
     pub(in crate::resuming) id: String,
     pub(in crate::resuming) frame: ClientFrame,
     /// Where the answer goes; none where nobody waits.
@@ -15,7 +15,7 @@ pub(in crate::resuming) struct Kept {
     _room: Room,
 }
 
-impl Kept {
+impl PendingSend {
     pub(in crate::resuming) const fn new(
         id: String,
         frame: ClientFrame,

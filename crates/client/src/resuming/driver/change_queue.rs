@@ -8,12 +8,12 @@ use crate::resuming::Change;
 /// What the program is to be told. What it has no room for waits here; nothing is read from the socket meanwhile, so that
 /// no more comes to it than a welcome names.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct ChangeQueue {
     changes: mpsc::Sender<Change>,
     waiting: VecDeque<Change>,
 }
 
-impl Told {
+impl ChangeQueue {
     pub(super) const fn new(changes: mpsc::Sender<Change>) -> Self {
         Self {
             changes,

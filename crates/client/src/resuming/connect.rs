@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::ResumeOptions;
 use super::backoff::Backoff;
+use super::handshake::HandshakeResult;
 use super::options::Source;
-use super::verdict::Verdict;
 use crate::ws::{Options, TokenIn, Ws, WsError};
 
 /// How many fresh tokens in a row may be refused before that is the end.
@@ -17,7 +17,7 @@ const MAX_REFUSED_TOKENS: u32 = 3;
 
 /// Why a try came to nothing.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
+pub(super) enum ConnectError {
     /// The source has no token now.
     #[error("no token")]
     Token(#[source] Source),
@@ -30,15 +30,15 @@ pub(super) enum DialError {
 }
 
 /// How a try went.
-pub(super) struct Dialed {
+pub(super) struct ConnectAttempt {
     pub(super) url: String,
     /// The token that was used, where there was one.
     pub(super) token: Option<String>,
-    pub(super) outcome: Result<Box<(Welcome, Ws)>, DialError>,
+    pub(super) outcome: Result<Box<(Welcome, Ws)>, ConnectError>,
 }
 
 /// Who dials, and what it knows from the tries before.
-pub(super) struct Dialer {
+pub(super) struct Connector {
     options: Arc<ResumeOptions>,
     backoff: Backoff,
     /// Which gateway is next.
@@ -48,12 +48,12 @@ pub(super) struct Dialer {
     /// The last one that was refused, and how many in a row.
     refused: Option<String>,
     refusals: u32,
-    tasks: JoinSet<Dialed>,
+    tasks: JoinSet<ConnectAttempt>,
     /// When the next try begins.
     pub(super) due: Option<Instant>,
 }
 
-impl Dialer {
+impl Connector {
     pub(super) fn new(options: Arc<ResumeOptions>) -> Self {
         Self {
             backoff: Backoff::new(options.min_backoff, options.max_backoff),
@@ -80,7 +80,7 @@ impl Dialer {
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         });
         self.tasks
-            .spawn(Box::pin(dial(options, url, token, refused, hello)));
+            .spawn(Box::pin(connect(options, url, token, refused, hello)));
     }
 
     /// Gives up the try that is on its way or to come.
@@ -94,7 +94,7 @@ impl Dialer {
     }
 
     /// How the try on its way went; forever waiting where there is none. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Dialed {
+    pub(super) async fn next(&mut self) -> ConnectAttempt {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(dialed)) => return dialed,
@@ -136,15 +136,15 @@ impl Dialer {
     /// When the next try begins, elsewhere, after what came to nothing with `token`; none where that is the end.
     pub(super) fn again(
         &mut self,
-        verdict: Verdict,
+        handshake: HandshakeResult,
         token: Option<String>,
         now: Instant,
     ) -> Option<Instant> {
         self.elsewhere();
-        let named = match verdict {
-            Verdict::End => return None,
-            Verdict::Again(named) => named,
-            Verdict::Token => {
+        let named = match handshake {
+            HandshakeResult::End => return None,
+            HandshakeResult::Again(named) => named,
+            HandshakeResult::Token => {
                 self.refusals += 1;
                 if self.refusals > MAX_REFUSED_TOKENS {
                     return None;
@@ -162,29 +162,29 @@ impl Dialer {
     }
 }
 
-async fn dial(
+async fn connect(
     options: Arc<ResumeOptions>,
     url: String,
     token: Option<String>,
     refused: Option<String>,
     hello: Hello,
-) -> Dialed {
+) -> ConnectAttempt {
     let token = match token {
         Some(token) => Ok(token),
-        None => ask(&options).await.map_err(DialError::Token),
+        None => ask(&options).await.map_err(ConnectError::Token),
     };
     let token = token.and_then(|token| match refused {
-        Some(refused) if refused == token => Err(DialError::NoOther),
+        Some(refused) if refused == token => Err(ConnectError::NoOther),
         Some(_) | None => Ok(token),
     });
     let (token, outcome) = match token {
         Err(error) => (None, Err(error)),
         Ok(token) => {
-            let outcome = connect(&options, &url, token.clone(), hello).await;
+            let outcome = open_socket(&options, &url, token.clone(), hello).await;
             (Some(token), outcome)
         }
     };
-    Dialed {
+    ConnectAttempt {
         url,
         token,
         outcome,
@@ -197,12 +197,12 @@ pub(super) async fn ask(options: &ResumeOptions) -> Result<String, Source> {
     asked.await.map_err(Source::from)?
 }
 
-async fn connect(
+async fn open_socket(
     options: &ResumeOptions,
     url: &str,
     token: String,
     hello: Hello,
-) -> Result<Box<(Welcome, Ws)>, DialError> {
+) -> Result<Box<(Welcome, Ws)>, ConnectError> {
     let options = Options {
         token: if options.token_in_hello {
             TokenIn::Hello(token)
@@ -215,5 +215,5 @@ async fn connect(
         ..Options::default()
     };
     let connected = Box::pin(Ws::connect(url, options)).await;
-    connected.map(Box::new).map_err(DialError::Ws)
+    connected.map(Box::new).map_err(ConnectError::Ws)
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use confab_protocol::frame::{ErrorFrame, Heard, ServerFrame};
 
-use super::dial::DialError;
+use super::connect::ConnectError;
 use crate::ws::{Closed, WsError};
 
 /// What an end means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum HandshakeResult {
     /// Try again, with backoff, and not before what was named.
     Again(Option<Duration>),
     /// Try again with another token.
@@ -18,7 +18,7 @@ pub(super) enum Verdict {
     End,
 }
 
-impl Verdict {
+impl HandshakeResult {
     /// Of a connection that ended, `named` being the wait that an error before it named.
     pub(super) const fn of_closed(closed: &Closed, named: Option<Duration>) -> Self {
         match closed.code {
@@ -29,11 +29,11 @@ impl Verdict {
     }
 
     /// Of a try that came to nothing.
-    pub(super) fn of_failure(error: &DialError) -> Self {
+    pub(super) fn of_failure(error: &ConnectError) -> Self {
         let error = match error {
-            DialError::Token(_) => return Self::Again(None),
-            DialError::NoOther => return Self::End,
-            DialError::Ws(error) => error,
+            ConnectError::Token(_) => return Self::Again(None),
+            ConnectError::NoOther => return Self::End,
+            ConnectError::Ws(error) => error,
         };
         match error {
             WsError::Refused(problem) => match problem.code.close_code() {
@@ -63,27 +63,27 @@ pub(super) fn wait_of(error: &ErrorFrame) -> Option<Duration> {
 }
 
 /// How a try that came to nothing is told.
-pub(super) fn told(error: &DialError) -> Closed {
+pub(super) fn told(error: &ConnectError) -> Closed {
     match error {
-        DialError::Token(source) => Closed {
+        ConnectError::Token(source) => Closed {
             code: None,
             reason: format!("no token: {source}"),
         },
-        DialError::NoOther => Closed {
+        ConnectError::NoOther => Closed {
             code: Some(4401),
             reason: error.to_string(),
         },
-        DialError::Ws(WsError::Refused(problem)) => Closed {
+        ConnectError::Ws(WsError::Refused(problem)) => Closed {
             code: Some(problem.code.close_code()),
             reason: problem.code.as_str().to_owned(),
         },
-        DialError::Ws(WsError::Rejected { error, closed }) => as_closed(error, closed),
-        DialError::Ws(WsError::Closed(closed)) => closed.clone(),
-        DialError::Ws(WsError::Transport(source)) => Closed {
+        ConnectError::Ws(WsError::Rejected { error, closed }) => as_closed(error, closed),
+        ConnectError::Ws(WsError::Closed(closed)) => closed.clone(),
+        ConnectError::Ws(WsError::Transport(source)) => Closed {
             code: None,
             reason: source.to_string(),
         },
-        DialError::Ws(other) => Closed {
+        ConnectError::Ws(other) => Closed {
             code: None,
             reason: other.to_string(),
         },
@@ -115,18 +115,21 @@ mod tests {
     fn every_close_code_says_whether_to_come_back() {
         let soon = Some(Duration::from_millis(5));
         for code in [1001, 1006, 1011, 1013, 4408, 4429, 4440] {
-            let verdict = Verdict::of_closed(&closed(code), soon);
-            assert_eq!(verdict, Verdict::Again(soon), "{code}");
+            let handshake = HandshakeResult::of_closed(&closed(code), soon);
+            assert_eq!(handshake, HandshakeResult::Again(soon), "{code}");
         }
         assert_eq!(
-            Verdict::of_closed(&closed(None), None),
-            Verdict::Again(None)
+            HandshakeResult::of_closed(&closed(None), None),
+            HandshakeResult::Again(None)
         );
-        assert_eq!(Verdict::of_closed(&closed(4401), None), Verdict::Token);
+        assert_eq!(
+            HandshakeResult::of_closed(&closed(4401), None),
+            HandshakeResult::Token
+        );
         for code in [1000, 1002, 1003, 1007, 1009, 4400, 4403, 4409] {
             assert_eq!(
-                Verdict::of_closed(&closed(code), soon),
-                Verdict::End,
+                HandshakeResult::of_closed(&closed(code), soon),
+                HandshakeResult::End,
                 "{code}"
             );
         }
@@ -138,12 +141,15 @@ mod tests {
             let failure = Failure::of(code).retry_after(70);
             let error = Box::new(ErrorFrame::new(None, failure, String::new()));
             let closed = closed(close);
-            Verdict::of_failure(&DialError::Ws(WsError::Rejected { error, closed }))
+            HandshakeResult::of_failure(&ConnectError::Ws(WsError::Rejected { error, closed }))
         };
-        let again = Verdict::Again(Some(Duration::from_millis(70)));
+        let again = HandshakeResult::Again(Some(Duration::from_millis(70)));
         assert_eq!(rejected(Code::Overloaded, Some(1013)), again);
         assert_eq!(rejected(Code::Unavailable, None), again);
-        assert_eq!(rejected(Code::TokenExpired, None), Verdict::Token);
-        assert_eq!(rejected(Code::TokenRevoked, Some(4403)), Verdict::End);
+        assert_eq!(rejected(Code::TokenExpired, None), HandshakeResult::Token);
+        assert_eq!(
+            rejected(Code::TokenRevoked, Some(4403)),
+            HandshakeResult::End
+        );
     }
 }
