@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gateway_unheard_for_five_seconds_is_dead_and_lives_again_when_it_speaks() {
+    fn silent_gateway_is_dead_until_next_heartbeat() {
         let id = |n| GatewayId(Uuid::from_u128(n));
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);

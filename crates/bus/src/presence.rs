@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn every_gateway_answers_and_a_silent_one_is_missed() {
+    async fn silent_gateway_makes_presence_answer_incomplete() {
         let server = Server::start().await;
         let bus = server.connect().await;
         let _gateways = answering(&bus, &[1, 2]).await;

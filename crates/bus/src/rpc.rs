@@ -137,7 +137,7 @@ mod tests {
     use crate::testing::{Server, TEST_TIMEOUT};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_request_ends_in_its_time_also_where_the_connection_takes_nothing() {
+    async fn request_times_out_on_stalled_connection() {
         let mut server = Server::start().await;
         let bus = server.connect().await;
         server.nats.process().unwrap().pause().unwrap();

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_that_is_not_about_its_subject_or_is_none_is_malformed() {
+    fn signal_not_matching_subject_is_malformed() {
         let tenant: TenantId = "acme".parse().unwrap();
         let conversation = ConversationId(Uuid::now_v7());
         let signal = Signal {

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn every_break_is_told_from_a_stream_that_only_grew_or_expired() {
+    fn discontinuity_is_distinguished_from_growth_and_expiry() {
         let created = OffsetDateTime::UNIX_EPOCH;
         let read = StreamPosition {
             created,

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_of_this_version_is_refused() {
+    fn record_of_other_version_is_refused() {
         let good = encode(&Entry::Live(Box::new(record(1)))).unwrap();
         let other_version = [&[3], &good[1..]].concat();
         let longer = [&good[..], &[0]].concat();

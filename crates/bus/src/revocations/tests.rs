@@ -55,7 +55,7 @@ fn a_record_reads_well_and_survives() {
 }
 
 #[test]
-fn a_key_holds_any_text_and_nobody_takes_anothers_place() {
+fn revocation_key_holds_any_text_without_collision() {
     let session = SessionId(Uuid::from_u128(7));
     let of = |user: Option<&str>| RevocationTarget::Session {
         session,
@@ -137,7 +137,7 @@ async fn kept(bus: &Bus, key: &str) -> Option<Bytes> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revocation_is_heard_at_once_kept_and_told_to_those_who_come_later() {
+async fn revocation_is_broadcast_and_kept_for_later_gateways() {
     let mut running = start().await;
     let first = login(1, "first");
     announce(&running.bus, &first).await;
@@ -179,7 +179,7 @@ async fn a_record_leaves_the_bucket_when_it_expires() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bucket_that_was_deleted_is_made_anew_and_watched_again() {
+async fn deleted_bucket_is_recreated_and_watched_again() {
     let mut running = start().await;
     let (first, second) = (login(1, "first"), login(2, "second"));
     announce(&running.bus, &first).await;
@@ -192,7 +192,7 @@ async fn a_bucket_that_was_deleted_is_made_anew_and_watched_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_restart_with_an_erased_store_a_gateway_reads_again_and_hears_again() {
+async fn gateway_reads_again_after_store_was_erased() {
     let mut running = start().await;
     let first = login(1, "first");
     announce(&running.bus, &first).await;
@@ -214,7 +214,7 @@ async fn after_a_restart_with_an_erased_store_a_gateway_reads_again_and_hears_ag
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_revocation_is_told_as_such_and_stops_nothing() {
+async fn malformed_revocation_is_reported_and_stops_nothing() {
     let mut running = start().await;
     let client = &running.bus.client;
     running.bus.revocations_bucket().await.unwrap();

@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn conversations_spread_over_the_workers_and_move_only_from_one_that_is_gone() {
+    fn conversations_move_only_from_dead_worker() {
         let workers: Vec<_> = (0..4).map(|_| WorkerId(Uuid::now_v7())).collect();
         let best = |c, among: &[WorkerId]| *among.iter().max_by_key(|w| weight(&c, **w)).unwrap();
         let mut counts = [0_usize; 4];

@@ -25,7 +25,7 @@ fn told(gateway: u128, sessions: impl IntoIterator<Item = u32>) -> UserSessions 
 }
 
 #[test]
-fn the_answer_is_whole_when_all_who_live_have_answered_and_strangers_do_not_count() {
+fn answer_is_complete_when_all_live_gateways_answered() {
     let alive = [1, 2].map(|n| GatewayId(Uuid::from_u128(n)));
     let mut gathered = GatheredSessions::of(&alive);
     for (gateway, sessions, complete) in [(1, 0..1, false), (3, 1..2, false), (2, 2..3, true)] {
@@ -70,7 +70,7 @@ async fn answering(bus: &Bus, gateways: &[u128]) -> JoinSet<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_gateway_is_asked_once_and_one_that_is_silent_is_waited_for_a_second() {
+async fn every_gateway_is_queried_and_silence_times_out() {
     let server = Server::start().await;
     let bus = server.connect().await;
     let _gateways = answering(&bus, &[1, 2]).await;

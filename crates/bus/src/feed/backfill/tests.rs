@@ -65,7 +65,7 @@ async fn read(mut backfill: Backfill) -> (Vec<Seq>, u64, BackfillEnd) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_is_read_in_order_up_to_the_opening_and_no_further() {
+async fn backfill_reads_in_order_up_to_opening() {
     let (_server, bus) = started().await;
     let empty = Backfill::open(&bus, WHOLE_STREAM).await.unwrap();
     assert_eq!(read(empty).await, (vec![], 0, BackfillEnd::Whole));
@@ -77,7 +77,7 @@ async fn all_is_read_in_order_up_to_the_opening_and_no_further() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_name_their_message_and_what_is_no_event_is_passed_over() {
+async fn changes_name_message_and_malformed_is_skipped() {
     let (_server, bus) = started().await;
     let conversation = ConversationId(Uuid::now_v7());
     let change = |seq, event_type, target_seq| Outgoing {
@@ -99,7 +99,7 @@ async fn changes_name_their_message_and_what_is_no_event_is_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_oldest_are_left_out_by_age_and_by_bytes() {
+async fn oldest_events_are_excluded_by_age_and_bytes() {
     let (_server, bus) = started().await;
     publish(&bus, 1..=40).await;
     // As the stream dates them: by as much the newest is younger than the one in the middle.
@@ -124,7 +124,7 @@ async fn the_oldest_are_left_out_by_age_and_by_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_ends_when_the_stream_is_erased_under_it_and_goes_on_after_a_restart() {
+async fn backfill_survives_restart_and_ends_when_erased() {
     let (mut server, bus) = started().await;
     let count = 3 * u64::try_from(MAX_BATCH_MESSAGES).unwrap();
     publish(&bus, 1..=count).await;

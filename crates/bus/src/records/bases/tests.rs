@@ -21,7 +21,7 @@ fn user() -> Uuid {
 }
 
 #[test]
-fn sessions_that_differ_little_share_a_base_that_is_put_once_a_period() {
+fn similar_sessions_share_base_put_once_per_period() {
     let (bases, start) = (Bases::new(BASE_PERIOD), Instant::now());
     let mut all = positions(1000, 5);
     let first = bases.plan(user(), &all, start).unwrap();
@@ -49,7 +49,7 @@ fn sessions_that_differ_little_share_a_base_that_is_put_once_a_period() {
 }
 
 #[test]
-fn record_that_differs_much_has_a_base_of_its_own() {
+fn dissimilar_record_gets_own_base() {
     let (bases, start) = (Bases::new(BASE_PERIOD), Instant::now());
     for n in 0..20_u64 {
         let plan = bases.plan(user(), &positions(1000, n), start + Duration::from_secs(n));
@@ -73,7 +73,7 @@ fn known_bases_are_bounded() {
 }
 
 #[test]
-fn only_the_bytes_that_a_name_stands_for_are_a_base() {
+fn base_bytes_must_match_their_name() {
     let base = Base::of(&positions(40, 3));
     let (name, bytes) = base.encode().unwrap();
     assert_eq!(Base::decode(name, &bytes), Some(base));

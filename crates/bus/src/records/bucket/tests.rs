@@ -35,7 +35,7 @@ async fn generation(bucket: &Bucket, n: u128) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_who_swap_by_one_revision_one_is_refused() {
+async fn second_write_at_same_revision_is_refused() {
     let (_server, bucket) = start().await;
     assert_eq!(generation(&bucket, 1).await, None);
     let first = stored(&bucket, 1, 1, 0).await;
@@ -69,7 +69,7 @@ async fn of_two_who_swap_by_one_revision_one_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bucket_deleted_by_hand_is_missing_until_it_is_made_anew() {
+async fn deleted_bucket_is_missing_until_recreated() {
     let (_server, bucket) = start().await;
     let made = bucket.provision().await.unwrap();
     let revision = stored(&bucket, 1, 1, 0).await;
@@ -91,7 +91,7 @@ async fn a_bucket_deleted_by_hand_is_missing_until_it_is_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_bucket_explains_itself_and_keeps_records_as_long_as_the_window_needs() {
+async fn bucket_has_description_and_age_of_window() {
     let (server, bucket) = start().await;
     let longer = Bucket::new(server.connect().await, RESUME_WINDOW * 2);
     longer.provision().await.unwrap();
@@ -104,7 +104,7 @@ async fn the_bucket_explains_itself_and_keeps_records_as_long_as_the_window_need
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_and_what_was_deleted_by_hand_are_written_over() {
+async fn garbage_and_deleted_records_are_overwritten() {
     let (_server, bucket) = start().await;
     let publishing = bucket
         .bus
@@ -127,7 +127,7 @@ async fn garbage_and_what_was_deleted_by_hand_are_written_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_who_look_see_every_session_and_pass_over_what_is_none() {
+async fn listing_shows_every_session_and_skips_garbage() {
     let (_server, bucket) = start().await;
     assert_eq!(bucket.list(10).await.unwrap().len(), 0);
     for n in [3, 1, 2] {
@@ -193,7 +193,7 @@ async fn other(server: &Server) -> Bucket {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_of_one_user_share_what_they_have_in_common() {
+async fn sessions_of_user_share_common_positions() {
     const CONVERSATION_COUNT: u128 = 2000;
     let (server, bucket) = start().await;
     let mut all = positions(CONVERSATION_COUNT, 1_000_000);
@@ -214,7 +214,7 @@ async fn sessions_of_one_user_share_what_they_have_in_common() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn record_whose_base_is_lost_says_only_whose_it_is() {
+async fn record_without_base_reveals_only_owner() {
     let (server, bucket) = start().await;
     stored_with(&bucket, 1, positions(100, 5)).await;
     let stream = bucket.stream().await.unwrap();
@@ -240,7 +240,7 @@ async fn record_whose_base_is_lost_says_only_whose_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn full_bucket_takes_no_new_records_and_keeps_the_others() {
+async fn full_bucket_refuses_new_and_keeps_old_records() {
     const MAX_BYTES: i64 = 200_000;
     let server = Server::start().await;
     let unbounded = Bucket::new(server.connect().await, RESUME_WINDOW).with_max_bytes(-1);

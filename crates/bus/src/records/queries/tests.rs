@@ -54,7 +54,7 @@ async fn answering(bus: &Bus, n: u128) -> JoinSet<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_is_told_of_its_own_and_nothing_else() {
+async fn gateway_receives_only_queries_for_itself() {
     let server = Server::start().await;
     let bus = server.connect().await;
     let mut queries = bus.record_queries(gateway(1)).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_gateway_is_told_of_its_own_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_take_over_is_answered_and_silence_is_waited_for_a_second() {
+async fn take_over_is_answered_or_times_out() {
     let server = Server::start().await;
     let bus = server.connect().await;
     let _answering = answering(&bus, 1).await;
@@ -98,7 +98,7 @@ async fn a_take_over_is_answered_and_silence_is_waited_for_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_holds_a_record_says_so_and_who_is_silent_is_waited_for_briefly() {
+async fn record_holder_answers_and_silent_one_times_out() {
     let server = Server::start().await;
     let bus = server.connect().await;
     let _gateways = (answering(&bus, 1).await, answering(&bus, 2).await);
@@ -128,7 +128,7 @@ async fn whoever_holds_a_record_says_so_and_who_is_silent_is_waited_for_briefly(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_question_is_told_as_such_and_stops_nothing() {
+async fn malformed_query_is_reported_and_stops_nothing() {
     let server = Server::start().await;
     let bus = server.connect().await;
     let mut queries = bus.record_queries(gateway(1)).await.unwrap();

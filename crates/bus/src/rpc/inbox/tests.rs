@@ -110,7 +110,7 @@ async fn parts_of_several_batches_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn batch_that_nobody_listens_for_is_told_at_once() {
+async fn batch_without_listener_fails_at_once() {
     let server = Server::start().await;
     let gateway = server.connect().await;
     let mut inbox = Inbox::open(&gateway).await.unwrap();
