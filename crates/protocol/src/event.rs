@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_carries_its_message_as_that_is_now() {
+    fn edit_carries_current_message() {
         let actor: UserId = "alice".parse().unwrap();
         let payload = r#"{"kind":"text","content":"now","payloadSizeBytes":null,"replyTo":null,"metadata":{}}"#;
         let message = LogEntry {
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_event_carries_the_message_with_its_content_byte_for_byte() {
+    fn message_event_carries_content_byte_for_byte() {
         let actor: UserId = "al\"ice".parse().unwrap();
         let content = r#"{"b":  1.0,"a":"\u00e9"}"#;
         let body = MessageBody {

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn flood_of_one_tenant_delays_others_by_one_turn() {
+    fn tenant_flood_delays_others_by_one_turn() {
         let mut queue = FairQueue::default();
         for n in 0..10_000 {
             queue.push(&owner(0, n % 100), 0);
@@ -365,7 +365,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_item_comes_once_in_order_of_its_owner(pushes in prop::collection::vec((0..4_usize, 0..4_usize, 0..40_000_usize), 1..200)) {
+        fn every_item_comes_once_in_owner_order(pushes in prop::collection::vec((0..4_usize, 0..4_usize, 0..40_000_usize), 1..200)) {
             let mut queue = FairQueue::default();
             for (n, (tenant, user, bytes)) in pushes.iter().enumerate() {
                 queue.push(&owner(*tenant, *user), (n, *bytes));

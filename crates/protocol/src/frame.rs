@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_frame_says_what_is_wrong_and_to_whom_it_answers() {
+    fn bad_frame_reports_faults_and_frame_id() {
         let bad = ClientFrame::decode(br#"{"type":"send","id":"x","sender":"eve","kind":"text"}"#)
             .unwrap_err();
         assert_eq!(bad.id.as_deref(), Some("x"));

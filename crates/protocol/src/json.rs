@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn size_of_a_text_is_that_of_its_shortest_form() {
+    fn text_size_is_that_of_shortest_form() {
         let text = |value: &str, limit| {
             let body = format!(r#"{{"a":{value}}}"#);
             let mut fields = Fields::parse(body.as_bytes()).unwrap();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn member_twice_inside_a_text_is_named_by_pointer() {
+    fn duplicate_member_is_named_by_pointer() {
         let mut fields = Fields::parse(br#"{"a":{"b":[{"c":1,"c":2}]}}"#).unwrap();
         assert_eq!(fields.text("a", 100), None);
         let failure = fields.finish().unwrap_err();
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_number_is_one_however_it_is_written() {
+    fn whole_number_is_accepted_in_any_form() {
         let read = |text: &str| {
             let body = format!("{{\"n\":{text}}}");
             let mut fields = Fields::parse(body.as_bytes()).unwrap();
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_kept_byte_for_byte_on_both_wires() {
+    fn text_survives_both_wires_byte_for_byte() {
         let text = JsonText::trusted(r#"{"b": 1.0, "a":"\u00e9"}"#.into());
         let json = serde_json::to_string(&text).unwrap();
         assert_eq!(json, text.as_str());

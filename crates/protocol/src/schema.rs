@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn names_on_the_wire_are_those_of_the_schemas() {
+    fn wire_names_equal_schema_names() {
         for code in Code::ALL {
             assert!(json::<Code>().contains(code.as_str()), "{code}");
         }

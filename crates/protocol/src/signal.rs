@@ -155,7 +155,7 @@ mod tests {
     use crate::wire::{decode, encode};
 
     #[test]
-    fn signals_and_news_of_presence_survive_the_wire_and_are_small() {
+    fn signals_and_presence_survive_wire_and_stay_small() {
         let conversation = ConversationId(uuid::Uuid::now_v7());
         let (tenant, user): (TenantId, UserId) = ("t".parse().unwrap(), "alice".parse().unwrap());
         let signal = Signal {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn word_of_an_older_gateway_is_told_to_everyone() {
+    fn presence_from_older_gateway_goes_to_everyone() {
         let conversation = ConversationId(uuid::Uuid::now_v7());
         let word = Presence {
             tenant: "t".parse().unwrap(),

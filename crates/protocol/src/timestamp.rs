@@ -87,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_time_is_written_as_the_general_formatter_writes_it(
+        fn time_is_formatted_like_general_formatter(
             seconds in FIRST_TIME.unix_timestamp()..=LAST_TIME.unix_timestamp(),
             nanoseconds in 0..1_000_000_000_u32,
         ) {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_beyond_four_digits_of_a_year_in_utc_is_the_nearest_within() {
+    fn time_beyond_four_digit_years_is_clamped() {
         let read = |text: &str| text.parse::<Timestamp>().unwrap().to_string();
         assert_eq!(
             read("9999-12-31T23:59:59-23:00"),

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_has_not_is_refused_and_a_member_given_twice_stays_two() {
+    fn non_json_is_refused_and_duplicate_members_stay() {
         for number in [f64::NAN, f64::INFINITY] {
             assert!(json_of_msgpack(&rmp_serde::to_vec(&[number]).unwrap()).is_err());
         }

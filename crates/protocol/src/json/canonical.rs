@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn shortest_form_of_a_double_between_two_is_itself() {
+    fn shortest_form_of_double_is_exact() {
         let number = -645_073_957_445_549.3_f64;
         assert!(is_same(&format!("{number:.16e}"), &format!("{number:e}")));
     }
@@ -345,7 +345,7 @@ mod tests {
         }
 
         #[test]
-        fn a_double_is_one_number_however_long_it_is_written(number in any::<f64>(), digits in 16_usize..40) {
+        fn double_is_one_number_at_any_length(number in any::<f64>(), digits in 16_usize..40) {
             prop_assume!(number.is_finite());
             let written = format!("{number:.digits$e}");
             let shortest = format!("{number:e}");

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_store_can_hold_is_refused_wherever_it_stands() {
+    fn unstorable_value_is_refused_at_any_depth() {
         for good in ["{}", "[1,\"a\\u00e9\",1e300]", "\"\\ud83d\\ude00\"", "null"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_not_too_deep_for_those_who_read_it_in_an_event() {
+    fn accepted_depth_is_readable_inside_event() {
         let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert_eq!(check(&nested(MAX_DEPTH)), Ok(()));
         let problem = refused(&nested(MAX_DEPTH + 1)).1;

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_and_white_space_go_and_the_rest_stays() {
+    fn compact_form_drops_only_escapes_and_space() {
         for (text, short) in [
             (" { \"a\" : [ 1.0 ,\n2 ] }\t", r#"{"a":[1.0,2]}"#),
             (r#""\u65e5\u672c \/ \u0041""#, r#""日本 / A""#),

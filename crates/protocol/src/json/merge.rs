@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_patch_does_not_name_stays_byte_for_byte() {
+    fn unpatched_members_stay_byte_for_byte() {
         let target = r#"{"z":  1.0,"big":123456789012345678901234567890,"a":{"y": 1e2, "x":"\u00e9"},"gone":1}"#;
         let patch = r#"{"gone":null,"a":{"w":[1, 2]},"new": 1.50}"#;
         assert_eq!(

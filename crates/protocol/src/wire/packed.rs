@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_has_not_is_named_where_it_stands() {
+    fn non_json_value_is_named_by_place() {
         let value = map(vec![
             ("id".into(), "x".into()),
             ("at".into(), Value::Ext(-1, vec![0; 4])),

@@ -37,7 +37,7 @@ fn request(command: Command) -> Request {
 }
 
 #[test]
-fn whatever_users_are_called_no_command_takes_more_than_its_weight() {
+fn command_never_exceeds_weight_for_any_user_name() {
     let conversation = ConversationId(Uuid::max());
     let client_id = ClientId(Uuid::max());
     let member = |n| Member {
