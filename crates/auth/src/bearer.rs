@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn no_header_another_scheme_or_an_empty_token_is_a_missing_token() {
+    fn absent_foreign_or_empty_header_is_missing_token() {
         for headers in [
             &[][..],
             &["Basic a"],
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn two_headers_are_an_invalid_token_even_when_they_agree() {
+    fn two_equal_headers_are_invalid_token() {
         assert_eq!(
             of(&["Bearer a", "Bearer a"]),
             Err(Defect::TwoHeaders.into())
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_text_are_an_invalid_token() {
+    fn non_text_header_is_invalid_token() {
         assert_eq!(
             bearer([&b"Bearer \xff"[..]]),
             Err(Defect::NotCompact.into())

@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_seconds_with_or_without_a_fraction_and_nothing_else() {
+    fn dates_accept_only_whole_or_fractional_seconds() {
         let date = |value: Value| {
             numeric_date(
                 &Map::from_iter([("t".to_owned(), value)]),

@@ -330,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_401_has_a_challenge_and_nothing_is_said_of_a_token_that_is_missing() {
+    fn missing_token_challenge_says_nothing_about_token() {
         for code in Code::ALL.iter().filter(|code| code.status() == 401) {
             let value = challenge(*code).unwrap();
             assert!(value.starts_with("Bearer realm="));

@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_read_from_its_pem_is_the_same_key() {
+    fn key_survives_pem_round_trip() {
         for key in [
             Key::generate(),
             Key::generate_rsa(),

@@ -263,7 +263,7 @@ mod tests {
     const READ_WRITE: &[Right] = &[Right::Read, Right::Write];
 
     #[test]
-    fn a_scope_without_an_entry_of_ours_reads_and_writes() {
+    fn scope_without_our_entries_reads_and_writes() {
         for claim in [
             "",
             "openid profile",
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_with_an_entry_of_ours_allows_only_what_it_names() {
+    fn scope_with_our_entries_allows_only_those() {
         assert_eq!(allows("openid confab:read"), (true, false, false));
         assert_eq!(allows("confab:write"), (false, true, false));
         assert_eq!(allows("confab:read confab:write"), (true, true, false));

@@ -62,7 +62,7 @@ fn what_stands_in_for_missing_claims_is_told() {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_with_its_remedy() {
+fn explanation_lists_every_defect_with_remedy() {
     let settings = [
         "--jwt-device-claim",
         "did",

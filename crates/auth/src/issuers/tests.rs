@@ -222,7 +222,7 @@ async fn tenants_are_shared_only_where_both_say_so() {
 }
 
 #[test]
-fn file_that_cannot_be_used_is_refused_with_its_reason() {
+fn unusable_file_is_refused_with_reason() {
     let entry = |more: &str| {
         format!("[[issuer]]\nissuer = 'i'\npublic-key = KEY\naudience = 'a'\n{more}\n")
     };
@@ -266,7 +266,7 @@ fn file_that_cannot_be_used_is_refused_with_its_reason() {
 }
 
 #[tokio::test]
-async fn one_key_set_that_is_away_keeps_no_other_issuer_out() {
+async fn unavailable_key_set_does_not_affect_other_issuers() {
     use crate::mint::jwks;
     use crate::testing::server::{Server, ServerAnswer};
     let (here, away) = (Key::generate().unwrap(), Key::generate().unwrap());

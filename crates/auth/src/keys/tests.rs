@@ -15,7 +15,7 @@ const FETCH_INTERVAL: Duration = Duration::from_secs(30);
 const FETCH_ONCE: &[&str] = &["--jwt-jwks-interval", "3600"];
 
 #[test]
-fn a_request_on_the_way_is_shared_and_the_next_waits_for_the_interval() {
+fn pending_fetch_is_shared_and_next_waits_interval() {
     let (mut asked, start) = (FetchRequests::default(), Instant::now());
     assert_eq!(asked.ask(0, start, FETCH_INTERVAL), Some(1));
     assert_eq!(
@@ -33,7 +33,7 @@ fn a_request_on_the_way_is_shared_and_the_next_waits_for_the_interval() {
 }
 
 #[test]
-fn failures_are_tried_again_sooner_but_never_faster_than_once_a_second() {
+fn failed_fetch_retries_sooner_at_most_once_second() {
     let pace = FetchPace {
         interval: FETCH_INTERVAL,
         max_age: FETCH_INTERVAL * 20,
@@ -58,7 +58,7 @@ fn unknown() -> Result<Caller, AuthError> {
 }
 
 #[tokio::test]
-async fn keys_of_all_three_kinds_come_from_a_set() {
+async fn key_set_holds_all_three_kinds() {
     let keys = [
         Key::generate(),
         Key::generate_rsa(),
@@ -79,7 +79,7 @@ async fn keys_of_all_three_kinds_come_from_a_set() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_is_fetched_when_a_token_names_it_and_the_old_one_ends() {
+async fn rotated_key_is_fetched_on_demand_replacing_old() {
     let (old, new) = (Key::generate().unwrap(), Key::generate_rsa().unwrap());
     let server = Server::start(body(&[&old])).await;
     let verifier = Running::ready(&server.url, FETCH_ONCE).await;
@@ -91,7 +91,7 @@ async fn a_rotated_key_is_fetched_when_a_token_names_it_and_the_old_one_ends() {
 }
 
 #[tokio::test]
-async fn unknown_keys_cause_one_fetch_an_interval_however_many_come() {
+async fn unknown_keys_cause_one_fetch_per_interval() {
     let (good, new) = (Key::generate().unwrap(), Key::generate().unwrap());
     let server = Server::start(body(&[&good])).await;
     let verifier = Arc::new(Running::ready(&server.url, FETCH_ONCE).await);
@@ -116,7 +116,7 @@ async fn unknown_keys_cause_one_fetch_an_interval_however_many_come() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_does_not_break_off_the_fetch() {
+async fn cancelled_caller_does_not_cancel_fetch() {
     let (good, new) = (Key::generate().unwrap(), Key::generate().unwrap());
     let server = Server::start(body(&[&good])).await;
     let verifier = Running::ready(&server.url, FETCH_ONCE).await;
@@ -132,7 +132,7 @@ async fn a_caller_that_goes_away_does_not_break_off_the_fetch() {
 }
 
 #[tokio::test]
-async fn nothing_is_judged_before_a_set_was_loaded_and_then_it_heals_by_itself() {
+async fn verifier_refuses_before_first_set_then_recovers() {
     let key = Key::generate().unwrap();
     let server = Server::start(ServerAnswer::Raw(String::new())).await;
     let verifier = Running::start(&server.url, &[]);
@@ -145,7 +145,7 @@ async fn nothing_is_judged_before_a_set_was_loaded_and_then_it_heals_by_itself()
 }
 
 #[tokio::test]
-async fn the_last_good_set_stays_in_use_whatever_the_url_answers() {
+async fn last_good_set_survives_bad_answers() {
     let (good, other) = (Key::generate().unwrap(), Key::generate().unwrap());
     let text = |keys: &str| ServerAnswer::Body(keys.to_owned());
     for bad in [
@@ -166,7 +166,7 @@ async fn the_last_good_set_stays_in_use_whatever_the_url_answers() {
 }
 
 #[tokio::test]
-async fn a_url_that_hangs_delays_only_unknown_keys_and_those_no_longer_than_the_timeout() {
+async fn hanging_url_delays_only_unknown_keys_until_timeout() {
     let (good, other) = (Key::generate().unwrap(), Key::generate().unwrap());
     let server = Server::start(body(&[&good])).await;
     let arguments = [FETCH_ONCE, &["--jwt-jwks-timeout", "1"]].concat();
@@ -190,7 +190,7 @@ async fn a_url_that_hangs_delays_only_unknown_keys_and_those_no_longer_than_the_
 }
 
 #[tokio::test]
-async fn the_set_is_fetched_again_at_its_maximum_age() {
+async fn set_is_fetched_again_at_maximum_age() {
     let (old, new) = (Key::generate().unwrap(), Key::generate().unwrap());
     let server = Server::start(body(&[&old])).await;
     let _verifier = Running::ready(&server.url, &["--jwt-jwks-max-age", "1"]).await;
@@ -214,7 +214,7 @@ async fn redirects_are_not_followed() {
 }
 
 #[tokio::test]
-async fn a_set_is_read_to_a_bounded_size_and_for_a_bounded_time() {
+async fn set_fetch_is_bounded_in_size_and_time() {
     let large = format!("{{\"keys\":[\"{}\"]}}", "x".repeat(1024 * 1024));
     assert!(matches!(
         fetched(ServerAnswer::Body(large.clone())).await.0,

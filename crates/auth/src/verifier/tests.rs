@@ -93,7 +93,7 @@ async fn a_good_token_says_who_is_calling() {
 }
 
 #[tokio::test]
-async fn every_kind_of_key_verifies_its_own_tokens_and_no_others() {
+async fn each_key_kind_verifies_only_own_tokens() {
     let keys = three();
     let strangers = three();
     for (key, stranger) in keys.iter().zip(&strangers) {
@@ -162,7 +162,7 @@ async fn a_claim_of_another_form_is_invalid() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_issuer_or_for_another_audience_is_invalid() {
+async fn token_of_other_issuer_or_audience_is_invalid() {
     assert_eq!(
         judged(&with("iss", "https://evil")).await,
         Err(Defect::Issuer.into())
@@ -197,7 +197,7 @@ async fn a_token_expires_at_exp_and_the_leeway() {
 }
 
 #[tokio::test]
-async fn a_token_that_would_outlive_its_revocation_is_invalid() {
+async fn token_outliving_its_revocation_is_invalid() {
     let lasting = |seconds| Claims {
         expires_at: TEST_NOW + Duration::seconds(seconds),
         ..claims()
@@ -211,7 +211,7 @@ async fn a_token_that_would_outlive_its_revocation_is_invalid() {
 }
 
 #[tokio::test]
-async fn a_token_from_the_future_is_not_yet_valid() {
+async fn token_from_future_is_not_yet_valid() {
     let ahead = |seconds| Some(TEST_NOW + Duration::seconds(seconds));
     assert!(
         judged(&Claims {
@@ -250,7 +250,7 @@ async fn nbf_can_be_demanded() {
 }
 
 #[tokio::test]
-async fn optional_claims_have_their_stand_ins_and_are_checked_when_there() {
+async fn optional_claims_have_defaults_and_are_checked() {
     let named = [
         "--jwt-device-claim",
         "deviceId",
@@ -408,7 +408,7 @@ fn hmac_token(header: &Value, secret: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn hmac_with_the_public_key_as_its_secret_is_invalid() {
+async fn hmac_with_public_key_as_secret_is_invalid() {
     for key in [key(), Key::generate_rsa().unwrap()] {
         let verifier = verifier_of(&key, &[]);
         let pem = key.public_pem().unwrap();
@@ -451,7 +451,7 @@ async fn unsigned_tokens_are_invalid() {
 }
 
 #[tokio::test]
-async fn keys_that_a_header_brings_or_points_to_are_never_used() {
+async fn keys_named_in_token_header_are_ignored() {
     let (good, evil) = (key(), key());
     let lure = Server::start(ServerAnswer::Body(jwks([&evil]))).await;
     let header = json!({

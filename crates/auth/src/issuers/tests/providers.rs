@@ -139,7 +139,7 @@ fn shown(caller: &Caller) -> [String; 5] {
 }
 
 #[test]
-fn every_block_of_the_page_is_usable_as_it_stands() {
+fn every_block_of_page_is_usable() {
     let blocks = blocks();
     let common: Settings = settings(&[]).unwrap();
     for (heading, block) in &blocks {
@@ -158,7 +158,7 @@ fn every_block_of_the_page_is_usable_as_it_stands() {
 }
 
 #[tokio::test]
-async fn tokens_of_each_provider_are_judged_by_its_block() {
+async fn provider_tokens_are_verified_by_own_block() {
     let (shapes, blocks) = (shapes(), blocks());
     let all = entries(&shapes, &blocks);
     let together = verifier(&all);

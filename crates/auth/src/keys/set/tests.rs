@@ -28,7 +28,7 @@ fn why(jwk: Value) -> KeyRefused {
 }
 
 #[test]
-fn a_key_is_found_by_its_id_for_its_own_algorithm() {
+fn key_is_found_by_id_and_algorithm() {
     let keys = [
         key(),
         Key::generate_rsa().unwrap(),
@@ -51,7 +51,7 @@ fn a_key_is_found_by_its_id_for_its_own_algorithm() {
 }
 
 #[test]
-fn without_an_id_the_only_key_for_the_algorithm_is_meant() {
+fn missing_key_id_selects_only_key_of_algorithm() {
     let (one, two, rsa) = (key(), key(), Key::generate_rsa().unwrap());
     let set = KeySet::parse(jwks([&one, &two, &rsa]).as_bytes()).unwrap();
     assert_eq!(
@@ -83,7 +83,7 @@ fn an_ambiguous_set_is_refused() {
 }
 
 #[test]
-fn keys_of_one_id_are_told_apart_by_algorithm() {
+fn keys_sharing_id_are_distinguished_by_algorithm() {
     let (ec, rsa) = (key(), Key::generate_rsa().unwrap());
     let same = json!({"kid": "k"});
     let no_alg = json!({"kid": "k", "alg": null});
@@ -103,7 +103,7 @@ fn keys_of_one_id_are_told_apart_by_algorithm() {
 }
 
 #[test]
-fn a_key_for_encryption_may_share_its_id_with_one_for_signatures() {
+fn encryption_key_may_share_id_with_signature_key() {
     let (one, two) = (key(), key());
     let set = parse(&[
         jwk(&one, json!({"kid": "k", "use": "enc"})),
@@ -132,7 +132,7 @@ fn an_empty_or_broken_set_is_refused() {
 }
 
 #[test]
-fn keys_of_no_use_are_left_out_and_the_others_used() {
+fn unusable_keys_are_skipped_and_others_used() {
     let bad = [
         json!({"kty": "oct", "k": "c2VjcmV0", "kid": "s"}),
         json!({}),
@@ -213,7 +213,7 @@ fn keys_with_missing_or_wrong_members_are_refused() {
 }
 
 #[test]
-fn a_pem_holds_one_public_key_of_a_kind_we_verify_with() {
+fn pem_must_hold_one_supported_public_key() {
     let why = |pem: &str| VerificationKey::from_pem(pem).unwrap_err();
     let (small, koblitz) = (include_str!("rsa_1024.pem"), include_str!("secp256k1.pem"));
     assert_eq!(why(small), KeyRefused::Size(1024));
