@@ -54,7 +54,7 @@ fn message(seq: u64) -> String {
 }
 
 #[tokio::test]
-async fn a_problem_is_told_with_its_code_its_fields_and_when_to_come_back() {
+async fn problem_has_code_fields_and_retry_time() {
     let (listener, http) = listen().await;
     let body = r#"{"type":"about:blank","title":"t","status":400,"detail":"d","code":"VALIDATION_ERROR","requestId":"r","errors":[{"pointer":"/kind","message":"must be given"}]}"#;
     let answer = answer("400 Bad Request", "Retry-After: 7\r\n", body);
@@ -82,7 +82,7 @@ async fn an_answer_of_another_kind_is_foreign() {
 }
 
 #[tokio::test]
-async fn a_message_is_sent_as_its_sender_and_its_content_comes_back_byte_for_byte() {
+async fn sent_content_comes_back_byte_for_byte() {
     let (listener, http) = listen().await;
     let body = format!(r#"{{"message":{}}}"#, message(7));
     let answer = answer("201 Created", "Idempotent-Replayed: true\r\n", &body);
@@ -111,7 +111,7 @@ async fn a_message_is_sent_as_its_sender_and_its_content_comes_back_byte_for_byt
 }
 
 #[tokio::test]
-async fn the_whole_history_is_read_page_by_page_and_told_oldest_first() {
+async fn history_is_read_by_pages_oldest_first() {
     let (listener, http) = listen().await;
     let page = |seqs: &[u64], next: &str| {
         let messages: Vec<_> = seqs.iter().copied().map(message).collect();
@@ -133,7 +133,7 @@ async fn the_whole_history_is_read_page_by_page_and_told_oldest_first() {
 }
 
 #[tokio::test]
-async fn a_raw_request_has_exactly_the_headers_given_and_any_answer_is_one() {
+async fn raw_request_has_exactly_given_headers() {
     let (listener, http) = listen().await;
     let headers = [("x-a", "1"), ("x-a", "2")];
     let call = http.raw("PUT", "/v1/x", &headers, "body");
@@ -150,7 +150,7 @@ async fn a_raw_request_has_exactly_the_headers_given_and_any_answer_is_one() {
 }
 
 #[test]
-fn what_has_no_form_in_http_is_refused_before_it_is_sent() {
+fn invalid_http_request_is_refused_before_sending() {
     assert!(matches!(
         Http::new("nonsense", ""),
         Err(ClientError::Invalid("URL", _))

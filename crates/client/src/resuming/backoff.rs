@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn it_doubles_up_to_its_bound_and_jitters_over_the_whole_of_it() {
+    fn backoff_doubles_to_bound_with_full_jitter() {
         let mut backoff = Backoff::new(ms(100), ONE_SECOND);
         let waits: Vec<_> = [1.0, 0.5, 1.0, 0.25, 1.0, 0.0]
             .map(|fraction| backoff.next(fraction))
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_was_named_is_obeyed_with_jitter_behind_it() {
+    fn named_delay_is_obeyed_plus_jitter() {
         let mut backoff = Backoff::new(ms(100), ONE_SECOND);
         assert_eq!(backoff.after(Some(ms(700)), 0.5), ms(750));
         assert_eq!(backoff.after(None, 0.5), ms(100));

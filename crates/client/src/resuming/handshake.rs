@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_that_was_refused_is_judged_by_its_code_and_names_when_to_come_again() {
+    fn refused_hello_maps_code_to_result_and_delay() {
         let rejected = |code, close: Option<u16>| {
             let failure = Failure::of(code).retry_after(70);
             let error = Box::new(ErrorFrame::new(None, failure, String::new()));

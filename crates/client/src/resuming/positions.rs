@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_above_the_last_one_is_ignored_also_what_the_program_had_before() {
+    fn event_not_above_last_position_is_ignored() {
         let (a, b) = (conversation(), conversation());
         let mut positions = Positions::from_before(&BTreeMap::from([(a, 5)]));
         let news =
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_range_is_not_held_until_the_program_says_so() {
+    fn truncated_range_is_unheld_until_program_confirms() {
         let a = conversation();
         let mut positions = Positions::from_before(&BTreeMap::from([(a, 10)]));
         positions.truncate(&range(a, 11, 5000, false));
@@ -200,8 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fills_a_truncated_range_after_all_is_told_and_what_was_told_behind_it_is_not_told_twice()
-     {
+    fn late_event_in_truncated_range_is_delivered_once() {
         let a = conversation();
         let mut positions = Positions::from_before(&BTreeMap::from([(a, 1)]));
         positions.truncate(&range(a, 2, 4, false));
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_precedes_a_range_may_come_behind_its_announcement() {
+    fn event_before_range_may_follow_its_announcement() {
         let a = conversation();
         let mut positions = Positions::from_before(&BTreeMap::from([(a, 1)]));
         positions.truncate(&range(a, 3, 9, false));
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_makes_void_what_was_held_and_its_head_the_new_base() {
+    fn reset_discards_positions_and_starts_at_head() {
         let a = conversation();
         let mut positions = Positions::from_before(&BTreeMap::from([(a, 100)]));
         positions.truncate(&range(a, 1, 7, true));
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_what_is_held_is_none_and_more_than_was_named_may_have_been_read() {
+    fn held_range_is_ignored_and_longer_read_counts() {
         let (a, b) = (conversation(), conversation());
         let mut positions = Positions::from_before(&BTreeMap::from([(a, 20)]));
         positions.truncate(&range(a, 6, 15, false));
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_moved_is_told_and_so_much_at_a_time() {
+    fn only_moved_positions_are_sent_in_parts() {
         let (a, b) = (conversation(), conversation());
         let mut positions = Positions::default();
         positions.advance(a, 1);

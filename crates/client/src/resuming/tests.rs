@@ -113,8 +113,7 @@ async fn closed(changes: &mut Changes) -> Closed {
 }
 
 #[tokio::test]
-async fn a_lost_connection_resumes_at_the_other_gateway_with_token_and_seen_and_tells_nothing_twice()
- {
+async fn lost_connection_resumes_elsewhere_without_duplicates() {
     let gateways = Gateways::new(2).await;
     let (mut server, resuming, mut changes) = gateways.open(gateways.options()).await;
     let here = conversation();
@@ -150,7 +149,7 @@ async fn a_lost_connection_resumes_at_the_other_gateway_with_token_and_seen_and_
 }
 
 #[tokio::test]
-async fn a_truncated_range_counts_as_held_only_when_the_program_has_read_it() {
+async fn truncated_range_is_held_once_program_read_it() {
     let gateways = Gateways::new(1).await;
     let here = conversation();
     let mut options = gateways.options();
@@ -205,7 +204,7 @@ async fn a_truncated_range_counts_as_held_only_when_the_program_has_read_it() {
 }
 
 #[tokio::test]
-async fn what_was_heard_is_told_after_a_while_once_and_together() {
+async fn received_positions_are_sent_once_and_batched() {
     let gateways = Gateways::new(1).await;
     let (mut server, _resuming, mut changes) = gateways.open(gateways.options()).await;
     let (here, there) = (conversation(), conversation());
@@ -222,7 +221,7 @@ async fn what_was_heard_is_told_after_a_while_once_and_together() {
 }
 
 #[tokio::test]
-async fn who_does_not_say_seen_shows_the_token_alone() {
+async fn session_without_seen_resumes_by_token_alone() {
     let gateways = Gateways::new(1).await;
     let mut options = gateways.options();
     options.says_seen = false;
@@ -242,7 +241,7 @@ async fn who_does_not_say_seen_shows_the_token_alone() {
 }
 
 #[tokio::test]
-async fn gateways_that_refuse_are_tried_in_turn_until_one_welcomes() {
+async fn refusing_gateways_are_tried_until_one_welcomes() {
     let gateways = Gateways::new(3).await;
     let (server, _resuming, mut changes) = gateways.open(gateways.options()).await;
     drop(server);
@@ -260,7 +259,7 @@ async fn gateways_that_refuse_are_tried_in_turn_until_one_welcomes() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_drains_is_left_after_its_delay_and_not_before() {
+async fn draining_gateway_is_left_after_its_delay() {
     let gateways = Gateways::new(2).await;
     let (mut server, _resuming, mut changes) = gateways.open(gateways.options()).await;
     let goaway = Goaway {
@@ -313,7 +312,7 @@ async fn a_degraded_gateway_is_kept_until_another_welcomes() {
 }
 
 #[tokio::test]
-async fn a_fence_that_is_our_own_doing_is_no_end() {
+async fn fence_by_own_reconnect_does_not_end_session() {
     let gateways = Gateways::new(2).await;
     let (mut old, _resuming, mut changes) = gateways.open(gateways.options()).await;
     let goaway = Goaway {

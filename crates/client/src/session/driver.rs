@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_that_is_not_above_the_last_is_ignored() {
+    fn event_not_above_last_seq_is_ignored() {
         let (a, b) = (
             ConversationId(uuid::Uuid::now_v7()),
             ConversationId(uuid::Uuid::now_v7()),

@@ -29,7 +29,7 @@ async fn open(encoding: Encoding) -> (Server, Session, Events) {
 }
 
 #[tokio::test]
-async fn sends_go_out_in_order_and_each_gets_its_own_answer_in_whatever_order_they_come() {
+async fn sends_keep_order_and_match_answers_by_id() {
     for encoding in [Encoding::Json, Encoding::MsgPack] {
         let (mut server, session, _events) = open(encoding).await;
         let here = conversation();
@@ -67,7 +67,7 @@ async fn sends_go_out_in_order_and_each_gets_its_own_answer_in_whatever_order_th
 }
 
 #[tokio::test]
-async fn an_event_heard_twice_is_told_once_and_other_conversations_are_their_own() {
+async fn repeated_event_is_delivered_once_per_conversation() {
     let (mut server, session, mut events) = open(Encoding::Json).await;
     let (here, there) = (conversation(), conversation());
     for (place, seq) in [
@@ -92,7 +92,7 @@ async fn an_event_heard_twice_is_told_once_and_other_conversations_are_their_own
 }
 
 #[tokio::test]
-async fn when_the_connection_ends_everyone_who_waits_is_told_how() {
+async fn connection_end_answers_all_waiters() {
     let (mut server, session, mut events) = open(Encoding::Json).await;
     let here = conversation();
     let id = ClientId(Uuid::now_v7());
@@ -121,7 +121,7 @@ async fn when_the_connection_ends_everyone_who_waits_is_told_how() {
 }
 
 #[tokio::test]
-async fn bye_ends_the_session_and_tells_how_the_gateway_closed() {
+async fn bye_ends_session_and_returns_close_code() {
     let (mut server, session, _events) = open(Encoding::Json).await;
     let serve = async {
         assert_eq!(server.hears().await, ClientFrame::Bye(Plain::default()));
@@ -132,7 +132,7 @@ async fn bye_ends_the_session_and_tells_how_the_gateway_closed() {
 }
 
 #[tokio::test]
-async fn a_refused_hello_is_told_with_its_code_and_close() {
+async fn refused_hello_returns_code_and_close() {
     let (listener, url) = listen().await;
     let serve = async {
         let mut server = Server::accept(&listener, Encoding::Json).await;

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_beside_a_token_follows_in_a_frame_of_its_own() {
+    fn positions_beyond_hello_size_follow_in_seen() {
         let frames = opening(hello(1000), TokenIn::Hello("t".into())).unwrap();
         let [ClientFrame::Hello(said), ClientFrame::Seen(seen)] = frames.as_slice() else {
             panic!("{} frames", frames.len())

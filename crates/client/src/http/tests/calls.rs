@@ -77,7 +77,7 @@ async fn conversations_are_listed_changed_and_deleted() {
 }
 
 #[tokio::test]
-async fn participants_are_read_page_by_page_and_given_roles() {
+async fn participants_are_read_by_pages_with_roles() {
     let id = TEST_ID.parse().unwrap();
     let (listener, http) = listen().await;
     let page = |next: &str| {

@@ -144,7 +144,7 @@ fn closed() -> Closed {
 }
 
 #[test]
-fn a_conversation_has_one_on_the_way_and_others_go_on() {
+fn each_conversation_has_one_send_in_flight() {
     let mut desk = Desk::new();
     let (here, there) = (conversation(), conversation());
     let (first, mut answered) = desk.send(here);
@@ -158,7 +158,7 @@ fn a_conversation_has_one_on_the_way_and_others_go_on() {
 }
 
 #[test]
-fn what_was_written_to_a_lost_connection_is_written_again_in_the_order_of_old() {
+fn unacknowledged_sends_are_rewritten_in_order_after_reconnect() {
     let mut desk = Desk::new();
     let places = [conversation(), conversation(), conversation()];
     let ids: Vec<String> = places.map(|place| desk.send(place).0).into();
@@ -171,7 +171,7 @@ fn what_was_written_to_a_lost_connection_is_written_again_in_the_order_of_old() 
 }
 
 #[test]
-fn what_is_refused_for_now_is_tried_again_when_it_was_told_to_and_what_stands_behind_it_waits() {
+fn retryable_send_retries_later_and_blocks_its_conversation() {
     for code in [
         Code::Overloaded,
         Code::Unavailable,
@@ -199,7 +199,7 @@ fn what_is_refused_for_now_is_tried_again_when_it_was_told_to_and_what_stands_be
 }
 
 #[test]
-fn what_is_refused_for_good_is_told_and_the_next_one_goes() {
+fn permanently_refused_send_fails_and_next_goes() {
     let mut desk = Desk::new();
     let here = conversation();
     let (first, mut answered) = desk.send(here);
@@ -216,7 +216,7 @@ fn what_is_refused_for_good_is_told_and_the_next_one_goes() {
 }
 
 #[test]
-fn what_has_a_key_is_written_again_until_answered() {
+fn command_with_key_is_rewritten_until_answered() {
     let mut desk = Desk::new();
     let (here, there) = (conversation(), conversation());
     let (edit, mut edited) = desk.edit(here);
@@ -260,7 +260,7 @@ fn what_has_no_key_is_never_done_twice() {
 }
 
 #[test]
-fn what_is_too_old_is_given_up_wherever_it_stands() {
+fn expired_send_is_given_up_anywhere() {
     let mut desk = Desk::new();
     let places = [conversation(), conversation(), conversation()];
     let (written, mut one) = desk.send(places[0]);
@@ -280,7 +280,7 @@ fn what_is_too_old_is_given_up_wherever_it_stands() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_session_is_told_to_all_that_wait() {
+async fn session_end_answers_all_pending_sends() {
     let mut desk = Desk::new();
     let (answer, pending) = Pending::within(ANSWER_TIMEOUT);
     let (id, frame) = (

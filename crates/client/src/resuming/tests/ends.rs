@@ -24,7 +24,7 @@ async fn these_closes_are_the_end() {
 }
 
 #[tokio::test]
-async fn bye_ends_it_and_tells_how_the_gateway_closed() {
+async fn bye_ends_session_and_returns_close() {
     let gateways = Gateways::new(1).await;
     let (mut server, resuming, mut changes) = gateways.open(gateways.options()).await;
     let serve = async {
@@ -37,7 +37,7 @@ async fn bye_ends_it_and_tells_how_the_gateway_closed() {
 }
 
 #[tokio::test]
-async fn who_leaves_goes_nowhere_else_though_the_gateway_asks_to() {
+async fn leaving_session_ignores_goaway() {
     let gateways = Gateways::new(2).await;
     let (mut server, resuming, _changes) = gateways.open(gateways.options()).await;
     let serve = async {
@@ -58,7 +58,7 @@ async fn who_leaves_goes_nowhere_else_though_the_gateway_asks_to() {
 }
 
 #[tokio::test]
-async fn a_session_that_starts_afresh_misses_nothing_where_nothing_was_heard_before() {
+async fn fresh_session_without_events_misses_nothing() {
     let gateways = Gateways::new(1).await;
     let (quiet, busy) = (conversation(), conversation());
     let mut options = gateways.options();
@@ -93,7 +93,7 @@ fn numbered() -> TokenSource {
 }
 
 #[tokio::test]
-async fn a_token_that_ends_is_renewed_on_the_connection_and_one_that_has_ended_on_the_next() {
+async fn token_is_renewed_in_place_or_on_reconnect() {
     let gateways = Gateways::new(1).await;
     let mut options = gateways.options();
     (options.token, options.token_in_hello) = (numbered(), true);
@@ -177,7 +177,7 @@ async fn silence_is_death() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_full_is_left_alone_for_as_long_as_it_asks() {
+async fn full_gateway_is_avoided_for_its_delay() {
     let gateways = Gateways::new(1).await;
     let (server, _resuming, _changes) = gateways.open(gateways.options()).await;
     drop(server);

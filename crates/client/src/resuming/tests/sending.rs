@@ -17,7 +17,7 @@ async fn hears_send(server: &mut Server) -> (ClientId, MessageBody) {
 }
 
 #[tokio::test]
-async fn a_send_without_an_answer_is_sent_again_with_its_id_and_what_stands_behind_it_waits() {
+async fn unanswered_send_repeats_with_id_before_later_sends() {
     let gateways = Gateways::new(2).await;
     let (mut server, resuming, _changes) = gateways.open(gateways.options()).await;
     let here = conversation();
@@ -79,7 +79,7 @@ async fn presence_said_without_connection_is_said_at_resume() {
 }
 
 #[tokio::test]
-async fn what_no_frame_holds_is_refused_here_and_the_session_goes_on() {
+async fn oversized_frame_is_refused_and_session_continues() {
     let gateways = Gateways::new(1).await;
     let (mut server, resuming, _changes) = gateways.open(gateways.options()).await;
     let here = conversation();
@@ -99,8 +99,7 @@ async fn what_no_frame_holds_is_refused_here_and_the_session_goes_on() {
 }
 
 #[tokio::test]
-async fn what_nobody_answers_is_given_up_and_presence_is_said_again_to_a_session_that_starts_afresh()
- {
+async fn unanswered_send_expires_and_presence_is_repeated() {
     let gateways = Gateways::new(1).await;
     let mut options = gateways.options();
     options.patience = Duration::from_millis(200);
