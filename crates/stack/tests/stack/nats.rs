@@ -39,7 +39,7 @@ async fn has_stream(port: u16, name: &str) -> bool {
 }
 
 #[tokio::test]
-async fn nats_keeps_its_port_and_its_streams_over_a_kill() {
+async fn nats_keeps_port_and_streams_over_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut nats = start_nats(folder.path()).await.unwrap();
     make_stream(nats.port(), "kept").await.unwrap();
@@ -51,7 +51,7 @@ async fn nats_keeps_its_port_and_its_streams_over_a_kill() {
 }
 
 #[tokio::test]
-async fn its_store_can_be_erased_and_an_older_one_put_back() {
+async fn nats_store_can_be_erased_and_restored() {
     let folder = tempfile::tempdir().unwrap();
     let mut nats = start_nats(folder.path()).await.unwrap();
     make_stream(nats.port(), "old").await.unwrap();
@@ -73,7 +73,7 @@ async fn its_store_can_be_erased_and_an_older_one_put_back() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_an_error_that_shows_the_log() {
+async fn port_in_use_is_error_with_log() {
     let folder = tempfile::tempdir().unwrap();
     let first = start_nats(folder.path()).await.unwrap();
     let settings = confab_stack::NatsSettings {

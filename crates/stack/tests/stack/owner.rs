@@ -41,7 +41,7 @@ fn pids(folder: &Path) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn what_was_started_ends_with_an_owner_that_is_killed() {
+async fn servers_end_when_their_owner_is_killed() {
     if let Some(folder) = std::env::var_os(OWNER_VARIABLE) {
         own(folder.into()).await.unwrap();
     }
@@ -49,7 +49,7 @@ async fn what_was_started_ends_with_an_owner_that_is_killed() {
     let mut owner = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "owner::what_was_started_ends_with_an_owner_that_is_killed",
+            "owner::servers_end_when_their_owner_is_killed",
         ])
         .env(OWNER_VARIABLE, folder.path())
         .stdout(Stdio::null())

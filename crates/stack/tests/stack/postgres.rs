@@ -28,7 +28,7 @@ async fn commits_outlive_a_kill_and_the_url_stays() {
 }
 
 #[tokio::test]
-async fn a_second_start_finds_the_data_also_where_only_root_may_enter() {
+async fn second_start_finds_data_in_root_only_folder() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let mut postgres = start_postgres(folder.path()).await.unwrap();
@@ -46,7 +46,7 @@ async fn a_second_start_finds_the_data_also_where_only_root_may_enter() {
 }
 
 #[tokio::test]
-async fn nobody_gets_in_without_the_password_and_every_commit_is_on_disk() {
+async fn password_is_required_and_commits_are_durable() {
     let folder = tempfile::tempdir().unwrap();
     let postgres = start_postgres_with(folder.path(), Durability::Disk);
     let postgres = postgres.await.unwrap();
@@ -80,7 +80,7 @@ async fn nobody_gets_in_without_the_password_and_every_commit_is_on_disk() {
 }
 
 #[tokio::test]
-async fn a_paused_server_answers_nobody_until_it_is_resumed() {
+async fn paused_server_answers_nobody_until_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let mut postgres = start_postgres(folder.path()).await.unwrap();
     postgres.pause().unwrap();
@@ -99,7 +99,7 @@ async fn a_paused_server_answers_nobody_until_it_is_resumed() {
 }
 
 #[tokio::test]
-async fn what_postgres_refuses_is_an_error_with_its_words() {
+async fn refused_statement_is_error_with_postgres_text() {
     let folder = tempfile::tempdir().unwrap();
     let postgres = start_postgres(folder.path()).await.unwrap();
     let error = postgres.sql("postgres", "SELECT 1/0").await.unwrap_err();

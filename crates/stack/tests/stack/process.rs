@@ -5,7 +5,7 @@ use confab_stack::{Error, Launch, Process, Service, free_port};
 use crate::support::{TEST_TIMEOUT, comes_true, lives, shell, state, text};
 
 #[tokio::test]
-async fn the_id_is_the_program_s_own_and_killing_ends_it() {
+async fn process_id_is_own_and_kill_ends_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut process = Process::spawn(shell(folder.path(), "echo $$; exec sleep 600")).unwrap();
     let pid = process.id();
@@ -46,7 +46,7 @@ async fn stopping_is_orderly_and_forced_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_paused_process_stands_still_until_it_is_resumed_or_dropped() {
+async fn paused_process_stands_still_until_resumed_or_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let mut process = Process::spawn(shell(folder.path(), "exec sleep 600")).unwrap();
     let pid = process.id();
@@ -83,7 +83,7 @@ async fn variables_are_set_and_taken_away() {
 }
 
 #[tokio::test]
-async fn a_service_that_ends_before_it_is_ready_is_an_error_with_the_end_of_its_log() {
+async fn service_ending_before_ready_is_error_with_log() {
     let folder = tempfile::tempdir().unwrap();
     let launch = shell(folder.path(), "echo the database is missing; exit 7");
     let error = Service::start(launch, free_port().unwrap(), TEST_TIMEOUT)
@@ -97,7 +97,7 @@ async fn a_service_that_ends_before_it_is_ready_is_an_error_with_the_end_of_its_
 }
 
 #[tokio::test]
-async fn a_service_that_never_gets_ready_is_an_error_at_the_deadline() {
+async fn service_never_ready_is_error_at_deadline() {
     let folder = tempfile::tempdir().unwrap();
     let launch = shell(folder.path(), "exec sleep 600");
     let error = Service::start(launch, free_port().unwrap(), Duration::from_millis(100))

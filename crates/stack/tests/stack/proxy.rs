@@ -60,7 +60,7 @@ async fn bytes_pass_and_an_end_is_handed_on() {
 }
 
 #[tokio::test]
-async fn a_stalled_link_delivers_all_when_it_passes_again() {
+async fn stalled_link_delivers_all_when_passing_again() {
     let mut tasks = JoinSet::new();
     let mut proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
     let mut stream = connect(&proxy).await.unwrap();
@@ -103,7 +103,7 @@ async fn delayed_bytes_come_later_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_link_that_lost_bytes_is_cut_when_it_would_pass_again() {
+async fn lossy_link_is_cut_when_passing_again() {
     let mut tasks = JoinSet::new();
     let mut proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
     let (mut stream, mut quiet) = (
@@ -183,7 +183,7 @@ async fn a_link_is_cut_amid_its_bytes() {
 }
 
 #[tokio::test]
-async fn a_throttled_link_takes_its_time_and_loses_nothing() {
+async fn throttled_link_is_slow_and_loses_nothing() {
     let mut tasks = JoinSet::new();
     let target = echo(&mut tasks).await.unwrap();
     let mut proxy = Proxy::narrow(target, 4096).await.unwrap();
@@ -198,7 +198,7 @@ async fn a_throttled_link_takes_its_time_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn silent_link_stays_open_and_new_one_leads_elsewhere() {
+async fn silent_link_stays_open_while_new_leads_elsewhere() {
     let mut tasks = JoinSet::new();
     let proxy = Proxy::start(echo(&mut tasks).await.unwrap()).await.unwrap();
     let mut silent = connect(&proxy).await.unwrap();
