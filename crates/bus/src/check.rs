@@ -16,9 +16,9 @@ mod account;
 mod probes;
 mod streams;
 
-/// How long all may take: whoever starts on something wrong has the reason in its log within two seconds.
+/// Time that all may take: whoever starts on something wrong has the reason in its log within two seconds.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1900);
-/// How long one server may take to be connected to.
+/// Time that one server may take to be connected to.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1200);
 /// What a message needs beside its payload: headers count to NATS' `max_payload`.
 const HEADER_BYTES: usize = 16 * 1024;

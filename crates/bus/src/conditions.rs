@@ -6,7 +6,7 @@ use confab_protocol::condition::{Condition, Monitor};
 
 use crate::connection::Bus;
 
-/// How long something on a connected NATS may fail until that is told: leaders are elected, and servers start, in less.
+/// Time for which something on a connected NATS may fail until that is told: leaders are elected, and servers start, in less.
 const REPORT_DELAY: Duration = Duration::from_secs(2);
 
 /// The connection.
@@ -17,7 +17,7 @@ pub(crate) const NATS_CONDITION: Condition = Condition {
     remedy: "see that a server of --nats-url runs, can be reached from here and takes this process's credentials",
     patience: Duration::ZERO,
 };
-/// What a gateway reads.
+/// The gateway's reading of the feed.
 pub(crate) const FEED_CONDITION: Condition = Condition {
     name: "feed",
     fails: "the stream of events cannot be read",
@@ -25,7 +25,7 @@ pub(crate) const FEED_CONDITION: Condition = Condition {
     remedy: "see that JetStream is on and has a leader and room for the stream CONFAB_EVENTS, and that this process may use it",
     patience: REPORT_DELAY,
 };
-/// What a gateway hears of revocations from NATS.
+/// The gateway's watch of revocations in NATS.
 pub(crate) const REVOCATIONS_BUCKET: Condition = Condition {
     name: "revocations_bucket",
     fails: "the bucket of revocations cannot be watched: they are only read from workers, every few seconds",
@@ -33,7 +33,7 @@ pub(crate) const REVOCATIONS_BUCKET: Condition = Condition {
     remedy: "see that JetStream is on and has a leader and room for the stream KV_confab_revocations, and that this process may use it",
     patience: REPORT_DELAY,
 };
-/// What a worker tells gateways.
+/// The worker's answers to gateways.
 pub(crate) const ANSWERS_CONDITION: Condition = Condition {
     name: "answers",
     fails: "NATS does not take answers: gateways ask again",
@@ -41,7 +41,7 @@ pub(crate) const ANSWERS_CONDITION: Condition = Condition {
     remedy: "look at the load of NATS and of this process's link to it",
     patience: Duration::ZERO,
 };
-/// Whether a gateway has anyone to ask.
+/// The presence of workers that a gateway can ask.
 pub(crate) const WORKERS_CONDITION: Condition = Condition {
     name: "workers",
     fails: "no worker is heard of: commands and queries are not carried out",

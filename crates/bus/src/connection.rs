@@ -23,7 +23,7 @@ pub use settings::{AuthSettings, Settings, TlsSettings};
 /// async-nats pings every 60 s by default, so that a link that swallows packets would go unnoticed for minutes.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long JetStream's own API and acknowledgements are waited for.
+/// Time for which JetStream's own API and acknowledgements are waited for.
 const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that may wait for one subscriber before NATS is told that it is slow.
 const SUBSCRIPTION_CAPACITY: usize = 16 * 1024;
@@ -33,10 +33,10 @@ const ACKS_IN_FLIGHT: usize = 16 * 1024;
 /// Signed once at the start, to see that the key can.
 const NO_NONCE: &[u8] = b"";
 
-/// What is known of the link to NATS.
+/// The known state of the link to NATS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Link {
-    /// Whether NATS is connected.
+    /// True if NATS is connected.
     pub connected: bool,
     /// Grows at every connect, and when messages were dropped because a subscriber was slow: read again what a gap would hide.
     pub epoch: u64,
@@ -100,7 +100,7 @@ impl Bus {
         })
     }
 
-    /// Whether NATS is connected now, as far as the library knows.
+    /// Returns true if NATS is connected now, as far as the library knows.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
@@ -140,7 +140,7 @@ pub(crate) async fn authenticated(
     Ok((servers, options))
 }
 
-/// How `settings` want the connection encrypted. The library reads the files at each attempt.
+/// Returns how `settings` want the connection encrypted. The library reads the files at each attempt.
 fn encrypted(mut options: ConnectOptions, settings: &TlsSettings) -> ConnectOptions {
     let pair = settings
         .nats_tls_cert

@@ -77,7 +77,7 @@ pub enum RpcError {
 }
 
 impl RpcError {
-    /// Whether it is certain that no worker has the request.
+    /// Returns true if it is certain that no worker has the request.
     #[must_use]
     pub const fn not_handed_over(&self) -> bool {
         matches!(

@@ -16,7 +16,7 @@ use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects;
 
-/// How often a gateway says that it lives.
+/// Interval at which a gateway says that it lives.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// A gateway that was not heard for this long is dead.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -121,14 +121,14 @@ impl Gateways {
         (since.elapsed() >= SETTLING_DELAY).then(|| self.alive())
     }
 
-    /// Whether the link to NATS was broken and is back only since a moment: others may still be on their way.
+    /// Returns true if the link to NATS was broken and is back only since a moment: others may still be on their way.
     #[must_use]
     pub fn are_coming_back(&self) -> bool {
         let link = *self.bus.connection().borrow();
         link.epoch > 1 && self.all_alive().is_none()
     }
 
-    /// Whether a gateway was heard within `period` that is not heard any more: it ended, or is cut off and lives.
+    /// Returns true if a gateway was heard within `period` that is not heard any more: it ended, or is cut off and lives.
     #[must_use]
     pub fn lost_within(&self, period: Duration) -> bool {
         self.lock().lost_within(period, Instant::now())

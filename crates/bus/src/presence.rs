@@ -14,26 +14,26 @@ use crate::error::BusError;
 use crate::gateways::GatewayId;
 use crate::subjects;
 
-/// How long gateways that live are waited for.
+/// Time for which gateways that live are waited for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Gateways that are heard at most.
 const MAX_ANSWERS: usize = 1024;
 
-/// Where an answer goes.
+/// The subject that an answer goes to.
 #[derive(Debug, Clone)]
 pub struct Reply(pub(crate) Subject);
 
-/// What gateways answered.
+/// The gateways' answers about presence.
 #[derive(Debug)]
 pub struct PresenceAnswers {
     /// One of each gateway that answered in time.
     pub answers: Vec<PresenceAnswer>,
-    /// Whether all that live did.
+    /// True if all that live did.
     pub is_whole: bool,
 }
 
 impl Bus {
-    /// What gateways know of the presence of a tenant's users, this one among them. Those in `alive` are waited for, a second at most, and the whole
+    /// Returns what gateways know of the presence of a tenant's users, this one among them. Those in `alive` are waited for, a second at most, and the whole
     /// second where none is named: then it is not known whom to wait for.
     ///
     /// # Errors

@@ -41,7 +41,7 @@ pub struct PendingAck(PublishAckFuture);
 pub struct Acknowledged {
     /// The event's sequence in the stream.
     pub sequence: u64,
-    /// Whether the stream had the event already, at that sequence.
+    /// True if the stream had the event already, at that sequence.
     pub duplicate: bool,
 }
 

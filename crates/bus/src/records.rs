@@ -42,7 +42,7 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// Who owns a session: of two that say so, the greater one.
+/// The ownership of a session: of two claims, the greater one wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ownership {
     /// Grows by one at every take-over.
@@ -51,7 +51,7 @@ pub struct Ownership {
     pub take_over: Uuid,
 }
 
-/// What is kept of a session that is connected or may be resumed.
+/// The record of a session that is connected or may be resumed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     /// The product.
@@ -76,7 +76,7 @@ pub struct Record {
     pub positions: Vec<Position>,
 }
 
-/// What the bucket holds of a session.
+/// The bucket's entry of a session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Entry {
     /// It is connected or may be resumed.
@@ -92,7 +92,7 @@ pub enum Entry {
 }
 
 impl Record {
-    /// What says that the session ended for good.
+    /// Returns what says that the session ended for good.
     #[must_use]
     pub fn to_ended(&self) -> Entry {
         Entry::Ended {

@@ -121,7 +121,7 @@ fn bucket_config(settings: &Settings) -> Config {
     }
 }
 
-/// Whether the account allows no stream without a bound in bytes.
+/// Returns true if the account allows no stream without a bound in bytes.
 fn is_bound_required(error: &CreateStreamError) -> bool {
     match error.kind() {
         CreateStreamErrorKind::JetStream(error) => {

@@ -17,7 +17,7 @@ use crate::subjects;
 
 /// The version of this wire; a gateway does not answer another.
 const WIRE_VERSION: u8 = 1;
-/// How long gateways that live are waited for.
+/// Time for which gateways that live are waited for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Sessions in an answer at most, of one gateway and of all: the newest.
 pub const MAX_LISTED_SESSIONS: usize = 200;
@@ -108,7 +108,7 @@ impl Bus {
     }
 }
 
-/// What gateways are asked.
+/// A subscriber to the queries about sessions.
 #[derive(Debug)]
 pub struct SessionQueries {
     bus: Bus,

@@ -11,7 +11,7 @@ use crate::error::BusError;
 use crate::presence::Reply;
 use crate::subjects::{self, SignalSubject};
 
-/// What another gateway, or this one, published.
+/// A message that another gateway, or this one, published.
 #[derive(Debug)]
 pub enum Signalled {
     /// A signal about one conversation.
@@ -53,7 +53,7 @@ impl Signals {
     }
 }
 
-/// What a message says; it must be about what its subject names.
+/// Returns what a message says; it must be about what its subject names.
 fn read(subject: &str, payload: &[u8], reply: Option<Subject>) -> Option<Signalled> {
     match subjects::parse_signal(subject)? {
         SignalSubject::Presence(tenant) => {

@@ -27,11 +27,11 @@ pub(crate) const SIGNALS_FILTER: &str = "confab.v1.signal.>";
 pub(crate) const UNUSED_TOKEN: &str = "check";
 /// Of those, the one that whoever hears signals hears.
 pub(crate) const UNUSED_SIGNAL_SUBJECT: &str = "confab.v1.signal.check";
-/// Whoever finds a break in the feed says so here.
+/// The subject on which a found discontinuity of the feed is announced.
 pub(crate) const DISCONTINUITY_SUBJECT: &str = "confab.v1.break";
 /// Workers announce here what is committed and not in the stream.
 pub(crate) const LINGERING_SUBJECT: &str = "confab.v1.lingering";
-/// Whoever revoked something says so here.
+/// The subject on which a revocation is announced.
 pub(crate) const REVOCATION_SUBJECT: &str = "confab.v1.revocation";
 /// Gateways are asked here for the sessions of a user.
 pub(crate) const SESSIONS_QUERY_SUBJECT: &str = "confab.v1.sessions";
@@ -80,7 +80,7 @@ pub(crate) fn take_over(gateway: GatewayId) -> String {
     format!("{GATEWAY_PREFIX}{gateway}.takeover")
 }
 
-/// Where an event is published; the lane is 0 until lanes are needed.
+/// Returns where an event is published; the lane is 0 until lanes are needed.
 pub(crate) fn event(
     tenant: &TenantId,
     conversation: ConversationId,
@@ -92,7 +92,7 @@ pub(crate) fn event(
     )
 }
 
-/// What an event's subject says.
+/// Returns what an event's subject says.
 pub(crate) fn parse_event(subject: &str) -> Option<(TenantId, ConversationId, EventType)> {
     let mut levels = subject.strip_prefix(EVENT_PREFIX)?.splitn(4, '.');
     let _lane: u32 = levels.next()?.parse().ok()?;
@@ -101,22 +101,22 @@ pub(crate) fn parse_event(subject: &str) -> Option<(TenantId, ConversationId, Ev
     Some((tenant, conversation, levels.next()?.parse().ok()?))
 }
 
-/// Where signals about a conversation are published.
+/// Returns where signals about a conversation are published.
 pub(crate) fn signal(tenant: &TenantId, conversation: ConversationId) -> String {
     format!("{SIGNAL_PREFIX}{tenant}.{conversation}")
 }
 
-/// Where news of the presence of a tenant's users are published.
+/// Returns where news of the presence of a tenant's users are published.
 pub(crate) fn presence(tenant: &TenantId) -> String {
     format!("{SIGNAL_PREFIX}{tenant}.{PRESENCE_TOKEN}")
 }
 
-/// Where all gateways are asked about the presence of a tenant's users.
+/// Returns where all gateways are asked about the presence of a tenant's users.
 pub(crate) fn presence_question(tenant: &TenantId) -> String {
     format!("{SIGNAL_PREFIX}{tenant}.{PRESENCE_QUERY_TOKEN}")
 }
 
-/// What a signal's subject says.
+/// The parsed subject of a signal.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SignalSubject {
     Presence(TenantId),
@@ -124,7 +124,7 @@ pub(crate) enum SignalSubject {
     Conversation(TenantId, ConversationId),
 }
 
-/// What a signal's subject says.
+/// Returns what a signal's subject says.
 pub(crate) fn parse_signal(subject: &str) -> Option<SignalSubject> {
     let (tenant, about) = subject.strip_prefix(SIGNAL_PREFIX)?.split_once('.')?;
     let tenant = tenant.parse().ok()?;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::connection::{Bus, Settings};
 
-/// How long anything may take, on a machine that does other things.
+/// Time that anything may take, on a machine that does other things.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A NATS server that ends with the test.

@@ -42,7 +42,7 @@ impl From<&Info> for StreamState {
     }
 }
 
-/// How long JetStream remembers message ids: its own default, said explicitly because the relay counts on it.
+/// Time for which JetStream remembers message ids: its own default, said explicitly because the relay counts on it.
 const DEDUPE_WINDOW: Duration = Duration::from_secs(120);
 /// NATS 2.15 allows 1,000 consumers unless the stream says another number; a gateway takes one.
 const MAX_CONSUMERS: i32 = 20_000;
@@ -139,7 +139,7 @@ impl Bus {
         }
     }
 
-    /// Where a message for the subject of a bucket is published. Leaf nodes pass `$KV.>` on to no other domain: a domain takes it below the
+    /// Returns where a message for the subject of a bucket is published. Leaf nodes pass `$KV.>` on to no other domain: a domain takes it below the
     /// prefix of its API, and stores it under the subject itself.
     pub(crate) fn bucket_subject(&self, subject: String) -> String {
         match &self.settings.nats_jetstream_domain {

@@ -16,7 +16,7 @@ use crate::subjects::{EVENTS_STREAM, REVOCATIONS_BUCKET, SESSIONS_BUCKET};
 /// JetStream's error codes for a server and for an account without it.
 const NOT_ENABLED: [u64; 2] = [10_076, 10_039];
 
-/// What `$JS.API.INFO` says (nats-server, `JSApiAccountInfoResponse`).
+/// The answer of `$JS.API.INFO` (nats-server, `JSApiAccountInfoResponse`).
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct AccountInfo {
     #[serde(flatten)]
@@ -125,7 +125,7 @@ pub(super) fn read(probed: &Probed, address: &str) -> Result<AccountInfo, Option
     })
 }
 
-/// Whether what a role makes fits the account: only streams that are not there yet need room.
+/// Returns whether what a role makes fits the account: only streams that are not there yet need room.
 pub(super) fn limits(
     account: &AccountInfo,
     streams: &[Looked],

@@ -18,9 +18,9 @@ use crate::subjects::{
     WORKER_HEARTBEAT_SUBJECT, WORKER_LEAVING_SUBJECT, api_of,
 };
 
-/// How often it is looked whether what was not answered is forbidden.
+/// Interval at which it is looked whether what was not answered is forbidden.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How long the library may take to hand on what the server said before the last answer.
+/// Time that the library may take to hand on what the server said before the last answer.
 const HANDOVER_TIME: Duration = Duration::from_millis(60);
 /// By this header a stream of another name refuses a message (NATS ADR-8).
 const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
@@ -54,7 +54,7 @@ enum ProbeKind {
     Core,
 }
 
-/// What the server made of the probes.
+/// The server's answers to the probes.
 #[derive(Debug, Default)]
 pub(super) struct Probed {
     /// The domain of JetStream, where it is another than the server's.
@@ -73,7 +73,7 @@ pub(super) enum ProbeAnswer {
     NoResponders,
 }
 
-/// What the user of the connection may not do.
+/// A probe that the server refused the connection's user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct RefusedProbe {
     verb: &'static str,
@@ -82,7 +82,7 @@ struct RefusedProbe {
 }
 
 impl Probed {
-    /// What JetStream answered on a subject of its API; none without an answer.
+    /// Returns what JetStream answered on a subject of its API; none without an answer.
     pub(super) fn answer(&self, subject: &str) -> Option<&ProbeAnswer> {
         self.answers.get(subject)
     }
@@ -91,14 +91,14 @@ impl Probed {
         self.domain.as_deref()
     }
 
-    /// Whether a publish to this subject is forbidden.
+    /// Returns true if a publish to this subject is forbidden.
     pub(super) fn is_refused(&self, subject: &str) -> bool {
         let subject = in_domain(subject, self.domain());
         let mut refused = self.refused.iter();
         refused.any(|one| one.verb == "publish" && one.subject == subject)
     }
 
-    /// Whether no answer can be heard.
+    /// Returns true if no answer can be heard.
     pub(super) fn is_deaf(&self) -> bool {
         let mut refused = self.refused.iter();
         refused.any(|one| one.subject.starts_with("_INBOX"))
@@ -119,7 +119,7 @@ impl Probed {
     }
 }
 
-/// Where a message goes for JetStream in a domain: what is its own stands below the prefix of the domain's API.
+/// Returns where a message goes for JetStream in a domain: what is its own stands below the prefix of the domain's API.
 fn in_domain(subject: &str, domain: Option<&str>) -> String {
     let Some(domain) = domain else {
         return subject.to_owned();
@@ -236,7 +236,7 @@ fn read(message: &Message) -> ProbeAnswer {
     }
 }
 
-/// What the server's errors say of permissions.
+/// Returns what the server's errors say of permissions.
 fn refusals(errors: &[String]) -> Vec<RefusedProbe> {
     let mut refusals: Vec<RefusedProbe> = Vec::new();
     for refused in errors.iter().filter_map(|text| refusal(text)) {
@@ -313,7 +313,7 @@ pub(super) fn stream_info(stream: &str) -> String {
     format!("$JS.API.STREAM.INFO.{stream}")
 }
 
-/// Where a stream would store a message that nobody needs.
+/// Returns where a stream would store a message that nobody needs.
 pub(super) fn probe_of(stream: &str) -> String {
     match stream.strip_prefix("KV_") {
         Some(bucket) => format!("$KV.{bucket}.{UNUSED_TOKEN}"),
@@ -326,7 +326,7 @@ pub(super) fn stream_of(bucket: &str) -> String {
     format!("KV_{bucket}")
 }
 
-/// What every role asks of a stream: to see it, and to make it where there is none.
+/// Returns what every role asks of a stream: to see it, and to make it where there is none.
 fn stream_probes(stream: &str) -> [Probe; 2] {
     [
         api(stream_info(stream), ""),
@@ -395,7 +395,7 @@ fn publishes(role: Role) -> Vec<Probe> {
     probes
 }
 
-/// What a role subscribes: where requests are spread over a queue group, a subject of one's own below, so that none is taken.
+/// Returns what a role subscribes: where requests are spread over a queue group, a subject of one's own below, so that none is taken.
 fn subscribes(role: Role) -> Vec<String> {
     let own = Uuid::now_v7().simple();
     match role {

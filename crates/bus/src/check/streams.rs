@@ -19,12 +19,12 @@ const FULL_PERCENT: u64 = 90;
 /// A stream that was looked at.
 pub(super) struct Looked {
     pub(super) name: String,
-    /// Whether it is still to be made.
+    /// True if it is still to be made.
     pub(super) is_absent: bool,
     pub(super) check: Check,
 }
 
-/// What `$JS.API.STREAM.INFO` says (nats-server, `JSApiStreamInfoResponse`).
+/// The answer of `$JS.API.STREAM.INFO` (nats-server, `JSApiStreamInfoResponse`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct StreamInfo {
@@ -103,7 +103,7 @@ pub(super) fn check(
     (looked, clock)
 }
 
-/// Whether the stream is absent, its check, and the server's time; none where the permission to look is missing.
+/// Returns whether the stream is absent, its check, and the server's time; none where the permission to look is missing.
 fn look(
     probed: &Probed,
     name: &str,
@@ -219,7 +219,7 @@ fn of_info(name: &str, place: &str, info: &StreamInfo, settings: &Settings) -> C
     )
 }
 
-/// What makes a stream, as its operator has set it, useless to confab, with the remedy.
+/// Returns what makes a stream, as its operator has set it, useless to confab, with the remedy.
 fn unfit(name: &str, info: &StreamInfo) -> Option<(String, String)> {
     let config = &info.config;
     let edit = |flags: &str| {
@@ -272,7 +272,7 @@ fn unfit(name: &str, info: &StreamInfo) -> Option<(String, String)> {
     })
 }
 
-/// Whether a stream's subject takes all of another, which ends with `>`.
+/// Returns true if a stream's subject takes all of another, which ends with `>`.
 fn covers(subject: &str, wanted: &str) -> bool {
     let above = subject.strip_suffix('>');
     subject == wanted || above.is_some_and(|prefix| wanted.starts_with(prefix))

@@ -12,9 +12,9 @@ use tokio::time::{sleep, timeout};
 use super::Bus;
 use crate::error::BusError;
 
-/// How long the server may take to handle what was subscribed; behind that it is taken to permit it.
+/// Time that the server may take to handle what was subscribed; behind that it is taken to permit it.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the library may take to hand on an error that came before the echo.
+/// Time that the library may take to hand on an error that came before the echo.
 const HANDOVER_TIME: Duration = Duration::from_millis(60);
 /// Subjects that are remembered.
 const MAX_REMEMBERED: usize = 64;
@@ -44,7 +44,7 @@ impl Denials {
         all.insert(subject.to_owned(), now);
     }
 
-    /// Whether it was said since then.
+    /// Returns true if it was said since then.
     fn has(&self, subject: &str, since: Instant) -> bool {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(subject).is_some_and(|at| *at >= since)

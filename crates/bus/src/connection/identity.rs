@@ -33,7 +33,7 @@ pub(super) enum Secret {
     File(PathBuf),
 }
 
-/// What is wrong with a secret. It tells nothing of what the file says.
+/// A defect of a secret. It reveals nothing of the file's contents.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SecretError {
     #[error("cannot read {}: {error}", .path.display())]
@@ -51,7 +51,7 @@ const CREDENTIALS_KIND: &str = "a credentials file with a user's JWT and the see
 const SEED_KIND: &str = "the seed of a user's nkey";
 
 impl ServerAddress {
-    /// Where and as whom `settings` say to connect.
+    /// Returns where and as whom `settings` say to connect.
     ///
     /// # Errors
     /// When a URL cannot be used, when they name several ways of authentication, or half of one.
@@ -111,7 +111,7 @@ fn server(url: &str) -> Result<(ServerAddr, Option<Identity>), BusError> {
     }
 }
 
-/// What the flags say: each way that they name.
+/// Returns what the flags say: each way that they name.
 fn given(settings: &AuthSettings) -> Result<Vec<Identity>, BusError> {
     let one_of = |text: &Option<String>, file: &Option<PathBuf>, what: &str| match (text, file) {
         (Some(_), Some(_)) => Err(BusError::Settings(format!(
@@ -219,7 +219,7 @@ async fn contents(path: &Path) -> Result<String, SecretError> {
     })
 }
 
-/// What stands between the marks of a credentials file: the line behind the one that begins the part `label`.
+/// Returns what stands between the marks of a credentials file: the line behind the one that begins the part `label`.
 fn block<'a>(path: &Path, text: &'a str, label: &str) -> Result<&'a str, SecretError> {
     let begins = |line: &str| {
         let mark = line.trim_matches('-');

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::{Link, Settings, authenticated};
 use crate::conditions::NATS_CONDITION;
 
-/// How long an address may take to be reached where it is looked why NATS is not connected.
+/// Time that an address may take to be reached where it is looked why NATS is not connected.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 /// The time between two lines about the same error of a server.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
@@ -109,7 +109,7 @@ impl Observer {
         }
     }
 
-    /// What keeps this process from connecting: files that cannot be used any more, or servers of which none can be reached.
+    /// Returns what keeps this process from connecting: files that cannot be used any more, or servers of which none can be reached.
     async fn cause(&self) -> Option<String> {
         match authenticated(&self.settings).await {
             Ok(_) => self.unreachable().await,
@@ -138,7 +138,7 @@ impl Observer {
 }
 
 impl LoggedErrors {
-    /// Whether an error was not told within a minute, which it is from now on.
+    /// Returns true if an error was not told within a minute, which it is from now on.
     fn is_news(&mut self, error: &str, now: Instant) -> bool {
         self.0
             .retain(|(_, at)| now.saturating_duration_since(*at) < REPEAT_INTERVAL);

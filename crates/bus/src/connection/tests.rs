@@ -14,7 +14,7 @@ mod domain;
 mod rotation;
 mod tls;
 
-/// How often a condition is looked at.
+/// Interval at which a condition is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// What nats-server logs of a client that it does not take.
 const REFUSED_LINE: &str = "authentication error";

@@ -17,16 +17,16 @@ use crate::topology::StreamState;
 
 /// Messages that are read at once: little enough when each is as large as an event may be.
 const MAX_BATCH_MESSAGES: usize = 128;
-/// How long one run may take.
+/// Time that one run may take.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How soon a run that failed is tried again.
+/// Delay after which a run that failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// Runs that may fail one after another while NATS is connected.
 const MAX_FAILED_BATCHES: u32 = 40;
-/// How long the consumer outlives a reader that asks for nothing more.
+/// Time for which the consumer outlives a reader that asks for nothing more.
 const CONSUMER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How far back is read.
+/// The range of the stream that a backfill reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackfillWindow {
     /// Events up to this much older than the newest.
@@ -35,7 +35,7 @@ pub struct BackfillWindow {
     pub bytes: u64,
 }
 
-/// What reading the past gives.
+/// An item of a backfill.
 #[derive(Debug)]
 pub enum BackfillItem {
     /// Events in the stream's order, and how many messages among them were none.
@@ -44,7 +44,7 @@ pub enum BackfillItem {
     End(BackfillEnd),
 }
 
-/// How the past ends.
+/// The end of a backfill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackfillEnd {
     /// All was read.

@@ -22,11 +22,11 @@ use crate::connection::{Bus, Link};
 use crate::error::BusError;
 use crate::subjects;
 
-/// How often the stream is compared with what was read, when nothing else asks for it.
+/// Interval at which the stream is compared with what was read, when nothing else asks for it.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(5);
-/// How soon a comparison that failed is tried again.
+/// Delay after which a comparison that failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
-/// How long after a beginning the breaks that others announce are gathered: each gateway that finds one announces it.
+/// Time after a start for which discontinuities that others announce are gathered: each gateway that finds one announces it.
 const GATHER_WINDOW: Duration = Duration::from_secs(2);
 
 /// The whole feed, read by one ordered consumer.
@@ -34,7 +34,7 @@ pub struct Feed {
     bus: Bus,
     messages: Ordered,
     position: StreamPosition,
-    /// Whether the next message must be the one behind the position.
+    /// True if the next message must be the one behind the position.
     contiguous: bool,
     link: tokio::sync::watch::Receiver<Link>,
     breaks: Subscriber,
@@ -50,7 +50,7 @@ pub struct Feed {
     monitor: Arc<Monitor>,
 }
 
-/// What the feed gives.
+/// An item of the feed.
 #[derive(Debug)]
 pub enum FeedItem {
     /// An event, with how many wait behind it in the stream.
@@ -304,7 +304,7 @@ async fn begin(bus: &Bus) -> Result<(Ordered, StreamPosition), BusError> {
     ))
 }
 
-/// How the stream differs from what was read, and its last sequence.
+/// Returns how the stream differs from what was read, and its last sequence.
 async fn compare(
     bus: &Bus,
     read: StreamPosition,

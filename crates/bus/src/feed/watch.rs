@@ -6,7 +6,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::topology::StreamState;
 
-/// How the feed broke.
+/// A discontinuity of the stream that the feed reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamDiscontinuity {
     /// The stream is another: it was erased and made anew.
@@ -41,7 +41,7 @@ impl StreamDiscontinuity {
     }
 }
 
-/// How far the stream was read.
+/// The position up to which the stream was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StreamPosition {
     /// The stream's creation time.
@@ -74,7 +74,7 @@ impl StreamPosition {
     }
 }
 
-/// How long the stream may have events while the consumer gives none: one that is gone is noticed and made again by the library in about
+/// Time for which the stream may have events while the consumer gives none: one that is gone is noticed and made again by the library in about
 /// that time, where it can be.
 const MAX_STALL: Duration = Duration::from_secs(8);
 
@@ -82,7 +82,7 @@ const MAX_STALL: Duration = Duration::from_secs(8);
 #[derive(Debug, Default)]
 pub(crate) struct Stall(Option<(ReadProgress, Instant)>);
 
-/// How far was read, on the connection of which epoch.
+/// The sequence up to which was read, and the connection's epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReadProgress {
     pub(crate) seq: u64,

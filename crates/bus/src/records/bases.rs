@@ -24,7 +24,7 @@ const MAX_DIFFERENT_PART: usize = 4;
 const MAX_OF_USER: usize = 4;
 /// Positions of all bases that are known, at most: beyond, those not used for longest are forgotten.
 const MAX_POSITIONS: usize = 2_000_000;
-/// How soon at least a base that was read is put again: its first readers come together.
+/// Shortest delay after which a base that was read is put again: its first readers come together.
 const MIN_RENEWAL: Duration = Duration::from_secs(10);
 
 /// The name of a base, and of a user among those who have some: 128 bits of a hash.
@@ -38,7 +38,7 @@ pub(super) struct BaseName {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Base(Vec<Position>);
 
-/// What a record has beside a base, in the order of conversations.
+/// The difference between a record and a base, in the order of conversations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Difference {
     /// Positions that the base has not, or otherwise.
@@ -94,7 +94,7 @@ impl Base {
         }
     }
 
-    /// What other positions, in the order of conversations, have beside it.
+    /// Returns what other positions, in the order of conversations, have beside it.
     fn difference(&self, other: &Self) -> Difference {
         let mut difference = Difference::default();
         let mut own = self.0.iter().peekable();
@@ -139,14 +139,14 @@ struct KnownBase {
     used: Instant,
 }
 
-/// How a record is written.
+/// The plan to write a record.
 #[derive(Debug)]
 pub(super) struct BasePlan {
     pub(super) name: BaseName,
     pub(super) difference: Difference,
     /// The base's bytes, where it is to be put first.
     pub(super) put: Option<Bytes>,
-    /// Whether no record named it yet.
+    /// True if no record named it yet.
     pub(super) is_new: bool,
 }
 
@@ -173,7 +173,7 @@ impl Bases {
         }
     }
 
-    /// How a record with these positions is written: by the base that it differs least from, or a new one.
+    /// Returns how a record with these positions is written: by the base that it differs least from, or a new one.
     ///
     /// # Errors
     /// When a value has no form.

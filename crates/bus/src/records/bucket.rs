@@ -18,7 +18,7 @@ use crate::subjects::SESSIONS_BUCKET;
 
 /// NATS 2.15 allows 1,000 consumers unless the stream says another number; whoever looks with the nats CLI takes one.
 const MAX_CONSUMERS: i32 = 1_000;
-/// How long a read or a write of one record may take.
+/// Time that a read or a write of one record may take.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Records read at once for a list.
 const MAX_CONCURRENT_READS: usize = 32;
@@ -43,7 +43,7 @@ pub struct Bucket {
     is_full: Arc<AtomicBool>,
 }
 
-/// What the bucket holds under a session's key.
+/// The result of reading a session's key in the bucket.
 #[derive(Debug, Clone)]
 pub enum Found {
     /// Nothing.
@@ -52,7 +52,7 @@ pub enum Found {
     Unreadable {
         /// By which it is written over.
         revision: u64,
-        /// Whether it was deleted, and is no garbage.
+        /// True if it was deleted, and is no garbage.
         deleted: bool,
     },
     /// A record whose base is not there: it says who owns the session, and not from where it goes on.
@@ -84,7 +84,7 @@ impl Found {
         }
     }
 
-    /// Who owns the session, or owned it when it ended.
+    /// Returns who owns the session, or owned it when it ended.
     #[must_use]
     pub fn standing(&self) -> Option<Ownership> {
         match self {
@@ -165,7 +165,7 @@ impl Bucket {
         self.bases.lost(Instant::now());
     }
 
-    /// Whether the bucket takes no new records.
+    /// Returns true if the bucket takes no new records.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.is_full.load(Ordering::Relaxed)

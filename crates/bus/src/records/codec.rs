@@ -17,7 +17,7 @@ const FULL_RECORD_VERSION: u8 = 1;
 /// The first byte of one that may name a base. Another is not read.
 const BASED_RECORD_VERSION: u8 = 2;
 
-/// What stands in the bucket of a session.
+/// The stored form of a session's record.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredRecord {
     /// Its positions are those that differ from the base, where it names one.

@@ -21,9 +21,9 @@ use crate::subjects;
 
 /// The version of this wire; another is not heeded.
 const WIRE_VERSION: u8 = 1;
-/// How long a gateway that is to let a session go is waited for.
+/// Time for which a gateway that is to let a session go is waited for.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long gateways that may hold a record are waited for.
+/// Time for which gateways that may hold a record are waited for.
 const HOLDER_TIMEOUT: Duration = Duration::from_secs(1);
 /// What is asked is shorter than this by far.
 const MAX_QUERY_BYTES: usize = 1024;
@@ -46,7 +46,7 @@ pub struct TakeOver {
     pub hash: TokenHash,
 }
 
-/// What a gateway says to a take-over.
+/// A gateway's answer to a take-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// It has let the session go.
@@ -57,12 +57,12 @@ pub enum Answer {
     Unknown,
 }
 
-/// What other gateways hold of a session.
+/// The record of a session that other gateways hold.
 #[derive(Debug)]
 pub struct HeldElsewhere {
     /// The owner's entry: of several, all but one have not heard yet that they lost the session.
     pub entry: Option<Entry>,
-    /// Whether every one of them has answered.
+    /// True if every one of them has answered.
     pub is_all: bool,
 }
 
@@ -132,7 +132,7 @@ impl Bus {
         }
     }
 
-    /// What `others`, the gateways that live, hold of a session. They are waited for a second at most.
+    /// Returns what `others`, the gateways that live, hold of a session. They are waited for a second at most.
     ///
     /// # Errors
     /// When NATS is away or fails.
@@ -218,7 +218,7 @@ async fn hear_held(
     held.is_all = missing.is_empty();
 }
 
-/// What a gateway is told and asked.
+/// A subscriber to the messages and queries about records for one gateway.
 #[derive(Debug)]
 pub struct RecordQueries {
     bus: Bus,
@@ -239,7 +239,7 @@ pub enum RecordRequest {
     Malformed,
 }
 
-/// Where an answer goes.
+/// The subject that an answer goes to.
 #[derive(Debug)]
 pub struct RecordReply(Subject);
 

@@ -18,12 +18,12 @@ use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects::{REVOCATION_SUBJECT, REVOCATIONS_BUCKET};
 
-/// How often gateways read from a worker, and look whether the bucket is still the one they watch.
+/// Interval at which gateways read from a worker, and look whether the bucket is still the one they watch.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// How soon a watch that ended or could not begin is begun again.
+/// Delay after which a watch that ended or could not begin is begun again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// What a gateway hears of revocations.
+/// An update of the revocations for a gateway.
 #[derive(Debug)]
 pub enum RevocationUpdate {
     /// This was revoked, now or at any time before.

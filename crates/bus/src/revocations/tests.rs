@@ -130,7 +130,7 @@ async fn announce(bus: &Bus, revocation: &Revocation) {
     timeout(TEST_TIMEOUT, announced).await.unwrap();
 }
 
-/// What NATS holds under a key of the bucket.
+/// Returns what NATS holds under a key of the bucket.
 async fn kept(bus: &Bus, key: &str) -> Option<Bytes> {
     let bucket = bus.jetstream.get_key_value(REVOCATIONS_BUCKET).await;
     bucket.unwrap().get(key).await.unwrap()

@@ -17,7 +17,7 @@ const SERVICE_ERROR: &str = "Nats-Service-Error";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(pub u64);
 
-/// Where the answers to batches come: on one subscription, which the library makes again after each reconnect.
+/// The subscription to the answers of batches, which the library renews after each reconnect.
 #[derive(Debug)]
 pub struct Inbox {
     sender: BatchSender,
@@ -47,7 +47,7 @@ impl Inbox {
         })
     }
 
-    /// What sends batches that are answered here.
+    /// Returns what sends batches that are answered here.
     #[must_use]
     pub fn sender(&self) -> BatchSender {
         self.sender.clone()

@@ -27,7 +27,7 @@ use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects;
 
-/// How long the subscriptions are waited for at the start.
+/// Time for which the subscriptions are waited for at the start.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A worker's place among the others.
@@ -47,7 +47,7 @@ enum Raw {
     Query(Request),
 }
 
-/// What a gateway asks.
+/// A request of a gateway.
 #[derive(Debug)]
 pub enum Incoming {
     /// Commands, to be carried out in their order for each conversation.
@@ -82,7 +82,7 @@ pub struct QueryIncoming {
     pub received: Instant,
 }
 
-/// Where an answer goes.
+/// The subject that an answer goes to.
 pub struct Reply {
     request: Box<Request>,
     client: Client,

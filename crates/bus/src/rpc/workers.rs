@@ -21,17 +21,17 @@ use crate::connection::Bus;
 use crate::error::BusError;
 use crate::subjects;
 
-/// How often a worker says that it lives.
+/// Interval at which a worker says that it lives.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 /// Who has not said for this long that it lives is picked only where nobody has: two announcements may be late.
 const LATE_HEARTBEAT_AGE: Duration = Duration::from_millis(600);
 /// Who has not for this long is not picked.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often it is looked whether a worker that is asked something is still punctual.
+/// Interval at which it is looked whether a worker that is asked something is still punctual.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// How often it is looked whether any worker is heard of, for the log.
+/// Interval at which it is looked whether any worker is heard of, for the log.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// How long none may be heard of until that is told: a gateway and all workers may just have come back to NATS, each when it pleases.
+/// Time for which none may be heard of until that is told: a gateway and all workers may just have come back to NATS, each when it pleases.
 const MAX_SILENCE: Duration = Duration::from_secs(6);
 /// More would be a flood of strangers, not workers.
 const MAX_WORKERS: usize = 4096;
@@ -52,7 +52,7 @@ pub struct Workers {
     any: watch::Sender<bool>,
 }
 
-/// Whether a worker lives, as far as it was heard of.
+/// The liveness of a worker, as far as its heartbeats tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
     /// It said lately that it lives, or all are late.
@@ -80,7 +80,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// What the worker's clock shows now, at least: more by as long as the announcement was on its way.
+    /// Returns what the worker's clock shows now, at least: more by as long as the announcement was on its way.
     fn least(self, now: Instant) -> u64 {
         let held = now.saturating_duration_since(self.heard);
         let held = held.saturating_sub(held / CLOCK_DRIFT);
@@ -169,7 +169,7 @@ impl Workers {
         best.map_or(Target::Any, |one| Target::Worker(one.id))
     }
 
-    /// Whether so many workers besides those in `not` said lately that they live.
+    /// Returns true if so many workers besides those in `not` said lately that they live.
     #[must_use]
     pub fn has_others(&self, count: usize, not: &[WorkerId]) -> bool {
         let now = Instant::now();
@@ -180,7 +180,7 @@ impl Workers {
         others.count() >= count
     }
 
-    /// Whether a worker lives, as far as it was heard of, also where it was not there for something since.
+    /// Returns whether a worker lives, as far as it was heard of, also where it was not there for something since.
     #[must_use]
     pub fn liveness(&self, worker: WorkerId) -> Liveness {
         let now = Instant::now();
@@ -267,7 +267,7 @@ impl LastHeartbeat {
     }
 }
 
-/// What a worker says every [`HEARTBEAT_INTERVAL`]: its id, and how many milliseconds it has lived.
+/// Returns what a worker says every [`HEARTBEAT_INTERVAL`]: its id, and how many milliseconds it has lived.
 pub(super) fn announcement(worker: WorkerId, clock: Duration) -> Bytes {
     let ms = u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
     let mut payload = Vec::from(*worker.0.as_bytes());
@@ -281,7 +281,7 @@ fn announced(payload: &[u8]) -> Option<(WorkerId, u64)> {
     Some((WorkerId(Uuid::from_bytes(*id)), ms))
 }
 
-/// What a worker says when it leaves: its id.
+/// Returns what a worker says when it leaves: its id.
 pub(super) fn leaving(worker: WorkerId) -> Bytes {
     Bytes::copy_from_slice(worker.0.as_bytes())
 }

@@ -24,7 +24,7 @@ impl Operator {
         }
     }
 
-    /// What a server needs to take the account's users.
+    /// Returns what a server needs to take the account's users.
     pub(super) fn config(&self) -> String {
         let (system, account) = (self.system.public_key(), self.account.public_key());
         let claims = json!({ "type": "operator", "version": 2, "system_account": system });

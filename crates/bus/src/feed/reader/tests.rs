@@ -12,11 +12,11 @@ use crate::connection::Settings;
 use crate::publish::Outgoing;
 use crate::testing::Server;
 
-/// How long a consumer that gives nothing may stay unnoticed, on a machine that runs other tests.
+/// Time for which a consumer that gives nothing may stay unnoticed, on a machine that runs other tests.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Who reads may publish all but this; who writes may all.
+/// Returns a server's users: the reader may publish all but `denied`.
 fn users(denied: &str) -> String {
     format!(
         "authorization {{ users: [\n\

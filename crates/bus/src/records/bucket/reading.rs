@@ -24,7 +24,7 @@ enum RecordSource {
 }
 
 impl Bucket {
-    /// What any replica holds of a session: it may lag.
+    /// Returns what any replica holds of a session: it may lag.
     ///
     /// # Errors
     /// [`BusError::NoStream`] when nobody answers for the bucket; else when JetStream is away.
@@ -32,7 +32,7 @@ impl Bucket {
         self.find(session, RecordSource::Any).await
     }
 
-    /// What the bucket's leader holds of a session.
+    /// Returns what the bucket's leader holds of a session.
     ///
     /// # Errors
     /// [`BusError::NoStream`] when there is no bucket; else when JetStream is away.

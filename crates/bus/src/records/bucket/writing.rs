@@ -18,7 +18,7 @@ use crate::error::BusError;
 /// What a message of the bucket takes beside its payload, about.
 const MESSAGE_BYTES: usize = 128;
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Debug)]
 pub enum Put {
     /// It stands.
