@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use confab_bus::records::{Bucket, Entry, Found, Record};
 use confab_bus::rpc::Workers;
 use confab_bus::{Bus, Settings};
-use confab_protocol::command::{Batch, Caller, Command, Outcome, Request, Revoke, COMMAND_VERSION};
+use confab_protocol::command::{Batch, COMMAND_VERSION, Caller, Command, Outcome, Request, Revoke};
 use confab_protocol::ids::{SessionId, TenantId};
 use confab_protocol::revocation::{Revocation, RevocationTarget};
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::chain::MAX_CAUSES;
 
-/// How a check came out, the worst first.
+/// The result of a check, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
@@ -107,7 +107,7 @@ impl Check {
     }
 }
 
-/// How far another clock may be from this one before a check warns, in seconds.
+/// Seconds that another clock may differ from this one before a check warns.
 pub const CLOCK_TOLERANCE_SECONDS: f64 = 3.0;
 
 /// A check of the clock of `whom` at `address`, which is `ahead` seconds before ours; negative when it is behind.

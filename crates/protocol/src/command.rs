@@ -18,14 +18,14 @@ pub use part::Part;
 /// The version of commands and their answers. A worker refuses another, and listens on a subject with this number.
 pub const COMMAND_VERSION: u8 = 2;
 
-/// Who asks, as the verified token says.
+/// The caller, as the verified token names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Caller {
     /// The product.
     pub tenant: TenantId,
     /// The user: the only identity a command has.
     pub user: UserId,
-    /// Whether the token has `confab:admin`: acts in any conversation of its tenant without being a member.
+    /// True if the token has `confab:admin`: acts in any conversation of its tenant without being a member.
     pub admin: bool,
 }
 
@@ -71,7 +71,7 @@ pub struct Request {
     pub command: Command,
 }
 
-/// What changes something. Each that appends to a log has a key by which a second execution finds the first.
+/// A request to change something. Each that appends to a log has a key by which a second execution finds the first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Begin a conversation.
@@ -302,7 +302,7 @@ pub struct Revoke {
     pub key: Option<ClientId>,
 }
 
-/// What a sender wants to hear of its message.
+/// The answer that a sender wants for its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SendAnswer {
     /// Its number and id.
@@ -311,7 +311,7 @@ pub enum SendAnswer {
     Message,
 }
 
-/// What a command that was carried out is answered with.
+/// The outcome of a command that was carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// The conversation began, now or when the key was first used.
@@ -320,7 +320,7 @@ pub enum Outcome {
     Updated {
         /// The conversation behind the change, as its caller sees it.
         conversation: JsonText,
-        /// Whether the key was used before.
+        /// True if the key was used before.
         #[serde(default)]
         replayed: bool,
     },
@@ -328,7 +328,7 @@ pub enum Outcome {
     Deleted {
         /// Since when.
         deleted_at: Timestamp,
-        /// Whether the key was used before.
+        /// True if the key was used before.
         #[serde(default)]
         replayed: bool,
     },
@@ -336,7 +336,7 @@ pub enum Outcome {
     Added {
         /// In the request's order.
         participants: Vec<Participant>,
-        /// Whether the key was used before.
+        /// True if the key was used before.
         #[serde(default)]
         replayed: bool,
     },
@@ -344,7 +344,7 @@ pub enum Outcome {
     RoleChanged {
         /// The membership with its role.
         participant: Participant,
-        /// Whether the key was used before.
+        /// True if the key was used before.
         #[serde(default)]
         replayed: bool,
     },
@@ -354,7 +354,7 @@ pub enum Outcome {
         participant: Participant,
         /// When the conversation was deleted because its last member left.
         conversation_deleted_at: Option<Timestamp>,
-        /// Whether the key was used before.
+        /// True if the key was used before.
         #[serde(default)]
         replayed: bool,
     },
@@ -373,7 +373,7 @@ pub struct Created {
     pub conversation: ConversationId,
     /// The first answer's body: `{conversation, participants, participantsNextCursor}`.
     pub body: JsonText,
-    /// Whether the key was used before.
+    /// True if the key was used before.
     pub replayed: bool,
 }
 
@@ -388,20 +388,20 @@ pub struct Sent {
     pub seq: Seq,
     /// When the event was stored.
     pub created_at: Timestamp,
-    /// Whether it was stored before.
+    /// True if it was stored before.
     pub duplicate: bool,
     /// The message as it is now, where it was asked for.
     pub message: Option<JsonText>,
 }
 
-/// Where a read mark stands.
+/// The position of a read mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadMark {
     /// Of which conversation.
     pub conversation: ConversationId,
     /// Up to where the caller has read.
     pub up_to: Seq,
-    /// Whether this command moved it.
+    /// True if this command moved it.
     pub moved: bool,
     /// How many members the conversation has: above [`SIGNAL_MEMBERS`](crate::limits::SIGNAL_MEMBERS) a receipt is told to the caller's sessions alone.
     pub members: u64,

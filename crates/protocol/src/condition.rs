@@ -48,7 +48,7 @@ struct FailureState {
     since: Option<Instant>,
     /// The last one.
     failed: Option<Instant>,
-    /// Whether a try went well behind that, too soon to count.
+    /// True if a try went well behind that, too soon to count.
     has_succeeded: bool,
     /// When a line was last written about it; none where nothing was told yet.
     told: Option<Instant>,
@@ -101,7 +101,7 @@ impl Monitor {
         }
     }
 
-    /// Whether a failure now would write a line: for who must look for the reason first.
+    /// Returns true if a failure now would write a line: for who must look for the reason first.
     #[must_use]
     pub fn is_line_due(&self) -> bool {
         self.lock()
@@ -109,7 +109,7 @@ impl Monitor {
             .is_some()
     }
 
-    /// Whether it is known to fail, told or not.
+    /// Returns true if it is known to fail, told or not.
     #[must_use]
     pub fn is_failing(&self) -> bool {
         self.is_failing.load(Ordering::Relaxed)

@@ -28,7 +28,7 @@ pub struct Recurring {
     last_seen: Option<Instant>,
 }
 
-/// What became of a [`Recurring`] condition.
+/// A change of a [`Recurring`] condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It began.
@@ -47,7 +47,7 @@ impl Recurring {
         }
     }
 
-    /// Whether it lasts.
+    /// Returns true if it lasts.
     #[must_use]
     pub const fn lasts(&self) -> bool {
         self.last_seen.is_some()

@@ -104,7 +104,7 @@ impl Code {
         self.row().title
     }
 
-    /// Whether the same request may succeed later.
+    /// Returns true if the same request may succeed later.
     #[must_use]
     pub const fn retryable(self) -> bool {
         self.row().retryable
@@ -137,7 +137,7 @@ impl std::fmt::Display for Code {
     }
 }
 
-/// What a code says beyond itself (docs/protocol/errors.md, "Form").
+/// An extension member of a problem (docs/protocol/errors.md, "Form").
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Extension {
@@ -173,7 +173,7 @@ pub struct Failure {
     /// What else the code says.
     #[serde(default)]
     pub extension: Box<Extension>,
-    /// Whether it was decided before, when the request's key was first used.
+    /// True if it was decided before, when the request's key was first used.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replayed: bool,
 }

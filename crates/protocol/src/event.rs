@@ -61,13 +61,13 @@ event_types! {
 }
 
 impl EventType {
-    /// Whether the event changes a message, which it names by its seq.
+    /// Returns true if the event changes a message, which it names by its seq.
     #[must_use]
     pub const fn changes_message(self) -> bool {
         matches!(self, Self::MessageEdited | Self::MessageDeleted)
     }
 
-    /// Whether the event begins or ends memberships: the only ones that a gateway parses.
+    /// Returns true if the event begins or ends memberships: the only ones that a gateway parses.
     #[must_use]
     pub const fn changes_membership(self) -> bool {
         matches!(
@@ -309,7 +309,7 @@ pub struct MessageDeleted {
     pub deleted_at: Timestamp,
 }
 
-/// What an event does to memberships.
+/// The effect of an event on memberships.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MembershipChange {
     /// These users' memberships begin with the event.
@@ -321,7 +321,7 @@ pub enum MembershipChange {
 }
 
 impl MembershipChange {
-    /// What the encoded event of type `event_type` does to memberships, if anything.
+    /// Returns what the encoded event of type `event_type` does to memberships, if anything.
     ///
     /// # Errors
     /// When the bytes are not such an event.

@@ -114,7 +114,7 @@ impl<T> FairQueue<T> {
         self.len
     }
 
-    /// Whether nothing is queued.
+    /// Returns true if nothing is queued.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
@@ -148,7 +148,7 @@ impl<T> FairQueue<T> {
         )
     }
 
-    /// Whether one of the owners that are allowed has something queued. Of a tenant of which none is, no user is looked at.
+    /// Returns true if one of the owners that are allowed has something queued. Of a tenant of which none is, no user is looked at.
     #[must_use]
     pub fn has_of(
         &self,
@@ -160,7 +160,7 @@ impl<T> FairQueue<T> {
             .any(|(tenant, users)| allows_some_of(tenant) && users.queued.has_of(tenant, &allows))
     }
 
-    /// Whether an owner that may take a slot has something queued.
+    /// Returns true if an owner that may take a slot has something queued.
     #[must_use]
     pub fn has_for(&self, slots: &Slots) -> bool {
         self.has_of(

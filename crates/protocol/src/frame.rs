@@ -18,7 +18,7 @@ pub use server::{
     ResumeToken, ServerFrame, TokenExpiring, Truncated, TypingSignal, Welcome, WelcomeLimits,
 };
 
-/// What a client hears: a frame or an event.
+/// A message that a client receives: a frame or an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
     /// A frame.

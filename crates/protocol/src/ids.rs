@@ -10,7 +10,7 @@ use uuid::Uuid;
 /// A number in a conversation's log: 1, 2, 3 … without gaps. 0 stands before the first event.
 pub type Seq = u64;
 
-/// What is wrong with an id.
+/// A defect of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// A user id of another length, or with control characters.

@@ -180,7 +180,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Whether the member is there; null counts as absent.
+    /// Returns true if the member is there; null counts as absent.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         let mut members = self.members.iter();
@@ -322,7 +322,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What serde says of a value, without the value and where it stands: it may be anything, and of any length.
+/// Returns what serde says of a value, without the value and where it stands: it may be anything, and of any length.
 fn without_value(text: &str) -> String {
     let text = text
         .rsplit_once(" at line ")

@@ -2,7 +2,7 @@
 
 /// A frame from a client, fragments together.
 pub const MAX_FRAME_BYTES: usize = 512 * 1024;
-/// What an unauthenticated socket may send before its hello is accepted: a hello with the largest token, and a third beside it.
+/// Bytes that a socket may send before its hello is accepted: a hello with the largest token, and a third beside it.
 pub const MAX_HELLO_BYTES: usize = 24 * 1024;
 /// Message content in clear, as JSON text in its shortest form.
 pub const MAX_CONTENT_BYTES: usize = 64 * 1024;
@@ -38,7 +38,7 @@ pub const MEMBERSHIPS_BY_ONESELF: u64 = 10_000;
 pub const MAX_SEEN_CONVERSATIONS: usize = 10_000;
 /// Members of a group that are shown with it.
 pub const MEMBERS_SHOWN: usize = 5;
-/// How far unread messages are counted.
+/// Bound up to which unread messages are counted.
 pub const MAX_UNREAD_COUNT: u64 = 1000;
 /// Characters of an `Idempotency-Key`.
 pub const IDEMPOTENCY_KEY: usize = 255;

@@ -19,13 +19,13 @@ pub enum AnnouncementKind {
 pub struct Announcement {
     /// Why.
     pub kind: AnnouncementKind,
-    /// Whether more lingers than is told: then every user is to be asked again.
+    /// True if more lingers than is told: then every user is to be asked again.
     pub is_cut: bool,
     /// Which, by tenant.
     pub tenants: Vec<Announced>,
 }
 
-/// What is announced of one tenant.
+/// The announcement for one tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announced {
     /// The product.

@@ -1,6 +1,6 @@
 //! What a metric is, declared once: registered from this, and listed in docs/metrics.md from it.
 
-/// What a metric counts.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
     /// Only grows; scraped with `_total` behind its name.

@@ -30,7 +30,7 @@ pub struct QueryRequest {
     pub query: Query,
 }
 
-/// What reads. Membership is checked in the snapshot that reads.
+/// A request to read. Membership is checked in the snapshot that reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     /// One conversation with its first participants: `{conversation, participants, participantsNextCursor}`.
@@ -328,7 +328,7 @@ pub struct MembershipsOf {
     pub after: Option<ConversationId>,
 }
 
-/// What a query is answered with.
+/// The answer to a query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// An object ready to be sent as it is: `{conversation, …}`.

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::ids::{SessionId, TenantId, UserId};
 use crate::timestamp::Timestamp;
 
-/// What is revoked, within its tenant.
+/// The target of a revocation, within its tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RevocationTarget {
     /// One connection's life across resumes.
@@ -106,7 +106,7 @@ impl From<&Revocation> for RevocationView {
 }
 
 impl RevocationView {
-    /// What was revoked; none where the view names nothing, or more than one thing.
+    /// Returns what was revoked; none where the view names nothing, or more than one thing.
     #[must_use]
     pub fn target(self) -> Option<RevocationTarget> {
         match (self.session_id, self.login_session_id, self.user_id) {

@@ -12,7 +12,7 @@ use crate::ids::{ClientId, ConversationId, EventId, SessionId, UserId};
 use crate::limits;
 use crate::timestamp::Timestamp;
 
-/// What a message's `kind` may be.
+/// The pattern of a message's `kind`.
 pub const KIND_PATTERN: &str = "^(text|image|file|audio|video|x-[a-z0-9._-]{1,62})$";
 /// Base64 (RFC 4648 section 4), padded, without stray bits at its end.
 pub const BASE64_PATTERN: &str =
@@ -204,7 +204,7 @@ pub fn conversation_metadata() -> Object {
         .build()
 }
 
-/// What a client may say of its user's presence.
+/// Returns what a client may say of its user's presence.
 #[must_use]
 pub fn own_presence() -> Object {
     text()

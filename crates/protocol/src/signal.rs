@@ -35,7 +35,7 @@ pub struct Signal {
     pub gateway: Option<uuid::Uuid>,
 }
 
-/// What a signal says of its user.
+/// The kind of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SignalKind {
     /// It types, or stopped to.
@@ -91,7 +91,7 @@ impl Presence {
         }
     }
 
-    /// Where it is to be told.
+    /// Returns where it is to be told.
     pub fn member_of(&self) -> impl Iterator<Item = MemberOf> {
         let as_of = self.as_of.iter().copied();
         let ids = self.conversations.iter().copied();
@@ -103,7 +103,7 @@ impl Presence {
     }
 }
 
-/// What a gateway asks of the others about presence: of users, of the members of conversations, or of both.
+/// A query about presence to the other gateways: of users, of the members of conversations, or of both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PresenceQuestion {
     /// Users of the tenant.
@@ -129,7 +129,7 @@ pub struct PresenceAnswer {
     pub is_whole: bool,
 }
 
-/// What a gateway says at once of the presence of its users of one product.
+/// The presence of a gateway's users of one product, told at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PresenceNews {
     /// Which gateway: its words are forgotten when it dies.

@@ -3,7 +3,7 @@
 /// The length of a `traceparent` of version 00; later versions may append to it.
 const LENGTH_BYTES: usize = 55;
 
-/// What a valid `traceparent` names.
+/// The ids that a valid `traceparent` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent<'a> {
     /// The trace: 32 hexadecimal digits.

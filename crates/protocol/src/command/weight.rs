@@ -23,7 +23,7 @@ const MAX_METADATA_BYTES: usize = limits::MAX_CUSTOM_BYTES
     + 64;
 
 impl Command {
-    /// How many bytes it takes on the wire by itself, at most.
+    /// Returns how many bytes it takes on the wire by itself, at most.
     #[must_use]
     pub fn weight(&self) -> usize {
         COMMAND_FIELDS_BYTES
@@ -62,7 +62,7 @@ impl Command {
             }
     }
 
-    /// How much more than the command may stand in its answer: what the store adds that the command does not name. Of a message
+    /// Returns how much more than the command may stand in its answer: what the store adds that the command does not name. Of a message
     /// that is sent again and was edited since, the present content counts for nothing: such an answer is larger.
     fn answer(&self, caller: &UserId) -> usize {
         match self {
@@ -108,7 +108,7 @@ impl Command {
 }
 
 impl Request {
-    /// What it takes of a message at most, on the way and as its answer: so many together as [`limits::MAX_RPC_BYTES`] has room for
+    /// Returns what it takes of a message at most, on the way and as its answer: so many together as [`limits::MAX_RPC_BYTES`] has room for
     /// fit one NATS message, whatever users are called.
     #[must_use]
     pub fn weight(&self) -> usize {
@@ -119,12 +119,12 @@ impl Request {
     }
 }
 
-/// What a user takes of a command or its answer, which tells its membership.
+/// Returns what a user takes of a command or its answer, which tells its membership.
 fn of_user(id: &str) -> usize {
     json_len(id) + MEMBERSHIP_FIELDS
 }
 
-/// How long a text is inside of a JSON string.
+/// Returns how long a text is inside of a JSON string.
 fn json_len(text: &str) -> usize {
     let escapes = text.bytes().map(|byte| match byte {
         b'"' | b'\\' => 1,

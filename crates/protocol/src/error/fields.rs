@@ -67,13 +67,13 @@ impl FieldErrors {
         self.more += more;
     }
 
-    /// Whether there is none.
+    /// Returns true if there is none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.total() == 0
     }
 
-    /// How many there are, named or not.
+    /// Returns the number of bad fields, named or not.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.named.len() as u64 + self.more
@@ -85,7 +85,7 @@ impl FieldErrors {
         (self.named, self.more)
     }
 
-    /// What is wrong in one sentence.
+    /// Returns what is wrong in one sentence.
     #[must_use]
     pub fn detail(&self) -> String {
         match (self.named.as_slice(), self.more) {

@@ -19,13 +19,13 @@ struct OfTenant {
 }
 
 impl Counts {
-    /// How many there are.
+    /// Returns how many there are.
     #[must_use]
     pub const fn all(&self) -> usize {
         self.all
     }
 
-    /// How many a tenant has, and how many of those a user.
+    /// Returns how many a tenant has, and how many of those a user.
     #[must_use]
     pub fn of(&self, tenant: &TenantId, user: &UserId) -> (usize, usize) {
         let Some(of_tenant) = self.tenants.get(tenant) else {
@@ -35,7 +35,7 @@ impl Counts {
         (of_tenant.all, of_user.unwrap_or_default())
     }
 
-    /// How many a tenant has.
+    /// Returns how many a tenant has.
     #[must_use]
     pub fn of_tenant(&self, tenant: &TenantId) -> usize {
         self.tenants.get(tenant).map_or(0, |of| of.all)

@@ -24,32 +24,32 @@ impl Slots {
         }
     }
 
-    /// How many are held.
+    /// Returns how many are held.
     #[must_use]
     pub const fn used(&self) -> usize {
         self.held.all()
     }
 
-    /// How many are not held.
+    /// Returns how many are not held.
     #[must_use]
     pub const fn free(&self) -> usize {
         self.most.saturating_sub(self.held.all())
     }
 
-    /// How many an owner holds.
+    /// Returns how many an owner holds.
     #[must_use]
     pub fn held(&self, owner: &Owner) -> usize {
         self.held.of(&owner.tenant, &owner.user).1
     }
 
-    /// Whether an owner may take one.
+    /// Returns true if an owner may take one.
     #[must_use]
     pub fn allows(&self, tenant: &TenantId, user: &UserId) -> bool {
         let (of_tenant, of_user) = self.held.of(tenant, user);
         self.free() > 0 && of_tenant < self.of_tenant && of_user < self.of_user
     }
 
-    /// How many more an owner may take.
+    /// Returns how many more an owner may take.
     #[must_use]
     pub fn left(&self, owner: &Owner) -> usize {
         let (of_tenant, of_user) = self.held.of(&owner.tenant, &owner.user);
@@ -58,7 +58,7 @@ impl Slots {
         left.min(self.free())
     }
 
-    /// Whether some user of a tenant may take one.
+    /// Returns true if some user of a tenant may take one.
     pub(super) fn allows_some_of(&self, tenant: &TenantId) -> bool {
         self.free() > 0 && self.held.of_tenant(tenant) < self.of_tenant
     }

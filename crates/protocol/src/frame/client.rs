@@ -299,7 +299,7 @@ fn positions(fields: &mut Fields<'_>, name: &str) -> Option<BTreeMap<Conversatio
 }
 
 impl Seen {
-    /// What is wrong with positions of more conversations than a user may be in.
+    /// Returns what is wrong with positions of more conversations than a user may be in.
     #[must_use]
     pub fn too_many() -> String {
         format!(

@@ -79,11 +79,11 @@ fn read_given(fields: &mut Fields<'_>) -> Option<MessageContent> {
     (given != (false, false)).then_some(content)
 }
 
-/// What a message's kind must be, in words for the caller.
+/// The rule for a message's kind, in words for the caller.
 pub const KIND_RULE: &str =
     "must be text, image, file, audio, video or x-… of at most 64 of a-z 0-9 . _ -";
 
-/// Whether a message may be of this kind.
+/// Returns true if a message may be of this kind.
 #[must_use]
 pub fn is_kind(kind: &str) -> bool {
     let own = kind.strip_prefix("x-").is_some_and(|rest| {

@@ -10,7 +10,7 @@ mod number;
 
 pub(super) use number::is_beyond_64_bits;
 
-/// How deep a text may be nested: what is kept stands one object deeper than what [`super::check()`] lets in.
+/// Depth to which a text may be nested: what is kept stands one object deeper than what [`super::check()`] lets in.
 const MAX_DEPTH: usize = 128;
 
 /// A JSON value, to be compared with another, at once or by a hash of its one form.
@@ -40,7 +40,7 @@ impl<'a> Canonical<'a> {
         reader.rest.is_empty().then_some(value)
     }
 
-    /// Whether both say the same.
+    /// Returns true if both say the same.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
 use super::canonical::{Canonical, is_beyond_64_bits};
 
-/// How deep a JSON text from outside may be nested. Readers give up at 128, and the text stands some objects deep in events,
+/// Depth to which a JSON text from outside may be nested. Readers give up at 128, and the text stands some objects deep in events,
 /// answers and frames.
 pub(super) const MAX_DEPTH: usize = 100;
 /// Members up to which a new name is compared with each one before it; those of a larger object are sorted at its end.
@@ -19,7 +19,7 @@ const MIN_HUGE_NUMBER: f64 = 9_223_372_036_854_775_808.0;
 const TOO_LONG: &str =
     "is an integer of more than 64 bits, which not every reader has: give it as a string";
 
-/// What is wrong with a JSON text, and where.
+/// A defect of a JSON text, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The JSON pointer (RFC 6901) from the text's beginning; empty for the whole.
@@ -72,15 +72,15 @@ fn fault(text: &str) -> Result<(), Fault> {
     })
 }
 
-/// Where in the text the pass is.
+/// The place in the text that the pass has reached.
 #[derive(Debug, Default)]
 struct CheckPlace<'de> {
     /// The names of the objects that are not at their end, an object's behind those of the one it stands in.
     names: Vec<Cow<'de, str>>,
-    /// Whether the way to it is kept.
+    /// True if the way to it is kept.
     is_traced: bool,
     steps: Vec<PathStep>,
-    /// Whether there was a number that may be an integer of more than 64 bits.
+    /// True if there was a number that may be an integer of more than 64 bits.
     has_huge: bool,
 }
 

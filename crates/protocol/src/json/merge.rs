@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{AllMembers, JsonText, ObjectMembers};
 
-/// What `patch` makes of `target`: members that it gives are set, objects are merged into, and null removes.
+/// Returns what `patch` makes of `target`: members that it gives are set, objects are merged into, and null removes.
 ///
 /// # Errors
 /// When one of them is not JSON.

@@ -47,10 +47,7 @@ async fn servers_end_when_their_owner_is_killed() {
     }
     let folder = tempfile::tempdir().unwrap();
     let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "owner::servers_end_when_their_owner_is_killed",
-        ])
+        .args(["--exact", "owner::servers_end_when_their_owner_is_killed"])
         .env(OWNER_VARIABLE, folder.path())
         .stdout(Stdio::null())
         .spawn()

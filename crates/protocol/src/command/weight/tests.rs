@@ -165,7 +165,7 @@ fn late() -> Timestamp {
     Timestamp::new(time::OffsetDateTime::UNIX_EPOCH + time::Duration::days(365 * 8000))
 }
 
-/// What takes most room escaped, and what takes most as it is.
+/// Returns what takes most room escaped, and what takes most as it is.
 fn users() -> impl Strategy<Value = UserId> {
     prop::collection::vec(
         prop::sample::select(vec!['"', '\\', '𝔘', 'a', ' ']),

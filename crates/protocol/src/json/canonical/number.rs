@@ -3,7 +3,7 @@
 /// No double has more significant digits.
 const MAX_DOUBLE_DIGITS: usize = 767;
 
-/// Whether a text is a number of JSON, or close to one: it is known to be JSON.
+/// Returns true if a text is a number of JSON, or close to one: it is known to be JSON.
 pub(super) fn is_one(text: &str) -> bool {
     let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let (_, whole, fraction, power) = parts(text);
@@ -12,7 +12,7 @@ pub(super) fn is_one(text: &str) -> bool {
     !whole.is_empty() && !power.is_empty() && all.into_iter().all(is_digits)
 }
 
-/// Whether a number is written as an integer that neither 64 bits nor a double hold. A double's correctly rounded decimal digits stand for the double.
+/// Returns true if a number is written as an integer that neither 64 bits nor a double hold. A double's correctly rounded decimal digits stand for the double.
 pub(in crate::json) fn is_beyond_64_bits(text: &str) -> bool {
     if text.contains(['.', 'e', 'E']) || text.parse::<u64>().is_ok() || text.parse::<i64>().is_ok()
     {
@@ -22,7 +22,7 @@ pub(in crate::json) fn is_beyond_64_bits(text: &str) -> bool {
     !double.is_ok_and(|double| is_same(text, &format!("{double:e}")))
 }
 
-/// Whether two numbers are one.
+/// Returns true if two numbers are one.
 pub(super) fn is_same(one: &str, other: &str) -> bool {
     if one == other {
         return true;
@@ -126,7 +126,7 @@ impl<'a> Decimal<'a> {
         }
     }
 
-    /// Whether this is what the double is rounded to, at as many digits as stand here, or its shortest form.
+    /// Returns true if this is what the double is rounded to, at as many digits as stand here, or its shortest form.
     fn is_writing_of(&self, number: f64) -> bool {
         let count = self.count();
         if !number.is_finite() || !(1..=MAX_DOUBLE_DIGITS).contains(&count) {
