@@ -16,7 +16,7 @@ const DEFAULT_DEVICE: &str = "default";
 /// The longest device and login, in characters.
 const MAX_TEXT_CHARS: usize = 128;
 
-/// Who is calling: what a good token said. It does not hold the token.
+/// The caller that a valid token names. It does not hold the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The tenant: as the tenant claim or the settings say.
@@ -60,7 +60,7 @@ pub(crate) struct ClientRule {
     pub(crate) allowed: Vec<String>,
 }
 
-/// What the settings demand of one issuer's claims.
+/// The settings' demands on one issuer's claims.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
     /// The issuers of which a token must name one; none: any will do.
@@ -90,7 +90,7 @@ pub(crate) struct TokenTimes {
 }
 
 impl Rules {
-    /// Who the claims say is calling.
+    /// Returns who the claims say is calling.
     ///
     /// # Errors
     /// [`AuthError::Invalid`] for claims that are not good at any time, before the times are looked at:

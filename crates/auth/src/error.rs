@@ -58,7 +58,7 @@ impl AuthError {
         }
     }
 
-    /// What to change so that such a token is taken, where that can be said: for operators, never for callers in production.
+    /// Returns what to change so that such a token is taken, where that can be said: for operators, never for callers in production.
     #[must_use]
     pub const fn remedy(&self) -> Option<&'static str> {
         match self {
@@ -77,7 +77,7 @@ impl AuthError {
     }
 }
 
-/// What a claim is read for.
+/// The purpose that a claim is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
     /// Who made the token.
@@ -157,7 +157,7 @@ impl Part {
     }
 }
 
-/// What is wrong inside an invalid token.
+/// A defect of an invalid token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
     /// More than one Authorization header: which one counts would be a guess.

@@ -17,14 +17,14 @@ const MAX_SHOWN_CHARS: usize = 200;
 /// The most names of claims that are shown.
 const MAX_SHOWN_CLAIMS: usize = 40;
 
-/// What each part of a token is to the settings.
+/// A comparison of each part of a token with the settings.
 #[derive(Debug)]
 pub struct Explanation {
     /// In the order in which they are looked at.
     pub findings: Vec<Finding>,
 }
 
-/// What one part of a token is to the settings.
+/// A comparison of one part of a token with the settings.
 #[derive(Debug)]
 pub struct Finding {
     /// Which part.
@@ -208,7 +208,7 @@ fn unused(rules: &Rules, claims: &Map<String, Value>) -> String {
     }
 }
 
-/// What can be said of a token that nobody has verified: for a log.
+/// The outline of a token that nobody has verified, for a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outline {
     /// `iss`, where it is a text.

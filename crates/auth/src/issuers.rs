@@ -54,7 +54,7 @@ pub(crate) fn read(settings: &Settings) -> Result<Vec<Arc<Issuer>>, SettingsErro
     build(written(settings)?, settings, &[])
 }
 
-/// What settings and files say: at least one.
+/// Returns what settings and files say: at least one.
 ///
 /// # Errors
 /// When a file cannot be read, or is none of issuers.

@@ -47,14 +47,14 @@ pub(crate) struct Keys {
     wanted: Notify,
 }
 
-/// What the last fetches gave.
+/// The result of the last fetches.
 #[derive(Debug, Default)]
 struct KeysState {
     /// The last good set.
     set: Option<Arc<KeySet>>,
     /// The number of the last [`FetchRequests`] that a fetch has answered, be it with a failure.
     answered: u64,
-    /// Whether any fetch has ended, be it with a failure.
+    /// True if any fetch has ended, be it with a failure.
     were_asked_for: bool,
 }
 
@@ -119,7 +119,7 @@ impl Keys {
             .ok_or(AuthError::Unavailable)
     }
 
-    /// Whether nothing more is to be known by waiting: a fetch has ended, or none is needed.
+    /// Returns true if nothing more is to be known by waiting: a fetch has ended, or none is needed.
     pub(crate) fn were_asked_for(&self) -> bool {
         self.remote.is_none() || self.state.borrow().were_asked_for
     }
@@ -146,7 +146,7 @@ impl Keys {
         Ok(self.current()?.find(key_id, algorithm)?)
     }
 
-    /// Whether a fetch that began after this call has ended; false where the interval forbids one, or it takes too long.
+    /// Returns true if a fetch that began after this call has ended; false where the interval forbids one, or it takes too long.
     async fn fetched_again(&self) -> bool {
         let mut state = self.state.subscribe();
         let answered = state.borrow().answered;

@@ -243,7 +243,7 @@ impl Pair {
     }
 }
 
-/// What a token is to say.
+/// The claims of a token to mint.
 #[derive(Debug, Clone)]
 pub struct Claims {
     /// `sub`, the user.

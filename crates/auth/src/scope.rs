@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::claims::Named;
 use crate::error::{Defect, Part};
 
-/// What stands before a scope of ours where no setting says otherwise.
+/// The prefix of confab's scopes where no setting says otherwise.
 pub(crate) const DEFAULT_PREFIX: &str = "confab:";
 
 /// The claims that hold scopes at the usual providers, read where no setting names one: RFC 8693 has `scope`, Entra and Okta
@@ -60,7 +60,7 @@ impl FromStr for Right {
     }
 }
 
-/// What a token allows.
+/// The rights that a token grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
     read: bool,
@@ -69,7 +69,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// What a token allows that names no scope of ours where it need not.
+    /// The rights of a token that names none of confab's scopes and need not.
     const UNSCOPED_SCOPE: Self = Self {
         read: true,
         write: true,
@@ -83,7 +83,7 @@ impl Scope {
         Self::of_entries(claim.split(' '), DEFAULT_PREFIX).unwrap_or(Self::UNSCOPED_SCOPE)
     }
 
-    /// What these rights allow together.
+    /// Returns what these rights allow together.
     pub(crate) fn of_rights(rights: &[Right]) -> Self {
         let admin = rights.contains(&Right::Admin);
         Self {
@@ -93,7 +93,7 @@ impl Scope {
         }
     }
 
-    /// What the entries with this prefix allow; none where there is no such entry.
+    /// Returns what the entries with this prefix allow; none where there is no such entry.
     fn of_entries<'a>(entries: impl Iterator<Item = &'a str>, prefix: &str) -> Option<Self> {
         let mut ours = entries
             .filter(|entry| !entry.is_empty())
@@ -104,19 +104,19 @@ impl Scope {
         Some(Self::of_rights(&rights))
     }
 
-    /// Whether the user's conversations may be read and heard.
+    /// Returns true if the user's conversations may be read and heard.
     #[must_use]
     pub const fn can_read(self) -> bool {
         self.read
     }
 
-    /// Whether anything may be changed or sent.
+    /// Returns true if anything may be changed or sent.
     #[must_use]
     pub const fn can_write(self) -> bool {
         self.write
     }
 
-    /// Whether the caller acts in any conversation without being a member.
+    /// Returns true if the caller acts in any conversation without being a member.
     #[must_use]
     pub const fn is_admin(self) -> bool {
         self.admin
@@ -159,7 +159,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Where an issuer's tokens name scopes, and which of them count.
+/// The claim that names scopes in an issuer's tokens, and those that count.
 #[derive(Debug, Clone)]
 pub(crate) struct ScopeRule {
     /// The claim that a setting names; none: the usual ones are read.
@@ -171,7 +171,7 @@ pub(crate) struct ScopeRule {
 }
 
 impl ScopeRule {
-    /// What the claims allow. A claim that a setting names allows only what its entries name. Without such a setting, or without the
+    /// Returns what the claims allow. A claim that a setting names allows only what its entries name. Without such a setting, or without the
     /// claim where it is optional, a token that has no entry of ours may read and write, as far as the issuer may grant it.
     ///
     /// # Errors

@@ -188,13 +188,13 @@ pub enum IssuerError {
 }
 
 impl Settings {
-    /// Whether they name any key to verify with.
+    /// Returns true if they name any key to verify with.
     #[must_use]
     pub fn name_keys(&self) -> bool {
         self.issuers.is_some() || self.flags.jwks_url.is_some() || self.flags.public_key.is_some()
     }
 
-    /// Whether something of issuers and keys stands in files, which may change.
+    /// Returns true if something of issuers and keys stands in files, which may change.
     pub(crate) fn name_files(&self) -> bool {
         let key = self.flags.public_key.as_deref();
         self.issuers.is_some() || key.is_some_and(|text| !is_pem(text))

@@ -21,7 +21,7 @@ pub(crate) enum Tenants {
 }
 
 impl Tenants {
-    /// Whether a tenant of this name is among them.
+    /// Returns true if a tenant of this name is among them.
     pub(crate) fn contains(&self, name: &str) -> bool {
         match self {
             Self::Listed(tenants) => tenants.iter().any(|tenant| tenant.as_str() == name),
@@ -29,7 +29,7 @@ impl Tenants {
         }
     }
 
-    /// What is both here and there, in words for people; none where the two share no tenant.
+    /// Returns what is both here and there, in words for people; none where the two share no tenant.
     pub(crate) fn shared_with(&self, other: &Self) -> Option<String> {
         match (self, other) {
             (Self::Listed(tenants), any) | (any, Self::Listed(tenants)) => tenants
@@ -60,7 +60,7 @@ impl fmt::Display for Tenants {
     }
 }
 
-/// Where a token's tenant comes from.
+/// The rule that finds a token's tenant.
 #[derive(Debug, Clone)]
 pub(crate) struct TenantRule {
     /// The claim that names it; none: all tokens belong to the one tenant that is allowed.

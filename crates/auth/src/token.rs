@@ -83,7 +83,7 @@ fn check_header(header: &Map<String, Value>) -> Result<(), Defect> {
     }
 }
 
-/// Whether `typ` is that of a plain or an access token (RFC 7519 section 5.1, RFC 9068): media types, so without regard
+/// Returns true if `typ` is that of a plain or an access token (RFC 7519 section 5.1, RFC 9068): media types, so without regard
 /// to case and with or without `application/`. Other types are kept apart (RFC 8725 section 3.11): a logout token or a
 /// proof of possession of the same issuer is none.
 fn is_access_token(typ: &str) -> bool {

@@ -60,7 +60,7 @@ impl Verifier {
         issuers::fetch(&self.issuers()).await;
     }
 
-    /// Whether there are keys to verify with: every key set was asked for once, and there are keys of some issuer. One that is away at
+    /// Returns true if there are keys to verify with: every key set was asked for once, and there are keys of some issuer. One that is away at
     /// a start keeps only its own tokens out, which are answered [`AuthError::Unavailable`].
     #[must_use]
     pub fn has_keys(&self) -> bool {
@@ -75,13 +75,13 @@ impl Verifier {
         Arc::clone(&self.issuers.borrow())
     }
 
-    /// How long after `exp` a token is still good.
+    /// Returns how long after `exp` a token is still good.
     #[must_use]
     pub const fn leeway(&self) -> Duration {
         self.leeway
     }
 
-    /// Who calls with `token` (as [`crate::bearer()`] gave it) at `now`. It waits only for a key set to be fetched again,
+    /// Returns who calls with `token` (as [`crate::bearer()`] gave it) at `now`. It waits only for a key set to be fetched again,
     /// when the token names a key that is not there; that is at most once per interval for all tokens of an issuer, and never longer
     /// than the fetch may take.
     ///
@@ -116,7 +116,7 @@ impl Verifier {
         issuer.rules.check(&claims, now)
     }
 
-    /// What each part of `token` is to the settings at `now`, all that is wrong with it and not just the first: for the eyes of who
+    /// Returns what each part of `token` is to the settings at `now`, all that is wrong with it and not just the first: for the eyes of who
     /// holds the token. Of the token it shows the claims that are used, and of others their names.
     #[must_use]
     pub fn explain(&self, token: &str, now: OffsetDateTime) -> Explanation {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::{Issuer, IssuerEntry, build, written};
 use crate::settings::{Settings, SettingsError};
 
-/// How often the files are read: their contents are compared, since a file that is replaced by a link may keep any time.
+/// Interval at which the files are read: their contents are compared, since a file that is replaced by a link may keep any time.
 const READ_PERIOD: Duration = Duration::from_secs(2);
 
-/// What is remembered of the files that could not be used.
+/// The memory of files that could not be used.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     /// What stands in them, where it can be read and yet not be used.

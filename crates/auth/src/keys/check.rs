@@ -10,7 +10,7 @@ use super::fetch::{FetchError, Remote};
 use super::set::{KeySet, SetRefused};
 use crate::algorithm::Algorithm;
 
-/// How long a fetch may take before the check says so; a gateway may wait longer.
+/// Time that a fetch may take before the check says so; a gateway may wait longer.
 const FETCH_TIMEOUT: Duration = Duration::from_millis(1900);
 
 impl Keys {

@@ -35,7 +35,7 @@ pub(crate) enum FetchError {
     Set(#[from] SetRefused),
 }
 
-/// Where a key set is fetched from.
+/// The place that a key set is fetched from.
 #[derive(Debug)]
 pub(crate) struct Remote {
     client: Client,

@@ -188,7 +188,7 @@ impl VerificationKey {
         self.algorithm
     }
 
-    /// Whether the token was signed with the other half of this key.
+    /// Returns true if the token was signed with the other half of this key.
     pub(crate) fn verifies(&self, token: &ParsedToken<'_>) -> bool {
         let algorithm = self.algorithm.of_library();
         let signed = token.signed.as_bytes();

@@ -30,7 +30,7 @@ pub(crate) enum SetRefused {
 #[derive(Debug)]
 pub(crate) struct KeySet {
     keys: Vec<Arc<VerificationKey>>,
-    /// Whether this is one key that was given without any id, for tokens with whatever `kid`.
+    /// True if this is one key that was given without any id, for tokens with whatever `kid`.
     given: bool,
 }
 
@@ -64,7 +64,7 @@ impl KeySet {
         Ok(Self { keys, given: false })
     }
 
-    /// How many keys are of use.
+    /// Returns the number of usable keys.
     pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }

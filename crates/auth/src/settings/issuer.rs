@@ -257,20 +257,20 @@ pub(crate) struct IssuerSettings {
     pub(crate) jwks_insecure: bool,
 }
 
-/// Where keys come from.
+/// The source of an issuer's keys.
 #[derive(Debug)]
 pub(crate) enum Source<'a> {
     Url(&'a Url),
     Key(&'a str),
 }
 
-/// Whether a public key is given as such, and not as the path of its file.
+/// Returns true if a public key is given as such, and not as the path of its file.
 pub(crate) fn is_pem(text: &str) -> bool {
     text.trim_start().starts_with("-----BEGIN")
 }
 
 impl IssuerSettings {
-    /// Whether no flag was given.
+    /// Returns true if no flag was given.
     pub(crate) fn is_unset(&self) -> bool {
         *self
             == Self {
@@ -309,7 +309,7 @@ impl IssuerSettings {
         }
     }
 
-    /// What the claims of this issuer's tokens must be like; `common` has what is the same for all issuers.
+    /// Returns what the claims of this issuer's tokens must be like; `common` has what is the same for all issuers.
     pub(crate) fn rules(&self, common: &Settings) -> Result<Rules, IssuerError> {
         if self.algorithms.is_empty() {
             return Err(IssuerError::Empty("algorithms"));
@@ -417,7 +417,7 @@ impl IssuerSettings {
     }
 }
 
-/// Whether the URL leads to this very host, whatever a resolver says.
+/// Returns true if the URL leads to this very host, whatever a resolver says.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// What the server does with a request.
+/// The server's answer to a request.
 #[derive(Clone)]
 pub(crate) enum ServerAnswer {
     /// 200 with this body.
@@ -52,7 +52,7 @@ impl Server {
         *self.shared.answer.lock().unwrap() = answer;
     }
 
-    /// How many requests came.
+    /// Returns how many requests came.
     pub(crate) fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
     }

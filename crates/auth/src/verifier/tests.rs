@@ -28,7 +28,7 @@ fn three() -> [Key; 3] {
     .map(Result::unwrap)
 }
 
-/// What a verifier with `arguments` says to these claims at `TEST_NOW`, signed as they should be.
+/// Returns what a verifier with `arguments` says to these claims at `TEST_NOW`, signed as they should be.
 async fn judged_with(arguments: &[&str], claims: &Claims) -> Result<Caller, AuthError> {
     let key = key();
     verifier_of(&key, arguments)
@@ -47,7 +47,7 @@ fn with(name: &str, value: impl Into<Value>) -> Claims {
     claims
 }
 
-/// What the claims of these names are read for where no setting says otherwise.
+/// Returns what the claims of these names are read for where no setting says otherwise.
 fn part(name: &str) -> Part {
     match name {
         "iss" => Part::Issuer,
