@@ -20,12 +20,12 @@ pub use messages::{MessageFilter, MessagePage, NewMessage};
 pub use participants::{NewMembers, ParticipantFilter, ParticipantPage, Removal};
 pub use sessions::{NewRevocation, Presences};
 
-/// How long a connection may take to stand.
+/// Time that a connection may take to stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection that asks for nothing is kept: for less than a gateway keeps it (10 s unless set otherwise), or a call that may
+/// Time for which a connection that asks for nothing is kept: for less than a gateway keeps it (10 s unless set otherwise), or a call that may
 /// not be repeated goes out on one that is being closed.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a call may take in all.
+/// Time that a call may take in all.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The HTTP calls of one user to one gateway. Clones share their connections.
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Http {
 pub struct Replayable<T> {
     /// The answer.
     pub answer: T,
-    /// Whether it was given before (`Idempotent-Replayed`).
+    /// True if it was given before (`Idempotent-Replayed`).
     pub replayed: bool,
 }
 

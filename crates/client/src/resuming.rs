@@ -44,17 +44,17 @@ const MAX_KEPT_SENDS: usize = 4096;
 const MAX_KEPT_SEND_BYTES: usize = 32 * 1024 * 1024;
 /// How much later than the driver who waits for an answer gives it up.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
-/// How long the gateway may take to answer a bye.
+/// Time that the gateway may take to answer a bye.
 const BYE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the program may ask about a session while it runs.
+/// The counts that the program may read while a session runs.
 #[derive(Debug, Default)]
 struct EventCounts {
     reconnects: AtomicU64,
     ignored: AtomicU64,
 }
 
-/// Where a session stands.
+/// The current id of a session, and its end.
 #[derive(Debug, Clone)]
 struct CurrentSession {
     session_id: SessionId,
@@ -233,19 +233,19 @@ impl Resuming {
         self.standing.borrow().session_id
     }
 
-    /// How many welcomes came after the first.
+    /// Returns how many welcomes came after the first.
     #[must_use]
     pub fn reconnects(&self) -> u64 {
         self.counts.reconnects.load(Ordering::Relaxed)
     }
 
-    /// How many events were ignored because their seq was not above the last one of their conversation.
+    /// Returns how many events were ignored because their seq was not above the last one of their conversation.
     #[must_use]
     pub fn ignored(&self) -> u64 {
         self.counts.ignored.load(Ordering::Relaxed)
     }
 
-    /// How the session ended, once it has.
+    /// Returns how the session ended, once it has.
     #[must_use]
     pub fn is_closed(&self) -> Option<Closed> {
         self.standing.borrow().closed.clone()

@@ -27,12 +27,12 @@ use sends::Sends;
 const NOTICE_QUEUE_CAPACITY: usize = 1024;
 /// Frames that wait for the socket before a send waits.
 const FRAME_QUEUE_CAPACITY: usize = 1024;
-/// How long an acknowledgement may take.
+/// Time that an acknowledgement may take.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the gateway may take to answer a bye.
+/// Time that the gateway may take to answer a bye.
 const BYE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What happens on a session, in the order heard.
+/// An event of a session, in the order received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// An event, each once and in order (docs/protocol/delivery.md, "Order and acknowledgements").
@@ -72,7 +72,7 @@ pub enum SendError {
     Foreign,
 }
 
-/// What is stored: a message, its edit or its deletion.
+/// A stored message, edit or deletion.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stored {
@@ -82,7 +82,7 @@ pub struct Stored {
     pub seq: Seq,
     /// When it was stored.
     pub created_at: Timestamp,
-    /// Whether it was stored before.
+    /// True if it was stored before.
     pub duplicate: bool,
 }
 
@@ -134,11 +134,11 @@ pub struct Pending {
     patience: Duration,
 }
 
-/// Where an answer goes.
+/// The channel that an answer goes to.
 pub(crate) type Answer = oneshot::Sender<Result<Ack, SendError>>;
 
 impl Pending {
-    /// What waits so long for what is answered.
+    /// Returns what waits so long for what is answered.
     pub(crate) fn within(patience: Duration) -> (Answer, Self) {
         let (answered, answer) = oneshot::channel();
         (answered, Self { answer, patience })
@@ -185,7 +185,7 @@ impl Session {
         Ok((session, Events { notices }))
     }
 
-    /// What the gateway said at the opening.
+    /// Returns what the gateway said at the opening.
     #[must_use]
     pub const fn welcome(&self) -> &Welcome {
         &self.welcome
@@ -320,13 +320,13 @@ impl Session {
         Ok(pending)
     }
 
-    /// How many events were ignored because their seq was not above the last one of their conversation.
+    /// Returns how many events were ignored because their seq was not above the last one of their conversation.
     #[must_use]
     pub fn ignored(&self) -> u64 {
         self.sends.ignored()
     }
 
-    /// How the connection ended, once it has.
+    /// Returns how the connection ended, once it has.
     #[must_use]
     pub fn is_closed(&self) -> Option<Closed> {
         self.closed.borrow().clone()

@@ -95,7 +95,7 @@ impl Server {
         self.socket.send(ping).await.unwrap();
     }
 
-    /// Whether the client lets the connection go.
+    /// Returns true if the client lets the connection go.
     pub(crate) async fn ends(&mut self) -> bool {
         let end = async { while let Some(Ok(_)) = self.socket.next().await {} };
         let limit = std::time::Duration::from_secs(5);

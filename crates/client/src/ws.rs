@@ -15,12 +15,12 @@ mod upgrade;
 
 use crate::Problem;
 
-/// How long a server that has said goodbye may take to end the connection.
+/// Time that a server that has said goodbye may take to end the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// How frames are written: the subprotocol.
+/// The encoding of frames: the subprotocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encoding {
     /// `confab.v1.json`.
@@ -46,7 +46,7 @@ impl Encoding {
     }
 }
 
-/// Where the token goes.
+/// The place of the token in the handshake.
 #[derive(Clone, Default)]
 pub enum TokenIn {
     /// Into the upgrade's `Authorization` header.
@@ -68,7 +68,7 @@ impl std::fmt::Debug for TokenIn {
     }
 }
 
-/// How to open a WebSocket.
+/// The options that a WebSocket is opened with.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Who is calling.
@@ -106,7 +106,7 @@ impl Options {
     }
 }
 
-/// How a WebSocket ended.
+/// The end of a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("closed: {} {reason}", code.map_or_else(|| "no code".to_owned(), |code| code.to_string()))]
 pub struct Closed {
@@ -322,7 +322,7 @@ impl WsReceiver {
     }
 }
 
-/// What a message says; nothing where it is the library's to answer.
+/// Returns what a message says; nothing where it is the library's to answer.
 fn read(message: Option<Result<Message, tungstenite::Error>>) -> Result<Option<Heard>, Closed> {
     let broken = |reason: String| Closed { code: None, reason };
     let heard = match message {

@@ -23,7 +23,7 @@ pub struct NewMembers {
 /// Which participants.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ParticipantFilter {
-    /// Whether memberships that ended are told as well.
+    /// True if memberships that ended are told as well.
     pub include_left: bool,
     /// Only of this role.
     pub role: Option<Role>,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Http;
 use crate::ClientError;
 
-/// What a product's backend revokes: one of the first three, and of a user's tokens perhaps only those before a time.
+/// A revocation by a product's backend: one of the first three fields, and perhaps the time before which tokens were issued.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewRevocation {
@@ -34,12 +34,12 @@ struct SessionsAnswer {
     sessions: Vec<Session>,
 }
 
-/// Who is there.
+/// The presence of users.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Presences {
     /// Those users asked about who share a conversation with the caller, in the order asked.
     pub presences: Vec<PresenceSignal>,
-    /// Whether every gateway answered.
+    /// True if every gateway answered.
     pub complete: bool,
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::ws::{Closed, WsError};
 
-/// What happens on a session, in the order heard.
+/// A change of a session, in the order received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// A gateway welcomed the session. Where no [`Change::Disconnected`] stands before a further one, the session moved
@@ -17,7 +17,7 @@ pub enum Change {
     Connected {
         /// Which gateway: its URL.
         url: String,
-        /// Whether the session of before goes on; false for the first.
+        /// True if the session of before goes on; false for the first.
         resumed: bool,
         /// Why it does not, where that was asked for.
         reason: Option<String>,

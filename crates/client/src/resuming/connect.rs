@@ -29,7 +29,7 @@ pub(super) enum ConnectError {
     Ws(#[source] WsError),
 }
 
-/// How a try went.
+/// The result of an attempt to connect.
 pub(super) struct ConnectAttempt {
     pub(super) url: String,
     /// The token that was used, where there was one.
@@ -37,7 +37,7 @@ pub(super) struct ConnectAttempt {
     pub(super) outcome: Result<Box<(Welcome, Ws)>, ConnectError>,
 }
 
-/// Who dials, and what it knows from the tries before.
+/// The connector, with its knowledge of earlier attempts.
 pub(super) struct Connector {
     options: Arc<ResumeOptions>,
     backoff: Backoff,
@@ -93,7 +93,7 @@ impl Connector {
         !self.tasks.is_empty()
     }
 
-    /// How the try on its way went; forever waiting where there is none. Cancel-safe.
+    /// Returns how the try on its way went; forever waiting where there is none. Cancel-safe.
     pub(super) async fn next(&mut self) -> ConnectAttempt {
         loop {
             match self.tasks.join_next().await {

@@ -28,15 +28,15 @@ use crate::ws::Closed;
 use change_queue::ChangeQueue;
 use link::Link;
 
-/// How often the gateway is told what was heard, where something was: so often may a record that is written at the end
+/// Interval at which the gateway is told what was heard, where something was: so often may a record that is written at the end
 /// lag behind the client.
 const SEEN_EVERY: Duration = Duration::from_secs(5);
 /// Conversations in one `seen` frame: half of what a frame holds.
 const SEEN_MOST: usize = 5000;
-/// How long until the source of tokens is asked again after it had none.
+/// Delay until the source of tokens is asked again after it had none.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// What the program asks of the driver.
+/// A command of the program to the driver.
 pub(super) enum Command {
     Keep(PendingSend),
     Renew { token: String, answer: Answer },

@@ -7,7 +7,7 @@ use confab_protocol::frame::{ErrorFrame, Heard, ServerFrame};
 use super::connect::ConnectError;
 use crate::ws::{Closed, WsError};
 
-/// What an end means.
+/// The consequence of a failed handshake or a closed connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HandshakeResult {
     /// Try again, with backoff, and not before what was named.
@@ -62,7 +62,7 @@ pub(super) fn wait_of(error: &ErrorFrame) -> Option<Duration> {
     error.retry_after_ms.map(Duration::from_millis)
 }
 
-/// How a try that came to nothing is told.
+/// Returns how a try that came to nothing is told.
 pub(super) fn told(error: &ConnectError) -> Closed {
     match error {
         ConnectError::Token(source) => Closed {

@@ -8,11 +8,11 @@ use confab_protocol::ids::{ConversationId, Seq};
 
 use crate::ws::Encoding;
 
-/// What went wrong where a token was to come from.
+/// The error of a token source.
 pub(super) type Source = Box<dyn Error + Send + Sync>;
 type Asked = Pin<Box<dyn Future<Output = Result<String, Source>> + Send>>;
 
-/// Where tokens come from: asked for the first one, and whenever the last one ends soon or is refused.
+/// The source of tokens, asked at the start and whenever the last one ends soon or is refused.
 #[derive(Clone)]
 pub struct TokenSource(Arc<dyn Fn() -> Asked + Send + Sync>);
 
@@ -24,7 +24,7 @@ impl TokenSource {
         Self::asked(move || std::future::ready(Ok::<_, std::convert::Infallible>(token.clone())))
     }
 
-    /// What `ask` gives, for the same user and device each time. It shall give a fresh one each time: a token that was
+    /// Returns what `ask` gives, for the same user and device each time. It shall give a fresh one each time: a token that was
     /// refused and is given again ends the session.
     #[must_use]
     pub fn asked<F, A, E>(ask: F) -> Self
@@ -56,23 +56,23 @@ impl std::fmt::Debug for TokenSource {
     }
 }
 
-/// How a session is opened and kept.
+/// The options that a session is opened and kept with.
 #[derive(Debug, Clone)]
 pub struct ResumeOptions {
     /// Gateways (`http://…`, `https://…`), tried in turn.
     pub urls: Vec<String>,
     /// Who is calling.
     pub token: TokenSource,
-    /// Whether the token goes into hello, as browsers must, instead of the upgrade's header.
+    /// True if the token goes into hello, as browsers must, instead of the upgrade's header.
     pub token_in_hello: bool,
     /// The subprotocol.
     pub encoding: Encoding,
     /// What the program holds from before: the last seq, by conversation, up to which it holds all.
     pub seen: BTreeMap<ConversationId, Seq>,
-    /// Whether the gateway is told what was heard, in every hello and every few seconds. Without it the session's record
+    /// True if the gateway is told what was heard, in every hello and every few seconds. Without it the session's record
     /// alone counts, so that events may come again, which are ignored, and a session that starts afresh misses some.
     pub says_seen: bool,
-    /// Whether every hello asks who is there, which comes as [`crate::Change::PresenceSnapshot`].
+    /// True if every hello asks who is there, which comes as [`crate::Change::PresenceSnapshot`].
     pub asks_presence: bool,
     /// The longest first wait before a further try; it doubles with each.
     pub min_backoff: Duration,

@@ -25,7 +25,7 @@ impl Position {
         }
     }
 
-    /// Whether the event is news, which it then is no more (docs/protocol/delivery.md, "Order and acknowledgements").
+    /// Returns true if the event is news, which it then is no more (docs/protocol/delivery.md, "Order and acknowledgements").
     fn advance(&mut self, seq: Seq) -> bool {
         let fills = self.gap.is_some_and(|end| seq > self.held && seq <= end);
         if seq <= self.heard && !fills {
@@ -66,7 +66,7 @@ pub(super) struct Positions {
 }
 
 impl Positions {
-    /// What the program holds from before.
+    /// Returns what the program holds from before.
     pub(super) fn from_before(seen: &BTreeMap<ConversationId, Seq>) -> Self {
         let all = seen.iter().map(|(id, seq)| (*id, Position::at(*seq)));
         Self {
@@ -83,7 +83,7 @@ impl Positions {
         }
     }
 
-    /// Whether the event is news; then it is told.
+    /// Returns true if the event is news; then it is told.
     pub(super) fn advance(&mut self, conversation: ConversationId, seq: Seq) -> bool {
         let news = match self.all.get_mut(&conversation) {
             Some(position) => position.advance(seq),

@@ -17,7 +17,7 @@ use crate::session::SendError;
 use crate::ws::Closed;
 pub(super) use pending::{PendingSend, Room};
 
-/// How long to wait before what was refused for now is tried again, where the refusal names no time.
+/// Delay before what was refused for now is tried again, where the refusal names no time.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What keeps an order of its own.
@@ -150,7 +150,7 @@ impl Sends {
         false
     }
 
-    /// What is to be written next, which counts as written from then on.
+    /// Returns what is to be written next, which counts as written from then on.
     pub(super) fn next(&mut self) -> Option<ClientFrame> {
         while let Some(lane) = self.ready.pop_front() {
             let Some(queue) = self.lanes.get_mut(&lane).filter(|queue| queue.is_ready()) else {
@@ -261,7 +261,7 @@ impl OrderedSends {
 }
 
 impl QueuedSend {
-    /// Whether it may be done twice: what has a key is done once for it, and a read mark stands where it stood.
+    /// Returns true if it may be done twice: what has a key is done once for it, and a read mark stands where it stood.
     fn is_repeatable(&self) -> bool {
         match self.pending.frame {
             ClientFrame::Send(_) | ClientFrame::Edit(_) | ClientFrame::Delete(_) => {
@@ -279,7 +279,7 @@ impl QueuedSend {
     }
 }
 
-/// Whether the same may be tried again. After a timeout nobody knows whether it was done.
+/// Returns true if the same may be tried again. After a timeout nobody knows whether it was done.
 const fn is_for_now(code: Code, repeatable: bool) -> bool {
     match code {
         Code::Overloaded | Code::Unavailable | Code::RateLimited => true,

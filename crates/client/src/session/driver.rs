@@ -88,7 +88,7 @@ fn answer(sends: &Sends, frame: ServerFrame) -> Option<Notice> {
 struct Cursors(HashMap<ConversationId, Seq>);
 
 impl Cursors {
-    /// Whether `seq` is above the last one, which it then is.
+    /// Returns true if `seq` is above the last one, which it then is.
     fn advance(&mut self, conversation: ConversationId, seq: Seq) -> bool {
         let last = self.0.entry(conversation).or_default();
         let news = seq > *last;

@@ -8,7 +8,7 @@ use super::*;
 
 const CREATED_AT: &str = "2026-11-23T10:20:30.123Z";
 
-/// What a call asked, its method and path first, its headers and body behind, and what it made of a good answer.
+/// Returns what a call asked, its method and path first, its headers and body behind, and what it made of a good answer.
 async fn asked<T>(
     body: &str,
     call: impl AsyncFnOnce(Http) -> Result<T, ClientError>,

@@ -26,7 +26,7 @@ impl ChangeQueue {
         self.hand_over();
     }
 
-    /// Whether nothing waits.
+    /// Returns true if nothing waits.
     pub(super) fn is_done(&self) -> bool {
         self.waiting.is_empty()
     }

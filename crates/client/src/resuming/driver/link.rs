@@ -13,7 +13,7 @@ use crate::ws::{Closed, Ws, WsReceiver};
 const FRAME_QUEUE_CAPACITY: usize = 16;
 /// Frames of its own that a connection keeps: more than that are signals that came too fast.
 const MAX_OWN_FRAMES: usize = 64;
-/// How often a gateway pings that does not say so.
+/// Interval at which a gateway pings unless it says otherwise.
 const HEARTBEAT_SECONDS: u64 = 25;
 
 /// The connection that is.
@@ -31,7 +31,7 @@ pub(super) struct Link {
     silence: Duration,
     /// Before when an error that answers nothing asked not to come again.
     pub(super) not_before: Option<Instant>,
-    /// Whether the session may have gone over to another connection, so that this one may be told so.
+    /// True if the session may have gone over to another connection, so that this one may be told so.
     pub(super) succeeded: bool,
     /// The writer.
     _tasks: JoinSet<()>,
@@ -76,7 +76,7 @@ impl Link {
         !self.own.is_empty()
     }
 
-    /// Whether a frame can be written now. Never where the writer is gone, which the reader will report.
+    /// Returns true if a frame can be written now. Never where the writer is gone, which the reader will report.
     pub(super) fn has_room(&self) -> bool {
         self.frames.capacity() > 0 && !self.frames.is_closed()
     }
@@ -104,7 +104,7 @@ impl Link {
         self.receiver.last_heard().max(self.reading_since) + self.silence
     }
 
-    /// How long to stay away, as an error asked.
+    /// Returns how long to stay away, as an error asked.
     pub(super) fn named(&self, now: Instant) -> Option<Duration> {
         self.not_before?.checked_duration_since(now)
     }
@@ -117,7 +117,7 @@ impl Link {
     }
 }
 
-/// What is heard next; never, without a connection. Cancel-safe.
+/// Returns what is received next; never, without a connection. Cancel-safe.
 pub(super) async fn hear(receiver: Option<&mut WsReceiver>) -> Result<Heard, Closed> {
     match receiver {
         Some(receiver) => receiver.next().await,

@@ -5,7 +5,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::session::{Answer, SendError};
 
-/// What is kept until it has its answer.
+/// A send that is kept until it has its answer.
 #[derive(Debug)]
 pub(in crate::resuming) struct PendingSend {
     pub(in crate::resuming) id: String,
