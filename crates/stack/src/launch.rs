@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-/// What to run, and where its output goes.
+/// A program to run, and the place of its output.
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// How logs and errors call it, for example `gateway-1`.

@@ -12,10 +12,10 @@ use crate::process::{POLL_INTERVAL, Process};
 use crate::signals::Signals;
 use crate::{Error, Launch, Programs, folder};
 
-/// How long the server may take to recover its streams and listen.
+/// Time that the server may take to recover its streams and listen.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where a NATS server lives.
+/// The folder and ports of a NATS server.
 #[derive(Clone, Debug)]
 pub struct NatsSettings {
     /// Its configuration, log and streams.
@@ -214,7 +214,7 @@ impl Nats {
         )
     }
 
-    /// What a test has written into `extra.conf` in its folder.
+    /// Returns what a test has written into `extra.conf` in its folder.
     fn extra(&self) -> String {
         let extra = self.settings.folder.join("extra.conf");
         std::fs::read_to_string(extra).unwrap_or_default()
@@ -247,7 +247,7 @@ struct Info {
     jetstream: bool,
 }
 
-/// What a NATS server says first; it listens only after it has recovered its streams.
+/// Returns what a NATS server says first; it listens only after it has recovered its streams.
 async fn greeting(port: u16) -> Option<Info> {
     const MAX_GREETING_BYTES: u64 = 64 * 1024;
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;

@@ -31,7 +31,7 @@ fn is_new(port: u16) -> bool {
     given.insert(port)
 }
 
-/// Whether a server could listen on this port of 127.0.0.1 now.
+/// Returns true if a server could listen on this port of 127.0.0.1 now.
 pub fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

@@ -20,10 +20,10 @@ use crate::{Error, Programs, folder};
 /// The superuser of every server that this crate makes.
 const SUPERUSER_NAME: &str = "confab";
 
-/// How long a server may take to make its data folder, or to recover and serve.
+/// Time that a server may take to make its data folder, or to recover and serve.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where a Postgres server lives.
+/// The folder and port of a Postgres server.
 #[derive(Clone, Debug)]
 pub struct PostgresSettings {
     /// Its data, log and password.
@@ -340,7 +340,7 @@ impl Postgres {
     }
 }
 
-/// Whether the end of the log says that processes of a killed server have still to go.
+/// Returns true if the end of the log says that processes of a killed server have still to go.
 fn is_held(tail: &str) -> bool {
     let mut last = tail.lines().rev().take(3);
     last.any(|line| {

@@ -29,7 +29,7 @@ exec 3<&-
 exec "$@"
 "#;
 
-/// How often a process is looked at while something waits for it.
+/// Interval at which a process is looked at while something waits for it.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A running child process. Dropping it ends it at once.
@@ -80,7 +80,7 @@ impl Process {
         &self.launch.log
     }
 
-    /// How it ended, or `None` while it runs.
+    /// Returns how it ended, or `None` while it runs.
     ///
     /// # Errors
     /// When the system does not tell.

@@ -3,7 +3,7 @@ use std::process::Command;
 
 use crate::Error;
 
-/// Where the servers' programs are.
+/// The places of the servers' programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
     /// `nats-server`, 2.12 or later.
@@ -89,7 +89,7 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// What a program answers to `--version`; `None` when it cannot be run.
+/// Returns what a program answers to `--version`; `None` when it cannot be run.
 fn version(program: &Path) -> Option<(u32, u32)> {
     let output = Command::new(program).arg("--version").output().ok()?;
     parse_version(&String::from_utf8_lossy(&output.stdout))

@@ -13,7 +13,7 @@ mod late;
 
 use late::Late;
 
-/// What a proxy does with connections and bytes.
+/// The treatment of connections and bytes by a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
     /// Carries them.
@@ -46,7 +46,7 @@ impl Traffic {
         }
     }
 
-    /// How much later bytes are carried.
+    /// Returns how much later bytes are carried.
     fn delay(self, way: Way) -> Duration {
         match self {
             Self::DelayDown(delay) if way == Way::Down => delay,
@@ -68,7 +68,7 @@ impl Traffic {
     }
 }
 
-/// Where bytes go.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// From the one who connected to the target.
@@ -86,7 +86,7 @@ pub struct Proxy {
     _task: JoinSet<()>,
 }
 
-/// What the links are told.
+/// The control of the links.
 #[derive(Clone, Copy, Debug)]
 struct Control {
     traffic: Traffic,
@@ -192,7 +192,7 @@ impl Proxy {
     }
 }
 
-/// Where links lead.
+/// The address that links lead to.
 #[derive(Clone, Copy, Debug)]
 struct Target {
     address: SocketAddr,

@@ -3,7 +3,7 @@ use nix::unistd::Pid;
 
 use crate::Error;
 
-/// How a kind of server is told to end.
+/// The signals that end a kind of server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Signals {
     /// Ends it orderly.

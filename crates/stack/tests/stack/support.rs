@@ -46,7 +46,7 @@ pub(crate) fn shell(folder: &Path, script: &str) -> Launch {
     }
 }
 
-/// Whether the condition came true in time.
+/// Returns true if the condition came true in time.
 pub(crate) async fn comes_true(mut condition: impl FnMut() -> bool) -> bool {
     let until = Instant::now() + TEST_TIMEOUT;
     while Instant::now() < until {
@@ -58,7 +58,7 @@ pub(crate) async fn comes_true(mut condition: impl FnMut() -> bool) -> bool {
     false
 }
 
-/// Whether a process is there and not merely waiting to be reaped.
+/// Returns true if a process is there and not merely waiting to be reaped.
 pub(crate) fn lives(pid: u32) -> bool {
     state(pid).is_some_and(|state| state != 'Z')
 }
