@@ -55,12 +55,12 @@ pub(crate) fn claims() -> Claims {
 }
 
 /// A verifier by a URL, with its task.
-pub(crate) struct Running {
+pub(crate) struct RunningVerifier {
     verifier: Arc<Verifier>,
     _tasks: JoinSet<()>,
 }
 
-impl Running {
+impl RunningVerifier {
     pub(crate) fn start(url: &str, arguments: &[&str]) -> Self {
         let all = [
             "--jwt-jwks-url",
@@ -93,7 +93,7 @@ impl Running {
     }
 }
 
-impl Deref for Running {
+impl Deref for RunningVerifier {
     type Target = Verifier;
     fn deref(&self) -> &Verifier {
         &self.verifier

@@ -268,11 +268,11 @@ fn unusable_file_is_refused_with_reason() {
 #[tokio::test]
 async fn unavailable_key_set_does_not_affect_other_issuers() {
     use crate::mint::jwks;
-    use crate::testing::server::{Server, ServerAnswer};
+    use crate::testing::server::{KeyServer, ServerAnswer};
     let (here, away) = (Key::generate().unwrap(), Key::generate().unwrap());
     let (one, two) = (
-        Server::start(ServerAnswer::Body(jwks([&here]))).await,
-        Server::start(ServerAnswer::Raw(String::new())).await,
+        KeyServer::start(ServerAnswer::Body(jwks([&here]))).await,
+        KeyServer::start(ServerAnswer::Raw(String::new())).await,
     );
     let entry = |iss: &str, url: &str| {
         format!(

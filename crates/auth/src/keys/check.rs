@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
     use crate::mint::{Key, jwks};
-    use crate::testing::server::{Server, ServerAnswer};
+    use crate::testing::server::{KeyServer, ServerAnswer};
     use crate::testing::settings;
 
     async fn checked(url: &str, more: &[&str]) -> Vec<Check> {
@@ -128,7 +128,7 @@ mod tests {
         let length = body.len();
         let raw =
             format!("HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: {length}\r\n\r\n{body}");
-        let server = Server::start(ServerAnswer::Raw(raw)).await;
+        let server = KeyServer::start(ServerAnswer::Raw(raw)).await;
         let checks = checked(&server.url, &[]).await;
         let [keys, clock] = checks.as_slice() else {
             panic!("{checks:?}");
@@ -140,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_way_to_no_keys_has_its_remedy() {
-        let server = Server::start(ServerAnswer::Stall).await;
+        let server = KeyServer::start(ServerAnswer::Stall).await;
         let rsa = Key::generate_rsa().unwrap();
         let twice = [&rsa, &rsa];
         for (answer, cause, remedy) in [
@@ -183,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn silent_and_absent_servers_are_told() {
-        let server = Server::start(ServerAnswer::Stall).await;
+        let server = KeyServer::start(ServerAnswer::Stall).await;
         let checks = checked(&server.url, &[]).await;
         assert_eq!(checks[0].status, CheckStatus::Warn, "{checks:?}");
         let checks = checked("http://127.0.0.1:1/keys?secret=hidden", &[]).await;
@@ -198,7 +198,7 @@ mod tests {
     #[tokio::test]
     async fn keys_of_other_algorithms_are_told() {
         let key = Key::generate_rsa().unwrap();
-        let server = Server::start(ServerAnswer::Body(jwks([&key]))).await;
+        let server = KeyServer::start(ServerAnswer::Body(jwks([&key]))).await;
         let checks = checked(&server.url, &["--jwt-algorithms", "ES256"]).await;
         assert_eq!(checks[0].status, CheckStatus::Fail);
         assert!(checks[0].found.contains("are for RS256"), "{checks:?}");

@@ -5,8 +5,8 @@ use super::fetch::FetchError;
 use super::set::SetRefused;
 use super::*;
 use crate::mint::{Key, jwks};
-use crate::testing::server::{Server, ServerAnswer};
-use crate::testing::{Running, TEST_NOW, claims, eventually};
+use crate::testing::server::{KeyServer, ServerAnswer};
+use crate::testing::{RunningVerifier, TEST_NOW, claims, eventually};
 use crate::{Caller, Verifier};
 
 const FETCH_INTERVAL: Duration = Duration::from_secs(30);
@@ -65,13 +65,13 @@ async fn key_set_holds_all_three_kinds() {
         Key::generate_ed25519(),
     ]
     .map(Result::unwrap);
-    let server = Server::start(body(&keys.each_ref())).await;
+    let server = KeyServer::start(body(&keys.each_ref())).await;
     let all = ["--jwt-algorithms", "RS256,ES256,EdDSA"];
-    let verifier = Running::ready(&server.url, &all).await;
+    let verifier = RunningVerifier::ready(&server.url, &all).await;
     for key in &keys {
         assert!(verify(&verifier, key).await.is_ok());
     }
-    let default = Running::ready(&server.url, &[]).await;
+    let default = RunningVerifier::ready(&server.url, &[]).await;
     assert_eq!(
         verify(&default, &keys[2]).await,
         Err(Defect::Algorithm.into())
@@ -81,8 +81,8 @@ async fn key_set_holds_all_three_kinds() {
 #[tokio::test]
 async fn rotated_key_is_fetched_on_demand_replacing_old() {
     let (old, new) = (Key::generate().unwrap(), Key::generate_rsa().unwrap());
-    let server = Server::start(body(&[&old])).await;
-    let verifier = Running::ready(&server.url, FETCH_ONCE).await;
+    let server = KeyServer::start(body(&[&old])).await;
+    let verifier = RunningVerifier::ready(&server.url, FETCH_ONCE).await;
     assert!(verify(&verifier, &old).await.is_ok());
     server.answer(body(&[&new]));
     assert!(verify(&verifier, &new).await.is_ok());
@@ -93,8 +93,8 @@ async fn rotated_key_is_fetched_on_demand_replacing_old() {
 #[tokio::test]
 async fn unknown_keys_cause_one_fetch_per_interval() {
     let (good, new) = (Key::generate().unwrap(), Key::generate().unwrap());
-    let server = Server::start(body(&[&good])).await;
-    let verifier = Arc::new(Running::ready(&server.url, FETCH_ONCE).await);
+    let server = KeyServer::start(body(&[&good])).await;
+    let verifier = Arc::new(RunningVerifier::ready(&server.url, FETCH_ONCE).await);
     server.answer(body(&[&good, &new]));
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..50 {
@@ -118,8 +118,8 @@ async fn unknown_keys_cause_one_fetch_per_interval() {
 #[tokio::test]
 async fn cancelled_caller_does_not_cancel_fetch() {
     let (good, new) = (Key::generate().unwrap(), Key::generate().unwrap());
-    let server = Server::start(body(&[&good])).await;
-    let verifier = Running::ready(&server.url, FETCH_ONCE).await;
+    let server = KeyServer::start(body(&[&good])).await;
+    let verifier = RunningVerifier::ready(&server.url, FETCH_ONCE).await;
     server.answer(body(&[&good, &new]));
     let token = new.mint(&claims()).unwrap();
     {
@@ -134,8 +134,8 @@ async fn cancelled_caller_does_not_cancel_fetch() {
 #[tokio::test]
 async fn verifier_refuses_before_first_set_then_recovers() {
     let key = Key::generate().unwrap();
-    let server = Server::start(ServerAnswer::Raw(String::new())).await;
-    let verifier = Running::start(&server.url, &[]);
+    let server = KeyServer::start(ServerAnswer::Raw(String::new())).await;
+    let verifier = RunningVerifier::start(&server.url, &[]);
     eventually(|| server.requests() > 0).await;
     assert!(!verifier.has_keys());
     assert_eq!(verify(&verifier, &key).await, Err(AuthError::Unavailable));
@@ -156,8 +156,8 @@ async fn last_good_set_survives_bad_answers() {
         text(r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#),
         body(&[&other, &other]),
     ] {
-        let server = Server::start(body(&[&good])).await;
-        let verifier = Running::ready(&server.url, FETCH_ONCE).await;
+        let server = KeyServer::start(body(&[&good])).await;
+        let verifier = RunningVerifier::ready(&server.url, FETCH_ONCE).await;
         server.answer(bad);
         assert_eq!(verify(&verifier, &other).await, unknown());
         assert!(server.requests() >= 2);
@@ -168,9 +168,9 @@ async fn last_good_set_survives_bad_answers() {
 #[tokio::test]
 async fn hanging_url_delays_only_unknown_keys_until_timeout() {
     let (good, other) = (Key::generate().unwrap(), Key::generate().unwrap());
-    let server = Server::start(body(&[&good])).await;
+    let server = KeyServer::start(body(&[&good])).await;
     let arguments = [FETCH_ONCE, &["--jwt-jwks-timeout", "1"]].concat();
-    let verifier = Running::ready(&server.url, &arguments).await;
+    let verifier = RunningVerifier::ready(&server.url, &arguments).await;
     server.answer(ServerAnswer::Stall);
     let token = other.mint(&claims()).unwrap();
     let waiting = async {
@@ -192,14 +192,14 @@ async fn hanging_url_delays_only_unknown_keys_until_timeout() {
 #[tokio::test]
 async fn set_is_fetched_again_at_maximum_age() {
     let (old, new) = (Key::generate().unwrap(), Key::generate().unwrap());
-    let server = Server::start(body(&[&old])).await;
-    let _verifier = Running::ready(&server.url, &["--jwt-jwks-max-age", "1"]).await;
+    let server = KeyServer::start(body(&[&old])).await;
+    let _verifier = RunningVerifier::ready(&server.url, &["--jwt-jwks-max-age", "1"]).await;
     server.answer(body(&[&new]));
     eventually(|| server.requests() >= 3).await;
 }
 
 async fn fetched(answer: ServerAnswer) -> (Result<KeySet, FetchError>, usize) {
-    let server = Server::start(answer).await;
+    let server = KeyServer::start(answer).await;
     let url = server.url.parse().unwrap();
     let remote = Remote::new(&url, Duration::from_secs(1)).unwrap();
     (remote.fetch().await, server.requests())

@@ -18,7 +18,7 @@ pub(crate) enum ServerAnswer {
     Stall,
 }
 
-pub(crate) struct Server {
+pub(crate) struct KeyServer {
     pub(crate) url: String,
     shared: Arc<ServerState>,
     _tasks: JoinSet<()>,
@@ -29,7 +29,7 @@ struct ServerState {
     requests: AtomicUsize,
 }
 
-impl Server {
+impl KeyServer {
     pub(crate) async fn start(answer: ServerAnswer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", listener.local_addr().unwrap());

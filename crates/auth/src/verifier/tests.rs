@@ -8,8 +8,8 @@ use time::Duration;
 
 use super::*;
 use crate::mint::{Claims, Key, jwks};
-use crate::testing::server::{Server, ServerAnswer};
-use crate::testing::{Running, TEST_NOW, claims, verifier_of};
+use crate::testing::server::{KeyServer, ServerAnswer};
+use crate::testing::{RunningVerifier, TEST_NOW, claims, verifier_of};
 use crate::{Part, Scope};
 
 const ALL_ALGORITHMS: &[&str] = &["--jwt-algorithms", "RS256,ES256,EdDSA"];
@@ -453,12 +453,12 @@ async fn unsigned_tokens_are_invalid() {
 #[tokio::test]
 async fn keys_named_in_token_header_are_ignored() {
     let (good, evil) = (key(), key());
-    let lure = Server::start(ServerAnswer::Body(jwks([&evil]))).await;
+    let lure = KeyServer::start(ServerAnswer::Body(jwks([&evil]))).await;
     let header = json!({
         "alg": "ES256", "kid": good.kid(), "jwk": evil.jwk(), "jku": lure.url, "x5u": lure.url, "x5c": ["AAAA"],
     });
-    let server = Server::start(ServerAnswer::Body(jwks([&good]))).await;
-    let verifier = Running::ready(&server.url, &[]).await;
+    let server = KeyServer::start(ServerAnswer::Body(jwks([&good]))).await;
+    let verifier = RunningVerifier::ready(&server.url, &[]).await;
     let forged = evil.sign(&header, &claims().to_json()).unwrap();
     assert_eq!(
         verifier.verify(&forged, TEST_NOW).await,

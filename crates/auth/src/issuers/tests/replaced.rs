@@ -7,8 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::mint::jwks;
-use crate::testing::Running;
-use crate::testing::server::{Server, ServerAnswer};
+use crate::testing::RunningVerifier;
+use crate::testing::server::{KeyServer, ServerAnswer};
 
 /// A folder with a file of issuers in it.
 struct Folder(TempDir);
@@ -31,8 +31,8 @@ impl Folder {
         std::fs::rename(&new, self.path(name)).unwrap();
     }
 
-    fn run(&self) -> Running {
-        Running::of(&["--jwt-issuers", self.path("issuers.toml").to_str().unwrap()])
+    fn run(&self) -> RunningVerifier {
+        RunningVerifier::of(&["--jwt-issuers", self.path("issuers.toml").to_str().unwrap()])
     }
 }
 
@@ -49,13 +49,13 @@ fn remote(iss: &str, tenant: &str, url: &str) -> String {
     )
 }
 
-async fn verify(running: &Running, key: &Key, iss: &str) -> Result<Caller, AuthError> {
+async fn verify(running: &RunningVerifier, key: &Key, iss: &str) -> Result<Caller, AuthError> {
     let token = key.mint(&of(iss, json!({}))).unwrap();
     running.verify(&token, TEST_NOW).await
 }
 
 /// Waits until tokens of `iss` by `key` are taken.
-async fn taken(running: &Running, key: &Key, iss: &str) {
+async fn taken(running: &RunningVerifier, key: &Key, iss: &str) {
     let wait = async {
         while verify(running, key, iss).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -87,7 +87,7 @@ async fn key_file_of_flags_is_taken_over() {
     let folder = Folder::new("");
     let (old, new) = (Key::generate().unwrap(), Key::generate().unwrap());
     folder.write("key.pem", &old.public_pem().unwrap());
-    let running = Running::of(&[
+    let running = RunningVerifier::of(&[
         "--jwt-public-key",
         folder.path("key.pem").to_str().unwrap(),
         "--jwt-any-issuer",
@@ -133,8 +133,8 @@ async fn broken_file_leaves_issuers_as_they_were() {
 #[tokio::test]
 async fn key_set_survives_changes_of_its_file() {
     let (one, two) = (Key::generate().unwrap(), Key::generate().unwrap());
-    let first = Server::start(ServerAnswer::Body(jwks([&one]))).await;
-    let second = Server::start(ServerAnswer::Body(jwks([&two]))).await;
+    let first = KeyServer::start(ServerAnswer::Body(jwks([&one]))).await;
+    let second = KeyServer::start(ServerAnswer::Body(jwks([&two]))).await;
     let entry = remote("https://one", "one", &first.url);
     let folder = Folder::new(&entry);
     let running = folder.run();
