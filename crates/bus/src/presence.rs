@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::signals::{Signalled, Signals};
-    use crate::testing::{Server, TEST_TIMEOUT};
+    use crate::testing::{NatsServer, TEST_TIMEOUT};
 
     /// Gateways that answer as long as the set lives.
     async fn answering(bus: &Bus, gateways: &[u128]) -> JoinSet<()> {
@@ -153,7 +153,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn silent_gateway_makes_presence_answer_incomplete() {
-        let server = Server::start().await;
+        let server = NatsServer::start().await;
         let bus = server.connect().await;
         let _gateways = answering(&bus, &[1, 2]).await;
         let question = PresenceQuestion {

@@ -134,11 +134,11 @@ mod tests {
 
     use super::*;
     use crate::sessions::SessionsOf;
-    use crate::testing::{Server, TEST_TIMEOUT};
+    use crate::testing::{NatsServer, TEST_TIMEOUT};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn request_times_out_on_stalled_connection() {
-        let mut server = Server::start().await;
+        let mut server = NatsServer::start().await;
         let bus = server.connect().await;
         server.nats.process().unwrap().pause().unwrap();
         // More than the library and the system take for a server that reads nothing.

@@ -12,12 +12,12 @@ use crate::connection::{Bus, Settings};
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A NATS server that ends with the test.
-pub(crate) struct Server {
+pub(crate) struct NatsServer {
     pub(crate) nats: Nats,
     folder: TempDir,
 }
 
-impl Server {
+impl NatsServer {
     pub(crate) async fn start() -> Self {
         Self::with("").await
     }

@@ -3,7 +3,7 @@
 use confab_protocol::check::CheckStatus;
 
 use super::*;
-use crate::testing::Server;
+use crate::testing::NatsServer;
 
 pub(super) fn settings(url: &str) -> Settings {
     Settings {
@@ -25,7 +25,7 @@ fn wrong(checks: &[Check]) -> Vec<&Check> {
 
 #[tokio::test]
 async fn usable_server_passes_and_stays_unchanged() {
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     for role in [Role::Worker, GATEWAY_ROLE] {
         let checks = nats(&settings(&server.nats.url()), role).await;
         assert!(wrong(&checks).is_empty(), "{checks:?}");
@@ -45,7 +45,7 @@ async fn usable_server_passes_and_stays_unchanged() {
 
 #[tokio::test]
 async fn replicas_want_a_cluster() {
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     let settings = Settings {
         nats_replicas: 3,
         ..settings(&server.nats.url())

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::*;
-use crate::testing::{Server, TEST_TIMEOUT};
+use crate::testing::{NatsServer, TEST_TIMEOUT};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -81,13 +81,13 @@ fn revocation_key_holds_any_text_without_collision() {
 /// A NATS server, a bus connected to it, and a gateway that hears of revocations.
 struct Running {
     bus: Bus,
-    server: Server,
+    server: NatsServer,
     heard: mpsc::Receiver<RevocationUpdate>,
     _tasks: JoinSet<()>,
 }
 
 async fn start() -> Running {
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     let bus = server.connect().await;
     let (tasks, heard) = listen(bus.clone());
     Running {

@@ -4,7 +4,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::*;
-use crate::testing::{Server, TEST_TIMEOUT};
+use crate::testing::{NatsServer, TEST_TIMEOUT};
 
 fn session(n: u32) -> Session {
     let at = format!("2026-07-01T12:00:{:02}.{:03}Z", n / 1000, n % 1000);
@@ -71,7 +71,7 @@ async fn answering(bus: &Bus, gateways: &[u128]) -> JoinSet<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_gateway_is_queried_and_silence_times_out() {
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     let bus = server.connect().await;
     let _gateways = answering(&bus, &[1, 2]).await;
     let of = SessionsOf::new("acme".parse().unwrap(), "alice".parse().unwrap());
@@ -88,7 +88,7 @@ async fn every_gateway_is_queried_and_silence_times_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_nats_nobody_is_asked() {
-    let mut server = Server::start().await;
+    let mut server = NatsServer::start().await;
     let bus = server.connect().await;
     server.nats.kill().unwrap();
     let mut link = bus.connection();

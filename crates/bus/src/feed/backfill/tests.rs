@@ -6,15 +6,15 @@ use uuid::Uuid;
 
 use super::*;
 use crate::publish::Outgoing;
-use crate::testing::{Server, TEST_TIMEOUT};
+use crate::testing::{NatsServer, TEST_TIMEOUT};
 
 const WHOLE_STREAM: BackfillWindow = BackfillWindow {
     age: Duration::from_secs(60),
     bytes: 1 << 20,
 };
 
-async fn started() -> (Server, Bus) {
-    let server = Server::start().await;
+async fn started() -> (NatsServer, Bus) {
+    let server = NatsServer::start().await;
     let bus = server.connect().await;
     bus.provision().await.unwrap();
     (server, bus)

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::connection::Settings;
 use crate::publish::Outgoing;
-use crate::testing::Server;
+use crate::testing::NatsServer;
 
 /// Time for which a consumer that gives nothing may stay unnoticed, on a machine that runs other tests.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ fn users(denied: &str) -> String {
     )
 }
 
-async fn connect(server: &Server, user: &str) -> Bus {
+async fn connect(server: &NatsServer, user: &str) -> Bus {
     let mut settings = Settings {
         events_max_bytes: 1 << 20,
         ..Settings::of_server(server.nats.url())
@@ -81,7 +81,7 @@ async fn delete_consumers(stream: &Stream<()>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn consumer_that_gives_nothing_is_told_and_replaced() {
-    let mut server = Server::with(&users("nothing")).await;
+    let mut server = NatsServer::with(&users("nothing")).await;
     let (reader, writer) = (
         connect(&server, "reader").await,
         connect(&server, "writer").await,

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use super::super::Position;
 use super::super::testing::record;
 use super::*;
-use crate::testing::{Server, TEST_TIMEOUT};
+use crate::testing::{NatsServer, TEST_TIMEOUT};
 
 const RESUME_WINDOW: Duration = Duration::from_secs(90);
 
@@ -12,8 +12,8 @@ fn session(n: u128) -> SessionId {
     SessionId(Uuid::from_u128(n))
 }
 
-async fn start() -> (Server, Bucket) {
-    let server = Server::start().await;
+async fn start() -> (NatsServer, Bucket) {
+    let server = NatsServer::start().await;
     let bucket = Bucket::new(server.connect().await, RESUME_WINDOW);
     bucket.provision().await.unwrap();
     (server, bucket)
@@ -188,7 +188,7 @@ async fn bytes(bucket: &Bucket) -> u64 {
 }
 
 /// Another gateway, which knows nothing of what the first one wrote.
-async fn other(server: &Server) -> Bucket {
+async fn other(server: &NatsServer) -> Bucket {
     Bucket::new(server.connect().await, RESUME_WINDOW)
 }
 
@@ -242,7 +242,7 @@ async fn record_without_base_reveals_only_owner() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_bucket_refuses_new_and_keeps_old_records() {
     const MAX_BYTES: i64 = 200_000;
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     let unbounded = Bucket::new(server.connect().await, RESUME_WINDOW).with_max_bytes(-1);
     unbounded.provision().await.unwrap();
     // One that was made without a bound is given one.

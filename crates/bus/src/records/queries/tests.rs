@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::super::testing::record;
 use super::*;
-use crate::testing::{Server, TEST_TIMEOUT};
+use crate::testing::{NatsServer, TEST_TIMEOUT};
 
 fn gateway(n: u128) -> GatewayId {
     GatewayId(Uuid::from_u128(n))
@@ -55,7 +55,7 @@ async fn answering(bus: &Bus, n: u128) -> JoinSet<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gateway_receives_only_queries_for_itself() {
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     let bus = server.connect().await;
     let mut queries = bus.record_queries(gateway(1)).await.unwrap();
     bus.client.flush().await.unwrap();
@@ -76,7 +76,7 @@ async fn gateway_receives_only_queries_for_itself() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn take_over_is_answered_or_times_out() {
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     let bus = server.connect().await;
     let _answering = answering(&bus, 1).await;
     let asked = TakeOver {
@@ -99,7 +99,7 @@ async fn take_over_is_answered_or_times_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn record_holder_answers_and_silent_one_times_out() {
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     let bus = server.connect().await;
     let _gateways = (answering(&bus, 1).await, answering(&bus, 2).await);
     let both = [gateway(1), gateway(2)];
@@ -129,7 +129,7 @@ async fn record_holder_answers_and_silent_one_times_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_query_is_reported_and_stops_nothing() {
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     let bus = server.connect().await;
     let mut queries = bus.record_queries(gateway(1)).await.unwrap();
     let good = encode(RecordQuery {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::rpc::{CommandIncoming, Incoming, Service, WorkerId};
-use crate::testing::{Server, TEST_TIMEOUT};
+use crate::testing::{NatsServer, TEST_TIMEOUT};
 
 /// A worker's service, whose subscriptions NATS has.
 async fn service(worker: &Bus, id: WorkerId) -> Service {
@@ -72,7 +72,7 @@ fn places(part: Result<Part, RpcError>) -> Vec<u32> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parts_of_several_batches_are_told_apart() {
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     let (gateway, worker) = (server.connect().await, server.connect().await);
     let id = WorkerId(Uuid::now_v7());
     let mut service = service(&worker, id).await;
@@ -111,7 +111,7 @@ async fn parts_of_several_batches_are_told_apart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batch_without_listener_fails_at_once() {
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     let gateway = server.connect().await;
     let mut inbox = Inbox::open(&gateway).await.unwrap();
     let nobody = WorkerId(Uuid::now_v7());
@@ -123,7 +123,7 @@ async fn batch_without_listener_fails_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batch_of_another_version_is_refused_as_undone() {
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     let (gateway, worker) = (server.connect().await, server.connect().await);
     let id = WorkerId(Uuid::now_v7());
     let mut service = service(&worker, id).await;
@@ -146,7 +146,7 @@ async fn batch_of_another_version_is_refused_as_undone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inbox_hears_answers_again_after_a_reconnect() {
-    let mut server = Server::start().await;
+    let mut server = NatsServer::start().await;
     let (gateway, worker) = (server.connect().await, server.connect().await);
     let id = WorkerId(Uuid::now_v7());
     let mut service = service(&worker, id).await;
@@ -176,7 +176,7 @@ async fn inbox_hears_answers_again_after_a_reconnect() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn command_gathers_its_parts_in_order() {
-    let server = Server::start().await;
+    let server = NatsServer::start().await;
     let (gateway, worker) = (server.connect().await, server.connect().await);
     let id = WorkerId(Uuid::now_v7());
     let mut service = service(&worker, id).await;
