@@ -17,12 +17,12 @@ use uuid::Uuid;
 use crate::Encoding;
 
 /// The server's side of the connection.
-pub(crate) struct Server {
+pub(crate) struct TestGateway {
     socket: WebSocketStream<TcpStream>,
     encoding: Encoding,
 }
 
-impl Server {
+impl TestGateway {
     pub(crate) async fn accept(listener: &TcpListener, encoding: Encoding) -> Self {
         let (stream, _) = listener.accept().await.unwrap();
         let name = match encoding {

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::Encoding;
-use crate::testing::{Server, conversation, event, listen};
+use crate::testing::{TestGateway, conversation, event, listen};
 
 mod ends;
 mod sending;
@@ -38,12 +38,12 @@ impl Gateways {
         }
     }
 
-    async fn accept(&self, gateway: usize) -> Server {
-        Server::accept(&self.listeners[gateway], Encoding::Json).await
+    async fn accept(&self, gateway: usize) -> TestGateway {
+        TestGateway::accept(&self.listeners[gateway], Encoding::Json).await
     }
 
     /// A session that stands at the first gateway.
-    async fn open(&self, options: ResumeOptions) -> (Server, Resuming, Changes) {
+    async fn open(&self, options: ResumeOptions) -> (TestGateway, Resuming, Changes) {
         let serve = async {
             let mut server = self.accept(0).await;
             server.welcomes_with(with_token("first")).await;
@@ -60,7 +60,7 @@ impl Gateways {
     }
 
     /// The next connection at a gateway, resumed.
-    async fn resumes(&self, gateway: usize) -> (Server, Hello) {
+    async fn resumes(&self, gateway: usize) -> (TestGateway, Hello) {
         let mut server = self.accept(gateway).await;
         let hello = server.welcomes_with(resumed).await;
         (server, hello_of(hello))

@@ -5,10 +5,10 @@ use confab_protocol::frame::{GoawayReason, ServerFrame};
 use uuid::Uuid;
 
 use super::*;
-use crate::testing::{Server, ack, body, conversation, event, listen};
+use crate::testing::{TestGateway, ack, body, conversation, event, listen};
 use crate::{Encoding, TokenIn};
 
-async fn open(encoding: Encoding) -> (Server, Session, Events) {
+async fn open(encoding: Encoding) -> (TestGateway, Session, Events) {
     let (listener, url) = listen().await;
     let options = Options {
         token: TokenIn::Hello("secret".into()),
@@ -16,7 +16,7 @@ async fn open(encoding: Encoding) -> (Server, Session, Events) {
         ..Options::default()
     };
     let serve = async {
-        let mut server = Server::accept(&listener, encoding).await;
+        let mut server = TestGateway::accept(&listener, encoding).await;
         (server.welcomes().await, server)
     };
     let ((hello, server), opened) = tokio::join!(serve, Session::open(&url, options));
@@ -135,7 +135,7 @@ async fn bye_ends_session_and_returns_close_code() {
 async fn refused_hello_returns_code_and_close() {
     let (listener, url) = listen().await;
     let serve = async {
-        let mut server = Server::accept(&listener, Encoding::Json).await;
+        let mut server = TestGateway::accept(&listener, Encoding::Json).await;
         server.hears().await;
         let error = ErrorFrame::new(None, Failure::of(Code::TokenExpired), "r".into());
         server

@@ -6,7 +6,7 @@ use super::*;
 use crate::testing::{ack, body};
 
 /// The id of the send that is heard next, and what it says.
-async fn hears_send(server: &mut Server) -> (ClientId, MessageBody) {
+async fn hears_send(server: &mut TestGateway) -> (ClientId, MessageBody) {
     loop {
         match server.hears().await {
             ClientFrame::Send(send) => return (send.id.key(), send.body),
