@@ -30,7 +30,7 @@ mod sends;
 use crate::session::{Pending, SendError, Stored};
 use crate::ws::Closed;
 pub use change::{Change, Changes, ResumeError};
-use driver::{Command, Driver};
+use driver::{Driver, DriverCommand};
 pub use options::{ResumeOptions, TokenSource};
 use sends::{PendingSend, Room};
 
@@ -65,7 +65,7 @@ struct CurrentSession {
 /// session for good.
 #[derive(Debug)]
 pub struct Resuming {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<DriverCommand>,
     standing: watch::Receiver<CurrentSession>,
     counts: Arc<EventCounts>,
     room: Arc<Semaphore>,
@@ -201,7 +201,7 @@ impl Resuming {
     pub async fn renew(&self, token: &str) -> Result<(), SendError> {
         let (answer, pending) = Pending::within(self.patience);
         let token = token.to_owned();
-        self.command(Command::Renew { token, answer }).await?;
+        self.command(DriverCommand::Renew { token, answer }).await?;
         pending.done().await.map(|_| ())
     }
 
@@ -212,19 +212,19 @@ impl Resuming {
             conversation_id: conversation,
             on,
         });
-        let _gone = self.command(Command::Say(frame)).await.is_err();
+        let _gone = self.command(DriverCommand::Say(frame)).await.is_err();
     }
 
     /// Says whether the user is there, now and on every connection to come.
     pub async fn presence(&self, status: PresenceStatus) {
         let frame = ClientFrame::Presence(SetPresence { id: None, status });
-        let _gone = self.command(Command::Say(frame)).await.is_err();
+        let _gone = self.command(DriverCommand::Say(frame)).await.is_err();
     }
 
     /// Says up to where the program holds conversations' logs without a gap, which it must after it has read a
     /// [`Change::Truncated`] range. What is not above is not told any more.
     pub async fn seen(&self, positions: BTreeMap<ConversationId, Seq>) {
-        let _gone = self.command(Command::Seen(positions)).await.is_err();
+        let _gone = self.command(DriverCommand::Seen(positions)).await.is_err();
     }
 
     /// The session, which stays the same while it is resumed.
@@ -257,7 +257,7 @@ impl Resuming {
     /// # Errors
     /// When no close came in that time.
     pub async fn bye(mut self) -> Result<Closed, SendError> {
-        let _gone = self.command(Command::Bye).await.is_err();
+        let _gone = self.command(DriverCommand::Bye).await.is_err();
         let ended = self.standing.wait_for(|standing| standing.closed.is_some());
         match tokio::time::timeout(BYE_TIMEOUT, ended).await {
             Ok(Ok(standing)) => standing.closed.clone().ok_or(SendError::Timeout),
@@ -276,11 +276,11 @@ impl Resuming {
         let room = Room::of(&self.room, &self.bytes, bytes).await;
         let (answer, pending) = Pending::within(self.patience + ANSWER_MARGIN);
         let kept = PendingSend::new(id, frame, Some(answer), room);
-        self.command(Command::Keep(kept)).await?;
+        self.command(DriverCommand::Keep(kept)).await?;
         Ok(pending)
     }
 
-    async fn command(&self, command: Command) -> Result<(), SendError> {
+    async fn command(&self, command: DriverCommand) -> Result<(), SendError> {
         let handed = self.commands.send(command).await;
         handed.map_err(|_gone| {
             let closed = self.is_closed().unwrap_or_else(|| Closed {

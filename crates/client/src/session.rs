@@ -21,7 +21,7 @@ mod sends;
 mod tests;
 
 use crate::ws::{Closed, Options, Ws, WsError};
-use sends::Sends;
+use sends::UnackedSends;
 
 /// Notices that wait for the program before the socket is read no further.
 const NOTICE_QUEUE_CAPACITY: usize = 1024;
@@ -108,7 +108,7 @@ impl Stored {
 pub struct Session {
     welcome: Welcome,
     frames: mpsc::Sender<ClientFrame>,
-    sends: Arc<Sends>,
+    sends: Arc<UnackedSends>,
     closed: watch::Receiver<Option<Closed>>,
     _tasks: JoinSet<()>,
 }
@@ -171,7 +171,7 @@ impl Session {
         let (frames, queued) = mpsc::channel(FRAME_QUEUE_CAPACITY);
         let (notify, notices) = mpsc::channel(NOTICE_QUEUE_CAPACITY);
         let (ended, closed) = watch::channel(None);
-        let sends = Arc::new(Sends::default());
+        let sends = Arc::new(UnackedSends::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(driver::write(sender, queued));
         tasks.spawn(driver::read(receiver, Arc::clone(&sends), notify, ended));

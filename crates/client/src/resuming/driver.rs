@@ -37,7 +37,7 @@ const SEEN_MOST: usize = 5000;
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A command of the program to the driver.
-pub(super) enum Command {
+pub(super) enum DriverCommand {
     Keep(PendingSend),
     Renew { token: String, answer: Answer },
     Say(ClientFrame),
@@ -47,7 +47,7 @@ pub(super) enum Command {
 
 /// Everything that can wake the driver.
 enum Wake {
-    Command(Option<Command>),
+    DriverCommand(Option<DriverCommand>),
     Heard(Box<Result<Heard, Closed>>),
     Writable,
     Taken,
@@ -61,7 +61,7 @@ type Flow = ControlFlow<Closed>;
 
 pub(super) struct Driver {
     options: Arc<ResumeOptions>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<DriverCommand>,
     told: ChangeQueue,
     counts: Arc<EventCounts>,
     standing: watch::Sender<CurrentSession>,
@@ -102,7 +102,7 @@ impl Driver {
         let asks = !self.asked.is_empty();
         let (receiver, frames) = self.link.as_mut().map(Link::sides).unzip();
         tokio::select! {
-            command = self.commands.recv() => Wake::Command(command),
+            command = self.commands.recv() => Wake::DriverCommand(command),
             heard = link::hear(receiver), if reads => Wake::Heard(Box::new(heard)),
             () = link::room(frames), if writes => Wake::Writable,
             () = self.told.room(), if !reads => Wake::Taken,
@@ -130,8 +130,8 @@ impl Driver {
 
     fn handle(&mut self, wake: Wake, now: Instant) -> Flow {
         match wake {
-            Wake::Command(Some(command)) => self.command(command, now),
-            Wake::Command(None) => Flow::Break(gone("the program left")),
+            Wake::DriverCommand(Some(command)) => self.command(command, now),
+            Wake::DriverCommand(None) => Flow::Break(gone("the program left")),
             Wake::Heard(heard) => match *heard {
                 Ok(heard) => {
                     self.hear(heard, now);
@@ -159,17 +159,17 @@ impl Driver {
         }
     }
 
-    fn command(&mut self, command: Command, now: Instant) -> Flow {
+    fn command(&mut self, command: DriverCommand, now: Instant) -> Flow {
         match command {
-            Command::Keep(kept) => self.sends.keep(kept, now),
-            Command::Renew { token, answer } => self.renew(token, Some(answer), now),
-            Command::Say(frame) => {
+            DriverCommand::Keep(kept) => self.sends.keep(kept, now),
+            DriverCommand::Renew { token, answer } => self.renew(token, Some(answer), now),
+            DriverCommand::Say(frame) => {
                 if matches!(frame, ClientFrame::Presence(_)) {
                     self.presence = Some(frame.clone());
                 }
                 self.say(frame);
             }
-            Command::Seen(positions) => {
+            DriverCommand::Seen(positions) => {
                 let held = positions.into_iter();
                 let moved: Vec<bool> = held
                     .map(|(conversation, seq)| self.positions.hold(conversation, seq))
@@ -178,12 +178,12 @@ impl Driver {
                     self.say_at = Some(now);
                 }
             }
-            Command::Bye if self.link.is_some() => {
+            DriverCommand::Bye if self.link.is_some() => {
                 self.dialer.stop();
                 self.say(ClientFrame::Bye(Plain::default()));
                 self.leaving = Some(now + BYE_TIMEOUT);
             }
-            Command::Bye => return Flow::Break(gone("left without a connection")),
+            DriverCommand::Bye => return Flow::Break(gone("left without a connection")),
         }
         Flow::Continue(())
     }
@@ -292,11 +292,11 @@ impl Driver {
             .send_modify(|standing| standing.closed = Some(end));
         self.commands.close();
         while let Some(command) = self.commands.recv().await {
-            if let Command::Keep(PendingSend {
+            if let DriverCommand::Keep(PendingSend {
                 answer: Some(answer),
                 ..
             })
-            | Command::Renew { answer, .. } = command
+            | DriverCommand::Renew { answer, .. } = command
             {
                 let _unheard = answer.send(Err(SendError::Closed(closed.clone()))).is_err();
             }

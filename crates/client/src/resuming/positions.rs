@@ -7,7 +7,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 
 /// Of one conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Position {
+struct ReceivedPosition {
     /// The last seq that was told, or named as not sent.
     heard: Seq,
     /// The last seq up to which the program holds all.
@@ -16,7 +16,7 @@ struct Position {
     gap: Option<Seq>,
 }
 
-impl Position {
+impl ReceivedPosition {
     const fn at(seq: Seq) -> Self {
         Self {
             heard: seq,
@@ -60,7 +60,7 @@ impl Position {
 /// Of all conversations.
 #[derive(Debug, Default)]
 pub(super) struct Positions {
-    all: BTreeMap<ConversationId, Position>,
+    all: BTreeMap<ConversationId, ReceivedPosition>,
     /// Those that moved since the gateway was told.
     moved: BTreeSet<ConversationId>,
 }
@@ -68,7 +68,9 @@ pub(super) struct Positions {
 impl Positions {
     /// Returns what the program holds from before.
     pub(super) fn from_before(seen: &BTreeMap<ConversationId, Seq>) -> Self {
-        let all = seen.iter().map(|(id, seq)| (*id, Position::at(*seq)));
+        let all = seen
+            .iter()
+            .map(|(id, seq)| (*id, ReceivedPosition::at(*seq)));
         Self {
             all: all.collect(),
             moved: BTreeSet::new(),
@@ -78,7 +80,7 @@ impl Positions {
     /// A session starts afresh: what it holds nothing of counts from its head, also where nothing is heard until the next.
     pub(super) fn begin(&mut self, heads: BTreeMap<ConversationId, Seq>) {
         for (conversation, head) in heads {
-            let begun = Position::at(head);
+            let begun = ReceivedPosition::at(head);
             self.all.entry(conversation).or_insert(begun);
         }
     }
@@ -88,7 +90,7 @@ impl Positions {
         let news = match self.all.get_mut(&conversation) {
             Some(position) => position.advance(seq),
             None => {
-                self.all.insert(conversation, Position::at(seq));
+                self.all.insert(conversation, ReceivedPosition::at(seq));
                 true
             }
         };
@@ -104,9 +106,9 @@ impl Positions {
         let position = self
             .all
             .entry(range.conversation_id)
-            .or_insert(Position::at(before));
+            .or_insert(ReceivedPosition::at(before));
         if range.reset == Some(true) {
-            *position = Position::at(before);
+            *position = ReceivedPosition::at(before);
         }
         position.truncate(range.head_seq);
     }
@@ -116,7 +118,7 @@ impl Positions {
         let position = self
             .all
             .entry(conversation)
-            .or_insert(Position::at(Seq::MIN));
+            .or_insert(ReceivedPosition::at(Seq::MIN));
         let before = *position;
         position.hold(seq);
         let moved = *position != before;

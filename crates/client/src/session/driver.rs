@@ -8,7 +8,7 @@ use confab_protocol::ids::{ConversationId, Seq};
 use tokio::sync::{mpsc, watch};
 
 use super::Notice;
-use super::sends::Sends;
+use super::sends::UnackedSends;
 use crate::ws::{Closed, WsError, WsReceiver, WsSender};
 
 /// Writes what is queued, together where several wait. A broken connection is the reader's to report.
@@ -38,7 +38,7 @@ async fn write_waiting(
 /// Reads to the end, hands answers to their sends and the rest to the program.
 pub(super) async fn read(
     mut receiver: WsReceiver,
-    sends: Arc<Sends>,
+    sends: Arc<UnackedSends>,
     notices: mpsc::Sender<Notice>,
     ended: watch::Sender<Option<Closed>>,
 ) {
@@ -63,7 +63,7 @@ pub(super) async fn read(
     let _unheard = notices.send(Notice::Closed(closed)).await.is_err();
 }
 
-fn answer(sends: &Sends, frame: ServerFrame) -> Option<Notice> {
+fn answer(sends: &UnackedSends, frame: ServerFrame) -> Option<Notice> {
     match frame {
         ServerFrame::Ack(ack) => {
             sends.acknowledge(ack);

@@ -11,7 +11,7 @@ use crate::ws::Closed;
 
 /// Shared by who sends and who reads.
 #[derive(Debug, Default)]
-pub(super) struct Sends {
+pub(super) struct UnackedSends {
     state: Mutex<SendState>,
     ignored: AtomicU64,
 }
@@ -22,7 +22,7 @@ struct SendState {
     closed: Option<Closed>,
 }
 
-impl Sends {
+impl UnackedSends {
     /// Notes that an answer to `id` is waited for.
     pub(super) fn expect(&self, id: String, answer: Answer) -> Result<(), SendError> {
         let mut state = self.state();

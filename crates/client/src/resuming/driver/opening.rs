@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{ChangeQueue, Command, Driver};
+use super::{ChangeQueue, Driver, DriverCommand};
 use crate::resuming::connect::{ConnectAttempt, ConnectError, Connector};
 use crate::resuming::handshake::HandshakeResult;
 use crate::resuming::positions::Positions;
@@ -17,7 +17,7 @@ impl Driver {
     /// Tries gateways until the first welcome.
     pub(in crate::resuming) async fn open(
         options: ResumeOptions,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<DriverCommand>,
         changes: mpsc::Sender<Change>,
         counts: Arc<EventCounts>,
     ) -> Result<(Self, watch::Receiver<CurrentSession>), ResumeError> {
