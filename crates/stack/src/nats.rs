@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::process::{POLL_INTERVAL, Process};
-use crate::signals::Signals;
+use crate::signals::StopSignals;
 use crate::{Error, Launch, Programs, folder};
 
 /// Time that the server may take to recover its streams and listen.
@@ -76,7 +76,7 @@ impl Nats {
             env: Vec::new(),
             log: self.log(),
         };
-        let mut process = Process::spawn_with(launch, Signals::TERM_FIRST, None)?;
+        let mut process = Process::spawn_with(launch, StopSignals::TERM_FIRST, None)?;
         self.ready(&mut process).await?;
         self.process = Some(process);
         Ok(())

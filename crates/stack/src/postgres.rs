@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use account::Account;
 
 use crate::process::{POLL_INTERVAL, Process};
-use crate::signals::{Signals, children, send};
+use crate::signals::{StopSignals, children, send};
 use crate::{Error, Programs, folder};
 
 /// The superuser of every server that this crate makes.
@@ -271,7 +271,7 @@ impl Postgres {
             .map(str::to_owned);
         let launch = handed.launch(self.program("initdb"), args.collect(), self.log());
         let log = launch.log.clone();
-        let mut initdb = Process::spawn_with(launch, Signals::TERM_FIRST, self.copied_path())?;
+        let mut initdb = Process::spawn_with(launch, StopSignals::TERM_FIRST, self.copied_path())?;
         let status = initdb.wait(START_TIMEOUT).await?;
         if !status.success() {
             let output = crate::launch::tail(&log);
@@ -311,7 +311,8 @@ impl Postgres {
             args.extend(["-c".to_owned(), setting.to_owned()]);
         }
         let launch = handed.launch(self.program("postgres"), args, self.log());
-        let mut process = Process::spawn_with(launch, Signals::POSTGRES_FAST, self.copied_path())?;
+        let mut process =
+            Process::spawn_with(launch, StopSignals::POSTGRES_FAST, self.copied_path())?;
         while !self.is_ready(process.id()) {
             process.expect_running(until, START_TIMEOUT)?;
             tokio::time::sleep(POLL_INTERVAL).await;

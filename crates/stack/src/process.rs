@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
 use crate::launch::tail;
-use crate::signals::{Signals, send};
+use crate::signals::{StopSignals, send};
 use crate::{Error, Launch};
 
 /// Becomes the program, and leaves a watcher behind that ends it when standard input, a pipe from the owner,
@@ -36,7 +36,7 @@ pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Process {
     launch: Launch,
-    signals: Signals,
+    signals: StopSignals,
     child: Child,
 }
 
@@ -46,13 +46,13 @@ impl Process {
     /// # Errors
     /// When its log or the shell cannot be opened. A program that is not there shows as one that ends with 127.
     pub fn spawn(launch: Launch) -> Result<Self, Error> {
-        Self::spawn_with(launch, Signals::TERM_FIRST, None)
+        Self::spawn_with(launch, StopSignals::TERM_FIRST, None)
     }
 
     /// `leftover` is a folder to be removed when the owner is killed, since it cannot do that itself then.
     pub(crate) fn spawn_with(
         launch: Launch,
-        signals: Signals,
+        signals: StopSignals,
         leftover: Option<&Path>,
     ) -> Result<Self, Error> {
         let child = command(&launch, signals, leftover)?
@@ -237,7 +237,11 @@ impl Drop for Process {
     }
 }
 
-fn command(launch: &Launch, signals: Signals, leftover: Option<&Path>) -> Result<Command, Error> {
+fn command(
+    launch: &Launch,
+    signals: StopSignals,
+    leftover: Option<&Path>,
+) -> Result<Command, Error> {
     let log = open_log(&launch.log)?;
     let errors = log.try_clone().map_err(Error::io("open the log twice"))?;
     let mut command = Command::new("/bin/sh");

@@ -35,11 +35,11 @@ pub enum Traffic {
 }
 
 impl Traffic {
-    fn swallows(self, way: Way) -> bool {
+    fn swallows(self, way: Direction) -> bool {
         match self {
             Self::Swallow => true,
-            Self::SwallowDown => way == Way::Down,
-            Self::SwallowUp => way == Way::Up,
+            Self::SwallowDown => way == Direction::Down,
+            Self::SwallowUp => way == Direction::Up,
             Self::Pass | Self::Stall | Self::Throttle(_) | Self::DelayDown(_) | Self::Refuse => {
                 false
             }
@@ -47,19 +47,19 @@ impl Traffic {
     }
 
     /// Returns how much later bytes are carried.
-    fn delay(self, way: Way) -> Duration {
+    fn delay(self, way: Direction) -> Duration {
         match self {
-            Self::DelayDown(delay) if way == Way::Down => delay,
+            Self::DelayDown(delay) if way == Direction::Down => delay,
             _ => Duration::ZERO,
         }
     }
 
     /// The bytes that may pass at once, and after how long the next.
-    fn pace(self, way: Way) -> Option<(usize, Duration)> {
+    fn pace(self, way: Direction) -> Option<(usize, Duration)> {
         /// In how many parts a second's bytes go.
         const PARTS_PER_SECOND: u32 = 20;
         match self {
-            Self::Throttle(bytes) if way == Way::Down => {
+            Self::Throttle(bytes) if way == Direction::Down => {
                 let part = usize::try_from(bytes / PARTS_PER_SECOND).unwrap_or(usize::MAX);
                 Some((part.max(1), Duration::from_secs(1) / PARTS_PER_SECOND))
             }
@@ -70,7 +70,7 @@ impl Traffic {
 
 /// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Direction {
     /// From the one who connected to the target.
     Up,
     /// Back.
@@ -194,12 +194,12 @@ impl Proxy {
 
 /// The address that links lead to.
 #[derive(Clone, Copy, Debug)]
-struct Target {
+struct LinkTarget {
     address: SocketAddr,
     buffer: Option<u32>,
 }
 
-impl Target {
+impl LinkTarget {
     async fn connect(self) -> std::io::Result<TcpStream> {
         let socket = if self.address.is_ipv4() {
             TcpSocket::new_v4()?
@@ -241,7 +241,7 @@ async fn serve(
             changed = control.changed() => if changed.is_err() { return },
             Some(stream) = accept(listener.as_ref()) => {
                 let address = control.borrow().address;
-                links.spawn(link(stream, Target { address, buffer }, control.clone()));
+                links.spawn(link(stream, LinkTarget { address, buffer }, control.clone()));
             }
             Some(_) = links.join_next() => {}
         }
@@ -267,7 +267,7 @@ async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
     }
 }
 
-async fn link(near: TcpStream, target: Target, mut control: watch::Receiver<Control>) {
+async fn link(near: TcpStream, target: LinkTarget, mut control: watch::Receiver<Control>) {
     let Control { cuts, silences, .. } = *control.borrow_and_update();
     let up_to = control.clone();
     let carried = async {
@@ -279,8 +279,8 @@ async fn link(near: TcpStream, target: Target, mut control: watch::Receiver<Cont
         let (near_read, near_write) = near.into_split();
         let (far_read, far_write) = far.into_split();
         tokio::try_join!(
-            carry(Way::Up, near_read, far_write, up_to.clone()),
-            carry(Way::Down, far_read, near_write, up_to)
+            carry(Direction::Up, near_read, far_write, up_to.clone()),
+            carry(Direction::Down, far_read, near_write, up_to)
         )
         .ok()
     };
@@ -302,7 +302,7 @@ struct Broken;
 
 /// Carries one direction to its end, which is handed on by dropping `to`.
 async fn carry(
-    way: Way,
+    way: Direction,
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut control: watch::Receiver<Control>,
@@ -320,7 +320,7 @@ async fn carry(
         if lost && !now.traffic.swallows(way) {
             return Err(Broken);
         }
-        if way == Way::Down && now.fuses != fuses {
+        if way == Direction::Down && now.fuses != fuses {
             left.get_or_insert(now.fuse);
         }
         let pace = now.traffic.pace(way);

@@ -5,14 +5,14 @@ use crate::Error;
 
 /// The signals that end a kind of server.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Signals {
+pub(crate) struct StopSignals {
     /// Ends it orderly.
     pub(crate) stop: Signal,
     /// Ends it when its owner is gone or drops it.
     pub(crate) abandon: Signal,
 }
 
-impl Signals {
+impl StopSignals {
     pub(crate) const TERM_FIRST: Self = Self {
         stop: Signal::SIGTERM,
         abandon: Signal::SIGKILL,
