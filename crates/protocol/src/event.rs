@@ -332,16 +332,16 @@ impl MembershipChange {
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Who {
+        struct NamedMember {
             user_id: UserId,
         }
         #[derive(Deserialize)]
-        struct Members {
-            participants: Vec<Who>,
+        struct NamedMembers {
+            participants: Vec<NamedMember>,
         }
         Ok(match event_type {
             EventType::ConversationCreated | EventType::ParticipantAdded => {
-                let Data { data } = serde_json::from_slice::<Data<Members>>(bytes)?;
+                let Data { data } = serde_json::from_slice::<Data<NamedMembers>>(bytes)?;
                 Some(Self::Joined(
                     data.participants
                         .into_iter()
@@ -350,7 +350,7 @@ impl MembershipChange {
                 ))
             }
             EventType::ParticipantRemoved => {
-                let Data { data } = serde_json::from_slice::<Data<Who>>(bytes)?;
+                let Data { data } = serde_json::from_slice::<Data<NamedMember>>(bytes)?;
                 Some(Self::Left(data.user_id))
             }
             EventType::ConversationDeleted => Some(Self::Ended),
