@@ -1,4 +1,4 @@
-//! Who may import whom. The table is the architecture (docs/architecture.md); an edge that is not in it does not build here.
+//! Tests of the architecture: only the edges between crates that the table lists (docs/architecture.md) may exist.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

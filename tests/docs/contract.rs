@@ -1,4 +1,4 @@
-//! docs/protocol.md and its pages against the descriptions that the service gives of itself.
+//! Compares docs/protocol.md and its pages with the service's API descriptions.
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! `confab dev`, as a reader of the guide has it running.
+//! Runs `confab dev` as a reader of the guide does.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

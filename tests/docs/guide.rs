@@ -1,4 +1,4 @@
-//! The guide's examples, run in its order against `confab dev`.
+//! Runs the guide's examples in order against `confab dev`.
 //!
 //! | block | what is done |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! What the documentation shows is so: the guide's examples are run, and the tables of the contract are those of the service.
+//! Tests of the documentation: the guide's examples run, and the protocol's tables match the service.
 
 #[cfg(test)]
 mod citations;

@@ -1,4 +1,4 @@
-//! The pages of docs/, and their fenced blocks.
+//! Reads the pages of docs/ and their fenced blocks.
 
 use std::path::{Path, PathBuf};
 

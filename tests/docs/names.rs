@@ -1,4 +1,4 @@
-//! Settings and metrics that the pages for users and operators name.
+//! Checks that settings and metrics named in the guide and the protocol exist.
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -1,5 +1,4 @@
-//! Whether an answer is like the one that a page shows: ids, times and tokens are others in each run, and the same where the page
-//! shows the same.
+//! Compares an answer with the page's example; ids, times and tokens may differ, but consistently.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A WebSocket of the guide: frames as the pages show them, and nothing that a client library would add.
+//! A WebSocket for the guide that sends frames exactly as the pages show them.
 
 use std::time::Duration;
 

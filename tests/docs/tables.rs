@@ -1,4 +1,4 @@
-//! Sections and tables of a page.
+//! Reads sections and tables of a page.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! A terminal: a shell that is given commands, and what it prints.
+//! A terminal: a shell that runs commands and returns their output.
 
 use std::process::Stdio;
 use std::time::Duration;

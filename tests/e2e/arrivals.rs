@@ -1,4 +1,4 @@
-//! Who comes while many come waits for a bounded time or is told when to come again; who resumes goes first.
+//! Excess connects wait for a bounded time or are told when to retry; resumes go first.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a client may not send: it is told why by a close code, or by an error where the connection can live on.
+//! Invalid client input gets an error frame or a close code that says why.
 
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, timeout};

@@ -1,4 +1,4 @@
-//! Every scenario of `confab bench` gives the numbers that it says it measures. How good they are is not for a test.
+//! Every scenario of `confab bench` reports the numbers that it promises, whatever their values.
 
 use std::path::Path;
 use std::process::{Output, Stdio};

@@ -1,4 +1,4 @@
-//! A worker's connections to Postgres: few of them are enough, and what stands before Postgres must keep their settings.
+//! A worker needs few Postgres connections, and a pooler in front must keep their settings.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! After an edit or a deletion everyone is told the same content of a message, wherever it is served; the old one is nowhere.
+//! After an edit or a deletion every reader gets the same content, and the old content is gone.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Conversations over HTTP, at any gateway: found, read and listed by their members, and bounded in number.
+//! Members find, read and list conversations over HTTP at any gateway; their number is bounded.
 
 use serde_json::{Value, json};
 

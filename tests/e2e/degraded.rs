@@ -1,4 +1,4 @@
-//! A gateway that lost NATS, also where packets vanish, says so to its clients, keeps them, and goes on when it is back.
+//! A gateway that loses NATS tells its clients, keeps them, and recovers when NATS returns.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `confab dev` in its first hour: what it prints and what the README shows works as pasted, and a page of this machine may call.
+//! `confab dev` works as the README shows it, and a local web page may call it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! Every wrong set-up is named with its remedy: by `confab doctor`, as text and as JSON, and by the role that starts on it.
+//! `confab doctor` and the failing role name every wrong setup with its remedy.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

@@ -1,5 +1,4 @@
-//! A gateway that is told to stop says so, takes whoever still comes for a while, sends its clients elsewhere within its drain time,
-//! and ends well.
+//! A draining gateway announces it, admits latecomers for a while, hands its clients on and exits in time.
 
 use std::net::Ipv4Addr;
 use std::process::ExitStatus;

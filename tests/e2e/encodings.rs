@@ -1,5 +1,4 @@
-//! What a client writes is taken by what it means: ids in any form, escapes, and MessagePack's own types; and what no reader could share is
-//! refused by its place.
+//! Input is read by its meaning in JSON and MessagePack; values that not every reader can decode are refused.
 
 use confab_protocol::wire::msgpack_of_json;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! The log over HTTP: what was stored, in its order, with what became of it.
+//! The log over HTTP returns stored events in order, with later edits and deletions applied.
 
 use confab_client::NewMessage;
 use confab_protocol::json::JsonText;

@@ -1,5 +1,4 @@
-//! Postgres changes its primary, or the name of the primary leads elsewhere for a while: nothing acknowledged is lost, and no read
-//! comes from a server that is not the primary.
+//! A Postgres failover loses no acknowledged write, and no read comes from a former primary.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What was refused is never carried out later: also what lay in the socket of a worker that stood still.
+//! A refused command is never executed later, even if it waited in a frozen worker's socket.
 
 use std::time::Duration;
 

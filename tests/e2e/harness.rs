@@ -1,4 +1,4 @@
-//! What the tests stand on is right itself.
+//! Tests of the test support itself.
 
 use std::panic::AssertUnwindSafe;
 

@@ -1,5 +1,4 @@
-//! What clients asked for, were answered and heard, compared with what Postgres has: each command stored as it was answered, and
-//! everyone told exactly what promise 4 owes it. The comparison is pure and knows nothing of the service's code.
+//! The history checker: compares what clients asked, got and received with Postgres (promise 4).
 
 mod actor;
 mod check;

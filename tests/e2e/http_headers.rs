@@ -1,4 +1,4 @@
-//! How HTTP behaves whatever the route: who may call from a browser, what an answer carries, what a request may weigh.
+//! Rules of every route: CORS, caching and security headers, compression and request limits.
 
 use confab_client::Response;
 use serde_json::{Value, json};

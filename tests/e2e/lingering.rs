@@ -1,5 +1,4 @@
-//! While JetStream takes no events, connected members hear all of them, in order and soon, and operators read it once; when it takes them
-//! again all is level.
+//! While JetStream accepts no events, members still receive them live; afterwards the stream catches up.
 
 use std::time::Duration;
 

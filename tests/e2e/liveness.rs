@@ -1,4 +1,4 @@
-//! What orchestrators ask a gateway waits behind no client, however many connections clients hold and whatever they do not say.
+//! A gateway's health endpoints answer even when clients hold every connection.
 
 use std::time::Duration;
 

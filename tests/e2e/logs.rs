@@ -1,4 +1,4 @@
-//! Logs: a condition that fails is told once, with its cause, and once that it holds again; each line about a request has its id.
+//! A failing condition is logged once with its cause and once on recovery; request lines carry the request id.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What confab promises, shown on real processes, a real NATS and a real Postgres: a file a promise.
+//! End-to-end tests of confab's promises on real processes, NATS and Postgres, one file per promise.
 
 #[cfg(test)]
 mod arrivals;

@@ -1,4 +1,4 @@
-//! Only members: who joins or opens a session in the middle of it hears all it is owed, and nobody else hears anything.
+//! Members receive everything from their joining or session start on, and nobody else receives anything.
 
 use std::time::Duration;
 

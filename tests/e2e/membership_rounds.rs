@@ -1,4 +1,4 @@
-//! Members who come and go, again and again, hear exactly what each of their memberships allows.
+//! Members who leave and rejoin receive exactly the events of their memberships.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Messages over HTTP: stored once, found by their id and in the history, by members only.
+//! Messages over HTTP are stored once and are readable by members only.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Metrics: what is scraped is what docs/metrics.md lists, and its labels are not the clients' to make.
+//! Exported metrics match docs/metrics.md, and clients cannot create label values.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,4 @@
-//! The service and a plain model are asked for the same, at random, and must say the same: in each answer, and at the end in all
-//! that is served, stored and was heard. A failure says the seed, with which `CONFAB_TEST_SEED` plays the history again.
+//! Random commands must get the same answers, store and events from the service as from a plain model.
 
 use rand::RngExt as _;
 use rand::SeedableRng as _;

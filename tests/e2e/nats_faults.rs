@@ -1,5 +1,4 @@
-//! NATS may be restarted, erased or put back while messages and members come: sockets stay open, and everything that was
-//! acknowledged arrives, in order, soon after.
+//! NATS restarts, is erased or is restored: sockets stay open and every acknowledged event arrives.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! One tenant does its worst through a worker, and its neighbours, users of another tenant and others of its own, feel nothing of it
-//! but a share of the machine: nothing is refused or lost, order is kept, nobody waits long.
+//! One tenant's worst load on a worker only slows its neighbours by a fair share of the machine.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

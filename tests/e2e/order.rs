@@ -1,4 +1,4 @@
-//! What one connection sends is stored in the order sent, and what is sent again is stored once.
+//! Sends of one connection are stored in order, and repeats are stored once.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What is away is said to be away, and comes back by itself.
+//! An outage of Postgres, workers or a gateway is reported, and ends by itself.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Pages while things change between them: nothing is skipped, nothing comes twice.
+//! Pages neither skip nor repeat items while things change between them.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Members come, go and change their roles: all or none of them, by admins or themselves, and never without an admin.
+//! Admins and users change participants and roles atomically, and an admin always remains.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The framework's own refusals are problems like all others, on every route.
+//! Refusals by the HTTP framework are problem documents on every route.
 
 use serde_json::json;
 

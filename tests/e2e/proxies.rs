@@ -1,4 +1,4 @@
-//! Gateways behind nginx and `HAProxy`, with the configurations of `deploy/`: restarted one after the other, they refuse nobody and lose nothing.
+//! Gateways behind nginx and `HAProxy` with the files of `deploy/` restart in turn without refusing or losing anything.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Reads of one user or tenant that take long keep nobody else from reading, nor from opening a session.
+//! Slow reads of one user or tenant delay nobody else's reads or sessions.
 
 use std::time::{Duration, Instant};
 

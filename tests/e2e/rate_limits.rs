@@ -1,4 +1,4 @@
-//! Rate limits: who asks too much is told when to come again, and nobody else is held up by it.
+//! A client beyond its rate limit is told when to retry, and nobody else is limited.
 
 use std::time::Duration;
 

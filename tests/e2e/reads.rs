@@ -1,4 +1,4 @@
-//! Read marks move forward, of what one may read and of nothing else.
+//! Read marks only advance, and only in the user's own conversations.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What was committed is delivered, also when its worker dies before it could publish.
+//! Committed events are delivered even if their worker dies before it publishes them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A repeat is compared with what stands, whatever it is written in, and once that is gone its key alone is recognised.
+//! A repeated command is compared by meaning with the stored one, or by key once the content is gone.
 
 use confab_client::{Encoding, NewMessage, SendError};
 use confab_protocol::error::Code;

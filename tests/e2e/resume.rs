@@ -1,4 +1,4 @@
-//! A session outlives its connection: who may resume it, where, with which token, and which connection stays.
+//! A session survives its connection: who may resume it, where, with which token.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A gateway's own retry of any command gets the first outcome: the worker dies between commit and answer, each time.
+//! A gateway's retry returns the first outcome when the worker dies between commit and answer.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What is revoked is refused within a second, on every way in, at every gateway, and its sockets close.
+//! A revocation takes effect within a second at every gateway and closes the sockets.
 
 use std::time::Duration;
 

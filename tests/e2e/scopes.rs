@@ -1,4 +1,4 @@
-//! A token that names what it may do may do nothing else.
+//! A token with scopes may do only what they grant.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Secrets are replaced while processes run: none has to be started again.
+//! Secrets are replaced without restarting a process.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A user sees its open sessions, wherever they are, and ends one of them: that one, at whichever gateway.
+//! A user lists its open sessions at all gateways and ends one of them.
 
 use std::time::Duration;
 

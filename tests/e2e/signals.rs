@@ -1,4 +1,4 @@
-//! Typing and receipts reach the present members of small conversations, at any gateway, now and then, and nobody else.
+//! Typing and receipts reach only present members of small conversations, throttled, at any gateway.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What takes long delays nothing of another kind: sends go on while other commands wait for a lock.
+//! Slow commands do not delay sends.
 
 use std::time::Duration;
 

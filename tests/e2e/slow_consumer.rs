@@ -1,4 +1,4 @@
-//! A client that stops reading loses its connection, and nobody else notices.
+//! A client that stops reading is disconnected, and nobody else is affected.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Over the socket: edits, deletions and read marks, in order with what the connection sends.
+//! Edits, deletions and read marks over the WebSocket keep the order of the connection's sends.
 
 use std::time::Duration;
 

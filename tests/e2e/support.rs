@@ -1,4 +1,4 @@
-//! What every test here uses: a cluster of its own, users on its gateways, and an oracle that knows what they are owed.
+//! Test support: a cluster per test, users at its gateways, and the oracle.
 
 mod call;
 mod cluster;

@@ -1,4 +1,4 @@
-//! Who is calling: every bad token is refused with its code, on HTTP, in a WebSocket's header and in its hello.
+//! Bad tokens are refused with their codes over HTTP, in a WebSocket's header and in its hello.
 
 use confab_client::{Http, Options, TokenIn, Ws, WsError};
 use confab_protocol::error::Code;

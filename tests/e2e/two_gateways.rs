@@ -1,4 +1,4 @@
-//! A message crosses confab: from any gateway to every member at every gateway.
+//! A message reaches every member at every gateway from any gateway.
 
 use std::sync::Arc;
 

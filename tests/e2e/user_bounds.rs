@@ -1,4 +1,4 @@
-//! What one user may have at once, and what an answer may take: bounds that hold without rate limits too.
+//! Bounds per user and per answer hold even without rate limits.
 
 use std::ops::Range;
 use std::time::Duration;

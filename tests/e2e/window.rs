@@ -1,4 +1,4 @@
-//! A gateway that begins has the recent events before it says that it is ready, so that whoever resumes there needs no worker.
+//! A gateway fills its replay window before it is ready, so that resumes need no worker.
 
 use std::time::Duration;
 

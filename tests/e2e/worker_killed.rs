@@ -1,4 +1,4 @@
-//! A worker that dies takes nothing with it that was acknowledged.
+//! A killed worker loses no acknowledged send.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What one worker does not do another does, and nobody is told of the second try; where no worker does it, the code says why.
+//! Another worker takes over what one does not do; if none can, the error code says why.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! U+0000 and lone surrogates, which Postgres cannot hold: refused wherever they stand, and nobody else's send suffers.
+//! U+0000 and lone surrogates are refused in every field and fail no other send.
 
 use confab_client::Response;
 use confab_protocol::ids::ConversationId;

@@ -1,4 +1,4 @@
-//! Clients that take their time: they are cut off, and what they hold meanwhile is bounded.
+//! Slow clients time out, and hold bounded memory until then.
 
 use std::pin::pin;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Many messages, changed by their senders at the same time at both gateways, while others read.
+//! Senders change many messages at both gateways while others read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

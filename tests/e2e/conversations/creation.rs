@@ -1,4 +1,4 @@
-//! A conversation is begun once, whatever gateway hears of it and however often.
+//! A creation is executed once, at any gateway and for any number of repeats.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! A deleted conversation is gone: its former members are told so on every route, strangers nothing.
+//! A deleted conversation is 410 to former members and 404 to strangers on every route.
 
 use serde_json::{Value, json};
 

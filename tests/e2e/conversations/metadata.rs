@@ -1,4 +1,4 @@
-//! A conversation's metadata is changed member by member, at the version that the client saw.
+//! Metadata patches merge by field and apply only to the version that the client saw.
 
 use serde_json::{Value, json};
 

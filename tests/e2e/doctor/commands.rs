@@ -1,4 +1,4 @@
-//! Commands that connect say whereto, and end soon when nothing is there.
+//! Commands name the server that they connect to, and fail soon when it is unreachable.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Faults of key sets and of addresses.
+//! Wrong key sets and addresses, as `confab doctor` reports them.
 
 use tokio::net::TcpListener;
 

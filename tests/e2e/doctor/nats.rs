@@ -1,4 +1,4 @@
-//! Faults of NATS, on real servers.
+//! Wrong NATS setups on real servers, as `confab doctor` reports them.
 
 use std::path::Path;
 

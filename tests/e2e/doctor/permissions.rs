@@ -1,4 +1,4 @@
-//! The shipped permissions are enough for both roles, and a gateway's do not let it write events.
+//! The shipped NATS permissions suffice for both roles, and a gateway's forbid writing events.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Faults of Postgres, on a real server.
+//! Wrong Postgres setups on a real server, as `confab doctor` reports them.
 
 use confab_stack::free_port;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};

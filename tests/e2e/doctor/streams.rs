@@ -1,4 +1,4 @@
-//! Streams that are missing, or set otherwise than confab needs them, and workers that may not publish into them.
+//! Missing or misconfigured streams, and workers without permission to publish into them.
 
 use std::time::Duration;
 

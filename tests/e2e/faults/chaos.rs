@@ -1,4 +1,4 @@
-//! All faults, at random. A failure says the seed, with which `CONFAB_TEST_SEED` draws the same ones.
+//! All faults at random; a failure prints the seed to set as `CONFAB_TEST_SEED`.
 
 use std::time::Duration;
 

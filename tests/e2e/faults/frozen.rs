@@ -1,4 +1,4 @@
-//! Gateways that stand still and come back, that have lost NATS, and a stream in which nothing happens.
+//! Gateways freeze and continue or lose NATS, and a quiet stream is no fault.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

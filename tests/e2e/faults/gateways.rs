@@ -1,4 +1,4 @@
-//! Gateways die, and their clients go on at the others.
+//! Gateways are killed, and their clients continue at the others.
 
 use super::{WAIT_TIMEOUT, setup};
 use crate::history::{HistoryLoad, LoadShape};

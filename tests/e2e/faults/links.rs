@@ -1,4 +1,4 @@
-//! Links break, amid a frame, and on one side only.
+//! Links break amid a frame, and in one direction only.
 
 use confab_stack::Traffic;
 use rand::RngExt as _;

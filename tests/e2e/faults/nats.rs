@@ -1,4 +1,4 @@
-//! NATS restarts, forgets, goes back in time, and loses its stream, its bucket or a consumer.
+//! NATS restarts, is erased, is restored, or loses its stream, bucket or a consumer.
 
 use async_nats::jetstream::{self, Context};
 use futures_util::TryStreamExt as _;

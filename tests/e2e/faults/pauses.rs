@@ -1,4 +1,4 @@
-//! Postgres stands still with all its processes, as a stall of its disk would have it, and goes on.
+//! All Postgres processes pause, as on a disk stall, and continue.
 
 use std::time::Duration;
 

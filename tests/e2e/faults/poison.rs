@@ -1,4 +1,4 @@
-//! What is no message of confab's, wherever it turns up: counted and passed over.
+//! Invalid messages on any subject or in the bucket are counted and skipped.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream;

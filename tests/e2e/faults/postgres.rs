@@ -1,4 +1,4 @@
-//! Postgres dies and comes back.
+//! Postgres is killed and restarted.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Everything is restarted, one after the other, while all go on.
+//! Every process is restarted in turn under load.
 
 use std::time::Duration;
 

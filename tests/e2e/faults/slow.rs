@@ -1,4 +1,4 @@
-//! Clients that read slowly, stop and go on, or take nothing at all: they miss nothing, and cost the gateway nothing.
+//! Slow and paused readers miss nothing and cost the gateway bounded memory.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Many sessions lose their gateway at once and resume at another: how long it takes, and what it costs. Measured in a release
-//! build (docs/performance.md says how).
+//! A resume storm: many sessions lose their gateway at once (docs/performance.md says how to measure it).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! What is too much to replay is named, and named again until it was read; what cannot be is said to be void; and a welcome that
-//! is lost may be asked for again.
+//! An oversized replay is truncated, named until it is read, and a lost welcome can be requested again.
 
 use confab_client::{Encoding, Options, Session};
 use confab_protocol::frame::Hello;

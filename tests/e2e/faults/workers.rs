@@ -1,4 +1,4 @@
-//! Workers die, alone and with everything else, before what they committed was delivered.
+//! Workers are killed, alone or with everything else, before their commits were delivered.
 
 use confab_stack::Traffic;
 

@@ -1,4 +1,4 @@
-//! What one client does, at random, and what it was answered.
+//! One client's random commands and their answers.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! All that is wrong.
+//! The list of violations that the checker finds.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! A client that comes back by itself, at any gateway, and writes down what it hears.
+//! A client that reconnects to any gateway and records what it receives.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,4 +1,4 @@
-//! Each command stored as it was answered: by counting, what was asked for against what the log says was done.
+//! Compares each command's answer with the log by counting.
 
 use std::collections::BTreeMap;
 

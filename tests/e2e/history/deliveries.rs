@@ -1,4 +1,4 @@
-//! Each client told what promise 4 owes it: of each membership everything from the joining to the end, in order, each once.
+//! Checks that each client receives every membership completely, in order and once (promise 4).
 //!
 //! Two things may be left out: what a `truncated` named, and, once a membership has ended, what lies between any point and the
 //! event that ended it. A session that starts afresh counts from its heads, but where `seen` named a position.

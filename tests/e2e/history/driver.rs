@@ -1,4 +1,4 @@
-//! The task behind a client: connects, hears, writes, reads what was truncated, and comes again.
+//! The task behind a client: connects, receives, writes, reads truncated ranges and reconnects.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

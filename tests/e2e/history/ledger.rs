@@ -1,4 +1,4 @@
-//! What Postgres has.
+//! Reads the logs and memberships that Postgres holds.
 
 use std::collections::BTreeMap;
 

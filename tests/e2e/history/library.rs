@@ -1,4 +1,4 @@
-//! A client on the library that resumes by itself. What the library suppresses is not seen here: what it tells must be flawless.
+//! A client on the resuming library; what the library reports must be without error.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

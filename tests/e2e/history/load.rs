@@ -1,4 +1,4 @@
-//! Many clients who talk, come and go, and change each other, until they are told to stop.
+//! Many clients that send, reconnect and change each other's memberships until stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Read marks only move forward, over all of a user's memberships: none is told below what was told before, and what was told last stands.
+//! Checks that read marks only advance, over all of a user's memberships.
 
 use std::collections::BTreeMap;
 

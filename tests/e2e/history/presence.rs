@@ -1,6 +1,4 @@
-//! Presence, as docs/protocol/delivery.md has it. Nobody is told of those with whom it shares no conversation that carries presence, nor of
-//! itself; what a user said earlier is told to nobody behind what it said later; and in the end everyone was told what is so. That a change
-//! is told at once is not promised.
+//! Checks presence: only peers receive it, in order, and the last state is right (docs/protocol/delivery.md).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What is written down while a test runs.
+//! The records that a running test collects.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;

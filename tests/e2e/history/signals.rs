@@ -1,5 +1,4 @@
-//! Of receipts, that read marks never go back on a connection, nor beyond the log, and nobody hears of those with whom it never shared a
-//! conversation. Whether a signal comes is not promised.
+//! Checks that receipts never go back or beyond the log, and reach only users of shared conversations.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A WebSocket by hand, so that what a client hears is written down before any library of ours looks at it.
+//! A hand-written WebSocket that records frames before any client library sees them.
 
 use std::time::Duration;
 

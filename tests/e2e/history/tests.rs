@@ -1,4 +1,4 @@
-//! What is planted is found, and nothing else.
+//! Tests of the checker: it finds each planted violation and nothing else.
 
 use confab_protocol::error::Code;
 use confab_protocol::event::EventType;

@@ -1,4 +1,4 @@
-//! What a request may not be, and what it is told: a problem, with the request's id, under the media type that it takes.
+//! Invalid and oversized requests get a problem with the request's id, in an accepted media type.
 
 use confab_client::Response;
 use serde_json::Value;

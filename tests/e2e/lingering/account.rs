@@ -1,4 +1,4 @@
-//! The account is at its limit of storage at JetStream; it is raised without a restart.
+//! The JetStream account reaches its storage limit, which is then raised without a restart.
 
 use super::members_hear;
 use crate::support::{Cluster, Setup};

@@ -1,4 +1,4 @@
-//! More lingers than workers can tell by its keys: every user is asked for again, spread over a minute.
+//! More unpublished events than workers can name by key make gateways recheck every user within a minute.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The stream is at its limit and refuses what is published; there is room again without a restart.
+//! The full stream refuses publishes, then has space again without a restart.
 
 use super::members_hear;
 use crate::support::{Cluster, RefusingStream, Setup};

@@ -1,4 +1,4 @@
-//! Workers may not publish events any more: NATS drops them and says so to nobody who waits.
+//! Workers lose the permission to publish events, which NATS then drops without an answer.
 
 use super::members_hear;
 use crate::support::{Cluster, Setup};

@@ -1,4 +1,4 @@
-//! Two of three servers of a NATS cluster are gone: core NATS goes on, JetStream does not.
+//! Two of three NATS servers are down: core NATS works, JetStream does not.
 
 use super::members_hear;
 use crate::support::{Cluster, Setup};

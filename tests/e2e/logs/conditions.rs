@@ -1,4 +1,4 @@
-//! Conditions begin to fail, and hold again.
+//! Conditions fail and recover.
 
 use std::time::Duration;
 

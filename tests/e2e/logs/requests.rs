@@ -1,4 +1,4 @@
-//! What a worker cannot carry out is in its log with the id that the client was told, and with the client's trace.
+//! A worker logs a failed command with the client's request id and trace.
 
 use serde_json::{Value, json};
 

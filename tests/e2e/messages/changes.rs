@@ -1,4 +1,4 @@
-//! Messages are edited by their senders and deleted by them or an admin; from then on nothing old is served anywhere.
+//! Senders edit and senders or admins delete messages; old content is then served nowhere.
 
 use confab_protocol::frame::{ClientFrame, Edit, Heard, ServerFrame};
 use confab_protocol::json::JsonText;

@@ -1,4 +1,4 @@
-//! In a direct conversation each deletes only its own messages, whatever role it has.
+//! In a direct conversation each user deletes only its own messages.
 
 use serde_json::{Value, json};
 

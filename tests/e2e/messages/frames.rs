@@ -1,4 +1,4 @@
-//! Commands about a message, said by frames as they stand in a test.
+//! Message commands sent as literal frames.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A message is changed only in the version that its client has seen, over HTTP and by a frame.
+//! An edit or deletion applies only to the version that the client saw.
 
 use serde_json::{Value, json};
 

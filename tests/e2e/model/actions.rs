@@ -1,4 +1,4 @@
-//! What the rules make of a command in one conversation.
+//! The model's rules for a command in one conversation.
 
 use confab_protocol::ids::Seq;
 use serde_json::{Value, json};

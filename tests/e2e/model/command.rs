@@ -1,4 +1,4 @@
-//! What users ask for.
+//! The commands that users issue.
 
 use confab_protocol::ids::Seq;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! At the end: everything that is served, stored and was heard is what the model says.
+//! Compares what is served, stored and received at the end with the model.
 
 use std::time::Duration;
 

@@ -1,6 +1,4 @@
-//! Everyone at once. What the log then says is played through the model in its order, each event by the next thing that its actor was
-//! granted: so each of them is in the log once, in its user's order, and nothing else is. What was refused, or granted without an event,
-//! must have been so at some moment between asking and hearing.
+//! Concurrent commands: the log must be an order of granted commands that the model can replay.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! Carries commands out on the running service, and tells what came of them in the model's words.
+//! Executes commands on the running service and translates the answers into the model's names.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

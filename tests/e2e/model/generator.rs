@@ -1,4 +1,4 @@
-//! What is drawn at random from what there is.
+//! Draws random commands from what exists.
 
 use confab_protocol::ids::Seq;
 use rand::rngs::StdRng;

@@ -1,4 +1,4 @@
-//! How the model's values look on the wire.
+//! Renders the model's values as the service's JSON.
 
 use confab_protocol::ids::Seq;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! A log, played through the model with what everyone was told.
+//! Replays a log through the model with the answers that were given.
 
 use std::collections::{BTreeMap, VecDeque};
 

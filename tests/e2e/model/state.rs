@@ -1,5 +1,4 @@
-//! The service as it should be: plain values, one command after the other, nothing that could go wrong. Answers are whole bodies,
-//! in which a time is that of an event (`T5`), a conversation is its name (`c0`), and a message that of its conversation and its seq (`c0/5`).
+//! The model: plain state that executes one command at a time and names times, conversations and messages.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What an answer tells those who draw next, where nobody knows everything.
+//! Updates the generator's hints from an answer, without the model's full state.
 
 use serde_json::Value;
 

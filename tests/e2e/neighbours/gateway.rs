@@ -1,5 +1,4 @@
-//! One user does its worst to a gateway, with limits and without any: others on the same gateway, of its tenant and of another, hear all
-//! they are owed, nobody of them waits long, and the gateway says all the while that it lives.
+//! One user's worst load on a gateway delays no other user for long.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Rows that somebody's own session in Postgres keeps locked: who needs them waits for them alone.
+//! Rows that a Postgres session keeps locked delay only the commands that need them.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};

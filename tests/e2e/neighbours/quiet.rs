@@ -1,4 +1,4 @@
-//! Neighbours who ask for little: how long each thing took them, and whether all of it is stored in its order.
+//! Neighbours with little load, which measure their delays and check their logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! One user's sockets send as fast as they can what costs the gateway most; others' live events keep coming.
+//! One user's sockets flood a gateway with its most expensive frames while others' events keep arriving.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! Answers are bounded in bytes: pages of the largest things come in pieces that add up.
+//! Answers are bounded in bytes: pages of the largest items are split and complete.
 
 use confab_client::{MessageFilter, NewConversation, NewMessage};
 use confab_protocol::ids::{ConversationId, Seq};

@@ -1,4 +1,4 @@
-//! Roles, and what becomes of a conversation when its admins or its last member go.
+//! Role changes, and what happens when the admins or the last member leave.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Every command that changes a conversation is known again by its `Idempotency-Key`.
+//! Every conversation command recognizes a repeat by its `Idempotency-Key`.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! A client that goes on at another gateway repeats what was not answered, and nothing is carried out twice.
+//! A client repeats unanswered commands at another gateway, and each is executed once.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The bucket of the sessions' records: what a user of many conversations costs it, and what is lost with it.
+//! The bucket of session records: its cost for users of many conversations, and its loss.
 
 use std::time::Duration;
 

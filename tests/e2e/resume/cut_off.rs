@@ -1,5 +1,4 @@
-//! Sessions of a gateway that is cut off from NATS: they go on elsewhere, and then their old connection ends; or they stay, and may be
-//! resumed as before once NATS is back, however long it was away.
+//! Sessions of a gateway isolated from NATS resume elsewhere, or stay and resume later.
 
 use confab_protocol::ids::ConversationId;
 use confab_stack::Traffic;

@@ -1,4 +1,4 @@
-//! A gateway that was stopped, or cut off, while its sessions went on elsewhere.
+//! A frozen or isolated gateway cannot overwrite sessions that resumed elsewhere.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Clients that come with one token at once.
+//! Clients race to resume with one token.
 
 use super::{RawClient, cluster};
 use crate::support::soak;

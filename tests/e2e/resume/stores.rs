@@ -1,4 +1,4 @@
-//! The bucket is lost, or goes back: the gateways know what it held.
+//! Gateways restore session records after the bucket is lost or rolled back.
 
 use super::{RawClient, WAIT_TIMEOUT, cluster, eventually};
 use crate::support::Cluster;

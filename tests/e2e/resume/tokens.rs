@@ -1,4 +1,4 @@
-//! What a token is good for, and for whom.
+//! The validity of resume tokens, and who may use them.
 
 use futures_util::future::join_all;
 use serde_json::Value;

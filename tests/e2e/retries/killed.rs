@@ -1,4 +1,4 @@
-//! Workers are killed again and again under commands of every kind.
+//! Commands of every kind run while workers are killed repeatedly.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is revoked stays so, whatever dies, is erased or was cut off meanwhile.
+//! Revocations survive crashes, erased stores and isolated gateways.
 
 use std::time::Duration;
 

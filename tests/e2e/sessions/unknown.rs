@@ -1,4 +1,4 @@
-//! Sessions that a user makes up cost nothing that stays.
+//! Invented session ids cost no lasting memory.
 
 use std::time::Instant;
 

@@ -1,5 +1,4 @@
-//! A user's devices speak with one voice, at one gateway and at several: read marks never go back, and who stops to type on one device still does
-//! while another goes on.
+//! A user's devices act as one: receipts never go back, and typing lasts while any device types.
 
 use confab_client::Notice;
 use confab_protocol::ids::{ConversationId, Seq, UserId};

@@ -1,4 +1,4 @@
-//! Presence is told on change, per user, and ends with the user's last session, or with its gateway.
+//! Presence is sent on change, per user, and ends with the last session or its gateway.
 
 use std::time::Duration;
 

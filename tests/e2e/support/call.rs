@@ -1,4 +1,4 @@
-//! Calls by hand: any route, any body, and what came back as JSON.
+//! Hand-written HTTP calls with any route and body, and JSON answers.
 
 use std::ops::Index;
 

@@ -1,4 +1,4 @@
-//! A confab of a test's own: NATS, a database, workers and gateways, as processes.
+//! A cluster per test: NATS, a database, workers and gateways as processes.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Where a test keeps its servers' data and logs: below the target folder, removed when the test has passed.
+//! A test's folder for data and logs, removed when the test passes.
 
 use std::fs;
 use std::io::ErrorKind;

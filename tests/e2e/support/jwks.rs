@@ -1,4 +1,4 @@
-//! An identity provider's key set over HTTP, which can change, fail, and be away.
+//! An HTTP server for a key set that can change, fail and be unreachable.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! Users, and their connections.
+//! Users and their connections.
 
 use std::time::Duration;
 

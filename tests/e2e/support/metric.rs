@@ -1,4 +1,4 @@
-//! What a process says of itself at `GET /metrics`.
+//! Reads a process's `GET /metrics`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Knows from Postgres what everyone is owed, and compares it with what they got.
+//! The oracle: reads from Postgres what each client must receive, and compares.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

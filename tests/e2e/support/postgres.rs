@@ -1,4 +1,4 @@
-//! One Postgres for all tests of this process, a database each; a test that kills Postgres has its own.
+//! One Postgres per test process with a database per test, or a server of the test's own.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

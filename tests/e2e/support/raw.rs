@@ -1,4 +1,4 @@
-//! A client that writes any bytes: what no well-behaved library would send.
+//! A client that writes arbitrary bytes.
 
 use std::net::Ipv4Addr;
 

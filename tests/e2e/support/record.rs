@@ -1,4 +1,4 @@
-//! What one connection heard.
+//! The record of what one connection received.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Roles of Postgres that a test makes for a worker of its own.
+//! Postgres roles for a test's own worker.
 
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;

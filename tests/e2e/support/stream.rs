@@ -1,4 +1,4 @@
-//! The stream of all events, which a test may let refuse what is published.
+//! The event stream, which a test can make refuse publishes.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Signs tokens as an identity provider would, and as an attacker would: by hand, with none of the service's code.
+//! Signs valid and forged tokens without the service's code.
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::hmac;

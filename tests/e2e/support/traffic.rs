@@ -1,4 +1,4 @@
-//! Many members who send at once, over both transports, and do not give up.
+//! Many members that send concurrently over both transports and retry.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Waiting for things instead of for time.
+//! Waits for conditions with a deadline.
 
 use std::time::Duration;
 

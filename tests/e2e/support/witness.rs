@@ -1,4 +1,4 @@
-//! Someone who reads behind every acknowledged write, through every gateway: what is read may be late, never old.
+//! Reads after every acknowledged write at every gateway: a read may be late, never stale.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! `confab token --check -` says what a gateway would, and never shows the token.
+//! `confab token --check -` says what a gateway would, and never prints the token.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};

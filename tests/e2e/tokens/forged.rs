@@ -1,4 +1,4 @@
-//! Tokens that must be refused.
+//! Forged tokens that must be refused.
 
 use confab_protocol::error::Code;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Keys from a URL: rotated, broken, away.
+//! Key sets from a URL: rotated, broken and unreachable.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A token on an open socket: it is renewed, its end is announced, and the connection ends with it.
+//! A token on an open socket can be refreshed, its expiry is announced, and expiry closes the connection.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Tokens of eight providers' shapes at one gateway, by the settings of docs/operations/identity-providers.md.
+//! Tokens shaped like eight providers' pass one gateway with the settings of docs/operations/identity-providers.md.
 
 use confab_client::{TokenIn, Ws};
 use confab_protocol::error::Code;

@@ -1,4 +1,4 @@
-//! Refused tokens are told to operators, and to callers only where that is set; waiting for a hello takes nobody's place.
+//! Operators see why tokens are refused, callers only if configured; waiting for a hello takes no slot.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What was edited or deleted is told to nobody as it was, also where a gateway could have it in memory.
+//! The replay window serves no content that was edited or deleted.
 
 use confab_client::{Notice, Options, Session};
 use confab_protocol::event::Event;

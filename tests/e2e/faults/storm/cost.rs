@@ -1,4 +1,4 @@
-//! What a storm costs: what is asked of workers and of the bucket, the processors' time, and memory.
+//! The cost of a resume storm: worker and bucket requests, processor time and memory.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Presence that was told as it may not be.
+//! Tests of the checker with planted presence violations.
 
 use confab_protocol::signal::PresenceStatus::{self, Away, Offline, Online};
 

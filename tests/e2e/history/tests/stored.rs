@@ -1,4 +1,4 @@
-//! Commands that are not stored as they were answered.
+//! Tests of the checker with commands that are not stored as answered.
 
 use super::*;
 

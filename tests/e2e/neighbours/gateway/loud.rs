@@ -1,4 +1,4 @@
-//! A user who does its worst over many sockets, from an address of its own.
+//! A user that abuses many sockets from an address of its own.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
