@@ -44,7 +44,7 @@ impl Generator {
             }
             ModelAction::Delete => hint.is_deleted = true,
             ModelAction::Add { members } => {
-                hint.members.extend(members.iter().map(|(user, _)| user))
+                hint.members.extend(members.iter().map(|(user, _)| user));
             }
             ModelAction::Remove { user } => {
                 hint.members.retain(|member| member != user);
