@@ -258,3 +258,35 @@ fn imported_modules(source: &str) -> BTreeSet<String> {
     }
     modules
 }
+
+/// Crates whose constants are not all named yet.
+const BARE_NAMES_LEFT: &[&str] = &["worker"];
+
+/// A constant of one bare word says neither what it is nor its unit.
+#[test]
+fn constants_have_names_of_two_words() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let crates = std::fs::read_dir(root.join("crates")).unwrap();
+    let crates = crates.map(|entry| entry.unwrap().path());
+    let named = |path: &PathBuf| !BARE_NAMES_LEFT.iter().any(|name| path.ends_with(name));
+    let folders = crates.filter(named).map(|path| path.join("src"));
+    let mut bare = Vec::new();
+    for folder in folders.chain([root.join("cmd/confab/src")]) {
+        for file in sources(&folder).unwrap() {
+            let source = std::fs::read_to_string(&file).unwrap();
+            let found = source.lines().filter_map(bare_constant);
+            bare.extend(found.map(|name| format!("{name} in {}", file.display())));
+        }
+    }
+    assert_eq!(bare, Vec::<String>::new());
+}
+
+/// The name of a constant of a module that a line declares, where it is one word. What a list of the module's own is called
+/// (`CONDITIONS`), and constants of types, are read with the name before them.
+fn bare_constant(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("pub(crate) ").unwrap_or(line);
+    let rest = rest.strip_prefix("pub(super) ").unwrap_or(rest);
+    let (name, _) = rest.strip_prefix("const ")?.split_once(':')?;
+    let is_bare = name.chars().all(|letter| letter.is_ascii_uppercase());
+    is_bare.then_some(name)
+}

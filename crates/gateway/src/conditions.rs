@@ -8,7 +8,7 @@ use confab_protocol::condition::Condition;
 const FAILURE_DELAY: Duration = Duration::from_secs(2);
 
 /// Records of sessions in their bucket.
-pub(crate) const RECORDS: Condition = Condition {
+pub(crate) const RECORDS_CONDITION: Condition = Condition {
     name: "session_records",
     fails: "records of sessions cannot be written: sessions may not be resumable at other gateways",
     holds: "records of sessions are written again",
@@ -16,7 +16,7 @@ pub(crate) const RECORDS: Condition = Condition {
     patience: FAILURE_DELAY,
 };
 /// Revocations as workers read them.
-pub(crate) const REVOCATIONS: Condition = Condition {
+pub(crate) const REVOCATIONS_CONDITION: Condition = Condition {
     name: "revocations",
     fails: "revocations cannot be read from workers: a gateway that never read them is not ready",
     holds: "revocations are read from workers again",
@@ -32,7 +32,7 @@ pub(crate) const WORKER_ANSWERS: Condition = Condition {
     patience: FAILURE_DELAY,
 };
 /// Events that the feed does not carry.
-pub(crate) const ANNOUNCED: Condition = Condition {
+pub(crate) const ANNOUNCED_CONDITION: Condition = Condition {
     name: "announced_events",
     fails: "the feed does not carry what is committed: workers announce it, and sessions are told from Postgres",
     holds: "the feed carries again what is committed",
@@ -40,7 +40,7 @@ pub(crate) const ANNOUNCED: Condition = Condition {
     patience: FAILURE_DELAY,
 };
 /// The hub.
-pub(crate) const HUB: Condition = Condition {
+pub(crate) const HUB_CONDITION: Condition = Condition {
     name: "hub",
     fails: "the hub is far behind the feed: events come late, and this gateway is not ready",
     holds: "the hub keeps up with the feed again",
@@ -48,7 +48,7 @@ pub(crate) const HUB: Condition = Condition {
     patience: Duration::ZERO,
 };
 /// The past of the stream.
-pub(crate) const WINDOW: Condition = Condition {
+pub(crate) const WINDOW_CONDITION: Condition = Condition {
     name: "window",
     fails: "the past of the stream of events cannot be read: the replay window is not filled, and this gateway is not ready",
     holds: "the past of the stream of events is read",
@@ -56,7 +56,7 @@ pub(crate) const WINDOW: Condition = Condition {
     patience: FAILURE_DELAY,
 };
 /// The listener.
-pub(crate) const ACCEPTING: Condition = Condition {
+pub(crate) const ACCEPTING_CONDITION: Condition = Condition {
     name: "accepting",
     fails: "connections cannot be accepted",
     holds: "connections are accepted again",
@@ -66,11 +66,11 @@ pub(crate) const ACCEPTING: Condition = Condition {
 
 /// All of them.
 pub const CONDITIONS: &[Condition] = &[
-    RECORDS,
-    REVOCATIONS,
+    RECORDS_CONDITION,
+    REVOCATIONS_CONDITION,
     WORKER_ANSWERS,
-    ANNOUNCED,
-    HUB,
-    WINDOW,
-    ACCEPTING,
+    ANNOUNCED_CONDITION,
+    HUB_CONDITION,
+    WINDOW_CONDITION,
+    ACCEPTING_CONDITION,
 ];

@@ -8,7 +8,7 @@ use confab_protocol::error::{Code, Failure};
 
 mod local_pages;
 
-use local_pages::LOCALHOST;
+use local_pages::LOCALHOST_NAME;
 
 /// The most of an origin that a refusal repeats, in characters.
 const MAX_SHOWN_CHARS: usize = 200;
@@ -146,7 +146,7 @@ fn default_port(scheme: &str) -> Option<&'static str> {
 /// the scheme's default port.
 fn normalized(text: &str) -> Option<String> {
     let mut text = text.trim().to_ascii_lowercase();
-    if [ANY_ORIGIN, LOCALHOST, OPAQUE_ORIGIN, FILE_ORIGIN].contains(&text.as_str()) {
+    if [ANY_ORIGIN, LOCALHOST_NAME, OPAQUE_ORIGIN, FILE_ORIGIN].contains(&text.as_str()) {
         return Some(text);
     }
     let (scheme, authority) = text.split_once("://")?;

@@ -12,16 +12,16 @@ impl FromStr for PublicUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const MUST: &str =
+        const MUST_BE: &str =
             "must be an http or https URL with a host, such as https://chat.example/confab";
-        let url = Url::parse(text.trim()).map_err(|error| format!("{MUST}: {error}"))?;
+        let url = Url::parse(text.trim()).map_err(|error| format!("{MUST_BE}: {error}"))?;
         let is_plain = url.username().is_empty()
             && url.password().is_none()
             && url.query().is_none()
             && url.fragment().is_none();
         match matches!(url.scheme(), "http" | "https") && url.has_host() && is_plain {
             true => Ok(Self(url)),
-            false => Err(MUST.to_owned()),
+            false => Err(MUST_BE.to_owned()),
         }
     }
 }

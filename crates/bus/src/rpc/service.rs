@@ -276,7 +276,7 @@ impl Service {
         sent.map_or(received, |sent| sent.min(received))
     }
 
-    /// Says that this worker lives, and what its clock shows; to be called every [`HEARTBEAT_INTERVAL`](super::ANNOUNCEMENT_INTERVAL).
+    /// Says that this worker lives, and what its clock shows; to be called every [`HEARTBEAT_INTERVAL`](super::HEARTBEAT_INTERVAL).
     ///
     /// # Errors
     /// When NATS is away.

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::conditions::REVOCATIONS;
+use crate::conditions::REVOCATIONS_CONDITION;
 use crate::metrics::RevocationMetrics;
 use crate::sessions::Sessions;
 use crate::workers::WorkerClient;
@@ -155,7 +155,7 @@ pub(crate) async fn run(
             lifetimes,
             after: 0,
             reading: FuturesUnordered::new(),
-            reading_pages: Monitor::new(REVOCATIONS),
+            reading_pages: Monitor::new(REVOCATIONS_CONDITION),
             began: Instant::now(),
             known: None,
             again: false,

@@ -56,14 +56,14 @@ mod tests {
 
     use super::*;
 
-    const CONNECTED: Link = Link {
+    const CONNECTED_LINK: Link = Link {
         connected: true,
         epoch: 1,
     };
 
     #[tokio::test(start_paused = true)]
     async fn long_absence_is_told_once() {
-        let (link, of_link) = watch::channel(CONNECTED);
+        let (link, of_link) = watch::channel(CONNECTED_LINK);
         let (degraded, mut of_degraded) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(of_link, degraded));
@@ -74,7 +74,7 @@ mod tests {
         let long = Duration::from_secs(60);
         link.send_replace(away);
         tokio::time::sleep(DEGRADED_DELAY / 2).await;
-        link.send_replace(CONNECTED);
+        link.send_replace(CONNECTED_LINK);
         assert!(timeout(long, found(&mut of_degraded)).await.is_err());
         for _ in 0..2 {
             let begin = Instant::now();
@@ -82,7 +82,7 @@ mod tests {
             timeout(long, found(&mut of_degraded)).await.unwrap();
             assert_eq!(begin.elapsed(), DEGRADED_DELAY);
             assert!(timeout(long, found(&mut of_degraded)).await.is_err());
-            link.send_replace(CONNECTED);
+            link.send_replace(CONNECTED_LINK);
             assert!(timeout(long, found(&mut of_degraded)).await.is_err());
         }
         link.send_replace(away);

@@ -2,11 +2,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+const HANDSHAKE_REQUEST: &str = "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 /// "Hello" in a masked text frame (RFC 6455 section 5.7).
-const HELLO: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
-const SETTINGS: Settings = Settings {
+const HELLO_FRAME: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
+const TEST_SETTINGS: Settings = Settings {
     message_bytes: 1000,
     fragments: 10,
 };
@@ -23,7 +23,7 @@ async fn with_server<T>(client: impl AsyncFnOnce(TcpStream, CancellationToken) -
         stop.cancel();
         result
     };
-    tokio::join!(client, serve(listener, SETTINGS, stop.clone())).0
+    tokio::join!(client, serve(listener, TEST_SETTINGS, stop.clone())).0
 }
 
 /// Reads the head of an HTTP answer, and not a byte behind it.
@@ -39,7 +39,7 @@ async fn head(stream: &mut TcpStream) -> String {
 async fn frames_sent_with_request_are_echoed() {
     with_server(async |mut stream, _| {
         stream
-            .write_all(&[HANDSHAKE.as_bytes(), HELLO, HELLO].concat())
+            .write_all(&[HANDSHAKE_REQUEST.as_bytes(), HELLO_FRAME, HELLO_FRAME].concat())
             .await
             .unwrap();
         assert!(head(&mut stream).await.starts_with("HTTP/1.1 101 "));
@@ -55,7 +55,7 @@ async fn violation_is_closed_with_code_and_reason() {
     with_server(async |mut stream, _| {
         let too_large = [0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0];
         stream
-            .write_all(&[HANDSHAKE.as_bytes(), &too_large, &[0; 4]].concat())
+            .write_all(&[HANDSHAKE_REQUEST.as_bytes(), &too_large, &[0; 4]].concat())
             .await
             .unwrap();
         head(&mut stream).await;
@@ -69,7 +69,7 @@ async fn violation_is_closed_with_code_and_reason() {
 #[tokio::test]
 async fn another_version_is_answered_426_with_ours() {
     with_server(async |mut stream, _| {
-        let request = HANDSHAKE.replace("Version: 13", "Version: 12");
+        let request = HANDSHAKE_REQUEST.replace("Version: 13", "Version: 12");
         stream.write_all(request.as_bytes()).await.unwrap();
         let head = head(&mut stream).await.to_ascii_lowercase();
         assert!(head.starts_with("http/1.1 426 "), "{head}");
@@ -81,7 +81,10 @@ async fn another_version_is_answered_426_with_ours() {
 #[tokio::test]
 async fn a_stop_is_told_to_clients() {
     with_server(async |mut stream, stop| {
-        stream.write_all(HANDSHAKE.as_bytes()).await.unwrap();
+        stream
+            .write_all(HANDSHAKE_REQUEST.as_bytes())
+            .await
+            .unwrap();
         head(&mut stream).await;
         stop.cancel();
         let mut heard = [0; 4];

@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use crate::conditions::ACCEPTING;
+use crate::conditions::ACCEPTING_CONDITION;
 use crate::limits::slots::{Slot, Slots};
 use crate::limits::{Peer, RequestShare};
 use crate::metrics::{AllConnectionMetrics, ConnectionMetrics};
@@ -174,7 +174,7 @@ pub(crate) async fn serve(
     (mut places, connections): (Places, TaskTracker),
     stop: CancellationToken,
 ) {
-    let monitor = Monitor::new(ACCEPTING);
+    let monitor = Monitor::new(ACCEPTING_CONDITION);
     let mut spawn = |(stream, peer)| {
         let place = places.take(peer);
         let (router, stop) = (router.clone(), stop.clone());

@@ -127,7 +127,7 @@ fn every_reference_leads_somewhere() {
 type Parser = fn(&[u8]) -> Result<(), Failure>;
 
 /// A body's schema, and what reads it.
-const BODIES: [(&str, Parser); 8] = [
+const BODY_PARSERS: [(&str, Parser); 8] = [
     ("CreateConversation", |body| {
         conversations::read_creation(body, "k".into()).map(drop)
     }),
@@ -177,9 +177,12 @@ fn body_takes_exactly_fields_of_its_schema() {
     let document = openapi(None);
     let schemas = &document["components"]["schemas"];
     let names = |name: &str| properties(schemas, &schemas[name]);
-    let mut all: BTreeSet<_> = BODIES.iter().flat_map(|(name, _)| names(name)).collect();
+    let mut all: BTreeSet<_> = BODY_PARSERS
+        .iter()
+        .flat_map(|(name, _)| names(name))
+        .collect();
     all.insert("typo".to_owned());
-    for (name, parse) in BODIES {
+    for (name, parse) in BODY_PARSERS {
         let taken = names(name);
         assert!(!taken.is_empty(), "{name}");
         for field in &all {
@@ -187,8 +190,11 @@ fn body_takes_exactly_fields_of_its_schema() {
             assert_eq!(known, taken.contains(field), "{name}: {field}");
         }
     }
-    let (_, create) = BODIES[0];
-    for (name, parse) in [("NewMetadata", create), ("MetadataPatch", BODIES[1].1)] {
+    let (_, create) = BODY_PARSERS[0];
+    for (name, parse) in [
+        ("NewMetadata", create),
+        ("MetadataPatch", BODY_PARSERS[1].1),
+    ] {
         let mut fields = names(name);
         assert_eq!(fields.len(), 4);
         fields.insert("typo".to_owned());

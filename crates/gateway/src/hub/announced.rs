@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::conditions::ANNOUNCED;
+use crate::conditions::ANNOUNCED_CONDITION;
 use crate::hub::actor::HubHandle;
 
 /// It is over when nothing was announced for so long while NATS was connected.
@@ -62,7 +62,7 @@ pub(crate) async fn run(
 
 async fn hear(bus: &Bus, hub: &HubHandle, since: &watch::Sender<Option<Timestamp>>) {
     let mut condition = Recurring::new(END_DELAY);
-    let monitor = Monitor::new(ANNOUNCED);
+    let monitor = Monitor::new(ANNOUNCED_CONDITION);
     loop {
         match Announcements::open(bus).await {
             Ok(announcements) => {

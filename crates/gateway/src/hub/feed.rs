@@ -14,7 +14,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::conditions::WINDOW;
+use crate::conditions::WINDOW_CONDITION;
 use crate::hub::actor::FromFeed;
 use crate::hub::{FIRST_EPOCH, Shards};
 use crate::metrics::FeedMetrics;
@@ -351,7 +351,7 @@ fn malformed(metrics: &FeedMetrics, count: u64) {
 }
 
 async fn open_past(bus: &Bus, reach: BackfillWindow) -> Backfill {
-    let monitor = Monitor::new(WINDOW);
+    let monitor = Monitor::new(WINDOW_CONDITION);
     loop {
         match Backfill::open(bus, reach).await {
             Ok(past) => {

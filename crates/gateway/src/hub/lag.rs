@@ -6,7 +6,7 @@ use confab_protocol::condition::Monitor;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::conditions::HUB;
+use crate::conditions::HUB_CONDITION;
 use crate::metrics::{FeedMetrics, MAX_LAG};
 
 /// How often the lag is shown.
@@ -16,7 +16,7 @@ const SHOW_PERIOD: Duration = Duration::from_millis(250);
 pub(crate) async fn run(metrics: FeedMetrics, stop: CancellationToken) {
     let mut period = interval(SHOW_PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let monitor = Monitor::new(HUB);
+    let monitor = Monitor::new(HUB_CONDITION);
     while stop.run_until_cancelled(period.tick()).await.is_some() {
         metrics.show_hub_lag();
         if metrics.keeps_up(Instant::now()) {

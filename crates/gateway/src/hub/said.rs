@@ -144,12 +144,12 @@ impl<V> ExpiringMap<V> {
 mod tests {
     use super::*;
 
-    const ROOM: ConversationId = ConversationId(Uuid::from_u128(1));
+    const ROOM_ID: ConversationId = ConversationId(Uuid::from_u128(1));
 
     fn signal(user: &str, gateway: u128, kind: SignalKind) -> Signal {
         Signal {
             tenant: "t".parse().unwrap(),
-            conversation: ROOM,
+            conversation: ROOM_ID,
             user: user.parse().unwrap(),
             kind,
             gateway: Some(Uuid::from_u128(gateway)),

@@ -25,9 +25,9 @@ use log::Log;
 use step::{Step, step};
 
 /// The first byte of a ping.
-const PING: u8 = 0x89;
-const CONVERSATIONS: usize = 2;
-const USERS: usize = 3;
+const PING_OPCODE: u8 = 0x89;
+const CONVERSATION_COUNT: usize = 2;
+const USER_COUNT: usize = 3;
 
 enum Question {
     Read(Read),
@@ -88,7 +88,7 @@ impl World {
             hub: Hub::new(shards, bounds, limits, Instant::now()),
             most: limits.events,
             capacity,
-            logs: vec![Log::default(); CONVERSATIONS],
+            logs: vec![Log::default(); CONVERSATION_COUNT],
             feed: vec![],
             questions: vec![],
             arriving: vec![],
@@ -450,7 +450,9 @@ impl World {
         });
         for client in &self.clients {
             let frames = client.send_queue().taken(usize::MAX).unwrap();
-            let told = frames.iter().any(|frame| frame.as_bytes()[0] != PING);
+            let told = frames
+                .iter()
+                .any(|frame| frame.as_bytes()[0] != PING_OPCODE);
             let member = log.is_member(client.user);
             assert_eq!(told, member && client.user != 0, "u{}", client.user);
             let standing = self.hub.standing(client.key.unwrap(), id);
@@ -472,7 +474,7 @@ fn play(mut world: World, steps: Vec<Step>) {
 #[test]
 fn seen_removal_ends_delivery() {
     for comes_back in [false, true] {
-        let mut world = World::new(1 << 20, ALL, usize::MAX);
+        let mut world = World::new(1 << 20, NO_LIMITS, usize::MAX);
         let mut take = |steps: &[Step]| {
             for step in steps {
                 world.take(*step);
@@ -494,7 +496,7 @@ fn seen_removal_ends_delivery() {
     }
 }
 
-const ALL: ReplayLimits = ReplayLimits {
+const NO_LIMITS: ReplayLimits = ReplayLimits {
     events: u64::MAX,
     bytes: usize::MAX,
 };
@@ -518,12 +520,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
     #[test]
     fn every_session_hears_exactly_what_it_is_owed(steps in steps(), window in window()) {
-        play(World::new(window, ALL, usize::MAX), steps);
+        play(World::new(window, NO_LIMITS, usize::MAX), steps);
     }
 
     #[test]
     fn a_slow_client_misses_nothing(steps in steps(), window in window(), capacity in 1..300_usize) {
-        play(World::new(window, ALL, capacity), steps);
+        play(World::new(window, NO_LIMITS, capacity), steps);
     }
 
     #[test]

@@ -189,12 +189,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn large_texts_are_parsed_at_users_pace() {
-        const MIB: usize = 1024 * 1024;
+        const BYTES_PER_MIB: usize = 1024 * 1024;
         let parsing = Parsing::new(1);
         let (loud, ann) = (owner("loud"), owner("ann"));
         let began = Instant::now();
         for number in 0..40 {
-            parsing.parse(&loud, ((), MIB), |()| ()).await.unwrap();
+            parsing
+                .parse(&loud, ((), BYTES_PER_MIB), |()| ())
+                .await
+                .unwrap();
             if number == 8 {
                 assert_eq!(began.elapsed(), Duration::ZERO, "a burst waits for nothing");
             }
@@ -202,20 +205,26 @@ mod tests {
         // All but the burst, and the last one, have had their time.
         assert_eq!(began.elapsed().as_millis(), (40 - 1) * 1000 / 32 - 250 + 1);
         let other = Instant::now();
-        parsing.parse(&ann, ((), MIB), |()| ()).await.unwrap();
+        parsing
+            .parse(&ann, ((), BYTES_PER_MIB), |()| ())
+            .await
+            .unwrap();
         assert_eq!(other.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn text_that_nobody_waits_for_takes_no_time() {
-        const MIB: usize = 1024 * 1024;
+        const BYTES_PER_MIB: usize = 1024 * 1024;
         let parsing = Parsing::new(1);
         let ann = owner("ann");
         for _ in 0..9 {
-            parsing.parse(&ann, ((), MIB), |()| ()).await.unwrap();
+            parsing
+                .parse(&ann, ((), BYTES_PER_MIB), |()| ())
+                .await
+                .unwrap();
         }
         for _ in 0..100 {
-            let given_up = pin!(parsing.parse(&ann, ((), MIB), |()| ()));
+            let given_up = pin!(parsing.parse(&ann, ((), BYTES_PER_MIB), |()| ()));
             assert!(
                 given_up.now_or_never().is_none(),
                 "it waits for those before it"
@@ -224,14 +233,20 @@ mod tests {
         let bob = owner("bob");
         let held = parsing.turns.acquire(&owner("first")).await.unwrap();
         for _ in 0..100 {
-            let given_up = pin!(parsing.parse(&bob, ((), MIB), |()| ()));
+            let given_up = pin!(parsing.parse(&bob, ((), BYTES_PER_MIB), |()| ()));
             assert!(given_up.now_or_never().is_none(), "it waits for its turn");
         }
         drop(held);
         let began = Instant::now();
-        parsing.parse(&bob, ((), MIB), |()| ()).await.unwrap();
+        parsing
+            .parse(&bob, ((), BYTES_PER_MIB), |()| ())
+            .await
+            .unwrap();
         assert_eq!(began.elapsed(), Duration::ZERO);
-        parsing.parse(&ann, ((), MIB), |()| ()).await.unwrap();
+        parsing
+            .parse(&ann, ((), BYTES_PER_MIB), |()| ())
+            .await
+            .unwrap();
         assert!(
             began.elapsed() < Duration::from_millis(40),
             "{:?}",

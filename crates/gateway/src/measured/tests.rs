@@ -4,11 +4,11 @@ use allocation_counter::measure;
 
 use super::*;
 
-const JSON: &[u8] = br#"{"type":"message.created","data":{"content":"hello"}}"#;
+const EVENT_JSON: &[u8] = br#"{"type":"message.created","data":{"content":"hello"}}"#;
 
 /// Allocations of `events` deliveries to so many sessions that have been there for a while; `between` comes before each.
 fn allocations(sessions: u64, events: u64, between: fn(&mut Delivery)) -> u64 {
-    let mut delivery = Delivery::to(sessions, Bytes::from_static(JSON)).unwrap();
+    let mut delivery = Delivery::to(sessions, Bytes::from_static(EVENT_JSON)).unwrap();
     for _ in 0..200 {
         delivery.deliver();
     }
@@ -24,7 +24,10 @@ fn allocations(sessions: u64, events: u64, between: fn(&mut Delivery)) -> u64 {
         counted += measure(|| delivery.deliver()).count_total;
     }
     let taken = delivery.written() - before;
-    assert!(taken >= sessions * events * JSON.len() as u64, "{taken}");
+    assert!(
+        taken >= sessions * events * EVENT_JSON.len() as u64,
+        "{taken}"
+    );
     counted
 }
 
@@ -49,7 +52,7 @@ fn first_event_after_ping_allocates_nothing() {
 
 #[test]
 fn what_is_measured_is_what_happens() {
-    let json = Bytes::from_static(JSON);
+    let json = Bytes::from_static(EVENT_JSON);
     let mut delivery = Delivery::to(3, json.clone()).unwrap();
     delivery.deliver();
     delivery.deliver();
@@ -57,12 +60,15 @@ fn what_is_measured_is_what_happens() {
     delivery.beat();
     assert_eq!(delivery.stands(), (Some(3), 3));
     let window = ReplayWindow::of(50, json.clone()).unwrap();
-    assert_eq!((window.events(), window.look_up(20)), (50, 20 * JSON.len()));
-    assert_eq!(window.weigh(20), Some(20 * JSON.len()));
+    assert_eq!(
+        (window.events(), window.look_up(20)),
+        (50, 20 * EVENT_JSON.len())
+    );
+    assert_eq!(window.weigh(20), Some(20 * EVENT_JSON.len()));
     let mut resume = Resume::behind(20, json.clone()).unwrap();
     assert_eq!(resume.resume(), Ok(Some(20)));
     assert_eq!(resume.resume(), Ok(Some(20)));
     let event = message(1, json).unwrap();
-    assert!(Codec::JSON.frame(&event) > JSON.len());
-    assert!(Codec::MSGPACK.frame(&event) < JSON.len());
+    assert!(Codec::JSON.frame(&event) > EVENT_JSON.len());
+    assert!(Codec::MSGPACK.frame(&event) < EVENT_JSON.len());
 }

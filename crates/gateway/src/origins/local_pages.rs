@@ -1,13 +1,13 @@
 //! Pages of this machine, which an entry of the allowlist of origins lets in whatever their port: for development.
 
 /// The entry for them.
-pub(crate) const LOCALHOST: &str = "localhost";
+pub(crate) const LOCALHOST_NAME: &str = "localhost";
 
 /// Whether an entry of the allowlist lets in pages of an origin.
 pub(crate) fn admits(entry: &str, origin: &str) -> bool {
     match entry {
         "*" => true,
-        LOCALHOST => is_local(origin),
+        LOCALHOST_NAME => is_local(origin),
         listed => listed.eq_ignore_ascii_case(origin),
     }
 }
@@ -44,7 +44,7 @@ mod tests {
             "http://127.0.0.1:3000",
             "https://[::1]:3000",
         ] {
-            assert!(admits(LOCALHOST, local), "{local}");
+            assert!(admits(LOCALHOST_NAME, local), "{local}");
             assert!(!admits("https://app.example", local), "{local}");
         }
         for other in [
@@ -62,7 +62,7 @@ mod tests {
             "capacitor://localhost",
             "http://localhost:3000/",
         ] {
-            assert!(!admits(LOCALHOST, other), "{other}");
+            assert!(!admits(LOCALHOST_NAME, other), "{other}");
         }
     }
 

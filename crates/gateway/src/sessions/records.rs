@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::account::SessionKey;
-use crate::conditions::RECORDS;
+use crate::conditions::RECORDS_CONDITION;
 use crate::delivery::send_queue::SendQueue;
 use crate::hub::actor::HubHandle;
 use crate::metrics::RecordMetrics;
@@ -106,7 +106,7 @@ impl Records {
             written: Notify::new(),
             window,
             metrics,
-            writing: Monitor::new(RECORDS),
+            writing: Monitor::new(RECORDS_CONDITION),
             write_failed: Mutex::default(),
         }))
     }

@@ -142,7 +142,7 @@ struct Applied {
 }
 
 impl Applied {
-    const ADDED: Self = Self {
+    const ADDED_ONLY: Self = Self {
         is_added: true,
         revokes_more: true,
         kept_longer: true,
@@ -170,14 +170,14 @@ impl Tenant {
                     return Applied::again(kept, until, false);
                 }
                 owners.push((user.clone(), until));
-                Applied::ADDED
+                Applied::ADDED_ONLY
             }
             RevocationTarget::Login(login) => {
                 if let Some(kept) = self.logins.get_mut(login.as_str()) {
                     return Applied::again(kept, until, false);
                 }
                 self.logins.insert(login.as_str().into(), until);
-                Applied::ADDED
+                Applied::ADDED_ONLY
             }
             RevocationTarget::User {
                 user,
@@ -194,7 +194,7 @@ impl Tenant {
                     kept_until: until,
                 };
                 self.users.insert(user.clone(), before);
-                Applied::ADDED
+                Applied::ADDED_ONLY
             }
         }
     }

@@ -8,10 +8,10 @@ mod answers;
 
 mod model;
 
-const GRACE: Duration = Duration::from_secs(10);
-const ROOM: ConversationId = ConversationId(Uuid::from_u128(1));
+const GRACE_PERIOD: Duration = Duration::from_secs(10);
+const ROOM_ID: ConversationId = ConversationId(Uuid::from_u128(1));
 const IN_ROOM: MemberOf = MemberOf {
-    conversation: ROOM,
+    conversation: ROOM_ID,
     as_of: 1,
 };
 
@@ -44,7 +44,7 @@ struct Here {
 impl Here {
     fn new() -> Self {
         Self {
-            presences: Presences::new(gateway(0), GRACE),
+            presences: Presences::new(gateway(0), GRACE_PERIOD),
             start: Instant::now(),
         }
     }
@@ -58,14 +58,14 @@ impl Here {
         let word = word(name, status);
         self.presences
             .heard((gateway(from), 0), &word, kind, now, |id| {
-                (id == ROOM).then_some(true)
+                (id == ROOM_ID).then_some(true)
             });
     }
 
     fn told(&mut self, ms: u64) -> Vec<(String, PresenceStatus)> {
         let told = self.presences.told(self.at(ms)).into_iter();
         told.map(|presence| {
-            assert_eq!(presence.conversations, [ROOM]);
+            assert_eq!(presence.conversations, [ROOM_ID]);
             (presence.user.as_str().to_owned(), presence.status)
         })
         .collect()
@@ -274,7 +274,7 @@ fn earlier_change_is_not_told_in_conversation() {
     let (alice, key) = (account("alice"), SessionKey(1));
     here.presences.opened_with(key, &alice, Online);
     // The room begins before the gateway has said that she came.
-    here.presences.joined(&alice, ROOM);
+    here.presences.joined(&alice, ROOM_ID);
     let said = here.says(100);
     assert_eq!(said.changes[0].conversations, []);
     let tell = |there: &mut Here, said: &PresenceUpdates, ms| {
@@ -294,7 +294,7 @@ fn earlier_change_is_not_told_in_conversation() {
     assert_eq!(tell(&mut there, &said, 100), []);
     let said = here.says(1100);
     assert_eq!((said.changes.len(), said.repeats.len()), (0, 1));
-    assert_eq!(said.repeats[0].conversations, [ROOM]);
+    assert_eq!(said.repeats[0].conversations, [ROOM_ID]);
     assert_eq!(tell(&mut there, &said, 1100), []);
     here.presences.set(key, Away);
     let said = here.says(2100);
@@ -307,11 +307,11 @@ fn change_behind_new_conversation_is_told_there() {
     let mut here = Here::new();
     let (alice, key) = (account("alice"), SessionKey(1));
     here.presences.opened_with(key, &alice, Online);
-    here.presences.joined(&alice, ROOM);
+    here.presences.joined(&alice, ROOM_ID);
     here.presences.set(key, Online);
     here.presences.set(key, Away);
     let said = here.says(100);
-    assert_eq!(said.changes[0].conversations, [ROOM]);
+    assert_eq!(said.changes[0].conversations, [ROOM_ID]);
     assert_eq!(here.told(100), one("alice", Away));
 }
 
@@ -327,7 +327,7 @@ fn what_nobody_could_be_told_is_news_later() {
     here.presences.counted(&alice);
     let said = here.says(1000);
     assert_eq!((said.changes.len(), said.repeats.len()), (0, 0));
-    assert_eq!(said.unheard[0].conversations, [ROOM]);
+    assert_eq!(said.unheard[0].conversations, [ROOM_ID]);
     assert_eq!(here.told(1000), one("alice", Online));
     // Who is gone by then is no news.
     here.presences.counted(&alice);
@@ -387,7 +387,7 @@ fn users_without_shared_conversation_are_not_kept() {
     let now = here.at(0);
     here.presences
         .heard((gateway(1), 0), &stranger, UpdateKind::Change, now, |id| {
-            (id == ROOM).then_some(true)
+            (id == ROOM_ID).then_some(true)
         });
     here.hears(1, "alice", Online, UpdateKind::Change, 0);
     assert_eq!(here.told(0), one("alice", Online));
@@ -412,13 +412,13 @@ fn end_is_told_when_gateway_stops_naming() {
                     ..word("alice", Away)
                 },
             );
-            let carries = |id| (id == ROOM).then_some(carries);
+            let carries = |id| (id == ROOM_ID).then_some(carries);
             here.presences
                 .heard((gateway(1), 2), &away, UpdateKind::Change, now, carries);
             assert_eq!(here.presences.told(now)[0].conversations, []);
         }
         let now = here.at(1000);
-        here.presences.sweep(now, |id| id == ROOM);
+        here.presences.sweep(now, |id| id == ROOM_ID);
         here.hears(1, "alice", Offline, UpdateKind::Change, 2000);
         assert_eq!(here.told(12_000), one("alice", Offline));
     }

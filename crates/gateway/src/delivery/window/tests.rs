@@ -9,7 +9,7 @@ use crate::delivery::broadcast::Broadcast;
 
 mod model;
 
-const AGE: Duration = Duration::from_secs(60);
+const MAX_AGE: Duration = Duration::from_secs(60);
 
 fn id(n: u128) -> ConversationId {
     ConversationId(Uuid::from_u128(n))
@@ -33,7 +33,13 @@ fn deleted(seq: Seq, target: Seq) -> LogEvent {
 }
 
 fn window(bytes: usize) -> Window {
-    Window::new(Bounds { age: AGE, bytes }, Instant::now())
+    Window::new(
+        Bounds {
+            age: MAX_AGE,
+            bytes,
+        },
+        Instant::now(),
+    )
 }
 
 /// What the window serves behind `after`, up to `head`.
@@ -72,9 +78,9 @@ fn old_and_excess_events_are_forgotten() {
     assert_eq!(served(&window, 7, 10), Some(vec![8, 9, 10]));
     assert_eq!(served(&window, 6, 10), None);
     assert!(window.bytes() <= 1200);
-    window.expire(start + AGE);
+    window.expire(start + MAX_AGE);
     assert_eq!(window.events(), 3);
-    window.expire(start + AGE + Duration::from_millis(1));
+    window.expire(start + MAX_AGE + Duration::from_millis(1));
     assert_eq!((window.events(), window.bytes()), (0, 0));
     assert!(window.conversations.is_empty() && window.arrived.is_empty());
     assert_eq!(window.highest(id(1)), 10, "it is remembered");
@@ -116,7 +122,7 @@ fn past_message_is_not_served_without_its_deletion() {
     assert_eq!(window.highest(id(1)), 9);
     window.filled();
     // As late as it may come.
-    window.note(id(1), &said(8), now + AGE);
+    window.note(id(1), &said(8), now + MAX_AGE);
     assert_eq!(window.behind(id(1), 7, 8).map(Iterator::count), None);
 }
 

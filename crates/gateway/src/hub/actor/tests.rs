@@ -28,9 +28,9 @@ use crate::hub::{Effect, FIRST_EPOCH, Start};
 use crate::metrics::{CacheMetrics, CommandMetrics, FeedMetrics, SignalMetrics};
 use crate::workers::{CommandLimits, WorkerClient};
 
-const SOON: Duration = Duration::from_secs(20);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
 /// More members than are pushed to in one go, so that events come to them by and by.
-const SESSIONS: u64 = 3;
+const SESSION_COUNT: u64 = 3;
 
 fn conversation(n: usize) -> ConversationId {
     ConversationId(Uuid::from_u128(n as u128))
@@ -43,7 +43,7 @@ async fn with_sessions_in(
 ) -> (HubHandle, HubLoops, Vec<Arc<SendQueue>>) {
     let (door, mut loops) = without_sessions(shards).await;
     let mut outboxes = Vec::new();
-    for number in 0..SESSIONS {
+    for number in 0..SESSION_COUNT {
         let send_queue = Arc::new(SendQueue::new(Encoding::Json, usize::MAX));
         outboxes.push(Arc::clone(&send_queue));
         let account = Account {
@@ -75,7 +75,7 @@ fn membership(n: usize) -> Membership {
         joined: 1,
         left: None,
         head: 1,
-        members: SESSIONS,
+        members: SESSION_COUNT,
     }
 }
 
@@ -138,7 +138,7 @@ async fn without_sessions(shards: Shards) -> (HubHandle, HubLoops) {
     let bus = Bus::connect(&nowhere, "test").await.unwrap();
     let gateways = Gateways::new(bus.clone());
     let limits = CommandLimits {
-        budget: SOON,
+        budget: REPLY_TIMEOUT,
         in_flight: 1,
         waiting: 1,
         waiting_bytes: 1,
@@ -153,12 +153,12 @@ async fn without_sessions(shards: Shards) -> (HubHandle, HubLoops) {
         signals,
         said,
         directory: PresenceDirectory::new(bus, gateways),
-        grace: SOON,
+        grace: REPLY_TIMEOUT,
     };
     let replay = Replay {
         metrics: WindowMetrics::new(&mut registry),
         window: Bounds {
-            age: SOON,
+            age: REPLY_TIMEOUT,
             bytes: 1 << 20,
         },
         limits: ReplayLimits {
@@ -213,7 +213,7 @@ async fn feed_waits_while_batch_is_pushed() {
             yield_now().await;
         }
     };
-    timeout(SOON, all_is_taken).await.unwrap();
+    timeout(REPLY_TIMEOUT, all_is_taken).await.unwrap();
 
     let last = outboxes.last().unwrap();
     let delivered = last.unacked().len();
@@ -226,9 +226,9 @@ async fn feed_waits_while_batch_is_pushed() {
             yield_now().await;
         }
     };
-    timeout(SOON, all_is_delivered).await.unwrap();
+    timeout(REPLY_TIMEOUT, all_is_delivered).await.unwrap();
     stop.cancel();
-    timeout(SOON, tasks.join_all()).await.unwrap();
+    timeout(REPLY_TIMEOUT, tasks.join_all()).await.unwrap();
 }
 
 /// What one session says without end.
@@ -289,7 +289,7 @@ async fn live_events_pass_flood_of_client_work() {
                 yield_now().await;
             }
         };
-        let heard = timeout(SOON, all_is_delivered).await;
+        let heard = timeout(REPLY_TIMEOUT, all_is_delivered).await;
         let count = last.unacked().len();
         assert!(heard.is_ok(), "{flood:?}: {count} of {MAX_TURN_EVENTS}");
         tasks.shutdown().await;
@@ -316,11 +316,13 @@ async fn abandoned_opening_opens_no_session() {
     let metrics = loops.coordinator.metrics.clone();
     run_others(&mut tasks, loops.coordinator, loops.presence, &stop);
     // What was asked before it is done with when this is answered.
-    timeout(SOON, door.close(SessionKey(1))).await.unwrap();
+    timeout(REPLY_TIMEOUT, door.close(SessionKey(1)))
+        .await
+        .unwrap();
     assert_eq!(metrics.sessions(), 0);
     drop(feed);
     stop.cancel();
-    timeout(SOON, tasks.join_all()).await.unwrap();
+    timeout(REPLY_TIMEOUT, tasks.join_all()).await.unwrap();
 }
 
 #[tokio::test]
@@ -343,16 +345,16 @@ async fn hub_without_turns_does_not_keep_up() {
             yield_now().await;
         }
     };
-    timeout(SOON, caught_up).await.unwrap();
+    timeout(REPLY_TIMEOUT, caught_up).await.unwrap();
     assert!(lag.keeps_up(Instant::now()));
     stop.cancel();
-    timeout(SOON, tasks.join_all()).await.unwrap();
+    timeout(REPLY_TIMEOUT, tasks.join_all()).await.unwrap();
 }
 
 /// The first shard takes no turn until the other has delivered more than the queue to the first one holds.
 #[tokio::test]
 async fn stalled_shard_blocks_no_other() {
-    const EVENTS: u64 = 5000;
+    const EVENT_COUNT: u64 = 5000;
     let shards = Shards::of(2);
     let (_door, loops, outboxes) = with_sessions_in(shards, 2).await;
     let [stalled, other] = <[_; 2]>::try_from(loops.shards).ok().unwrap();
@@ -380,18 +382,18 @@ async fn stalled_shard_blocks_no_other() {
         }
         heard[n]
     };
-    for seq in 2..EVENTS {
+    for seq in 2..EVENT_COUNT {
         for n in [0, 1] {
             assert!(to_hub.hand_on(feed_event(n, seq), 0, &metrics).await);
         }
         yield_now().await;
     }
     let is_delivered = async {
-        while heard_of(1) < EVENTS - 2 {
+        while heard_of(1) < EVENT_COUNT - 2 {
             yield_now().await;
         }
     };
-    timeout(SOON, is_delivered).await.unwrap();
+    timeout(REPLY_TIMEOUT, is_delivered).await.unwrap();
     let later = Instant::now() + Duration::from_secs(5);
     assert!(!metrics.keeps_up(later));
     assert!(metrics.lag(0).age(later) >= Duration::from_secs(5));
@@ -404,18 +406,18 @@ async fn stalled_shard_blocks_no_other() {
             yield_now().await;
         }
     };
-    timeout(SOON, begins_anew).await.unwrap();
+    timeout(REPLY_TIMEOUT, begins_anew).await.unwrap();
     // What makes the gateway ready again.
     assert_eq!(broken.load(Ordering::Relaxed), 0);
     stop.cancel();
-    timeout(SOON, tasks.join_all()).await.unwrap();
+    timeout(REPLY_TIMEOUT, tasks.join_all()).await.unwrap();
 }
 
 /// What a worker told of each user is more than is taken in at once.
 #[tokio::test]
 async fn all_users_are_told_after_break() {
-    const CONVERSATIONS: usize = 200;
-    let (door, mut loops, _outboxes) = with_sessions_in(Shards::SINGLE, CONVERSATIONS).await;
+    const CONVERSATION_COUNT: usize = 200;
+    let (door, mut loops, _outboxes) = with_sessions_in(Shards::SINGLE, CONVERSATION_COUNT).await;
     let [shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
     let (feed, events) = mpsc::channel(1);
     let stop = CancellationToken::new();
@@ -432,13 +434,13 @@ async fn all_users_are_told_after_break() {
                     for (to_do, step) in loops.coordinator.shards.inboxes().zip(steps) {
                         let (answer, answered) = oneshot::channel();
                         to_do.send(ShardTask::Step(step, answer)).await.unwrap();
-                        answers.push(timeout(SOON, answered).await.unwrap().unwrap());
+                        answers.push(timeout(REPLY_TIMEOUT, answered).await.unwrap().unwrap());
                     }
                     coordinator.stepped(ticket, answers);
                 }
                 Effect::MembershipQuery(ask) => {
                     let told = UserMemberships {
-                        memberships: (0..=CONVERSATIONS).map(membership).collect(),
+                        memberships: (0..=CONVERSATION_COUNT).map(membership).collect(),
                         next: None,
                         ended: Vec::new(),
                     };
@@ -450,14 +452,14 @@ async fn all_users_are_told_after_break() {
             }
         }
     }
-    for number in 0..SESSIONS {
+    for number in 0..SESSION_COUNT {
         let positions = door.positions(SessionKey(number));
-        let positions = timeout(SOON, positions).await.unwrap().unwrap();
-        assert_eq!(positions.len(), CONVERSATIONS + 1, "{number}");
+        let positions = timeout(REPLY_TIMEOUT, positions).await.unwrap().unwrap();
+        assert_eq!(positions.len(), CONVERSATION_COUNT + 1, "{number}");
     }
     drop(feed);
     stop.cancel();
-    timeout(SOON, tasks.join_all()).await.unwrap();
+    timeout(REPLY_TIMEOUT, tasks.join_all()).await.unwrap();
 }
 
 mod late;

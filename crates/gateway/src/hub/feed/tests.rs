@@ -46,12 +46,12 @@ async fn backfill_leaves_room_for_new_events() {
 
 #[tokio::test(start_paused = true)]
 async fn large_events_wait_for_room_in_bytes() {
-    const LARGE: usize = 512 * 1024;
+    const LARGE_BYTES: usize = 512 * 1024;
     let (hub, mut from_feed, _) = ToHub::new(Shards::SINGLE, Arc::default());
     let (queue, heard) = (&hub.queues[0], &mut from_feed[0]);
     let reading = async {
         for _ in 0..200 {
-            let event = event(LARGE);
+            let event = event(LARGE_BYTES);
             let room = queue.room(&event).await;
             assert!(queue.send(FromFeed::Past(event, room)).await);
         }
@@ -60,7 +60,7 @@ async fn large_events_wait_for_room_in_bytes() {
     let while_the_hub_stands = Duration::from_secs(1);
     let waits = timeout(while_the_hub_stands, &mut reading).await.is_err();
     assert!(waits);
-    assert_eq!(queue.waiting() * LARGE, BUFFER_BYTES as usize);
+    assert_eq!(queue.waiting() * LARGE_BYTES, BUFFER_BYTES as usize);
     let hub_goes_on = async {
         for _ in 0..200 {
             assert!(heard.recv().await.is_some());

@@ -9,7 +9,7 @@ mod content;
 mod lingering;
 mod shards;
 
-const A: usize = 0;
+const FIRST_CONVERSATION: usize = 0;
 
 /// Works, delivers and takes all that is there, but lets no wait end.
 fn rest(world: &mut World) {
@@ -42,17 +42,21 @@ fn end_behind_truncated_range_is_told() {
         bytes: 0,
     };
     let mut world = World::new(1 << 20, limits, usize::MAX);
-    for step in [Step::Create(A, 0), Step::Add(A, 1), Step::Open(0)] {
+    for step in [
+        Step::Create(FIRST_CONVERSATION, 0),
+        Step::Add(FIRST_CONVERSATION, 1),
+        Step::Open(0),
+    ] {
         world.take(step);
     }
     rest(&mut world);
     world.clients[0].says_seen = false;
     world.take(Step::Close(0));
-    world.take(Step::Say(A));
+    world.take(Step::Say(FIRST_CONVERSATION));
     world.take(Step::Resume(0));
     rest(&mut world);
     assert!(world.clients[0].is_open);
-    world.take(Step::Remove(A, 0));
+    world.take(Step::Remove(FIRST_CONVERSATION, 0));
     rest(&mut world);
     // It takes the range's name, and the end behind it; before it reads that range, its connection ends.
     world.take(Step::Pong(0));
@@ -67,14 +71,18 @@ fn end_behind_truncated_range_is_told() {
 
 #[test]
 fn stale_answer_does_not_void_positions() {
-    let mut world = World::new(1 << 20, ALL, usize::MAX);
-    for step in [Step::Create(A, 0), Step::Open(0), Step::Open(0)] {
+    let mut world = World::new(1 << 20, NO_LIMITS, usize::MAX);
+    for step in [
+        Step::Create(FIRST_CONVERSATION, 0),
+        Step::Open(0),
+        Step::Open(0),
+    ] {
         world.take(step);
     }
     rest(&mut world);
     world.take(Step::Break);
     world.take(Step::Work(0, false));
-    world.take(Step::Say(A));
+    world.take(Step::Say(FIRST_CONVERSATION));
     world.take(Step::Feed(0, false));
     world.take(Step::Take(0, 10_000));
     world.take(Step::Close(0));
@@ -93,7 +101,10 @@ fn budget_spent_behind(end: Step) {
         bytes: 1,
     };
     let mut world = World::new(0, limits, usize::MAX);
-    for step in [Step::Create(A, 0), Step::Add(A, 1)] {
+    for step in [
+        Step::Create(FIRST_CONVERSATION, 0),
+        Step::Add(FIRST_CONVERSATION, 1),
+    ] {
         world.take(step);
     }
     for step in [Step::Open(1), Step::Open(0)] {
@@ -102,13 +113,13 @@ fn budget_spent_behind(end: Step) {
     rest(&mut world);
     world.take(Step::Close(0));
     for _ in 0..5 {
-        world.take(Step::Say(A));
+        world.take(Step::Say(FIRST_CONVERSATION));
     }
     rest(&mut world);
     world.take(Step::Resume(0));
     world.take(Step::Work(0, false));
     world.take(end);
-    world.take(Step::Say(A));
+    world.take(Step::Say(FIRST_CONVERSATION));
     for _ in 0..world.feed.len() {
         world.take(Step::Feed(0, false));
     }
@@ -119,23 +130,30 @@ fn budget_spent_behind(end: Step) {
 
 #[test]
 fn removal_while_opening_is_told_without_budget() {
-    budget_spent_behind(Step::Remove(A, 1));
+    budget_spent_behind(Step::Remove(FIRST_CONVERSATION, 1));
 }
 
 #[test]
 fn deletion_while_opening_is_told_without_budget() {
-    budget_spent_behind(Step::End(A));
+    budget_spent_behind(Step::End(FIRST_CONVERSATION));
 }
 
 /// A client heard its removal and was added again, of which it heard nothing; it comes back by its record alone.
 fn rejoined_by_record(says_seen: bool) -> World {
-    let mut world = World::new(1 << 20, ALL, usize::MAX);
-    for step in [Step::Create(A, 0), Step::Add(A, 1), Step::Open(1)] {
+    let mut world = World::new(1 << 20, NO_LIMITS, usize::MAX);
+    for step in [
+        Step::Create(FIRST_CONVERSATION, 0),
+        Step::Add(FIRST_CONVERSATION, 1),
+        Step::Open(1),
+    ] {
         world.take(step);
     }
     rest(&mut world);
     world.clients[0].says_seen = says_seen;
-    for step in [Step::Say(A), Step::Remove(A, 1)] {
+    for step in [
+        Step::Say(FIRST_CONVERSATION),
+        Step::Remove(FIRST_CONVERSATION, 1),
+    ] {
         world.take(step);
     }
     rest(&mut world);
@@ -143,7 +161,11 @@ fn rejoined_by_record(says_seen: bool) -> World {
     world.take(Step::Pong(0));
     world.take(Step::Take(0, 10_000));
     world.take(Step::Pong(0));
-    for step in [Step::Say(A), Step::Add(A, 1), Step::Say(A)] {
+    for step in [
+        Step::Say(FIRST_CONVERSATION),
+        Step::Add(FIRST_CONVERSATION, 1),
+        Step::Say(FIRST_CONVERSATION),
+    ] {
         world.take(step);
     }
     rest(&mut world);
@@ -180,7 +202,7 @@ fn lower_seen_than_record_hears_earlier_end_first() {
     let mut world = rejoined_by_record(true);
     // The same client lost what it had since its first joining.
     world.take(Step::Close(0));
-    world.clients[0].forget(A, 2);
+    world.clients[0].forget(FIRST_CONVERSATION, 2);
     world.take(Step::Resume(0));
     open_without(&mut world);
     world.take(Step::Break);
@@ -190,7 +212,7 @@ fn lower_seen_than_record_hears_earlier_end_first() {
 
 #[test]
 fn fan_out_yields_only_when_little_waits() {
-    let mut world = World::new(1 << 20, ALL, usize::MAX);
+    let mut world = World::new(1 << 20, NO_LIMITS, usize::MAX);
     world.logs = vec![Log::default(); 2];
     for c in 0..world.logs.len() {
         world.take(Step::Create(c, 0));
@@ -219,7 +241,7 @@ fn fan_out_yields_only_when_little_waits() {
 
 #[test]
 fn feed_waits_while_many_conversations_are_pushed() {
-    let mut world = World::new(1 << 20, ALL, usize::MAX);
+    let mut world = World::new(1 << 20, NO_LIMITS, usize::MAX);
     world.logs = vec![Log::default(); 40];
     for c in 0..world.logs.len() {
         world.take(Step::Create(c, 0));
@@ -249,17 +271,21 @@ fn removal_of_later_membership_does_not_prolong_earlier() {
         events: u64::MAX,
         bytes: 0,
     };
-    for budget in [limits, ALL] {
+    for budget in [limits, NO_LIMITS] {
         let mut world = World::new(0, budget, 200);
-        for step in [Step::Create(A, 0), Step::Open(0), Step::Add(A, 1)] {
+        for step in [
+            Step::Create(FIRST_CONVERSATION, 0),
+            Step::Open(0),
+            Step::Add(FIRST_CONVERSATION, 1),
+        ] {
             world.take(step);
         }
         world.take(Step::Open(1));
         world.settle();
         for step in [
-            Step::RemovedWhileOpening(1, A),
-            Step::Add(A, 1),
-            Step::Remove(A, 1),
+            Step::RemovedWhileOpening(1, FIRST_CONVERSATION),
+            Step::Add(FIRST_CONVERSATION, 1),
+            Step::Remove(FIRST_CONVERSATION, 1),
         ] {
             world.take(step);
         }
@@ -277,19 +303,19 @@ fn range_left_out_before_removal_is_named() {
     };
     let mut world = World::new(0, limits, 200);
     for step in [
-        Step::Create(A, 0),
+        Step::Create(FIRST_CONVERSATION, 0),
         Step::Open(0),
-        Step::Add(A, 1),
+        Step::Add(FIRST_CONVERSATION, 1),
         Step::Open(1),
     ] {
         world.take(step);
     }
     world.settle();
     for step in [
-        Step::RemovedWhileOpening(1, A),
+        Step::RemovedWhileOpening(1, FIRST_CONVERSATION),
         Step::RemovedWhileOpening(0, 1),
-        Step::Say(A),
-        Step::Remove(A, 0),
+        Step::Say(FIRST_CONVERSATION),
+        Step::Remove(FIRST_CONVERSATION, 0),
     ] {
         world.take(step);
     }
@@ -300,7 +326,7 @@ fn range_left_out_before_removal_is_named() {
 /// An event is heard behind the snapshot that a session opens by, and forgotten before the session is entered.
 #[test]
 fn event_forgotten_before_session_is_entered_is_told() {
-    let mut world = World::new(1 << 20, ALL, usize::MAX);
+    let mut world = World::new(1 << 20, NO_LIMITS, usize::MAX);
     world.hub.remembers(0);
     let heard = |world: &mut World, steps: &[Step]| {
         for step in steps {
@@ -308,17 +334,27 @@ fn event_forgotten_before_session_is_entered_is_told() {
             world.take(Step::Feed(0, false));
         }
     };
-    heard(&mut world, &[Step::Create(A, 0), Step::Add(A, 1)]);
+    heard(
+        &mut world,
+        &[
+            Step::Create(FIRST_CONVERSATION, 0),
+            Step::Add(FIRST_CONVERSATION, 1),
+        ],
+    );
     world.take(Step::Open(1));
     world.take(Step::Work(0, false));
     heard(
         &mut world,
-        &[Step::Say(A), Step::Create(1, 0), Step::Say(1)],
+        &[
+            Step::Say(FIRST_CONVERSATION),
+            Step::Create(1, 0),
+            Step::Say(1),
+        ],
     );
     world.take(Step::Arrive(0));
     world.settle_all();
     world.check();
-    assert_eq!(world.clients[0].has[&A], 3);
+    assert_eq!(world.clients[0].has[&FIRST_CONVERSATION], 3);
 }
 
 #[test]
@@ -333,35 +369,42 @@ fn presence_begins_with_the_member_count() {
     let come = world.hub.take_come();
     let hosted: Vec<_> = come.hosted.iter().map(|one| one.1).collect();
     let users: Vec<_> = come.counted.iter().map(|one| one.user.as_str()).collect();
-    assert_eq!((hosted, users), (vec![conversation(A)], vec!["u1"]));
+    assert_eq!(
+        (hosted, users),
+        (vec![conversation(FIRST_CONVERSATION)], vec!["u1"])
+    );
     world.take(Step::Break);
     world.settle_all();
     assert!(world.hub.take_come().is_empty(), "it is known already");
-    world.take(Step::Remove(A, 1));
+    world.take(Step::Remove(FIRST_CONVERSATION, 1));
     world.settle_all();
     let left = world.hub.take_come().left;
     let left: Vec<_> = left
         .iter()
         .map(|(account, id, _)| (account.user.as_str(), *id))
         .collect();
-    assert_eq!(left, [("u1", conversation(A))]);
+    assert_eq!(left, [("u1", conversation(FIRST_CONVERSATION))]);
 }
 
 /// A session goes on by a record that holds a membership which ended since, while others are there.
 #[test]
 fn ended_membership_of_record_carries_nothing() {
     for window in [1 << 20, 0] {
-        let mut world = World::new(window, ALL, usize::MAX);
-        for step in [Step::Create(A, 0), Step::Add(A, 1), Step::Open(1)] {
+        let mut world = World::new(window, NO_LIMITS, usize::MAX);
+        for step in [
+            Step::Create(FIRST_CONVERSATION, 0),
+            Step::Add(FIRST_CONVERSATION, 1),
+            Step::Open(1),
+        ] {
             world.take(step);
             world.settle();
         }
         world.take(Step::Close(0));
         for step in [
-            Step::Remove(A, 1),
-            Step::Add(A, 2),
+            Step::Remove(FIRST_CONVERSATION, 1),
+            Step::Add(FIRST_CONVERSATION, 2),
             Step::Open(2),
-            Step::Say(A),
+            Step::Say(FIRST_CONVERSATION),
         ] {
             world.take(step);
             world.settle();
@@ -370,7 +413,10 @@ fn ended_membership_of_record_carries_nothing() {
         world.take(Step::Resume(0));
         open_without(&mut world);
         let named = |world: &World| {
-            let named = world.hub.listeners(conversation(A)).into_iter();
+            let named = world
+                .hub
+                .listeners(conversation(FIRST_CONVERSATION))
+                .into_iter();
             named.map(|one| one.0).collect::<Vec<_>>()
         };
         assert_eq!(named(&world), ["u2".parse().unwrap()]);
@@ -383,11 +429,11 @@ fn ended_membership_of_record_carries_nothing() {
 
 #[test]
 fn presence_is_told_to_members_by_then() {
-    let mut world = World::new(1 << 20, ALL, usize::MAX);
+    let mut world = World::new(1 << 20, NO_LIMITS, usize::MAX);
     for step in [
-        Step::Create(A, 0),
-        Step::Add(A, 1),
-        Step::Add(A, 2),
+        Step::Create(FIRST_CONVERSATION, 0),
+        Step::Add(FIRST_CONVERSATION, 1),
+        Step::Add(FIRST_CONVERSATION, 2),
         Step::Open(1),
         Step::Open(2),
     ] {
@@ -404,7 +450,7 @@ fn presence_is_told_to_members_by_then() {
             drop(client.send_queue().taken(usize::MAX));
         }
         let member_of = MemberOf {
-            conversation: conversation(A),
+            conversation: conversation(FIRST_CONVERSATION),
             as_of,
         };
         let (tenant, user) = ("t".parse().unwrap(), "u0".parse().unwrap());
@@ -413,7 +459,9 @@ fn presence_is_told_to_members_by_then() {
             .tell(Presence::new(tenant, user, Online, [member_of]));
         let was_told = world.clients.iter().map(|client| {
             let frames = client.send_queue().taken(usize::MAX).unwrap();
-            frames.iter().any(|frame| frame.as_bytes()[0] != PING)
+            frames
+                .iter()
+                .any(|frame| frame.as_bytes()[0] != PING_OPCODE)
         });
         assert_eq!(was_told.collect::<Vec<_>>(), told, "as of {as_of}");
     }
@@ -422,10 +470,10 @@ fn presence_is_told_to_members_by_then() {
 /// It lasts, which is seen only when what the window does not hold is read.
 #[test]
 fn recorded_membership_carries_presence_once_confirmed() {
-    let mut world = World::new(0, ALL, usize::MAX);
+    let mut world = World::new(0, NO_LIMITS, usize::MAX);
     for step in [
-        Step::Create(A, 0),
-        Step::Add(A, 1),
+        Step::Create(FIRST_CONVERSATION, 0),
+        Step::Add(FIRST_CONVERSATION, 1),
         Step::Open(1),
         Step::Open(0),
     ] {
@@ -433,17 +481,17 @@ fn recorded_membership_carries_presence_once_confirmed() {
         world.settle();
     }
     world.take(Step::Close(0));
-    world.take(Step::Say(A));
+    world.take(Step::Say(FIRST_CONVERSATION));
     world.settle();
     world.hub.take_come();
     world.take(Step::Resume(0));
     open_without(&mut world);
     let key = SessionKey(world.keys);
     assert!(!world.hub.has_counted(key));
-    assert!(!world.hub.is_sure_of(conversation(A)));
+    assert!(!world.hub.is_sure_of(conversation(FIRST_CONVERSATION)));
     assert!(world.hub.take_come().counted.is_empty());
     world.settle();
-    assert!(world.hub.is_sure_of(conversation(A)));
+    assert!(world.hub.is_sure_of(conversation(FIRST_CONVERSATION)));
     assert!(world.hub.has_counted(key));
     let counted = world.hub.take_come().counted;
     let users: Vec<_> = counted.iter().map(|one| one.user.as_str()).collect();
@@ -456,12 +504,15 @@ fn recorded_membership_carries_presence_once_confirmed() {
 fn count_is_taken_after_feed_overtakes() {
     let mut world = rejoined_by_record(true);
     world.hub.take_come();
-    world.take(Step::Add(A, 2));
+    world.take(Step::Add(FIRST_CONVERSATION, 2));
     for _ in 0..world.questions.len() {
         world.take(Step::Work(0, false));
     }
     assert!(!world.arriving.is_empty());
-    for step in [Step::Say(A), Step::Add(A, 0)] {
+    for step in [
+        Step::Say(FIRST_CONVERSATION),
+        Step::Add(FIRST_CONVERSATION, 0),
+    ] {
         world.take(step);
     }
     for _ in 0..world.feed.len() {
@@ -480,16 +531,19 @@ fn count_is_taken_after_feed_overtakes() {
 /// Its removal is on its way through the subscriptions when the session is entered by an answer that does not know it.
 #[test]
 fn pending_removal_is_heeded_on_opening() {
-    let mut world = World::new(0, ALL, usize::MAX);
-    world.take(Step::Create(A, 0));
-    world.take(Step::Add(A, 1));
+    let mut world = World::new(0, NO_LIMITS, usize::MAX);
+    world.take(Step::Create(FIRST_CONVERSATION, 0));
+    world.take(Step::Add(FIRST_CONVERSATION, 1));
     for _ in 0..9 {
         world.take(Step::Open(0));
         world.settle_all();
     }
     world.take(Step::Open(1));
     world.take(Step::Work(0, false));
-    for step in [Step::Say(A), Step::Remove(A, 1)] {
+    for step in [
+        Step::Say(FIRST_CONVERSATION),
+        Step::Remove(FIRST_CONVERSATION, 1),
+    ] {
         world.take(step);
         world.take(Step::Feed(0, false));
     }

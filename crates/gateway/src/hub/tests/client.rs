@@ -7,7 +7,7 @@ use confab_bus::records::Position;
 use confab_protocol::ids::Seq;
 
 use super::log::Log;
-use super::{Opened, PING, SessionKey, index};
+use super::{Opened, PING_OPCODE, SessionKey, index};
 use crate::delivery::frames::Frame;
 use crate::delivery::send_queue::SendQueue;
 
@@ -169,10 +169,10 @@ impl Client {
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         let frames = self.send_queue().taken(bytes).unwrap();
         let wants_more = self.send_queue().wants_more();
-        let is_ping = |frame: &Frame| frame.as_bytes()[0] == PING;
+        let is_ping = |frame: &Frame| frame.as_bytes()[0] == PING_OPCODE;
         self.idle = frames.iter().all(is_ping) && !wants_more;
         for frame in frames {
-            if frame.as_bytes()[0] == PING {
+            if frame.as_bytes()[0] == PING_OPCODE {
                 self.pings.push(frame.payload().to_vec());
             } else if let Ok(event) = serde_json::from_slice::<Event>(frame.payload()) {
                 self.hear(event.c, event.seq);

@@ -59,7 +59,7 @@ fn answer(world: &mut World, next: Option<ConversationId>) {
 
 #[test]
 fn small_opening_goes_at_once_beside_large_ones() {
-    let mut world = World::new(0, ALL, usize::MAX);
+    let mut world = World::new(0, NO_LIMITS, usize::MAX);
     for n in 0..50 {
         open(&mut world, &format!("loud{n}"), 10_000);
     }
@@ -73,7 +73,7 @@ fn small_opening_goes_at_once_beside_large_ones() {
 
 #[test]
 fn session_of_many_pages_waits_among_large() {
-    let mut world = World::new(0, ALL, usize::MAX);
+    let mut world = World::new(0, NO_LIMITS, usize::MAX);
     let key = open(&mut world, "ann", 0);
     answer(&mut world, Some(ConversationId(Uuid::from_u128(7))));
     assert_eq!(asked(&mut world), [(OpeningSize::Large, vec![key])]);
@@ -81,7 +81,7 @@ fn session_of_many_pages_waits_among_large() {
 
 #[test]
 fn storm_shares_queries_despite_stuck_one() {
-    let mut world = World::new(0, ALL, usize::MAX);
+    let mut world = World::new(0, NO_LIMITS, usize::MAX);
     let first = open(&mut world, "first", 0);
     assert_eq!(asked(&mut world), [(OpeningSize::Small, vec![first])]);
     let few: Vec<_> = (0..15)

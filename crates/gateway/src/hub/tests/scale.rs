@@ -4,7 +4,7 @@ use super::*;
 
 /// Opens sessions of as many users in one conversation, breaks the feed, and ends them.
 fn storm(users: usize) {
-    let mut world = World::new(0, ALL, usize::MAX);
+    let mut world = World::new(0, NO_LIMITS, usize::MAX);
     let log = &mut world.logs[0];
     log.append(EventType::ConversationCreated, "{}".into());
     for user in 0..users {
@@ -89,7 +89,7 @@ fn asks(world: &mut World) -> Vec<MembershipQuery> {
 
 #[test]
 fn opening_passes_flood_of_another_tenant() {
-    let mut world = World::new(0, ALL, usize::MAX);
+    let mut world = World::new(0, NO_LIMITS, usize::MAX);
     for user in 0..2000 {
         open_of(&mut world, "flood", user);
     }

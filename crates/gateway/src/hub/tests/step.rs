@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{CONVERSATIONS, USERS};
+use super::{CONVERSATION_COUNT, USER_COUNT};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Step {
@@ -54,7 +54,7 @@ pub(super) enum Step {
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
-    let (c, u, n) = (0..CONVERSATIONS, 0..USERS, 0..8_usize);
+    let (c, u, n) = (0..CONVERSATION_COUNT, 0..USER_COUNT, 0..8_usize);
     prop_oneof![
         1 => (c.clone(), u.clone()).prop_map(|(c, u)| Step::Create(c, u)),
         5 => (c.clone(), prop::bool::weighted(0.02)).prop_map(|(c, ends)| if ends { Step::End(c) } else { Step::Say(c) }),
@@ -69,14 +69,14 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (n.clone(), c.clone()).prop_map(|(n, c)| Step::RemovedWhileOpening(n, c)),
         3 => (n.clone(), 1..400_usize).prop_map(|(n, bytes)| Step::Take(n, bytes)),
         2 => n.clone().prop_map(Step::Pong),
-        1 => (n.clone(), 0..CONVERSATIONS, 0..12_u64).prop_map(|(n, c, seq)| Step::Forget(n, c, seq)),
+        1 => (n.clone(), 0..CONVERSATION_COUNT, 0..12_u64).prop_map(|(n, c, seq)| Step::Forget(n, c, seq)),
         1 => n.clone().prop_map(Step::Seen),
         1 => n.clone().prop_map(Step::ReadOver),
         8 => (n.clone(), prop::bool::weighted(0.2)).prop_map(|(n, again)| Step::Feed(n, again)),
         3 => c.prop_map(Step::Announce),
         1 => (0..90_u64).prop_map(Step::Recheck),
         1 => Just(Step::Break),
-        1 => (0..CONVERSATIONS).prop_map(Step::BreakOf),
+        1 => (0..CONVERSATION_COUNT).prop_map(Step::BreakOf),
         8 => (0..12_usize).prop_map(Step::Move),
         6 => Just(Step::Push),
         4 => (n.clone(), prop::bool::weighted(0.1)).prop_map(|(n, fails)| Step::Work(n, fails)),

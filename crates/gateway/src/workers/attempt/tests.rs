@@ -7,9 +7,9 @@ use super::super::CommandOutcome;
 use super::super::submission::tests::submission;
 use super::*;
 
-const SILENCE: Duration = Duration::from_secs(2);
-const BUDGET: Duration = Duration::from_secs(5);
-const WORKER: WorkerId = WorkerId(Uuid::max());
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
+const TEST_BUDGET: Duration = Duration::from_secs(5);
+const WORKER_ID: WorkerId = WorkerId(Uuid::max());
 
 type Outcomes = Receiver<Vec<CommandOutcome>>;
 
@@ -17,7 +17,7 @@ type Outcomes = Receiver<Vec<CommandOutcome>>;
 fn attempt(counts: &[usize], now: Instant) -> (Attempt, Vec<Outcomes>) {
     let submissions = counts
         .iter()
-        .map(|count| submission(*count, 10, now + BUDGET));
+        .map(|count| submission(*count, 10, now + TEST_BUDGET));
     let (submissions, outcomes) = submissions.unzip();
     let message = Message {
         target: Target::Any,
@@ -25,7 +25,10 @@ fn attempt(counts: &[usize], now: Instant) -> (Attempt, Vec<Outcomes>) {
         submissions,
         large: LargeParts::default(),
     };
-    (Attempt::new(message, now, SILENCE, now + BUDGET), outcomes)
+    (
+        Attempt::new(message, now, SILENCE_TIMEOUT, now + TEST_BUDGET),
+        outcomes,
+    )
 }
 
 fn done() -> CommandOutcome {
@@ -35,7 +38,7 @@ fn done() -> CommandOutcome {
 fn part(done_places: &[u32], waiting: &[u32]) -> Part {
     Part {
         version: COMMAND_VERSION,
-        worker: WORKER.0,
+        worker: WORKER_ID.0,
         outcomes: done_places.iter().map(|place| (*place, done())).collect(),
         waiting: waiting.to_vec(),
     }
@@ -50,7 +53,7 @@ fn submission_is_answered_when_its_last_place_is() {
     assert_eq!((complete.len(), attempt.unheard()), (1, 2));
     complete.into_iter().for_each(Submission::answer);
     assert_eq!(outcomes[0].try_recv().unwrap(), [done()]);
-    assert_eq!(attempt.worker(), Some(WORKER));
+    assert_eq!(attempt.worker(), Some(WORKER_ID));
 
     let complete = attempt.part(now, part(&[3, 1], &[])).complete;
     assert_eq!((complete.len(), attempt.unheard()), (2, 0));
@@ -89,13 +92,13 @@ fn silence_is_measured_from_the_last_part() {
     let lives = Some(Liveness::Punctual);
     let almost = Duration::from_millis(1999);
     assert!(!attempt.is_over(now + almost, lives));
-    assert!(attempt.is_over(now + SILENCE, lives));
-    assert_eq!(attempt.next_look(now + almost), now + SILENCE);
+    assert!(attempt.is_over(now + SILENCE_TIMEOUT, lives));
+    assert_eq!(attempt.next_look(now + almost), now + SILENCE_TIMEOUT);
     attempt.part(now + almost, part(&[0], &[]));
-    assert!(!attempt.is_over(now + SILENCE, lives));
-    assert!(attempt.is_silent(now + almost + SILENCE, lives));
-    let last = now + almost + SILENCE - Duration::from_millis(1);
-    assert_eq!(attempt.next_look(last), now + almost + SILENCE);
+    assert!(!attempt.is_over(now + SILENCE_TIMEOUT, lives));
+    assert!(attempt.is_silent(now + almost + SILENCE_TIMEOUT, lives));
+    let last = now + almost + SILENCE_TIMEOUT - Duration::from_millis(1);
+    assert_eq!(attempt.next_look(last), now + almost + SILENCE_TIMEOUT);
 }
 
 #[test]
@@ -121,13 +124,15 @@ fn worker_with_waiting_commands_can_be_gone() {
     let (mut attempt, _outcomes) = attempt(&[1, 1], now);
     attempt.part(now, part(&[0], &[1]));
     assert_eq!((attempt.unheard(), attempt.is_complete()), (0, false));
-    let (late, lives) = (now + 2 * SILENCE, Some(Liveness::Late));
+    let (late, lives) = (now + 2 * SILENCE_TIMEOUT, Some(Liveness::Late));
     assert!(!attempt.is_over(late, lives));
     assert!(attempt.is_silent(late, Some(Liveness::Silent)));
-    assert!(attempt.next_look(late) < late + SILENCE);
+    assert!(attempt.next_look(late) < late + SILENCE_TIMEOUT);
     // At the deadline it is over, and its worker is not silent.
-    assert!(attempt.is_over(now + BUDGET, lives) && !attempt.is_silent(now + BUDGET, lives));
-    assert_eq!(attempt.next_look(now + BUDGET), now + BUDGET);
+    assert!(
+        attempt.is_over(now + TEST_BUDGET, lives) && !attempt.is_silent(now + TEST_BUDGET, lives)
+    );
+    assert_eq!(attempt.next_look(now + TEST_BUDGET), now + TEST_BUDGET);
     assert_eq!(attempt.part(late, part(&[1], &[])).complete.len(), 1);
 }
 
@@ -135,7 +140,7 @@ fn worker_with_waiting_commands_can_be_gone() {
 fn last_attempt_waits_for_worker_that_is_late() {
     let (now, late) = (Instant::now(), Some(Liveness::Late));
     let silent_at = |attempts| {
-        let (mut submission, _outcomes) = submission(1, 10, now + BUDGET);
+        let (mut submission, _outcomes) = submission(1, 10, now + TEST_BUDGET);
         submission.attempts = attempts;
         let message = Message {
             target: Target::Any,
@@ -143,8 +148,8 @@ fn last_attempt_waits_for_worker_that_is_late() {
             submissions: vec![submission],
             large: LargeParts::default(),
         };
-        let attempt = Attempt::new(message, now, SILENCE, now + BUDGET);
-        [LATE_PATIENCE, SILENCE].map(|after| attempt.is_silent(now + after, late))
+        let attempt = Attempt::new(message, now, SILENCE_TIMEOUT, now + TEST_BUDGET);
+        [LATE_PATIENCE, SILENCE_TIMEOUT].map(|after| attempt.is_silent(now + after, late))
     };
     assert_eq!(silent_at(1), [true, true]);
     assert_eq!(silent_at(MAX_ATTEMPTS), [false, true]);
@@ -160,12 +165,12 @@ fn failed_message_gives_back_only_what_is_open() {
     assert_eq!(counts, [2, 1]);
     // The next message has the commands that are open, in its own places.
     let message = Message {
-        target: Target::Worker(WORKER),
+        target: Target::Worker(WORKER_ID),
         class: Class::Sends,
         submissions: incomplete,
         large: LargeParts::default(),
     };
-    let mut second = Attempt::new(message, now, SILENCE, now + BUDGET);
+    let mut second = Attempt::new(message, now, SILENCE_TIMEOUT, now + TEST_BUDGET);
     assert_eq!((second.requests().len(), second.unheard()), (3, 3));
     assert_eq!(second.part(now, part(&[0, 1, 2], &[])).complete.len(), 2);
 }

@@ -3,16 +3,16 @@
 use super::decoder::{Decoder, Limits, Message};
 use super::error::Violation;
 
-pub(super) const CONTINUATION: u8 = 0;
-pub(super) const TEXT: u8 = 1;
-pub(super) const BINARY: u8 = 2;
-pub(super) const CLOSE: u8 = 8;
-pub(super) const PING: u8 = 9;
-pub(super) const PONG: u8 = 10;
+pub(super) const CONTINUATION_OPCODE: u8 = 0;
+pub(super) const TEXT_OPCODE: u8 = 1;
+pub(super) const BINARY_OPCODE: u8 = 2;
+pub(super) const CLOSE_OPCODE: u8 = 8;
+pub(super) const PING_OPCODE: u8 = 9;
+pub(super) const PONG_OPCODE: u8 = 10;
 /// Bounds that no test reaches by accident.
-pub(super) const ROOMY: Limits = Limits::bytes(1 << 20);
+pub(super) const ROOMY_LIMITS: Limits = Limits::bytes(1 << 20);
 
-const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+const MASK_KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// A whole message, or the last fragment of one, masked.
 pub(super) fn last(opcode: u8, payload: &[u8]) -> Vec<u8> {
@@ -38,11 +38,11 @@ pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
             bytes.extend((long as u64).to_be_bytes());
         }
     }
-    bytes.extend(MASK);
+    bytes.extend(MASK_KEY);
     bytes.extend(
         payload
             .iter()
-            .zip(MASK.iter().cycle())
+            .zip(MASK_KEY.iter().cycle())
             .map(|(byte, mask)| byte ^ mask),
     );
     bytes
@@ -75,5 +75,5 @@ pub(super) fn decode_in(
 }
 
 pub(super) fn decode(bytes: &[u8]) -> (Vec<Message>, Option<Violation>) {
-    decode_in(usize::MAX, bytes, ROOMY)
+    decode_in(usize::MAX, bytes, ROOMY_LIMITS)
 }

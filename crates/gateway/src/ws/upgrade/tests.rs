@@ -3,7 +3,7 @@ use axum::http::Request;
 use super::*;
 
 /// The handshake of RFC 6455 section 1.3.
-const SAMPLE: [(&str, &str); 4] = [
+const SAMPLE_HEADERS: [(&str, &str); 4] = [
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
@@ -12,7 +12,7 @@ const SAMPLE: [(&str, &str); 4] = [
 
 /// The sample without the headers named in `instead`, and with those.
 fn parts(instead: &[(&str, &str)]) -> Parts {
-    let kept = SAMPLE
+    let kept = SAMPLE_HEADERS
         .iter()
         .filter(|(name, _)| instead.iter().all(|(other, _)| name != other));
     let mut request = Request::get("/v1/ws");

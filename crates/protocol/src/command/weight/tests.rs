@@ -159,7 +159,7 @@ fn no_answer_takes_more_than_its_commands_weight() {
     }
 }
 
-const ID: Uuid = Uuid::max();
+const SAMPLE_ID: Uuid = Uuid::max();
 
 fn late() -> Timestamp {
     Timestamp::new(time::OffsetDateTime::UNIX_EPOCH + time::Duration::days(365 * 8000))
@@ -198,7 +198,7 @@ fn participant(user_id: &UserId) -> Participant {
 
 fn conversation(creator: &UserId, metadata: &JsonText) -> Conversation {
     Conversation {
-        id: ConversationId(ID),
+        id: ConversationId(SAMPLE_ID),
         r#type: ConversationType::Channel,
         metadata: metadata.clone(),
         version: u64::MAX,
@@ -241,7 +241,7 @@ fn created(caller: &UserId, users: &[UserId], metadata: &JsonText) -> Outcome {
         participants_next_cursor: "c".repeat(64),
     };
     Outcome::Created(Created {
-        conversation: ConversationId(ID),
+        conversation: ConversationId(SAMPLE_ID),
         body: JsonText::of(&body).unwrap(),
         replayed: true,
     })
@@ -249,12 +249,12 @@ fn created(caller: &UserId, users: &[UserId], metadata: &JsonText) -> Outcome {
 
 fn sent(sender: &UserId, payload: &str) -> Outcome {
     let entry = LogEntry {
-        conversation: ConversationId(ID),
+        conversation: ConversationId(SAMPLE_ID),
         seq: Seq::MAX,
-        id: EventId(ID),
+        id: EventId(SAMPLE_ID),
         event_type: EventType::MessageCreated,
         actor: sender,
-        client_id: Some(ClientId(ID)),
+        client_id: Some(ClientId(SAMPLE_ID)),
         created_at: late(),
         edited_at: Some(late()),
         deleted_at: Some(late()),
@@ -264,8 +264,8 @@ fn sent(sender: &UserId, payload: &str) -> Outcome {
         target: None,
     };
     Outcome::Sent(Sent {
-        message_id: EventId(ID),
-        conversation: ConversationId(ID),
+        message_id: EventId(SAMPLE_ID),
+        conversation: ConversationId(SAMPLE_ID),
         seq: Seq::MAX,
         created_at: late(),
         duplicate: true,
@@ -281,7 +281,11 @@ fn commands(
     json: &JsonText,
     whole: &JsonText,
 ) -> Vec<(Command, Outcome)> {
-    let (conversation_id, client_id, id) = (ConversationId(ID), ClientId(ID), EventId(ID));
+    let (conversation_id, client_id, id) = (
+        ConversationId(SAMPLE_ID),
+        ClientId(SAMPLE_ID),
+        EventId(SAMPLE_ID),
+    );
     let other = &users[0];
     let members = users.iter().map(|user_id| Member {
         user_id: user_id.clone(),
@@ -289,16 +293,16 @@ fn commands(
     });
     let kind = format!("x-{}", "k".repeat(62));
     let text = format!(
-        r#"{{"kind":"{kind}","content":{0},"replyTo":"{ID}","metadata":{0}}}"#,
+        r#"{{"kind":"{kind}","content":{0},"replyTo":"{SAMPLE_ID}","metadata":{0}}}"#,
         json.as_str()
     );
     let kept = limits::MESSAGE_METADATA - 8;
     let edited = format!(
-        r#"{{"kind":"{kind}","content":{},"replyTo":"{ID}","metadata":{{"k":"{}"}}}}"#,
+        r#"{{"kind":"{kind}","content":{},"replyTo":"{SAMPLE_ID}","metadata":{{"k":"{}"}}}}"#,
         json.as_str(),
         "x".repeat(kept)
     );
-    let deleted = format!(r#"{{"kind":"{kind}","replyTo":"{ID}","metadata":{{}}}}"#);
+    let deleted = format!(r#"{{"kind":"{kind}","replyTo":"{SAMPLE_ID}","metadata":{{}}}}"#);
     let mark = ReadMark {
         conversation: conversation_id,
         up_to: Seq::MAX,
@@ -307,7 +311,7 @@ fn commands(
     };
     let targets = [
         RevocationTarget::Session {
-            session: crate::ids::SessionId(ID),
+            session: crate::ids::SessionId(SAMPLE_ID),
             user: Some(other.clone()),
         },
         RevocationTarget::Login(other.as_str().to_owned()),
@@ -319,7 +323,7 @@ fn commands(
     let revocation = |target: RevocationTarget| {
         let command = Command::Revoke(Revoke {
             target: target.clone(),
-            key: Some(ClientId(ID)),
+            key: Some(ClientId(SAMPLE_ID)),
         });
         let revoked = Revocation {
             revision: u64::MAX,

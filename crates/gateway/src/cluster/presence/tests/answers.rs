@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn answer_older_than_a_word_changes_nothing() {
     let mut here = Here::new();
-    let carries = |id| (id == ROOM).then_some(true);
+    let carries = |id| (id == ROOM_ID).then_some(true);
     here.presences.asks();
     let gone = word("alice", Offline);
     let now = here.at(0);
@@ -37,7 +37,7 @@ fn answer_older_than_a_word_changes_nothing() {
     // Who is owed its end hears of it, though only an answer told that she was there.
     here.hears(1, "alice", Offline, UpdateKind::Change, 1000);
     here.told(1000);
-    let ids = [ROOM].into_iter().collect();
+    let ids = [ROOM_ID].into_iter().collect();
     let mut lingering = Vec::new();
     let give = |id, account: &Account| lingering.push((id, account.clone()));
     assert!(here.presences.lingering_in(&ids, 2, give));
@@ -49,7 +49,7 @@ fn answer_older_than_a_word_changes_nothing() {
 
 /// Who is named to a session beside the answers, asked at `ms`.
 fn came(here: &Here, ms: u64) -> Vec<String> {
-    let (ids, mut came) = ([ROOM].into_iter().collect(), Vec::new());
+    let (ids, mut came) = ([ROOM_ID].into_iter().collect(), Vec::new());
     let give = |_, account: &Account| came.push(account.user.as_str().to_owned());
     assert!(here.presences.came_to(&ids, here.at(ms), give));
     came
@@ -112,7 +112,7 @@ fn gateway_answers_for_present_and_returning_users() {
         (told, is_whole),
         (vec![("bob", Online), ("alice", Away)], true)
     );
-    assert_eq!(words[1].conversations, [ROOM]);
+    assert_eq!(words[1].conversations, [ROOM_ID]);
     here.told(11_000);
     let Answer { words, .. } =
         here.presences
@@ -121,7 +121,7 @@ fn gateway_answers_for_present_and_returning_users() {
 }
 
 fn room() -> FxHashSet<ConversationId> {
-    [ROOM].into_iter().collect()
+    [ROOM_ID].into_iter().collect()
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn who_closed_is_answered_until_that_is_said() {
     here.presences.closed(key);
     let named = answer(&here).words;
     assert_eq!((named.len(), named[0].status), (1, Online));
-    assert_eq!(named[0].conversations, [ROOM]);
+    assert_eq!(named[0].conversations, [ROOM_ID]);
     here.says(1000);
     let answer = answer(&here);
     assert_eq!(answer.words, []);
@@ -166,7 +166,7 @@ fn user_who_left_is_not_named() {
     here.told(0);
     here.hears(1, "alice", Offline, UpdateKind::Change, 100);
     assert_eq!(lingering(&here), 1);
-    here.presences.left((*alice).clone(), ROOM, 2);
+    here.presences.left((*alice).clone(), ROOM_ID, 2);
     assert_eq!(lingering(&here), 0);
     assert_eq!(told_in(&mut here, 10_100), [(Offline, vec![])]);
 }
@@ -183,7 +183,7 @@ fn early_leaver_is_not_answered() {
     let (alice, key) = (account("alice"), SessionKey(1));
     here.opens(key, &alice);
     here.says(0);
-    here.presences.left((*alice).clone(), ROOM, 2);
+    here.presences.left((*alice).clone(), ROOM_ID, 2);
     here.presences.closed(key);
     let answer = here
         .presences
@@ -201,7 +201,7 @@ fn lingering_user_with_missed_leave_is_unnamed() {
     here.hears(1, "alice", Online, UpdateKind::Change, 0);
     here.told(0);
     // Nobody was here for a moment, and nobody heard who left meanwhile.
-    here.presences.hosts(ROOM, 2);
+    here.presences.hosts(ROOM_ID, 2);
     here.hears(1, "alice", Offline, UpdateKind::Change, 100);
     let named = |here: &Here| {
         let mut named = 0;
@@ -210,7 +210,7 @@ fn lingering_user_with_missed_leave_is_unnamed() {
     };
     assert_eq!(named(&here), (0, false));
     here.presences.asks();
-    let is_here = |id| (id == ROOM).then_some(true);
+    let is_here = |id| (id == ROOM_ID).then_some(true);
     let mut hears = |status, ms| {
         let since = MemberOf {
             as_of: 2,
@@ -264,7 +264,7 @@ fn newest_membership_seq_counts() {
         )
     };
     let now = here.at(0);
-    let carries = |id| (id == ROOM).then_some(true);
+    let carries = |id| (id == ROOM_ID).then_some(true);
     let known = |here: &Here| here.presences.known[&account("alice")].conversations[0].as_of;
     for (word, as_of, counts) in [
         (UpdateKind::Change, 7, 7),
@@ -305,12 +305,12 @@ fn returning_user_is_named_in_new_conversation() {
         there.at(1000),
         nowhere,
     );
-    there.presences.hosts(ROOM, 1);
+    there.presences.hosts(ROOM_ID, 1);
     there.presences.asks();
     let answer = here
         .presences
         .answer(&alice.tenant, vec![], &room(), vec![]);
-    let carries = |id| (id == ROOM).then_some(true);
+    let carries = |id| (id == ROOM_ID).then_some(true);
     let now = there.at(2000);
     there
         .presences
@@ -356,9 +356,9 @@ fn return_is_told_where_user_was_unknown() {
     // Her gateway dies, and the room has its first member here.
     let now = here.at(6000);
     here.presences.alive(&[gateway(0)], now);
-    here.presences.hosts(ROOM, 1);
+    here.presences.hosts(ROOM_ID, 1);
     let said = hears(&mut here, 2, Online, &[elsewhere, IN_ROOM], 7000);
-    assert_eq!(said, [(Online, vec![ROOM])]);
+    assert_eq!(said, [(Online, vec![ROOM_ID])]);
     assert_eq!(hears(&mut here, 2, Online, &[elsewhere, IN_ROOM], 8000), []);
 }
 
@@ -369,7 +369,7 @@ fn return_is_told_where_only_end_was() {
     here.hears(1, "alice", Online, UpdateKind::Change, 0);
     assert_eq!(here.told(0), one("alice", Online));
     here.hears(1, "alice", Offline, UpdateKind::Change, 1000);
-    let carries = |carries| move |id| (id == ROOM).then_some(carries);
+    let carries = |carries| move |id| (id == ROOM_ID).then_some(carries);
     let hears = |here: &mut Here, word, is_counted, ms| {
         let (from, now) = ((gateway(2), 0), here.at(ms));
         let online = self::word("alice", Online);
@@ -380,13 +380,13 @@ fn return_is_told_where_only_end_was() {
     assert_eq!(hears(&mut here, UpdateKind::Repeat, false, 2000), []);
     let alice = account("alice");
     let asked: Vec<_> = here.presences.told_in([&*alice].into_iter()).collect();
-    assert_eq!(asked, [ROOM], "so that it is asked whether it is here");
+    assert_eq!(asked, [ROOM_ID], "so that it is asked whether it is here");
     here.hears(2, "alice", Offline, UpdateKind::Change, 3000);
-    assert_eq!(told_in(&mut here, 13_000), [(Offline, vec![ROOM])]);
+    assert_eq!(told_in(&mut here, 13_000), [(Offline, vec![ROOM_ID])]);
     let nowhere = hears(&mut here, UpdateKind::Change, false, 14_000);
     assert_eq!(nowhere, [(Online, vec![])]);
     let said = hears(&mut here, UpdateKind::Repeat, true, 15_000);
-    assert_eq!(said, [(Online, vec![ROOM])]);
+    assert_eq!(said, [(Online, vec![ROOM_ID])]);
     assert_eq!(hears(&mut here, UpdateKind::Repeat, true, 16_000), []);
 }
 
@@ -427,7 +427,7 @@ fn return_is_told_after_missed_end() {
     let hears = |here: &mut Here, status, carries: Option<bool>, ms| {
         let (from, now) = ((gateway(1), 0), here.at(ms));
         let word = word("alice", status);
-        let is_here = |id: ConversationId| if id == ROOM { carries } else { Some(true) };
+        let is_here = |id: ConversationId| if id == ROOM_ID { carries } else { Some(true) };
         here.presences
             .heard(from, &word, UpdateKind::Change, now, is_here);
         told_in(here, ms)
@@ -441,7 +441,7 @@ fn return_is_told_after_missed_end() {
         .lingering_in(&room(), 100, |_, _| lingering += 1);
     assert_eq!(lingering, 1);
     let told = hears(&mut here, Online, Some(true), 2000);
-    assert_eq!(told, [(Online, vec![ROOM])]);
+    assert_eq!(told, [(Online, vec![ROOM_ID])]);
 }
 
 #[test]
@@ -468,7 +468,7 @@ fn who_left_is_named_by_no_older_word() {
     let mut here = Here::new();
     let alice = account("alice");
     let up_to = |as_of| MemberOf { as_of, ..IN_ROOM };
-    here.presences.left((*alice).clone(), ROOM, 5);
+    here.presences.left((*alice).clone(), ROOM_ID, 5);
     assert_eq!(here.presences.named_up_to(&alice, up_to(4)), None);
     assert_eq!(here.presences.named_up_to(&alice, up_to(5)), Some(Seq::MAX));
     let mut hears = |as_of| {
@@ -481,7 +481,7 @@ fn who_left_is_named_by_no_older_word() {
     };
     assert_eq!(hears(4), []);
     // She is back.
-    assert_eq!(hears(6), [(Online, vec![ROOM])]);
+    assert_eq!(hears(6), [(Online, vec![ROOM_ID])]);
 }
 
 /// Whoever joined since she said so is told her end, where nobody heard her leave.
@@ -494,7 +494,7 @@ fn end_is_told_to_who_joined_since() {
     here.hears(1, "alice", Offline, UpdateKind::Change, 1000);
     assert_eq!(as_of(&mut here, 11_000), [Seq::MAX]);
     here.hears(1, "alice", Online, UpdateKind::Change, 12_000);
-    here.presences.hosts(ROOM, 7);
+    here.presences.hosts(ROOM_ID, 7);
     here.hears(1, "alice", Offline, UpdateKind::Change, 13_000);
     here.told(12_000);
     assert_eq!(as_of(&mut here, 23_000), [1], "she may have left unheard");
@@ -514,8 +514,8 @@ fn late_leave_ends_no_later_membership() {
     let (from, now) = ((gateway(1), 0), here.at(0));
     here.presences
         .heard(from, &word, UpdateKind::Change, now, |_| Some(true));
-    here.presences.left((*alice).clone(), ROOM, 5);
+    here.presences.left((*alice).clone(), ROOM_ID, 5);
     assert_eq!(told_in(&mut here, 0).len(), 1);
     here.hears(1, "alice", Offline, UpdateKind::Change, 1000);
-    assert_eq!(told_in(&mut here, 11_000), [(Offline, vec![ROOM])]);
+    assert_eq!(told_in(&mut here, 11_000), [(Offline, vec![ROOM_ID])]);
 }

@@ -36,7 +36,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let machine = |n| Some(Presences::new(gateway(n), GRACE));
+        let machine = |n| Some(Presences::new(gateway(n), GRACE_PERIOD));
         Self {
             gateways: (0..3).map(machine).collect(),
             told: vec![BTreeMap::new(); 3],

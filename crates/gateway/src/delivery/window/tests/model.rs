@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::*;
 
-const CONVERSATIONS: usize = 2;
+const CONVERSATION_COUNT: usize = 2;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -27,7 +27,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let (c, n) = (0..CONVERSATIONS, 0..6_usize);
+    let (c, n) = (0..CONVERSATION_COUNT, 0..6_usize);
     prop_oneof![
         4 => c.clone().prop_map(Step::Say),
         3 => (c.clone(), n.clone()).prop_map(|(c, n)| Step::Edit(c, n)),
@@ -66,7 +66,7 @@ type Encoded = (usize, LogEvent);
 struct World {
     window: Window,
     now: Instant,
-    logs: [Vec<Logged>; CONVERSATIONS],
+    logs: [Vec<Logged>; CONVERSATION_COUNT],
     encoded: VecDeque<Encoded>,
     /// What the stream holds of before the gateway began.
     past: VecDeque<Encoded>,
@@ -196,7 +196,7 @@ impl World {
     }
 
     fn check(&self) {
-        for c in 0..CONVERSATIONS {
+        for c in 0..CONVERSATION_COUNT {
             let highest = self.window.highest(id(c as u128));
             for head in [highest, self.head(c), self.head(c) / 2] {
                 for after in 0..head {

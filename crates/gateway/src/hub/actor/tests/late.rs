@@ -23,19 +23,19 @@ async fn sessions_end_while_a_shard_stands_still() {
         open_in_vain(&door, INBOX_CAPACITY).await;
     }
     assert!(
-        timeout(SOON, door.positions(SessionKey(1)))
+        timeout(REPLY_TIMEOUT, door.positions(SessionKey(1)))
             .await
             .unwrap()
             .is_none()
     );
     assert!(
-        timeout(SOON, door.close(SessionKey(1)))
+        timeout(REPLY_TIMEOUT, door.close(SessionKey(1)))
             .await
             .unwrap()
             .is_none()
     );
     let made_up = (1..100).map(|n| (ConversationId(Uuid::from_u128(n << 64)), 1));
-    timeout(SOON, door.seen(SessionKey(1), made_up.collect()))
+    timeout(REPLY_TIMEOUT, door.seen(SessionKey(1), made_up.collect()))
         .await
         .unwrap();
     tokio::time::sleep(2 * TICK_PERIOD).await;
@@ -48,10 +48,10 @@ async fn sessions_end_while_a_shard_stands_still() {
             yield_now().await;
         }
     };
-    timeout(SOON, answered).await.unwrap();
+    timeout(REPLY_TIMEOUT, answered).await.unwrap();
     drop((to_other, to_stalled));
     stop.cancel();
-    timeout(SOON, tasks.join_all()).await.unwrap();
+    timeout(REPLY_TIMEOUT, tasks.join_all()).await.unwrap();
 }
 
 #[tokio::test]
@@ -77,7 +77,9 @@ async fn open_in_vain(door: &HubHandle, count: usize) {
             Duration::from_secs(1),
         )
     });
-    let opened = timeout(SOON, join_all(opens)).await.expect("in time");
+    let opened = timeout(REPLY_TIMEOUT, join_all(opens))
+        .await
+        .expect("in time");
     assert!(
         opened.iter().all(Result::is_err),
         "no shard may be left out"

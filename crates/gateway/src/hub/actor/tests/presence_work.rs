@@ -24,10 +24,14 @@ fn turns_until<T>(shard: &mut ShardLoop, mut answered: oneshot::Receiver<T>) -> 
 
 #[tokio::test]
 async fn question_about_many_conversations_takes_turns() {
-    const CONVERSATIONS: usize = 3000;
-    let (_door, loops, _outboxes) = with_sessions_in(Shards::SINGLE, CONVERSATIONS).await;
+    const CONVERSATION_COUNT: usize = 3000;
+    let (_door, loops, _outboxes) = with_sessions_in(Shards::SINGLE, CONVERSATION_COUNT).await;
     let [mut shard] = <[_; 1]>::try_from(loops.shards).ok().unwrap();
-    let ids = || (0..CONVERSATIONS).map(conversation).collect::<Vec<_>>();
+    let ids = || {
+        (0..CONVERSATION_COUNT)
+            .map(conversation)
+            .collect::<Vec<_>>()
+    };
     let tenant = "default".parse().unwrap();
 
     let (answer, answered) = oneshot::channel();
@@ -36,14 +40,14 @@ async fn question_about_many_conversations_takes_turns() {
     let (members, turns) = turns_until(&mut shard, answered);
     assert_eq!(
         members.members.len(),
-        CONVERSATIONS * usize::try_from(SESSIONS).unwrap()
+        CONVERSATION_COUNT * usize::try_from(SESSION_COUNT).unwrap()
     );
     assert!(turns >= 8, "{turns}");
 
     let (answer, answered) = oneshot::channel();
     shard.take_in(Some(ShardInput::Hosting(HostingQuery::new(ids(), answer))));
     let (hosted, turns) = turns_until(&mut shard, answered);
-    assert_eq!(hosted.len(), CONVERSATIONS);
+    assert_eq!(hosted.len(), CONVERSATION_COUNT);
     assert!(turns >= 3, "{turns}");
 
     let account = shard.shard.account(SessionKey(1)).cloned().unwrap();
@@ -51,7 +55,7 @@ async fn question_about_many_conversations_takes_turns() {
     let query = CarryingQuery::new(account, answer);
     shard.take_in(Some(ShardInput::CarryingOf(query)));
     let (carrying, turns) = turns_until(&mut shard, answered);
-    assert_eq!(carrying.conversations.len(), CONVERSATIONS);
+    assert_eq!(carrying.conversations.len(), CONVERSATION_COUNT);
     assert!(turns >= 1, "{turns}");
 
     let (mut all, mut after) = (BTreeSet::new(), None);

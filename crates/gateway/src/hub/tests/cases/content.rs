@@ -17,10 +17,10 @@ fn work(world: &mut World) {
 
 /// One who was told a message comes back after others; its record says that it has nothing of them.
 fn left_behind(said: usize) -> World {
-    let mut world = World::new(1 << 20, ALL, usize::MAX);
+    let mut world = World::new(1 << 20, NO_LIMITS, usize::MAX);
     for step in [
-        Step::Create(A, 0),
-        Step::Add(A, 1),
+        Step::Create(FIRST_CONVERSATION, 0),
+        Step::Add(FIRST_CONVERSATION, 1),
         Step::Open(0),
         Step::Open(1),
     ] {
@@ -32,7 +32,7 @@ fn left_behind(said: usize) -> World {
     world.clients[0].says_seen = false;
     world.take(Step::Close(0));
     for _ in 0..said {
-        world.take(Step::Say(A));
+        world.take(Step::Say(FIRST_CONVERSATION));
     }
     rest(&mut world);
     world.hub.take_replays();
@@ -42,7 +42,7 @@ fn left_behind(said: usize) -> World {
 #[test]
 fn workers_replay_range_whose_deletion_is_missing() {
     let mut world = left_behind(2);
-    world.take(Step::Delete(A, 1));
+    world.take(Step::Delete(FIRST_CONVERSATION, 1));
     world.take(Step::Resume(0));
     work(&mut world);
     let replays = world.hub.take_replays();
@@ -54,9 +54,9 @@ fn workers_replay_range_whose_deletion_is_missing() {
 #[test]
 fn deletion_read_for_gap_is_kept() {
     let mut world = left_behind(2);
-    world.take(Step::Delete(A, 1));
+    world.take(Step::Delete(FIRST_CONVERSATION, 1));
     world.feed.clear();
-    world.take(Step::Say(A));
+    world.take(Step::Say(FIRST_CONVERSATION));
     rest(&mut world);
     let gap = world
         .retries
@@ -76,7 +76,7 @@ fn deletion_read_for_gap_is_kept() {
 #[test]
 fn nothing_is_replayed_below_missing_seq() {
     let mut world = left_behind(3);
-    world.take(Step::Delete(A, 1));
+    world.take(Step::Delete(FIRST_CONVERSATION, 1));
     rest(&mut world);
     world.take(Step::Resume(0));
     open_without(&mut world);

@@ -4,8 +4,12 @@ use super::*;
 
 /// One member and one user without a conversation, both connected.
 fn connected(shards: usize) -> World {
-    let mut world = World::of(Shards::of(shards), 1 << 20, ALL, usize::MAX);
-    for step in [Step::Create(A, 0), Step::Open(0), Step::Open(1)] {
+    let mut world = World::of(Shards::of(shards), 1 << 20, NO_LIMITS, usize::MAX);
+    for step in [
+        Step::Create(FIRST_CONVERSATION, 0),
+        Step::Open(0),
+        Step::Open(1),
+    ] {
         world.take(step);
     }
     world.settle();
@@ -14,23 +18,27 @@ fn connected(shards: usize) -> World {
 
 fn takes(world: &mut World, n: usize) -> Option<Seq> {
     world.take(Step::Take(n, 10_000));
-    world.clients[n].has.get(&A).copied()
+    world.clients[n].has.get(&FIRST_CONVERSATION).copied()
 }
 
 #[test]
 fn announced_events_are_heard_without_feed() {
     for shards in [1, 3] {
         let mut world = connected(shards);
-        for step in [Step::Say(A), Step::Say(A), Step::Announce(A)] {
+        for step in [
+            Step::Say(FIRST_CONVERSATION),
+            Step::Say(FIRST_CONVERSATION),
+            Step::Announce(FIRST_CONVERSATION),
+        ] {
             world.take(step);
         }
         world.settle();
         assert_eq!(takes(&mut world, 0), Some(3));
         // The stream carries them at last, and a worker that does not know it yet announces them once more.
         for seq in [2, 3] {
-            world.publish(A, Some(seq));
+            world.publish(FIRST_CONVERSATION, Some(seq));
         }
-        world.take(Step::Announce(A));
+        world.take(Step::Announce(FIRST_CONVERSATION));
         world.settle();
         assert_eq!(takes(&mut world, 0), Some(3));
         world.settle_all();
@@ -42,13 +50,21 @@ fn announced_events_are_heard_without_feed() {
 fn announced_addition_and_removal_bound_what_is_heard() {
     for shards in [1, 3] {
         let mut world = connected(shards);
-        for step in [Step::Say(A), Step::Add(A, 1), Step::Say(A)] {
+        for step in [
+            Step::Say(FIRST_CONVERSATION),
+            Step::Add(FIRST_CONVERSATION, 1),
+            Step::Say(FIRST_CONVERSATION),
+        ] {
             world.take(step);
         }
-        world.take(Step::Announce(A));
+        world.take(Step::Announce(FIRST_CONVERSATION));
         world.settle();
         assert_eq!(takes(&mut world, 1), Some(4), "from the joining on");
-        for step in [Step::Remove(A, 1), Step::Say(A), Step::Announce(A)] {
+        for step in [
+            Step::Remove(FIRST_CONVERSATION, 1),
+            Step::Say(FIRST_CONVERSATION),
+            Step::Announce(FIRST_CONVERSATION),
+        ] {
             world.take(step);
         }
         world.settle();
@@ -62,19 +78,23 @@ fn announced_addition_and_removal_bound_what_is_heard() {
 /// A gateway without any member of the conversation learns of it by the user that is named.
 #[test]
 fn announced_addition_is_confirmed_once() {
-    let mut world = World::new(1 << 20, ALL, usize::MAX);
-    world.take(Step::Create(A, 0));
+    let mut world = World::new(1 << 20, NO_LIMITS, usize::MAX);
+    world.take(Step::Create(FIRST_CONVERSATION, 0));
     world.take(Step::Open(1));
     world.settle();
-    for step in [Step::Say(A), Step::Add(A, 1), Step::Say(A)] {
+    for step in [
+        Step::Say(FIRST_CONVERSATION),
+        Step::Add(FIRST_CONVERSATION, 1),
+        Step::Say(FIRST_CONVERSATION),
+    ] {
         world.take(step);
     }
-    world.take(Step::Announce(A));
-    world.take(Step::Announce(A));
+    world.take(Step::Announce(FIRST_CONVERSATION));
+    world.take(Step::Announce(FIRST_CONVERSATION));
     assert_eq!(world.questions.len(), 1, "one question for both");
     world.settle();
     assert_eq!(takes(&mut world, 0), Some(4));
-    world.take(Step::Announce(A));
+    world.take(Step::Announce(FIRST_CONVERSATION));
     assert!(world.questions.is_empty() && world.retries.is_empty());
     world.settle_all();
     world.check();
@@ -84,7 +104,10 @@ fn announced_addition_is_confirmed_once() {
 #[test]
 fn recheck_finds_what_is_not_told() {
     let mut world = connected(1);
-    for step in [Step::Say(A), Step::Add(A, 1)] {
+    for step in [
+        Step::Say(FIRST_CONVERSATION),
+        Step::Add(FIRST_CONVERSATION, 1),
+    ] {
         world.take(step);
     }
     world.feed.clear();

@@ -5,13 +5,13 @@ use super::*;
 /// Conversations 0 and 1 are in different shards, and the client missed so many events of each.
 fn away(shards: usize, limits: ReplayLimits, window: usize, missed: usize) -> World {
     let mut world = World::of(Shards::of(shards), window, limits, usize::MAX);
-    for c in 0..CONVERSATIONS {
+    for c in 0..CONVERSATION_COUNT {
         world.take(Step::Create(c, 0));
     }
     world.take(Step::Open(0));
     rest(&mut world);
     world.take(Step::Close(0));
-    for c in 0..CONVERSATIONS {
+    for c in 0..CONVERSATION_COUNT {
         for _ in 0..missed {
             world.take(Step::Say(c));
         }
@@ -62,8 +62,8 @@ fn replay_budget_is_shared_by_shards() {
 
 #[test]
 fn room_in_send_queue_is_for_all_shards() {
-    let mut world = World::of(Shards::of(2), 1 << 20, ALL, 60);
-    for c in 0..CONVERSATIONS {
+    let mut world = World::of(Shards::of(2), 1 << 20, NO_LIMITS, 60);
+    for c in 0..CONVERSATION_COUNT {
         world.take(Step::Create(c, 0));
     }
     world.take(Step::Open(0));
@@ -84,16 +84,16 @@ fn room_in_send_queue_is_for_all_shards() {
 /// Positions are of all shards, those that are late as well.
 #[test]
 fn record_names_conversations_of_every_shard() {
-    let world = away(3, ALL, 0, 0);
-    assert_eq!(world.clients[0].record.len(), CONVERSATIONS);
+    let world = away(3, NO_LIMITS, 0, 0);
+    assert_eq!(world.clients[0].record.len(), CONVERSATION_COUNT);
 }
 
 /// The shard is in a later epoch than the answer that the session is entered by: an addition that the break hid is told before the one behind
 /// its removal, although the coordinator learns of the break last.
 #[test]
 fn addition_hidden_by_break_comes_first() {
-    let mut world = World::waiting(1, 1 << 20, ALL, usize::MAX);
-    world.take(Step::Create(A, 0));
+    let mut world = World::waiting(1, 1 << 20, NO_LIMITS, usize::MAX);
+    world.take(Step::Create(FIRST_CONVERSATION, 0));
     world.take(Step::Open(0));
     world.settle();
     world.take(Step::Open(1));
@@ -102,8 +102,8 @@ fn addition_hidden_by_break_comes_first() {
     }
     world.take(Step::Work(0, false));
     world.take(Step::Arrive(0));
-    world.take(Step::Add(A, 1));
-    world.take(Step::BreakOf(A));
+    world.take(Step::Add(FIRST_CONVERSATION, 1));
+    world.take(Step::BreakOf(FIRST_CONVERSATION));
     for entered in [Step::Move(0), Step::Move(0), Step::Move(0)] {
         assert!(!world.clients[1].is_open);
         world.take(entered);
@@ -111,7 +111,10 @@ fn addition_hidden_by_break_comes_first() {
     // Its record is put before it is welcomed.
     world.take(Step::Move(0));
     assert!(world.clients[1].is_open);
-    for step in [Step::Remove(A, 1), Step::Add(A, 1)] {
+    for step in [
+        Step::Remove(FIRST_CONVERSATION, 1),
+        Step::Add(FIRST_CONVERSATION, 1),
+    ] {
         world.take(step);
         world.take(Step::Feed(0, false));
         world.take(Step::Move(0));
@@ -124,8 +127,8 @@ fn addition_hidden_by_break_comes_first() {
 /// the one behind its removal.
 #[test]
 fn answer_from_before_last_break_proves_nothing() {
-    let mut world = World::waiting(1, 1 << 20, ALL, usize::MAX);
-    world.take(Step::Create(A, 0));
+    let mut world = World::waiting(1, 1 << 20, NO_LIMITS, usize::MAX);
+    world.take(Step::Create(FIRST_CONVERSATION, 0));
     world.take(Step::Open(1));
     world.settle();
     let asks = |world: &mut World| {
@@ -136,10 +139,13 @@ fn answer_from_before_last_break_proves_nothing() {
     };
     asks(&mut world);
     world.take(Step::Work(0, false));
-    world.take(Step::Add(A, 1));
+    world.take(Step::Add(FIRST_CONVERSATION, 1));
     asks(&mut world);
     world.take(Step::Arrive(0));
-    for step in [Step::Remove(A, 1), Step::Add(A, 1)] {
+    for step in [
+        Step::Remove(FIRST_CONVERSATION, 1),
+        Step::Add(FIRST_CONVERSATION, 1),
+    ] {
         world.take(step);
         world.take(Step::Feed(0, false));
         world.take(Step::Move(0));

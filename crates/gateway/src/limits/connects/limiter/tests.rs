@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const RATES: Rates = Rates {
+const TEST_RATES: Rates = Rates {
     resumes: 50,
     fresh: 20,
 };
@@ -26,7 +26,7 @@ struct Arrival {
 }
 
 fn arrive_all(steps: &[(bool, u64, f64)]) -> Vec<Arrival> {
-    let mut gate = ConnectSchedule::new(RATES);
+    let mut gate = ConnectSchedule::new(TEST_RATES);
     let mut at = Duration::ZERO;
     let arrivals = steps.iter().map(|(resumes, later, chance)| {
         at += ms(*later);
@@ -57,7 +57,7 @@ proptest! {
     #[test]
     fn no_kind_comes_in_faster_than_its_rate(steps in steps()) {
         let arrivals = arrive_all(&steps);
-        for (kind, rate) in [(Kind::Resume, RATES.resumes), (Kind::Fresh, RATES.fresh)] {
+        for (kind, rate) in [(Kind::Resume, TEST_RATES.resumes), (Kind::Fresh, TEST_RATES.fresh)] {
             let entries = entries(&arrivals, kind);
             prop_assert!(entries.is_sorted(), "first come, first in");
             let pace = Duration::from_secs(1) / rate;
@@ -86,7 +86,7 @@ proptest! {
     #[test]
     fn resumes_do_not_wait_for_new_sessions(steps in steps()) {
         let arrivals = arrive_all(&steps);
-        let mut alone = ConnectSchedule::new(RATES);
+        let mut alone = ConnectSchedule::new(TEST_RATES);
         let mut resumes_until = Duration::ZERO;
         for (arrival, (.., chance)) in arrivals.iter().zip(&steps) {
             match (arrival.kind, arrival.turn) {
@@ -113,7 +113,7 @@ proptest! {
 
 #[test]
 fn storm_connects_at_rate_despite_refusals() {
-    let mut gate = ConnectSchedule::new(RATES);
+    let mut gate = ConnectSchedule::new(TEST_RATES);
     // Everyone comes at once, and comes again when told to; entries are counted by second.
     let mut waiting: Vec<_> = (0..1000).map(|n| (Duration::ZERO, n)).collect();
     let (mut entered, mut tries) = (Vec::new(), 0);
@@ -135,7 +135,7 @@ fn storm_connects_at_rate_despite_refusals() {
 
 #[test]
 fn storm_of_a_tenant_leaves_room_for_others() {
-    let mut gate = ConnectSchedule::new(RATES);
+    let mut gate = ConnectSchedule::new(TEST_RATES);
     let now = Duration::from_secs(1);
     let mut come = |n: usize, kind| gate.arrive(kind, &tenant(n), now, 0.5);
     for storm in 0..3 {

@@ -5,7 +5,7 @@ use super::super::testing::{hash, owner, record};
 use super::*;
 use crate::delivery::encoding::Encoding;
 
-const TIMES: RecordLifetimes = RecordLifetimes {
+const TEST_LIFETIMES: RecordLifetimes = RecordLifetimes {
     window: Duration::from_secs(900),
     period: Duration::from_secs(300),
 };
@@ -38,7 +38,7 @@ struct Case {
 impl Case {
     fn new() -> Self {
         Self {
-            table: Table::new(TIMES),
+            table: Table::new(TEST_LIFETIMES),
             now: Instant::now(),
         }
     }
@@ -92,7 +92,7 @@ impl Case {
             ..record("alice", "phone", hash(2))
         };
         let send_queue = send_queue();
-        let next = self.now + TIMES.period;
+        let next = self.now + TEST_LIFETIMES.period;
         let taken = self
             .table
             .taken(id(n), record, 20, Arc::clone(&send_queue), next);

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use super::super::testing::*;
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Halves = (
     Reader<ReadHalf<DuplexStream>>,
@@ -14,7 +14,10 @@ type Halves = (
 fn connection() -> (DuplexStream, Halves) {
     let (client, server) = duplex(1024);
     let (read, write) = split(server);
-    (client, (Reader::new(read, b"", ROOMY), Writer::new(write)))
+    (
+        client,
+        (Reader::new(read, b"", ROOMY_LIMITS), Writer::new(write)),
+    )
 }
 
 #[tokio::test]
@@ -25,14 +28,22 @@ async fn a_client_that_answers_ends_cleanly() {
         client.read_exact(&mut heard).await.unwrap();
         assert_eq!(heard, [0x88, 2, 0x03, 0xe9]);
         client
-            .write_all(&last(TEXT, b"was on its way"))
+            .write_all(&last(TEXT_OPCODE, b"was on its way"))
             .await
             .unwrap();
-        client.write_all(&last(CLOSE, &[0x03, 0xe9])).await.unwrap();
+        client
+            .write_all(&last(CLOSE_OPCODE, &[0x03, 0xe9]))
+            .await
+            .unwrap();
         assert_eq!(client.read(&mut heard).await.unwrap(), 0);
         client.shutdown().await.unwrap();
     };
-    let server = close(&mut reader, &mut writer, Frame::close(1001, ""), PATIENCE);
+    let server = close(
+        &mut reader,
+        &mut writer,
+        Frame::close(1001, ""),
+        TEST_TIMEOUT,
+    );
     assert!(tokio::join!(server, client).0);
 }
 
@@ -49,7 +60,7 @@ async fn a_client_that_broke_the_protocol_hears_why() {
     let server = async {
         let error = reader.next().await.unwrap_err();
         let frame = Frame::close(error.close_code(), "");
-        close(&mut reader, &mut writer, frame, PATIENCE).await
+        close(&mut reader, &mut writer, frame, TEST_TIMEOUT).await
     };
     assert!(tokio::join!(server, client).0);
 }
@@ -58,8 +69,16 @@ async fn a_client_that_broke_the_protocol_hears_why() {
 async fn silent_client_is_waited_for_until_timeout() {
     let (_client, (mut reader, mut writer)) = connection();
     let before = Instant::now();
-    assert!(!close(&mut reader, &mut writer, Frame::close(1001, ""), PATIENCE).await);
-    assert_eq!(before.elapsed(), PATIENCE);
+    assert!(
+        !close(
+            &mut reader,
+            &mut writer,
+            Frame::close(1001, ""),
+            TEST_TIMEOUT
+        )
+        .await
+    );
+    assert_eq!(before.elapsed(), TEST_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,6 +86,14 @@ async fn stalled_client_is_waited_for_until_timeout() {
     let (_client, (mut reader, mut writer)) = connection();
     writer.push(Frame::binary(&[0; 4096]));
     let before = Instant::now();
-    assert!(!close(&mut reader, &mut writer, Frame::close(4440, ""), PATIENCE).await);
-    assert_eq!(before.elapsed(), PATIENCE);
+    assert!(
+        !close(
+            &mut reader,
+            &mut writer,
+            Frame::close(4440, ""),
+            TEST_TIMEOUT
+        )
+        .await
+    );
+    assert_eq!(before.elapsed(), TEST_TIMEOUT);
 }

@@ -14,7 +14,10 @@ fn close_payload(code: u16, reason: &[u8]) -> Vec<u8> {
 #[track_caller]
 fn refused(bytes: &[u8], violation: Violation, close_code: u16) {
     for piece in [1, usize::MAX] {
-        assert_eq!(decode_in(piece, bytes, ROOMY), (vec![], Some(violation)));
+        assert_eq!(
+            decode_in(piece, bytes, ROOMY_LIMITS),
+            (vec![], Some(violation))
+        );
     }
     assert_eq!(violation.close_code(), close_code);
 }
@@ -22,10 +25,10 @@ fn refused(bytes: &[u8], violation: Violation, close_code: u16) {
 #[test]
 fn messages_come_out_as_they_were_sent() {
     let bytes = [
-        last(TEXT, b"Hello"),
-        last(BINARY, &[7; 300]),
-        last(TEXT, b""),
-        last(PONG, b"x"),
+        last(TEXT_OPCODE, b"Hello"),
+        last(BINARY_OPCODE, &[7; 300]),
+        last(TEXT_OPCODE, b""),
+        last(PONG_OPCODE, b"x"),
     ]
     .concat();
     let expected = vec![
@@ -41,7 +44,7 @@ fn messages_come_out_as_they_were_sent() {
 fn reserved_bits_and_opcodes_are_protocol_errors() {
     for bit in [0x40, 0x20, 0x10] {
         refused(
-            &frame(0x80 | bit | TEXT, b"x"),
+            &frame(0x80 | bit | TEXT_OPCODE, b"x"),
             Violation::ReservedBits,
             1002,
         );
@@ -59,7 +62,7 @@ fn unmasked_frame_is_protocol_error() {
 
 #[test]
 fn control_frames_are_short_and_whole() {
-    for opcode in [CLOSE, PING, PONG] {
+    for opcode in [CLOSE_OPCODE, PING_OPCODE, PONG_OPCODE] {
         refused(&more(opcode, b""), Violation::FragmentedControl, 1002);
         refused(&last(opcode, &[b'x'; 126]), Violation::LongControl, 1002);
         refused(
@@ -70,7 +73,7 @@ fn control_frames_are_short_and_whole() {
     }
     let longest = Bytes::from(vec![b'x'; 125]);
     assert_eq!(
-        decode(&last(PING, &longest)),
+        decode(&last(PING_OPCODE, &longest)),
         (vec![Message::Ping(longest)], None)
     );
 }
@@ -89,23 +92,23 @@ fn a_length_has_one_form() {
 #[test]
 fn fragments_must_belong_to_one_message() {
     refused(
-        &last(CONTINUATION, b"x"),
+        &last(CONTINUATION_OPCODE, b"x"),
         Violation::StrayContinuation,
         1002,
     );
     refused(
-        &more(CONTINUATION, b"x"),
+        &more(CONTINUATION_OPCODE, b"x"),
         Violation::StrayContinuation,
         1002,
     );
-    for opcode in [TEXT, BINARY] {
-        let nested = [more(TEXT, b"a"), last(opcode, b"b")].concat();
+    for opcode in [TEXT_OPCODE, BINARY_OPCODE] {
+        let nested = [more(TEXT_OPCODE, b"a"), last(opcode, b"b")].concat();
         refused(&nested, Violation::NestedMessage, 1002);
     }
     let after_the_last = [
-        more(TEXT, b"a"),
-        last(CONTINUATION, b"b"),
-        last(CONTINUATION, b"c"),
+        more(TEXT_OPCODE, b"a"),
+        last(CONTINUATION_OPCODE, b"b"),
+        last(CONTINUATION_OPCODE, b"c"),
     ];
     let expected = (vec![text("ab")], Some(Violation::StrayContinuation));
     assert_eq!(decode(&after_the_last.concat()), expected);
@@ -114,18 +117,21 @@ fn fragments_must_belong_to_one_message() {
 #[test]
 fn control_frames_between_fragments_come_at_once() {
     let bytes = [
-        more(TEXT, b"a"),
-        last(PING, b"1"),
-        more(CONTINUATION, b""),
-        last(PONG, b"2"),
-        last(CONTINUATION, b"b"),
+        more(TEXT_OPCODE, b"a"),
+        last(PING_OPCODE, b"1"),
+        more(CONTINUATION_OPCODE, b""),
+        last(PONG_OPCODE, b"2"),
+        last(CONTINUATION_OPCODE, b"b"),
     ];
     let expected = vec![
         Message::Ping(Bytes::from("1")),
         Message::Pong(Bytes::from("2")),
         text("ab"),
     ];
-    assert_eq!(decode_in(1, &bytes.concat(), ROOMY), (expected, None));
+    assert_eq!(
+        decode_in(1, &bytes.concat(), ROOMY_LIMITS),
+        (expected, None)
+    );
 }
 
 #[test]
@@ -133,8 +139,8 @@ fn text_may_be_cut_inside_a_character() {
     let word = "κόσμε 🎈";
     for cut in 0..=word.len() {
         let (head, tail) = word.as_bytes().split_at(cut);
-        let bytes = [more(TEXT, head), last(CONTINUATION, tail)].concat();
-        assert_eq!(decode_in(1, &bytes, ROOMY), (vec![text(word)], None));
+        let bytes = [more(TEXT_OPCODE, head), last(CONTINUATION_OPCODE, tail)].concat();
+        assert_eq!(decode_in(1, &bytes, ROOMY_LIMITS), (vec![text(word)], None));
     }
 }
 
@@ -148,22 +154,26 @@ fn non_utf8_text_is_invalid_payload() {
         b"a\x80",
     ];
     for bytes in not_text {
-        refused(&last(TEXT, bytes), Violation::Utf8, 1007);
+        refused(&last(TEXT_OPCODE, bytes), Violation::Utf8, 1007);
     }
     refused(
-        &last(TEXT, "ü".as_bytes().split_at(1).0),
+        &last(TEXT_OPCODE, "ü".as_bytes().split_at(1).0),
         Violation::Utf8,
         1007,
     );
-    let cut_short = [more(TEXT, b"\xe2\x82"), last(CONTINUATION, b"")].concat();
+    let cut_short = [
+        more(TEXT_OPCODE, b"\xe2\x82"),
+        last(CONTINUATION_OPCODE, b""),
+    ]
+    .concat();
     refused(&cut_short, Violation::Utf8, 1007);
 }
 
 #[test]
 fn text_is_refused_at_first_bad_byte() {
-    let fragment_that_others_follow = more(TEXT, b"abc\xff");
+    let fragment_that_others_follow = more(TEXT_OPCODE, b"abc\xff");
     refused(&fragment_that_others_follow, Violation::Utf8, 1007);
-    let beginning_of_a_long_frame = &last(TEXT, &[&b"\xff"[..], &[b'a'; 500]].concat())[..9];
+    let beginning_of_a_long_frame = &last(TEXT_OPCODE, &[&b"\xff"[..], &[b'a'; 500]].concat())[..9];
     refused(beginning_of_a_long_frame, Violation::Utf8, 1007);
 }
 
@@ -171,17 +181,17 @@ fn text_is_refused_at_first_bad_byte() {
 fn message_above_limit_is_too_large() {
     let limits = Limits::bytes(10);
     assert_eq!(
-        decode_in(1, &last(TEXT, &[b'x'; 10]), limits),
+        decode_in(1, &last(TEXT_OPCODE, &[b'x'; 10]), limits),
         (vec![text("xxxxxxxxxx")], None)
     );
     assert_eq!(
-        decode_in(1, &last(TEXT, &[b'x'; 11]), limits),
+        decode_in(1, &last(TEXT_OPCODE, &[b'x'; 11]), limits),
         (vec![], Some(Violation::TooLarge))
     );
     let fragments = [
-        more(TEXT, b"aaaaa"),
-        more(CONTINUATION, b"bbbbb"),
-        last(CONTINUATION, b"c"),
+        more(TEXT_OPCODE, b"aaaaa"),
+        more(CONTINUATION_OPCODE, b"bbbbb"),
+        last(CONTINUATION_OPCODE, b"c"),
     ];
     assert_eq!(
         decode_in(1, &fragments.concat(), limits),
@@ -201,9 +211,9 @@ fn a_size_is_refused_from_the_header_alone() {
 #[test]
 fn control_frames_do_not_count_against_the_limit() {
     let bytes = [
-        more(TEXT, b"0123456789"),
-        last(PING, &[1; 125]),
-        last(CONTINUATION, b""),
+        more(TEXT_OPCODE, b"0123456789"),
+        last(PING_OPCODE, &[1; 125]),
+        last(CONTINUATION_OPCODE, b""),
     ]
     .concat();
     let (messages, violation) = decode_in(1, &bytes, Limits::bytes(10));
@@ -212,12 +222,16 @@ fn control_frames_do_not_count_against_the_limit() {
 
 #[test]
 fn an_endless_message_of_empty_fragments_ends() {
-    let bytes = [more(BINARY, b""), more(CONTINUATION, b"").repeat(5000)].concat();
+    let bytes = [
+        more(BINARY_OPCODE, b""),
+        more(CONTINUATION_OPCODE, b"").repeat(5000),
+    ]
+    .concat();
     refused(&bytes, Violation::TooManyFragments, 1009);
     let allowed = [
-        more(BINARY, b""),
-        more(CONTINUATION, b"").repeat(4094),
-        last(CONTINUATION, b"x"),
+        more(BINARY_OPCODE, b""),
+        more(CONTINUATION_OPCODE, b"").repeat(4094),
+        last(CONTINUATION_OPCODE, b"x"),
     ];
     assert_eq!(
         decode(&allowed.concat()).0,
@@ -245,13 +259,16 @@ fn a_close_gives_its_code_and_reason() {
         code,
         reason: reason.to_owned(),
     };
-    assert_eq!(decode(&last(CLOSE, b"")), (vec![close(None, "")], None));
+    assert_eq!(
+        decode(&last(CLOSE_OPCODE, b"")),
+        (vec![close(None, "")], None)
+    );
     for code in [
         1000, 1001, 1003, 1007, 1011, 1012, 1014, 3000, 3999, 4000, 4999,
     ] {
-        let bytes = last(CLOSE, &close_payload(code, "über".as_bytes()));
+        let bytes = last(CLOSE_OPCODE, &close_payload(code, "über".as_bytes()));
         assert_eq!(
-            decode_in(1, &bytes, ROOMY),
+            decode_in(1, &bytes, ROOMY_LIMITS),
             (vec![close(Some(code), "über")], None)
         );
     }
@@ -259,18 +276,18 @@ fn a_close_gives_its_code_and_reason() {
 
 #[test]
 fn a_close_with_an_invalid_payload_is_refused() {
-    refused(&last(CLOSE, b"\x03"), Violation::CloseCode, 1002);
+    refused(&last(CLOSE_OPCODE, b"\x03"), Violation::CloseCode, 1002);
     for code in [
         0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535,
     ] {
         refused(
-            &last(CLOSE, &close_payload(code, b"")),
+            &last(CLOSE_OPCODE, &close_payload(code, b"")),
             Violation::CloseCode,
             1002,
         );
     }
     refused(
-        &last(CLOSE, &close_payload(1000, b"\xff")),
+        &last(CLOSE_OPCODE, &close_payload(1000, b"\xff")),
         Violation::Utf8,
         1007,
     );
@@ -278,8 +295,9 @@ fn a_close_with_an_invalid_payload_is_refused() {
 
 /// A data message cut into fragments, with a ping behind each of them.
 fn fragmented() -> impl Strategy<Value = (Message, Vec<u8>)> {
-    let text = ".{0,200}".prop_map(|text| (TEXT, text.into_bytes()));
-    let binary = prop::collection::vec(any::<u8>(), 0..70_000).prop_map(|bytes| (BINARY, bytes));
+    let text = ".{0,200}".prop_map(|text| (TEXT_OPCODE, text.into_bytes()));
+    let binary =
+        prop::collection::vec(any::<u8>(), 0..70_000).prop_map(|bytes| (BINARY_OPCODE, bytes));
     let cuts = prop::collection::vec(any::<prop::sample::Index>(), 0..6);
     (prop_oneof![text, binary], cuts).prop_map(|((opcode, payload), cuts)| {
         let mut cuts: Vec<_> = cuts
@@ -295,18 +313,22 @@ fn fragmented() -> impl Strategy<Value = (Message, Vec<u8>)> {
             .collect();
         let mut bytes = Vec::new();
         for (index, fragment) in fragments.iter().enumerate() {
-            let opcode = if index == 0 { opcode } else { CONTINUATION };
+            let opcode = if index == 0 {
+                opcode
+            } else {
+                CONTINUATION_OPCODE
+            };
             let is_last = index + 1 == fragments.len();
             bytes.extend(if is_last {
                 last(opcode, fragment)
             } else {
                 more(opcode, fragment)
             });
-            bytes.extend(last(PING, b""));
+            bytes.extend(last(PING_OPCODE, b""));
         }
         let whole = Bytes::from(payload.clone());
         (
-            if opcode == TEXT {
+            if opcode == TEXT_OPCODE {
                 Message::Text(whole)
             } else {
                 Message::Binary(whole)
@@ -323,7 +345,7 @@ proptest! {
         piece in 1..50_usize,
     ) {
         let whole = decode(&bytes);
-        prop_assert_eq!(decode_in(piece, &bytes, ROOMY), whole);
+        prop_assert_eq!(decode_in(piece, &bytes, ROOMY_LIMITS), whole);
     }
 
     #[test]
@@ -333,7 +355,7 @@ proptest! {
     ) {
         let bytes: Vec<u8> =
             frames.iter().flat_map(|(first, payload)| frame(first & 0x8f, payload)).collect();
-        prop_assert_eq!(decode_in(piece, &bytes, ROOMY), decode(&bytes));
+        prop_assert_eq!(decode_in(piece, &bytes, ROOMY_LIMITS), decode(&bytes));
     }
 
     #[test]
@@ -342,7 +364,7 @@ proptest! {
         piece in 1..5000_usize,
     ) {
         let (messages, frames): (Vec<_>, Vec<_>) = sent.into_iter().unzip();
-        let (mut heard, violation) = decode_in(piece, &frames.concat(), ROOMY);
+        let (mut heard, violation) = decode_in(piece, &frames.concat(), ROOMY_LIMITS);
         heard.retain(|message| !matches!(message, Message::Ping(_)));
         prop_assert_eq!((heard, violation), (messages, None));
     }

@@ -8,11 +8,11 @@ use super::*;
 #[tokio::test]
 async fn frames_that_arrive_byte_by_byte_are_read() {
     let (mut client, server) = duplex(1);
-    let mut reader = Reader::new(server, b"", ROOMY);
+    let mut reader = Reader::new(server, b"", ROOMY_LIMITS);
     let bytes = [
-        more(TEXT, &[b'a'; 300]),
-        last(PING, b"!"),
-        last(CONTINUATION, b"b"),
+        more(TEXT_OPCODE, &[b'a'; 300]),
+        last(PING_OPCODE, b"!"),
+        last(CONTINUATION_OPCODE, b"b"),
     ]
     .concat();
     let sending = async {
@@ -36,9 +36,9 @@ async fn frames_that_arrive_byte_by_byte_are_read() {
 #[tokio::test]
 async fn what_was_read_ahead_comes_first() {
     let (mut client, server) = duplex(64);
-    let bytes = last(TEXT, b"Hello");
+    let bytes = last(TEXT_OPCODE, b"Hello");
     let (ahead, rest) = bytes.split_at(3);
-    let mut reader = Reader::new(server, ahead, ROOMY);
+    let mut reader = Reader::new(server, ahead, ROOMY_LIMITS);
     client.write_all(rest).await.unwrap();
     assert_eq!(
         reader.next().await.unwrap(),
@@ -49,8 +49,8 @@ async fn what_was_read_ahead_comes_first() {
 #[tokio::test]
 async fn a_cancelled_read_loses_nothing() {
     let (mut client, server) = duplex(64);
-    let mut reader = Reader::new(server, b"", ROOMY);
-    for byte in last(BINARY, &[9; 40]) {
+    let mut reader = Reader::new(server, b"", ROOMY_LIMITS);
+    for byte in last(BINARY_OPCODE, &[9; 40]) {
         client.write_all(&[byte]).await.unwrap();
         tokio::select! {
             biased;
@@ -67,9 +67,9 @@ async fn a_cancelled_read_loses_nothing() {
 #[tokio::test]
 async fn an_idle_connection_holds_no_buffer() {
     let (mut client, server) = duplex(1 << 20);
-    let mut reader = Reader::new(server, b"", ROOMY);
+    let mut reader = Reader::new(server, b"", ROOMY_LIMITS);
     client
-        .write_all(&last(BINARY, &vec![1; 500_000]))
+        .write_all(&last(BINARY_OPCODE, &vec![1; 500_000]))
         .await
         .unwrap();
     assert!(matches!(reader.next().await, Ok(Message::Binary(_))));
@@ -84,22 +84,31 @@ async fn an_idle_connection_holds_no_buffer() {
 async fn limits_grow_while_running() {
     let (mut client, server) = duplex(1 << 16);
     let mut reader = Reader::new(server, b"", Limits::bytes(10));
-    client.write_all(&last(BINARY, &[1; 10])).await.unwrap();
+    client
+        .write_all(&last(BINARY_OPCODE, &[1; 10]))
+        .await
+        .unwrap();
     assert!(matches!(reader.next().await, Ok(Message::Binary(_))));
     reader.set_limits(Limits::bytes(20));
-    client.write_all(&last(BINARY, &[1; 20])).await.unwrap();
+    client
+        .write_all(&last(BINARY_OPCODE, &[1; 20]))
+        .await
+        .unwrap();
     assert!(matches!(reader.next().await, Ok(Message::Binary(_))));
-    client.write_all(&last(BINARY, &[1; 21])).await.unwrap();
+    client
+        .write_all(&last(BINARY_OPCODE, &[1; 21]))
+        .await
+        .unwrap();
     assert_eq!(reader.next().await.unwrap_err().close_code(), 1009);
 }
 
 #[tokio::test]
 async fn nothing_is_read_after_close_or_violation() {
-    for (first, is_close) in [(last(CLOSE, b""), true), (last(3, b""), false)] {
+    for (first, is_close) in [(last(CLOSE_OPCODE, b""), true), (last(3, b""), false)] {
         let mut reader = Reader::new(
             tokio::io::empty(),
-            &[first, last(TEXT, b"x")].concat(),
-            ROOMY,
+            &[first, last(TEXT_OPCODE, b"x")].concat(),
+            ROOMY_LIMITS,
         );
         match reader.next().await {
             Ok(Message::Close { code: None, .. }) => assert!(is_close),
@@ -112,8 +121,8 @@ async fn nothing_is_read_after_close_or_violation() {
 
 #[tokio::test]
 async fn an_end_inside_a_frame_is_an_end() {
-    let half = &last(TEXT, b"Hello")[..8];
-    let mut reader = Reader::new(half, b"", ROOMY);
+    let half = &last(TEXT_OPCODE, b"Hello")[..8];
+    let mut reader = Reader::new(half, b"", ROOMY_LIMITS);
     let error = reader.next().await.unwrap_err();
     assert!(matches!(error, ReadError::Ended));
     assert_eq!(error.close_code(), 1006);
