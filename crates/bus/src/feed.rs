@@ -51,7 +51,7 @@ impl FeedEvent {
                 .and_then(|value| value.as_str().parse::<Seq>().ok())
         };
         let target_seq = number(TARGET_SEQ);
-        // Whoever keeps events must know which of them it overrules.
+        // The replay window needs the message that an edit or deletion changes.
         let changes = matches!(
             event_type,
             EventType::MessageEdited | EventType::MessageDeleted

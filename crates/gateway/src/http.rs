@@ -79,7 +79,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct App {
     /// Who is calling.
     pub(crate) authenticator: Authenticator,
-    /// The door to the workers.
+    /// The handle to the workers.
     pub(crate) commands: WorkerClient,
     /// How long a body may take.
     pub(crate) body_timeout: Duration,
@@ -91,7 +91,7 @@ pub(crate) struct App {
     pub(crate) limits: Limits,
     /// What the requests of one user may take at once.
     pub(crate) requests: UserRequests,
-    /// The door for read marks.
+    /// The handle for read marks.
     pub(crate) reads: ReadMarks,
     /// The way to the sessions of all gateways.
     pub(crate) directory: Directory,

@@ -1,8 +1,8 @@
-//! Who hears what: sessions, their memberships, and a cursor for each. No IO, no tasks; what must be done elsewhere is an
+//! Which session receives which events: sessions, their memberships, and a cursor for each. No IO, no tasks; what must be done elsewhere is an
 //! [`Effect`].
 //!
-//! Conversations are spread over shards, which hear the feed each for itself and know nothing of each other. What concerns a session as a
-//! whole is its coordinator's: a session opens when every shard has entered its part.
+//! Conversations are spread over shards. Each shard receives the feed for itself, and they share nothing. The steps of a session that
+//! concern several shards are the coordinator's: a session opens when every shard has entered its part.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -237,7 +237,7 @@ impl Shard {
                 "delivered"
             }
             SequenceVerdict::Duplicate => {
-                // The order here may have begun behind an addition that another session has not heard of yet.
+                // The sequencer may have started after an addition that another session still lacks.
                 self.heard_of_addition(event);
                 "duplicate"
             }

@@ -1,4 +1,4 @@
-//! The one door to the workers, for HTTP, WebSocket and gap fetches: commands travel in batches, each answered on its own.
+//! The only client of the workers, for HTTP, WebSocket and gap fetches: commands travel in batches, each answered on its own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ pub(crate) type CommandOutcome = Result<Outcome, Failure>;
 
 /// Submissions between their callers and the loop.
 const QUEUE_CAPACITY: usize = 1024;
-/// How much longer than the budget a caller waits, so that a worker's own word at the end of it still comes through.
+/// How much longer than the budget a caller waits, so that a response that was sent at the deadline still arrives.
 const ANSWER_GRACE: Duration = Duration::from_millis(200);
 /// How often it is looked whether workers have answered for long enough since they did not.
 const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ pub(crate) struct CommandLimits {
     pub(crate) waiting_bytes: usize,
 }
 
-/// The door. Clones share it: a send takes one.
+/// The handle. Clones share it: a send takes one.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerClient(Arc<Inner>);
 
@@ -111,7 +111,7 @@ impl Answers {
 }
 
 impl WorkerClient {
-    /// Says that workers answer again also where nothing is asked any more, until `stop`.
+    /// Logs that workers answer again, even when no more requests are sent, until `stop`.
     pub(crate) async fn settle(self, stop: CancellationToken) {
         let mut ticks = interval(SETTLE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -122,7 +122,7 @@ impl WorkerClient {
         }
     }
 
-    /// The door, and the loop behind it.
+    /// The handle, and the loop behind it.
     pub(crate) fn new(
         bus: Bus,
         workers: Arc<Workers>,

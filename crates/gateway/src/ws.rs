@@ -56,15 +56,15 @@ use upgrade::{Handshake, upgraded};
 pub(crate) struct Sockets {
     /// Who is calling.
     pub(crate) authenticator: Authenticator,
-    /// The door to the workers.
+    /// The handle to the workers.
     pub(crate) commands: WorkerClient,
-    /// The door for read marks.
+    /// The handle for read marks.
     pub(crate) reads: ReadMarks,
-    /// The door to the hub.
+    /// The handle to the hub.
     pub(crate) hub: HubHandle,
     /// The records of sessions.
     pub(crate) records: Records,
-    /// The door to the other gateways.
+    /// The handle to the other gateways.
     pub(crate) signals: Outbound,
     /// The gate for those who come.
     pub(crate) arrivals: ConnectLimiter,

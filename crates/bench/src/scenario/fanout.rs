@@ -35,7 +35,7 @@ pub(crate) struct FanoutArgs {
     pub(crate) bare: bool,
     /// Small conversations are sent to as well, at this rate, without the load and with it.
     #[arg(long, env = "CONFAB_BENCH_SENDS_BESIDE")]
-    pub(crate) sends_delta: Option<f64>,
+    pub(crate) sends_beside: Option<f64>,
 }
 
 /// What is sent.
@@ -130,7 +130,7 @@ pub(crate) async fn run(args: FanoutArgs, progress: &Progress) -> Result<Measure
             beside: None,
         }
     };
-    if let Some(rate) = args.sends_delta {
+    if let Some(rate) = args.sends_beside {
         let beside = sends_delta(&mut target, &audience, &args.load, rate, progress);
         compared.beside = Some(Box::pin(beside).await?);
     }

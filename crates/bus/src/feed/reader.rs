@@ -34,7 +34,7 @@ pub struct Feed {
     bus: Bus,
     messages: Ordered,
     position: StreamPosition,
-    /// True if the next message must be the one behind the position.
+    /// True if the next message must be at the position + 1.
     contiguous: bool,
     link: tokio::sync::watch::Receiver<Link>,
     breaks: Subscriber,
@@ -45,7 +45,7 @@ pub struct Feed {
     announced: bool,
     checks: Interval,
     stall: Stall,
-    /// A break that was told and is not mended yet.
+    /// A break that was reported and is not recovered yet.
     breaking: Option<StreamDiscontinuity>,
     monitor: Arc<Monitor>,
 }

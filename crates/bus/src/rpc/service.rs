@@ -34,7 +34,7 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Service {
     bus: Bus,
     id: WorkerId,
-    /// Nothing was sent to it before: what its clock counts from.
+    /// Start of this worker's clock: nothing was sent to it before.
     began: Instant,
     answers: Arc<Monitor>,
     /// Answers `nats micro` until it leaves.

@@ -23,7 +23,7 @@ use crate::subjects;
 
 /// Interval at which a worker says that it lives.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
-/// Who has not said for this long that it lives is picked only where nobody has: two announcements may be late.
+/// A worker with an older heartbeat is picked only if all are that old: two heartbeats may be late.
 const LATE_HEARTBEAT_AGE: Duration = Duration::from_millis(600);
 /// Who has not for this long is not picked.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -292,7 +292,7 @@ fn left(payload: &[u8]) -> Option<WorkerId> {
 }
 
 fn weight(key: &impl Hash, worker: WorkerId) -> u64 {
-    // Of weights that only multiply, the highest goes to few: rendezvous hashing needs a hash that mixes well.
+    // Rendezvous hashing needs a hash that mixes well: multiplicative ones favour few workers.
     let mut hasher = DefaultHasher::new();
     (key, worker).hash(&mut hasher);
     hasher.finish()

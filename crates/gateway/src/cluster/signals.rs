@@ -42,7 +42,7 @@ enum Out {
     Answer(Reply, PresenceAnswer),
 }
 
-/// The door to the other gateways, this one included. Clones share it.
+/// The handle to the other gateways, this one included. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbound {
     inbox: mpsc::Sender<Out>,
@@ -70,7 +70,7 @@ impl Out {
 }
 
 impl Outbound {
-    /// The door, the tasks behind it, and what the hub hears.
+    /// The handle, the tasks behind it, and what the hub hears.
     pub(crate) fn new(
         bus: Bus,
         gateways: Gateways,

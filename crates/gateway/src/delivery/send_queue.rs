@@ -24,8 +24,8 @@ use crate::metrics::FrameMetrics;
 
 /// Typing and receipts that wait for one socket; beyond, the oldest is dropped.
 const MAX_QUEUED_SIGNALS: usize = 64;
-/// Users whose presence waits for one socket, likewise: as many as a snapshot names. Typing and receipts take no place of theirs, since who
-/// misses a change of presence believes what was before it.
+/// Users whose presence waits for one socket, likewise: as many as a snapshot names. Kept apart from typing and receipts: a dropped
+/// change of presence would leave a stale status.
 const MAX_QUEUED_PRESENCES: usize = limits::PRESENCE_SNAPSHOT_USERS;
 /// Signals are written at once; behind that, those that come within this time go out together. Each write is a system call here and a
 /// wake-up of the client, and signals come in bursts.
@@ -67,7 +67,7 @@ pub(crate) struct SendQueue {
 
 #[derive(Debug, Default)]
 struct QueueState {
-    /// Events wait until the welcome stands before them.
+    /// True once the welcome was queued: events are held until then.
     started: bool,
     frames: VecDeque<(Frame, Kind)>,
     event_bytes: usize,

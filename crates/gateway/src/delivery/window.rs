@@ -22,7 +22,7 @@ use recent::{Recent, RecentEvent};
 const OVERHEAD_BYTES: usize = 256;
 /// Conversations of which nothing is held whose highest seq is remembered, about: twice as many at most.
 const MAX_REMEMBERED: usize = 100_000;
-/// Events that can be served no more which are given up at each that comes: a step stays short however many there are.
+/// Unservable events evicted for each insert, so that an insert stays short.
 const MAX_UNSERVABLE_A_STEP: usize = 8;
 /// The first place of events that are new: those of the stream's past come before them, and go first.
 const FIRST_NEW_PLACE: u64 = 1 << 63;

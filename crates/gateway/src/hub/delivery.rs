@@ -1,4 +1,4 @@
-//! The order delivers: events to subscriptions, additions to users who are here, ends to those who left.
+//! Delivers events in order: pushes them to subscriptions, subscribes added users, and ends the subscriptions of those who left.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -65,7 +65,7 @@ impl Shard {
             Some(MembershipChange::Joined(_)) | None => {}
         }
         let delivered = conversation.push(id, event, self.read);
-        // It may be there from a walk that came to its end since.
+        // It may still be queued from a fan-out that has ended.
         if conversation.is_pushing() && !self.pushing.contains(&id) {
             self.pushing.push_back(id);
         }
@@ -95,7 +95,7 @@ impl Shard {
     }
 
     /// Whether that is so little that others may have some of the time: of one conversation, and hardly an event more than the one that
-    /// began the walk.
+    /// began the fan-out.
     pub(crate) fn may_rest(&self) -> bool {
         let mut on_their_way = self.pushing.iter();
         let (first, more) = (on_their_way.next(), on_their_way.next());

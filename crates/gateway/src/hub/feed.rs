@@ -255,7 +255,7 @@ async fn read(bus: Bus, hub: ToHub, reach: Option<BackfillWindow>, metrics: Feed
     let feed = Feed::begin(&bus).await;
     metrics.reconciling();
     if hub.begin().await {
-        // What the past does not reach, the feed has: it was open first.
+        // The feed was opened before the backfill, so that they overlap.
         tokio::join!(
             follow(feed, &hub, &metrics),
             fill(&bus, &hub, reach, &metrics),
@@ -268,7 +268,7 @@ async fn follow(mut feed: Feed, hub: &ToHub, metrics: &FeedMetrics) {
     loop {
         let is_there = match feed.next().await {
             FeedItem::Event(event, pending) => hub.hand_on(event, pending, metrics).await,
-            // Members hear nothing until it is mended: others may.
+            // Not ready: no events arrive until the consumer is made again.
             FeedItem::Stalled => {
                 metrics.reconciling();
                 true

@@ -12,7 +12,7 @@ use crate::delivery::sequencer::LogEvent;
 
 /// Entries that are pushed to in one go: meanwhile nobody else has a turn.
 pub(super) const CHUNK_SUBSCRIPTIONS: usize = if cfg!(test) { 2 } else { 64 };
-/// Turns that a walk has at most: past that they are longer, so that the pauses between them do not make it as much longer.
+/// Turns that a fan-out has at most: past that they are longer, so that the pauses between them do not make it as much longer.
 const MAX_CHUNKS: usize = 64;
 /// Events that may be on their way through the subscriptions, and their bytes.
 const MAX_BACKLOG_EVENTS: usize = if cfg!(test) { 4 } else { 256 };
@@ -35,7 +35,7 @@ impl Delivered {
         id: ConversationId,
         events: impl IntoIterator<Item = &'a LogEvent>,
     ) -> bool {
-        // Who may have ended unheard reads on by itself, and heeds that.
+        // A subscription whose membership may have ended reads its own events.
         if subscription.unacked().is_some() {
             return true;
         }

@@ -12,11 +12,11 @@ use crate::workers::queues::{LargeParts, Message};
 
 /// How often it is looked whether a worker lives that has said nothing of what it was sent, or only that it waits for locks.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a worker may say nothing of it that is late with saying that it lives, where others are not.
+/// Response timeout of a worker whose heartbeat is late while others' are on time.
 const LATE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What a worker begins at the end of its budget is decided within this, also where worker and Postgres get the processor late. Only
-/// refusals behind a worker that was given up wait for it.
+/// A commit that begins at the end of the budget is decided within this, even on a starved processor. Only refusals after an abandoned
+/// attempt wait for it.
 const LAST_COMMIT: Duration = Duration::from_secs(1);
 
 /// A message on its way to a worker.

@@ -21,7 +21,7 @@ pub(super) use large::LargeParts;
 const MAX_BATCH_COMMANDS: usize = 1000;
 
 /// Commands that are neither sends nor read marks on their way to one worker at once: in all, of a tenant, and of a user. Each may take
-/// long, and those of one conversation are carried out one by one: whoever has all places makes others wait for one of its own to end.
+/// long, and those of one conversation are carried out one by one: so no tenant or user may occupy all of them.
 const MAX_OTHERS_ON_THE_WAY: usize = 64;
 const MAX_OTHERS_OF_TENANT: usize = 48;
 const MAX_OTHERS_OF_USER: usize = 16;

@@ -21,14 +21,14 @@ const QUEUE_CAPACITY: usize = 1024;
 
 type Waiter = oneshot::Sender<CommandOutcome>;
 
-/// The door. Clones share it.
+/// The handle. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadMarks {
     inbox: mpsc::Sender<(Request, Waiter)>,
 }
 
 impl ReadMarks {
-    /// The door, and the loop behind it.
+    /// The handle, and the loop behind it.
     pub(crate) fn new(commands: WorkerClient, signals: Outbound) -> (Self, ReadMarksLoop) {
         let (inbox, requests) = mpsc::channel(QUEUE_CAPACITY);
         let state = ReadMarksLoop {

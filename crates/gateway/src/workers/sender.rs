@@ -24,7 +24,7 @@ use crate::workers::queues::{Message, WorkerQueues};
 /// A gateway that has just begun hears of every worker within a second.
 const FIRST_HEARD_TIMEOUT: Duration = Duration::from_millis(1200);
 
-/// The loop behind the door.
+/// The loop behind the handle.
 pub(crate) struct WorkerSender {
     bus: Bus,
     workers: Arc<Workers>,

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::CommandOutcome;
 
-/// A command goes to workers so often: at first, and once more elsewhere.
+/// Attempts for each command: the first, and one more at another worker.
 pub(super) const MAX_ATTEMPTS: u32 = 2;
 
 /// What waits and travels by itself, so that nothing waits for commands of another class.
@@ -137,7 +137,7 @@ impl Submission {
         self.open_until = self.open_until.filter(|until| *until > now);
     }
 
-    /// Until when what is refused is in doubt: a worker that was given up may carry it out behind the refusal by another.
+    /// Until when a refusal is not final: an earlier worker that was abandoned may still execute the command.
     pub(super) fn in_doubt_until(&self) -> Option<Instant> {
         let is_refused = self.outcomes.iter().flatten().any(is_definite_refusal);
         self.open_until.filter(|_| is_refused)

@@ -136,15 +136,15 @@ impl Connection {
     }
 }
 
-/// Writes what waits, and what comes meanwhile, for as long as the socket takes it at once and nobody else is to act: a session
-/// that only hears is then woken for its frames alone. Cancel-safe.
+/// Writes what is queued, and what is added meanwhile, while the socket accepts it without blocking: a session that only receives is
+/// then woken for its frames alone. Cancel-safe.
 pub(super) async fn pump(
     send_queue: &SendQueue,
     writer: &mut Writer<OwnedWriteHalf>,
     meanwhile: Meanwhile,
 ) -> Result<(), End> {
     if writer.stalled_since().is_some() {
-        // Who looks at that moment is to see each step: a client that takes little by little is not stalled.
+        // The caller looks at the stall timer after each partial write: a client that reads slowly is not stalled.
         return writer.write_some().await.map_err(|_lost| End::Lost);
     }
     loop {

@@ -42,7 +42,7 @@ use crate::sessions::records::SessionLease;
 
 /// Answers and sends that may wait before the socket is read no further, in bytes.
 const MAX_PENDING_BYTES: usize = 1024 * 1024;
-/// Answers alone that may wait: of a client that takes nothing, this is what it costs.
+/// Bytes of answers that may wait for a socket: what a client that does not read costs at most.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// Frames other than sends whose answers may wait before the socket is read no further.
 const PENDING_FRAMES: usize = 64;
@@ -72,7 +72,7 @@ pub(super) async fn serve(
             return;
         }
     };
-    // Even empty it holds all that the request was read into.
+    // Even empty it keeps the buffer that the request was read into.
     drop(read_ahead);
     let send_queue = SendQueue::new(encoding, sockets.limits.outbox_bytes);
     let send_queue = Arc::new(send_queue.counting(sockets.metrics.frames.clone()));
@@ -83,7 +83,7 @@ pub(super) async fn serve(
         send_queue,
     };
     let opened = sockets.metrics.opened();
-    // What its beginning and its end take is not kept for the connection's life.
+    // Boxed, so that these futures do not enlarge the connection's task.
     let beginning = Box::pin(begin(sockets, &mut connection, caller, (slot, greeting)));
     let (end, kept) = match beginning.await {
         Ok((mut session, kept)) => {
@@ -107,7 +107,7 @@ async fn begin<'a>(
 ) -> Result<(Box<Session<'a>>, KeptSlot), End> {
     let greeted = tokio::select! {
         greeted = greet(sockets, connection, caller) => greeted?,
-        // Silent it would not hear why either.
+        // An idle client gets no close frame.
         () = slot.evicted() => return Err(End::Lost),
         () = given_up(greeting.as_ref()) => return Err(End::Lost),
     };
@@ -150,13 +150,13 @@ pub(super) struct Session<'a> {
     _user_connection: UserConnection,
     /// Its hold on its record.
     pub(super) lease: SessionLease,
-    /// What resumes it, where that was not good yet when it was welcomed.
+    /// The resume token that is still to be sent, if its record was not stored when the client was welcomed.
     later: Option<LaterToken>,
     pub(super) sends: Sends,
     pub(super) typist: Typist,
     /// What was asked of workers and of the hub, until it is answered.
     pub(super) on_the_way: PendingCommands<'a>,
-    /// How many of them are no sends, which have a bound of their own.
+    /// Pending frames other than sends, edits and deletes, which have a bound of their own.
     pub(super) pending_frames: usize,
     /// A fresh token is looked at: what it allows decides over the frames behind it.
     pub(super) renewing: bool,
@@ -268,7 +268,7 @@ impl<'a> Session<'a> {
             }
             turns += 1;
             if turns.is_multiple_of(TURNS_UNTIL_YIELD) {
-                // Frames that were read together need no waiting: without this one client has a processor for as long as it sends.
+                // Buffered frames never wait: without this one client could monopolise a worker thread of the runtime.
                 yield_now().await;
             }
             if connection.send_queue.wants_more() {

@@ -1,4 +1,4 @@
-//! The sessions' door to the hub.
+//! The sessions' handle to the hub.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ const HUB_TIMEOUT: Duration = Duration::from_secs(5);
 /// Spreads a counter over all bits (Knuth, 6.4: the golden ratio).
 const HASH_MULTIPLIER: usize = 0x9E37_79B9;
 
-/// The sessions' door to the hub.
+/// The sessions' handle to the hub.
 #[derive(Debug, Clone)]
 pub(crate) struct HubHandle {
     opens: mpsc::Sender<ToOpen>,
@@ -62,7 +62,7 @@ pub(crate) struct HubHandle {
     lookups: Lookups,
 }
 
-/// The loops behind the door.
+/// The loops behind the handle.
 pub(crate) struct HubLoops {
     pub(crate) shards: Vec<ShardLoop>,
     pub(crate) coordinator: CoordinatorLoop,
@@ -70,7 +70,7 @@ pub(crate) struct HubLoops {
 }
 
 impl HubHandle {
-    /// The door, and the loops behind it.
+    /// The handle, and the loops behind it.
     pub(crate) fn new(
         commands: WorkerClient,
         metrics: FeedMetrics,

@@ -11,8 +11,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::pace::FanOutThrottle;
 use super::queries::QUERY_STEP;
+use super::throttle::FanOutThrottle;
 use super::work::{ClientWork, SEEN_STEP, TELL_STEP};
 use super::{Completion, FromFeed, PresenceInput, ShardInput, ShardTask, TICK_PERIOD, questions};
 use crate::account::SessionKey;

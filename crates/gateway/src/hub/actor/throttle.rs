@@ -1,22 +1,22 @@
-//! How fast a walk through the many subscriptions of a conversation goes: a pause behind each turn, twice as long as that took.
+//! How fast a fan-out to the many subscriptions of a conversation goes: a pause behind each turn, twice as long as that took.
 //!
 //! A turn wakes as many sessions as it pushed to, and each writes. Turns without pauses would keep the processors for as long as the whole
-//! walk takes, and every other session's command would wait behind each of its steps. Where more waits than the one walk there is no time to rest.
+//! fan-out takes, and every other session's command would wait behind each of its steps. Where more waits than the one fan-out there is no time to rest.
 
 use std::time::{Duration, Instant};
 
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
-/// How many times as long as a turn the pause behind it is: a walk leaves two thirds of the time to others.
+/// How many times as long as a turn the pause behind it is: a fan-out leaves two thirds of the time to others.
 const YIELD_RATIO: u32 = 2;
-/// The longest pause: a gateway that is busy with other things does not hold a walk up for longer.
+/// The longest pause: a gateway that is busy with other things does not hold a fan-out up for longer.
 const MAX_YIELD: Duration = Duration::from_millis(3);
 
 /// When the next turn begins.
 #[derive(Debug, Default)]
 pub(super) struct FanOutThrottle {
-    /// When the turn before began; none before the first of a walk.
+    /// When the turn before began; none before the first of a fan-out.
     began: Option<Instant>,
     /// When the pause behind it is over; none until the sessions that it woke have run.
     until: Option<Instant>,
@@ -59,7 +59,7 @@ impl FanOutThrottle {
         may
     }
 
-    /// A turn was taken; without another one behind it the walk is over.
+    /// A turn was taken; without another one behind it the fan-out is over.
     pub(super) fn took(&mut self, goes_on: bool) {
         if !goes_on {
             *self = Self::default();
